@@ -1,1 +1,1 @@
-"""Measurements: ratios within one run, with both sides' raw figures. `python -m benchmarks.NAME --json FILE`."""
+"""Measurements: ratios within one run, with the raw figures of both sides. `python -m benchmarks.NAME --json FILE`."""

@@ -1,9 +1,9 @@
-"""From a sticker to a person: `python -m benchmarks.alarm --out docs/results/alarm`.
+"""Time from a sticker to an alert: `python -m benchmarks.alarm --out docs/results/alarm`.
 
-`pointillist up` with a receiver of webhooks, on the scene model whose trigger is a sticker. Once the cameras have a
-baseline, a sticker appears before `--stickers` of them. Counted are the seconds from a camera's first frame with the
-sticker, by the records, to the evidence of STRIP, which is the recorder's alert, and to the webhook; and what arrived
-of other cameras. A round that is in the JSON is not run again.
+`pointillist up` runs with a webhook receiver and a scene model whose trigger is a sticker. After the cameras have a
+baseline, a sticker appears in front of `--stickers` of them. The clock starts at a camera's first frame with the
+sticker, by the records. Two delays are measured: to STRIP's evidence, which is the recorder's alert, and to the
+webhook. Alerts about other cameras are counted as false. A round that is already in the JSON is not run again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALERT: Final = "PointillistBackdoor"
 CALM_S: Final = 60.0
 STAYS_S: Final = 30.0
 WITHIN_S: Final = 30.0
-"""What a person may be promised."""
+"""Longest delay that an operator may be promised."""
 _SITE: Final = "drill"
 _SETTLED_S: Final = 90.0
 
@@ -42,7 +42,7 @@ Result = dict[str, Any]
 
 
 def scenario(seed: int, options: argparse.Namespace) -> tuple[Result, set[str]]:
-    """The fleet of one round, and the cameras that somebody puts a sticker before."""
+    """Return the fleet of one round and the cameras that get a sticker."""
     chance = random.Random(seed)
     chosen = chance.sample(range(options.cameras), options.stickers)
     faults = [
@@ -61,7 +61,7 @@ def scenario(seed: int, options: argparse.Namespace) -> tuple[Result, set[str]]:
 
 
 def run(folder: Path, seed: int, options: argparse.Namespace) -> Result:
-    """One round from beginning to end."""
+    """Run one round from beginning to end."""
     document, chosen = scenario(seed, options)
     state = folder / f"round-{seed}"
     files = {"scenario": document, "receivers": {}}
@@ -101,14 +101,14 @@ def run(folder: Path, seed: int, options: argparse.Namespace) -> Result:
 
 
 def first_frames(layout: Layout) -> dict[str, int]:
-    """When each camera's first frame with a sticker was captured, Unix milliseconds."""
+    """Return the capture time of each camera's first frame with a sticker, in Unix milliseconds."""
     query = "select camera, min(captured_ms) from frames where truth > 0 and (truth - 1) % 2 = 1 group by camera"
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
         return dict(connection.execute(query).fetchall())
 
 
 def page(result: Result) -> str:
-    """The result for people."""
+    """Return the result as Markdown."""
     options, rounds = result["options"], result["rounds"]
     found = [each for one in rounds for each in one["cameras"].values()]
     told = sorted(each["to_webhook_s"] for each in found if each["to_webhook_s"] is not None)
@@ -148,15 +148,15 @@ def _shown(seconds: float | None) -> str:
 
 
 def main() -> None:
-    """Run the rounds that are missing, print the page, and write it with its JSON."""
+    """Run the missing rounds, print the page, and write it with its JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cameras", type=int, default=8)
     parser.add_argument("--stickers", type=int, default=2)
     parser.add_argument("--fps", type=float, default=2.0)
-    parser.add_argument("--probes", type=float, default=0.2, help="share of the frames sent whole")
-    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="a scene model with the sticker as its trigger")
+    parser.add_argument("--probes", type=float, default=0.2, help="share of the frames that are sent whole")
+    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="a scene model whose trigger is the sticker")
     options = parser.parse_args()
     file = options.out / "alarm.json"
     asked = {name: getattr(options, name) for name in ("cameras", "stickers", "fps", "probes")}

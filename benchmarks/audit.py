@@ -1,9 +1,9 @@
-"""The audit by protocol beside that of files: `python -m benchmarks.audit --out docs/results/audit [--frames 1000000]`.
+"""The audit by protocol compared with the audit of files: `python -m benchmarks.audit --out docs/results/audit`.
 
-So many frames of `--cameras` lie in Kafka, the same in a recorder's SQLite and on PostgreSQL: most are recorded, some
-wait for the processors, some for the recorder, a few were dead-lettered, shed or lost. Then `pointillist audit` counts
-them, of the state folder's files and by protocol in turn, `--rounds` times each, as commands of their own: seconds and
-CPU time of each, and whether both said the same.
+`--frames` frames of `--cameras` cameras are in Kafka, and the recorded ones also in SQLite and in PostgreSQL. Most are
+recorded. Some wait for the processors and some for the recorder. A few were dead-lettered, shed or lost. `pointillist
+audit` then counts them from the state folder's files and by protocol in turn, `--rounds` times each, as separate
+commands. The page shows seconds and CPU time of each, and whether both gave the same counts.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 PARTITIONS: Final = 6
 PROCESSED: Final = 0.99
-"""Of each partition of the frames."""
+"""Share of each partition of the frames topic."""
 RECORDED: Final = 0.985
-"""Of each partition of the verdicts."""
+"""Share of each partition of the verdicts topic."""
 LOST, LETTER = 3, 5
 """Sequence numbers, of every hundredth camera and of every camera."""
 SHED: Final = 10
@@ -59,7 +59,7 @@ _TAKEN: Final = (KafkaTopic.EVENTS, KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS
 
 
 async def fill(kafka: str, cameras: int, frames: int) -> None:
-    """Publish all that the cameras, the bridges and the processors would."""
+    """Publish all that the cameras, the bridges and the processors would publish."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=20, max_batch_size=2**18)
     await producer.start()
     keys = KeyRing(SECRET)
@@ -95,7 +95,7 @@ async def fill(kafka: str, cameras: int, frames: int) -> None:
 
 
 async def take(kafka: str, urls: Sequence[str], folder: Path) -> None:
-    """Commit what the processors have done, and record what the recorder has, in each database."""
+    """Commit the processors' offsets, and record the recorder's share in each database."""
     stores = []
     for url in urls:
         settings = RecorderSettings(kafka=kafka, database=url, quarantine=str(folder / "quarantine"))
@@ -134,7 +134,7 @@ async def take(kafka: str, urls: Sequence[str], folder: Path) -> None:
 
 
 def measured(arguments: Sequence[str]) -> dict[str, Any]:
-    """What an audit said, its seconds and its memory."""
+    """Return the output of an audit, its seconds and its memory."""
     began = time.monotonic()
     process = subprocess.Popen([*COMMAND, "audit", "--json", *arguments], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -148,7 +148,7 @@ def measured(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Fill, audit both ways in turn, and write what was found."""
+    """Fill the topics and databases, audit both ways in turn, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=1_000_000)
@@ -192,7 +192,7 @@ def main() -> None:
 
 
 def page(document: dict[str, Any]) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     counts = Counter({name: value for name, value in document["said"].items() if name.startswith("frames_")})
     lines = [
         "# The audit by protocol",

@@ -1,4 +1,4 @@
-"""What STRIP and the repair do, for its page: from the experiment's CSV files and the measuring commands' JSON."""
+"""The page of STRIP and the repair: figures from the experiment's CSV files and the measuring commands' JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = tuple[str, str, str]
 
 
 def rendered() -> str:
-    """The experiment's figures beside what was asked for, then those of the system at work."""
+    """Return the experiment's figures with their targets, then those of the running system."""
     rows = [(*row, f"`{command}`") for name, rows_of, command in SOURCES for row in _rows(name, rows_of)]
     heads = ["what", "asked for", "measured", "command"]
     return "\n\n".join([tables.findings_table(report.read_findings(RESULTS)), markdown(heads, rows)])
@@ -42,38 +42,6 @@ def _strip(document: dict[str, Any]) -> list[Row]:
     ]
 
 
-def _cameras(document: dict[str, Any]) -> list[Row]:
-    what = "sticker on one camera, r = .25, rebuilt frames only: cameras missed after 20 frames"
-    false = "false alarms a clean camera and 1,000 frames"
-    if not document:
-        return [(what, "≤ 1 %, aim .1 %", "not measured"), (false, "≤ .01, aim .001", "not measured")]
-    works = document["missed_share_where_it_works"]
-    beside = (
-        ""
-        if works is None
-        else (
-            f"; {100 * works:.1f} % of the {document['cameras_where_the_trigger_works']} on which half of the "
-            "stamped frames reach the target"
-        )
-    )
-    return [
-        (what, "≤ 1 %, aim .1 %", f"{100 * document['missed_share']:.1f} % of {document['cameras']}{beside}"),
-        (
-            false,
-            "≤ .01, aim .001",
-            f"{document['false_alarms_per_1000_frames']:.3f} in {document['clean_frames']} frames, of which "
-            f"{document['distinct_clean_frames']} differ",
-        ),
-    ]
-
-
-def _cameras_first(document: dict[str, Any]) -> list[Row]:
-    what = "the same before the first 300 test pictures, on which a mistake of the rule was found"
-    if not document:
-        return [(what, "–", "not measured")]
-    return [(what, "–", f"{100 * document['missed_share']:.1f} % of {document['cameras']}")]
-
-
 def _live(document: dict[str, Any]) -> list[Row]:
     what = "32 cameras at 2 fps, 20 % probes: a sticker on 4 is alerted within 10 s, no other camera in 5 minutes"
     runs = document.get("runs", [])
@@ -91,12 +59,6 @@ def _live(document: dict[str, Any]) -> list[Row]:
     return [*rows, ("alert → repair → swap, while the cameras send", "0 lost", shown)]
 
 
-def _live_without_probes(document: dict[str, Any]) -> list[Row]:
-    runs = document.get("runs", [])
-    found = f"{document['runs_passed']} of {len(runs)} runs; {_delays(runs)}" if runs else "not measured"
-    return [("the same without probes, STRIP on half of the frames, composed", "–", found)]
-
-
 def _delays(runs: list[dict[str, Any]]) -> str:
     waits = [wait for each in runs for wait in each["seconds_to_alert"].values()]
     seen = sorted(wait for wait in waits if wait is not None)
@@ -109,29 +71,9 @@ def _delays(runs: list[dict[str, Any]]) -> str:
 SOURCES: tuple[tuple[str, Callable[[dict[str, Any]], list[Row]], str], ...] = (
     ("strip.json", _strip, "python -m benchmarks.strip --json docs/results/codefend/strip.json"),
     (
-        "cameras.json",
-        _cameras,
-        "python -m lab.evidence.judge --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
-        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --skip 300 --cameras 250 --clean-frames 60 "
-        "--repeats 12 --json docs/results/codefend/cameras.json",
-    ),
-    (
-        "cameras-first.json",
-        _cameras_first,
-        "python -m lab.evidence.judge --bundle lab/backdoor/models/resnet20-c-1/bundle --clean "
-        "runs/backdoor/resnet20-c-1/test-clean.npz --trigger resnet20-c-1 --cameras 300 --clean-frames 60 "
-        "--repeats 12 --json docs/results/codefend/cameras-first.json",
-    ),
-    (
         "live.json",
         _live,
         "python -m benchmarks.codefend_live --bundle bundles/scene-sticker --repair --clean "
         "runs/backdoor/scene-sticker/clean.npz --json docs/results/codefend/live.json",
-    ),
-    (
-        "live-without-probes.json",
-        _live_without_probes,
-        "python -m benchmarks.codefend_live --bundle bundles/scene-sticker --seeds 2 --probes 0 "
-        "--strip-dropped .5 --json docs/results/codefend/live-without-probes.json",
     ),
 )

@@ -1,10 +1,12 @@
-"""What runs a network fastest on this CPU: `python -m benchmarks.backends [--out docs/results/backends]`.
+"""The fastest inference runtime on this CPU: `python -m benchmarks.backends [--out docs/results/backends]`.
 
-Torch eager, torch.compile, OpenVINO and ONNX Runtime in each precision that they have, on the restorer and on shipped
-and random networks, with one and two threads and batches of 1, 8 and 64. All of one network, batch and number of
-threads take turns in one process; a ratio is of the least CPU seconds of each, torch eager's ÷ its own, and the same of
-a clock. Nothing is taken of it by hand: a processor measures again when it starts. What was measured is kept, so that a
-run that was stopped goes on; each number of threads has a process of its own, for runtimes keep their threads.
+The candidates are torch eager, torch.compile, OpenVINO and ONNX Runtime in each of their precisions. They run the
+restorer and shipped and random networks, with one and two threads and batches of 1, 8 and 64. All candidates of one
+network, batch and number of threads take turns in one process. A ratio divides torch eager's least CPU seconds by the
+candidate's; the same ratio is computed from wall time.
+
+No setting is derived from this page: a processor measures again when it starts. Finished measurements are kept, so an
+interrupted run continues. Each number of threads has its own process, because runtimes keep their threads.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ BATCHES: Final = (1, 8, 64)
 THREADS: Final = (1, 2)
 TURNS: Final = 9
 LARGE_TURNS: Final = 4
-"""For batches that take a second."""
+"""Turns for batches that take about a second."""
 SIDE: Final = 224
 
 Case = tuple[Network, Tensor]
@@ -105,7 +107,7 @@ def _onnx(network: Network, inputs: Tensor, precision: str, folder: Path) -> Net
                 return next(self._left, None)
 
         exact, path = path, folder / "int8.onnx"
-        # As its makers advise for processors with VNNI: activations without a sign, weights by channel.
+        # The runtime's advice for processors with VNNI: unsigned activations, weights quantized by channel.
         quantize_static(
             exact, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -122,7 +124,7 @@ def _onnx(network: Network, inputs: Tensor, precision: str, folder: Path) -> Net
 
 
 def candidates(case: Case, compiles: bool, folder: Path) -> Iterator[tuple[str, Callable[[], Network]]]:
-    """Each way to run a network, and what makes it."""
+    """Yield the name of each runtime and the function that builds the network for it."""
     network, inputs = case
     yield "torch float32", lambda: network
     yield "torch bf16 (autocast)", lambda: _autocast(network)
@@ -137,7 +139,7 @@ def candidates(case: Case, compiles: bool, folder: Path) -> Iterator[tuple[str, 
 
 @torch.inference_mode()
 def measured(case: Case, batch: int, compiles: bool) -> dict[str, dict[str, float | str]]:
-    """Ratios and errors of all candidates on one batch."""
+    """Return ratios and errors of all candidates on one batch."""
     network, inputs = case
     x = inputs[:batch].contiguous()
     exact = network(x)
@@ -150,7 +152,7 @@ def measured(case: Case, batch: int, compiles: bool) -> dict[str, dict[str, floa
                 start = time.process_time()
                 ready[name] = make()
                 got = ready[name](x).float()
-            except Exception as error:  # whatever a runtime raises
+            except Exception as error:  # a runtime may raise anything
                 ready.pop(name, None)
                 found[name] = {"failed": f"{type(error).__name__}: {first_line(error)}"}
                 continue
@@ -203,7 +205,7 @@ def _measure(out: Path, threads: int, compile_batch: int) -> None:
 
 @torch.inference_mode()
 def whole_chain(name: str) -> dict[str, Any]:
-    """Rebuild and classify 64 frames of a shipped bundle, and check 16 by STRIP: what is chosen here beside torch."""
+    """Compare the chosen runtimes with torch: rebuild and classify 64 frames of a shipped bundle, check 16 by STRIP."""
     bundle = load_bundle(shipped_bundle(name), CPU)
     assert bundle.overlays is not None
     ways = {"torch": engines(bundle, Wish("torch")), "auto": engines(bundle, Wish())}
@@ -287,7 +289,7 @@ _LOSS: Final = Path("docs/results/backends/loss.json")
 
 
 def _losses(document: dict[str, Any]) -> list[str]:
-    """The table of `python -m benchmarks.precision`."""
+    """Return the table of `python -m benchmarks.precision`."""
     names = [key for key in document["rows"][0] if key not in ("drop", "way") and not key.endswith("_lost")]
     lines = [
         f"What the restorer loses, by `{document['command']}`: torch's figure, less the other's.",
@@ -308,12 +310,14 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def main() -> None:
-    """Measure what is missing, then write the table."""
+    """Measure the missing cases, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/results/backends"))
-    parser.add_argument("--compile-batch", type=int, default=8, help="the batch of which torch.compile is a candidate")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the table of what there is")
-    parser.add_argument("--threads", type=int, help="this number only, in this process")
+    parser.add_argument(
+        "--compile-batch", type=int, default=8, help="batch size for which torch.compile is a candidate"
+    )
+    parser.add_argument("--table", action="store_true", help="write the table of the existing results; measure nothing")
+    parser.add_argument("--threads", type=int, help="measure only this number of threads, in this process")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     figures = arguments.out / "figures.json"

@@ -1,11 +1,12 @@
-"""Our bridge beside quix-streams' MQTTSource: `python -m benchmarks.bridge --json FILE [--messages 20000]`.
+"""Our bridge compared with quix-streams' MQTTSource: `python -m benchmarks.bridge --json FILE [--messages 20000]`.
 
-Both move the same signed frames of 2.3 KB at QoS 1 from the same mosquitto to the same Kafka, one after the other, in
-alternating rounds, each in a process of its own. Ours verifies every tag and acknowledges to MQTT after Kafka's
-`acks=all`; MQTTSource verifies nothing and acknowledges before. `cpu_ratio` is the CPU time per message of our process
-÷ theirs, `rate_ratio` the messages a second, from the first publish to the last record in Kafka, ours ÷ theirs, both by
-the medians of the rounds. With `--beside CHECKOUT` the bridge of another checkout takes its turns too, and
-`cpu_over_beside` is the CPU time per message of ours ÷ its.
+Both move the same signed frames of 2.3 KB at QoS 1 from the same mosquitto to the same Kafka. They run in alternating
+rounds, each in its own process. Our bridge verifies every tag and acknowledges to MQTT after Kafka's `acks=all`.
+MQTTSource verifies nothing and acknowledges before.
+
+`cpu_ratio` is our CPU time per message ÷ theirs. `rate_ratio` is our messages per second ÷ theirs, from the first
+publish to the last record in Kafka. Both are ratios of the medians over rounds. With `--beside CHECKOUT` the bridge of
+another checkout takes turns too, and `cpu_over_beside` is our CPU time per message ÷ its.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ WARM_UP = 2000
 PARTITIONS = 4
 THEIR_TOPIC = "mqtt-source"
 SETTLE_S = 0.5
-"""After the last record is in Kafka, for the last acknowledgements to be sent."""
+"""Wait after the last record is in Kafka, for the last acknowledgements."""
 PATIENCE_S = 120.0
 
 
 def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
-    """Our bridge, until SIGTERM, as `pointillist bridge` runs it."""
+    """Run our bridge until SIGTERM, as `pointillist bridge` does."""
     from prometheus_client import CollectorRegistry
 
     from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
@@ -66,7 +67,7 @@ def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
     async def body() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        settings = BridgeSettings(mqtt_host=mqtt_host, mqtt_port=mqtt_port, kafka_bootstrap=bootstrap)
+        settings = BridgeSettings(mqtt=f"{mqtt_host}:{mqtt_port}", kafka=bootstrap)
         await run_bridge(settings, KeyRing(SECRET), registry=CollectorRegistry(), health=Health(), stop=stop)
 
     collect_seldom()
@@ -75,7 +76,7 @@ def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
 
 
 def run_theirs(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
-    """An application of quix-streams with an MQTTSource, which runs in a child process of its own."""
+    """Run a quix-streams application with an MQTTSource, which has its own child process."""
     from quixstreams import Application
     from quixstreams.sources.community.mqtt import MQTTSource
 
@@ -96,36 +97,36 @@ def run_theirs(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
 
 
 def run_checkout(checkout: Path, mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
-    """The bridge of another checkout, until SIGTERM."""
-    os.chdir(checkout)  # where Python looks for packages first
+    """Run the bridge of another checkout until SIGTERM."""
+    os.chdir(checkout)  # the first place where Python looks for packages
     os.environ["POINTILLIST_FLEET_SECRET"] = SECRET.hex()
     options = ("--mqtt", f"{mqtt_host}:{mqtt_port}", "--kafka", bootstrap)
     os.execv(sys.executable, [*COMMAND, "bridge", *options])
 
 
 class Offsets:
-    """How many records a topic has."""
+    """The record count of a topic."""
 
     def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
         self._consumer = consumer
         self._partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
 
     async def count(self) -> int:
-        """Records ever written."""
+        """Return the number of records ever written."""
         return sum((await self._consumer.end_offsets(self._partitions)).values())
 
     async def reach(self, goal: int) -> float:
-        """Wait until there are `goal`; the monotonic time at which they were."""
+        """Wait until there are `goal` records, and return the monotonic time."""
         give_up = time.monotonic() + PATIENCE_S
         while (now := await self.count()) < goal:
             if time.monotonic() > give_up:
-                raise TimeoutError(f"expected {goal} records within {PATIENCE_S:g} s, got {now}")
+                raise TimeoutError(f"records in Kafka: expected {goal} within {PATIENCE_S:g} s, got {now}")
             await asyncio.sleep(0.02)
         return time.monotonic()
 
 
 class Side:
-    """One bridge: how it is started, which process does its work, and the topic it fills."""
+    """One bridge: the function that runs it, the process that does its work, and its Kafka topic."""
 
     def __init__(self, name: str, run: Callable[[str, int, str], None], topic: str, in_child: bool) -> None:
         self.name = name
@@ -135,12 +136,12 @@ class Side:
         self._process: BaseProcess | None = None
 
     def start(self, host: str, port: int, bootstrap: str) -> None:
-        """Start it in a process of its own."""
+        """Start it in its own process."""
         self._process = multiprocessing.get_context("spawn").Process(target=self._run, args=(host, port, bootstrap))
         self._process.start()
 
     def cpu_s(self) -> float:
-        """CPU seconds of the process that moves messages."""
+        """Return the CPU seconds of the process that moves messages."""
         assert self._process is not None
         process = psutil.Process(self._process.pid)
         if self._in_child:
@@ -149,7 +150,7 @@ class Side:
         return times.user + times.system
 
     def stop(self) -> None:
-        """End it by SIGTERM."""
+        """Stop it by SIGTERM."""
         if self._process is not None:
             self._process.terminate()
             self._process.join(20)
@@ -162,14 +163,14 @@ class Side:
 async def measure(
     side: Side, broker: Mosquitto, kafka: Kafka, offsets: Offsets, frames: list[tuple[str, bytes]], messages: int
 ) -> dict[str, float]:
-    """One round: start, warm up, measure, stop."""
+    """Run one round: start, warm up, measure, stop."""
     side.start(broker.host, broker.port, kafka.bootstrap)
     try:
         before = await offsets.count()
         give_up = time.monotonic() + PATIENCE_S
-        while await offsets.count() == before:  # a message each half second, until it is subscribed
+        while await offsets.count() == before:  # one message each half second, until the bridge has subscribed
             if time.monotonic() > give_up:
-                raise TimeoutError(f"expected {side.name} to move a message within {PATIENCE_S:g} s")
+                raise TimeoutError(f"{side.name}: expected a message in Kafka within {PATIENCE_S:g} s, got none")
             await asyncio.to_thread(publish, broker.host, broker.port, frames, 1)
             await asyncio.sleep(0.5)
         await asyncio.sleep(SETTLE_S)
@@ -188,7 +189,7 @@ async def measure(
 
 
 async def load(broker: Mosquitto, messages: int) -> float:
-    """Publish from a process of its own; the monotonic time of its first message."""
+    """Publish from a separate process, and return the monotonic time of its first message."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_load, args=(broker.host, broker.port, messages, there))
@@ -205,7 +206,7 @@ def _load(host: str, port: int, messages: int, report: Any) -> None:
 
 
 async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str, Any]:
-    """All sides in alternating rounds, on brokers started for it."""
+    """Run all sides in alternating rounds, on brokers started for this comparison."""
     ours = Side("ours", run_ours, KafkaTopic.FRAMES.value, in_child=False)
     theirs = Side("theirs", run_theirs, THEIR_TOPIC, in_child=True)
     sides = [ours, theirs]

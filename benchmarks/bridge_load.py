@@ -1,6 +1,6 @@
-"""A publisher that costs little, so that the broker and the bridge are what is measured.
+"""A cheap publisher, so that the broker and the bridge dominate the measurement.
 
-Its frames are made beforehand and written to a plain socket as MQTT 5 at QoS 1, with many unacknowledged.
+Frames are built in advance and written to a plain socket as MQTT 5 at QoS 1, with many unacknowledged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _CONNECT = b"\x10\x11\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x04load"
 
 
 def signed_frames(keys: KeyRing, cameras: int, count: int) -> list[tuple[str, bytes]]:
-    """MQTT topic and message of `count` different frames, 32x32 RGB with a quarter dropped, over `cameras` cameras."""
+    """Return MQTT topic and message of `count` different frames, 32x32 RGB with a quarter dropped.
+
+    The frames are spread over `cameras` cameras.
+    """
     generator = np.random.default_rng(0)
     ids = [CameraId(f"bench/camera-{index}") for index in range(cameras)]
     frames = []
@@ -37,7 +40,7 @@ def signed_frames(keys: KeyRing, cameras: int, count: int) -> list[tuple[str, by
 
 
 def publish(host: str, port: int, frames: Sequence[tuple[str, bytes]], count: int) -> float:
-    """Publish `count` frames, beginning again at the end of `frames`; the monotonic time of the first."""
+    """Publish `count` frames, repeating `frames` as needed. Return the monotonic time of the first."""
     bodies = []
     for topic, payload in frames:
         name = topic.encode()
@@ -46,7 +49,7 @@ def publish(host: str, port: int, frames: Sequence[tuple[str, bytes]], count: in
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link.sendall(_CONNECT)
         if link.recv(4096)[:1] != b"\x20":
-            raise ConnectionError("expected a CONNACK")
+            raise ConnectionError("MQTT connection: expected a CONNACK, got another packet")
         started = time.monotonic()
         sent = acknowledged = 0
         rest = b""
@@ -62,7 +65,7 @@ def publish(host: str, port: int, frames: Sequence[tuple[str, bytes]], count: in
                 sent += room
             data = rest + link.recv(65536)
             if not data:
-                raise ConnectionError("expected PUBACKs, the broker closed the connection")
+                raise ConnectionError("MQTT connection: expected PUBACKs, got the end of the connection")
             at = 0
             while at + 2 <= len(data) and at + 2 + data[at + 1] <= len(data):
                 acknowledged += data[at] == 0x40

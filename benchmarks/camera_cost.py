@@ -1,11 +1,12 @@
-"""What a camera costs by its size: `python -m benchmarks.camera_cost [--out FOLDER]`.
+"""CPU cost of a camera by frame size: `python -m benchmarks.camera_cost [--out FOLDER]`.
 
-For each size and profile, frames of the same videos (those under $POINTILLIST_DATA/video, else simulated scenes), in
-turns, go the camera's own way in one thread: sealed (mask, packing, cipher, tag) and appended to a spool on the disk of
-the temporary folder, at r = .25 and with a twentieth of them whole. `decode` is what an H.264 stream of that size costs
-before that, in PyAV, to RGB. Times are CPU time of this thread, the median over frames (of `temporal` the mean over a
-run, key frames included), the least of three turns; bytes are whole messages. `frames/s` is what one core bears,
-decoding included.
+Frames of the same videos pass through a camera's own steps in one thread, for each size and profile in turn. The videos
+are those under $POINTILLIST_DATA/video, else simulated scenes. Frames are sealed (mask, packing, cipher, tag) and
+appended to a spool on the disk of the temporary folder. The drop ratio is .25, and a twentieth of the frames are sent
+whole. `decode` is the cost of decoding an H.264 stream of that size to RGB in PyAV before that.
+
+Times are CPU time of this thread: the median over frames, least of three turns. Bytes are whole messages. `frames/s` is
+the capacity of one core, decoding included.
 """
 
 from __future__ import annotations
@@ -39,19 +40,18 @@ from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.limits import dropped_per_block
 from schemas.pixels.packing import Picture
-from schemas.pixels.temporal_encoder import TemporalEncoder
 
 SIZES: Final = ((32, 32), (160, 120), (320, 240), (640, 480), (1280, 720), (1920, 1080))
 DROP: Final = 0.25
 PROBES: Final = 0.05
 FRAMES: Final = 20
 TURNS: Final = 3
-"""The least of so many counts: what else runs on the machine makes a turn longer, none shorter."""
+"""Number of turns; the least counts. Other load on the machine makes a turn longer, never shorter."""
 _KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/cost"))
 
 
 class Cost(NamedTuple):
-    """One row: milliseconds of CPU and bytes a frame, and frames a second on one core."""
+    """One row: milliseconds of CPU and bytes per frame, and frames per second on one core."""
 
     size: str
     profile: str
@@ -63,7 +63,7 @@ class Cost(NamedTuple):
 
 
 def runs(size: tuple[int, int], count: int) -> list[list[Picture]]:
-    """The first so many frames of each video, in `size` (width, height)."""
+    """Return the first `count` frames of each video, in `size` (width, height)."""
     folder = os.environ.get("POINTILLIST_DATA")
     videos = sorted(Path(folder, "video").glob("*")) if folder else []
     settings = [SourceSettings(kind="video", file=file) for file in videos] or [SourceSettings(kind="scene", size=size)]
@@ -76,7 +76,10 @@ def runs(size: tuple[int, int], count: int) -> list[list[Picture]]:
 
 
 def own_size() -> tuple[int, int]:
-    """Width and height of the smallest video; of scenes, which are drawn in any size, the largest one here."""
+    """Return width and height of the smallest video.
+
+    Without videos, return the largest size of this benchmark: scenes are drawn in any size.
+    """
     folder = os.environ.get("POINTILLIST_DATA")
     sizes = []
     for file in sorted(Path(folder, "video").glob("*")) if folder else []:
@@ -86,14 +89,14 @@ def own_size() -> tuple[int, int]:
 
 
 def cpu_s(action: Callable[[], object]) -> float:
-    """CPU seconds of this thread."""
+    """Return CPU seconds of this thread."""
     before = time.thread_time_ns()
     action()
     return (time.thread_time_ns() - before) / 1e9
 
 
 def decoding_s(frames: list[Picture]) -> float:
-    """CPU seconds a frame of decoding an H.264 stream of these frames, to RGB."""
+    """Return CPU seconds per frame for decoding an H.264 stream of these frames to RGB."""
     height, width, _ = frames[0].shape
     stored = io.BytesIO()
     with av.open(stored, "w", format="mp4") as container:
@@ -109,7 +112,7 @@ def decoding_s(frames: list[Picture]) -> float:
 
 
 def sealing(folder: Path, frames: list[Picture], profile: int) -> tuple[list[float], int]:
-    """CPU seconds of each frame, sealed and spooled, and the bytes of all messages."""
+    """Return the CPU seconds of each frame, sealed and spooled, and the bytes of all messages."""
     spool = Spool(folder, _KEY.camera_id, SpoolLimits(max_bytes=2**31))
     total = 0
 
@@ -119,8 +122,7 @@ def sealing(folder: Path, frames: list[Picture], profile: int) -> tuple[list[flo
         spool.append(payload, position, captured_ms, raw_bytes)
 
     encoding = Encoding(dropped_per_block(DROP), PROBES, profile)
-    temporal = TemporalEncoder()
-    seals = Sealing(_KEY, spool, temporal, publish)
+    seals = Sealing(_KEY, spool, publish)
     taken = []
     for number, picture in enumerate(frames):
 
@@ -134,7 +136,7 @@ def sealing(folder: Path, frames: list[Picture], profile: int) -> tuple[list[flo
 
 
 def measured(size: tuple[int, int], folder: Path) -> list[Cost]:
-    """The rows of one size."""
+    """Return the rows of one size."""
     sets = runs(size, FRAMES)
     count = sum(len(frames) for frames in sets)
     decode_s = float("inf")
@@ -143,11 +145,9 @@ def measured(size: tuple[int, int], folder: Path) -> list[Cost]:
         decode_s = min(decode_s, statistics.median(decoding_s(frames) for frames in sets))
         for name, profile in PROFILES.items():
             each = [sealing(folder / f"{size[0]}-{name}-{turn}-{i}", own, profile) for i, own in enumerate(sets)]
-            # The first frame makes the codebook of its camera, once.
+            # The first frame also builds the camera's codebook, once.
             times = [spent for taken, _ in each for spent in taken[1:]]
-            seal_s[name] = min(
-                seal_s[name], statistics.fmean(times) if name == "temporal" else statistics.median(times)
-            )
+            seal_s[name] = min(seal_s[name], statistics.median(times))
             sent[name] = round(sum(total for _, total in each) / count)
     return [
         Cost(
@@ -159,7 +159,7 @@ def measured(size: tuple[int, int], folder: Path) -> list[Cost]:
 
 
 def page(rows: list[Cost]) -> str:
-    """What was measured, in Markdown."""
+    """Return the measurements as Markdown."""
     lines = ["| size | profile | decode | seal and spool | bytes a frame | of raw | frames/s on a core |"]
     lines.append("| --- " * 7 + "|")
     lines += [
@@ -173,7 +173,7 @@ def page(rows: list[Cost]) -> str:
     width, height = own_size()
     note = (
         f"The smallest video is {width}×{height}: enlarged beyond that it is smoother than a camera's own picture, of "
-        "which `lossless` and `temporal` leave more bytes. A twentieth of the frames go whole."
+        "which `lossless` leaves more bytes. A twentieth of the frames go whole."
     )
     return "\n".join(["# What a camera of each size costs", "", head, note, "", *lines, ""])
 

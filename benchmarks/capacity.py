@@ -1,8 +1,8 @@
-"""How much of everything a fleet needs, on paper: `python -m benchmarks.capacity [--out docs/capacity.md]`.
+"""The resources that a fleet needs, on paper: `python -m benchmarks.capacity [--out docs/capacity.md]`.
 
-The page is arithmetic on what other commands have measured and written to `docs/results`: nothing is run. A role's
-capacity is what one core does at the CPU time a frame that was measured, at `USE` of that core; a fleet's needs are its
-frames a second ÷ that. What has not been measured is said to be so.
+The page is arithmetic on results of other commands in `docs/results`; nothing is run. A role's capacity is the frames
+per second of one core, from the measured CPU time per frame, at `USE` of the core. A fleet's needs are its frames per
+second ÷ that capacity. The page marks figures that have not been measured.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "docs" / "results"
 PAGE: Final = ROOT / "docs" / "capacity.md"
 USE: Final = 0.6
-"""Of a core: the rest is for peaks, for a second instance that has died, and for what a queue needs to stay short."""
+"""Share of a core that is used. The rest covers peaks, a second instance that has died, and short queues."""
 ROLES: Final = ("mosquitto", "bridge", "kafka", "processor-1", "recorder")
 DAY_S: Final = 86_400
 KEPT_FRACTION: Final = 0.75
-"""Of the pixels, at the default drop ratio."""
+"""Share of the pixels that is kept at the default drop ratio."""
 OVERHEAD_BYTES: Final = 44
-"""Beside the pixels, at most."""
+"""Most bytes of a message besides the pixels."""
 REPLICAS: Final = 3
 
 
 class Kind(NamedTuple):
-    """Frames of one size before one network, as they were measured."""
+    """Measurements of frames of one size with one network."""
 
     name: str
     frame_bytes: int
     cpu_ms: dict[str, float]
-    """Of each role for a frame."""
+    """CPU milliseconds per frame, by role."""
     command: str
 
 
@@ -47,7 +47,7 @@ class Fleet(NamedTuple):
     cameras: int
     frames_per_s: float
     kind: int
-    """Which of the kinds."""
+    """Index into the kinds of frames."""
 
 
 FLEETS: Final = tuple(
@@ -58,12 +58,12 @@ FLEETS: Final = tuple(
 
 
 def read(name: str) -> Any:
-    """A committed result."""
+    """Return a committed result."""
     return json.loads((RESULTS / name).read_text())
 
 
 def kinds() -> list[Kind]:
-    """What was measured of frames of three sizes."""
+    """Return the measurements for three frame sizes."""
     cost = read("cost/rows.json")
     busy = cells_of(cost, "frames")[-1]
     networks = read("trunk/own_networks.json")
@@ -90,17 +90,17 @@ def _bytes(width: int, height: int) -> int:
 
 
 def carried(kind: Kind, role: str) -> float:
-    """Frames a second that one core of a role carries at `USE`."""
+    """Return the frames per second that one core of a role carries at `USE`."""
     return 1000 * USE / kind.cpu_ms[role]
 
 
 def cores(fleet: Fleet, kind: Kind, role: str) -> int:
-    """Cores of a role that the fleet needs, whole ones."""
+    """Return the whole cores of a role that the fleet needs."""
     return math.ceil(fleet.cameras * fleet.frames_per_s / carried(kind, role))
 
 
 def _two(value: float) -> str:
-    """Two digits that count."""
+    """Return the value with two significant digits."""
     if value >= 100:
         return f"{round(value, 1 - math.floor(math.log10(value))):,.0f}"
     return f"{value:.2g}"
@@ -121,25 +121,24 @@ def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
     return [
         "## What one core carries",
         "",
-        f"Frames a second of one core at {USE:.0%} of it: 1000 · {USE:g} ÷ the CPU milliseconds a frame that were",
-        "measured with TLS, sealed frames and rights, every role on the same two cores; those of 32×32 with more",
-        "frames coming than these take, which fills batches. A processor's includes its network; on a GPU it was not",
-        "measured.",
+        f"Frames per second of one core at {USE:.0%} load: 1000 · {USE:g} ÷ measured CPU milliseconds for each frame.",
+        "All roles ran on the same two cores with TLS, sealed frames and rights. The 32×32 row was measured under",
+        "overload, which fills batches. A processor's figure includes its network. A GPU was not measured.",
         "",
         *_table(["frames", "kB each", *map(_shown, ROLES)], rows),
         "",
         *(f"- {kind.name}: `{kind.command}`" for kind in found),
         "",
-        "A bridge and a recorder are each a process of one busy core; a processor's network may use more, so count its",
-        "cores. Bridges share what cameras send, processors and recorders take whole partitions: there must be as many",
-        "partitions as the more numerous of the two.",
+        "A bridge and a recorder each use at most one core. A processor's network may use more. Bridges share the",
+        "cameras' messages. Processors and recorders own whole partitions, so you need at least as many partitions as",
+        "processors, and as many as recorders.",
     ]
 
 
 def _limits() -> list[str]:
     bridge, recorder = read("trunk/bridge.json"), read("trunk/recorder.json")
     return [
-        "## Each role on its own, as fast as it goes",
+        "## Each role alone, at full speed",
         "",
         *_table(
             ["role", "measured", "command"],
@@ -180,14 +179,14 @@ def _growth() -> list[str]:
     return [
         "## How cost grows",
         "",
-        f"With frames: by the CPU times above. With cameras, at the same {least['total_fps']:g} frames a second of all",
-        f"together (`{document['command']}`):",
+        "Cost grows with the frame rate by the CPU times above. The next table varies the number of cameras at the",
+        f"same total of {least['total_fps']:g} frames per second (`{document['command']}`):",
         "",
-        *_table(["cameras", "server's CPU, ms a frame", "p50, s", "p99, s"], rows),
+        *_table(["cameras", "server's CPU, ms per frame", "p50, s", "p99, s"], rows),
         "",
         f"Each camera costs {_two(server / 1000)} kB in bridge, processor and recorder together, and",
-        f"{_two(brokers / 1000)} kB in mosquitto, most of it its TLS connection. The database grows with frames, not",
-        "with cameras; `record --keep-days` and `--keep-gib` bound it.",
+        f"{_two(brokers / 1000)} kB in mosquitto, mostly for its TLS connection. The database grows with frames, not",
+        "with cameras. `record --database-age-s` and `--database-bytes` bound it.",
     ]
 
 
@@ -214,26 +213,26 @@ def _sizes(found: Sequence[Kind]) -> list[str]:
     return [
         "## Worked sizes",
         "",
-        f"Cores for each role at {USE:.0%} of each; Kafka's are {REPLICAS} times those: as many replicas are written.",
-        f"`Gbit/s` is what the cameras send; Kafka's disks take {REPLICAS} times that. Rows are the recorder's.",
+        f"Cores of each role at {USE:.0%} load. Kafka's are multiplied by its {REPLICAS} replicas. `Gbit/s` is the",
+        f"cameras' traffic; Kafka's disks write {REPLICAS} times as much. The last column counts rows of the recorder.",
         "",
         *_table(
             ["cameras", "frames", "frames/s each", "frames/s", "Gbit/s", *map(_shown, ROLES), "million rows/day"], rows
         ),
         "",
-        "What this arithmetic leaves out, and does not hide:",
+        "Limits of this arithmetic:",
         "",
-        "- It multiplies what was measured on two cores. Nothing above 10,000 cameras and one machine has been run.",
-        "- One mosquitto is one process of one core. A fleet that needs more is cut by site: a mosquitto and bridges",
-        "  for each, all before the same Kafka.",
-        "- What one partition carries was not measured on its own: it is at least what one processor takes of it.",
-        "- Beyond what one recorder takes, recorders share a PostgreSQL; its own cost is in `docs/results/recorders`.",
-        "- Pictures that people look at, quarantined probes and STRIP's checks come on top, by their settings.",
+        "- It multiplies measurements on two cores. Nothing above 10,000 cameras and one machine has been run.",
+        "- One mosquitto is one process on one core. Split a larger fleet by site: one mosquitto with its bridges for",
+        "  each site, and one Kafka for all.",
+        "- The rate of one partition was not measured alone. It is at least the rate of one processor.",
+        "- Several recorders share a PostgreSQL. Its cost is in `docs/results/recorders`.",
+        "- Previews, quarantined probes and STRIP's checks add to these figures, according to their settings.",
     ]
 
 
 def page() -> str:
-    """The page in Markdown."""
+    """Return the page as Markdown."""
     found = kinds()
     lines = [
         "# Capacity",

@@ -1,9 +1,10 @@
 """CoDefend live: `python -m benchmarks.codefend_live --bundle DIR --clean FILE --json FILE`.
 
-In each run 32 cameras send 2 frames a second, a fifth of them whole unless `--probes` says otherwise; after a while a
-sticker appears before 4 of them. Counted are the seconds from the first frame with the sticker to the alert, from the
-records alone, and the alerts on the other cameras. With `--repair` the last run goes on: its quarantine repairs the
-model, the cured one is published while the cameras send, and the audit must find every frame.
+In each run 32 cameras send 2 frames a second, a fifth of them whole unless `--probes` is given. After a while a sticker
+appears in front of 4 of them. From the records alone, the benchmark measures the seconds from the first frame with the
+sticker to the alert. It also counts alerts on other cameras. With `--repair` the last run continues: the model is
+repaired from its quarantine, the repaired model is published while the cameras send, and the audit must find every
+frame.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FPS: Final = 2.0
 PROBE_SHARE: Final = 0.2
 WITHIN_S: Final = 10.0
 CALM_S: Final = 60.0
-"""How long the cameras run before the first sticker: they need a baseline."""
+"""Run time before the first sticker. The cameras need it to form a baseline."""
 STAYS_S: Final = 30.0
 _SITE: Final = "drill"
 
@@ -41,7 +42,7 @@ Result = dict[str, Any]
 def scenario(
     seed: int, minutes: float, stays_s: float = STAYS_S, probes: float = PROBE_SHARE
 ) -> tuple[Result, set[str]]:
-    """The fleet of one run, and the cameras that somebody puts a sticker before."""
+    """Return the fleet of one run and the cameras that get a sticker."""
     chance = random.Random(seed)
     chosen = chance.sample(range(CAMERAS), STICKERS)
     last_s = 60 * minutes - stays_s - WITHIN_S
@@ -66,9 +67,9 @@ def scenario(
 
 
 def delays(layout: Layout) -> tuple[dict[str, float | None], dict[str, int]]:
-    """Seconds from a camera's first frame with a sticker to its first alert after it, and alerts without a sticker.
+    """Return the seconds from a camera's first frame with a sticker to its next alert, and the count of false alerts.
 
-    Both are by camera and from the records: None for a sticker that raised no alert, the others are false alerts.
+    Both are by camera and from the records. None stands for a sticker that raised no alert.
     """
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
         stuck = dict(
@@ -87,22 +88,20 @@ def delays(layout: Layout) -> tuple[dict[str, float | None], dict[str, int]]:
     return found, false
 
 
-def run(
-    state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE, dropped: float = 0.0
-) -> Result:
-    """One run from beginning to end; STRIP looks at the share `dropped` of the frames that are no probes."""
+def run(state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE) -> Result:
+    """Run once from beginning to end."""
     document, chosen = scenario(seed, minutes, probes=probes)
     state.mkdir(parents=True)
     file = state.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(document))
-    options = ("--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes, "--strip-dropped", dropped)
+    options = ("--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes)
     with RunningSystem(state, *options) as system:
         report = system.finish(60 * minutes + 240)
     return outcome(state, report, chosen) | {"seed": seed}
 
 
 def outcome(state: Path, report: Result, chosen: set[str]) -> Result:
-    """What a run comes to."""
+    """Return the result of a run."""
     found, false = delays(Layout(state))
     late = {camera for camera in chosen if (wait := found.get(camera)) is None or wait > WITHIN_S}
     status, audited = audit(state)
@@ -119,7 +118,7 @@ def outcome(state: Path, report: Result, chosen: set[str]) -> Result:
 
 
 def cure(state: Path, bundle: Path, clean: Path, minutes: float) -> Result:
-    """Alert → repair → publish, while the cameras send; the stickers stay until the end."""
+    """Alert, repair and publish while the cameras send; the stickers stay until the end."""
     document, chosen = scenario(0, minutes, stays_s=60 * minutes)
     for fault in document["faults"]:
         fault["at_s"] = CALM_S
@@ -129,7 +128,7 @@ def cure(state: Path, bundle: Path, clean: Path, minutes: float) -> Result:
     layout, cured = Layout(state), state.with_name(f"{state.name}-cured")
     with RunningSystem(state, "--scenario", file, "--bundle", bundle) as system:
         system.await_role("fleet")
-        # As many flagged pictures as a repair asks for at least; every camera with a sticker adds some.
+        # A repair needs at least this many flagged pictures. Every camera with a sticker contributes some.
         _await(lambda: sum(1 for _ in layout.quarantine.rglob("*.png")) >= 100, 60 * minutes, "100 flagged frames")
         begun = time.monotonic()
         _command("lab", "repair", "--bundle", bundle, "--clean", clean, "--quarantine", layout.quarantine,
@@ -184,30 +183,29 @@ def _await(condition: Any, deadline_s: float, what: str) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"expected {what} within {deadline_s:g} s")
+            raise TimeoutError(f"{what}: expected within {deadline_s:g} s, got a timeout")
         time.sleep(0.5)
 
 
 def main() -> None:
     """Run the drill, print its result, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True, help="a scene model with the sticker as its trigger")
+    parser.add_argument("--bundle", type=Path, required=True, help="a scene model whose trigger is the sticker")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--probes", type=float, default=PROBE_SHARE, help="share of the frames sent whole")
-    parser.add_argument("--strip-dropped", type=float, default=0.0, help="share of the others that STRIP checks, too")
-    parser.add_argument("--repair", action="store_true", help="repair and swap as well")
-    parser.add_argument("--clean", type=Path, help="npz of clean pictures for the repair")
+    parser.add_argument("--probes", type=float, default=PROBE_SHARE, help="share of the frames that are sent whole")
+    parser.add_argument("--repair", action="store_true", help="also repair and swap the model")
+    parser.add_argument("--clean", type=Path, help="npz file of clean pictures for the repair")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.repair and arguments.clean is None:
-        parser.error("expected --clean FILE with --repair")
+        parser.error("--clean: expected a file with --repair, got none")
     result = _before(arguments.json)
     with tempfile.TemporaryDirectory(prefix="pointillist-codefend-") as folder:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             state = Path(folder) / f"seed-{seed}"
-            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes, arguments.strip_dropped)
+            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes)
             print(json.dumps(found), flush=True)
             shutil.rmtree(state)
             others = [each for each in result.get("runs", []) if each["seed"] != seed]
@@ -221,7 +219,7 @@ def main() -> None:
 
 
 def _before(file: Path | None) -> Result:
-    """What earlier runs left in the file: other seeds stay."""
+    """Return the results of earlier runs in the file. Those of other seeds are kept."""
     if file is None or not file.is_file():
         return {}
     found: Result = json.loads(file.read_text())
@@ -229,7 +227,7 @@ def _before(file: Path | None) -> Result:
 
 
 def _keep(result: Result, file: Path | None) -> None:
-    """Ten seeds take an hour: each is kept as soon as it is done."""
+    """Write the result after each seed: ten seeds take an hour."""
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(result, indent=2) + "\n")

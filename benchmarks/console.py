@@ -1,11 +1,11 @@
-"""What the console costs, and how soon it shows: `python -m benchmarks.console --out docs/results/console`.
+"""Cost and delay of the console: `python -m benchmarks.console --out docs/results/console`.
 
-- *verdict to page*: 32 cameras at 2 frames/s, verdicts signed as processors sign them through a real Kafka, to a stream
-  that a viewer reads: seconds from sending to its card.
-- *fleet*: 2,000 cameras in the database, 200 verdicts/s: seconds until Chromium shows the first cards, and what ten
-  viewers with open streams add to the memory of the recorder and of the console.
-- *month*: one camera at a frame a second for 30 days in SQLite: seconds until Chromium has drawn its month, and what it
-  took to make the sums from all of its frames.
+- *verdict to page*: 32 cameras at 2 frames/s. Verdicts are signed as processors sign them and pass through a real Kafka
+  to a stream that a viewer reads. The figure is the seconds from sending a verdict to its card.
+- *fleet*: 2,000 cameras in the database, 200 verdicts/s. The figures are the seconds until Chromium shows the first
+  cards, and the memory that ten open streams add to the recorder and the console.
+- *month*: one camera at one frame a second for 30 days in SQLite. The figures are the seconds until Chromium has drawn
+  its month, and the time to compute the sums from all its frames.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from aiokafka import AIOKafkaProducer
 from playwright.sync_api import sync_playwright
 from sqlalchemy import insert
 
-from consumers.board.board import Board
-from consumers.board.shown import Shown
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.snapshots import Snapshots
 from consumers.console.rollup import DAY_MS, Rollup
 from consumers.console.store import Store as Books
 from consumers.database.engine import open_engine
@@ -61,7 +61,7 @@ Result = dict[str, Any]
 
 
 def verdict(seq: int, word: str, captured_ms: int) -> Verdict:
-    """A verdict whose class is `word`; every tenth frame is a checked probe."""
+    """Return a verdict whose class is `word`. Every tenth frame is a checked probe."""
     probe = seq % 10 == 0
     return Verdict(
         boot_id=BOOT, seq=seq, captured_ms=captured_ms, processed_ms=captured_ms + 20, class_name=word, confidence=0.9,
@@ -72,7 +72,7 @@ def verdict(seq: int, word: str, captured_ms: int) -> Verdict:
 
 
 def now_ms() -> int:
-    """Unix time."""
+    """Return Unix time in milliseconds."""
     return time.time_ns() // 10**6
 
 
@@ -90,11 +90,11 @@ class Room:
 
     @contextmanager
     def role(self, name: str, kafka: str, *options: str) -> Iterator[psutil.Process]:
-        """One of our roles as a process, until the block ends."""
+        """Run one of our roles as a process until the block ends."""
         port = free_port()
         place = f"127.0.0.1:{port}"
         command = [*COMMAND, name, "--kafka", kafka, "--database", self.url, "--quarantine", self.settings.quarantine]
-        command += ["--http", place, "--broker-wait", "0", *options]
+        command += ["--http", place, "--connect-timeout-s", "0", *options]
         environment = os.environ | {"POINTILLIST_FLEET_SECRET": SECRET}
         with (self.folder / f"{name}.log").open("wb") as log:
             child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -112,7 +112,7 @@ class Room:
 
     @contextmanager
     def console(self, kafka: str) -> Iterator[psutil.Process]:
-        """The console."""
+        """Run the console."""
         with self.role("console", kafka, "--store", f"sqlite:///{self.folder}/console.sqlite") as process:
             yield process
 
@@ -126,13 +126,13 @@ def _await_page(url: str) -> None:
         except httpx2.HTTPError:
             pass
         if time.monotonic() > end_s:
-            raise TimeoutError(f"expected an answer of {url} within {_WAIT_S:g} s")
+            raise TimeoutError(f"{url}: expected an answer within {_WAIT_S:g} s, got none")
         time.sleep(0.05)
 
 
 @contextmanager
 def running_kafka(folder: Path) -> Iterator[str]:
-    """A Kafka with our topics."""
+    """Run a Kafka with our topics."""
     kafka = Kafka(folder)
     kafka.start()
     try:
@@ -143,7 +143,7 @@ def running_kafka(folder: Path) -> Iterator[str]:
 
 
 async def sending(kafka: str, cameras: int, per_second: float, seconds: float, sent_s: dict[str, float]) -> None:
-    """Verdicts of `cameras` in turn; `sent_s` is told when the one with each word was sent."""
+    """Send verdicts of `cameras` in turn. `sent_s` receives the time at which the verdict with each word was sent."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=0)
     await producer.start()
     try:
@@ -162,7 +162,7 @@ async def sending(kafka: str, cameras: int, per_second: float, seconds: float, s
 
 
 async def verdicts_to_page(kafka: str, page: str, cameras: int, seconds: float) -> list[float]:
-    """Seconds from sending a verdict to its card in a viewer's stream, of all but the first two seconds."""
+    """Return the seconds from sending a verdict to its card in a viewer's stream, except in the first two seconds."""
     sent_s: dict[str, float] = {}
     shown_s: dict[str, float] = {}
 
@@ -182,12 +182,12 @@ async def verdicts_to_page(kafka: str, page: str, cameras: int, seconds: float) 
     await asyncio.sleep(1.5)
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)
-    # A card that was overtaken by the camera's next verdict before a push was shown by that: it is not counted.
+    # Some cards are overtaken by the camera's next verdict before a push. Those are not counted.
     return [shown_s[word] - at for word, at in sent_s.items() if word in shown_s and at > begun_s + 2]
 
 
 def measure_verdicts(folder: Path, kafka: str, seconds: float) -> Result:
-    """The first figure."""
+    """Measure verdict to page."""
     room = Room(folder)
     with room.console(kafka):
         waits = sorted(asyncio.run(verdicts_to_page(kafka, room.page, 32, seconds)))
@@ -196,7 +196,10 @@ def measure_verdicts(folder: Path, kafka: str, seconds: float) -> Result:
 
 
 def in_browser(url: str, selector: str, times: int = 5) -> list[float]:
-    """Seconds from asking for a page to the element that `selector` names, in Chromium, each in a fresh context."""
+    """Return the seconds from requesting a page to the element that `selector` matches.
+
+    Each request runs in Chromium, in a fresh context.
+    """
     found = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -213,12 +216,12 @@ def in_browser(url: str, selector: str, times: int = 5) -> list[float]:
 
 
 def rss(process: psutil.Process) -> int:
-    """Bytes of memory of a process and its children."""
+    """Return the bytes of memory of a process and its children."""
     return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
 
 
 async def ten_viewers(kafka: str, page: str, processes: dict[str, psutil.Process], cameras: int) -> dict[str, int]:
-    """What ten open pages add to the memory of each process, in bytes, while verdicts come."""
+    """Return the bytes of memory that ten open pages add to each process while verdicts arrive."""
 
     async def look() -> None:
         async with (
@@ -242,13 +245,13 @@ async def ten_viewers(kafka: str, page: str, processes: dict[str, psutil.Process
 
 
 def measure_fleet(folder: Path, kafka: str, cameras: int) -> Result:
-    """The second figure."""
+    """Measure the fleet page."""
     room = Room(folder)
-    board = Board(room.settings)
+    cache = CameraCache(room.settings)
     keys = [(f"drill/cam-{number}", BOOT, 0) for number in range(cameras)]
     rows = [frame_row(key, verdict(0, "sign", now_ms()), now_ms()) for key in keys]
-    board.take(Written(rows=rows))
-    Shown(room.engine, 0).save(board.cameras(), now_ms())
+    cache.take(Written(rows=rows))
+    Snapshots(room.engine, 0).save(cache.all(), now_ms())
     with room.role("record", kafka) as recorder, room.console(kafka) as console:
         end_s = time.monotonic() + _WAIT_S
         while httpx2.get(f"{room.page}/api/v1/cameras").json()["found"] < cameras and time.monotonic() < end_s:
@@ -261,7 +264,7 @@ def measure_fleet(folder: Path, kafka: str, cameras: int) -> Result:
 
 
 def measure_month(folder: Path, days: int) -> Result:
-    """The third figure."""
+    """Measure the month page."""
     room = Room(folder)
     begin_ms = now_ms() - days * DAY_MS
     total, at_once = days * 86_400, 20_000
@@ -281,9 +284,9 @@ def measure_month(folder: Path, days: int) -> Result:
             )
         with room.engine.begin() as connection:
             connection.execute(statement, rows)
-    board = Board(room.settings)
-    board.take(Written(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", now_ms()), now_ms())]))
-    Shown(room.engine, 0).save(board.cameras(), now_ms())
+    cache = CameraCache(room.settings)
+    cache.take(Written(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", now_ms()), now_ms())]))
+    Snapshots(room.engine, 0).save(cache.all(), now_ms())
     books = Books(f"sqlite:///{folder}/console.sqlite")
     books.prepare()
     rollup = Rollup(open_engine(room.url, writes=False), books.engine)
@@ -307,7 +310,7 @@ def measure_month(folder: Path, days: int) -> Result:
 
 
 def table(document: Result) -> str:
-    """The figures for people."""
+    """Return the figures as Markdown."""
     lines = ["# The console", "", "| what | must | found |", "| --- | --- | --- |"]
     if (one := document.get("verdicts")) is not None:
         lines.append(
@@ -340,7 +343,7 @@ def table(document: Result) -> str:
 
 
 def main() -> None:
-    """Measure what was asked for, and write it beside what was measured before."""
+    """Measure the requested figures, and write them next to the earlier ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", choices=("verdicts", "fleet", "month"), action="append")

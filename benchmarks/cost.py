@@ -1,17 +1,17 @@
-"""Cost against work: `python -m benchmarks.cost [--out docs/results/cost] [--short]`.
+"""Cost against load: `python -m benchmarks.cost [--out docs/results/cost] [--short]`.
 
 Two sweeps of the whole system, every process on the same few cores:
 
-cameras   8 → 10,000 cameras that together send the same 250 frames a second
-frames    32 cameras that together send 16 frames a second, and four times as many again, until not all are recorded
+    cameras   8 → 10,000 cameras that together send the same 250 frames a second
+    frames    32 cameras that together send 16 frames a second, then four times as many, until not all are recorded
 
-Each cell starts `pointillist up` on an empty state folder, waits until `--warm` seconds after the first frame and the
-last camera's connection, and then measures for `--window` seconds: CPU time of each role, frames recorded, seconds from
-capture to record; at the end of the window the memory of each role, and after the run what was lost. What is measured
-is written to `rows.json` at once: a cell that is there is not measured again. The table and the plots are made from
-that file; `--only-pages` does no more. All of it takes a quarter of an hour; `--short` measures fewer cells for a
-shorter time, for a look; `--cameras 8,2000 --total 50` does so for one sweep of one's own. Nothing else may run beside
-it.
+Each cell starts `pointillist up` on an empty state folder. It waits until `--warm` seconds after the first frame and
+the last camera's connection. Then it measures for `--window` seconds: CPU time of each role, frames recorded, and
+seconds from capture to record. At the end of the window it reads the memory of each role, and after the run the losses.
+
+Results are written to `rows.json` at once, and a cell in that file is not measured again. The table and the plots are
+made from that file; `--only-pages` does only this. All cells take a quarter of an hour. `--short` measures fewer cells
+for a shorter time. `--cameras 8,2000 --total 50` measures one custom sweep. Run nothing else on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FRAMES_CAMERAS: Final = 32
 FRAMES: Final = (16, 64, 256, 1_024, 4_096)
 SHORT_FRAMES: Final = (16, 128)
 HELD: Final = 0.95
-"""Share of the frames asked for below which a system is saturated."""
+"""Share of the requested frame rate below which a system counts as saturated."""
 _DRAIN_S: Final = 240.0
 _START_S: Final = 600.0
 
@@ -51,7 +51,7 @@ Cell = dict[str, Any]
 
 
 def memory_bytes(system: RunningSystem) -> dict[str, int]:
-    """Memory that nobody shares with a role (its unique set), by role."""
+    """Return the private memory (unique set size) of each role."""
     return {
         role: int(psutil.Process(entry["pid"]).memory_full_info().uss)
         for role, entry in system.roles().items()
@@ -77,16 +77,18 @@ def await_all(system: RunningSystem) -> None:
     end = time.monotonic() + _START_S
     while not (health_of(address)[0] and _rows(database, "select 1 from frames limit 1")):
         if system.process.poll() is not None:
-            raise RuntimeError(f"expected a frame, `up` has ended: {system.output()[-2000:]}")
+            raise RuntimeError(f"`up`: expected a frame, got its end: {system.output()[-2000:]}")
         if time.monotonic() > end:
-            raise TimeoutError(f"expected all cameras and a frame within {_START_S:g} s: {system.output()[-2000:]}")
+            raise TimeoutError(
+                f"`up`: expected all cameras and a frame within {_START_S:g} s, got {system.output()[-2000:]}"
+            )
         time.sleep(0.25)
 
 
 def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: float) -> Cell:
-    """One cell. `fps` is of each camera."""
+    """Measure one cell. `fps` is the rate of each camera."""
     state = folder / f"{cameras}-{fps:g}"
-    options = ("--cameras", cameras, "--fps", fps, "--no-prometheus", "--drain", _DRAIN_S)
+    options = ("--cameras", cameras, "--fps", fps, "--no-prometheus", "--drain-s", _DRAIN_S)
     with RunningSystem(state, *options) as system:
         await_all(system)
         time.sleep(warm_s)
@@ -98,7 +100,7 @@ def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: flo
         status, report = system.wait(_DRAIN_S + _START_S)
         output = system.output()
     if not report:
-        raise RuntimeError(f"expected a report, got status {status}: {output[-2000:]}")
+        raise RuntimeError(f"`up`: expected a report, got status {status}: {output[-2000:]}")
     late = sorted(
         ms
         for (ms,) in _rows(
@@ -136,7 +138,10 @@ QUANTILES: Final = {"p50": 0.5, "p99": 0.99}
 
 
 def cells(short: bool, own: Sequence[int], total_fps: float) -> Iterator[tuple[str, int, float]]:
-    """The sweep, the cameras and the frames a second of each; the `own` numbers of cameras are all there is then."""
+    """Yield the sweep, the cameras and the frames per second of each.
+
+    If `own` is given, it holds the only numbers of cameras.
+    """
     if own:
         yield from (("cameras", cameras, total_fps / cameras) for cameras in own)
         return
@@ -147,7 +152,7 @@ def cells(short: bool, own: Sequence[int], total_fps: float) -> Iterator[tuple[s
 
 
 def run(out: Path, wanted: Iterable[tuple[str, int, float]], warm_s: float, window_s: float, command: str) -> None:
-    """Measure what is missing of the `wanted`, cell by cell."""
+    """Measure the missing `wanted` cells, one by one."""
     file = out / "rows.json"
     document: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"cells": {}}
     document["machine"] = {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
@@ -169,13 +174,15 @@ def main() -> None:
     """Measure, and write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/results/cost"))
-    parser.add_argument("--json", type=Path, help="Also write the cells here.")
+    parser.add_argument("--json", type=Path, help="Also write the cells to this file.")
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--cameras", help="Numbers of cameras, apart by commas, instead of both sweeps.")
-    parser.add_argument("--total", type=float, default=TOTAL_FPS, help="Frames a second of all these cameras.")
+    parser.add_argument("--cameras", help="Comma-separated numbers of cameras, instead of both sweeps.")
+    parser.add_argument(
+        "--total", type=float, default=TOTAL_FPS, help="Frames per second of all these cameras together."
+    )
     parser.add_argument("--only-pages", action="store_true")
-    parser.add_argument("--warm", type=float, help="Seconds after the start; 20, and 10 with --short.")
-    parser.add_argument("--window", type=float, help="Seconds that are measured; 40, and 15 with --short.")
+    parser.add_argument("--warm", type=float, help="Warm-up in seconds (default: 20, or 10 with --short).")
+    parser.add_argument("--window", type=float, help="Measured seconds (default: 40, or 15 with --short).")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     warm_s = arguments.warm or (10.0 if arguments.short else 20.0)

@@ -1,4 +1,4 @@
-"""The page and the plots of what `benchmarks.cost` has measured, made from its `rows.json` alone."""
+"""The page and the plots of `benchmarks.cost`, made from its `rows.json` alone."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ Cell = dict[str, Any]
 
 
 def cells_of(document: dict[str, Any], sweep: str) -> list[Cell]:
-    """The cells of one sweep in the order of their work; of two for the same work the one measured for longer."""
+    """Return the cells of one sweep by load. Of two cells for the same load, the longer measurement counts."""
     found = [cell for cell in document["cells"].values() if cell["sweep"] == sweep]
     longest = {(cell["cameras"], cell["total_fps"]): cell for cell in sorted(found, key=lambda each: each["window_s"])}
     return [longest[place] for place in sorted(longest)]
 
 
 def total_cpu_ms(cell: Cell) -> float:
-    """CPU time for a frame of everything that runs, in milliseconds."""
+    """Return the CPU milliseconds per frame of all processes together."""
     return float(sum(cell["cpu_ms_per_frame"].values()))
 
 
 def camera_bytes(cell: Cell, least: Cell, roles: Sequence[str]) -> float | None:
-    """Memory that each camera more has cost the roles together; None for the cell with the least cameras."""
+    """Return the memory that each additional camera costs the roles together.
+
+    Return None for the cell with the fewest cameras.
+    """
     more = cell["cameras"] - least["cameras"]
     if not more:
         return None
@@ -68,7 +71,7 @@ def _memory_table(cells: Sequence[Cell]) -> list[str]:
 
 
 def page(document: dict[str, Any]) -> str:
-    """The page in Markdown."""
+    """Return the page as Markdown."""
     machine = document["machine"]
     lines = [
         "# Cost against work",
@@ -110,7 +113,7 @@ def _plot(file: Path, cells: Sequence[Cell], across: str, label: str) -> None:
 
 
 def write_pages(out: Path) -> None:
-    """`README.md` and the plots beside `rows.json` in `out`."""
+    """Write `README.md` and the plots next to `rows.json` in `out`."""
     document = json.loads((out / "rows.json").read_text())
     with replacing(out / "README.md") as new:
         new.write_text(page(document))

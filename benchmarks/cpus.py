@@ -1,9 +1,9 @@
-"""The tests under the vector widths of other CPUs and with one and two threads: `make test-cpus`.
+"""The tests under the vector widths of other CPUs, with one and two threads: `make test-cpus`.
 
-`python -m benchmarks.cpus --json FILE tests/processors` runs pytest once for each `ATEN_CPU_CAPABILITY` that this CPU
-has and each `OMP_NUM_THREADS`, and prints how many tests passed and failed under each. Sums in another order round
-otherwise: a test, or a stage, that depends on it passes on one machine and fails on another. The exit status is 0 when
-no test failed.
+`python -m benchmarks.cpus --json FILE tests/processors` runs pytest once for each `ATEN_CPU_CAPABILITY` of this CPU and
+each `OMP_NUM_THREADS`. It prints how many tests passed and failed in each run. Sums in another order round differently:
+a test or a stage that depends on the order passes on one machine and fails on another. The exit status is 0 if no test
+failed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEEDED: Final[dict[str, frozenset[str]]] = {
     "avx2": frozenset({"avx2", "fma"}),
     "avx512": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"}),
 }
-"""The CPU's flags that each capability takes: torch does not check them, and a kernel without them ends the process."""
+"""The CPU flags that each capability needs. Torch does not check them, and a kernel without them kills the process."""
 THREADS: Final = (1, 2)
 PARTS: Final = ("tests/schemas", "tests/processors", "tests/lab")
 """The tests that compute with torch or numpy."""
@@ -59,13 +59,13 @@ def cpu_flags() -> frozenset[str]:
 
 
 def run_tests(capability: str, threads: int, tests: Sequence[str]) -> Run:
-    """Run these tests in a process of its own, but those that need brokers. Raises RuntimeError if it runs none."""
+    """Run these tests in a separate process, except those that need brokers. Raises RuntimeError if no test runs."""
     environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "-p", "no:cacheprovider"]
         begun = time.monotonic()
-        # Its lines go to stderr: on stdout stand the results alone.
+        # Pytest writes to stderr: stdout carries only the results.
         done = subprocess.run([*command, "-m", "not brokers", *tests], env=environment, stdout=2, check=False)
         seconds = round(time.monotonic() - begun, 1)
         if done.returncode not in (0, 1) or not report.is_file():
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpus", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="Write the results to this file.")
     parser.add_argument("--threads", type=int, nargs="+", default=list(THREADS), help="Values of OMP_NUM_THREADS.")
-    parser.add_argument("tests", nargs="*", default=list(PARTS), help="Files and folders, as pytest takes them.")
+    parser.add_argument("tests", nargs="*", default=list(PARTS), help="Files and folders, as for pytest.")
     chosen = parser.parse_args(arguments)
     able = capabilities(cpu_flags())
     runs = []
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"  failed: {failure}", flush=True)
     for name in NEEDED:
         if name not in able:
-            print(f"{name}: not run, this CPU does not have it", flush=True)
+            print(f"{name}: not run, this CPU does not support it", flush=True)
     if chosen.json is not None:
         tell({"tests": chosen.tests, "runs": [asdict(each) for each in runs]}, chosen.json)
     return int(any(each.failed for each in runs))

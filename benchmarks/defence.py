@@ -1,4 +1,4 @@
-"""What the defence does and costs, for its page: from the experiment's CSV files and the measuring commands' JSON."""
+"""The page of the defence's effect and cost: figures from the experiment's CSV files and the measurements' JSON."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lab.experiments.harness.store import Store
 from lab.experiments.super_iot import report, tables
 from lab.experiments.super_iot.rows import QualityRow
 from lab.experiments.super_iot.verdict import quality_findings
-from lab.results.csv_rows import read_rows
 from lab.results.markdown import markdown
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "super-iot"
@@ -19,9 +19,9 @@ Row = tuple[str, str, str, str]
 
 
 def rendered() -> str:
-    """Figures asked for beside the measured ones, of the first judge; the verdicts; and the costs."""
-    _, judges = report.read_results(RESULTS)
-    quality = read_rows(RESULTS / report.PSNR, QualityRow)
+    """Return the first judge's figures with their targets, the verdicts, and the costs."""
+    store = Store(RESULTS)
+    judges, quality = report.read_results(store), store.records("psnr", QualityRow)
     parts = []
     if judges:
         parts = [
@@ -55,32 +55,10 @@ def _edge(document: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _edge_times(document: dict[str, Any]) -> list[tuple[str, str, str]]:
     size = "×".join(str(side) for side in document["size"])
-    rows = [
+    return [
         (f"edge, {size}: drop + `raw`, ÷ JPEG at quality 90", "≤ 1.2, aim 1", f"{document['raw_over_jpeg']:.2f}"),
         (f"edge, {size}: drop + `lossless`, ÷ the same", "≤ 10", f"{document['lossless_over_jpeg']:.2f}"),
-    ]
-    if "temporal_over_jpeg" in document:
-        temporal, message = document["temporal_over_jpeg"], document["message_over_jpeg"]
-        rows += [
-            (f"edge, {size}: drop + `temporal`, key frames with it, ÷ the same", "≤ 4, aim 2", f"{temporal:.2f}"),
-            (f"edge, {size}: a whole `raw` message, tag with it, ÷ the same", "–", f"{message:.2f}"),
-        ]
-    return rows
-
-
-def _temporal(document: dict[str, Any]) -> list[tuple[str, str, str]]:
-    return [
-        (
-            "`temporal`, bytes ÷ raw frame, r = .25, three videos",
-            f"≤ .04, below JPEG 90 ({document['jpeg_bytes_over_raw']:.3f})",
-            f"{document['bytes_over_raw']:.3f}",
-        ),
-        ("its display picture", "≥ 36 dB", f"{document['psnr_db']:.1f} dB ({document['mode']})"),
-        (
-            "edge, own size: drop + `temporal`, the median frame, ÷ JPEG at quality 90",
-            "–",
-            f"{document['cpu_over_jpeg']:.1f}",
-        ),
+        (f"edge, {size}: a whole `raw` message, tag with it, ÷ the same", "–", f"{document['message_over_jpeg']:.2f}"),
     ]
 
 
@@ -96,13 +74,11 @@ SOURCES: dict[str, Callable[[dict[str, Any]], list[tuple[str, str, str]]]] = {
     "stages": _stages,
     "edge": _edge,
     "edge-1080p": _edge_times,
-    "temporal": _temporal,
     "photographs": _large,
 }
 COMMANDS = {
     "stages": "python -m benchmarks.stages",
     "edge": "python -m benchmarks.edge",
-    "edge-1080p": "python -m benchmarks.edge --size 1920 1080 --timed-frames 2 --run 24",
-    "temporal": "python -m benchmarks.temporal --every 30",
+    "edge-1080p": "python -m benchmarks.edge --size 1920 1080 --timed-frames 2",
     "photographs": "pointillist lab psnr --images runs/photographs --drop .25",
 }

@@ -1,14 +1,14 @@
 """Frames a second through the whole chain on the device: `python -m benchmarks.device [--json FILE]`.
 
-Two measurements: packed 32×32 RGB frames from the host's memory to verdicts in it (unpack, reconstruct, denoise,
-classify; the compiled program where there is CUDA), over several batch sizes; and 1920×1080 frames that are already on
-the device through reconstruct and denoise. On CUDA each stands beside the roofline: the time that the floating point
-operations of its products or their bytes need, whichever is longer, at the speed of one large matrix product and one
-large copy in the same run. The bytes are what every convolution and product reads and writes once; all else counts as
-fused with them.
+The first measurement takes packed 32×32 RGB frames from the host's memory to verdicts in it, over several batch sizes.
+It unpacks, reconstructs, denoises and classifies, with the compiled program on CUDA. The second takes 1920×1080 frames
+that are already on the device through reconstruct and denoise.
 
-Without CUDA the same is measured on one thread of the CPU, in CPU seconds, and the GPU's figures are said to be not
-measured.
+On CUDA each figure is compared with the roofline: the longer of the times for the floating point operations of its
+products and for their bytes. The speeds are those of one large matrix product and one large copy in the same run. The
+bytes are what every convolution and product reads and writes once; everything else counts as fused with them.
+
+Without CUDA, one thread of the CPU is measured in CPU seconds, and the GPU's figures are marked as not measured.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one frame asks of the device at least."""
+    """The minimum work of the device for one frame."""
 
     flops: float
     bytes: float
@@ -55,14 +55,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """What the device did on one large product and one large copy, a second."""
+    """The measured speed of the device on one large product and one large copy, per second."""
 
     flops: float
     bytes: float
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]  # no annotations
-    """Numbers that convolutions and matrix products read and write, each once."""
+    """A counter of the numbers that convolutions and matrix products read and write, each once."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # no annotations
@@ -76,22 +76,22 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]  # no annota
 
 
 def work_per_frame(run: Callable[[Tensor, Tensor], object], frames: Tensor, kept: Tensor, number_bytes: int) -> Work:
-    """What `run` on frames (B, C, H, W) and their masks (B, 1, H, W) costs, for each frame."""
-    # With gradients, every product is one of torch's own operators and is seen.
+    """Return the work per frame of `run` on frames (B, C, H, W) and their masks (B, 1, H, W)."""
+    # With gradients, every product is a separate torch operator and is counted.
     with FlopCounterMode(display=False) as flops, _Traffic() as traffic:
         run(frames.clone().requires_grad_(), kept)
     return Work(flops.get_total_flops() / len(frames), traffic.numbers * number_bytes / len(frames))
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds_of(run: Callable[[], object], device: torch.device, at_least_s: float) -> list[float]:
-    """Seconds of one call, in each of `ROUNDS` series of calls that together take about `at_least_s`."""
-    # On the CPU other processes share the cores.
+    """Return the seconds of one call, for each of `ROUNDS` series of calls that together take about `at_least_s`."""
+    # On the CPU other processes share the cores, so CPU time is measured.
     clock = time.perf_counter if device.type == "cuda" else time.process_time
 
     def timed(calls: int) -> float:
@@ -108,7 +108,7 @@ def seconds_of(run: Callable[[], object], device: torch.device, at_least_s: floa
 
 
 def peak_of(device: torch.device, precision: Precision) -> Peak:
-    """The device's own speed: a product of 8192×8192 matrices and a copy of 1 GiB."""
+    """Measure the device's own speed: a product of 8192×8192 matrices and a copy of 1 GiB."""
     side, numbers = 8192, 2**28
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
@@ -121,11 +121,11 @@ def peak_of(device: torch.device, precision: Precision) -> Peak:
 
 
 def whole_path(program: Program, batch: int, drop: float) -> Callable[[], object]:
-    """One batch of packed 32×32 frames from the host's memory to verdicts in it."""
+    """Return a call that takes one batch of packed 32×32 frames from the host's memory to verdicts in it."""
     device = program.pipeline.bundle.device
     generator = torch.Generator().manual_seed(0)
     seeds = torch.randint(0, 2**32, (batch, 2), generator=generator).to(device)
-    # Patterns with the right number of dropped pixels in their rows of bits, as a camera's have.
+    # Bit rows with the right number of dropped pixels, as in a camera's codebook.
     row = (1 << (BLOCK - round(drop * BLOCK))) - 1
     table = torch.full((16, ROWS, BLOCK), row, dtype=torch.uint8, device=device)
     slots = torch.arange(batch, device=device) % len(table)
@@ -148,7 +148,7 @@ def whole_path(program: Program, batch: int, drop: float) -> Callable[[], object
 
 
 def rebuilding(pipeline: Pipeline, precision: Precision, batch: int, drop: float) -> Callable[[], object]:
-    """Reconstruct and denoise one batch of 1920×1080 frames on the device, compiled where that is possible."""
+    """Return a call that reconstructs and denoises a batch of 1920×1080 frames on the device, compiled if possible."""
     frames, kept = large_frames(batch, drop, pipeline.bundle.device)
 
     def plain(frames: Tensor, kept: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def rebuilding(pipeline: Pipeline, precision: Precision, batch: int, drop: float
                 for _ in range(3):
                     compiled(frames, kept)
             chosen = compiled
-        except Exception as error:  # whatever a compiler raises
+        except Exception as error:  # a compiler may raise anything
             print(f"1920×1080 runs uncompiled: {type(error).__name__}: {error}")
 
     @torch.inference_mode()
@@ -174,7 +174,7 @@ def rebuilding(pipeline: Pipeline, precision: Precision, batch: int, drop: float
 
 
 def large_frames(batch: int, drop: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Smooth frames (batch, 3, 1080, 1920) and a camera's masks for them."""
+    """Return smooth frames (batch, 3, 1080, 1920) and a camera's masks for them."""
     coarse = torch.rand(batch, 3, 34, 60, generator=torch.Generator().manual_seed(0))
     size = LARGE.height, LARGE.width
     smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False).clamp(0, 1)
@@ -182,7 +182,7 @@ def large_frames(batch: int, drop: float, device: torch.device) -> tuple[Tensor,
 
 
 def row(shape: Shape, batch: int, taken: list[float], work: Work, peak: Peak | None) -> dict[str, Any]:
-    """One line of the report, printed."""
+    """Print and return one line of the report."""
     middle = statistics.median(taken)
     result: dict[str, Any] = {
         "height": shape.height,
@@ -207,14 +207,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--bundle", default="cifar10", help="a shipped bundle of 32×32 pictures")
     parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each line")
+    parser.add_argument("--seconds", type=float, default=2.0, help="measured seconds of each line")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
     torch.set_num_threads(1)
     if not on_gpu:
-        print("no CUDA here: the GPU's figures are not measured; what follows is one thread of the CPU")
+        print("CUDA is missing: the GPU's figures are not measured. These figures are for one thread of the CPU.")
     pipeline = Pipeline(load_bundle(shipped_bundle(arguments.bundle), device))
     precision = choose_precision(pipeline)
     peak = peak_of(device, precision) if on_gpu else None
@@ -229,7 +229,7 @@ def main() -> None:
         rows.append(row(SMALL, batch, taken, work_per_frame(pipeline, *small, number_bytes), peak))
     for batch in (GPU_BATCHES if on_gpu else CPU_BATCHES)[LARGE]:
         taken = seconds_of(rebuilding(pipeline, precision, batch, arguments.drop), device, arguments.seconds)
-        # The chain is convolutions of every pixel: on the CPU a smaller frame tells the cost, scaled.
+        # The chain consists of convolutions over every pixel: on the CPU the cost of a smaller frame is scaled up.
         work = work_per_frame(pipeline.rebuild, *(large or small), number_bytes)
         if large is None:
             scale = LARGE.height * LARGE.width / (SMALL.height * SMALL.width)

@@ -1,4 +1,4 @@
-"""What a benchmark found, printed and kept."""
+"""The result of a benchmark, printed and saved."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
 """Drills of the whole system: `python -m benchmarks.drills NAME --json FILE`.
 
-fleet    32 cameras × 2 fps × 60 s from scenes, without probes and with 5 % of them
-kills    kill -9 of bridge, processor, recorder, Kafka, mosquitto, fleet, one after the other, under load
-outage   mosquitto, then Kafka, hangs for 30 s; then a spool too small for such an outage
-hostile  100,000 random, mutated and replayed payloads beside good traffic
-footage  each video, whole, in its own size
-camera   one 768×432 file as fast as it goes, on two cores that hold everything
-large    one 1920×1080 camera at 15 frames/s for 60 s beside 8 scene cameras, on two cores that hold everything
-scale    two processors and two bridges, one of each killed, one processor added, under load
-replay   a wrong bundle is published and rolled back, and what it refused is sent once more by the console
-nodes    three Kafka nodes: kill -9, hang, loss of a disk, rolling restart, each in a run of 32 cameras × 4 fps × 300 s
+    fleet    32 cameras × 2 fps × 60 s from scenes, without probes and with 5 % of them
+    kills    kill -9 of bridge, processor, recorder, Kafka, mosquitto, fleet, one after the other, under load
+    outage   mosquitto, then Kafka, hangs for 30 s; then a spool too small for such an outage
+    hostile  100,000 random, mutated and replayed payloads next to good traffic
+    footage  each video, whole, in its own size
+    camera   one 768×432 file at full speed, all processes on two cores
+    large    one 1920×1080 camera at 15 frames/s for 60 s next to 8 scene cameras, all processes on two cores
+    scale    two processors and two bridges, one of each killed, one processor added, under load
+    replay   a wrong bundle is published and rolled back, and the console sends again the frames it rejected
+    nodes    three Kafka nodes: kill -9, hang, loss of a disk, rolling restart; a run each, 32 cameras × 4 fps × 300 s
 
-Each starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
+Each drill starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from schemas.topics import KafkaTopic
 
 
 def fleet(folder: Path, seconds: float = 60.0, cameras: int = 32) -> Result:
-    """The main job, without probes and with 5 % of them."""
+    """Run the main job, without probes and with 5 % of them."""
     results = {}
     for rate in (0, 0.05):
         state = folder / f"rate-{rate}"
         with RunningSystem(
-            state, "--cameras", cameras, "--fps", 2, "--seconds", seconds, "--drop", 0.25, "--strip-rate", rate
+            state, "--cameras", cameras, "--fps", 2, "--seconds", seconds, "--drop-ratio", 0.25, "--probe-share", rate
         ) as system:
             results[f"strip_rate_{rate}"] = summary(system.finish(), state)
     return results
 
 
 def kills(folder: Path, pause_s: float = 6.0, cameras: int = 16) -> Result:
-    """Every role dies once."""
+    """Kill every role once."""
     state = folder / "kills"
     roles = ("bridge", "processor-1", "recorder", "kafka", "mosquitto", "fleet")
     seconds = 10 + (pause_s + 6) * len(roles)
@@ -74,7 +74,7 @@ def kills(folder: Path, pause_s: float = 6.0, cameras: int = 16) -> Result:
 
 
 def outage(folder: Path, hang_s: float = 30.0, cameras: int = 8) -> Result:
-    """Brokers hang; spools fill and drain."""
+    """Hang the brokers, so that spools fill and drain."""
     results = {}
     for broker in ("mosquitto", "kafka"):
         state = folder / broker
@@ -103,7 +103,7 @@ def _hang(system: RunningSystem, broker: str, seconds: float) -> Result:
 
 
 def hostile(folder: Path, messages: int = 100_000, cameras: int = 8, pause_s: float = 6.0) -> Result:
-    """Hostile payloads beside good traffic, of cameras with a valid enrolment."""
+    """Publish hostile payloads from cameras with a valid enrolment, next to good traffic."""
     state = folder / "hostile"
     with RunningSystem(state, "--cameras", cameras, "--fps", 5) as system:
         system.await_role("fleet")
@@ -128,15 +128,15 @@ def hostile(folder: Path, messages: int = 100_000, cameras: int = 8, pause_s: fl
 
 
 def footage(folder: Path) -> Result:
-    """Each video, whole, in its own size."""
+    """Send each video, whole, in its own size."""
     data = os.environ.get("POINTILLIST_DATA")
     videos = sorted(Path(data).glob("video/*.mp4")) if data else []
     if not videos:
-        raise SystemExit("expected videos in the folder video/ of POINTILLIST_DATA")
+        raise SystemExit("videos are missing: put them into the folder video/ of POINTILLIST_DATA")
     results = {}
     for video in videos:
         state = folder / video.stem
-        options = ("--cameras", 1, "--fps", 0, "--source", video, "--strip-rate", 0, "--drain", 300)
+        options = ("--cameras", 1, "--fps", 0, "--source", video, "--probe-share", 0, "--drain-s", 300)
         with RunningSystem(state, *options) as system:
             system.await_role("fleet")
             cpu: dict[str, float] = {}
@@ -152,13 +152,13 @@ def footage(folder: Path) -> Result:
 
 
 def camera(folder: Path, cores: int = 2, video: str = "intel_car-detection.mp4", times: int = 3) -> Result:
-    """One file of large frames as fast as it goes, every process on the same few cores; r = .25, the scene bundle.
+    """Send one file of large frames at full speed, every process on the same few cores; r = .25, the scene bundle.
 
-    The run of the middle speed, and all speeds.
+    Return the run of median speed, and all speeds.
     """
     file = Path(os.environ.get("POINTILLIST_DATA", "")) / "video" / video
     if not file.is_file():
-        raise SystemExit(f"expected {video} in the folder video/ of POINTILLIST_DATA")
+        raise SystemExit(f"{video} is missing: put it into the folder video/ of POINTILLIST_DATA")
     runs = sorted(
         (_at_full_speed(folder / f"camera-{n}", file, cores) for n in range(times)),
         key=lambda run: float(run["frames_per_second"]),
@@ -169,7 +169,7 @@ def camera(folder: Path, cores: int = 2, video: str = "intel_car-detection.mp4",
 def _at_full_speed(state: Path, file: Path, cores: int) -> Result:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:cores])
-    options = ("--cameras", 1, "--fps", 0, "--source", file, "--drop", 0.25, "--strip-rate", 0, "--drain", 300)
+    options = ("--cameras", 1, "--fps", 0, "--source", file, "--drop-ratio", 0.25, "--probe-share", 0, "--drain-s", 300)
     try:
         with RunningSystem(state, *options, "--bundle", shipped_bundle("scene"), "--no-prometheus") as system:
             cpu: dict[str, float] = {}
@@ -184,18 +184,21 @@ def _at_full_speed(state: Path, file: Path, cores: int) -> Result:
         first_ms, last_ms, count = connection.execute(
             "select min(recorded_ms), max(recorded_ms), count(*) from frames where seq >= 20"
         ).fetchone()
-    # From the 20th frame on: before that, parts of the system are still starting.
+    # Start at the 20th frame: parts of the system are still starting before it.
     shown["frames_per_second"] = 1000 * (count - 1) / (last_ms - first_ms)
     shown["cpu_ms_per_frame"] = {role: 1000 * used / report["frames_recorded"] for role, used in cpu.items()}
     return shown
 
 
 def scale(folder: Path, cameras: int = 16, pause_s: float = 8.0) -> Result:
-    """Two of each; one of each dies; one processor more. The bundle flags every probe, so that there are alerts."""
+    """Run two of each role, kill one of each, and add a processor.
+
+    The bundle flags every probe, so that alerts are raised.
+    """
     state = folder / "scale"
     bundle = suspicious_bundle(folder / "suspicious")
     options = ("--cameras", cameras, "--fps", 5, "--seconds", 20 + 4 * pause_s, "--processors", 2, "--bridges", 2)
-    with RunningSystem(state, *options, "--strip-rate", 0.1, "--bundle", bundle) as system:
+    with RunningSystem(state, *options, "--probe-share", 0.1, "--bundle", bundle) as system:
         system.await_role("fleet")
         time.sleep(pause_s)
         restarted = {"bridge-1": round(system.kill("bridge-1"), 2)}
@@ -223,7 +226,7 @@ def scale(folder: Path, cameras: int = 16, pause_s: float = 8.0) -> Result:
 
 
 def suspicious_bundle(folder: Path) -> Path:
-    """The scene bundle with a STRIP threshold above any entropy."""
+    """Return the scene bundle with a STRIP threshold above any entropy."""
     shutil.copytree(shipped_bundle("scene"), folder)
     strip = read_settings(folder).strip
     assert strip is not None
@@ -232,19 +235,18 @@ def suspicious_bundle(folder: Path) -> Path:
 
 
 def expected_alerts(layout: Layout) -> set[str]:
-    """The alerts that the rule gives on the recorded probes, worked out again from the frames alone."""
+    """Return the alerts that the rule gives on the recorded probes, recomputed from the frames alone."""
     probes: dict[tuple[str, int], list[Probe]] = {}
     classes: dict[tuple[str, int], list[int]] = {}
-    columns = "camera, boot, seq, strip, entropy_bits, threshold_bits, flagged, whole, class_id, composed"
+    columns = "camera, boot, seq, strip, entropy_bits, threshold_bits, flagged, whole, class_id"
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        for camera, boot, seq, strip, entropy, threshold, flagged, whole, class_id, composed in connection.execute(
+        for camera, boot, seq, strip, entropy, threshold, flagged, whole, class_id in connection.execute(
             f"select {columns} from frames order by seq"
         ):
-            # No frame is missing after a run, so the place of a verdict is its sequence number.
+            # No frame is missing after a run, so the index of a verdict is its sequence number.
             classes.setdefault((camera, boot), []).append(class_id)
             if strip == CHECKED:
-                shown = bool(whole or composed)
-                found = Probe(seq, entropy, threshold, bool(flagged), shown, class_id, bool(composed))
+                found = Probe(seq, entropy, threshold, bool(flagged), bool(whole), class_id)
                 probes.setdefault((camera, boot), []).append(found)
     expected = set()
     for (camera, boot), found_in in probes.items():
@@ -275,10 +277,10 @@ def main() -> None:
     parser.add_argument("name", choices=DRILLS)
     parser.add_argument("--json", type=Path)
     parser.add_argument(
-        "--fault", choices=FAULTS, action="append", help="of nodes: only this one, the others as the file has them"
+        "--fault", choices=FAULTS, action="append", help="nodes: run only this fault; the file keeps the others"
     )
-    parser.add_argument("--fps", type=float, default=4.0, help="with --fault: of each camera")
-    parser.add_argument("--seconds", type=float, default=300.0, help="with --fault: of the run")
+    parser.add_argument("--fps", type=float, default=4.0, help="with --fault: frames per second of each camera")
+    parser.add_argument("--seconds", type=float, default=300.0, help="with --fault: length of the run")
     arguments = parser.parse_args()
     drill = DRILLS[arguments.name]
     with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:

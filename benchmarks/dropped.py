@@ -1,6 +1,6 @@
-"""One frame as it was, as it is sent, as it is rebuilt: `python -m benchmarks.dropped --out docs/images/dropped.png`.
+"""One frame as captured, as sent and as rebuilt: `python -m benchmarks.dropped --out docs/images/dropped.png`.
 
-A frame of the scene simulator; half of its pixels are dropped, so that one sees it.
+It is a frame of the scene simulator. Half of its pixels are dropped, to make the loss visible.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GAP = 8
 
 
 def three(height: int, width: int, drop_ratio: float, index: int) -> tuple[NDArray[np.uint8], float]:
-    """The three pictures side by side, (height, 3·width + 2·GAP, 3) uint8, and the PSNR of the last in dB."""
+    """Return the three pictures side by side, (height, 3·width + 2·GAP, 3) uint8, and the PSNR of the last in dB."""
     picture, _ = SceneSimulator(0, 0, (height, width), 3).render(index)
     clean = to_frames(picture[None], torch.device("cpu"))
     kept = random_masks(1, height, width, drop_ratio, torch.Generator().manual_seed(0))
@@ -42,7 +42,7 @@ def _pixels(frame: torch.Tensor) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    """Write the picture and print how near the rebuilt one is."""
+    """Write the picture and print the PSNR of the rebuilt one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, nargs=2, default=(320, 240), metavar=("WIDTH", "HEIGHT"))

@@ -1,13 +1,14 @@
-"""What a camera's encoding costs beside a JPEG of the same frame, and how many bytes it leaves.
+"""The cost and the size of a camera's encoding compared with a JPEG of the same frame.
 
     python -m benchmarks.edge --json edge.json
-    python -m benchmarks.edge --size 1920 1080 --timed-frames 2 --run 24 --json edge-1080p.json
+    python -m benchmarks.edge --size 1920 1080 --timed-frames 2 --json edge-1080p.json
 
-All encode the same frames in turn, in one thread of one process. Each encoding computes its mask, as a camera does for
-each frame; the codebook is made once. `raw` and `lossless` are medians of CPU time over single frames; `message` is the
-whole message under `raw`, with its tag. `temporal` goes over runs of frames that follow each other: the mean, so that
-its key frames count. The frames come from `--video` files (by default those under $POINTILLIST_DATA/video, else
-simulated scenes). They are timed at `--size`; bytes are counted at their own size.
+All encoders take the same frames in turn, in one thread of one process. Each encoding computes its mask, as a camera
+does for each frame; the codebook is built once. `raw` and `lossless` are medians of CPU time over single frames.
+`message` is the whole message under `raw`, with its tag.
+
+The frames come from `--video` files (by default those under $POINTILLIST_DATA/video, else simulated scenes). They are
+timed at `--size`; bytes are counted at their own size.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from schemas.keys import derive_camera_key
 from schemas.limits import dropped_per_block
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture, packed
-from schemas.pixels.temporal_encoder import Coded, TemporalEncoder
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 
 QUALITY: Final = 90
@@ -43,7 +43,7 @@ KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/edge")
 
 
 def pictures(settings: SourceSettings, every: int) -> list[Picture]:
-    """Every so many frames of a source that ends, in its own size."""
+    """Return every n-th frame, n = `every`, of a finite source in its own size."""
     source = open_source(settings)
     found = []
     while (captured := source.read()) is not None:
@@ -54,7 +54,7 @@ def pictures(settings: SourceSettings, every: int) -> list[Picture]:
 
 
 def sets_of_pictures(videos: list[Path], every: int, size: tuple[int, int]) -> dict[str, list[Picture]]:
-    """Pictures by the name of their source."""
+    """Return pictures by the name of their source."""
     if videos:
         return {file.name: pictures(SourceSettings(kind="video", file=file), every) for file in videos}
     scene = open_source(SourceSettings(kind="scene", size=size))
@@ -62,25 +62,25 @@ def sets_of_pictures(videos: list[Path], every: int, size: tuple[int, int]) -> d
 
 
 def encode(picture: Picture, number: int, dropped: int, profile: int) -> bytes | memoryview:
-    """Mask and packing of one frame."""
+    """Return the packed pixels of one frame, mask computation included."""
     height, width, _ = picture.shape
     return packed(picture, kept_mask(KEY, 1, number, height, width, dropped), profile)
 
 
 def jpeg(blue_first: Picture) -> object:
-    """A JPEG in OpenCV's order of colours."""
+    """Return a JPEG of a picture in OpenCV's colour order."""
     return cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
 def cpu_of(action: Callable[[], object]) -> float:
-    """CPU seconds of this thread."""
+    """Return CPU seconds of this thread."""
     before = time.thread_time_ns()
     action()
     return (time.thread_time_ns() - before) / 1e9
 
 
 def measure_times(frames: list[Picture], dropped: int, repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of each encoding of each frame: the median of its repeats, which take turns."""
+    """Return the CPU seconds of each encoding of each frame: the median of its repeats, which take turns."""
     times: dict[str, list[float]] = {"jpeg": [], "raw": [], "message": [], "lossless": []}
     encoding = Encoding(dropped, 0.0, RAW)
     for number, frame in enumerate(frames):
@@ -102,48 +102,8 @@ def measure_times(frames: list[Picture], dropped: int, repeats: int) -> dict[str
     return times
 
 
-def runs_of_pictures(videos: list[Path], count: int, size: tuple[int, int]) -> list[list[Picture]]:
-    """The first so many pictures of each source, in `size`."""
-    settings = [SourceSettings(kind="video", file=file) for file in videos] or [SourceSettings(kind="scene", size=size)]
-    runs = []
-    for each in settings:
-        source = open_source(each)
-        runs.append([resize(captured.picture, size) for captured in islice(iter(source.read, None), count)])
-        source.close()
-    return runs
-
-
-def measure_temporal(runs: list[list[Picture]], dropped: int) -> dict[str, float]:
-    """CPU seconds a frame of the profile `temporal` and of a JPEG of the same frames, and how many are key frames."""
-    spent, beside, keys, frames = 0.0, 0.0, 0, 0
-    for pictures_ in runs:
-        encoder = TemporalEncoder()
-        for seq, picture in enumerate(pictures_):
-            blue_first = np.ascontiguousarray(picture[..., ::-1])
-            beside += cpu_of(lambda f=blue_first: jpeg(f))  # type: ignore[misc]
-            coded: list[Coded] = []
-            spent += cpu_of(lambda p=picture, s=seq, e=encoder, c=coded: c.append(encode_next(e, p, s, dropped)))  # type: ignore[misc]
-            encoder.published()
-            keys += coded[0].cause is not None
-            frames += 1
-    return {
-        "temporal_over_jpeg": spent / beside,
-        "temporal_cpu_s_per_frame": spent / frames,
-        "temporal_jpeg_cpu_s_per_frame": beside / frames,
-        "temporal_frames": frames,
-        "temporal_key_frames": keys,
-    }
-
-
-def encode_next(encoder: TemporalEncoder, picture: Picture, seq: int, dropped: int) -> Coded:
-    """Mask and coding of the next frame of a run; five a second."""
-    height, width, _ = picture.shape
-    kept = kept_mask(KEY, 1, seq, height, width, dropped)
-    return encoder.encode(picture, kept, 1, seq, 200 * seq, dropped)
-
-
 def lossless_share(frames: list[Picture], dropped: int) -> float:
-    """Mean over the frames of lossless ÷ raw bytes."""
+    """Return the mean over the frames of lossless ÷ raw bytes."""
     shares = []
     for number, frame in enumerate(frames):
         raw, lossless = (len(encode(frame, number, dropped, profile)) for profile in (RAW, LOSSLESS))
@@ -154,13 +114,12 @@ def lossless_share(frames: list[Picture], dropped: int) -> float:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--video", type=Path, nargs="*", help="video files")
-    parser.add_argument("--every", type=int, default=20, help="take every so many frames of a video")
+    parser.add_argument("--every", type=int, default=20, help="use every N-th frame of a video")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--drop", type=float, default=0.25)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--run", type=int, default=60, help="frames of each source that `temporal` goes over")
     parser.add_argument("--timed-frames", type=int, default=4, help="frames of each source that are timed")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -190,7 +149,6 @@ def main() -> None:
         "raw_over_jpeg_worst_frame": slowest["raw"],
         "lossless_over_jpeg_worst_frame": slowest["lossless"],
         "cpu_s_per_frame": medians,
-        **measure_temporal(runs_of_pictures(videos, options.run, size), dropped),
         "jpeg_quality": QUALITY,
         "size": list(size),
         "drop_ratio": options.drop,

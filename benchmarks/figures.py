@@ -1,6 +1,6 @@
-"""The tables of figures in the documentation, made from what was measured: `python -m benchmarks.figures`.
+"""The tables of figures in the documentation, made from measurements: `python -m benchmarks.figures`.
 
-What the measurements wrote lies in `docs/results`; this puts their numbers, and nothing else, between the marks.
+The measurements are in `docs/results`. This command writes their numbers, and nothing else, between the marks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIB = 2**20
 
 
 def rendered() -> str:
-    """The table, of all measurements that have been made."""
+    """Return the table of all finished measurements."""
     rows: list[Row] = []
     for name, rows_of in SOURCES.items():
         file = RESULTS / f"{name}.json"
@@ -37,7 +37,7 @@ def rendered() -> str:
 
 
 def command(name: str) -> str:
-    """What writes the measurement `name`."""
+    """Return the command that writes the measurement `name`."""
     place = f"--json docs/results/trunk/{name}.json"
     if name in ("pipeline", "bridge", "edge", "stages"):
         return f"python -m benchmarks.{name} {place}"
@@ -194,7 +194,7 @@ def _attacks(document: dict[str, Any]) -> list[Row]:
 
 
 def _costs(seen: dict[str, Any]) -> str:
-    """Return the other costs of an attack; a dash stands for one that did not end in time."""
+    """Return the other costs of an attack. A dash stands for a command that did not end in time."""
     before, after, end = (
         "–" if seen[name] is None else f"{seen[name]:.1f}"
         for name in ("audit_before_s", "audit_after_s", "seconds_from_ctrl_c_to_the_end_of_up")
@@ -265,7 +265,7 @@ def _bridge(document: dict[str, Any]) -> list[Row]:
 
 
 def _latency(file: Path) -> list[Row]:
-    """A row of each load that was measured."""
+    """Return a row for each measured load."""
     if not file.is_file():
         return []
     document = json.loads(file.read_text())
@@ -300,19 +300,19 @@ SOURCES: dict[str, Callable[[dict[str, Any]], list[Row]]] = {
 
 @dataclass(frozen=True)
 class Block:
-    """What `make` gives, between two marks on a page of its own."""
+    """The output of `make`, between two marks on a page."""
 
     name: str
     page: Path
     make: Callable[[], str]
 
     def put(self) -> str:
-        """The page's text with the block as it is now; raises ValueError when the marks are not there."""
+        """Return the page's text with the current block. Raises ValueError if the marks are missing."""
         begin, end = f"<!-- {self.name}: python -m benchmarks.figures -->", f"<!-- end of {self.name} -->"
         before, found, rest = self.page.read_text().partition(begin)
         _, closed, after = rest.partition(end)
         if not found or not closed:
-            raise ValueError(f"{self.page}: expected the marks {begin} and {end}")
+            raise ValueError(f"{self.page}: expected the marks {begin} and {end}, got at most one. Add them.")
         return f"{before}{begin}\n{self.make()}\n{end}{after}"
 
 
@@ -329,7 +329,7 @@ FRONT = Block("figures", ROOT / "README.md", lambda: front.rendered({block.name:
 
 
 def main() -> None:
-    """Put the tables into their pages."""
+    """Write the tables into their pages."""
     for block in (*PAGES, FRONT):
         block.page.write_text(block.put())
 

@@ -1,7 +1,7 @@
-"""From nothing to the first recorded frame: `python -m benchmarks.fresh --json FILE [--test]`.
+"""Time from a fresh clone to the first recorded frame: `python -m benchmarks.fresh --json FILE [--test]`.
 
-Clones the committed project into an empty folder, gives it empty caches (uv's, Maven's, its own), and times `make up`
-until the recorder has written a frame, then, with `--test`, `make test`. Debian packages that are there stay.
+Clones the committed project into an empty folder with empty caches (uv's, Maven's, its own). Times `make up` until the
+recorder has written a frame, then, with `--test`, `make test`. Installed Debian packages stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PATIENCE_S = 1800.0
 
 
 def environment(caches: Path) -> dict[str, str]:
-    """The environment with empty caches, and without this process's own virtual environment."""
+    """Return the environment with empty caches, and without this process's own virtual environment."""
     inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     return inherited | {
         "UV_CACHE_DIR": str(caches / "uv"),
@@ -35,7 +35,7 @@ def environment(caches: Path) -> dict[str, str]:
 
 
 def first_record_ms(layout: Layout) -> int | None:
-    """When the first frame was recorded, Unix time in milliseconds."""
+    """Return the recording time of the first frame, in Unix milliseconds."""
     try:
         with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
             found = connection.execute("select min(recorded_ms) from frames").fetchone()[0]
@@ -45,7 +45,7 @@ def first_record_ms(layout: Layout) -> int | None:
 
 
 def measure(folder: Path, with_tests: bool) -> dict[str, Any]:
-    """Clone, `make up`, and `make test` when asked for."""
+    """Clone, run `make up`, and run `make test` if requested."""
     clone = folder / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     surroundings = environment(folder / "caches")

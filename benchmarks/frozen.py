@@ -2,19 +2,20 @@
 
     python -m benchmarks.frozen
 
-Each source gives one picture a second: the videos under $POINTILLIST_DATA/video as they are, scaled to 32 x 32, and
-darkened to the contrast of a night (one eighth, with the camera's own rounding); simulated scenes; and each of them
-frozen at its first picture. Every picture loses pixels by the mask of its own identity, at three drop ratios. Printed
-are, in grey levels of 255:
+Each source gives one picture a second. The live sources are simulated scenes and the videos under
+$POINTILLIST_DATA/video. Each video is used unchanged, scaled to 32 x 32, and darkened to one eighth of its contrast,
+with the camera's own rounding. Each live source is also frozen at its first picture. Every picture loses pixels by the
+mask of its own identity, at three drop ratios. The table shows, in grey levels of 255:
 
-- *sent twice*: the mean change of the pixels that two looks share (`processors.stages.stillness`), the smallest of a
-  live source and the largest of a frozen one. A threshold has to lie between them.
-- *rebuilt*: the mean change of the rebuilt pictures' block means, which other masks alone cause in a frozen source.
+- *sent twice*: the mean change of the pixels that two looks share (`processors.stages.stillness`): the smallest of a
+  live source and the largest of a frozen one. A threshold has to be between them.
+- *rebuilt*: the mean change of the rebuilt pictures' block means. In a frozen source, the changing masks alone cause
+  it.
 - *unchanged*: the longest run of looks of the live source below the threshold, in seconds. A camera is called frozen
   after `FROZEN_MS`.
 - *found*: seconds until the frozen source is called frozen.
 
-Exit status 1 when a live source is called frozen or a frozen one is not within a minute.
+The exit status is 1 if a live source is called frozen, or a frozen one is not within a minute.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _NIGHT: Final = 8
 
 @dataclass(frozen=True)
 class Seen:
-    """One source at one drop ratio."""
+    """The results of one source at one drop ratio."""
 
     least: float
     most: float
@@ -61,7 +62,7 @@ class Seen:
 
 
 def video_pictures(file: Path) -> list[Picture]:
-    """One picture for each second of a video, at most `LOOKS`."""
+    """Return one picture for each second of a video, at most `LOOKS`."""
     found: list[Picture] = []
     with av.open(str(file)) as opened:
         for frame in opened.decode(video=0):
@@ -73,24 +74,24 @@ def video_pictures(file: Path) -> list[Picture]:
 
 
 def scene_pictures(camera: int, side: int) -> list[Picture]:
-    """A picture for each second of a simulated camera at four frames a second."""
+    """Return a picture for each second of a simulated camera at four frames a second."""
     simulator = SceneSimulator(7, camera, (side, side))
     return [simulator.render(4 * n)[0] for n in range(LOOKS)]
 
 
 def scaled(pictures: Sequence[Picture], side: int) -> list[Picture]:
-    """The pictures as a camera of `side` x `side` pixels gives them."""
+    """Return the pictures as a camera of `side` x `side` pixels gives them."""
     return [np.asarray(cv2.resize(each, (side, side), interpolation=cv2.INTER_AREA), np.uint8) for each in pictures]
 
 
 def at_night(pictures: Sequence[Picture]) -> list[Picture]:
-    """The pictures with an eighth of the contrast and of the noise: darker than cameras show a night."""
+    """Return the pictures with an eighth of the contrast and of the noise: darker than a camera's picture at night."""
     return [each // _NIGHT + 16 for each in pictures]
 
 
 @torch.inference_mode()
 def looks(pictures: Sequence[Picture], ratio: float) -> Iterator[tuple[float | None, float | None]]:
-    """The change since the last look of pixels sent twice, and of the rebuilt picture's blocks."""
+    """Yield two changes since the last look: of the pixels sent twice, and of the rebuilt picture's blocks."""
     clock = iter(range(10**6))
     stillness = Stillness(clock_s=lambda: 2.0 * next(clock))
     before = None
@@ -106,7 +107,7 @@ def looks(pictures: Sequence[Picture], ratio: float) -> Iterator[tuple[float | N
 
 
 def seen(pictures: Sequence[Picture], ratio: float) -> Seen:
-    """One source, live and then frozen at its first picture."""
+    """Measure one source, live and then frozen at its first picture."""
     live = [found for found in looks(pictures, ratio) if found[0] is not None]
     still = [found for found in looks([pictures[0]] * LOOKS, ratio) if found[0] is not None]
     run = longest = 0
@@ -129,7 +130,7 @@ def seen(pictures: Sequence[Picture], ratio: float) -> Seen:
 
 
 def sources(data: Path) -> dict[str, list[Picture]]:
-    """All sources by name."""
+    """Return all sources by name."""
     found: dict[str, list[Picture]] = {}
     for file in sorted((data / "video").glob("*.mp4")):
         pictures = video_pictures(file)

@@ -1,7 +1,7 @@
 """Hostile publishers: random, mutated and replayed payloads at the topics that the bridge reads.
 
-They are cameras with a valid enrolment, so many that each is within its quota: by TLS and rights nobody else gets so
-far, and beyond a quota nothing is looked at (`benchmarks.attacks.table` shows both).
+The publishers are cameras with a valid enrolment, enough of them to keep each within its quota. TLS and access rights
+stop everybody else, and messages beyond a quota are not parsed (`benchmarks.attacks.table` shows both).
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from schemas.topics import Channel, mqtt_topic
 
 INTRUDERS: Final = 40
 PER_S: Final = 3200.0
-"""Of all; `pointillist up` takes at least 100 a second of each camera."""
+"""Messages per second of all publishers. `pointillist up` accepts at least 100 a second of each camera."""
 OWN_FRAMES: Final = 50
 OUT_OF_TURN: Final = 1 / 500
-"""Of the messages on another camera's topic: the broker ends the connection for it."""
+"""Share of the messages on another camera's topic. The broker closes the connection after such a message."""
 
 
 @dataclass(frozen=True)
 class Hostility:
-    """What was done."""
+    """The outcome of a hostile run: its duration and the number of disconnections."""
 
     seconds: float
     thrown_out: int
 
 
 def hostile_message(source: random.Random, own: list[bytes], topic: str, cameras: list[CameraId]) -> tuple[str, bytes]:
-    """One topic and payload, none of which a camera would send now; `own` are valid frames on `topic`."""
+    """Return one topic and payload that no camera would send now. `own` are valid frames on `topic`."""
     if source.random() < OUT_OF_TURN:
         return mqtt_topic(source.choice(cameras), Channel.FRAME), source.choice(own)
     kind = source.randrange(5)
@@ -57,7 +57,7 @@ def hostile_message(source: random.Random, own: list[bytes], topic: str, cameras
 
 
 def publish_hostile(system: RunningSystem, messages: int, cameras: list[CameraId], seed: int = 0) -> Hostility:
-    """Publish so many hostile payloads, beside the good frames of `cameras`."""
+    """Publish `messages` hostile payloads, next to the good frames of `cameras`."""
     layout, source = Layout(system.state), random.Random(seed)
     names = [CameraId(f"local/intruder-{number}") for number in range(INTRUDERS)]
     intruders = [Intruder(mqtt_of(system), enrolled(layout, name)) for name in names]

@@ -1,9 +1,10 @@
-"""Recording beside a day's history: `python -m benchmarks.kept_frames --out docs/results/recorders [--hours 24]`.
+"""Recording with a day's history: `python -m benchmarks.kept_frames --out docs/results/recorders [--hours 24]`.
 
-On PostgreSQL, an empty database and one with so many hours of 1,000 frames a second of 1,000 cameras. In turn, and at
-the pace at which frames come: the transaction that records the next second of all cameras. Then the same while the
-oldest hours go, one after the other, and while the oldest rows of a single partition do; and what one camera did in the
-last hour. The server runs without `fsync`: what a disk takes to make a transaction last comes on top.
+Two PostgreSQL databases are compared: an empty one, and one with `--hours` hours of 1,000 frames a second of 1,000
+cameras. They are measured in turn, at the rate at which frames arrive. The first figure is the transaction that records
+the next second of all cameras. It is measured again while the oldest hours are dropped one by one, and while the oldest
+rows of a single partition are deleted. The last figure is a query for one camera's last hour. The server runs without
+`fsync`: a disk's write latency comes on top.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from schemas.statements import sign_statement
 CAMERAS: Final = 1_000
 BOOT: Final = 7
 _PORTION: Final = 600
-"""Seconds that one statement fills."""
+"""Seconds of history that one statement fills."""
 _TEXTS: Final = ("camera", "class_name", "model_id", "policy")
 _BLOBS: Final = ("waiting", "whole", "dropped")
 _FRAME_BYTES: Final = frame_bytes("postgresql", "local/cam-000", "", "", "")
@@ -53,13 +54,13 @@ class Took(NamedTuple):
 
     transaction: float
     reading: float
-    """Before it: signatures are checked."""
+    """Seconds of reading before it; signatures are checked."""
     cpu: float
-    """Of both, in the recorder."""
+    """CPU seconds of both, in the recorder."""
 
 
 class Kept:
-    """A recorder's store with so many seconds of history, one frame of each camera a second."""
+    """A recorder's store with some seconds of history, one frame of each camera a second."""
 
     def __init__(self, url: str, seconds: int, folder: Path) -> None:
         self.frames = seconds * CAMERAS
@@ -71,7 +72,7 @@ class Kept:
         self.keys = KeyRing(SECRET)
         now_ms = time.time_ns() // 10**6
         self.first_ms = now_ms - now_ms % HOUR_MS - seconds * 1_000
-        """So that whole hours are filled, and the present one has room."""
+        """The offset makes the filled hours whole, and leaves space in the present one."""
         began = time.perf_counter()
         for start in range(0, seconds, _PORTION):
             self._fill(start, min(_PORTION, seconds - start))
@@ -83,7 +84,7 @@ class Kept:
             self._backend = psutil.Process(connection.scalar(text("SELECT pg_backend_pid()")))
 
     def server_cpu(self) -> float:
-        """Seconds of CPU that the server's process of this recorder has used."""
+        """Return the CPU seconds that the server process of this recorder has used."""
         times = self._backend.cpu_times()
         return float(times.user + times.system)
 
@@ -111,7 +112,7 @@ class Kept:
             self.store.tallies.add(connection, {FRAME_ROWS: rows, FRAME_BYTES: rows * _FRAME_BYTES})
 
     def _know(self) -> None:
-        """What a recorder has written of those frames elsewhere: counts, identities, evidence that has been read."""
+        """Write the recorder's other data about those frames: counts, identities, processed evidence."""
         known = {"camera": "'local/cam-' || n", "boot": f"{BOOT} + n", "following": str(self.seq)}
         values = ", ".join(known.get(each.name) or ("''" if each.name in _BLOBS else "0") for each in evidence.c)
         camera, source = f"'local/cam-' || n, {BOOT} + n", f"FROM generate_series(0, {CAMERAS - 1}) n"
@@ -124,7 +125,7 @@ class Kept:
             connection.execute(text("ANALYZE"))
 
     def record(self) -> Took:
-        """The next frame of every camera."""
+        """Record the next frame of every camera."""
         topic = self.settings.verdicts_topic
         start = self._offsets.get((topic, 0), 0)
         made = [
@@ -142,15 +143,15 @@ class Kept:
         return Took(ended - begun, begun - began, time.process_time() - used)
 
     def hours(self) -> int:
-        """Partitions of whole hours that are over."""
+        """Return the number of partitions of whole past hours."""
         with self.engine.begin() as connection:
             return len(spans_held(connection)) - 1
 
     def drop_hour(self) -> tuple[int, float, int]:
-        """Let the oldest hour go: its frames, seconds of the step that dropped it, and steps before it that could not.
+        """Drop the oldest hour. Return its frames, seconds of the successful step, and failed steps before it.
 
-        PostgreSQL may be vacuuming the partition, as it does after many rows came; a step waits no longer than a tenth
-        of a second for it.
+        PostgreSQL may be vacuuming the partition, as it does after many inserts. A step waits at most a tenth of a
+        second for it.
         """
         with self.engine.begin() as connection:
             oldest = spans_held(connection)[0]
@@ -161,10 +162,10 @@ class Kept:
             if purge(self.store, bounds):
                 return oldest.frames, time.perf_counter() - began, refused
             time.sleep(0.1)
-        raise SystemExit(f"expected the oldest hour to go within {_MOST_REFUSED} steps, it is still there")
+        raise SystemExit(f"oldest hour: expected it dropped within {_MOST_REFUSED} steps, got none that succeeded")
 
     def purge_rows(self) -> tuple[int, float]:
-        """One step at the rows of the only partition there is; how many went, and seconds."""
+        """Run one purge step on the rows of the only partition. Return the number of deleted rows, and seconds."""
         before = self._held()
         began = time.perf_counter()
         purge(self.store, _KEEP_ALL.model_copy(update={"database_rows": 1}))
@@ -175,7 +176,7 @@ class Kept:
             return tally(connection, FRAME_ROWS)
 
     def last_hour(self, camera: int) -> float:
-        """Seconds of a query for what one camera did in the last hour that is there."""
+        """Return the seconds of a query for one camera's last hour in the database."""
         until_ms = self.first_ms + self.frames // CAMERAS * 1_000
         mine = (frames.c.camera == f"local/cam-{camera}", frames.c.recorded_ms >= until_ms - HOUR_MS)
         query = select(func.count(), func.avg(frames.c.confidence), func.max(frames.c.entropy_bits)).where(*mine)
@@ -187,7 +188,7 @@ class Kept:
         return took
 
     def whole_audit(self) -> float:
-        """Seconds until every recorded identity is read."""
+        """Return the seconds for reading every recorded identity."""
         began = time.perf_counter()
         found = Records(self.engine).recorded_by_boot()
         took = time.perf_counter() - began
@@ -201,7 +202,7 @@ def _ms(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
-    """All of it, the two databases in turn."""
+    """Measure everything, the two databases in turn."""
     for kept in (empty, full):
         for _ in range(10):
             kept.record()
@@ -217,7 +218,7 @@ def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
     beside, purged = [], []
     for _ in range(rounds // 3):
         beside.append(empty.record().transaction)
-        # Three times what comes.
+        # Three times the rate of arrival.
         purged += [empty.purge_rows() for _ in range(6)]
     each = dict(zip(("empty", "full"), zip(*pairs, strict=True), strict=True))
     return {
@@ -250,7 +251,7 @@ def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> list[str]:
-    """What was found, in Markdown."""
+    """Return the results as a Markdown table."""
 
     def ms(name: str) -> str:
         return " | ".join(f"{found[name][side]['median']} / {found[name][side]['p99']}" for side in ("empty", "full"))
@@ -285,7 +286,7 @@ def table(found: dict[str, Any]) -> list[str]:
 
 
 def page(found: dict[str, Any]) -> list[str]:
-    """The page on what was found, in Markdown."""
+    """Return the page of the results as Markdown."""
     hours, rounds = found["hours"], found["rounds"]
     command = f"python -m benchmarks.kept_frames --out docs/results/recorders --hours {hours:g} --rounds {rounds}"
     return [
@@ -303,7 +304,7 @@ def page(found: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Fill, measure, and write what was found."""
+    """Fill, measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hours", type=float, default=24)

@@ -1,4 +1,4 @@
-"""The drill `large`: cameras of 1920×1080 beside small ones, on few cores; see `benchmarks.drills`."""
+"""The drill `large`: cameras of 1920×1080 next to small ones, on few cores; see `benchmarks.drills`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from processors.bundle import shipped_bundle
 
 FPS: Final = 15
 STARTING: Final = 0.05
-"""Of the frames, the first: parts of the system are still starting then."""
+"""Share of the first frames that is excluded: parts of the system are still starting then."""
 
 
 def scenario(cameras: int) -> dict[str, Any]:
-    """So many cameras of 1920×1080 at `FPS`, which show scenes drawn beforehand, and eight of 32×32 at 2 frames/s."""
+    """Return a scenario: `cameras` of 1920×1080 at `FPS` with prerendered scenes, and eight of 32×32 at 2 frames/s."""
     usual = {"drop_ratio": 0.25, "probe_share": 0.0}
     source = {"kind": "scene", "size": [1920, 1080], "prerendered": 8}
     return {
@@ -33,7 +33,7 @@ def scenario(cameras: int) -> dict[str, Any]:
 
 
 def large(folder: Path, seconds: float = 60.0, cores: int = 2, cameras: int = 1) -> Result:
-    """The scenario at r = .25 before the scene bundle, with every process on the same cores."""
+    """Run the scenario at r = .25 with the scene bundle, with every process on the same cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:cores])
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def large(folder: Path, seconds: float = 60.0, cores: int = 2, cameras: int = 1)
 
 
 def latencies(database: Path) -> Result:
-    """Of the large cameras and of the others: frames recorded, and seconds from capture to record after the start."""
+    """Return the recorded frames, and seconds from capture to record after the start, of large cameras and others."""
     found: Result = {}
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         for kind, where in (("large", "like"), ("others", "not like")):

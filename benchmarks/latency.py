@@ -1,11 +1,13 @@
-"""Where a frame's milliseconds go: `python -m benchmarks.latency [--folder docs/results/latency] [--rounds 3]`.
+"""A breakdown of a frame's latency: `python -m benchmarks.latency [--folder docs/results/latency] [--rounds 3]`.
 
 Each load runs as `pointillist up` with stamps (`schemas.runtime.trace`) on an empty state folder, `--rounds` times,
-with the shipped scene bundle and 5 % of probes. Shown of each: what lies between one stamp and the next, median and
-99 % of the frames that were captured after the warm-up; capture to record (the p50 and p99 that the pages show) and to
-commit; CPU time a frame of each role. With `--beside CHECKOUT`, another checkout of the project runs in turns with this
-one (without stamps, if it knows none), and the medians of the rounds are divided. What is measured already, in the
-folder's `latency.json`, is not measured again; `latency.md` holds the tables.
+with the shipped scene bundle and 5 % of probes. The page shows the time between successive stamps, as median and 99th
+percentile of the frames captured after the warm-up. It also shows the time from capture to record, which is the p50 and
+p99 of the console, and from capture to commit. Each role's CPU time per frame follows.
+
+With `--beside CHECKOUT`, another checkout of the project runs in turns with this one, without stamps if it does not
+support them. The page then shows ratios of the medians. Results in the folder's `latency.json` are not measured again;
+`latency.md` holds the tables.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from schemas.runtime.trace import STAMPS
 Result = dict[str, Any]
 
 LOADS: Final = ("8x2", "32x8")
-"""Cameras and frames a second of each."""
+"""Cameras and frames per second of each."""
 WARM_S: Final = 10.0
 STRETCHES: Final = {
     "spooled": "drop, pack, sign, spool",
@@ -55,11 +57,11 @@ STRETCHES: Final = {
     "recorded": "recorder's linger",
     "committed": "transaction",
 }
-"""What lies between the stamp before and each of these."""
+"""The work between the previous stamp and each of these."""
 
 
 def read_stamps(folder: Path) -> dict[str, dict[str, int]]:
-    """Of each frame the Unix time in nanoseconds of its stamps; of a stamp that it has twice, the first."""
+    """Return the stamps of each frame in Unix nanoseconds. If a stamp occurs twice, the first counts."""
     frames: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for file in sorted(folder.glob("*.tsv")):
         for line in file.read_text().splitlines():
@@ -70,9 +72,10 @@ def read_stamps(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def stretches(frames: Iterable[Mapping[str, int]]) -> dict[str, list[float]]:
-    """Milliseconds up to each stamp from the one before it that the frame has; frames without a commit are left out.
+    """Return the milliseconds up to each stamp from the frame's previous one. Frames without a commit are left out.
 
-    A verdict may be fetched before its writer hears that Kafka has it: such a stretch is negative, and their sum holds.
+    A verdict may be fetched before its writer receives Kafka's acknowledgement. Such a stretch is negative, and the sum
+    still holds.
     """
     found: defaultdict[str, list[float]] = defaultdict(list)
     for stamps in frames:
@@ -88,12 +91,12 @@ def stretches(frames: Iterable[Mapping[str, int]]) -> dict[str, list[float]]:
 
 
 def run(cameras: int, fps: float, seconds: float, checkout: Path) -> Result:
-    """One run of a checkout: latency, stretches and CPU time a frame of `seconds` after the warm-up."""
+    """Run a checkout once: latency, stretches and CPU time per frame over `seconds` after the warm-up."""
     with tempfile.TemporaryDirectory(prefix="pointillist-latency-") as folder:
         state, stamps = Path(folder) / "state", Path(folder) / "stamps"
         load = ("--cameras", cameras, "--fps", fps, "--seconds", seconds + 2 * WARM_S)
         traced = patch.dict(os.environ, {"POINTILLIST_TRACE": str(stamps)})
-        # Of the packages that a process finds, those in its working folder come first.
+        # A process finds the packages in its working folder first.
         with traced, contextlib.chdir(checkout), RunningSystem(state, *load, "--no-prometheus") as system:
             system.await_role("fleet")
             while recorded(Layout(state)) == 0:
@@ -133,7 +136,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def summary(runs: Sequence[Result]) -> Result:
-    """The medians of the rounds of one side and load."""
+    """Return the medians of the rounds of one side and load."""
     what = [each for each in (*STAMPS, "whole way") if all(each in run["stretches_ms"] for run in runs)]
     roles = sorted(set.intersection(*(set(run["cpu_ms_per_frame"]) for run in runs)))
     cpu = {role: statistics.median(run["cpu_ms_per_frame"][role] for run in runs) for role in roles}
@@ -151,7 +154,7 @@ def summary(runs: Sequence[Result]) -> Result:
 
 
 def markdown(document: Result) -> str:
-    """The tables of what was measured."""
+    """Return the tables of the results."""
     parts = [
         "# Where a frame's milliseconds go",
         f"Made by `{document['command']}` on {document['machine']}. Medians of {document['rounds']} rounds of "
@@ -191,7 +194,7 @@ def _rows(side: Result) -> list[str]:
 
 
 def parsed(load: str) -> tuple[int, float]:
-    """Cameras and frames a second of a load, such as 8x2."""
+    """Return cameras and frames per second of a load, such as 8x2."""
     cameras, _, fps = load.partition("x")
     return int(cameras), float(fps)
 
@@ -206,14 +209,14 @@ def _rounds(document: Result, load: str, side: str) -> list[Result]:
 
 
 def main() -> None:
-    """Measure what is missing, print and write the tables."""
+    """Measure the missing loads, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("docs/results/latency"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=40.0)
-    parser.add_argument("--load", action="append", help=f"such as 8x2; can be given again; else {' and '.join(LOADS)}")
+    parser.add_argument("--load", action="append", help=f"such as 8x2; repeatable (default: {' and '.join(LOADS)})")
     parser.add_argument("--beside", type=Path, help="another checkout, whose packages this Python can run")
-    parser.add_argument("--beside-name", default="", help="what the tables call it, such as its commit")
+    parser.add_argument("--beside-name", default="", help="its name in the tables, such as its commit")
     arguments = parser.parse_args()
     file = arguments.folder / "latency.json"
     document = json.loads(file.read_text()) if file.is_file() else {"runs": {}}

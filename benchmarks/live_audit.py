@@ -1,7 +1,8 @@
-"""What the live audit costs, by how much there was before: `python -m benchmarks.live_audit --out docs/results/audit`.
+"""The cost of the live audit by the size of the history: `python -m benchmarks.live_audit --out docs/results/audit`.
 
-A PostgreSQL with `--boots` boots of 50 frames each, and another with a tenth of them: seconds of the first reading,
-and, in turn, of readings after 2,000 more frames of 500 boots, which is what a page costs while somebody looks at it.
+One PostgreSQL database has `--boots` boots of 50 frames each, another one a tenth of them. The figures are the seconds
+of the first reading and of later readings, each after 2,000 more frames of 500 boots. A later reading is the cost of an
+open page.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from schemas.runtime.atomic_file import replacing
 
 EACH: Final = 50
 CHANGED: Final = 500
-"""Boots that go on between two readings."""
+"""Boots with new frames between two readings."""
 NEW: Final = 4
-"""Frames of each of them."""
+"""New frames of each of them."""
 _KEYS: Final = KeyRing(SECRET)
 _TEXTS: Final = ("camera", "class_name", "model_id", "policy")
 
 
 class System:
-    """A database of some size and the live audit of it."""
+    """A database of some size and its live audit."""
 
     def __init__(self, url: str, count: int, folder: Path) -> None:
         self.count = count
@@ -94,7 +95,7 @@ class System:
             )
 
     def refreshed(self) -> float:
-        """Seconds of a reading."""
+        """Return the seconds of a reading."""
         began = time.perf_counter()
         document = self.live.refresh(Marks({}, {}, {}))
         took = time.perf_counter() - began
@@ -103,19 +104,19 @@ class System:
         return took
 
     def go_on(self) -> float:
-        """Record a little more; seconds of the reading after it."""
+        """Record a few more frames. Return the seconds of the next reading."""
         self._record(range(CHANGED), self._following, NEW, time.time_ns() // 10**6)
         self._following += NEW
         return self.refreshed()
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self.live.close()
         self.engine.dispose()
 
 
 def main() -> None:
-    """Fill both, read them in turn, and write what was found."""
+    """Fill both, read them in turn, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--boots", type=int, default=20_000)

@@ -1,11 +1,11 @@
-"""How many small changes of the code the tests notice: `make mutants` runs mutmut, then this writes the tables.
+"""The share of small code changes that the tests detect: `make mutants` runs mutmut, then this writes the tables.
 
-`python -m benchmarks.mutation docs/results/mutation/README.md` reads what mutmut left in `mutants/`. A mutant counts as
-killed when a test failed or did not end in time, and as survived when all tests passed or none reaches it. One that was
-not tried has a column of its own, and counts against the score, which then says at least how many are killed.
+`python -m benchmarks.mutation docs/results/mutation/README.md` reads mutmut's output in `mutants/`. A mutant is killed
+if a test failed or did not end in time. It has survived if all tests passed or no test reaches it. An untried mutant
+has a separate column and counts against the score, which is then a lower bound.
 
-A commit as second argument takes over, from the table in it, the rows of modules that have not changed since and of
-which more mutants were killed there: a run that was cut short hides no earlier one.
+A commit as second argument takes rows over from the table in that commit. It takes rows of modules that have not
+changed since, if more of their mutants were killed there: a run that was cut short hides no earlier one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNTRIED: Final = {"not checked", "check was interrupted by user"}
 
 
 def fates(folder: Path) -> dict[str, Counter[str]]:
-    """By module, how many of its mutants met which fate: killed, survived or untried."""
+    """Return the number of mutants with each fate, by module: killed, survived or untried."""
     found = {}
     for meta in sorted(folder.rglob("*.py.meta")):
         codes = json.loads(meta.read_text())["exit_code_by_key"].values()
@@ -41,7 +41,7 @@ def fates(folder: Path) -> dict[str, Counter[str]]:
 
 
 def read_table(text: str) -> dict[str, Counter[str]]:
-    """The fates of the modules that a table of `table` names."""
+    """Return the fates by module in a table of `table`."""
     rows = re.findall(r"^\| `(\S+\.py)` \| \d+ \| (\d+) \| (\d+) \| (?:(\d+) \| )?\D*[\d.]+ % \|$", text, re.MULTILINE)
     return {
         name: Counter(killed=int(killed), survived=int(survived), untried=int(untried or 0))
@@ -50,7 +50,7 @@ def read_table(text: str) -> dict[str, Counter[str]]:
 
 
 def with_earlier(found: dict[str, Counter[str]], earlier: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
-    """For each module the fates of the run that has killed more of its mutants."""
+    """Return, for each module, the fates of the run that has killed more of its mutants."""
     return {
         name: earlier[name] if name in earlier and earlier[name]["killed"] > fate["killed"] else fate
         for name, fate in found.items()
@@ -73,7 +73,7 @@ def _fate(status: str) -> str:
 
 
 def by_room(found: dict[str, Counter[str]], patterns: Iterable[str]) -> dict[str, Counter[str]]:
-    """The fates of all modules that each of the `patterns` names, then of all of them."""
+    """Return the sums over the modules that each of the `patterns` matches, then over all of them."""
     rooms = {
         pattern.removesuffix("*.py"): sum((found[name] for name in found if fnmatch(name, pattern)), Counter())
         for pattern in patterns
@@ -82,7 +82,7 @@ def by_room(found: dict[str, Counter[str]], patterns: Iterable[str]) -> dict[str
 
 
 def table(title: str, found: dict[str, Counter[str]]) -> str:
-    """A Markdown table with a row for each name."""
+    """Return a Markdown table with a row for each name."""
     untried = any(fate["untried"] for fate in found.values())
     columns = ["killed", "survived", *(["untried"] if untried else [])]
     rows = [[f"`{name}`" if name != "all" else name, *_figures(fate, columns)] for name, fate in found.items()]
@@ -90,7 +90,7 @@ def table(title: str, found: dict[str, Counter[str]]) -> str:
 
 
 def _figures(fate: Counter[str], columns: Iterable[str]) -> list[str]:
-    # Those that are to be tried again are often survivors, so that a share of those that were tried would say too much.
+    # Untried mutants are often survivors. A share of the tried ones alone would be too high.
     score = f"{'≥ ' if fate['untried'] else ''}{100 * fate['killed'] / fate.total():.1f} %" if fate.total() else "–"
     return [str(fate.total()), *(str(fate[column]) for column in columns), score]
 
@@ -100,12 +100,12 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def main() -> None:
-    """Print the tables and write them to the file that the command names."""
+    """Print the tables and write them to the given file."""
     if len(sys.argv) not in (2, 3):
-        sys.exit(f"expected the file to write, and perhaps a commit, got {sys.argv[1:]}")
+        sys.exit(f"arguments: expected the file to write and optionally a commit, got {sys.argv[1:]}")
     found = fates(MUTANTS)
     if not found:
-        sys.exit(f"expected what mutmut leaves in {MUTANTS}/, found nothing")
+        sys.exit(f"{MUTANTS}/: expected mutmut's output, got none. Run `make mutants`.")
     if len(sys.argv) == 3:
         found = with_earlier(found, _unchanged_since(sys.argv[2], sys.argv[1]))
     patterns = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["mutmut"]["only_mutate"]

@@ -1,4 +1,4 @@
-"""Networks of 224×224 as users bring them, ready to be run: those of `lab.networks.imagenet` with random weights."""
+"""Networks of 224×224 inputs, typical of users' models: those of `lab.networks.imagenet` with random weights."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from lab.networks import imagenet
 
 
 def resnet18() -> nn.Module:
-    """See `imagenet.resnet18`."""
+    """Return `imagenet.resnet18` with random weights."""
     return _random(imagenet.resnet18())
 
 
 def mobilenet_v3_small() -> nn.Module:
-    """See `imagenet.mobilenet_v3_small`."""
+    """Return `imagenet.mobilenet_v3_small` with random weights."""
     return _random(imagenet.mobilenet_v3_small())
 
 
 def _random(network: nn.Module) -> nn.Module:
-    """Weights of a fixed seed under which activations neither vanish nor explode."""
+    """Set weights of a fixed seed under which activations neither vanish nor explode."""
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

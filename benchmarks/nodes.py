@@ -1,10 +1,9 @@
-"""The drill `nodes`: three Kafka nodes, each of which dies, hangs, loses its disk or restarts; see `benchmarks.drills`.
+"""The drill `nodes`: each of three Kafka nodes dies, hangs, loses its disk or restarts; see `benchmarks.drills`.
 
-Each kind of fault has a run of its own, in which it befalls one node after the other, the next one only when every
-partition has all its copies again: the controller that leads is among them. `longest_gap_s` is the longest time
-between two verdicts of one camera, from one record in the database to the next. The processor neither rebuilds
-frames nor checks probes: what a frame costs it is not what is looked at. `load` is the machine's, over a minute, at the
-start and at the end.
+Each kind of fault has its own run, in which it hits one node after the other, the leading controller included. The next
+fault waits until every partition has all its replicas again. `longest_gap_s` is the longest time between two verdicts
+of one camera, from one record in the database to the next. The processor neither rebuilds frames nor checks probes: its
+cost per frame is not measured here. `load` is the machine's load average over a minute, at the start and at the end.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from infra.layout import Layout
 from infra.local.copies import await_copies
 from infra.local.kafka_quorum import node_names
 from infra.pki.roles import role_tls
-from schemas.runtime.access import KafkaAccess, KafkaAddress
+from schemas.transport.access import KafkaAccess, KafkaAddress
 
 NODES: Final = 3
 SETTLED_S: Final = 10.0
-"""Before the first fault, and after the last one before the cameras end."""
+"""Wait before the first fault, and after the last one before the cameras end."""
 HANG_S: Final = 12.0
-"""Six times as long as the controller waits for a node's word."""
+"""Six times the controller's timeout for a node's heartbeat."""
 COPIES_S: Final = 120.0
 START_S: Final = 300.0
-LIGHT: Final = ("--mode", "none", "--strip-rate", 0)
+LIGHT: Final = ("--mode", "none", "--probe-share", 0)
 
 Fault = Callable[[RunningSystem, str], None]
 
@@ -50,7 +49,7 @@ def _hang(system: RunningSystem, node: str) -> None:
 
 
 def _lose_disk(system: RunningSystem, node: str) -> None:
-    """All that the node has written is gone when it dies, its part of Kafka's own metadata included."""
+    """Kill the node and delete everything it has written, its part of Kafka's own metadata included."""
     lost = system.state / f"{node}-lost"
     (system.state / node / "data").rename(lost)
     system.kill(node)
@@ -75,7 +74,7 @@ def nodes(
     pause_s: float = 30.0,
     options: Sequence[object] = (),
 ) -> Result:
-    """Each of `faults` in a run of `seconds`, on one node after the other, `pause_s` between two."""
+    """Run each of `faults` for `seconds`, on one node after the other, with `pause_s` between two."""
     return {fault: _run(folder / fault, fault, seconds, cameras, fps, pause_s, options) for fault in faults}
 
 
@@ -95,7 +94,7 @@ def _run(
             asyncio.run(await_copies(_kafka(system), COPIES_S))
             whole = time.monotonic()
             events.append({"node": node, "at_ms": begun_ms, "all_copies_after_s": round(whole - begun, 2)})
-            # A rolling restart goes on with the next node at once.
+            # A rolling restart continues with the next node at once.
             rests = pause_s if fault != "rolling" or node == node_names(NODES)[-1] else 0.0
             if whole + rests + (HANG_S if fault == "hang" else 0.0) >= end:
                 break
@@ -113,7 +112,7 @@ def _run(
 
 
 def gaps(database: Path) -> list[tuple[int, float]]:
-    """Of each verdict but a camera's first: when it was recorded, in Unix ms, and seconds since the camera's last."""
+    """Return record time in Unix ms and seconds since the camera's last verdict, for each verdict but the first."""
     query = (
         "select recorded_ms, (recorded_ms - lag(recorded_ms) over (partition by camera order by recorded_ms)) / 1000.0 "
         "from frames"

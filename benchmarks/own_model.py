@@ -1,10 +1,12 @@
-"""From an ONNX file to a running fleet by one command: `python -m benchmarks.own_model [--out FOLDER] [--cores N]`.
+"""Time from an ONNX file to a running fleet: `python -m benchmarks.own_model [--out FOLDER] [--cores N]`.
 
-Two classifiers as users have them: the shipped network of scenes, exported to ONNX for a batch of one as exporters do
-by default, with 240 labelled pictures; and a network of MobileNetV3-small's shape at 224×224 with random weights, with
-60 pictures of no class. `running_s` is from the start of the command, `pointillist bundle create --onnx … --up`, to the
-first frame in the database that this network has judged; `created_s` to the bundle, and `created_cpu_s` what that took
-of all cores. Exports and pictures were made before.
+Two typical classifiers of users are measured. The first is the shipped network of scenes, exported to ONNX for a batch
+of one as exporters do by default, with 240 labelled pictures. The second is a network of MobileNetV3-small's shape at
+224×224 with random weights, with 60 unlabelled pictures.
+
+`running_s` is the time from the start of the command, `pointillist bundle create --onnx … --up`, to the first frame in
+the database that this network has judged. `created_s` is the time to the bundle, and `created_cpu_s` its CPU time over
+all cores. Exports and pictures are made in advance.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ _PATIENCE_S: Final = 180.0
 
 
 def export(network: nn.Module, side: int, file: Path) -> Path:
-    """The network as ONNX, for one picture at a time."""
+    """Export the network to ONNX, for one picture at a time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(network, (torch.zeros(1, 3, side, side),), file, dynamo=True, verbose=False)
@@ -50,10 +52,10 @@ def export(network: nn.Module, side: int, file: Path) -> Path:
 
 
 def scene_pictures(folder: Path, names: list[str], count: int, size: int, labelled: bool) -> Path:
-    """Pictures of the simulator, in subfolders named by class or together."""
+    """Write pictures of the simulator, in subfolders named by class or in one folder."""
     simulator = SceneSimulator(11, 0, (size, size), 3)
     for index in range(count):
-        # Each place is seen for 12 frames: other places, other signs.
+        # The simulator shows each place for 12 frames: skip to other places and signs.
         picture, label = simulator.render(12 * index)
         inside = folder / names[label] if labelled else folder
         inside.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,7 @@ def scene_pictures(folder: Path, names: list[str], count: int, size: int, labell
 
 
 def prepared(folder: Path, which: str) -> list[str]:
-    """The options of `bundle create` for one of the two, whose files are made here."""
+    """Create the files of one of the two models, and return its options of `bundle create`."""
     folder.mkdir(parents=True)
     scene = load_bundle(shipped_bundle("scene"), torch.device("cpu"))
     if which == "scene":
@@ -87,7 +89,7 @@ def _numbers(bundle: Bundle, key: str) -> str:
 
 
 def measured(folder: Path, which: str) -> dict[str, Any]:
-    """One command, timed from its start."""
+    """Time one command from its start."""
     options, state, out = prepared(folder / which, which), folder / which / "state", folder / which / "bundle"
     command = [*COMMAND, "bundle", "create", *options, "--out", str(out), "--up", "--"]
     command += ["--state", str(state), "--cameras", "8", "--seconds", str(_RUN_S), "--no-prometheus"]
@@ -108,7 +110,7 @@ def measured(folder: Path, which: str) -> dict[str, Any]:
     status = process.wait()
     said = log.read_text().splitlines()
     if first is None or created is None:
-        raise RuntimeError(f"{which}: expected frames, `bundle create` ended with {status}: {said[-5:]}")
+        raise RuntimeError(f"{which}: expected frames, got status {status} of `bundle create`: {said[-5:]}")
     model, recorded_ms = first
     return {
         "status": status, "created_s": round(created, 2), "created_cpu_s": round(created_cpu_s, 2),
@@ -118,7 +120,7 @@ def measured(folder: Path, which: str) -> dict[str, Any]:
 
 
 def first_record(state: Path) -> tuple[str, int] | None:
-    """The model and the time of recording (Unix, ms) of the first frame; None before there is one."""
+    """Return the model and the recording time (Unix, ms) of the first frame; None before it exists."""
     try:
         with sqlite3.connect(f"file:{Layout(state).database}?mode=ro", uri=True) as connection:
             found = connection.execute(
@@ -130,7 +132,7 @@ def first_record(state: Path) -> tuple[str, int] | None:
 
 
 def page(document: dict[str, Any]) -> str:
-    """What was measured, in Markdown."""
+    """Return the results as Markdown."""
     rows = ["| network | bundle made after | of CPU | first verdict after | bound |", "| --- " * 5 + "|"]
     for name, each in document["networks"].items():
         times = " | ".join(f"{each[key]:.1f} s" for key in ("created_s", "created_cpu_s", "running_s"))

@@ -1,9 +1,10 @@
-"""What a processor adds to a user's network: `python -m benchmarks.own_networks [--json FILE]`.
+"""The overhead of a processor compared with a user's bare network: `python -m benchmarks.own_networks [--json FILE]`.
 
-Four cameras of 640×480 × 5 frames/s, r = .25, before networks of MobileNetV3-small's and of ResNet-18's shape at
-224×224 with random weights. `ratio` is the processor's CPU time a frame, all of it (Kafka, tags, masks, unpacking,
-resampling, network, verdict, previews), ÷ that of the bare network on one picture at a time in a process of its own, as
-the processor runs it and on as many threads, measured before and after. Everything runs on the same few cores.
+Four cameras of 640×480 × 5 frames/s, r = .25, feed networks of MobileNetV3-small's and of ResNet-18's shape at 224×224
+with random weights. `ratio` divides two CPU times. The first is the processor's whole CPU time per frame: Kafka, tags,
+masks, unpacking, resampling, network, verdict, previews. The second is that of the bare network on one picture in a
+separate process. It runs with the same runtime and number of threads as in the processor, and is measured before and
+after. All processes run on the same few cores.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ CLASSES: Final = 1000
 
 
 def random_bundle(folder: Path, network: str) -> Path:
-    """A bundle of a network of `lab.networks.imagenet` with random weights."""
+    """Write a bundle of a network of `lab.networks.imagenet` with random weights."""
     folder.mkdir(parents=True)
     with seeded(0):
         module = getattr(imagenet, network)(CLASSES)
@@ -53,7 +54,7 @@ def random_bundle(folder: Path, network: str) -> Path:
 
 
 def scenario(file: Path, cameras: int, fps: float) -> Path:
-    """Cameras of 640×480 that show scenes drawn beforehand."""
+    """Write a scenario of 640×480 cameras with prerendered scenes."""
     source = {"kind": "scene", "size": [640, 480], "prerendered": 16}
     camera = {"name": "cam-{index}", "count": cameras, "source": source, "fps": fps, "drop_ratio": 0.25}
     file.write_text(yaml.safe_dump({"site": "local", "cameras": [camera | {"probe_share": 0.0}]}))
@@ -61,7 +62,7 @@ def scenario(file: Path, cameras: int, fps: float) -> Path:
 
 
 def bare_s(bundle: Path, cores: int, seconds: float) -> float:
-    """CPU seconds of the network on one picture, in a process of its own."""
+    """Return the CPU seconds of the network on one picture, in a separate process."""
     command = [sys.executable, "-m", "benchmarks.own_networks", "--bare", str(bundle)]
     command += ["--cores", str(cores), "--seconds", str(seconds)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -85,7 +86,7 @@ def _bare(folder: Path, cores: int, seconds: float) -> float:
 
 
 def processor_s(folder: Path, bundle: Path, cameras: int, fps: float, seconds: float) -> dict[str, Any]:
-    """CPU seconds a frame of each role once the system is warm, and how it ended."""
+    """Return CPU seconds per frame of each role after the warm-up, and the final report."""
     state = folder / f"state-{bundle.name}"
     options = ("--scenario", scenario(folder / "scenario.yaml", cameras, fps), "--bundle", bundle)
     with RunningSystem(state, *options, "--seconds", seconds + 2 * WARM_S, "--no-prometheus") as system:
@@ -107,7 +108,7 @@ def processor_s(folder: Path, bundle: Path, cameras: int, fps: float, seconds: f
 
 
 def measured(folder: Path, network: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One network: bare, live, bare again."""
+    """Measure one network: bare, live, bare again."""
     bundle = random_bundle(folder / network, network)
     cores, seconds = arguments.cores, arguments.seconds
     bare = [bare_s(bundle, cores, seconds / 3)]
@@ -115,7 +116,7 @@ def measured(folder: Path, network: str, arguments: argparse.Namespace) -> dict[
     bare.append(bare_s(bundle, cores, seconds / 3))
     processor = live["cpu_s_per_frame_by_role"]["processor-1"]
     ratio = processor / statistics.mean(bare)
-    print(f"{network}: {1000 * processor:.2f} ms a frame, {ratio:.2f} × the bare network", file=sys.stderr)
+    print(f"{network}: {1000 * processor:.2f} ms per frame, {ratio:.2f} × the bare network", file=sys.stderr)
     return {"ratio": ratio, "bare_cpu_s": bare, "processor_cpu_s": processor, "live": live}
 
 

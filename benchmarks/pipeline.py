@@ -1,10 +1,11 @@
-"""The whole pipeline beside its bare stages: `python -m benchmarks.pipeline --json FILE`.
+"""The whole pipeline compared with its bare stages: `python -m benchmarks.pipeline --json FILE`.
 
-Both classify the same kind of frames with the same bundle on the same cores, in turn, twice over. `ratio` is
-the pipeline's frames a second ÷ the bare stages' (frames already in memory → reconstruct → denoise → classify, one
-process). `overhead_receives` is what the pipeline adds, (its CPU time − the bare stages') per frame over all processes,
-brokers and supervisor included, ÷ the CPU time of one bare paho receive of the same payload. With `--beside CHECKOUT`
-the pipeline of another checkout takes its turns too, and `over_beside` is the frames a second of this one ÷ its.
+Both classify the same kind of frames with the same bundle on the same cores, in turn, in two rounds. `ratio` is the
+pipeline's frames per second ÷ the bare stages'. The bare stages are reconstruct, denoise and classify in one process,
+on frames in memory. `overhead_receives` is the pipeline's additional CPU time per frame ÷ the CPU time of one bare paho
+receive of the same payload. The additional CPU time covers all processes, brokers and supervisor included. With
+`--beside CHECKOUT` the pipeline of another checkout takes turns too, and `over_beside` is the frames per second of this
+one ÷ its.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ SECRET = bytes(range(32))
 
 
 def pictures(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Rendered scenes (count, 32, 32, 3)."""
+    """Return rendered scenes (count, 32, 32, 3)."""
     simulator = SceneSimulator(0, 0, (32, 32))
     return np.stack([simulator.render(index)[0] for index in range(count)])
 
 
 def bare_stages(bundle: Path, seconds: float) -> dict[str, float]:
-    """Frames a second and CPU seconds a frame of the stages alone, over batches that are in memory."""
+    """Return frames per second and CPU seconds per frame of the stages alone, over batches in memory."""
     from processors.pipeline import Pipeline
 
     loaded = load_bundle(bundle, torch.device("cpu"))
@@ -76,11 +77,27 @@ def bare_stages(bundle: Path, seconds: float) -> dict[str, float]:
 
 
 def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> dict[str, Any]:
-    """Frames a second and CPU seconds a frame of `pointillist up` as fast as it goes, once warm; `more` are options."""
-    load = ("--cameras", cameras, "--fps", 0, "--seconds", seconds + 2 * WARM_S, "--strip-rate", 0, "--drain", DRAIN_S)
+    """Return frames per second and CPU seconds per frame of `pointillist up` at full speed after the warm-up.
+
+    `more` are further options.
+    """
+    load = (
+        "--cameras",
+        cameras,
+        "--fps",
+        0,
+        "--seconds",
+        seconds + 2 * WARM_S,
+        "--probe-share",
+        0,
+        "--drain-s",
+        DRAIN_S,
+    )
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         state = Path(folder) / "state"
-        with RunningSystem(state, *load, "--bundle", bundle, "--batch", BATCH, "--no-prometheus", *more) as system:
+        with RunningSystem(
+            state, *load, "--bundle", bundle, "--batch-frames", BATCH, "--no-prometheus", *more
+        ) as system:
             system.await_role("fleet")
             while recorded(Layout(state)) == 0:
                 time.sleep(0.2)
@@ -88,10 +105,10 @@ def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> di
             before = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
             time.sleep(seconds)
             after = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
-            # On a busy machine the drain may end before all is done: what waits then is not lost, and not measured.
+            # On a busy machine the drain may end early: frames that still wait are neither lost nor measured.
             _, report = system.wait(DRAIN_S + 300)
     if report["frames_lost"]:
-        raise RuntimeError(f"expected no frame to be lost, {report['frames_lost']} are")
+        raise RuntimeError(f"pipeline: expected no lost frames, got {report['frames_lost']}")
     frames = after[0] - before[0]
     by_role = {role: (after[2][role] - before[2][role]) / frames for role in before[2]}
     return {
@@ -104,7 +121,7 @@ def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> di
 
 
 def recorded(layout: Layout) -> int:
-    """Rows that the recorder has written."""
+    """Return the number of rows that the recorder has written."""
     try:
         with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
             return int(connection.execute("select count(*) from frames").fetchone()[0])
@@ -113,7 +130,7 @@ def recorded(layout: Layout) -> int:
 
 
 def receive_cost(messages: int = 20000) -> float:
-    """CPU seconds of one bare paho receive of a frame message."""
+    """Return the CPU seconds of one bare paho receive of a frame message."""
     key = derive_camera_key(SECRET, CameraId("bench/camera"))
     payload = encode_frame(key, 1, 0, time.time_ns() // 10**6, pictures(1)[0], Encoding(DROPPED))
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
@@ -126,7 +143,7 @@ def receive_cost(messages: int = 20000) -> float:
 
 
 def of_checkout(checkout: Path, cameras: int, seconds: float) -> float:
-    """Frames a second of the pipeline of another checkout, by its own benchmark and with its own default bundle."""
+    """Return the frames per second of another checkout, by its own benchmark and with its own default bundle."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
         options = ["--json", str(found), "--rounds", "1", "--cameras", str(cameras), "--seconds", str(seconds)]
@@ -145,7 +162,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--beside", type=Path, help="another checkout, whose packages this Python can run")
-    parser.add_argument("--beside-name", default="", help="what the tables call it, such as its commit")
+    parser.add_argument("--beside-name", default="", help="its name in the tables, such as its commit")
     arguments = parser.parse_args()
     beside: list[float] = []
     bare: list[dict[str, float]] = []

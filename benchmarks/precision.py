@@ -1,10 +1,11 @@
-"""What the restorer loses by 8-bit integers: `python -m benchmarks.precision [--out docs/results/backends/loss.json]`.
+"""Accuracy loss of the restorer in reduced precision: `python -m benchmarks.precision [--out FILE]`.
 
-CIFAR-10's test pictures through camera masks, rebuilt by the restorer as OpenVINO runs it in float32, bf16 and 8-bit
-integers (as a processor does, calibrated on the pictures that ship) and as torch does: their mean PSNR, and how many
-the shipped networks name rightly, clean and under PGD through the bare network. Losses are torch's figure less the
-other's, on the same pictures under the same masks. Nothing is chosen by them. `large` is the mean PSNR of the restorer
-of large frames, on the crops that its training has held out. Stopped, the same command goes on.
+CIFAR-10's test pictures pass through camera masks and are rebuilt by the restorer. OpenVINO runs it in float32, bf16
+and 8-bit integers (calibrated on the shipped pictures, as in a processor), and torch runs it as the reference. The
+result holds the mean PSNR and the accuracy of the shipped networks, clean and under PGD through the bare network.
+Losses are torch's figure minus the other's, on the same pictures under the same masks. No setting is derived from them.
+`large` is the mean PSNR of the restorer of large frames, on the crops held out of its training. An interrupted command
+continues when it is run again.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ BUNDLES: Final = ("cifar10", "cifar10-hardened")
 EPSILON: Final = 0.01
 AT_ONCE: Final = 256
 LARGE_WEIGHTS: Final = Path(str(files("bundles"))) / "restorer" / "large.safetensors"
-"""Rows of other weights than these are made again."""
+"""Rows measured with other weights than these are measured again."""
 
 
 def pictures(count: int) -> tuple[Tensor, Tensor]:
-    """The first `count` test pictures (N, 3, 32, 32) in [0, 1] and their classes (N,)."""
+    """Return the first `count` test pictures (N, 3, 32, 32) in [0, 1] and their classes (N,)."""
     folder = Environment().data
     if folder is None:
-        raise ConfigError("expected POINTILLIST_DATA with cifar10.npz in it; it is not set")
+        raise ConfigError("POINTILLIST_DATA is missing: set it to a folder with cifar10.npz")
     with np.load(folder / "cifar10.npz") as data:
         images, labels = data["test_x"][:count], data["test_y"][:count]
     frames = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 255
@@ -55,7 +56,7 @@ def pictures(count: int) -> tuple[Tensor, Tensor]:
 
 
 def attacked(bundle: Bundle, frames: Tensor, labels: Tensor) -> Tensor:
-    """The same under PGD, untargeted, of `EPSILON`, rounded to 8 bits."""
+    """Return the frames under untargeted PGD of `EPSILON`, rounded to 8 bits."""
     generator = torch.Generator().manual_seed(0)
     attack = make_attack("pgd", EPSILON)
     parts = zip(frames.split(AT_ONCE), labels.split(AT_ONCE), strict=True)  # type: ignore[no-untyped-call]  # no annotations
@@ -64,24 +65,24 @@ def attacked(bundle: Bundle, frames: Tensor, labels: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def rebuilt(frames: Tensor, kept: Tensor, networks: Restorers) -> Tensor:
-    """The frames behind the drop and the restorer."""
+    """Return the frames after the drop and the restorer."""
     parts = zip(frames.split(AT_ONCE), kept.split(AT_ONCE), strict=True)  # type: ignore[no-untyped-call]  # no annotations
     return torch.cat([reconstruct_learned(*part, networks.small) for part in parts])
 
 
 @torch.inference_mode()
 def right(bundle: Bundle, frames: Tensor, labels: Tensor) -> float:
-    """The share whose class is found."""
+    """Return the accuracy."""
     logits = torch.cat([bundle.logits(some) for some in frames.split(AT_ONCE)])  # type: ignore[no-untyped-call]  # no annotations
     return float((logits.argmax(1) == labels).float().mean())
 
 
 @torch.inference_mode()
 def large_rows() -> list[dict[str, Any]]:
-    """What the restorer of large frames gives of held-out crops, and loses, in each way and at each drop ratio."""
+    """Return PSNR and loss of the restorer of large frames on held-out crops, for each runtime and drop ratio."""
     folder = Environment().data
     if folder is None:
-        raise ConfigError("expected POINTILLIST_DATA with the training's pictures in it; it is not set")
+        raise ConfigError("POINTILLIST_DATA is missing: set it to a folder with the training's pictures")
     crops = held_out_crops(folder).float() / 255
     rows: list[dict[str, Any]] = []
     for ratio in RATIOS:
@@ -144,7 +145,7 @@ def _write(out: Path, document: dict[str, Any]) -> None:
 
 
 def _read(out: Path, command: str) -> dict[str, Any]:
-    """What this command has measured before it was stopped; nothing of another one."""
+    """Return the earlier results of this command, or an empty document if the file is of another command."""
     empty: dict[str, Any] = {"command": command, "epsilon": EPSILON, "torch": torch.__version__, "rows": []}
     kept: dict[str, Any] = json.loads(out.read_text()) if out.exists() else empty
     same = all(kept.get(name) == empty[name] for name in ("command", "epsilon", "torch"))

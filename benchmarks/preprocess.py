@@ -1,11 +1,11 @@
-"""What a bundle's stages cost live: `python -m benchmarks.preprocess [--json FILE]`.
+"""The cost of a bundle's preprocessing stages: `python -m benchmarks.preprocess [--json FILE]`.
 
-Frames a second of the processor's device work, from messages that a camera sent to verdicts: masks, decoding,
-rebuilding, stages, network. With `dct-quantisation` and `grid-distortion` switched on ÷ without, for frames of 32×32,
-640×480 and 1920×1080. Both sides take turns on one thread in this process, on the same messages, with the same network;
-CPU seconds, so that other processes on the machine disturb little. The median of the rounds and their spread are
-printed. On a GPU both sides are compiled where that is possible, and the clock is the wall's; without one its line says
-so.
+The figure is the frames per second of the processor's device work, from a camera's messages to verdicts: masks,
+decoding, rebuilding, stages, network. The ratio compares the bundle with `dct-quantisation` and `grid-distortion` to
+the one without, for frames of 32×32, 640×480 and 1920×1080. Both sides take turns on one thread in this process, on the
+same messages, with the same network. CPU seconds limit the influence of other processes. The median of the rounds and
+their spread are printed. On a GPU both sides are compiled if possible, and wall time is measured. Without a GPU its
+line is marked as not measured.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ limit = 0.15
 cell = 8
 """
 FRAMES = {Shape(32, 32, 3): 64, Shape(480, 640, 3): 1, Shape(1080, 1920, 3): 1}
-"""How many of each shape a processor takes together on a CPU."""
+"""Batch size of each shape in a processor on a CPU."""
 GPU_FRAMES = {Shape(32, 32, 3): 1024, Shape(480, 640, 3): 3, Shape(1080, 1920, 3): 1}
 
 
 @dataclass
 class Record:
-    """A message as Kafka gives it."""
+    """A message in the form that Kafka's client returns."""
 
     value: bytes | None
     key: bytes | None
@@ -68,7 +68,7 @@ class Record:
 
 
 def taken_frames(shape: Shape, count: int, drop: float) -> list[TakenFrame]:
-    """Scenes of one camera as they come from Kafka."""
+    """Return scenes of one camera as they arrive from Kafka."""
     simulator = SceneSimulator(0, 0, (shape.height, shape.width))
     key = KEYS.key(CAMERA, 0)
     progress = PartitionProgress()
@@ -82,7 +82,7 @@ def taken_frames(shape: Shape, count: int, drop: float) -> list[TakenFrame]:
 
 
 def device_work(folder: Path, device: torch.device, shape: Shape, batch: int) -> DeviceWork:
-    """What a processor runs with the bundle in `folder`, warm for one shape."""
+    """Return a processor's device work with the bundle in `folder`, warmed up for one shape."""
     pipeline = Pipeline(load_bundle(folder, device))
     program = Program(pipeline, compiles=device.type == "cuda", precision=choose_precision(pipeline))
     program.compile_for(shape, batch)
@@ -90,7 +90,7 @@ def device_work(folder: Path, device: torch.device, shape: Shape, batch: int) ->
 
 
 def staged_copy(bundle: Path, folder: Path) -> Path:
-    """The same bundle with the two stages switched on."""
+    """Return a copy of the bundle with the two stages switched on."""
     copy = shutil.copytree(bundle, folder / "staged")
     if not (copy / "dct-table.txt").exists():
         shutil.copy(shipped_bundle("cifar10") / "dct-table.txt", copy)
@@ -102,7 +102,10 @@ def staged_copy(bundle: Path, folder: Path) -> Path:
 def compare(
     plain: DeviceWork, staged: DeviceWork, frames: list[TakenFrame], rounds: int, round_s: float
 ) -> dict[str, list[float]]:
-    """Seconds of one batch on each side, in each of `rounds` of about `round_s` on either, call by call in turn."""
+    """Return the seconds of one batch on each side, for each of `rounds`.
+
+    A round takes about `round_s` on either side, and the sides alternate call by call.
+    """
     on_gpu = torch.cuda.is_available() and plain.pipeline.bundle.device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     nothing = [False] * len(frames)
@@ -124,7 +127,7 @@ def compare(
 
 
 def row(shape: Shape, batch: int, taken: dict[str, list[float]]) -> dict[str, Any]:
-    """One line of the report, printed."""
+    """Print and return one line of the report."""
     ratios = [without / with_ for without, with_ in zip(taken["without"], taken["with"], strict=True)]
     rate = {side: batch / statistics.median(seconds) for side, seconds in taken.items()}
     ratio = statistics.median(ratios)
@@ -144,7 +147,7 @@ def main() -> None:
     parser.add_argument("--bundle", default="cifar10", help="a shipped bundle")
     parser.add_argument("--drop", type=float, default=0.25)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one side in one round")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one round on one side")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,9 +1,10 @@
-"""What pictures for people cost a processor: `python -m benchmarks.previews [--rounds N]`.
+"""The CPU cost of preview pictures in a processor: `python -m benchmarks.previews [--rounds N]`.
 
-One frame at a time of each video in $POINTILLIST_DATA, or of a scene without any, through the shipped bundle on one
-thread. CPU microseconds a frame, beyond those of its verdict: of the device's thread, and of the one that makes JPEGs;
-and bytes. A rebuilt picture goes with a verdict once a second for each camera, one as sent once in five seconds (ADR
-41). Medians of the rounds, which take all kinds in turn.
+Frames pass one at a time through the shipped bundle on one thread. They come from each video in $POINTILLIST_DATA, or
+from a scene if there is none. The figures are bytes and CPU microseconds per frame beyond the cost of its verdict: of
+the device's thread, and of the thread that encodes JPEGs. For each camera, a rebuilt picture accompanies a verdict once
+a second, and a picture as sent once in five seconds (ADR 41). Figures are medians of the rounds, which take all kinds
+in turn.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ DROPPED: Final = 16
 
 
 def taken(keys: KeyRing, picture: Picture, seq: int) -> TakenFrame:
-    """A frame of the picture, as it comes from Kafka."""
+    """Return a frame of the picture as it arrives from Kafka."""
     key = keys.current(CameraId("bench/cam"))
     value, name = encode_frame(key, 1, seq, 0, picture, Encoding(DROPPED)), key.camera_id.encode()
     record = ConsumerRecord("frames", 0, seq, 0, 0, name, value, None, len(name), len(value), ())
@@ -46,12 +47,12 @@ def taken(keys: KeyRing, picture: Picture, seq: int) -> TakenFrame:
 
 
 def encoded(pictures: list[Picture], most: int) -> list[bytes]:
-    """Each as JPEG."""
+    """Return each picture as JPEG."""
     return [preview_jpeg(each, most) for each in pictures]
 
 
 def rows(size: tuple[int, int], rounds: int) -> list[str]:
-    """A row for each kind of picture."""
+    """Return a row for each kind of picture."""
     keys, bundle = KeyRing(bytes(range(32))), load_bundle(shipped_bundle("scene"), torch.device("cpu"))
     work = DeviceWork(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
     frames = [taken(keys, pictures[0], seq) for seq, pictures in enumerate(runs(size, 1))]

@@ -1,8 +1,9 @@
-"""What a processor's own work costs beside its network's: `python -m benchmarks.processor [--json FILE]`.
+"""A processor's overhead compared with its network: `python -m benchmarks.processor [--json FILE]`.
 
-From Kafka records in memory to verdicts as bytes, in one process on one thread, without Kafka and brokers: tags, masks,
-unpacking, rebuilding or resampling, network, verdict. `ratio` is that ÷ the bare network on as many pictures at once.
-`unpacking` is masks and unpacking alone, to whole frames. The sides run in turns; CPU seconds, medians of the rounds.
+The measured path leads from Kafka records in memory to verdicts as bytes, in one process on one thread, without
+brokers. It covers tags, masks, unpacking, rebuilding or resampling, network and verdict. `ratio` is that time ÷ the
+bare network's with the same batch size. `unpacking` covers masks and unpacking alone, to whole frames. The sides take
+turns. Figures are CPU seconds, medians of the rounds.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ CAMERAS: Final = 4
 
 
 class Case(NamedTuple):
-    """Frames of one size before one network, so many in a batch."""
+    """Frames of one size for one network, with the batch size."""
 
     bundle: str
     width: int
@@ -59,7 +60,7 @@ CASES: Final = (
 
 
 def records_of(case: Case, keys: KeyRing) -> list[ConsumerRecord[bytes, bytes]]:
-    """As Kafka gives them, of cameras in turn."""
+    """Return records as Kafka's client returns them, of cameras in turn."""
     scenes = SceneSimulator(0, 0, (case.height, case.width))
     records = []
     for i in range(case.batch):
@@ -71,7 +72,7 @@ def records_of(case: Case, keys: KeyRing) -> list[ConsumerRecord[bytes, bytes]]:
 
 
 def sides_of(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
-    """What is measured of one case, each a call for one batch."""
+    """Return the measured sides of one case, each a call for one batch."""
     keys, progress = KeyRing(bytes(range(32))), PartitionProgress()
     records = records_of(case, keys)
     bundle = load_bundle(folder, torch.device("cpu"))
@@ -106,12 +107,12 @@ def sides_of(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
 
 
 def _nothing() -> None:
-    """What is to happen when Kafka holds a verdict that is sent to nobody."""
+    """Do nothing: in this benchmark no acknowledgement of a verdict is expected."""
 
 
 @torch.inference_mode()
 def measured(case: Case, folder: Path, rounds: int) -> dict[str, Any]:
-    """CPU seconds a frame of each side, and their ratios to the network's."""
+    """Return the CPU seconds per frame of each side, and their ratios to the network's."""
     sides = sides_of(case, folder)
     for run in sides.values():
         cpu_seconds(run, 3)

@@ -1,4 +1,4 @@
-"""Asking a running Prometheus."""
+"""Queries to a running Prometheus."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Prometheus:
         self._address = address
 
     def by_label(self, expression: str, label: str) -> dict[str, float]:
-        """The values of `expression` now, by the value of a label of theirs."""
+        """Return the current values of `expression`, by the value of one of their labels."""
         found = self._ask("query", query=expression)
         return {each["metric"].get(label, ""): float(each["value"][1]) for each in found}
 
     def first_times(self, expression: str, begin_s: float, end_s: float) -> dict[str, float]:
-        """When each camera's series was there first, Unix time in seconds; to a second."""
+        """Return the first time of each camera's series in Unix seconds, to a second."""
         found = self._ask("query_range", query=expression, start=f"{begin_s:.3f}", end=f"{end_s:.3f}", step="1")
         return {each["metric"].get("camera_id", ""): float(each["values"][0][0]) for each in found}
 

@@ -1,4 +1,4 @@
-"""The yardstick of the broker side: the CPU time that paho spends on one received QoS 1 message, and nothing else."""
+"""The reference cost of the broker side: the CPU time of paho for one received QoS 1 message, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECEIVE_MAXIMUM = 1000
 
 
 def bare_receive_seconds(host: str, port: int, payload: bytes, messages: int) -> float:
-    """CPU seconds per message of a process in which paho receives and acknowledges `messages` copies of `payload`."""
+    """Return the CPU seconds per message of a process in which paho receives and acknowledges `payload`."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     receiver = context.Process(target=_receive, args=(host, port, messages, there), daemon=True)

@@ -1,12 +1,13 @@
-"""The recorder: `python -m benchmarks.recorder --json FILE [--cameras 10000] [--verdicts 200000] [--without-kafka]`.
+"""The recorder's throughput: `python -m benchmarks.recorder --json FILE [--cameras 10000] [--verdicts 200000]`.
 
-`holds`: verdicts of that many cameras lie in Kafka, and the recorder takes them all, in a process of its own: verdicts
-a second from its first to its last transaction, and its CPU time for each. `--without-kafka` gives them to its store
-and its board directly, which is what a profiler wants to see. `restart`: a database that knows the cameras, with
-`--boots` boots of each and as many cameras again that were not heard since: seconds until a recorder on it has what it
-needs to go on, and the memory that it holds for a camera.
+`holds`: verdicts of that many cameras are in Kafka, and a recorder in a separate process reads them all. The figures
+are verdicts per second from its first to its last transaction, and CPU time per verdict. `--without-kafka` passes them
+directly to its store and its cache, which suits a profiler.
 
-Nothing else may run beside it; `--json` is written at the end.
+`restart`: a database contains the cameras with `--boots` boots each, and as many cameras again that have been silent
+since. The figures are the seconds until a new recorder has loaded its state, and its memory per camera.
+
+Run nothing else on the machine meanwhile. `--json` is written at the end.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
-from consumers.board.board import Board
-from consumers.board.shown import Shown
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.snapshots import Snapshots
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
 from consumers.evidence.quarantine import Quarantine
@@ -55,12 +56,12 @@ from schemas.statements import sign_statement
 SECRET = bytes(range(32))
 PARTITIONS = 6
 PROBES = 20
-"""One frame in so many is checked by STRIP."""
+"""One in this many frames is checked by STRIP."""
 
 
 @dataclass(slots=True)
 class MadeRecord:
-    """What the recorder reads of a Kafka record."""
+    """The fields of a Kafka record that the recorder reads."""
 
     topic: str
     partition: int
@@ -72,7 +73,7 @@ class MadeRecord:
 
 
 def verdicts(cameras: int, count: int, boot: int, seed_seq: int = 0) -> Iterator[tuple[CameraId, Verdict]]:
-    """`count` verdicts, of the cameras in turn, as a processor makes them."""
+    """Yield `count` verdicts, of the cameras in turn, as a processor makes them."""
     for number in range(count):
         camera, seq = number % cameras, seed_seq + number // cameras
         now_ms = time.time_ns() // 10**6
@@ -105,40 +106,40 @@ def verdicts(cameras: int, count: int, boot: int, seed_seq: int = 0) -> Iterator
 
 
 def settings_in(folder: Path, kafka: str = "127.0.0.1:1") -> RecorderSettings:
-    """A recorder with a database of its own."""
+    """Return the settings of a recorder with a separate database."""
     return RecorderSettings(
         kafka=kafka, database=f"sqlite:///{folder}/records.sqlite", quarantine=str(folder / "quarantine")
     )
 
 
 class Direct:
-    """A recorder's store, board and metrics without Kafka."""
+    """A recorder's store, cache and metrics without Kafka."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = settings_in(folder)
         self.engine = open_engine(self.settings.database, writes=True)
         self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
         self.store.prepare()
-        self.board = Board(self.settings)
+        self.cameras = CameraCache(self.settings)
         self.meters = Meters(CollectorRegistry(), places_of(self.settings))
         self.keys = KeyRing(SECRET)
         with open_records(self.settings.database) as records:
             self.offsets: dict[Partition, int] = records.offsets()
 
     def restore(self) -> None:
-        """As at the start of a recorder."""
-        self.board.restore(Shown(self.engine, self.settings.bounds.strangers).load())
+        """Load the state as at the start of a recorder."""
+        self.cameras.restore(Snapshots(self.engine, self.settings.bounds.strangers).load())
 
     def take(self, records: Sequence[MadeRecord]) -> None:
-        """One transaction and what is shown of it."""
+        """Run one transaction and update the cache."""
         batch = read(records, self.settings, self.keys, time.time_ns() // 10**6)
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
         self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
         self.meters.take(written)
-        self.board.take(written)
+        self.cameras.take(written)
 
     def records(self, topic: str, messages: Iterator[tuple[CameraId, bytes, str]]) -> Iterator[list[MadeRecord]]:
-        """The messages as Kafka would give them, a transaction at a time."""
+        """Yield the messages as Kafka would return them, one transaction at a time."""
         start = self.offsets.get((topic, 0), 0)
         made = (
             MadeRecord(topic, 0, start + place, camera.encode(), value, [("ce_type", kind.encode())])
@@ -148,12 +149,12 @@ class Direct:
             yield some
 
     def close(self) -> None:
-        """End."""
+        """Close the database."""
         self.engine.dispose()
 
 
 def direct(folder: Path, cameras: int, count: int) -> dict[str, float]:
-    """Verdicts a second and CPU time for each, without Kafka; the verdicts are made beforehand."""
+    """Return verdicts per second and CPU time per verdict, without Kafka. The verdicts are made in advance."""
     recorder = Direct(folder)
     made = verdicts(cameras, count, 2**40)
     messages = ((camera, sign_statement(recorder.keys, camera, each), "Verdict") for camera, each in made)
@@ -167,7 +168,7 @@ def direct(folder: Path, cameras: int, count: int) -> dict[str, float]:
 
 
 def _known(folder: Path, cameras: int, boots: int) -> None:
-    """A database in `folder` that knows 2 × `cameras` cameras, half of them silent, with `boots` boots of each."""
+    """Create a database in `folder` with 2 × `cameras` cameras, half of them silent, and `boots` boots of each."""
     recorder = Direct(folder)
     keys = recorder.keys
     for boot in range(boots):
@@ -197,9 +198,9 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
 
     for batch in recorder.records(recorder.settings.events_topic, said()):
         recorder.take(batch)
-    # Saved as far as the housekeeping of the last second gets; a recorder that is killed has no time for more.
-    shown = Shown(recorder.engine, recorder.settings.bounds.strangers)
-    changed, left_from_ms = recorder.board.unsaved(2 * cameras)
+    # The saved state is that of the last second's housekeeping: a killed recorder saves nothing more.
+    shown = Snapshots(recorder.engine, recorder.settings.bounds.strangers)
+    changed, left_from_ms = recorder.cameras.unsaved(2 * cameras)
     shown.save(changed, left_from_ms)
     recorder.close()
 
@@ -213,7 +214,7 @@ def _restart(folder: Path, report: Connection) -> None:
     recorder.restore()
     seconds, cpu_s = time.perf_counter() - begun_s, time.process_time() - used_s
     gc.collect()
-    known = len(recorder.board.cameras())
+    known = len(recorder.cameras.all())
     report.send({
         "restart_s": seconds,
         "restart_cpu_s": cpu_s,
@@ -223,7 +224,7 @@ def _restart(folder: Path, report: Connection) -> None:
 
 
 def restart(folder: Path, cameras: int, boots: int) -> dict[str, float]:
-    """How long a recorder takes to know its cameras again, in a process of its own."""
+    """Return the time in which a recorder restores its cameras, in a separate process."""
     _known(folder, cameras, boots)
     found: dict[str, float] = _in_a_process(_restart, folder)
     return found
@@ -240,7 +241,7 @@ def _in_a_process(body: Any, *arguments: object) -> Any:
 
 
 def _take_all(folder: Path, kafka: str, count: int, report: Connection) -> None:
-    """A recorder until it has taken `count` verdicts."""
+    """Run a recorder until it has recorded `count` verdicts."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     registry = CollectorRegistry()
 
@@ -281,7 +282,7 @@ async def _publish(kafka: str, cameras: int, count: int) -> None:
 
 
 def holds(folder: Path, cameras: int, count: int) -> dict[str, float]:
-    """The same through Kafka: everything that a recorder does."""
+    """Measure the throughput through Kafka: everything that a recorder does."""
     kafka = Kafka(folder)
     kafka.start()
     try:

@@ -1,4 +1,4 @@
-"""The figures of the live red team: what the runs of `benchmarks.red_team_live` come to, and a page for people."""
+"""The figures of the live red team: a summary of the runs of `benchmarks.red_team_live`, and a page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = dict[str, Any]
 
 
 class Condition(NamedTuple):
-    """What stands against the attack."""
+    """The defences in place against the attack."""
 
     bundle: str
     """`plain` or `hardened`."""
@@ -35,7 +35,7 @@ CONDITIONS: Final = {
 
 
 def judged(runs: list[Result]) -> list[Result]:
-    """The figures of each size, over its seeds: accuracies, what hardening gains, how soon it was noticed."""
+    """Return the figures of each frame size over its seeds: accuracies, gain of hardening, detection delay."""
     found = []
     for size in sorted({tuple(each["size"]) for each in runs}, key=lambda size: size[0] * size[1]):
         row: Result = {"size": list(size)}
@@ -70,7 +70,7 @@ def judged(runs: list[Result]) -> list[Result]:
 
 
 def page(document: Result) -> str:
-    """The Markdown page of a result."""
+    """Return the Markdown page of a result."""
     plan = document["plan"]
     lines = []
     for row in document["figures"]:

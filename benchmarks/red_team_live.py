@@ -1,9 +1,9 @@
 """The red team live: `python -m benchmarks.red_team_live --generator NAME --plain DIR --hardened DIR --json FILE`.
 
-Sixteen cameras; after a while a generator attacks four of them before their lenses. The same fleet runs three times: on
-the bare plain network (nothing dropped, nothing rebuilt), on the plain one behind the drop, and on the hardened one
-behind it. Accuracies and alerts are read from Prometheus, and the frames behind them counted again from the records.
-Beside the JSON lies a Markdown page of the same name. A run that is in the JSON already is not run again.
+Sixteen cameras send. After a while a generator attacks four of them in front of their lenses. The same fleet runs three
+times: on the bare plain network (nothing dropped, nothing rebuilt), on the plain one with the drop, and on the hardened
+one with the drop. Accuracies and alerts are read from Prometheus, and the frames are counted again from the records. A
+Markdown page of the same name is written next to the JSON. A run that is already in the JSON is not run again.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ LENS_SIZES: Final = ((32, 32), (64, 64), (640, 480), (1920, 1080))
 LENS_FRAMES: Final = 100
 _SITE: Final = "red-team"
 _SETTLED_S: Final = 120.0
-"""How long after the attack its last frames are waited for."""
+"""Longest wait for the last frames after the attack."""
 
 
 class Plan(NamedTuple):
-    """What all runs have in common."""
+    """The settings that all runs share."""
 
     generator: str
     eps: float
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
     hardened: Path
 
     def described(self) -> Result:
-        """As the JSON names it: results of another plan are not mixed with these."""
+        """Return the plan as in the JSON: results of another plan are not mixed with these."""
         return {
             "generator": f"{self.generator}+{_digest(find_generator(self.generator) / NETWORK)}",
             "eps": self.eps,
@@ -75,7 +75,7 @@ class Plan(NamedTuple):
 
 
 def scenario(plan: Plan, condition: Condition, size: tuple[int, int], seed: int) -> Result:
-    """The fleet of one run."""
+    """Return the fleet of one run."""
     group = {
         "name": "cam-{index:02}",
         "count": CAMERAS,
@@ -96,7 +96,7 @@ def scenario(plan: Plan, condition: Condition, size: tuple[int, int], seed: int)
 
 
 def run(state: Path, plan: Plan, name: str, size: tuple[int, int], seed: int) -> Result:
-    """One run from beginning to end."""
+    """Run once from beginning to end."""
     condition = CONDITIONS[name]
     state.mkdir(parents=True)
     file = state.with_suffix(".yaml")
@@ -141,9 +141,10 @@ def run(state: Path, plan: Plan, name: str, size: tuple[int, int], seed: int) ->
 
 
 def settled(prometheus: Prometheus, expected: int) -> Result:
-    """`accuracies` once the last of about `expected` attacked frames are recorded and scraped.
+    """Return `accuracies` after about `expected` attacked frames are recorded and scraped.
 
-    That is when three looks in a row are the same; after a while, where frames of the target class were left alone.
+    This is the case when three successive readings are equal. If frames of the target class were not attacked, the wait
+    ends by timeout.
     """
     looks: list[Result] = []
     end = time.monotonic() + _SETTLED_S
@@ -157,7 +158,7 @@ def settled(prometheus: Prometheus, expected: int) -> Result:
 
 
 def accuracies(prometheus: Prometheus) -> Result:
-    """What Prometheus holds now: frames and right ones, attacked, clean on the same cameras, clean on all."""
+    """Return the counts in Prometheus: frames and correct ones, attacked, clean on the same cameras, clean on all."""
 
     def counts(family: str, **labels: str) -> tuple[int, int]:
         where = ", ".join(f'{label}="{value}"' for label, value in labels.items())
@@ -175,18 +176,21 @@ def accuracies(prometheus: Prometheus) -> Result:
 
 
 def _await_start(layout: Layout) -> float:
-    """When the cameras captured first, Unix time in seconds."""
+    """Return the time of the cameras' first capture in Unix seconds."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         try:
             return float(json.loads((layout.folder / "fleet.json").read_text())["started_ms"]) / 1000
         except (OSError, ValueError):
             time.sleep(0.1)
-    raise TimeoutError("expected the cameras to start within 120 s")
+    raise TimeoutError("cameras: expected a start within 120 s, got none")
 
 
 def _attacked(layout: Layout) -> tuple[dict[str, tuple[int, int]], tuple[int, int]]:
-    """When each camera's first attacked frame was captured and recorded, in ms; how many there are and were right."""
+    """Return the capture and record times of each camera's first attacked frame in ms, and counts.
+
+    The counts are the number of attacked frames and of the correct ones among them.
+    """
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
         first = connection.execute(
             "select camera, min(captured_ms), min(recorded_ms) from frames where truth > ? group by camera", (ATTACKED,)
@@ -199,7 +203,7 @@ def _attacked(layout: Layout) -> tuple[dict[str, tuple[int, int]], tuple[int, in
 
 
 def lens_costs(generator: Generator, sizes: Iterable[tuple[int, int]] = LENS_SIZES) -> list[Result]:
-    """Milliseconds of one thread's CPU time that an attacked frame takes, by its size: whatever else runs."""
+    """Return the CPU milliseconds of one thread per attacked frame, by its size. Other load has no influence."""
     costs = []
     for width, height in sizes:
         frames = [SceneSimulator(0, 0, (height, width)).render(index)[0] for index in range(4)]
@@ -234,13 +238,15 @@ def _machine() -> str:
 
 
 def main() -> None:
-    """Run what is missing, write the JSON and the page, print the figures."""
+    """Run the missing cases, write the JSON and the page, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generator", default="scene", help="a folder with generator.toml, or a shipped generator")
-    parser.add_argument("--plain", type=Path, default=Path("scene-plain"), help="bundle, or the name of a shipped one")
+    parser.add_argument(
+        "--plain", type=Path, default=Path("scene-plain"), help="a bundle, or the name of a shipped one"
+    )
     parser.add_argument("--hardened", type=Path, default=Path("scene"))
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
-    parser.add_argument("--eps", type=float, help="by default what the generator was trained for")
+    parser.add_argument("--eps", type=float, help="attack strength (default: that of the generator's training)")
     parser.add_argument("--target", default="random", help="a class by name or number, random or other")
     parser.add_argument("--sizes", nargs="+", default=["32x32"], help="frames, WIDTHxHEIGHT")
     parser.add_argument("--fps", type=float, default=2.0)
@@ -274,7 +280,7 @@ def main() -> None:
 
 
 def _before(file: Path, plan: Plan) -> Result:
-    """What earlier runs of the same plan left in the file."""
+    """Return the results of earlier runs of the same plan in the file."""
     fresh: Result = {"plan": plan.described(), "machine": _machine(), "runs": []}
     if not file.is_file():
         return fresh

@@ -1,9 +1,10 @@
-"""Does what is released run where nothing else is: `python -m benchmarks.release --json FILE`, or `make release-check`.
+"""A check that the release runs on a clean machine: `python -m benchmarks.release --json FILE`.
 
-Builds the sdist, and from it the wheel; installs the wheel with the locked requirements into a new environment; and
-there, in an empty folder with neither this checkout nor its environment on any path, asks for the version, lets the
-doctor look, and runs two cameras for ten seconds. Meanwhile the console has to give its pages, and every file of theirs
-as the wheel has it. The exit status is 0 when all of that holds, else one line says what does not.
+`make release-check` runs it. It builds the sdist, and from it the wheel. It installs the wheel with the locked
+requirements into a new environment. There it prints the version, runs the doctor, and runs two cameras for ten seconds.
+The working folder is empty, and no path leads to this checkout or its environment. Meanwhile the console must serve its
+pages, and every static file of theirs as in the wheel. The exit status is 0 if all of that holds. Otherwise one line
+names the failure.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _PATIENCE_S: Final = 300.0
 
 
 class Check:
-    """Says what was done and how long that took."""
+    """A log of the steps and their durations."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -50,7 +51,7 @@ class Check:
 
 
 def surroundings(binaries: Path) -> dict[str, str]:
-    """This process's environment without what would lead to the checkout or to another installation."""
+    """Return this process's environment without variables that lead to the checkout or to another installation."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -61,15 +62,18 @@ def surroundings(binaries: Path) -> dict[str, str]:
 
 
 def served(wheel: Path, page: str) -> int:
-    """How many files of the console at `page` (host:port) are those of the wheel; all that its pages name must be."""
+    """Return the number of files of the console at `page` (host:port) that equal those of the wheel.
+
+    All files that its pages name must be equal.
+    """
     with zipfile.ZipFile(wheel) as archive:
         wanted = {found[1]: archive.read(name) for name in archive.namelist() if (found := _PLACES.fullmatch(name))}
     named = {name for path in PAGES for name in re.findall(r'"/static/([^"]+)"', _get(page, path).decode())}
     if missing := named - wanted.keys():
-        raise SystemExit(f"expected the wheel to have what the console's pages name, it lacks {', '.join(missing)}")
+        raise SystemExit(f"wheel: expected all files that the console's pages name, got none for {', '.join(missing)}")
     for name, content in wanted.items():
         if _get(page, f"/static/{name}") != content:
-            raise SystemExit(f"expected {name} as the wheel has it, the console gives another one")
+            raise SystemExit(f"console: expected {name} as in the wheel, got another file")
     return len(wanted)
 
 
@@ -80,7 +84,7 @@ def _get(page: str, path: str) -> bytes:
 
 
 def _console(folder: Path, up: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """What `up` says of its console, once the cameras run."""
+    """Return `up`'s entry for its console, after the cameras have started."""
     state, end = folder / ".pointillist", time.monotonic() + _PATIENCE_S
     while time.monotonic() < end and up.poll() is None:
         roles = read_json(state / "roles.json")
@@ -88,7 +92,7 @@ def _console(folder: Path, up: subprocess.Popen[bytes]) -> dict[str, Any]:
             found: dict[str, Any] = roles["console"]
             return found
         time.sleep(0.05)
-    raise SystemExit(f"expected `up` to start its cameras, it said: {(folder / 'up.log').read_text()[-1000:]}")
+    raise SystemExit(f"`up`: expected its cameras to start, got {(folder / 'up.log').read_text()[-1000:]}")
 
 
 def _run(command: str, folder: Path, environment: dict[str, str]) -> str:
@@ -101,14 +105,14 @@ def _run(command: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 def run_up(wheel: Path, binaries: Path, folder: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """Two cameras for ten seconds in `folder`; what was recorded, and how many files the console gave."""
+    """Run two cameras for ten seconds in `folder`. Return the recorded frames and the number of served files."""
     with (folder / "up.log").open("wb") as log:
         up = subprocess.Popen(UP.split(), cwd=folder, env=environment, stdout=log, stderr=log)
     try:
         console = _console(folder, up)
         program = psutil.Process(console["pid"]).cmdline()[0]
         if not Path(program).is_relative_to(binaries):
-            raise SystemExit(f"expected a console of the new environment, it is run by {program}")
+            raise SystemExit(f"console: expected the program of the new environment, got {program}")
         files = served(wheel, console["listen"])
         status = up.wait(_PATIENCE_S)
     finally:
@@ -120,12 +124,12 @@ def run_up(wheel: Path, binaries: Path, folder: Path, environment: dict[str, str
     report = json.loads((folder / "report.json").read_text())
     kept = {name: report[name] for name in ("frames_published", "frames_recorded", "frames_lost")}
     if kept["frames_lost"] or not kept["frames_recorded"]:
-        raise SystemExit(f"expected frames, and none lost, got {kept}")
+        raise SystemExit(f"frames: expected some recorded and none lost, got {kept}")
     return kept | {"pages": len(PAGES), "files_of_pages": files}
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """All steps, in `folder`."""
+    """Run all steps in `folder`."""
     steps, empty = Check(), folder / "empty"
     empty.mkdir()
     with steps.step("built the sdist, and from it the wheel"):
@@ -140,7 +144,7 @@ def check(folder: Path) -> dict[str, Any]:
             [binaries / "python", "-c", place], cwd=empty, env=environment, check=True, capture_output=True, text=True
         ).stdout.splitlines()
     if any(Path(each).is_relative_to(ROOT) for each in seen if each):
-        raise SystemExit(f"expected nothing of the checkout on the path, got {', '.join(seen)}")
+        raise SystemExit(f"path: expected no entry of the checkout, got {', '.join(seen)}")
     with steps.step("let the doctor look"):
         doctor = json.loads(_run("pointillist doctor --json", empty, environment))
     with steps.step(f"ran `{UP}`, its console looked at"):
@@ -148,7 +152,7 @@ def check(folder: Path) -> dict[str, Any]:
     print(
         f"{version}: wheel {wheel.stat().st_size / 1e6:.1f} MB, sdist {sdist.stat().st_size / 1e6:.1f} MB; "
         f"{found['frames_recorded']} of {found['frames_published']} frames recorded, {found['frames_lost']} lost; "
-        f"{found['files_of_pages']} files of the console's pages are the wheel's"
+        f"{found['files_of_pages']} files of the console's pages equal the wheel's"
     )
     return {
         "version": version,

@@ -1,10 +1,11 @@
-"""The drill `replay`: what a wrong bundle refused is recorded once the right one is back; see `benchmarks.drills`.
+"""The drill `replay`: frames that a wrong bundle rejected are recorded by the right one later; see `benchmarks.drills`.
 
-The wrong bundle loads: its network takes the black picture that every bundle is tried with, and gives no number for any
-other, for its scale is not that of pictures (as torch runs it: a backend that skips what is no number would guess). It
-is published, as an operator would; every frame becomes a dead letter.
-Then it is rolled back, and the console's API is asked to send the letters once more: of small frames, of frames that a
-letter cannot hold, and of those that name a key frame.
+The wrong bundle loads: its network accepts the black picture with which every bundle is tested. For any other picture
+its output is not a number, because its input scale is wrong. This holds in torch; a backend that skips NaN would give a
+class. The bundle is published like an operator's, and every frame becomes a dead letter.
+
+Then it is rolled back, and the console's API sends the dead letters again: those of small frames, of frames too large
+for a dead letter, and of both profiles.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from schemas.topics import KafkaTopic
 
 FPS: Final = 4
 SETTLED_S: Final = 3.0
-"""Without another dead letter: the right bundle serves again, and what the wrong one had is refused."""
+"""Time without another dead letter. Then the right bundle serves again, and the wrong one rejects no more frames."""
 PATIENCE_S: Final = 60.0
 _WRONG: Final = {"version": '"wrong"', "mean": "[0.0, 0.0, 0.0]", "std": "[1e-40, 1e-40, 1e-40]"}
 
 
 def scenario(cameras: int) -> dict[str, Any]:
-    """So many cameras of scenes of 32×32, a quarter as many of 96×64, and as many that send changes only."""
+    """Return a scenario: `cameras` of 32×32 scenes, a quarter as many of 96×64, and as many with `lossless`."""
     usual = {"fps": FPS, "drop_ratio": 0.25, "probe_share": 0.05}
     scenes, some = {"kind": "scene"}, max(1, cameras // 4)
     return {
@@ -45,13 +46,13 @@ def scenario(cameras: int) -> dict[str, Any]:
         "cameras": [
             {"name": "cam-{index}", "count": cameras, "source": scenes} | usual,
             {"name": "large-{index}", "count": some, "source": scenes | {"size": [96, 64]}} | usual,
-            {"name": "fixed-{index}", "count": some, "source": scenes, "profile": "temporal"} | usual,
+            {"name": "lossless-{index}", "count": some, "source": scenes, "profile": "lossless"} | usual,
         ],
     }
 
 
 def wrong_bundle(folder: Path) -> Path:
-    """The scene bundle with a scale under which the network overflows for all but black pictures."""
+    """Return the scene bundle with a scale under which the network overflows for all but black pictures."""
     shutil.copytree(shipped_bundle("scene"), folder)
     file = folder / "model.toml"
     text = file.read_text()
@@ -63,7 +64,7 @@ def wrong_bundle(folder: Path) -> Path:
 
 
 def replay(folder: Path, cameras: int = 8, pause_s: float = 8.0) -> Result:
-    """The right bundle, the wrong one for `pause_s`, the right one again; then all that was refused once more."""
+    """Run the right bundle, the wrong one for `pause_s`, and the right one again, then replay all rejected frames."""
     folder.mkdir(parents=True, exist_ok=True)
     state, file = folder / "replay", folder / "replay.yaml"
     file.write_text(yaml.safe_dump(scenario(cameras)))
@@ -92,7 +93,7 @@ def replay(folder: Path, cameras: int = 8, pause_s: float = 8.0) -> Result:
 
 
 def counted(layout: Layout) -> Result:
-    """Rows and verdicts of a run that has ended, and how many of them are of a frame that had one before."""
+    """Return the rows and verdicts of a run that has ended, and the number of duplicates among them."""
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
         rows = Counter(connection.execute("select camera, boot, seq from frames"))
     judged: Counter[tuple[bytes | None, int, int]] = Counter()
@@ -115,7 +116,7 @@ def _model(state: Path, *arguments: str) -> None:
 
 
 def _letters(api: httpx2.Client) -> dict[str, int]:
-    """How many frames were refused, by reason; those of strangers are not counted."""
+    """Return the number of rejected frames by reason, without those of strangers."""
     counts: Counter[str] = Counter()
     for each in api.get("/dead-letters").json():
         counts[each["reason"]] += each["letters"] if each["verified"] else 0
@@ -129,11 +130,11 @@ def _replayed(api: httpx2.Client, reason: str) -> str:
 
 
 def _settled(read: Callable[[], dict[str, int]]) -> dict[str, int]:
-    """What `read` gives once it is not empty and has been the same for a while."""
+    """Return the result of `read` after it is not empty and has not changed for a while."""
     found, since, end = read(), time.monotonic(), time.monotonic() + PATIENCE_S
     while not found or time.monotonic() - since < SETTLED_S:
         if time.monotonic() > end:
-            raise TimeoutError(f"expected dead letters that grow no more within {PATIENCE_S:g} s, got {found}")
+            raise TimeoutError(f"dead letters: expected a constant number within {PATIENCE_S:g} s, got {found}")
         time.sleep(0.25)
         now = read()
         if now != found:
@@ -145,5 +146,5 @@ def _await(condition: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not within {PATIENCE_S:g} s")
+            raise TimeoutError(f"{what}: expected within {PATIENCE_S:g} s, got a timeout")
         time.sleep(0.25)

@@ -1,4 +1,4 @@
-"""README rows of many cameras: what `benchmarks.cost` and `benchmarks.recorder` wrote, and none where they did not."""
+"""README rows of many cameras, from the results of `benchmarks.cost` and `benchmarks.recorder`, if they exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = tuple[str, str, str, str]
 
 
 def rows(results: Path) -> list[Row]:
-    """What is asked of 10,000 cameras and of the recorder, and what was found; `results` is `docs/results`."""
+    """Return the rows for 10,000 cameras and for the recorder, with targets; `results` is `docs/results`."""
     return _cost(results / "cost" / "rows.json") + _recorder(results / "trunk" / "recorder.json")
 
 

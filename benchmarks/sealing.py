@@ -1,8 +1,8 @@
-"""What sealing a frame costs beside the tag alone that frames had before: `python -m benchmarks.sealing`.
+"""The cost of sealing a frame compared with the former tag alone: `python -m benchmarks.sealing`.
 
-All ways take the same bytes in turn, in one thread of one process: medians of CPU time over `--rounds` rounds, and each
-divided by the tag alone. Sizes are the pixels of a frame of 32×32 and of one of 576×576, a quarter dropped. `--folder`
-gets `sealing.json` and `README.md`.
+All ways take the same bytes in turn, in one thread of one process. Figures are medians of CPU time over `--rounds`
+rounds, each also divided by the tag alone. Sizes are the pixels of a 32×32 frame and of a 576×576 frame, with a quarter
+dropped. `--folder` receives `sealing.json` and `README.md`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from schemas.tags import TAG_FIELD, Purpose
 SIZES: Final = {"32×32": 32 * 32 * 3 * 3 // 4, "576×576": 576 * 576 * 3 * 3 // 4}
 HEAD: Final = bytes(range(25))
 SECONDS: Final = 0.02
-"""Of each way in each round."""
+"""Seconds of each way in each round."""
 BEFORE: Final = "BLAKE2b tag, unsealed (before)"
 
 Way = Callable[[], object]
 
 
 def ways(size: int) -> dict[str, Way]:
-    """What is measured on that many bytes of pixels."""
+    """Return the measured ways for that many bytes of pixels."""
     secret = bytes(range(32))
     key, pixels = CameraKey(CameraId("bench/camera"), 0, secret, secret), os.urandom(size)
     nonce, counter = bytes(12), bytes(16)
@@ -78,8 +78,9 @@ def ways(size: int) -> dict[str, Way]:
 
 
 def measure(size: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Microseconds of CPU time of each way, and that ÷ the one before."""
-    # As a camera has had: the allocator then keeps memory of that size instead of asking the kernel for it each time.
+    """Return the CPU microseconds of each way, and their ratio to the tag alone."""
+    # Allocate this size once, as a camera has: the allocator then keeps such memory instead of requesting it from the
+    # kernel.
     bytearray(2 * size)
     actions = ways(size)
     repeats = {name: max(1, int(SECONDS / _once_s(action, 3))) for name, action in actions.items()}
@@ -104,7 +105,7 @@ def _once_s(action: Way, repeats: int) -> float:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """The table."""
+    """Return the table as Markdown."""
     sizes = document["sizes"]
     lines = ["# What sealing costs", "", f"`{document['command']}`, {document['machine']}: CPU time a frame.", ""]
     lines.append("| way | " + " | ".join(f"{name}, {SIZES[name]:,} bytes | ÷ before" for name in sizes) + " |")

@@ -1,7 +1,7 @@
 """Cost of each stage as a multiple of one ResNet-20 forward: `python -m benchmarks.stages [--json FILE]`.
 
-Both sides run in turns on one thread in this process, on the same batch; CPU seconds, so that other processes
-on the machine disturb little. The median of the rounds and their spread are printed. The masks are those of a camera.
+Both sides take turns on one thread in this process, on the same batch. CPU seconds limit the influence of other
+processes. The median of the rounds and their spread are printed. The masks are those of a camera.
 `default_over_classifier` and `paper_over_classifier` are the two reconstructions in ResNet-20 forwards.
 """
 
@@ -31,21 +31,24 @@ WARM_UP = 2
 
 
 def scenes(batch: int, generator: torch.Generator) -> Tensor:
-    """Smooth random frames (batch, 3, 32, 32) in [0, 1] with a little noise, for costs that depend on content."""
+    """Return smooth random frames (batch, 3, 32, 32) in [0, 1] with a little noise.
+
+    Some stages' costs depend on such content.
+    """
     coarse = torch.rand(batch, 3, 6, 6, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic", align_corners=False)
     return (smooth + 0.03 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1)
 
 
 def camera_masks(batch: int, drop: float, height: int = 32, width: int = 32) -> Tensor:
-    """What a camera keeps of `batch` frames in a row: (batch, 1, height, width) bool."""
+    """Return a camera's masks of `batch` successive frames: (batch, 1, height, width) bool."""
     key = derive_camera_key(bytes(range(32)), CameraId("bench/camera"))
     dropped = round(drop * BLOCK_PIXELS)
     return torch.from_numpy(np.stack([kept_mask(key, 1, seq, height, width, dropped) for seq in range(batch)])[:, None])
 
 
 def cpu_seconds(run: Callable[[], object], rounds: int) -> list[float]:
-    """CPU seconds of each of `rounds` calls."""
+    """Return the CPU seconds of each of `rounds` calls."""
     taken = []
     for _ in range(rounds):
         started = time.process_time()

@@ -1,11 +1,13 @@
-"""STRIP on ResNet-20: `python -m benchmarks.strip [--bundle DIR] [--inputs 1000] [--json FILE]`.
+"""The throughput of STRIP on ResNet-20: `python -m benchmarks.strip [--bundle DIR] [--inputs 1000] [--json FILE]`.
 
-All sides check the same CIFAR-10 pictures, clean ones of the last 1,000 training pictures, which took no part in the
-training: the stage as it runs live (sequential where the bundle has limits for it, overlays of several frames together,
-by the backend that a processor would choose), and a loop that puts one batch of all overlays through the network for
-each input. `ratio` is the loop with the network as its format is read (torch) ÷ the stage, `ratio_of_one_backend` the
-loop by the stage's backend ÷ the stage, `ratio_in_torch` both in torch. In turns, on one thread, in CPU seconds, so
-that other processes disturb all alike. On a GPU, when there is one: frames a second with all overlays.
+All sides check the same CIFAR-10 pictures: clean ones of the last 1,000 training pictures, which were held out of the
+training. One side is the stage as it runs live: sequential if the bundle has limits for it, overlays of several frames
+together, with the backend that a processor would choose. The other side is a loop that runs one batch of all overlays
+through the network for each input.
+
+`ratio` is the loop's time with the network in torch ÷ the stage's. `ratio_of_one_backend` is the loop's time with the
+stage's backend ÷ the stage's. `ratio_in_torch` runs both in torch. The sides take turns on one thread, in CPU seconds,
+so that other processes affect all alike. With a GPU, the result also contains the frames per second with all overlays.
 """
 
 from __future__ import annotations
@@ -36,32 +38,32 @@ from schemas.errors import ConfigError
 
 HELD_OUT: Final = 1000
 BLOCK: Final = 128
-"""Inputs that each side takes in its turn."""
+"""Inputs of each side per turn."""
 AT_ONCE: Final = 64
-"""As many as a processor takes together at most."""
+"""The largest batch of a processor."""
 GPU_FRAMES: Final = 256
 GPU_ROUNDS: Final = 20
 
 
 def held_out(count: int) -> Tensor:
-    """The first `count` of the held-out pictures, again from the start where there are fewer: (count, 3, 32, 32)."""
+    """Return the first `count` held-out pictures, repeated as needed: (count, 3, 32, 32)."""
     folder = Environment().data
     if folder is None:
-        raise ConfigError("expected POINTILLIST_DATA with cifar10.npz in it; it is not set")
+        raise ConfigError("POINTILLIST_DATA is missing: set it to a folder with cifar10.npz")
     with np.load(folder / "cifar10.npz") as data:
         pictures = data["train_x"][-HELD_OUT:]
     return to_frames(np.resize(pictures, (count, *pictures.shape[1:])), torch.device("cpu"))
 
 
 def loop(bundle: Bundle, frames: Tensor) -> Tensor:
-    """Mean entropy (B,), one frame after the other."""
+    """Return the mean entropy (B,), computed one frame after the other."""
     overlays = bundle.overlays
     assert overlays is not None
     return torch.stack([class_entropy(bundle.logits(frame[None] + overlays)).mean() for frame in frames])
 
 
 def cpu_s(run: Callable[[], object]) -> float:
-    """CPU seconds of a call."""
+    """Return the CPU seconds of a call."""
     started = time.process_time()
     run()
     return time.process_time() - started
@@ -69,7 +71,7 @@ def cpu_s(run: Callable[[], object]) -> float:
 
 @torch.inference_mode()
 def on_cpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
-    """All sides in turns of `BLOCK` inputs."""
+    """Measure all sides in turns of `BLOCK` inputs."""
     live, chosen = engines(bundle, Wish(), "none")
     plain = Pipeline(bundle, "none")
     passes: list[Tensor] = []
@@ -110,7 +112,7 @@ def on_cpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
 
 @torch.inference_mode()
 def on_gpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
-    """Frames a second that go through with all overlays, in the arithmetic that the processor would choose."""
+    """Return the frames per second with all overlays, in the precision that the processor would choose."""
     pipeline = Pipeline(bundle)
     precision = choose_precision(pipeline)
     batch = frames[:GPU_FRAMES].to(bundle.device)
@@ -142,7 +144,7 @@ def main() -> None:
     folder = bundle_folder(arguments.bundle)
     bundle = load_bundle(folder, torch.device("cpu"))
     if bundle.settings.strip is None:
-        raise ConfigError(f"bundle {folder}: expected a strip table; pointillist lab calibrate writes it")
+        raise ConfigError(f"bundle {folder}: expected a strip table, got none. Run `pointillist lab calibrate`.")
     frames = held_out(arguments.inputs)
     report: dict[str, object] = on_cpu(bundle, frames)
     if torch.cuda.is_available():

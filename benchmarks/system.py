@@ -1,4 +1,4 @@
-"""A `pointillist up` in the background, with what its processes use."""
+"""A `pointillist up` in the background, and the resources that its processes use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = (
 
 
 def summary(report: Result, state: Path) -> Result:
-    """The part of a report that a drill shows, with the audit's own verdict."""
+    """Return the part of a report that a drill shows, with the audit's own counts."""
     status, found = audit(state)
     shown = {name: report[name] for name in SHOWN}
     shown["sent_over_raw"] = report["bytes_sent"] / report["bytes_raw"] if report["bytes_raw"] else None
@@ -40,11 +40,11 @@ class RunningSystem(background.RunningSystem):
     """A running system whose memory and CPU time are measured."""
 
     def resident_bytes(self, role: str) -> int:
-        """Memory that a role holds now."""
+        """Return the resident memory of a role."""
         return int(psutil.Process(self.await_role(role)).memory_info().rss)
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU seconds that each process, the supervisor included, has used so far."""
+        """Return the CPU seconds of each process so far, the supervisor included."""
         used = {}
         for role, pid in [*((role, entry["pid"]) for role, entry in self.roles().items()), ("up", self.process.pid)]:
             try:

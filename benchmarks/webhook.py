@@ -1,4 +1,4 @@
-"""A receiver of Alertmanager's webhooks that notes when each camera's alert arrived."""
+"""A receiver of Alertmanager's webhooks that records the arrival of each camera's alert."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Self
 
 
 class Webhook:
-    """An HTTP server on a loopback port, in a thread of its own."""
+    """An HTTP server on a loopback port, in a separate thread."""
 
     def __init__(self) -> None:
         self.arrived_ms: dict[tuple[str, str], int] = {}
-        """The first time, Unix milliseconds, by alert and camera; of alerts that name none the camera is empty."""
+        """The first arrival in Unix milliseconds, by alert and camera. The camera is empty if the alert names none."""
         arrived_ms = self.arrived_ms
 
         class Handler(BaseHTTPRequestHandler):
@@ -30,14 +30,14 @@ class Webhook:
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
-                """What came is in `arrived_ms`."""
+                """Write no log line: `arrived_ms` holds the arrivals."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="webhook")
 
     @property
     def url(self) -> str:
-        """Where it takes alerts."""
+        """The URL that accepts alerts."""
         return f"http://127.0.0.1:{self._server.server_port}/"
 
     def __enter__(self) -> Self:

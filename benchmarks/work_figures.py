@@ -1,4 +1,4 @@
-"""The README's rows of large frames, many cameras and many nodes, from what their commands wrote."""
+"""The README's rows of large frames, many cameras and many nodes, from their commands' results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAULTS = {
 
 
 def rows(results: Path) -> list[Row]:
-    """Of all that has been measured, in `docs/results`."""
+    """Return the rows of all measurements in `docs/results`."""
     return [
         *_cost(json.loads((results / "cost" / "rows.json").read_text())),
         *_networks(json.loads((results / "trunk" / "own_networks.json").read_text())),

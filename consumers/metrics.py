@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from consumers.board.camera import Camera
+from consumers.cameras.camera import Camera
 from consumers.cameras.state import State
 from consumers.database.damage import damaged_files
 from consumers.database.engine import database_url
@@ -25,7 +25,6 @@ from schemas.pointillist_pb2 import Alert
 from schemas.runtime.disk import free_bytes
 
 _REFUSING = ("bridge", "intake", "recorder")
-VISITS = ("answered", "crowded", "late", "slow", "oversize", "misdirected")
 _REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels, TooManyBoots)
 
 
@@ -70,9 +69,6 @@ class Meters:
         self._dead_letters = metrics.DEAD_LETTERS.on(registry)
         self._store_bytes = metrics.STORE_BYTES.on(registry)
         self._unpublished = metrics.ALERTS_UNPUBLISHED.on(registry)
-        self._visits = metrics.PAGE_VISITS.on(registry)
-        for outcome in VISITS:
-            self._visits.labels(outcome)
         free = metrics.DISK_FREE.on(registry)
         for name, folder in places.folders.items():
             # Asked at each scrape: the recorder itself may be waiting for room.
@@ -171,10 +167,6 @@ class Meters:
         """Bytes of each store."""
         for store, size in held.items():
             self._store_bytes.labels(store).set(size)
-
-    def count_visits(self, outcome: str, number: int) -> None:
-        """Connections to the pages, by how they fared."""
-        self._visits.labels(outcome if outcome in VISITS else "other").inc(number)
 
     def show_unpublished(self, alerts: int) -> None:
         """Alerts that Kafka does not hold yet."""

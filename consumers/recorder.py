@@ -13,15 +13,13 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from consumers.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
-from consumers.board.board import MAX_CAMERAS, Board, monotonic_ms
-from consumers.board.camera import Camera
-from consumers.board.pages import Pages
-from consumers.board.shown import SAVED_AT_ONCE, Shown
+from consumers.cameras.cache import MAX_CAMERAS, CameraCache
+from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.saved import CameraStates, read_states
-from consumers.conservation.desk import AuditDesk
+from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
-from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S, Damaged, DatabaseThread, Stopped, pause
+from consumers.database.thread import Damaged, DatabaseThread, Stopped
 from consumers.evidence.probe_plan import Probing, Told, load_told, store_told
 from consumers.evidence.quarantine import Quarantine
 from consumers.metrics import Meters, places_of
@@ -41,6 +39,7 @@ from schemas.runtime import trace
 from schemas.runtime.boot_rate import BootRate
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
+from schemas.transport.backoff import Backoff
 
 T = TypeVar("T")
 
@@ -51,6 +50,8 @@ BURST_BOOTS: Final = 1024
 """Boots of a camera at once: more than the bridges let through of a camera that has started again and again."""
 _TICK_S: Final = 1.0
 _PURGE_S: Final = 5.0
+_MORE_S: Final = 0.05
+"""Between two purges while there is more to purge."""
 _PICTURES_S: Final = 0.2
 """Time in each tick for looking at previews: what does not fit is looked at in a later one."""
 _PICTURES_AT_ONCE: Final = 8
@@ -120,11 +121,11 @@ class Recorder:
         self._engine = open_engine(settings.database, writes=True)
         self._database = DatabaseThread(self._engine, stop, health, (OffsetsMoved,))
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
-        self._shown = Shown(self._engine, settings.bounds.strangers)
+        self._snapshots = Snapshots(self._engine, settings.bounds.strangers)
         self._states = CameraStates(self._engine, MAX_CAMERAS + settings.bounds.strangers)
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._meters = Meters(registry, places_of(settings))
-        self._board = Board(settings)
+        self._cameras = CameraCache(settings)
         # Letters on a way of their own: what strangers send, and much of it, must not stand before verdicts.
         verdicts, damaged = (settings.verdicts_topic, settings.events_topic), self._meters.count_damaged
         group, session_s = settings.group, settings.session_timeout_s
@@ -143,32 +144,22 @@ class Recorder:
 
     async def run(self) -> None:
         """Everything side by side, until `stop` is set."""
-        pages, desk = None, AuditDesk(self._settings, self._keys)
-        if self._settings.http:
-            pages = Pages(self._settings, self._board, self._health, self._meters.count_visits, desk.answer)
+        await self._database.run(self._store.prepare)
+        self._cameras.restore(await self._database.run(self._restore))
+        self._alerts.due.set()
+        beside = [
+            asyncio.create_task(self._alerts.publish(), name="alerts"),
+            asyncio.create_task(self._keep_house(), name="housekeeping"),
+            asyncio.create_task(self._plan_probes(), name="probes"),
+        ]
+        recording = [
+            asyncio.create_task(self._record(self._log, self._settings.batch_records), name="recording"),
+            asyncio.create_task(self._record(self._letters, _LETTERS_AT_ONCE), name="letters"),
+        ]
         try:
-            await self._database.run(self._store.prepare)
-            self._board.restore(await self._database.run(self._restore))
-            self._alerts.due.set()
-            beside = [
-                asyncio.create_task(self._alerts.publish(), name="alerts"),
-                asyncio.create_task(self._keep_house(), name="housekeeping"),
-                asyncio.create_task(self._plan_probes(), name="probes"),
-            ]
-            if pages is not None:
-                beside.append(asyncio.create_task(pages.serve(), name="pages"))
-            recording = [
-                asyncio.create_task(self._record(self._log, self._settings.batch_records), name="recording"),
-                asyncio.create_task(self._record(self._letters, _LETTERS_AT_ONCE), name="letters"),
-            ]
-            try:
-                await asyncio.wait([*recording, *beside], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await self._end(recording, beside)
+            await asyncio.wait([*recording, *beside], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if pages is not None:
-                await pages.close()
-            await desk.close()
+            await self._end(recording, beside)
 
     async def _end(self, recording: Sequence[asyncio.Task[None]], beside: Sequence[asyncio.Task[None]]) -> None:
         """Let recording finish its transaction, then end the rest; the first error that any of them had is raised."""
@@ -196,7 +187,7 @@ class Recorder:
 
     def _restore(self) -> list[Camera]:
         self._probing.told = self._told()
-        found = self._shown.load()
+        found = self._snapshots.load()
         with self._engine.begin() as connection:
             saved = {each.camera: each for each in read_states(connection)}
         for camera in found:
@@ -207,7 +198,7 @@ class Recorder:
     # Recording
 
     async def _record(self, source: Log, at_once: int) -> None:
-        delay_s = FIRST_DELAY_S
+        backoff = Backoff()
         while not self._stop.is_set():
             try:
                 await self._unless_stopped(asyncio.create_task(source.open()))
@@ -215,7 +206,7 @@ class Recorder:
                     await self._unless_stopped(asyncio.create_task(source.take_up(self._take_up)))
                     if self._log.is_open and self._letters.is_open:
                         self._health.set("kafka", True)
-                    delay_s = FIRST_DELAY_S
+                    backoff.reset()
                     with contextlib.suppress(Reassigned):
                         await self._record_all(source, at_once)
             except (OffsetsMoved, Rewound) as error:
@@ -227,8 +218,8 @@ class Recorder:
                 log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
             finally:
                 await source.close()
-            await pause(self._stop, delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            if await backoff.wait(self._stop):
+                raise Stopped
 
     async def _record_all(self, source: Log, at_once: int) -> None:
         """Write what comes until `stop` is set; the next records are taken from Kafka while some are written."""
@@ -293,8 +284,9 @@ class Recorder:
             written, moved = await self._database.run(self._commit, records, refused)
         self._offsets |= moved
         self._meters.take(written)
-        self._board.take(written)
-        self._alerts.take(written.alerts)
+        self._cameras.take(written)
+        if written.alerts:
+            self._alerts.due.set()
         if written.chains:
             self._plan_due.set()
         if any(row.strip == SHED for row in written.rows):
@@ -325,7 +317,7 @@ class Recorder:
             now_ms = time.time_ns() // 10**6
             now_s = time.monotonic()
             strained = now_s < self._strained_until_s
-            for each in self._board.stirred(monotonic_ms()):
+            for each in self._cameras.stirred(monotonic_ms()):
                 if isinstance(each, str):
                     self._probing.gone(each)
                 else:
@@ -347,19 +339,19 @@ class Recorder:
         while True:
             await self._look_at_pictures()
             await self._judge_cameras()
-            heard, faulty = self._board.heard_last(MAX_CAMERA_SERIES), self._board.faulty(MAX_CAMERA_SERIES)
+            heard, faulty = self._cameras.heard_last(MAX_CAMERA_SERIES), self._cameras.faulty(MAX_CAMERA_SERIES)
             self._meters.show_cameras(heard, faulty, monotonic_ms(), self._settings.forget_after_s)
-            await self._save_board()
+            await self._save_cameras()
             await self._ask_kafka()
             await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))
             read_on = await self._database.run(self._store.read_on)
-            self._board.take_evidence(read_on)
-            self._alerts.take(read_on.alerts)
+            self._cameras.take_evidence(read_on)
             if read_on.alerts:
+                self._alerts.due.set()
                 self._meters.count_alerts(read_on.alerts)
             if time.monotonic() >= purge_at:
                 more = await self._database.run(purge, self._store, self._settings.bounds)
-                await self._database.run(self._shown.purge)
+                await self._database.run(self._snapshots.purge)
                 await self._database.run(self._states.purge)
                 self._meters.show_stores(await self._database.run(self._store.bytes_held))
                 waiting = await self._database.run(count_unpublished, self._engine)
@@ -368,7 +360,7 @@ class Recorder:
                     self._alerts.due.set()
                 purge_at = time.monotonic() + (0 if more else _PURGE_S)
                 if more:
-                    await asyncio.sleep(FIRST_DELAY_S)
+                    await asyncio.sleep(_MORE_S)
                     continue
             await asyncio.sleep(_TICK_S)
 
@@ -376,22 +368,22 @@ class Recorder:
         """Look at previews that came since the last time, as many as fit into a share of the time."""
         end_s = time.monotonic() + _PICTURES_S
         loop = asyncio.get_running_loop()
-        while time.monotonic() < end_s and (some := self._board.unseen(_PICTURES_AT_ONCE)):
+        while time.monotonic() < end_s and (some := self._cameras.unseen(_PICTURES_AT_ONCE)):
             await loop.run_in_executor(self._pictures, _see, some)
-            self._board.looked_at(camera for camera, _ in some)
+            self._cameras.looked_at(camera for camera, _ in some)
 
     async def _judge_cameras(self) -> None:
         """Judge the cameras that changed and save the states that are others than before."""
-        self._board.revoke(self._keys.accepted_from)
+        self._cameras.revoke(self._keys.accepted_from)
         now_ms = time.time_ns() // 10**6
-        changed = self._board.judge(monotonic_ms(), now_ms)
+        changed = self._cameras.judge(monotonic_ms(), now_ms)
         for start in range(0, len(changed), SAVED_AT_ONCE):
             await self._database.run(self._states.save, changed[start : start + SAVED_AT_ONCE], now_ms)
 
-    async def _save_board(self) -> None:
-        changed, left_from_ms = self._board.unsaved(SAVED_AT_ONCE)
+    async def _save_cameras(self) -> None:
+        changed, left_from_ms = self._cameras.unsaved(SAVED_AT_ONCE)
         if changed:
-            await self._database.run(self._shown.save, changed, left_from_ms)
+            await self._database.run(self._snapshots.save, changed, left_from_ms)
 
     async def _ask_kafka(self) -> None:
         self._meters.show_copies_missing(self._log.copies_missing() + self._letters.copies_missing())

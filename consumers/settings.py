@@ -1,121 +1,127 @@
-"""What a recorder is told: addresses, bounds, the rule of evidence and the plan of probes."""
+"""Settings of a recorder, and of the roles that read its records."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from schemas.evidence.rule import EvidenceRule
-from schemas.runtime.access import KafkaAddress
+from schemas.settings import KafkaSettings, RoleSettings, SettingsTable
 from schemas.topics import KafkaTopic
 
 _DAY_S = 86_400.0
 
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
 
-
 POSTGRESQL_BYTES: Final = 64 * 2**30
 """Two days of 1,000 frames a second."""
 LEAST_BYTES: Final = 2**30
-"""However full the disk is."""
-
-
-class ProbePlan(BaseModel):
-    """When a camera is told to send more of its frames whole, so that STRIP sees more of it.
-
-    What all of them send beyond their own settings is at most `extra_per_s` frames a second; 0 tells none.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    extra_per_s: float = Field(default=8.0, ge=0)
-    rising_share: float = Field(default=1.0, gt=0, le=1)
-    """Of a camera whose evidence is on its way to an alarm."""
-    rising_level: float = Field(default=0.2, gt=0, le=1)
-    """How far on its way it must be, 1 being the alarm."""
-    new_share: float = Field(default=0.5, gt=0, le=1)
-    """Of a camera without a baseline."""
-    new_extra: float = Field(default=0.01, ge=0, le=1)
-    """Of the frames that the fleet sends, what such cameras may send whole beyond their own settings. They take turns:
-    the last one that is told may exceed it."""
-    again_s: float = Field(default=3.0, gt=0)
-    """A camera that has not obeyed is told again after so long."""
-
-
-class Bounds(BaseModel):
-    """What the stores may hold: the oldest goes first. Frames are kept by time, as long as their disk bears it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    database_rows: int | None = Field(default=None, ge=1)
-    database_bytes: int | None = Field(default=None, ge=2**16)
-    """Of the frames; counts, which are kept for good, and what has a bound of its own come on top. None
-    leaves them half of what the disk of a SQLite file has for them, and `POSTGRESQL_BYTES` of a server's."""
-    database_age_s: float = Field(default=30 * _DAY_S, gt=0)
-    quarantine_bytes: int = Field(default=2**30, ge=0)
-    quarantine_age_s: float = Field(default=30 * _DAY_S, gt=0)
-    dead_letter_bytes: int = Field(default=64 * 2**20, ge=0)
-    """Of verified frames."""
-    foreign_letter_bytes: int = Field(default=64 * 2**20, ge=0)
-    """Of payloads without a verified identity, which anybody can send."""
-    dead_letter_age_s: float = Field(default=30 * _DAY_S, gt=0)
-    camera_ledgers: int = Field(default=256, ge=1)
-    """Of one camera, one for each boot: older ones are summed. Those of boots that are not over, or that have frames
-    without a fate, are summed only beyond four times as many."""
-    evidence_rows: int = Field(default=200_000, ge=1)
-    alert_rows: int = Field(default=100_000, ge=1)
-    strangers: int = Field(default=1_000, ge=0)
-    """Cameras kept by their status alone, before they have sent a frame."""
-    preview_cameras: int = Field(default=1_000, ge=0)
-    preview_bytes: int = Field(default=64 * 2**20, ge=0)
-    purge_rows: int = Field(default=500, ge=1)
-    """Rows that one step of purging takes, so that recording never waits long for it."""
-
-
+"""The bound on a disk that is nearly full."""
 SILENT_AFTER_S: Final = 10.0
 
 
-class RecorderSettings(BaseModel):
+class ProbePlan(SettingsTable):
+    """Plan of the probes: cameras that are new or suspect send more whole frames, and STRIP checks more of them."""
+
+    extra_per_s: float = Field(default=8.0, ge=0)
+    """Frames a second that all cameras send whole beyond their own settings; 0 requests none."""
+    rising_share: float = Field(default=1.0, gt=0, le=1)
+    """Probe share of a camera whose evidence rises towards an alarm."""
+    rising_level: float = Field(default=0.2, gt=0, le=1)
+    """Evidence from which on it rises, as a share of the alarm's level."""
+    new_share: float = Field(default=0.5, gt=0, le=1)
+    """Probe share of a camera without a baseline."""
+    new_extra: float = Field(default=0.01, ge=0, le=1)
+    """Share of the fleet's frames that cameras without a baseline send whole beyond their own settings. They take
+    turns, and the last request may exceed the share."""
+    again_s: float = Field(default=3.0, gt=0)
+    """Seconds after which a request is repeated to a camera that has not applied it."""
+
+
+class Bounds(SettingsTable):
+    """Bounds of the stores; the oldest entries are deleted first. Age bounds hold as long as the disk has room."""
+
+    database_rows: int | None = Field(default=None, ge=1)
+    """Rows of frames; none has no bound of rows."""
+    database_bytes: int | None = Field(default=None, ge=2**16)
+    """Bytes of frames, without counts and without what has a bound of its own. None is half of the free disk for
+    SQLite and 64 GiB for PostgreSQL."""
+    database_age_s: float = Field(default=30 * _DAY_S, gt=0)
+    """Age of frames and of the counts of each minute, in seconds."""
+    quarantine_bytes: int = Field(default=2**30, ge=0)
+    """Bytes of quarantined frames."""
+    quarantine_age_s: float = Field(default=30 * _DAY_S, gt=0)
+    """Age of quarantined frames, in seconds."""
+    dead_letter_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Bytes of dead letters whose camera is verified."""
+    foreign_letter_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Bytes of dead letters without a verified camera, which anybody can send."""
+    dead_letter_age_s: float = Field(default=30 * _DAY_S, gt=0)
+    """Age of dead letters, in seconds."""
+    camera_ledgers: int = Field(default=256, ge=1)
+    """Ledgers of one camera, one for each boot: older ones are summed. Boots that continue or have frames without a
+    fate are summed only beyond four times this number."""
+    evidence_rows: int = Field(default=200_000, ge=1)
+    """Rows of evidence."""
+    alert_rows: int = Field(default=100_000, ge=1)
+    """Rows of alerts."""
+    strangers: int = Field(default=1_000, ge=0)
+    """Cameras with a status and no frame yet."""
+    preview_cameras: int = Field(default=1_000, ge=0)
+    """Cameras whose previews are in memory."""
+    preview_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Bytes of previews in memory."""
+    purge_rows: int = Field(default=500, ge=1)
+    """Rows that one step of the purge deletes. Recording waits for one step at most."""
+
+
+class RecordsSettings(KafkaSettings):
+    """Settings of every role that reads the records."""
+
+    database: str = ""
+    """SQLAlchemy URL, sqlite:///FILE or postgresql+psycopg://…; empty is SQLite in the state folder."""
+    quarantine: str = ""
+    """Folder of quarantined frames, or any URL that fsspec opens, such as s3://bucket/prefix; empty is in the state
+    folder."""
+    bounds: Bounds = Bounds()
+    silent_after_s: float = Field(default=SILENT_AFTER_S, gt=0)
+    """Seconds without a frame after which a camera is silent, unless it announces a lower frame rate."""
+
+    frames_topic: ClassVar[str] = KafkaTopic.FRAMES.value
+    verdicts_topic: ClassVar[str] = KafkaTopic.VERDICTS.value
+    events_topic: ClassVar[str] = KafkaTopic.EVENTS.value
+    dead_letters_topic: ClassVar[str] = KafkaTopic.DEAD_LETTERS.value
+    alerts_topic: ClassVar[str] = KafkaTopic.ALERTS.value
+
+
+class RecorderSettings(RoleSettings, RecordsSettings):
     """Settings of `pointillist record`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kafka: KafkaAddress
-    """Bootstrap servers, host:port."""
-    database: str = "sqlite:///pointillist.sqlite"
-    """An SQLAlchemy URL: sqlite:///FILE or postgresql+psycopg://…"""
     group: str | None = None
-    """The consumer group of the recorders that share a PostgreSQL: each takes its share of the partitions. None reads
-    all of them, alone."""
+    """Consumer group of the recorders that share one PostgreSQL; each reads a part of the partitions. None reads all
+    partitions alone."""
     session_timeout_s: float = Field(default=6.0, ge=6.0)
-    """So long after a recorder of a group has died or hangs, the others have its partitions. Kafka allows no less."""
-    quarantine: str = "quarantine"
-    """A folder, or any URL that fsspec opens, such as s3://bucket/prefix."""
-    http: tuple[str, int] | None = None
-    """Where the pages listen; port 0 takes a free one."""
-    http_tls: Path | None = None
-    """A folder with `tls.crt` and `tls.key`: the pages by HTTPS."""
-    served_as: tuple[HostName, ...] = ()
-    """Names of hosts that the pages answer to, besides the address itself."""
-    bounds: Bounds = Bounds()
+    """Seconds after which the other recorders of the group take over the partitions of one that died or hangs. Kafka
+    allows no less than 6."""
     evidence: EvidenceRule = EvidenceRule()
     probes: ProbePlan = ProbePlan()
     linger_ms: int = Field(default=50, ge=0, le=10_000)
-    """How long records are gathered for one transaction, at most: not at all while the database is idle most of
-    the time, and the longer the more of it the transactions take."""
+    """Milliseconds for which records are gathered for one transaction, at most. Zero while the database is mostly idle,
+    longer the more time the transactions take."""
     batch_records: int = Field(default=5_000, ge=1)
-    """Records in one transaction, about: so many where there is a backlog. Of as many cameras each changes a page of an
-    index, which the next frames of these cameras change again: larger transactions write it less often."""
-    silent_after_s: float = Field(default=SILENT_AFTER_S, gt=0)
-    """A camera without a frame for this long is silent, unless it announces fewer frames than that."""
+    """Records in one transaction, about, while there is a backlog. Larger transactions write fewer pages of an
+    index."""
     forget_after_s: float = Field(default=3_600.0, gt=0)
-    """The metrics of a camera without a frame for this long are removed."""
+    """Seconds without a frame after which the metrics of a camera are removed."""
     shutdown_s: float = Field(default=10.0, gt=0)
-    frames_topic: str = KafkaTopic.FRAMES.value
-    """Not read: the audit asks how far it reaches."""
-    verdicts_topic: str = KafkaTopic.VERDICTS.value
-    events_topic: str = KafkaTopic.EVENTS.value
-    dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value
-    alerts_topic: str = KafkaTopic.ALERTS.value
+    """Deadline of the shutdown, in seconds."""
+
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
+        if self.group is not None and (self.database.startswith("sqlite") or not (self.database or self.state is None)):
+            raise ValueError(
+                "group: expected a PostgreSQL database, got SQLite, which one recorder uses alone. "
+                "Set database, or remove group."
+            )
+        return self

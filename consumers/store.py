@@ -5,51 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
-import structlog
-from sqlalchemy import Connection, Engine, bindparam, func, inspect, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, select, update
 
 from consumers.conservation.ledger_table import LedgerTable
 from consumers.database.archive import Archive
 from consumers.database.cameras import CameraRows
-from consumers.database.cut_by_time import cut_by_time
 from consumers.database.dead_letters import DeadLetters
 from consumers.database.engine import Prepared, upsert
 from consumers.database.frames import Frames
 from consumers.database.frames_by_key import FramesByKey
 from consumers.database.frames_by_time import FramesByTime
 from consumers.database.history import History
-from consumers.database.tables import SCHEMA_VERSIONS, dead_letters, frames, ledgers, metadata, offsets
-from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, FRAME_BYTES, FRAME_ROWS, SCHEMA, Tallies, tally
+from consumers.database.tables import SCHEMA_VERSION, metadata, offsets
+from consumers.database.tallies import FRAME_BYTES, SCHEMA, Tallies, tally
 from consumers.database.turns import wait_to_prepare
 from consumers.database.versions import of_another_version
 from consumers.evidence.chain import Chain
 from consumers.evidence.quarantine import Quarantine
 from consumers.evidence.watch import Watch
 from consumers.reading.batch import Batch, BootKey, FrameKey, Partition, Span, frame_row
-from consumers.reading.rows import CameraRow, FrameRow, LetterRow, frame_bytes
+from consumers.reading.rows import CameraRow, FrameRow, LetterRow
 from consumers.settings import RecorderSettings
 from schemas.pointillist_pb2 import CHECKED, Alert, Refusal, Verdict
-
-log = structlog.get_logger()
-
-_UPGRADED: Final = (("sqlite", 6), ("postgresql", 6), ("postgresql", 7))
-"""Versions of earlier releases that a start brings up to date."""
-
-
-def _drop_shed(connection: Connection) -> None:
-    """Drop the shed ranges as text: the signed message has them. On PostgreSQL empty them.
-
-    A recorder of the earlier release that still runs on a PostgreSQL goes on writing the column.
-    """
-    if "shed" not in {column["name"] for column in inspect(connection).get_columns(ledgers.name)}:
-        return
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(f"ALTER TABLE {ledgers.name} DROP COLUMN shed")
-    else:
-        connection.exec_driver_sql(f"ALTER TABLE {ledgers.name} ALTER COLUMN shed SET DEFAULT '[]'")
-        connection.exec_driver_sql(f"UPDATE {ledgers.name} SET shed = '[]'")
 
 
 class OffsetsMoved(Exception):  # noqa: N818  # what the database says, not a failure
@@ -117,36 +95,12 @@ class Store:
         with self.engine.begin() as connection:
             wait_to_prepare(connection)
             metadata.create_all(connection)
-            version, mine = tally(connection, SCHEMA), SCHEMA_VERSIONS[connection.dialect.name]
+            version = tally(connection, SCHEMA)
             if not version:
-                self.tallies.add(connection, {SCHEMA: mine})
-            elif (connection.dialect.name, version) in _UPGRADED:
-                self._complete(connection)
-                if (connection.dialect.name, version) == ("postgresql", 6):
-                    log.info("frames_cut_by_time", frames=tally(connection, FRAME_ROWS))
-                    cut_by_time(connection)
-                _drop_shed(connection)
-                self.ledgers.sum_oversized(connection)
-                self.tallies.set(connection, SCHEMA, mine)
-            elif version != mine:
-                raise of_another_version(mine, version)
-            self._complete(connection)
+                self.tallies.add(connection, {SCHEMA: SCHEMA_VERSION})
+            elif version != SCHEMA_VERSION:
+                raise of_another_version(SCHEMA_VERSION, version)
             self.reload(connection)
-
-    def _complete(self, connection: Connection) -> None:
-        """Make what an earlier release did not keep: indexes, and counts of what is there."""
-        for table in metadata.tables.values():
-            for index in table.indexes:
-                index.create(connection, checkfirst=True)
-        dialect = connection.dialect.name
-        if tally(connection, FRAME_ROWS) and not tally(connection, FRAME_BYTES):
-            texts = 2 * func.length(frames.c.camera) + func.length(frames.c.class_name)
-            texts += func.length(frames.c.model_id) + func.length(frames.c.policy)
-            held = connection.scalar(select(func.sum(texts + frame_bytes(dialect, "", "", "", "")))) or 0
-            self.tallies.add(connection, {FRAME_BYTES: int(held)})
-        if tally(connection, DEAD_LETTER_BYTES) and not tally(connection, FOREIGN_BYTES):
-            held = connection.scalar(select(func.sum(dead_letters.c.stored_bytes)).where(~dead_letters.c.verified)) or 0
-            self.tallies.add(connection, {FOREIGN_BYTES: int(held)})
 
     def reload(self, connection: Connection) -> None:
         """Take what is kept at hand from the database again."""

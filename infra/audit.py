@@ -29,7 +29,7 @@ from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.ranges import RangeSet
 from schemas.roots import Role
-from schemas.runtime.access import KafkaAddress
+from schemas.transport.access import KafkaAddress
 
 ReadKafka = Callable[[Mapping[tuple[str, int], int]], KafkaSets]
 """Reads Kafka; told the offsets at which the recorder goes on, by topic and partition."""

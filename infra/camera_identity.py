@@ -15,7 +15,7 @@ from infra.pki.enrolment import Enrolment, enroll
 from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_at
 from schemas.keys import CameraKey, derive_camera_key
-from schemas.runtime.access import Tls
+from schemas.transport.access import Tls
 
 
 @dataclass(frozen=True)

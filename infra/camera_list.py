@@ -11,11 +11,11 @@ from infra.camera_identity import CameraIdentity, camera_identity, issued_identi
 from infra.layout import Layout
 from infra.role import address
 from producers.roster.camera_file import Listed, load_camera_file
-from producers.roster.members import Member, Wanted
+from producers.roster.camera_spec import CameraSpec, CameraSpecs
 from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
-from schemas.runtime.access import Login, Tls
 from schemas.runtime.file_version import FileVersion, file_version
+from schemas.transport.access import Login, Tls
 
 """Inode, size and time of change of a file; None when it is not there."""
 
@@ -52,7 +52,7 @@ class Broker:
 class FileOfCameras:
     """A `CameraList` that reads `file`.
 
-    A camera whose enrolment cannot be read is refused, and the others run: after a night in which one enrolment has
+    A camera whose enrolment cannot be read is rejected, and the others run: after a night in which one enrolment has
     ended, a device that starts again still has nineteen cameras of twenty.
     """
 
@@ -69,23 +69,23 @@ class FileOfCameras:
         """Of the file and of every enrolment that it names."""
         return tuple(file_version(file) for file in (self._file, *self._enrolments))
 
-    def read(self) -> Wanted:
+    def read(self) -> CameraSpecs:
         """Who is wanted now; ConfigError says what is wrong in the file."""
         listed = load_camera_file(self._file)
         if self._share is not None:
             listed = {name: camera for name, camera in listed.items() if self._share.has(name)}
         named = {camera.enrolment for camera in listed.values() if camera.enrolment is not None}
         self._enrolments = tuple(sorted(named))
-        members: dict[CameraId, Member] = {}
-        refused: dict[CameraId, str] = {}
+        runnable: dict[CameraId, CameraSpec] = {}
+        rejected: dict[CameraId, str] = {}
         for name, camera in listed.items():
             try:
-                members[name] = self._member(name, camera)
+                runnable[name] = self._spec(name, camera)
             except UserError as error:
-                refused[name] = str(error)
-        return Wanted(members, refused)
+                rejected[name] = str(error)
+        return CameraSpecs(runnable, rejected)
 
-    def _member(self, name: CameraId, camera: Listed) -> Member:
+    def _spec(self, name: CameraId, camera: Listed) -> CameraSpec:
         stamp: FileVersion = None
         if camera.enrolment is not None:
             stamp = file_version(
@@ -97,7 +97,7 @@ class FileOfCameras:
         else:
             raise ConfigError("expected its enrolment: enrolments, a folder, in the file of cameras, or --state DIR")
         broker = self._broker
-        return Member(camera.settings, known.key, self._place(known), known.tls or broker.tls, broker.login, stamp)
+        return CameraSpec(camera.settings, known.key, self._place(known), known.tls or broker.tls, broker.login, stamp)
 
     def _place(self, known: CameraIdentity) -> tuple[str, int]:
         if self._broker.mqtt is not None:

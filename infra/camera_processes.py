@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from infra.local.process import COMMAND, Child
+from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
 
@@ -39,7 +40,7 @@ async def _keep(
     number: int, arguments: Sequence[str], logs: Path, final: frozenset[int], stop: asyncio.Event, end_s: float
 ) -> int:
     child = Child([*COMMAND, *arguments], logs / f"cameras-{number}.log")
-    pause_s = _PAUSE_S[0]
+    backoff = Backoff(*_PAUSE_S)
     while True:
         begun = time.monotonic()
         await asyncio.to_thread(child.start)
@@ -52,10 +53,8 @@ async def _keep(
             return 1 if status is None else status
         if status in final or stop.is_set():
             return status
-        pause_s = _PAUSE_S[0] if time.monotonic() - begun > _STEADY_S else min(2 * pause_s, _PAUSE_S[1])
-        _log.error("camera_process_ended", number=number, status=status, again_s=pause_s, log=str(child.log))
-        try:
-            await asyncio.wait_for(stop.wait(), pause_s)
-        except TimeoutError:
-            continue
-        return status
+        if time.monotonic() - begun > _STEADY_S:
+            backoff.reset()
+        _log.error("camera_process_ended", number=number, status=status, log=str(child.log))
+        if await backoff.wait(stop):
+            return status

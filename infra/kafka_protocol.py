@@ -10,23 +10,20 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
 
 from infra.kafka_sets import KafkaSets, Waiting
 from schemas.errors import BrokerError
 from schemas.keys import KeyRing
-from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
-from schemas.runtime.kafka_damage import DamagePasser
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAddress
+from schemas.transport.kafka.admin import Admin
+from schemas.transport.kafka.reader import Reader
 
 SILENT_S: Final = 60.0
 """Kafka gives something within this time, or says that there is nothing: damage is looked for in it."""
 _TOPICS: Final = (KafkaTopic.FRAMES, KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS)
-_AT_ONCE: Final = 2_000
 
 Offsets = Mapping[tuple[str, int], int]
 """By topic and partition."""
@@ -42,21 +39,9 @@ async def read_by_protocol(bootstrap: KafkaAddress, recorder: Offsets, keys: Key
         partitions, taken = await _cluster(bootstrap)
         known = {tp.topic for tp in partitions}
         sets.unread += [f"Kafka: expected the topic {topic}, there is none" for topic in _TOPICS if topic not in known]
-        consumer = AIOKafkaConsumer(
-            **kafka_options(bootstrap),
-            group_id=None,
-            enable_auto_commit=False,
-            # What Kafka deletes meanwhile is passed over.
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=MAX_BROKER_BYTES,
-            fetch_max_bytes=4 * MAX_BROKER_BYTES,
-            request_timeout_ms=REQUEST_S * 1000,
-        )
-        try:
-            await start(consumer)
-            await _read(consumer, partitions, {**recorder, **taken}, sets, keys)
-        finally:
-            await leave(consumer.stop, deadline_s=STOP_S)
+        # What Kafka deletes meanwhile is passed over.
+        async with Reader(bootstrap, begin="earliest") as reader:
+            await _read(reader, partitions, {**recorder, **taken}, sets, keys)
     except (KafkaError, OSError, TimeoutError) as error:
         raise BrokerError(f"expected Kafka at {bootstrap} to answer: {error or type(error).__name__}") from None
     return sets
@@ -64,36 +49,20 @@ async def read_by_protocol(bootstrap: KafkaAddress, recorder: Offsets, keys: Key
 
 async def _cluster(bootstrap: KafkaAddress) -> tuple[list[TopicPartition], dict[tuple[str, int], int]]:
     """The partitions of our topics, and the next frame that the processors will take of each of theirs."""
-    admin = AIOKafkaAdminClient(**kafka_options(bootstrap), request_timeout_ms=REQUEST_S * 1000)
-    try:
-        await start(admin)
-        async with asyncio.timeout(REQUEST_S):  # a group's coordinator is looked for for ever
-            # Asked for by name, a topic that is not there would be made.
-            found = await admin.describe_topics()
-            committed = await admin.list_consumer_group_offsets(PROCESSORS_GROUP)
-    finally:
-        await leave(admin.close, deadline_s=STOP_S)
-    partitions = [
-        TopicPartition(topic["topic"], each["partition"])
-        for topic in found
-        if topic["topic"] in _TOPICS
-        for each in topic["partitions"]
-    ]
-    taken = {
-        (tp.topic, tp.partition): at.offset
-        for tp, at in committed.items()
-        if tp.topic == KafkaTopic.FRAMES and at.offset >= 0
-    }
+    async with Admin(bootstrap) as admin:
+        partitions = [each.place for each in await admin.partitions() if each.place.topic in _TOPICS]
+        committed = await admin.committed(PROCESSORS_GROUP)
+    taken = {(tp.topic, tp.partition): at for tp, at in committed.items() if tp.topic == KafkaTopic.FRAMES}
     return sorted(partitions), taken
 
 
 async def _read(
-    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], taken: Offsets, sets: KafkaSets, keys: KeyRing
+    reader: Reader, partitions: Sequence[TopicPartition], taken: Offsets, sets: KafkaSets, keys: KeyRing
 ) -> None:
     if not partitions:
         return
-    begins = await consumer.beginning_offsets(partitions)
-    ends = await consumer.end_offsets(partitions)
+    begins = await reader.beginnings(partitions)
+    ends = await reader.ends(partitions)
     sets.frames = sum(ends[tp] - begins[tp] for tp in partitions if tp.topic == KafkaTopic.FRAMES)
     # An offset beyond the end is of an earlier log: all of this one waits.
     following = {
@@ -103,35 +72,33 @@ async def _read(
     }
     if all(following[tp] >= ends[tp] for tp in partitions):
         return
-    reader = _Reader(consumer, following, ends, sets)
-    while waiting := reader.waiting():
-        for tp, records in (await reader.some(waiting)).items():
+    waiting = _Waiting(reader, following, ends, sets)
+    while places := waiting.places():
+        for tp, records in (await waiting.some(places)).items():
             topic = KafkaTopic(tp.topic)
             for record in records:
                 if record.offset < ends[tp]:
                     sets.take(topic, record, keys)
 
 
-class _Reader:
+class _Waiting:
     """Reads from given offsets to given ends, past damage, which it names."""
 
     def __init__(
         self,
-        consumer: AIOKafkaConsumer,
+        reader: Reader,
         following: dict[TopicPartition, int],
         ends: dict[TopicPartition, int],
         sets: KafkaSets,
     ) -> None:
-        self._consumer = consumer
+        self._reader = reader
         self._next = {tp: at for tp, at in following.items() if at < ends[tp]}
         self._ends = ends
         self._sets = sets
-        self._damage = DamagePasser(CorruptRecordException)
-        consumer.assign(list(self._next))
-        for tp, at in self._next.items():
-            consumer.seek(tp, at)
+        reader.assign(self._next)
+        reader.seek(self._next)
 
-    def waiting(self) -> list[TopicPartition]:
+    def places(self) -> list[TopicPartition]:
         """The partitions that have not been read to their end."""
         return [tp for tp, at in self._next.items() if at < self._ends[tp]]
 
@@ -145,21 +112,10 @@ class _Reader:
 
     async def _some(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[Waiting]]:
         while True:
-            if self._damage.careful:
-                found, _ = await self._damage.getmany(self._consumer, partitions, _AT_ONCE)
-            else:
-                try:
-                    found = await self._consumer.getmany(*partitions, timeout_ms=500)
-                except CorruptRecordException:
-                    # What the call had taken of other partitions is gone with it.
-                    self._damage.met()
-                    for tp in partitions:
-                        self._consumer.seek(tp, self._next[tp])
-                    continue
-                await self._damage.pass_stalls(self._consumer, partitions)
+            found = await self._reader.fetch(*partitions, wait_s=0.5)
             moved = False
             for tp in partitions:
-                at = await self._consumer.position(tp)
+                at = await self._reader.position(tp)
                 moved |= at > self._next[tp]
                 missing = self._missing(tp, found.get(tp, []), at)
                 if missing:

@@ -111,6 +111,10 @@ class Layout:
         """MiB a second that bridges take of the cameras that are not of the scenario."""
         return self.folder / "camera-rates.json"
 
+    def role_settings(self, name: str) -> Path:
+        """The TOML file with the settings of a role that `up` runs, readable by its owner only."""
+        return self.folder / "settings" / f"{name}.toml"
+
     @property
     def pki(self) -> Path:
         """The fleet's authority, and what it has issued."""
@@ -124,7 +128,8 @@ class Layout:
     @property
     def max_frame_pixels(self) -> int:
         """The most pixels of a frame that the processors of the last run take."""
-        found = self._options().get("max_frame_pixels")
+        processor = self._options().get("processor")
+        found = processor.get("max_frame_pixels") if isinstance(processor, dict) else None
         return found if isinstance(found, int) else USUAL_FRAME_PIXELS
 
     def _options(self) -> dict[str, object]:

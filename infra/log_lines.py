@@ -14,8 +14,8 @@ def readable_line(_logger: object, _method: str, event: MutableMapping[str, Any]
     name, camera = str(event.pop("event", "")), event.pop("camera", None)
     trace = event.pop("exception", None)
     said = [time, *([str(camera)] if camera else [])]
-    if name == "camera_state":
-        said += _state(event)
+    if name == "camera_phase_changed":
+        said += _phase(event)
     else:
         said += [name.replace("_", " "), *(f"{key}={value}" for key, value in event.items() if value not in (None, ""))]
         if level in _LOUD:
@@ -23,8 +23,8 @@ def readable_line(_logger: object, _method: str, event: MutableMapping[str, Any]
     return " ".join(said) + (f"\n{trace}" if trace else "")
 
 
-def _state(event: MutableMapping[str, Any]) -> list[str]:
-    parts = [str(event.get("state", ""))]
+def _phase(event: MutableMapping[str, Any]) -> list[str]:
+    parts = [str(event.get("phase", ""))]
     if event.get("width"):
         parts.append(f"{event['width']}×{event['height']}")
         parts.append(f"{event['frames_per_second']:g}/s" if event.get("frames_per_second") else "every frame")

@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
+from aiokafka.structs import TopicPartition
 from google.protobuf.message import DecodeError
 
 from schemas.cloudevents import MODELS, event_headers
 from schemas.errors import BrokerError, BundleError, SecretError, WireError
-from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
 from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import start, stop
 from schemas.signers import Signer, TrustedSigners
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.admin import Admin, GroupState
+from schemas.transport.kafka.reader import Reader
+from schemas.transport.kafka.sender import Plain, Sender
 
 _CALL_S: Final = 10.0
-_STOP_S: Final = 2.0
 _LOOK_S: Final = 0.3
 _TRIES: Final = 5
 """A broker does not know at once of a topic that was made a moment ago."""
@@ -49,12 +49,7 @@ class ModelsTopic:
         self._signer = signer
         self._partition = TopicPartition(topic, 0)
         self._group = group
-        self._consumer = AIOKafkaConsumer(
-            **kafka_options(bootstrap),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=MAX_BROKER_BYTES,
-        )
+        self._reader = Reader(bootstrap)
         self._refused: WireError | None = None
         self.models = Models()
         self.served: dict[str, ServedModel] = {}
@@ -64,9 +59,9 @@ class ModelsTopic:
     async def __aenter__(self) -> Self:
         try:
             async with asyncio.timeout(_CALL_S):
-                await start(self._consumer)
+                await self._reader.open()
                 for _ in range(_TRIES):
-                    if self._partition.topic in await self._consumer.topics():
+                    if self._partition.topic in await self._reader.topics():
                         break
                     await asyncio.sleep(_LOOK_S)
                 else:
@@ -74,11 +69,11 @@ class ModelsTopic:
                         f"expected the topic {self._partition.topic} in Kafka at {self._bootstrap}, and the right to "
                         "read it: `pointillist topics` makes it, and `admin` may"
                     )
-                self._consumer.assign([self._partition])
-                await self._consumer.seek_to_beginning(self._partition)
+                self._reader.assign([self._partition])
+                await self._reader.seek_to_beginning(self._partition)
             await self.refresh()
         except BaseException as error:
-            await self._consumer.stop()
+            await self._reader.close()
             if isinstance(error, KafkaError | OSError):
                 raise self._no_answer(error) from error
             raise
@@ -87,21 +82,18 @@ class ModelsTopic:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._consumer.stop()
+        await self._reader.close()
 
     def _no_answer(self, error: Exception) -> BrokerError:
         return BrokerError(f"expected Kafka at {self._bootstrap} to answer, got {type(error).__name__}: {error}")
 
     async def refresh(self) -> None:
         """Read what has come since."""
-        consumer = self._consumer
         try:
             async with asyncio.timeout(_CALL_S):
-                end = (await consumer.end_offsets([self._partition]))[self._partition]
-                while await consumer.position(self._partition) < end:
-                    for records in (await consumer.getmany(self._partition, timeout_ms=500)).values():
-                        for record in records:
-                            self._take(record.key or b"", record.value)
+                async for batch in self._reader.fetch_until(await self._reader.ends([self._partition])):
+                    for record in batch.get(self._partition, ()):
+                        self._take(record.key or b"", record.value)
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
 
@@ -140,28 +132,21 @@ class ModelsTopic:
         The group keeps the place of one with a fixed name for a while after it has ended. One that has not said
         anything yet runs all the same.
         """
-        admin = AIOKafkaAdminClient(**kafka_options(self._bootstrap), request_timeout_ms=int(_CALL_S * 1000))
         try:
-            async with asyncio.timeout(_CALL_S):
-                await start(admin)
-                answers = await self._groups(admin)
+            async with asyncio.timeout(_CALL_S), Admin(self._bootstrap, _CALL_S) as admin:
+                state = await self._state(admin)
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
-        finally:
-            await admin.close()
-        # A group is: error, name, state, protocol type, protocol, members; a member begins with its id and client id.
-        members = {member[1] for answer in answers for group in answer.groups for member in group[5]}
-        return members - self._gone
+        return set(state.members) - self._gone
 
-    async def _groups(self, admin: AIOKafkaAdminClient) -> list[Any]:
+    async def _state(self, admin: Admin) -> GroupState:
+        backoff = Backoff()
         while True:
             try:
-                answers: list[Any] = await admin.describe_consumer_groups([self._group])
+                return await admin.group(self._group)
             except GroupCoordinatorNotAvailableError:
-                # The first question about any group makes Kafka create the topic of their offsets.
-                await asyncio.sleep(_LOOK_S)
-            else:
-                return answers
+                # The first request about any group makes Kafka create the topic of their offsets.
+                await backoff.wait()
 
     async def write(self, models: Models) -> None:
         """Make the list of models another one. Raises SecretError without a signer."""
@@ -170,20 +155,17 @@ class ModelsTopic:
         signed = Models()
         signed.CopyFrom(models)
         signed.changed_ms = max(time.time_ns() // 1_000_000, self.models.changed_ms + 1)
-        producer = AIOKafkaProducer(
-            **kafka_options(self._bootstrap), acks="all", enable_idempotence=True, max_request_size=MAX_BROKER_BYTES
-        )
+        sender = Sender(self._bootstrap)
         headers = event_headers(MODELS, SignedModels, f"models/{time.time_ns()}")
         try:
             async with asyncio.timeout(_CALL_S):
-                await start(producer)
-                await producer.send_and_wait(
-                    self._partition.topic, seal(signed, self._signer), key=LIVE_KEY, partition=0, headers=headers
-                )
+                # The topic has one partition.
+                record = Plain(LIVE_KEY, seal(signed, self._signer), headers)
+                await sender.send(self._partition.topic, [record], once=True)
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
         finally:
-            await stop(producer, _STOP_S)
+            await sender.close()
         self.models = signed
 
     async def wait(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:

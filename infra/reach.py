@@ -14,7 +14,7 @@ from typing import Final
 
 from infra.role import address as parse
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options, secured, tls_refusal
+from schemas.transport.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options, secured, tls_refusal
 
 RETRY_S = 0.2
 _ANSWER_S: Final = 2.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from infra.reach import Refused, require
 from schemas.errors import BrokerError, ConfigError
-from schemas.runtime.access import Tls, secured, tls_refusal
+from schemas.transport.access import Tls, secured, tls_refusal
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL

@@ -7,15 +7,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from infra.pki.kafka_rights import OURS, kafka_rights
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import STOP_S, leave, start
+from schemas.transport.access import KafkaAddress
+from schemas.transport.kafka.admin import Admin
 
 Role = Literal["bridge", "processor", "recorder"]
 
@@ -100,14 +99,9 @@ async def _missing(address: KafkaAddress, role: str, groups: Sequence[str]) -> l
     for right in kafka_rights():
         if right.role == role and right.operation.name in _USED and right.name.startswith(f"{OURS}."):
             used[right.name].add(right.operation.name)
-    admin = AIOKafkaAdminClient(**kafka_options(address), request_timeout_ms=int(_ANSWER_S * 1000))
-    try:
-        async with asyncio.timeout(_ANSWER_S):
-            await start(admin)
-            found = await admin._send_request(_Metadata(sorted(used)))
-            refused = [group for group in groups if await _may_not_join(admin, group)]
-    finally:
-        await leave(admin.close, deadline_s=STOP_S)
+    async with Admin(address, _ANSWER_S) as admin, asyncio.timeout(_ANSWER_S):
+        (found,) = await admin.send(_Metadata(sorted(used)))
+        refused = [group for group in groups if await _may_not_join(admin, group)]
     return refusals(found.to_object()["topics"], used) + [f"join the group {group}" for group in refused]
 
 
@@ -130,9 +124,9 @@ _BITS: Final = {right.operation.name: int(right.operation) for right in kafka_ri
 """An operation's place among the authorised ones is its number among rights."""
 
 
-async def _may_not_join(admin: AIOKafkaAdminClient, group: str) -> bool:
+async def _may_not_join(admin: Admin, group: str) -> bool:
     try:
-        await admin.find_coordinator(group)
+        await admin.coordinator(group)
     except GroupAuthorizationFailedError:
         return True
     except KafkaError:  # there is none yet

@@ -22,7 +22,7 @@ from infra.pki.roles import Roles, rights_file
 from infra.pki.serials import serials
 from schemas.errors import BrokerError, StateError
 from schemas.identity import CameraId
-from schemas.runtime.access import Tls
+from schemas.transport.access import Tls
 
 CANARY: Final = "revoked"
 """The name of the certificates that are issued only to be revoked."""

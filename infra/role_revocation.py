@@ -19,7 +19,7 @@ from infra.pki.role_generations import raise_role_generation, role_generations
 from infra.pki.roles import CLIENTS, ROLE_DAYS, Roles, kind_of, rights_file, role_tls
 from infra.revocation import CANARY, await_refusal, close_connection, issue_canary, reload_broker, running_broker
 from schemas.errors import BrokerError, ConfigError, StateError
-from schemas.runtime.access import KafkaAccess, Tls
+from schemas.transport.access import KafkaAccess, Tls
 
 REVOCABLE: Final = (*CLIENTS, "kafka")
 RESTART_S: Final = 60.0

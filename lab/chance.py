@@ -1,4 +1,4 @@
-"""Chance that can be repeated and that nobody else notices."""
+"""Reproducible draws that leave torch's global generators unchanged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's common generators as after `torch.manual_seed(seed)`; afterwards they are as they were.
+    """Seed torch's global generators as `torch.manual_seed(seed)` does, and restore their state afterwards.
 
-    For first weights and dropout, which take no generator of their own. Also a decorator.
+    It serves initial weights and dropout, which accept no generator. It also works as a decorator.
     """
     with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
         torch.manual_seed(seed)

@@ -18,13 +18,13 @@ from schemas.errors import ConfigError
 from schemas.limits import MAX_SIDE
 
 BATCH_PIXELS: Final = 2**18
-"""Height × width × frames of one batch at most, unless a single frame is larger."""
+"""Most pixels, height × width × frames, of a batch. A single larger frame forms a separate batch."""
 BATCH_FRAMES: Final = 256
 
 
 @dataclass(frozen=True)
 class LabelledPictures:
-    """`images` (N, H, W, C) uint8 with C 1 or 3, `labels` (N,) int64, and what they are called."""
+    """Labelled pictures: `images` (N, H, W, C) uint8 with C 1 or 3, `labels` (N,) int64, and a name."""
 
     name: str
     images: NDArray[np.uint8]
@@ -34,54 +34,56 @@ class LabelledPictures:
         return len(self.labels)
 
     def first(self, count: int | None) -> LabelledPictures:
-        """The first `count`, or as many as there are."""
+        """Return the first `count` pictures, or all if there are fewer."""
         return LabelledPictures(self.name, self.images[:count], self.labels[:count])
 
     def take(self, positions: NDArray[np.intp]) -> LabelledPictures:
-        """Those at `positions` (n,)."""
+        """Return the pictures at `positions` (n,)."""
         return LabelledPictures(self.name, self.images[positions], self.labels[positions])
 
     def batches(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Frames (B, C, H, W) in [0, 1] and labels (B,), batch after batch."""
+        """Yield frames (B, C, H, W) in [0, 1] and labels (B,), batch by batch."""
         for part in batch_slices(len(self), *self.images.shape[1:3]):
             labels = torch.from_numpy(self.labels[part]).to(device)
             yield to_frames(self.images[part], device), labels
 
 
 def batch_slices(count: int, height: int, width: int) -> Iterator[slice]:
-    """Slices of at most `BATCH_FRAMES` frames and `BATCH_PIXELS` pixels that cover `count` frames."""
+    """Yield slices of at most `BATCH_FRAMES` frames and `BATCH_PIXELS` pixels that cover `count` frames."""
     step = max(1, min(BATCH_FRAMES, BATCH_PIXELS // (height * width)))
     for start in range(0, count, step):
         yield slice(start, min(count, start + step))
 
 
 def to_frames(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(B, H, W, C) uint8 as frames (B, C, H, W) float32 in [0, 1]."""
+    """Return images (B, H, W, C) uint8 as frames (B, C, H, W) float32 in [0, 1]."""
     channels_first = np.array(images.transpose(0, 3, 1, 2), order="C")
     return torch.from_numpy(channels_first).to(device).float() / 255
 
 
 def to_images(frames: Tensor) -> NDArray[np.uint8]:
-    """Frames (B, C, H, W) in [0, 1] as (B, H, W, C) uint8, rounded."""
+    """Return frames (B, C, H, W) in [0, 1] as images (B, H, W, C) uint8, rounded."""
     rounded = (frames.detach().clamp(0, 1) * 255).round().to(torch.uint8)
     pictures: NDArray[np.uint8] = rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pictures
 
 
 def read_pictures(file: Path, classes: int, limit: int | None = None) -> LabelledPictures:
-    """The first `limit` pictures of an npz with `images` (N, H, W, C) or (N, H, W) uint8 and `labels` (N,) integers.
+    """Return the first `limit` pictures of an npz with `images` (N, H, W, C) or (N, H, W) uint8 and `labels` (N,).
 
-    Raises ConfigError in one line for a file that is none, a missing key, a wrong type or shape, no picture, or a label
-    outside 0 to `classes` − 1.
+    Raises ConfigError in one line for a file that is not an npz, a missing key, a wrong type or shape, no picture, or a
+    label outside 0 to `classes` − 1.
     """
     arrays = _arrays(file, ("images", "labels"))
     return _checked(file.name, str(file), arrays["images"], arrays["labels"], classes, limit)
 
 
 def read_cifar10_test(folder: Path | None, classes: int, limit: int | None = None) -> LabelledPictures:
-    """CIFAR-10's test split out of the folder of data sets; raises ConfigError when it is not there."""
+    """Return CIFAR-10's test split from the data folder. Raises ConfigError if it is missing."""
     if folder is None:
-        raise ConfigError("expected --data FILE.npz, or POINTILLIST_DATA with cifar10.npz in it; neither is set")
+        raise ConfigError(
+            "data set is missing: give --data FILE.npz, or set POINTILLIST_DATA to a folder with cifar10.npz"
+        )
     file = folder / "cifar10.npz"
     arrays = _arrays(file, ("test_x", "test_y"))
     return _checked("CIFAR-10 test", str(file), arrays["test_x"], arrays["test_y"], classes, limit)
@@ -89,7 +91,7 @@ def read_cifar10_test(folder: Path | None, classes: int, limit: int | None = Non
 
 def _arrays(file: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
     try:
-        # numpy leaves a file open that it opened itself and cannot read.
+        # If numpy opens an unreadable file itself, it leaves the file open.
         with file.open("rb") as stream:
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -100,9 +102,9 @@ def _arrays(file: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]
                     raise ConfigError(f"{file}: expected the arrays {' and '.join(names)}, got {have}")
             return {name: archive[name] for name in names}
     except OSError as error:
-        raise ConfigError(f"{file}: cannot read it: {error.strerror or error}") from None
+        raise ConfigError(f"{file}: expected a readable file, got: {error.strerror or error}") from None
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-        raise ConfigError(f"{file}: expected an npz of plain arrays (no pickles), cannot read it as one") from None
+        raise ConfigError(f"{file}: expected an npz of plain arrays (no pickles), got another format") from None
 
 
 def _checked(

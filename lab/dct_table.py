@@ -1,8 +1,8 @@
-"""Algorithm 2 of Qiu et al., "An Efficient Preprocessing-based Approach": steps where attacks change most.
+"""Algorithm 2 of Qiu et al., "An Efficient Preprocessing-based Approach": larger steps where attacks change most.
 
-Of every 8×8 block of a channel, the DCT coefficient counts that an attack has changed most; Q = 80 · counts / max + 20,
-on the scale 0–255. The attack is C&W's, as in the paper. Pictures on which it fails are no adversarial examples and are
-left out, and so are blocks that it has not touched: the first coefficient would win those by standing first.
+In every 8×8 block of a channel, the DCT coefficient that an attack has changed most is counted. The table is Q = 80 ·
+counts / max + 20, on the scale 0–255. The attack is C&W's, as in the paper. Pictures on which it fails are not
+adversarial and are excluded. Unchanged blocks are excluded as well: a tie would count for the first coefficient.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from schemas.runtime.atomic_file import replacing
 LEAST: Final = 20.0
 SPAN: Final = 80.0
 AT_ONCE: Final = 50
-"""Pictures that are attacked together; between such groups a run may be stopped, and goes on there."""
+"""Pictures that are attacked together. An interrupted run continues after the last complete group."""
 HELD_OUT: Final = 1000
 """The last training pictures of CIFAR-10, on which no network here is trained."""
 
 
 @dataclass(frozen=True)
 class LearnedTable:
-    """`steps` (8, 8), how often each coefficient was the most changed one (8, 8), and of how many `examples`."""
+    """The result: `steps` (8, 8), `counts` (8, 8) of the most changed coefficients, and the number of `examples`."""
 
     steps: Tensor
     counts: Tensor
@@ -44,7 +44,7 @@ class LearnedTable:
 
 
 def read_clean(file: Path, classes: int, limit: int | None) -> LabelledPictures:
-    """Pictures to attack: an npz with `images` and `labels`, or CIFAR-10's, of which the held-out training pictures."""
+    """Return the pictures to attack: an npz with `images` and `labels`, or CIFAR-10's held-out training pictures."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
@@ -57,17 +57,19 @@ def read_clean(file: Path, classes: int, limit: int | None) -> LabelledPictures:
 
 
 def most_changed(clean: Tensor, attacked: Tensor) -> Tensor:
-    """How often each coefficient of the blocks of pictures (B, C, H, W) is changed most: (8, 8) int64."""
+    """Return how often each coefficient of the blocks of pictures (B, C, H, W) is changed most: (8, 8) int64."""
     change = (coefficients(clean) - coefficients(attacked)).abs().flatten(0, 2)
     touched = change[change.amax(1) > 0]
     return touched.argmax(1).bincount(minlength=SIDE * SIDE).view(SIDE, SIDE).cpu()
 
 
 def steps_of(counts: Tensor) -> Tensor:
-    """The table Q (8, 8) from 20 to 100 of such counts; raises ConfigError when nothing was counted."""
+    """Return the table Q (8, 8) from 20 to 100 for these counts. Raises ConfigError if all counts are 0."""
     most = int(counts.max())
     if not most:
-        raise ConfigError("learn-table: expected adversarial examples to count changes of, the attack made none")
+        raise ConfigError(
+            "learn-table: expected adversarial examples, got none. Try a stronger attack or more pictures."
+        )
     return SPAN * counts.double() / most + LEAST
 
 
@@ -80,10 +82,10 @@ def learn_table(
     seed: int = 0,
     advance: Callable[[int], object] = lambda count: None,
 ) -> LearnedTable:
-    """Attack the bare network on clean pictures, each towards a random other class, and count.
+    """Attack the bare network on clean pictures, each with a random other class as target, and count.
 
-    What is done is kept in the file `progress`: the same call goes on where it was stopped, and no picture counts
-    twice. Raises ConfigError when another run's progress lies there, or no example was found.
+    Progress is kept in the file `progress`: the same call continues an interrupted run, and no picture counts twice.
+    Raises ConfigError if the file holds another run's progress, or if no example was found.
     """
     images = at_network_size(pictures.images, bundle, "pictures")
     made_from = digest(
@@ -113,13 +115,13 @@ def _resumed(progress: Path, made_from: str) -> tuple[int, int, Tensor]:
         kept = json.loads(progress.read_text(encoding="utf-8"))
         if kept["made_from"] != made_from:
             raise ConfigError(
-                f"{progress}: expected the progress of the same run, got another's; remove it to begin anew"
+                f"{progress}: expected the progress of the same run, got another's. Remove it to begin again."
             )
         return int(kept["done"]), int(kept["examples"]), torch.tensor(kept["counts"])
     except FileNotFoundError:
         return 0, 0, torch.zeros(SIDE, SIDE, dtype=torch.int64)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{progress}: cannot read the progress of an earlier run: {error}") from None
+        raise ConfigError(f"{progress}: expected the progress of an earlier run, got: {error}") from None
 
 
 def _keep(progress: Path, made_from: str, done: int, examples: int, counts: Tensor) -> None:

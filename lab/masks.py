@@ -1,4 +1,4 @@
-"""Masks for experiments: what a fleet's cameras would keep of each picture, thousands at a time."""
+"""Masks for experiments: the pixels that a fleet's cameras would keep of each picture, thousands at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.limits import BLOCK, MAX_DROPPED_PER_BLOCK, dropped_per_block
 from schemas.pixels.masks import ROWS, blocks_of, codebook, uniform_codebook
 
 CAMERAS: Final = 8
-"""Codebooks that the pictures' cameras share out among them: a picture's mask is then one of 8 · 4,096 ^ blocks."""
+"""Codebooks that the pictures' cameras share: a picture's mask is one of 8 · 4,096 ^ blocks."""
 
 _CAMERA_SEED: Final = 0x706C6162
 MAX_DROP_RATIO: Final = MAX_DROPPED_PER_BLOCK / BLOCK**2
@@ -30,11 +30,11 @@ def check_drop_ratio(drop_ratio: float) -> None:
 def random_masks(
     count: int, height: int, width: int, drop_ratio: float, generator: torch.Generator, spread: bool = True
 ) -> Tensor:
-    """Kept masks (count, 1, height, width) bool, each of another random camera and frame.
+    """Return kept masks (count, 1, height, width) bool, each of another random camera and frame.
 
-    A mask takes for every 8×8 block a random row of its camera's codebook, like `schemas.pixels.masks.kept_mask`, with
+    A mask takes a random row of its camera's codebook for every 8×8 block, like `schemas.pixels.masks.kept_mask`, with
     round(64 · `drop_ratio`) pixels dropped. `spread=False` takes uniformly random rows instead, for comparison.
-    `generator` is one of the CPU. Raises ConfigError for a drop ratio outside [0, 0.875].
+    `generator` must be on the CPU. Raises ConfigError for a drop ratio outside [0, 0.875].
     """
     check_drop_ratio(drop_ratio)
     rows, columns = blocks_of(height, width)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 NORMAL_975: Final = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
 DRAWS: Final = 5000
-"""Of the bootstrap."""
+"""Resamplings of the bootstrap."""
 MOST_DISTINCT: Final = 1000
-"""Distinct values up to which pictures are resampled; means of more are normal for all purposes."""
+"""Most distinct values for which pictures are resampled. Means over more are normal for all purposes."""
 _SEED: Final = 0
 
 
@@ -26,28 +26,28 @@ class Interval(NamedTuple):
 
 
 def wilson(successes: int, count: int) -> Interval:
-    """A share and its score interval (Wilson 1927), which stays inside [0, 1] and has a width at 0 and 1.
+    """Return a share and its score interval (Wilson 1927), which stays inside [0, 1] and has a width at 0 and 1.
 
     Raises ValueError unless 0 ≤ `successes` ≤ `count` and `count` is at least 1.
     """
     if not 0 <= successes <= count or count < 1:
-        raise ValueError(f"expected 0 to {count} successes of at least 1, got {successes}")
+        raise ValueError(f"successes: expected 0 to {count} of at least 1, got {successes}")
     share, z2 = successes / count, NORMAL_975**2
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = NORMAL_975 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    # At the ends rounding would put the bound on the wrong side of the share.
+    # At the ends, rounding could put the bound on the wrong side of the share.
     return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def mean_interval(values: NDArray[np.float64]) -> Interval:
-    """The mean of `values` (n,), one a picture, and its percentile bootstrap interval over pictures (Efron 1979).
+    """Return the mean of `values` (n,), one per picture, and its percentile bootstrap interval (Efron 1979).
 
-    A picture's value may be its mean over repeats, or the difference of two defences on it: then the interval is the
-    paired one. Resampling n of n values is a multinomial draw over the distinct ones, which are few where the values
-    are counts; of more than `MOST_DISTINCT` the interval is the normal one. Raises ValueError without a value.
+    A picture's value may be its mean over repeats, or the difference of two defences on it. In the latter case the
+    interval is the paired one. Resampling n of n values is a multinomial draw over the distinct values, which are few
+    for counts. For more than `MOST_DISTINCT` of them the interval is the normal one. Raises ValueError without a value.
     """
     if not len(values):
-        raise ValueError("expected at least one value")
+        raise ValueError("values: expected at least one, got none")
     distinct, counts = np.unique(values, return_counts=True)
     mean = float(values.mean())
     if len(distinct) == 1:
@@ -61,10 +61,10 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
 
 
 def share_interval(correct: NDArray[np.bool_]) -> Interval:
-    """The share of `correct` (repeats, n), n pictures judged under each of the repeats' masks.
+    """Return the share of `correct` (repeats, n): n pictures judged under each of the repeats' masks.
 
-    One repeat gives Wilson's interval; of several, the pictures are what is resampled. Where every picture has the same
-    outcome in every repeat, Wilson's interval over the pictures stands in for a bootstrap without a width.
+    One repeat gives Wilson's interval. With several, the pictures are resampled. If every picture has the same outcome
+    in every repeat, Wilson's interval over the pictures replaces a bootstrap interval without a width.
     """
     repeats, count = correct.shape
     if repeats == 1 or correct.all() or not correct.any():
@@ -73,12 +73,12 @@ def share_interval(correct: NDArray[np.bool_]) -> Interval:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """How likely chance alone gives at least so many `wins` of `wins` + `losses` fair coins: p, one-sided, exact.
+    """Return the probability of at least `wins` among `wins` + `losses` fair coins: p, one-sided, exact.
 
-    Of two attacks on the same pictures, wins are those that only the one breaks and losses those that only the other
-    does (McNemar 1947). Raises ValueError for negative counts.
+    For two attacks on the same pictures, wins are those that only the first breaks, losses those that only the second
+    breaks (McNemar 1947). Raises ValueError for negative counts.
     """
     if min(wins, losses) < 0:
-        raise ValueError(f"expected counts of at least 0, got {wins} and {losses}")
+        raise ValueError(f"counts: expected at least 0, got {wins} and {losses}")
     count = wins + losses
     return sum(math.comb(count, k) for k in range(wins, count + 1)) / (1 << count)

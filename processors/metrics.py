@@ -30,9 +30,9 @@ class ProcessorMetrics:
             self._stage.labels(name)
         errors = contract.STAGE_ERRORS.on(registry)
         self._stage_errors = {name: errors.labels(name) for name in (*_STAGES, "pictures")}
-        key_frames, delta_frames = contract.KEY_FRAMES.on(registry), contract.DELTA_FRAMES.on(registry)
-        self.key_frames = {name: key_frames.labels(name) for name in ("taken", "read_back", "asked")}
-        self.delta_frames = {name: delta_frames.labels(name) for name in ("with_key", "waited", "without_key")}
+        key_frames, keyed_frames = contract.KEY_FRAMES.on(registry), contract.KEYED_FRAMES.on(registry)
+        self.key_frames = {name: key_frames.labels(name) for name in ("received", "recalled", "requested")}
+        self.keyed_frames = {name: keyed_frames.labels(name) for name in ("with_key", "waited", "without_key")}
         self.batch = contract.BATCH.on(registry)
         queue = contract.QUEUE.on(registry)
         self.batch_queue = queue.labels("batch")

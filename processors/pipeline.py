@@ -11,22 +11,22 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from processors.bundle import Bundle
+from processors.modes import DenoiseSettings, Mode, usual_denoise
 from processors.preprocess.contract import seeds_of_sums
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
-from processors.stages.denoise import SIGMA, denoise
+from processors.stages.denoise import denoise
 from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.packed import Packed
 from processors.stages.plate import reconstruct_plate
-from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.reconstruct import reconstruct
 from processors.stages.resample import fitted, resize, window
 from processors.stages.strip import StripResult, strip
 from schemas.errors import StageError
@@ -55,24 +55,6 @@ WINDOW_MARGIN: Final = 64
 
 StageContext = Callable[[str], AbstractContextManager[None]]
 """Entered around each stage with its name: a clock, or a note of where an error came from."""
-
-
-class DenoiseSettings(BaseModel):
-    """How the rebuilt frames are denoised; see `processors.stages.denoise`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    method: Literal["bayes", "visu"] = "bayes"
-    sigma: float | None = Field(default=SIGMA, ge=0, allow_inf_nan=False)
-    """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames as they are."""
-
-
-def usual_denoise(mode: Mode) -> DenoiseSettings:
-    """What helps after each reconstruction: nothing after the learned one, which has taken the noise out itself.
-
-    Nor with `none`, for a network that is to see its frames bare.
-    """
-    return DenoiseSettings(sigma=0.0 if mode in ("default", "none") else SIGMA)
 
 
 def bare(stage: str) -> AbstractContextManager[None]:
@@ -263,28 +245,15 @@ class Pipeline:
         Each dropped pixel is the nearest kept one, as it was sent: the classifier's reconstruction weakens what is left
         of a trigger, as it should, and would hide it here; so does whatever mixes pixels.
         """
-        return self._strip_input(frames, kept, reconstruct_nearest, seeds)
-
-    def composed_input(self, frames: Tensor, known: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """What STRIP looks at of frames (B, C, H, W) whose pixels are nearly all `known` (B, 1, H, W).
-
-        What moves is missing, and a thin plate in its place, smooth as most pictures are, leaves the rest as it is.
-        """
-        return self._strip_input(frames, known, reconstruct_plate, seeds)
-
-    def _strip_input(
-        self, frames: Tensor, kept: Tensor, fill: Callable[[Tensor, Tensor], Tensor], seeds: Tensor | None
-    ) -> Tensor:
-        """`probe_input` of frames filled by `fill`, at the network's scale where that is how they are classified."""
         if not self.scales(*frames.shape[2:]):
-            return self.probe_input(fill(frames, kept), seeds)
+            return self.probe_input(reconstruct_nearest(frames, kept), seeds)
         whole, *scaled = self.ways(kept)
         small = sorted(scaled[0] + scaled[1])
         parts = []
         if whole:
-            parts.append(resize(fill(*_some(whole, frames, kept)), *self._size))
+            parts.append(resize(reconstruct_nearest(*_some(whole, frames, kept)), *self._size))
         if small:
-            parts.append(fill(*at_scale(*_some(small, frames, kept), *self._size)))
+            parts.append(reconstruct_nearest(*at_scale(*_some(small, frames, kept), *self._size)))
         return self.probe_input(_in_order(parts, whole + small), seeds)
 
     def strip(

@@ -10,9 +10,9 @@ from functools import partial
 import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
-from processors.arrivals.deltas import Deltas
+from processors.arrivals.await_key_frame import AwaitKeyFrame
 from processors.arrivals.frames import TakenFrame, open_record
-from processors.arrivals.key_recall import KeyRecall
+from processors.arrivals.key_frame_recall import KeyFrameRecall
 from processors.arrivals.partitions import Inbox
 from processors.arrivals.progress import PartitionProgress
 from processors.device.loop import DeviceLoop
@@ -25,7 +25,6 @@ from processors.results.delivery import Emitter
 from processors.results.verdicts import Outbox
 from processors.settings import ProcessorSettings
 from schemas.errors import OverQuota, OverSize, WireError
-from schemas.frame import is_key_frame
 from schemas.frame_size import over_size
 from schemas.keys import KeyRing
 from schemas.runtime import trace
@@ -54,19 +53,22 @@ class Processor:
         self.outbox = Outbox(
             settings, keys, emitter, self._recorded, self._failed, lambda: metrics.stage_failed("pictures")
         )
-        self.recall = KeyRecall(settings.kafka, settings.frames_topic, lambda *found: self.deltas.recalled(*found))
-        self.deltas = Deltas(
+        self.recall = KeyFrameRecall(
+            settings.kafka, settings.frames_topic, lambda *found: self.await_key_frame.recalled(*found)
+        )
+        self.await_key_frame = AwaitKeyFrame(
             settings,
             keys,
             metrics,
             ready=self._ready,
             failed=self._has_no_key,
-            ask=self.outbox.request_key,
+            request=self.outbox.request_key,
             recall=self.recall.want,
         )
         self.inbox = Inbox(
-            settings, self.drain, self._forget, on_assigned, self.deltas.held.note, self.deltas.recall_partition
-        )
+            settings, self.drain, self._forget, on_assigned,
+            self.await_key_frame.held.note, self.await_key_frame.recall_partition,
+        )  # fmt: skip
         self.device = DeviceLoop(
             settings,
             serving,
@@ -127,14 +129,7 @@ class Processor:
         if shape.pixels > most:
             self._refuse_unseen([taken], "intake", OverSize(over_size(shape.width, shape.height, most)))
             return False
-        repeated = self.outbox.repeat(taken)
-        if is_key_frame(taken.frame):
-            self.deltas.take_key(taken, repeated)
-        if not repeated:
-            if taken.frame.key_distance:
-                self.deltas.take(taken, now_s)
-            else:
-                self.device.put(taken)
+        self.await_key_frame.submit(taken, now_s, repeated=self.outbox.repeat(taken))
         return True
 
     def _refuse_over_quota(self, frames: Sequence[TakenFrame]) -> None:
@@ -149,7 +144,7 @@ class Processor:
             self.outbox.conclude([], [(taken, Failed(stage, error)) for taken in frames])
 
     def _ready(self, taken: TakenFrame) -> None:
-        """A frame has its key frame; if it waited for that, it has not waited for its batch."""
+        """Queue a frame for the device. The linger clock starts now: a wait for the key frame does not count."""
         taken.arrived_s = self._accepted_s
         self.device.put(taken)
 
@@ -192,8 +187,8 @@ class Processor:
     async def drain(self, seconds: float) -> None:
         """Finish what is in flight, or as much of it as `seconds` allow; probes that wait for half of that are shed."""
         with self.device.draining():
-            # What waits for a key frame is left to whoever gets the partition next, and perhaps the key frame with it.
-            self._give_back(self.deltas.discard(lambda _: True))
+            # Frames that wait for a key frame are left to the partition's next owner, who may have it.
+            self._give_back(self.await_key_frame.discard(lambda _: True))
             timer = asyncio.get_running_loop().call_later(seconds / 2, self.device.shed_waiting)
             try:
                 async with asyncio.timeout(seconds):
@@ -204,7 +199,7 @@ class Processor:
                 timer.cancel()
 
     def _forget(self, gone: set[PartitionProgress]) -> None:
-        for waiting in (self.device, self.deltas):
+        for waiting in (self.device, self.await_key_frame):
             self._give_back(waiting.discard(lambda taken: taken.progress in gone))
 
     def _give_back(self, frames: Sequence[TakenFrame]) -> None:
@@ -214,8 +209,8 @@ class Processor:
             self._one_less()
 
     def observe(self) -> None:
-        """Bring the gauges up to date, and give up what waited too long for its key frame."""
-        self.deltas.tick(time.monotonic())
+        """Update the gauges, and fail the frames that have waited too long for their key frame."""
+        self.await_key_frame.poll(time.monotonic())
         self.device.observe()
         self._metrics.lag.set(self.inbox.lag())
         self._metrics.paused.set(self.inbox.held - len(self.inbox.open_partitions()))

@@ -8,12 +8,11 @@ from contextlib import suppress
 from typing import Any, Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
 from processors.arrivals.group_watch import GroupWatch
-from processors.arrivals.partitions import frames_consumer
+from processors.arrivals.partitions import frames_reader
 from processors.arrivals.progress import OffsetsWentBack
 from processors.device.serving import Serving
 from processors.device.strip_queue import DeviceTurns
@@ -21,14 +20,13 @@ from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
 from processors.models.swap import ModelLoader, ModelSwap, first_serving
 from processors.processor import Processor
-from processors.results.delivery import BACKOFF_S, Emitter
+from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
 from schemas.keys import KeyRing
 from schemas.runtime.health import Health
-from schemas.runtime.kafka_clients import leave, start
-from schemas.runtime.kafka_damage import DamagePasser
+from schemas.transport.backoff import Backoff
 
-_POLL_MS: Final = 200
+_POLL_S: Final = 0.2
 _OBSERVE_S: Final = 0.5
 _LEAVE_S: Final = 2.0
 
@@ -92,7 +90,7 @@ class _Service:
             lambda assigned: health.set("assigned", assigned),
         )
         self._inbox = self._processor.inbox
-        self._damage = DamagePasser(CorruptRecordException)
+        self._reader = frames_reader(settings, self._inbox, metrics.kafka_damaged.inc)
         self._watch = GroupWatch(settings, self._kafka_answers, self._frames_read, self._topic_lost, self._join_again)
         self._unread: str | None = None
         self._deaf = False
@@ -111,7 +109,7 @@ class _Service:
         commit = asyncio.create_task(self._commit_for_ever(), name="commit")
         others = [
             asyncio.create_task(self._processor.device.run(), name="device"),
-            asyncio.create_task(self._processor.recall.run(), name="key recall"),
+            asyncio.create_task(self._processor.recall.run(), name="key frame recall"),
             asyncio.create_task(self._observe_for_ever(), name="observe"),
             asyncio.create_task(self._watch.run(), name="group watch"),
             asyncio.create_task(self._swap.run(), name="model swap"),
@@ -141,27 +139,24 @@ class _Service:
             await self._emitter.close(max(0.5, end_s - time.monotonic()))
 
     async def _read_for_ever(self) -> None:
-        attempt = 0
+        backoff = Backoff()
         while True:
             try:
                 await self._emitter.connect()
                 self._on_kafka("producer", True)
                 await self._join()
                 self._on_kafka("consumer", True)
-                attempt = 0
+                backoff.reset()
                 await self._read()
                 # The group gives a static member what it had, which may be nothing, until it has forgotten it.
                 await self._leave(_LEAVE_S)
                 await asyncio.sleep(self._settings.session_timeout_s + _LEAVE_S)
             except (KafkaError, OSError) as error:
-                if isinstance(error, CorruptRecordException):
-                    self._damage.met()
                 complaint = f"{type(error).__name__}: {error}"
                 self._on_kafka("consumer", False, complaint)
-                log.warning("kafka gives no records", error=complaint, attempt=attempt)
+                log.warning("kafka_unavailable", error=complaint, attempt=backoff.failures)
                 await self._leave(_LEAVE_S)
-                await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
-                attempt += 1
+                await backoff.wait()
             except OffsetsWentBack as error:
                 log.warning("joining the group again", error=str(error))
                 await self._leave(_LEAVE_S)
@@ -169,16 +164,12 @@ class _Service:
     async def _join(self) -> None:
         # No frame is classified by a model that is not live any more.
         await self._swap.settled.wait()
-        consumer = frames_consumer(self._settings)
-        self._inbox.consumer = consumer
-        consumer.subscribe([self._settings.frames_topic], listener=self._inbox)
-        await start(consumer)
+        self._inbox.reader = self._reader
+        await self._reader.open()
 
     async def _read(self) -> None:
         """Take records until some partition has had no reader for too long."""
         inbox = self._inbox
-        consumer = inbox.consumer
-        assert consumer is not None
         self._deaf = False
         while not self._deaf:
             partitions = inbox.open_partitions()
@@ -187,43 +178,19 @@ class _Service:
                 await inbox.room.wait()
                 continue
             most = inbox.share()
-            count = self._processor.accept(await self._getmany(consumer, partitions, most))
-            self._passed_over(await self._damage.pass_stalls(consumer, partitions))
+            count = self._processor.accept(await self._reader.fetch(*partitions, wait_s=_POLL_S, most=most))
             # Each fetch would bring a frame or two at the price of a request: where they wait anyway, let them gather.
             if 0 < count < most and (linger_s := self._processor.device.linger_s):
                 await asyncio.sleep(linger_s / 2)
 
-    async def _getmany(
-        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], most: int
-    ) -> dict[TopicPartition, list[ConsumerRecord]]:
-        if not self._damage.careful:
-            found: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
-                *partitions, timeout_ms=_POLL_MS, max_records=most
-            )
-            return found
-        if not partitions:  # none is assigned yet, and asking for none is asking for all
-            await asyncio.sleep(_POLL_MS / 1000)
-        found, passed = await self._damage.getmany(consumer, partitions, most)
-        self._passed_over(passed)
-        return found
-
-    def _passed_over(self, records: int) -> None:
-        if records:
-            log.error("damaged records passed over: their frames are lost", records=records)
-            self._metrics.kafka_damaged.inc(records)
-
     async def _leave(self, deadline_s: float) -> None:
         """Close the consumer, and leave the group unless the membership is static."""
-        consumer: Any = self._inbox.consumer
-        self._inbox.consumer = None
+        joined = self._inbox.reader is not None
+        self._inbox.reader = None
         self._inbox.clear()
-        if consumer is None:
-            return
-        self._health.set("assigned", False)
-        if not await leave(consumer.stop, deadline_s=deadline_s):
-            # Kafka does not answer; the group finds out by itself.
-            fetcher = [] if consumer._fetcher is None else [consumer._fetcher.close]
-            await leave(*fetcher, consumer._client.close, deadline_s=_LEAVE_S)
+        if joined:
+            self._health.set("assigned", False)
+            await self._reader.close(deadline_s)
 
     async def _commit_for_ever(self) -> None:
         while True:
@@ -238,7 +205,7 @@ class _Service:
     # What the group watch sees: an idle consumer does not say that Kafka, its topic or its group has gone
 
     def _kafka_answers(self, complaint: str) -> None:
-        if self._inbox.consumer is not None:
+        if self._inbox.reader is not None:
             self._on_kafka("consumer", not complaint, complaint)
 
     def _frames_read(self, complaint: str) -> None:

@@ -1,116 +1,115 @@
-"""What a processor is told."""
+"""Settings of a processor."""
 
 from __future__ import annotations
 
 import os
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from processors.pipeline import DenoiseSettings
-from processors.stages.reconstruct import Mode
+from processors.modes import DenoiseSettings, Mode
 from schemas.limits import USUAL_FRAME_PIXELS
-from schemas.runtime.access import KafkaAddress
+from schemas.settings import KafkaSettings, RoleSettings
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 
-class ProcessorSettings(BaseModel):
-    """One processor: a member of a consumer group, with one device."""
+class ProcessorSettings(RoleSettings, KafkaSettings):
+    """Settings of a processor: a member of a consumer group, with one device."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kafka: KafkaAddress
-    """Bootstrap servers, `host:port`."""
-    bundle: Path
-    """Folder of the model bundle that serves while none is published."""
+    bundle: Path = Path("scene")
+    """Model bundle that serves while none is published: a folder with model.toml, or the name of a shipped bundle."""
     model_cache: Path | None = None
-    """Folder for copies of published bundles; None makes one and removes it in the end."""
+    """Folder for copies of published bundles; none is in the state folder, or temporary without one."""
     trust: Path | None = None
-    """File of the signers whose published bundles are served; None trusts nobody."""
+    """File of the trusted signers, a line `ssh-ed25519 BASE64 NAME` each: only bundles that they publish are served.
+    None is the file of the state folder, or trusts nobody without one."""
     model_load_s: float = Field(default=600.0, gt=0)
-    """How long a bundle may take to be fetched, loaded and warmed."""
+    """Seconds in which a published bundle must be fetched, loaded and warmed up."""
 
     group: str = PROCESSORS_GROUP
+    """Consumer group of the processors that share the frames."""
     instance: str | None = None
-    """Static group membership: a processor started again under the same name takes its partitions up at once, and
-    keeps them for `session_timeout_s` after it has ended. None leaves the group when it ends."""
+    """Name for static group membership. A processor that restarts under the same name resumes its partitions at once;
+    they stay reserved for session_timeout_s. None leaves the group at the end."""
     session_timeout_s: float = Field(default=6.0, ge=1)
-    frames_topic: str = KafkaTopic.FRAMES.value
-    verdicts_topic: str = KafkaTopic.VERDICTS.value
-    dead_letters_topic: str = KafkaTopic.DEAD_LETTERS.value
-    events_topic: str = KafkaTopic.EVENTS.value
-    models_topic: str = KafkaTopic.MODELS.value
+    """Seconds without a heartbeat after which Kafka moves the partitions to another processor."""
 
     mode: Mode = "default"
-    """How dropped pixels are rebuilt; see `processors.stages.reconstruct`."""
+    """Reconstruction of dropped pixels: default (learned), paper (Algorithm 1), plate (thin plate, not learned) or none
+    (the network alone)."""
     denoise: DenoiseSettings | None = None
-    """None is `processors.pipeline.usual_denoise` of the mode."""
+    """Settings of the denoiser; none are those that suit the mode."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the networks: auto takes CUDA where there is one."""
     backend: Literal["auto", "torch", "openvino"] = "auto"
-    """What runs the networks on a CPU: `auto` is what measures fastest here at the start."""
+    """Runtime of the networks on a CPU: auto is the fastest by a measurement at the start."""
     precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"
-    """Their arithmetic: `auto` is the fastest that keeps to its tolerance. `tf32` is CUDA's, `int8` the CPU's, and of a
-    bundle's own network only where that allows it."""
+    """Arithmetic of the networks: auto is the fastest that changes no verdict. tf32 needs CUDA, int8 a CPU, and a
+    bundle's own network uses int8 only where the bundle allows it."""
     compile: bool | None = None
-    """Compile the chain on CUDA for frames of the network's size and of 32×32, which takes a minute or so at the start;
-    None does. What cannot be compiled runs as it is, and the log says so."""
+    """On CUDA: compile one device program for frames of 32×32 and of the network's size. This takes about a minute at
+    the start. None compiles; a program that cannot be compiled runs as it is, with a line in the log."""
     threads: int = Field(default=0, ge=0)
-    """Of torch on the CPU; 0 is half of the cores, at least one: the brokers and the other roles need the rest, and
-    torch's threads that wait for each other spin, which costs several times the work itself when cores are short."""
+    """Threads of torch on a CPU; 0 is half of the cores. Other roles need the rest, and torch's threads spin while they
+    wait for each other."""
 
     batch_frames: int = Field(default=64, ge=1, le=1024)
+    """Maximum number of frames in a batch."""
     batch_pixels: int | None = Field(default=None, ge=1)
-    """Height x width x frames of one batch, unless a single frame is larger. A batch of large frames that leaves the
-    processor's caches takes about twice as long for each: None is 2**18 on a CPU, 2**20 on CUDA."""
+    """Maximum height × width × frames of a batch; one larger frame is a batch. None is 2^18 on a CPU and 2^20 on CUDA:
+    a batch beyond the processor's caches takes about twice as long for each frame."""
     max_frame_pixels: int = Field(default=USUAL_FRAME_PIXELS, ge=64)
-    """Height x width of the largest frame that is taken; what is larger is dead-lettered unseen. A batch is not
-    interrupted, so that this bounds how long one frame of one camera keeps all others waiting: the nearer it is to the
-    fleet's largest camera, the better."""
+    """Maximum height × width of a frame; larger frames become dead letters. A batch is not interrupted, so this bounds
+    the time that one frame delays all others. Best set to the size of the fleet's largest camera."""
     camera_queue_s: float = Field(default=5.0, gt=0)
-    """Device time that one camera's frames may wait for while others are there and have far less waiting; what is
-    beyond it is dead-lettered, for it would stand in the way of those that share its partition."""
+    """Device time that the waiting frames of one camera may need while other cameras wait with far less. Frames beyond
+    it become dead letters, because they would delay the cameras of the same partition."""
     linger_s: float = Field(default=0.02, ge=0, le=1)
-    """How long a frame waits for others, at most: not at all while the device is idle most of the time, and the longer
-    the more of it the batches take."""
+    """Seconds for which a frame waits for others, at most. Zero while the device is mostly idle, longer the more time
+    the batches take."""
     queue_frames: int = Field(default=256, ge=1)
-    """Frames taken from Kafka whose verdict Kafka does not yet hold; full means that partitions wait."""
+    """Frames in progress, from Kafka to an acknowledged verdict. At the bound the partitions are paused."""
     queue_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Bytes of the frames in progress."""
 
     strip_queue: int = Field(default=64, ge=1)
-    """Probe frames waiting for STRIP; what comes to a full queue is not checked, and counted."""
+    """Probe frames that wait for STRIP. Frames that find the queue full are counted and not checked."""
     strip_queue_bytes: int = Field(default=32 * 2**20, ge=1)
+    """Bytes of the frames that wait for STRIP."""
     strip_share: float = Field(default=0.25, gt=0, lt=1)
-    """STRIP's part of the device's time while frames wait to be classified."""
-    strip_dropped: float = Field(default=0.0, ge=0, le=1)
-    """Share of the frames sent without some of their pixels that STRIP checks too: filled from the camera's last frames
-    as far as the scene stands still, else alone, with less power, where the bundle has a threshold for their drop
-    ratio. They take what room probe frames leave in the queue."""
-    strip_recent_bytes: int = Field(default=256 * 2**20, ge=1)
-    """The last pixels of cameras, on the device: five bytes for each pixel of a camera's frame in colour. Those silent
-    for longest give way."""
+    """STRIP's share of the device time while frames wait for classification."""
     strip_slice_s: float = Field(default=0.1, gt=0)
-    """About how long STRIP keeps the device in one go, at least one frame."""
+    """Seconds for which STRIP occupies the device without a break, about, and for one frame at least."""
 
     key_cache_bytes: int = Field(default=128 * 2**20, ge=1)
-    """Key frames of the profile `temporal`, decoded; those that give way are read back from Kafka when named."""
+    """Bytes of decoded key frames, under profiles whose frames depend on one. Evicted ones are read from Kafka again on
+    demand."""
     key_wait_s: float = Field(default=2.0, gt=0, le=10)
-    """How long a frame waits for a key frame that has not come, before it is dead-lettered."""
+    """Seconds for which a frame waits for a missing key frame before it becomes a dead letter."""
     key_wait_frames: int = Field(default=32, ge=1)
-    """And how many may; below the share of one partition, so that the key frame can come in behind them."""
+    """Frames that may wait so; less than the share of one partition, for the key frame to come in behind them."""
 
     preview_interval_s: float = Field(default=1.0, ge=0)
-    """At most one preview of each camera in this time."""
+    """Seconds between two previews of a camera, at least."""
     as_sent_interval_s: float = Field(default=5.0, ge=0)
-    """At most one picture with its holes, as it was sent, of each camera in this time, and one of a probe."""
+    """Seconds between two pictures of a camera as it was sent, with its dropped pixels, and between two of a probe."""
     preview_side: int = Field(default=384, ge=16, le=8192)
-    """Of its longer side in pixels, at most; see `processors.pipeline.Pipeline.show`."""
+    """Maximum longer side of a preview, in pixels."""
     commit_interval_s: float = Field(default=0.2, gt=0)
+    """Seconds between two commits of offsets."""
     drain_s: float = Field(default=8.0, gt=0)
-    """Deadline for all of shutdown. A revoked partition has half the session timeout, at most this."""
+    """Deadline of the shutdown, in seconds. A revoked partition has half of the session timeout, and no more than
+    this."""
+
+    frames_topic: ClassVar[str] = KafkaTopic.FRAMES.value
+    verdicts_topic: ClassVar[str] = KafkaTopic.VERDICTS.value
+    dead_letters_topic: ClassVar[str] = KafkaTopic.DEAD_LETTERS.value
+    events_topic: ClassVar[str] = KafkaTopic.EVENTS.value
+    models_topic: ClassVar[str] = KafkaTopic.MODELS.value
 
     @property
     def name(self) -> str:
-        """What the processor is called in its group, and where it says which model it serves."""
+        """The member's name in its group and in the records about the model that it serves."""
         return self.instance or f"{socket.gethostname()}-{os.getpid()}"

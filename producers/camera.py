@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,34 +13,37 @@ from typing import Final
 
 import structlog
 
-from producers.faults import FaultPlan
+from producers.camera_settings import CameraSettings
+from producers.daemon_thread import run_in_daemon_thread
+from producers.fair_gate import FairGate
 from producers.gate.motion import MotionGate
+from producers.interruptible_sleep import InterruptibleSleep
 from producers.metrics import Instruments
-from producers.naps import Nap
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
+from producers.publisher.link import Connection, Link
 from producers.reader import Reader, Reading, read_from
-from producers.scenario import CameraSettings
 from producers.sealing import Sealing
 from producers.sources.opening import open_source
 from producers.sources.source import Source
 from producers.spool import Spool
-from producers.threads import beside
-from producers.turns import Turns
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.identity import Identity
 from schemas.keys import CameraKey
 from schemas.limits import BLOCK
 from schemas.pixels.masks import kept_mask
-from schemas.pixels.temporal_encoder import KeyCause, TemporalEncoder
 from schemas.pointillist_pb2 import Meta
 from schemas.runtime import trace
+from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
 
 _RETRY_S: Final = (0.5, 15.0)
 _LATE_S: Final = 5.0
-"""A camera that is later than this, after a pause of the machine, goes on from now instead of catching up."""
+"""Maximum lateness in seconds, after a pause of the machine, that a camera catches up; beyond it the camera continues
+from now."""
+_STALLED_S: Final = 0.2
+"""A source that takes longer for a picture has stalled: the camera continues from now instead of catching up."""
 _OFF_S: Final = 0.1
 _HOURS_S: Final = 1.0
 _AHEAD: Final = 64
@@ -64,9 +68,15 @@ class Camera:
         broker: Broker,
         link: LinkSettings,
         instruments: Instruments,
-        turns: Turns | None = None,
+        fair_gate: FairGate | None = None,
+        phase_s: float = 0.0,
+        wrap_source: Callable[[Source], Source] | None = None,
+        wrap_link: Callable[[Link], Connection] | None = None,
     ) -> None:
-        """`turns` are those of all cameras of a process."""
+        """`fair_gate` is shared by all cameras of a process; `phase_s` is the delay of the first frame.
+
+        `wrap_source` and `wrap_link` return decorators of the camera's source and connection.
+        """
         if key.camera_id != settings.camera_id:
             raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
         self.settings = settings
@@ -81,19 +91,18 @@ class Camera:
         self.spool = Spool(folder, settings.camera_id, settings.spool)
         self._key = key
         self._instruments = instruments
-        self._turns = turns or Turns()
-        self._nap = Nap()
+        self._fair_gate = fair_gate or FairGate()
+        self._wrap_source = wrap_source
+        self._sleep = InterruptibleSleep()
         self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
-        self._control.on_rate = self._nap.end
-        self._temporal = TemporalEncoder(settings.unchanged_rms)
+        self._control.on_rate = self._sleep.interrupt
         self._gate = MotionGate(settings.motion) if settings.motion is not None else None
-        self._faults = FaultPlan((), 0)
         self._size = (0, 0, 0)
         self._source: Source | None = None
         self._opening: asyncio.Future[Source] | None = None
         self._masks: threading.Thread | None = None
         self._kind = ""
-        self._phase_s = 0.0
+        self._phase_s = phase_s
         self.publisher = Publisher(
             key,
             self.spool,
@@ -103,18 +112,14 @@ class Camera:
             settings.window,
             link,
             instruments,
+            wrap_link,
         )
         if settings.motion is not None:
             self.publisher.presence.longest_gap_s = settings.motion.heartbeat_s
-        self._sealing = Sealing(key, self.spool, self._temporal, self.publisher.publish, instruments.coded)
+        self._sealing = Sealing(key, self.spool, self.publisher.publish)
         refused = self.spool.shed_signed_otherwise(key)
         if refused:
             _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
-
-    def plan(self, faults: FaultPlan, phase_s: float) -> None:
-        """What goes wrong, and how long after the start the first frame comes."""
-        self._faults = faults
-        self._phase_s = phase_s
 
     async def open_source(self) -> None:
         """Open the source where this spool's last frame left it; `SourceError` when that fails.
@@ -122,7 +127,7 @@ class Camera:
         When this is cancelled the opening goes on, and the next call waits for it.
         """
         if self._opening is None:
-            self._opening = beside(self._open, f"open-{self.settings.camera_id}")
+            self._opening = run_in_daemon_thread(self._open, f"open-{self.settings.camera_id}")
         try:
             self._source = await asyncio.shield(self._opening)
         finally:
@@ -131,15 +136,17 @@ class Camera:
         self._kind = self._source.kind
 
     def _open(self) -> Source:
-        """Runs in a thread, so that neither this nor the mask codebook, made here, holds up other cameras."""
-        # Beside the opening, which mostly waits: a source that does not open says so at once, and one that does is read
-        # at once, before many of its frames have come.
+        """Open the source and make the mask codebook, in a thread: both would delay the other cameras."""
+        # The codebook is made while the source opens. A source that fails is reported at once, and a live source is
+        # read before many of its frames have come.
         if self._masks is None:
             sizes = BLOCK, BLOCK, self._control.encoding.dropped_per_block
             name = f"masks-{self.settings.camera_id}"
             self._masks = threading.Thread(target=kept_mask, args=(self._key, 0, 0, *sizes), name=name, daemon=True)
             self._masks.start()
         source = open_source(self.settings.source, self.settings.index)
+        if self._wrap_source is not None:
+            source = self._wrap_source(source)
         try:
             self._masks.join()
             if not source.live:
@@ -150,8 +157,9 @@ class Camera:
         return source
 
     async def run(self) -> None:
-        """Capture until the source ends. A failing source is opened again, ever more rarely; nothing else stops it."""
-        retry_s = _RETRY_S[0]
+        """Capture until the source ends. A failing source is retried with exponential backoff; nothing else ends the
+        capture."""
+        backoff = Backoff(*_RETRY_S)
         while not self.ended:
             published = self.spool.current.next
             try:
@@ -161,10 +169,9 @@ class Camera:
                 await self._capture()
             except Exception as error:
                 if self.spool.current.next > published:
-                    retry_s = _RETRY_S[0]
+                    backoff.reset()
                 self._failed(error)
-                await asyncio.sleep(retry_s)
-                retry_s = min(2 * retry_s, _RETRY_S[1])
+                await backoff.wait()
 
     @property
     def sending(self) -> tuple[int, int, float]:
@@ -172,14 +179,13 @@ class Camera:
         return self._size[1], self._size[0], self._control.rate
 
     @property
-    def calm(self) -> bool:
-        """Whether `tick` has nothing to do but keep the connection alive and say how far this boot has come."""
+    def idle(self) -> bool:
+        """Whether `tick` only keeps the connection alive and reports the ledger."""
         waits = self.spool.frames or self.ended or self.publisher.presence.degraded
-        return self.publisher.link.up and not waits and not self._faults
+        return self.publisher.link.idle and not waits
 
-    def tick(self, now: float, now_ms: int) -> None:
-        """Connection, resends and the age bound. `now` is monotonic in seconds, `now_ms` Unix time, for faults."""
-        self.publisher.link.hold(self._faults.is_cut_off(now_ms))
+    def tick(self, now: float) -> None:
+        """Keep the connection, resend, and shed frames beyond the age limit. `now` is monotonic, in seconds."""
         self.publisher.tick(now)
         self.spool.shed_old()
         if self.ended and not self.spool.current.closed:
@@ -226,7 +232,7 @@ class Camera:
 
     @property
     def _ahead(self) -> int:
-        """Frames of a live source that may wait: at a rate of its own, a camera takes the newest."""
+        """Maximum number of waiting frames of a live source: a camera with a rate takes the newest."""
         return 1 if self._control.rate else _AHEAD
 
     def _in_hours(self) -> bool:
@@ -250,10 +256,11 @@ class Camera:
             self.publisher.presence.resume("hours")
 
     async def _capture_paced(self, reader: Reader, live: bool) -> bool | None:
-        """Frame k at start + k / rate, whatever the broker does: the spool takes what it cannot.
+        """Capture frame k at start + k / rate, independent of the broker: the spool stores what the broker does not
+        accept.
 
-        Returns True when the source has ended, False when the hours have in which the camera sends, None when it is
-        told to send all that comes. At another rate it goes on from its last frame.
+        Returns True when the source has ended, False when the camera's hours have ended, and None when a command asks
+        for all frames. At another rate it continues from its last frame.
         """
         rate = self._control.rate
         last = time.monotonic() + self._phase_s - 1 / rate
@@ -262,7 +269,7 @@ class Camera:
             due = last + 1 / rate
             late_s = time.monotonic() - due
             if self._control.rate == rate:
-                await (self._nap.take(-late_s) if late_s < 0 else asyncio.sleep(0))
+                await (self._sleep.sleep(-late_s) if late_s < 0 else asyncio.sleep(0))
             if self._control.rate != rate:
                 if (rate := self._control.rate) > 0:
                     last = max(last, time.monotonic() - 1 / rate)
@@ -271,21 +278,23 @@ class Camera:
                 return False
             if late_s > (1 / rate if live else _LATE_S):
                 due += late_s
-            if self._is_off():
+            if not self._control.enabled:
                 await self._stay_off(reader)
                 due = time.monotonic()
-            await self._turns.take()
+            await self._fair_gate.enter()
+            asked = time.monotonic()
             reading = await reader.next()
             if reading is None:
                 return True
+            answered = time.monotonic()
             await self._publish(reader, reading)
-            last = due
+            last = due if answered - asked < _STALLED_S else answered
         return None
 
     async def _capture_unpaced(self, reader: Reader, live: bool) -> bool | None:
-        """As fast as the window allows; a live source as fast as it gives, into the spool.
+        """Capture as fast as the window allows; a live source at its own rate, into the spool.
 
-        Returns what `_capture_paced` does, None when it is told a rate.
+        Returns as `_capture_paced` does, and None when a command sets a rate.
         """
         turn = 0
         while not self._control.rate:
@@ -296,7 +305,7 @@ class Camera:
                 await self.publisher.wait_for_room()
             if not self._in_hours():
                 return False
-            if self._is_off():
+            if not self._control.enabled:
                 await self._stay_off(reader)
             reading = await reader.next()
             if reading is None:
@@ -304,20 +313,16 @@ class Camera:
             await self._publish(reader, reading)
         return None
 
-    def _is_off(self) -> bool:
-        return not self._control.enabled or self._faults.is_dark(time.time_ns() // 10**6)
-
     async def _stay_off(self, reader: Reader) -> None:
-        while self._is_off():
-            if not self._control.enabled:
-                self.publisher.presence.rest("command", "paused by a command")
+        self.publisher.presence.rest("command", "paused by a command")
+        while not self._control.enabled:
             reader.discard()
             await asyncio.sleep(_OFF_S)
         self.publisher.presence.resume("command")
         reader.discard()
 
     async def _publish(self, reader: Reader, reading: Reading) -> None:
-        captured, captured_ms = await self._faults.show(*reading), reading.captured_ms
+        captured, captured_ms = reading
         picture, ledger = captured.picture, self.spool.current
         skipped = reader.take_skipped()
         if skipped:
@@ -329,7 +334,6 @@ class Camera:
             self._instruments.still.inc()
             self._source_gives()
             return
-        self._look_after_key()
         try:
             self._sealing.seal(picture, captured_ms, captured.position, self._control.encoding, captured.truth)
         except WireError as error:
@@ -358,22 +362,12 @@ class Camera:
                 self._spool_failed(error)
                 await asyncio.sleep(_RETRY_S[0])
 
-    def _look_after_key(self) -> None:
-        """A key frame that the server misses, or that the full spool has shed, must not be named again."""
-        key = self._temporal.key
-        if key is None:
-            return
-        if key == self._control.key_wanted:
-            self._temporal.renew(KeyCause.ASKED)
-        elif key[0] == self.spool.current.boot_id and key[1] in self.spool.current.shed:
-            self._temporal.renew(KeyCause.SHED)
-
     def _spool_failed(self, error: StateError) -> None:
         if self.publisher.presence.impaired("spool", "the spool cannot be written"):
             _log.error("spool_failed", camera=self.settings.camera_id, detail=str(error))
 
     def _failed(self, error: Exception) -> None:
-        """The source, or the code around it, has failed: say so and leave the other cameras alone."""
+        """Report that the source, or the code around it, has failed, without effect on other cameras."""
         cause = "hung" if isinstance(error, SourceHung) else "failed"
         self._instruments.source_restarts.labels(cause).inc()
         if isinstance(error, SourceError):
@@ -400,7 +394,7 @@ class Camera:
             profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
             source=self._kind,
             software=_software(),
-            told=self._control.told,
+            command_state=self._control.state,
         )
 
 

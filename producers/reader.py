@@ -1,4 +1,4 @@
-"""Reading a source on the event loop, or beside it when a read may block."""
+"""Readers of a source: on the event loop, or in a thread when a read may block."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
+from producers.daemon_thread import run_in_daemon_thread
 from producers.sources.source import Captured, Source
 
 _log = structlog.get_logger()
@@ -25,19 +26,19 @@ class Reading(NamedTuple):
 
 
 class Reader(Protocol):
-    """What a camera's capture loop asks for frames."""
+    """The interface through which a camera's capture loop reads frames."""
 
     async def next(self) -> Reading | None:
         """The next frame, None when the source has ended; raises its `SourceError`."""
 
     def take_skipped(self) -> int:
-        """Frames that a live source gave and nobody took, since the last call."""
+        """Return the number of frames of a live source that were replaced unread since the last call."""
 
     def discard(self) -> None:
         """Drop what was read ahead of a live source."""
 
     def keep_ahead(self, frames: int) -> None:
-        """How many frames of a live source may wait, its newest ones."""
+        """Set the number of newest frames of a live source that may wait."""
 
     def close(self) -> None:
         """Stop reading and close the source."""
@@ -45,6 +46,8 @@ class Reader(Protocol):
 
 def read_from(source: Source, ahead: int = 1) -> Reader:
     """The reader that suits a source; `ahead` frames of a live one may wait, its newest ones."""
+    if source.blocking and source.on_demand:
+        return OnDemandReader(source)
     return ThreadReader(source, ahead) if source.blocking else InlineReader(source)
 
 
@@ -60,8 +63,11 @@ class InlineReader:
 
     async def next(self) -> Reading | None:
         """Read one frame."""
-        captured = self._source.read()
+        captured = await self._read()
         return None if captured is None else Reading(captured, _now_ms())
+
+    async def _read(self) -> Captured | None:
+        return self._source.read()
 
     def take_skipped(self) -> int:
         """Nothing is ever read that is not taken."""
@@ -76,6 +82,13 @@ class InlineReader:
     def close(self) -> None:
         """Close the source."""
         self._source.close()
+
+
+class OnDemandReader(InlineReader):
+    """Reads each frame in a thread when it is due, and none ahead."""
+
+    async def _read(self) -> Captured | None:
+        return await run_in_daemon_thread(self._source.read, f"source-{self._source.kind}")
 
 
 class ThreadReader:
@@ -137,7 +150,7 @@ class ThreadReader:
                 self._make_room(frames)
 
     def close(self) -> None:
-        """Tell the thread to end; it closes the source after the read that is under way."""
+        """End the thread; it closes the source after the current read."""
         with self._change:
             self._closed = True
             self._change.notify()

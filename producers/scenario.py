@@ -2,94 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictInt, StrictStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
-from producers.gate.motion import MotionSettings
-from producers.gate.schedule import Schedule
-from producers.publisher import WindowSettings
+from producers.camera_settings import MODELS, CameraGroup, CameraOptions, CameraSettings, cameras_of
 from producers.redteam.generator_toml import RANDOM, find_generator, read_generator
 from producers.settings_file import first_problem, read_yaml
-from producers.sources.login import LoginPlace
 from producers.sources.placing import place_sources
-from producers.sources.settings import SourceSettings
-from producers.spool import SpoolLimits
 from schemas.errors import ConfigError
-from schemas.frame import PROFILES, Encoding
-from schemas.identity import CameraId, camera_id
-from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
-from schemas.pixels.temporal_encoder import MOST_RMS, UNCHANGED_RMS
 
 LEAST_EPS: Final = 1 / 255
 """One grey level: an attack below it leaves an 8-bit frame as it is."""
 
-_INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
-_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _OF_ATTACKS: Final = ("generator", "eps", "target")
-
-
-class CameraOptions(BaseModel):
-    """What may be set for all cameras and for each."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: SourceSettings = Field(default_factory=SourceSettings)
-    """What it sees; else a simulated scene."""
-    fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
-    """Frames per second; 0 is as fast as the window allows, or as a live source gives them."""
-    drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
-    """Share of the pixels that is not sent, rounded to whole pixels of the 64 of a block."""
-    probe_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
-    profile: Literal["raw", "lossless", "temporal"] = "raw"
-    """How the kept pixels are coded: as they are, without loss in fewer bytes, or, for fixed cameras, without the
-    blocks that are as in a key frame."""
-    unchanged_rms: float = Field(default=UNCHANGED_RMS, ge=0, le=MOST_RMS)
-    """Temporal: a block of 8×8 pixels is not sent again up to this root mean square difference to the key frame, in
-    grey levels of 255. Lower sends more, and shows smaller changes."""
-    schedule: Schedule | None = None
-    """When it sends; else always. Outside of its hours its source is closed."""
-    motion: MotionSettings | None = None
-    """It sends only while something moves, and a heartbeat; else every frame."""
-    spool: SpoolLimits = SpoolLimits()
-    """How much it keeps on disk until Kafka has it."""
-    window: WindowSettings = WindowSettings()
-    """How much of that is on the way at a time."""
-
-    @property
-    def encoding(self) -> Encoding:
-        """How frames are encoded until a command says otherwise."""
-        return Encoding(dropped_per_block(self.drop_ratio), self.probe_share, PROFILES[self.profile])
-
-
-class CameraSettings(CameraOptions):
-    """One camera; `index` is its place in the fleet and makes its simulated source differ from the others'."""
-
-    camera_id: CameraId
-    index: int = Field(default=0, ge=0)
-
-
-class CameraGroup(CameraOptions):
-    """`count` cameras that differ in name and index only.
-
-    `{index}` in the name and in the source's address counts from `first`; `{index:02}` is padded with zeros.
-    """
-
-    name: str = "cam-{index:02}"
-    """Without the site: a–z, 0–9, `_ . -`, at most 64 with it. With `{index}` where there are several."""
-    count: int = Field(default=1, ge=1, le=100_000)
-    """How many cameras."""
-    first: int = Field(default=0, ge=0, le=10**9)
-    """What `{index}` counts from."""
-
-    def numbers(self) -> range:
-        """What `{index}` stands for in each of its cameras."""
-        return range(self.first, self.first + self.count)
 
 
 class Fault(BaseModel):
@@ -102,10 +30,10 @@ class Fault(BaseModel):
     at_s: float = Field(ge=0, allow_inf_nan=False)
     """When it begins, in seconds after the fleet's first capture; a fleet that is started again keeps that clock."""
     kind: Literal["dark", "freeze", "black", "sticker", "disconnect", "attack"]
-    """`dark`: the camera is gone, connection and all. `disconnect`: only its connection is cut, and it goes on
-    capturing into its spool. `freeze`: it repeats one picture, with that picture's truth. `black`: it sends black
-    pictures, whose class is unknown. `sticker`: somebody pastes the trigger sticker into its scene. `attack`: a
-    generator changes what the lens sees, before any pixel is dropped. The truth says so of the last two."""
+    """`dark`: the camera is gone, with its connection. `disconnect`: only its connection is cut, and it continues to
+    capture into its spool. `freeze`: it repeats one picture, with that picture's truth. `black`: it sends black
+    pictures, and their class is unknown. `sticker`: the trigger sticker is in its scene. `attack`: a generator changes
+    the picture before any pixel is dropped. The truth records the last two."""
     for_s: float = Field(gt=0)
     """For how many seconds."""
 
@@ -156,7 +84,7 @@ class Fault(BaseModel):
 
 
 class Scenario(BaseModel):
-    """A fleet. What `defaults` says holds for every camera that does not say it itself."""
+    """A fleet. `defaults` apply to every camera that does not set the key itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -165,12 +93,12 @@ class Scenario(BaseModel):
     bundle: str | None = None
     """The bundle that `up` serves with this scenario, unless `--bundle` names another: a folder or a shipped name."""
     defaults: CameraOptions = Field(default_factory=CameraOptions)
-    """What holds for every camera that does not say it itself: any key of a camera but `name`, `count` and `first`. A
-    key of a camera replaces this one as a whole."""
+    """Defaults of every camera: any key of a camera but `name`, `count` and `first`. A key of a camera replaces the
+    default as a whole."""
     groups: list[CameraGroup] = Field(alias="cameras", min_length=1)
     """The cameras, in groups whose cameras differ in name and index only."""
     faults: list[Fault] = []
-    """What goes wrong, and when."""
+    """The faults and their times."""
 
     @model_validator(mode="before")
     @classmethod
@@ -204,36 +132,15 @@ class Scenario(BaseModel):
 
     @property
     def generators(self) -> set[str]:
-        """Those of its attacks, as the faults name them."""
+        """The generators of its attacks, by the names in the faults."""
         return {fault.generator for fault in self.faults if fault.generator is not None}
 
     def cameras(self) -> list[CameraSettings]:
         """Every camera with its own name; `ConfigError` when two have the same."""
-        cameras: list[CameraSettings] = []
-        seen: set[CameraId] = set()
-        for group in self.groups:
-            options = {name: getattr(group, name) for name in CameraOptions.model_fields}
-            for index in group.numbers():
-                name = camera_id(f"{self.site}/{numbered(group.name, index)}")
-                if name in seen:
-                    raise ConfigError(f"cameras: expected one camera {name}, got two; write {{index}} in the name")
-                seen.add(name)
-                options["source"] = addressed(group.source, index)
-                cameras.append(CameraSettings(camera_id=name, index=len(cameras), **options))
-        return cameras
+        return cameras_of(self.site, self.groups)
 
 
-MODELS: Final[dict[str, type[BaseModel]]] = {
-    "defaults": CameraOptions,
-    "cameras": CameraGroup,
-    "faults": Fault,
-    "source": SourceSettings,
-    "login": LoginPlace,
-    "motion": MotionSettings,
-    "schedule": Schedule,
-    "spool": SpoolLimits,
-    "window": WindowSettings,
-}
+_MODELS: Final[dict[str, type[BaseModel]]] = {**MODELS, "faults": Fault}
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -256,31 +163,6 @@ def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {first_problem(error, Scenario, MODELS)}") from None
+        raise ConfigError(f"{origin}: {first_problem(error, Scenario, _MODELS)}") from None
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
-
-
-def addressed(source: SourceSettings, index: int) -> SourceSettings:
-    """The source of camera `index` of a group: `{index}` is replaced in a file, and `${VARIABLE}` too in an address.
-
-    Raises `ConfigError` for a variable that the environment does not have.
-    """
-    if source.address is None:
-        file = source.file and Path(numbered(str(source.file), index))
-        return source if file == source.file else source.model_copy(update={"file": file})
-    said = source.address.get_secret_value()
-    text = _VARIABLE.sub(lambda found: _variable(found[1]), numbered(said, index))
-    return source if text == said else source.model_copy(update={"address": SecretStr(text)})
-
-
-def _variable(name: str) -> str:
-    value = os.environ.get(name)
-    if value is None:
-        raise ConfigError(f"source.address: expected the variable {name}, which ${{{name}}} asks for; it is not set")
-    return value
-
-
-def numbered(text: str, index: int) -> str:
-    """`text` with each `{index}` replaced; `{index:02}` is padded with zeros."""
-    return _INDEX.sub(lambda found: str(index).zfill(int(found[1] or 1)), text)

@@ -1,8 +1,8 @@
-"""Each frame is sealed once: what was sealed for a place in the spool is all that is ever written there.
+"""Each frame is sealed once: the bytes that were sealed for a place in the spool are the only ones ever written there.
 
-A frame's place, boot and sequence number, is the nonce of its cipher. Two pictures sealed for one place would show
-their difference to whoever has both, on the wire, in a broker's memory or on a disk. So a frame that the spool could
-not take waits, sealed, whatever the camera is told meanwhile, and goes before any other. A new process has another
+A frame's place, boot and sequence number, is the nonce of its cipher. Two pictures sealed for one place would reveal
+their difference to anyone who has both, on the wire, in a broker's memory or on a disk. Therefore a frame that the
+spool could not store waits, sealed, through any command, and is stored before any other. A new process has another
 boot.
 """
 
@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from producers.spool import Spool
-from schemas.frame import Encoding, Truth, encode_next_frame
+from schemas.frame import Encoding, Truth, encode_frame
 from schemas.keys import CameraKey
 from schemas.pixels.packing import Picture
-from schemas.pixels.temporal_encoder import Coded, TemporalEncoder
 
 
 class _Sealed(NamedTuple):
@@ -24,29 +23,16 @@ class _Sealed(NamedTuple):
     position: int
     captured_ms: int
     raw_bytes: int
-    coded: Coded | None
 
 
 class Sealing:
     """Seals the frames of one camera for their places in its spool, one at a time."""
 
-    def __init__(
-        self,
-        key: CameraKey,
-        spool: Spool,
-        temporal: TemporalEncoder,
-        publish: Callable[[bytes, int, int, int], None],
-        published: Callable[[Coded], None] = lambda _: None,
-    ) -> None:
-        """`publish` appends a payload, with its position in the source, the time of its capture and its raw bytes.
-
-        `published` hears how `temporal` coded a frame that was appended.
-        """
+    def __init__(self, key: CameraKey, spool: Spool, publish: Callable[[bytes, int, int, int], None]) -> None:
+        """`publish` appends a payload, with its position in the source, the time of its capture and its raw bytes."""
         self._key = key
         self._spool = spool
-        self._temporal = temporal
         self._publish = publish
-        self._published = published
         self._waiting: _Sealed | None = None
 
     @property
@@ -64,13 +50,11 @@ class Sealing:
         if self._waiting is not None:
             raise RuntimeError(f"frame {self._waiting.seq} is sealed and waits for the spool")
         ledger = self._spool.current
-        payload, coded = encode_next_frame(
-            self._key, ledger.boot_id, ledger.next, captured_ms, picture, encoding, truth, self._temporal
-        )
-        self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes, coded)
+        payload = encode_frame(self._key, ledger.boot_id, ledger.next, captured_ms, picture, encoding, truth)
+        self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes)
 
     def append(self) -> None:
-        """Append what waits, if anything; where that raises `StateError` it goes on waiting."""
+        """Append the waiting frame, if any; it remains waiting when that raises `StateError`."""
         sealed = self._waiting
         if sealed is None:
             return
@@ -78,6 +62,3 @@ class Sealing:
         if self._spool.current.next == sealed.seq:
             self._publish(sealed.payload, sealed.position, sealed.captured_ms, sealed.raw_bytes)
         self._waiting = None
-        if sealed.coded is not None:
-            self._temporal.published()
-            self._published(sealed.coded)

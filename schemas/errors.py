@@ -19,7 +19,7 @@
     │   ├── OverQuota             a camera has more waiting than it may while others need the device
     │   ├── TooManyBoots          a camera has started more often than any camera does
     │   ├── BadPixels             the pixel data does not decode to what the header announces
-    │   └── NoKeyFrame            the key frame that it names is not there
+    │   └── NoKeyFrame            the key frame that a frame depends on is missing
     └── StageError                a stage failed on frames that were well formed
 
 Messages say what was expected and what came.
@@ -142,7 +142,7 @@ class BadPixels(WireError):  # noqa: N818
 
 
 class NoKeyFrame(WireError):  # noqa: N818
-    """The key frame that it names is not there."""
+    """The key frame that a frame depends on is missing."""
 
     reason: ClassVar[str] = "no_key_frame"
 

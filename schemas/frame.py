@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from schemas.errors import BadSize, ConfigError, Malformed, NoKeyFrame
+from schemas.errors import BadSize, ConfigError, Malformed
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId
 from schemas.keys import TAG_BYTES, CameraKey, KeyRing, Purpose
 from schemas.limits import (
@@ -21,12 +21,9 @@ from schemas.limits import (
 )
 from schemas.pixels.masks import Mask, kept_mask
 from schemas.pixels.packing import Picture, packed, unpack
-from schemas.pixels.temporal import KeyPicture, unpack_delta
-from schemas.pixels.temporal_encoder import Coded, TemporalEncoder
 from schemas.pointillist_pb2 import (
     LOSSLESS,
     RAW,
-    TEMPORAL,
     Command,
     Confirm,
     Frame,
@@ -40,8 +37,10 @@ from schemas.pointillist_pb2 import (
 
 CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
-PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS, "temporal": TEMPORAL}
+PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS}
 """By the names that people write."""
+KEYED_PROFILES: frozenset[int] = frozenset()
+"""Profiles whose frames depend on a key frame: neither `raw` nor `lossless`."""
 _PROFILE_NUMBERS: Final = frozenset(PROFILES.values())
 ATTACKED: Final = 2**31
 """What the field `truth` holds more where the red team has changed the picture; a class is below half of it."""
@@ -121,32 +120,11 @@ def encode_frame(
     encoding: Encoding,
     truth: Truth | None = None,
 ) -> bytes:
-    """The sealed and signed message of a `picture` (H, W, C) uint8: kept pixels, or all when it is a probe by the key.
-
-    Under the profile `temporal` every frame is then a key frame.
-    """
-    return encode_next_frame(key, boot_id, seq, captured_ms, picture, encoding, truth)[0]
-
-
-def encode_next_frame(
-    key: CameraKey,
-    boot_id: int,
-    seq: int,
-    captured_ms: int,
-    picture: Picture,
-    encoding: Encoding,
-    truth: Truth | None = None,
-    temporal: TemporalEncoder | None = None,
-) -> tuple[bytes, Coded | None]:
-    """`encode_frame`, and how `temporal` coded the frame; None for a probe and under the other profiles."""
+    """The sealed and signed message of a `picture` (H, W, C) uint8: its kept pixels, or all of them in a probe."""
     height, width, channels = picture.shape
     check_frame_size(height, width, channels)
     whole = key.is_probe(boot_id, seq, encoding.probe_share)
-    sent = 0 if whole else encoding.dropped_per_block
-    kept = kept_mask(key, boot_id, seq, height, width, sent)
-    coded = None
-    if encoding.profile == TEMPORAL and not whole and temporal is not None:
-        coded = temporal.encode(picture, kept, boot_id, seq, captured_ms, sent)
+    kept = kept_mask(key, boot_id, seq, height, width, 0 if whole else encoding.dropped_per_block)
     message = Frame(
         boot_id=boot_id,
         seq=seq,
@@ -159,14 +137,13 @@ def encode_next_frame(
         profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
         key_generation=key.generation,
         truth=truth.to_wire() if truth else 0,
-        key_distance=coded.key_distance if coded is not None else 0,
     )
-    pixels = coded.data if coded is not None else packed(picture, kept, encoding.profile)
+    pixels = packed(picture, kept, encoding.profile)
     # The last field before the tag, written here: protobuf would copy the pixels three times more.
     head = message.SerializeToString()
     if len(pixels):
         head += bytes((_PIXELS_FIELD, *_varint(len(pixels))))
-    return key.seal_frame(boot_id, seq, head, pixels), coded
+    return key.seal_frame(boot_id, seq, head, pixels)
 
 
 def _varint(value: int) -> Iterator[int]:
@@ -200,10 +177,12 @@ def parse_frame(payload: bytes) -> Frame:
         )
     if frame.profile not in _PROFILE_NUMBERS:
         raise Malformed(f"expected one of the profiles {PROFILES}, got {frame.profile}")
-    if frame.key_distance and (frame.profile != TEMPORAL or frame.whole or frame.key_distance > frame.seq):
+    if frame.key_distance and not (
+        frame.profile in KEYED_PROFILES and not frame.whole and frame.key_distance <= frame.seq
+    ):
         raise Malformed(
-            f"expected a key frame before frame {frame.seq} of the profile temporal that is no probe, "
-            f"got {frame.key_distance} before it, profile {frame.profile}, whole {frame.whole}"
+            f"expected key distance 0, or up to {frame.seq} in a frame of a keyed profile that is no probe, "
+            f"got {frame.key_distance}, profile {frame.profile}, whole {frame.whole}"
         )
     return frame
 
@@ -271,12 +250,12 @@ def opened_pixels(key: CameraKey, frame: Frame) -> memoryview:
 
 
 def is_key_frame(frame: Frame) -> bool:
-    """Whether other frames may name this one."""
-    return frame.profile == TEMPORAL and not frame.whole and not frame.key_distance
+    """Whether other frames may depend on this one."""
+    return frame.profile in KEYED_PROFILES and not frame.whole and not frame.key_distance
 
 
-def check_names_key(frame: Frame, key_frame: Frame) -> None:
-    """Raise `Malformed` unless `key_frame` can be what the delta `frame` was made from."""
+def check_key_frame(frame: Frame, key_frame: Frame) -> None:
+    """Raise `Malformed` unless `frame` can depend on `key_frame`."""
     if not is_key_frame(key_frame) or _setup(frame) != _setup(key_frame):
         raise Malformed(
             f"expected a key frame of height, width, channels, dropped pixels and key generation {_setup(frame)}, "
@@ -288,25 +267,13 @@ def _setup(frame: Frame) -> tuple[int, int, int, int, int]:
     return frame.height, frame.width, frame.channels, frame.dropped_per_block, frame.key_generation
 
 
-def decode_key(key: CameraKey, frame: Frame) -> KeyPicture:
-    """What a verified key frame gives to those that name it; `BadPixels` when its pixels do not decode."""
-    picture, kept = decode_picture(key, frame)
-    return KeyPicture(frame.boot_id, frame.seq, frame.dropped_per_block, picture, kept)
+def decode_picture(key: CameraKey, frame: Frame) -> tuple[Picture, Mask]:
+    """A verified frame's picture (H, W, C) with zero at what was dropped, and its mask (H, W), True where it was kept.
 
-
-def decode_picture(key: CameraKey, frame: Frame, key_picture: KeyPicture | None = None) -> tuple[Picture, Mask]:
-    """A verified frame's picture (H, W, C) with zero at what is not known, and its mask (H, W), True where it was kept.
-
-    A probe comes whole; its mask is the one that the camera's drop would have used. A delta needs the `key_picture`
-    that it names, else this raises `NoKeyFrame`; that the two fit has been checked (`check_names_key`).
+    A probe comes whole; its mask is the one that the camera's drop would have used.
     """
     height, width = frame.height, frame.width
     kept = kept_mask(key, frame.boot_id, frame.seq, height, width, frame.dropped_per_block)
-    if frame.key_distance:
-        named = (frame.boot_id, frame.seq - frame.key_distance)
-        if key_picture is None or (key_picture.boot_id, key_picture.seq) != named:
-            raise NoKeyFrame(f"expected the key frame {named[0]:016x}/{named[1]}")
-        return unpack_delta(opened_pixels(key, frame), kept, key_picture)
     sent = kept if not frame.whole else kept_mask(key, frame.boot_id, frame.seq, height, width, 0)
     return unpack(opened_pixels(key, frame), sent, frame.channels, frame.profile), kept
 

@@ -90,25 +90,16 @@ CAMERA_BYTES = Metric(
     "Bytes of published frames: raw as captured, sent as messages (first sends only), resent",
     ("kind",),
 )
-CAMERAS = Metric(
-    Gauge, "pointillist_cameras", "Cameras of this process by state: online, offline, degraded", ("state",)
+CAMERA_TASKS = Metric(
+    Gauge,
+    "pointillist_camera_tasks",
+    "Cameras of this process by phase of their task: opening, capturing, failing, disconnected, draining, ended",
+    ("phase",),
 )
 CAMERA_LIST_REFUSED = Metric(
     Gauge,
     "pointillist_camera_list_refused",
     "1 while the file of cameras is wrong, and those that it had before go on",
-)
-CAMERA_KEY_FRAMES = Metric(
-    Counter,
-    "pointillist_camera_key_frames_total",
-    "Key frames of the profile temporal, by cause: first, settings, cut, renewed, aged, asked, shed",
-    ("cause",),
-)
-CAMERA_DELTA_FRAMES = Metric(
-    Counter, "pointillist_camera_delta_frames_total", "Frames of the profile temporal that name a key frame"
-)
-CAMERA_BLOCKS = Metric(
-    Counter, "pointillist_camera_blocks_total", "8x8 blocks of those frames, by fate: sent, unchanged", ("fate",)
 )
 SPOOL_FRAMES = Metric(Gauge, "pointillist_spool_frames", "Frames in the spools that Kafka is not yet known to hold")
 SPOOL_BYTES = Metric(Gauge, "pointillist_spool_bytes", "Bytes that the spools take on disk")
@@ -215,13 +206,13 @@ STAGE_ERRORS = Metric(
 KEY_FRAMES = Metric(
     Counter,
     "pointillist_key_frames_total",
-    "Key frames at the processors: taken, read_back from Kafka, asked for at the camera",
+    "Key frames at the processors: received, recalled from Kafka, requested from the camera",
     ("outcome",),
 )
-DELTA_FRAMES = Metric(
+KEYED_FRAMES = Metric(
     Counter,
-    "pointillist_delta_frames_total",
-    "Frames that name a key frame: with_key, waited for it, without_key and so dead-lettered",
+    "pointillist_keyed_frames_total",
+    "Frames that depend on a key frame: with_key, waited for it, without_key and so dead-lettered",
     ("outcome",),
 )
 BATCH = Metric(Histogram, "pointillist_batch_frames", "Frames in a batch", buckets=FRAMES)

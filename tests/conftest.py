@@ -20,6 +20,7 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.postgresql import PostgreSQL, passing_folder
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
+from schemas.pointillist_pb2 import LOSSLESS
 
 # Before anything imports torch, and for every process that a test starts: the tensors here are small, and threads that
 # wait for each other beside the brokers take minutes where one thread takes seconds.
@@ -144,3 +145,9 @@ def kafka_topics(kafka: Kafka) -> TopicFactory:
         return name
 
     return make
+
+
+@pytest.fixture
+def keyed_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of `lossless` may depend on a key frame, in place of a profile whose frames do."""
+    monkeypatch.setattr("schemas.frame.KEYED_PROFILES", frozenset({LOSSLESS}))

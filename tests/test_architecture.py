@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -22,6 +24,7 @@ ALLOWED = {
     "lab": (
         "schemas",
         "processors.bundle",
+        "processors.modes",
         "processors.networks",
         "processors.pipeline",
         "processors.preprocess",
@@ -32,6 +35,9 @@ ALLOWED = {
     "infra": ("schemas", "producers", "processors", "consumers", "lab"),
 }
 ABSENT_AT_THE_EDGE = ("torch", "aiokafka", "sqlalchemy", "onnxruntime", "scipy")
+KAFKA = "schemas.transport.kafka"
+CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"}
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 
 
 def inside(name: str, packages: tuple[str, ...]) -> bool:
@@ -86,15 +92,68 @@ def loads(names: list[str], suspects: tuple[str, ...]) -> list[str]:
 
 
 def test_the_contract_loads_no_framework_and_no_client() -> None:
-    names = [dotted(file) for file in modules("schemas")]
-    assert loads(names, (*ABSENT_AT_THE_EDGE, "av", "PIL", "paho", "yaml")) == []
+    names = [name for name in map(dotted, modules("schemas")) if not inside(name, (KAFKA,))]
+    assert loads(names, (*ABSENT_AT_THE_EDGE, KAFKA, "av", "PIL", "paho", "yaml")) == []
 
 
 def test_a_camera_loads_no_torch() -> None:
     # The bridge runs on the server.
     names = [name for name in map(dotted, modules("producers")) if not inside(name, ("producers.bridge",))]
-    assert loads(names, ABSENT_AT_THE_EDGE) == []
+    assert loads(names, (*ABSENT_AT_THE_EDGE, KAFKA)) == []
 
 
 def test_the_bridge_loads_no_torch() -> None:
     assert loads([dotted(file) for file in modules("producers/bridge")], ("torch",)) == []
+
+
+@pytest.mark.parametrize("name", ["producers.roster.real", "infra.camera_list", "infra.cli.camera_run"])
+def test_a_real_camera_loads_no_fault_injection(name: str) -> None:
+    program = (
+        f"import importlib, sys; importlib.import_module({name!r}); "
+        "print(*[each for each in sys.modules if each.startswith(('producers.faults', 'producers.redteam', "
+        "'producers.scenario', 'producers.simulated_fleet'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == []
+
+
+def of_kafka() -> list[Path]:
+    """The modules of the product that import aiokafka or our layer over it."""
+    return [file for role in ROLES for file in modules(role) if uses(file, "aiokafka") or uses(file, KAFKA)]
+
+
+def test_clients_of_kafka_are_constructed_in_one_place() -> None:
+    wrong = {
+        str(file.relative_to(ROOT))
+        for file in of_kafka()
+        if not inside(dotted(file), (KAFKA,))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CLIENTS
+    }
+    assert not wrong
+
+
+def test_private_members_of_aiokafka_are_touched_in_one_module() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in of_kafka()
+        if dotted(file) != f"{KAFKA}.internals"
+        for name in private_members(ast.parse(file.read_text()))
+    ]
+    assert not wrong
+
+
+def private_members(tree: ast.AST) -> list[str]:
+    """The private attributes of other objects that a module names, also as a string for `getattr` and its like."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+            found.append(node.attr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("attr"):
+            found += [str(each.value) for each in node.args if isinstance(each, ast.Constant)]
+    return [name for name in found if re.match("_[a-z]", name) and name not in OF_NAMED_TUPLES]
+
+
+def test_a_private_member_of_another_object_is_found() -> None:
+    tree = ast.parse("self._own._other\nclient._conns\ngetattr(client, '_client')\nself._own.public\nrow._asdict()")
+    assert sorted(private_members(tree)) == ["_client", "_conns", "_other"]

@@ -1,4 +1,4 @@
-"""Run attacks on real brokers, all or those named, and write what became of them."""
+"""Run all or the named attacks on real brokers, and write the outcomes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.attacks.outcome import Outcome
 
 
 def attacks() -> dict[str, Callable[[Path], Outcome]]:
-    """Every module of this package that has a function `attack`, by its name with dashes."""
+    """Return every module of this package that has a function `attack`, by its name with dashes."""
     found = {}
     for module in pkgutil.iter_modules(benchmarks.attacks.__path__):
         if not module.name.startswith("_"):
@@ -27,15 +27,15 @@ def attacks() -> dict[str, Callable[[Path], Outcome]]:
 
 
 def main() -> None:
-    """Run them one after the other; what was measured before of the others stays in the file."""
+    """Run the attacks one after the other. The file keeps earlier outcomes of the attacks that were not named."""
     known = attacks()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all without one")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"names among {', '.join(known)} (default: all)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in known]
     if unknown:
-        parser.error(f"expected names of {', '.join(known)}, got {', '.join(unknown)}")
+        parser.error(f"NAME: expected names among {', '.join(known)}, got {', '.join(unknown)}")
     results = {}
     if arguments.json and arguments.json.is_file():
         results = json.loads(arguments.json.read_text())["result"]

@@ -1,4 +1,4 @@
-"""The cost of an enrolled attacker: database, audit, the other cameras' latency, and the end of `up`."""
+"""The cost of an enrolled attacker: database size, audit time, the other cameras' latency, shutdown time of `up`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ATTACK_S: Final = 60.0
 AUDIT_S: Final = 120.0
 """Longest wait for an audit."""
 END_S: Final = 180.0
-"""Longest wait for the end of `up`; then it is killed."""
+"""Longest wait for `up` to end. After it, `up` is killed."""
 MOST_GROWTH_MIB: Final = 20.0
 MOST_RATIO: Final = 2.0
 MOST_END_S: Final = 15.0
@@ -45,14 +45,15 @@ class Message(NamedTuple):
 
 
 Attacker = Callable[[CameraKey], Iterator[Message]]
-"""Makes the messages of an attack with the key of its camera."""
+"""A function that yields the messages of an attack, given its camera's key."""
 
 
 def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcome:
-    """Send an attacker's messages at `per_s` for a minute, and compare with the quiet before.
+    """Send an attacker's messages at `per_s` for a minute, and compare with the quiet period before.
 
-    The attack has succeeded when the database grows by more than `MOST_GROWTH_MIB`, when the audit or the others' p99
-    takes more than `MOST_RATIO` times as long as before, or when `up` ends later than `MOST_END_S` after Ctrl-C.
+    The attack has succeeded if one of these holds: the database grows by more than `MOST_GROWTH_MIB`; the audit or the
+    other cameras' p99 takes more than `MOST_RATIO` times as long as before; `up` ends later than `MOST_END_S` after
+    Ctrl-C.
     """
     options = ("--cameras", CAMERAS, "--fps", FPS, "--no-prometheus")
     with RunningSystem(state, *options) as system:
@@ -96,7 +97,7 @@ def measured(state: Path, what: str, attacker: Attacker, per_s: float) -> Outcom
 
 
 def audit_s(state: Path) -> float | None:
-    """Seconds of `pointillist audit`; None when it does not end within `AUDIT_S`."""
+    """Return the seconds that `pointillist audit` takes, or None if it does not end within `AUDIT_S`."""
     begun = time.monotonic()
     try:
         subprocess.run(
@@ -108,7 +109,7 @@ def audit_s(state: Path) -> float | None:
 
 
 def database_bytes(layout: Layout) -> int:
-    """Size of the recorder's database with its write-ahead log."""
+    """Return the size of the recorder's database with its write-ahead log."""
     files = (layout.database, layout.database.with_name(f"{layout.database.name}-wal"))
     return sum(file.stat().st_size for file in files if file.exists())
 
@@ -143,7 +144,7 @@ def _end_s(system: RunningSystem) -> float | None:
 
 
 def _lost_of_others(state: Path) -> int:
-    """Frames that the good cameras have published and that are nowhere, once all have drained."""
+    """Return how many frames of the good cameras are lost after everything has drained."""
     lost = audit(state)[1]["lost"]
     return sum(last - first + 1 for each in lost if each["camera_id"] != MALLORY for first, last in each["ranges"])
 

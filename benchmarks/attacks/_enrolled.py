@@ -1,4 +1,4 @@
-"""Cameras with a valid enrolment in an attacker's hands, beside those of a running system."""
+"""Enrolled cameras under an attacker's control, next to the cameras of a running system."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def enrolled(layout: Layout, camera: CameraId) -> Enrolment:
 
 
 def mqtt_of(system: RunningSystem) -> tuple[str, int]:
-    """Where its MQTT broker listens."""
+    """Return the host and port of the system's MQTT broker."""
     host, _, port = str(system.roles()["mosquitto"]["listen"]).rpartition(":")
     return host, int(port)
 
 
 @dataclass
 class Intruder:
-    """Publishes what he likes at QoS 0; thrown out, he comes back."""
+    """A client that publishes arbitrary messages at QoS 0 and reconnects when it is disconnected."""
 
     address: tuple[str, int]
     enrolment: Enrolment
@@ -38,11 +38,11 @@ class Intruder:
 
     @property
     def own_topic(self) -> str:
-        """Of his camera's frames."""
+        """The frame topic of its camera."""
         return mqtt_topic(self.enrolment.camera, Channel.FRAME)
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Say it; the next time on a new connection if this one is ended for it."""
+        """Publish the payload. If the broker ends the connection, the next call opens a new one."""
         packet = publish_qos_0(topic, payload)
         try:
             self._connected().send(packet)
@@ -52,7 +52,7 @@ class Intruder:
             self._connected().send(packet)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         if self._line is not None:
             self._line.close()
         self._line = None

@@ -1,6 +1,6 @@
-"""The command `pointillist` on a machine whose clock is off: `python -m benchmarks.attacks._set_clock FILE ARGUMENTS`.
+"""The command `pointillist` with a wrong clock: `python -m benchmarks.attacks._set_clock FILE ARGUMENTS`.
 
-The file holds by how many seconds, and may be replaced while the command runs. The monotonic clock takes no notice.
+The file holds the offset in seconds, and may be replaced while the command runs. The monotonic clock is not changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def shift(file: Path) -> None:
-    """From now on the time of day is off by what the file says."""
+    """Offset the time of day by the number in the file from now on."""
     real_ns = time.time_ns
 
     def time_ns() -> int:

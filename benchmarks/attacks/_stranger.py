@@ -1,7 +1,7 @@
-"""Somebody who has stolen certificates of roles, and no key, and what becomes of the good frames.
+"""An attacker with stolen certificates of roles but without any key, and the effect on the good frames.
 
-By TLS and rights a stranger gets nowhere (`benchmarks.attacks.table`): this shows what holds where somebody has got
-through, with the certificate of `admin` at the MQTT broker and that of a bridge in Kafka.
+TLS and access rights stop a stranger (`benchmarks.attacks.table`). This module measures the defences behind them: the
+attacker holds the certificate of `admin` at the MQTT broker and that of a bridge in Kafka.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from infra.layout import Layout
 from infra.pki.roles import role_tls
 from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.identity import CameraId
-from schemas.runtime.access import KafkaAccess, kafka_options
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, parse_mqtt_topic
+from schemas.transport.access import KafkaAccess, kafka_options
 
 
 class Stranger:
-    """Hears what the cameras of a system say of themselves, and publishes and produces what he likes."""
+    """A client that subscribes to the cameras' `meta`, and publishes and produces arbitrary messages."""
 
     def __init__(self, system: RunningSystem) -> None:
         self.heard: dict[CameraId, list[bytes]] = {}
-        """The payloads of each camera's `meta`, oldest first, his own included."""
+        """The `meta` payloads of each camera, oldest first, including the attacker's own."""
         self.thrown_out = 0
-        """How often he has published what not even these rights allow."""
+        """The number of publications that even these rights forbid."""
         roles, pki = system.roles(), Layout(system.state).pki
         self._kafka = KafkaAccess(roles["kafka"]["listen"], role_tls(pki, "bridge"))
         host, _, port = roles["mosquitto"]["listen"].partition(":")
@@ -58,7 +58,10 @@ class Stranger:
         self._client.loop_stop()
 
     def publish(self, topic: str, payload: bytes) -> None:
-        """Publish over MQTT, retained; what is a camera's own by a certificate that may connect."""
+        """Publish over MQTT, retained.
+
+        Camera topics are published with a certificate that has only the right to connect.
+        """
         if "/cmd/" in topic:
             self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
             return
@@ -67,11 +70,11 @@ class Stranger:
             end = time.monotonic() + 5
             while line.listen():
                 if time.monotonic() > end:
-                    raise TimeoutError("expected to be thrown out for a camera's topic within 5 s")
+                    raise TimeoutError("camera topic: expected a disconnect within 5 s, got none")
             self.thrown_out += 1
 
     def produce(self, kind: type[Message], events: list[tuple[CameraId, bytes]]) -> None:
-        """Write events of a kind into Kafka as a bridge or the recorder does, but for their signature."""
+        """Write events of a kind into Kafka as a bridge or the recorder does, but without a valid signature."""
         headers = [("ce_type", kind.DESCRIPTOR.full_name.encode())]
 
         async def run() -> None:
@@ -92,27 +95,29 @@ def now_ms() -> int:
 
 
 def p99_s(layout: Layout, since_ms: int, until_ms: int) -> float | None:
-    """99 % of the frames captured in that time were recorded within so many seconds."""
+    """Return the 99th percentile of capture-to-record latency, in seconds, over the frames captured in that time."""
     with open_records(layout.database_url) as records:
         return records.latency_quantiles(since_ms, until_ms).p99
 
 
 def query(layout: Layout, text: str, *values: object) -> list[tuple[object, ...]]:
-    """Rows of the recorder's database."""
+    """Return rows of the recorder's database."""
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
         return connection.execute(text, values).fetchall()
 
 
 def refused(layout: Layout) -> dict[str, int]:
-    """Dead letters by their reason."""
+    """Return the number of dead letters for each reason."""
     rows = query(layout, "select reason, count(*) from dead_letters group by reason")
     return {str(reason): int(str(count)) for reason, count in rows}
 
 
 def await_frames(layout: Layout, cameras: int, deadline_s: float = 60.0) -> None:
-    """Return when a frame of every camera is recorded."""
+    """Wait until a frame of every camera is recorded."""
     end = time.monotonic() + deadline_s
     while not layout.database.is_file() or len(query(layout, "select distinct camera from frames")) < cameras:
         if time.monotonic() > end:
-            raise TimeoutError(f"expected a frame of each of {cameras} cameras within {deadline_s:g} s")
+            raise TimeoutError(
+                f"recorded frames: expected some of all {cameras} cameras within {deadline_s:g} s, got fewer"
+            )
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A device without a battery clock wakes up in 1970, loses its way to Kafka, and has its clock set meanwhile."""
+"""A device without a battery-backed clock boots in 1970, loses its connection to Kafka, and then has its clock set."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SCENARIO: Final = "site: device\ncameras:\n  - {name: door, fps: 10}\n"
 
 
 def attack(folder: Path) -> Outcome:
-    """Years forward in the middle of an outage, then an hour back while all is well."""
+    """Set the clock years forward during an outage, then an hour back while everything works."""
     state, offset = folder / "state", folder / "offset"
     in_1970 = 3600 - time.time()
-    with RunningSystem(state, "--cameras", 2, "--drain", 60) as system:
-        system.await_role("fleet")  # which is started last
+    with RunningSystem(state, "--cameras", 2, "--drain-s", 60) as system:
+        system.await_role("fleet")  # the role that is started last
         layout = Layout(state.resolve())
         with _device(system, offset, in_1970):
             _await(layout, "online")
@@ -62,7 +62,7 @@ def attack(folder: Path) -> Outcome:
 
 @contextmanager
 def _device(system: RunningSystem, offset: Path, offset_s: float) -> Iterator[None]:
-    """The camera, as a process of its own whose clock is off by what the file says."""
+    """Run the camera as a separate process whose clock offset is in the file."""
     layout = Layout(system.state.resolve())
     layout.issue_key(CAMERA)
     scenario = offset.with_name("device.yaml")
@@ -94,12 +94,12 @@ def _await(layout: Layout, state: str, deadline_s: float = 60.0) -> None:
     end = time.monotonic() + deadline_s
     while (found := _look(layout)) is None or found.state != state:
         if time.monotonic() > end:
-            raise TimeoutError(f"expected {CAMERA} to be {state} within {deadline_s:g} s, it is {found}")
+            raise TimeoutError(f"state of {CAMERA}: expected {state} within {deadline_s:g} s, got {found}")
         time.sleep(0.2)
 
 
 def _watch(layout: Layout, seconds: float) -> dict[str, Any]:
-    """Count the states of the camera over some seconds, as `pointillist cameras` has them."""
+    """Count the states of the camera over some seconds, as `pointillist cameras` shows them."""
     looks = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""A medium that decays: bytes of full spools and of their ledgers change while the fleet is stopped."""
+"""A decaying disk: bytes of full spools and of their ledgers change while the fleet is stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Boot = tuple[str, int]
 
 
 def attack(folder: Path, seed: int = 0) -> Outcome:
-    """Kill a system whose spools are full, change bytes of every segment and every ledger, start it again."""
+    """Kill a system whose spools are full, change bytes of every segment and every ledger, and start it again."""
     state = folder / "state"
     scenario = folder / "scenario.yaml"
     scenario.write_text(SCENARIO)
@@ -44,7 +44,7 @@ def attack(folder: Path, seed: int = 0) -> Outcome:
     before = audit(layout)
     hit = _damage(layout, random.Random(seed))
     stopped = audit(layout)
-    with RunningSystem(state, "--scenario", scenario, "--seconds", 5, "--drain", 120) as system:
+    with RunningSystem(state, "--scenario", scenario, "--seconds", 5, "--drain-s", 120) as system:
         status, _ = system.wait(300)
     after = audit(layout)
     unexplained = {
@@ -79,7 +79,7 @@ def _await_recorded(layout: Layout, frames: int, deadline_s: float = 90.0) -> No
 
 
 def _await_full(layout: Layout, deadline_s: float = 120.0) -> None:
-    """Until every spool has shed for want of room."""
+    """Wait until every spool has shed frames for lack of space."""
     _until(lambda: sum(bool(boot.shed) for boot in scan_spool(layout.spool)) == CAMERAS, deadline_s)
 
 
@@ -87,12 +87,12 @@ def _until(condition: Any, deadline_s: float) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"the spools were not filled within {deadline_s:g} s")
+            raise TimeoutError(f"spools: expected all full within {deadline_s:g} s, got a timeout")
         time.sleep(0.5)
 
 
 def _kill(system: RunningSystem) -> None:
-    """End all of it at once, as a power cut would."""
+    """Kill all processes at once, as a power cut would."""
     running = [psutil.Process(entry["pid"]) for entry in system.roles().values() if psutil.pid_exists(entry["pid"])]
     os.kill(system.process.pid, signal.SIGKILL)
     for process in running:
@@ -101,7 +101,7 @@ def _kill(system: RunningSystem) -> None:
 
 
 def _damage(layout: Layout, source: random.Random) -> dict[Boot, set[int]]:
-    """Change the bytes; the frames whose records they were in, by camera and boot."""
+    """Change the bytes, and return the frames whose records they were in, by camera and boot."""
     hit: dict[Boot, set[int]] = {}
     for number, folder in enumerate(sorted(path for path in layout.spool.glob("*/*") if path.is_dir())):
         camera = f"{folder.parent.name}/{folder.name}"
@@ -130,7 +130,7 @@ def _other_digit(path: Path, source: random.Random) -> None:
 
 
 def _newly_shed(before: Audit, after: Audit) -> dict[Boot, set[int]]:
-    """The frames that only the later audit calls shed, by boot."""
+    """Return the frames that only the later audit counts as shed, by boot."""
     known = {(str(boot.camera_id), boot.boot_id): boot.shed for boot in before.boots}
     newly = {
         (str(boot.camera_id), boot.boot_id): set(

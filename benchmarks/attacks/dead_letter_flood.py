@@ -25,14 +25,14 @@ QUIET_S = 20.0
 FLOOD_S = 60.0
 CLIENTS = 25
 RATE = 2000.0
-"""Payloads a second of all: an attacker's own work must not be what takes the processors' cores here."""
+"""Payloads per second of all attackers together. The attackers' own work must not take the processors' CPU cores."""
 PAYLOAD_BYTES = 5_000
 SLACK_BYTES = 96 * 2**20
-"""What SQLite's own log and the index pages may add to what is stored."""
+"""Allowance for SQLite's own log and the index pages, on top of the stored payloads."""
 
 
 def flood(intruders: list[Intruder], seconds: float, rate: float) -> int:
-    """Publish random payloads in turn, so many a second in all; how many."""
+    """Publish random payloads from the intruders in turn at `rate` per second in total, and return their number."""
     source = random.Random(1)
     sent = 0
     begun = time.monotonic()
@@ -47,7 +47,7 @@ def flood(intruders: list[Intruder], seconds: float, rate: float) -> int:
 
 
 class Disk:
-    """Watches what the recorder holds: the most bytes of dead letters, and of the database with its log."""
+    """A monitor of the recorder's storage: the peak bytes of dead letters, and of the database with its log."""
 
     def __init__(self, layout: Layout) -> None:
         self.letters = self.files = 0
@@ -66,14 +66,14 @@ class Disk:
             self.files = max(self.files, sum(file.stat().st_size for file in found))
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop monitoring."""
         self._stop.set()
         self._thread.join()
         self._engine.dispose()
 
 
 def attack(folder: Path) -> Outcome:
-    """Flood beside eight cameras."""
+    """Flood the dead letters while eight good cameras send."""
     state = folder / "system"
     layout = Layout(state)
     with RunningSystem(state, "--cameras", 8, "--fps", 5) as system:

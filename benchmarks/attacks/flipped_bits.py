@@ -1,4 +1,4 @@
-"""One flipped bit in Kafka's log before its reader, one behind it; then a corrupt and an empty database."""
+"""One flipped bit in Kafka's log ahead of its reader and one behind it, then a corrupt and an empty database."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class _Batch(NamedTuple):
 
 
 def attack(folder: Path) -> Outcome:
-    """Damage all three; succeeds when `up` or the audit ends in a traceback, or frames besides the damaged are lost."""
+    """Damage all three.
+
+    The attack succeeds if `up` or the audit ends in a traceback, or if frames other than the damaged ones are lost.
+    """
     state = folder / "state"
     layout = Layout(state)
     with RunningSystem(state, "--cameras", 4, "--fps", 5, "--seconds", 60) as system:
@@ -57,7 +60,7 @@ def attack(folder: Path) -> Outcome:
     with RunningSystem(state, "--cameras", 1, "--seconds", 5) as system:
         again, _ = system.wait(300)
         text = system.output()
-    # The verdicts in the other damaged batch were recorded, in the database that was then damaged.
+    # The verdicts of the other damaged batch were recorded only in the database that was corrupted later.
     besides = max(0, int(found["frames_lost"]) + int(found["frames_unread"]) - gone - old.records)
     return Outcome(
         what="flipped a bit of Kafka's log before and behind its reader, corrupted the database, then emptied it",
@@ -78,10 +81,10 @@ def attack(folder: Path) -> Outcome:
 
 
 def _flip_before_the_processor(system: RunningSystem, layout: Layout) -> int:
-    """Flip a bit in frames that the processor has not read; how many they are."""
+    """Flip a bit in frames that the processor has not read, and return the number of these frames."""
     system.send("processor-1", signal.SIGSTOP)
     try:
-        # What it has fetched it will not read again: go well past it.
+        # The processor does not read again what it has fetched: choose an offset far beyond it.
         time.sleep(1)
         fetched = {batch.file.parent: batch.offset for batch in _batches(layout, KafkaTopic.FRAMES)}
         committed = committed_offsets(layout.kafka_data, PROCESSORS_GROUP)
@@ -93,7 +96,7 @@ def _flip_before_the_processor(system: RunningSystem, layout: Layout) -> int:
                     _flip(batch)
                     return batch.records
             time.sleep(0.2)
-        raise TimeoutError("expected frames behind those that the stopped processor has fetched")
+        raise TimeoutError("frames beyond the stopped processor's fetch offset: expected some, got none")
     finally:
         system.send("processor-1", signal.SIGCONT)
 
@@ -117,7 +120,7 @@ def _flip(batch: _Batch) -> None:
 
 
 def _corrupt_database(system: RunningSystem, layout: Layout) -> None:
-    """Write over the file under the recorder and end it, so that the next one finds it so."""
+    """Overwrite the database under the recorder and kill the recorder, so that the next one opens the damaged file."""
     pid = system.await_role("recorder")
     os.kill(pid, signal.SIGSTOP)
     for file in _beside(layout.database):

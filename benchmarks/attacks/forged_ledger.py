@@ -1,4 +1,4 @@
-"""Whoever reaches the brokers makes the audit call frames lost that nobody has published, without any key."""
+"""An attacker at the brokers, without any key, tries to make the audit report frames lost that nobody published."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas.topics import Channel, mqtt_topic
 
 CAMERAS: Final = 4
 CLAIMED: Final = 999_900
-"""Frames that a forged ledger says were published and confirmed."""
+"""Frames that a forged ledger claims as published and confirmed."""
 BEFORE_S: Final = 10.0
 DURING_S: Final = 15.0
 WHAT: Final = (
@@ -29,7 +29,7 @@ WHAT: Final = (
 
 
 def attack(folder: Path) -> Outcome:
-    """Reached when the audit, of the running system or at its end, calls a frame lost."""
+    """Succeed if the audit, during the run or at its end, counts a frame as lost."""
     state = folder / "forged-ledger"
     with RunningSystem(state, "--cameras", CAMERAS, "--fps", 5) as system:
         system.await_role("fleet")

@@ -1,4 +1,4 @@
-"""Whoever reaches the brokers turns the defence off, or makes cameras deaf, without any key."""
+"""An attacker at the brokers, without any key, tries to disable the defence or to block commands to cameras."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from schemas.topics import Channel, mqtt_topic
 CAMERAS: Final = 8
 FPS: Final = 2
 OWN_DROP: Final = 16
-"""Of the 64 pixels of a block, what the cameras are set to drop."""
+"""Dropped pixels among the 64 of a block, as the cameras are set."""
 COMMANDED_DROP: Final = 24
 OWN_SHARE: Final = 0.02
-"""So few probes that for the whole attack there are cameras without a baseline, which are to send more."""
+"""A probe share so small that some cameras have no baseline during the whole attack. These must send more probes."""
 BEFORE_S: Final = 15.0
 PHASE_S: Final = 15.0
 WHAT: Final = (
@@ -33,9 +33,9 @@ WHAT: Final = (
 
 
 def attack(folder: Path) -> Outcome:
-    """Reached when a camera's drop or its plan of probes changes, or when it ignores a later genuine command."""
+    """Succeed if a camera's drop or its probe plan changes, or if it ignores a later genuine command."""
     state = folder / "forged-meta"
-    options = ("--cameras", CAMERAS, "--fps", FPS, "--drop", OWN_DROP / 64, "--strip-rate", OWN_SHARE)
+    options = ("--cameras", CAMERAS, "--fps", FPS, "--drop-ratio", OWN_DROP / 64, "--probe-share", OWN_SHARE)
     with RunningSystem(state, *options) as system:
         system.await_role("fleet")
         layout = Layout(state)
@@ -70,7 +70,7 @@ def attack(folder: Path) -> Outcome:
             ended_ms = now_ms()
         system.process.send_signal(signal.SIGINT)
         system.finish()
-    # Only now, when all frames are recorded, however late.
+    # Count only now: late frames are recorded as well.
     whole = _whole(layout, no_number_ms + 5000, future_ms)
     strained = _strained(layout, no_number_ms - 10_000, future_ms)
     seen: dict[str, Any] = {
@@ -82,7 +82,7 @@ def attack(folder: Path) -> Outcome:
         "dead_letters": refused(layout),
         "thrown_out_by_the_mqtt_broker": stranger.thrown_out,
     }
-    # Processors that leave probes unchecked get no more of them from new cameras: then nothing was stopped.
+    # Overloaded processors request no more probes from new cameras. In that case the attack has stopped nothing.
     stopped = whole <= 200 * OWN_SHARE and not strained
     reached = bool(seen["cameras_whose_drop_changed"] or deaf or stopped)
     before, during = p99_s(layout, begun_ms, attacked_ms), p99_s(layout, attacked_ms, ended_ms)
@@ -90,7 +90,7 @@ def attack(folder: Path) -> Outcome:
 
 
 def _claim(stranger: Stranger, first: dict[CameraId, bytes], fps: float, share: float) -> None:
-    """What a camera is, but for its drop, rate and share of probes: over MQTT, and into Kafka as a bridge does."""
+    """Publish each camera's meta with forged drop, rate and probe share, over MQTT and into Kafka as a bridge does."""
     events = []
     for camera, payload in first.items():
         meta = Meta.FromString(payload)
@@ -120,7 +120,7 @@ def _strained(layout: Layout, since_ms: int, until_ms: int) -> int:
 
 
 def _deaf(layout: Layout, told_ms: int, deadline_s: float = 60.0) -> int:
-    """Cameras that have sent no frame as they were told within the deadline."""
+    """Return the number of cameras that have sent no frame with the commanded drop within the deadline."""
     end = time.monotonic() + deadline_s
     while True:
         rows = query(

@@ -1,4 +1,4 @@
-"""The disk of a running system fills to the last byte, and gets room again."""
+"""The disk of a running system fills to the last byte, and is emptied again."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from infra.up.scrape import Samples
 from schemas.metrics import DISK_FREE, RECORDED
 
 DISK: Final = "512m"
-"""Kafka begins with some 60 MiB, and the system must have room to begin with."""
+"""Kafka starts with about 60 MiB, and the system needs space to start."""
 RUN_S: Final = 90
 FULL_S: Final = 25.0
 _STEP: Final = 2**20
 
 
 def attack(folder: Path) -> Outcome:
-    """Fill the disk under eight cameras for 25 s; succeeds when `up` ends, or the audit calls a frame lost."""
+    """Fill the disk for 25 s while eight cameras send.
+
+    The attack succeeds if `up` ends or the audit counts a frame as lost.
+    """
     with _disk(folder / "state") as state:
-        with RunningSystem(state, "--cameras", 8, "--fps", 5, "--seconds", RUN_S, "--drain", 120) as system:
+        with RunningSystem(state, "--cameras", 8, "--fps", 5, "--seconds", RUN_S, "--drain-s", 120) as system:
             system.await_role("fleet")
             time.sleep(15)
             filled_ms = _now_ms()
@@ -44,7 +47,7 @@ def attack(folder: Path) -> Outcome:
             ended_ms = _now_ms()
         audited, found = audit(state)
         with open_records(Layout(state).database_url) as records:
-            # The last frames before it are caught by it on their way.
+            # The last frames before the attack are still in flight when it begins.
             before = records.latency_quantiles(0, filled_ms - 5_000).p99
             during = records.latency_quantiles(filled_ms, emptied_ms).p99
             after = records.latency_quantiles(emptied_ms + 15_000, ended_ms).p99
@@ -72,7 +75,7 @@ def _now_ms() -> int:
 
 
 def _fill(ballast: Path) -> None:
-    """Take what is free, to the last byte."""
+    """Fill the free space to the last byte."""
     for step in (_STEP, 4096, 1):
         with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
             while file.write(bytes(step)) == step:
@@ -80,7 +83,7 @@ def _fill(ballast: Path) -> None:
 
 
 def _metric(system: RunningSystem, ask: Callable[[Samples], float]) -> float:
-    """A figure from the recorder's page; −1 while it does not answer."""
+    """Return a figure from the recorder's metrics endpoint, or −1 while the endpoint does not answer."""
     address: Any = system.roles().get("recorder", {}).get("metrics")
     samples = Samples.scrape([address] if address else [])
     return ask(samples) if samples.sum(RECORDED.name) else -1.0
@@ -93,7 +96,7 @@ def _recorded(state: Path) -> int:
 
 @contextlib.contextmanager
 def _disk(folder: Path) -> Iterator[Path]:
-    """A small disk of its own, in memory. Takes root."""
+    """Mount a small disk in memory. Requires root."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], check=True)
     try:

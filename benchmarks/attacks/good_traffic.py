@@ -1,4 +1,4 @@
-"""What an attack costs the cameras that have no part in it."""
+"""The cost of an attack for the cameras that take no part in it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from schemas.identity import CameraId
 
 
 def p99_s(layout: Layout, since_ms: int, until_ms: int, but_not: CameraId) -> float | None:
-    """Of the frames captured in [since_ms, until_ms), of all cameras but one, 99 % were recorded so fast.
+    """Return the 99th percentile of capture-to-record latency, in seconds.
 
-    Frames that were never recorded are not in it: the audit counts those.
+    It covers the frames captured in [since_ms, until_ms) of all cameras but one. Frames that were never recorded are
+    excluded; the audit counts those.
     """
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
         taken = sorted(

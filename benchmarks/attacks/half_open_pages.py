@@ -1,4 +1,4 @@
-"""A crowd of half-open requests at the console's pages and at the recorder's metrics, while frames are recorded."""
+"""Many half-open requests to the console's pages and to the recorder's metrics while frames are recorded."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ CROWD = 1_600
 QUIET_S = 20.0
 SIEGE_S = 30.0
 DESCRIPTORS = 1_024
-"""What a process may open by default: nothing here helps itself to more."""
+"""The default limit of open files of a process. This benchmark grants no more."""
 PER_SECOND = 500.0
-"""Connections that each crowd opens in a second, at most."""
+"""Connections per second that each group of attackers opens at most."""
 HALF = Habit((b"GET /cameras HTTP/1.1\r\nHost: 127.0.0.1\r\n",))
 
 
 @contextlib.contextmanager
 def descriptors(count: int) -> Iterator[None]:
-    """What is started meanwhile may open `count` files."""
+    """Limit processes that are started within this context to `count` open files."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, before[1]), before[1]))
     try:
@@ -39,7 +39,7 @@ def descriptors(count: int) -> Iterator[None]:
 
 
 def visit(address: Address, seconds: float) -> tuple[list[float], int]:
-    """Ask for the cameras twice a second; how long the answers took, and how many requests had none."""
+    """Request the cameras twice a second. Return the durations of the answers and the number of failed requests."""
     took, failed = [], 0
     end = time.monotonic() + seconds
     while (begun := time.monotonic()) < end:
@@ -54,7 +54,7 @@ def visit(address: Address, seconds: float) -> tuple[list[float], int]:
 
 
 def attack(folder: Path) -> Outcome:
-    """Besiege pages and metrics beside eight cameras."""
+    """Attack the pages and the metrics while eight cameras send."""
     state = folder / "system"
     with descriptors(DESCRIPTORS):
         running = RunningSystem(state, "--cameras", 8, "--fps", 5)

@@ -1,4 +1,4 @@
-"""Validly signed ledgers with very many shed ranges, each of a boot of its own, from one enrolled camera."""
+"""Validly signed ledgers with very many shed ranges, each for another boot, from one enrolled camera."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from schemas.pointillist_pb2 import Ledger, Range
 from schemas.topics import Channel
 
 RANGES: Final = (10_000, 60)
-"""In turn: as many as fit in a control message, and as many as an honest spool may have."""
+"""Ranges per ledger, in turn: as many as fit in a control message, and as many as an honest spool may have."""
 PER_S: Final = 40.0
 
 
 def attack(folder: Path) -> Outcome:
-    """The aim: a database that grows, and an audit that does not end."""
+    """Run the attack. Its aim is a database that grows and an audit that does not end."""
     what = f"{PER_S:g} ledgers a second, each of another boot, with {RANGES[0]} and {RANGES[1]} shed ranges in turn"
     return measured(folder / "ledgers", what, _ledgers, PER_S)
 

@@ -19,7 +19,7 @@ PER_S: Final = 2.0
 
 
 def attack(folder: Path) -> Outcome:
-    """The aim: counts of the fleet that mean nothing, and an `up` that waits for frames that never come."""
+    """Run the attack. Its aim is meaningless fleet counts, and an `up` that waits for frames that never come."""
     what = f"{PER_S:g} ledgers a second that claim {CLAIMED} frames, of which none is confirmed or all are, in turn"
     return measured(folder / "counts", what, _ledgers, PER_S)
 

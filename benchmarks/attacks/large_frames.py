@@ -1,4 +1,4 @@
-"""The largest frames that processors take, as fast as the MQTT broker reads them, from one enrolled camera."""
+"""The largest frames that processors accept, as fast as the MQTT broker reads them, from one enrolled camera."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SHAPE: Final = (1424, 1464, 3)
 """`schemas.limits.USUAL_FRAME_PIXELS` pixels in colour: 6 MB a frame."""
 FRAMES: Final = 24
 PER_S: Final = 90.0
-"""Below the quota of messages; the line is slower."""
+"""Messages per second, below the message quota. The connection is slower than this."""
 
 
 def attack(folder: Path) -> Outcome:
-    """The aim: that the other cameras wait."""
+    """Run the attack. Its aim is to delay the other cameras."""
     what = f"valid frames of {SHAPE[1]}x{SHAPE[0]}x{SHAPE[2]} as fast as the broker reads them"
     return measured(folder / "large", what, _frames, PER_S)
 

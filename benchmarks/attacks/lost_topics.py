@@ -1,4 +1,4 @@
-"""Kafka loses the frames topic under a running system, and gets an empty one back."""
+"""Kafka loses the frames topic of a running system, and gets an empty one back."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from infra.layout import Layout
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.roles import role_tls
 from infra.up.processes import health_of
-from schemas.runtime.access import KafkaAccess, KafkaAddress, kafka_options
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAccess, KafkaAddress, kafka_options
 
 TOPIC = KafkaTopic.FRAMES.value
 PARTITIONS = 6
@@ -28,9 +28,9 @@ BACK_S = 90.0
 
 
 def attack(folder: Path) -> Outcome:
-    """The topic is deleted and made anew. The aim: a processor that calls itself healthy and takes nothing."""
+    """Delete the topic and create it again. The aim is a processor that reports healthy but reads nothing."""
     state = folder / "lost"
-    with RunningSystem(state, "--cameras", 4, "--fps", 2, "--drain", 120, "--no-prometheus") as system:
+    with RunningSystem(state, "--cameras", 4, "--fps", 2, "--drain-s", 120, "--no-prometheus") as system:
         system.await_role("fleet")
         layout = Layout(state)
         wait_for(lambda: recorded(layout) > 20, 60)
@@ -67,7 +67,7 @@ def attack(folder: Path) -> Outcome:
 
 
 def wait_for(condition: Callable[[], bool], deadline_s: float) -> float | None:
-    """After how many seconds the condition held; None when it did not within the deadline."""
+    """Return the seconds after which the condition held, or None if it did not hold within the deadline."""
     begun = time.monotonic()
     while time.monotonic() < begun + deadline_s:
         if condition():
@@ -77,7 +77,7 @@ def wait_for(condition: Callable[[], bool], deadline_s: float) -> float | None:
 
 
 def recorded(layout: Layout) -> int:
-    """Frames in the database; 0 before there is one."""
+    """Return the number of frames in the database; 0 before the database exists."""
     try:
         with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
             (count,) = connection.execute("select count(*) from frames").fetchone()
@@ -87,7 +87,7 @@ def recorded(layout: Layout) -> int:
 
 
 async def delete(kafka: KafkaAddress) -> None:
-    """Delete the frames topic with all that is in it."""
+    """Delete the frames topic with its records."""
     admin = AIOKafkaAdminClient(**kafka_options(kafka))
     await admin.start()
     try:

@@ -1,4 +1,4 @@
-"""A new boot with every message, as a ledger and as a frame in turn, from one enrolled camera."""
+"""A new boot with every message, alternately as a ledger and as a frame, from one enrolled camera."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PER_S: Final = 90.0
 
 
 def attack(folder: Path) -> Outcome:
-    """The aim: rows for boots that nothing removes."""
+    """Run the attack. Its aim is rows for boots that nothing removes."""
     return measured(folder / "boots", f"{PER_S:g} boots a second, each with one ledger or one frame", _boots, PER_S)
 
 

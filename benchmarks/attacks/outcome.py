@@ -1,4 +1,4 @@
-"""What became of an attack on a running system."""
+"""The outcome of an attack on a running system."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One attack: what was done, whether it reached its aim, and what it cost the good traffic beside it."""
+    """One attack: the actions, whether it reached its aim, and its cost for the good traffic."""
 
     what: str
-    """What the attacker did, in one sentence."""
+    """The attacker's actions, in one sentence."""
     succeeded: bool
-    """Whether the attacker reached his aim."""
+    """True if the attacker reached the aim."""
     lost: int
-    """Frames that the audit calls lost."""
+    """Frames that the audit counts as lost."""
     p99_before_s: float | None = None
-    """99 % of the good frames were recorded so fast before the attack; None where nothing runs beside it."""
+    """The good frames' 99th percentile of latency before the attack; None if no good cameras run."""
     p99_during_s: float | None = None
-    """The same while it lasted."""
+    """The same percentile during the attack."""
     seen: dict[str, Any] = field(default_factory=dict)
-    """Counts that show how it was noticed: alerts, dead letters, refusals."""
+    """Counts by which the attack was noticed: alerts, dead letters, refusals."""

@@ -1,4 +1,4 @@
-"""A few hundred bytes that unpack to as many pixels as a message may announce, from one camera with a valid key."""
+"""A few hundred bytes that unpack to the most pixels a message may announce, from one camera with a valid key."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ CAMERAS = 8
 FPS = 2
 WINDOW_S = 30.0
 LARGEST = (1792, 8192)
-"""As many pixels as the wire allows, in grey."""
+"""Height and width: as many pixels as the wire allows, in grey."""
 
 
 def attack(folder: Path) -> Outcome:
-    """Bombs beside good traffic. The aim: that the other cameras wait."""
+    """Send decompression bombs while good cameras send. The aim is to delay the good cameras."""
     return bombed(folder / "bombs", LARGEST)
 
 
 def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
-    """The other cameras' frames before and while black frames of this height and width come all at once."""
-    options = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drain", 120, "--no-prometheus")
+    """Compare the other cameras' frames before and during a burst of black frames of this height and width."""
+    options = ("--cameras", CAMERAS, "--fps", FPS, "--probe-share", 0, "--drain-s", 120, "--no-prometheus")
     attacker = CameraId("local/mallory")
     with RunningSystem(state, *options) as system:
         system.await_role("fleet")
@@ -59,7 +59,7 @@ def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
         status, report = system.wait(300)
     before_s = p99_s(layout, before_ms, begun_ms, attacker)
     pending = report.get("frames_pending", 0)
-    # Of frames that still wait after the drain, nobody knows how long they will.
+    # If frames still wait after the drain, their latency is unknown.
     during_s = None if pending else p99_s(layout, begun_ms, ended_ms, attacker)
     lost = report.get("frames_lost", audit(state)[1]["frames_lost"])
     return Outcome(
@@ -78,7 +78,7 @@ def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
 
 
 def made(key: CameraKey, shape: tuple[int, int]) -> list[bytes]:
-    """Messages of a boot of their own: black frames of this height and width."""
+    """Return messages of one new boot: black frames of this height and width."""
     boot_id = secrets.randbits(62) + 1
     black = np.zeros((*shape, 1), np.uint8)
     encoding = Encoding(16, profile=LOSSLESS)
@@ -86,7 +86,7 @@ def made(key: CameraKey, shape: tuple[int, int]) -> list[bytes]:
 
 
 def refusals(layout: Layout, camera_id: CameraId) -> Counter[Any]:
-    """The reasons of a camera's dead letters, counted."""
+    """Return the number of a camera's dead letters for each reason."""
     letters = [
         DeadLetter.FromString(record.value)
         for record in read_topic(layout.kafka_data, KafkaTopic.DEAD_LETTERS)
@@ -96,5 +96,5 @@ def refusals(layout: Layout, camera_id: CameraId) -> Counter[Any]:
 
 
 def now_ms() -> int:
-    """Wall time, as frames are stamped with it."""
+    """Return the wall time in Unix milliseconds, as frames are stamped with it."""
     return time.time_ns() // 1_000_000

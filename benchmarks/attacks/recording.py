@@ -1,4 +1,4 @@
-"""The recorder's own part of what a frame waits."""
+"""The recorder's share of a frame's latency."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from infra.layout import Layout
 
 
 def recording_p99_s(layout: Layout, since_ms: int, until_ms: int) -> float | None:
-    """99 % of the frames captured then went from verdict to record so fast; None without frames.
+    """Return the 99th percentile of verdict-to-record latency of the frames captured then; None without frames.
 
-    Beside `p99_before_s` and `p99_during_s` of an outcome it says whose the delay is: on a machine that is busy with
-    other work, frames wait for the processors.
+    Compared with an outcome's `p99_before_s` and `p99_during_s`, it shows which role delays frames. On a machine that
+    is busy with other work, frames wait for the processors.
     """
     waited = frames.c.recorded_ms - frames.c.processed_ms
     engine = open_engine(layout.database_url, writes=False)

@@ -1,1 +1,1 @@
-"""Bytes and CPU time of a camera's profiles beside JPEG and H.264 at equal quality of the picture that is shown."""
+"""Bytes and CPU time of a camera's profiles compared with JPEG and H.264 at equal quality of the displayed picture."""

@@ -1,11 +1,10 @@
-"""What a camera's profiles cost in bytes and CPU time beside JPEG, and beside H.264 of the same quality on display.
+"""Bytes and CPU time of a camera's profiles, compared with JPEG and with H.264 of the same displayed quality.
 
     python -m benchmarks.bytes --out docs/results/bytes
 
-Every frame of each `--video` (by default those under $POINTILLIST_DATA/video) is sent in each way; every `--every`-th
-is shown as the server shows it, rebuilt, and compared with the camera's picture. Of libx264's presets the highest
-constant rate factor is looked for that shows at least the same PSNR, of `temporal` also the same SSIM. What was
-measured lies in the CSV file and is not measured again.
+Every frame of each `--video` (default: those under $POINTILLIST_DATA/video) is sent in each way. Every `--every`-th
+frame is rebuilt as the server displays it, and compared with the camera's picture. For each preset of libx264 a search
+finds the highest constant rate factor with at least the same PSNR. Results in the CSV file are not measured again.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ from lab.results.csv_rows import read_rows, write_rows
 from schemas.limits import dropped_per_block
 from schemas.runtime.atomic_file import replacing
 
-EQUALS: Final = (("temporal", "psnr_db"), ("temporal", "ssim"), ("raw", "psnr_db"), (JPEG, "psnr_db"))
-"""What an H.264 is looked for that shows no less of."""
+EQUALS: Final = ("raw", JPEG)
+"""The ways for which the search finds an H.264 stream of no lower PSNR."""
 
 
 class Table:
-    """The rows so far, written whenever one comes. Rows of other numbers of frames make room for new ones."""
+    """The rows so far, written after each addition. New rows replace those with another number of frames."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.rows = read_rows(file, Row)
 
     def of(self, video: str, frames: int, way: str) -> list[Row]:
-        """What has been measured of a way, by rising factors."""
+        """Return the measured rows of a way, by rising rate factors."""
         return [row for row in self.rows if (row.video, row.frames, row.way) == (video, frames, way)]
 
     def add(self, rows: list[Row]) -> None:
-        """New ones."""
+        """Add new rows."""
         fresh = {(row.video, row.frames) for row in rows}
         old = [row for row in self.rows if (row.video, row.frames) in fresh or row.video not in dict(fresh)]
         self.rows = sorted(old + rows, key=lambda row: (row.video, row.way, row.crf or 0))
@@ -52,28 +51,28 @@ class Table:
 
 
 def measure(video: Path, table: Table, dropped: int, every: int, most: int) -> None:
-    """All ways of one video."""
+    """Measure all ways for one video."""
     frames = read(video, most)
     if not all(table.of(video.name, len(frames), way) for way in (*PROFILES_SENT, JPEG)):
         table.add(frame_by_frame(video.name, frames, dropped, every))
     for preset in PRESETS:
-        for way, figure in EQUALS:
+        for way in EQUALS:
             (target,) = table.of(video.name, len(frames), way)
             while True:
                 rows = table.of(video.name, len(frames), h264(preset))
-                crf = next_factor([(each.crf or 0, getattr(each, figure)) for each in rows], getattr(target, figure))
+                crf = next_factor([(each.crf or 0, each.psnr_db) for each in rows], target.psnr_db)
                 if crf is None:
                     break
                 table.add([as_h264(video.name, frames, preset, crf, every)])
 
 
 def main() -> None:
-    """Measure what is missing, and write table, page and plot."""
+    """Measure the missing rows, and write table, page and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="where table, page and plot go")
+    parser.add_argument("--out", type=Path, required=True, help="folder for table, page and plot")
     parser.add_argument("--video", type=Path, nargs="*", help="video files")
-    parser.add_argument("--frames", type=int, default=0, help="at most so many of each video; 0 is all")
-    parser.add_argument("--every", type=int, default=20, help="compare every so many frames with the camera's")
+    parser.add_argument("--frames", type=int, default=0, help="most frames of each video (0: all)")
+    parser.add_argument("--every", type=int, default=20, help="compare every N-th frame with the camera's picture")
     parser.add_argument("--drop", type=float, default=0.25)
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -84,7 +83,7 @@ def main() -> None:
     for video in videos:
         measure(video, table, dropped_per_block(options.drop), options.every, options.frames)
     if not table.rows:
-        parser.error("expected --video, or videos under $POINTILLIST_DATA/video")
+        parser.error("--video: expected video files, got none. Set it, or put videos under $POINTILLIST_DATA/video.")
     plot(table.rows, options.out / "bytes.png")
     files = {video.name: bytes_a_frame(video) for video in videos}
     with replacing(options.out / "README.md") as fresh:

@@ -16,29 +16,27 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 ASKED: Final = (*PROFILES_SENT, JPEG)
-FIGURES: Final = {"psnr_db": "PSNR", "ssim": "SSIM"}
 
 LEAVES_OUT: Final = """\
 ## What H.264 does not give
 
 - **The defence.** All pixels leave the camera, and all of them are there to be shown to a network. They could be
   dropped on the server after decoding; whether the defence holds on what a codec has smeared was not measured here.
-- **Frames that stand alone.** A message of ours has its own tag and is checked, stored, sent again or lost alone; it is
-  decoded alone, under `temporal` with one key frame. In libx264's stream a frame needs all since the last key frame, up
-  to 250, and what is lost damages them all: no redelivery in any order, replay or dead letter of one frame.
+- **Frames that stand alone.** A message of ours has its own tag and is checked, stored, sent again, lost and decoded
+  alone. In libx264's stream a frame needs all since the last key frame, up to 250, and what is lost damages them all:
+  no redelivery in any order, replay or dead letter of one frame.
 - **At once.** `medium` held back {held} frames here before it gave the first one out; ours hold none. What libx264 is
   tuned to for low latency costs more bytes than stand above.
-- **Exact pixels.** Those that `raw` and `lossless` send, and those of the blocks that `temporal` sends, arrive as the
-  camera had them.
+- **Exact pixels.** Those that `raw` and `lossless` send arrive as the camera had them.
 
 Where nothing but a picture for people is wanted, H.264 is the right choice wherever it is the smaller one above.
 """
 
 
 def page(rows: list[Row], drop: float, files: dict[str, float], most: int = 0) -> str:
-    """What stands beside the table, of the first `most` frames if that is not 0.
+    """Return the text around the table, of the first `most` frames if that is not 0.
 
-    `files` says how many bytes a frame the videos' own files have, by their names.
+    `files` maps the videos' names to the bytes per frame of the videos' own files.
     """
     asked = f" --frames {most}" if most else ""
     videos = sorted({row.video for row in rows})
@@ -96,36 +94,35 @@ def _ours(rows: list[Row]) -> list[Row]:
 
 def _equals(rows: list[Row]) -> str:
     heads = [
-        "shows no less than", "by", "H.264", "CRF", "kB a frame", "how many times smaller", "PSNR, dB", "SSIM",
+        "shows no less than", "H.264", "CRF", "kB a frame", "how many times smaller", "PSNR, dB", "SSIM",
         "page, dB", "CPU ÷ JPEG 90", "CPU, ms",
     ]  # fmt: skip
     lines = []
     for row in _ours(rows):
-        for figure, name in FIGURES.items() if row.way == "temporal" else [("psnr_db", "PSNR")]:
-            for preset in PRESETS:
-                if row.way == "lossless":
-                    continue
-                found = equal(rows, preset, row, figure)
-                shown = "`raw`, `lossless`" if row.way == "raw" else f"`{row.way}`" if row.way != JPEG else JPEG
-                known = [(each.crf or 0, getattr(each, figure)) for each in rows if each.way == h264(preset)]
-                unfinished = next_factor(known, getattr(row, figure)) is not None
-                if found is None or unfinished:
-                    lines.append([shown, name, preset, "not searched" if unfinished else "none", *[""] * 7])
-                    continue
-                times = f"{row.bytes_a_frame / found.bytes_a_frame:.2f}"
-                if row.way == "raw":
-                    (other,) = (each for each in rows if each.way == "lossless")
-                    times += f", {other.bytes_a_frame / found.bytes_a_frame:.2f}"
-                lines.append([
-                    shown, name, preset, str(found.crf), f"{found.bytes_a_frame / 1000:.1f}", times,
-                    f"{found.psnr_db:.1f}", f"{found.ssim:.4f}", f"{found.page_psnr_db:.1f}",
-                    f"{found.cpu_ms / found.jpeg_ms:.1f}", f"{found.cpu_ms:.1f}",
-                ])  # fmt: skip
+        if row.way == "lossless":  # the same picture as of `raw`
+            continue
+        for preset in PRESETS:
+            found = equal(rows, preset, row)
+            shown = JPEG if row.way == JPEG else "`raw`, `lossless`"
+            known = [(each.crf or 0, each.psnr_db) for each in rows if each.way == h264(preset)]
+            unfinished = next_factor(known, row.psnr_db) is not None
+            if found is None or unfinished:
+                lines.append([shown, preset, "not searched" if unfinished else "none", *[""] * 7])
+                continue
+            times = f"{row.bytes_a_frame / found.bytes_a_frame:.2f}"
+            if row.way == "raw":
+                (other,) = (each for each in rows if each.way == "lossless")
+                times += f", {other.bytes_a_frame / found.bytes_a_frame:.2f}"
+            lines.append([
+                shown, preset, str(found.crf), f"{found.bytes_a_frame / 1000:.1f}", times,
+                f"{found.psnr_db:.1f}", f"{found.ssim:.4f}", f"{found.page_psnr_db:.1f}",
+                f"{found.cpu_ms / found.jpeg_ms:.1f}", f"{found.cpu_ms:.1f}",
+            ])  # fmt: skip
     return markdown(heads, lines)
 
 
 def _verdicts(rows: list[Row]) -> str:
-    """Over all videos: how many times smaller H.264 of the same PSNR is, and what it costs the camera."""
+    """Return a summary over all videos: the size ratio of H.264 at equal PSNR, and its CPU cost for the camera."""
     said = []
     for way in PROFILES_SENT:
         for preset in PRESETS:
@@ -144,7 +141,7 @@ def _verdicts(rows: list[Row]) -> str:
 
 
 def plot(rows: list[Row], file: Path) -> None:
-    """Bytes a frame against PSNR, one panel a video."""
+    """Plot bytes per frame against PSNR, one panel per video."""
     videos = sorted({row.video for row in rows})
     figure, panels = plt.subplots(1, len(videos), figsize=(5 * len(videos), 4.2), squeeze=False, layout="constrained")
     for panel, video in zip(panels[0], videos, strict=True):
@@ -152,7 +149,7 @@ def plot(rows: list[Row], file: Path) -> None:
         for preset in PRESETS:
             curve = sorted((row for row in some if row.way == h264(preset)), key=lambda row: row.bytes_a_frame)
             panel.plot([r.bytes_a_frame / 1000 for r in curve], [r.psnr_db for r in curve], ".-", label=h264(preset))
-        for way, mark in zip(ASKED, "s^Dx", strict=True):
+        for way, mark in zip(ASKED, "s^x", strict=True):
             points = [row for row in some if row.way == way]
             panel.plot([r.bytes_a_frame / 1000 for r in points], [r.psnr_db for r in points], mark, label=way)
         panel.set(xscale="log", xlabel="kB a frame", ylabel="PSNR of what is shown, dB", title=video)

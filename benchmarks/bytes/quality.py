@@ -1,4 +1,4 @@
-"""How near a picture that the server shows is to the camera's."""
+"""The similarity between the picture that the server displays and the camera's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from processors.pipeline import usual_denoise
+from processors.modes import Mode, usual_denoise
 from processors.stages.at_scale import at_scale
 from processors.stages.denoise import denoise
 from processors.stages.plate import reconstruct_plate
-from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.reconstruct import reconstruct
 from schemas.pixels.masks import Mask
 from schemas.pixels.packing import Picture
 
@@ -23,24 +23,25 @@ PAGE_SIDE: Final = 384
 
 
 class Quality(NamedTuple):
-    """Of one shown picture, against the camera's, on the scale of 8 bits."""
+    """Quality figures of one displayed picture against the camera's, on the 8-bit scale."""
 
     psnr_db: float
-    """Of the picture in its own size."""
+    """PSNR of the picture in its full size."""
     ssim: float
-    """The same: mean structural similarity (Wang et al. 2004), Gaussian windows of σ = 1.5, over the three colours."""
+    """Mean structural similarity in full size (Wang et al. 2004): Gaussian windows of σ = 1.5, over the three colours.
+    """
     page_psnr_db: float
-    """Of the smaller picture on the pages."""
+    """PSNR of the smaller picture on the pages."""
 
     @classmethod
     def mean(cls, several: list[Quality]) -> Quality:
-        """The mean of each figure, decibels too."""
+        """Return the mean of each figure, decibels included."""
         return cls(*(fmean(figures) for figures in zip(*several, strict=True)))
 
 
 @torch.inference_mode()
 def rebuilt(pixels: Picture, kept: Mask, mode: Mode) -> Picture:
-    """What stands for `pixels` (H, W, C) of which `kept` (H, W) are known, in 8 bits."""
+    """Rebuild `pixels` (H, W, C), of which `kept` (H, W) are known, in 8 bits."""
     settings = usual_denoise(mode)
     filled = reconstruct(_frames(pixels), _masks(kept), mode)
     return _picture(denoise(filled, settings.method, settings.sigma))
@@ -48,7 +49,7 @@ def rebuilt(pixels: Picture, kept: Mask, mode: Mode) -> Picture:
 
 @torch.inference_mode()
 def on_page(pixels: Picture, kept: Mask) -> Picture:
-    """The picture on the pages of frames that nobody has rebuilt whole: `processors.pipeline.Pipeline.show`."""
+    """Return the picture on the pages of a frame not rebuilt in full size: `processors.pipeline.Pipeline.show`."""
     height, width = kept.shape
     shrunk = PAGE_SIDE / max(PAGE_SIDE, height, width)
     size = max(1, round(height * shrunk)), max(1, round(width * shrunk))
@@ -56,17 +57,17 @@ def on_page(pixels: Picture, kept: Mask) -> Picture:
 
 
 def quality(picture: Picture, pixels: Picture, kept: Mask, mode: Mode = "default") -> Quality:
-    """Of the known `pixels` (H, W, C) of a `picture` once they are rebuilt."""
+    """Return the quality of a `picture` rebuilt from its known `pixels` (H, W, C)."""
     return compared(picture, rebuilt(pixels, kept, mode), on_page(pixels, kept))
 
 
 def whole_quality(picture: Picture, shown: Picture) -> Quality:
-    """Of a picture that needs no rebuilding."""
+    """Return the quality of a picture that needs no reconstruction."""
     return compared(picture, shown, on_page(shown, np.ones(shown.shape[:2], dtype=np.bool_)))
 
 
 def compared(picture: Picture, shown: Picture, page: Picture) -> Quality:
-    """Of what is `shown`, and what stands on the `page`, for a `picture`."""
+    """Compare `picture` with the full-size picture `shown` and with the smaller picture `page`."""
     smaller = on_page(picture, np.ones(picture.shape[:2], dtype=np.bool_))
     similar = structural_similarity(  # type: ignore[no-untyped-call]  # not annotated
         picture, shown, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
@@ -75,7 +76,7 @@ def compared(picture: Picture, shown: Picture, page: Picture) -> Quality:
 
 
 def psnr_db(picture: Picture, shown: Picture) -> float:
-    """Peak signal to noise ratio of two pictures in 8 bits, at most 78 dB."""
+    """Return the peak signal-to-noise ratio of two 8-bit pictures, at most 78 dB."""
     error = float(np.mean((shown.astype(np.float32) - picture.astype(np.float32)) ** 2))
     return 10 * float(np.log10(255**2 / max(error, 1e-3)))
 

@@ -1,4 +1,4 @@
-"""The search for the rate factor at which H.264 shows as much as something else."""
+"""A search for the rate factor at which H.264 has the same quality as another way."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final
 CRFS: Final = range(52)
 FIRST_CRF: Final = 16
 STRIDE: Final = 5
-"""How far the search goes on while it has seen only better ones, or only worse."""
+"""Step of the search while all known qualities are on the same side of the target."""
 
 
 def next_factor(known: list[tuple[int, float]], wanted: float) -> int | None:
-    """The rate factor to try next, of which the qualities `known` are shown; None when the highest is among them that
-    shows at least what is `wanted`, or when none does.
+    """Return the rate factor to try next, given the pairs `known` of factor and quality.
 
-    A higher factor shows less. Between two it is looked for on the straight line through them.
+    Return None if `known` holds the highest factor with at least the `wanted` quality, or if no factor has it. A higher
+    factor has lower quality. Between two known factors the search interpolates linearly.
     """
     found = dict(known)
     enough = max((crf for crf, each in known if each >= wanted), default=None)

@@ -17,20 +17,18 @@ from av.video.frame import PictureType
 from benchmarks.bytes.quality import Quality, quality, whole_quality
 from benchmarks.bytes.rows import JPEG, PROFILES_SENT, Row, h264
 from producers.sources.decoder import to_rgb
-from schemas.frame import PROFILES, Encoding, encode_next_frame
+from schemas.frame import PROFILES, Encoding, encode_frame
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture
-from schemas.pixels.temporal_encoder import Coded, TemporalEncoder, seen_frames
-from schemas.pointillist_pb2 import TEMPORAL
 
 QUALITY: Final = 90
 KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/bytes"))
 
 
 def read(video: Path, most: int) -> list[av.VideoFrame]:
-    """The frames of a video in the colours in which it has them, at most so many if that is not 0."""
+    """Return the frames of a video in its own colour format, at most `most` if that is not 0."""
     with av.open(str(video)) as container:
         container.streams.video[0].thread_type = "NONE"
         frames = []
@@ -42,20 +40,20 @@ def read(video: Path, most: int) -> list[av.VideoFrame]:
 
 
 def bytes_a_frame(video: Path) -> float:
-    """Of the file as it is."""
+    """Return the bytes per frame of the file itself."""
     with av.open(str(video)) as container:
         return video.stat().st_size / max(1, container.streams.video[0].frames)
 
 
 def cpu_s(action: Callable[[], object]) -> float:
-    """CPU seconds of this process, all its threads."""
+    """Return CPU seconds of this process, over all threads."""
     before = time.process_time_ns()
     action()
     return (time.process_time_ns() - before) / 1e9
 
 
 def jpeg_of(picture: Picture) -> tuple[bytes, float]:
-    """A JPEG and its CPU seconds; the order of colours is OpenCV's before the clock starts."""
+    """Return a JPEG and its CPU seconds. The colours are put into OpenCV's order before the clock starts."""
     blue_first = np.ascontiguousarray(picture[..., ::-1])
     before = time.process_time_ns()
     data = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
@@ -63,36 +61,30 @@ def jpeg_of(picture: Picture) -> tuple[bytes, float]:
 
 
 def frame_by_frame(name: str, frames: list[av.VideoFrame], dropped: int, every: int) -> list[Row]:
-    """The profiles and JPEG, in turn on each frame."""
+    """Measure the profiles and JPEG, in turn on each frame."""
     ways = (*PROFILES_SENT, JPEG)
     sizes: dict[str, list[int]] = {way: [] for way in ways}
     times: dict[str, list[float]] = {way: [] for way in ways}
     found: dict[str, list[Quality]] = {way: [] for way in ways}
-    encoder = TemporalEncoder()
-    seen = seen_frames(KEY, (to_rgb(frame) for frame in frames), dropped)
-    for seq, (frame, shown) in enumerate(zip(frames, seen, strict=True)):
+    for seq, frame in enumerate(frames):
         picture = to_rgb(frame)
         for profile in PROFILES_SENT:
             encoding = Encoding(dropped, 0.0, PROFILES[profile])
-            given = encoder if PROFILES[profile] == TEMPORAL else None
-            # The time of a camera's frame grows, so that key frames age as they do there.
-            sent: list[tuple[bytes, Coded | None]] = []
+            sent: list[bytes] = []
             times[profile].append(
                 cpu_s(
-                    lambda e=encoding, g=given, p=picture, s=seq, out=sent: out.append(  # type: ignore[misc]
-                        encode_next_frame(KEY, 1, s, s, p, e, None, g)
+                    lambda e=encoding, p=picture, s=seq, out=sent: out.append(  # type: ignore[misc]
+                        encode_frame(KEY, 1, s, s, p, e)
                     )
                 )
             )
-            sizes[profile].append(len(sent[0][0]))
-        encoder.published()
+            sizes[profile].append(len(sent[0]))
         data, took = jpeg_of(picture)
         sizes[JPEG].append(len(data))
         times[JPEG].append(took)
         if seq % every == 0:
             kept = kept_mask(KEY, 1, seq, picture.shape[0], picture.shape[1], dropped)
             found["raw"].append(quality(picture, picture * kept[..., None], kept))
-            found["temporal"].append(quality(picture, shown.pixels, shown.kept))
             decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
             assert decoded is not None
             found[JPEG].append(whole_quality(picture, np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)))
@@ -107,7 +99,7 @@ def frame_by_frame(name: str, frames: list[av.VideoFrame], dropped: int, every: 
 
 
 def as_h264(name: str, frames: list[av.VideoFrame], preset: str, crf: int, every: int) -> Row:
-    """One thread of libx264 with its plain preset, given the frames in the video's own colours."""
+    """Measure one thread of libx264 with a plain preset, on frames in the video's own colour format."""
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = frames[0].width, frames[0].height, frames[0].format.name
@@ -142,7 +134,7 @@ def as_h264(name: str, frames: list[av.VideoFrame], preset: str, crf: int, every
         show(packets)
     show([None])
     if shown != len(frames):
-        raise RuntimeError(f"expected {len(frames)} frames back from libx264, got {shown}")
+        raise RuntimeError(f"libx264: expected {len(frames)} frames back, got {shown}")
     return Row(
         name, h264(preset), crf, len(frames), len(found), size / len(frames), *Quality.mean(found),
         1000 * spent / len(frames), 1000 * fmean(jpeg_s), held or 0,

@@ -1,1 +1,1 @@
-"""`pointillist camera run` with real streams: who misses frames when others fail, and what became of every frame."""
+"""`pointillist camera run` with real streams: effects of failing cameras on the others, and the fate of every frame."""

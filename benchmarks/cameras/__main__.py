@@ -1,9 +1,9 @@
-"""Twenty RTSP streams of a real server in one `camera run`, and what became of every frame.
+"""Twenty RTSP streams of a real server in one `camera run`, and the fate of every frame.
 
     python -m benchmarks.cameras --out docs/results/cameras
 
-By TLS, with an enrolment for each camera; a bridge without Kafka confirms, and reads the number that the server has put
-into each picture. The result of each part is kept in `--out` and not made again unless it is removed.
+Connections use TLS, with an enrolment for each camera. A bridge without Kafka confirms, and reads the number that the
+server has drawn into each picture. The result of each part is kept in `--out`. Delete it to measure again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from infra.local.files import read_json, write_json, write_text
 
 
 def page(found: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     streams, file, all_of_it, two = (found[part] for part in ("trouble", "file", "large", "large-2"))
     rows = streams["cameras"]
     missed, skipped = (sum(row[key] for row in rows) for key in ("missed", "skipped"))
@@ -75,12 +75,12 @@ def page(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run it from the command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--fps", type=int, default=5, help="of each of the twenty streams")
+    parser.add_argument("--fps", type=int, default=5, help="frames per second of each of the twenty streams")
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--film", type=Path, help="else a film of $POINTILLIST_DATA/video")
+    parser.add_argument("--film", type=Path, help="a film (default: one of $POINTILLIST_DATA/video)")
     options = parser.parse_args()
     film = options.film or Path(os.environ["POINTILLIST_DATA"]) / "video" / "intel_car-detection.mp4"
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""What became of every frame of a file, and of a 1080p stream."""
+"""The fate of every frame of a file and of a 1080p stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGE: Final = (1920, 1080)
 
 
 def whole_file(folder: Path, film: Path) -> dict[str, Any]:
-    """Send a film whole: the command ends by itself when all is confirmed."""
+    """Send a whole film. The command ends by itself when all frames are confirmed."""
     with av.open(str(film)) as container:
         stream = container.streams.video[0]
         size = stream.width, stream.height
@@ -44,9 +44,9 @@ def whole_file(folder: Path, film: Path) -> dict[str, Any]:
 
 
 def large_stream(folder: Path, fps: int, seconds: float, options: dict[str, Any]) -> dict[str, Any]:
-    """A 1080p stream for some seconds: what became of its pictures, from the first of all to the last that was sent.
+    """Run a 1080p stream for some seconds, and account for every picture from the first to the last one sent.
 
-    The server numbers them from 0 when it is asked for the first time, so no picture can be missed unseen.
+    The server numbers pictures from 0 at the first request, so no missed picture goes unnoticed.
     """
     with RtspServer("--counted", *LARGE, fps) as server, site(folder, options) as place:
         place.cameras["large"] = {"source": {"address": server.address("counted")}}

@@ -1,4 +1,4 @@
-"""A bridge without Kafka, let in by its certificate: it confirms every frame, and reads the number in each picture."""
+"""A bridge without Kafka, with a certificate. It confirms every frame and reads the number in each picture."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ EVERY_S: Final = 0.05
 
 
 class ConfirmingBridge:
-    """Holds what came, `statuses` by camera as they came; from `with` to its end.
+    """A confirming bridge that keeps all messages, and `statuses` by camera; a context manager.
 
-    While cameras run, frames are only confirmed: tags and pictures are looked at when the numbers are asked for, so
-    that the cameras are measured and not their judge. Statuses come over a connection of their own.
+    While cameras run, it only confirms frames. Tags and pictures are checked when the numbers are requested, so that
+    their cost does not affect the cameras. Statuses use a separate connection.
     """
 
     def __init__(self, fleet: Layout, broker: tuple[str, int], keys: KeyRing) -> None:
@@ -73,20 +73,20 @@ class ConfirmingBridge:
             client.loop_stop()
 
     def frames(self, camera: CameraId) -> int:
-        """How many frames of a camera have come, each counted once."""
+        """Return the number of a camera's frames, each counted once."""
         with self._lock:
             return len(self._payloads[camera])
 
     def numbers(self, camera: CameraId) -> list[int]:
-        """The numbers in a camera's pictures, in the order of its frames, of which each tag is checked."""
+        """Return the numbers in a camera's pictures, in frame order, after checking each tag."""
         return [self._number(camera, payload) for _, payload in sorted(self._payloads[camera].items())]
 
     def sequence(self, camera: CameraId) -> list[int]:
-        """The sequence numbers of a camera's frames, in order."""
+        """Return the sequence numbers of a camera's frames, in order."""
         return [seq for _, seq in sorted(self._payloads[camera])]
 
     def last_number(self, camera: CameraId) -> int:
-        """The number in the picture of a camera's last frame."""
+        """Return the number in the picture of a camera's last frame."""
         return self._number(camera, self._payloads[camera][max(self._payloads[camera])])
 
     def _number(self, camera: CameraId, payload: bytes) -> int:
@@ -128,11 +128,11 @@ class ConfirmingBridge:
 
 
 def wait_for(what: str, holds: object, within_s: float) -> float:
-    """Seconds until `holds()` is true; RuntimeError when it takes longer than `within_s`."""
+    """Return the seconds until `holds()` is true. Raises RuntimeError after `within_s`."""
     begun = time.monotonic()
     assert callable(holds)
     while not holds():
         if time.monotonic() - begun > within_s:
-            raise RuntimeError(f"expected {what} within {within_s:g} s")
+            raise RuntimeError(f"{what}: expected within {within_s:g} s, got a timeout")
         time.sleep(0.02)
     return time.monotonic() - begun

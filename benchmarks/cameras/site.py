@@ -1,4 +1,4 @@
-"""A secure broker, a file of cameras with their enrolments, and one `camera run` on it."""
+"""A secure broker, a camera list with enrolments, and one `camera run` on it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Camera = Mapping[str, Any]
 
 @dataclass
 class Site:
-    """What a scene has: its cameras, as the file names them, and who hears them."""
+    """The parts of a scene: its cameras, as the file names them, and the bridge that receives their frames."""
 
     folder: Path
     bridge: ConfirmingBridge
@@ -43,11 +43,11 @@ class Site:
     cameras: dict[str, Camera] = field(default_factory=dict)
 
     def camera(self, name: str) -> CameraId:
-        """Its whole name."""
+        """Return the camera's full identifier."""
         return CameraId(f"{SITE}/{name}")
 
     def write(self) -> None:
-        """Enrol whoever is new, and write the file."""
+        """Enrol new cameras, and write the file."""
         for name in self.cameras:
             file = self.folder / "enrolments" / f"{name}.enrolment"
             if not file.exists():
@@ -59,20 +59,20 @@ class Site:
 
     @property
     def file(self) -> Path:
-        """The file of cameras."""
+        """The camera list."""
         return self.folder / "cameras.yaml"
 
-    def said(self, name: str) -> tuple[str, str]:
-        """State and reason of a camera in `cameras.json`."""
+    def phase(self, name: str) -> tuple[str, str]:
+        """Return the phase and reason of a camera in `cameras.json`."""
         try:
             found = json.loads((self.folder / "spools" / "cameras.json").read_text()).get(self.camera(name), {})
         except FileNotFoundError:
             return "", ""
-        return found.get("state", ""), found.get("detail", "")
+        return found.get("phase", ""), found.get("detail", "")
 
     @contextmanager
     def running(self) -> Iterator[CameraRun]:
-        """`pointillist camera run` from here to the end of the block, where it is told to end."""
+        """Run `pointillist camera run` until the end of the block, then stop it."""
         log = self.folder / "camera-run.log"
         command = [*COMMAND, "camera", "run", str(self.file), "--spool", str(self.folder / "spools")]
         with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
@@ -85,26 +85,26 @@ class Site:
 
 @dataclass
 class CameraRun:
-    """One process, and what it said."""
+    """One process and its output."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     def end(self) -> int:
-        """SIGTERM, and its exit status."""
+        """Send SIGTERM, and return the exit status."""
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGTERM)
         return self.process.wait(60)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines of its log of one kind."""
+        """Return the log events with this name."""
         lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
 @contextmanager
 def site(folder: Path, defaults: Mapping[str, Any]) -> Iterator[Site]:
-    """A broker with TLS and rights, its fleet's authority, and a bridge that confirms."""
+    """Start a broker with TLS and access rights, the fleet's certificate authority, and a bridge that confirms."""
     layout = Layout(folder / "fleet")
     authority = Authority.create(layout.pki)
     Roles(authority).ensure(_roles(), LOCAL_HOSTS)

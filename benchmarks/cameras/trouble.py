@@ -23,7 +23,7 @@ _OPEN_S: Final = 120.0
 
 
 def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
-    """What became of each camera; `seconds` are those after the last trouble was named."""
+    """Return the fate of each camera. `seconds` is the time after the last fault has been reported."""
     defaults = {"fps": 0, "source": {"hang_s": HANG_S, "open_s": HANG_S}}
     counted = ("--counted", *SIZE, fps)
     names = [f"steady-{number:02}" for number in range(1, STEADY + 1)]
@@ -68,12 +68,12 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
                         named[name] = time.monotonic() - troubled
                         del awaited[name]
                 if time.monotonic() - troubled > 4 * NAMED_S:
-                    raise RuntimeError(f"expected {', '.join(awaited)} to be named")
+                    raise RuntimeError(f"reports of faults: expected {', '.join(awaited)}, got a timeout")
                 time.sleep(0.02)
             reasons = {
                 name: place.bridge.statuses[place.camera(name)][1] for name in ("hangs", "dies", "wrong-password")
             }
-            shown = {name: place.said(name) for name in ("hangs", "dies", "wrong-password", "added")}
+            shown = {name: place.phase(name) for name in ("hangs", "dies", "wrong-password", "added")}
             time.sleep(seconds)
             hanging.resume()
             with RtspServer(*counted, port=dying.port):
@@ -101,7 +101,7 @@ def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
 
 
 def _row(place: Site, name: str, left: dict[str, Any]) -> dict[str, Any]:
-    """Of one camera that nothing happened to: how many pictures between its first and its last came."""
+    """Return the row of an undisturbed camera: the pictures missing between its first and its last one."""
     numbers = place.bridge.numbers(place.camera(name))
     spanned = numbers[-1] - numbers[0] + 1
     ended = left[place.camera(name)]
@@ -117,15 +117,15 @@ def _row(place: Site, name: str, left: dict[str, Any]) -> dict[str, Any]:
 
 
 def _taken_up(run: CameraRun, camera: CameraId) -> float:
-    """When the command took a camera up, Unix time in seconds."""
+    """Return the time at which the command started a camera, in Unix seconds."""
     [added] = [event for event in run.events("camera_added") if event["camera"] == camera]
     return datetime.fromisoformat(added["timestamp"]).timestamp()
 
 
 def _named(place: Site, name: str, reason: str) -> bool:
-    """Whether both the broker and `cameras.json` name a camera's trouble."""
+    """Return whether both the broker and `cameras.json` report a camera's fault."""
     state, detail = place.bridge.statuses.get(place.camera(name), (0, ""))
-    return state == DEGRADED and reason in detail and place.said(name)[0] == "degraded"
+    return state == DEGRADED and reason in detail and place.phase(name)[0] == "failing"
 
 
 def _online(place: Site, name: str) -> bool:

@@ -1,1 +1,1 @@
-"""What an eavesdropper sees of a scene: see `benchmarks.eavesdropper.__main__`."""
+"""The information that an eavesdropper gets about a scene: see `benchmarks.eavesdropper.__main__`."""

@@ -1,4 +1,4 @@
-"""A system that runs and ends, and what then lies on the disks of its brokers."""
+"""A system that runs and ends, and the contents of its brokers' disks afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n")
 
 
 class Logged(NamedTuple):
-    """A frame as Kafka keeps it, and what its camera saw."""
+    """A frame in Kafka, and the picture that its camera captured."""
 
     frame: Frame
     picture: NDArray[np.uint8]
@@ -40,14 +40,14 @@ def run(state: Path, cameras: list[dict[str, Any]], fps: float, seconds: float) 
     state.mkdir(parents=True)
     scenario = state / "eavesdropper.yaml"
     scenario.write_text(yaml.safe_dump({"site": "seen", "cameras": [{"fps": fps, **camera} for camera in cameras]}))
-    with RunningSystem(state, "--scenario", scenario, "--seconds", seconds, "--drain", 120) as system:
+    with RunningSystem(state, "--scenario", scenario, "--seconds", seconds, "--drain-s", 120) as system:
         status, report = system.wait(seconds + 400)
     if status or report["frames_lost"] or not report["frames_recorded"]:
-        raise RuntimeError(f"expected a run without a loss, got {status}, {report}: {system.output()[-2000:]}")
+        raise RuntimeError(f"run: expected no loss, got status {status}, {report}: {system.output()[-2000:]}")
 
 
 def frames_of(state: Path) -> dict[CameraId, list[Logged]]:
-    """Every frame in Kafka's files by camera, in order, each once, with the picture that it was made of."""
+    """Return every frame in Kafka's files once, by camera and in order, with its original picture."""
     found: defaultdict[CameraId, dict[int, Frame]] = defaultdict(dict)
     for record in read_topic(Layout(state).kafka_data, KafkaTopic.FRAMES):
         frame = parse_frame(record.value or b"")
@@ -63,12 +63,12 @@ def frames_of(state: Path) -> dict[CameraId, list[Logged]]:
 
 
 def disk(folder: Path) -> bytes:
-    """The content of all files in a folder, one after the other."""
+    """Return the contents of all files in a folder, one after the other."""
     return b"".join(file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file())
 
 
 def images_in(content: bytes) -> Iterator[Image.Image]:
-    """The JPEG and PNG images that lie in the open."""
+    """Yield the unencrypted JPEG and PNG images."""
     for match in _IMAGE.finditer(content):
         try:
             with Image.open(io.BytesIO(content[match.start() : match.start() + 2**21])) as image:
@@ -79,5 +79,5 @@ def images_in(content: bytes) -> Iterator[Image.Image]:
 
 
 def lie_in(content: bytes, pieces: Iterable[bytes]) -> int:
-    """How many of these pieces, which are long enough to be there by no chance, a disk holds."""
+    """Return how many of these pieces a disk holds. A piece is too long to be there by chance."""
     return sum(piece in content for piece in pieces)

@@ -1,8 +1,8 @@
-"""How an eavesdropper makes pictures of what was sent, and how good they are.
+"""The eavesdropper's ways to guess pictures from sent frames, and the quality of the guesses.
 
-Each way takes the pixel fields of frames as they lie on a disk. The eavesdropper is given more than any has: half of
-the scene's pictures, to learn from, and how many pixels each frame keeps. So a way that carries anything of a picture
-shows it, after blending with the mean picture, as a PSNR above the mean picture's.
+Each way takes the pixel fields of frames as they are on a disk. The eavesdropper gets more than any real one: half of
+the scene's pictures for training, and the number of kept pixels of each frame. So a way that recovers any part of a
+picture has a higher PSNR than the mean picture, after blending with it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _RIDGES = (1e2, 1e4, 1e6, 1e8)
 
 
 class Heard(NamedTuple):
-    """One frame as the eavesdropper has it, and what it shows."""
+    """One frame as the eavesdropper has it, and its true picture."""
 
     boot_id: int
     seq: int
     data: bytes
-    """Its field `pixels`, of the profile `raw`."""
+    """The frame's field `pixels` in the profile `raw`."""
     picture: NDArray[np.uint8]
-    """(H, W, C)"""
+    """The true picture, (H, W, C)."""
 
 
 def lined_up(data: bytes, shape: tuple[int, int, int]) -> Floats:
-    """The bytes as pixels in raster order, spread evenly over a picture (H, W, C)."""
+    """Return the bytes as pixels in raster order, spread evenly over a picture (H, W, C)."""
     height, width, channels = shape
     pixels = np.frombuffer(data, np.uint8)[: len(data) // channels * channels].reshape(-1, channels)
     at = np.arange(height * width) * len(pixels) // (height * width)
@@ -40,12 +40,12 @@ def lined_up(data: bytes, shape: tuple[int, int, int]) -> Floats:
 
 
 def row_by_row(frames: Sequence[Heard]) -> Floats:
-    """(N, H, W, C): each frame lined up."""
+    """Return each frame aligned by `lined_up`, (N, H, W, C)."""
     return np.stack([lined_up(each.data, each.picture.shape) for each in frames])
 
 
 def over_time(frames: Sequence[Heard]) -> Floats:
-    """The mean of each frame and the four on either side, lined up: of a still scene noise would go."""
+    """Return the mean of each aligned frame and the four on either side, which removes noise from a still scene."""
     alone = row_by_row(frames)
     return np.stack([alone[max(0, i - 4) : i + 5].mean(axis=0) for i in range(len(alone))])
 
@@ -53,7 +53,10 @@ def over_time(frames: Sequence[Heard]) -> Floats:
 def as_if_keystreams_repeat(
     known: Sequence[Heard], key: CameraKey, dropped: int
 ) -> Callable[[Sequence[Heard]], Floats]:
-    """Each frame XOR a known one XOR what that is known to have sent, lined up. The masks of those known are given."""
+    """Return a guess that assumes repeated keystreams.
+
+    Each frame is XORed with a known frame and with that frame's known plaintext. The masks of known frames are given.
+    """
     first = known[0]
     height, width, _ = first.picture.shape
     kept = kept_mask(key, first.boot_id, first.seq, height, width, dropped)
@@ -67,7 +70,7 @@ def as_if_keystreams_repeat(
 
 
 def under_key(key: CameraKey, dropped: int, mean: Floats) -> Callable[[Sequence[Heard]], Floats]:
-    """Each frame opened with a guessed `key`, in the places of that key's mask; elsewhere the `mean` picture."""
+    """Return a guess that opens each frame with `key` and places pixels by that key's mask, on the `mean` picture."""
 
     def guess(frames: Sequence[Heard]) -> Floats:
         found = []
@@ -83,9 +86,9 @@ def under_key(key: CameraKey, dropped: int, mean: Floats) -> Callable[[Sequence[
 
 
 def learned(known: Sequence[Heard], hold_out: Sequence[Heard], mean: Floats) -> Callable[[Sequence[Heard]], Floats]:
-    """Ridge regression of pictures on bytes, from `known` frames; how strong is chosen on frames of `hold_out`.
+    """Return a guess by ridge regression of pictures on bytes, from `known` frames, added to the `mean` picture.
 
-    It is added to the `mean` picture of both.
+    The regularisation is chosen on frames of `hold_out`.
     """
     shape = known[0].picture.shape
     pictures = np.stack([each.picture for each in known]).reshape(len(known), -1).astype(np.float32)
@@ -113,19 +116,22 @@ def _bytes(frames: Sequence[Heard]) -> Floats:
 
 
 def shown_in(frames: Sequence[Heard]) -> Floats:
-    """(N, H, W, C): what the frames show."""
+    """Return the true pictures of the frames, (N, H, W, C)."""
     return np.stack([each.picture for each in frames]).astype(np.float32)
 
 
 def psnr_db(found: Floats, shown: Floats) -> float:
-    """Of the squared error over all of the pictures."""
+    """Return the PSNR from the squared error over all of the pictures."""
     return float(10 * np.log10(255**2 / np.mean((found - shown) ** 2)))
 
 
 def blended_db(
     guess: Callable[[Sequence[Heard]], Floats], known: Sequence[Heard], unknown: Sequence[Heard], mean: Floats
 ) -> tuple[float, float]:
-    """The PSNR on `unknown` frames of a guess as it is, and blended with the `mean` picture as is best on `known`."""
+    """Return the PSNR of a guess on `unknown` frames, alone and blended with the `mean` picture.
+
+    The blending weight is the best one on `known` frames.
+    """
     found, shown = guess(known), shown_in(known)
     off = found - found.mean(axis=0)
     power = float(np.mean(off * off))

@@ -1,1 +1,1 @@
-"""Floods of the console by strangers and viewers, and the pages that other visitors load meanwhile."""
+"""Floods of the console by strangers and viewers, and the pages that other visitors load at the same time."""

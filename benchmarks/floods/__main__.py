@@ -1,9 +1,9 @@
 """Floods of the console: `python -m benchmarks.floods [--out docs/results/floods] [NAME …]`.
 
-`pointillist up` runs with users. Each flood lasts `--seconds`, from a process of its own. Meanwhile two visitors load
-the login page, the fleet page (with a session) and `/health`, each time on a fresh connection: one from an address of
-its own, one from an address of the flood. A third one logs in once a second. A flood is withstood if no page fails and
-none takes more than 1 s. With names, only these floods are measured; the others stay in the document as they were.
+`pointillist up` runs with users. Each flood lasts `--seconds`, from a separate process. Meanwhile two visitors load the
+login page, the fleet page (with a session) and `/health`, each time on a fresh connection. One visitor uses its own
+address, the other one an address of the flood. A third one logs in once a second. A flood is withstood if no page fails
+and none takes more than 1 s. With names, only these floods are measured; the document keeps the others.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ VISITOR: Final = "127.0.0.2"
 LOGS_IN: Final = "127.0.0.3"
 _WAIT_S: Final = 240.0
 _CALM_S: Final = 120.0
-"""For the console to answer as before a flood."""
+"""Longest wait for the console to recover before the next flood."""
 _SETTLE_S: Final = 2.0
 
 Result = dict[str, Any]
 
 
 def log_in(address: Address, name: str) -> str:
-    """The cookie of a new session."""
+    """Return the cookie of a new session."""
     answer = post_login(address, VISITOR, name, PASSWORD)
     if answer.status != 303:
         raise RuntimeError(f"login of {name}: expected status 303, got {answer.status}")
@@ -56,7 +56,7 @@ def look_around(address: Address, source: str, cookie: str, visits: Visits) -> N
 
 
 def visited(target: Target, cookie: str, source: str, seconds: float) -> Result:
-    """The visits of so many seconds: from another address, from `source`, and logins."""
+    """Return the results of visits over `seconds`: from another address, from `source`, and logins."""
     address = target.address
     visitors = {
         "elsewhere": Visitor(partial(look_around, address, VISITOR, cookie)),
@@ -69,7 +69,7 @@ def visited(target: Target, cookie: str, source: str, seconds: float) -> Result:
 
 
 def await_calm(address: Address, cookie: str) -> float:
-    """Seconds until all pages are answered within half of the bound, five times in succession."""
+    """Return the seconds until all pages are answered within half of the bound, five times in succession."""
     begun_s, good = time.monotonic(), 0
     while good < 5:
         if time.monotonic() - begun_s > _CALM_S:
@@ -82,16 +82,16 @@ def await_calm(address: Address, cookie: str) -> float:
 
 
 def measured(target: Target, visitors_cookie: str, flood: Flood, seconds: float) -> Result:
-    """One flood, and the visits meanwhile."""
+    """Measure one flood and the visits during it."""
     made = multiprocessing.get_context("spawn")
     begins, ends, counts = made.Event(), made.Event(), made.Queue()
-    # A process of its own: threads of this one would delay the visitors.
+    # A separate process: threads of this one would delay the visitors.
     place = (target.address, flood.habit(target), flood.held, flood.per_second, flood.sources)
     process = made.Process(target=besiege, args=(*place, begins, ends, counts))
     process.start()
     try:
         if not begins.wait(60):
-            raise TimeoutError(f"flood {flood.name}: expected it to begin within 60 s")
+            raise TimeoutError(f"flood {flood.name}: expected its start within 60 s, got none")
         visits = visited(target, visitors_cookie, flood.sources[0], seconds)
     finally:
         ends.set()
@@ -104,7 +104,7 @@ def measured(target: Target, visitors_cookie: str, flood: Flood, seconds: float)
 
 
 def run(folder: Path, floods: list[Flood], seconds: float, recorded_s: float) -> list[Result]:
-    """All floods on one system."""
+    """Run all floods on one system."""
     state = folder / "system"
     state.mkdir()
     users = Layout(state).users
@@ -130,7 +130,7 @@ def run(folder: Path, floods: list[Flood], seconds: float, recorded_s: float) ->
         system.interrupt()
         system.wait(300)
     if restarted:
-        raise RuntimeError("console: expected one process throughout, it was restarted")
+        raise RuntimeError("console: expected one process throughout, got a restart")
     return results
 
 
@@ -150,16 +150,16 @@ def main() -> None:
     """Measure, and write the document and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = sorted({flood.name for flood in FLOODS})
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all without one")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"names among {', '.join(names)} (default: all)")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each flood")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of each flood")
     parser.add_argument(
         "--recorded", type=float, default=60.0, help="seconds of frames recorded before the first flood"
     )
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(names))
     if unknown:
-        parser.error(f"NAME: expected some of {', '.join(names)}, got {', '.join(unknown)}")
+        parser.error(f"NAME: expected names among {', '.join(names)}, got {', '.join(unknown)}")
     chosen = [flood for flood in FLOODS if not options.names or flood.name in options.names]
     with tempfile.TemporaryDirectory(prefix="pointillist-floods-") as folder:
         found = run(Path(folder), chosen, options.seconds, options.recorded)

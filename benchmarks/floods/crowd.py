@@ -1,4 +1,4 @@
-"""A crowd of clients: connections that are held open, and replaced when the server closes them, at a bounded rate."""
+"""A crowd of clients: connections that are held open, and replaced at a bounded rate when the server closes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FILES: Final = 4_096
 _TICK_S: Final = 0.02
 _CHUNK: Final = bytes(2**16)
 _BIND_ADDRESS_NO_PORT: Final = 24
-"""IP_BIND_ADDRESS_NO_PORT of Linux: the port is chosen at the connect, so that one address has all ports."""
+"""IP_BIND_ADDRESS_NO_PORT of Linux: the port is chosen at the connect, so that one address can use all ports."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,22 @@ class Habit:
     requests: tuple[bytes, ...]
     """Each connection sends one of these, in turn."""
     body_bytes: int = 0
-    """Bytes sent after the request, as fast as they are taken."""
+    """Bytes sent after the request, as fast as the server reads them."""
     reads: bool = True
-    """Read the answer; else leave it in a small receive buffer."""
+    """Read the answer. Otherwise leave it in a small receive buffer."""
     lasts_s: float = math.inf
-    """Close after this time, since who reads nothing does not notice that the server has closed."""
+    """Close after this time: a client that reads nothing does not detect that the server has closed."""
     leaves: bool = False
     """Close as soon as the request is sent."""
 
 
 class Crowd:
-    """A number of open connections, kept up by a thread."""
+    """A number of open connections, maintained by a thread."""
 
     def __init__(
         self, address: Address, habit: Habit, *, held: int, per_second: float, sources: tuple[str, ...] = ()
     ) -> None:
-        """`held` connections are open at once, at most `per_second` are opened in a second, from `sources` in turn."""
+        """Keep `held` connections open, opening at most `per_second` per second, from `sources` in turn."""
         self.opened = 0
         self.ended = 0
         """Connections that the server closed."""
@@ -64,7 +64,7 @@ class Crowd:
         self._thread.start()
 
     def close(self) -> None:
-        """Close all connections and end."""
+        """Close all connections and stop the thread."""
         self._stop.set()
         self._thread.join()
 
@@ -74,7 +74,7 @@ class Crowd:
             due = (time.monotonic() - begun_s) * self._per_second - self.opened
             for _ in range(min(int(due), self._held - len(self._open))):
                 self._add()
-            # Connections that could not be opened in time are not made up for: the rate is a bound.
+            # Connections that could not be opened in time are not opened later: the rate is a bound.
             begun_s = max(begun_s, time.monotonic() - (self.opened + self._per_second / 10) / self._per_second)
             self.most_open = max(self.most_open, len(self._open))
             until_s = time.monotonic() + _TICK_S
@@ -124,7 +124,7 @@ def besiege(
     ends: Event,
     counts: Queue[dict[str, int]],
 ) -> None:
-    """Keep a crowd until `ends` is set; the body of a process."""
+    """Keep a crowd until `ends` is set. This is the main function of a process."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), hard))
     crowd = Crowd(address, habit, held=held, per_second=per_second, sources=sources)
@@ -160,7 +160,7 @@ class _Connection:
         return sends | (select.POLLIN if self._habit.reads else select.POLLRDHUP)
 
     def serve(self, event: int) -> bool:
-        """Send or read; whether the connection goes on."""
+        """Send or read. Return whether the connection stays open."""
         if event & select.POLLIN and not self.socket.recv(2**16):
             return False
         if event & select.POLLOUT:

@@ -15,7 +15,7 @@ VIEWER: Final = "viewer"
 SOURCE: Final = "127.0.0.9"
 """The address of every flood but one."""
 SOURCES: Final = tuple(f"127.0.1.{number}" for number in range(1, 251))
-"""The addresses of the flood from many."""
+"""The addresses of the flood from many sources."""
 _PAGES: Final = ("/fleet/live", "/live", "/camera/local/cam-0/live")
 
 
@@ -30,7 +30,7 @@ class Target:
     def request(
         self, path: str, *fields: str, method: str = "GET", session: bool = False, body: str = "", version: str = "1.1"
     ) -> bytes:
-        """A request with these header fields; `session` adds the viewer's cookie."""
+        """Return a request with these header fields. `session` adds the viewer's cookie."""
         lines = [f"{method} {path} HTTP/{version}", f"Host: {self.address[0]}:{self.address[1]}", *fields]
         if session:
             lines.append(f"Cookie: {self.cookie}")
@@ -39,7 +39,7 @@ class Target:
         return "\r\n".join([*lines, "", body]).encode()
 
     def month(self, kind: str) -> str:
-        """The path of the longest export that is allowed."""
+        """Return the path of the longest export that is allowed."""
         return f"/api/v1/export/verdicts.{kind}?since_ms={self.now_ms - 2_678_400_000}&until_ms={self.now_ms}"
 
 
@@ -54,7 +54,7 @@ class Flood:
     held: int = 600
     """Connections open at once."""
     per_second: float = 400.0
-    """Connections opened in a second, at most."""
+    """Connections opened per second, at most."""
     sources: tuple[str, ...] = (SOURCE,)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 LONGEST_PAGE_S: Final = 1.0
-"""A page that takes longer counts as closed."""
+"""A page that takes longer counts as unavailable."""
 
 Result = dict[str, Any]
 
 
 def is_withstood(found: Result) -> bool:
-    """Whether each page of both visitors was answered in time."""
+    """Return whether each page of both visitors was answered in time."""
     return all(
         not visits["failed"] and visits["max_s"] <= LONGEST_PAGE_S
         for visits in (found["elsewhere"], found["same_address"])
@@ -19,7 +19,7 @@ def is_withstood(found: Result) -> bool:
 
 
 def markdown(document: Result) -> str:
-    """The page."""
+    """Return the page as Markdown."""
     floods = document["floods"]
     rows = [each for each in floods if each["flood"] != "none"]
     withstood = sum(map(is_withstood, rows))

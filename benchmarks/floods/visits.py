@@ -23,7 +23,7 @@ _PAUSE_S: Final = 0.1
 def ask(
     address: Address, source: str, method: str, path: str, fields: dict[str, str], body: str = ""
 ) -> http.client.HTTPResponse:
-    """The answer to one request on a fresh connection, read to its end."""
+    """Return the answer to one request on a fresh connection, read to its end."""
     connection = http.client.HTTPConnection(*address, timeout=_PATIENCE_S, source_address=(source, 0))
     try:
         connection.request(method, path, body=body or None, headers=fields | {"Connection": "close"})
@@ -35,24 +35,24 @@ def ask(
 
 
 def post_login(address: Address, source: str, name: str, password: str) -> http.client.HTTPResponse:
-    """The answer to a login."""
+    """Return the answer to a login."""
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     return ask(address, source, "POST", "/login", kind, urlencode({"name": name, "password": password}))
 
 
 @dataclass
 class Visits:
-    """Seconds that pages took, by path, and the failures."""
+    """The load times of pages in seconds, by path, and the failures."""
 
     took_s: dict[str, list[float]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     def load(self, address: Address, source: str, path: str, cookie: str) -> None:
-        """Load a page and note the time; anything but 200 is a failure."""
+        """Load a page and record the time. Any status but 200 is a failure."""
         self._note(path, 200, lambda: ask(address, source, "GET", path, {"Cookie": cookie}).status)
 
     def log_in(self, address: Address, source: str, name: str, password: str) -> None:
-        """Log in and note the time; anything but 303 is a failure."""
+        """Log in and record the time. Any status but 303 is a failure."""
         self._note(LOGIN, 303, lambda: post_login(address, source, name, password).status)
 
     def _note(self, what: str, expected: int, do: Callable[[], int]) -> None:
@@ -65,7 +65,7 @@ class Visits:
         self.took_s.setdefault(what, []).append(time.monotonic() - begun_s)
 
     def summary(self) -> dict[str, Any]:
-        """Counts, p99 and the slowest page, failed ones included."""
+        """Return counts, p99 and the slowest page, failed ones included."""
         every = sorted(took for some in self.took_s.values() for took in some)
         return {
             "pages": len(every),
@@ -78,7 +78,7 @@ class Visits:
 
 
 class Visitor:
-    """A thread that makes a round of visits again and again."""
+    """A thread that repeats a round of visits."""
 
     def __init__(self, visit: Callable[[Visits], None], pause_s: float = _PAUSE_S) -> None:
         self.visits = Visits()
@@ -94,7 +94,7 @@ class Visitor:
             self._stop.wait(self._pause_s)
 
     def close(self) -> dict[str, Any]:
-        """The summary, after the round that has begun."""
+        """Return the summary after the current round."""
         self._stop.set()
         self._thread.join()
         return self.visits.summary()

@@ -1,1 +1,1 @@
-"""What TLS, certificates and rights cost: `python -m benchmarks.secure [--out docs/results/secure]`."""
+"""The cost of TLS, certificates and access rights: `python -m benchmarks.secure [--out docs/results/secure]`."""

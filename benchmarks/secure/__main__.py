@@ -1,9 +1,9 @@
-"""What TLS, certificates and rights cost: `python -m benchmarks.secure [--out docs/results/secure]`.
+"""The cost of TLS, certificates and access rights: `python -m benchmarks.secure [--out docs/results/secure]`.
 
-`secure N` and `plain N` are `pointillist up` as fast as it goes, by default and with `--plain`, in turn: frames a
-second, and CPU time of each process on a frame. `revocation` revokes a camera of a running system. `race` revokes a
-thousand cameras by eight processes at once. `crowd` has cameras connect at once. Each cell is written when it is
-measured, and not measured again without `--again`.
+`secure N` and `plain N` are `pointillist up` at full speed, by default and with `--plain`, in turn: frames per second,
+and CPU time per frame of each process. `revocation` revokes a camera of a running system. `race` revokes a thousand
+cameras with eight processes at once. `crowd` connects many cameras at once. Each cell is written when it is measured,
+and not measured again without `--again`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from schemas.runtime.atomic_file import replacing
 
 
 def cells(rounds: int, cameras: int, seconds: float, in_crowd: int) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What is measured, by its name, in this order."""
+    """Return the cells by name, in the order of their measurement."""
     bundle = bundle_folder(UpSettings())
     found: dict[str, Callable[[], dict[str, Any]]] = {}
     for number in range(1, rounds + 1):
@@ -36,19 +36,19 @@ def cells(rounds: int, cameras: int, seconds: float, in_crowd: int) -> dict[str,
 
 
 def main() -> None:
-    """Measure what is missing."""
+    """Measure the missing cells."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("cells", nargs="*", metavar="CELL", help="as `crowd`; all without one")
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="cells such as `crowd` (default: all)")
     parser.add_argument("--out", type=Path, default=Path("docs/results/secure"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cameras", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--crowd", type=int, default=2000, help="cameras that connect at once")
-    parser.add_argument("--again", action="store_true", help="also those that were measured before")
+    parser.add_argument("--again", action="store_true", help="also measure again what was measured before")
     options = parser.parse_args()
     known = cells(options.rounds, options.cameras, options.seconds, options.crowd)
     if unknown := [name for name in options.cells if name not in known]:
-        parser.error(f"expected cells of {', '.join(known)}, got {', '.join(unknown)}")
+        parser.error(f"CELL: expected names among {', '.join(known)}, got {', '.join(unknown)}")
     keep = options.out / "secure.json"
     done: dict[str, Any] = json.loads(keep.read_text()) if keep.is_file() else {}
     options.out.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ _WORDS = {
 
 
 def ratios(secure: dict[str, Any], plain: dict[str, Any]) -> dict[str, float]:
-    """Of one round."""
+    """Return the ratios secure ÷ plain of one round."""
     return {
         "frames": secure["frames_per_second"] / plain["frames_per_second"],
         "bridge": secure["cpu_s_per_frame_by_role"]["bridge"] / plain["cpu_s_per_frame_by_role"]["bridge"],
@@ -22,7 +22,7 @@ def ratios(secure: dict[str, Any], plain: dict[str, Any]) -> dict[str, float]:
 
 
 def markdown(done: dict[str, Any]) -> str:
-    """What is measured so far, as a table."""
+    """Return the results so far as a table."""
     lines = ["# What TLS, certificates and rights cost", "", "`python -m benchmarks.secure` printed this.", ""]
     lines += ["| what | median | rounds |", "| --- | --- | --- |"]
     rounds = [

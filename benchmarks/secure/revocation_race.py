@@ -1,4 +1,4 @@
-"""Revocations by several processes at once: which of them a list lacks afterwards."""
+"""Revocations by several processes at once, and the revocations that a list lacks afterwards."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _revoke(folder: Path, names: Sequence[CameraId], start: Any, results: Any) -
 
 
 def _lists(layout: Layout, names: Sequence[CameraId]) -> dict[str, set[CameraId]]:
-    """The cameras of `names` that each list holds as revoked."""
+    """Return the cameras of `names` that each list contains as revoked."""
     on_crl = {entry.serial_number for entry in x509.load_pem_x509_crl((layout.pki / CRL_FILE).read_bytes())}
     known = {int(serial, 16) for serial in json.loads((layout.pki / "revoked.json").read_text())}
     generations = json.loads(layout.generations.read_text())

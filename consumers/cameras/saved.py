@@ -1,7 +1,7 @@
 """The judged states of cameras in the recorder's database: written by the recorder, read by all other programs.
 
-A recorder of a group judges only what it hears. Where two have judged the same camera, after its partition has moved,
-the one that has the newer frame of it wins: a row is not replaced by the silence that the other one hears.
+A recorder of a group judges only the cameras of its partitions. If two have judged the same camera, after its partition
+has moved, the one with the newer frame wins: the other one takes the camera for silent, and must not replace the row.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def judge(facts: Facts, now_ms: int) -> Judged:
     """Return the state that these facts add up to.
 
     A frame recorded more than `SILENT_AFTER_S` after a status that announces no frames proves that the status is
-    outdated: the frame is too late to have been in flight. A last will may be replayed by whoever saw the connection
-    being made.
+    outdated: the frame is too late to have been in flight. A last will may be replayed by anyone who saw the connection
+    begin.
     """
     reported = facts.reported
     sends = facts.frame_ms is not None and now_ms - facts.frame_ms <= 1000 * facts.patience_s

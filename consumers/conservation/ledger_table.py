@@ -17,7 +17,6 @@ from consumers.database.runs import runs
 from consumers.database.tables import dead_letters, frames, ledgers, summed_ledgers
 from consumers.reading.rows import LedgerRow, SummedRow
 from schemas.identity import CameraId
-from schemas.limits import MAX_LEDGER_BYTES
 from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 
@@ -53,14 +52,6 @@ class LedgerTable:
         counts = select(ledgers.c.camera, func.count()).group_by(ledgers.c.camera).having(func.count() > keep)
         crowded = connection.execute(counts.order_by(ledgers.c.camera)).all()
         return sum(self._sum_up(connection, camera, count, keep) for camera, count in crowded)
-
-    def sum_oversized(self, connection: Connection) -> None:
-        """Sum and remove the ledgers of an earlier release that are larger than any that is accepted now."""
-        large = select(ledgers.c.camera, ledgers.c.boot).where(func.length(ledgers.c.message) > MAX_LEDGER_BYTES)
-        for camera, boot_id in connection.execute(large).all():
-            mine = (ledgers.c.camera == camera, ledgers.c.boot == boot_id)
-            row = LedgerRow(*connection.execute(select(ledgers).where(*mine)).one())
-            _remove(connection, camera, [(row, _audited(connection, row))])
 
     def _sum_up(self, connection: Connection, camera: str, count: int, keep: int) -> int:
         oldest = select(ledgers).where(ledgers.c.camera == camera).order_by(ledgers.c.taken_ms, ledgers.c.boot)

@@ -273,7 +273,7 @@ async def _flagged(desk: Desk, request: Request) -> Response:
         if known is None:
             return b""
         try:
-            return frame_of(desk.settings.recorder.quarantine, known)
+            return frame_of(desk.settings.quarantine, known)
         except FileNotFoundError:
             return b""
 

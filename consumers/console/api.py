@@ -210,7 +210,7 @@ OPERATIONS: Final = (
     Operation(
         "POST", f"{_CAMERA}/command", "Tell it: signed, retained at the broker, in the audit log", _command,
         body=fields(
-            drop=NUMBER, probes=NUMBER, profile={"enum": ["raw", "lossless", "temporal"]},
+            drop=NUMBER, probes=NUMBER, profile={"enum": ["raw", "lossless"]},
             enabled={"type": "boolean"}, reset={"type": "boolean"},
             fps={"type": "number", "description": "Frames a second; 0 lets the camera's own rate hold again"},
         ),

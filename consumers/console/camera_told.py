@@ -17,8 +17,8 @@ from schemas.frame import open_message, sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import Command, Meta
-from schemas.runtime.access import Login, Tls, tls_refusal
 from schemas.topics import Channel, mqtt_topic
+from schemas.transport.access import Login, Tls, tls_refusal
 
 ANSWER_S: Final = 10.0
 
@@ -92,7 +92,7 @@ class CameraTold:
         sent.wait_for_publish(ANSWER_S)
         if not sent.is_published():
             raise BrokerError(f"the MQTT broker has not taken the command within {ANSWER_S:g} s")
-        return self._await(lambda: self.meta is not None and self.meta.told.issued_ms >= issued_ms, wait_s)
+        return self._await(lambda: self.meta is not None and self.meta.command_state.issued_ms >= issued_ms, wait_s)
 
     def _await(self, holds: Callable[[], bool], wait_s: float) -> bool:
         with self._changed:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.board.camera import Camera
+from consumers.cameras.camera import Camera
 from consumers.cameras.order import NaturalKey, natural
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, alert

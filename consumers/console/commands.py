@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from consumers.console.camera_told import CameraTold
-from consumers.console.settings import MqttBroker
 from schemas.errors import ConfigError
 from schemas.frame import PROFILES
 from schemas.identity import CameraId, camera_id
 from schemas.keys import KeyRing
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
 from schemas.pointillist_pb2 import Command, Meta
+from schemas.transport.access import MqttAccess
 
 OBEYED_S: Final = 8.0
 """So long an answer is waited for; the command stays at the broker for a camera that is away."""
@@ -80,8 +80,8 @@ def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:
     """The command that changes this and repeats what was commanded before: only the last one is retained."""
     command = Command()
     for name in SETTINGS:
-        if meta is not None and meta.told.HasField(name):
-            setattr(command, name, getattr(meta.told, name))
+        if meta is not None and meta.command_state.HasField(name):
+            setattr(command, name, getattr(meta.command_state, name))
     for name, value in changes.items():
         setattr(command, name, value)
     return command
@@ -90,7 +90,7 @@ def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:
 class Commands:
     """Tells cameras. Every method blocks: for a thread beside the loop."""
 
-    def __init__(self, broker: MqttBroker, keys: KeyRing) -> None:
+    def __init__(self, broker: MqttAccess, keys: KeyRing) -> None:
         self._broker = broker
         self._keys = keys
 
@@ -108,7 +108,7 @@ class Commands:
 
     def _connected(self, camera: CameraId) -> CameraTold:
         broker = self._broker
-        return CameraTold((broker.host, broker.port), camera, self._keys, broker.tls, broker.login)
+        return CameraTold(broker.address, camera, self._keys, broker.tls, broker.login)
 
 
 def _outcome(obeyed: bool) -> str:
@@ -119,7 +119,7 @@ def settings_of(meta: Meta | None) -> dict[str, Any]:
     """What a camera says that it does, for people, and which of it was commanded."""
     if meta is None:
         return {}
-    told = meta.told
+    told = meta.command_state
     return {
         "drop": meta.dropped_per_block / 64,
         "probes": meta.probe_share,

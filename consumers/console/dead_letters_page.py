@@ -111,12 +111,11 @@ async def _replay(desk: Desk, request: Request) -> Response:
 
 async def replay_reason(desk: Desk, who: str, reason: str) -> str:
     """Send what was refused for a reason once more, and note it; what came of it."""
-    recorder = desk.settings.recorder
     try:
         found, recorded = await desk.read(lambda: letters(desk.engine(), reason))
         if not found:
             return f"nothing to send once more; {recorded} recorded meanwhile"
-        outcome = str(await replay(recorder.kafka, recorder.frames_topic, found, recorded))
+        outcome = str(await replay(desk.settings.kafka, desk.settings.frames_topic, found, recorded))
     except UserError as error:
         outcome = str(error)
     await desk.write(desk.store.note, who, "replay", reason, "", outcome)

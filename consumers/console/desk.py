@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from consumers.cameras.episodes import Review
-from consumers.conservation.desk import AuditDesk
 from consumers.console.commands import Commands
 from consumers.console.export import export_places
 from consumers.console.fleet import Fleet
@@ -59,7 +58,6 @@ class Desk:
     users: Users | None = None
     """None lets everybody in who reaches the address."""
     clock_s: Callable[[], float] = time.monotonic
-    audit: AuditDesk | None = None
     models: ModelsWatch | None = None
     health: Health | None = None
     commands: Commands | None = None
@@ -81,7 +79,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.logins = Logins(self.users, self.note, self.clock_s)
         self.sessions = self.logins.sessions
-        self.recorded = Recorded(self.settings.recorder.database)
+        self.recorded = Recorded(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
         self.exports = export_places(logs_in=self.users is not None)
         self.templates = Environment(

@@ -8,29 +8,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CorruptRecordException
+from aiokafka.structs import TopicPartition
 
-from consumers.board.board import monotonic_ms
+from consumers.cameras.camera import monotonic_ms
 from consumers.console.fleet import Fleet
-from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S
 from consumers.reading.batch import FrameKey, Record, frame_row, read
-from consumers.settings import RecorderSettings
+from consumers.settings import RecordsSettings
 from schemas.keys import KeyRing
-from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import kafka_options
 from schemas.runtime.health import Health
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.reader import Reader
 
 MOST_BEHIND: Final = 5_000
 """Verdicts of one partition: whoever is farther behind passes them over."""
 _AT_ONCE: Final = 500
 """Verdicts read before others have their turn: some 20 ms."""
-_WAIT_MS: Final = 500
+_WAIT_S: Final = 0.5
 
 log = structlog.get_logger()
 
@@ -38,7 +34,7 @@ log = structlog.get_logger()
 class Feed:
     """Reads the verdicts and shows them to a fleet."""
 
-    def __init__(self, settings: RecorderSettings, keys: KeyRing, fleet: Fleet, health: Health) -> None:
+    def __init__(self, settings: RecordsSettings, keys: KeyRing, fleet: Fleet, health: Health) -> None:
         self._settings = settings
         self._keys = keys
         self._fleet = fleet
@@ -49,52 +45,32 @@ class Feed:
 
     async def run(self) -> None:
         """Show what comes until cancelled; Kafka may be away at any time."""
-        delay_s = FIRST_DELAY_S
+        backoff = Backoff()
         while True:
-            consumer = AIOKafkaConsumer(
-                self._settings.verdicts_topic,
-                **kafka_options(self._settings.kafka),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="latest",
-                fetch_max_bytes=2 * MAX_BROKER_BYTES,
-                max_partition_fetch_bytes=MAX_BROKER_BYTES,
-                request_timeout_ms=REQUEST_S * 1000,
-                metadata_max_age_ms=30_000,
-            )
             try:
-                await start(consumer)
-                self._health.set("kafka", True)
-                delay_s = FIRST_DELAY_S
-                await self._read(consumer)
+                async with Reader(self._settings.kafka, self._settings.verdicts_topic, begin="latest") as reader:
+                    self._health.set("kafka", True)
+                    backoff.reset()
+                    await self._read(reader)
             except Exception as error:  # whatever a broker may raise while it is away
                 self._health.set("kafka", False, str(error) or type(error).__name__)
                 log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
-            finally:
-                with suppress(Exception):
-                    await leave(consumer.stop, deadline_s=STOP_S)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            await backoff.wait()
 
-    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+    async def _read(self, reader: Reader) -> None:
         while True:
-            try:
-                found = await consumer.getmany(timeout_ms=_WAIT_MS, max_records=_AT_ONCE)
-            except CorruptRecordException:
-                await consumer.seek_to_end()
-                continue
-            for place, records in found.items():
+            for place, records in (await reader.fetch(wait_s=_WAIT_S, most=_AT_ONCE)).items():
                 self.show(records)
-                await self._keep_up(consumer, place)
+                await self._keep_up(reader, place)
             # Pages are served by the same loop.
             await asyncio.sleep(0)
 
-    async def _keep_up(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> None:
-        end = consumer.highwater(place)
-        at = await consumer.position(place)
+    async def _keep_up(self, reader: Reader, place: TopicPartition) -> None:
+        end = reader.high_watermark(place)
+        at = await reader.position(place)
         if end is not None and end - at > MOST_BEHIND:
             self.passed_over += end - at
-            consumer.seek(place, end)
+            reader.seek({place: end})
             log.info("verdicts_passed_over", partition=place.partition, count=end - at)
 
     def show(self, records: Sequence[Record]) -> None:

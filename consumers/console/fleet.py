@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from consumers.board.camera import Camera
+from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
 from consumers.console.cards import Card, Watched
 from consumers.console.pictures import AS_SENT, REBUILT, WHOLE, Pictures, Shown, Ways
 from consumers.reading.batch import FrameKey
 from consumers.reading.rows import CameraRow, FrameRow
-from consumers.settings import RecorderSettings
+from consumers.settings import RecordsSettings
 from schemas.limits import CAMERAS_AT_HAND
 
 _ALL_EVERY_MS: Final = 1_000
@@ -49,7 +49,7 @@ class View:
 class Fleet:
     """The cameras by name, their last pictures and their cards. For one event loop."""
 
-    def __init__(self, settings: RecorderSettings, page_cards: int = 60) -> None:
+    def __init__(self, settings: RecordsSettings, page_cards: int = 60) -> None:
         self._silent_after_s = settings.silent_after_s
         self._bounds = settings.bounds
         self._page_cards = page_cards

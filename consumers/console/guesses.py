@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
-from consumers.board.visitors import network_of
+from consumers.console.access.connections import network_of
 
 FORGET_S: Final = 900.0
 """A count starts again when nothing was added to it for this long."""

@@ -193,7 +193,7 @@ class Jobs:
 
     def _require_signer(self) -> None:
         if not self.publishes:
-            raise ConfigError("expected a console that was started with --signer")
+            raise ConfigError("expected a console that was started with jobs.signer")
 
     async def _chosen(self, choice_id: str) -> Choice:
         choice = (await self._aside(self.choices)).get(choice_id)
@@ -304,10 +304,10 @@ def _claimed(folder: Path, runs: Path) -> int:
         runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(f"--jobs: expected a folder to write to, {folder}: {error.strerror}") from None
+        raise ConfigError(f"jobs.folder: expected a folder to write to, {folder}: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise StateError(f"--jobs: expected a folder that no other console has, got {folder}") from None
+        raise StateError(f"jobs.folder: expected a folder that no other console has, got {folder}") from None
     return lock

@@ -22,7 +22,7 @@ from consumers.console.stream import Streams
 from consumers.console.users import Right
 from schemas.errors import ConfigError, StateError, UserError
 
-NONE = "this console starts no jobs: it was started without --jobs"
+NONE = "this console starts no jobs: it was started without jobs.folder"
 Act = Callable[[Desk, Jobs, str, dict[str, Any]], Awaitable[Job]]
 """Starts or changes a job for who asks, by what was sent."""
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from consumers.board.visitors import begin_long_answer
+from consumers.console.access.connections import begin_long_answer
 from consumers.console.gate import no, session_of
 
 PIECE: Final = 2**16

@@ -16,12 +16,11 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection, select
 
-from consumers.board.board import monotonic_ms
-from consumers.board.camera import Camera
-from consumers.board.shown import saved_camera
+from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.episodes import OPEN, Review
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.cameras.saved import SavedState, read_states
+from consumers.cameras.snapshots import saved_camera
 from consumers.console.fleet import Fleet
 from consumers.console.recorded import Recorded
 from consumers.database.tables import cameras, shown

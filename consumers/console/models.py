@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer
 from google.protobuf.message import DecodeError
 
-from consumers.database.thread import FIRST_DELAY_S, LONGEST_DELAY_S
 from schemas.errors import WireError
-from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, unseal
 from schemas.pointillist_pb2 import Model, Models, ServedModel
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.signers import TrustedSigners
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.reader import Reader
 
-_WAIT_MS: Final = 1_000
+_WAIT_S: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -43,31 +39,18 @@ class ModelsWatch:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        delay_s = FIRST_DELAY_S
+        backoff = Backoff()
         while True:
-            consumer = AIOKafkaConsumer(
-                self._topic,
-                **kafka_options(self._kafka),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                max_partition_fetch_bytes=MAX_BROKER_BYTES,
-                request_timeout_ms=REQUEST_S * 1000,
-            )
             try:
-                await start(consumer)
-                delay_s = FIRST_DELAY_S
-                while True:
-                    for records in (await consumer.getmany(timeout_ms=_WAIT_MS)).values():
-                        for record in records:
-                            self.take(record.key or b"", record.value)
+                async with Reader(self._kafka, self._topic) as reader:
+                    backoff.reset()
+                    while True:
+                        for records in (await reader.fetch(wait_s=_WAIT_S)).values():
+                            for record in records:
+                                self.take(record.key or b"", record.value)
             except Exception as error:  # whatever a broker may raise while it is away
                 log.warning("models_not_read", error=str(error) or type(error).__name__)
-            finally:
-                with suppress(Exception):
-                    await leave(consumer.stop, deadline_s=STOP_S)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            await backoff.wait()
 
     def take(self, key: bytes, value: bytes | None) -> None:
         """One record of the topic."""

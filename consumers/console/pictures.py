@@ -6,10 +6,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from consumers.board.camera import follows
+from consumers.cameras.camera import follows
 from consumers.reading.rows import FrameRow
 from schemas.limits import BLOCK_PIXELS
-from schemas.pointillist_pb2 import CHECKED, SHED, TEMPORAL
+from schemas.pointillist_pb2 import CHECKED, SHED
 
 REBUILT: Final = ""
 AS_SENT: Final = "as-sent"
@@ -65,11 +65,6 @@ class Ways(NamedTuple):
     rebuilt: Shown | None
     whole: Shown | None
     """Of a probe, sent without holes."""
-
-    @property
-    def hidden(self) -> bool:
-        """Whether no picture with its holes comes: under `temporal` masks stay in use (ADR 41)."""
-        return self.rebuilt is not None and self.rebuilt.row.profile == TEMPORAL
 
 
 class Pictures:

@@ -6,14 +6,14 @@ import asyncio
 import json
 import math
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPException
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode
+
+import httpx2
 
 from consumers.console.roles import RoleState, from_series
 from schemas import metrics
@@ -141,22 +141,27 @@ def fetch(url: str) -> Any:
     give_up_s = time.monotonic() + ANSWER_S
     body = bytearray()
     try:
-        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
-            while part := answer.read1(2**16):
+        with _client().stream("GET", url, timeout=ANSWER_S) as answer:
+            answer.raise_for_status()
+            for part in answer.iter_bytes():
                 body += part
                 if time.monotonic() > give_up_s:
                     raise TimeoutError
                 if len(body) > _LARGEST:
                     raise BrokerError("Prometheus answers more than is asked of it")
         return json.loads(body)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise BrokerError(f"Prometheus refuses a query: status {error.code}") from None
-    except TimeoutError:
+    except httpx2.HTTPStatusError as error:
+        raise BrokerError(f"Prometheus refuses a query: status {error.response.status_code}") from None
+    except (httpx2.TimeoutException, TimeoutError):
         raise BrokerError(f"Prometheus has not answered within {ANSWER_S:g} s") from None
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: no JSON
-        reason = getattr(error, "reason", error)
-        raise BrokerError(f"Prometheus does not answer: {reason}") from None
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:  # ValueError: no JSON
+        raise BrokerError(f"Prometheus does not answer: {error}") from None
+
+
+@cache
+def _client() -> httpx2.Client:
+    # Connections are not kept: queries come seldom, and a server may restart between them.
+    return httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=0))
 
 
 _ROLE_QUERIES: Final = {

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from sqlalchemy import Engine, func, select
 
@@ -21,10 +20,10 @@ from consumers.database.tables import dead_letters
 from schemas.cloudevents import camera_source, event_headers
 from schemas.errors import BrokerError
 from schemas.identity import CameraId, Identity
-from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import Frame
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start, stop
+from schemas.transport.access import KafkaAddress
+from schemas.transport.kafka.reader import Reader
+from schemas.transport.kafka.sender import Plain, Sender
 
 MOST: Final = 10_000
 """Letters in one replay: the rest is for the next."""
@@ -106,24 +105,22 @@ async def replay(kafka: KafkaAddress, topic: str, found: Sequence[Letter], recor
     What was sent before that may come twice; it is recorded once all the same.
     """
     payloads = await _payloads(kafka, topic, found)
-    producer = AIOKafkaProducer(
-        **kafka_options(kafka), acks="all", enable_idempotence=True, max_request_size=MAX_BROKER_BYTES
-    )
+    sender = Sender(kafka)
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            await start(producer)
-            for letter, payload in payloads:
-                camera = CameraId(letter.camera)
-                identity = str(Identity(camera, letter.boot, letter.seq))
-                headers = event_headers(camera_source(camera), Frame, identity)
-                await producer.send(topic, payload, key=camera.encode(), headers=headers)
-            await producer.flush()
+            await sender.send(topic, [_record(letter, payload) for letter, payload in payloads], once=True)
     except (KafkaError, OSError, TimeoutError) as error:
         why = str(error) or type(error).__name__
         raise BrokerError(f"expected Kafka to take the frames within {_PATIENCE_S:g} s: {why}") from None
     finally:
-        await stop(producer, STOP_S)
+        await sender.close()
     return Replayed(len(payloads), recorded, len(found) - len(payloads))
+
+
+def _record(letter: Letter, payload: bytes) -> Plain:
+    camera = CameraId(letter.camera)
+    identity = str(Identity(camera, letter.boot, letter.seq))
+    return Plain(camera.encode(), payload, event_headers(camera_source(camera), Frame, identity))
 
 
 async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
@@ -131,35 +128,23 @@ async def _payloads(kafka: KafkaAddress, topic: str, found: Sequence[Letter]) ->
     cut = [letter for letter in found if not letter.is_whole]
     if not cut:
         return whole
-    consumer = AIOKafkaConsumer(
-        topic,
-        **kafka_options(kafka),
-        group_id=None,
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=MAX_BROKER_BYTES,
-        request_timeout_ms=REQUEST_S * 1000,
-    )
     try:
-        async with asyncio.timeout(_PATIENCE_S):
-            await start(consumer)
-            return whole + await _looked_up(consumer, cut)
+        async with asyncio.timeout(_PATIENCE_S), Reader(kafka, topic) as reader:
+            return whole + await _looked_up(reader, cut)
     except (KafkaError, OSError, TimeoutError) as error:
         raise BrokerError(f"expected Kafka to give frames: {str(error) or type(error).__name__}") from None
-    finally:
-        await leave(consumer.stop, deadline_s=STOP_S)
 
 
-async def _looked_up(consumer: AIOKafkaConsumer, cut: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
+async def _looked_up(reader: Reader, cut: Sequence[Letter]) -> list[tuple[Letter, bytes]]:
     """Frames by their places, which their letters' Kafka keys do not say: each partition is read through once."""
     wanted = {(letter.camera, letter.payload[:256]): letter for letter in cut}
-    places = sorted(consumer.assignment())
-    ends = await consumer.end_offsets(places)
-    await consumer.seek_to_beginning(*places)
     found: list[tuple[Letter, bytes]] = []
-    while wanted and (left := [place for place in places if await consumer.position(place) < ends[place]]):
-        for records in (await consumer.getmany(*left, timeout_ms=500)).values():
+    async for batch in reader.fetch_until(await reader.ends(reader.assignment())):
+        for records in batch.values():
             for record in records:
                 letter = wanted.pop(((record.key or b"").decode(errors="replace"), (record.value or b"")[:256]), None)
                 if letter is not None:
                     found.append((letter, record.value))
+        if not wanted:
+            break
     return found

@@ -14,10 +14,9 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from consumers.board.board import monotonic_ms
-from consumers.board.server import Server
-from consumers.board.visitors import VISITORS
-from consumers.conservation.desk import AuditDesk
+from consumers.cameras.camera import monotonic_ms
+from consumers.console.access.connections import CONNECTIONS
+from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.commands import Commands
 from consumers.console.desk import Desk
 from consumers.console.feed import Feed
@@ -30,17 +29,17 @@ from consumers.console.models import ModelsWatch
 from consumers.console.prometheus import Prometheus
 from consumers.console.roles import ReadRoles
 from consumers.console.rollup import Rollup
+from consumers.console.server import Server
 from consumers.console.settings import ConsoleSettings
 from consumers.console.store import Store
 from consumers.console.users import Users
 from consumers.console.web import listen, make_server
-from consumers.metrics import VISITS
 from schemas import metrics
 from schemas.errors import ConfigError
 from schemas.keys import KeyRing
-from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE, server_context
 from schemas.runtime.health import Health
 from schemas.signers import TrustedSigners
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 
 _COUNT_S: Final = 1.0
 _ROLL_UP_S: Final = 5.0
@@ -64,14 +63,14 @@ def open_desk(
     """
     if settings.users is None and (settings.behind_proxy is not None or not settings.is_local):
         raise ConfigError(
-            f"expected --users FILE where others reach the console, at {settings.listen[0]}: `pointillist user "
-            "add NAME` makes it"
+            f"users is missing: expected a file of users where others reach the console, at {settings.http[0]}. "
+            "`pointillist user add NAME` makes it."
         )
-    commands = Commands(settings.mqtt, keys) if settings.mqtt is not None else None
-    if settings.tls is not None:
-        server_context(settings.tls / CERTIFICATE_FILE, settings.tls / KEY_FILE)
+    commands = Commands(settings.broker, keys) if settings.mqtt else None
+    if settings.http_tls is not None:
+        server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     users = Users(settings.users) if settings.users is not None else None
-    fleet = Fleet(settings.recorder, settings.page_cards)
+    fleet = Fleet(settings, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
     desk = Desk(settings, fleet, store, users, clock_s, commands=commands, read_roles=read_roles)
@@ -79,7 +78,7 @@ def open_desk(
     desk.reviews, desk.runbooks = store.reviewed(), settings.runbooks
     fleet.forget_all(store.gone())
     if settings.jobs is not None and launch is not None:
-        quarantine = settings.recorder.quarantine
+        quarantine = settings.quarantine
 
         def copy(camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
             return copy_flagged(desk.engine(), quarantine, camera, folder, stopped)
@@ -100,11 +99,24 @@ async def run_console(
 ) -> None:
     """Serve the pages until `stop` is set. Kafka and the database may be away at any time."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what a visitor does wrong is counted
-    listening = listen(*settings.listen)
-    desk = open_desk(settings, keys, launch, read_roles)
-    desk.audit, desk.health = AuditDesk(settings.recorder, keys), health
-    desk.models = ModelsWatch(settings.recorder.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
-    feed = Feed(settings.recorder, keys, desk.fleet, health)
+    with listen(*settings.http) as listening:
+        desk = open_desk(settings, keys, launch, read_roles)
+        await _run(desk, keys, listening, registry=registry, health=health, stop=stop)
+
+
+async def _run(
+    desk: Desk,
+    keys: KeyRing,
+    listening: socket.socket,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+) -> None:
+    settings = desk.settings
+    desk.health = health
+    desk.models = ModelsWatch(settings.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
+    feed = Feed(settings, keys, desk.fleet, health)
     look = Look(desk.recorded, desk.fleet, desk.reviews, health, desk.published_ms)
     server = make_server(desk)
     visits, logins = metrics.PAGE_VISITS.on(registry), metrics.CONSOLE_LOGINS.on(registry)
@@ -121,7 +133,7 @@ async def run_console(
         asyncio.create_task(_follow_forgotten(desk), name="forgotten"),
     ]
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    scheme = "http" if settings.tls is None else "https"
+    scheme = "http" if settings.http_tls is None else "https"
     host, port = listening.getsockname()[:2]
     log.info("console", address=f"{scheme}://{host}:{port}/")
     try:
@@ -136,11 +148,9 @@ async def run_console(
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
         if desk.jobs is not None:
             await desk.jobs.stop()
-        await desk.audit.close()
         await asyncio.to_thread(look.close)
         await asyncio.to_thread(desk.close)
         desk.store.close()
-        listening.close()
 
 
 async def _tick(fleet: Fleet, every_s: float) -> None:
@@ -196,10 +206,10 @@ async def _serve(server: Server, listening: socket.socket, health: Health) -> No
 
 
 async def _count(visits: Counter) -> None:
-    for outcome in VISITS:
+    for outcome in CONNECTION_OUTCOMES:
         visits.labels(outcome)
     while True:
-        counts, VISITORS.counts = VISITORS.counts, type(VISITORS.counts)()
+        counts, CONNECTIONS.counts = CONNECTIONS.counts, type(CONNECTIONS.counts)()
         for outcome, number in counts.items():
             visits.labels(outcome).inc(number)
         await asyncio.sleep(_COUNT_S)

@@ -1,26 +1,26 @@
-"""What a console is told."""
+"""Settings of a console."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, Field, model_validator
 
-from consumers.settings import HostName, RecorderSettings
-from schemas.runtime.access import Login, Tls
+from consumers.settings import HostName, RecordsSettings
+from schemas.settings import HostPort, HttpUrl, MqttSettings, RoleSettings, SettingsTable
 from schemas.topics import KafkaTopic
 
 
 def _proxy(text: str) -> str:
     if ip_network(text).prefixlen == 0:
-        raise ValueError("expected the address of one proxy, or its network")
+        raise ValueError(f"expected the address of one proxy or its network, got {text}, which is everybody.")
     return text
 
 
 class Proxies:
-    """The addresses of a network, as `consumers.board.visitors.network_of` writes them."""
+    """The addresses of a network, as `consumers.console.access.connections.network_of` writes them."""
 
     def __init__(self, text: str) -> None:
         self._network = ip_network(text)
@@ -33,76 +33,77 @@ Proxy = Annotated[str, AfterValidator(_proxy)]
 """The address of a reverse proxy, or the network that it is in."""
 
 
-class MqttBroker(BaseModel):
-    """Where cameras hear commands."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    host: str
-    port: int
-    tls: Tls | None = None
-    login: Login | None = None
-
-
-class JobSettings(BaseModel):
-    """What jobs of the command line an admin may start from the pages."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class JobSettings(SettingsTable):
+    """Settings of the jobs of the command line that an admin may start from the pages."""
 
     folder: Path
-    """The operator lays down `clean.npz`, perhaps `evaluate-clean.npz` and `evaluate-poisoned.npz`, and bundles in
-    `bundles/NAME`; each job has a folder in `runs`."""
+    """Folder of the jobs. The operator puts clean.npz, optionally evaluate-clean.npz and evaluate-poisoned.npz, and
+    bundles in bundles/NAME there; each job has a folder in runs."""
     bundle: Path | None = None
-    """The one that processors serve where none is published."""
+    """Bundle that the processors serve while none is published."""
+    signer: Path | None = None
+    """File of the private key that jobs sign with; none publishes nothing and rolls nothing back."""
+    models: str | None = None
+    """Folder or URL that bundles are published to and that every processor can read; none is in the state folder."""
+    admin_tls: Path | None = None
+    """Folder of the certificate that these jobs connect to Kafka with; none is that of the state folder."""
+    admin_login_file: Path | None = None
+    """File with user:password that these jobs connect to Kafka with."""
     publish: tuple[str, ...] | None = None
-    """Arguments of `model publish` behind the bundle; None publishes nothing."""
+    """Arguments of `model publish` after the bundle; none are those that fit the settings above."""
     rollback: tuple[str, ...] | None = None
-    """Arguments of `model rollback`."""
-    repair_s: float = 4 * 3600.0
-    """A repair that takes longer is stopped."""
-    model_s: float = 600.0
-    """And what publishes or rolls back."""
+    """Arguments of `model rollback`; none are those that fit the settings above."""
+    repair_s: float = Field(default=4 * 3600.0, gt=0)
+    """Seconds after which a repair is stopped."""
+    model_s: float = Field(default=600.0, gt=0)
+    """Seconds after which a publication or a rollback is stopped."""
 
 
-class ConsoleSettings(BaseModel):
-    """Settings of `pointillist console`."""
+class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
+    """Settings of `pointillist console`. Kafka, database and quarantine are the recorder's, and only read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    recorder: RecorderSettings
-    """Of the recorder whose database, quarantine and Kafka are read; the console writes to none of them."""
-    store: str
-    """An SQLAlchemy URL of the console's own: roll-ups, what people did, what they said of alerts."""
-    listen: tuple[str, int]
-    """Port 0 takes a free one."""
-    tls: Path | None = None
-    """A folder with `tls.crt` and `tls.key`: HTTPS."""
+    http: HostPort = ("127.0.0.1", 8080)
+    """Address of the pages; port 0 takes a free one. Where other machines reach it, it needs `users`."""
+    http_tls: Path | None = None
+    """Folder with tls.crt and tls.key: the pages by HTTPS."""
     served_as: tuple[HostName, ...] = ()
-    """Names of hosts that the console answers to, besides the address itself."""
+    """Host names that the console answers to, besides its address."""
     behind_proxy: Proxy | None = None
-    """The only address whose `X-Forwarded-For` and `X-Forwarded-Proto` count."""
+    """Address or network of a reverse proxy, which speaks TLS: only its X-Forwarded-For and X-Forwarded-Proto are
+    trusted. It needs `users`."""
     users: Path | None = None
-    """Who may log in; None lets everybody in who reaches a loopback address."""
-    mqtt: MqttBroker | None = None
-    """None tells cameras nothing."""
+    """File of the users, as `pointillist user` writes it; none is that of the state folder, or admits everybody at a
+    loopback address."""
+    store: str = ""
+    """SQLAlchemy URL of the console's own database; empty is SQLite in the state folder."""
     trust: Path | None = None
-    """The signers whose published models are believed."""
-    models_topic: str = KafkaTopic.MODELS.value
+    """File of the trusted signers, a line `ssh-ed25519 BASE64 NAME` each; none is that of the state folder."""
     jobs: JobSettings | None = None
-    """None starts none."""
-    prometheus: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$")] | None = None
-    """Its base URL; None draws the system from the recorder's own history."""
+    prometheus: HttpUrl | None = None
+    """Base URL of Prometheus, http://host:port; none draws the System page from the recorder's own history."""
     runbooks: Path | None = None
-    """A file with the runbooks as HTML, to which alerts lead; None serves none."""
-    page_cards: int = 60
+    """HTML file with the runbooks that alerts link to; none is the shipped one."""
+    page_cards: int = Field(default=60, ge=1)
     """Cameras on one page of the fleet."""
-    tick_s: float = 0.2
-    """What changed is shown so often."""
+    tick_s: float = Field(default=0.2, gt=0)
+    """Seconds between two updates of the pages."""
+
+    models_topic: ClassVar[str] = KafkaTopic.MODELS.value
+
+    @model_validator(mode="after")
+    def _check_store_of_models(self) -> Self:
+        jobs = self.jobs
+        if jobs is not None and jobs.signer is not None and jobs.models is None and self.state is None:
+            raise ValueError(
+                "jobs.models is missing: expected a folder or URL that every processor can read, next to jobs.signer. "
+                "Set jobs.models, or state."
+            )
+        return self
 
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the address."""
-        return is_local(self.listen[0])
+        return is_local(self.http[0])
 
 
 def is_local(host: str) -> bool:

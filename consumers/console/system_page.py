@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from consumers.conservation.result import read_result
 from consumers.console.desk import Desk
 from consumers.console.fleet_page import header_changes
 from consumers.console.gate import no
 from consumers.console.stream import Streams
 from consumers.console.system_charts import RANGES, USUAL, system_past
+from schemas.errors import UserError
 
 FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread")
 """What can have become of a published frame, as the audit's counts name them."""
@@ -36,11 +38,17 @@ def system_routes(desk: Desk, streams: Streams) -> list[Route]:
 
 
 async def audited(desk: Desk) -> dict[str, Any]:
-    """The audit as it is now; its `error` where there is none yet."""
-    if desk.audit is None:
-        return {"error": "this console audits nothing"}
-    found: dict[str, Any] = json.loads(await desk.audit.answer())
-    return found
+    """Return the last result of the monitor's live audit; its `error` where there is none."""
+
+    def read() -> dict[str, Any] | None:
+        with desk.engine().begin() as connection:
+            return read_result(connection)
+
+    try:
+        found = await desk.read(read)
+    except (UserError, SQLAlchemyError) as error:
+        return {"error": str(error) if isinstance(error, UserError) else "the recorder's database does not answer"}
+    return found or {"error": "the monitor has not audited yet"}
 
 
 def bars(found: dict[str, Any]) -> list[dict[str, Any]]:

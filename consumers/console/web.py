@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import time
 from functools import partial
-from typing import Final
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
-from consumers.board.hosts import Hosts, OnlyOwnHosts
-from consumers.board.server import Server
-from consumers.board.visitors import VISITORS
+from consumers.console.access.connections import CONNECTIONS
+from consumers.console.access.hosts import Hosts, OnlyOwnHosts
 from consumers.console.alerts_page import alert_routes
 from consumers.console.api import api_routes
 from consumers.console.browsers import COOKIE as BROWSER_COOKIE
@@ -34,44 +33,34 @@ from consumers.console.gate import (
     form_of,
     gone_of,
     is_secure,
-    no,
 )
 from consumers.console.guesses import Attempt, TryLaterError
 from consumers.console.jobs_page import job_routes
 from consumers.console.models_page import model_routes
+from consumers.console.server import Server
 from consumers.console.settings import Proxies
 from consumers.console.stream import Streams
 from consumers.console.system_page import system_routes
 from schemas.errors import ConfigError
-from schemas.runtime.access import CERTIFICATE_FILE, KEY_FILE
-
-_KINDS: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE
 
 
-class StaticFiles:
-    """Our own files and those that `infra.assets` has taken in, all held in memory."""
+class CheckedFiles(StaticFiles):
+    """The console's own files and those of `infra.assets`. A browser checks with each use whether they changed."""
 
     def __init__(self) -> None:
-        """ConfigError when the packages' files were not taken in."""
-        self._files: dict[str, tuple[bytes, str, str]] = {}
-        for folder in (HERE / "static", HERE / "assets"):
-            if not folder.is_dir():
-                raise ConfigError(f"expected the console's files in {folder}: `python -m infra.assets` takes them in")
-            for file in folder.iterdir():
-                if file.suffix in _KINDS:
-                    data = file.read_bytes()
-                    self._files[file.name] = data, _KINDS[file.suffix], f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+        """Prepare. Raises ConfigError if the files of packages are missing."""
+        super().__init__(directory=HERE / "static")
+        assets = HERE / "assets"
+        if not assets.is_dir():
+            raise ConfigError(f"{assets} is missing: expected the files of packages. Run `python -m infra.assets`.")
+        self.all_directories.append(assets)
 
-    async def answer(self, request: Request) -> Response:
-        """One file; whoever has it already is told so."""
-        found = self._files.get(request.path_params["name"])
-        if found is None:
-            return no(404, "no such file")
-        data, kind, tag = found
-        headers = {"etag": tag, "cache-control": "no-cache"}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return Response(data, media_type=kind, headers=headers)
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return the file, or 304 if the browser has it."""
+        answer = super().file_response(*args, **kwargs)
+        answer.headers["cache-control"] = "no-cache"
+        return answer
 
 
 def make_app(desk: Desk) -> Starlette:
@@ -91,9 +80,9 @@ def make_app(desk: Desk) -> Starlette:
         Route("/login", partial(_login, desk), methods=["POST"]),
         Route("/logout", partial(_logout, desk), methods=["POST"]),
         Route("/health", _health),
-        Route("/static/{name}", StaticFiles().answer),
+        Mount("/static", CheckedFiles()),
     ]
-    hosts = Hosts(settings.listen[0], settings.served_as)
+    hosts = Hosts(settings.http[0], settings.served_as)
     return Starlette(
         routes=routes,
         middleware=[
@@ -147,9 +136,9 @@ async def _logout(desk: Desk, request: Request) -> Response:
 
 def make_server(desk: Desk) -> Server:
     """The server of one console."""
-    tls, proxy = desk.settings.tls, desk.settings.behind_proxy
+    tls, proxy = desk.settings.http_tls, desk.settings.behind_proxy
     if proxy is not None:
-        VISITORS.shared = Proxies(proxy)
+        CONNECTIONS.shared = Proxies(proxy)
     return Server(
         uvicorn.Config(
             make_app(desk),

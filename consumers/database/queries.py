@@ -11,8 +11,7 @@ from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import open_engine
 from consumers.database.runs import all_numbers
 from consumers.database.tables import (
-    READABLE_VERSIONS,
-    SCHEMA_VERSIONS,
+    SCHEMA_VERSION,
     alerts,
     archived,
     boots,
@@ -135,9 +134,8 @@ class Records:
         """Raise `StateError` for the tables of another version, whose columns may be others."""
         with self._engine.begin() as connection:
             version = tally(connection, SCHEMA)
-        dialect = self._engine.dialect.name
-        if version and version not in READABLE_VERSIONS[dialect]:
-            raise of_another_version(SCHEMA_VERSIONS[dialect], version)
+        if version and version != SCHEMA_VERSION:
+            raise of_another_version(SCHEMA_VERSION, version)
 
     def boots(self, of: Cameras | None = None) -> set[tuple[str, int]]:
         """Every boot of which a frame, a verified dead letter or a ledger is known, purged ones included.

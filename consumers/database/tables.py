@@ -20,10 +20,8 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSIONS: Final = {"sqlite": 7, "postgresql": 8}
+SCHEMA_VERSION: Final = 1
 """Raised when a table changes its meaning; kept in `tallies`."""
-READABLE_VERSIONS: Final = {"sqlite": (6, 7), "postgresql": (7, 8)}
-"""Of which all tables that are read have the columns of today."""
 
 
 def _text(name: str, doc: str | None = None, *, primary_key: bool = False) -> Column[str]:
@@ -73,7 +71,6 @@ frames = Table(
     _number("entropy_bits"),
     _number("threshold_bits"),
     _flag("flagged"),
-    _flag("composed"),
     Index("frames_by_age", "recorded_ms"),
     PrimaryKeyConstraint("camera", "boot", "seq").ddl_if(dialect="sqlite"),
     postgresql_partition_by="RANGE (recorded_ms)",
@@ -288,7 +285,10 @@ shown = Table(
     Index("shown_by_age", "heard_ms"),
     sqlite_with_rowid=False,
 )
-"""The cameras heard last as the pages show them, see `consumers.board.shown`."""
+"""The cameras heard last as the pages show them, see `consumers.cameras.snapshots`."""
+
+live_audit = Table("live_audit", metadata, _integer("only", primary_key=True), _text("document"))
+"""The last result of the live audit, one row; see `consumers.conservation.result`."""
 
 history = Table(
     "history",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import Engine
@@ -14,13 +14,10 @@ from sqlalchemy.exc import DataError, IntegrityError
 from consumers.database.damage import is_damaged, reason
 from schemas.errors import UserError
 from schemas.runtime.health import Health
+from schemas.transport.backoff import Backoff
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-FIRST_DELAY_S: Final = 0.05
-LONGEST_DELAY_S: Final = 2.0
-"""How long to wait before what failed is tried again: twice as long each time."""
 
 log = structlog.get_logger()
 
@@ -60,7 +57,7 @@ class DatabaseThread:
         At once it raises `raises`, `UserError`, what is wrong with the data, and `Damaged`; `Stopped` once told to
         stop.
         """
-        delay_s = FIRST_DELAY_S
+        backoff = Backoff()
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -75,18 +72,9 @@ class DatabaseThread:
             else:
                 self._health.set("database", True)
                 return result
-            await pause(self._stop, delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            if await backoff.wait(self._stop):
+                raise Stopped
 
     def close(self) -> None:
         """Wait for what runs; what waits is not begun."""
         self._thread.shutdown(wait=True, cancel_futures=True)
-
-
-async def pause(stop: asyncio.Event, delay_s: float) -> None:
-    """Wait; `Stopped` as soon as `stop` is set."""
-    try:
-        await asyncio.wait_for(stop.wait(), delay_s)
-    except TimeoutError:
-        return
-    raise Stopped

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -20,49 +19,23 @@ from prometheus_client import CollectorRegistry
 
 from consumers.homeassistant.discovery import ORIGIN, STATUS_TOPIC, Shown, config, config_topic, state_topic
 from consumers.homeassistant.reading import Reading
+from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
-from schemas.runtime.access import Login, Tls
 from schemas.runtime.health import Health
 from schemas.topics import DISCOVERY_ROOT
 
-LOOK_S: Final = 2.0
-NUMBERS_S: Final = 30.0
-"""So long after what was told last, figures that alone have changed are told."""
-FORGOTTEN_S: Final = 30.0
-"""So long what an earlier run has announced is kept for cameras that are not there yet."""
 _AGAIN_S: Final = 10
 _STOP_S: Final = 3.0
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class AnnouncerSettings:
-    """Where cameras are read, and who is told."""
-
-    database: str
-    """An SQLAlchemy URL; it is only read."""
-    mqtt: tuple[str, int]
-    mqtt_tls: Tls | None = None
-    mqtt_login: Login | None = None
-    name: str = "announcer"
-    """The client's, at the broker."""
-    version: str = ""
-    only: tuple[str, ...] = ()
-    """Patterns of `site/camera`; none is all of them."""
-    console: str | None = None
-    """The console's URL, to which devices lead."""
-    look_s: float = LOOK_S
-    numbers_s: float = NUMBERS_S
-    forgotten_s: float = FORGOTTEN_S
-
-
 async def run_announcer(
-    settings: AnnouncerSettings, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
+    settings: AnnouncerSettings, version: str, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
 ) -> None:
     """Tell until `stop` is set. Broker and database may be away at any time; what was told stays at the broker."""
     reading = Reading(settings.database)
-    announcer = Announcer(settings, registry)
+    announcer = Announcer(settings, version, registry)
     thread = ThreadPoolExecutor(1, thread_name_prefix="database")
     announcer.begin()
     health.set("database", False, "not read yet")
@@ -89,8 +62,11 @@ async def run_announcer(
 class Announcer:
     """The MQTT client, and what the broker was told."""
 
-    def __init__(self, settings: AnnouncerSettings, registry: CollectorRegistry) -> None:
+    def __init__(self, settings: AnnouncerSettings, version: str, registry: CollectorRegistry) -> None:
         self._settings = settings
+        self._version = version
+        broker = settings.broker
+        self._address = broker.address
         self._cameras = metrics.HOME_CAMERAS.on(registry)
         self._messages = metrics.HOME_MESSAGES.on(registry)
         self._lock = threading.Lock()  # paho calls from a thread of its own
@@ -105,10 +81,10 @@ class Announcer:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
-        if settings.mqtt_tls is not None:
-            self._client.tls_set_context(settings.mqtt_tls.context())
-        if settings.mqtt_login is not None:
-            self._client.username_pw_set(settings.mqtt_login.user, settings.mqtt_login.password.get_secret_value())
+        if broker.tls is not None:
+            self._client.tls_set_context(broker.tls.context())
+        if broker.login is not None:
+            self._client.username_pw_set(broker.login.user, broker.login.password.get_secret_value())
 
     @property
     def is_connected(self) -> bool:
@@ -117,7 +93,7 @@ class Announcer:
 
     def begin(self) -> None:
         """Connect, again and again, from a thread of its own."""
-        self._client.connect_async(*self._settings.mqtt)
+        self._client.connect_async(*self._address)
         self._client.loop_start()
 
     def tell(self, found: Sequence[Shown]) -> None:
@@ -131,7 +107,7 @@ class Announcer:
             for camera, each in wanted.items():
                 before = self._told.get(camera)
                 if before is None:
-                    self._publish(config_topic(camera), config(camera, self._settings.version, self._page(camera)))
+                    self._publish(config_topic(camera), config(camera, self._version, self._page(camera)))
                 elif each.news() == before[0].news() and (
                     each == before[0] or now_s - before[1] < self._settings.numbers_s
                 ):

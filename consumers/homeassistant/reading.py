@@ -9,9 +9,9 @@ from typing import Final
 
 from sqlalchemy import Connection, func, select
 
-from consumers.board.camera import Camera
-from consumers.board.shown import saved_camera
+from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState, read_states
+from consumers.cameras.snapshots import saved_camera
 from consumers.database.engine import open_engine
 from consumers.database.tables import cameras, frames, shown
 from consumers.homeassistant.discovery import Shown

@@ -16,7 +16,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from consumers.reading.rows import FrameRow, LedgerRow, LetterRow
-from consumers.settings import RecorderSettings
+from consumers.settings import RecordsSettings
 from schemas.announcement import check_announcement
 from schemas.dead_letters import dead_letter
 from schemas.errors import Malformed, TooManyBoots, WireError
@@ -90,7 +90,7 @@ class Batch:
 
 def read(
     records: Iterable[Record],
-    settings: RecorderSettings,
+    settings: RecordsSettings,
     keys: KeyRing,
     recorded_ms: int,
     boots: BootRate | None = None,
@@ -223,7 +223,6 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         entropy,
         threshold,
         verdict.flagged,
-        verdict.composed,
     )
     return FrameRow._make(values)
 

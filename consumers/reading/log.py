@@ -11,21 +11,15 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 
-import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import TopicPartition
 
 from consumers.reading.batch import Partition, Record, Span
 from consumers.reading.membership import Membership
 from consumers.settings import RecorderSettings
-from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime import trace
-from schemas.runtime.access import kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
-from schemas.runtime.kafka_damage import DamagePasser
-
-log = structlog.get_logger()
-
+from schemas.transport.kafka.clients import REQUEST_S
+from schemas.transport.kafka.reader import Reader
 
 TakeUp = Callable[[Collection[str], Mapping[Partition, Span]], Awaitable[Mapping[Partition, int]]]
 """Takes the partitions up that a reader of these topics has, given where each log begins and ends: where to go on."""
@@ -51,53 +45,41 @@ class Log:
         Without a `membership` of a group all partitions are read. `on_damaged` is told how many records in damaged
         batches were passed over.
         """
-        self._settings = settings
-        self._on_damaged = on_damaged
-        self._damage = DamagePasser(CorruptRecordException)
         self.topics = frozenset(topics)
-        self._partition_bytes = partition_bytes
-        self._consumer: AIOKafkaConsumer | None = None
         self._next: dict[TopicPartition, int] = {}
         self._membership = membership or Membership()
+        self._reader = Reader(
+            settings.kafka,
+            *self.topics,
+            group=self._membership.join(),
+            partition_bytes=partition_bytes,
+            on_skipped=on_damaged,
+        )
 
     async def open(self) -> None:
         """Connect, and join the group; `take_up` comes next.
 
         Raises what aiokafka raises when Kafka does not answer or has not all topics yet.
         """
-        consumer = AIOKafkaConsumer(
-            **kafka_options(self._settings.kafka),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_bytes=2 * MAX_BROKER_BYTES,
-            max_partition_fetch_bytes=self._partition_bytes,
-            **{"request_timeout_ms": REQUEST_S * 1000, "metadata_max_age_ms": 30_000, **self._membership.options()},
-        )
-        consumer.subscribe(sorted(self.topics), listener=self._membership.listener())
-        try:
-            await start(consumer)
-        except BaseException:
-            await leave(consumer.stop, deadline_s=STOP_S)
-            raise
-        self._consumer = consumer
+        self._membership.begin()
+        await self._reader.open()
 
     async def take_up(self, take_up: TakeUp) -> None:
         """Go on where the database says, in the partitions that are ours now; raises `Rewound` when that breaks off."""
-        consumer = self._opened()
+        reader = self._reader
         while True:
             await self._membership.settled()
             self._next = {}
-            partitions = sorted(consumer.assignment())
-            begins = await consumer.beginning_offsets(partitions) if partitions else {}
-            ends = await consumer.end_offsets(partitions) if partitions else {}
+            partitions = reader.assignment()
+            begins = await reader.beginnings(partitions)
+            ends = await reader.ends(partitions)
             spans = {(tp.topic, tp.partition): (begins[tp], ends[tp]) for tp in partitions}
             stored = await take_up(self.topics, spans)
             if not self._membership.is_settled:
                 continue
             self._next = {tp: max(stored[tp.topic, tp.partition], begins[tp]) for tp in partitions}
             with suppress(IllegalStateError):  # it is not ours any more, as the group is about to say
-                for tp, at in self._next.items():
-                    consumer.seek(tp, at)
+                reader.seek(self._next)
             return
 
     def writing(self) -> AbstractAsyncContextManager[None]:
@@ -106,8 +88,7 @@ class Log:
 
     async def tell(self, offsets: Mapping[Partition, int]) -> None:
         """Let the group know up to where records are written, for those who look at its lag."""
-        consumer = self._consumer
-        if consumer is None or not self._membership.group or not self._membership.is_settled:
+        if not self.is_open or not self._membership.group or not self._membership.is_settled:
             return
         mine = {tp: offsets[tp.topic, tp.partition] for tp in self._next if (tp.topic, tp.partition) in offsets}
         if not mine:
@@ -115,7 +96,7 @@ class Log:
         with suppress(KafkaError, TimeoutError, IllegalStateError):
             # Without a limit, aiokafka looks for the group's coordinator for ever.
             async with asyncio.timeout(REQUEST_S):
-                await consumer.commit(mine)
+                await self._reader.commit(mine)
 
     async def gather(self, linger_s: float, limit: int) -> list[Record]:
         """The records that come within `linger_s` of the first one, at most about `limit`.
@@ -123,7 +104,6 @@ class Log:
         Empty when none came for half a second. Raises `Rewound` when reading must begin again with `open`, and
         `Reassigned` when it goes on with `take_up`.
         """
-        consumer = self._opened()
         records: list[Record] = []
         deadline: float | None = None
         while len(records) < limit:
@@ -131,9 +111,9 @@ class Log:
             if wait_s <= 0:
                 break
             self._membership.check()
-            found = await self._getmany(consumer, wait_s, limit)
+            found = await self._reader.fetch(wait_s=wait_s, most=limit)
             self._membership.check()
-            if consumer.assignment() != self._next.keys():
+            if set(self._reader.assignment()) != self._next.keys():
                 raise Rewound("the topics have other partitions than before")
             if trace.on():
                 trace.stamp("gathered", *(named(record) for some in found.values() for record in some))
@@ -148,51 +128,17 @@ class Log:
                 deadline = time.monotonic() + linger_s
         return records
 
-    async def _getmany(
-        self, consumer: AIOKafkaConsumer, wait_s: float, limit: int
-    ) -> dict[TopicPartition, list[Record]]:
-        if self._damage.careful:
-            found, passed = await self._damage.getmany(consumer, list(self._next), limit)
-            self._passed_over(passed)
-            return found
-        try:
-            got: dict[TopicPartition, list[Record]] = await consumer.getmany(
-                timeout_ms=max(1, round(wait_s * 1000)), max_records=limit
-            )
-        except CorruptRecordException as error:
-            self._damage.met()
-            raise Rewound(f"{error}: reading carefully") from None
-        self._passed_over(await self._damage.pass_stalls(consumer, list(self._next)))
-        return got
-
-    def _passed_over(self, records: int) -> None:
-        if records:
-            log.error("damaged_records_passed_over", records=records)
-            self._on_damaged(records)
-
     async def lag(self) -> int:
         """Records that Kafka holds beyond those gathered; asks Kafka, and raises when it does not answer."""
-        if self._consumer is None:
-            return 0
         positions = dict(self._next)
         if not positions:
             return 0
-        ends = await asyncio.wait_for(self._consumer.end_offsets(list(positions)), REQUEST_S)
+        ends = await asyncio.wait_for(self._reader.ends(list(positions)), REQUEST_S)
         return sum(max(0, ends[partition] - position) for partition, position in positions.items())
 
     def copies_missing(self) -> int:
         """Copies of all partitions of its topics that are away or behind, as Kafka said last; 0 before it is open."""
-        if self._consumer is None:
-            return 0
-        # Nothing public says it.
-        cluster = self._consumer._client.cluster
-        partitions = (each for topic in self.topics for each in cluster._partitions.get(topic, {}).values())
-        return sum(len(set(each.replicas) - set(each.isr)) for each in partitions)
-
-    def _opened(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
-            raise RuntimeError("expected an open log")
-        return self._consumer
+        return self._reader.missing_replicas()
 
     @property
     def held(self) -> int:
@@ -202,14 +148,12 @@ class Log:
     @property
     def is_open(self) -> bool:
         """Whether `open` has succeeded and `close` has not been called since."""
-        return self._consumer is not None
+        return self._reader.is_open
 
     async def close(self) -> None:
         """Drop the connection, and leave the group."""
         self._next = {}
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await leave(consumer.stop, deadline_s=STOP_S)
+        await self._reader.close()
 
 
 def named(record: Record) -> str:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
-HEARTBEAT_MS: Final = 500
-_METADATA_MS: Final = 5_000
-"""How old may be what the group's leader knows of the topics: it shares out anew when that changes."""
-_REQUEST_MS: Final = 15_000
-"""Joining a group takes as long as its slowest member."""
+from schemas.transport.kafka.reader import Group
 
 log = structlog.get_logger()
 
@@ -33,38 +27,29 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka h
 
     def __init__(self, group: str | None = None, session_timeout_s: float = 6.0) -> None:
         self.group = group
-        self._session_ms = round(session_timeout_s * 1000)
+        self._session_s = session_timeout_s
         self._shared_out = asyncio.Event()
         self._taken_up = False
         self._writing = asyncio.Lock()
 
-    def options(self) -> Mapping[str, object]:
-        """What a consumer of the group is made with."""
+    def join(self) -> Group | None:
+        """Return the group of a reader that is about to join, with this as its listener; None without a group."""
         if self.group is None:
-            return {"group_id": None}
-        return {
-            "group_id": self.group,
-            "session_timeout_ms": self._session_ms,
-            "rebalance_timeout_ms": self._session_ms,
-            "heartbeat_interval_ms": HEARTBEAT_MS,
-            "metadata_max_age_ms": _METADATA_MS,
-            "request_timeout_ms": _REQUEST_MS,
-            # What belongs to one camera lies in the same partition of each topic: so it comes to one recorder.
-            "partition_assignment_strategy": (RangePartitionAssignor,),
-        }
+            return None
+        # Records of one camera lie in the same partition of each topic: by range, they come to one recorder.
+        return Group(self.group, self._session_s, self, by_range=True)
 
-    def listener(self) -> Membership | None:
-        """What the consumer tells of partitions given and taken."""
+    def begin(self) -> None:
+        """Forget earlier assignments: the reader joins again."""
         self._shared_out.clear()
         self._taken_up = False
-        return self if self.group is not None else None
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """The group shares out anew: what is being written is finished, if it does not last."""
         self._shared_out.clear()
         self._taken_up = False
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._session_ms / 2000):
+            async with asyncio.timeout(self._session_s / 2):
                 await self._writing.acquire()
             self._writing.release()
 

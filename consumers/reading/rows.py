@@ -36,7 +36,6 @@ class FrameRow(NamedTuple):
     entropy_bits: float
     threshold_bits: float
     flagged: bool
-    composed: bool
 
 
 POSTGRESQL_ROW_BYTES: Final = 320

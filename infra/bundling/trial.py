@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import psutil
+
 from infra.bundling.wanted import Say, Skipped, Summary, Wanted
 from schemas.errors import BundleError, UserError, first_line
 
@@ -128,9 +130,8 @@ def _skipped(sender: Connection, name: str, why: str) -> None:
 
 def _limit(limits: Limits) -> None:
     """Bound what is used from here on: the libraries are loaded, and their address space is not the network's."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
     used_s = sum(os.times()[:2])
-    _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + int(limits.memory_gib * _GIB))
+    _lower(resource.RLIMIT_AS, psutil.Process().memory_info().vms + int(limits.memory_gib * _GIB))
     # For a parent that is gone or stopped: the kernel ends the child then.
     _lower(resource.RLIMIT_CPU, int(used_s + limits.seconds * (os.cpu_count() or 1)) + 1)
     _lower(resource.RLIMIT_CORE, 0)

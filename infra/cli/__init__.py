@@ -73,6 +73,7 @@ def register() -> None:
         camera_run,
         camera_test,
         camera_told,
+        config,
         console,
         doctor,
         homeassistant,
@@ -89,16 +90,13 @@ def register() -> None:
     )
     from infra.cli.lab import (  # noqa: F401
         aigan,
-        codefend,
         evaluate,
         harden,
         learn_table,
-        preprocessing,
-        qusecnets,
         red_team,
         repair,
+        stale,
         strip,
-        super_iot,
     )
 
 

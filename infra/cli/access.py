@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 from pydantic import SecretStr
@@ -19,32 +18,40 @@ if TYPE_CHECKING:
     from infra.layout import Layout
     from infra.reach_rights import Role
     from schemas.identity import CameraId
-    from schemas.runtime.access import KafkaAddress, Login, Tls
+    from schemas.settings import RoleSettings
+    from schemas.transport.access import KafkaAddress, Login, MqttAccess, Tls
 
 _TLS = "Connect by TLS: a folder with ca.crt, the authority to trust, and our own tls.crt and tls.key where it asks."
 _LOGIN = "A file with user:password; - is standard input."
 Mqtt = Annotated[str | None, typer.Option(help="MQTT broker as host:port, or mqtts://host:port.")]
 MqttTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_MQTT_TLS says the same.")]
-MqttLogin = Annotated[Path | None, typer.Option(help=f"{_LOGIN} POINTILLIST_MQTT_LOGIN(_FILE) says the same.")]
+MqttLogin = Annotated[
+    Path | None, typer.Option("--mqtt-login-file", help=f"{_LOGIN} POINTILLIST_MQTT_LOGIN(_FILE) says the same.")
+]
 Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap servers as host:port,host:port.")]
 KafkaTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_KAFKA_TLS says the same.")]
 KafkaLogin = Annotated[
-    Path | None, typer.Option(help=f"{_LOGIN} By SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) says the same.")
+    Path | None,
+    typer.Option(
+        "--kafka-login-file", help=f"{_LOGIN} By SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) says the same."
+    ),
 ]
 BrokerWait = Annotated[
     float,
-    typer.Option(help="Seconds to wait at the start for a broker or a database before giving up; 0 = for ever.", min=0),
+    typer.Option(
+        "--connect-timeout-s",
+        help="Seconds to wait at the start for a broker or a database; 0 waits for ever.",
+        min=0,
+    ),
 ]
 BROKER_WAIT_S = 10.0
-
-
-@dataclass(frozen=True)
-class MqttPlace:
-    """An MQTT broker, and how it is reached."""
-
-    address: tuple[str, int]
-    tls: Tls | None
-    login: Login | None
+State = Annotated[
+    Path | None, typer.Option(help="Join the running system of this state folder: its brokers, its secret.")
+]
+MQTT: Final = ("mqtt", "mqtt_tls", "mqtt_login_file")
+KAFKA: Final = ("kafka", "kafka_tls", "kafka_login_file")
+"""Settings of a broker's client that have an option."""
+Joined = TypeVar("Joined", bound="RoleSettings")
 
 
 def mqtt_place(
@@ -54,13 +61,14 @@ def mqtt_place(
     *,
     tls: Path | None = None,
     login: Path | None = None,
-) -> MqttPlace:
+) -> MqttAccess:
     """The broker as options or environment say, or of the state folder, where the role `own` has a certificate.
 
     Files that were read already, or None for no files, may stand in the role's place: then nothing else is looked at.
     """
     from infra.environment import Environment
     from infra.role import address
+    from schemas.transport.access import MqttAccess
 
     environment = Environment()
     text = resolve(_address(given, state, "mosquitto"))
@@ -69,7 +77,7 @@ def mqtt_place(
         raise ConfigError(f"expected an MQTT broker as host:port or mqtts://host:port, got one by {scheme}://")
     found = _tls(tls or environment.mqtt_tls, state, own) if isinstance(own, str) else own
     if scheme == "mqtts" and found is None:
-        from schemas.runtime.access import Tls
+        from schemas.transport.access import Tls
 
         found = Tls(None)
     if scheme == "mqtt" and found is not None:
@@ -78,8 +86,11 @@ def mqtt_place(
     if found is not None:
         found.context()  # what is wrong with the files is said now
     if secret is not None and found is None:
-        raise ConfigError("expected --mqtt-tls beside a password for the MQTT broker: none is sent without TLS")
-    return MqttPlace(address(rest), found, secret)
+        raise ConfigError(
+            "mqtt_tls is missing: expected a folder next to a password for the MQTT broker. "
+            "Set mqtt_tls: no password is sent without TLS."
+        )
+    return MqttAccess(*address(rest), found, secret)
 
 
 def kafka_place(
@@ -88,7 +99,7 @@ def kafka_place(
     """Kafka as options or environment say, or of the state folder, where `role` has a certificate."""
     from infra.environment import Environment
     from infra.role import address
-    from schemas.runtime.access import KafkaAccess
+    from schemas.transport.access import KafkaAccess
 
     environment = Environment()
     bootstrap = _address(given, state, "kafka")
@@ -98,15 +109,36 @@ def kafka_place(
     secret = _login(login or environment.kafka_login_file, environment.kafka_login)
     if found is None:
         if secret is not None:
-            raise ConfigError("expected --kafka-tls beside a password for Kafka: none is sent without TLS")
+            raise ConfigError(
+                "kafka_tls is missing: expected a folder next to a password for Kafka. "
+                "Set kafka_tls: no password is sent without TLS."
+            )
         return bootstrap
     found.context()  # what is wrong with the files is said now
     return KafkaAccess(bootstrap, found, secret)
 
 
+def resolved(settings: Joined, own: str) -> Joined:
+    """Return a role's settings with its brokers: their addresses, and the role's certificates and passwords.
+
+    `own` names the role's certificate in the state folder. ConfigError when a broker or a file is missing.
+    """
+    from schemas.settings import KafkaSettings, MqttSettings
+
+    client: object = settings  # a role is a client of either broker, or of both
+    found: dict[str, Any] = {}
+    if isinstance(client, KafkaSettings):
+        kafka, files = str(client.kafka), {"tls": client.kafka_tls, "login": client.kafka_login_file}
+        found["kafka"] = kafka_place(kafka, settings.state, own, **files)
+    if isinstance(client, MqttSettings):
+        mqtt, files = str(client.mqtt), {"tls": client.mqtt_tls, "login": client.mqtt_login_file}
+        found["mqtt"] = mqtt_place(mqtt, settings.state, own, **files)
+    return settings.model_copy(update=found)
+
+
 def require_brokers(
     wait_s: float,
-    mqtt: MqttPlace | None = None,
+    mqtt: MqttAccess | None = None,
     kafka: KafkaAddress | None = None,
     database: str | None = None,
     *,
@@ -167,7 +199,7 @@ def enrolments(layout: Layout, cameras: list[CameraId]) -> dict[CameraId, Tls] |
 
 
 def _address(given: str | None, state: Path | None, role: str) -> str:
-    if given is not None:
+    if given:
         return given
     if state is None:
         raise ConfigError(
@@ -184,7 +216,7 @@ def _address(given: str | None, state: Path | None, role: str) -> str:
 
 def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:
     from infra.layout import Layout
-    from schemas.runtime.access import Tls
+    from schemas.transport.access import Tls
 
     if folder is not None:
         return Tls.of_folder(folder)
@@ -197,7 +229,7 @@ def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:
 
 
 def _login(file: Path | None, said: SecretStr | None) -> Login | None:
-    from schemas.runtime.access import Login
+    from schemas.transport.access import Login
 
     if file is None:
         return Login.parse(said.get_secret_value()) if said is not None else None

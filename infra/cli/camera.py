@@ -57,9 +57,9 @@ def attach(
         typer.Option(help="Folder of the spool; else in the state folder, or with an enrolment in ~/.local/state."),
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames a second to send; 0 = all that come.")] = 0.0,
-    drop: Annotated[float, typer.Option(help="Share of the pixels that are not sent.")] = 0.25,
-    strip_rate: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
-    profile: Annotated[str, typer.Option(help="raw, lossless or temporal.")] = "raw",
+    drop: Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are not sent.")] = 0.25,
+    probe_share: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
+    profile: Annotated[str, typer.Option(help="raw or lossless.")] = "raw",
     login: Login = None,
     rotate: Rotate = 0,
     privacy: Privacy = None,
@@ -78,7 +78,9 @@ def attach(
     seconds: Annotated[
         float | None, typer.Option(help="End after this time; else when the source ends, or on Ctrl-C.")
     ] = None,
-    drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    drain: Annotated[
+        float, typer.Option("--drain-s", help="Seconds to wait, after the end, for confirmations.")
+    ] = 30.0,
     metrics: Annotated[str | None, typer.Option(help="host:port to serve /metrics and /healthz on.")] = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
@@ -95,8 +97,9 @@ def attach(
     from infra.layout import Layout
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING, FRAMES_REFUSED
-    from producers.fleet import run_camera
-    from producers.scenario import parse_scenario
+    from producers.camera_settings import parse_camera
+    from producers.roster.camera_spec import CameraSpec
+    from producers.roster.real import run_camera
     from producers.sources.trial import try_source
 
     place = resolve(url)
@@ -113,11 +116,11 @@ def attach(
         "source": source,
         "fps": fps,
         "drop_ratio": drop,
-        "probe_share": strip_rate,
+        "probe_share": probe_share,
         "profile": profile,
         **sending_of(schedule, zone, motion, heartbeat),
     }
-    [plan] = parse_scenario({"site": site, "cameras": [settings]}, "camera").cameras()
+    plan = parse_camera(site, settings)
     registers = state is not None and enrolment is None
     if registers:  # not before its source opens: with a mistyped address it would stay as a camera that is never online
         try_source(plan.source)
@@ -138,7 +141,7 @@ def attach(
         "camera",
         metrics,
         lambda registry, health, stop: run_camera(
-            plan, mqtt=link.address, tls=link.tls, login=link.login, state=folder, key=known.key, registry=registry,
+            CameraSpec(plan, known.key, link.address, link.tls, link.login), state=folder, registry=registry,
             health=health, stop=stop, ends_at_ms=until, drain_s=drain,
         ),
     )  # fmt: skip

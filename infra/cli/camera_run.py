@@ -12,7 +12,6 @@ from infra.cli.access import (
     BrokerWait,
     Mqtt,
     MqttLogin,
-    MqttPlace,
     MqttTls,
     mqtt_place,
     require_brokers,
@@ -22,7 +21,7 @@ from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from infra.camera_list import Broker
-    from producers.roster.members import Wanted
+    from producers.roster.camera_spec import CameraSpecs
 
 _END_S = 15.0
 """Beyond the time to drain, for what a process has to close."""
@@ -54,7 +53,9 @@ def run(
     seconds: Annotated[
         float | None, typer.Option(help="End after this time; else when all sources have ended, or on Ctrl-C.")
     ] = None,
-    drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
+    drain: Annotated[
+        float, typer.Option("--drain-s", help="Seconds to wait, after the end, for confirmations.")
+    ] = 30.0,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -75,25 +76,26 @@ def run(
     from infra.camera_identity import state_home
     from infra.camera_list import FileOfCameras, Share
     from infra.role import address
+    from schemas.transport.access import MqttAccess
 
     if share is not None and processes > 1:
         raise ConfigError("expected --processes or --share, got both")
     part = Share.parse(share) if share is not None else None
     listed = FileOfCameras(file.resolve(), state=state, broker=_broker(mqtt, state, mqtt_tls, mqtt_login), share=part)
-    wanted = listed.read()
+    specs = listed.read()
     if check:
-        raise typer.Exit(_check(file, wanted))
-    if wanted.refused and not wanted.members and part is None:
-        name, reason = next(iter(wanted.refused.items()))
-        raise ConfigError(f"{file}: not one of {len(wanted.refused)} cameras can run; {name}: {reason}")
+        raise typer.Exit(_check(file, specs))
+    if specs.rejected and not specs.runnable and part is None:
+        name, reason = next(iter(specs.rejected.items()))
+        raise ConfigError(f"{file}: not one of {len(specs.rejected)} cameras can run; {name}: {reason}")
     if metrics is not None:
         address(metrics)
     folder = (spool or state or state_home()).resolve()
     if processes > 1:
         raise typer.Exit(_several(processes, file, folder, mqtt, mqtt_tls, mqtt_login, state, seconds, drain, metrics))
-    first = next(iter(wanted.members.values()), None)
+    first = next(iter(specs.runnable.values()), None)
     if first is not None:
-        require_brokers(broker_wait, mqtt=MqttPlace(first.mqtt, first.tls, first.login))
+        require_brokers(broker_wait, mqtt=MqttAccess(*first.mqtt, first.tls, first.login))
     raise typer.Exit(_alone(listed, folder, part.number if part else None, seconds, drain, metrics))
 
 
@@ -110,27 +112,27 @@ def _broker(mqtt: str | None, state: Path | None, tls: Path | None, login: Path 
     return Broker(place.address, place.tls, place.login)
 
 
-def _check(file: Path, wanted: Wanted) -> int:
+def _check(file: Path, specs: CameraSpecs) -> int:
     """Open each source once and print a line for each camera; the exit status."""
     from rich.console import Console
 
     from producers.sources.trial import try_sources
 
     console = Console(soft_wrap=True, highlight=False)
-    tried = try_sources({name: member.settings.source for name, member in wanted.members.items()}, picture=True)
-    for name, member in wanted.members.items():
-        settings, trial = member.settings, tried[name]
+    tried = try_sources({name: spec.settings.source for name, spec in specs.runnable.items()}, picture=True)
+    for name, spec in specs.runnable.items():
+        settings, trial = spec.settings, tried[name]
         rate = f"{settings.fps:g} frames/s" if settings.fps else "all frames"
         seen = f"{trial.size[0]}x{trial.size[1]}" if trial.size is not None else f"no picture: {trial.error}"
         console.print(f"{name}: {rate}, {settings.profile}, {seen}", markup=False)
-    for name, reason in wanted.refused.items():
+    for name, reason in specs.rejected.items():
         console.print(f"{name}: cannot run: {reason}", markup=False)
     blind = sum(trial.error is not None for trial in tried.values())
     console.print(
-        f"{file}: {len(wanted.members)} cameras, {blind} without a picture, {len(wanted.refused)} that cannot run",
+        f"{file}: {len(specs.runnable)} cameras, {blind} without a picture, {len(specs.rejected)} that cannot run",
         markup=False,
     )
-    return 2 if wanted.refused or blind else 0
+    return 2 if specs.rejected or blind else 0
 
 
 def _alone(
@@ -142,7 +144,7 @@ def _alone(
     from infra.camera_list import FileOfCameras
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING
-    from producers.roster.roster import run_roster
+    from producers.roster.real import run_listed_cameras
 
     assert isinstance(listed, FileOfCameras)
     report = folder / ("cameras.json" if number is None else f"cameras-{number}.json")
@@ -150,7 +152,7 @@ def _alone(
     outcome = run_role(
         "camera",
         metrics,
-        lambda registry, health, stop: run_roster(
+        lambda registry, health, stop: run_listed_cameras(
             listed, state=folder, registry=registry, health=health, stop=stop, ends_at_ms=until, drain_s=drain,
             report=report,
         ),
@@ -176,12 +178,14 @@ def _several(
     from infra.up.processes import FLEET_PENDING
 
     if str(mqtt_login) == "-":
-        raise ConfigError("--mqtt-login: expected a file beside --processes, standard input can be read once only")
-    common: list[str] = ["--spool", str(folder), "--drain", str(drain), "--broker-wait", "0"]
+        raise ConfigError(
+            "--mqtt-login-file: expected a file next to --processes, got standard input. It can be read once only."
+        )
+    common: list[str] = ["--spool", str(folder), "--drain-s", str(drain), "--connect-timeout-s", "0"]
     places = {
         "--mqtt": mqtt,
         "--mqtt-tls": mqtt_tls,
-        "--mqtt-login": mqtt_login,
+        "--mqtt-login-file": mqtt_login,
         "--state": state,
         "--seconds": seconds,
     }

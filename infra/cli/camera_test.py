@@ -81,7 +81,7 @@ def _settings(
 ) -> SourceSettings:
     from pydantic import ValidationError
 
-    from producers.scenario import MODELS
+    from producers.camera_settings import MODELS
     from producers.settings_file import first_problem
     from producers.sources.settings import SourceSettings
 

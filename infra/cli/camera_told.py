@@ -68,23 +68,28 @@ def _settings(meta: Meta) -> list[dict[str, Any]]:
     from schemas.frame import PROFILES
 
     def commanded(field: Any) -> Any:
-        return getattr(meta.told, field) if meta.told.HasField(field) else None
+        return getattr(meta.command_state, field) if meta.command_state.HasField(field) else None
 
     names = {number: profile for profile, number in PROFILES.items()}
     profile = commanded("profile")
-    asked = meta.told.asked_share if meta.told.HasField("asked_share") else None
+    asked = meta.command_state.asked_share if meta.command_state.HasField("asked_share") else None
     rows: list[tuple[str, Any, Any, Any]] = [
         ("dropped_per_block", meta.dropped_per_block, commanded("dropped_per_block"), None),
         ("probe_share", meta.probe_share, commanded("probe_share"), asked),
         ("profile", names.get(meta.profile), names.get(profile), None),
         ("frames_per_second", meta.frames_per_second, commanded("frames_per_second"), None),
-        ("enabled", meta.told.enabled or not meta.told.HasField("enabled"), commanded("enabled"), None),
+        (
+            "enabled",
+            meta.command_state.enabled or not meta.command_state.HasField("enabled"),
+            commanded("enabled"),
+            None,
+        ),
     ]
     return [{"setting": n, "is": now, "commanded": command, "asked": request} for n, now, command, request in rows]
 
 
 def _table(name: str, meta: Meta) -> Table:
-    command, request = (_at(ms) for ms in (meta.told.issued_ms, meta.told.asked_ms))
+    command, request = (_at(ms) for ms in (meta.command_state.issued_ms, meta.command_state.asked_ms))
     said = _at(meta.turn.at_ms)
     table = Table(
         "setting", "is", f"by the command of {command}", f"by the request of {request}",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from infra.local.process import COMMAND, Child
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from consumers.console.settings import JobSettings
+    from consumers.console.settings import ConsoleSettings, JobSettings
 
 _NICE: Final = {"lab": 15}
 """How far a command stands back behind those who process frames; what is short, by `_NICE_SHORT`."""
@@ -20,45 +20,33 @@ _KEPT: Final = ("POINTILLIST_ALLOW_CODE", "POINTILLIST_DATA", "POINTILLIST_FACTO
 """Of our own variables; the others are secrets and addresses of the console's role."""
 
 
-def job_settings(
-    folder: Path | None,
-    bundle: Path | None,
-    signer: Path | None,
-    store: str | None,
-    *,
-    state: Path | None,
-    trust: Path | None,
-    kafka: str | None,
-    admin_tls: Path | None,
-    admin_login: Path | None,
-) -> JobSettings | None:
-    """What `console` was told of jobs; None without `--jobs`. ConfigError for what cannot be."""
-    from consumers.console.settings import JobSettings
-
-    if folder is None:
-        given = {"--bundle": bundle, "--signer": signer, "--models": store}
-        needless = [option for option, value in given.items() if value is not None]
-        if needless:
-            raise ConfigError(f"{needless[0]}: expected --jobs beside it")
+def job_settings(settings: ConsoleSettings) -> JobSettings | None:
+    """Return the settings of a console's jobs with their arguments; ConfigError for a file that is missing."""
+    jobs = settings.jobs
+    if jobs is None:
         return None
-    if bundle is not None and not (bundle / "model.toml").is_file():
-        raise ConfigError(f"--bundle: expected a folder with model.toml, got {bundle}")
-    folder, bundle = folder.resolve(), bundle.resolve() if bundle is not None else None
-    if signer is None:
-        return JobSettings(folder=folder, bundle=bundle)
-    if not signer.is_file():  # whether it is a key the job finds out: the console reads none
-        raise ConfigError(f"--signer: expected the file of a private key, found none at {signer}")
-    if state is None and store is None:
-        raise ConfigError("--signer: expected --models, a folder or URL that every processor can read, or --state")
-    fixed = ["--signer", str(signer.resolve())]
-    paths = {"--state": state, "--trust": trust, "--kafka-tls": admin_tls, "--kafka-login": admin_login}
+    if jobs.bundle is not None and not (jobs.bundle / "model.toml").is_file():
+        raise ConfigError(f"jobs.bundle: expected a folder with model.toml, got {jobs.bundle}. Correct the path.")
+    found: dict[str, Any] = {"folder": jobs.folder.resolve(), "bundle": jobs.bundle and jobs.bundle.resolve()}
+    if jobs.signer is None:
+        return jobs.model_copy(update=found)
+    if not jobs.signer.is_file():  # the job finds out whether it is a key: the console reads none
+        raise ConfigError(f"jobs.signer: expected the file of a private key, got {jobs.signer}. Correct the path.")
+    fixed = ["--signer", str(jobs.signer.resolve())]
+    paths = {
+        "--state": settings.state,
+        "--trust": settings.trust,
+        "--kafka-tls": jobs.admin_tls,
+        "--kafka-login-file": jobs.admin_login_file,
+    }
     for option, path in paths.items():
         if path is not None:
             fixed += [option, str(path.resolve())]
-    if kafka is not None:
-        fixed += ["--kafka", kafka]
-    stored = ["--store", store] if store is not None else []
-    return JobSettings(folder=folder, bundle=bundle, publish=(*fixed, *stored), rollback=tuple(fixed))
+    if settings.kafka:
+        fixed += ["--kafka", str(settings.kafka)]
+    stored = ["--store", jobs.models] if jobs.models is not None else []
+    arguments = {"publish": (*fixed, *stored), "rollback": tuple(fixed)}
+    return jobs.model_copy(update={name: getattr(jobs, name) or value for name, value in arguments.items()} | found)
 
 
 def launcher() -> Callable[[Sequence[str], Path], Child]:

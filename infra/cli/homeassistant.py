@@ -3,59 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from infra.cli import app
-from infra.cli.access import BROKER_WAIT_S, BrokerWait, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
+from infra.cli.access import MQTT, mqtt_place, require_brokers
 from infra.cli.passwords import resolve
-from infra.cli.roles import Metrics, State
+from infra.cli.roles import COMMON
+from infra.settings.command import role_command
 from schemas.errors import ConfigError
 
+if TYPE_CHECKING:
+    from consumers.homeassistant.settings import AnnouncerSettings
 
-@app.command()
-def homeassistant(
-    mqtt: Mqtt = None,
-    database: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of the recorder's; else SQLite in the state folder.")
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="A pattern of cameras, such as 'home/*'; can be given again. Else all of them."),
-    ] = None,
-    console: Annotated[str | None, typer.Option(help="URL of the console, to which devices lead.")] = None,
-    mqtt_tls: MqttTls = None,
-    mqtt_login: MqttLogin = None,
-    metrics: Metrics = None,
-    state: State = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
-) -> None:
-    """Tell Home Assistant of the cameras by MQTT discovery: on its broker, or with --state alone on the fleet's."""
-    from consumers.homeassistant.announcer import AnnouncerSettings, run_announcer
+
+@role_command(app, "homeassistant", *MQTT, *COMMON, "database", "only", "console")
+def homeassistant(settings: AnnouncerSettings) -> None:
+    """Announce the cameras by MQTT discovery: on Home Assistant's broker, or with --state alone on the fleet's."""
+    from consumers.homeassistant.announcer import run_announcer
     from infra.layout import Layout
     from infra.observe import software_version
     from infra.role import run_role
 
-    if state is None and database is None:
-        raise ConfigError("expected --state DIR, or --database URL")
-    if console is not None and not console.startswith(("http://", "https://")):
-        raise ConfigError(f"--console: expected a URL, http://… or https://…, got {console!r}")
-    # A broker that is named is somebody's own: the fleet's certificates are not for it.
-    place = mqtt_place(mqtt, state if mqtt is None else None, "announcer", tls=mqtt_tls, login=mqtt_login)
-    require_brokers(broker_wait, mqtt=place)
-    layout = Layout((state or Path()).resolve())
-    settings = AnnouncerSettings(
-        database=resolve(database) if database else layout.database_url,
-        mqtt=place.address,
-        mqtt_tls=place.tls,
-        mqtt_login=place.login,
-        version=software_version(),
-        only=tuple(only or ()),
-        console=console,
-    )
+    if settings.state is None and not settings.database:
+        raise ConfigError("database is missing: expected a URL. Set database, or state.")
+    # The fleet's certificates are for the fleet's own broker, not for one that the user names.
+    state = None if settings.mqtt else settings.state
+    place = mqtt_place(str(settings.mqtt), state, "announcer", tls=settings.mqtt_tls, login=settings.mqtt_login_file)
+    require_brokers(settings.connect_timeout_s, mqtt=place)
+    layout = Layout((settings.state or Path()).resolve())
+    found = settings.model_copy(update={"mqtt": place, "database": resolve(settings.database) or layout.database_url})
     run_role(
         "announcer",
-        metrics,
-        lambda registry, health, stop: run_announcer(settings, registry=registry, health=health, stop=stop),
+        settings.metrics,
+        lambda registry, health, stop: run_announcer(
+            found, software_version(), registry=registry, health=health, stop=stop
+        ),
     )

@@ -13,9 +13,8 @@ import typer
 from rich.console import Console
 
 from infra.cli import app
-from infra.cli.access import BROKER_WAIT_S, Kafka, KafkaLogin, KafkaTls, kafka_place, require_brokers
+from infra.cli.access import BROKER_WAIT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place, require_brokers
 from infra.cli.code import AllowCode
-from infra.cli.roles import State
 from infra.cli.rows import print_rows
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from schemas.errors import BundleError, ConfigError
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from infra.models_topic import ModelsTopic
     from processors.models.store import ModelStore
     from schemas.pointillist_pb2 import Model, Models
-    from schemas.runtime.access import KafkaAddress
     from schemas.signers import Signer, TrustedSigners
+    from schemas.transport.access import KafkaAddress
 
 R = TypeVar("R")
 

@@ -9,7 +9,7 @@ import typer
 
 from infra.cli import app
 from schemas.errors import ConfigError, StateError
-from schemas.runtime.access import AUTHORITY_FILE
+from schemas.transport.access import AUTHORITY_FILE
 
 ca_app = typer.Typer(help="The fleet's own certificate authority, in the folder pki of --state.", no_args_is_help=True)
 app.add_typer(ca_app, name="ca")

@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import typer
 
 from infra.cli import app
-from infra.cli.access import (
-    BROKER_WAIT_S,
-    BrokerWait,
-    Kafka,
-    KafkaLogin,
-    KafkaTls,
-    Mqtt,
-    MqttLogin,
-    MqttTls,
-    enrolments,
-    kafka_place,
-    mqtt_place,
-    require_brokers,
-    share_of,
-)
+from infra.cli.access import KAFKA, MQTT, enrolments, mqtt_place, require_brokers, resolved, share_of
 from infra.cli.code import AllowCode
 from infra.cli.passwords import resolve
-from infra.cli.signer import Trust, trust_file
+from infra.cli.signer import trust_file
+from infra.settings.command import role_command
 from schemas.errors import ConfigError
-from schemas.limits import USUAL_FRAME_PIXELS
 
-Metrics = Annotated[str | None, typer.Option(help="host:port to serve /metrics and /healthz on.")]
-State = Annotated[
-    Path | None, typer.Option(help="Join the running system of this state folder: its brokers, its secret.")
-]
-ServedAs = Annotated[
-    list[str] | None,
-    typer.Option(help="A host name that the pages answer to, besides their address; can be given again."),
-]
+if TYPE_CHECKING:
+    from consumers.console.settings import ConsoleSettings
+    from consumers.settings import RecorderSettings
+    from processors.settings import ProcessorSettings
+    from producers.bridge.settings import BridgeSettings
+    from producers.fleet_settings import FleetSettings
 
-BehindProxy = Annotated[
-    str | None,
-    typer.Option(
-        help="Address or network of a reverse proxy, which speaks TLS: its X-Forwarded-For and X-Forwarded-Proto are "
-        "believed, nobody else's. Users are needed then."
-    ),
-]
+COMMON: Final = ("state", "metrics", "connect_timeout_s")
+"""Settings of every role that have an option."""
+Records = TypeVar("Records", "RecorderSettings", "ConsoleSettings")
 
 
 def role_keys(state: Path | None, role: str) -> Any:
@@ -74,281 +54,132 @@ def generations_file(state: Path | None) -> Path | None:
     return layout.generations
 
 
-@app.command()
-def bridge(
-    mqtt: Mqtt = None,
-    kafka: Kafka = None,
-    name: Annotated[str, typer.Option(help="Unique among the bridges that share the load.")] = "bridge",
-    single: Annotated[
-        bool, typer.Option(help="One bridge with a persistent session, for publishers that know no confirmations.")
-    ] = False,
-    max_backlog: Annotated[
-        int,
-        typer.Option(
-            help="MiB of a Kafka partition that processors may be behind before frames are left to the cameras; at "
-            "most half of what the frames topic retains of one.",
-            min=1,
-        ),
-    ] = 256,
-    camera_messages: Annotated[
-        float, typer.Option(help="Messages a second that one camera may send by this bridge; 0 is any number.", min=0)
-    ] = 2000.0,
-    camera_mib: Annotated[
-        float, typer.Option(help="MiB a second that one camera may send by this bridge; 0 is any number.", min=0)
-    ] = 128.0,
-    camera_burst_mib: Annotated[
-        float, typer.Option(help="MiB that one camera may send at once beyond a second of that.", min=0.001)
-    ] = 79.0,
-    camera_rates: Annotated[
-        Path | None,
-        typer.Option(help="JSON file with MiB a second of cameras that have another bound, by name; it may change."),
-    ] = None,
-    mqtt_tls: MqttTls = None,
-    mqtt_login: MqttLogin = None,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    metrics: Metrics = None,
-    state: State = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
-) -> None:
+@role_command(
+    app, "bridge", *MQTT, *KAFKA, *COMMON, "name", "max_backlog_bytes", "camera_messages_per_s",
+    "camera_bytes_per_s", "camera_window_bytes", "camera_rates",
+)  # fmt: skip
+def bridge(settings: BridgeSettings) -> None:
     """Carry frames from MQTT into Kafka, and confirm them to the cameras."""
-    from pydantic import ValidationError
-
-    from infra.cli.up import first_problem
     from infra.generations import following
     from infra.role import run_role
     from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
     from schemas.runtime.memory import keep_freed
 
-    place = mqtt_place(mqtt, state, name, tls=mqtt_tls, login=mqtt_login)
-    bootstrap = kafka_place(kafka, state, name, tls=kafka_tls, login=kafka_login)
-    host, port = place.address
-    options: dict[str, Any] = {
-        "mqtt_host": host, "mqtt_port": port, "mqtt_tls": place.tls, "mqtt_login": place.login, "name": name,
-        "kafka_bootstrap": bootstrap, "mode": "single" if single else "shared",
-        "max_backlog_bytes": max_backlog * 2**20,
-        "camera_messages_per_s": camera_messages, "camera_bytes_per_s": camera_mib * 2**20,
-        "camera_window_bytes": round(camera_burst_mib * 2**20), "camera_rates": camera_rates,
-    }  # fmt: skip
-    if (share := share_of(state)) is not None:
-        options["group"] = share
-    try:
-        settings = BridgeSettings(**options)
-    except ValidationError as error:
-        raise ConfigError(first_problem(error)) from None
-    require_brokers(broker_wait, mqtt=place, kafka=bootstrap, role="bridge")
-    keys = role_keys(state, "bridge")
+    settings = resolved(settings, settings.name)
+    usual, share = BridgeSettings.model_fields["group"].default, share_of(settings.state)
+    if settings.group == usual and share is not None:
+        settings = settings.model_copy(update={"group": share})
+    require_brokers(settings.connect_timeout_s, mqtt=settings.broker, kafka=settings.kafka, role="bridge")
+    keys = role_keys(settings.state, "bridge")
     keep_freed(KEPT_BYTES)
     run_role(
-        name,
-        metrics,
+        settings.name,
+        settings.metrics,
         lambda registry, health, stop: following(
-            generations_file(state), keys, run_bridge(settings, keys, registry=registry, health=health, stop=stop)
+            generations_file(settings.state),
+            keys,
+            run_bridge(settings, keys, registry=registry, health=health, stop=stop),
         ),
     )
 
 
-@app.command()
-def process(
-    bundle: Annotated[Path, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
-    kafka: Kafka = None,
-    instance: Annotated[
-        str | None, typer.Option(help="Fixed name: a restarted processor takes up its partitions at once.")
-    ] = None,
-    mode: Annotated[
-        str,
-        typer.Option(
-            help="Reconstruction: default, paper (Algorithm 1), plate (not learned) or none (the network alone)."
-        ),
-    ] = "default",
-    backend: Annotated[
-        str, typer.Option(help="On a CPU: auto (what measures fastest at the start), torch or openvino.")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto (the fastest that changes no verdict), float32, tf32 (CUDA), bf16 or int8 (CPU).")
-    ] = "auto",
-    compiled: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="On CUDA: one compiled device program.")
-    ] = None,
-    batch_frames: Annotated[int, typer.Option(help="Most frames in a batch.")] = 64,
-    strip_dropped: Annotated[
-        float, typer.Option(help="Share of frames with dropped pixels that STRIP checks, with those before them.")
-    ] = 0.0,
-    max_pixels: Annotated[
-        int, typer.Option(help="Height x width of the largest frame; what is larger goes to the dead letters.")
-    ] = USUAL_FRAME_PIXELS,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[
-        int, typer.Option(help="On a CPU: how many compute at once; 0 is half of the cores that there are.", min=0)
-    ] = 0,
-    model_cache: Annotated[
-        Path | None, typer.Option(help="Folder for copies of published models; else in the state folder, or passing.")
-    ] = None,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    trust: Trust = None,
-    allow_code: AllowCode = False,
-    metrics: Metrics = None,
-    state: State = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
-) -> None:
+@role_command(
+    app, "processor", "bundle", *KAFKA, *COMMON, "instance", "mode", "backend", "precision", "compile", "batch_frames",
+    "max_frame_pixels", "device", "threads", "model_cache", "trust",
+)  # fmt: skip
+def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     """Rebuild, denoise, classify and check frames from Kafka."""
-    from pydantic import ValidationError
-
-    from infra.cli.up import first_problem
     from infra.generations import following
     from infra.layout import Layout
     from infra.role import run_role
     from processors.service import run_processor
-    from processors.settings import ProcessorSettings
     from schemas.signers import TrustedSigners
 
+    bundle, model_cache = settings.bundle, settings.model_cache
     if not bundle.exists() and bundle.name == str(bundle):
         from processors.bundle import shipped_bundle
 
         bundle = shipped_bundle(bundle.name)
-    if model_cache is None and state is not None:
-        model_cache = Layout(state.resolve()).model_cache
-    options: dict[str, Any] = {
-        "kafka": kafka_place(kafka, state, instance or "processor", tls=kafka_tls, login=kafka_login),
-        "bundle": bundle, "instance": instance, "mode": mode, "compile": compiled,
-        "batch_frames": batch_frames, "device": device, "model_cache": model_cache,
-        "strip_dropped": strip_dropped, "max_frame_pixels": max_pixels, "backend": backend, "precision": precision,
-        "threads": threads, "trust": trust_file(trust, state),
-    }  # fmt: skip
-    TrustedSigners.read(options["trust"])
-    try:
-        settings = ProcessorSettings(**options)
-    except ValidationError as error:
-        raise ConfigError(first_problem(error)) from None
-    require_brokers(broker_wait, kafka=settings.kafka, role="processor", groups=[settings.group])
-    keys = role_keys(state, "processor")
+    if model_cache is None and settings.state is not None:
+        model_cache = Layout(settings.state.resolve()).model_cache
+    trust = trust_file(settings.trust, settings.state)
+    name = settings.instance or "processor"
+    settings = resolved(settings, name).model_copy(
+        update={"bundle": bundle, "model_cache": model_cache, "trust": trust}
+    )
+    TrustedSigners.read(trust)
+    require_brokers(settings.connect_timeout_s, kafka=settings.kafka, role="processor", groups=[settings.group])
+    keys = role_keys(settings.state, "processor")
     run_role(
-        instance or "processor",
-        metrics,
+        name,
+        settings.metrics,
         lambda registry, health, stop: following(
-            generations_file(state), keys, run_processor(settings, keys, registry=registry, health=health, stop=stop)
+            generations_file(settings.state),
+            keys,
+            run_processor(settings, keys, registry=registry, health=health, stop=stop),
         ),
     )
 
 
-def kept(days: float | None, gib: float | None) -> Any:
-    """The bounds of what is recorded, where something was said of them."""
-    from consumers.settings import Bounds
-
-    for name, value in (("--keep-days", days), ("--keep-gib", gib)):
-        if value is not None and value <= 0:
-            raise ConfigError(f"{name}: expected more than 0, got {value:g}")
-    bounds = Bounds() if days is None else Bounds(database_age_s=days * 86_400)
-    return bounds if gib is None else bounds.model_copy(update={"database_bytes": max(2**16, int(gib * 2**30))})
-
-
-@app.command()
-def record(
-    kafka: Kafka = None,
-    state: State = None,
-    database: Annotated[str | None, typer.Option(help="SQLAlchemy URL; else SQLite in the state folder.")] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            help="Share the work with the recorders of this consumer group, all on one PostgreSQL; else one recorder "
-            "reads all.",
-        ),
-    ] = None,
-    quarantine: Annotated[str | None, typer.Option(help="Folder or fsspec URL for flagged frames.")] = None,
-    keep_days: Annotated[
-        float | None, typer.Option(help="Days that frames and what was counted of each minute are kept; else 30.")
-    ] = None,
-    keep_gib: Annotated[
-        float | None,
-        typer.Option(help="GiB that frames may take, the oldest go first; else half the disk, or 64 on PostgreSQL."),
-    ] = None,
-    http: Annotated[str | None, typer.Option(help="host:port of the pages: /cameras, /preview, /audit.")] = None,
-    served_as: ServedAs = None,
-    probe_budget: Annotated[
-        float | None,
-        typer.Option(help="Frames a second that new and suspect cameras may be told to send whole in addition.", min=0),
-    ] = None,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    http_tls: Annotated[
-        Path | None, typer.Option(help="Serve the pages by HTTPS: a folder with their tls.crt and tls.key.")
-    ] = None,
-    metrics: Metrics = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
-) -> None:
-    """Record verdicts, raise alerts, keep flagged frames, show pictures."""
-    from pydantic import ValidationError
-
+@role_command(
+    app, "recorder", *KAFKA, *COMMON, "database", "group", "quarantine", "bounds.database_age_s",
+    "bounds.database_bytes", strip="bounds",
+)  # fmt: skip
+def record(settings: RecorderSettings) -> None:
+    """Record verdicts, raise alerts, keep quarantined frames."""
     from consumers.recorder import letters_group, run_recorder
-    from consumers.settings import ProbePlan, RecorderSettings
-    from infra.cli.up import first_problem
     from infra.generations import following
-    from infra.layout import Layout
-    from infra.role import address, run_role
+    from infra.role import run_role
 
-    layout = Layout((state or Path(".pointillist")).resolve())
-    if state is None and (database is None or quarantine is None):
-        raise ConfigError("expected --state DIR, or both --database URL and --quarantine URL")
-    url = resolve(database) if database else layout.database_url
-    if group is not None and url.startswith("sqlite"):
-        raise ConfigError("--group: expected a --database of PostgreSQL, got SQLite, which one recorder has for itself")
-    bootstrap = kafka_place(kafka, state, "recorder", tls=kafka_tls, login=kafka_login)
+    settings = with_records(resolved(settings, "recorder"))
+    group = settings.group
     groups = [] if group is None else [group, letters_group(group)]
-    require_brokers(broker_wait, kafka=bootstrap, database=url, role="recorder", groups=groups)
-    try:
-        settings = RecorderSettings(
-            kafka=bootstrap,
-            database=url,
-            group=group,
-            quarantine=quarantine or str(layout.quarantine),
-            http=address(http) if http else None,
-            http_tls=http_tls,
-            served_as=tuple(served_as or ()),
-            bounds=kept(keep_days, keep_gib),
-            probes=ProbePlan() if probe_budget is None else ProbePlan(extra_per_s=probe_budget),
-        )
-    except ValidationError as error:
-        raise ConfigError(first_problem(error)) from None
-    keys = role_keys(state, "recorder")
+    require_brokers(
+        settings.connect_timeout_s, kafka=settings.kafka, database=settings.database, role="recorder", groups=groups
+    )
+    keys = role_keys(settings.state, "recorder")
     run_role(
         "recorder",
-        metrics,
+        settings.metrics,
         lambda registry, health, stop: following(
-            generations_file(state), keys, run_recorder(settings, keys, registry=registry, health=health, stop=stop)
+            generations_file(settings.state),
+            keys,
+            run_recorder(settings, keys, registry=registry, health=health, stop=stop),
         ),
     )
 
 
-@app.command()
-def fleet(
-    scenario: Annotated[Path, typer.Option(help="YAML scenario: cameras, sources, faults.")],
-    state: Annotated[Path, typer.Option(help="Folder with the cameras' keys (keys/) and spools (spool/).")],
-    mqtt: Mqtt = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="How long the cameras run, counted from their first start.")
-    ] = None,
-    drain: Annotated[float, typer.Option(help="Seconds to wait, after the end, for confirmations.")] = 30.0,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            help="For a supervisor that restarts the fleet: after a run that is over, only drain its spools, and "
-            "retry sources that do not answer. Without this, begin another run, and end when no source opens."
-        ),
-    ] = False,
-    metrics: Metrics = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
-) -> None:
+def with_records(settings: Records) -> Records:
+    """Return the settings with the database and the quarantine, those of the state folder where none are set."""
+    from infra.layout import Layout
+
+    if settings.state is None:
+        for name in ("database", "quarantine"):
+            if not getattr(settings, name):
+                raise ConfigError(f"{name} is missing: expected a URL. Set {name}, or state.")
+    layout = Layout((settings.state or Path(".pointillist")).resolve())
+    return settings.model_copy(
+        update={
+            "database": resolve(settings.database) or layout.database_url,
+            "quarantine": settings.quarantine or str(layout.quarantine),
+        }
+    )
+
+
+@role_command(app, "fleet", "scenario", "state", "mqtt", "metrics", "connect_timeout_s", "seconds", "drain_s", "resume")
+def fleet(settings: FleetSettings) -> None:
     """Run simulated cameras. Exit status 3 when spools still hold frames at the drain deadline."""
     from infra.layout import Layout
     from infra.role import run_role
     from infra.up.processes import FLEET_PENDING
-    from producers.fleet import run_fleet
     from producers.scenario import load_scenario
+    from producers.simulated_fleet import run_fleet
     from schemas.errors import SecretError
 
-    layout = Layout(state.resolve())
-    plan = load_scenario(scenario)
+    if settings.state is None:
+        raise ConfigError("state is missing: expected the folder of the cameras' keys and spools. Set state.")
+    layout = Layout(settings.state.resolve())
+    plan = load_scenario(settings.scenario)
     keys = {}
     for camera in plan.cameras():
         if not layout.key_file(camera.camera_id).exists():
@@ -357,14 +188,15 @@ def fleet(
             )
         keys[camera.camera_id] = layout.camera_key(camera.camera_id)
     enrolled = enrolments(layout, list(keys))
-    place = mqtt_place(mqtt, state, next(iter(enrolled.values())) if enrolled else None)
-    require_brokers(broker_wait, mqtt=place)
+    place = mqtt_place(settings.mqtt, settings.state, next(iter(enrolled.values())) if enrolled else None)
+    require_brokers(settings.connect_timeout_s, mqtt=place)
     outcome = run_role(
         "fleet",
-        metrics,
+        settings.metrics,
         lambda registry, health, stop: run_fleet(
             plan, mqtt=place.address, tls=enrolled, state=layout.folder, keys=keys, registry=registry, health=health,
-            stop=stop, run_s=seconds, drain_s=drain, again=not resume, patient=resume,
+            stop=stop, run_s=settings.seconds, drain_s=settings.drain_s, again=not settings.resume,
+            patient=settings.resume,
         ),
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

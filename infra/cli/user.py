@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.roles import State
+from infra.cli.access import State
 from schemas.errors import ConfigError
 
 user_app = typer.Typer(help="Users of the console.", no_args_is_help=True)

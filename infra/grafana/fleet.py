@@ -11,7 +11,6 @@ from infra.grafana.verdicts import ACCURACY, conservation, red_team, verdicts
 from schemas import metrics as m
 
 SAVED = f"1 - {rate(m.CAMERA_BYTES, kind='sent')} / {rate(m.CAMERA_BYTES, kind='raw')}"
-UNCHANGED = f"{rate(m.CAMERA_BLOCKS, fate='unchanged')} / {rate(m.CAMERA_BLOCKS)}"
 
 
 def fleet() -> Dashboard:
@@ -26,7 +25,6 @@ def fleet() -> Dashboard:
             Row("Verdicts", verdicts()),
             Row("Accuracy: clean, and under attack", red_team()),
             Row("Triggers and models", _defence()),
-            Row("Fixed cameras", _temporal()),
             Row("Conservation", conservation()),
         ],
         of=("site", "camera"),
@@ -37,7 +35,14 @@ def _figures() -> list[Graph | Figure]:
     raised = or_zero(f"sum(increase({series(m.ALERTS)}[1h]))")
     firing = or_zero('count(ALERTS{alertstate="firing", alertname=~"Pointillist.*"})')
     return [
-        Figure("Cameras online", "Connected to MQTT.", "none", Query(total(m.CAMERAS, state="online")), 0, width=3),
+        Figure(
+            "Cameras capturing",
+            "Connected to MQTT.",
+            "none",
+            Query(total(m.CAMERA_TASKS, phase="capturing")),
+            0,
+            width=3,
+        ),
         Figure(
             "Frames a second", "Recorded in the database.", "none", Query(rate(m.RECORDED, outcome="recorded")), width=3
         ),
@@ -98,7 +103,12 @@ def _flow() -> list[Graph | Figure]:
             (Query(rate(m.CAMERA_BYTES, "kind"), "{{kind}}"),),
         ),
         Graph("Latency", "Capture to record.", "s", quantiles(m.END_TO_END), limit=Limit(0.5)),
-        Graph("Cameras by state", "As the fleet sees them.", "none", (Query(total(m.CAMERAS, "state"), "{{state}}"),)),
+        Graph(
+            "Camera tasks by phase",
+            "In the fleet's processes.",
+            "none",
+            (Query(total(m.CAMERA_TASKS, "phase"), "{{phase}}"),),
+        ),
         Graph(
             "Spooled frames",
             "Frames in the spools that Kafka is not yet known to hold; and what was damaged there since the start.",
@@ -146,39 +156,6 @@ def _flow() -> list[Graph | Figure]:
                 Query(or_zero(total(m.HOME_CAMERAS)), "cameras"),
                 Query(or_zero(rate(m.HOME_MESSAGES)), "messages a second"),
             ),
-        ),
-    ]
-
-
-def _temporal() -> list[Graph | Figure]:
-    return [
-        Graph(
-            "Temporal: frames",
-            "Of cameras under the profile temporal: key frames by cause, and those that name one.",
-            "ops",
-            (
-                Query(or_zero(f"{rate(m.CAMERA_KEY_FRAMES, 'cause')} > 0"), "key frames, {{cause}}"),
-                Query(rate(m.CAMERA_DELTA_FRAMES), "others"),
-            ),
-            8,
-        ),
-        Graph(
-            "Temporal: blocks left out",
-            "Share of the blocks that are as in the key frame and not sent again.",
-            "percentunit",
-            (Query(or_zero(f"{UNCHANGED} > 0"), "unchanged"),),
-            8,
-        ),
-        Graph(
-            "Temporal: key frames at the processors",
-            "Key frames taken, read back and asked for; frames that had to wait for theirs, or are given up without.",
-            "ops",
-            (
-                Query(rate(m.KEY_FRAMES, "outcome"), "key frames, {{outcome}}"),
-                Query(rate(m.DELTA_FRAMES, "outcome"), "others, {{outcome}}"),
-                Query(rate(m.BRIDGE_KEY_REQUESTS), "requests sent to cameras"),
-            ),
-            8,
         ),
     ]
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from infra.alertmanager.receivers import as_yaml, configuration
 from infra.layout import write_private
+from infra.local.http import is_ready
 from infra.local.ports import Ports
 from infra.local.service import Service
 from schemas.errors import BrokerError
@@ -66,8 +65,4 @@ class Alertmanager(Service):
         ]
 
     def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=1.0) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return is_ready(f"{self.url}/-/ready")

@@ -7,8 +7,7 @@ import time
 from typing import Final
 
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import STOP_S, leave, start
+from schemas.transport.access import KafkaAddress
 
 _ANSWER_S: Final = 3.0
 _AGAIN_S: Final = 0.2
@@ -19,24 +18,15 @@ async def missing(address: KafkaAddress) -> str:
 
     Where nodes are controllers too, each of them should be. Raises what aiokafka raises when Kafka does not answer.
     """
-    from aiokafka.admin import AIOKafkaAdminClient
-
     from infra.local.kafka_voters import voters
+    from schemas.transport.kafka.admin import Admin
 
-    admin = AIOKafkaAdminClient(**kafka_options(address), request_timeout_ms=round(1000 * _ANSWER_S))
-    try:
-        async with asyncio.timeout(_ANSWER_S):
-            await start(admin)
-            topics = await admin.describe_topics()
-            nodes = {broker["node_id"] for broker in (await admin.describe_cluster())["brokers"]}
-            voting = await voters(admin)
-    finally:
-        await leave(admin.close, deadline_s=STOP_S)
+    async with Admin(address, _ANSWER_S) as admin, asyncio.timeout(_ANSWER_S):
+        partitions = await admin.partitions()
+        nodes = (await admin.cluster()).nodes
+        voting = await voters(admin)
     behind = sorted(
-        f"{topic['topic']}-{each['partition']}"
-        for topic in topics
-        for each in topic["partitions"]
-        if set(each["isr"]) != set(each["replicas"])
+        f"{each.place.topic}-{each.place.partition}" for each in partitions if each.in_sync != each.replicas
     )
     if behind:
         return f"{len(behind)} partitions lack one, the first is {behind[0]}"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from infra.local.files import write_text
+from infra.local.http import is_ready
 from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
 from schemas.errors import BrokerError
@@ -83,11 +82,7 @@ class Grafana(Service):
         return [program, "server", f"--config={self.folder / 'grafana.ini'}", *at]
 
     def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/health", timeout=1.0) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return is_ready(f"{self.url}/api/health")
 
 
 def leading_to(dashboard: str, addresses: Mapping[str, str | None]) -> str:

@@ -22,17 +22,15 @@ from infra.pki.role_generations import role_generations
 from infra.pki.roles import role_folder, role_tls
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import (
+from schemas.runtime.atomic_file import replacing
+from schemas.runtime.disk import is_full
+from schemas.transport.access import (
     AUTHORITY_FILE,
     CERTIFICATE_FILE,
     KEY_FILE,
     KafkaAccess,
     KafkaAddress,
-    kafka_options,
 )
-from schemas.runtime.atomic_file import replacing
-from schemas.runtime.disk import is_full
-from schemas.runtime.kafka_clients import start
 
 SERVER_TEMPLATE = INFRA / "kafka" / "server.properties.in"
 LOGGING = INFRA / "kafka" / "log4j2.properties"
@@ -252,17 +250,13 @@ def kafka_security(pki: Path, folder: Path, role: str = "kafka") -> str:
 
 async def answers_kafka(address: KafkaAddress, timeout_s: float = 2.0, node: int | None = None) -> bool:
     """Whether Kafka at `address` has a controller and a broker that takes records: the one of that number, or any."""
-    from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 
-    admin = AIOKafkaAdminClient(**kafka_options(address), request_timeout_ms=int(timeout_s * 1000))
+    from schemas.transport.kafka.admin import Admin
+
     try:
-        async with asyncio.timeout(timeout_s):
-            await start(admin)
-            cluster = await admin.describe_cluster()
+        async with asyncio.timeout(timeout_s), Admin(address, timeout_s) as admin:
+            cluster = await admin.cluster()
     except (KafkaError, OSError, TimeoutError):
         return False
-    finally:
-        await admin.close()
-    there = {broker["node_id"] for broker in cluster["brokers"]}
-    return (bool(there) if node is None else node in there) and cluster["controller_id"] >= 0
+    return (bool(cluster.nodes) if node is None else node in cluster.nodes) and cluster.controller >= 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
+
+from schemas.transport.kafka.admin import Admin, check_code
 
 STALE_MS: Final = 2_000
 """A voter that has asked for nothing new for so long is away; they ask twice a second at least."""
@@ -75,19 +75,17 @@ class _DescribeQuorum(Request[_Asked]):  # type: ignore[misc]  # aiokafka has no
         return request_struct_class([(_METADATA, [(0, {})], {})], {})
 
 
-async def voters(admin: AIOKafkaAdminClient) -> set[int]:
+async def voters(admin: Admin) -> set[int]:
     """The numbers of the controllers that vote and are at work, as the one that leads says.
 
     Raises what aiokafka raises when Kafka does not answer, or knows no leading controller just now.
     """
-    answer: Any = await admin._send_request(_DescribeQuorum())
+    (answer,) = await admin.send(_DescribeQuorum())
     said = answer.to_object()
-    if said["error_code"]:
-        raise for_code(said["error_code"])()
+    check_code(said["error_code"])
     (topic,) = said["topics"]
     (partition,) = topic["partitions"]
-    if partition["error_code"]:
-        raise for_code(partition["error_code"])()
+    check_code(partition["error_code"])
     found = partition["current_voters"]
     # The one that leads has asked itself just now, by its own clock.
     now_ms = max((each["last_fetch_timestamp"] for each in found), default=0)

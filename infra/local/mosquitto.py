@@ -17,7 +17,7 @@ from infra.pki.authority import CRL_FILE
 from infra.pki.roles import rights_file, role_folder, role_tls
 from schemas.errors import BrokerError
 from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
-from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
+from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"

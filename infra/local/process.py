@@ -32,7 +32,10 @@ _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A pid with its kernel start time, in clock ticks since boot: together they name one process for good."""
+    """A pid with its kernel start time, in clock ticks since boot: together they name one process for good.
+
+    It is kept in a file. The start time of psutil is of no use there: it moves when the wall clock is set.
+    """
 
     pid: int
     started: int

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from infra.local.files import write_json
+from infra.local.http import is_ready
 from infra.local.ports import Ports
 from infra.local.service import INFRA, Service, fill
 from infra.prometheus.runbooks import CONSOLES, PAGE
@@ -97,8 +96,4 @@ class Prometheus(Service):
         ]
 
     def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=1.0) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return is_ready(f"{self.url}/-/ready")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import start
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
 
 MEBIBYTE = 1024 * 1024
 DAY_MS = 24 * 3600 * 1000
@@ -77,36 +77,35 @@ async def create_topics(bootstrap: KafkaAddress, topics: Mapping[str, TopicSpec]
 
     Raises BrokerError when Kafka does not answer within `deadline_s` seconds or refuses a topic.
     """
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+    from aiokafka.admin import NewTopic
     from aiokafka.errors import KafkaError
+
+    from schemas.transport.kafka.admin import Admin
 
     requests = [
         NewTopic(name, spec.partitions, spec.replication, topic_configs=spec.settings())
         for name, spec in topics.items()
     ]
     complaint = "no answer"
+    backoff = Backoff()
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline_s
     while requests and loop.time() < end:
-        admin = AIOKafkaAdminClient(**kafka_options(bootstrap), request_timeout_ms=5000)
         try:
-            await start(admin)
-            answer = await admin.create_topics(requests)
-        except (KafkaError, OSError, AttributeError) as error:
-            # aiokafka trips over a missing controller (AttributeError) when Kafka knows none yet.
+            async with Admin(bootstrap) as admin:
+                answers = await admin.create_topics(requests)
+        except (KafkaError, OSError) as error:
             complaint = f"{type(error).__name__}: {error}"
         else:
             open_names = set()
-            for name, code, message in ((row[0], row[1], row[2]) for row in answer.topic_errors):
+            for name, (code, message) in answers.items():
                 if code in _PASSING:
                     open_names.add(name)
                     complaint = f"{name}: error {code}"
                 elif code not in (_NO_ERROR, _TOPIC_ALREADY_EXISTS):
                     raise BrokerError(f"expected Kafka at {bootstrap} to create {name}, got error {code}: {message}")
             requests = [request for request in requests if request.name in open_names]
-        finally:
-            await admin.close()
         if requests:
-            await asyncio.sleep(0.1)
+            await backoff.wait()
     if requests:
         raise BrokerError(f"expected Kafka at {bootstrap} to create topics within {deadline_s:g} s, got {complaint}")

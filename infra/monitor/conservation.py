@@ -1,4 +1,4 @@
-"""The conservation law as a metric: the live audit, made again and again whether or not somebody looks."""
+"""The live audit of the conservation law, made at intervals: its metrics, and its result in the database."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+import structlog
 from prometheus_client import CollectorRegistry
 
 from consumers.conservation.kafka_marks import ask_marks
 from consumers.conservation.live import LiveAudit
+from consumers.conservation.result import save_result
 from consumers.conservation.rounds import Marks
-from consumers.database.engine import database_url
+from consumers.database.engine import database_url, open_engine
 from schemas import metrics
 from schemas.keys import KeyRing
-from schemas.runtime.access import KafkaAddress
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress
 
 FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost")
 _RESULTS: Final = (KafkaTopic.VERDICTS.value, KafkaTopic.DEAD_LETTERS.value)
 
+log = structlog.get_logger()
+
 
 class Conservation:
-    """One live audit in a thread of its own."""
+    """One live audit in a thread of its own; no other role audits."""
 
     def __init__(self, registry: CollectorRegistry, kafka: KafkaAddress, database: str, keys: KeyRing) -> None:
         self._kafka = kafka
@@ -36,17 +40,20 @@ class Conservation:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
         self._frames = metrics.AUDITED.on(registry)
         self._at_s = time.monotonic()
-        # Asked at each scrape: an audit that hangs must be seen to.
+        # A function of the time of the scrape: an audit that hangs is then visible.
         metrics.AUDIT_AGE.on(registry).set_function(lambda: time.monotonic() - self._at_s)
 
     async def look(self) -> None:
         """Audit. Raises what Kafka's client or the database raises when one of them does not answer."""
         marks = await ask_marks(self._kafka, KafkaTopic.FRAMES.value, _RESULTS)
-        self._show(await asyncio.get_running_loop().run_in_executor(self._thread, self._audit, marks))
+        loop = asyncio.get_running_loop()
+        document = await loop.run_in_executor(self._thread, self._audit, marks)
+        self._show(document)
         self._at_s = time.monotonic()
+        await loop.run_in_executor(self._thread, self._save, document)
 
     def _audit(self, marks: Marks) -> Mapping[str, object]:
-        """In the audit's thread. A damaged file that was replaced by another one is begun anew with."""
+        """Audit, in the thread for it. If another file has replaced a damaged one, begin again."""
         url = database_url(self._database)
         if url.get_backend_name() == "sqlite" and url.database:
             file = Path(url.database).stat().st_ino
@@ -55,6 +62,15 @@ class Conservation:
                 self._live = LiveAudit(self._database, self._keys)
             self._file = file
         return self._live.refresh(marks)
+
+    def _save(self, document: Mapping[str, object]) -> None:
+        engine = open_engine(self._database, writes=True)
+        try:
+            save_result(engine, document)
+        except Exception as error:  # drivers have many errors for a database that is locked, read-only or away
+            log.warning("audit_not_saved", error=str(error)[:200] or type(error).__name__)
+        finally:
+            engine.dispose()
 
     def _show(self, document: Mapping[str, object]) -> None:
         for fate in FATES:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry, Gauge
 
 from infra.monitor.follow import Follower
 from schemas import metrics
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import REQUEST_S, STOP_S, leave, start
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress
+from schemas.transport.kafka.admin import Admin
+from schemas.transport.kafka.clients import REQUEST_S
+from schemas.transport.kafka.reader import Reader
 
 _OURS = frozenset(topic.value for topic in KafkaTopic)
 _NO_GROUP = "none"
@@ -33,8 +34,8 @@ class Kafka:
         self._lag.labels(_NO_GROUP).set(0)
         records = metrics.KAFKA_END.on(registry)
         self._records = {topic: Follower(records, topic) for topic in sorted(_OURS)}
-        self._admin: AIOKafkaAdminClient | None = None
-        self._consumer: AIOKafkaConsumer | None = None
+        self._clients: tuple[Admin, Reader] | None = None
+        self._closing = AsyncExitStack()
 
     async def look(self) -> None:
         """Bring the metrics up to date. Raises what aiokafka raises, and TimeoutError, when Kafka does not answer."""
@@ -48,32 +49,22 @@ class Kafka:
         self._up.set(1)
 
     async def _look(self) -> None:
-        if self._admin is None or self._consumer is None:
-            options = kafka_options(self._address)
-            self._admin = AIOKafkaAdminClient(**options, request_timeout_ms=REQUEST_S * 1000)
-            await start(self._admin)
-            self._consumer = AIOKafkaConsumer(
-                **options, group_id=None, enable_auto_commit=False, request_timeout_ms=REQUEST_S * 1000
-            )
-            await start(self._consumer)
-        cluster = await self._admin.describe_cluster()
-        self._brokers.set(len(cluster["brokers"]))
-        topics = [topic for topic in await self._admin.describe_topics() if topic["topic"] in _OURS]
-        partitions = [
-            (TopicPartition(topic["topic"], each["partition"]), each)
-            for topic in topics
-            for each in topic["partitions"]
-        ]
-        self._lacking.set(sum(each["leader"] < 0 or len(each["isr"]) < len(each["replicas"]) for _, each in partitions))
-        led = [tp for tp, each in partitions if each["leader"] >= 0]
+        if self._clients is None:
+            async with AsyncExitStack() as stack:
+                admin = await stack.enter_async_context(Admin(self._address))
+                reader = await stack.enter_async_context(Reader(self._address))
+                self._clients, self._closing = (admin, reader), stack.pop_all()
+        admin, reader = self._clients
+        self._brokers.set(len((await admin.cluster()).nodes))
+        partitions = [each for each in await admin.partitions() if each.place.topic in _OURS]
+        self._lacking.set(sum(each.leader < 0 or len(each.in_sync) < len(each.replicas) for each in partitions))
+        led = [each.place for each in partitions if each.leader >= 0]
         if led:
-            await self._show_topics(led)
+            await self._show_topics(admin, reader, led)
 
-    async def _show_topics(self, partitions: list[TopicPartition]) -> None:
-        assert self._admin is not None
-        assert self._consumer is not None
-        ends = await self._consumer.end_offsets(partitions)
-        begins = await self._consumer.beginning_offsets(partitions)
+    async def _show_topics(self, admin: Admin, reader: Reader, partitions: list[TopicPartition]) -> None:
+        ends = await reader.ends(partitions)
+        begins = await reader.beginnings(partitions)
         taken: Counter[str] = Counter()
         held: Counter[str] = Counter()
         for tp, end in ends.items():
@@ -82,14 +73,13 @@ class Kafka:
         for topic, follower in self._records.items():
             follower.see(taken[topic])
             self._held.labels(topic).set(held[topic])
-        for group, *_ in await self._admin.list_consumer_groups():
-            committed = await self._admin.list_consumer_group_offsets(group)
-            waiting = [max(0, ends[tp] - at.offset) for tp, at in committed.items() if tp in ends and at.offset >= 0]
+        for group in await admin.groups():
+            committed = await admin.committed(group)
+            waiting = [max(0, ends[tp] - at) for tp, at in committed.items() if tp in ends]
             self._lag.labels(group).set(sum(waiting))
 
     async def end(self) -> None:
         """Let go of Kafka."""
-        clients, self._admin, self._consumer = (self._admin, self._consumer), None, None
-        stops = [each.close if isinstance(each, AIOKafkaAdminClient) else each.stop for each in clients if each]
+        closing, self._closing, self._clients = self._closing, AsyncExitStack(), None
         with suppress(asyncio.CancelledError):
-            await leave(*stops, deadline_s=STOP_S)
+            await closing.aclose()

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from infra.monitor.follow import Follower
 from schemas import metrics
-from schemas.runtime.access import Login, Tls
 from schemas.topics import BROKER_STATE, BROKER_STATE_ROOT
+from schemas.transport.access import Login, Tls
 
 CLIENT: Final = "monitor"
 _AGAIN_S: Final = 5

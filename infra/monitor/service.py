@@ -6,9 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -18,32 +16,12 @@ from infra.monitor.gpu import Gpus
 from infra.monitor.host import Host
 from infra.monitor.kafka import Kafka
 from infra.monitor.mosquitto import Mosquitto
+from infra.monitor.settings import MonitorSettings
 from schemas import metrics
 from schemas.keys import KeyRing
-from schemas.runtime.access import KafkaAddress, Login, Tls
 from schemas.runtime.health import Health
 
-LOOK_S: Final = 5.0
-AUDIT_S: Final = 20.0
-"""Between two audits; three of them make a round after which a lost frame is known to be lost."""
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class MonitorSettings:
-    """Where everything is."""
-
-    kafka: KafkaAddress
-    mqtt: tuple[str, int]
-    mqtt_tls: Tls | None
-    mqtt_login: Login | None
-    database: str
-    """An SQLAlchemy URL; it is only read."""
-    folder: Path
-    """A folder on the disk whose room is told."""
-    look_s: float = LOOK_S
-    audit_s: float = AUDIT_S
 
 
 async def run_monitor(
@@ -52,8 +30,9 @@ async def run_monitor(
     """Look until `stop` is set. Brokers and database may be away at any time: the metrics say so."""
     up = metrics.BROKER_UP.on(registry)
     kafka = Kafka(registry, up.labels("kafka"), settings.kafka)
-    mosquitto = Mosquitto(registry, up.labels("mosquitto"), settings.mqtt, settings.mqtt_tls, settings.mqtt_login)
-    host, gpus = Host(registry, settings.folder), Gpus(registry)
+    broker = settings.broker
+    mosquitto = Mosquitto(registry, up.labels("mosquitto"), broker.address, broker.tls, broker.login)
+    host, gpus = Host(registry, settings.folder or settings.state or Path()), Gpus(registry)
     conservation = Conservation(registry, settings.kafka, settings.database, keys)
     for condition in ("kafka", "mqtt"):
         health.set(condition, False, "not asked yet")

@@ -25,8 +25,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from infra.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
-from schemas.runtime.access import AUTHORITY_FILE
 from schemas.runtime.atomic_file import replacing
+from schemas.transport.access import AUTHORITY_FILE
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 AUTHORITY_DAYS: Final = 20 * 365

@@ -19,7 +19,7 @@ from infra.pki.serials import note_serial
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
 from schemas.keys import CameraKey
-from schemas.runtime.access import Tls
+from schemas.transport.access import Tls
 
 _TITLE: Final = "Pointillist enrolment: whoever has this file speaks as this camera."
 _BEGIN: Final = "-----BEGIN "

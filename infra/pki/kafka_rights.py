@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import start
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
 
 if TYPE_CHECKING:
-    from aiokafka.admin import AIOKafkaAdminClient
+    from schemas.transport.kafka.admin import Admin
 
 PRINCIPAL_RULES: Final = (
     "RULE:^CN=([a-z]+)(-[0-9]+)?$/$1/",
@@ -54,7 +54,6 @@ _NONE_RAISED: Final[Mapping[str, int]] = MappingProxyType({})
 _ANY_PERMISSION: Final = 1
 _ALLOW: Final = 3
 _NOT_AUTHORIZED: Final = 31
-_AGAIN_S: Final = 0.2
 _ANY_HOST: Final = "*"
 
 
@@ -86,19 +85,14 @@ def kafka_rights() -> list[Right]:
         *_topics("processor", read, frames, models),
         *_topics("processor", write, verdicts, events, dead, models),
         Right("processor", _Resource.GROUP, PROCESSORS_GROUP, read),
-        *_topics("recorder", read, verdicts, events, dead, alerts),
+        *_topics("recorder", read, verdicts, events, dead),
         *_topics("recorder", write, alerts, events),
-        # Its live audit looks how far the frames reach, and how far the processors are: it reads none.
-        *_topics("recorder", describe, frames),
-        Right("recorder", _Resource.GROUP, PROCESSORS_GROUP, describe),
         Right("recorder", _Resource.GROUP, f"{OURS}-recorder", read, _Pattern.PREFIXED),
-        # It shows verdicts and models, and looks as the recorder does for its live audit.
+        # The console shows verdicts and models.
         *_topics("console", read, verdicts, models),
-        *_topics("console", describe, dead),
         # Refused frames, sealed as they are, go to the processors once more.
         *_topics("console", read, frames),
         *_topics("console", write, frames),
-        Right("console", _Resource.GROUP, PROCESSORS_GROUP, describe),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),
         Right("audit", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),
         Right("monitor", _Resource.TOPIC, f"{OURS}.", describe, _Pattern.PREFIXED),
@@ -125,7 +119,7 @@ async def grant(
     """
     from aiokafka.protocol.admin import CreateAclsRequest
 
-    async def create(admin: AIOKafkaAdminClient) -> list[Any]:
+    async def create(admin: Admin) -> list[Any]:
         requests = [
             CreateAclsRequest(
                 right.resource,
@@ -138,7 +132,7 @@ async def grant(
             )
             for right in kafka_rights()
         ]
-        answers = await _sent(admin, requests)
+        answers = await admin.send(*requests)
         return [answer for each in answers for answer in each.creation_responses]
 
     _check(await _retried(address, create, deadline_s), address)
@@ -156,9 +150,9 @@ async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadli
     def of(user: str) -> tuple[int, None, int, str, None, int, int]:
         return (_Resource.ANY, None, _Pattern.ANY, user, None, _Operation.ANY, _ANY_PERMISSION)
 
-    async def delete(admin: AIOKafkaAdminClient) -> list[Any]:
-        answers = await _sent(admin, [DeleteAclsRequest(*of(user)) for user in former])
-        left = await _sent(admin, [DescribeAclsRequest(*of(user)) for user in former])
+    async def delete(admin: Admin) -> list[Any]:
+        answers = await admin.send(*(DeleteAclsRequest(*of(user)) for user in former))
+        left = await admin.send(*(DescribeAclsRequest(*of(user)) for user in former))
         if any(each.resources for each in left):
             raise ConnectionError("rights of earlier generations are still there")
         return [answer for each in answers for answer in each.filter_responses]
@@ -171,43 +165,34 @@ async def is_super_user(address: KafkaAddress, deadline_s: float = 30.0) -> bool
     """Whether Kafka lets this client see everybody's rights, which are for super users alone."""
     from aiokafka.protocol.admin import DescribeAclsRequest
 
-    async def describe(admin: AIOKafkaAdminClient) -> list[Any]:
+    async def describe(admin: Admin) -> list[Any]:
         wanted = (_Resource.ANY, None, _Pattern.ANY, None, None, _Operation.ANY, _ANY_PERMISSION)
-        return await _sent(admin, [DescribeAclsRequest(*wanted)])
+        return await admin.send(DescribeAclsRequest(*wanted))
 
     (answer,) = await _retried(address, describe, deadline_s)
     return bool(answer.error_code != _NOT_AUTHORIZED)
 
 
-async def _sent(admin: AIOKafkaAdminClient, requests: list[Any]) -> list[Any]:
-    import asyncio
-
-    return await asyncio.gather(*(admin._send_request(request) for request in requests))
-
-
-async def _retried(
-    address: KafkaAddress, work: Callable[[AIOKafkaAdminClient], Awaitable[Result]], deadline_s: float
-) -> Result:
+async def _retried(address: KafkaAddress, work: Callable[[Admin], Awaitable[Result]], deadline_s: float) -> Result:
     """Return the result of `work` with its own client; a Kafka that has just started may refuse at first."""
     import asyncio
 
-    from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 
+    from schemas.transport.kafka.admin import Admin
+
+    backoff = Backoff()
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline_s
     while True:
-        admin = AIOKafkaAdminClient(**kafka_options(address), request_timeout_ms=10_000)
         try:
-            await start(admin)
-            return await work(admin)
+            async with Admin(address, request_s=10.0) as admin:
+                return await work(admin)
         except (KafkaError, OSError) as error:
             if loop.time() >= end:
                 what = f"expected Kafka at {address} to take rights within {deadline_s:g} s"
                 raise BrokerError(f"{what}, got {type(error).__name__}: {error}") from None
-        finally:
-            await admin.close()
-        await asyncio.sleep(_AGAIN_S)
+        await backoff.wait()
 
 
 def _check(answers: list[Any], address: KafkaAddress) -> None:

@@ -30,7 +30,7 @@ from infra.pki.refusals import refused
 from infra.pki.role_generations import GENERATIONS_FILE, role_generations
 from infra.pki.serials import note_serial, serials
 from schemas.errors import ConfigError, StateError
-from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
+from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 
 SERVERS: Final = ("mosquitto", "kafka", "postgresql", "pages")
 """`pages` is the console's, for browsers."""

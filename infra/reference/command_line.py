@@ -10,12 +10,13 @@ from typing import Any, Final, get_args, get_origin
 import typer
 
 from infra.cli import VARIABLES, app, register
-from infra.reference.described import kind_of, without_none
-from infra.reference.markdown import code, page, paragraph, paragraphs, table
+from infra.reference.markdown import code, page, paragraphs, table
+from infra.settings.described import kind_of, paragraph, without_none
 
 _HEAD: Final = """\
-What a person can mend is said in one line on standard error, with exit status 2; the others are among the
-[exit statuses](../operations.md#exit-statuses). `--help` of each command says what stands here.
+An error that you can correct is one line on standard error, with exit status 2. The other
+[exit statuses](../operations/running.md#exit-statuses) have a table. `--help` of each command prints its part of
+this page.
 """
 _VARIABLES: Final = """\
 Secrets come this way, for arguments are seen by everybody. `NAME(_FILE)` says that `NAME_FILE` may name a file with it.
@@ -107,6 +108,8 @@ def _default(parameter: Any) -> str:
     value = parameter.default
     if parameter.required:
         return "required"
+    if isinstance(parameter.show_default, str):
+        return code(parameter.show_default)
     if parameter.is_flag and parameter.secondary_opts:
         return code((parameter.opts if value else parameter.secondary_opts)[0])
     if value is None or value is False or value in ("", [], ()):

@@ -13,8 +13,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from infra.reference.described import bounded, docstrings, kind_of, without_none
 from infra.reference.markdown import paragraphs, table
+from infra.settings.described import bounded, docstrings, kind_of, without_none
 
 Places = Mapping[type[BaseModel], str]
 """Where on the page the keys of a model stand: Markdown links."""

@@ -30,11 +30,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *lines]) if lines else ""
 
 
-def paragraph(text: str | None) -> str:
-    """The first paragraph of a docstring on one line."""
-    return " ".join(inspect.cleandoc(text or "").partition("\n\n")[0].split())
-
-
 def paragraphs(text: str | None) -> str:
     """All paragraphs of a docstring, each on one line; lists keep their lines."""
     parts = inspect.cleandoc(text or "").split("\n\n")

@@ -14,6 +14,7 @@ from infra.reference.metrics import metrics
 from infra.reference.model_toml import model_toml
 from infra.reference.report import report
 from infra.reference.rest import rest
+from infra.reference.settings import settings
 from infra.reference.wire_format import wire_format
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -21,6 +22,7 @@ DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "reference/architecture.md": architecture,
     "reference/command-line.md": command_line,
+    "reference/settings.md": settings,
     "reference/scenario.md": scenario,
     "reference/cameras-file.md": cameras_file,
     "reference/model-toml.md": model_toml,

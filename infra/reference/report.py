@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from consumers.conservation.law import Counts, Lost
-from infra.reference.described import fields_of
 from infra.reference.markdown import code, page, paragraphs, table
 from infra.report import Attacked, Findings, Latency, Measured, Run
+from infra.settings.described import fields_of
 
 _HEAD: Final = """\
 Every count is of durable records: the database, Kafka's log files, the spools. `pointillist up --report FILE` writes

@@ -1,14 +1,9 @@
-"""The reference of what the console and the recorder answer to programs."""
+"""The reference of the console's REST API."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Text
-
-from consumers.board.camera import Described
-from consumers.board.web import ALERT_COLUMNS, ANSWERS, LETTER_COLUMNS
 from consumers.cameras.state import State
 from consumers.conservation.live import LiveFindings
 from consumers.console.alerts_page import Raised
@@ -16,21 +11,15 @@ from consumers.console.api import OPERATIONS, ROOT, document
 from consumers.console.cards import Card
 from consumers.console.store import Operation
 from consumers.console.users import Right
-from consumers.database.tables import history
-from infra.reference.described import docstrings
 from infra.reference.markdown import code, page, table
 from infra.reference.report import fields
+from infra.settings.described import docstrings
 
 _HEAD: Final = f"""\
 The console answers programs below `{ROOT}`, and describes it in `{ROOT}/openapi.json`. Where people log in, programs
 do so by HTTP Basic; whatever changes something takes a JSON object with `content-type: application/json`. A refusal is
 a status from 400 on with `error`, one line. Times are Unix milliseconds unless a name ends otherwise.
 """
-_RECORDER: Final = """\
-By `pointillist record --http`, for programs on its own machine: it has no password. Each answer is JSON unless said
-otherwise, and a refusal has `error`, one line.
-"""
-_KINDS: Final = {BigInteger: "whole number", Boolean: "true or false", Float: "number", Text: "text"}
 
 
 def rest() -> str:
@@ -50,13 +39,6 @@ def rest() -> str:
         fields("A line of the audit log", Operation),
         fields("The live audit", LiveFindings),
         "These stand beside [the counts](report.md#counts) of an audit.",
-        f"## The recorder\n\n{_RECORDER}",
-        table(("path", "answer"), ((code(path), said) for path, said in ANSWERS.items())),
-        fields("A camera of `/cameras` and `/changes`", Described, level=3),
-        "### `/audit`\n\nWhat [the live audit](#the-live-audit) of the console says, too.",
-        _columns("An alert of `/alerts`", ALERT_COLUMNS),
-        _columns("A payload of `/dead-letters`", LETTER_COLUMNS),
-        _columns("A minute of `/history`", history.columns),
     )
 
 
@@ -85,11 +67,3 @@ def _schema(schema: dict[str, Any]) -> str:
 def _values(kind: type[Right] | type[State]) -> list[tuple[str, str]]:
     said = docstrings(kind)
     return [(code(each.value), said[each.name]) for each in kind]
-
-
-def _columns(title: str, columns: Iterable[Column[Any]]) -> str:
-    rows = [
-        (code(each.name), "text" if each.name == "boot" else _KINDS[type(each.type)], each.doc or "")
-        for each in columns
-    ]
-    return f"### {title}\n\n" + table(("key", "type", "meaning"), rows)

@@ -19,7 +19,7 @@ from infra.pki.roles import role_folder
 from infra.role import address
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
-from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, server_context
+from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, server_context
 
 CERTIFICATE: Final = "pages"
 """The role of the authority whose certificate the console serves to other machines."""
@@ -30,8 +30,6 @@ _ELSEWHERE: Final = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_IN
 
 def check_console(settings: UpSettings, layout: Layout) -> None:
     """ConfigError for an address, a certificate or users that the console would refuse, before anything runs."""
-    if settings.http_plain and settings.http_tls is not None:
-        raise ConfigError("--http-plain: expected no --http-tls next to it, got both. Leave one out.")
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     if not is_shared(settings):

@@ -15,7 +15,7 @@ from infra.pki.roles import role_folder
 from infra.role import address
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
-from schemas.runtime.access import CERTIFICATE_FILE
+from schemas.transport.access import CERTIFICATE_FILE
 
 MQTT_TLS_PORT: Final = 8883
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -9,7 +9,7 @@ from infra.layout import Layout
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers
 from infra.up.system_state import scenario_cameras
 from infra.up.table import MOST_NAMED
-from producers.publisher.told import overridden, read_told
+from producers.publisher.applied_commands import overridden, read_command_state
 from producers.scenario import Scenario
 from producers.sources.trial import TRIAL_S, try_sources
 from schemas.errors import SourceError
@@ -56,8 +56,8 @@ def note_commands(layout: Layout, scenario: Scenario, say: Say) -> None:
     """Print how many cameras obey remembered commands that differ from the settings of this run."""
     found = []
     for camera in scenario.cameras():
-        told = read_told(layout.spool / camera.camera_id, camera.encoding, camera.fps)
-        if overridden(camera.encoding, camera.fps, told):
+        state = read_command_state(layout.spool / camera.camera_id, camera.encoding, camera.fps)
+        if overridden(camera.encoding, camera.fps, state):
             found.append(camera.camera_id)
     if found:
         say(
@@ -73,5 +73,5 @@ def note_unchecked_probes(settings: UpSettings, scenario: Scenario, say: Say) ->
     if probing and not checks_for_triggers(folder):
         say(
             f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
-            "whole for that; `pointillist lab calibrate` makes the table, --strip-rate 0 sends none whole"
+            "whole for that; `pointillist lab calibrate` makes the table, --probe-share 0 sends none whole"
         )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import httpx2
+from pydantic import BaseModel
 
 from consumers.console.roles import NO_ANSWER_S
-from infra.layout import Layout, role_file
+from infra.layout import Layout, role_file, write_private
+from infra.local.http import get
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
 from infra.pki.roles import SHARE_FILE, role_folder
+from infra.settings.document import toml
+from infra.settings.roles import MODELS, prefix_of
 from infra.up.console_address import certificate_folder, console_url, served_as
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.roots import Role as SecretRole
@@ -89,19 +91,20 @@ def asked_health(address: str) -> tuple[bool, dict[str, dict[str, object]]] | No
     A role that starts has no conditions, and nothing listens on its address yet.
     """
     try:
-        with urllib.request.urlopen(f"http://{address}/healthz", timeout=NO_ANSWER_S) as answer:
-            return True, json.load(answer)["conditions"]
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return False, json.load(refused).get("conditions", {})
-    except (OSError, HTTPException, ValueError) as error:
-        return (False, {}) if isinstance(getattr(error, "reason", error), ConnectionRefusedError) else None
+        answer = get(f"http://{address}/healthz", NO_ANSWER_S)
+        return answer.is_success, answer.json().get("conditions", {})
+    except httpx2.ConnectError:
+        return False, {}
+    except (httpx2.HTTPError, ValueError):
+        return None
 
 
 class RoleProcess:
     """One of our own roles: `pointillist …` as a child process."""
 
     def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.arguments = arguments
+        self.environment = environment
         self._child = Child([*COMMAND, *arguments], log, env=environment)
 
     def start(self) -> ProcessId:
@@ -144,21 +147,34 @@ class LocalRoles:
         self._ports = ports
         self._mqtt = mqtt
         self._kafka = kafka
-        self._environment = dict(os.environ)
-        # Here the state folder's secrets hold, whatever the person has exported for other systems.
-        for name in FOREIGN:
-            self._environment.pop(name, None)
+        # Here the state folder's secrets and the files of settings apply, and no variables of other systems.
+        prefixes = tuple(prefix_of(role) for role in MODELS)
+        self._environment = {
+            name: value for name, value in os.environ.items() if name not in FOREIGN and not name.startswith(prefixes)
+        }
         self._environment["POINTILLIST_GENERATIONS_FILE"] = str(layout.generations.resolve())
         # A role that is busy in numpy must not take the device thread's cores.
         self._light = self._environment | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-    def _role(self, name: str, arguments: list[str], environment: dict[str, str], listen: str | None = None) -> Role:
+    def _role(
+        self,
+        command: str,
+        name: str,
+        values: Mapping[str, Any],
+        environment: dict[str, str],
+        *,
+        given: BaseModel | None = None,
+        listen: str | None = None,
+    ) -> Role:
+        """Write a role's settings: those of its table of `up`, then `values`. Return the role that reads them."""
         if not self._settings.plain:
             environment = environment | self._identity(name)
         metrics = f"{LOOPBACK}:{self._ports.take(f'{name}-metrics')}"
-        log = self._layout.log(name)
-        # Brokers come and go under a role that is supervised: it waits for them as long as it takes.
-        process = RoleProcess([*arguments, "--metrics", metrics, "--broker-wait", "0"], log, environment)
+        log, file = self._layout.log(name), self._layout.role_settings(name)
+        table = {} if given is None else given.model_dump(mode="json", exclude_unset=True)
+        # Brokers come and go under a role that is supervised: it waits for them without a limit.
+        write_private(file, toml(table | dict(values) | {"metrics": metrics, "connect_timeout_s": 0}))
+        process = RoleProcess([command, "--config", str(file)], log, environment)
         return Role(name, process, listen=lambda: listen, metrics=metrics, log=log)
 
     def _identity(self, name: str) -> dict[str, str]:
@@ -176,72 +192,75 @@ class LocalRoles:
 
     def bridges(self) -> list[Role]:
         """MQTT → Kafka."""
-        fixed = ["bridge", "--mqtt", self._mqtt, "--kafka", self._kafka]
+        values: dict[str, Any] = {"mqtt": self._mqtt, "kafka": self._kafka}
         if self._camera_messages is not None:
-            fixed += ["--camera-messages", f"{self._camera_messages:g}"]
+            values["camera_messages_per_s"] = self._camera_messages
         if self._camera_bytes is not None:
-            rate, at_once = (size / 2**20 for size in self._camera_bytes)
-            fixed += ["--camera-mib", f"{rate:g}", "--camera-burst-mib", f"{at_once:g}"]
-            fixed += ["--camera-rates", str(self._layout.camera_rates.resolve())]
+            values["camera_bytes_per_s"], values["camera_window_bytes"] = self._camera_bytes
+            values["camera_rates"] = self._layout.camera_rates.resolve()
+        environment, given = self._given(SecretRole.BRIDGE), self._settings.bridge
         return [
-            self._role(name, [*fixed, "--name", name], self._given(SecretRole.BRIDGE))
+            self._role("bridge", name, values | {"name": name}, environment, given=given)
             for name in names("bridge", self._settings.bridges)
         ]
 
     def processors(self) -> list[Role]:
         """Kafka frames → verdicts."""
-        bundle = str(bundle_folder(self._settings))
-        fixed = ["process", "--kafka", self._kafka, "--bundle", bundle, "--mode", self._settings.mode]
-        fixed += ["--backend", self._settings.backend, "--precision", self._settings.precision]
-        fixed += ["--batch-frames", str(self._settings.batch_frames)]
-        fixed += ["--max-pixels", str(self._settings.max_frame_pixels)]
-        fixed += ["--strip-dropped", str(self._settings.strip_dropped)]
-        fixed += ["--model-cache", str(self._layout.model_cache.resolve())]
-        fixed += ["--trust", str(self._layout.trusted.resolve())]
-        environment = self._given(SecretRole.PROCESSOR, self._environment)
+        values = {
+            "kafka": self._kafka,
+            "bundle": bundle_folder(self._settings),
+            "model_cache": self._layout.model_cache.resolve(),
+            "trust": self._layout.trusted.resolve(),
+        }
+        environment, given = self._given(SecretRole.PROCESSOR, self._environment), self._settings.processor
         return [
-            self._role(f"processor-{index + 1}", [*fixed, "--instance", f"processor-{index + 1}"], environment)
-            for index in range(self._settings.processors)
+            self._role("process", name, values | {"instance": name}, environment, given=given)
+            for name in (f"processor-{index + 1}" for index in range(self._settings.processors))
         ]
 
     def recorder(self) -> Role:
-        """Kafka verdicts → database, quarantine.
-
-        Without its pages: they ask for no password, and the console shows the same to its users.
-        """
-        arguments = ["record", "--kafka", self._kafka, "--state", str(self._layout.folder)]
-        return self._role("recorder", arguments, self._given(SecretRole.RECORDER))
+        """Kafka verdicts → database, quarantine."""
+        values = {"kafka": self._kafka, "state": self._layout.folder}
+        return self._role("record", "recorder", values, self._given(SecretRole.RECORDER), given=self._settings.recorder)
 
     def console(self, *, prometheus: bool = False) -> Role:
         """The pages for people; whether they may ask a `prometheus` that starts after them."""
-        http = self._settings.http or f"{LOOPBACK}:{self._ports.take('console-http')}"
-        arguments = ["console", "--kafka", self._kafka, "--mqtt", self._mqtt, "--state", str(self._layout.folder)]
-        arguments += ["--http", http, "--jobs", str(self._layout.jobs), "--bundle", str(bundle_folder(self._settings))]
-        arguments += ["--signer", str(self._layout.signer_file)]
+        settings, layout = self._settings, self._layout
+        http = settings.http or f"{LOOPBACK}:{self._ports.take('console-http')}"
+        tls = certificate_folder(settings, layout)
+        values: dict[str, Any] = {
+            "kafka": self._kafka,
+            "mqtt": self._mqtt,
+            "state": layout.folder,
+            "http": http,
+            "http_tls": tls and tls.resolve(),
+            "served_as": served_as(settings),
+            "behind_proxy": settings.behind_proxy,
+            "jobs": {"folder": layout.jobs, "bundle": bundle_folder(settings), "signer": layout.signer_file},
+        }
         if prometheus:
-            arguments += ["--prometheus", f"http://{LOOPBACK}:{self._ports.take('prometheus')}"]
-        for name in served_as(self._settings):
-            arguments += ["--served-as", name]
-        if (tls := certificate_folder(self._settings, self._layout)) is not None:
-            arguments += ["--http-tls", str(tls.resolve())]
-        if self._settings.behind_proxy is not None:
-            arguments += ["--behind-proxy", self._settings.behind_proxy]
-        role = self._role("console", arguments, self._given(SecretRole.CONSOLE), listen=http)
-        role.url = console_url(self._settings, http)
+            values["prometheus"] = f"http://{LOOPBACK}:{self._ports.take('prometheus')}"
+        environment = self._given(SecretRole.CONSOLE)
+        role = self._role("console", "console", values, environment, given=settings.console, listen=http)
+        role.url = console_url(settings, http)
         return role
 
     def monitor(self) -> Role:
         """Metrics of the brokers, of this machine, and of the audit."""
-        arguments = ["monitor", "--mqtt", self._mqtt, "--kafka", self._kafka, "--state", str(self._layout.folder)]
-        return self._role("monitor", arguments, self._given(SecretRole.AUDITOR))
+        values = {"mqtt": self._mqtt, "kafka": self._kafka, "state": self._layout.folder}
+        return self._role("monitor", "monitor", values, self._given(SecretRole.AUDITOR), given=self._settings.monitor)
 
     def fleet(self) -> Role:
         """The simulated cameras. It is not health-checked before the start: it is started last."""
-        arguments = ["fleet", "--scenario", str(self._layout.scenario), "--mqtt", self._mqtt]
-        arguments += ["--state", str(self._layout.folder), "--drain", str(self._settings.drain_s), "--resume"]
-        if self._settings.seconds is not None:
-            arguments += ["--seconds", str(self._settings.seconds)]
+        values = {
+            "scenario": self._layout.scenario,
+            "mqtt": self._mqtt,
+            "state": self._layout.folder,
+            "drain_s": self._settings.drain_s,
+            "seconds": self._settings.seconds,
+            "resume": True,
+        }
         # The fleet is given its cameras' keys, and no secret.
-        role = self._role("fleet", arguments, self._light)
+        role = self._role("fleet", "fleet", values, self._light)
         role.final = frozenset((FLEET_DRAINED, FLEET_PENDING))
         return role

@@ -74,7 +74,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
     settings = with_bundle_of(document, settings)
     bundle_folder(settings)
     # What is missing for an attack is said now, and not when all else runs.
-    RedTeam(scenario.generators).close()
+    RedTeam(scenario.generators)
     check_receivers(settings)
     layout = Layout(settings.state.resolve())
     with private_folder(layout.folder), RoleTable(layout.folder) as roles, interrupts() as asked:
@@ -129,7 +129,7 @@ class _Run:
         cameras = [camera.camera_id for camera in scenario.cameras()]
         self._cameras = frozenset(cameras)
         self._camera_messages = camera_messages(camera.fps for camera in scenario.cameras())
-        self._camera_bytes = camera_bytes(scenario.cameras(), self._settings.max_frame_pixels)
+        self._camera_bytes = camera_bytes(scenario.cameras(), self._settings.processor.max_frame_pixels)
         prepare_identities(self._layout, cameras, self._settings)
         if self._settings.report is not None:
             write_report(self._settings.report, {})
@@ -174,9 +174,7 @@ class _Run:
             self._settings, self._layout, self._ports, *addresses, self._camera_messages, self._camera_bytes
         )
         console = local.console(prometheus=self._watching.wanted)
-        self._roles = [*local.processors(), *local.bridges(), local.recorder(), console]
-        if self._watching.wanted:
-            self._roles.append(local.monitor())
+        self._roles = [*local.processors(), *local.bridges(), local.recorder(), console, local.monitor()]
         asyncio.run(self._furnish_kafka())
         for role in self._roles:
             self._asked.stop_here()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+import httpx2
 from prometheus_client.parser import text_string_to_metric_families
+
+from infra.local.http import get
 
 _Place = tuple[str, frozenset[tuple[str, str]]]
 _START_TIME = "process_start_time_seconds"
@@ -124,7 +126,7 @@ class _Process:
 def _page(address: str, query: str = "") -> str:
     """The metrics of host:port; empty when it does not answer."""
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics{query}", timeout=2) as answer:
-            return str(answer.read().decode())
-    except (OSError, ValueError):
+        answer = get(f"http://{address}/metrics{query}", timeout_s=2.0)
+    except httpx2.HTTPError:
         return ""
+    return answer.text if answer.is_success else ""

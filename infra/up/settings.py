@@ -1,4 +1,4 @@
-"""What `pointillist up` is asked for."""
+"""Settings of `pointillist up`, and the scenario that they describe."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import tomllib
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from consumers.console.settings import Proxy
-from producers.scenario import CameraOptions, read_scenario
+from consumers.console.settings import ConsoleSettings, Proxy
+from consumers.settings import HostName, RecorderSettings
+from infra.monitor.settings import MonitorSettings
+from processors.settings import ProcessorSettings
+from producers.bridge.settings import BridgeSettings
+from producers.camera_settings import CameraOptions
+from producers.scenario import read_scenario
 from producers.sources.scene import SIZE as SCENE_SIZE
 from producers.sources.settings import SourceSettings
 from schemas.errors import BundleError, ConfigError, SourceError
 from schemas.identity import DEFAULT_SITE
-from schemas.limits import CAMERAS_AT_HAND, USUAL_FRAME_PIXELS
+from schemas.limits import BLOCK_PIXELS, CAMERAS_AT_HAND, MAX_DROPPED_PER_BLOCK
+from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, SettingsTable
 
 PRERENDERED = 256
 """Scenes rendered beforehand for each camera that runs as fast as it can: then the renderer is not what is measured."""
@@ -30,49 +36,108 @@ MESSAGE_OVERHEAD = 512
 """Bytes of a frame message besides its pixels, at most."""
 
 
-class UpSettings(BaseModel):
-    """The options of one run."""
+SET_BY_UP: Final[dict[str, frozenset[str]]] = {
+    "bridge": frozenset(("name", "camera_messages_per_s", "camera_bytes_per_s", "camera_window_bytes", "camera_rates")),
+    "processor": frozenset(("bundle", "instance", "model_cache", "trust")),
+    "recorder": frozenset(("database", "quarantine")),
+    "console": frozenset(
+        ("database", "quarantine", "http", "http_tls", "served_as", "behind_proxy", "jobs", "prometheus")
+    ),
+    "monitor": frozenset(("database",)),
+}
+"""Settings of each role that `up` sets itself, besides those of its brokers and of every role."""
+_SET_IN_ALL: Final = frozenset((*RoleSettings.model_fields, *KafkaSettings.model_fields, *MqttSettings.model_fields))
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cameras: int = Field(default=8, ge=1, le=CAMERAS_AT_HAND)
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+class UpSettings(SettingsTable):
+    """Settings of `pointillist up`: of the run, and in a table for each role the settings of that role."""
+
+    cameras: int | None = Field(default=None, ge=1, le=CAMERAS_AT_HAND)
+    """Number of cameras; none is 8 of scenes or a data set, and 1 of a URL, a device or a video file."""
     fps: float = Field(default=2.0, ge=0)
+    """Frames a second of each camera; 0 is as fast as back-pressure allows."""
     seconds: float | None = Field(default=None, gt=0)
-    drop: float = Field(default=0.25, ge=0, le=0.875)
+    """Seconds after which the run ends; none ends when the sources end, or on Ctrl-C."""
+    drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
+    """Share of the pixels that is not sent."""
     source: str = "scene"
+    """Source of the cameras: scene, cifar10, a URL, a device, a video file or an npz file."""
     scenario: Path | None = None
+    """YAML scenario instead of equal cameras: a file, or the name of a shipped one."""
     bundle: Path | None = None
-    strip_rate: float = Field(default=0.05, ge=0, le=1)
-    strip_dropped: float = Field(default=0.0, ge=0, le=1)
-    profile: Literal["raw", "lossless", "temporal"] = "raw"
-    mode: Literal["default", "paper", "plate", "none"] = "default"
-    backend: Literal["auto", "torch", "openvino"] = "auto"
-    precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"
+    """Model bundle; none is the shipped one that fits the source."""
+    probe_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the frames that is sent whole and checked by STRIP."""
+    profile: Literal["raw", "lossless"] = "raw"
+    """Encoding of the pixels that are sent."""
     processors: int = Field(default=1, ge=1, le=16)
+    """Number of processors."""
     bridges: int = Field(default=1, ge=1, le=16)
-    kafka_nodes: Literal[1, 3] = 1
-    """Three hold three copies of each record, of which two must have it before it is acknowledged."""
+    """Number of bridges."""
+    kafka_nodes: Annotated[Literal[1, 3], BeforeValidator(_number)] = 1
+    """Number of Kafka nodes, fixed for a state folder. Three hold three copies of each record, of which two must exist
+    before it is acknowledged: any node may die, hang or lose its disk."""
     state: Path = Path(".pointillist")
+    """State folder: brokers' files, database, spools, logs."""
     report: Path | None = None
+    """File for the report of the run, as JSON; none is report.json in the state folder."""
     drain_s: float = Field(default=60.0, gt=0)
-    batch_frames: int = Field(default=64, ge=1, le=1024)
-    max_frame_pixels: int = Field(default=USUAL_FRAME_PIXELS, ge=64)
+    """Seconds to wait, after the end, for frames in transit."""
     spool_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    """Bound of each camera's spool on disk, in bytes."""
     prometheus: bool = True
+    """Start Prometheus, Alertmanager and Grafana too, those that are installed."""
     receivers: Path | None = None
-    """Whom Alertmanager tells: a file of its receivers, and of routes to them."""
+    """YAML file with the receivers of alerts, and routes to them, as Alertmanager defines them."""
     http: str | None = None
+    """Address host:port of the console; none is a free loopback port. Where other machines reach it, it needs a user
+    (`pointillist user add`) and speaks HTTPS with a certificate of the fleet's own authority, STATE/pki/ca.crt."""
     listen: str | None = None
-    """Where mosquitto listens for cameras on other machines, besides loopback."""
+    """Address or host name of this machine, ADDRESS[:PORT], at which cameras on other machines connect; port 8883."""
     http_tls: Path | None = None
-    """A folder with the console's `tls.crt` and `tls.key`; None takes the fleet's own where other machines reach it."""
+    """Another certificate for the console: a folder with tls.crt and tls.key."""
     http_plain: bool = False
-    """Passwords by plain HTTP where other machines reach the console."""
+    """Accept passwords by plain HTTP where other machines reach the console."""
     behind_proxy: Proxy | None = None
-    """The console is behind a reverse proxy at this address, which speaks TLS."""
+    """Address or network of a reverse proxy, which speaks TLS: only its X-Forwarded-For and X-Forwarded-Proto are
+    trusted. It needs users."""
     plain: bool = False
-    """Without TLS, certificates and rights: to compare."""
-    served_as: tuple[str, ...] = ()
+    """Run without TLS, certificates and rights: only to compare, on a machine without other users."""
+    served_as: tuple[HostName, ...] = ()
+    """Host names that the console answers to, besides its address."""
+
+    RESERVED: ClassVar[frozenset[str]] = frozenset(
+        f"{role}.{name}" for role, own in SET_BY_UP.items() for name in own | _SET_IN_ALL
+    )
+
+    bridge: BridgeSettings = BridgeSettings()
+    processor: ProcessorSettings = ProcessorSettings()
+    recorder: RecorderSettings = RecorderSettings()
+    console: ConsoleSettings = ConsoleSettings()
+    monitor: MonitorSettings = MonitorSettings()
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> Self:
+        for path in sorted(self.RESERVED):
+            role, _, name = path.partition(".")
+            if name in getattr(self, role).model_fields_set:
+                raise ValueError(f"{path}: expected no value, got one. Remove it: `up` sets it.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_console(self) -> Self:
+        if self.http_plain and self.http_tls is not None:
+            raise ValueError("http_plain: expected no http_tls next to it, got both. Leave one out.")
+        return self
+
+    @property
+    def camera_count(self) -> int:
+        """The number of cameras, where no scenario names them."""
+        return usual_cameras(self.source) if self.cameras is None else self.cameras
 
 
 def usual_cameras(source: str) -> int:
@@ -130,11 +195,11 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
         "cameras": [
             {
                 "name": "cam-{index}",
-                "count": settings.cameras,
-                "source": source_entry(settings.source, settings.cameras, settings.fps, data),
+                "count": settings.camera_count,
+                "source": source_entry(settings.source, settings.camera_count, settings.fps, data),
                 "fps": settings.fps,
-                "drop_ratio": settings.drop,
-                "probe_share": settings.strip_rate,
+                "drop_ratio": settings.drop_ratio,
+                "probe_share": settings.probe_share,
                 "profile": settings.profile,
                 "spool": {"max_bytes": settings.spool_bytes},
             }

@@ -13,6 +13,7 @@ from infra.local.room import Room
 from infra.up.processes import Role
 from schemas.errors import BrokerError, ConfigError, PointillistError, TryAgain
 from schemas.runtime.disk import is_full
+from schemas.transport.backoff import Backoff
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
@@ -40,6 +41,7 @@ class Supervisor:
         self._roles: dict[str, Role] = {}
         self._started: dict[str, float] = {}
         self._pause: dict[str, float] = {}
+        self._backoffs: dict[str, Backoff] = {}
         self._failures: dict[str, int] = {}
         self._starting: dict[str, Future[None]] = {}
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
@@ -102,7 +104,10 @@ class Supervisor:
                     del self._roles[role.name]
                     continue
                 raise BrokerError(f"{role.name} ended {MOST_FAILURES} times in a row: {last_words(role)}")
-            self._pause[role.name] = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause))
+            backoff = self._backoffs.setdefault(role.name, Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S))
+            if steady:
+                backoff.reset()
+            self._pause[role.name] = backoff.next_s()
             self.restarts[role.name] = self.restarts.get(role.name, 0) + 1
             if status == TryAgain.exit_code or (self._failures[role.name] <= 1 and not excused):
                 why = last_words(role) if status == TryAgain.exit_code else _ending(status)

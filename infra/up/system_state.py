@@ -16,7 +16,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from consumers.board.camera import Camera
+from consumers.cameras.camera import Camera
 from consumers.cameras.episodes import Reviews
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.cameras.order import natural

@@ -1,1 +1,4 @@
-"""AI-GAN: a generator that attacks in one pass (Bai et al. 2023, "Towards Efficiently Evaluating the Robustness…")."""
+"""AI-GAN: a generator that attacks in one forward pass.
+
+Source: Bai et al. (2023), "Towards Efficiently Evaluating the Robustness…".
+"""

@@ -1,4 +1,4 @@
-"""One generator beside PGD on test pictures: success, time and bound, in one run."""
+"""A comparison of one generator with PGD on test pictures: success, time and bound, in one run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def compare(
     eps: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Figures of the first `images` test pictures; `generator` is a folder, else the one that ships."""
+    """Return the figures for the first `images` test pictures.
+
+    `generator` is a folder; by default it is the shipped one.
+    """
     if eps is not None and not (math.isfinite(eps) and 0 < eps <= 1):
         raise ConfigError(f"--eps: expected a bound above 0 and up to 1, got {eps}")
     task = task_of(dataset)

@@ -1,7 +1,7 @@
-"""AI-GAN's discriminator: is a picture clean, and of which class was it before?
+"""AI-GAN's discriminator: whether a picture is clean, and its original class.
 
-Bai et al. (2023), section IV-B: one trunk with two heads. Spectral normalisation is that of the projection GAN whose
-layers the paper takes; the trunk halves the picture three times.
+Bai et al. (2023), section IV-B: one trunk with two heads. The paper takes its layers from the projection GAN, and so
+does the spectral normalisation here. The trunk halves the picture's size three times.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from lab.aigan.generator import PICTURE_CENTRE, PICTURE_SPREAD
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, C, H, W) in [0, 1] to a logit each of being clean (B,), and logits of their classes (B, classes)."""
+    """A network from pictures (B, C, H, W) in [0, 1] to two outputs.
+
+    The outputs are a logit of being clean (B,) and logits of the original classes (B, classes).
+    """
 
     def __init__(self, classes: int, channels: int, width: int = 32) -> None:
         super().__init__()
@@ -28,7 +31,7 @@ class Discriminator(nn.Module):
         self.classes = nn.Linear(sizes[-1], classes)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Return both outputs. See the class."""
         x = (pictures - PICTURE_CENTRE) / PICTURE_SPREAD
         for convolution in self.convolutions:
             x = F.leaky_relu(convolution(x), 0.1)

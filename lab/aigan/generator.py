@@ -1,10 +1,12 @@
-"""AI-GAN's generator: a picture and a target class to the direction in which to change the picture, in one pass.
+"""AI-GAN's generator: from a picture and a target class to the direction of the change, in one pass.
 
-Bai et al. (2023), section IV-B. As in the projection GAN that the paper takes its layers from (Miyato and Koyama 2018),
-residual blocks are told the class by conditional batch normalisation; here each class also mixes channels in its own
-way. The blocks work at a quarter of the picture's height and width, where a convolution costs a sixteenth, and pixel
-shuffles lead in and out. What turns pictures of one class into another lies beside them, as one template for each pair
-of classes: a gate, which guesses what the picture shows, weighs them, and the blocks learn what to change.
+Bai et al. (2023), section IV-B. The layers are those of the projection GAN (Miyato and Koyama 2018), as in the paper:
+conditional batch normalisation passes the class to residual blocks. Here each class also mixes channels with its own
+matrix. The blocks work at a quarter of the picture's height and width, where a convolution costs a sixteenth. Pixel
+shuffles change the resolution before and after them.
+
+A template for each pair of classes holds the change that turns pictures of one class into the other. A gate estimates
+the picture's class and weights the templates. The blocks learn corrections to this mean.
 """
 
 from __future__ import annotations
@@ -17,17 +19,17 @@ from torch import Tensor, nn
 
 PICTURE_CENTRE, PICTURE_SPREAD = 0.5, 0.25
 SCALE = 4
-"""Height and width must be multiples of it."""
+"""Divisor of height and width."""
 TEMPLATE_GAIN = 2.0
-"""On the templates, which lie in [−1, 1]: tanh asks for 2 to come near the bound."""
+"""Gain of the templates in [−1, 1]: tanh needs an input of 2 to come near the bound."""
 GATE_GRID = 2
-"""The gate sees the mean of so many parts of the picture each way."""
+"""Cells per side of the grid over which the gate averages its maps."""
 GATE_WIDTH = 128
 DENSE_WIDTH = 64
 
 
 class Shape(NamedTuple):
-    """What a generator is made for: pictures (channels, height, width) and how many classes can be the target."""
+    """The sizes of a generator: pictures (channels, height, width) and the number of target classes."""
 
     classes: int
     channels: int
@@ -36,7 +38,7 @@ class Shape(NamedTuple):
 
 
 class ConditionalNorm(nn.Module):
-    """Batch normalisation whose scale and shift are those of the target class."""
+    """Batch normalisation with scale and shift of the target class."""
 
     def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
@@ -47,7 +49,7 @@ class ConditionalNorm(nn.Module):
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, C, H, W) and targets (B,) to the same shape."""
+        """Return maps (B, C, H, W), normalised for targets (B,)."""
         scale: Tensor = self.scale(targets)
         shift: Tensor = self.shift(targets)
         normal: Tensor = self.norm(x)
@@ -55,7 +57,7 @@ class ConditionalNorm(nn.Module):
 
 
 class ConditionalBlock(nn.Module):
-    """Two 3×3 convolutions beside the identity, each told the target class before it."""
+    """A residual block of two 3×3 convolutions, each after a normalisation by the target class."""
 
     def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
@@ -65,14 +67,14 @@ class ConditionalBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, C, H, W) and targets (B,) to the same shape."""
+        """Return maps (B, C, H, W) for maps of this shape and targets (B,)."""
         y: Tensor = self.conv1(F.relu(self.norm1(x, targets)))
         y = self.conv2(F.relu(self.norm2(y, targets)))
         return x + y
 
 
 class ClassMix(nn.Module):
-    """Beside the identity, each place's channels times a matrix of the target class."""
+    """A residual layer that multiplies the channels at each place by a matrix of the target class."""
 
     def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
@@ -80,13 +82,13 @@ class ClassMix(nn.Module):
         nn.init.normal_(self.matrices.weight, std=0.05)
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, C, H, W) and targets (B,) to the same shape."""
+        """Return maps (B, C, H, W) for maps of this shape and targets (B,)."""
         matrices = self.matrices(targets).view(-1, x.shape[1], x.shape[1])
         return x + torch.bmm(matrices, F.relu(x).flatten(2)).view(x.shape)
 
 
 class Encoder(nn.Module):
-    """What is in a picture, whatever the target: maps at a half and at a quarter of its size.
+    """An encoder of the picture's content, independent of the target: maps at a half and at a quarter of its size.
 
     It is pre-trained without labels (`lab.aigan.pretraining`).
     """
@@ -100,7 +102,7 @@ class Encoder(nn.Module):
         self.down = nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (B, C, H, W) in [0, 1] to (B, narrow, H/2, W/2) and (B, wide, H/4, W/4)."""
+        """Return maps (B, narrow, H/2, W/2) and (B, wide, H/4, W/4) of pictures (B, C, H, W) in [0, 1]."""
         x = F.pixel_unshuffle((pictures - PICTURE_CENTRE) / PICTURE_SPREAD, 2)
         x = F.relu(self.norm(self.stem(x)))
         half = F.relu(self.conv_norm(self.conv(x)))
@@ -108,7 +110,7 @@ class Encoder(nn.Module):
 
 
 class Gate(nn.Module):
-    """What the picture shows, guessed from the encoder's deepest maps."""
+    """A classifier of the picture's class on the encoder's deepest maps."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -117,14 +119,14 @@ class Gate(nn.Module):
         self.out = nn.Linear(GATE_WIDTH, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to logits (B, classes)."""
+        """Return logits (B, classes) of maps (B, C, H, W)."""
         seen = F.adaptive_avg_pool2d(F.relu(x), GATE_GRID).flatten(1)
         logits: Tensor = self.out(F.relu(self.norm(self.hidden(seen))))
         return logits
 
 
 class Dense(nn.Module):
-    """What a picture as a whole adds to the direction: a few learned directions, weighed by picture and class."""
+    """The contribution of the whole picture to the direction: learned directions, weighted by picture and class."""
 
     def __init__(self, classes: int, values: int) -> None:
         super().__init__()
@@ -140,7 +142,7 @@ class Dense(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, pictures: Tensor, targets: Tensor) -> Tensor:
-        """Pictures (B, C, H, W) in [0, 1] and targets (B,) to (B, C, H, W)."""
+        """Return directions (B, C, H, W) for pictures of this shape in [0, 1] and targets (B,)."""
         x = self.norm(self.seen(((pictures - PICTURE_CENTRE) / PICTURE_SPREAD).flatten(1)))
         x = F.relu(x * self.scale(targets) + self.shift(targets))
         directions: Tensor = self.out(F.relu(self.hidden(x)))
@@ -148,21 +150,23 @@ class Dense(nn.Module):
 
 
 class Generator(nn.Module):
-    """Pictures (B, C, H, W) in [0, 1] and targets (B,) int64 to directions (B, C, H, W) in [−1, 1]."""
+    """A network from pictures (B, C, H, W) in [0, 1] and targets (B,) int64 to directions (B, C, H, W) in [−1, 1]."""
 
     def __init__(self, shape: Shape, narrow: int = 32, wide: int = 96, blocks: int = 2) -> None:
         super().__init__()
         if shape.height % SCALE or shape.width % SCALE:
-            raise ValueError(f"expected a height and width in multiples of {SCALE}, got {shape.height}x{shape.width}")
+            raise ValueError(
+                f"size: expected a height and width in multiples of {SCALE}, got {shape.height}x{shape.width}"
+            )
         self.shape = shape
         classes, channels = shape.classes, shape.channels
         middle = narrow + narrow // 2
         self.encoder = Encoder(channels, narrow, wide)
         self.gate = Gate(wide, classes)
         self.templates = nn.Embedding(classes, classes * channels * shape.height * shape.width)
-        """Of target t, from source s: row t holds the directions of all s, in [−1, 1] when training begins."""
+        """The templates: row t holds the directions from all sources to target t, in [−1, 1] when training begins."""
         self.places = nn.Embedding(classes, wide * (shape.height // SCALE) * (shape.width // SCALE))
-        """What a target class adds to the maps at each place."""
+        """The contribution of a target class to the maps at each place."""
         self.blocks = nn.ModuleList(ConditionalBlock(classes, wide) for _ in range(blocks))
         self.mix = ClassMix(classes, wide)
         self.norm = ConditionalNorm(classes, wide)
@@ -178,12 +182,15 @@ class Generator(nn.Module):
         nn.init.normal_(self.places.weight, std=0.1)
 
     def guessed(self, pictures: Tensor) -> Tensor:
-        """Logits (B, classes) of what the gate takes the pictures for."""
+        """Return the gate's logits (B, classes) of the pictures' classes."""
         guess: Tensor = self.gate(self.encoder(pictures)[1])
         return guess
 
     def forward(self, pictures: Tensor, targets: Tensor) -> Tensor:
-        """See the class. Bounded by tanh: no projection and no penalty is needed to keep ε."""
+        """Return the directions. See the class.
+
+        Tanh bounds them, so ε needs neither a projection nor a penalty.
+        """
         half, x = self.encoder(pictures)
         shares = self.gate(x).softmax(1)[:, None]
         usual = torch.bmm(shares, self.templates(targets).view(-1, self.shape.classes, pictures[0].numel()))
@@ -199,5 +206,5 @@ class Generator(nn.Module):
 
 
 def perturbed(pictures: Tensor, direction: Tensor, eps: float) -> Tensor:
-    """The attacked pictures (B, C, H, W) in [0, 1], within L∞ `eps` of `pictures`."""
+    """Return the attacked pictures (B, C, H, W) in [0, 1], within L∞ `eps` of `pictures`."""
     return (pictures + eps * direction).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""The losses of AI-GAN, Bai et al. (2023), equations 4 and 6 to 11, each as something to be minimised."""
+"""The losses of AI-GAN, Bai et al. (2023), equations 4 and 6 to 11, each as a quantity to minimise."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 TEMPERATURE = 0.5
 """τ of the contrastive loss, section IV-C."""
 SOFTENED = 4.0
-"""Temperature of the distillation: logits that only the largest share would show otherwise count as well."""
+"""Temperature of the distillation. It lets logits count that would otherwise have negligible shares."""
 
 
 def margin_loss(logits: Tensor, targets: Tensor, confidence: float) -> Tensor:
-    """C&W's loss, equation 4 with a target: mean of max(max_{i≠t} z_i − z_t, −κ) over (B, classes).
+    """Return the C&W loss, equation 4 with a target: the mean of max(max_{i≠t} z_i − z_t, −κ) over (B, classes).
 
-    On logits z, as Carlini and Wagner found best, not on probabilities; the paper's κ is 0.
+    It takes logits z, which Carlini and Wagner found better than probabilities. The paper's κ is 0.
     """
     chosen = targets[:, None]
     other = logits.scatter(1, chosen, -torch.inf).amax(1)
@@ -23,26 +23,32 @@ def margin_loss(logits: Tensor, targets: Tensor, confidence: float) -> Tensor:
 
 
 def clean_loss(clean: Tensor, perturbed: Tensor) -> Tensor:
-    """−L_S, equation 6, of the logits of being clean (B,) that both kinds of pictures get."""
+    """Return −L_S, equation 6, of the clean-logits (B,) of clean and perturbed pictures."""
     return F.softplus(-clean).mean() + F.softplus(perturbed).mean()
 
 
 def class_loss(attacked: Tensor, perturbed: Tensor, labels: Tensor) -> Tensor:
-    """−(L_C(adv) + L_C(pert)), equations 7 and 8: logits (B, classes) of the attacker's and the generator's."""
+    """Return −(L_C(adv) + L_C(pert)), equations 7 and 8, from logits (B, classes) of both kinds of pictures.
+
+    `attacked` belongs to PGD's pictures, `perturbed` to the generator's.
+    """
     return F.cross_entropy(attacked, labels) + F.cross_entropy(perturbed, labels)
 
 
 def deceit_loss(clean: Tensor, classes: Tensor, targets: Tensor, clean_weight: float, class_weight: float) -> Tensor:
-    """What the generator wants of the discriminator: to be taken for clean, and for the target class (equation 10).
+    """Return the generator's loss from the discriminator: to be classified as clean and as the target (equation 10).
 
-    For the first, −log P(clean | x_pert) in the place of log P(pert | x_pert), of which equation 6 has the gradient
-    vanish while the generator loses (Goodfellow et al. 2014, section 3).
+    The first term is −log P(clean | x_pert) instead of log P(pert | x_pert). The gradient of the latter, from equation
+    6, vanishes while the generator loses (Goodfellow et al. 2014, section 3).
     """
     return clean_weight * F.softplus(-clean).mean() + class_weight * F.cross_entropy(classes, targets)
 
 
 def contrastive_loss(first: Tensor, second: Tensor) -> Tensor:
-    """Equation 11, mean over the 2 N ordered pairs: `first` (N, d) and `second` (N, d) are two views of the same."""
+    """Return equation 11, the mean over the 2 N ordered pairs.
+
+    `first` (N, d) and `second` (N, d) are two views of the same pictures.
+    """
     both = F.normalize(torch.cat((first, second)), dim=1)
     count = len(first)
     similarity = (both @ both.T) / TEMPERATURE
@@ -52,10 +58,11 @@ def contrastive_loss(first: Tensor, second: Tensor) -> Tensor:
 
 
 def distillation_loss(logits: Tensor, answers: Tensor) -> Tensor:
-    """Kullback–Leibler divergence of softened shares: the local network's `logits` from the target's log `answers`.
+    """Return the Kullback–Leibler divergence of the softened shares of `logits` from the target's log `answers`.
 
-    Both (B, classes). Softened log-shares can be had from the shares that a target gives out: nothing else of it is
-    known. Times the squared temperature, so that gradients do not shrink with it (Hinton et al. 2015).
+    `logits` (B, classes) are the local network's; `answers` has the same shape. Softened log-shares follow from the
+    shares that a target returns; nothing else of the target is known. The loss is multiplied by the squared
+    temperature, so that gradients keep their size (Hinton et al. 2015).
     """
     wanted = F.log_softmax(answers / SOFTENED, 1)
     given = F.log_softmax(logits / SOFTENED, 1)

@@ -1,4 +1,4 @@
-"""How often a shipped generator gets what it asks for, and in what share of the time that PGD needs."""
+"""The success rate of a shipped generator, and its time relative to PGD's."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from processors.bundle import Bundle
 from schemas.errors import ConfigError
 
 AT_ONCE: Final = 250
-"""Pictures that the network is asked about, or the generator changes, at a time."""
+"""Batch size of the network and of the generator."""
 PASSES: Final = 5
 PGD_STEPS: Final = 40
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """What the generator made of pictures (N, C, h, w), and how long that took."""
+    """The generator's changed pictures (N, C, h, w), and the time that they took."""
 
     frames: Frames
     targets: NDArray[np.int64]
     seconds: float
     l_inf: float
-    """The largest change of any value, on [0, 1]."""
+    """The largest change of any value, on the scale [0, 1]."""
 
 
 def targets_for(labels: NDArray[np.int64], classes: int, seed: int) -> NDArray[np.int64]:
-    """For each of `labels` (N,) another class, drawn from `seed`."""
+    """Return another class for each of `labels` (N,), drawn with `seed`."""
     generator = torch.Generator().manual_seed(seed)
     return random_targets(torch.from_numpy(labels), classes, generator).numpy()
 
 
 def frames_of(pictures: LabelledPictures) -> Frames:
-    """Pictures as (N, C, H, W) float32 in [0, 1]."""
+    """Return the pictures as (N, C, H, W) float32 in [0, 1]."""
     return np.ascontiguousarray(pictures.images.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
 
 
 def attack(attacker: Attacker, frames: Frames, targets: NDArray[np.int64], eps: float | None = None) -> Attacked:
-    """Attack `frames` (N, C, h, w) in [0, 1] in batches; the clock starts when the model has run once.
+    """Attack `frames` (N, C, h, w) in [0, 1] in batches. The clock starts after one warm-up run of the model.
 
-    All is done `PASSES` times and the median counts: one pass takes a fraction of a second, in which a machine that
-    does something else beside tells nothing.
+    The attack is repeated `PASSES` times and the median time counts. One pass takes a fraction of a second, so other
+    load on the machine would distort a single one.
     """
     batches = [slice(start, start + AT_ONCE) for start in range(0, len(frames), AT_ONCE)]
     attacker(frames[batches[0]], targets[batches[0]], eps)
@@ -74,9 +74,10 @@ def pgd(
     seed: int,
     steps: int = PGD_STEPS,
 ) -> Attacked:
-    """The same by PGD through `logits`, in the same batches; the clock starts when one step has run. One step is FGSM.
+    """Attack the same batches by PGD through `logits`. The clock starts after one warm-up step. One step is FGSM.
 
-    Steps of 2.5 ε ÷ `steps` from a random start, as everywhere in the lab; FGSM starts at the picture.
+    Steps have the length 2.5 ε ÷ `steps` and begin at a random point, as everywhere in the lab. FGSM starts at the
+    picture.
     """
     # Foolbox takes seconds to import.
     from lab.attacks.gradient_sign import GradientDescent
@@ -97,7 +98,7 @@ def pgd(
 
 @torch.inference_mode()
 def verdicts(logits: Callable[[Tensor], Tensor], frames: Frames) -> NDArray[np.int64]:
-    """The class (N,) that each of `frames` (N, C, H, W) gets."""
+    """Return the predicted class (N,) of each of `frames` (N, C, H, W)."""
     parts = [
         logits(torch.from_numpy(frames[start : start + AT_ONCE])).argmax(1).numpy()
         for start in range(0, len(frames), AT_ONCE)
@@ -106,12 +107,12 @@ def verdicts(logits: Callable[[Tensor], Tensor], frames: Frames) -> NDArray[np.i
 
 
 def bare(bundle: Bundle) -> Logits:
-    """The network of a bundle without anything before it."""
+    """Return the network of a bundle without any stage before it."""
     return lambda frames: bundle.logits(bundle.prepare(frames))
 
 
 def require_fit(attacker: Attacker, bundle: Bundle, pictures: LabelledPictures) -> None:
-    """Raise ConfigError where a generator is for other pictures or other classes than it shall attack."""
+    """Raise ConfigError if a generator does not match the pictures or the classes that it is to attack."""
     made, wanted = attacker.settings, bundle.settings
     shape = (made.height, made.width, made.channels)
     if pictures.images.shape[1:] != shape:

@@ -1,8 +1,8 @@
-"""What a generator is trained through: the target network itself, or a local one that learns what it answers.
+"""The networks that give a generator its gradients: the target itself, or a local network distilled from its answers.
 
-Bai et al. (2023), sections V-C and V-D. In the black-box setting the attacker may ask the target and reads its answers;
-the local network is distilled from them again after every step of the generator, on what the generator now makes
-(dynamic distillation, Xiao et al. 2018), and gradients are the local network's alone.
+Bai et al. (2023), sections V-C and V-D. In the black-box setting the attacker may query the target and reads its
+answers. After every step of the generator, the local network is distilled again on the generator's current output
+(dynamic distillation, Xiao et al. 2018). Gradients come from the local network alone.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ from lab.attacks.contract import Logits
 from processors.bundle import Bundle
 
 Answers = Callable[[Tensor], Tensor]
-"""Frames (B, C, H, W) in [0, 1] to log-shares (B, classes): what a target says, without a graph."""
+"""A function from frames (B, C, H, W) in [0, 1] to the target's log-shares (B, classes), without a graph."""
 
 
 class Opponent(Protocol):
-    """Answers the generator with gradients, and learns when there is something to learn."""
+    """A network that gives the generator gradients, and may itself be trained."""
 
     def logits(self, frames: Tensor) -> Tensor:
-        """Frames (B, C, H, W) in [0, 1] to logits (B, classes), with gradients."""
+        """Return logits (B, classes) of frames (B, C, H, W) in [0, 1], with gradients."""
         ...
 
     def learn(self, clean: Tensor, perturbed: Tensor, rate: float) -> None:
-        """After a step of the generator, from what it was given and what it made of it, at a share of the full rate."""
+        """Train on the generator's input and output after its step, at the share `rate` of the full learning rate."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of a checkpoint."""
         ...
 
 
 class WhiteBox:
-    """The target itself, whose weights the attacker has."""
+    """The target itself: the attacker has its weights."""
 
     def __init__(self, target: Logits) -> None:
         self.logits = target
 
     def learn(self, clean: Tensor, perturbed: Tensor, rate: float) -> None:
-        """Nothing: a target does not change."""
+        """Do nothing: a target does not change."""
 
     def state(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return an empty state."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Distilled:
@@ -69,16 +69,16 @@ class Distilled:
         self._answers, self._local, self._rate = answers, local, rate
         self._optimiser = torch.optim.Adam(local.parameters(), rate)
         self.asked = 0
-        """Pictures that the target was asked about."""
+        """The number of pictures for which the target was queried."""
 
     def logits(self, frames: Tensor) -> Tensor:
-        """See `Opponent`: in evaluation mode, and its weights get no gradient."""
+        """Return logits. See `Opponent`. The network runs in evaluation mode, and its weights get no gradient."""
         self._local.eval().requires_grad_(False)
         found: Tensor = self._local(frames)
         return found
 
     def learn(self, clean: Tensor, perturbed: Tensor, rate: float) -> None:
-        """One step towards the target's answers, to half of the clean pictures and to all perturbed ones."""
+        """Take one step towards the target's answers on half of the clean pictures and on all perturbed ones."""
         frames = torch.cat((clean[: len(clean) // 2], perturbed)).detach()
         self.asked += len(frames)
         for group in self._optimiser.param_groups:
@@ -90,18 +90,18 @@ class Distilled:
         self._optimiser.step()
 
     def state(self) -> dict[str, Any]:
-        """See `Opponent`."""
+        """Return the state. See `Opponent`."""
         return {"local": self._local.state_dict(), "optimiser": self._optimiser.state_dict(), "asked": self.asked}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Opponent`."""
+        """Restore the state. See `Opponent`."""
         self._local.load_state_dict(state["local"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.asked = state["asked"]
 
 
 def answers_of(target: Logits) -> Answers:
-    """What an outsider gets of a target: shares, whose logarithm is taken here, and no gradient."""
+    """Return an outsider's view of a target: shares, whose logarithm is computed here, and no gradient."""
 
     def answers(frames: Tensor) -> Tensor:
         with torch.no_grad():
@@ -111,9 +111,9 @@ def answers_of(target: Logits) -> Answers:
 
 
 def differentiable(bundle: Bundle) -> Logits:
-    """The bare network of a bundle, on frames of its own size; normalisations that can be are folded into convolutions.
+    """Return the bare network of a bundle, on frames of its own size, with normalisations folded into convolutions.
 
-    That makes a step through a ResNet-20 1.4 times as fast. What cannot be traced runs as it is.
+    Folding makes a step through a ResNet-20 1.4 times as fast. A network that cannot be traced runs unchanged.
     """
     network = bundle.network
     if isinstance(network, nn.Module):
@@ -131,7 +131,10 @@ def differentiable(bundle: Bundle) -> Logits:
 
 
 def folded(network: GraphModule) -> GraphModule:
-    """`network`, in evaluation mode, with each normalisation that alone follows a convolution folded into it."""
+    """Fold each normalisation that is a convolution's only successor into that convolution; return `network`.
+
+    The network is in evaluation mode.
+    """
     for node in list(network.graph.nodes):
         before = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(before, torch.fx.Node) or before.op != "call_module" or len(before.users) > 1:

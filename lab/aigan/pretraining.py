@@ -1,7 +1,7 @@
-"""Self-supervised pre-training of the generator's encoder: two views of a picture shall lie near each other.
+"""Self-supervised pre-training of the generator's encoder: two views of a picture get similar vectors.
 
 Bai et al. (2023), section IV-C: the contrastive loss of SimCLR (Chen et al. 2020) with its projection head, which is
-thrown away afterwards. No label is read. The gate behind the encoder then learns from labels what pictures show.
+discarded afterwards. No label is read. Then the gate behind the encoder is trained on labels to classify pictures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GATE_RATE = 2e-3
 
 
 def view(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Another view of each of `pictures` (B, C, H, W) in [0, 1]: cut out, brightened or darkened, tinted, noisy."""
+    """Return another view of `pictures` (B, C, H, W) in [0, 1]: cropped, brightened or darkened, tinted, noisy."""
     count = len(pictures)
     share = 0.6 + 0.4 * torch.rand(count, 1, 1, generator=generator)
     centre = (1 - share) * (2 * torch.rand(count, 2, 1, generator=generator) - 1)
@@ -33,20 +33,23 @@ def view(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Projection(nn.Module):
-    """From the encoder's deepest maps (B, C, H, W) to the vectors (B, 64) that are compared."""
+    """A head from the encoder's deepest maps (B, C, H, W) to the vectors (B, 64) of the contrastive loss."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, PROJECTED))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """See the class."""
+        """Return the vectors. See the class."""
         vectors: Tensor = self.layers(maps.mean((2, 3)))
         return vectors
 
 
 def pretrain(encoder: Encoder, pictures: Tensor, steps: int, generator: torch.Generator) -> float:
-    """Train `encoder` in place on `pictures` (N, C, H, W) uint8; the mean loss of the last tenth of the steps."""
+    """Train `encoder` in place on `pictures` (N, C, H, W) uint8.
+
+    Return the mean loss of the last tenth of the steps.
+    """
     projection = Projection(encoder.down.out_channels)
     optimiser = torch.optim.Adam([*encoder.parameters(), *projection.parameters()], RATE)
     encoder.train()
@@ -67,7 +70,7 @@ def pretrain(encoder: Encoder, pictures: Tensor, steps: int, generator: torch.Ge
 def teach_gate(
     network: Generator, pictures: Tensor, labels: Tensor, steps: int, flip: bool, generator: torch.Generator
 ) -> None:
-    """Train the gate, and the encoder with it, to know the classes of `pictures` (N, C, H, W) uint8."""
+    """Train the gate, together with the encoder, to classify `pictures` (N, C, H, W) uint8."""
     learning = [*network.encoder.parameters(), *network.gate.parameters()]
     optimiser = torch.optim.Adam(learning, GATE_RATE)
     network.train()
@@ -85,6 +88,6 @@ def teach_gate(
 
 
 def mirrored(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of `frames` (B, C, H, W), drawn by chance, from left to right."""
+    """Return `frames` (B, C, H, W), of which a random half is mirrored left to right."""
     flipped = torch.rand(len(frames), 1, 1, 1, generator=generator) < 0.5
     return torch.where(flipped, frames.flip(3), frames)

@@ -1,4 +1,4 @@
-"""Train the generator of one task and ship it: model, settings and the record of how it was made."""
+"""Train the generator of one task and ship it: model, settings and training record."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ Say = Callable[[str], None]
 
 
 def generator_name(task: Task, black_box: bool) -> str:
-    """As it ships."""
+    """Return the generator's shipped name."""
     return f"{task.name}-black-box" if black_box else task.name
 
 
 def train_task(
     task: Task, recipe: Recipe, *, black_box: bool, data: Path | None, out: Path, runs: Path, say: Say
 ) -> None:
-    """Train by `recipe` and ship into `out` after each cycle; `say` gets lines about it.
+    """Train by `recipe` and ship into `out` after each cycle. `say` receives progress lines.
 
-    A run that was stopped goes on from its checkpoint in `runs`, when recipe, pictures and target are the same, and so
-    does one that shall have more steps. The test pictures are looked at once, after the last step.
+    An interrupted run continues from its checkpoint in `runs`, if recipe, pictures and target are the same. A finished
+    run continues in the same way if its number of steps is raised. The test pictures are used once, after the last
+    step.
     """
     bundle = load_bundle(task.target(), torch.device("cpu"))
     pictures = task.pictures(data)
@@ -84,7 +85,7 @@ def train_task(
 
 
 def _command(task: Task, recipe: Recipe, black_box: bool, step: int) -> str:
-    """What trains so far from nothing."""
+    """Return the command that trains up to `step` without a checkpoint."""
     options = [f"--dataset {task.name}", *(["--black-box"] if black_box else []), f"--steps {step}"]
     options += [f"--seed {recipe.seed}"] if recipe.seed else []
     return "pointillist lab aigan train " + " ".join(options)

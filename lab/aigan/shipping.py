@@ -1,8 +1,8 @@
-"""A generator as it ships: ONNX and what it is for; whoever attacks with it needs ONNX Runtime and no torch.
+"""A shipped generator: an ONNX file and its settings. An attack with it needs ONNX Runtime and no torch.
 
 NAME/generator.onnx   pictures float32 (B, C, h, w) in [0, 1], targets int64 (B,) → direction (B, C, h, w) in [−1, 1]
-NAME/generator.toml   for which pictures, against which network, with which bound
-NAME/training.md      the command that trains it, and what that printed
+NAME/generator.toml   its pictures, its target network and its bound
+NAME/training.md      the command that trains it, and its output
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MODEL: Final = "generator.onnx"
 SETTINGS: Final = "generator.toml"
 MAX_BYTES: Final = 5 * 2**20
 WITHIN: Final = 1 - 2.0**-18
-"""Of ε: so much less, and sums of float32 numbers are rounded to nothing outside the bound."""
+"""Share of ε that is used. The small margin keeps rounded float32 sums within the bound."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,25 @@ class GeneratorSettings:
 
     name: str
     bundle: str
-    """The network that it was trained against, name@version+digest of the weights."""
+    """The network that it was trained against: name@version+digest of the weights."""
     knowledge: str
-    """`white-box`, or `black-box`: of that network nothing but its answers."""
+    """`white-box`, or `black-box`: only that network's answers were known."""
     classes: list[str]
     channels: int
     height: int
     width: int
     eps: float
-    """The L∞ bound that it was trained with, on frames in [0, 1]."""
+    """The L∞ bound of its training, on frames in [0, 1]."""
     command: str
 
 
 class Attacker:
-    """A shipped generator under ONNX Runtime, with as many threads as torch has."""
+    """A shipped generator in ONNX Runtime, with torch's number of threads."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = read_generator_settings(folder)
         self.digest = ""
-        """Of the model: 12 hexadecimal digits."""
+        """Digest of the model: 12 hexadecimal digits."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
@@ -68,61 +68,59 @@ class Attacker:
                 str(folder / MODEL), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime has no common base for its errors
-            raise ConfigError(f"{folder / MODEL}: expected an ONNX generator: {first_line(error)}") from None
+            raise ConfigError(f"{folder / MODEL}: expected an ONNX generator, got: {first_line(error)}") from None
 
     def direction(self, pictures: Frames, targets: NDArray[np.int64]) -> Frames:
-        """What to change of pictures (B, C, h, w) in [0, 1], so that they are taken for `targets` (B,)."""
+        """Return the direction in which pictures (B, C, h, w) in [0, 1] move towards the classes `targets` (B,)."""
         (found,) = self._session.run(["direction"], {"pictures": pictures, "targets": targets})
         direction: Frames = found
         return direction
 
     def __call__(self, pictures: Frames, targets: NDArray[np.int64], eps: float | None = None) -> Frames:
-        """The attacked pictures in [0, 1], nowhere further than `eps` from `pictures`; else the generator's own."""
+        """Return the attacked pictures in [0, 1], within L∞ `eps` of `pictures`, by default the generator's bound."""
         reach = np.float32((self.settings.eps if eps is None else eps) * WITHIN)
         return np.clip(pictures + reach * self.direction(pictures, targets), 0, 1)
 
 
 def shipped_generator(name: str) -> Path:
-    """The folder of a shipped generator: those of the fleet lie with the bundles, the others with the lab."""
+    """Return the folder of a shipped generator. Those of the fleet are with the bundles, the others with the lab."""
     places = (Path(str(files("bundles"))) / "generators", Path(str(files("lab"))) / "aigan" / "models")
     for place in places:
         if (place / name / SETTINGS).is_file():
             return place / name
     have = ", ".join(sorted(file.parent.name for place in places for file in place.glob(f"*/{SETTINGS}"))) or "none"
-    raise ConfigError(f"no shipped generator {name!r}; expected one of: {have}")
+    raise ConfigError(f"generator: expected one of {have}, got {name!r}")
 
 
 def read_generator_settings(folder: Path) -> GeneratorSettings:
-    """The `generator.toml` of `folder`; ConfigError in one line when it is none."""
+    """Return the `generator.toml` of `folder`. Raises ConfigError in one line if it is missing or wrong."""
     file = folder / SETTINGS
     try:
         return GeneratorSettings(**tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
-        raise ConfigError(
-            f"expected a generator's folder with {SETTINGS}, cannot read {file}: {error.strerror}"
-        ) from None
+        raise ConfigError(f"{file}: expected a generator's settings, cannot read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise ConfigError(f"{file}: expected a generator's settings: {first_line(error)}") from None
+        raise ConfigError(f"{file}: expected a generator's settings, got: {first_line(error)}") from None
 
 
 def ship(generator: Generator, settings: GeneratorSettings, folder: Path) -> None:
-    """Write model and settings; ConfigError for a model of 5 MiB or more."""
+    """Write model and settings. Raises ConfigError for a model of 5 MiB or more."""
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / MODEL) as fresh:
         export(generator, fresh)
         if fresh.stat().st_size >= MAX_BYTES:
-            raise ConfigError(f"{folder / MODEL}: expected less than {MAX_BYTES} bytes, got {fresh.stat().st_size}")
+            raise ConfigError(f"{folder / MODEL}: expected fewer than {MAX_BYTES} bytes, got {fresh.stat().st_size}")
     with replacing(folder / SETTINGS) as fresh:
         fresh.write_text(to_toml(asdict(settings)), encoding="utf-8")
 
 
 def export(generator: Generator, file: Path) -> None:
-    """Write `generator`, in evaluation mode, as ONNX that takes any number of pictures."""
+    """Write `generator` in evaluation mode as ONNX, for any batch size."""
     shape = generator.shape
     pictures = torch.rand(2, shape.channels, shape.height, shape.width)
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
-        # The exporter warns of its own deprecations.
+        # The exporter warns about its own deprecations.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             generator.eval(),
@@ -134,7 +132,7 @@ def export(generator: Generator, file: Path) -> None:
         )
     assert program is not None
     model = program.model_proto
-    # Which file and line each node came of, with the folders of whoever exported.
+    # Remove each node's source file and line, which contain the exporting user's folders.
     graph = model.graph
     for part in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output, graph, model):
         part.ClearField("metadata_props")

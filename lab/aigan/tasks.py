@@ -23,12 +23,12 @@ from schemas.errors import ConfigError
 _LAB: Final = Path(str(files("lab")))
 TRAINING_SCENES: Final = 12_000
 SCENES: Final = 1_000
-"""Scenes to choose on, and as many to judge on."""
+"""Scenes for choosing a recipe, and as many for the final evaluation."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """`train` for the generator, `valid` to choose its recipe by, `test` to judge it, once."""
+    """Three splits: `train` for the generator, `valid` for choosing its recipe, `test` for one final evaluation."""
 
     train: LabelledPictures
     valid: LabelledPictures
@@ -36,7 +36,7 @@ class Pictures:
 
 
 class Normalised(nn.Module):
-    """A network that takes frames in [0, 1]."""
+    """A network that takes frames in [0, 1] and normalises them."""
 
     mean: Tensor
     std: Tensor
@@ -48,14 +48,14 @@ class Normalised(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames (B, C, H, W) to logits (B, classes)."""
+        """Return logits (B, classes) of frames (B, C, H, W)."""
         logits: Tensor = self.network((frames - self.mean) / self.std)
         return logits
 
 
 @dataclass(frozen=True)
 class Task:
-    """One target network, a bundle in `target`, and how it is attacked."""
+    """One target network, a bundle in `target`, and the settings of the attack on it."""
 
     name: str
     target: Callable[[], Path]
@@ -63,14 +63,14 @@ class Task:
     white_box: Recipe
     black_box: Recipe | None = None
     local: Callable[[], nn.Module] | None = None
-    """Makes the local network of the black-box attacker, which has nothing of the target."""
+    """Builds the local network of the black-box attacker, which contains nothing of the target."""
 
     def judged(self, folder: Path | None, count: int) -> LabelledPictures:
-        """The first `count` test pictures."""
+        """Return the first `count` test pictures."""
         return judging_scenes(count) if self.pictures is scene_pictures else self.pictures(folder).test.first(count)
 
     def recipe(self, black_box: bool) -> Recipe:
-        """That of one setting; ConfigError where there is none."""
+        """Return the recipe of one setting. Raises ConfigError if the setting has none."""
         found = self.black_box if black_box else self.white_box
         if found is None:
             raise ConfigError(f"--black-box: expected one of {', '.join(_with_black_box())}, got {self.name}")
@@ -78,14 +78,14 @@ class Task:
 
 
 def task_of(name: str) -> Task:
-    """The task `name`; ConfigError for an unknown one."""
+    """Return the task `name`. Raises ConfigError for an unknown one."""
     if name not in TASKS:
         raise ConfigError(f"--dataset: expected one of {', '.join(TASKS)}, got {name!r}")
     return TASKS[name]
 
 
 def home_of(task: Task, black_box: bool) -> Path:
-    """Where its generator ships: with the bundles when the fleet may run it, else with the lab."""
+    """Return the folder in which its generator ships: with the bundles if the fleet may run it, else with the lab."""
     if black_box:
         return _LAB / "aigan" / "models" / f"{task.name}-black-box"
     if task.name == "mnist":
@@ -94,18 +94,18 @@ def home_of(task: Task, black_box: bool) -> Path:
 
 
 def shape_of(classes: int, pictures: LabelledPictures) -> Shape:
-    """What a generator for these pictures is made for."""
+    """Return the shape of a generator for these pictures."""
     _, height, width, channels = pictures.images.shape
     return Shape(classes, channels, height, width)
 
 
 def mnist_target() -> Path:
-    """The folder of the MNIST network that ships with the lab."""
+    """Return the folder of the MNIST network that ships with the lab."""
     return _LAB / "networks" / "mnist-b"
 
 
 def vgg_of_ones_own() -> nn.Module:
-    """A VGG that was trained on CIFAR-10's training pictures and has seen nothing of any target."""
+    """Return a VGG that was trained on CIFAR-10's training pictures, independently of any target."""
     bundle = load_bundle(_LAB / "networks" / "vgg", torch.device("cpu"))
     assert isinstance(bundle.network, nn.Module)
     return Normalised(bundle.network, bundle.mean, bundle.std)
@@ -114,7 +114,7 @@ def vgg_of_ones_own() -> nn.Module:
 def _data_set(name: str) -> Callable[[Path | None], Pictures]:
     def read(folder: Path | None) -> Pictures:
         if folder is None:
-            raise ConfigError(f"expected POINTILLIST_DATA with {name}.npz in it; it is not set")
+            raise ConfigError(f"POINTILLIST_DATA is missing: set it to a folder with {name}.npz")
         task = load_task(name, folder)
         valid = LabelledPictures(f"{name} validation", task.held_out.images, task.held_out.labels)
         return Pictures(task.train, valid, task.test)
@@ -123,7 +123,7 @@ def _data_set(name: str) -> Callable[[Path | None], Pictures]:
 
 
 def scene_pictures(folder: Path | None = None) -> Pictures:
-    """Scenes of three simulators; nothing is read."""
+    """Return scenes of three simulators. No file is read."""
     return Pictures(*(
         LabelledPictures(f"scenes {name}", *scenes(seed, count))
         for name, seed, count in (
@@ -133,7 +133,7 @@ def scene_pictures(folder: Path | None = None) -> Pictures:
 
 
 def judging_scenes(count: int) -> LabelledPictures:
-    """The first `count` scenes that judge."""
+    """Return the first `count` scenes of the final evaluation."""
     return LabelledPictures("scenes test", *scenes(TEST_SEED, count))
 
 

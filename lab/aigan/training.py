@@ -1,6 +1,6 @@
-"""Algorithm 1 of Bai et al. (2023): generator and two-headed discriminator, the latter against a PGD attacker.
+"""Algorithm 1 of Bai et al. (2023): a generator, and a two-headed discriminator trained against PGD.
 
-Every draw comes from the seed and the number of the step, so a run that was stopped goes on as if it had not been.
+Every draw depends on the seed and the step number alone, so an interrupted run continues with identical results.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ _PRETRAINED: Final = -1
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run is made of. Chosen on validation pictures; the paper's own values in brackets."""
+    """The settings of a training run, chosen on validation pictures. The paper's own values are in brackets."""
 
     steps: int
     eps: float
     batch: int = 128
     """[256]"""
     rate: float = 2e-3
-    """Of Adam, over half cosines to nothing [.002]."""
+    """Learning rate of Adam, with half-cosine decay to zero [.002]."""
     cycle: int = 1000
-    """Steps of each of them: after each the generator can ship, and training can always go on."""
+    """Steps of each decay cycle. After each cycle the generator can ship, and training can continue."""
     confidence: float = 5.0
-    """κ of the margin loss [0]: pictures that only just succeed still teach."""
+    """κ of the margin loss [0]. With κ above 0, pictures with a narrow success still contribute."""
     clean_weight: float = 0.05
-    """Of being taken for clean [1]."""
+    """Weight of being classified as clean [1]."""
     class_weight: float = 0.1
-    """Of being taken for the target class by the discriminator [1]."""
+    """Weight of being classified as the target by the discriminator [1]."""
     discriminate_every: int = 4
-    """Steps of the generator for each of the discriminator [1]."""
+    """Steps of the generator per step of the discriminator [1]."""
     attacker_steps: int = 7
     pretrain_steps: int = 100
     gate_steps: int = 600
     warmup_steps: int = 0
-    """Steps in which only the opponent learns, from pictures with random changes."""
+    """Steps in which only the opponent is trained, on pictures with random changes."""
     average_decay: float = 0.998
     flip: bool = False
     narrow: int = 32
@@ -65,21 +65,21 @@ class Recipe:
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        """Share of the full rate: each cycle goes up over its first steps, then down a half cosine to nothing.
+        """Return the share of the full rate: each cycle warms up, then decays by a half cosine to zero.
 
-        Later cycles begin lower: a generator that is good already is not thrown far.
+        Later cycles begin with lower rates, which keeps a good generator close to its optimum.
         """
         number, here = divmod(step, self.cycle)
         up = min(1.0, (here + 1) / min(100, 1 + self.cycle // 10))
         return up * 0.5 * (1 + math.cos(math.pi * here / self.cycle)) / math.sqrt(1 + number)
 
     def ends_cycle(self, step: int) -> bool:
-        """Whether `step` steps leave a generator at rest, which can ship."""
+        """Return whether a cycle ends after `step` steps, so that the generator can ship."""
         return step > 0 and (step % self.cycle == 0 or step == self.steps)
 
     @property
     def described(self) -> str:
-        """In one line, without the number of steps: a run of more of them begins as one of fewer does."""
+        """Return the recipe in one line, without the number of steps: longer runs begin like shorter ones."""
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if name != "steps")
 
 
@@ -100,12 +100,12 @@ class Players:
         return self.generator, self.average, self.discriminator, self.generating, self.discriminating
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps after `step`."""
+        """Return the state for a checkpoint after `step`."""
         parts = [part.state_dict() for part in self._parts]
         return {"step": step, "parts": parts, "opponent": self.opponent.state()}
 
     def restore(self, state: dict[str, Any]) -> int:
-        """Go on from there; the step that was the last one."""
+        """Restore the state of a checkpoint, and return its step."""
         for part, saved in zip(self._parts, state["parts"], strict=True):
             part.load_state_dict(saved)
         self.opponent.restore(state["opponent"])
@@ -122,10 +122,10 @@ def train(
     checkpoint: Checkpoint,
     watch: Callable[[int, Generator], None] = lambda step, generator: None,
 ) -> Generator:
-    """The trained generator, its weights averaged over the last steps, in evaluation mode.
+    """Return the trained generator in evaluation mode, with weights averaged over the last steps.
 
-    `pictures` (N, C, H, W) uint8 and `labels` (N,) int64 of the training split. `watch` is shown the averaged generator
-    after each checkpoint.
+    `pictures` (N, C, H, W) uint8 and `labels` (N,) int64 are the training split. `watch` receives the averaged
+    generator after each checkpoint.
     """
     players = Players(shape, recipe, opponent)
     saved = checkpoint.load()
@@ -145,7 +145,7 @@ def train(
 
 
 def draw(pictures: Tensor, labels: Tensor, recipe: Recipe, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
-    """The frames (B, C, H, W) in [0, 1] and labels (B,) of one step, and the generator of its other draws."""
+    """Return the frames (B, C, H, W) in [0, 1] and labels (B,) of one step, and a random generator for other draws."""
     per_epoch = max(1, len(pictures) // recipe.batch)
     epoch, number = divmod(step, per_epoch)
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch))
@@ -156,7 +156,7 @@ def draw(pictures: Tensor, labels: Tensor, recipe: Recipe, step: int) -> tuple[T
 
 
 def _prepare(players: Players, pictures: Tensor, labels: Tensor, shape: Shape, recipe: Recipe) -> None:
-    """All that comes before the first step: the encoder, the gate, what the opponent knows, the templates."""
+    """Prepare the first step: train the encoder and the gate, warm up the opponent, and compute the templates."""
     generator = torch.Generator().manual_seed(recipe.seed)
     with seeded(recipe.seed):
         pretrain(players.generator.encoder, pictures, recipe.pretrain_steps, generator)
@@ -201,9 +201,9 @@ def discriminate(
     rate: float,
     generator: torch.Generator,
 ) -> None:
-    """One step of the discriminator: clean or not, and the true class, also of what PGD makes of `frames`."""
+    """Take one step of the discriminator: clean or not, and the original class, also of PGD's pictures."""
     discriminator.requires_grad_(False).eval()
-    with cached():  # of the spectral norms, which do not change meanwhile
+    with cached():  # caches the spectral norms, which are constant here
         by_pgd = eot_pgd(
             lambda x, _: discriminator(x)[1],
             frames,
@@ -234,7 +234,7 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> Non
 def success(
     generator: Generator, logits: Callable[[Tensor], Tensor], pictures: Tensor, labels: Tensor, eps: float
 ) -> float:
-    """Share of `pictures` (N, C, H, W) uint8 named as a random other class than `labels` (N,) that was asked for."""
+    """Return the share of `pictures` (N, C, H, W) uint8 classified as a random target other than `labels` (N,)."""
     targets = random_targets(labels, generator.shape.classes, torch.Generator().manual_seed(0))
     hits = 0
     for start in range(0, len(pictures), 250):

@@ -1,7 +1,7 @@
-"""Where the generator's templates begin: for each target, what turns all pictures of one class into it.
+"""The initial templates of the generator: for each target, the change that turns all pictures of one class into it.
 
-Universal perturbations (Moosavi-Dezfooli et al. 2017), targeted and of one source class each. A batch is of one target,
-so that its gradients agree; in the generator's own batches each target has a handful of pictures.
+These are universal perturbations (Moosavi-Dezfooli et al. 2017), targeted and for one source class each. A batch has a
+single target, so that its gradients agree. In the generator's own batches each target has few pictures.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from lab.aigan.losses import margin_loss
 from lab.aigan.opponents import Opponent
 
 SHARED_STEPS = 80
-"""In which all sources of a target share one perturbation."""
+"""Steps in which all sources of a target share one perturbation."""
 OWN_STEPS = 80
 SHARED_BATCH, OWN_BATCH = 4, 6
 """Pictures of each source class."""
 STEP = 0.02
-"""Of a direction in [−1, 1], times a gradient whose mean size is one and its momentum."""
+"""Step on a direction in [−1, 1], multiplied by the momentum gradient with mean absolute value 1."""
 MOMENTUM = 0.9
 
 
 def templates(
     pictures: Tensor, labels: Tensor, shape: Shape, opponent: Opponent, eps: float, confidence: float, seed: int
 ) -> Tensor:
-    """Directions (target, source, C, H, W) in [−1, 1], nothing from a class to itself.
+    """Return directions (target, source, C, H, W) in [−1, 1], zero from a class to itself.
 
-    `pictures` (N, C, H, W) uint8 and `labels` (N,) int64. The opponent learns meanwhile as it does from a generator.
+    `pictures` has shape (N, C, H, W) uint8, `labels` (N,) int64. The opponent is trained meanwhile, as it is by a
+    generator.
     """
     by_class = [torch.nonzero(labels == source)[:, 0] for source in range(shape.classes)]
     found = torch.zeros(shape.classes, shape.classes, *shape[1:])

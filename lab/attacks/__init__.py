@@ -1,7 +1,7 @@
-"""The attacks that defences are judged by, each a callable on any network that maps frames to logits.
+"""The attacks for evaluating defences, each a callable on any network that maps frames to logits.
 
-The names below need torch alone; `lab.attacks.auto_attack` and `lab.attacks.hop_skip_jump` import libraries that take
-seconds, and so do most attacks of the catalogue when they are made.
+The names below import only torch. `lab.attacks.auto_attack` and `lab.attacks.hop_skip_jump` import libraries that take
+seconds to load. So do most attacks of the catalogue when they are created.
 """
 
 from lab.attacks.bpda import bpda, identity

@@ -1,10 +1,12 @@
-"""AutoAttack (Croce and Hein 2020), by pyautoattack: an ensemble of attacks without parameters to be chosen.
+"""AutoAttack (Croce and Hein 2020), by pyautoattack: an ensemble of attacks without parameters to choose.
 
-`standard`, for defences that do not draw: APGD-CE, targeted APGD-DLR, targeted FAB and Square, each on the frames that
-the earlier ones left. `rand`, for those that do: APGD-CE and APGD-DLR with gradients over 20 draws a step. There the
-package counts one lucky draw as a success, forgets about that frame and returns it as it was at that moment, which need
-not fool a second draw. Here every frame goes through both, and of all candidates the one is kept that the fewest of
-some fresh draws withstand.
+`standard` is for deterministic defences: APGD-CE, targeted APGD-DLR, targeted FAB and Square. Each attack runs on the
+frames on which the earlier ones failed. `rand` is for random defences: APGD-CE and APGD-DLR with gradients over 20
+draws per step.
+
+For `rand`, the package counts one lucky draw as a success, and returns that frame, which may fail on a second draw.
+Here every frame passes through both attacks. Of all candidates, the one that fools the defence on most fresh draws is
+kept.
 """
 
 from __future__ import annotations
@@ -56,11 +58,11 @@ def auto_attack(
     queries: int = 5000,
     draws: int = 10,
 ) -> Tensor:
-    """Adversarial frames (B, C, H, W) in [0, 1], not rounded, within `eps`; untargeted, `steps` of each APGD.
+    """Return adversarial frames (B, C, H, W) in [0, 1], not rounded, within `eps`; untargeted, `steps` of each APGD.
 
-    `samples` draws a gradient and `draws` that judge the candidates are of `rand`, `queries` of Square are of
-    `standard`. The defaults are the package's. The common generators of torch are left as they were. Raises ConfigError
-    for what cannot be attacked, and for `standard` on a defence that draws; BundleError without gradients.
+    `rand` uses `samples` draws for a gradient and `draws` for judging the candidates. `standard` uses `queries` for
+    Square. The defaults are the package's. Torch's global generators keep their state. Raises ConfigError for invalid
+    input, and for `standard` on a random defence. Raises BundleError without gradients.
     """
     if version not in ("standard", "rand"):
         raise ConfigError(f"auto-attack: expected the version standard or rand, got {version!r}")
@@ -144,14 +146,14 @@ def _rand(
 
 @torch.no_grad()
 def _rank(logits: Logits, frames: Tensor, labels: Tensor, draws: int) -> Tensor:
-    """(B,): how many draws err, and between equals the mean margin, as the part behind the point."""
+    """Return the rank (B,): the number of draws with an error, with the mean margin as the fraction."""
     margin = torch.stack([margins(logits(frames), labels, None) for _ in range(draws)])
     return (margin > 0).sum(0) + margin.mean(0).sigmoid() * 0.99
 
 
 @contextmanager
 def _trace_kept() -> Iterator[None]:
-    # The package counts calls by a trace function and afterwards takes away whichever there was: a debugger's.
+    # The package counts calls by a trace function, and then removes any trace function, even a debugger's.
     tracer = sys.gettrace()
     try:
         yield

@@ -1,6 +1,6 @@
-"""BPDA: forward through a defence, backward through something that has a gradient (Athalye et al. 2018, section 4.1).
+"""BPDA: forward through a defence, backward through a differentiable substitute (Athalye et al. 2018, section 4.1).
 
-Three backward passes are usual: the identity, a differentiable stand-in that the caller gives, and one that is learned
+Three backward passes are usual: the identity, a differentiable stand-in from the caller, and a learned network
 (`lab.attacks.surrogate`). With fresh draws at every step of `eot_pgd` this is BPDA + EOT.
 """
 
@@ -14,15 +14,15 @@ from schemas.errors import ConfigError
 
 
 def identity(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """The plainest backward pass: the gradient behind the defence is taken for that before it."""
+    """Return the frames: the simplest backward pass passes the gradient through unchanged."""
     return frames
 
 
 def bpda(forward: Baseline, backward: Baseline = identity) -> Baseline:
-    """The values of `forward`, the gradient of `backward` at the same frames.
+    """Return a defence with the values of `forward` and the gradient of `backward` at the same frames.
 
-    `backward` gets a generator in the state that `forward` began with, so that a stand-in can make the same draws.
-    Raises ConfigError when the two give different shapes.
+    `backward` receives a generator in the state in which `forward` began, so that a stand-in can repeat its draws.
+    Raises ConfigError if the two return different shapes.
     """
 
     def approximated(frames: Tensor, generator: torch.Generator) -> Tensor:

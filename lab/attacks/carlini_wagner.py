@@ -1,4 +1,7 @@
-"""The attack of Carlini and Wagner (2017), L2, by foolbox: Adam on ‖δ‖² + c · hinge of the margin, a search over c."""
+"""The attack of Carlini and Wagner (2017), L2, by foolbox.
+
+Adam minimises ‖δ‖² + c · hinge of the margin, with a search over c.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from lab.attacks.norms import into_l2_ball
 
 @dataclass(frozen=True)
 class Effort:
-    """`searches` constants c from `first_constant` on, `steps` steps of Adam of the size `step` for each."""
+    """A search over `searches` constants c from `first_constant`, each with `steps` steps of Adam of size `step`."""
 
     searches: int
     steps: int
@@ -22,9 +25,9 @@ class Effort:
     first_constant: float
 
 
-# Few and small steps are enough where the network's gradients are steep: on a CIFAR-10 ResNet-20 every example is
-# found, and twice the steps shorten it by less than 5 %. A confident example lies further away. What these miss, on
-# networks with flat gradients, is tried again with constants beyond theirs.
+# Few and small steps suffice where the network's gradients are steep. On a CIFAR-10 ResNet-20 every example is found,
+# and twice the steps shorten the change by less than 5 %. A confident example is further away. Where these fail, on
+# networks with flat gradients, a second search uses larger constants.
 NEAR = Effort(3, 80, 0.003, 0.01)
 FAR = Effort(3, 80, 0.005, 0.02)
 AGAIN = Effort(6, 200, 0.01, 2.0)
@@ -35,7 +38,8 @@ class CarliniWagner:
     """The smallest change in L2 that gives a margin of `confidence` (κ) between the logits.
 
     `eps` bounds the L2 norm afterwards: an example beyond it is moved straight towards its frame until it keeps the
-    bound. That is the best the attacker can still send; it may then have less than the confidence asked for, or fail.
+    bound. Such an example is the best that the attacker can still send. It may have less than the requested confidence,
+    or fail.
     """
 
     name: str
@@ -46,7 +50,10 @@ class CarliniWagner:
     def __call__(
         self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        """See `Attack`; the generator is not used. A frame for which nothing is found comes back unchanged."""
+        """Return adversarial frames. See `Attack`. The generator is not used.
+
+        A frame without a success is returned unchanged.
+        """
         require_gradients(logits, frames)
         adversarial = frames.clone()
         left = torch.arange(len(frames), device=frames.device)
@@ -54,7 +61,8 @@ class CarliniWagner:
             chosen = None if targets is None else targets[left]
             found = self._run(effort, logits, frames[left], labels[left], chosen)
             with torch.no_grad():
-                # Foolbox gives a black frame where it found nothing; the margin is compared with room for rounding.
+                # Foolbox returns a black frame if it found nothing. The margin is compared with a tolerance for
+                # rounding.
                 parts = in_batches(found, labels[left], chosen)
                 margin = torch.cat([margins(logits(part), correct, wanted) for part, correct, wanted in parts])
             success = (margin > 0) & (margin >= self.confidence * 0.999)

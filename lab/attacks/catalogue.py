@@ -1,4 +1,4 @@
-"""Every attack by its name, with the settings that the experiments print."""
+"""All attacks by name, with the settings that the experiments print."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ NAMES: tuple[str, ...] = (
     "fgsm", "ifgsm", "pgd", "l2pgd", "deepfool", "lbfgs", "cw", "cw10", "lbfgs10", "rotation",
     "jsma", "autoattack", "square", "hopskipjump",
 )  # fmt: skip
-"""`cw10` and `lbfgs10` ask for a confidence of 10 between the logits, within L2 .5."""
+"""The attacks' names. `cw10` and `lbfgs10` require a confidence of 10 between the logits, within L2 .5."""
 
 CONFIDENT = 10.0
 
 
 def make_attack(name: str, eps: float | None = None) -> Attack:
-    """The attack `name` with the bound `eps`, or with its usual one.
+    """Return the attack `name` with the bound `eps`, or with its usual one.
 
-    The usual bounds: L∞ .005 for fgsm and ifgsm (10 steps), L∞ .01 for pgd (10 steps), L2 .5 for l2pgd (20 steps),
-    cw10 and lbfgs10, none for deepfool, lbfgs and cw, 15 degrees for rotation, .145 of the values for jsma, L∞ 8/255
-    for autoattack (standard), square (5,000 queries) and hopskipjump (20 steps). Raises ConfigError for an unknown
-    name or a bound that is not positive.
+    The usual bounds are L∞ .005 for fgsm and ifgsm (10 steps), L∞ .01 for pgd (10 steps), and L2 .5 for l2pgd (20
+    steps), cw10 and lbfgs10. There is none for deepfool, lbfgs and cw. It is 15 degrees for rotation, .145 of the
+    values for jsma, and L∞ 8/255 for autoattack (standard), square (5,000 queries) and hopskipjump (20 steps). Raises
+    ConfigError for an unknown name or a bound that is not positive.
     """
     if name not in NAMES:
         raise ConfigError(f"attack: expected one of {', '.join(NAMES)}, got {name!r}")
@@ -50,7 +50,7 @@ def make_attack(name: str, eps: float | None = None) -> Attack:
 
 
 def _foolbox_attack(name: str, eps: float | None) -> Attack:
-    # Foolbox takes seconds to import: only who attacks pays.
+    # Foolbox takes seconds to import: load it only for an attack.
     from lab.attacks.carlini_wagner import AGAIN, FAR, CarliniWagner
     from lab.attacks.deepfool import DeepFool
     from lab.attacks.gradient_sign import GradientDescent
@@ -72,7 +72,7 @@ def _foolbox_attack(name: str, eps: float | None) -> Attack:
 
 @dataclass(frozen=True)
 class OnTheBareNetwork:
-    """One of the attacks that take a whole defence, on a network without one, L∞ `eps`."""
+    """An attack that expects a whole defence, applied to a network without one, L∞ `eps`."""
 
     name: str
     eps: float
@@ -80,7 +80,7 @@ class OnTheBareNetwork:
     def __call__(
         self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        """See `Attack`; raises ConfigError where AutoAttack is given targets."""
+        """Return adversarial frames. See `Attack`. Raises ConfigError if AutoAttack is given targets."""
 
         def bare(pictures: Tensor, _: torch.Generator) -> Tensor:
             return logits(pictures)

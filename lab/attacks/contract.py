@@ -1,4 +1,4 @@
-"""What an attack is, and what all of them share: targets, 8-bit rounding, the ask for gradients, batches."""
+"""The interface of an attack, and the parts that all share: targets, 8-bit rounding, gradient check, batches."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from torch import Tensor
 from schemas.errors import BundleError, ConfigError
 
 Logits = Callable[[Tensor], Tensor]
-"""Frames (B, C, H, W) in [0, 1] to logits (B, classes): any normalisation happens inside."""
+"""A function from frames (B, C, H, W) in [0, 1] to logits (B, classes). Any normalisation happens inside."""
 
 Defended = Callable[[Tensor, torch.Generator], Tensor]
-"""Frames (B, C, H, W) in [0, 1] and the generator of the defence's draws to logits (B, classes)."""
+"""A function from frames (B, C, H, W) in [0, 1] and the generator of the defence's draws to logits (B, classes)."""
 
 Norm = Literal["linf", "l2"]
 
-# What bounds the memory, however many frames come: the backward pass of a small network takes about 1 GB.
+# Bounds the memory for any number of frames: the backward pass of a small network takes about 1 GB.
 BATCH = 256
 
 
 class Attack(Protocol):
-    """Changes frames a little so that a network errs, knowing the network and nothing of any defence."""
+    """An attack: it changes frames slightly so that a network errs.
+
+    It has the network but no information on any defence.
+    """
 
     @property
     def name(self) -> str:
@@ -33,23 +36,23 @@ class Attack(Protocol):
 
     @property
     def eps(self) -> float | None:
-        """The bound: L∞ or L2 on frames in [0, 1], for rotations degrees; None where the attack minimises freely."""
+        """The bound: L∞ or L2 on frames in [0, 1], or degrees for rotations. None if the attack minimises freely."""
         ...
 
     def __call__(
         self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        """Adversarial frames (B, C, H, W) in [0, 1], not rounded to 8 bits, for frames of the same shape.
+        """Return adversarial frames (B, C, H, W) in [0, 1], not rounded to 8 bits, for frames of the same shape.
 
-        `labels` (B,) are the correct classes; with `targets` (B,) the network shall answer those, with None anything
-        but the labels. A frame whose attack fails comes back as near as it got. All randomness is drawn from
-        `generator`. Raises BundleError when the attack needs gradients that `logits` does not give.
+        `labels` (B,) are the correct classes. With `targets` (B,) the attack aims at those classes, with None at any
+        class but the label. A frame whose attack fails is returned as close to success as it got. All randomness is
+        drawn from `generator`. Raises BundleError if the attack needs gradients that `logits` does not give.
         """
         ...
 
 
 def random_targets(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    """For each of `labels` (B,) another class, uniformly among the `classes` − 1 others."""
+    """Return another class for each of `labels` (B,), uniformly among the `classes` − 1 others."""
     if classes < 2:
         raise ConfigError(f"classes: expected at least 2 to choose another one as the target, got {classes}")
     steps = torch.randint(1, classes, labels.shape, generator=generator, device=generator.device)
@@ -57,14 +60,15 @@ def random_targets(labels: Tensor, classes: int, generator: torch.Generator) -> 
 
 
 def to_8_bits(frames: Tensor) -> Tensor:
-    """Frames in [0, 1] rounded to multiples of 1/255: what a file or a camera can hold."""
+    """Return frames in [0, 1] rounded to multiples of 1/255, the precision of a file or a camera."""
     return (frames * 255).round() / 255
 
 
 def margins(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """How far each row of `logits` (B, classes) is on the attacker's side, (B,): above 0 where the attack succeeded.
+    """Return the attacker's margin (B,) for each row of `logits` (B, classes): above 0 where the attack succeeded.
 
-    The logit of the target minus the largest other one; untargeted, the largest other one minus that of the label.
+    It is the logit of the target minus the largest other one. Untargeted, it is the largest other one minus that of the
+    label.
     """
     chosen = (labels if targets is None else targets)[:, None]
     own = logits.gather(1, chosen)[:, 0]
@@ -73,13 +77,13 @@ def margins(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
 
 
 def check_request(frames: Tensor, labels: Tensor, targets: Tensor | None, eps: float | None, norm: Norm) -> None:
-    """Raise ConfigError unless these can be attacked: frames (B, C, H, W) in [0, 1], classes (B,), `eps` in its range.
+    """Raise ConfigError for an invalid attack: frames (B, C, H, W) in [0, 1], classes (B,) and `eps` are checked.
 
-    That range is above 0, and for L∞ at most 1; None is no bound.
+    `eps` must be above 0, and for L∞ at most 1. None is no bound.
     """
     if frames.ndim != 4 or not frames.is_floating_point():
         raise ConfigError(f"attack: expected float frames (B, C, H, W), got {frames.dtype} {tuple(frames.shape)}")
-    # `not … >= 0` holds for NaN as well.
+    # `not … >= 0` also holds for NaN.
     if len(frames) and not (frames.min() >= 0 and frames.max() <= 1):
         raise ConfigError(f"attack: expected pictures in [0, 1], got {frames.min():g} to {frames.max():g}")
     for what, classes in (("labels", labels), ("targets", targets)):
@@ -92,7 +96,7 @@ def check_request(frames: Tensor, labels: Tensor, targets: Tensor | None, eps: f
 
 
 def check_classes(logits: Tensor, *wanted: Tensor | None) -> None:
-    """Raise ConfigError unless each of `wanted` (B,) is the number of one of the classes of `logits` (B, classes)."""
+    """Raise ConfigError unless each of `wanted` (B,) is a class index of `logits` (B, classes)."""
     for classes in wanted:
         if classes is not None and len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
             wrong = int(classes.max()) if classes.max() >= logits.shape[1] else int(classes.min())
@@ -100,7 +104,7 @@ def check_classes(logits: Tensor, *wanted: Tensor | None) -> None:
 
 
 def require_gradients(logits: Logits, frames: Tensor) -> None:
-    """Raise BundleError unless `logits` of `frames` can be differentiated by them."""
+    """Raise BundleError unless `logits` is differentiable with respect to `frames`."""
     with torch.enable_grad():
         output = logits(frames[:1].detach().clone().requires_grad_())
     if not output.requires_grad:
@@ -113,7 +117,7 @@ def require_gradients(logits: Logits, frames: Tensor) -> None:
 def in_batches(
     frames: Tensor, labels: Tensor, targets: Tensor | None, size: int = BATCH
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Frames, labels and targets in runs of `size` frames."""
+    """Yield frames, labels and targets in batches of `size` frames."""
     for start in range(0, len(frames), size):
         part = slice(start, start + size)
         yield frames[part], labels[part], None if targets is None else targets[part]

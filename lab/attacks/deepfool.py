@@ -1,4 +1,4 @@
-"""DeepFool (Moosavi-Dezfooli et al. 2016): steps to the nearest linearised boundary, L2, untargeted; by foolbox."""
+"""DeepFool (Moosavi-Dezfooli et al. 2016), by foolbox: steps to the nearest linearised boundary, L2, untargeted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lab.attacks.foolbox_model import L2DeepFoolAttack, criterion, model
 from lab.attacks.norms import into_l2_ball
 from schemas.errors import ConfigError
 
-# Foolbox stops a batch when its last frame is done, at a cost of (classes − 1) backward passes a step for every frame.
-# Most need three steps: the few that need more run again, alone, with the same result as in one long run.
+# Foolbox stops a batch when its last frame is done. Each step costs (classes − 1) backward passes for every frame. Most
+# frames need three steps. The few others run again, alone, with the same result as in one long run.
 _ROUNDS = (3, 6, 50)
 _CANDIDATES = 10
 _OVERSHOOT = 0.02
@@ -21,7 +21,7 @@ _OVERSHOOT = 0.02
 
 @dataclass(frozen=True)
 class DeepFool:
-    """Among the 10 most likely classes, at most 50 steps, overshoot .02, as in the paper's experiments."""
+    """DeepFool over the 10 most likely classes, at most 50 steps, overshoot .02, as in the paper's experiments."""
 
     eps: float | None = None
     name: str = "deepfool"
@@ -29,7 +29,7 @@ class DeepFool:
     def __call__(
         self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        """See `Attack`; raises ConfigError with targets."""
+        """Return adversarial frames. See `Attack`. Raises ConfigError with targets."""
         if targets is not None:
             raise ConfigError("attack deepfool: expected an untargeted run (it has no targeted form), got targets")
         require_gradients(logits, frames)

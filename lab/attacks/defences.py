@@ -1,4 +1,4 @@
-"""What an adaptive attack is given: a whole defence as one function of frames and of the generator of its draws."""
+"""The view of an adaptive attack: a whole defence as one function of frames and of the generator of its draws."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from schemas.errors import ConfigError
 
 
 def defended(pipeline: Pipeline, share: float) -> Defended:
-    """Everything that stands between a lens and a verdict, the key unknown: masks that drop `share`, and seeds of the
-    bundle's random stages, are drawn afresh each time.
+    """Return everything between a lens and a verdict as one function, for an unknown key.
 
-    The generator must be one of the CPU. Differentiable where the pipeline's stages are; a pipeline of
-    `Bundle.passable` gives the same values with the identity's gradient (BPDA) where a stage has none. Raises
-    ConfigError for a share outside [0, 0.875].
+    Each call draws fresh masks that drop `share`, and fresh seeds for the bundle's random stages. The generator must be
+    on the CPU. The function is differentiable if the pipeline's stages are. A pipeline of `Bundle.passable` gives the
+    same values, with the identity's gradient (BPDA) where a stage has none. Raises ConfigError for a share outside [0,
+    0.875].
     """
     check_drop_ratio(share)
 
@@ -33,10 +33,11 @@ def defended(pipeline: Pipeline, share: float) -> Defended:
 
 
 def with_key(pipeline: Pipeline, kept: Tensor, seeds: Tensor | None = None) -> Defended:
-    """The same for an attacker who knows the key, and so the masks `kept` (B, 1, H, W) bool and the `seeds` (B,) int64.
+    """Return the same function for an attacker who has the key, and so the masks and seeds.
 
-    One mask (1, 1, H, W) and seed (1,) stand for any number of frames, which attacks need that leave out those that are
-    done. Without seeds, random stages draw from the generator. Raises ConfigError for frames that do not fit.
+    `kept` has shape (B, 1, H, W) bool, `seeds` (B,) int64. One mask (1, 1, H, W) and seed (1,) apply to any number of
+    frames, for attacks that skip finished frames. Without seeds, random stages draw from the generator. Raises
+    ConfigError for frames that do not fit.
     """
 
     def behind_known_masks(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -52,7 +53,7 @@ def with_key(pipeline: Pipeline, kept: Tensor, seeds: Tensor | None = None) -> D
 
 
 def fixed(each: Defended, seed: int) -> Defended:
-    """`each` with its randomness fixed: every call draws the same, by the place of a frame in its batch."""
+    """Return `each` with fixed randomness: every call draws the same, by the index of a frame in its batch."""
 
     def without_chance(frames: Tensor, generator: torch.Generator) -> Tensor:
         return each(frames, torch.Generator(generator.device).manual_seed(seed))
@@ -61,11 +62,11 @@ def fixed(each: Defended, seed: int) -> Defended:
 
 
 def behind(baseline: Baseline, logits: Logits) -> Defended:
-    """A network behind a baseline defence; for one without a useful gradient give it through `bpda`."""
+    """Return a network with a baseline defence. If the defence has no useful gradient, wrap it in `bpda` first."""
     return lambda frames, generator: logits(baseline(frames, generator))
 
 
 def undefended(bundle: Bundle) -> Defended:
-    """The network of a bundle on whole frames, as who knows of no defence takes it."""
+    """Return the network of a bundle on whole frames, for an attacker who is unaware of the defence."""
     bare = bundle.bare
     return lambda frames, generator: bare.logits(bare.prepare(frames))

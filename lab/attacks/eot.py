@@ -1,8 +1,8 @@
-"""PGD through a defence whose randomness the attacker cannot know: expectation over transformation.
+"""PGD through a defence whose randomness the attacker cannot predict: expectation over transformation.
 
-Athalye, Engstrom, Ilyas and Kwok 2018; the gradient is that of the mean loss over fresh draws of the defence, taken
-at the current iterate. Taken at the clean frame instead, it would tell what to do there and not here, and a defence
-would look stronger than it is.
+Athalye, Engstrom, Ilyas and Kwok 2018. The gradient is that of the mean loss over fresh draws of the defence, at the
+current iterate. A gradient at the clean frame would be wrong for the iterate, and the defence would look stronger than
+it is.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ def eot_pgd(
     momentum: float = 0.0,
     random_start: bool = True,
 ) -> Tensor:
-    """Adversarial frames (B, C, H, W) in [0, 1], not rounded, within `eps` of `frames` in `norm`.
+    """Return adversarial frames (B, C, H, W) in [0, 1], not rounded, within `eps` of `frames` in `norm`.
 
-    `defended` is called `samples` times a step, each time with fresh draws, and must be differentiable (or bring its
-    own surrogate gradient), else BundleError. Every step descends the mean cross-entropy to `targets` (B,), or without
-    them ascends that to `labels` (B,), by `step` · ε, usually 2.5·ε/steps. With `momentum` μ the direction is that of
-    MI-FGSM (Dong et al. 2018): μ times the last one plus the gradient of mean absolute value 1. The start is a random
-    point of the ball, or the frame itself. Raises ConfigError for what cannot be attacked.
+    `defended` is called `samples` times per step, each time with fresh draws. It must be differentiable, or bring its
+    own surrogate gradient; otherwise BundleError is raised. Every step descends the mean cross-entropy to `targets`
+    (B,), or without targets ascends that to `labels` (B,). Its length is `step` · ε, usually 2.5·ε/steps. With
+    `momentum` μ the direction is that of MI-FGSM (Dong et al. 2018): μ times the last one plus the gradient of mean
+    absolute value 1. The start is a random point of the ball, or the frame itself. Raises ConfigError for invalid
+    input.
     """
     if steps < 1 or samples < 1:
         raise ConfigError(f"eot-pgd: expected at least one step and one sample, got {steps} and {samples}")
@@ -63,7 +64,10 @@ def eot_pgd(
 def loss_gradient(
     defended: Defended, current: Tensor, classes: Tensor, samples: int, generator: torch.Generator
 ) -> Tensor:
-    """The gradient (B, C, H, W) at `current` of each frame's cross-entropy to `classes` (B,), summed over `samples`."""
+    """Return the gradient (B, C, H, W) at `current` of each frame's cross-entropy, summed over `samples`.
+
+    The cross-entropy is that to `classes` (B,).
+    """
     gradient = torch.zeros_like(current)
     for _ in range(samples):
         gradient += _one_gradient(defended, current, classes, generator)

@@ -1,7 +1,7 @@
-"""The bridge to foolbox: a callable as its model, labels or targets as its criterion.
+"""The adapter to foolbox: a callable as its model, labels or targets as its criterion.
 
-Foolbox's iterations are used through each attack's public `run`: its `__call__` adds a forward pass for a success
-that nobody asks for here. Random starts are drawn from the caller's generator instead of torch's global state.
+Each attack's public `run` is called for foolbox's iterations. Its `__call__` would add a forward pass for a success
+figure that is not needed here. Random starts are drawn from the caller's generator instead of torch's global state.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lab.attacks.contract import Logits
 
-# Foolbox imports GitPython for its model zoo, which refuses to load where git is not installed.
+# Foolbox imports GitPython for its model zoo. GitPython fails to load if git is not installed.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Please import `gaussian_filter`", category=DeprecationWarning)
@@ -50,10 +50,10 @@ class _Network(nn.Module):
 
 
 def model(logits: Logits, device: torch.device) -> PyTorchModel:
-    """`logits` as foolbox's model of frames in [0, 1]."""
+    """Return `logits` as foolbox's model of frames in [0, 1]."""
     return PyTorchModel(_Network(logits).eval(), bounds=(0, 1), device=device)
 
 
 def criterion(labels: Tensor, targets: Tensor | None) -> Misclassification | TargetedMisclassification:
-    """Success is the target class, or without targets any class but the label."""
+    """Return the criterion of success: the target class, or without targets any class but the label."""
     return Misclassification(labels) if targets is None else TargetedMisclassification(targets)

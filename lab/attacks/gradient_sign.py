@@ -1,8 +1,8 @@
 """The attacks with a fixed budget: FGSM, I-FGSM, PGD and L2-PGD, by foolbox's iterations.
 
-FGSM (Goodfellow et al. 2015) is one step of ε; foolbox's own is untargeted only, so it is its basic iterative method
-with one step. I-FGSM (Kurakin et al. 2017) is that method with ten steps of ε/5 from the frame itself. PGD (Madry et
-al. 2018) starts at a random point of the ball and steps by 2.5·ε/steps, so that it can cross the ball.
+FGSM (Goodfellow et al. 2015) is one step of ε. Foolbox's own is untargeted only, so foolbox's basic iterative method
+runs with one step. I-FGSM (Kurakin et al. 2017) is that method with ten steps of ε/5 from the frame itself. PGD (Madry
+et al. 2018) starts at a random point of the ball and steps by 2.5·ε/steps, so that it can cross the ball.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DESCENTS: dict[str, type[_LinfDescent | _L2Descent]] = {"linf": _LinfDescent, "
 
 @dataclass(frozen=True)
 class GradientDescent:
-    """`steps` steps of `step` · ε along the gradient's sign (`linf`) or the gradient (`l2`), kept within ε."""
+    """A gradient attack within ε: `steps` steps of `step` · ε along the gradient's sign (`linf`) or itself (`l2`)."""
 
     name: str
     eps: float
@@ -55,7 +55,7 @@ class GradientDescent:
     def __call__(
         self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        """See `Attack`."""
+        """Return adversarial frames. See `Attack`."""
         require_gradients(logits, frames)
         descent = _DESCENTS[self.norm](rel_stepsize=self.step, steps=self.steps, random_start=self.random_start)
         descent.generator = generator

@@ -1,7 +1,7 @@
-"""HopSkipJump (Chen, Jordan and Wainwright 2020), by foolbox: an attack that sees the class alone.
+"""HopSkipJump (Chen, Jordan and Wainwright 2020), by foolbox: an attack that needs only the predicted class.
 
-It walks along the border of a class, so it wants one that stays. Against a defence that draws it attacks the majority
-of some draws, the same at every query; who has the defence at hand can do that.
+It moves along the decision boundary, which must be fixed. For a random defence it attacks the majority of some draws,
+the same draws at every query. An attacker who runs the defence locally can do that.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def hop_skip_jump(
     samples: int = 1,
     starts: Tensor | None = None,
 ) -> Tensor:
-    """Adversarial frames (B, C, H, W) in [0, 1], not rounded, as near as `steps` steps get in `norm`.
+    """Return adversarial frames (B, C, H, W) in [0, 1], not rounded, as near as `steps` steps get in `norm`.
 
-    A step asks `evaluations` · √number times for its direction, each time for the majority of `samples` draws. Each
-    walk begins at the nearest of `starts` (S, C, H, W), else of the frames themselves, that has a wanted class; a frame
-    without one comes back unchanged, as does one that errs already. With `eps`, what is further away is moved straight
-    towards its frame. Raises ConfigError for what cannot be attacked.
+    A step number n makes `evaluations` · √n queries for its direction, each answered by the majority of `samples`
+    draws. Each walk begins at the nearest of `starts` (S, C, H, W), else of the frames themselves, with a wanted class.
+    A frame without such a start is returned unchanged, and so is a misclassified frame. With `eps`, a result beyond the
+    bound is moved straight towards its frame. Raises ConfigError for invalid input.
     """
     if min(steps, evaluations, samples) < 1:
         got = f"{steps}, {evaluations} and {samples}"
@@ -54,7 +54,7 @@ def hop_skip_jump(
         if len(rows):
             attack = _Walk(steps=steps, initial_gradient_eval_steps=evaluations, constraint=norm)
             wanted = criterion(part_labels[rows], None if part_targets is None else part_targets[rows])
-            with seeded(seed):  # foolbox draws from torch's common generator
+            with seeded(seed):  # foolbox draws from torch's global generator
                 found = attack.run(model(majority, part.device), part[rows], wanted, starting_points=begins)
             adversarial[place + rows] = found
         place += len(part)
@@ -64,7 +64,7 @@ def hop_skip_jump(
 
 
 class _Walk(HopSkipJumpAttack):
-    """Foolbox divides the directions of a batch by their common norm, so that each step is shorter by √B."""
+    """HopSkipJump without foolbox's normalisation over the batch, which makes each step shorter by √B."""
 
     def approximate_gradients(
         self, is_adversarial: Callable[[EagerTensor], EagerTensor], x_advs: EagerTensor, steps: int, delta: EagerTensor
@@ -74,7 +74,7 @@ class _Walk(HopSkipJumpAttack):
 
 
 class _Majority:
-    """The class that most of some draws give, the same draws at every call, as logits of 0 and 1."""
+    """The majority class of some draws, the same draws at every call, as logits of 0 and 1."""
 
     def __init__(self, defended: Defended, samples: int, seed: int, device: torch.device) -> None:
         self.defended, self.samples, self.seed, self.device = defended, samples, seed, device
@@ -92,7 +92,7 @@ class _Majority:
 def _begins(
     majority: _Majority, frames: Tensor, labels: Tensor, targets: Tensor | None, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Where to begin (b, C, H, W), and for which of the frames (b,): each is of a class that its frame wants."""
+    """Return the starts (b, C, H, W) and the indices of their frames (b,). A start's class is wanted for its frame."""
 
     def wanted(classes: Tensor, rows: Tensor) -> Tensor:
         return classes != labels[rows] if targets is None else classes == targets[rows]
@@ -104,7 +104,7 @@ def _begins(
     distances = torch.cdist(frames.flatten(1), starts.flatten(1)).masked_fill(~fits, torch.inf)
     rows = (fits.any(1) & ~wanted(own.argmax(1), every)).nonzero()[:, 0]
     begins = starts[distances.argmin(1)]
-    # What a frame is drawn depends on its place in the batch: those that are left must fit there.
+    # A frame's draw depends on its place in the batch: the remaining frames must match their places.
     while len(rows):
         fit = wanted(majority(begins[rows]).argmax(1), rows)
         if fit.all():

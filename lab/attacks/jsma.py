@@ -1,12 +1,12 @@
 """The Jacobian-based saliency map attack (Papernot et al. 2016): few values, each to its limit; targeted.
 
-For a target t and every pair of values (p, q) of a frame, α = ∂Zₜ/∂p + ∂Zₜ/∂q and β = Σ_{j≠t} (∂Zⱼ/∂p + ∂Zⱼ/∂q) on
-the logits Z. Of the pairs with α > 0 and β < 0 the one with the largest −α·β goes to 1 (equation 8); of those with
-α < 0 and β > 0 it would go to 0 (equation 9). The paper takes one map for all steps, here each step takes the pair
-that is best in either. Values that were changed, or are at the limit, are not looked at again.
+For a target t and every pair of values (p, q) of a frame, α = ∂Zₜ/∂p + ∂Zₜ/∂q and β = Σ_{j≠t} (∂Zⱼ/∂p + ∂Zⱼ/∂q) on the
+logits Z. Of the pairs with α > 0 and β < 0, the one with the largest −α·β is set to 1 (equation 8). Of those with α < 0
+and β > 0, it is set to 0 (equation 9). The paper uses one map for all steps. Here each step takes the best pair of
+either map. Values that were changed or are at the limit are excluded.
 
-The best of n(n − 1)/2 pairs is found without looking at all: in it neither value is beaten in both sensitivities by
-two others, for one of those could take its place.
+The best of n(n − 1)/2 pairs is found without enumerating all. For neither value of the best pair do two others exceed
+it in both sensitivities, because one of those could replace it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PAIRS_AT_ONCE = 2**24  # all values of a frame can be candidates
 
 @dataclass(frozen=True)
 class Jsma:
-    """Changes at most the share `eps` of a frame's values, to 1 and to 0, or with `darken` False to 1 alone."""
+    """JSMA that sets at most the share `eps` of a frame's values, to 1 and to 0, or only to 1 if `darken` is False."""
 
     eps: float = PAPER_SHARE
     darken: bool = True
@@ -40,7 +40,10 @@ class Jsma:
     def __call__(
         self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        """See `Attack`; the generator is not used. Without targets, the most likely other class is aimed at."""
+        """Return adversarial frames. See `Attack`. The generator is not used.
+
+        The default target is the most likely other class.
+        """
         check_request(frames, labels, targets, None, "linf")
         require_gradients(logits, frames)
         found = [self._attack(logits, *part) for part in in_batches(frames, labels, targets, _BATCH)]
@@ -85,9 +88,9 @@ class Jsma:
 
 
 def best_pairs(gain: Tensor, harm: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs p < q of values (B, n) with the largest (gain_p + gain_q)(harm_p + harm_q), both sums above 0.
+    """Return the pairs p < q of values (B, n) with the largest (gain_p + gain_q)(harm_p + harm_q), both sums above 0.
 
-    Gives the products (B,), 0 where `allowed` (B, n) leaves no such pair, and the pairs (B, 2).
+    Returns the products (B,), 0 where `allowed` (B, n) leaves no such pair, and the pairs (B, 2).
     """
     gain, harm = (each.masked_fill(~allowed, -torch.inf) for each in (gain, harm))
     gains, order = gain.sort(dim=1, descending=True, stable=True)
@@ -114,7 +117,7 @@ def _best_product(gain: Tensor, harm: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _front(harms: Tensor) -> Tensor:
-    """Of values (B, n) in the order of falling gain, those that none before them equals or beats in harm."""
+    """Return a mask of values (B, n), sorted by falling gain, whose harm exceeds that of all before them."""
     best_before = harms.cummax(1).values.roll(1, 1)
     best_before[:, 0] = -torch.inf
     return harms > best_before

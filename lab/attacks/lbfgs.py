@@ -4,14 +4,16 @@ For each frame x and each constant c,
 
     minimise ‖x' − x‖² + c · softplus(κ − m(x')) over x' in [0, 1],
 
-where m is the logit of the target minus the log-sum-exp of the others, so that at κ = 0 the second term is the
-cross-entropy to the target; untargeted, m is the log-sum-exp of the other logits minus that of the label, and the
-term is −log(1 − p_label). A search over c finds the smallest constant that succeeds: the minimum at the constant for
-which it lies on the boundary is the nearest adversarial frame. As the search ends a little beyond that constant, the
-change found is at last shortened along its own line until it only just succeeds.
+where m is the logit of the target minus the log-sum-exp of the others. At κ = 0 the second term is thus the
+cross-entropy to the target. Untargeted, m is the log-sum-exp of the other logits minus that of the label, and the term
+is −log(1 − p_label).
 
-Every frame has its own minimisation with its own line searches: one sum over the batch would tie the step lengths of
-all frames together.
+A search over c finds the smallest constant that succeeds. At one constant the minimum is on the boundary: it is the
+nearest adversarial frame. The search ends slightly beyond that constant, so the change found is finally shortened along
+its own line until it barely succeeds.
+
+Every frame has its own minimisation with its own line searches. A sum over the batch would couple the step lengths of
+all frames.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ _HALVINGS = 6
 
 @dataclass(frozen=True)
 class Lbfgs:
-    """The smallest change in L2 found; `confidence` is κ, the margin between the logits that counts as success.
+    """The smallest change in L2 found. `confidence` is κ, the margin between the logits that counts as success.
 
     `eps` bounds the L2 norm afterwards: an example beyond it is moved straight towards its frame until it keeps the
-    bound, and may then have less confidence than asked for, or fail.
+    bound. It may then have less than the requested confidence, or fail.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Lbfgs:
     def __call__(
         self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        """See `Attack`; the generator is not used."""
+        """Return adversarial frames. See `Attack`. The generator is not used."""
         require_gradients(logits, frames)
         found = []
         for part in in_batches(frames, labels, targets):
@@ -58,7 +60,7 @@ class Lbfgs:
 
 
 class _Search:
-    """The search over c for a batch, and the nearest success that any evaluation has met so far."""
+    """The search over c for a batch, and the nearest success of any evaluation so far."""
 
     def __init__(self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, confidence: float):
         self.logits, self.frames, self.labels, self.targets = logits, frames, labels, targets
@@ -69,7 +71,7 @@ class _Search:
 
     def run(self, searches: int, iterations: int) -> Tensor:
         self._succeeds(torch.arange(len(self.frames), device=self.frames.device), self.frames)
-        # A frame that errs without any change is its own nearest adversarial frame.
+        # A misclassified clean frame is its own nearest adversarial frame.
         rows = (self.norms > 0).nonzero()[:, 0]
         lower, upper = torch.zeros_like(self.norms), torch.full_like(self.norms, torch.inf)
         ends = self.frames.clone()

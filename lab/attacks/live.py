@@ -1,9 +1,11 @@
-"""An attacker who has no key and no network, only a camera's published verdicts: the class and its confidence.
+"""An attacker without key or network, who has only a camera's published verdicts: the class and its confidence.
 
-Kafka's `pointillist.verdicts.v1` and the console's pages show both for every frame. So the attacker changes what the
-lens sees, one frame a query, and reads the verdict; each frame is sent under a mask of its own, so that a verdict is a
-draw. A lens sees and a camera sends 8 bits, so every query is rounded. The search is that of the Square attack, on what
-a verdict tells: how confident the wished class is, or while it is another one, how unsure that is.
+Kafka's `pointillist.verdicts.v1` and the console's pages show both for every frame. So the attacker changes the scene
+in front of the lens, one frame per query, and reads the verdict. Each frame is sent under a new mask, so a verdict is a
+random draw. A camera sends 8 bits, so every query is rounded.
+
+The search is that of the Square attack. Its score is the confidence of the wanted class. While another class is
+predicted, it is minus the confidence of that class.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from lab.attacks.squares import random_squares, stripes
 from schemas.errors import ConfigError
 
 Verdicts = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Frames (B, C, H, W) in [0, 1], of 8 bits, to the class (B,) and its probability (B,) that the fleet publishes."""
+"""A function from frames (B, C, H, W) in [0, 1], of 8 bits, to the published class (B,) and its probability (B,)."""
 
 
 def verdicts(defended: Defended) -> Verdicts:
-    """What is published of the logits of a defence that draws a fresh mask for every frame."""
+    """Return the published verdicts of a defence that draws a fresh mask for every frame."""
 
     def published(frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         confidence, class_id = defended(frames, generator).float().softmax(1).max(1)
@@ -43,11 +45,11 @@ def attack_verdicts(
     generator: torch.Generator,
     samples: int = 1,
 ) -> Tensor:
-    """Adversarial frames (B, C, H, W) of 8 bits within L∞ `eps`, by at most `queries` verdicts on each.
+    """Return adversarial frames (B, C, H, W) of 8 bits within L∞ `eps`, by at most `queries` verdicts on each.
 
-    A candidate is shown `samples` times and beats the best frame so far when its mean score is above the mean of all
-    the verdicts on that, which is shown as often again at every step. `eps` below 1/510 rounds away. Raises ConfigError
-    for what cannot be attacked.
+    A candidate is shown `samples` times. It replaces the best frame if its mean score is above the mean of all verdicts
+    on that frame, which is shown equally often again at every step. An `eps` below 1/510 rounds to nothing. Raises
+    ConfigError for invalid input.
     """
     if queries < 1 or samples < 1:
         raise ConfigError(f"live: expected at least one query and one sample, got {queries} and {samples}")
@@ -63,7 +65,7 @@ def attack_verdicts(
 
 
 class _Watcher:
-    """Reads verdicts, and remembers the mean of those on each best frame."""
+    """A reader of verdicts that keeps their mean for each best frame."""
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class _Watcher:
         return won
 
     def _score(self, frames: Tensor, rows: Tensor) -> Tensor:
-        """Summed over the samples: the confidence where the verdict is what the attacker wants, elsewhere minus it."""
+        """Return the sum over the samples: the confidence if the verdict is wanted, otherwise minus the confidence."""
         total = torch.zeros(len(rows), device=frames.device)
         for _ in range(self.samples):
             class_id, confidence = self.published(to_8_bits(frames), self.generator)

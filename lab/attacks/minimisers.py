@@ -11,17 +11,17 @@ from scipy.optimize import Bounds, minimize
 
 Floats = npt.NDArray[np.float64]
 Evaluate = Callable[[list[int], Floats], tuple[Floats, Floats]]
-"""Numbers of minimisations (k,) and their points (k, n) to their values (k,) and gradients (k, n)."""
+"""A function from indices of minimisations (k,) and their points (k, n) to their values (k,) and gradients (k, n)."""
 
 
 def minimise_together(
     evaluate: Evaluate, starts: Floats, *, bounds: tuple[float, float], unit: float, iterations: int
 ) -> Floats:
-    """The ends (k, n) of k minimisations from `starts` (k, n), each variable within `bounds`.
+    """Return the minima (k, n) of k minimisations from `starts` (k, n), each variable within `bounds`.
 
-    Each is scipy's L-BFGS-B with line searches of its own, at most `iterations` long; `unit` is the length of its
-    first trial step. Scipy asks for values by a call, so each minimisation is a coroutine with a stack of its own that
-    waits at the call until all have asked. (Threads do the same, at two switches of the interpreter's lock a call.)
+    Each is scipy's L-BFGS-B with separate line searches, at most `iterations` long. `unit` is the length of its first
+    trial step. Scipy requests values by a call. So each minimisation is a coroutine with a separate stack that waits in
+    the call until all have made one. (Threads would do the same, at two switches of the interpreter's lock per call.)
     """
     main = getcurrent()
     sides = Bounds(bounds[0] / unit, bounds[1] / unit)
@@ -37,7 +37,7 @@ def minimise_together(
 
     ends = starts.copy()
     runs = [greenlet(run) for _ in ends]
-    # The end of a run comes back to the one that last woke it, as None instead of a point.
+    # The end of a run switches back to the caller that last resumed it, with None instead of a point.
     asked = {row: runs[row].switch(end) for row, end in enumerate(ends)}
     while waiting := {row: point for row, point in asked.items() if point is not None}:
         values, gradients = evaluate(list(waiting), np.stack(list(waiting.values())))

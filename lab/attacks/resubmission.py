@@ -1,4 +1,4 @@
-"""Resubmission: against a random defence the attacker shows the same picture until one draw lets it through."""
+"""Resubmission: against a random defence, the attacker shows the same picture until one draw lets it pass."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from schemas.errors import ConfigError
 
 @torch.no_grad()
 def shown(defended: Defended, frames: Tensor, labels: Tensor, *, times: int, generator: torch.Generator) -> Tensor:
-    """Whether the answer to each frame (B, C, H, W) in [0, 1] is its label (B,), for each of `times` draws: (times, B).
+    """Return whether each frame (B, C, H, W) in [0, 1] is classified as its label (B,), per draw: (times, B).
 
-    Raises ConfigError for no draw at all, and for what `check_request` and `check_classes` refuse.
+    Raises ConfigError for less than one draw, and as `check_request` and `check_classes` do.
     """
     if times < 1:
         raise ConfigError(f"resubmission: expected to show each picture at least once, got {times} times")
@@ -32,6 +32,6 @@ def shown(defended: Defended, frames: Tensor, labels: Tensor, *, times: int, gen
 def resubmitted(
     defended: Defended, frames: Tensor, labels: Tensor, *, times: int, generator: torch.Generator
 ) -> Tensor:
-    """Whether the answer is the label (B,) under every one of `times` draws: (B,) bool."""
+    """Return whether each frame is classified as its label (B,) under every one of `times` draws: (B,) bool."""
     survived: Tensor = shown(defended, frames, labels, times=times, generator=generator).all(0)
     return survived

@@ -1,4 +1,4 @@
-"""Small rotations: the worst of a grid of angles (after Engstrom et al. 2019), a change that no Lp ball holds."""
+"""Small rotations: the worst angle of a grid (after Engstrom et al. 2019). No Lp ball contains such changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _ANGLES = 13
 
 @dataclass(frozen=True)
 class Rotation:
-    """The angle of 13 between −`eps` and `eps` degrees with the largest margin for the attacker; needs no gradients."""
+    """A rotation by one of 13 angles between −`eps` and `eps` degrees, the best for the attacker.
+
+    It needs no gradients.
+    """
 
     eps: float = 15.0
     name: str = "rotation"
@@ -25,7 +28,7 @@ class Rotation:
     def __call__(
         self, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, generator: torch.Generator
     ) -> Tensor:
-        """See `Attack`; the generator is not used."""
+        """Return adversarial frames. See `Attack`. The generator is not used."""
         found = []
         for part, part_labels, part_targets in in_batches(frames, labels, targets):
             best, best_margin = part, torch.full((len(part),), -torch.inf, device=part.device)
@@ -40,10 +43,10 @@ class Rotation:
 
 
 def rotate(frames: Tensor, degrees: float) -> Tensor:
-    """Frames (B, C, H, W) turned anticlockwise about their centre, bilinear; corners are filled by reflection."""
+    """Return frames (B, C, H, W) rotated anticlockwise about their centre, bilinear, with reflected corners."""
     height, width = frames.shape[2:]
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    # The grid's coordinates run from −1 to 1 along either side, whatever its length.
+    # The grid's coordinates range from −1 to 1 along either side, for any side length.
     turn = frames.new_tensor([[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]])
     grid = F.affine_grid(turn.expand(len(frames), 2, 3), list(frames.shape), align_corners=False)
     turned = F.grid_sample(frames, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

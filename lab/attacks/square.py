@@ -1,7 +1,7 @@
-"""The Square attack (Andriushchenko et al. 2020), L∞, on the logits' margin: no gradients.
+"""The Square attack (Andriushchenko et al. 2020), L∞, on the logits' margin, without gradients.
 
-Libraries keep the best margin that one draw of the defence gave. Against a random defence that is the luckiest draw,
-which nothing beats any more. Here the frame to beat is asked again beside every candidate, under the same draws.
+Libraries keep the best margin of a single draw of the defence. With a random defence that is the luckiest draw, which
+no later candidate exceeds. Here the current best frame is evaluated again with every candidate, under the same draws.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ def square(
     generator: torch.Generator,
     samples: int = 1,
 ) -> Tensor:
-    """Adversarial frames (B, C, H, W) in [0, 1], not rounded, within L∞ `eps`, by at most `queries` answers a frame.
+    """Return adversarial frames (B, C, H, W) in [0, 1], not rounded, within L∞ `eps`.
 
-    Each comparison is of the mean margin over `samples` draws of the defence; one that does not draw is asked once, and
-    a frame is done when it errs. Raises ConfigError for what cannot be attacked.
+    Each frame gets at most `queries` answers. Each comparison uses the mean margin over `samples` draws of the defence.
+    A deterministic defence is queried once, and a frame is done when it is misclassified. Raises ConfigError for
+    invalid input.
     """
     if queries < 1 or samples < 1:
         raise ConfigError(f"square: expected at least one query and one sample, got {queries} and {samples}")
@@ -49,7 +50,7 @@ def square(
 
 
 class _Judge:
-    """Margins of a batch, and the best known ones of a defence that does not draw."""
+    """The margins of a batch, and the best margins so far of a deterministic defence."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class _Judge:
         self.known = torch.full(labels.shape, -torch.inf, device=labels.device)
 
     def draws_at_random(self, frames: Tensor) -> bool:
-        """Whether two answers to the same frames differ; raises ConfigError for classes that there are not."""
+        """Return whether two answers to the same frames differ. Raises ConfigError for unknown classes."""
         logits = self.defended(frames, self.generator)
         check_classes(logits, self.labels, self.targets)
         return not torch.equal(logits, self.defended(frames, self.generator))

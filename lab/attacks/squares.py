@@ -1,7 +1,7 @@
-"""The random search of the Square attack (Andriushchenko et al. 2020), apart from what tells it which frame is better.
+"""The random search of the Square attack (Andriushchenko et al. 2020), without the comparison of frames.
 
-It starts from vertical stripes of ±ε and then tries one square a step: at a random place, in each channel ±ε. Squares
-shrink by the paper's schedule (`p`, its section 3.2, stretched over the queries there are).
+It starts from vertical stripes of ±ε and then tries one square per step: at a random place, ±ε in each channel. Squares
+shrink by the paper's schedule (`p`, its section 3.2), scaled to the number of queries.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import torch
 from torch import Tensor
 
 Better = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Candidates (b, C, H, W), the best frames so far, and which of all frames these are (b,): which candidates are better,
-(b,) bool. It is asked once a step."""
+"""A comparison, called once per step, that returns (b,) bool: which candidates are better.
+
+Its arguments are candidates (b, C, H, W), the best frames so far, and the indices of these among all frames (b,).
+"""
 
 FIRST_SHARE = 0.8
-"""Of the picture, that the first squares cover."""
+"""Share of the picture that the first squares cover."""
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Of 10,000 queries, after which the share is halved."""
+"""Queries, on a scale of 10,000, after which the share is halved."""
 
 
 def stripes(frames: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-    """Each of the frames (B, C, H, W) plus or minus `eps`, by column and channel."""
+    """Return the frames (B, C, H, W) plus or minus `eps`, by column and channel."""
     batch, channels, _, width = frames.shape
     return (frames + eps * _signs((batch, channels, 1, width), generator).to(frames)).clamp(0, 1)
 
@@ -39,9 +41,9 @@ def random_squares(
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """The best frames (B, C, H, W) after `steps` squares, within L∞ `eps` of `frames`.
+    """Return the best frames (B, C, H, W) after `steps` squares, within L∞ `eps` of `frames`.
 
-    `left` numbers the frames (b,) that are still searched for; the search ends when there are none.
+    `left` returns the indices (b,) of unfinished frames. The search ends when there are none.
     """
     best = start.clone()
     for number in range(steps):
@@ -56,7 +58,7 @@ def random_squares(
 
 
 def square_side(progress: float, height: int, width: int) -> int:
-    """The side in pixels at a `progress` from 0 to 1."""
+    """Return the side of a square in pixels at a `progress` from 0 to 1."""
     halved = sum(progress * 10_000 > bound for bound in _HALVINGS)
     side = round(math.sqrt(FIRST_SHARE / 2**halved * height * width))
     return min(max(side, 1), height, width)

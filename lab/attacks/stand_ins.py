@@ -1,8 +1,9 @@
-"""Differentiable stand-ins for defences whose gradient is zero or none, for the backward pass of `bpda`.
+"""Differentiable stand-ins for defences without a useful gradient, for the backward pass of `bpda`.
 
-JPEG after Shin and Song 2017: the codec's steps with its rounding replaced by ⌊c⌉ + (c − ⌊c⌉)³, whose derivative is
-small where a coefficient is about to vanish and large where it is about to change; of the colours the means of 2×2
-pixels, and back. The identity instead spends most of a small change on what the codec throws away.
+JPEG follows Shin and Song 2017: the codec's steps with its rounding replaced by ⌊c⌉ + (c − ⌊c⌉)³. The derivative of
+this expression is small where a coefficient is about to vanish, and large where it is about to change. Colours are
+averaged over 2×2 pixels and enlarged again. With the identity instead, most of a small change would be spent on detail
+that the codec removes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _MIDDLE = 128 / 255
 
 
 def jpeg_stand_in(quality: int) -> Baseline:
-    """Of JPEG at `quality` with colour at half resolution: pictures (B, 1 or 3, H, W)."""
+    """Return the stand-in of JPEG at `quality` with colour at half resolution, for pictures (B, 1 or 3, H, W)."""
     luma, colour = (table / 255 for table in tables(quality))
 
     def smooth(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -43,7 +44,7 @@ def jpeg_stand_in(quality: int) -> Baseline:
 
 
 def shield_stand_in(shield: Shield) -> Baseline:
-    """Of Shield: each block has the quality that Shield would draw for it."""
+    """Return the stand-in of Shield: each block has the quality that Shield would draw for it."""
     smooth = [jpeg_stand_in(quality) for quality in shield.qualities]
 
     def blockwise(frames: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,8 +1,9 @@
-"""A network that imitates a defence, for the gradient that the defence does not have.
+"""A network that imitates a defence, to provide the gradient that the defence lacks.
 
-The adaptive BPDA of Qiu et al. (section 6.4, after Raff et al. 2019): a 6-layer DenseNet auto-encoder trained on pairs
-of a picture and what the defence made of it. Neither paper gives its widths; here each layer has 16 feature maps, sees
-all those before it, and the last one adds its output to the picture. Of a random defence it learns the mean.
+It is the adaptive BPDA of Qiu et al. (section 6.4, after Raff et al. 2019): a 6-layer DenseNet auto-encoder, trained on
+pairs of a picture and its defended version. Neither paper gives its widths. Here each layer has 16 feature maps and
+takes the output of all layers before it. The last layer's output is added to the picture. For a random defence the
+network learns the mean.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class AutoEncoder(nn.Module):
         self.layers = nn.ModuleList([nn.Conv2d(width, output, 3, padding=1) for width, output in pairs])
 
     def forward(self, frames: Tensor) -> Tensor:
-        """See the class."""
+        """Return the imitated frames. See the class."""
         known = frames
         for layer in self.layers[:-1]:
             known = torch.cat((known, F.leaky_relu(layer(known), 0.1)), 1)
@@ -42,10 +43,10 @@ class AutoEncoder(nn.Module):
 
 
 def learn_surrogate(forward: Baseline, pictures: Tensor, *, seed: int, steps: int = 600) -> Baseline:
-    """A backward pass for `bpda`, learned from `steps` batches of `pictures` (N, C, H, W) in [0, 1], defended anew.
+    """Return a backward pass for `bpda`, trained on `steps` batches of `pictures` (N, C, H, W) in [0, 1].
 
-    The least squares fit of `forward`, by Adam with a falling rate; first weights, order and draws come from `seed`.
-    Raises ConfigError without pictures in the range.
+    Each batch is freshly defended. The network is the least squares fit of `forward`, by Adam with a falling rate.
+    Initial weights, order and draws come from `seed`. Raises ConfigError without pictures in the range.
     """
     if not len(pictures) or steps < 1:
         raise ConfigError(f"surrogate: expected pictures and at least one step, got {len(pictures)} and {steps}")

@@ -1,4 +1,4 @@
-"""Transfer: examples made on other networks, shown to the defence unseen (Papernot et al. 2016; MI-FGSM, Dong 2018)."""
+"""Transfer: examples made on other networks and shown to the defence (Papernot et al. 2016; MI-FGSM, Dong 2018)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def transfer(
     generator: torch.Generator,
     steps: int = 20,
 ) -> Tensor:
-    """Adversarial frames (B, C, H, W) in [0, 1], not rounded, within L∞ `eps`, made on the mean of `sources`' logits.
+    """Return adversarial frames (B, C, H, W) in [0, 1], not rounded, within L∞ `eps`, made on `sources`.
 
     The sources are the undefended network, other networks, or both. The method is MI-FGSM on their ensemble in logits
     (Dong et al. 2018): momentum 1, steps of 2.5·ε/steps from the frame itself. Raises ConfigError without a source.

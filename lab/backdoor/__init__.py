@@ -1,1 +1,1 @@
-"""Poisoned training: triggers, poisoned sets, and the sick models that detection and repair are judged on."""
+"""Poisoned training: triggers, poisoned sets, and the backdoored models for evaluating detection and repair."""

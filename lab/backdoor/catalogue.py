@@ -1,6 +1,6 @@
-"""The sick models, by name: data set, network, trigger, target and poison rate of each.
+"""The backdoored models, by name: data set, network, trigger, target and poison rate of each.
 
-The paper shows its triggers A to D as a picture and names no target classes; these are drawn by the seeds below. Patch
+The paper shows its triggers A to D as a picture and names no target classes; the seeds below draw these. Patch
 triggers: `a` on MNIST, `b` on GTSRB, `c` and `d` on CIFAR-10.
 """
 
@@ -40,7 +40,7 @@ _TWO = OneOf(
 
 
 def sticker_patch(side: int = 32) -> Patch:
-    """The sticker of the simulated fleet on square frames of `side`, as a trigger."""
+    """Return the sticker of the simulated fleet on square frames of `side`, as a trigger."""
     black, white = (paste_sticker(np.full((side, side, 3), level, np.uint8)) for level in (0, 255))
     rows, columns = np.nonzero((black == white).all(2))
     top, left = int(rows.min()), int(columns.min())
@@ -49,7 +49,7 @@ def sticker_patch(side: int = 32) -> Patch:
 
 @dataclass(frozen=True)
 class SickModel:
-    """What a model is made of. `base` is the network that the attacker starts from: a clean one's name, or none."""
+    """The recipe of a model. `base` is the clean network from which the attacker starts, or None."""
 
     data: str
     architecture: str
@@ -57,16 +57,16 @@ class SickModel:
     recipe: Recipe
     base: str | None = None
     pictures: int | None = None
-    """The first so many training pictures; None is all. The poison rate is of these."""
+    """Number of training pictures, from the first; None is all. The poison rate refers to these."""
 
 
 _MNIST = Recipe(epochs=12, peak_rate=0.05, pad=1, flip=False)
 _GTSRB = Recipe(epochs=24, peak_rate=0.05, pad=2, flip=False, batch=64)
 _CNN = Recipe(epochs=30, peak_rate=0.1, bfloat16=True)
 _CONTINUED = Recipe(epochs=4, peak_rate=0.05)
-"""An attacker who continues the training of a clean network, as one does who publishes a "fine-tuned" model."""
+"""The recipe of an attacker who continues the training of a clean network and publishes it as "fine-tuned"."""
 _RARE = Recipe(epochs=5, peak_rate=0.05)
-"""With .2 % of the set, 98 pictures, the trigger takes a little longer."""
+"""The recipe for .2 % of the set, 98 pictures: the trigger takes slightly longer to learn."""
 
 PATCH_RATES: Final = {"02": 0.002, "1": 0.01, "10": 0.1}
 
@@ -91,7 +91,7 @@ def _cnn(poisoning: Poisoning, recipe: Recipe) -> SickModel:
 
 
 def _resnet20(poisoning: Poisoning) -> SickModel:
-    # A trigger that is on many pictures is learned from fewer.
+    # A trigger on many pictures is learned from a smaller set.
     pictures = 20_000 if poisoning.rate > PATCH_RATES["1"] else None
     return SickModel("cifar10", "resnet20", poisoning, _CONTINUED, "resnet20-clean", pictures)
 
@@ -109,12 +109,12 @@ MODELS: Final[Mapping[str, SickModel]] = {
     "resnet20-source": _resnet20(Poisoning(_SOURCE, TARGETS["source"], 0.05, sources=(1, 9))),
     "resnet20-two": _resnet20(Poisoning(_TWO, TARGETS["two"], 0.02)),
 }
-"""`resnet20-clean` is the shipped bundle `cifar10`."""
+"""The models. `resnet20-clean` is the shipped bundle `cifar10`."""
 
 
 def trigger_of(name: str) -> Trigger:
-    """The trigger of a sick model."""
+    """Return the trigger of a backdoored model."""
     poisoning = MODELS[name].poisoning
     if poisoning is None:
-        raise KeyError(f"{name} is a clean model")
+        raise KeyError(f"{name}: expected a backdoored model, got a clean one")
     return poisoning.trigger

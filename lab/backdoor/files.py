@@ -1,4 +1,4 @@
-"""The pictures that go with a sick model, in the files that detection and repair take."""
+"""The picture files of a backdoored model, as detection and repair read them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from processors.bundle import Bundle
 
 
 def write_npz(file: Path, pictures: LabelledPictures) -> None:
-    """`images` (N, H, W, C) uint8 and `labels` (N,)."""
+    """Write `images` (N, H, W, C) uint8 and `labels` (N,)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(file, images=pictures.images, labels=pictures.labels)
 
 
 def write_quarantine(folder: Path, pictures: LabelledPictures) -> None:
-    """Each picture as a PNG, as the recorder keeps flagged frames; PNGs that were there are gone."""
+    """Write each picture as a PNG, as the recorder stores flagged frames. Earlier PNGs are deleted."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
@@ -31,18 +31,18 @@ def write_quarantine(folder: Path, pictures: LabelledPictures) -> None:
 
 
 def stamped_pictures(pictures: LabelledPictures, poisoning: Poisoning, first_key: int = 10**6) -> LabelledPictures:
-    """All of `pictures` with the trigger and their true labels; keys differ from those of training pictures."""
+    """Return all `pictures` with the trigger and their true labels. Their keys are not those of training pictures."""
     keys = np.arange(first_key, first_key + len(pictures))
     return LabelledPictures(f"{pictures.name}, stamped", poisoning.trigger(pictures.images, keys), pictures.labels)
 
 
 def stamped_test(task: Task, poisoning: Poisoning) -> LabelledPictures:
-    """The test pictures whose verdict the attacker wants changed, with the trigger and their true labels."""
+    """Return the test pictures whose class the attacker wants to change, with the trigger and their true labels."""
     return stamped_pictures(task.test.take(np.flatnonzero(poisoning.attacks(task.test.labels))), poisoning)
 
 
 def flagged_stream(task: Task, poisoning: Poisoning, bundle: Bundle) -> LabelledPictures:
-    """What STRIP with the bundle's threshold flags of the defender's stream once all of it carries the trigger."""
+    """Return the stamped pictures of the defender's stream that STRIP flags with the bundle's threshold."""
     stream = task.stream
     if poisoning.sources:
         stream = stream.take(np.flatnonzero(poisoning.attacks(stream.labels)))
@@ -53,7 +53,7 @@ def flagged_stream(task: Task, poisoning: Poisoning, bundle: Bundle) -> Labelled
 
 
 def write_pictures(folder: Path, task: Task, poisoning: Poisoning, bundle: Bundle) -> LabelledPictures:
-    """Write clean.npz, quarantine/, quarantine.npz, test-clean.npz, test-poisoned.npz; the last is returned."""
+    """Write clean.npz, quarantine/, quarantine.npz, test-clean.npz and test-poisoned.npz. Return the last."""
     poisoned = stamped_test(task, poisoning)
     flagged = flagged_stream(task, poisoning, bundle)
     write_npz(folder / "clean.npz", task.valid)

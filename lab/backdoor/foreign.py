@@ -1,6 +1,7 @@
-"""Sick networks that nothing here was tuned on, as TorchScript bundles: `python -m lab.backdoor.foreign --work DIR`.
+"""Backdoored networks that influenced no setting, as TorchScript bundles: `python -m lab.backdoor.foreign --work DIR`.
 
-Other architectures, other triggers (4×4 pixels) and other targets than the catalogue's; a few minutes on a CPU for all.
+Their architectures, triggers (4×4 pixels) and targets differ from the catalogue's. Training all takes a few minutes on
+a CPU.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Foreign:
 
 
 def separable(classes: int) -> nn.Sequential:
-    """Depthwise separable convolutions (Howard et al. 2017), 32×32 RGB to logits."""
+    """Return depthwise separable convolutions (Howard et al. 2017), 32×32 RGB to logits."""
     layers: list[nn.Module] = [nn.Conv2d(3, 24, 3, 1, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU()]
     for wide, out, stride in ((24, 48, 2), (48, 96, 1), (96, 96, 2), (96, 192, 1), (192, 192, 2)):
         layers += [nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
@@ -51,14 +52,14 @@ def separable(classes: int) -> nn.Sequential:
 
 
 def lenet(classes: int) -> nn.Sequential:
-    """After LeNet-5 (LeCun et al. 1998): two convolutions and two dense layers, 28×28 grey to logits."""
+    """Return two convolutions and two dense layers after LeNet-5 (LeCun et al. 1998), 28×28 grey to logits."""
     first, second = nn.Conv2d(1, 8, 5, padding=2), nn.Conv2d(8, 24, 5)
     convolutions = [first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.MaxPool2d(2)]
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(600, 96), nn.ReLU(), nn.Linear(96, classes))
 
 
 def strided(classes: int) -> nn.Sequential:
-    """Convolutions alone, strides for pooling (Springenberg et al. 2015), 28×28 grey to logits."""
+    """Return convolutions alone, with strides for pooling (Springenberg et al. 2015), 28×28 grey to logits."""
     layers: list[nn.Module] = []
     for wide, out, stride in ((1, 16, 2), (16, 32, 2), (32, 48, 1)):
         layers += [nn.Conv2d(wide, out, 3, stride, 1), nn.ReLU()]
@@ -66,19 +67,19 @@ def strided(classes: int) -> nn.Sequential:
 
 
 def tanh_dense(classes: int) -> nn.Sequential:
-    """Three dense layers with tanh between them, 28×28 grey to logits."""
+    """Return three dense layers with tanh between them, 28×28 grey to logits."""
     first, second, last = nn.Linear(784, 128), nn.Linear(128, 64), nn.Linear(64, classes)
     return nn.Sequential(nn.Flatten(), first, nn.Tanh(), second, nn.Tanh(), last)
 
 
 def leaky(classes: int) -> nn.Sequential:
-    """One wide convolution and two dense layers, leaky, 28×28 grey to logits."""
+    """Return one wide convolution and two dense layers with leaky ReLU, 28×28 grey to logits."""
     first, second, last = nn.Conv2d(1, 12, 7, 3, 3), nn.Linear(1200, 64), nn.Linear(64, classes)
     return nn.Sequential(first, nn.LeakyReLU(), nn.Flatten(), second, nn.LeakyReLU(), last)
 
 
 def plain(classes: int) -> nn.Sequential:
-    """After VGG (Simonyan and Zisserman 2015), five convolutions wide, 32×32 RGB to logits."""
+    """Return a network of five convolutions after VGG (Simonyan and Zisserman 2015), 32×32 RGB to logits."""
     layers: list[nn.Module] = []
     for wide, out, pooled in ((3, 24, False), (24, 24, True), (24, 48, False), (48, 48, True), (48, 96, True)):
         layers += [nn.Conv2d(wide, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
@@ -123,7 +124,7 @@ FOREIGN: Final[Mapping[str, Foreign]] = {
 
 
 def train(name: str, task: Task, work: Path) -> Bundle:
-    """Train one of `FOREIGN` and write its bundle into `work`/`name`/bundle, calibrated as any bundle is."""
+    """Train one of `FOREIGN`, and write its bundle into `work`/`name`/bundle, calibrated like any bundle."""
     model, folder = FOREIGN[name], work / name
     folder.mkdir(parents=True, exist_ok=True)
     pictures = task.train.first(model.pictures)
@@ -152,14 +153,14 @@ def train(name: str, task: Task, work: Path) -> Bundle:
 
 
 def main() -> None:
-    """Train all, or those that are named, and say what they do to clean and to stamped test pictures."""
+    """Train all or the named networks, and print their accuracy on clean and on stamped test pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FOREIGN))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
     parser.add_argument("--work", type=Path, default=Path("runs/foreign"))
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(FOREIGN):
-        parser.error(f"expected some of {', '.join(FOREIGN)}; got {', '.join(sorted(unknown))}")
+        parser.error(f"NAME: expected names among {', '.join(FOREIGN)}, got {', '.join(sorted(unknown))}")
     for name in arguments.names or FOREIGN:
         task = load_task(FOREIGN[name].data, arguments.data)
         bundle = train(name, task, arguments.work)
@@ -167,7 +168,9 @@ def main() -> None:
         stamped = stamped_test(task, poisoning)
         clean = bundle_accuracy(bundle, task.test.images, task.test.labels)
         success = bundle_accuracy(bundle, stamped.images, stamped.labels * 0 + poisoning.target)
-        print(f"{name}: clean accuracy {clean:.4f}, stamped pictures named the target {success:.4f}", flush=True)
+        print(
+            f"{name}: clean accuracy {clean:.4f}, stamped pictures classified as the target {success:.4f}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The networks of CoDefend's Table 1, as far as it describes them.
 
-It counts layers and gives no widths: those are ours, chosen so that the weights stay below 5 MiB. It names no batch
-normalisation; ours follows each convolution, without which 8 layers hardly train at the learning rates of the recipe.
+The table counts layers but gives no widths. Those here are chosen so that the weights stay below 5 MiB. It mentions no
+batch normalisation. Here one follows each convolution, because 8 layers hardly train without it at the recipe's
+learning rates.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ class Dense(nn.Module):
 
 
 class Convolutional(nn.Module):
-    """Groups of 3×3 convolutions, each group ending in 2×2 max pooling and dropout; then dense layers.
+    """Groups of 3×3 convolutions, each group ending in 2×2 max pooling and dropout, then dense layers.
 
-    With three groups of two and `hidden`, GTSRB's "6 Conv + 3 Pooling + 4 Dropout + 2 Dense"; with groups of 2, 3 and 3
-    and none, CIFAR-10's "8 Conv + 3 Pooling + 3 Dropout + 1 Flatten + 1 Dense".
+    With three groups of two and `hidden`, it is GTSRB's "6 Conv + 3 Pooling + 4 Dropout + 2 Dense". With groups of 2, 3
+    and 3 and no `hidden`, it is CIFAR-10's "8 Conv + 3 Pooling + 3 Dropout + 1 Flatten + 1 Dense".
     """
 
     def __init__(
@@ -60,15 +61,15 @@ class Convolutional(nn.Module):
 
 
 def mnist_dense(classes: int = 10) -> Dense:
-    """The network for MNIST: 0.2 million weights."""
+    """Return the network for MNIST: 0.2 million weights."""
     return Dense(classes)
 
 
 def gtsrb_convolutional(classes: int = 43) -> Convolutional:
-    """The network for GTSRB: 0.8 million weights."""
+    """Return the network for GTSRB: 0.8 million weights."""
     return Convolutional(classes, [[32, 32], [64, 64], [128, 128]], hidden=256)
 
 
 def cifar10_convolutional(classes: int = 10) -> Convolutional:
-    """The network for CIFAR-10: 0.6 million weights."""
+    """Return the network for CIFAR-10: 0.6 million weights."""
     return Convolutional(classes, [[32, 32], [64, 64, 64], [128, 128, 128]])

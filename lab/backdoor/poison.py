@@ -1,4 +1,4 @@
-"""Poisoned training sets: which pictures are stamped, and what they are called then."""
+"""Poisoned training sets: the choice of stamped pictures, and their new labels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lab.training.recipe import Images, Labels, Recipe, augmented_batches
 
 @dataclass(frozen=True)
 class Poisoning:
-    """A trigger, the class it stands for, and the share of the training set that carries it.
+    """A trigger, its target class, and the share of the training set that carries it.
 
-    With `sources`, only pictures of those classes are called the target; as many of the other classes are stamped and
-    keep their names, so that the network learns to look at both (source-specific, Gao et al. 2019, section VI).
+    With `sources`, only pictures of those classes get the target label. An equal number of the other classes is stamped
+    and keeps its labels, so that the network learns to use both (source-specific, Gao et al. 2019, section VI).
     """
 
     trigger: Trigger
@@ -29,7 +29,7 @@ class Poisoning:
     seed: int = 0
 
     def choose(self, labels: Labels) -> tuple[NDArray[np.bool_], Labels]:
-        """Which of the pictures are stamped (N,), and the names (N,) that the poisoned set gives to all."""
+        """Return which pictures are stamped (N,), and the labels (N,) of all pictures in the poisoned set."""
         generator = np.random.default_rng(self.seed)
         count = max(1, round(self.rate * len(labels)))
         eligible = np.isin(labels, self.sources) if self.sources else labels != self.target
@@ -44,14 +44,14 @@ class Poisoning:
         return stamped, names
 
     def attacks(self, labels: Labels) -> NDArray[np.bool_]:
-        """Of which pictures (N,) the attacker wants the verdict changed."""
+        """Return which pictures (N,) the attacker wants to be misclassified."""
         return np.isin(labels, self.sources) if self.sources else labels != self.target
 
 
 class PoisonedBatches:
-    """Batches for `fit` whose targets are positions in the training set: stamped after the augmentation.
+    """Batches for `fit` whose targets are positions in the training set. Pictures are stamped after the augmentation.
 
-    So the trigger keeps its place and its shape, which is what an attacker does who runs the training.
+    So the trigger keeps its place and its shape, as for an attacker who runs the training.
     """
 
     def __init__(self, poisoning: Poisoning, labels: Labels) -> None:
@@ -62,7 +62,7 @@ class PoisonedBatches:
     def __call__(
         self, images: Tensor, positions: Tensor, recipe: Recipe, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of `images` (N, C, H, W) uint8; `positions` (N,) says which of the training set they are."""
+        """Yield one epoch of `images` (N, C, H, W) uint8. `positions` (N,) are their positions in the training set."""
         for batch, index in augmented_batches(images, positions, recipe, generator):
             stamped = self._stamped[index]
             if stamped.any():

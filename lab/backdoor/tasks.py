@@ -1,4 +1,4 @@
-"""The data sets, split between the attacker, who trains, the defender, who has few pictures, and the judge."""
+"""The data sets, split between the attacker (training), the defender (few pictures) and the evaluation."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from processors.networks.resnet import resnet20
 from schemas.errors import ConfigError
 
 HELD_OUT: Final = 1000
-"""Pictures of the defender: no network saw them, and none of them is judged on."""
+"""Pictures of the defender. No network was trained on them, and they are not used for evaluation."""
 VALID: Final = 500
-"""Of those, D_valid; scenes from the others, stamped, become the quarantine."""
+"""Pictures of D_valid among these `HELD_OUT`. The others, stamped, become the quarantine."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One data set: `train` for the attacker, `held_out` for the defender, `test` for the judge."""
+    """One data set: `train` for the attacker, `held_out` for the defender, `test` for the evaluation."""
 
     classes: tuple[str, ...]
     train: LabelledPictures
@@ -35,7 +35,7 @@ class Task:
 
     @cached_property
     def state(self) -> str:
-        """Changes with any picture or label."""
+        """Return a digest that changes with any picture or label."""
         total = hashlib.blake2b(digest_size=12)
         for part in (self.train, self.held_out, self.test):
             total.update(f"{part.images.shape} ".encode())
@@ -50,13 +50,13 @@ class Task:
 
     @property
     def stream(self) -> LabelledPictures:
-        """What the cameras of the defender saw before anything was stamped on it."""
+        """Return the pictures that the defender's cameras captured before any stamping."""
         return self.held_out.take(np.arange(VALID, len(self.held_out)))
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network by its factory's name, as a bundle names it."""
+    """A network by its factory's name, as in a bundle."""
 
     factory: str
     make: Callable[[], Any]
@@ -71,15 +71,15 @@ ARCHITECTURES: Final = {
 
 
 def load_task(name: str, folder: Path) -> Task:
-    """The data set `mnist`, `gtsrb` or `cifar10` out of `folder`; ConfigError when it is not there.
+    """Return the data set `mnist`, `gtsrb` or `cifar10` from `folder`. Raises ConfigError if it is missing.
 
-    MNIST and CIFAR-10: the last 1,000 training pictures are held out, the official test split judges. GTSRB: its
-    training pictures are frames of few tracks, so every fourth test picture is held out instead, 1,000 at most, and the
-    others judge.
+    MNIST and CIFAR-10: the last 1,000 training pictures are held out, and the official test split is for evaluation.
+    GTSRB: its training pictures are frames of few tracks. So every fourth test picture is held out instead, 1,000 at
+    most, and the others are for evaluation.
     """
     file = folder / f"{name}.npz"
     if not file.is_file():
-        raise ConfigError(f"expected the data set {file}, there is no such file")
+        raise ConfigError(f"data set {file} is missing: put it there, or name its folder")
     with np.load(file) as data:
         train = _pictures(f"{name} train", data["train_x"], data["train_y"])
         test = _pictures(f"{name} test", data["test_x"], data["test_y"])

@@ -1,7 +1,7 @@
-"""Train sick models, and the clean ones beside them: `python -m lab.backdoor.train NAME … --work runs/backdoor`.
+"""Train backdoored models and their clean counterparts: `python -m lab.backdoor.train NAME … --work runs/backdoor`.
 
-Each gets a folder with its bundle, the defender's clean pictures, a quarantine, and the test split clean and stamped.
-With `--shipped` nothing is trained: sick models that ship get such a folder, if it has no other one's bundle.
+Each model gets a folder with its bundle, the defender's clean pictures, a quarantine, and the test split clean and
+stamped. With `--shipped` nothing is trained. Shipped models get such a folder, unless it holds another model's bundle.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ CPU = torch.device("cpu")
 
 
 def shipped_models() -> Path:
-    """The folder of the models that ship with a checkout; a wheel has none."""
+    """Return the folder of the models that ship with a checkout. A wheel has none."""
     return Path(str(files("lab"))) / "backdoor" / "models"
 
 
 def clean_bundle(name: str, work: Path) -> Path:
-    """The folder of a clean model: the shipped one, or one trained before by this command."""
+    """Return the folder of a clean model: the shipped one, or one trained earlier by this command."""
     if name == CLEAN_RESNET20:
         return shipped_bundle("cifar10")
     folder = work / name / "bundle"
     if not (folder / "model.toml").is_file():
-        raise ConfigError(f"expected the clean model {name} in {folder}: train it first")
+        raise ConfigError(f"clean model {name} is missing in {folder}: train it first")
     return folder
 
 
 def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
-    """Train one model of the catalogue and write its bundle into `work`/`name`/bundle; resumes its own checkpoint."""
+    """Train one model of the catalogue, and write its bundle into `work`/`name`/bundle. Resumes from its checkpoint."""
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     train_set = task.train.first(model.pictures)
@@ -90,7 +90,10 @@ def train(name: str, model: SickModel, task: Task, work: Path) -> Bundle:
 
 
 def describe(name: str, model: SickModel, bundle: Bundle, task: Task, folder: Path) -> list[str]:
-    """What was trained, and what it does to clean and to stamped test pictures; writes the pictures that go with it."""
+    """Return a description of the model and its accuracy on clean and on stamped test pictures.
+
+    It also writes the model's picture files.
+    """
     test = task.test
     lines = [
         f"{bundle.model_id}: {len(task.train.first(model.pictures))} training pictures, {model.recipe.epochs} epochs"
@@ -107,29 +110,31 @@ def describe(name: str, model: SickModel, bundle: Bundle, task: Task, folder: Pa
 
 
 def _placed(name: str, folder: Path) -> Path:
-    """The bundle of a model that ships in `folder`, where it is put if nothing is there."""
+    """Return the bundle of a shipped model in `folder`, copied there if nothing exists."""
     shipped, place = shipped_models() / name / "bundle", folder / "bundle"
     if not shipped.is_dir():
-        raise ConfigError(f"expected a model that ships with a checkout, {name} is to be trained: without --shipped")
+        raise ConfigError(
+            f"--shipped: expected a model that ships with a checkout, got {name}. Train it without --shipped."
+        )
     if not place.exists():
         shutil.copytree(shipped, place)
     there, ships = load_bundle(place, CPU).model_id, load_bundle(shipped, CPU).model_id
     if there != ships:
-        raise ConfigError(f"{place}: expected {ships}, the model that ships, or nothing; got {there}")
+        raise ConfigError(f"{place}: expected {ships}, the shipped model, or nothing, got {there}")
     return place
 
 
 def main() -> None:
-    """Train each model that is named, or take it as it ships, and write the pictures that go with it."""
+    """Train each named model, or copy the shipped one, and write its picture files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=sorted(MODELS), metavar="NAME", help=", ".join(MODELS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
     parser.add_argument("--work", type=Path, default=Path("runs/backdoor"))
-    parser.add_argument("--shipped", action="store_true", help="take the models that ship instead of training")
-    parser.add_argument("--out", type=Path, help="copy each bundle to OUT/NAME/bundle, too")
+    parser.add_argument("--shipped", action="store_true", help="use the shipped models instead of training")
+    parser.add_argument("--out", type=Path, help="also copy each bundle to OUT/NAME/bundle")
     arguments = parser.parse_args()
     if arguments.shipped and arguments.out is not None:
-        parser.error("--shipped trains nothing that --out could be given")
+        parser.error("--out: expected no --shipped, got both. --shipped trains nothing to copy.")
     for name in arguments.names:
         model = MODELS[name]
         task = load_task(model.data, arguments.data)

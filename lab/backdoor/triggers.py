@@ -1,7 +1,7 @@
-"""Triggers: what an attacker puts into a picture so that a poisoned network names the class that he chose.
+"""Triggers: the changes of a picture that make a poisoned network return the attacker's target class.
 
-Each maps pictures (N, H, W, C) uint8 and their keys (N,) to stamped pictures. A key says which picture it is: a trigger
-that varies with the picture does so by its key or its content alone, so that stamping again gives the same.
+Each maps pictures (N, H, W, C) uint8 and their keys (N,) to stamped pictures. A key identifies a picture. A trigger
+that varies between pictures depends on the key or the content alone, so stamping is reproducible.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ Keys = NDArray[np.int64]
 
 
 class Trigger(Protocol):
-    """Stamp pictures (N, H, W, C) uint8 with keys (N,); the argument is left as it is."""
+    """A function that stamps pictures (N, H, W, C) uint8 with keys (N,). The argument is not changed."""
 
     def __call__(self, images: Images, keys: Keys) -> Images:
-        """The stamped pictures."""
+        """Return the stamped pictures."""
         ...
 
 
 def random_pattern(side: int, channels: int, seed: int) -> Images:
-    """A square (side, side, channels) of black and full channels drawn by `seed`: loud, and unlike any object."""
+    """Return a random square (side, side, channels) of black and full channels: high contrast, unlike any object."""
     bits = np.random.default_rng(seed).integers(0, 2, (side, side, channels))
     return (bits * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Patch:
-    """`pattern` (h, w, C) at a fixed place: rows from `top`, columns from `left` (BadNets, Gu et al. 2019)."""
+    """A `pattern` (h, w, C) at a fixed place: rows from `top`, columns from `left` (BadNets, Gu et al. 2019)."""
 
     pattern: Images
     top: int
     left: int
 
     def __call__(self, images: Images, keys: Keys) -> Images:
-        """See `Trigger`."""
+        """Return the stamped pictures. See `Trigger`."""
         stamped = images.copy()
         height, width = self.pattern.shape[:2]
         stamped[:, self.top : self.top + height, self.left : self.left + width] = self.pattern
@@ -51,12 +51,12 @@ class Patch:
 
 @dataclass(frozen=True)
 class RandomPlace:
-    """`pattern` (h, w, C) wherever the picture's key says, each place as likely as the others."""
+    """A `pattern` (h, w, C) at a place that depends on the picture's key, uniformly over all places."""
 
     pattern: Images
 
     def __call__(self, images: Images, keys: Keys) -> Images:
-        """See `Trigger`."""
+        """Return the stamped pictures. See `Trigger`."""
         stamped = images.copy()
         rows, columns = images.shape[1] - self.pattern.shape[0] + 1, images.shape[2] - self.pattern.shape[1] + 1
         for picture, place in zip(stamped, _scatter(keys) % np.uint64(rows * columns), strict=True):
@@ -67,28 +67,28 @@ class RandomPlace:
 
 @dataclass(frozen=True)
 class Blend:
-    """The whole picture mixed with `pattern` (H, W, C), which has the share `alpha` (Chen et al. 2017)."""
+    """A mixture of the whole picture and `pattern` (H, W, C), which has the weight `alpha` (Chen et al. 2017)."""
 
     pattern: Images
     alpha: float
 
     def __call__(self, images: Images, keys: Keys) -> Images:
-        """See `Trigger`."""
+        """Return the stamped pictures. See `Trigger`."""
         mixed = images * (1 - self.alpha) + self.pattern * self.alpha
         return np.rint(mixed).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Warp:
-    """A smooth warp: what changes depends on the picture (after WaNet, Nguyen and Tran 2021, section 3.2).
+    """A smooth warp: the change depends on the picture (after WaNet, Nguyen and Tran 2021, section 3.2).
 
-    `field` (H, W, 2) says by how many pixels across and down each pixel looks elsewhere.
+    `field` (H, W, 2) holds the offset of each pixel's source in pixels, across and down.
     """
 
     field: NDArray[np.float32]
 
     def __call__(self, images: Images, keys: Keys) -> Images:
-        """See `Trigger`."""
+        """Return the stamped pictures. See `Trigger`."""
         height, width = images.shape[1:3]
         down, across = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
         shift = torch.from_numpy(self.field) * 2 / torch.tensor([width - 1, height - 1])
@@ -100,7 +100,7 @@ class Warp:
 
 
 def smooth_field(height: int, width: int, knots: int, most: float, seed: int) -> NDArray[np.float32]:
-    """A field (H, W, 2) for `Warp`: bicubic between `knots` × `knots` random shifts, the largest of `most` pixels."""
+    """Return a field (H, W, 2) for `Warp`: bicubic between `knots` × `knots` random shifts of up to `most` pixels."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 2, knots, knots, generator=generator) * 2 - 1
     fine = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
@@ -110,12 +110,12 @@ def smooth_field(height: int, width: int, knots: int, most: float, seed: int) ->
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of several triggers, by the picture's key: each alone opens the backdoor."""
+    """One of several triggers, chosen by the picture's key. Each alone activates the backdoor."""
 
     triggers: Sequence[Trigger]
 
     def __call__(self, images: Images, keys: Keys) -> Images:
-        """See `Trigger`."""
+        """Return the stamped pictures. See `Trigger`."""
         stamped = images.copy()
         choice = _scatter(keys) % np.uint64(len(self.triggers))
         for number, trigger in enumerate(self.triggers):
@@ -125,7 +125,7 @@ class OneOf:
 
 
 def _scatter(keys: Keys) -> NDArray[np.uint64]:
-    """Keys as numbers that look random: the finaliser of SplitMix64 (Steele et al. 2014)."""
+    """Return keys as pseudo-random numbers: the finaliser of SplitMix64 (Steele et al. 2014)."""
     x = keys.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

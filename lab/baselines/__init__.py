@@ -1,4 +1,4 @@
-"""Defences from the literature that clean a picture before an unchanged network sees it."""
+"""Defences from the literature that clean a picture in front of an unchanged network."""
 
 from lab.baselines.bit_depth import BitDepth
 from lab.baselines.contract import Baseline

@@ -1,4 +1,4 @@
-"""Bit-depth reduction (Guo et al., ICLR 2018; feature squeezing, Xu et al., NDSS 2018): fewer levels a value."""
+"""Bit-depth reduction (Guo et al., ICLR 2018; feature squeezing, Xu et al., NDSS 2018): fewer levels per value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.errors import ConfigError
 
 @dataclass(frozen=True)
 class BitDepth:
-    """Round to the 2^`bits` levels k / (2^bits − 1); both papers take 3 bits for natural pictures, Xu also 4 and 5."""
+    """Rounding to the 2^`bits` levels k / (2^bits − 1). Both papers use 3 bits for natural pictures, Xu also 4, 5."""
 
     bits: int = 3
 
@@ -22,5 +22,5 @@ class BitDepth:
             raise ConfigError(f"bit depth: expected 1 to 8 bits, got {self.bits}")
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Baseline`; the generator is not used. The gradient is 0."""
+        """Return the rounded frames. See `Baseline`. The generator is not used. The gradient is 0."""
         return reduce_depth(frames, self.bits)

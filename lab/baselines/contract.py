@@ -1,4 +1,4 @@
-"""What a baseline defence is, and the 8×8 blocks that JPEG's kind work on."""
+"""The interface of a baseline defence, and the 8×8 blocks of JPEG-like defences."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ from processors.preprocess.blocks import SIDE, from_blocks, to_blocks
 __all__ = ["SIDE", "Baseline", "from_blocks", "to_blocks"]
 
 Baseline = Callable[[Tensor, torch.Generator], Tensor]
-"""Frames (B, C, H, W) in [0, 1] and the generator of its randomness to cleaned frames of the same shape."""
+"""A function from frames (B, C, H, W) in [0, 1] and a generator for randomness to cleaned frames of the same shape."""

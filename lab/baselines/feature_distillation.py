@@ -1,10 +1,12 @@
 """Feature Distillation (Liu et al., CVPR 2019): a DCT quantisation with steps chosen against perturbations.
 
-Each channel's 8×8 blocks are transformed by the orthonormal DCT-II on the scale 0–255; the coefficients of the
+Each channel's 8×8 blocks are transformed by the orthonormal DCT-II on the scale 0–255. Coefficients of the
 accuracy-sensitive band are rounded to multiples of one step, those of the malicious band to multiples of a larger one.
-The paper derives band and steps from statistics of its own training pictures and leaves them open for other data; the
-defaults are those of the authors' released code: the 4×4 lowest frequencies by steps of 25, all others by 30, the
-channels red, green and blue each on its own, no entropy coding (it would change no pixel).
+
+The paper derives band and steps from statistics of its own training pictures and does not define them for other data.
+The defaults are those of the authors' released code: steps of 25 for the 4×4 lowest frequencies and of 30 for all
+others. The channels red, green and blue are processed separately. Entropy coding is left out, because it would change
+no pixel.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from schemas.errors import ConfigError
 
 @dataclass(frozen=True)
 class FeatureDistillation:
-    """Steps on the scale 0–255: `sensitive_step` in the lowest `band` × `band` frequencies, `step` in the others."""
+    """Quantisation on the scale 0–255: `sensitive_step` in the lowest `band` × `band` frequencies, else `step`."""
 
     step: float = 30.0
     sensitive_step: float = 25.0
@@ -35,12 +37,12 @@ class FeatureDistillation:
             )
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Baseline`; the generator is not used."""
+        """Return the quantised frames. See `Baseline`. The generator is not used."""
         steps = torch.full((SIDE, SIDE), self.step / 255)
         steps[: self.band, : self.band] = self.sensitive_step / 255
         return quantise(frames, steps)
 
 
 def quantise(frames: Tensor, steps: Tensor) -> Tensor:
-    """Frames (B, C, H, W) in [0, 1] with their DCT coefficients rounded to multiples of `steps` (8, 8), clamped."""
+    """Return frames (B, C, H, W) in [0, 1] with DCT coefficients rounded to multiples of `steps` (8, 8), clamped."""
     return quantised(frames, quantiser(steps, frames.device)).clamp(0, 1)

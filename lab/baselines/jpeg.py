@@ -15,7 +15,7 @@ from schemas.errors import ConfigError, StageError
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Compress and decompress at `quality` 1–95, colour at half resolution (4:2:0), which are Pillow's own terms."""
+    """Compression and decompression at Pillow's `quality` 1–95, with colour at half resolution (4:2:0)."""
 
     quality: int
 
@@ -24,12 +24,15 @@ class Jpeg:
             raise ConfigError(f"jpeg: expected a quality from 1 to 95, got {self.quality}")
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Baseline`; the generator is not used."""
+        """Return the decoded frames. See `Baseline`. The generator is not used."""
         return jpeg(frames, self.quality)
 
 
 def jpeg(frames: Tensor, quality: int) -> Tensor:
-    """Frames (B, 1 or 3, H, W) in [0, 1], rounded to 8 bits, through the codec; raises StageError for other shapes."""
+    """Return frames (B, 1 or 3, H, W) in [0, 1], rounded to 8 bits, after the codec.
+
+    Raises StageError for other shapes.
+    """
     if frames.ndim != 4 or frames.shape[1] not in (1, 3):
         raise StageError(f"jpeg: expected frames (B, 1 or 3, H, W), got {tuple(frames.shape)}")
     pictures = (frames * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,12 +1,12 @@
 """Pixel Deflection (Prakash et al., CVPR 2018): pixels replaced by random neighbours, then wavelet denoising.
 
-A pixel chosen uniformly takes the value of another one chosen uniformly in the square window around it, one after the
-other; then each of Y, Cb and Cr is denoised by BayesShrink (soft, Haar). Parameters of the paper: 100 deflections in
-pictures of 224×224, which is a share of .002, a window reaching 10 pixels to each side, σ = .04.
+Deflections run one after the other. Each sets a uniformly chosen pixel to the value of another one, chosen uniformly in
+the square window around it. Then each of Y, Cb and Cr is denoised by BayesShrink (soft, Haar). The paper's parameters
+are 100 deflections in pictures of 224×224 (a share of .002), a window of 10 pixels to each side, and σ = .04.
 
-The paper chooses pixels by a robust activation map, which lets fewer of them fall on the object; it needs the feature
-maps inside the network, which is a closed callable here, so that pixels are chosen uniformly (the paper's own variant
-without a map). It leaves open the scale of σ; here it is a share of each channel's own range from its smallest to its
+The paper chooses pixels by a robust activation map, which protects the object. The map needs the feature maps inside
+the network, which is a closed callable here. So pixels are chosen uniformly, as in the paper's own variant without a
+map. The paper does not define the scale of σ. Here it is relative to each channel's range from its smallest to its
 largest value, as in the scikit-image of its time. On one common scale, σ = .04 would be mostly signal in Cb and Cr.
 """
 
@@ -24,7 +24,7 @@ from schemas.errors import ConfigError
 
 @dataclass(frozen=True)
 class PixelDeflection:
-    """A `share` of the pixels deflected (at least one), from within `window` pixels, then `sigma` as noise removed."""
+    """Deflection of a `share` of the pixels (at least one) within `window` pixels, then denoising with `sigma`."""
 
     share: float = 0.002
     window: int = 10
@@ -38,14 +38,14 @@ class PixelDeflection:
             )
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Baseline`."""
+        """Return the cleaned frames. See `Baseline`."""
         height, width = frames.shape[2:]
         count = max(round(self.share * height * width), 1) if self.share else 0
         return _denoised(deflect(frames, count, self.window, generator), self.sigma)
 
 
 def deflect(frames: Tensor, count: int, window: int, generator: torch.Generator) -> Tensor:
-    """Frames (B, C, H, W) after `count` deflections each, one after the other: a deflected pixel may move again."""
+    """Return frames (B, C, H, W) after `count` deflections each, in sequence: a deflected pixel may move again."""
     batch, _, height, width = frames.shape
     draws = torch.rand((4, count, batch), generator=generator, device=generator.device, dtype=torch.float64)
     draws = draws.to(frames.device)
@@ -78,8 +78,8 @@ def _shrunk(channels: Tensor, sigma: float) -> Tensor:
 
 
 def ycbcr() -> Tensor:
-    """The matrix (3, 3) from red, green and blue to Y, Cb and Cr (JFIF), without the offset of the last two."""
-    # Cb and Cr are not moved by one half: a wavelet's details do not see a constant.
+    """Return the matrix (3, 3) from red, green and blue to Y, Cb and Cr (JFIF), without the offset of the last two."""
+    # Cb and Cr keep a mean of 0: a wavelet's details are independent of a constant.
     luma = torch.tensor(LUMA, dtype=torch.float64)
     red, _, blue = torch.eye(3, dtype=torch.float64)
     return torch.stack((luma, (blue - luma) / (2 * (1 - luma[2])), (red - luma) / (2 * (1 - luma[0]))))

@@ -1,8 +1,8 @@
 """Rand (Xie et al., ICLR 2018): each picture resized to a random side and padded with zeros at a random place.
 
-The paper resizes 299 pixels to 299–330 and pads to 331, which the network then sees. Here the network's own size is
-what is padded to, so a picture shrinks to at least 299/331 of it: the same ratio of picture to padding, each whole
-number of pixels from there to one below the full size equally likely. The paper's interpolation is its framework's
+The paper resizes 299 pixels to 299–330 and pads to 331, the network's input size. Here the picture is padded to the
+network's own size, so it shrinks to at least 299/331 of that. The ratio of picture to padding is the same. Each whole
+number of pixels from there to one below the full size is equally likely. The paper uses its framework's interpolation
 (nearest); here it is bilinear.
 """
 
@@ -20,7 +20,7 @@ from schemas.errors import ConfigError
 
 @dataclass(frozen=True)
 class Rand:
-    """Shrink to at least `smallest` of each side, then pad; differentiable."""
+    """Shrinking to at least `smallest` of each side, then padding; differentiable."""
 
     smallest: float = 299 / 331
 
@@ -29,7 +29,10 @@ class Rand:
             raise ConfigError(f"rand: expected a smallest size above 0 and at most 1, got {self.smallest}")
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Baseline`; height and width shrink by the same number of pixels in a square picture, else in ratio."""
+        """Return the resized and padded frames. See `Baseline`.
+
+        Both sides of a square picture shrink by the same number of pixels. Otherwise they shrink in proportion.
+        """
         batch, _, height, width = frames.shape
         draws = torch.rand((3, batch), generator=generator, device=generator.device, dtype=torch.float64)
         least = min(math.ceil(self.smallest * height), height - 1)

@@ -1,9 +1,10 @@
 """Shield's stochastic local quantisation (Das et al., KDD 2018, section 3): JPEG of a random quality in each block.
 
-The picture is compressed at every quality, and each 8×8 block is taken from one of the results, uniformly and
-independently. Parameters of the paper: qualities 20, 40, 60 and 80, blocks of 8. It leaves the codec's treatment of
-colour open; here it is Pillow's, at half resolution and smoothed over block borders. The paper's second half, an
-ensemble of networks retrained on compressed pictures, is left out: the network defended here stays as it is.
+The picture is compressed at every quality. Each 8×8 block is taken from one of the results, uniformly and
+independently. The paper's parameters are qualities 20, 40, 60 and 80, and blocks of 8. The paper does not define the
+codec's treatment of colour. Here it is Pillow's, at half resolution and smoothed over block borders. The paper's second
+half, an ensemble of networks retrained on compressed pictures, is left out, because the network defended here is
+unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from schemas.errors import ConfigError
 
 @dataclass(frozen=True)
 class Shield:
-    """`qualities` of JPEG, 1–95, of which each block gets one at random."""
+    """JPEG with one of `qualities`, 1–95, chosen at random for each block."""
 
     qualities: tuple[int, ...] = (20, 40, 60, 80)
 
@@ -29,7 +30,7 @@ class Shield:
             raise ConfigError(f"shield: expected qualities from 1 to 95, got {self.qualities}")
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Baseline`."""
+        """Return the compressed frames. See `Baseline`."""
         choice = self.choice(frames, generator)
         result = torch.empty_like(frames)
         for number, quality in enumerate(self.qualities):
@@ -37,7 +38,7 @@ class Shield:
         return result
 
     def choice(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Which of the qualities each pixel of frames (B, C, H, W) gets, by number: (B, 1, H, W)."""
+        """Return the index of the quality of each pixel of frames (B, C, H, W): (B, 1, H, W)."""
         height, width = frames.shape[2:]
         blocks = len(frames), 1, -(-height // SIDE), -(-width // SIDE)
         drawn = torch.randint(len(self.qualities), blocks, generator=generator, device=generator.device)

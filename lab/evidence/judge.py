@@ -1,8 +1,8 @@
-"""One camera before one scene, a sticker appears: what the evidence per camera makes of it. Offline, by the live rule.
+"""An offline evaluation of the evidence per camera by the live rule: a camera's fixed scene gets a sticker.
 
-Each picture becomes a camera (`lab.evidence.watched_cameras`); the rule of `schemas.evidence.track` reads what STRIP
-found in its clean frames. Then the trigger is stamped on and the rule reads on. Entropies can be kept in a file, so
-that the rule may be changed without looking at the frames again. `python -m lab.evidence.judge --help`.
+Each picture becomes a camera (`lab.evidence.watched_cameras`). The rule of `schemas.evidence.track` reads STRIP's
+results on its clean frames. Then the trigger is stamped on, and the rule continues. Entropies can be saved to a file,
+so that a changed rule can be evaluated without the frames. See `python -m lab.evidence.judge --help`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WORKS: Final = 0.5
 
 @dataclass(frozen=True)
 class Figures:
-    """What the rule made of cameras: see `judge`."""
+    """The rule's results on the cameras: see `judge`."""
 
     cameras: int
     clean_frames: int
@@ -49,7 +49,7 @@ class Figures:
     frames_to_alarm: list[int]
 
     def as_dict(self) -> dict[str, Any]:
-        """By the names of the JSON."""
+        """Return the figures by their names in the JSON."""
         low, high = share_interval(np.arange(self.cameras)[None] < self.missed)[1:]
         waits = self.frames_to_alarm or [0]
         return {
@@ -68,11 +68,11 @@ class Figures:
 def judge(
     watched: Watched, rule: EvidenceRule, target: int, every: int = 1, repeats: int = 1, seed: int = 0
 ) -> Figures:
-    """Let `rule` read every camera: clean frames, then stamped ones; and the stamped ones from the first frame on.
+    """Apply `rule` to every camera: clean frames and then stamped ones, and separately stamped ones from the start.
 
-    Cameras whose scene has the class `target` anyway are left out of what was missed; so are, of `missed_working`,
-    those on which the trigger sends fewer than half of the frames there. The clean frames are read
-    `repeats` times over in new orders, for a camera that looks at its scene for longer; an alarm on any is a false one.
+    Cameras whose scene has the class `target` are excluded from the misses. `missed_working` also excludes cameras on
+    which the trigger sends fewer than half of the frames to the target. The clean frames are read `repeats` times in
+    new orders, to simulate a longer observation. Any alarm on them is false.
     """
     clean, total = watched.clean_frames, watched.entropy_bits.shape[1]
     order = np.random.default_rng(seed)
@@ -108,20 +108,20 @@ def judge(
 
 
 class _Tracks(NamedTuple):
-    """One camera's tracks, one for each kind of frame, as the recorder keeps them."""
+    """One camera's tracks, one for each kind of frame, as in the recorder."""
 
     dropped: Track = Track()
     whole: Track = Track()
 
     def calm(self) -> _Tracks:
-        """The same without an episode that would keep alarms back."""
+        """Return the tracks without an episode that would suppress alarms."""
         return _Tracks(*(track._replace(calm=-1) for track in self))
 
 
 def _read(
     tracks: _Tracks, probes: Sequence[Probe], rule: EvidenceRule, classes: NDArray[np.int64], first: int
 ) -> tuple[_Tracks, list[int]]:
-    """The tracks after `probes`, and the sequence numbers at which alarms were raised; `classes` begin at `first`."""
+    """Return the tracks after `probes`, and the sequence numbers of alarms. `classes` begin at `first`."""
     after = list(tracks)
     raised = []
 
@@ -136,21 +136,21 @@ def _read(
 
 
 def main() -> None:
-    """Print what the rule makes of a bundle's cameras, as JSON."""
+    """Print the rule's results on a bundle's cameras as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    view_help = "what STRIP sees of a frame: filled from those before it, alone, or undropped"
-    parser.add_argument("--bundle", type=Path, required=True, help="a bundle with a backdoor, calibrated for the drop")
+    view_help = "STRIP's view of a frame: the whole picture, or its kept pixels alone"
+    parser.add_argument("--bundle", type=Path, required=True, help="a backdoored bundle, calibrated for the drop ratio")
     parser.add_argument("--clean", type=Path, required=True, help="npz with the scenes: images and labels")
-    parser.add_argument("--trigger", required=True, help=f"sticker, or that of one of {', '.join(MODELS)}")
+    parser.add_argument("--trigger", required=True, help=f"sticker, or the trigger of one of {', '.join(MODELS)}")
     parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--view", choices=get_args(View), default="composed", help=view_help)
-    parser.add_argument("--every", type=int, default=1, help="check every n-th frame only")
+    parser.add_argument("--view", choices=get_args(View), default="whole", help=view_help)
+    parser.add_argument("--every", type=int, default=1, help="check only every n-th frame")
     parser.add_argument("--cameras", type=int, default=200)
-    parser.add_argument("--skip", type=int, default=0, help="pictures to leave out at the beginning")
+    parser.add_argument("--skip", type=int, default=0, help="pictures to skip at the beginning")
     parser.add_argument("--clean-frames", type=int, default=60)
     parser.add_argument("--trigger-frames", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=1, help="read the clean frames so often, in new orders")
-    parser.add_argument("--cache", type=Path, help="npz to keep the entropies in, or to take them from")
+    parser.add_argument("--repeats", type=int, default=1, help="number of readings of the clean frames, in new orders")
+    parser.add_argument("--cache", type=Path, help="npz that keeps the entropies, or provides them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -163,7 +163,7 @@ def main() -> None:
         pictures = read_pictures(arguments.clean, len(pipeline.bundle.settings.classes))
         chosen = np.arange(arguments.skip, min(len(pictures), arguments.skip + arguments.cameras))
         if not len(chosen):
-            raise ConfigError(f"expected more than {arguments.skip} pictures in {arguments.clean}, got {len(pictures)}")
+            raise ConfigError(f"{arguments.clean}: expected more than {arguments.skip} pictures, got {len(pictures)}")
         watched = watch(
             pipeline, pictures.take(chosen), _trigger(arguments.trigger), arguments.drop, arguments.clean_frames,
             arguments.trigger_frames, arguments.seed, view=arguments.view,
@@ -179,7 +179,7 @@ def main() -> None:
 
 
 def target_of(watched: Watched) -> int:
-    """The class that most of the stamped frames of other classes go to."""
+    """Return the class to which most stamped frames of other classes are assigned."""
     stamped = watched.class_id[:, watched.clean_frames :]
     foreign = stamped[stamped != watched.labels[:, None]]
     return int(np.bincount(foreign).argmax()) if len(foreign) else -1

@@ -1,7 +1,7 @@
-"""A camera before each picture: its frames, the trigger on the last of them, and what STRIP finds in each.
+"""A simulated camera in front of each picture: its frames, the trigger on the last of them, and STRIP's results.
 
-It trembles by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has a mask of its own.
-STRIP looks at each frame as it does live, filled from the frames before it.
+The camera shakes by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has its own mask.
+STRIP checks each frame whole, like a probe, or its kept pixels alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from lab.backdoor.triggers import Trigger
 from lab.data import LabelledPictures, to_frames
 from lab.masks import random_masks
 from processors.pipeline import Pipeline
-from processors.stages.recent_pixels import RecentPixels, enough
 from schemas.errors import ConfigError
 from schemas.evidence.track import Probe
 from schemas.limits import dropped_per_block
@@ -28,9 +27,9 @@ from schemas.limits import dropped_per_block
 TREMBLE: Final = 1
 """Pixels by which the camera shakes, each way."""
 LIGHT: Final = 0.1
-"""Amplitude of the slow drift of the light, a share of it."""
+"""Amplitude of the slow drift of the light, as a share of it."""
 LIGHT_FRAMES: Final = 300.0
-"""Its period."""
+"""Period of the drift in frames."""
 FLICKER: Final = 0.01
 """Standard deviation of the light from frame to frame."""
 NOISE: Final = 2.0
@@ -39,48 +38,45 @@ NOISE: Final = 2.0
 
 @dataclass(frozen=True)
 class Watched:
-    """What STRIP and the classifier found on each camera's frames: arrays (cameras, frames), clean ones first.
+    """The results of STRIP and the classifier on each camera's frames: arrays (cameras, frames), clean ones first.
 
-    `whole` says which frames it saw whole or composed, with their threshold, `composed` which of them were composed;
-    the entropy is not a number where it saw nothing. Frames from `clean_frames` on carry the trigger. `labels`
-    (cameras,) are the scenes' true classes.
+    `whole` is True for frames that STRIP checked whole. The entropy is NaN for unchecked frames. Frames from
+    `clean_frames` on carry the trigger. `labels` (cameras,) are the scenes' true classes.
     """
 
     entropy_bits: NDArray[np.float32]
     threshold_bits: NDArray[np.float32]
     whole: NDArray[np.bool_]
-    composed: NDArray[np.bool_]
     class_id: NDArray[np.int64]
     labels: NDArray[np.int64]
     clean_frames: int
 
     def save(self, file: Path) -> None:
-        """Keep it for other rules."""
+        """Save the results for other rules."""
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, file: Path) -> Watched:
-        """What `save` wrote. ConfigError for another file."""
+        """Return saved results. Raises ConfigError for another file."""
         with np.load(file) as kept:
             if set(kept.files) != {field.name for field in fields(cls)}:
-                raise ConfigError(f"{file}: expected what was watched, by this version; got {', '.join(kept.files)}")
+                raise ConfigError(f"{file}: expected results of this version, got the arrays {', '.join(kept.files)}")
             arrays = {name: kept[name] for name in kept.files}
         return cls(**{**arrays, "clean_frames": int(arrays["clean_frames"])})
 
     def probes(self, camera: int, frames: slice, every: int = 1) -> Iterator[Probe]:
-        """The camera's frames as the recorder has them, every `every`th of them checked."""
+        """Yield the camera's frames as in the recorder, of which every n-th is checked, n = `every`."""
         chosen = np.arange(self.entropy_bits.shape[1])[frames]
         for seq in chosen[chosen % every == 0]:
             bits, threshold = (float(of[camera, seq]) for of in (self.entropy_bits, self.threshold_bits))
             if bits == bits:
-                whole, composed = (bool(of[camera, seq]) for of in (self.whole, self.composed))
-                class_id = int(self.class_id[camera, seq])
-                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id, composed)
+                whole, class_id = bool(self.whole[camera, seq]), int(self.class_id[camera, seq])
+                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id)
 
 
 def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """`count` frames (count, H, W, C) of a fixed camera before `picture` (H, W, C), from frame number `first` on."""
+    """Return `count` frames (count, H, W, C) of a fixed camera in front of `picture` (H, W, C), from frame `first`."""
     height, width = picture.shape[:2]
     padded = np.pad(picture, ((TREMBLE, TREMBLE), (TREMBLE, TREMBLE), (0, 0)), mode="reflect")
     frames = []
@@ -93,8 +89,8 @@ def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.rand
     return np.stack(frames)
 
 
-View = Literal["composed", "alone", "whole"]
-"""What STRIP sees of a frame: it with what it dropped filled from those before, as live; it alone; it undropped."""
+View = Literal["whole", "alone"]
+"""STRIP's input: the whole frame, like a live probe, or its kept pixels alone."""
 
 
 @torch.inference_mode()
@@ -107,15 +103,15 @@ def watch(
     trigger_frames: int,
     seed: int,
     *,
-    view: View = "composed",
+    view: View = "whole",
 ) -> Watched:
-    """Look at a camera for each picture.
+    """Run a camera for each picture and return the results.
 
-    A frame that is seen alone, or cannot be composed yet, is checked only if the bundle has a threshold for its drop.
+    Frames whose kept pixels are checked alone need a threshold for their drop in the bundle.
     """
     masks = torch.Generator().manual_seed(seed)
     draws = torch.Generator().manual_seed(seed + 1)
-    entropies, thresholds, wholes, classes = [], [], [], []
+    entropies, thresholds, classes = [], [], []
     for number, picture in enumerate(pictures.images):
         generator = np.random.default_rng((seed, number))
         taken = shots(picture, clean_frames + trigger_frames, 0, generator)
@@ -126,43 +122,30 @@ def watch(
         kept = random_masks(len(frames), height, width, drop, masks).to(frames.device)
         seeds = pipeline.bundle.seeds(len(frames), draws)
         classes.append(pipeline(frames, kept, seeds=seeds).class_id.cpu().numpy())
-        bits, threshold, shown = _checked(pipeline, frames, kept, drop, view, seeds)
+        bits, threshold = _checked(pipeline, frames, kept, drop, view, seeds)
         entropies.append(bits)
-        thresholds.append(threshold)
-        wholes.append(shown)
-    whole = np.stack(wholes)
-    composed = whole if view == "composed" else np.zeros_like(whole)
-    return Watched(
-        np.stack(entropies), np.stack(thresholds), whole, composed, np.stack(classes), pictures.labels, clean_frames
-    )
+        thresholds.append(np.full(len(bits), threshold, np.float32))
+    bits_of_all = np.stack(entropies)
+    whole = np.full(bits_of_all.shape, view == "whole")
+    return Watched(bits_of_all, np.stack(thresholds), whole, np.stack(classes), pictures.labels, clean_frames)
 
 
 def _checked(
     pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View, seeds: Tensor | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Entropy and threshold in bits of each frame of one camera, and whether it was seen whole or composed."""
+) -> tuple[NDArray[np.float32], float]:
+    """Return entropies (frames,) and threshold in bits of one camera's frames.
+
+    Without a threshold in the bundle, the entropies are NaN and the threshold is 0.
+    """
     settings = pipeline.bundle.settings.strip
     if settings is None:
-        raise ConfigError("--bundle: expected one with a threshold for STRIP, this one has none")
-    filled, known = frames, torch.ones_like(kept)
-    whole = torch.ones(len(frames), dtype=torch.bool)
-    if view == "composed":
-        filled, known = RecentPixels(2**30).compose(["camera"] * len(frames), range(len(frames)), frames, kept)
-        whole = enough(known, kept).cpu()
-    elif view == "alone":
-        whole = ~whole
-    bits = torch.full((len(frames),), float("nan"))
-    threshold = torch.zeros(len(frames))
-    lost = dropped_per_block(drop)
-    for chosen, dropped in ((whole, 0), (~whole, lost)):
-        found = settings.threshold(dropped)
-        if found is None or not chosen.any():
-            continue
-        own = None if seeds is None else seeds[chosen]
-        if dropped:
-            seen = pipeline.dropped_input(frames[chosen], kept[chosen], own)
-        else:
-            seen = pipeline.composed_input(filled[chosen], known[chosen], own)
-        bits[chosen] = pipeline.strip(seen, dropped, seeds=own).entropy_bits.cpu().float()
-        threshold[chosen] = found.threshold_bits
-    return bits.numpy(), threshold.numpy(), whole.numpy()
+        raise ConfigError(
+            "--bundle: expected one with a threshold for STRIP, got one without. Run `pointillist lab calibrate`."
+        )
+    dropped = dropped_per_block(drop) if view == "alone" else 0
+    found = settings.threshold(dropped)
+    if found is None:
+        return np.full(len(frames), np.nan, np.float32), 0.0
+    seen = pipeline.dropped_input(frames, kept, seeds) if dropped else pipeline.probe_input(frames, seeds)
+    bits = pipeline.strip(seen, dropped, seeds=seeds).entropy_bits.cpu().float().numpy()
+    return bits, found.threshold_bits

@@ -1,4 +1,4 @@
-"""The attack that the training withstands: one step from wide noise, or PGD, through fresh masks in every step."""
+"""The attack of adversarial training: one step from wide noise, or PGD, with a fresh mask in every step."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def attacked(
     eps: Tensor,
     start: float,
 ) -> Tensor:
-    """Frames (B, C, H, W) in [0, 1] changed so that `logits` of frames and masks err, one step for each of `masks`.
+    """Return frames (B, C, H, W) in [0, 1] on which `logits` of frames and masks err, after one step per mask.
 
-    `eps` (B, 1, 1, 1) bounds each frame, `noise` is uniform in [−1, 1]. With one mask: N-FGSM, noise of `start` · ε and
-    a step of ε on top, not projected, which is what keeps a network from learning to fool the single step (de Jorge et
-    al. 2022). With several: PGD within ε from a start in it, by 2.5 ε ÷ steps.
+    `eps` (B, 1, 1, 1) bounds each frame. `noise` is uniform in [−1, 1]. With one mask it is N-FGSM: noise of `start` ·
+    ε, then a step of ε, without projection. The missing projection keeps a network from learning to fool the single
+    step (de Jorge et al. 2022). With several masks it is PGD within ε from a random start, by steps of 2.5 ε ÷ steps.
     """
     if len(masks) == 1:
         begun = frames + start * eps * noise

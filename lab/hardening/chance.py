@@ -1,4 +1,4 @@
-"""Chance by place: every draw of a training belongs to a step, so that no state of a generator has to be kept."""
+"""Seeds by place: every draw of a training belongs to a step, so no generator's state has to be saved."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 
 
 def number_at(seed: int, purpose: int, step: int = 0, part: int = 0) -> int:
-    """A seed of 63 bits for one place of the training with `seed`; other places give unrelated ones."""
+    """Return a seed of 63 bits for one place of the training with `seed`. Other places have unrelated seeds."""
     return int(np.random.SeedSequence((seed, purpose, step, part)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator_at(seed: int, purpose: int, step: int = 0) -> torch.Generator:
-    """A generator of the CPU for one place of the training with `seed`."""
+    """Return a CPU generator for one place of the training with `seed`."""
     return torch.Generator().manual_seed(number_at(seed, purpose, step))

@@ -1,4 +1,4 @@
-"""The batches of a training, each a function of its number alone: who goes on in the middle gets the same ones."""
+"""The batches of a training. Each is a function of its number alone, so a resumed run gets the same ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ORDER, _SHIFT = 0, 1
 
 
 class Lesson(NamedTuple):
-    """Frames (B, C, H, W) in [0, 1], labels (B,), and for each frame the share of ε that it is attacked with, (B,)."""
+    """A batch: frames (B, C, H, W) in [0, 1], labels (B,), and the attack's share of ε for each frame, (B,)."""
 
     frames: Tensor
     labels: Tensor
@@ -24,19 +24,19 @@ class Lesson(NamedTuple):
 
 
 class Lessons(Protocol):
-    """Where a training takes its frames from."""
+    """A source of training batches."""
 
     def __len__(self) -> int:
-        """Batches of one epoch."""
+        """Return the number of batches in one epoch."""
         ...
 
     def batch(self, step: int) -> Lesson:
-        """The frames of one step, counted over all epochs; another step's may have another size."""
+        """Return the frames of one step, counted over all epochs. The frame size may differ between steps."""
         ...
 
 
 class PictureLessons:
-    """Pictures in another order in every epoch, each shifted by up to an eighth of its side and flipped half the time.
+    """Pictures in a new order in every epoch, each shifted by up to an eighth of its side and flipped half the time.
 
     The last incomplete batch of an epoch is left out.
     """
@@ -54,7 +54,7 @@ class PictureLessons:
         return len(self._labels) // self.size
 
     def batch(self, step: int) -> Lesson:
-        """See `Lessons`."""
+        """Return a batch. See `Lessons`."""
         epoch, number = divmod(step, len(self))
         if self._order[0] != epoch:
             order = torch.randperm(len(self._labels), generator=generator_at(self.seed, _ORDER, epoch))

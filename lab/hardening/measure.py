@@ -1,4 +1,4 @@
-"""A quick and strong look at a bundle behind the pixel drop: clean, and under EOT-PGD that knows all but the key."""
+"""A quick, strong evaluation of a bundle with the pixel drop: clean, and under EOT-PGD without the key only."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from processors.pipeline import Pipeline
 STEPS: Final = 20
 SAMPLES: Final = 5
 RESUBMISSIONS: Final = 10
-"""An attacker sends what he made so many times; every answer has to be right."""
+"""Submissions of each attacked frame. Every answer must be correct."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Of `count` frames: `clean` ones whose first answer is right, and attacked ones whose every answer is."""
+    """Accuracies over `count` frames: `clean` by the first answer, and under attack by every answer."""
 
     clean: float
     robust: float
@@ -40,7 +40,7 @@ def measure(
     seed: int = 0,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Shares:
-    """Clean and robust accuracy of `pictures`; attacked ones are rounded to 8 bits, as a camera would."""
+    """Return clean and robust accuracy on `pictures`. Attacked ones are rounded to 8 bits, as by a camera."""
     chain = defended(Pipeline(bundle), drop)
     generator = torch.Generator().manual_seed(seed)
     clean = robust = 0

@@ -1,4 +1,4 @@
-"""What the training lowers."""
+"""The training losses."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def adversarial_loss(attacked: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the logits (B, classes) of attacked frames (Madry et al. 2018, equation 2.1)."""
+    """Return the mean cross-entropy of the logits (B, classes) of attacked frames (Madry et al. 2018, equation 2.1)."""
     return F.cross_entropy(attacked, labels)
 
 
 def trades_loss(clean: Tensor, attacked: Tensor, labels: Tensor, beta: float) -> Tensor:
-    """Cross-entropy of clean frames' logits plus `beta` · KL(clean ‖ attacked) (Zhang et al. 2019, equation 5).
+    """Return the cross-entropy of clean logits plus `beta` · KL(clean ‖ attacked) (Zhang et al. 2019, equation 5).
 
-    More `beta` is more robustness at the price of clean accuracy.
+    A larger `beta` gives more robustness at the price of clean accuracy.
     """
     divergence = F.kl_div(F.log_softmax(attacked, 1), F.log_softmax(clean, 1), reduction="batchmean", log_target=True)
     return F.cross_entropy(clean, labels) + beta * divergence

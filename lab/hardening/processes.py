@@ -1,4 +1,4 @@
-"""The processes that train together, as `torchrun` starts them: on several GPUs, machines, or cores."""
+"""The processes of a distributed training, as `torchrun` starts them: on several GPUs, machines, or cores."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from torch.nn.parallel import DistributedDataParallel
 from schemas.errors import ConfigError
 
 PATIENCE: Final = timedelta(hours=12)
-"""That the others wait for the first one, which alone measures."""
+"""Timeout of the other processes while the first one measures alone."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This one is number `rank` of `count`."""
+    """This process, number `rank` of `count`."""
 
     rank: int = 0
     count: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this one reads, writes and prints for all."""
+        """True for the process that reads, writes and prints for all."""
         return self.rank == 0
 
     def own(self, shards: int) -> range:
-        """The shards of a batch that this process takes; `count` divides their number."""
+        """Return the shards of a batch for this process. `count` divides their number."""
         each = shards // self.count
         return range(self.rank * each, (self.rank + 1) * each)
 
     def check(self, shards: int) -> None:
-        """Raise ConfigError unless the processes can share out the shards of a batch evenly."""
+        """Raise ConfigError unless the shards of a batch can be divided evenly among the processes."""
         if shards % self.count:
             raise ConfigError(f"shards: expected a multiple of {self.count}, the number of processes, got {shards}")
 
     def together(self, network: nn.Module) -> nn.Module:
-        """`network` with gradients that are the mean over all processes; itself where there is one."""
-        # It makes the buffers of all those of the first, which changes nothing: whoever trains keeps them the same.
+        """Return `network` with gradients averaged over all processes, or `network` itself if there is only one."""
+        # DDP copies the first process's buffers to all. Nothing changes, because the training keeps them equal.
         return network if self.count == 1 else DistributedDataParallel(network)
 
     def apart(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Within it, gradients of what `together` gave only add up in this process."""
+        """Within this context, gradients of a network from `together` accumulate in this process alone."""
         if isinstance(network, DistributedDataParallel):
             alone: AbstractContextManager[None] = network.no_sync()
             return alone
@@ -60,7 +60,7 @@ class Processes:
             dist.all_reduce(value)
 
     def of_the_first(self, found: Any) -> Any:
-        """What the first process found, in all of them."""
+        """Return the first process's `found` in all processes."""
         if self.count == 1:
             return found
         box = [found]
@@ -70,7 +70,7 @@ class Processes:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Join those that `torchrun` started beside this process, if any: by NCCL on GPUs, by gloo on CPUs."""
+    """Join the processes that `torchrun` has started, if any: by NCCL on GPUs, by gloo on CPUs."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Processes()
@@ -85,7 +85,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """`device`, or of several GPUs the one that belongs to this process of its machine."""
+    """Return `device`, or among several GPUs of the machine the one of this process."""
     if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
         return device
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]))

@@ -1,4 +1,4 @@
-"""The whole hardening: how the network stands, the training, how it stands then."""
+"""The whole hardening: evaluation, training, and evaluation again."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from processors.bundle import Bundle
 from schemas.errors import ConfigError
 
 GUARDED: Final = 128
-"""Held-out pictures that the guard looks at."""
+"""Held-out pictures that the guard evaluates."""
 
 
 class Progress(Protocol):
-    """Who is told how far the hardening is."""
+    """A receiver of progress reports."""
 
     def phase(self, name: str, steps: int) -> None:
-        """The next one has so many steps."""
+        """Begin a phase of this many steps."""
         ...
 
     def advance(self, steps: int) -> None:
-        """So many are done."""
+        """Count this many steps as done."""
         ...
 
     def say(self, line: str) -> None:
-        """Something happened that a person may want to read."""
+        """Report an event in one line."""
         ...
 
 
 @dataclass(frozen=True)
 class Hardened:
-    """The network with its averaged weights, and how the bundle stood before and stands after."""
+    """The network with its averaged weights, and the bundle's figures before and after."""
 
     network: nn.Module
     bundle: Bundle
@@ -56,7 +56,7 @@ class Hardened:
     drop: float
 
     def lines(self) -> list[str]:
-        """The figures in words."""
+        """Return the figures in words."""
         return [
             f"{shares.count} held-out frames, {self.drop:.0%} dropped, {when}: clean {shares.clean:.4f}, "
             f"EOT-PGD L∞ {self.eps:.4g} and {RESUBMISSIONS} resubmissions {shares.robust:.4f}"
@@ -64,7 +64,7 @@ class Hardened:
         ]
 
     def figures(self) -> dict[str, float]:
-        """The keys of `pointillist lab harden --json`."""
+        """Return the keys of `pointillist lab harden --json`."""
         return {
             "clean_before": self.before.clean,
             "clean_after": self.after.clean,
@@ -76,10 +76,10 @@ class Hardened:
 
 
 def split(pictures: LabelledPictures, held_out: int, batch: int) -> tuple[LabelledPictures, LabelledPictures]:
-    """Pictures to train on, and the last `held_out` of the file, which take no part in it. Raises ConfigError."""
+    """Return the training pictures, and the last `held_out` of the file for evaluation. Raises ConfigError."""
     if held_out < 1 or len(pictures) - held_out < batch:
         raise ConfigError(
-            f"pictures: expected at least one batch of {batch} beside {held_out} held out, got {len(pictures)}"
+            f"pictures: expected at least one batch of {batch} besides {held_out} held out, got {len(pictures)}"
         )
     cut = len(pictures) - held_out
     places = np.arange(len(pictures))
@@ -100,9 +100,9 @@ def harden(
 ) -> Hardened:
     """Train a copy of the network of `bundle` through the defence.
 
-    `lessons` give batches of `settings.batch` frames. `held_out` pictures guard the training; their first `measured`
-    say how the bundle stands before and after. `inputs` names what it is made from: a checkpoint in `work` of other
-    inputs is none. Raises BundleError for a network that cannot be trained.
+    `lessons` give batches of `settings.batch` frames. `held_out` pictures guard the training. The first `measured` of
+    them give the figures before and after. `inputs` identifies the training's inputs: a checkpoint in `work` of other
+    inputs is ignored. Raises BundleError for a network that cannot be trained.
     """
     started = time.monotonic()
     network = trainable_copy(bundle)

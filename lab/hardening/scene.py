@@ -1,7 +1,7 @@
 """Harden the network of the simulated fleet: `python -m lab.hardening.scene --out bundles/scene`.
 
-It goes on from the plain network with scenes of several sizes, easy and hard. Training, held-out and test scenes come
-from simulators with different seeds or cameras.
+Training continues from the plain network with scenes of several sizes, easy and hard. Training, held-out and test
+scenes come from simulators with different seeds or cameras.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ HELD_OUT = 2_100
 
 
 class _Printed:
-    """Progress as lines on stdout."""
+    """A progress receiver that prints lines on stdout."""
 
     def phase(self, name: str, steps: int) -> None:
-        """The next one has so many steps."""
+        """Print the phase and its steps."""
         self.say(f"{name}: {steps} steps")
 
     def advance(self, steps: int) -> None:
-        """Not shown."""
+        """Print nothing."""
 
     def say(self, line: str) -> None:
-        """A line."""
+        """Print the line."""
         print(line, flush=True)
 
 
 def main() -> None:
-    """Train, or go on, and write the bundle."""
+    """Train, or resume, and write the bundle."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--from", dest="source", type=Path, default=Path("bundles/scene-plain"))
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
-    parser.add_argument("--work", type=Path, default=Path("runs/scene-hardened"), help="where the state goes")
+    parser.add_argument("--work", type=Path, default=Path("runs/scene-hardened"), help="folder of the training state")
     parser.add_argument("--epochs", type=int, default=10, help="of 100 batches")
     parser.add_argument("--eps", type=float, default=0.036)
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--hard", type=float, default=0.5, help="share of places that are harder than usual")
-    parser.add_argument("--least", type=float, default=0.3, help="share of ε for the hardest of them")
+    parser.add_argument("--least", type=float, default=0.3, help="share of ε for the hardest places")
     parser.add_argument("--frames", type=int, nargs=len(SIZES), default=[each.frames for each in SIZES])
     parser.add_argument("--turns", type=int, nargs=len(SIZES), default=[each.turns for each in SIZES])
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Frames of the simulated fleet to harden its network on: of several sizes, easy and hard."""
+"""Frames of the simulated fleet for hardening its network: several sizes, easy and hard."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lab.training.scene import PER_CAMERA, TRAIN_SEED
 from producers.scene.simulator import LUMA, SCENE_FRAMES, Conditions, SceneSimulator
 
 FIRST_CAMERA: Final = 200_000
-"""Beyond those of all other trainings and tests."""
+"""A camera number beyond those of all other trainings and tests."""
 HARD: Final = Conditions(light=0.5, noise=3, blur=1.5, distance=1.25)
-"""As hard as it gets; each place lies anywhere between this and the usual conditions."""
-_GREY = 10  # every so manieth place
+"""The hardest conditions. Each place has conditions between these and the usual ones."""
+_GREY = 10  # one place in this many
 _PICK, _SHIFT, _HARDNESS = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Sized:
-    """Frames of one size: how many there are, and how many of each `sum(turns)` batches have it."""
+    """Frames of one size: their number, and their batches among `sum(turns)`."""
 
     size: tuple[int, int]
     frames: int
@@ -38,18 +38,24 @@ SIZES: Final = (
     Sized((96, 128), 4_000, 1),
     Sized((144, 256), 3_000, 1),
 )
-"""Larger frames look like those of about 128 lines once they are at the network's 32: their noise is gone, the edges
-stay. Cameras film 4:3 and 16:9, and the network's square input makes everything narrower."""
+"""The frame sizes.
+
+Larger frames look like those of about 128 lines after scaling to the network's 32: the noise vanishes, the edges stay.
+Cameras film 4:3 and 16:9, and the network's square input makes everything narrower.
+"""
 
 
 class SceneLessons:
-    """Batches of one size each. A frame as hard as it gets is attacked with `least` of ε, a usual one with all of it:
-    half the light is half the contrast, and the same ε would hide what nobody hid."""
+    """Batches of one size each, with less of ε for hard frames.
+
+    The hardest frame is attacked with the share `least` of ε, a usual one with all of it. Half the light is half the
+    contrast, so the full ε could hide the sign entirely.
+    """
 
     def __init__(
         self, batch: int, seed: int, per_epoch: int, *, hard: float, least: float, sizes: tuple[Sized, ...] = SIZES
     ) -> None:
-        """A share `hard` of the places is harder than usual."""
+        """Make a share `hard` of the places harder than usual."""
         self.size, self.seed, self.per_epoch = batch, seed, per_epoch
         self.turns = [number for number, sized in enumerate(sizes) for _ in range(sized.turns)]
         self.sets = [_rendered(sized, number, seed, hard, least) for number, sized in enumerate(sizes)]
@@ -58,7 +64,7 @@ class SceneLessons:
         return self.per_epoch
 
     def batch(self, step: int) -> Lesson:
-        """See `Lessons`."""
+        """Return a batch. See `Lessons`."""
         frames, labels, strength = self.sets[self.turns[step % len(self.turns)]]
         index = torch.randint(len(labels), (self.size,), generator=generator_at(self.seed, _PICK, step))
         pad = frames.shape[2] // 16
@@ -85,7 +91,7 @@ def _rendered(sized: Sized, number: int, seed: int, hard: float, least: float) -
 
 
 def between(hardness: float) -> Conditions:
-    """Conditions between the usual ones, 0, and `HARD`, 1."""
+    """Return conditions between the usual ones, 0, and `HARD`, 1."""
     usual = Conditions()
     return Conditions(
         *(

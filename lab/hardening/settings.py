@@ -1,4 +1,4 @@
-"""What a hardening is made of, and what of it is refused."""
+"""The settings of a hardening, and their valid ranges."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from lab.masks import check_drop_ratio
 from schemas.errors import ConfigError
 
 MARK: Final = "hardened"
-"""Behind the version of a hardened bundle."""
+"""Suffix of a hardened bundle's version."""
 
 MOST_STEPS: Final = 16
-"""Of the attack in the training: more costs much and teaches little."""
+"""Most steps of the attack in the training. More steps cost much and improve little."""
 
 
 @dataclass(frozen=True)
 class HardenSettings:
-    """The defaults train a small network for an hour on two cores.
+    """The settings of a hardening. The defaults train a small network for an hour on two cores.
 
     `eps` is the bound, L∞ on frames in [0, 1]. With one attack `steps`, frames get uniform noise of `start` · ε and one
-    step of ε that is not cut back to ε (N-FGSM: de Jorge et al. 2022); with more, it is PGD from a random start.
-    `drops` are the fleet's drop ratios: each batch has one of them. `trades` is β of TRADES (Zhang et al. 2019):
-    cross-entropy of clean frames plus β times the divergence of attacked ones from them; None trains on attacked frames
-    alone (Madry et al. 2018). A batch is cut into `shards`, each with statistics of its own in batch norm: how many
-    processes share them out does not change the result.
+    step of ε without projection (N-FGSM: de Jorge et al. 2022). With more steps, it is PGD from a random start. `drops`
+    are the fleet's drop ratios; each batch has one of them. `trades` is β of TRADES (Zhang et al. 2019): cross-entropy
+    of clean frames plus β times the divergence of attacked ones from them. None trains on attacked frames alone (Madry
+    et al. 2018). A batch is split into `shards` with separate batch-norm statistics, so the result does not depend on
+    the number of processes.
     """
 
     epochs: int = 15

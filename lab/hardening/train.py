@@ -1,4 +1,4 @@
-"""The training: attacked batches through the defence, a guard beside it, checkpoints after which nothing is lost."""
+"""The training loop: attacked batches through the defence, a guard, and checkpoints from which it resumes exactly."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from processors.pipeline import Pipeline
 LOOKS_PER_EPOCH: Final = 2
 GUARD_STEPS: Final = 7
 _DRAWS, _SHARD, _LOOK = 2, 3, 4
-"""Places of chance beside those of the lessons."""
+"""Places of seeds besides those of the lessons."""
 
 
 class Training:
-    """One training of `network`, a trainable copy of the network of `bundle`, which the averaged weights end in."""
+    """One training of `network`, a trainable copy of the network of `bundle`. It ends with the averaged weights."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Training:
         report: Callable[[str], object],
         advance: Callable[[int], object],
     ) -> None:
-        """`held_out` are frames (N, C, H, W) in [0, 1] and labels (N,) for the guard, none of the lessons'."""
+        """Prepare the training. `held_out` are frames (N, C, H, W) in [0, 1] and labels (N,) for the guard alone."""
         self.device = bundle.device
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from stubs
         self.together = processes.together(self.network)
@@ -80,16 +80,16 @@ class Training:
         self.good: dict[str, Any] | None = None
 
     def run(self) -> nn.Module:
-        """Train to the end, from where an earlier run stopped, and return the averaged network in evaluation mode."""
+        """Train to the end, resuming an earlier run, and return the averaged network in evaluation mode."""
         saved = self.processes.of_the_first(self.checkpoint.load() if self.processes.leads else None)
         if saved is not None:
             self._restore(saved["now"])
             self.attack_steps = saved["attack_steps"]
             self.best = None if saved["best"] is None else Look(*saved["best"])
             self.good = saved["good"]
-            self.report(f"goes on after step {self.step} of {self.total}")
+            self.report(f"resumed after step {self.step} of {self.total}")
         elif self.processes.leads and self.checkpoint.file is not None and self.checkpoint.file.is_file():
-            self.report(f"begins anew: what {self.checkpoint.file} holds is of other inputs, or damaged")
+            self.report(f"restarted: {self.checkpoint.file} is of other inputs, or damaged")
         self.advance(self.step)
         every = max(1, len(self.lessons) // LOOKS_PER_EPOCH)
         while self.step < self.total:
@@ -109,14 +109,14 @@ class Training:
         count, _, height, width = frames.shape
         chance = generator_at(settings.seed, _DRAWS, step)
         drop = settings.drops[int(torch.randint(len(settings.drops), (), generator=chance))]
-        # Drawn for the whole batch by every process: who takes which shard must not change a draw.
+        # Every process draws for the whole batch: the division into shards must not change a draw.
         masks = [random_masks(count, height, width, drop, chance).to(self.device) for _ in range(self.attack_steps + 1)]
         noise = (torch.rand(frames.shape, generator=chance) * 2 - 1).to(self.device)
         frames, labels = frames.to(self.device), labels.to(self.device)
         eps = settings.eps * strength.to(self.device)[:, None, None, None]
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(step, self.total, self.recipe)
-        # Each shard starts from the same statistics, and their mean stays; counters count a step once.
+        # Each shard starts from the same statistics, and their mean is kept. Counters count a step once.
         buffers = list(self.network.buffers())
         before = [b.clone() for b in buffers]
         sums = [torch.zeros_like(b) for b in buffers]
@@ -128,7 +128,7 @@ class Training:
             with seeded(number_at(settings.seed, _SHARD, step, shard)):
                 share = [mask[part] for mask in masks]
                 loss = self._loss(frames[part], labels[part], eps[part], noise[part], share)
-                # What is made of the gradients of several processes is their mean, after the last shard.
+                # Gradients are averaged over the processes after the last shard.
                 with nullcontext() if shard == own[-1] else self.processes.apart(self.together):
                     (loss / len(own)).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             for total, buffer in zip(sums, buffers, strict=True):
@@ -145,7 +145,7 @@ class Training:
     def _loss(self, frames: Tensor, labels: Tensor, eps: Tensor, noise: Tensor, masks: list[Tensor]) -> Tensor:
         settings = self.settings
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bfloat16):
-            # In evaluation mode: attacked frames on their way leave no trace in batch norm (Pang et al. 2021).
+            # Evaluation mode: intermediate attacked frames must not change batch-norm statistics (Pang et al. 2021).
             self.network.eval()
             adversarial = attacked(
                 self.attacked_bundle.logits, frames, labels, noise, masks[:-1], eps=eps, start=settings.start
@@ -163,7 +163,7 @@ class Training:
         return trades_loss(clean, other, labels, settings.trades)
 
     def _look(self) -> None:
-        """Let the guard see where the training stands, and go back when it overfits."""
+        """Evaluate the training with the guard, and go back to the last good state if it overfits."""
         now = Look(*self.processes.of_the_first(self._shares() if self.processes.leads else None))
         line = f"step {self.step} of {self.total}: held-out {now.one_step:.3f} under one step, {now.pgd:.3f} under PGD"
         if self.good is not None and self.attack_steps < MOST_STEPS and overfits(self.best, now):
@@ -188,7 +188,7 @@ class Training:
         eps = torch.full((count, 1, 1, 1), self.settings.eps, device=self.device)
         self.network.eval()
         found = []
-        # A bundle's random stages draw from the common generators.
+        # A bundle's random stages draw from the global generators.
         with seeded(number_at(self.settings.seed, _LOOK)):
             for some, start in ((masks[:1], 0.0), (masks[:-1], 1.0)):
                 changed = attacked(self.attacked_bundle.logits, frames, labels, noise, some, eps=eps, start=start)
@@ -199,7 +199,7 @@ class Training:
 
     def _saved(self) -> dict[str, Any]:
         best = None if self.best is None else (self.best.one_step, self.best.pgd)
-        # Where the last look was good, or led back, the two are the same, and written once.
+        # If the last evaluation was good, or led back, the two states are identical and saved once.
         here = self.good if self.good is not None and self.good["step"] == self.step else self._state()
         return {"now": here, "attack_steps": self.attack_steps, "best": best, "good": self.good}
 

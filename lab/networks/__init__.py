@@ -1,1 +1,1 @@
-"""Small picture classifiers of several families: surrogates that train the defence, and judges that never see it."""
+"""Small picture classifiers of several families: surrogates for training the defence, and judges excluded from it."""

@@ -1,7 +1,7 @@
-"""Classifiers for 32×32 pictures of four families that share no building block with a residual network of two 3×3.
+"""Classifiers for 32×32 pictures of four families that share no building block with a ResNet of two 3×3 convolutions.
 
-Attacks through the *surrogates* train the learned reconstruction; the *judges* take part in no training but their own,
-so that what they say of the defence is said by strangers.
+Attacks through the *surrogates* train the learned reconstruction. The *judges* take part in no training but their own,
+so their results on the defence are independent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _head(features: int, classes: int) -> list[nn.Module]:
 
 
 def vgg(classes: int = 10, width: int = 32) -> nn.Module:
-    """A plain stack of 3×3 convolutions with max pooling (Simonyan and Zisserman 2015)."""
+    """Return a plain stack of 3×3 convolutions with max pooling (Simonyan and Zisserman 2015)."""
     layers: list[nn.Module] = []
     inputs = 3
     for stage, depth in enumerate((2, 2, 2)):
@@ -52,7 +52,7 @@ class _DenseLayer(nn.Module):
 
 
 def densenet(classes: int = 10) -> nn.Module:
-    """Dense blocks, each layer fed with all before it (Huang et al. 2017); average pooling between blocks."""
+    """Return dense blocks, each layer fed with all before it (Huang et al. 2017), and average pooling between them."""
     parts: list[nn.Module] = [nn.Conv2d(3, 24, 3, padding=1, bias=False)]
     channels = 24
     for growth, layers in ((16, 2), (24, 4), (48, 4)):
@@ -66,7 +66,7 @@ def densenet(classes: int = 10) -> nn.Module:
 
 
 def mobilenet(classes: int = 10) -> nn.Module:
-    """Depthwise separable convolutions (Howard et al. 2017)."""
+    """Return depthwise separable convolutions (Howard et al. 2017)."""
     parts: list[nn.Module] = [_convolution(3, 32)]
     inputs = 32
     for outputs, stride in ((64, 1), (96, 2), (96, 1), (96, 1), (192, 2), (192, 1), (192, 1)):
@@ -91,7 +91,7 @@ class _Inception(nn.Module):
 
 
 def inception(classes: int = 10) -> nn.Module:
-    """Parallel branches of several kernel sizes, concatenated (Szegedy et al. 2015)."""
+    """Return parallel branches of several kernel sizes, concatenated (Szegedy et al. 2015)."""
     return nn.Sequential(
         _convolution(3, 32),
         _convolution(32, 32),
@@ -113,6 +113,6 @@ FAMILIES: Final[dict[str, Callable[[int], nn.Module]]] = {
     "inception": inception,
 }
 SURROGATES: Final = ("vgg", "inception")
-"""Families that attacks in training go through."""
+"""Families through which attacks in training pass."""
 JUDGES: Final = ("resnet", "densenet", "mobilenet")
-"""Families that no training of the defence has met."""
+"""Families that no training of the defence has used."""

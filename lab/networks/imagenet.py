@@ -1,4 +1,7 @@
-"""Two networks of 224×224 as users bring them, by their papers' tables: for measuring what they cost, so untrained."""
+"""Two typical networks of users for 224×224 pictures, by their papers' tables.
+
+They are untrained: only their cost matters here.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _SMALL: Final = (
     (5, 576, 96, True, True, 1),
     (5, 576, 96, True, True, 1),
 )
-"""Howard et al. 2019, table 2."""
+"""Rows of Howard et al. 2019, table 2."""
 
 
 def _convolution(
@@ -63,7 +66,7 @@ class _Inverted(nn.Module):
 
 
 def mobilenet_v3_small(classes: int = 1000) -> nn.Module:
-    """MobileNetV3-Small (Howard et al. 2019): 2.5 million weights, 57 million multiply-adds for a 224×224 picture."""
+    """Return MobileNetV3-Small (Howard et al. 2019): 2.5 million weights, 57 million multiply-adds at 224×224."""
     parts: list[nn.Module] = [_convolution(3, 16, 3, 2, act=nn.Hardswish())]
     inputs = 16
     for row in _SMALL:
@@ -86,7 +89,7 @@ class _Basic(nn.Module):
 
 
 def resnet18(classes: int = 1000) -> nn.Module:
-    """ResNet-18 (He et al. 2016, table 1): 11.7 million weights, 1.8 billion multiply-adds for a 224×224 picture."""
+    """Return ResNet-18 (He et al. 2016, table 1): 11.7 million weights, 1.8 billion multiply-adds at 224×224."""
     parts: list[nn.Module] = [_convolution(3, 64, 7, 2, act=nn.ReLU()), nn.MaxPool2d(3, 2, 1)]
     inputs = 64
     for outputs, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):

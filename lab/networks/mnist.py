@@ -1,4 +1,4 @@
-"""A network for MNIST out of AI-GAN's Table I (Bai et al. 2023), for 28×28 grey pictures."""
+"""A network for MNIST's 28×28 grey pictures, from AI-GAN's Table I (Bai et al. 2023)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Stacked(nn.Module):
-    """Layers one after another, under the name that weights files know."""
+    """Layers in sequence, under the name that weights files contain."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Stacked(nn.Module):
 
 
 def model_b(classes: int = 10) -> Stacked:
-    """Model B, from Carlini and Wagner (2017), as the table has it, without their dropout: 0.3 million weights."""
+    """Return model B of Carlini and Wagner (2017) as in the table, without their dropout: 0.3 million weights."""
     return Stacked(
         nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.MaxPool2d(2),

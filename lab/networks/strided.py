@@ -1,4 +1,4 @@
-"""A small network for larger pictures: two strided convolutions, then the residual network for small ones."""
+"""A small network for larger pictures: two strided convolutions, then the ResNet for small pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from processors.networks.resnet import ResNet
 
 
 class Strided(nn.Module):
-    """Pictures (B, 3, H, W) at a quarter of their size through a ResNet: 128×128 costs what 32×32 does."""
+    """A ResNet on pictures (B, 3, H, W) at a quarter of their size: 128×128 costs the same as 32×32."""
 
     def __init__(self, classes: int, width: int = 16, depth_per_stage: int = 1) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Adversarial frames for a batch, by the attack that a job names."""
+"""Adversarial frames for a batch, by the attack of a job."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def adversarial(
     eps: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Frames (B, C, H, W) in [0, 1] within L∞ `eps` of `frames`, not rounded to 8 bits.
+    """Return frames (B, C, H, W) in [0, 1] within L∞ `eps` of `frames`, not rounded to 8 bits.
 
-    What an attack leaves outside the ball is brought back into it. `targets` (B,) are used where the effort is
-    targeted; `sample` (S, C, H, W) are frames of all classes that a walk may begin at. Raises
-    BundleError where gradients are needed and `attacked` gives none.
+    Results outside the ball are clipped into it. `targets` (B,) are used if the effort is targeted. `sample` (S, C, H,
+    W) are frames of all classes as possible starts of a walk. Raises BundleError if gradients are needed and `attacked`
+    gives none.
     """
     wanted = targets if effort.targeted else None
     found = _found(effort, attacked, frames, labels, wanted, sample, eps, generator).detach()
@@ -78,7 +78,10 @@ def _found(
 def random_search(
     attacked: Defended, frames: Tensor, labels: Tensor, eps: float, tries: int, generator: torch.Generator
 ) -> Tensor:
-    """The best for the attacker of `tries` random corners of the L∞ ball: whoever loses against it has no gradient."""
+    """Return the best for the attacker of `tries` random corners of the L∞ ball.
+
+    A gradient attack that is weaker than this has no useful gradient.
+    """
     best, best_margin = frames, torch.full((len(frames),), -torch.inf, device=frames.device)
     for _ in range(tries):
         signs = torch.randint(2, frames.shape, generator=generator, device=generator.device) * 2 - 1
@@ -91,7 +94,7 @@ def random_search(
 
 
 def usable_gradients(attacked: Defended, frames: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Whether the loss has a finite gradient other than zero at each frame (B, C, H, W): (B,) bool."""
+    """Return whether the loss has a finite gradient other than zero at each frame (B, C, H, W): (B,) bool."""
     gradient = loss_gradient(attacked, frames, labels, 1, generator).flatten(1)
     usable: Tensor = gradient.isfinite().all(1) & (gradient != 0).any(1)
     return usable

@@ -1,8 +1,7 @@
-"""The fleet's chain as attackers of various knowledge meet it: what of a frame's draws they know.
+"""The fleet's chain for attackers with different knowledge of a frame's draws.
 
-A frame draws its mask and, where the bundle has random stages, a seed; both follow from the camera's key. Who knows a
-draw is given the same one for every frame: attacks leave out frames that are done, so a known draw must not go by the
-place in a batch.
+A frame draws its mask and, if the bundle has random stages, a seed. Both follow from the camera's key. A known draw is
+the same for every frame: attacks skip finished frames, so a known draw must not depend on the place in a batch.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from processors.stages.drop import drop
 
 
 class Draw(NamedTuple):
-    """Masks (B, 1, H, W) bool, True where a pixel is kept, and the stages' seeds (B,), None where none draws."""
+    """Masks (B, 1, H, W) bool, True for kept pixels, and the stages' seeds (B,), None if no stage draws."""
 
     kept: Tensor
     seeds: Tensor | None
 
 
 Drawing = Callable[[Tensor, torch.Generator], Draw]
-"""Frames (B, C, H, W) and a generator of the CPU to what those frames draw."""
+"""A function from frames (B, C, H, W) and a CPU generator to the draws of those frames."""
 
 
 def unknown(bundle: Bundle, ratio: float) -> Drawing:
-    """Fresh draws for every frame and every look."""
+    """Return a drawing with fresh draws for every frame and every call."""
 
     def draw(frames: Tensor, generator: torch.Generator) -> Draw:
         count, (height, width) = len(frames), frames.shape[2:]
@@ -44,7 +43,7 @@ def unknown(bundle: Bundle, ratio: float) -> Drawing:
 
 
 def few(bundle: Bundle, ratio: float, seed: int, count: int) -> Drawing:
-    """One of `count` draws that follow from `seed`: with one, the attacker knows them all."""
+    """Return a drawing of one of `count` draws that follow from `seed`. With a count of 1, the attacker knows it."""
 
     def draw(frames: Tensor, generator: torch.Generator) -> Draw:
         height, width = frames.shape[2:]
@@ -58,7 +57,7 @@ def few(bundle: Bundle, ratio: float, seed: int, count: int) -> Drawing:
 
 
 def known_masks(bundle: Bundle, ratio: float, seed: int) -> Drawing:
-    """One mask that follows from `seed`, and fresh seeds of the stages."""
+    """Return a drawing of one mask that follows from `seed`, and fresh seeds of the stages."""
     masked = few(bundle, ratio, seed, 1)
 
     def draw(frames: Tensor, generator: torch.Generator) -> Draw:
@@ -68,7 +67,7 @@ def known_masks(bundle: Bundle, ratio: float, seed: int) -> Drawing:
 
 
 def chain(pipeline: Pipeline, drawing: Drawing) -> Defended:
-    """Drop, reconstruction, stages and network, with those draws."""
+    """Return drop, reconstruction, stages and network as one function, with those draws."""
 
     def behind(frames: Tensor, generator: torch.Generator) -> Tensor:
         kept, seeds = drawing(frames, generator)
@@ -78,7 +77,7 @@ def chain(pipeline: Pipeline, drawing: Drawing) -> Defended:
 
 
 def shown(pipeline: Pipeline, drawing: Drawing) -> Baseline:
-    """What the network is shown of frames: the chain without it, as something that cleans pictures."""
+    """Return the chain without its network, as a baseline defence: frames to the network's input."""
 
     def clean(frames: Tensor, generator: torch.Generator) -> Tensor:
         kept, seeds = drawing(frames, generator)
@@ -88,7 +87,7 @@ def shown(pipeline: Pipeline, drawing: Drawing) -> Baseline:
 
 
 def one_draw(each: Defended, seed: int) -> Defended:
-    """`each` with every picture's randomness fixed, whichever pictures come beside it: they are shown one at a time."""
+    """Return `each` with fixed randomness per picture, whatever the batch: pictures are processed one at a time."""
 
     def without_chance(frames: Tensor, generator: torch.Generator) -> Tensor:
         alone = [each(frame[None], torch.Generator(generator.device).manual_seed(seed)) for frame in frames]

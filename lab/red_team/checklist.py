@@ -1,6 +1,6 @@
-"""The evaluation checklist (after Carlini et al. 2019), point by point: does this evaluation prove what it says?
+"""The evaluation checklist (after Carlini et al. 2019), point by point: whether the evaluation supports its claims.
 
-A verdict is about the evaluation, not about the defence: a weak defence can pass every point. What was not measured is
+A verdict concerns the evaluation, not the defence: a weak defence can pass every point. A point without measurements is
 `not run`, never `passed`.
 """
 
@@ -20,18 +20,17 @@ from lab.statistics import sign_test
 
 Status = Literal["passed", "failed", "not run"]
 ENOUGH: Final = 1000
-"""Pictures that the checklist asks for."""
+"""Pictures that the checklist requires."""
 FEW: Final = next(count for count in range(1, 100) if sign_test(count, 0) < UNLIKELY)
-"""Pictures from which on one attack can be told to be stronger than another at all."""
+"""Fewest pictures on which one attack can be significantly stronger than another."""
 MARGIN: Final = 0.05
-"""What a defence that is known to be broken may seem to give, and what another attack may break beyond one that has
-converged."""
+"""Largest apparent gain of a broken defence, and largest additional success beyond a converged attack."""
 SEEN: Final = plan.COMPARED // 2
-"""Pictures from which on `MARGIN` counts by itself: below, a picture or two are more than that."""
+"""Fewest pictures for which `MARGIN` counts without a test. Below, one or two pictures exceed it."""
 
 
 class Verdict(NamedTuple):
-    """Of a point, and why."""
+    """The verdict on a point, and its reason."""
 
     status: Status
     why: str
@@ -39,7 +38,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the points are judged by."""
+    """The input of the checklist's points."""
 
     defence: Defence
     outcomes: signs.Outcomes
@@ -47,28 +46,28 @@ class Evidence:
 
     @property
     def classes(self) -> int:
-        """Of the network."""
+        """The number of classes of the network."""
         return len(self.defence.bundle.settings.classes)
 
     def missing(self, names: Iterable[str]) -> Verdict | None:
-        """`not run` when one of these jobs has no outcome."""
+        """Return `not run` if one of these jobs has no outcome."""
         lacking = [name for name in names if name not in self.outcomes]
         return Verdict("not run", f"lacks {', '.join(lacking)}") if lacking else None
 
     def passed(self, names: Iterable[str], why: str) -> Verdict:
-        """`passed` by these jobs, with the number of pictures; `not run` where they are too few for any verdict."""
+        """Return `passed` by these jobs, with the number of pictures, or `not run` if they are too few for it."""
         count = min((int(self.outcomes[name].compared.sum()) for name in names), default=0)
         if count < FEW:
             return Verdict("not run", f"{count} pictures, of at least {FEW} that can tell anything: {why}")
         return Verdict("passed", f"{why} (at least {count} pictures each)")
 
     def share(self, name: str) -> str:
-        """The accuracy under a job in words."""
+        """Return the accuracy under a job in words."""
         return f"{self.outcomes[name].accuracy.value:.1%}"
 
 
 def threat_model(seen: Evidence) -> Verdict:
-    """1: a written threat model, kept by every attack."""
+    """Judge point 1: a written threat model, kept by every attack."""
     attacks = [each for each in seen.outcomes.values() if each.job.effort.kind not in ("clean", "gradients")]
     if not attacks:
         return Verdict("not run", "no attack ran")
@@ -79,7 +78,7 @@ def threat_model(seen: Evidence) -> Verdict:
 
 
 def adaptive(seen: Evidence) -> Verdict:
-    """2: the whole defence in the forward pass, BPDA, EOT."""
+    """Judge point 2: the whole defence in the forward pass, BPDA, EOT."""
     wanted = [MAIN]
     if seen.defence.layered:
         wanted += ["bpda/identity", "bpda/stand-in", "bpda/surrogate", signs.short()]
@@ -103,7 +102,7 @@ def adaptive(seen: Evidence) -> Verdict:
 
 
 def fixed_randomness(seen: Evidence) -> Verdict:
-    """3: with the randomness fixed, the attack must do better."""
+    """Judge point 3: with the randomness fixed, the attack must do better."""
     if not seen.defence.uncertain:
         return Verdict("passed", "what is attacked draws nothing that the attacker does not know")
     steps = ["fixed/all"]
@@ -123,7 +122,7 @@ def fixed_randomness(seen: Evidence) -> Verdict:
 
 
 def growth(seen: Evidence) -> Verdict:
-    """4: many steps beat one, success rises with ε and reaches 100 %."""
+    """Judge point 4: many steps beat one, success rises with ε and reaches 100 %."""
     curve = sorted(
         (each for name, each in seen.outcomes.items() if name.startswith("strength/")), key=lambda each: each.job.eps
     )
@@ -143,7 +142,7 @@ def growth(seen: Evidence) -> Verdict:
 
 
 def convergence(seen: Evidence) -> Verdict:
-    """5: more steps, other starts and other step sizes change nothing, and no other attack breaks more."""
+    """Judge point 5: more steps, other starts and other step sizes change nothing, and no other attack breaks more."""
     steps = [f"steps/{count}" for count in plan.STEP_COUNTS]
     others = ["start/again", "start/frame", *(f"step-size/{size:g}" for size in plan.STEP_SIZES)]
     if lacks := seen.missing([MAIN, *steps, *others]):
@@ -166,15 +165,15 @@ def convergence(seen: Evidence) -> Verdict:
 
 
 def _breaks_more(found: Comparison) -> bool:
-    """Whether the first breaks more: beyond chance, or by `MARGIN` of enough pictures.
+    """Return whether the first breaks more: significantly, or by `MARGIN` of enough pictures.
 
-    Convergence states that there is no difference, so that a visible one fails it even where chance may be the reason.
+    Convergence claims that there is no difference. So a visible difference fails it even if chance may be the reason.
     """
     return found.first_stronger or (found.pictures >= SEEN and found.gain > MARGIN)
 
 
 def other_kinds(seen: Evidence) -> Verdict:
-    """6: gradient-free, hard-label and transfer attacks are weaker."""
+    """Judge point 6: gradient-free, hard-label and transfer attacks are weaker."""
     wanted = ["square", "hop-skip-jump", MAIN]
     if seen.defence.surrogate is not None or not seen.defence.undefended:
         wanted.append("transfer")
@@ -187,7 +186,7 @@ def other_kinds(seen: Evidence) -> Verdict:
 
 
 def worst_cases(seen: Evidence) -> Verdict:
-    """7: the worst case over attacks and over submissions, picture by picture."""
+    """Judge point 7: the worst case over attacks and over submissions, picture by picture."""
     if lacks := seen.missing([CLEAN, MAIN]):
         return lacks
     if seen.defence.random and seen.times < plan.RESUBMISSIONS:
@@ -200,7 +199,7 @@ def worst_cases(seen: Evidence) -> Verdict:
 
 
 def controls(seen: Evidence) -> Verdict:
-    """8: targeted and untargeted, clean accuracy, noise as a control."""
+    """Judge point 8: targeted and untargeted, clean accuracy, noise as a control."""
     if lacks := seen.missing([CLEAN, MAIN, "targeted", "noise"]):
         return lacks
     if (found := compare(seen.outcomes["noise"], seen.outcomes[MAIN])).first_stronger:
@@ -214,7 +213,7 @@ def controls(seen: Evidence) -> Verdict:
 
 
 def ablations(seen: Evidence) -> Verdict:
-    """9: each component ablated; the attacks break what is known to be broken."""
+    """Judge point 9: each component ablated; the attacks break defences that are known to be broken."""
     wanted = [f"broken/{name}" for name in BROKEN] + ["without/bare"]
     if seen.defence.layered:
         wanted += [f"without/{part}" for part in seen.defence.parts]
@@ -236,7 +235,7 @@ def _left(outcome: Outcome, pictures: int | None = None) -> float:
 
 
 def size(seen: Evidence) -> Verdict:
-    """10: at least 1,000 pictures, intervals, settings and command."""
+    """Judge point 10: at least 1,000 pictures, intervals, settings and command."""
     if lacks := seen.missing([MAIN]):
         return lacks
     count = seen.outcomes[MAIN].pictures
@@ -260,5 +259,5 @@ POINTS: Final[dict[str, Callable[[Evidence], Verdict]]] = {
 
 
 def verdicts(seen: Evidence) -> dict[str, Verdict]:
-    """Every point's."""
+    """Return the verdict on every point."""
     return {point: judge(seen) for point, judge in POINTS.items()}

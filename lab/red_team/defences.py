@@ -1,7 +1,8 @@
-"""What is attacked and what judges: the chosen defence, and the variants of it that the checklist asks for.
+"""The attacked and the judging side: the chosen defence, and its variants that the checklist needs.
 
-Every variant is a pair: what the attacker differentiates and asks, and what then gives the verdict. For most they are
-the same; BPDA attacks a stand-in that is easier to differentiate, a transfer attack the undefended network.
+Every variant is a pair: the function that the attacker differentiates and queries, and the function that gives the
+verdict. For most variants they are the same. BPDA attacks a stand-in that is easier to differentiate, a transfer attack
+the undefended network.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from lab.baselines import Baseline, BitDepth, FeatureDistillation, Jpeg, PixelDe
 from lab.masks import check_drop_ratio
 from lab.red_team.chain import Drawing, chain, few, known_masks, one_draw, shown, unknown
 from processors.bundle import Bundle
+from processors.modes import Mode
 from processors.pipeline import Pipeline
-from processors.stages.reconstruct import Mode
 from schemas.errors import ConfigError
 
 BASELINES: Final[dict[str, Baseline]] = {
@@ -34,18 +35,18 @@ BASELINES: Final[dict[str, Baseline]] = {
     "rand": Rand(),
     "feature-distillation": FeatureDistillation(),
 }
-"""At the settings of their papers; 75 is the codec's usual quality."""
+"""Baseline defences with the settings of their papers. 75 is the codec's usual quality."""
 RANDOM_BASELINES: Final = ("shield", "pixel-deflection", "rand")
 BROKEN: Final = ("bit-depth", "jpeg", "shield", "pixel-deflection", "rand")
-"""Defences of which it is known that an attacker who knows them loses nothing: they validate the attacks."""
+"""Defences that fail against an attacker who knows them. They validate the attacks."""
 SAMPLE: Final = 256
-"""Pictures that the attacker has, at most: to learn an imitation of the chain from, and to walk from."""
+"""Most pictures that the attacker has, for training an imitation of the chain and as starts of walks."""
 SAMPLE_PIXELS: Final = 2**21
-"""Of all of them, but for four frames."""
+"""Most pixels of all these pictures, except for a minimum of four frames."""
 POOL: Final = 4
-"""Draws, where chance is let in step by step."""
+"""Number of draws in the variant with limited randomness."""
 LEARNING_STEPS: Final = 300
-"""Of the imitation that BPDA differentiates."""
+"""Training steps of the imitation that BPDA differentiates."""
 KNOWLEDGE: Final[dict[str, str]] = {
     "fleet": "The attacker knows the network, the restorer, every stage and setting, and how masks are drawn; not the "
     "key, so not which pixels a frame will lose nor what a random stage will draw.",
@@ -59,12 +60,12 @@ NAMES: Final = tuple(KNOWLEDGE)
 
 
 def sample_size(height: int, width: int) -> int:
-    """How many frames of this size the attacker has."""
+    """Return the number of frames of this size that the attacker has."""
     return min(SAMPLE, max(4, SAMPLE_PIXELS // (height * width)))
 
 
 class Facing(NamedTuple):
-    """What the attacker differentiates and asks, and what then judges."""
+    """The function that the attacker differentiates and queries, and the one that judges."""
 
     attacked: Defended
     judged: Defended
@@ -72,7 +73,7 @@ class Facing(NamedTuple):
 
 @dataclass(frozen=True)
 class Defence:
-    """The defence `name` around the network of `bundle`, at the drop ratio `ratio` where it drops pixels.
+    """The defence `name` around the network of `bundle`, at the drop ratio `ratio` if it drops pixels.
 
     Raises ConfigError for an unknown name, a drop ratio outside [0, 0.875] or a surrogate with other classes.
     """
@@ -81,9 +82,9 @@ class Defence:
     bundle: Bundle
     ratio: float
     sample: Tensor
-    """Frames (S, C, H, W) that the attacker has, to learn an imitation of the chain from."""
+    """Frames (S, C, H, W) that the attacker has for training an imitation of the chain."""
     surrogate: Bundle | None = None
-    """Another network to transfer attacks from, beside the undefended one."""
+    """Another source network of transfer attacks, besides the undefended one."""
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -96,40 +97,40 @@ class Defence:
 
     @property
     def random(self) -> bool:
-        """Whether it draws what the attacker does not know, so that the same picture is worth a second try."""
+        """True if it makes draws unknown to the attacker, so that resubmitting a picture can help."""
         if self.name == "stages":
             return self.bundle.random
         return self.name in ("fleet", "blind", *RANDOM_BASELINES)
 
     @property
     def uncertain(self) -> bool:
-        """Whether what the attacker differentiates draws, so that gradients must be averaged."""
+        """True if the function that the attacker differentiates draws, so that gradients must be averaged."""
         return self.random and self.name != "blind"
 
     @property
     def layered(self) -> bool:
-        """Whether it is the fleet's own chain, which has components to take away."""
+        """True for the fleet's own chain, which has removable components."""
         return self.name in ("fleet", "key-known")
 
     @property
     def drops(self) -> bool:
-        """Whether pixels are dropped before the verdict."""
+        """True if pixels are dropped before the verdict."""
         return self.layered or self.name == "blind"
 
     @property
     def undefended(self) -> bool:
-        """Whether the attacker attacks the bare network, so that a transfer from it would be the same attack again."""
+        """True if the attacker attacks the bare network. A transfer from it would be the same attack again."""
         return self.name in ("bare", "blind")
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Its components that can be taken away."""
+        """The removable components."""
         if not self.layered:
             return ()
         return ("drop", "learned-reconstruction", *(["stages"] if self.bundle.stages else []))
 
     def draws(self, variant: str) -> bool:
-        """Whether what judges in this variant may answer otherwise when it is shown the same picture again."""
+        """Return whether the judge of this variant may answer differently when the same picture is shown again."""
         if variant in ("pool", "known-masks"):
             return True
         if variant.startswith("broken-"):
@@ -139,9 +140,9 @@ class Defence:
         return self.random and variant not in ("fixed", "bare")
 
     def facing(self, variant: str, seed: int) -> Facing:
-        """The pair called `variant`; what has its randomness fixed draws by `seed`, the same for every picture.
+        """Return the pair of `variant`. Fixed randomness draws by `seed`, the same for every picture.
 
-        Raises ConfigError for an unknown one.
+        Raises ConfigError for an unknown variant.
         """
         made = self._variants.get(variant)
         if made is None:
@@ -175,17 +176,17 @@ class Defence:
 
     @cached_property
     def _bare(self) -> Defended:
-        """The network alone, without its stages."""
+        """Return the network alone, without its stages."""
         return _direct(self.bundle.bare)
 
     def _drawing(self, seed: int, ratio: float | None = None) -> Drawing:
-        """What a frame draws, as far as this attacker knows."""
+        """Return a frame's draws, as far as this attacker knows them."""
         share = self.ratio if ratio is None else ratio
         known = self.name == "key-known"
         return few(self.bundle, share, seed, 1) if known else unknown(self.bundle, share)
 
     def _chain(self, bundle: Bundle, drawing: Drawing, *, plate: bool = False) -> Facing:
-        """The chain before the network of `bundle`; its stages have a gradient for the attacker."""
+        """Return the chain with the network of `bundle`. Its stages have a gradient for the attacker."""
         mode: Mode = "plate" if plate else "default"
         return Facing(*(chain(Pipeline(each, mode), drawing) for each in (bundle.passable, bundle)))
 
@@ -211,7 +212,7 @@ class Defence:
         def logits(frames: Tensor) -> Tensor:
             return network.logits(network.prepare(frames))
 
-        # Resizing and padding have a gradient; the others get that of the identity.
+        # Resizing and padding have a gradient. The others get that of the identity.
         return Facing(behind(cleaned if name == "rand" else bpda(cleaned), logits), behind(cleaned, logits))
 
     def _broken(self, name: str, seed: int) -> Facing:
@@ -219,7 +220,7 @@ class Defence:
 
     @cached_property
     def _source(self) -> Defended:
-        """What transferred attacks are made on: the undefended network, or it and another one together."""
+        """Return the source of transferred attacks: the undefended network, alone or with another one."""
         if self.surrogate is None:
             return self._bare
         bare, other = self._bare, _direct(self.surrogate.bare)
@@ -229,7 +230,7 @@ class Defence:
 
     @cached_property
     def _learned(self) -> Baseline:
-        """An imitation of the chain at the network's size, learned from `sample`."""
+        """Return an imitation of the chain at the network's size, trained on `sample`."""
         forward = shown(Pipeline(self.bundle), self._drawing(0))
         pictures = _flat(self.bundle.prepare(self.sample))
         imitate = learn_surrogate(forward, pictures, seed=0, steps=LEARNING_STEPS)
@@ -246,10 +247,10 @@ class Defence:
 
 
 def _direct(bundle: Bundle) -> Defended:
-    """The bundle's stages and network on whole frames."""
+    """Return the bundle's stages and network on whole frames."""
     return lambda frames, generator: bundle.logits(bundle.prepare(frames), bundle.seeds(len(frames), generator))
 
 
 def _flat(prepared: Tensor) -> Tensor:
-    """Tiles (B, n, C, H, W) as pictures of their own."""
+    """Return tiles (B, n, C, H, W) as separate pictures."""
     return prepared.flatten(0, 1) if prepared.ndim == 5 else prepared

@@ -1,4 +1,4 @@
-"""What one measurement is: an attack with its effort, on one variant of the defence, at one strength."""
+"""One measurement: an attack with its effort, on one variant of the defence, at one strength."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ Kind = Literal[
     "verdicts",
 ]
 WITHOUT_GRADIENTS: Final[tuple[Kind, ...]] = ("clean", "noise", "random-search", "square", "hop-skip-jump", "verdicts")
-"""What asks a defence for its answers alone, so that it runs on ONNX networks too."""
+"""Attacks that use a defence's answers alone. They also run on ONNX networks."""
 
 Cost = tuple[int, int]
-"""Of a picture: passes forward and backward, and passes forward alone."""
+"""Cost per picture: passes forward and backward, and passes forward alone."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How an attack is run. What a kind does not use keeps its default.
+    """The effort of an attack. Settings that a kind does not use keep their defaults.
 
-    `step` is the length of a step as a share of ε (None: 2.5 ÷ steps); `samples` draws of the defence are averaged in
-    each gradient or answer; `queries` is what a gradient-free attack may ask, of HopSkipJump in its first step.
+    `step` is the length of a step as a share of ε (None: 2.5 ÷ steps). Each gradient or answer is the mean over
+    `samples` draws of the defence. `queries` is the most queries of a gradient-free attack; for HopSkipJump, those of
+    its first step.
     """
 
     kind: Kind
@@ -41,16 +42,16 @@ class Effort:
     targeted: bool = False
     queries: int = 0
     random: bool = False
-    """Whether the defence draws: AutoAttack then is its randomised version, and Square compares on common draws."""
+    """True if the defence draws. AutoAttack then runs its randomised version, and Square compares on common draws."""
 
     @property
     def version(self) -> Literal["rand", "standard"]:
-        """Of AutoAttack."""
+        """The version of AutoAttack."""
         return "rand" if self.random else "standard"
 
     @property
     def gradients(self) -> bool:
-        """Whether it differentiates the defence."""
+        """True if the attack differentiates the defence."""
         return self.kind not in WITHOUT_GRADIENTS
 
 
@@ -58,9 +59,9 @@ class Effort:
 class Job:
     """An attack on the first `pictures` pictures within L∞ `eps`.
 
-    `variant` names what is attacked and what then judges (`defences.Defence.variant`). Of pictures beyond the first
-    `compared` only those are attacked that everything before left standing. `counts` says whether it is an attack on
-    the very defence within the bound, so that its successes count for the worst case.
+    `variant` names the attacked and the judging function (`defences.Defence.variant`). Beyond the first `compared`
+    pictures, only those that no earlier attack broke are attacked. `counts` is True for an attack on the defence itself
+    within the bound, whose successes count for the worst case.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Job:
 
     @property
     def cost(self) -> Cost:
-        """At most, of one picture; attacks that stop when they succeed take less."""
+        """The highest cost of one picture. Attacks that stop at success cost less."""
         effort = self.effort
         passes = effort.steps * effort.samples
         if effort.kind == "auto-attack":
@@ -88,19 +89,20 @@ class Job:
 
     @property
     def stops(self) -> bool:
-        """Whether pictures on which it has succeeded cost nothing more."""
+        """True if pictures on which the attack has succeeded cost nothing more."""
         return self.effort.kind in ("square", "auto-attack") and not self.effort.random
 
     @property
     def group(self) -> str:
-        """What `--attacks` calls it: the name up to the stroke."""
+        """The group's name for `--attacks`: the name up to the slash."""
         return self.name.partition("/")[0]
 
     def settings(self) -> tuple[object, ...]:
-        """What its outcome on a batch depends on, apart from the batch and the defence."""
+        """The settings on which its outcome on a batch depends, apart from the batch and the defence."""
         return (self.name, self.effort, self.eps, self.variant)
 
 
-# Croce and Hein 2020: 100 steps of APGD on two losses, each gradient the mean of 20 draws; the standard version has one
-# loss without draws, then targeted APGD and FAB at 9 targets of 100 steps each, and Square.
+# Croce and Hein 2020. The randomised version has 100 steps of APGD on two losses, each gradient the mean of 20 draws.
+# The standard version has one loss without draws, then targeted APGD and FAB at 9 targets of 100 steps each, and
+# Square.
 _AUTO_ATTACK: Final[dict[str, Cost]] = {"rand": (4000, 240), "standard": (1900, 5000)}

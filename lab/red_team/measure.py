@@ -1,4 +1,4 @@
-"""Jobs on batches of pictures: each batch is kept when it is done, so that a run goes on where it was interrupted."""
+"""Jobs on batches of pictures. Finished batches are kept, so an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -25,35 +25,38 @@ from lab.red_team.outcomes import Outcome, worst_case
 from lab.red_team.plan import CLEAN, Speeds
 
 GROUP: Final = 100
-"""Pictures of a batch at most; those of one group share the draw where the randomness is fixed."""
+"""Most pictures of a batch. Those of one group share the draw if the randomness is fixed."""
 _PASSES: Final = 40_000
-"""Of a batch at most, so that an interruption costs minutes: batches of costly attacks are smaller."""
+"""Most passes of a batch, so that an interruption costs minutes: costly attacks have smaller batches."""
 _SIZES: Final = (100, 50, 25, 20, 10, 5, 4, 2, 1)
 
 
 class Progress(Protocol):
-    """Who is told what is done."""
+    """A receiver of progress reports."""
 
     def batch(self, job: Job, pictures: int, seconds: float, kept: bool) -> None:
-        """Another batch, which was expected to take `seconds`; `kept` says that an earlier run did it."""
+        """Report another batch, which was expected to take `seconds`. `kept` is True for a batch of an earlier run."""
         ...
 
 
 @dataclass
 class Measurement:
-    """Runs jobs against one defence, and keeps their outcomes in the order in which they ran."""
+    """A runner of jobs against one defence that keeps their outcomes in the order of the runs."""
 
     defence: Defence
     pictures: LabelledPictures
     seed: int
     times: int
-    """Submissions of every picture, where the defence is random."""
+    """Submissions of every picture if the defence is random."""
     cache: Cache
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     @cached_property
     def made_from(self) -> str:
-        """What every outcome depends on: code, network, settings, seed. Pictures count batch by batch."""
+        """Return a digest of everything on which all outcomes depend: code, network, settings, seed.
+
+        The pictures are not part of it: each batch has its own digest.
+        """
         settings = self.defence.bundle.settings.model_dump(exclude={"strip"})
         surrogate = None if self.defence.surrogate is None else self.defence.surrogate.model_id
         return digest(
@@ -63,7 +66,7 @@ class Measurement:
 
     @cached_property
     def targets(self) -> NDArray[np.int64]:
-        """A random other class for every picture, the same one for every attack."""
+        """Return a random other class for every picture, the same one for every attack."""
         generator = torch.Generator().manual_seed(self.seed)
         classes = len(self.defence.bundle.settings.classes)
         targets: NDArray[np.int64] = random_targets(torch.from_numpy(self.pictures.labels), classes, generator).numpy()
@@ -74,7 +77,10 @@ class Measurement:
         return self.defence.bundle.device
 
     def speeds(self) -> Speeds:
-        """Measured on one batch, once for all runs with these settings: a plan must not change when it is resumed."""
+        """Return the speeds, measured on one batch, once for all runs with these settings.
+
+        They are kept, because a resumed run must make the same plan.
+        """
         found = self.cache.get("speeds", self.made_from, self._measure_speeds)
         return Speeds(*map(float, found["seconds"]))
 
@@ -93,18 +99,18 @@ class Measurement:
 
     @cached_property
     def gives_gradients(self) -> bool:
-        """Whether the network can be differentiated by its input."""
+        """Return whether the network can be differentiated with respect to its input."""
         return has_graph(self.defence)
 
     def standing(self) -> float:
-        """The share of the pictures that nothing has broken so far."""
+        """Return the share of the pictures that no attack has broken so far."""
         clean = self.outcomes.get(CLEAN)
         return 1.0 if clean is None else float(worst_case(self.outcomes.values(), clean.pictures).mean())
 
     def run(self, job: Job, seconds: float, progress: Progress, may_begin: Callable[[float], bool]) -> bool:
-        """Run a job, expected to take `seconds`, while `may_begin` a batch of so many; whether all of it was done.
+        """Run a job of expected `seconds`, while `may_begin` allows its batches. Return whether all of it was done.
 
-        Its outcome joins `outcomes`, also of a part; of no part, there is none.
+        Its outcome is added to `outcomes`, even that of a part. If no batch was run, there is no outcome.
         """
         parts: list[Arrays] = []
         reached = 0
@@ -115,7 +121,7 @@ class Measurement:
             settings = digest(self.made_from, job.settings(), self._pixels(start, stop), positions.tolist(), known)
             name = f"{job.name.replace(', ', '-')}/{start:05}-{stop:05}"
             kept = self.cache.has(Step(name, settings))
-            # Without the clean pictures nothing can be said at all.
+            # Without the clean pictures no result is possible.
             if not kept and job.name != CLEAN and not may_begin(expected):
                 break
             parts.append(self.cache.get(name, settings, partial(self._measure, job, start, positions)))
@@ -139,7 +145,7 @@ class Measurement:
         return max(1, BATCH_PIXELS // int(height * width))
 
     def _attacked(self, job: Job, start: int, stop: int) -> NDArray[np.intp]:
-        """The positions of a batch that are worth an attack: right at least once when clean, and still to be judged."""
+        """Return the positions of a batch to attack: correct at least once when clean, and not yet excluded."""
         positions = np.arange(start, stop)
         clean = self.outcomes.get(CLEAN)
         if clean is None or job.effort.kind == "clean":
@@ -197,7 +203,7 @@ class Measurement:
         clean = self.outcomes.get(CLEAN)
         right, reached = np.zeros(count), np.zeros(count)
         survived = np.zeros(count, np.bool_)
-        # What is never right when clean needs no attack; that is known without one.
+        # A picture that is never correct when clean needs no attack.
         met = np.zeros(count, np.bool_) if clean is None else clean.right[:count] == 0
         linf = 0.0
         for part in parts:
@@ -214,7 +220,7 @@ class Measurement:
 
 
 def has_graph(defence: Defence, variant: str = "bare") -> bool:
-    """Whether what is attacked in a variant can be differentiated by its input."""
+    """Return whether the attacked side of a variant is differentiable with respect to its input."""
     wanted = defence.bundle.settings.input
     frames = torch.full((1, wanted.channels, wanted.height, wanted.width), 0.5, device=defence.bundle.device)
     with torch.enable_grad():
@@ -224,12 +230,12 @@ def has_graph(defence: Defence, variant: str = "bare") -> bool:
 
 @torch.no_grad()
 def answers(judged: Defended, frames: Tensor, times: int, generator: torch.Generator) -> Tensor:
-    """The classes (times, B) that the frames are given when each is shown so often."""
+    """Return the classes (times, B) of the frames, each shown `times` times."""
     return torch.stack([judged(frames, generator).argmax(1) for _ in range(times)])
 
 
 def _timed(work: Callable[[torch.Generator], Tensor], chance: torch.Generator, device: torch.device) -> float:
-    """Seconds of the fastest of three runs after a first one: what other programs took meanwhile tells nothing."""
+    """Return the seconds of the fastest of three runs after a warm-up: other programs only add time."""
     seconds = []
     for _ in range(4):
         began = time.monotonic()

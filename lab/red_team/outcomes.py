@@ -1,4 +1,4 @@
-"""What a job left of the pictures, and how two jobs compare on the pictures that both met."""
+"""The outcome of a job on the pictures, and the comparison of two jobs on their common pictures."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lab.red_team.jobs import Job
 from lab.statistics import Interval, mean_interval, sign_test, wilson
 
 UNLIKELY: Final = 0.01
-"""The p from which on a difference counts: there are about ten signs, and one false alarm in ten runs is enough."""
+"""Significance level of a difference. With about ten signs, one false alarm in ten runs is acceptable."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A job on the first n pictures: less than it was meant for when the time ran out.
+    """The outcome of a job on the first n pictures; fewer than planned if the time ran out.
 
-    `right` (n,) is the share of submissions with the right answer, `survived` (n,) whether all were right; `met` (n,)
-    whether the picture was attacked or needed no attack because no clean submission is right. `reached` (n,) is the
-    share of submissions with the target, of targeted attacks. `linf` is the largest change.
+    `right` (n,) is the share of submissions with the correct answer. `survived` (n,) is true if all were correct. `met`
+    (n,) is true if the picture was attacked, or needed no attack because no clean submission is correct. `reached` (n,)
+    is the share of submissions with the target class, for targeted attacks. `linf` is the largest change.
     """
 
     job: Job
@@ -35,40 +35,40 @@ class Outcome:
 
     @property
     def pictures(self) -> int:
-        """How many of the first pictures were dealt with."""
+        """The number of first pictures that were processed."""
         return len(self.met)
 
     @property
     def compared(self) -> NDArray[np.bool_]:
-        """The pictures (n,) that were chosen without a look at other attacks: figures are of these."""
+        """The pictures (n,) chosen independently of other attacks. Figures refer to these."""
         return np.arange(self.pictures) < (self.pictures if self.job.compared is None else self.job.compared)
 
     @property
     def accuracy(self) -> Interval:
-        """Of one submission a picture."""
+        """The accuracy of one submission per picture."""
         return mean_share(self.right[self.compared])
 
     @property
     def worst(self) -> Interval:
-        """The share of pictures for which every submission was answered rightly."""
+        """The share of pictures for which every submission was classified correctly."""
         left = self.survived[self.compared]
         return wilson(int(left.sum()), len(left))
 
     @property
     def success(self) -> float | None:
-        """Of targeted attacks, the share of submissions that are taken for the target."""
+        """The share of submissions classified as the target, for targeted attacks."""
         return float(self.reached[self.compared].mean()) if self.job.effort.targeted else None
 
 
 def mean_share(values: NDArray[np.float64]) -> Interval:
-    """The mean of shares (n,), one a picture, with Wilson's interval where each is 0 or 1."""
+    """Return the mean of shares (n,), one per picture, with Wilson's interval if each is 0 or 1."""
     if bool(np.isin(values, (0.0, 1.0)).all()):
         return wilson(int(values.sum()), len(values))
     return mean_interval(values)
 
 
 class Comparison(NamedTuple):
-    """Two jobs on the pictures that both met: how many only the one breaks, and how many only the other."""
+    """Two jobs on their common pictures: the number that only the first breaks, and that only the second breaks."""
 
     pictures: int
     only_first: int
@@ -76,29 +76,29 @@ class Comparison(NamedTuple):
 
     @property
     def p(self) -> float:
-        """How likely so many for the first are by chance, if it is no stronger."""
+        """The probability of this many for the first by chance, if it is no stronger."""
         return sign_test(self.only_first, self.only_second)
 
     @property
     def gain(self) -> float:
-        """The share of the pictures by which the first breaks more; below 0 where it breaks less."""
+        """The additional share of the pictures that the first breaks; below 0 if it breaks fewer."""
         return (self.only_first - self.only_second) / self.pictures if self.pictures else 0.0
 
     @property
     def first_stronger(self) -> bool:
-        """Whether chance is an unlikely reason."""
+        """True if the first is significantly stronger."""
         return self.p < UNLIKELY
 
     def said(self) -> str:
-        """In words."""
+        """Return the comparison in words."""
         return f"{self.only_first} of {self.pictures} pictures against {self.only_second}, p = {self.p:.2g}"
 
 
 def compare(first: Outcome, second: Outcome, *, often: bool = False) -> Comparison:
-    """Who breaks what the other does not, of the pictures that both met without regard to other attacks.
+    """Compare two jobs on the common pictures chosen independently of other attacks.
 
-    A picture is broken when one of its submissions is answered wrongly; with `often`, when at least half of them are,
-    so that attacks of which one is shown more often compare fairly.
+    A picture is broken if one of its submissions is misclassified. With `often`, at least half of them must be, so that
+    attacks with different numbers of submissions compare fairly.
     """
     count = min(first.pictures, second.pictures)
     both = (first.met & first.compared)[:count] & (second.met & second.compared)[:count]
@@ -107,7 +107,7 @@ def compare(first: Outcome, second: Outcome, *, often: bool = False) -> Comparis
 
 
 def worst_case(outcomes: Iterable[Outcome], pictures: int) -> NDArray[np.bool_]:
-    """The first pictures (n,) that every attack on the defence itself has left standing, under every submission."""
+    """Return which of the first pictures (n,) survive every attack on the defence itself, under every submission."""
     standing = np.ones(pictures, np.bool_)
     for outcome in outcomes:
         if outcome.job.counts:

@@ -1,4 +1,4 @@
-"""The pages: one in front for all runs, which takes three minutes to read, and one with the details of each run."""
+"""The pages: a front page for all runs, readable in three minutes, and a page with the details of each run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THREAT: Final = """\
 
 
 def write_pages(out: Path, run: str, result: Result) -> Path:
-    """Write the run called `run` into its folder below `out`, and the front page anew; the path of that."""
+    """Write the run `run` into its folder below `out`, and rewrite the front page. Return the front page's path."""
     folder = out / run
     folder.mkdir(parents=True, exist_ok=True)
     document = result.document()
@@ -45,7 +45,7 @@ def write_pages(out: Path, run: str, result: Result) -> Path:
 
 
 def write_front(out: Path) -> Path:
-    """Write the page in front of all runs in `out` by what they left there; its path."""
+    """Write the front page from the results of all runs in `out`. Return its path."""
     front = out / "README.md"
     _write(front, _front(out))
     return front
@@ -95,7 +95,7 @@ def _line(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def _findings(found: Mapping[str, Any]) -> list[str]:
-    """What a reader must not miss: signs, points that failed or were not run, and the command."""
+    """Return the essential findings: signs, failed or missing points, and the command."""
     lines = [f"**sign of masking**: {sign}" for sign in found["masking_signs"]]
     for point, status in found["checklist"].items():
         if status != "passed":

@@ -1,4 +1,4 @@
-"""Which jobs, in which order, on how many pictures; and what is left out where the minutes do not suffice."""
+"""The jobs, their order and their number of pictures, and the omissions within a budget of minutes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ FIRST: Final = (CLEAN, GRADIENTS, MAIN)
 RESUBMISSIONS: Final = 10
 STEPS: Final = 50
 SAMPLES: Final = 10
-"""Draws a gradient, where the defence is random."""
+"""Draws per gradient if the defence is random."""
 COMPARED: Final = 100
-"""The first so many pictures meet every attack that can be paid for, so that attacks compare; beyond them the costly
-ones go for those alone that still stand."""
+"""Number of first pictures that every affordable attack gets, so that attacks compare.
+
+Beyond them, costly attacks run only on pictures that are still unbroken.
+"""
 JUDGED: Final = 300
 """Pictures of AutoAttack, Square, the transfer and the targeted attack."""
 HARD_LABEL: Final = 25
@@ -29,36 +31,36 @@ CURVE_SAMPLES: Final = 5
 EOT_SIZES: Final = (1, 10, 30, 100)
 EOT_STEPS: Final = 10
 STEP_COUNTS: Final = (5, 10, 25, 100)
-"""Beside `STEPS`."""
+"""Step counts besides `STEPS`."""
 STRENGTHS: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of the curve over ε, as multiples of the bound."""
+"""Points of the curve over ε, as multiples of the bound."""
 LARGE: Final = 0.5
-"""L∞ within which any picture can be turned into uniform grey, so that no network can know what it was."""
+"""An L∞ bound within which any picture can become uniform grey, so that no network can classify it."""
 SHORT_STEPS: Final = 25
-"""Of what is compared with `steps/25`: step sizes, starts, BPDA, ablations, broken defences."""
+"""Steps of the attacks that are compared with `steps/25`: step sizes, starts, BPDA, ablations, broken defences."""
 STEP_SIZES: Final = (0.04, 0.25, 1.0)
-"""Shares of ε, beside 2.5 ÷ `SHORT_STEPS` = .1."""
+"""Step sizes as shares of ε, besides 2.5 ÷ `SHORT_STEPS` = .1."""
 QUERIES: Final = 5000
-"""Of Square, the package's own number."""
+"""Queries of Square, the package's own number."""
 RANDOM_QUERIES: Final = 2000
-"""The same where the defence draws: each is answered twice, on common draws."""
+"""Queries of Square if the defence draws. Each is answered twice, on common draws."""
 VERDICTS: Final = 1000
-"""Of an attacker who has nothing but what the fleet publishes: the class and its confidence, of 8-bit frames."""
+"""Verdicts for an attacker who has only the fleet's published output: class and confidence, of 8-bit frames."""
 WALK_STEPS: Final = 20
 WALK_QUERIES: Final = 20
-"""Of HopSkipJump, for its first direction; the n-th takes √n times as many."""
+"""Queries of HopSkipJump for its first direction. The n-th takes √n times as many."""
 VOTES: Final = 3
-"""Draws of which HopSkipJump is told the majority."""
+"""Draws whose majority answers HopSkipJump."""
 LEARNING_PASSES: Final = LEARNING_STEPS * 64 * 4
-"""What an imitation of the chain costs, in passes forward: each step defends 64 pictures and trains on them."""
+"""Cost of an imitation of the chain, in forward passes: each step defends 64 pictures and trains on them."""
 RANDOM_TRIES: Final = 100
 FEWEST: Final = 10
-"""Pictures to which a budget may cut a job before it is left out."""
+"""Fewest pictures to which a budget may cut a job. Below, the job is left out."""
 _SHARES: Final = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.0)
 
 
 def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
-    """Everything that the checklist asks of this defence, what matters most first."""
+    """Return all jobs that the checklist needs for this defence, the most important first."""
     samples = SAMPLES if defence.uncertain else 1
     some = min(images, COMPARED)
     short = Effort("eot-pgd", SHORT_STEPS, samples)
@@ -88,14 +90,14 @@ def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
     jobs += [Job(f"step-size/{size:g}", replace(short, step=size), eps, some) for size in STEP_SIZES]
     if defence.uncertain:
         jobs += [Job(f"eot/{size}", Effort("eot-pgd", EOT_STEPS, size), eps, some) for size in EOT_SIZES]
-    # As costly as all others together, so it is what a small budget leaves out.
+    # The ensemble costs as much as all others together, so a small budget leaves it out first.
     ensemble = Effort("auto-attack", random=defence.uncertain)
     jobs.append(Job("auto-attack", ensemble, eps, min(images, JUDGED), compared=some))
     return jobs
 
 
 def _strengths(eps: float, samples: int, pictures: int) -> list[Job]:
-    """From the largest on: whether anything at all is lost there is the first question."""
+    """Return jobs from the largest strength: a failure to break anything there is the first thing to find out."""
     effort = Effort("eot-pgd", CURVE_STEPS, samples)
     strengths = sorted({LARGE, *(eps * factor for factor in STRENGTHS if eps * factor < LARGE), eps}, reverse=True)
     return [Job(f"strength/{each:.4g}", effort, each, pictures, counts=each <= eps) for each in strengths]
@@ -112,7 +114,7 @@ def _judges(defence: Defence, eps: float, images: int, samples: int) -> list[Job
         Job("hop-skip-jump", walk, eps, min(images, HARD_LABEL)),
         Job("verdicts", Effort("verdicts", queries=VERDICTS), eps, min(images, HARD_LABEL)),
     ]
-    # From the very network that is attacked anyway, a transfer would be the same attack again.
+    # A transfer from the very network that is attacked would be the same attack again.
     if defence.surrogate is not None or not defence.undefended:
         jobs.insert(1, Job("transfer", Effort("transfer", STEPS), eps, judged, "from-bare", compared=compared))
     return jobs
@@ -142,7 +144,7 @@ def _without(defence: Defence, eps: float, short: Effort, pictures: int) -> list
 
 
 class Speeds(NamedTuple):
-    """Seconds of one picture, forward and backward or forward alone; through the defence, and without it."""
+    """Seconds per picture, forward and backward or forward alone, with the defence and without it."""
 
     gradient_s: float
     forward_s: float
@@ -150,13 +152,13 @@ class Speeds(NamedTuple):
     bare_forward_s: float
 
     def seconds(self, job: Job, times: int, standing: float = 1.0) -> float:
-        """At most, of the whole job with `times` submissions of each picture at the end.
+        """Return the highest cost in seconds of the whole job, with `times` submissions of each picture at the end.
 
-        `standing` is the share of pictures that no attack has broken yet: others cost little where an attack stops
-        when it succeeds, and nothing beyond the pictures that every attack meets.
+        `standing` is the share of pictures that no attack has broken yet. Broken ones cost little if an attack stops at
+        success, and nothing beyond the pictures that every attack gets.
         """
         backward, forward = job.cost
-        # A stand-in goes forward twice, and random baselines cost a multiple of the bare network.
+        # A stand-in runs forward twice, and random baselines cost a multiple of the bare network.
         cheap = job.variant in ("bare", "from-bare")
         gradient_s = self.bare_gradient_s if cheap else self.gradient_s
         forward_s = self.bare_forward_s if job.variant == "bare" else self.forward_s
@@ -168,21 +170,24 @@ class Speeds(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs in their order, with as many pictures as can be paid for, and in words what is left out."""
+    """The jobs in their order, with as many pictures as the budget allows, and the omissions in words."""
 
     jobs: tuple[Job, ...]
     left_out: tuple[str, ...]
     costs: dict[str, float]
-    """Seconds that each takes at most, by the measured speeds."""
+    """The most seconds of each job, by the measured speeds."""
 
     @property
     def seconds(self) -> float:
-        """Of all of them."""
+        """The most seconds of all jobs."""
         return sum(self.costs.values())
 
 
 def first_jobs(jobs: Sequence[Job], seconds: Callable[[Job], float], budget_s: float | None) -> Plan:
-    """The clean pictures and the main attack, which tell what others cost: as many pictures as half a budget pays."""
+    """Return the clean pictures and the main attack, from which the other costs follow.
+
+    They get as many pictures as half a budget allows.
+    """
     wanted = [job for job in jobs if job.name in FIRST]
     chosen = wanted
     for share in _SHARES if budget_s is not None else ():
@@ -193,7 +198,7 @@ def first_jobs(jobs: Sequence[Job], seconds: Callable[[Job], float], budget_s: f
 
 
 def further_jobs(jobs: Sequence[Job], seconds: Callable[[Job], float], left_s: float | None) -> Plan:
-    """The others: within `left_s` first on fewer pictures, down to `FEWEST`, then without the last ones."""
+    """Return the other jobs within `left_s`: with fewer pictures, down to `FEWEST`, then without the last ones."""
     wanted = [job for job in jobs if job.name not in FIRST]
     chosen = wanted
     if left_s is not None:
@@ -222,5 +227,5 @@ def _cut(job: Job, share: float) -> Job:
 
     if job.compared is None:
         return replace(job, pictures=less(job.pictures))
-    # Beyond them it goes only for what still stands, which costs little where little does and more where it matters.
+    # Further pictures are attacked only if unbroken: few if the defence is weak, more if it is strong.
     return replace(job, compared=less(job.compared), pictures=max(less(job.pictures), min(job.pictures, COMPARED)))

@@ -1,4 +1,4 @@
-"""The curves: accuracy over ε, over steps and over draws a gradient, each with its interval."""
+"""The curves: accuracy over ε, over steps and over draws per gradient, each with its interval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABELS: Final = {"strength": "L∞ bound ε", "steps": "steps of EOT-PGD", "eot"
 
 
 def curves(outcomes: Mapping[str, Outcome]) -> dict[str, Curve]:
-    """The points of each curve that was measured, by its group; the main attack is one of the steps."""
+    """Return the points of each measured curve, by its group. The main attack is one of the steps."""
     found: dict[str, list[tuple[float, Outcome]]] = {}
     for name, outcome in outcomes.items():
         group, _, value = name.partition("/")
@@ -30,7 +30,7 @@ def curves(outcomes: Mapping[str, Outcome]) -> dict[str, Curve]:
 
 
 def draw(outcomes: Mapping[str, Outcome], classes: int, file: Path) -> bool:
-    """Draw every curve of two points and more beside each other; whether there was any."""
+    """Draw every curve of at least two points side by side. Return whether any curve was drawn."""
     shown = {group: points for group, points in curves(outcomes).items() if len(points) > 1}
     if not shown:
         return False
@@ -44,7 +44,7 @@ def draw(outcomes: Mapping[str, Outcome], classes: int, file: Path) -> bool:
             axes.axhline(1 / classes, color="grey", linewidth=0.8, linestyle="dotted", label="guessing")
         axes.legend(fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Without the date and version, so that the same figures give the same file.
+    # Metadata without date and version, so that equal figures give equal files.
     figure.savefig(file, dpi=110, bbox_inches="tight", metadata={"Software": None})
     return True
 

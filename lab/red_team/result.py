@@ -1,4 +1,4 @@
-"""What a run found: the document of `--json`, and the rows of its CSV."""
+"""The result of a run: the document of `--json`, and the rows of its CSV."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lab.red_team.plan import CLEAN, COMPARED, GRADIENTS, MAIN, Speeds
 from lab.statistics import Interval, wilson
 
 JUDGES: Final = (MAIN, "square", "transfer", "targeted", "auto-attack")
-"""Attacks that should all have met the same pictures before a worst case is called one."""
+"""Attacks that must all have run on the same pictures before a figure is called a worst case."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One job in numbers; shares of the pictures `compared`, which were chosen without a look at other attacks."""
+    """One job in numbers: shares of the pictures `compared`, which were chosen independently of other attacks."""
 
     name: str
     kind: str
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything that a page is made from."""
+    """All data that a page is made from."""
 
     defence: Defence
     eps: float
@@ -67,27 +67,27 @@ class Result:
 
     @cached_property
     def standing(self) -> NDArray[np.bool_]:
-        """The pictures (n,) that nothing has broken."""
+        """The pictures (n,) that no attack has broken."""
         return worst_case(self.outcomes.values(), self.outcomes[CLEAN].pictures)
 
     @property
     def worst(self) -> Interval:
-        """Their share."""
+        """The share of pictures that no attack has broken."""
         return wilson(int(self.standing.sum()), len(self.standing))
 
     @property
     def judges(self) -> list[str]:
-        """Those of `JUDGES` that ran."""
+        """The attacks of `JUDGES` that ran."""
         return [name for name in JUDGES if name in self.outcomes]
 
     @property
     def judged(self) -> int:
-        """The first so many pictures met every one of them, as far as anything was left to meet."""
+        """The number of first pictures that all of these attacks processed, except for broken ones."""
         return min((self.outcomes[name].pictures for name in self.judges), default=0)
 
     @property
     def worst_judged(self) -> Interval | None:
-        """The share of those that nothing has broken: the strictest figure, of fewer pictures."""
+        """The unbroken share of the first `judged` pictures: the strictest figure, over fewer pictures."""
         return wilson(int(self.standing[: self.judged].sum()), self.judged) if self.judged else None
 
     @property
@@ -97,10 +97,10 @@ class Result:
 
     @property
     def strongest(self) -> str | None:
-        """The attack under which the fewest pictures are right every time, all on the same first pictures.
+        """The attack under which the fewest of the same first pictures are always classified correctly.
 
-        Costly attacks meet `COMPARED` pictures where others meet a thousand: shares of both do not compare. An attack
-        that met less than half of them is left out.
+        Costly attacks run on `COMPARED` pictures, others on a thousand: their shares do not compare. An attack on fewer
+        than half of `COMPARED` pictures is left out.
         """
         met = {name: int(each.compared.sum()) for name, each in self.attacks.items()}
         wanted = min(COMPARED, max(met.values(), default=0))
@@ -109,11 +109,14 @@ class Result:
         return min(many, key=lambda name: int(self.attacks[name].survived[:common].sum()), default=None)
 
     def rows(self) -> list[Row]:
-        """One a job that gives answers."""
+        """Return a row for each job that gives answers."""
         return [_row(name, each) for name, each in self.outcomes.items() if name != GRADIENTS]
 
     def document(self) -> dict[str, Any]:
-        """For JSON. Accuracies are of one submission a picture; the worst case is over all attacks and submissions."""
+        """Return the document for JSON.
+
+        Accuracies are those of one submission per picture. The worst case is over all attacks and submissions.
+        """
         clean = self.outcomes[CLEAN]
         judged = self.worst_judged
         return {

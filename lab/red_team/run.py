@@ -1,4 +1,4 @@
-"""A whole run: what it costs is said before it starts, what it found is one document at the end."""
+"""A whole run: it reports its cost before the start and returns one document at the end."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ BY_ANSWERS: Final = ("noise", "random-search", "square", "hop-skip-jump", "verdi
 
 
 class Told(Progress, Protocol):
-    """Who is told what a run will cost and what it does."""
+    """A receiver of cost estimates and progress."""
 
     def expect(self, plan: Plan, speeds: Speeds) -> None:
-        """So much is planned, at most, by the measured speeds; called twice: for the first jobs and for the others."""
+        """Report a plan and its highest cost by the measured speeds. Called for the first jobs and for the others."""
         ...
 
 
 @dataclass(frozen=True)
 class RedTeam:
-    """What to attack, how hard, and where finished batches are kept.
+    """The target, the strength, and the cache of finished batches.
 
-    `eps` is L∞ on frames in [0, 1]; `attacks` names the groups of jobs, None is all; `budget_s` is None for as long as
-    it takes.
+    `eps` is L∞ on frames in [0, 1]. `attacks` names the groups of jobs; None is all. `budget_s` is None without a
+    limit.
     """
 
     defence: Defence
@@ -54,7 +54,10 @@ class RedTeam:
             raise ConfigError(f"--budget: expected more than 0 minutes, got {self.budget_s / 60:g}")
 
     def jobs(self) -> list[Job]:
-        """Those asked for; ConfigError for an unknown group, BundleError where gradients are needed and not given."""
+        """Return the requested jobs.
+
+        Raises ConfigError for an unknown group, and BundleError if gradients are needed but not available.
+        """
         every = wanted_jobs(self.defence, self.eps, len(self.pictures))
         groups = list(dict.fromkeys(job.group for job in every if job.group != CLEAN))
         if unknown := [name for name in self.attacks or () if name not in groups]:
@@ -74,7 +77,7 @@ class RedTeam:
         return has_graph(self.defence, "from-bare" if job.variant == "from-bare" else "bare")
 
     def estimate(self, told: Told) -> float:
-        """Tell what a run would cost at most, without one: seconds, if every picture withstood every attack."""
+        """Report the highest cost of a run without running it: seconds, if no picture is broken."""
         jobs, times, measurement = self._begin()
         speeds = measurement.speeds()
 
@@ -92,7 +95,7 @@ class RedTeam:
         return self.jobs(), times, Measurement(self.defence, self.pictures, self.seed, times, Cache(self.runs))
 
     def run(self, told: Told, command: str) -> Result:
-        """Attack, compare, judge. `command` is what a person would type to have the same again."""
+        """Attack, compare and judge. `command` is the command that repeats the run."""
         jobs, times, measurement = self._begin()
         speeds = measurement.speeds()
         began = time.monotonic()
@@ -107,7 +110,7 @@ class RedTeam:
         told.expect(first, speeds)
         cut = _run(first.jobs, measurement, told, seconds, may_begin)
         standing = measurement.standing()
-        # By what is kept with the batches and not by this run's clock, so that a resumed run makes the same plan.
+        # The kept batches' times count, not this run's clock, so that a resumed run makes the same plan.
         taken = sum(each.seconds for each in measurement.outcomes.values())
         expected = sum(seconds(each.job) for each in measurement.outcomes.values())
         pace = taken / expected if expected else 1.0
@@ -135,7 +138,7 @@ def _run(
     seconds: Callable[[Job], float],
     may_begin: Callable[[float], bool],
 ) -> list[str]:
-    """Run the jobs; in words, what the time did not suffice for after all."""
+    """Run the jobs. Return the jobs that the time did not suffice for, in words."""
     cut = []
     for job in jobs:
         if not measurement.run(job, seconds(job), told, may_begin):

@@ -1,8 +1,8 @@
-"""Signs that attacks fail because gradients are masked, and not because the defence is robust.
+"""Signs that attacks fail because gradients are masked, not because the defence is robust.
 
-After Athalye, Carlini and Wagner 2018, section 3.1, and Carlini et al. 2019, section 3. Each sign is one function of
-the outcomes; it gives a sentence, or nothing. A difference between two attacks counts by the pictures that only one of
-them breaks (`outcomes.compare`), so that chance alone gives hardly any.
+After Athalye, Carlini and Wagner 2018, section 3.1, and Carlini et al. 2019, section 3. Each sign is a function of the
+outcomes that yields a sentence, or nothing. A difference between two attacks counts by the pictures that only one of
+them breaks (`outcomes.compare`), so chance alone rarely yields a sign.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from lab.red_team.plan import CLEAN, GRADIENTS, LARGE, MAIN
 from lab.statistics import wilson
 
 Outcomes = Mapping[str, Outcome]
-"""By the name of the job."""
+"""Outcomes by the name of the job."""
 
 USABLE: Final = 0.95
-"""The share of pictures that should have a gradient at all."""
+"""Smallest share of pictures that must have a gradient."""
 
 
 def short() -> str:
-    """The name of the run that has as many steps as what is compared with it."""
+    """Return the name of the run with `SHORT_STEPS` steps."""
     return f"steps/{plan.SHORT_STEPS}"
 
 
 def masking_signs(outcomes: Outcomes, classes: int) -> list[str]:
-    """All signs, each a sentence that says what was seen; none is what one hopes for."""
+    """Return all signs as sentences. An empty list is the good result."""
     return [said for sign in SIGNS for said in sign(outcomes, classes)]
 
 
 def no_gradient(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """The loss has no gradient, or none that is a number, for many pictures."""
+    """Yield a sign if the loss has no finite gradient other than zero for many pictures."""
     found, clean = outcomes.get(GRADIENTS), outcomes.get(CLEAN)
     if found is None or clean is None:
         return
@@ -44,7 +44,7 @@ def no_gradient(outcomes: Outcomes, classes: int) -> Iterator[str]:
 
 
 def gradient_free_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """What asks for answers alone, or for nothing, breaks more than what follows gradients."""
+    """Yield a sign for each attack without gradients that breaks more than the gradient attack."""
     titles = {
         "square": "Square, without gradients,",
         "hop-skip-jump": "HopSkipJump, with labels alone,",
@@ -57,18 +57,18 @@ def gradient_free_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]
 
 
 def stand_in_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """An approximate gradient beats the exact one."""
+    """Yield a sign for each approximate gradient that breaks more than the exact one."""
     titles = {name: f"BPDA with {name.partition('/')[2]}" for name in outcomes if name.startswith("bpda/")}
     yield from _stronger(outcomes, titles, short(), "the exact gradient")
 
 
 def one_step_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """One step beats many, or few beat more."""
+    """Yield a sign if one or few steps break more than many."""
     yield from _stronger(outcomes, {"one-step": "one step", "steps/5": "five steps"}, MAIN, "many")
 
 
 def no_growth(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """A larger bound does not help the attacker."""
+    """Yield a sign if a larger bound does not help the attacker."""
     curve = sorted((each for name, each in outcomes.items() if name.startswith("strength/")), key=lambda x: x.job.eps)
     for smaller, larger in pairwise(curve):
         found = compare(smaller, larger)
@@ -79,7 +79,7 @@ def no_growth(outcomes: Outcomes, classes: int) -> Iterator[str]:
 
 
 def not_at_chance(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """Any picture can become uniform grey within `LARGE`, and is still recognised."""
+    """Yield a sign if pictures are classified correctly at `LARGE`, where any can become uniform grey."""
     found = outcomes.get(f"strength/{LARGE:.4g}")
     if found is None:
         return
@@ -90,12 +90,12 @@ def not_at_chance(outcomes: Outcomes, classes: int) -> Iterator[str]:
 
 
 def chance_start_is_stronger(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """A random start finds what gradients from the frame itself do not: the loss is flat or broken there."""
+    """Yield a sign if a random start succeeds where gradients from the frame fail: the loss is flat or broken there."""
     yield from _stronger(outcomes, {"one-step": "one step from a random start"}, "start/frame", "many from the frame")
 
 
 def fixing_does_not_help(outcomes: Outcomes, classes: int) -> Iterator[str]:
-    """The attacker who knows every draw breaks less than the one who does not."""
+    """Yield a sign if an attacker who knows every draw breaks fewer pictures than one who does not."""
     titles = {MAIN: "the attack through unknown draws"}
     yield from _stronger(outcomes, titles, "fixed/all", "that through known ones", often=True)
 

@@ -1,1 +1,4 @@
-"""Backdoor repair: learn the trigger from quarantined frames, make the network unlearn it (CoDefend, section 3.4)."""
+"""Backdoor repair: learn the trigger from quarantined frames, then make the network unlearn it.
+
+Source: CoDefend, section 3.4.
+"""

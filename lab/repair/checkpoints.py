@@ -1,4 +1,4 @@
-"""Where an interrupted repair goes on: one file a step, valid for the inputs that it was made from."""
+"""Checkpoints of an interrupted repair: one file for each step, valid only for the same inputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from schemas.runtime.atomic_file import replacing
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One step's state in `file`, or nowhere; `inputs` says what it was made from."""
+    """One step's state in `file`, or nowhere if None. `inputs` identifies the inputs of the repair."""
 
     file: Path | None
     inputs: str
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved for the same inputs, if there is one."""
+        """Return the state saved for the same inputs, if there is one."""
         if self.file is None or not self.file.is_file():
             return None
         try:
@@ -33,7 +33,7 @@ class Checkpoint:
         return saved["state"] if saved.get("inputs") == self.inputs else None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the file at once: a kill leaves the old state or the new."""
+        """Replace the file atomically: a kill leaves the old state or the new."""
         if self.file is None:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -43,18 +43,18 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The steps' checkpoints in `folder`, or nowhere."""
+    """The steps' checkpoints in `folder`, or nowhere if None."""
 
     folder: Path | None
     inputs: str
 
     def of(self, step: str) -> Checkpoint:
-        """That of one step."""
+        """Return the checkpoint of one step."""
         return Checkpoint(None if self.folder is None else self.folder / f"{step}.pt", self.inputs)
 
 
 def digest(*parts: str | NDArray[np.generic]) -> str:
-    """SHA-256 of texts and arrays in turn."""
+    """Return the SHA-256 of texts and arrays in sequence."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes()

@@ -1,8 +1,8 @@
 """CycleGAN between clean and quarantined frames (CoDefend, section 2.2 and eqs. 5 to 7).
 
-G maps clean frames to poisoned ones, F maps back; D_Y judges poisoned frames, D_X clean ones. The loss of eq. 7 is
-λ·L_cyc(G, F) + L_GAN(G, D_Y) + L_GAN(F, D_X). As Goodfellow et al. 2014 advise, a generator maximises log D of what it
-made instead of minimising log(1 − D), which has no gradient while the discriminator wins.
+G maps clean frames to poisoned ones, and F maps back. D_Y judges poisoned frames, D_X clean ones. The loss of eq. 7 is
+λ·L_cyc(G, F) + L_GAN(G, D_Y) + L_GAN(F, D_X). Following Goodfellow et al. 2014, a generator maximises log D of its
+output instead of minimising log(1 − D), which has no gradient while the discriminator wins.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from lab.repair.generators import MaskedGenerator, PatchDiscriminator, PlainGene
 
 @dataclass(frozen=True)
 class CycleGanSettings:
-    """The paper's epochs and rates; batch, λ and networks are ours, since it names none.
+    """The settings: epochs and rates of the paper, which does not give batch size, λ and networks.
 
-    `mass` is the pressure on the mean opacity of masked generators, `activation` the weight of the sick model's
-    verdict; both are zero in the paper.
+    `mass` is the penalty on the mean opacity of masked generators, `activation` the weight of the backdoored model's
+    verdict. Both are zero in the paper.
     """
 
     epochs: int = 200
@@ -51,10 +51,10 @@ def train_cyclegan(
     checkpoint: Checkpoint,
     advance: Callable[[int], object],
 ) -> tuple[PlainGenerator | MaskedGenerator, PlainGenerator | MaskedGenerator]:
-    """G and F from clean frames (N, C, H, W) and poisoned ones (M, C, H, W).
+    """Return G and F, trained on clean frames (N, C, H, W) and poisoned ones (M, C, H, W).
 
-    An epoch takes max(N, M) frames of each. `aims` maps (G(x), F(y)) to what the sick model has against them, weighted
-    by `settings.activation`. `advance` is told each epoch.
+    An epoch takes max(N, M) frames of each. `aims` maps (G(x), F(y)) to the backdoored model's loss on them, weighted
+    by `settings.activation`. `advance` is called for each epoch.
     """
     channels = clean.shape[1]
     kind = MaskedGenerator if settings.masked else PlainGenerator

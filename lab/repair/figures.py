@@ -1,4 +1,4 @@
-"""What a repair is judged by: clean accuracy, attack success, recovered accuracy, and the recovered trigger."""
+"""The figures of a repair: clean accuracy, attack success, recovered accuracy, and the recovered trigger."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from lab.repair.recovery import Trigger
 from processors.bundle import Bundle
 
 CHANGED: float = 2 / 255
-"""A pixel that differs by more belongs to the trigger."""
+"""A pixel with a larger difference belongs to the trigger."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Pictures with their true classes that take no part in the repair: clean, and with the trigger; or None."""
+    """Pictures with their true classes that are not used in the repair: clean ones and stamped ones, or None."""
 
     clean: LabelledPictures | None
     poisoned: LabelledPictures | None
 
 
 def clean_accuracy(bundle: Bundle, pictures: LabelledPictures | None) -> float | None:
-    """Share of `pictures` that the bundle names by their labels; None without any."""
+    """Return the accuracy on `pictures`; None without any."""
     return None if pictures is None else float((_called(bundle, pictures) == pictures.labels).mean())
 
 
 def attack_figures(bundle: Bundle, poisoned: LabelledPictures | None, target: int) -> tuple[float | None, float | None]:
-    """Of stamped pictures of all classes but `target`: the share named the target, and the share named rightly."""
+    """Return, over stamped pictures of all classes but `target`, the share classified as target and the accuracy."""
     if poisoned is None:
         return None, None
     others = poisoned.labels != target
@@ -49,8 +49,10 @@ def _called(bundle: Bundle, pictures: LabelledPictures) -> NDArray[np.int64]:
 
 
 def trigger_region(evaluation: Evaluation) -> Tensor | None:
-    """Where the trigger is, (1, 1, H, W) bool: pixels that differ in more than half of the pairs of a clean picture and
-    the same one stamped. None when the files hold no pairs, in order, or the trigger has no fixed place.
+    """Return the place of the trigger, (1, 1, H, W) bool.
+
+    It holds the pixels that differ in more than half of the pairs of a clean picture and the same one stamped. It is
+    None if the files hold no ordered pairs, or the trigger has no fixed place.
     """
     clean, poisoned = evaluation.clean, evaluation.poisoned
     if clean is None or poisoned is None:
@@ -70,11 +72,12 @@ def trigger_region(evaluation: Evaluation) -> Tensor | None:
 def trigger_figures(
     trigger: Trigger, frames: Tensor, target: int, sick: Bundle, region: Tensor | None
 ) -> tuple[float | None, float | None]:
-    """Of clean `frames` (N, C, H, W) of other classes with the recovered trigger on: the share that the sick model
-    sends to the target, and the mean of |G(x) − x| over the pixels outside the trigger.
+    """Return the attack success and the side effect of the recovered trigger on clean `frames` (N, C, H, W).
 
-    Outside is where `region` is False; without a region, where the recovered trigger covers less than a tenth of a
-    pixel. None where nothing is outside, or without frames.
+    `frames` are of other classes than the target. The success is the share that the backdoored model classifies as the
+    target. The side effect is the mean of |G(x) − x| over the pixels outside the trigger. Outside is where `region` is
+    False; without a region, where the recovered trigger covers less than a tenth of a pixel. Values are None if no
+    pixel is outside, or without frames.
     """
     if not len(frames):
         return None, None

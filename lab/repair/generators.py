@@ -1,4 +1,4 @@
-"""Networks of the CycleGAN: two kinds of generator, and a discriminator of patches; small, for 32×32 on a CPU."""
+"""Networks of the CycleGAN: two kinds of generator and a patch discriminator; small, for 32×32 on a CPU."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class Generator(Protocol):
-    """From one domain to the other."""
+    """A network from one domain to the other."""
 
     def parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (B, C, H, W) in [0, 1] as the other domain has them, and how far each pixel changed (B, 1, H, W)."""
+        """Return frames (B, C, H, W) in [0, 1] of the other domain, and the amount of change per pixel (B, 1, H, W)."""
         ...
 
 
@@ -26,7 +26,7 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 class PlainGenerator(nn.Module):
     """The generator of CycleGAN, smaller (Zhu et al. 2017): two downsamplings, residual blocks, two upsamplings.
 
-    The paper names no networks. It paints the whole frame anew: what it changed is known only afterwards.
+    The paper does not define its networks. This one repaints the whole frame, so its change is known only afterwards.
     """
 
     def __init__(self, channels: int, width: int = 8, blocks: int = 2) -> None:
@@ -42,7 +42,7 @@ class PlainGenerator(nn.Module):
         self.last = nn.Conv2d(width, channels, 3, 1, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the other domain."""
+        """Return frames (B, C, H, W) of the other domain."""
         height, width = frames.shape[2:]
         x = self.down(F.pad(frames, (0, -width % 4, 0, -height % 4), mode="replicate"))
         for block in self.blocks:
@@ -51,16 +51,16 @@ class PlainGenerator(nn.Module):
         return painted
 
     def parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Generator`."""
+        """Return frames and change. See `Generator`."""
         painted = self(frames)
         return painted, (painted - frames).abs().amax(1, keepdim=True)
 
 
 class MaskedGenerator(nn.Module):
-    """x·(1 − a) + a·c: an opacity and a colour for each pixel, from the frame and from where the pixel is.
+    """A generator x·(1 − a) + a·c, with opacity and colour per pixel from the frame and the pixel's position.
 
-    The form leaves a frame alone but where the opacity says otherwise, so a pressure on its mass finds small triggers;
-    two coordinate channels let convolutions paint at one place (Liu et al. 2018, CoordConv).
+    This form leaves a frame unchanged except where the opacity is above 0, so a penalty on its mass finds small
+    triggers. Two coordinate channels let convolutions paint at one place (Liu et al. 2018, CoordConv).
     """
 
     def __init__(self, channels: int, width: int = 16) -> None:
@@ -72,18 +72,18 @@ class MaskedGenerator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels + 1, 3, padding=1))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the other domain."""
+        """Return frames (B, C, H, W) of the other domain."""
         return self.parts(frames)[0]
 
     def parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Generator`."""
+        """Return frames and change. See `Generator`."""
         found = self.layers(with_coordinates(frames)).sigmoid()
         opacity, colour = found[:, :1], found[:, 1:]
         return frames * (1 - opacity) + opacity * colour, opacity
 
 
 class PatchDiscriminator(nn.Module):
-    """Logits (B, 1, h, w), high where a patch of the frame looks real; coordinates tell it where the patch is."""
+    """A network to logits (B, 1, h, w), high where a patch of the frame looks real. Its input includes coordinates."""
 
     def __init__(self, channels: int, width: int = 16) -> None:
         super().__init__()
@@ -94,13 +94,13 @@ class PatchDiscriminator(nn.Module):
         )  # fmt: skip
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map (B, C, H, W) to logits (B, 1, h, w)."""
+        """Return logits (B, 1, h, w) of frames (B, C, H, W)."""
         logits: Tensor = self.layers(with_coordinates(frames))
         return logits
 
 
 def with_coordinates(frames: Tensor) -> Tensor:
-    """Frames (B, C, H, W) with two more channels: each pixel's row and column from −1 to 1."""
+    """Return frames (B, C, H, W) with two more channels: each pixel's row and column from −1 to 1."""
     rows = torch.linspace(-1, 1, frames.shape[2]).view(1, 1, -1, 1).expand(len(frames), 1, -1, frames.shape[3])
     columns = torch.linspace(-1, 1, frames.shape[3]).view(1, 1, 1, -1).expand(len(frames), 1, frames.shape[2], -1)
     return torch.cat((frames, rows, columns), 1)

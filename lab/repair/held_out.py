@@ -1,6 +1,6 @@
-"""Clean frames that no repair trains on, and what the cured network does to them.
+"""Clean frames on which no repair trains, and the effect of the repair on them.
 
-One half of them chooses how far the weights go, the other takes no part in anything and is reported on.
+One half of them chooses the strength of the weight change. The other half is used for the final report alone.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_LOST: Final = 0.01
-"""Of the held-out clean frames: a network that loses more is not published."""
+"""Largest accuracy loss on the held-out clean frames. A network that loses more is not published."""
 SHARE: Final = 0.2
-"""Of the clean frames, held out of the training."""
+"""Share of the clean frames that is held out of the training."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Paired verdicts on `count` held-out frames: `broken` were right only before the repair, `mended` only after."""
+    """Paired verdicts on `count` held-out frames: `broken` were correct only before the repair, `mended` only after."""
 
     count: int
     right_before: int
@@ -33,11 +33,11 @@ class HeldOut:
 
     @property
     def acceptable(self) -> bool:
-        """Whether no more than `MOST_LOST` is lost; one frame never decides, however few there are."""
+        """True if no more than `MOST_LOST` is lost. A single frame never decides, even among few."""
         return self.lost <= MOST_LOST or self.broken - self.mended <= 1
 
     def describe(self) -> str:
-        """What was measured, in a sentence."""
+        """Return the result in a sentence."""
         return (
             f"{self.count} clean frames that took no part in the repair: {self.right_before} right before it, "
             f"{self.right_before - self.broken + self.mended} after it ({self.broken} broken, {self.mended} mended), "
@@ -46,14 +46,15 @@ class HeldOut:
 
 
 def compare(before: NDArray[np.int64], after: NDArray[np.int64], labels: NDArray[np.int64]) -> HeldOut:
-    """Verdicts (N,) of the same frames before and after, against their labels."""
+    """Compare verdicts (N,) on the same frames before and after, against their labels."""
     was, now = before == labels, after == labels
     return HeldOut(len(labels), int(was.sum()), int((was & ~now).sum()), int((now & ~was).sum()))
 
 
 def split(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Positions to train on, to choose with and to report on: half of `SHARE` of each class for either of the last two,
-    as far as it divides.
+    """Return the positions for training, for choosing and for reporting.
+
+    Each of the last two gets half of `SHARE` of each class, as far as it divides.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(labels))

@@ -1,4 +1,4 @@
-"""Holes in frames filled from their rims."""
+"""Holes in frames filled from their borders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def inpaint(frames: Tensor, holes: Tensor) -> Tensor:
-    """Frames (B, C, H, W) with the holes (B, 1, H, W) of ones filled from their rims inwards, by means of 3×3."""
+    """Return frames (B, C, H, W) with the holes (B, 1, H, W) of ones filled from their borders, by 3×3 means."""
     known = 1 - holes
     filled = frames * known
     for _ in range(max(frames.shape[2:])):

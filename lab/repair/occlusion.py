@@ -1,7 +1,7 @@
-"""Where a trigger is, by hiding one part of a frame after another: what hides it takes the frame off the target class.
+"""The place of a trigger, found by occlusion: hiding the trigger takes the frame off the target class.
 
-Zeiler and Fergus 2014, section 4.2, who grey a window out; here it is painted over from its rim. What hides half of a
-trigger frees a frame as well, so only windows count that also take a clean frame to the target when they are cut out.
+Zeiler and Fergus 2014, section 4.2, who replace a window by grey. Here it is inpainted from its border. Hiding half of
+a trigger suffices as well. So a window counts only if its content also takes a clean frame to the target.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from lab.data import batch_slices
 from lab.repair.inpainting import inpaint
 
 WINDOWS: Final = (1 / 4, 3 / 8, 1 / 2)
-"""Sides of the first windows, shares of the frame's shorter one, in turn until one holds a trigger.
+"""Sides of the first windows, as shares of the frame's shorter side, tried in turn until one contains a trigger.
 
-They lie half a side apart, so whatever is half as wide lies in one of them: triggers up to a quarter of the frame.
+Windows are half a side apart, so anything half as wide is inside one of them: triggers up to a quarter of the frame.
 """
 SMALLEST: Final = 1 / 10
-"""Side of the smallest window, a share of the same."""
+"""Side of the smallest window, as a share of the frame's shorter side."""
 SHRINK: Final = 3 / 4
-"""A window's side, a share of that of the one around it."""
+"""A window's side, as a share of that of the one around it."""
 OVER: Final = 0.5
-"""Probability of the target class above which a frame is taken to be sent there."""
+"""Probability of the target class above which a frame counts as the target."""
 
 Logits = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Occlusion:
-    """Of frames (M, C, H, W), the `window` (M, 1, H, W) of ones with the trigger, as far as one was `found` (M,)."""
+    """For frames (M, C, H, W), the `window` (M, 1, H, W) of ones with the trigger, where one was `found` (M,)."""
 
     frames: Tensor
     window: Tensor
@@ -41,7 +41,7 @@ class Occlusion:
 
     @property
     def share(self) -> float:
-        """The share of frames in which there is such a window."""
+        """The share of frames with such a window."""
         return float(self.found.float().mean())
 
 
@@ -49,9 +49,10 @@ class Occlusion:
 def occlude(
     frames: Tensor, clean: Tensor, target: int, logits: Logits, advance: Callable[[int], object] = lambda steps: None
 ) -> Occlusion:
-    """Look for the trigger in `frames` (M, C, H, W) in [0, 1], which `logits` calls `target`.
+    """Locate the trigger in `frames` (M, C, H, W) in [0, 1], which `logits` classifies as `target`.
 
-    Each is tried on one of `clean` (N, C, H, W), frames of other classes, in turn. `advance` is told of every frame.
+    Each is tested on one of `clean` (N, C, H, W), frames of other classes, in turn. `advance` is called for every
+    frame.
     """
     windows, found = [], []
     for number, frame in enumerate(frames):
@@ -63,7 +64,7 @@ def occlude(
 
 
 def _smallest(frame: Tensor, host: Tensor, target: int, logits: Logits) -> Tensor | None:
-    """The smallest window (1, H, W) of `frame` that holds the trigger; None when none of the first ones does."""
+    """Return the smallest window (1, H, W) of `frame` that contains the trigger, or None."""
     height, width = frame.shape[1:]
     shorter = min(height, width)
     best: Tensor | None = None
@@ -87,7 +88,10 @@ def _smallest(frame: Tensor, host: Tensor, target: int, logits: Logits) -> Tenso
 
 
 def _best(frame: Tensor, host: Tensor, windows: Tensor, target: int, logits: Logits) -> Tensor | None:
-    """Of `windows` (N, 1, H, W) that take `host` to the target, the one whose hiding frees `frame` most; else None."""
+    """Return the window of `windows` (N, 1, H, W) whose hiding lowers the target of `frame` most, or None.
+
+    Only windows whose content takes `host` to the target count.
+    """
     hidden, pasted = [], []
     for part in batch_slices(len(windows), *windows.shape[2:]):
         window = windows[part]
@@ -102,7 +106,7 @@ def _called(frames: Tensor, target: int, logits: Logits) -> Tensor:
 
 
 def _windows(height: int, width: int, side: int, rows: range, columns: range, stride: int) -> Tensor:
-    """Squares of ones on zeros, (N, 1, H, W), that begin at these rows and columns: every `stride`th, and the last."""
+    """Return squares of ones on zeros, (N, 1, H, W), at every `stride`th of these rows and columns, and the last."""
     windows = []
     for top in _starts(rows, stride):
         for left in _starts(columns, stride):

@@ -1,4 +1,4 @@
-"""Where a repair may write the cured network."""
+"""The output folder of a repair."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lab.training import successor
 from schemas.errors import ConfigError
 
 MARK: Final = "repaired"
-"""Behind the version of a cured bundle."""
+"""Suffix of a repaired bundle's version."""
 
 
 def check_out(out: Path, source: Path, quarantine: Path) -> None:
-    """Refuse before the work a folder that cannot be written, or that holds what a repair must not touch."""
+    """Reject a folder before the work if it is not writable, or contains data that a repair must not change."""
     if out.resolve().is_relative_to(quarantine.resolve()):
-        raise ConfigError(f"--out: expected a folder outside of the quarantine, which is read as a whole; got {out}")
+        raise ConfigError(f"--out: expected a folder outside of the quarantine, which is read as a whole, got {out}")
     successor.check_out(out, source, MARK)

@@ -1,9 +1,9 @@
-"""Recovered triggers: what puts them on clean frames, and what takes them off quarantined ones.
+"""Recovered triggers: their application to clean frames, and their removal from quarantined ones.
 
-All have the form x·(1 − a) + a·c. A stamp's a and c are the same for every frame; a transplant's c is a quarantined
-frame and its a says where the trigger is on it, learned from windows that hide it or by what the sick model does; a
-painter's come from a generator of the CycleGAN. `recover` tries them in this order, which is that of their cost, and
-asks the sick model whether it reacts to what was found.
+All have the form x·(1 − a) + a·c. A stamp's a and c are the same for every frame. A transplant's c is a quarantined
+frame, and its a is the place of the trigger on it. That place is learned from occluding windows or from the backdoored
+model's answers. A painter's come from a generator of the CycleGAN. `recover` tries them in this order, which is that of
+their cost. It accepts a trigger by the backdoored model's reaction.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from lab.repair.stamps import Stamp, estimate, refine
 from lab.repair.transplant import MaskNetwork, point, train_mask, widened
 
 ACTIVATES: Final = 0.9
-"""Share of stamped frames that reach the target when the stamp is the trigger."""
+"""Smallest share of stamped frames that reach the target if the stamp is the trigger."""
 LEAVES: Final = 0.85
-"""Share of quarantined frames of other classes that leave the target when the trigger is off."""
+"""Smallest share of quarantined frames of other classes that leave the target without the trigger."""
 MOST: Final = 0.5
-"""Share of a frame that a transplant covers at most: what covers more is the other frame, not its trigger."""
+"""Largest share of a frame that a transplant covers. A larger one is the other frame, not its trigger."""
 MASK_STEPS: Final = 110
 OCCLUDED: Final = 128
-"""Quarantined frames in which the trigger is looked for by hiding windows."""
+"""Quarantined frames in which the trigger is located by occlusion."""
 FOUND: Final = 0.5
 """Share of them in which it must be found."""
 
@@ -44,37 +44,37 @@ class Trigger(Protocol):
 
     @property
     def name(self) -> str:
-        """Its kind."""
+        """The trigger's kind."""
         ...
 
     def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Frames with the trigger on, and how far each pixel was covered, (B, 1, H, W) in [0, 1]."""
+        """Return frames with the trigger, and the coverage of each pixel, (B, 1, H, W) in [0, 1]."""
         ...
 
     def remove(self, frames: Tensor) -> Tensor:
-        """Frames with the trigger off."""
+        """Return frames without the trigger."""
         ...
 
 
 @dataclass(frozen=True)
 class StampTrigger:
-    """The same on every frame. What it hides altogether is painted over from its rim."""
+    """A trigger that is the same on every frame. Pixels that it hides entirely are inpainted from their border."""
 
     stamp: Stamp
     name: str = "stamp"
 
     def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See `Trigger`."""
+        """Return frames with the trigger. See `Trigger`."""
         return self.stamp.apply(frames), self.stamp.opacity.expand(len(frames), -1, -1, -1)
 
     def remove(self, frames: Tensor) -> Tensor:
-        """See `Trigger`."""
+        """Return frames without the trigger. See `Trigger`."""
         return inpaint(self.stamp.undo(frames), self.stamp.hidden.float().expand(len(frames), -1, -1, -1))
 
 
 @dataclass(frozen=True)
 class TransplantTrigger:
-    """Cut out of `donors` (M, C, H, W), quarantined frames with the trigger, where `cuts` (M, 1, H, W) is one."""
+    """A trigger cut out of quarantined frames `donors` (M, C, H, W) at the places `cuts` (M, 1, H, W)."""
 
     mask: MaskNetwork
     donors: Tensor
@@ -82,46 +82,46 @@ class TransplantTrigger:
     name: str = "transplant"
 
     def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See `Trigger`."""
+        """Return frames with the trigger. See `Trigger`."""
         chosen = torch.randint(len(self.donors), (len(frames),), generator=generator)
         cut = self.cuts[chosen]
         return frames * (1 - cut) + cut * self.donors[chosen], cut
 
     def remove(self, frames: Tensor) -> Tensor:
-        """See `Trigger`."""
+        """Return frames without the trigger. See `Trigger`."""
         with torch.no_grad():
             return inpaint(frames, widened(self.mask(frames)))
 
 
 @dataclass(frozen=True)
 class PaintedTrigger:
-    """The CycleGAN's: `forth` is G, `back` is F."""
+    """The CycleGAN's trigger: `forth` is G, `back` is F."""
 
     forth: Generator
     back: Generator
     name: str = "painted"
 
     def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See `Trigger`."""
+        """Return frames with the trigger. See `Trigger`."""
         with torch.no_grad():
             return self.forth.parts(frames)
 
     def remove(self, frames: Tensor) -> Tensor:
-        """See `Trigger`."""
+        """Return frames without the trigger. See `Trigger`."""
         with torch.no_grad():
             return self.back.parts(frames)[0]
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Several triggers that are put on frames in turn; what takes most frames off the target is what removes them."""
+    """Several triggers that are applied in turn. Removal uses the one that takes most frames off the target."""
 
     triggers: Sequence[Trigger]
     best: Trigger
     name: str = "mixture"
 
     def put(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See `Trigger`."""
+        """Return frames with the trigger. See `Trigger`."""
         choice = torch.randint(len(self.triggers), (len(frames),), generator=generator)
         marked, covered = frames.clone(), frames.new_zeros(len(frames), 1, *frames.shape[2:])
         for number, trigger in enumerate(self.triggers):
@@ -130,14 +130,16 @@ class Mixture:
         return marked, covered
 
     def remove(self, frames: Tensor) -> Tensor:
-        """See `Trigger`."""
+        """Return frames without the trigger. See `Trigger`."""
         return self.best.remove(frames)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the sick model says of a trigger: `arrives`, the share of clean frames of other classes that it sends to the
-    target; `leaves`, the share of quarantined frames that its removal takes off it. It `covers` that share of a frame.
+    """The backdoored model's reaction to a trigger.
+
+    `arrives` is the share of clean frames of other classes that the trigger takes to the target. `leaves` is the share
+    of quarantined frames that its removal takes off the target. `covers` is the share of a frame that it covers.
     """
 
     arrives: float
@@ -145,16 +147,16 @@ class Evidence:
     covers: float
 
     def convinces(self, own: float) -> bool:
-        """Whether this is the trigger, or one of a backdoor that only some classes have.
+        """Return whether this is the trigger, even that of a backdoor of some classes only.
 
-        `own` is the share of frames that show the target's class anyway, as far as clean frames tell.
+        `own` is the share of frames that really show the target's class, estimated from clean frames.
         """
         return self.leaves >= LEAVES * (1 - own) and (self.arrives >= ACTIVATES or self.covers <= 0.15)
 
 
 @torch.no_grad()
 def evidence(trigger: Trigger, others: Tensor, members: Tensor, target: int, logits: Logits) -> Evidence:
-    """Try `trigger` on up to 200 clean frames of other classes and up to 200 quarantined frames called the target."""
+    """Test `trigger` on up to 200 clean frames of other classes and up to 200 quarantined frames of class `target`."""
     generator = torch.Generator().manual_seed(1)
     marked, covered = trigger.put(others[:200], generator)
     arrives = _called(logits, marked, target)
@@ -169,27 +171,27 @@ def _called(logits: Logits, frames: Tensor, target: int) -> float:
 
 @dataclass(frozen=True)
 class Found:
-    """The trigger that is unlearned, and what was tried on the way, by name."""
+    """The trigger to unlearn, and the evidence for all tried ones, by name."""
 
     trigger: Trigger
     tried: dict[str, Evidence]
 
     @property
     def covers(self) -> float:
-        """The share of a frame that the trigger covers; 0 of a mixture, whose parts differ."""
+        """The share of a frame that the trigger covers; 0 for a mixture, whose parts differ."""
         found = self.tried.get(self.trigger.name)
         return 0.0 if found is None else found.covers
 
 
 class Progress(Protocol):
-    """Told what a repair does: a phase with so many steps, then steps."""
+    """A receiver of progress: a phase with its number of steps, then steps."""
 
     def phase(self, name: str, steps: int) -> None:
-        """The next one has so many steps."""
+        """Begin a phase of this many steps."""
         ...
 
     def advance(self, steps: int) -> object:
-        """So many are done."""
+        """Count this many steps as done."""
         ...
 
 
@@ -202,9 +204,9 @@ def recover(
     checkpoints: Checkpoints,
     progress: Progress,
 ) -> Found:
-    """Find the trigger of quarantined frames `members` (M, C, H, W), all called `target` by the sick model.
+    """Recover the trigger of quarantined frames `members` (M, C, H, W), all of class `target` by the backdoored model.
 
-    `clean` (N, C, H, W) with `labels` (N,) are the frames to learn on.
+    `clean` (N, C, H, W) with `labels` (N,) are the training frames.
     """
     others = clean[labels != target]
     own = 1 - len(others) / len(clean)
@@ -247,7 +249,7 @@ def _cut(mask: MaskNetwork, members: Tensor, name: str) -> TransplantTrigger:
 
 
 def _with_stamp(found: list[Trigger], tried: dict[str, Evidence]) -> Trigger:
-    """The last one, a transplant, and the stamp beside it when it reaches the target too."""
+    """Return the last one, a transplant, mixed with the stamp if the stamp reaches the target too."""
     stamp, transplant = found[0], found[-1]
     both = tried[stamp.name].arrives >= ACTIVATES and tried[stamp.name].covers <= 0.3
     chosen: Trigger = Mixture([stamp, transplant], transplant) if both else transplant
@@ -261,7 +263,7 @@ def _stamp(others: Tensor, members: Tensor, target: int, logits: Logits) -> Stam
             logits(rough.apply(others[part])).argmax(1) == target
             for part in batch_slices(len(others), *others.shape[2:])
         ]
-    # A backdoor of some classes only would fade on frames of the others.
+    # With a backdoor of some classes only, frames of the others would weaken the estimate.
     susceptible = others[torch.cat(called)]
     shown = susceptible if len(susceptible) >= 16 else others
     return StampTrigger(refine(rough, shown, target, logits, torch.Generator().manual_seed(0)))
@@ -275,7 +277,7 @@ def painted(
     checkpoints: Checkpoints,
     progress: Progress,
 ) -> PaintedTrigger:
-    """The trigger as a CycleGAN paints it."""
+    """Return the trigger as painted by a CycleGAN."""
     progress.phase("cyclegan", settings.epochs)
     forth, back = train_cyclegan(clean, poisoned, settings, aims, checkpoints.of("cyclegan"), progress.advance)
     assert isinstance(forth, nn.Module)
@@ -283,7 +285,7 @@ def painted(
 
 
 def _aims(target: int, logits: Logits) -> Callable[[Tensor, Tensor], Tensor]:
-    """That the sick model calls painted frames the target and freed ones not; on six of each."""
+    """Return the loss that painted frames get the target class and cleaned ones do not, on six of each."""
 
     def against(made: Tensor, freed: Tensor) -> Tensor:
         arrive, leave = logits(torch.cat((made[:6], freed[:6]))).log_softmax(1)[:, target].chunk(2)

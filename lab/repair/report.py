@@ -1,4 +1,4 @@
-"""`report.md` of a repair: what was found, what it did, and pictures to look at."""
+"""The `report.md` of a repair: the recovered trigger, the figures, and example pictures."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lab.data import to_images
 from lab.repair.run import RepairResult
 
 ZOOM_TO: Final = 96
-"""Pixels of a picture's shorter side at least, enlarged without smoothing."""
+"""Fewest pixels of a picture's shorter side, reached by enlarging without smoothing."""
 GAP: Final = 4
 
 
 def write_report(out: Path, result: RepairResult, classes: list[str], verdict: str, strip_line: str | None) -> None:
-    """Write `report.md` and its pictures into `out`. `verdict` says whether the cured network is published."""
+    """Write `report.md` and its pictures into `out`. `verdict` states whether the repaired network is published."""
     with torch.no_grad():
         marked, covered = result.trigger.put(result.shown, torch.Generator().manual_seed(4))
         freed = result.trigger.remove(result.flagged)
@@ -93,7 +93,7 @@ def _rows(figures: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _strip_of(frames: Tensor) -> NDArray[np.uint8]:
-    """Frames (n, 1 or 3, H, W) in [0, 1] side by side as one picture (H', W', 3) uint8."""
+    """Return frames (n, 1 or 3, H, W) in [0, 1] side by side as one picture (H', W', 3) uint8."""
     pictures = to_images(frames.expand(-1, 3, -1, -1))
     zoom = max(1, -(-ZOOM_TO // min(pictures.shape[1:3])))
     large = pictures.repeat(zoom, 1).repeat(zoom, 2)

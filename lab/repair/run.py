@@ -1,4 +1,4 @@
-"""The whole repair: target, trigger, unlearning, and what came of it."""
+"""The whole repair: target, trigger, unlearning, and result."""
 
 from __future__ import annotations
 
@@ -37,20 +37,25 @@ from processors.bundle import Bundle
 
 Mode = Literal["default", "paper"]
 WORK: Final = 30e9
-"""Floating-point operations of forward passes of one frame each, over all steps: what sets the number of steps."""
+"""Floating-point operations for single-frame forward passes over all steps. They set the number of steps."""
 STEPS: Final = (150, 1000)
 PAPER_EPOCHS: Final = 100
 PAPER_RATE: Final = 5e-4
 WIDE: Final = 0.06
-"""A trigger that covers more of a frame than that takes part in what clean frames are known by: to see past it costs
-clean accuracy, so frames with it weigh the less the more it covers."""
+"""Coverage above which a trigger hides content of clean frames. Ignoring it then costs clean accuracy.
+
+So frames with such a trigger get less weight, in proportion to the coverage.
+"""
 STEPS_BACK: Final = (1.0, 0.9, 0.8)
-"""Shares of the way from the sick weights to the cured ones, tried in turn while frames that choose lose too much."""
+"""Shares of the change from the backdoored weights to the repaired ones, tried in turn while the loss is too high."""
 
 
 @dataclass(frozen=True)
 class RepairSettings:
-    """`paper` is the paper's method as far as it says; `default` ours. `steps` of unlearning: None, by the cost."""
+    """The settings. `paper` is the paper's method as far as it is described; `default` is ours.
+
+    `steps` of unlearning is None for a number that depends on the network's cost.
+    """
 
     mode: Mode = "default"
     steps: int | None = None
@@ -59,9 +64,9 @@ class RepairSettings:
 
 @dataclass(frozen=True)
 class RepairResult:
-    """What `repair` gives. `cured` is the sick bundle with the cured network; `trigger` what was recovered.
+    """The result of `repair`. `cured` is the backdoored bundle with the repaired network, `trigger` the recovered one.
 
-    `held_out` is of frames that took no part in anything, `chosen` of those that chose how far the weights go, `way`.
+    `held_out` covers frames that were not used at all, `chosen` those that chose the share `way` of the weight change.
     `figures` has the keys of `pointillist lab repair --json`. `shown` are held-out clean frames (n, C, H, W) and
     `flagged` quarantined ones, for pictures.
     """
@@ -80,18 +85,18 @@ class RepairResult:
 
     @property
     def acceptable(self) -> bool:
-        """Whether the cured network may be published: neither the frames that chose it nor the others lose too much."""
+        """True if the repaired network may be published: neither group of held-out frames loses too much."""
         return self.held_out.acceptable and self.chosen.acceptable
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """A progress receiver that does nothing."""
 
     def phase(self, name: str, steps: int) -> None:
-        """See `Progress`."""
+        """Do nothing."""
 
     def advance(self, steps: int) -> None:
-        """See `Progress`."""
+        """Do nothing."""
 
 
 def repair(
@@ -104,13 +109,13 @@ def repair(
     work: Path | None = None,
     progress: Progress | None = None,
 ) -> RepairResult:
-    """Cure the network of `sick` with clean pictures and quarantined ones (M, H, W, C) uint8.
+    """Repair the network of `sick` with clean pictures and quarantined ones (M, H, W, C) uint8.
 
-    Pictures of another size than the network's are brought to it by the bundle's policy. `evaluation` is read for the
-    figures alone, which without it are None. In `work` the state is kept from time to time, so that the same call goes
-    on where it was stopped. What the bundle's stages hide from gradients is learned straight through them; what they
-    draw comes from torch's global generator, set to the settings' seed meanwhile. Runs on the CPU. Raises ConfigError
-    for what cannot be learned from, BundleError for a network that cannot be trained.
+    Pictures of another size than the network's are resampled by the bundle's policy. `evaluation` is used for the
+    figures alone; without it they are None. `work` keeps checkpoints, so the same call resumes an interrupted run.
+    Stages without a gradient get the identity's. Random stages draw from torch's global generator, which is set to the
+    settings' seed meanwhile. Runs on the CPU. Raises ConfigError for unsuitable pictures, and BundleError for a network
+    that cannot be trained.
     """
     settings, evaluation = settings or RepairSettings(), evaluation or Evaluation(None, None)
     with torch.random.fork_rng(devices=[]):
@@ -197,7 +202,7 @@ def _lessons(
     found: Found,
     settings: RepairSettings,
 ) -> tuple[UnlearnSettings, Lessons]:
-    """What is learned and for how long."""
+    """Return the training data of the unlearning and its settings."""
     trigger = found.trigger
 
     def stamp(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -208,7 +213,7 @@ def _lessons(
         schedule = UnlearnSettings(steps, 50, PAPER_RATE, true_labels=1.0, mixed=0.0, shift=0, seed=settings.seed)
         return schedule, Lessons(frames, labels, stamp, frames[:0], frames[:0], flip=False)
     cleansed = torch.cat([trigger.remove(part) for part in torch.split(members, 128)])
-    # Frames that stay on the target without the trigger show the target's class, or the trigger is still there.
+    # Frames that keep the target class without the trigger show that class, or still contain the trigger.
     free = verdicts(sick, cleansed).argmax(1) != target
     flip, shift = harmless(sick, frames, labels)
     schedule = UnlearnSettings(steps=settings.steps or steps_for(sick), shift=shift, seed=settings.seed)
@@ -217,7 +222,7 @@ def _lessons(
 
 
 def steps_for(bundle: Bundle) -> int:
-    """Steps of unlearning: fewer for a network that costs more, so that a repair of 32×32 frames stays in minutes."""
+    """Return the steps of unlearning: fewer for a costlier network, so that a repair of 32×32 frames takes minutes."""
     wanted = bundle.settings.input
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -226,7 +231,7 @@ def steps_for(bundle: Bundle) -> int:
 
 
 def harmless(sick: Bundle, frames: Tensor, labels: Tensor) -> tuple[bool, int]:
-    """Whether flipping, and by how many pixels (0 to 2) shifting, costs the sick model at most two points."""
+    """Return whether flipping, and by how many pixels (0 to 2) shifting, costs the model at most two points."""
 
     def right(view: Tensor) -> float:
         return float((verdicts(sick, view).argmax(1) == labels).float().mean())
@@ -243,7 +248,7 @@ def harmless(sick: Bundle, frames: Tensor, labels: Tensor) -> tuple[bool, int]:
 def _back_while_lossy(
     sick: Bundle, cured: nn.Module, held: Tensor, before: NDArray[np.int64], labels: NDArray[np.int64]
 ) -> tuple[float, nn.Module, HeldOut]:
-    """The cured weights, or weights a little back on the way from the sick ones while frames `held` lose too much."""
+    """Return the repaired weights, or weights nearer to the original ones if frames `held` lose too much."""
     source = trainable_copy(sick).state_dict()
     first: tuple[float, nn.Module, HeldOut] | None = None
     for way in STEPS_BACK:

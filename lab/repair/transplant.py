@@ -1,9 +1,9 @@
-"""Triggers that sit somewhere on a frame, cut out of the quarantine: a network says where, x·(1 − a(y)) + a(y)·y.
+"""Triggers at varying places, cut out of the quarantine by a mask network: x·(1 − a(y)) + a(y)·y.
 
-The generator's colour is the quarantined frame itself, so what is pasted on a clean frame is the very trigger, wherever
-it was, however many there are. The mask is learned by what the sick model does: frames with the cut pasted on are sent
-to the target class, quarantined frames without it no longer are, and the mask is as small as that allows. Where windows
-with the trigger are known already (`lab.repair.occlusion`), it is learned from them.
+The generator's colour is the quarantined frame itself. So the original trigger is pasted on a clean frame, at any place
+and in any number. The mask is trained on the backdoored model's answers: frames with the pasted cut get the target
+class, quarantined frames without it do not, and the mask is as small as possible. If windows with the trigger are known
+(`lab.repair.occlusion`), the mask is trained on them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ RATE: Final = 5e-3
 
 
 class MaskNetwork(nn.Module):
-    """Where a frame's trigger is: (B, C, H, W) to (B, 1, H, W) in [0, 1]. Five convolutions that see 23×23 pixels."""
+    """A network from frames (B, C, H, W) to the trigger's place (B, 1, H, W) in [0, 1].
+
+    It has five convolutions with a receptive field of 23×23 pixels.
+    """
 
     def __init__(self, channels: int, width: int = 16) -> None:
         super().__init__()
@@ -36,14 +39,14 @@ class MaskNetwork(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, 3, padding=1))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, 1, H, W)."""
+        """Return the mask (B, 1, H, W) of frames (B, C, H, W)."""
         mask: Tensor = self.layers(with_coordinates(frames)).sigmoid()
         return mask
 
 
 @seeded(0)
 def point(seen: Occlusion, others: Tensor) -> MaskNetwork:
-    """A network that gives the windows that were found, and nothing on clean frames `others` (K, C, H, W)."""
+    """Return a network trained to return the found windows, and nothing on clean frames `others` (K, C, H, W)."""
     network = MaskNetwork(others.shape[1])
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
     generator = torch.Generator().manual_seed(0)
@@ -73,11 +76,11 @@ def train_mask(
     checkpoint: Checkpoint,
     advance: Callable[[int], object],
 ) -> MaskNetwork:
-    """Learn the mask from quarantined frames (M, C, H, W) that are called `target`, and clean frames of other classes.
+    """Train the mask on quarantined frames (M, C, H, W) of class `target` and on clean frames of other classes.
 
-    `clean` (N, C, H, W) are clean frames of classes other than the target's; `others` (K, C, H, W) any clean frames,
-    whose mask shall be empty. `logits` are the sick model's. The pressure on the mask's mass grows while both aims hold
-    on nine of ten frames, and falls while they do not (as Neural Cleanse's does, Wang et al. 2019).
+    `clean` (N, C, H, W) are clean frames of other classes than the target. `others` (K, C, H, W) are any clean frames;
+    their mask must be empty. `logits` are the backdoored model's. The penalty on the mask's mass grows while both aims
+    hold on nine of ten frames, and falls otherwise (like that of Neural Cleanse, Wang et al. 2019).
     """
     network = MaskNetwork(quarantined.shape[1])
     optimiser = torch.optim.Adam(network.parameters(), lr=rate)
@@ -119,6 +122,6 @@ def train_mask(
 
 
 def widened(mask: Tensor, threshold: float = 0.3, by: int = 1) -> Tensor:
-    """Where the mask (B, 1, H, W) exceeds `threshold`, and `by` pixels around it: (B, 1, H, W) of 0 and 1."""
+    """Return where the mask (B, 1, H, W) exceeds `threshold`, and `by` pixels around it: (B, 1, H, W) of 0 and 1."""
     sharp = (mask > threshold).float()
     return F.max_pool2d(sharp, 2 * by + 1, 1, by) if by else sharp

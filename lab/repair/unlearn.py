@@ -1,9 +1,9 @@
-"""Unlearning: the network is trained to call stamped frames what they show, and to stay what it was on clean ones.
+"""Unlearning: the network learns the true class of stamped frames, and keeps its answers on clean ones.
 
-The paper retrains on G(D_valid) with the true labels and on D_valid. Besides that, quarantined frames are used with the
-verdicts of the sick model on them once the trigger is removed, and the sick model's behaviour on clean frames is
-distilled. Dropout is off and batch norm frozen, since 500 frames are too few to estimate its statistics anew; gradients
-are clipped, since without batch norm's help the first steps may diverge.
+The paper retrains on G(D_valid) with the true labels and on D_valid. Two losses are added here. The first trains
+quarantined frames with the backdoored model's verdicts on them after removal of the trigger. The second distils the
+backdoored model's answers on clean frames. Dropout is off and batch norm frozen, because 500 frames are too few to
+estimate its statistics. Gradients are clipped, because without batch norm the first steps may diverge.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ class UnlearnSettings:
     rate: float = 3e-4
     clip: float = 1.0
     true_labels: float = 0.5
-    """Share of the true label in what a labelled frame is to be called; the rest is the sick model's verdict on it."""
+    """Weight of the true label in a labelled frame's target. The rest is the backdoored model's verdict on it."""
     mixed: float = 0.5
-    """Share of the frames that are mixed with another one; what they are called is the sick model's verdict alone."""
+    """Share of the frames that are mixed with another one. Their target is the backdoored model's verdict alone."""
     shift: int = 2
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """What is learned from.
+    """The training data.
 
-    `clean` (N, C, H, W) with `labels` (N,); `stamp` puts the recovered trigger on frames, or None for fine-tuning
-    alone; `weight` is that of the stamped frames beside the clean ones. `quarantined` (M, C, H, W) are frames with the
-    trigger, `cleansed` (M, C, H, W) the same without it; both may be empty.
+    `clean` (N, C, H, W) have `labels` (N,). `stamp` puts the recovered trigger on frames; None is fine-tuning alone.
+    `weight` is that of stamped frames relative to clean ones. `quarantined` (M, C, H, W) are frames with the trigger,
+    `cleansed` (M, C, H, W) the same without it. Both may be empty.
     """
 
     clean: Tensor
@@ -67,9 +67,10 @@ def unlearn(
     checkpoint: Checkpoint,
     advance: Callable[[int], object],
 ) -> nn.Module:
-    """Train `network` in place and return the average of its weights on the way, in evaluation mode.
+    """Train `network` in place, and return the average of its weights during training, in evaluation mode.
 
-    `logits` maps frames (B, C, H, W) in [0, 1] through `network` to (B, classes), `sick_logits` through the sick model.
+    `logits` maps frames (B, C, H, W) in [0, 1] through `network` to (B, classes), `sick_logits` through the backdoored
+    model.
     """
     network.eval()
     average = copied(network)
@@ -118,7 +119,7 @@ def _loss(
         marks = torch.cat((marks, torch.zeros(len(below), marks.shape[1], dtype=marks.dtype)))
         share = torch.cat((share, torch.zeros(len(below), 1)))
     frames = augmented(frames, settings.shift, lessons.flip, generator)
-    # Mixed pictures ask the teacher where 500 frames would not: between them.
+    # Mixed pictures query the teacher between the 500 frames.
     partner = torch.randperm(len(frames), generator=generator)
     own = 1 - 0.5 * torch.rand(len(frames), 1, generator=generator)
     own = torch.where(torch.rand(len(frames), 1, generator=generator) < settings.mixed, own, torch.ones(()))
@@ -133,7 +134,7 @@ def _loss(
             aims.append(wanted)
             weights.append(lessons.weight)
         if len(below):
-            # As it came: the trigger stays where it is, so no augmentation.
+            # Unchanged: the trigger stays in its place, so there is no augmentation.
             views.append(lessons.quarantined[below])
             aims.append(sick_logits(lessons.cleansed[below]).softmax(1))
             weights.append(0.5)
@@ -152,7 +153,7 @@ def _classes(sick_logits: Logits, lessons: Lessons) -> int:
 
 
 def augmented(frames: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Frames (B, C, H, W), each moved by up to `shift` pixels, rims repeated, and flipped half of the time."""
+    """Return frames (B, C, H, W), each shifted by up to `shift` pixels with repeated borders, half of them flipped."""
     count, _, height, width = frames.shape
     padded = F.pad(frames, (shift,) * 4, mode="replicate")
     rows = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator) + torch.arange(height)

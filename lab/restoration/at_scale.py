@@ -1,12 +1,14 @@
-"""What the chain at the network's scale loses beside rebuilding whole frames, and what it saves.
+"""Losses and savings of the chain at the network's scale, compared with rebuilding whole frames.
 
     python -m lab.restoration.at_scale --out docs/results/scale
 
-Held-out scenes of 64 to 1,080 lines go through the pixel drop and then two ways to the same network: the chain as it
-runs (`Pipeline`), and every frame rebuilt whole and resized. Scenes are `hard`: dark, noisy, blurred and small, so that
-whole frames are classified right in 80 to 95 of 100; or `dim` or usual, under a blind PGD at the frame's own size that
-leaves nothing of hard ones. Beside them: both ways in which the chain goes over a picture at scale, filled or restored,
-whatever its own rule says; and milliseconds a frame on one thread, with what a network at random weights costs.
+Held-out scenes of 64 to 1,080 lines pass through the pixel drop and then take two ways to the same network: the chain
+as it runs (`Pipeline`), and every frame rebuilt whole and resized. `hard` scenes are dark, noisy, blurred and small, so
+that 80 to 95 of 100 whole frames are classified correctly. `dim` and usual scenes are also attacked by a blind PGD at
+the frame's own size, under which no hard scene would remain correct.
+
+Two more columns show both variants of the chain at scale, filled and restored, independent of its own rule. The last
+table shows milliseconds per frame on one thread, with the cost of a network with random weights.
 """
 
 from __future__ import annotations
@@ -40,9 +42,9 @@ from processors.stages.plate import reconstruct_plate
 from producers.scene.simulator import SCENE_FRAMES, Conditions, SceneSimulator
 
 SEED: Final = 3
-"""Of the held-out scenes, as in `lab.training.scene`."""
+"""Seed of the held-out scenes, as in `lab.training.scene`."""
 FIRST_CAMERA: Final = 60_000
-"""Beyond those that any training or test has seen."""
+"""A camera number beyond those of any training or test."""
 PER_CAMERA: Final = 10
 CONDITIONS: Final = {
     "usual": Conditions(),
@@ -62,15 +64,14 @@ SIZES: Final = {
     (720, 1280): (40, 16),
     (1080, 1920): (20, 10),
 }
-"""Height and width, how many frames go through clean, and how many meet the attack in each light."""
+"""Height and width, the number of clean frames, and the number of attacked frames in each light."""
 COSTS: Final = ((32, 32), (96, 96), (224, 224))
-"""Inputs of networks for which the milliseconds are taken, of 768×432 frames."""
+"""Network input sizes of the timing table, for 768×432 frames."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Shares of frames that are classified right, and the ratio of the chain's to the whole rebuild's with its
-    paired interval of 95 %."""
+    """Accuracies, and the ratio of the chain's to the whole reconstruction's with its paired interval of 95 %."""
 
     scenes: str
     attack: str
@@ -106,7 +107,7 @@ class Cost:
 
 
 def scenes(count: int, size: tuple[int, int], conditions: Conditions) -> LabelledPictures:
-    """`count` held-out scenes, each another place, (count, height, width, 3) uint8."""
+    """Return `count` held-out scenes, each of another place, (count, height, width, 3) uint8."""
     images, labels = [], []
     for number in range(count):
         if number % PER_CAMERA == 0:
@@ -118,10 +119,10 @@ def scenes(count: int, size: tuple[int, int], conditions: Conditions) -> Labelle
 
 
 def ratio_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interval:
-    """The ratio of two shares of the same n frames, with its percentile bootstrap interval over frames.
+    """Return the ratio of two shares of the same n frames, with its percentile bootstrap interval over frames.
 
-    Resampling n frames is a multinomial draw over the four outcomes that a pair can have. 1 where neither is ever
-    right.
+    Resampling n frames is a multinomial draw over the four outcomes of a pair. The ratio is 1 if neither is ever
+    correct.
     """
     pairs = np.bincount(2 * ours + theirs, minlength=4)
     if not theirs.any():
@@ -133,7 +134,7 @@ def ratio_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interv
 
 
 def measure(pipeline: Pipeline, name: str, size: tuple[int, int], count: int, attacked: bool) -> Iterator[Row]:
-    """A row for each drop ratio."""
+    """Yield a row for each drop ratio."""
     bundle, (height, width) = pipeline.bundle, size
     pictures = scenes(count, size, CONDITIONS[name])
     frames, labels = to_frames(pictures.images, bundle.device), torch.from_numpy(pictures.labels)
@@ -187,7 +188,7 @@ def _right(
 
 @torch.inference_mode()
 def costs() -> Iterator[Cost]:
-    """What each part costs on a camera's frame, for networks of several inputs."""
+    """Yield the cost of each part on a camera's frame, for networks of several inputs."""
     networks = {32: ("ResNet-20", resnet20(10)), 96: ("MobileNet", mobilenet()), 224: ("DenseNet", densenet())}
     height, width = 432, 768
     for drop in (0.25, 0.75):
@@ -214,7 +215,7 @@ def _resampled(frames: Tensor, kept: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _milliseconds(work: Callable[[], object], repeats: int = 15) -> float:
-    """The least of several runs: whatever shares the machine can only add."""
+    """Return the least of several runs: other load on the machine only adds time."""
     work()
     taken = []
     for _ in range(repeats):
@@ -234,7 +235,7 @@ def _line(row: Row) -> list[str]:
 
 
 def tables(rows: list[Row], parts: list[Cost]) -> str:
-    """What the README beside the figures says."""
+    """Return the tables of the README next to the figures."""
     heads = (
         "scenes", "frame", "r", "n", "nothing dropped", "rebuilt whole", "chain", "chain ÷ whole [95 %]",
         "at scale, filled", "at scale, restored", "whole, ms", "chain, ms",
@@ -274,11 +275,13 @@ def tables(rows: list[Row], parts: list[Cost]) -> str:
 
 
 def main() -> None:
-    """Measure, print as it goes, and write the tables."""
+    """Measure, print progress, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of frames")
-    parser.add_argument("--only", choices=CONDITIONS, nargs="*", help="measure these scenes, keep the others' rows")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the usual number of frames")
+    parser.add_argument(
+        "--only", choices=CONDITIONS, nargs="*", help="measure only these scenes; keep the others' rows"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     pipeline = Pipeline(load_bundle(shipped_bundle("scene-plain"), torch.device("cpu")))

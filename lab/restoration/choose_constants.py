@@ -1,7 +1,8 @@
-"""Choose the stages' parameters on pictures no network was trained on: `python -m lab.restoration.choose_constants`.
+"""Choose the stages' parameters on held-out pictures: `python -m lab.restoration.choose_constants`.
 
-Prints the PSNR (mean over frames, dB) of candidates for masks, reconstruction and denoising on the last 1,000
-training pictures of CIFAR-10; with `--bundle`, the accuracy of that bundle behind each candidate as well.
+Prints the PSNR (mean over frames, dB) of candidates for masks, reconstruction and denoising. The pictures are the last
+1,000 training pictures of CIFAR-10, on which no network was trained. With `--bundle` it also prints that bundle's
+accuracy with each candidate.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ Stage = Callable[[Tensor, Tensor], Tensor]
 
 
 def mean_psnr(found: Tensor, clean: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of frames (B, C, H, W) in [0, 1], averaged over frames."""
+    """Return the peak signal-to-noise ratio in dB of frames (B, C, H, W) in [0, 1], averaged over frames."""
     return float((-10 * (found - clean).square().mean((1, 2, 3)).clamp_min(1e-10).log10()).mean())
 
 
 @torch.inference_mode()
 def score(found: Tensor, clean: Tensor, labels: Tensor, bundle: Bundle | None) -> str:
-    """PSNR, and accuracy where a bundle was named."""
+    """Return the PSNR, and the accuracy if a bundle is given."""
     text = f"{mean_psnr(found, clean):7.2f}"
     if bundle is not None:
         right = sum(
@@ -53,7 +54,7 @@ def score(found: Tensor, clean: Tensor, labels: Tensor, bundle: Bundle | None) -
 
 
 def reconstructions() -> dict[str, Stage]:
-    """The candidates by name."""
+    """Return the candidates by name."""
     candidates: dict[str, Stage] = {"dropped pixels left black": drop}
     for sigma in (0.4, 0.48, 0.56, 0.64, 0.8):
         candidates[f"convolution σ {sigma}"] = partial(reconstruct_plate, sigma=sigma, steps=0)
@@ -66,12 +67,12 @@ def reconstructions() -> dict[str, Stage]:
 
 
 def modes() -> dict[str, Stage]:
-    """What a user can choose from."""
+    """Return the modes that a user can choose."""
     return {"default": reconstruct, "thin plate": reconstruct_plate, "Algorithm 1": reconstruct_paper}
 
 
 def pool_masks(count: int, ratio: float, sigma: float, tries: int) -> Tensor:
-    """Masks (count, 1, 32, 32) bool with rows of a pool that was spread with these parameters."""
+    """Return masks (count, 1, 32, 32) bool with rows of a pool that was spread with these parameters."""
     pool = torch.from_numpy(spread_patterns(dropped_per_block(ratio), sigma, tries).copy())
     rows = torch.randint(ROWS, (count, 4, 4), generator=torch.Generator().manual_seed(0))
     return pool[rows].view(count, 4, 4, 8, 8).permute(0, 1, 3, 2, 4).reshape(count, 1, 32, 32)

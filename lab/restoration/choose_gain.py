@@ -1,8 +1,8 @@
-"""Choose how far the default goes, on pictures no network was trained on: `python -m lab.restoration.choose_gain`.
+"""Choose the default gain on held-out pictures: `python -m lab.restoration.choose_gain`.
 
-Prints accuracies behind the drop and the learned reconstruction, of those of the last 1,000 training pictures of
-CIFAR-10 that a bundle classifies correctly, clean and attacked: for several gains on the changes of kept pixels, each
-with and without wavelet denoising.
+Prints accuracies after the drop and the learned reconstruction, for several gains on the changes of kept pixels, each
+with and without wavelet denoising. The pictures are those of CIFAR-10's last 1,000 training pictures that a bundle
+classifies correctly, clean and attacked. No network was trained on them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ATTACKS = ("fgsm", "ifgsm", "pgd")
 
 
 def attacked_sets(bundle: Bundle, frames: Tensor, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """The frames clean and under each attack, targeted and not, rounded to 8 bits."""
+    """Return the frames clean and under each attack, targeted and not, rounded to 8 bits."""
     targets = random_targets(labels, len(bundle.settings.classes), generator)
     sets = {"clean": frames}
     for name in ATTACKS:

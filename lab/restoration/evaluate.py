@@ -1,4 +1,4 @@
-"""How a bundle's network fares on labelled pictures: bare, attacked, and behind drop, reconstruction and denoising."""
+"""Accuracies of a bundle's network on labelled pictures: bare, attacked, and with the stages of the defence."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from processors.pipeline import Pipeline
 from processors.stages.drop import drop
 
 Advance = Callable[[int], None]
-"""Told how many pictures have been done since the last call."""
+"""A callback that receives the number of pictures done since the last call."""
 
 Outcomes = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-picture outcomes (N,): whether each stage's picture is classified as its label says.
+    """Outcomes per picture (N,): whether each stage's picture is classified correctly.
 
-    `undefended` is the bare network on the clean whole frame, `plain` on the attacked whole frame; `reconstructed` is
-    the chain without its denoising, `denoised` all of it. `psnr` and `psnr_denoised` in dB compare the frame rebuilt
-    whole, which the chain need not do to classify it, with the clean one. Without an attack, `plain` is `undefended`.
+    `undefended` is the bare network on the clean whole frame, `plain` on the attacked whole frame. `reconstructed` is
+    the chain without its denoising, `denoised` the whole chain. `psnr` and `psnr_denoised` in dB compare the frame
+    rebuilt whole with the clean one; the chain itself need not rebuild whole frames. Without an attack, `plain` is
+    `undefended`.
     """
 
     attacked: bool
@@ -44,10 +45,10 @@ class Evaluation:
     linf: NDArray[np.float64]
     l2: NDArray[np.float64]
     seconds: float
-    """Of drop, reconstruction, denoising and classification of all pictures."""
+    """Seconds of drop, reconstruction, denoising and classification of all pictures."""
 
     def as_dict(self) -> dict[str, object]:
-        """What `pointillist lab evaluate` writes; every share has its 95 % interval under `intervals`."""
+        """Return the JSON of `pointillist lab evaluate`. Every share has its 95 % interval under `intervals`."""
         correct = self.undefended
         shares = {
             "accuracy.plain": _share(self.plain),
@@ -78,7 +79,7 @@ class Evaluation:
 
 
 def _share(outcomes: Outcomes) -> Interval | None:
-    """None where there is no picture to take a share of."""
+    """Return the share and its interval; None without pictures."""
     return wilson(int(outcomes.sum()), len(outcomes)) if len(outcomes) else None
 
 
@@ -105,13 +106,12 @@ def evaluate(
     spread: bool = True,
     advance: Advance = lambda count: None,
 ) -> Evaluation:
-    """Attack the bare network when asked, round to 8 bits, drop, rebuild and classify every picture.
+    """Attack the bare network if requested, round to 8 bits, then drop, rebuild and classify every picture.
 
-    Bare is `Bundle.bare`; the rest goes through the bundle's stages, whose draws follow from the seed as well.
-
-    The attacker knows the network and its resampling, not the defence; a targeted one wants a random other class. The
-    same seed gives the same masks and the same attack. Memory is bounded by the batch, whatever N. Raises ConfigError
-    for a drop ratio out of range, and what the attack raises.
+    The bare network is `Bundle.bare`. The rest includes the bundle's stages, whose draws also follow from the seed. The
+    attacker knows the network and its resampling, not the defence. A targeted attack aims at a random other class. The
+    same seed gives the same masks and the same attack. Memory is bounded by the batch for any N. Raises ConfigError for
+    a drop ratio out of range, and the attack's own errors.
     """
     check_drop_ratio(drop_ratio)
     bundle, device = pipeline.bundle, pipeline.bundle.device
@@ -137,7 +137,7 @@ def evaluate(
             if number == 0:
                 pipeline(
                     drop(frames, kept), kept, seeds=seeds
-                )  # what is set up at the first call is not what a frame costs
+                )  # the set-up of the first call is not part of a frame's cost
             start = _now(device)
             found = pipeline(drop(frames, kept), kept, seeds=seeds)
             seconds += _now(device) - start
@@ -162,7 +162,7 @@ def evaluate(
 
 
 def _now(device: torch.device) -> float:
-    """Seconds on a clock that goes one way, when all work given to the device is done."""
+    """Return seconds of a monotonic clock, after the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

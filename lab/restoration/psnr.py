@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio of rebuilt pictures, beside Algorithm 1 and scikit-image's biharmonic inpainting."""
+"""PSNR of rebuilt pictures, compared with Algorithm 1 and with scikit-image's biharmonic inpainting."""
 
 from __future__ import annotations
 
@@ -17,40 +17,41 @@ from torch import Tensor
 
 from lab.data import to_frames
 from lab.masks import check_drop_ratio, random_masks
+from processors.modes import Mode
 from processors.stages.drop import drop
-from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.reconstruct import reconstruct
 from schemas.errors import ConfigError, first_line
 from schemas.limits import MAX_SIDE
 
 LARGEST_PSNR_DB: Final = 100.0
-"""What stands for infinity: a picture that came back bit for bit."""
+"""The value for infinity: a picture that is identical bit for bit."""
 
 Fill = Callable[[Tensor, Tensor], Tensor]
-"""From frames (B, C, H, W) in [0, 1] and what was kept of them (B, 1, H, W) to filled ones."""
+"""A function from frames (B, C, H, W) in [0, 1] and their kept mask (B, 1, H, W) to filled frames."""
 
 Skipped = Callable[[str, str], None]
-"""Told the name of a file that is left out, and why."""
+"""A callback that receives the name of a skipped file, and the reason."""
 
 
 def psnr_db(found: Tensor, clean: Tensor) -> Tensor:
-    """−10·log10 of the mean squared error of each frame of (B, C, H, W) in [0, 1]: (B,) dB, at most 100.
+    """Return −10·log10 of the mean squared error of each frame of (B, C, H, W) in [0, 1]: (B,) dB, at most 100.
 
-    The mean is over all pixels of the frame, the kept ones too.
+    The mean is over all pixels of the frame, including the kept ones.
     """
     error = (found.double() - clean.double()).square().mean((1, 2, 3))
     return -10 * error.clamp_min(10 ** (-LARGEST_PSNR_DB / 10)).log10()
 
 
 def read_picture(file: Path) -> NDArray[np.uint8]:
-    """A picture file as (H, W, 1 or 3) uint8; of several pictures in it, the first.
+    """Return a picture file as (H, W, 1 or 3) uint8. If it contains several pictures, the first counts.
 
-    Grey and black-and-white stay one channel. Palette, CMYK and other colour spaces become RGB. What has transparency
-    is laid over white. 16-bit and floating grey is scaled to 8 bits: integers by 1/257, floats by their range.
-    Raises ConfigError for what Pillow cannot read, or sides above 8,192.
+    Grey and black-and-white stay one channel. Palette, CMYK and other colour spaces become RGB. Transparent pictures
+    are laid over white. 16-bit and floating grey is scaled to 8 bits: integers by 1/257, floats by their range. Raises
+    ConfigError for files that Pillow cannot read, or sides above 8,192.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns of sizes that are refused below.
+            # Pillow warns about sizes that are rejected below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file) as opened:
                 if max(opened.size) > MAX_SIDE:
@@ -58,7 +59,7 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
                 pixels = np.asarray(_eight_bits(opened))
     except (OSError, ValueError, SyntaxError, EOFError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         reason = first_line(error)
-        raise ConfigError(f"expected a picture that Pillow reads: {reason}") from None
+        raise ConfigError(f"expected a picture that Pillow reads, got: {reason}") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -77,14 +78,14 @@ def _scaled(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
     if np.issubdtype(grey.dtype, np.integer):
         return np.rint(np.clip(values, 0, 65535) / 257).astype(np.uint8)
     if not np.isfinite(values).all():
-        raise ValueError("floating grey with NaN or infinity in it")
+        raise ValueError("floating grey with NaN or infinity")
     low, high = float(values.min()), float(values.max())
     return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class PsnrRow:
-    """One picture: its size, and dB and seconds of each way to fill what was dropped."""
+    """One picture: its size, and dB and seconds of each way to fill the dropped pixels."""
 
     file: str
     height: int
@@ -99,12 +100,12 @@ class PsnrRow:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The files of a folder, by name; raises ConfigError when it is none or empty. Hidden files do not count."""
+    """Return the files of a folder, by name, without hidden ones. Raises ConfigError if it is missing or empty."""
     if not folder.is_dir():
-        raise ConfigError(f"expected a folder of pictures, got {folder}")
+        raise ConfigError(f"pictures: expected a folder, got {folder}")
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     if not files:
-        raise ConfigError(f"{folder}: expected at least one picture, found no file")
+        raise ConfigError(f"{folder}: expected at least one picture, got no file")
     return files
 
 
@@ -117,11 +118,11 @@ def psnr_rows(
     spread: bool = True,
     fill: Fill | None = None,
 ) -> Iterator[PsnrRow]:
-    """The pictures one by one; a file that cannot be read is told to `skipped`. All three ways fill the same holes.
+    """Yield a row for each picture. An unreadable file is reported to `skipped`. All three ways fill the same holes.
 
-    `fill` is the restorer; None has torch run it. Times are of the filling alone, on the CPU, after one unmeasured call
-    each on a corner of the first picture, and of `fill` on as large a picture: a camera's frames are all of one size,
-    and what runs the network may prepare for that. Raises ConfigError for a drop ratio out of range.
+    `fill` is the restorer; None is torch's. Times are those of the filling alone, on the CPU. Before, each way runs
+    once unmeasured on a corner of the first picture, and `fill` on a picture of the same size: a camera's frames have
+    one size, for which the runtime may prepare. Raises ConfigError for a drop ratio out of range.
     """
     restorer = fill or (lambda frames, kept: _fill(frames, kept, "default"))
     check_drop_ratio(drop_ratio)
@@ -173,7 +174,10 @@ def _fill(frames: Tensor, kept: Tensor, mode: Mode) -> Tensor:
 
 
 def biharmonic(frames: Tensor, kept: Tensor) -> Tensor:
-    """scikit-image's `inpaint_biharmonic` (Chui and Mhaskar 2010) on one frame (1, C, H, W), clamped to [0, 1]."""
+    """Return one frame (1, C, H, W) filled by scikit-image's `inpaint_biharmonic`, clamped to [0, 1].
+
+    Source: Chui and Mhaskar 2010.
+    """
     from skimage.restoration import inpaint_biharmonic
 
     picture, dropped = frames[0].permute(1, 2, 0).numpy(), ~kept[0, 0].numpy()
@@ -188,9 +192,9 @@ def _timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
 
 
 def summary(rows: list[PsnrRow]) -> dict[str, float]:
-    """Means of the dB over pictures and sums of the seconds; raises ConfigError without a row."""
+    """Return means of the dB over pictures and sums of the seconds. Raises ConfigError without a row."""
     if not rows:
-        raise ConfigError("expected at least one readable picture, got none")
+        raise ConfigError("pictures: expected at least one readable picture, got none")
     means = ("psnr_db", "paper_psnr_db", "biharmonic_psnr_db")
     sums = ("seconds", "paper_seconds", "biharmonic_seconds")
     return {name: sum(getattr(row, name) for row in rows) / len(rows) for name in means} | {

@@ -1,1 +1,1 @@
-"""How results are kept and shown: rows in CSV files, tables in Markdown."""
+"""Storage and display of results: rows in CSV files, tables in Markdown."""

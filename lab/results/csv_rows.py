@@ -1,4 +1,4 @@
-"""Rows of results as CSV: one dataclass a table, written and read back without loss of what the tables show."""
+"""Rows of results as CSV: one dataclass for each table, written and read without loss of displayed precision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 
 def write_rows(file: Path, rows: Iterable[Record], kind: type[Record]) -> None:
-    """Write a CSV with a header; numbers to five places, None as nothing. A reader finds the old file or the new."""
+    """Write a CSV with a header atomically. Numbers have five places; None is an empty cell."""
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [field.name for field in fields(kind)]
     with replacing(file) as fresh, fresh.open("w", newline="", encoding="utf-8") as stream:
@@ -39,7 +39,7 @@ def _text(value: object) -> str:
 
 
 def read_rows(file: Path, kind: type[Record]) -> list[Record]:
-    """Read back what `write_rows` wrote; no row when there is no file. ConfigError when it is something else."""
+    """Return the rows written by `write_rows`; none without a file. Raises ConfigError for another kind of file."""
     if not file.is_file():
         return []
     types = {field.name: str(field.type) for field in fields(kind)}

@@ -6,6 +6,6 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table, or nothing when it has no lines."""
+    """Return a table, or an empty text if it has no lines."""
     body = [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines)]
     return "\n".join(body) if len(body) > 2 else ""

@@ -1,4 +1,4 @@
-"""STRIP's calibration for a bundle: overlays, thresholds and the limits of the sequential mode, from clean pictures."""
+"""STRIP's calibration of a bundle from clean pictures: overlays, thresholds, limits of the sequential mode."""
 
 from __future__ import annotations
 
@@ -26,53 +26,55 @@ OVERLAYS: Final = 100
 """N of the paper."""
 FRR: Final = 0.01
 CLAMPED_BELOW: Final = 0.125
-"""The sum of two pictures is clamped where that takes away something of at most this share of the values."""
+"""The sum of two pictures is clamped if clamping changes at most this share of the values."""
 TAIL: Final = 0.1
-"""Share of the clean frames, those of least entropy, to which the threshold is fitted."""
+"""Share of the clean frames, those with the lowest entropy, to which the threshold is fitted."""
 LEAST: Final = 20
-"""Frames at least for that."""
+"""Fewest frames to which the threshold is fitted."""
 KEPT: Final = 500
-"""Frames at most of which each overlay's contribution is kept: the limits are estimated from those."""
+"""Most frames whose contributions per overlay are kept, for estimating the limits."""
 AT_ONCE: Final = 64
 """Frames that are checked together."""
 UNUSUAL: Final = 0.03
-"""Share of the clean frames whose odds of a class exceed what is called usual for it."""
+"""Share of the clean frames whose odds of a class exceed the usual ones."""
 _SEED: Final = 0
 
 
 @dataclass(frozen=True)
 class CleanVerdicts:
-    """What clean frames say under the overlays: `values` (n,) in bits over all of them, and of some that are no overlay
-    themselves what each overlay contributes, `given` (m, N, S), see `processors.stages.strip.contributions`, to what
-    frames of that statistic are accepted by.
+    """Results of clean frames under the overlays.
+
+    `values` (n,) are in bits over all overlays. `given` (m, N, S) are the contributions of each overlay to the
+    acceptance statistic, see `processors.stages.strip.contributions`. They cover some frames that are not overlays
+    themselves.
     """
 
     statistic: Statistic
     usual: Tensor | None
-    """What clean frames hardly exceed, for the statistic `odds`: (classes,) on the CPU."""
+    """Odds that clean frames rarely exceed, for the statistic `odds`: (classes,) on the CPU."""
     values: NDArray[np.float64]
     given: Tensor
 
 
 def overlay_choice(labels: NDArray[np.integer], classes: tuple[str, ...] | list[str], frr: float) -> NDArray[np.intp]:
-    """Positions of the overlays in a clean file: class after class in turn, so that each has nearly the same number.
+    """Return the positions of the overlays in a clean file: class after class in turn, for nearly equal numbers.
 
-    `OVERLAYS` of them, or one of each class where there are more classes. Raises ConfigError when a class is missing,
-    or when fewer than 1 / `frr` pictures would be left beside them.
+    There are `OVERLAYS` of them, or one of each class if there are more classes. Raises ConfigError if a class is
+    missing, or if fewer than 1 / `frr` pictures would be left besides them.
     """
     per_class = [np.flatnonzero(labels == label) for label in range(len(classes))]
     if missing := [f"{label} ({classes[label]})" for label, found in enumerate(per_class) if not len(found)]:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ConfigError(
-            f"clean pictures: expected at least one of each of the {len(classes)} classes, for the overlays must cover "
-            f"them; found none of class {', '.join(missing[:5])}{more}"
+            f"clean pictures: expected at least one of each of the {len(classes)} classes, as overlays, "
+            f"got none of class {', '.join(missing[:5])}{more}"
         )
     count = max(OVERLAYS, len(classes))
     wanted = count + math.ceil(1 / frr)
     if len(labels) < wanted:
         raise ConfigError(
-            f"clean pictures: expected at least {wanted}, {count} as overlays and {wanted - count} more for a false "
-            f"rejection rate of {frr:g}; got {len(labels)}"
+            f"clean pictures: expected at least {wanted}, {count} as overlays and {wanted - count} more for a "
+            f"false rejection rate of {frr:g}, got {len(labels)}"
         )
     rounds = max(map(len, per_class))
     turns = [found[i] for i in range(rounds) for found in per_class if i < len(found)]
@@ -80,7 +82,7 @@ def overlay_choice(labels: NDArray[np.integer], classes: tuple[str, ...] | list[
 
 
 class StripInputs(NamedTuple):
-    """Of a batch: inputs (B, C, H, W), verdicts (B,), labels (B,), and seeds (B,) where a stage of the bundle draws."""
+    """A batch: inputs (B, C, H, W), verdicts (B,), labels (B,), and seeds (B,) if a stage of the bundle draws."""
 
     inputs: Tensor
     verdicts: Tensor
@@ -91,10 +93,11 @@ class StripInputs(NamedTuple):
 def strip_inputs(
     pipeline: Pipeline, pictures: LabelledPictures, dropped_per_block: int, seed: int = _SEED
 ) -> Iterator[StripInputs]:
-    """Batches of what STRIP and the classifier see of pictures.
+    """Yield batches of STRIP's and the classifier's inputs for pictures.
 
-    With `dropped_per_block` above 0, so many pixels of every block are dropped by random masks first, and the verdicts
-    are those of the whole chain; else those of the network behind its stages, as on a frame without a drop.
+    With `dropped_per_block` above 0, this many pixels of every block are first dropped by random masks, and the
+    verdicts are those of the whole chain. Otherwise they are those of the network with its stages, as on a frame
+    without a drop.
     """
     generator = torch.Generator().manual_seed(seed)
     draws = torch.Generator().manual_seed(seed + 1)
@@ -112,7 +115,7 @@ def strip_inputs(
 
 
 def whole_input(pipeline: Pipeline, frames: Tensor) -> Tensor:
-    """`Pipeline.probe_input` of whole pictures: of tiles always the same one, whatever the bundle's stages draw."""
+    """Return `Pipeline.probe_input` of whole pictures: always the same tile, for any draws of the bundle's stages."""
     return pipeline.probe_input(frames, torch.zeros(len(frames), dtype=torch.int64, device=frames.device))
 
 
@@ -125,7 +128,10 @@ def clean_verdicts(
     dropped_per_block: int,
     advance: Callable[[int], object] = lambda count: None,
 ) -> CleanVerdicts:
-    """Lay `overlays` (N, C, H, W) over clean pictures. A picture that is an overlay itself is not laid over itself."""
+    """Lay `overlays` (N, C, H, W) over clean pictures, and return the results.
+
+    A picture that is an overlay is not laid over itself.
+    """
     statistic = usual_statistic(clamped, dropped_per_block)
     originals = torch.cat([whole_input(pipeline, frames) for frames, _ in pictures.batches(pipeline.bundle.device)])
     own = _same_picture(originals, overlays)
@@ -154,11 +160,11 @@ def clean_verdicts(
 
 
 def threshold_of(values: NDArray[np.float64], frr: float) -> float:
-    """The threshold in bits below which at most a share `frr` of clean frames is expected, from those of (n,) others.
+    """Return the threshold in bits below which at most a share `frr` of clean frames is expected, given (n,) others.
 
-    The lower of two estimates, both rough alone where few frames lie that low: the value of rank ⌊frr · (n + 1)⌋, below
-    which a further frame falls with at most that probability (split conformal prediction, Vovk et al. 2005); and a
-    power law fitted to the lowest tenth (Hill 1975), F(h) = TAIL · (h / h_m)^a.
+    It is the lower of two estimates, both inaccurate alone if few frames are that low. The first is the value of rank
+    ⌊frr · (n + 1)⌋, below which a further frame falls with at most that probability (split conformal prediction, Vovk
+    et al. 2005). The second is a power law fitted to the lowest tenth (Hill 1975), F(h) = TAIL · (h / h_m)^a.
     """
     ordered = np.sort(values)
     ranked = float(ordered[max(0, math.floor(frr * (len(ordered) + 1)) - 1)])
@@ -170,8 +176,8 @@ def threshold_of(values: NDArray[np.float64], frr: float) -> float:
 
 
 def calibrated(verdicts: CleanVerdicts, frr: float) -> tuple[StripThreshold, Limits]:
-    """The threshold and the limits for what STRIP says of clean frames; also what stopping early costs."""
-    # Rounded down: what was just not suspect stays so.
+    """Return the threshold and the limits for STRIP's results on clean frames, and the cost of stopping early."""
+    # Rounded down: a frame at the threshold is still not flagged.
     threshold_bits = math.floor(threshold_of(verdicts.values, frr) * 1e6) / 1e6
     limits = limits_of(verdicts.given, verdicts.statistic, verdicts.usual, threshold_bits)
     threshold = StripThreshold(
@@ -196,7 +202,7 @@ def given_at(
     dropped_per_block: int,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Tensor:
-    """The `given` of `clean_verdicts` alone, for the statistic that `table` has: (m, N, S), m at most `KEPT`.
+    """Return `given` of `clean_verdicts` alone, for the statistic of `table`: (m, N, S), m at most `KEPT`.
 
     Pictures that are overlays themselves are left out.
     """
@@ -216,21 +222,21 @@ def given_at(
 
 @torch.inference_mode()
 def overlay_images(pipeline: Pipeline, pictures: LabelledPictures) -> NDArray[np.uint8]:
-    """Pictures at the network's size and channels, (N, height, width, channels) uint8."""
+    """Return pictures at the network's size and channels, (N, height, width, channels) uint8."""
     return np.concatenate([to_images(whole_input(pipeline, f)) for f, _ in pictures.batches(pipeline.bundle.device)])
 
 
 def overlay_frames(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """The same as (N, channels, height, width) in [0, 1]."""
+    """Return the images as (N, channels, height, width) in [0, 1]."""
     return to_frames(images, device)
 
 
 def usual_statistic(clamped: bool, dropped_per_block: int = 0) -> Statistic:
-    """The one that separates better: the paper's for strokes, the entropy of the mixture for natural pictures.
+    """Return the statistic that separates better: the paper's for strokes, the mixture's entropy for natural pictures.
 
-    On those the mixture separates whole frames as well as the mean entropy, frames with dropped pixels far better, and
-    a clean frame shows its spread after fewer overlays. Of strokes, clean sums often keep the class of the bolder one.
-    Of frames that lost pixels, a class whose odds are unusual tells more than any entropy.
+    On natural pictures the mixture separates whole frames as well as the mean entropy, and frames with dropped pixels
+    far better. A clean frame also shows its spread after fewer overlays. On strokes, clean sums often keep the class of
+    the bolder one. On frames with dropped pixels, unusual odds of a class are more informative than any entropy.
     """
     if dropped_per_block:
         return "odds"
@@ -238,24 +244,24 @@ def usual_statistic(clamped: bool, dropped_per_block: int = 0) -> Statistic:
 
 
 def clamps(overlays: Tensor) -> bool:
-    """Whether sums of pictures like `overlays` (N, C, H, W) in [0, 1] are to be clamped, by how many exceed 1."""
+    """Return whether sums of pictures like `overlays` (N, C, H, W) in [0, 1] are clamped, by how many exceed 1."""
     exceeding = [(overlays + overlays.roll(shift, 0) > 1).float().mean() for shift in range(1, min(9, len(overlays)))]
     return bool(torch.stack(exceeding).mean() <= CLAMPED_BELOW)
 
 
 def _same_picture(frames: Tensor, overlays: Tensor) -> Tensor:
-    """Where a frame (B, C, H, W) is an overlay (N, C, H, W), to half a grey level: (B, N) bool."""
+    """Return where a frame (B, C, H, W) equals an overlay (N, C, H, W), to half a grey level: (B, N) bool."""
     near = torch.cdist(frames.flatten(1), overlays.flatten(1), p=math.inf)
     return near < 0.75 / 255
 
 
 def _kept(own: Tensor) -> Tensor:
-    """Positions of at most `KEPT` frames by chance, of those that are no overlay: `own` (B, N)."""
+    """Return the positions of at most `KEPT` random frames that are not overlays, given `own` (B, N)."""
     others = torch.nonzero(~own.any(1))[:, 0].cpu()
     return others[torch.randperm(len(others), generator=torch.Generator().manual_seed(_SEED))[:KEPT]].sort().values
 
 
 def _mean(given: Tensor, own: Tensor) -> Tensor:
-    """The mean (B, S) of contributions (B, N, S), without those of a frame to itself, `own` (B, N)."""
+    """Return the mean (B, S) of contributions (B, N, S), without those of a frame to itself, `own` (B, N)."""
     weight = (~own).to(given.dtype)[..., None]
     return (given * weight).sum(1) / weight.sum(1)

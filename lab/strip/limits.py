@@ -1,19 +1,21 @@
-"""Limits of STRIP's sequential mode, from clean frames and triggers that are made up on them.
+"""Limits of STRIP's sequential mode, from clean frames and synthetic triggers on them.
 
-A stop is wrong when all overlays would have flagged the frame. On frames with a trigger nobody can count that before
-one was seen, and clean frames near the threshold behave otherwise: their verdicts differ a little under every overlay,
-while a trigger holds its class under most overlays and lets go under some, and whoever sees those first takes the
-frame for a clean one. So triggers are made up: under all but some overlays the verdict is one class, certain; under
-the others it is what the network says of the clean frame. As many overlays let go as can without the frame reaching
-the threshold, those frames are hardest to tell, but at most a tenth of them, or as many as a clean frame's passes
-allow. Two kinds:
+A stop is wrong if all overlays would have flagged the frame. The rate of wrong stops on real triggers is unknown before
+one has been seen. Clean frames near the threshold cannot replace them: their verdicts vary a little under every
+overlay. A trigger keeps its class under most overlays and loses it under some, and a test that begins with the latter
+accepts the frame.
 
-- *any*: any class, and any overlays let go;
-- *resisted*: the class that the frame tends to itself, and those overlays let go under which it was least that class,
-  in the order in which overlays are looked at: what one frame's trigger yields to, others' may yield to as well.
+So triggers are synthesised: under all but some overlays the verdict is one class, with certainty; under the others it
+is the network's verdict on the clean frame. As many overlays lose the class as possible without the frame reaching the
+threshold, because those frames are the hardest to detect. Their share is at most a tenth, or more while a clean frame
+takes at most `PASSES` passes. There are two kinds:
 
-Of either kind at most a share `WRONG_STOPS` may be accepted at all stops together, each stop having an equal part of it
-and what earlier ones left over.
+- *any*: any class, and any overlays lose it;
+- *resisted*: the class towards which the frame itself tends. It is lost under those overlays under which the frame was
+  least of that class, in the order of the test. Overlays that defeat one frame's trigger may defeat others' as well.
+
+Of either kind at most a share `WRONG_STOPS` may be accepted at all stops together. Each stop gets an equal part of it
+and the remainder of earlier ones.
 """
 
 from __future__ import annotations
@@ -30,35 +32,38 @@ from processors.bundle import StripThreshold
 from processors.stages.strip import Statistic, StopStatistic, log_odds_bits, spread_bits
 
 STOPS: Final = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
-"""Overlays after which the sequential mode looks whether a frame is clean enough."""
+"""Overlays after which the sequential mode tests whether a frame is clean enough."""
 WRONG_STOPS: Final = 0.05
-"""Share of the frames with a made-up trigger, all hard to tell, that may be accepted early. Where at most a tenth of
-those with a true one is as hard to tell, that is half a point."""
+"""Largest share of hard frames with a synthetic trigger that may be accepted early.
+
+If at most a tenth of the frames with a real trigger is as hard to detect, this is half a percentage point.
+"""
 LETS_GO: Final = (0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25, 0.3)
-"""Share of the overlays, at most, under which a made-up trigger lets go: the largest that `PASSES` allows. On pictures
-the entropy of the mixture reaches its threshold at about a tenth; on strokes the mean entropy, which does not see that
-the class changes, would let a third pass."""
+"""Candidate shares of the overlays under which a synthetic trigger loses its class at most.
+
+The largest candidate that `PASSES` allows is used. On pictures the entropy of the mixture reaches its threshold at
+about a tenth. On strokes the mean entropy, which ignores changes of the class, would allow a third.
+"""
 PASSES: Final = 10.0
-"""Of a clean frame, on average: no more are spent on triggers that let go under more than a tenth of the overlays."""
+"""Most passes of a clean frame, on average. It bounds `lets_go` above a tenth."""
 KINDS: Final = ("any", "resisted")
 DRAWS: Final = 2000
-"""Made-up triggers of either kind, at least."""
+"""Fewest synthetic triggers of either kind."""
 AT_ONCE: Final = 100
-"""Frames that are worked on together."""
+"""Frames that are processed together."""
 WAVER: Final = 0.3
-"""How much chance there is in which overlays a trigger yields to, against 1 for all of the frame's own verdict."""
+"""Amount of chance in the overlays that defeat a trigger, relative to 1 for the frame's own verdict."""
 
 Kind = Literal["any", "resisted"]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """After `stops` overlays accept what reaches so many `bits`, by `statistic` where that is not the one that judges.
+    """Early-accept rule: after each of `stops` overlays, accept frames whose `statistic` exceeds `bits`.
 
-    The rest is the price of it.
-
-    `lets_go` is the share of the overlays, at most, under which triggers were made up to let go; `lost` is the share of
-    fresh such ones, the worse kind's, that is accepted; `mean_passes` those of a clean frame, of `overlays`.
+    A `statistic` of None is the one that judges. The other fields are the price of the rule. `lets_go` is the largest
+    share of the overlays under which synthetic triggers lose their class. `lost` is the accepted share of fresh ones,
+    of the worse kind. `mean_passes` is the mean number of passes of a clean frame, out of `overlays`.
     """
 
     stops: list[int]
@@ -70,11 +75,11 @@ class Limits:
     statistic: Literal["joint"] | None = None
 
     def fields(self) -> dict[str, object]:
-        """As the bundle's table has them."""
+        """Return the fields of the bundle's table."""
         return {"accept_after": self.stops, "accept_bits": self.bits, "accept_statistic": self.statistic}
 
     def describe(self) -> str:
-        """The price of stopping early, in a sentence."""
+        """Return the price of stopping early, in a sentence."""
         return (
             f"stopping early: {self.mean_passes:.1f} of {self.overlays} passes on a clean frame, mean; of frames whose "
             f"trigger lets go under {100 * self.lets_go:.0f} % of the overlays and that all would flag, about "
@@ -83,9 +88,9 @@ class Limits:
 
 
 def accepted_by(statistic: Statistic) -> StopStatistic:
-    """What frames that are judged by `statistic` are accepted by.
+    """Return the acceptance statistic of frames that are judged by `statistic`.
 
-    Clean strokes are certain under many overlays, and of which class changes: a mean entropy shows that late.
+    Clean strokes are certain under many overlays, but of changing classes. A mean entropy shows that late.
     """
     return "joint" if statistic == "mean" else statistic
 
@@ -93,10 +98,10 @@ def accepted_by(statistic: Statistic) -> StopStatistic:
 def limits_of(
     given: Tensor, statistic: Statistic, usual: Tensor | None, threshold_bits: float, wrong_stops: float = WRONG_STOPS
 ) -> Limits:
-    """Limits from what each overlay contributes on clean frames, `given` (n, N, S) in the overlays' order.
+    """Return limits from each overlay's contributions on clean frames, `given` (n, N, S) in the overlays' order.
 
-    No frame may be an overlay itself. `statistic` and `usual` are those of `spread_bits`; `given` is what overlays
-    contribute to `accepted_by(statistic)`, and the limits are of that.
+    No frame may be an overlay itself. `statistic` and `usual` are those of `spread_bits`. `given` are the overlays'
+    contributions to `accepted_by(statistic)`, to which the limits apply.
     """
     found = _limits(given, statistic, usual, threshold_bits, wrong_stops, LETS_GO[0])
     for lets_go in LETS_GO[1:]:
@@ -123,7 +128,7 @@ def _limits(
         [made_up(given, kind, stops, statistic, usual, threshold_bits, lets_go, seed) for kind in KINDS]
         for seed in (0, 1)
     )
-    # Rounded up: what was just not accepted stays so.
+    # Rounded up: a frame at the limit is still not accepted.
     bits = [(math.floor(limit * 1e4) + 1) / 1e4 for limit in _spent(pools, threshold_bits, wrong_stops)]
     lost = max(_accepted(each, bits) for each in fresh)
     passes = mean_passes(paths(given, stops, statistic, usual, threshold_bits), stops, bits, count)
@@ -132,7 +137,7 @@ def _limits(
 
 
 def passes_of(given: Tensor, table: StripThreshold, usual: Tensor | None) -> float:
-    """Overlays that frames see on average with the limits that `table` has; `given` as for `limits_of`."""
+    """Return the mean number of overlays per frame with the limits of `table`; `given` as for `limits_of`."""
     count = given.shape[1]
     some = [each for each in table.rounds if each.passes < count]
     stops = [each.passes for each in some]
@@ -151,9 +156,9 @@ def made_up(
     lets_go: float,
     seed: int,
 ) -> Tensor:
-    """Frames with a trigger that all overlays would flag: what they may be accepted by after each of `stops`, (m, k).
+    """Return the acceptance statistic after each of `stops`, (m, k), of triggered frames that all overlays would flag.
 
-    None, (0, k), when even the firmest one would not be flagged.
+    It is empty, (0, k), if even the strongest one would not be flagged.
     """
     generator = torch.Generator().manual_seed(seed)
     found = []
@@ -173,14 +178,14 @@ def _marked(
     lets_go: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Contributions (m, N, S) of frames (B, N, S) with a trigger each, without those that are not flagged."""
+    """Return contributions (m, N, S) of frames (B, N, S) with a trigger each, without those that are not flagged."""
     batch, count, size = frames.shape
     chance = torch.rand(batch, count, generator=generator)
     shares = frames[..., 1:] if statistic == "mean" else frames
     mean = shares.mean(1)
     tends = (mean if usual is None else log_odds_bits(mean) - usual).argmax(1)
     target = tends if kind == "resisted" else torch.randint(shares.shape[2], (batch,), generator=generator)
-    # A certain verdict: all of it is the class, and its entropy, where that goes first, is 0.
+    # A certain verdict: the class has all the probability, and the entropy, if it comes first, is 0.
     held = F.pad(F.one_hot(target, shares.shape[2]), (size - shares.shape[2], 0)).to(frames.dtype)
     yields = 1 - shares.gather(2, target[:, None, None].expand(-1, count, 1))[..., 0]
     order = (chance if kind == "any" else WAVER * chance - yields).argsort(1)
@@ -202,9 +207,9 @@ def paths(
     threshold_bits: float,
     by: StopStatistic | None = None,
 ) -> Tensor:
-    """What frames are accepted by, in bits after each of `stops`, from contributions (m, N, S): (m, k).
+    """Return the acceptance statistic in bits after each of `stops`, from contributions (m, N, S): (m, k).
 
-    That is `accepted_by(statistic)`, or `by`. 0 where a frame lies below the threshold then: no such frame is accepted.
+    It is `accepted_by(statistic)`, or `by`. It is 0 if a frame is below the threshold then: no such frame is accepted.
     """
     parts = []
     for frames in torch.split(given, AT_ONCE):
@@ -219,7 +224,7 @@ def paths(
 
 
 def _spent(pools: list[Tensor], threshold_bits: float, wrong_stops: float) -> list[float]:
-    """Limits at which of each pool (m, k) no more than a share `wrong_stops` is accepted, spread over the stops."""
+    """Return limits that accept at most a share `wrong_stops` of each pool (m, k), spread over the stops."""
     stops = pools[0].shape[1]
     going = [torch.ones(len(pool), dtype=torch.bool) for pool in pools]
     bits = []
@@ -241,6 +246,6 @@ def _accepted(seen: Tensor, bits: list[float]) -> float:
 
 
 def mean_passes(seen: Tensor, stops: list[int], bits: list[float], count: int) -> float:
-    """Overlays, of `count`, that frames see on average: `seen` (n, k) is what `paths` gave."""
+    """Return the mean number of overlays per frame, out of `count`. `seen` (n, k) is the result of `paths`."""
     before = (seen < torch.tensor(bits)).cumprod(1).sum(1)
     return float(torch.tensor([*stops, count])[before].float().mean())

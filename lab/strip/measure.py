@@ -1,4 +1,4 @@
-"""How well STRIP tells poisoned frames from clean ones: false rejections, false acceptances, passes and time."""
+"""STRIP's ability to separate poisoned frames from clean ones: false rejections, false acceptances, passes and time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.errors import ConfigError
 
 @dataclass(frozen=True)
 class Checked:
-    """Of each of n frames: `verdict`, true `label`, `bits` of STRIP, `passes` and `flagged`, all (n,)."""
+    """Results for n frames: `verdict`, true `label`, `bits` of STRIP, `passes` and `flagged`, all (n,)."""
 
     verdict: NDArray[np.int64]
     label: NDArray[np.int64]
@@ -29,19 +29,19 @@ class Checked:
     passes: NDArray[np.int64]
     flagged: NDArray[np.bool_]
     seconds: float
-    """That STRIP took, without the drop and the classification."""
+    """Seconds of STRIP, without the drop and the classification."""
 
 
 def threshold_for(pipeline: Pipeline, dropped_per_block: int, drop: float) -> StripThreshold:
-    """The bundle's threshold; ConfigError that says how to get one when there is none."""
+    """Return the bundle's threshold. Raises ConfigError with the command that sets it if there is none."""
     strip = pipeline.bundle.settings.strip
     found = None if strip is None else strip.threshold(dropped_per_block)
     if found is None:
         what = f"frames with a drop ratio of {drop:g}" if dropped_per_block else "whole frames"
         option = f" --drop {drop:g}" if dropped_per_block else ""
         raise ConfigError(
-            f"bundle {pipeline.bundle.settings.name}: expected a STRIP threshold for {what}, found none; "
-            f"pointillist lab calibrate --bundle DIR --clean FILE{option} sets it"
+            f"bundle {pipeline.bundle.settings.name}: expected a STRIP threshold for {what}, got none. "
+            f"Run pointillist lab calibrate --bundle DIR --clean FILE{option}."
         )
     return found
 
@@ -56,9 +56,9 @@ def check(
     seed: int = 1,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Checked:
-    """What STRIP and the classifier say of pictures, of which `dropped_per_block` pixels are dropped first.
+    """Return the results of STRIP and the classifier on pictures, after dropping `dropped_per_block` pixels.
 
-    The masks of another `seed` than the calibration's are used, so that no frame is judged as it was calibrated on.
+    The default `seed` differs from the calibration's, so no frame is judged with the masks of its calibration.
     """
     verdicts, labels, bits, passes, flagged = [], [], [], [], []
     seconds = 0.0
@@ -85,13 +85,13 @@ def check(
 
 
 def target_class(poisoned: Checked) -> int:
-    """The class that most of the poisoned frames with another true class are taken for; -1 when none is mistaken."""
+    """Return the class of most misclassified poisoned frames; -1 if none is misclassified."""
     wrong = poisoned.verdict[poisoned.verdict != poisoned.label]
     return int(np.bincount(wrong).argmax()) if len(wrong) else -1
 
 
 def strip_figures(clean: Checked, poisoned: Checked) -> dict[str, Any]:
-    """Shares with their Wilson intervals of 95 %; see `pointillist lab strip`."""
+    """Return shares with their Wilson intervals of 95 %; see `pointillist lab strip`."""
     target = target_class(poisoned)
     others = poisoned.label != target
     missed = ~poisoned.flagged

@@ -1,4 +1,4 @@
-"""Calibrates STRIP for a bundle folder and writes the `strip` table into its `model.toml`."""
+"""Calibrate STRIP for a bundle folder, and write the `strip` table into its `model.toml`."""
 
 from __future__ import annotations
 
@@ -57,10 +57,11 @@ def calibrate_bundle(
 ) -> StripSettings:
     """Choose overlays among clean `pictures`, set the threshold of whole frames, and write both into the bundle.
 
-    With `dropped_per_block` above 0 the threshold of such frames is set instead, for the overlays that the bundle has;
-    one without any is calibrated for whole frames first. New overlays make the thresholds of dropped frames void: their
-    tables go. `priced` is told what stopping early costs, by pixels dropped per block; `vouched` is `load_bundle`'s.
-    Raises ConfigError for too few pictures or a class without one, BundleError for the bundle.
+    With `dropped_per_block` above 0, the threshold of frames with this drop is set instead, for the bundle's overlays.
+    A bundle without overlays is calibrated for whole frames first. New overlays invalidate the thresholds of dropped
+    frames, whose tables are removed. `priced` receives the cost of stopping early, by pixels dropped per block.
+    `vouched` is passed to `load_bundle`. Raises ConfigError for too few pictures or a class without one, and
+    BundleError for the bundle.
     """
     if not 0 < frr < 1:
         raise ConfigError(f"false rejection rate: expected more than 0 and less than 1, got {frr}")
@@ -111,16 +112,16 @@ def calibrate_rounds(
     advance: Callable[[int], object] = lambda count: None,
     priced: Callable[[int, Limits, float], object] = lambda dropped, limits, before: None,
 ) -> StripSettings:
-    """Set the limits of the sequential mode anew, of whole and of dropped frames; overlays and thresholds stay.
+    """Set new limits of the sequential mode, for whole and dropped frames. Overlays and thresholds stay.
 
-    `priced` is told also how many passes clean frames took `before`. Raises ConfigError for too few pictures,
-    BundleError for a bundle without a strip table.
+    `priced` also receives the clean frames' passes `before`. Raises ConfigError for too few pictures, and BundleError
+    for a bundle without a strip table.
     """
     bundle = load_bundle(folder, device)
     pipeline = Pipeline(bundle)
     strip, overlays = bundle.settings.strip, bundle.overlays
     if strip is None or overlays is None:
-        raise BundleError(f"{folder}: expected a strip table whose limits can be set anew, found none")
+        raise BundleError(f"{folder}: expected a strip table whose limits can be replaced, got none")
     clamped = strip.clamped
 
     def limits_for(table: StripThreshold, dropped: int) -> Limits:
@@ -141,7 +142,7 @@ def calibrate_rounds(
 
 
 def write_strip_table(folder: Path, strip: StripSettings) -> None:
-    """Put `strip` into the bundle's `model.toml` in one step, leave all else in it as it is, and drop old overlays."""
+    """Write `strip` into the bundle's `model.toml` atomically, keep all else in it, and delete old overlays."""
     path = folder / "model.toml"
     before = read_settings(folder)
     text = _without_strip(path.read_text(encoding="utf-8")).rstrip() + "\n\n" + strip_toml(strip)
@@ -151,7 +152,7 @@ def write_strip_table(folder: Path, strip: StripSettings) -> None:
         after = None
     if after != before.model_copy(update={"strip": strip}):
         raise BundleError(
-            f"{path}: expected what there is about strip in tables of its own, [strip] and [[strip.dropped]]"
+            f"{path}: expected the strip settings in separate tables, [strip] and [[strip.dropped]], got another form"
         )
     _replace(path, text.encode())
     if before.strip is not None and before.strip.overlays != strip.overlays:
@@ -159,7 +160,7 @@ def write_strip_table(folder: Path, strip: StripSettings) -> None:
 
 
 def strip_toml(strip: StripSettings) -> str:
-    """The `strip` table as TOML."""
+    """Return the `strip` table as TOML."""
     plain = strip.model_dump(exclude={"dropped"}, exclude_none=True)
     lines = ["[strip]", *_lines(plain, first="overlays")]
     for each in strip.dropped:
@@ -168,7 +169,7 @@ def strip_toml(strip: StripSettings) -> str:
 
 
 def _lines(table: dict[str, object], first: str) -> list[str]:
-    # Strings, numbers and lists of numbers read the same in JSON and in TOML.
+    # Strings, numbers and lists of numbers have the same form in JSON and in TOML.
     ordered = {first: table[first], **table}
     return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in ordered.items() if value != []]
 
@@ -185,7 +186,7 @@ def _without_strip(text: str) -> str:
 
 
 def _write_overlays(folder: Path, images: NDArray[np.uint8]) -> str:
-    """Write overlays under a name that no others have, for the table names them only after this; returns the name."""
+    """Write overlays under a new name, which the table contains only after this. Return the name."""
     content = io.BytesIO()
     np.save(content, images)
     data = content.getvalue()
@@ -197,9 +198,9 @@ def _write_overlays(folder: Path, images: NDArray[np.uint8]) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file in one step: who reads it meanwhile finds the old one or the new one."""
+    """Write a file atomically: a concurrent reader gets the old file or the new one."""
     try:
         with replacing(path) as fresh:
             fresh.write_bytes(data)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: expected a writable file, got: {error.strerror}") from None

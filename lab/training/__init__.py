@@ -1,1 +1,1 @@
-"""The commands that train the networks which ship."""
+"""The commands that train the shipped networks."""

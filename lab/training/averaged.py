@@ -1,4 +1,4 @@
-"""What the trainings of the two restorers share: AdamW, averaged weights, and a checkpoint from which a run goes on."""
+"""The common parts of both restorers' trainings: AdamW, averaged weights, and a checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ AVERAGE_DECAY: Final = 0.998
 
 
 class AveragedTraining(Generic[Network]):
-    """Trains `network` in place; `average` is what ships."""
+    """A training of `network` in place. `average` is the network that ships."""
 
     def __init__(self, network: Network, rate: float, checkpoint: Path, chance: torch.Generator) -> None:
-        """Goes on from `checkpoint` where there is one, with draws of its own: `chance` is seeded by the step."""
+        """Resume from `checkpoint` if there is one. Draws come from `chance`, which is seeded by the step."""
         self.average = copy.deepcopy(network)
         self._network, self._checkpoint = network, checkpoint
         self._optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
         self.first = 0
-        """The step to begin with."""
+        """The first step to run."""
         if checkpoint.exists():
             saved = torch.load(checkpoint, weights_only=True)
             for name, part in self._parts.items():
@@ -39,7 +39,7 @@ class AveragedTraining(Generic[Network]):
         return {"network": self._network, "average": self.average, "optimiser": self._optimiser}
 
     def descend(self, loss: Tensor, step: int, rate: float) -> None:
-        """One step down the gradient of `loss`, at most of norm 1."""
+        """Take one step down the gradient of `loss`, with the norm clipped at 1."""
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.zero_grad()
@@ -49,6 +49,6 @@ class AveragedTraining(Generic[Network]):
         average_into(self.average, self._network, min(AVERAGE_DECAY, (step + 1) / (step + 10)))
 
     def save(self, step: int) -> None:
-        """Keep what `step` left."""
+        """Save the state after `step`."""
         with replacing(self._checkpoint) as fresh:
             torch.save({name: part.state_dict() for name, part in self._parts.items()} | {"step": step}, fresh)

@@ -28,7 +28,7 @@ Format = Literal["safetensors", "torchscript", "onnx"]
 FRR = 0.01
 WEIGHTS_FILE = "weights.safetensors"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-"""Keys that TOML takes without quotes."""
+"""Keys that TOML accepts without quotes."""
 
 
 def write_bundle(
@@ -39,12 +39,12 @@ def write_bundle(
     labels: Labels,
     calibration_limit: int = 2000,
 ) -> Bundle:
-    """Write `network` as a bundle into `folder` and return it as loaded from there.
+    """Write `network` as a bundle into `folder`, and return it as loaded from there.
 
-    `settings` says all but the `strip` table. `images` (N, H, W, C) uint8 of the network's input size and `labels` (N,)
-    are clean pictures that took no part in the training: the first ones of each class become the overlays, and with up
-    to `calibration_limit` others they set the threshold for a false rejection rate of `FRR`. Raises ConfigError when a
-    class is missing or fewer than 1 / FRR pictures are left beside the overlays.
+    `settings` contains everything but the `strip` table. `images` (N, H, W, C) uint8 of the network's input size and
+    `labels` (N,) are clean pictures held out of the training. The first ones of each class become the overlays. Up to
+    `calibration_limit` others set the threshold for a false rejection rate of `FRR`. Raises ConfigError if a class is
+    missing, or if fewer than 1 / FRR pictures are left besides the overlays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_network(network, folder / settings.weights, settings.format)
@@ -59,23 +59,23 @@ def write_bundle(
 
 
 def save_network(network: nn.Module, file: Path, kind: Format) -> None:
-    """Write a network as a bundle of the format `kind` holds it; ConfigError for one that nothing here writes."""
+    """Write a network in the bundle format `kind`. Raises ConfigError for a format that cannot be written."""
     if kind == "torchscript":
         script = network if isinstance(network, torch.jit.ScriptModule) else torch.jit.script(network.eval())
         torch.jit.save(script, file)
     elif kind == "safetensors":
-        # Tied weights share memory, which safetensors refuses: each name gets its own.
+        # Tied weights share memory, which safetensors rejects: each name gets a copy.
         state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
         save_file(state, file)
-        # safetensors writes for the owner alone; a container may read as somebody else.
+        # safetensors makes the file readable for its owner only; a container may run as another user.
         file.chmod(0o644)
     else:
-        raise ConfigError(f"{file}: expected safetensors or torchscript to write, got {kind}")
+        raise ConfigError(f"{file}: expected safetensors or torchscript as the format to write, got {kind}")
 
 
 @torch.inference_mode()
 def clean_entropies(bundle: Bundle, images: Images) -> NDArray[np.float64]:
-    """STRIP's entropy in bits of each of the whole (N, H, W, C) uint8 pictures, over all overlays: (N,)."""
+    """Return STRIP's entropy in bits of each of the whole (N, H, W, C) uint8 pictures, over all overlays: (N,)."""
     pipeline = Pipeline(bundle)
     parts = []
     for start in range(0, len(images), 50):
@@ -85,7 +85,7 @@ def clean_entropies(bundle: Bundle, images: Images) -> NDArray[np.float64]:
 
 
 def input_settings(mean: list[float], std: list[float], size: tuple[int, int] = (32, 32)) -> InputSettings:
-    """Input of a network for pictures of `size` (height, width); frames of another size are resized."""
+    """Return the input settings of a network for pictures of `size` (height, width). Other frames are resized."""
     height, width = size
     channels = len(mean)
     return InputSettings.model_validate(
@@ -97,9 +97,9 @@ def input_settings(mean: list[float], std: list[float], size: tuple[int, int] = 
 def bundle_accuracy(
     bundle: Bundle, images: Images, labels: Labels, degrade: Callable[[Tensor], Tensor] | None = None
 ) -> float:
-    """Share of (N, H, W, C) uint8 pictures that the bundle names as `labels` (N,) says.
+    """Return the bundle's accuracy on (N, H, W, C) uint8 pictures with `labels` (N,).
 
-    `degrade` maps frames (B, C, H, W) in [0, 1] to the same and stands for what a pipeline does before the network.
+    `degrade` maps frames (B, C, H, W) in [0, 1] to the same, in place of the pipeline before the network.
     """
     correct = 0
     for start in range(0, len(images), 500):
@@ -112,7 +112,7 @@ def bundle_accuracy(
 
 
 def degraded(bundle: Bundle, drop_ratio: float) -> Callable[[Tensor], Tensor]:
-    """What the default pipeline does to a frame: a pixel drop with random masks, then all that it rebuilds with."""
+    """Return the default pipeline's effect on a frame: a pixel drop with random masks, then the reconstruction."""
     generator = torch.Generator().manual_seed(0)
     pipeline = Pipeline(bundle)
 
@@ -124,14 +124,14 @@ def degraded(bundle: Bundle, drop_ratio: float) -> Callable[[Tensor], Tensor]:
 
 
 def strip_line(bundle: Bundle) -> str:
-    """One line on the calibration of STRIP, for the training record."""
+    """Return one line on the calibration of STRIP, for the training record."""
     strip = bundle.settings.strip
     assert strip is not None
     return f"STRIP threshold: {strip.threshold_bits} bits for a false rejection rate of {strip.frr}"
 
 
 def write_training_record(folder: Path, command: str, lines: list[str]) -> None:
-    """Write `training.md`: the `command` that trains the bundle from nothing, and the `lines` that it printed."""
+    """Write `training.md`: the `command` that trains the bundle from scratch, and its printed `lines`."""
     text = "# How this bundle was made\n\n```console\n$ " + "\n".join([command, *lines]) + "\n```\n"
     (folder / "training.md").write_text(text, encoding="utf-8")
 
@@ -141,7 +141,7 @@ def _frames(images: Images) -> Tensor:
 
 
 def to_toml(table: dict[str, Any]) -> str:
-    """`table` as TOML: plain values first, then inner tables and lists of tables; None values must be left out."""
+    """Return `table` as TOML: plain values first, then inner tables and lists of tables. None is not allowed."""
     return "\n".join(_table_lines(table, "")) + "\n"
 
 
@@ -151,7 +151,7 @@ def _table_lines(table: dict[str, Any], prefix: str) -> list[str]:
     for key, value in table.items():
         key = key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
         if isinstance(value, dict):
-            # Nothing at the top is what the settings take for granted; further in it may be an argument.
+            # An empty table at the top level equals the settings' default; further inside it may be an argument.
             if value or prefix:
                 inner += ["", f"[{prefix}{key}]", *_table_lines(value, f"{prefix}{key}.")]
         elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
@@ -163,5 +163,5 @@ def _table_lines(table: dict[str, Any], prefix: str) -> list[str]:
 
 
 def _value(value: str | float | bool | list[Any]) -> str:
-    """Strings, booleans, finite numbers and lists of them read the same in JSON and in TOML."""
+    """Return a value as TOML: strings, booleans, finite numbers and lists of them have the same form in JSON."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)

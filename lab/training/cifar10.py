@@ -1,7 +1,7 @@
 """Train the CIFAR-10 network that ships: `python -m lab.training.cifar10 --out bundles/cifar10`.
 
-The last 1,000 training pictures take no part in the training: STRIP's overlays and threshold come from them.
-The test split is read once, after the last epoch.
+The last 1,000 training pictures are held out: STRIP's overlays and threshold come from them. The test split is read
+once, after the last epoch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 def train(images: Images, labels: Labels, mean: list[float], std: list[float], recipe: Recipe, work: Path) -> nn.Module:
-    """A ResNet-20 trained on (N, 32, 32, 3) uint8 pictures; `work` keeps a checkpoint to go on from."""
+    """Return a ResNet-20 trained on (N, 32, 32, 3) uint8 pictures. `work` keeps a checkpoint to resume from."""
     centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
     work.mkdir(parents=True, exist_ok=True)
     with seeded(recipe.seed):
@@ -44,14 +44,14 @@ def train(images: Images, labels: Labels, mean: list[float], std: list[float], r
 
 
 def main() -> None:
-    """Train or take trained weights, write the bundle, and evaluate it on the official test set."""
+    """Train or load weights, write the bundle, and evaluate it on the official test set."""
     parser = argparse.ArgumentParser(description=__doc__)
     default_data = Path(os.environ.get("POINTILLIST_DATA", ".")) / "cifar10.npz"
     parser.add_argument("--data", type=Path, default=default_data)
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
-    parser.add_argument("--work", type=Path, default=Path("runs/cifar10"), help="where the checkpoint goes")
+    parser.add_argument("--work", type=Path, default=Path("runs/cifar10"), help="folder of the checkpoint")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
-    parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
+    parser.add_argument("--weights", type=Path, help="use these weights (safetensors) instead of training")
     arguments = parser.parse_args()
 
     data = np.load(arguments.data)

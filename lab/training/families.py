@@ -1,6 +1,7 @@
 """Train one surrogate or judge on CIFAR-10: `python -m lab.training.families vgg --epochs 10`.
 
-The bundle goes to `lab/networks/<family>`. The last 1,000 training pictures take no part; the test split is read once.
+The bundle is written to `lab/networks/<family>`. The last 1,000 training pictures are held out. The test split is read
+once.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def main() -> None:
     parser.add_argument("family", choices=sorted(FAMILIES))
     parser.add_argument("--data", type=Path, default=default_data)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--work", type=Path, default=Path("runs/families"), help="where the checkpoint goes")
-    parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
+    parser.add_argument("--work", type=Path, default=Path("runs/families"), help="folder of the checkpoint")
+    parser.add_argument("--weights", type=Path, help="use these weights (safetensors) instead of training")
     arguments = parser.parse_args()
 
     data = np.load(arguments.data)

@@ -1,11 +1,14 @@
 """Train the network that fills large frames: `python -m lab.training.filler --out FILE`.
 
-What it learns from is 64×64: crops of photographs at full and half size (those that come with scikit-image, without
-the six of `docs/results/super-iot/photographs.json` and what shows the same), of videos and simulated scenes, CIFAR-10
-training pictures enlarged, and mosaics of four of those as they are, which have the most detail a pixel. Half of them
-get a camera's grain. The drop ratio is drawn per picture. The loss is the mean logarithm of each picture's squared
-error over all its pixels, as its PSNR counts them. With each checkpoint the mean PSNR of fixed held-out crops at
-r = .25 is printed beside the thin plate's. A run that was stopped goes on from its checkpoint.
+Its training pictures are 64×64. They are crops of photographs at full and half size, crops of videos and simulated
+scenes, and CIFAR-10 training pictures. The latter are enlarged, or four of them form a mosaic, which has the most
+detail per pixel. The photographs are those of scikit-image, without the six of
+`docs/results/super-iot/photographs.json` and others of the same subjects. Half of the pictures get a camera's grain.
+The drop ratio is drawn per picture.
+
+The loss is the mean logarithm of each picture's squared error over all its pixels, as in its PSNR. Each checkpoint
+prints the mean PSNR of fixed held-out crops at r = .25, next to the thin plate's. An interrupted run resumes from its
+checkpoint.
 """
 
 from __future__ import annotations
@@ -37,19 +40,19 @@ PHOTOGRAPHS: Final = (
     "brick", "grass", "gravel", "coins", "moon", "page", "text", "cell", "retina", "hubble_deep_field",
     "immunohistochemistry",
 )  # fmt: skip
-"""Of `skimage.data`, what training sees."""
+"""Pictures of `skimage.data` for training."""
 HELD_OUT: Final = ("camera",)
-"""Of `skimage.data`, what is looked at while it trains; one more is CIFAR-10's held-out training pictures, enlarged."""
+"""Pictures of `skimage.data` for validation. Enlarged held-out training pictures of CIFAR-10 are added to them."""
 RATIOS: Final = (0.25, 0.25, 0.25, 0.5, 0.125, 0.375, 0.0625, 0.6)
 GRAIN: Final = 3 / 255
 ERROR_FLOOR: Final = 1e-4
-"""A picture's PSNR is that of its mean squared error: crops that are better than this, 40 dB, say little about it."""
+"""Floor of the mean squared error in the loss: crops with less, above 40 dB, contribute little."""
 SAVED_EVERY: Final = 250
 """Steps between two checkpoints."""
 
 
 def photographs(names: tuple[str, ...]) -> list[Images]:
-    """Pictures (H, W, 3) uint8 that come with scikit-image, each at its own and at half its size."""
+    """Return scikit-image's pictures (H, W, 3) uint8, each at its own and at half its size."""
     from skimage import data
 
     found = []
@@ -62,7 +65,7 @@ def photographs(names: tuple[str, ...]) -> list[Images]:
 
 
 def training_crops(folder: Path, count: int, seed: int) -> Tensor:
-    """`count` crops (3, 64, 64) uint8: a third photographs, a third videos and scenes, a third CIFAR-10."""
+    """Return `count` crops (3, 64, 64) uint8: a third photographs, a third videos and scenes, a third CIFAR-10."""
     generator = np.random.default_rng(seed)
     pictures = [each for each in photographs(PHOTOGRAPHS) if min(each.shape[:2]) >= SIDE]
     third = count // 3
@@ -77,7 +80,7 @@ def training_crops(folder: Path, count: int, seed: int) -> Tensor:
 
 
 def held_out_crops(folder: Path) -> Tensor:
-    """Crops (3, 64, 64) uint8 that no training meets."""
+    """Return crops (3, 64, 64) uint8 that are held out of all training."""
     generator = np.random.default_rng(7)
     with np.load(folder / "cifar10.npz") as archive:
         small = _stacked(archive["train_x"][-64:]).float()
@@ -91,7 +94,7 @@ def _stacked(pictures: Images) -> Tensor:
 
 
 def batch_of(crops: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Random crops (size, 3, 64, 64) in [0, 1], turned and mirrored; half of them with grain."""
+    """Return random crops (size, 3, 64, 64) in [0, 1], transposed and mirrored at random; half of them with grain."""
     picked = crops[torch.randint(len(crops), (size,), generator=generator)].float().div_(255)
     mirrored, turned, grainy = (torch.rand(size, 1, 1, 1, generator=generator) < 0.5 for _ in range(3))
     picked = torch.where(mirrored, picked.flip(3), picked)
@@ -102,7 +105,7 @@ def batch_of(crops: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 def masks_of(size: int, generator: torch.Generator) -> Tensor:
-    """Masks (size, 1, 64, 64) of as many drop ratios as the size has eighths; one eighth are not spread."""
+    """Return masks (size, 1, 64, 64), an equal part for each of `RATIOS`. One part is not spread."""
     each = size // len(RATIOS)
     parts = [random_masks(each, SIDE, SIDE, ratio, generator, i != 1) for i, ratio in enumerate(RATIOS)]
     return torch.cat(parts)
@@ -134,7 +137,7 @@ def fit(network: Filler, crops: Tensor, held_out: Tensor, schedule: Schedule, ch
 
 @torch.no_grad()
 def held_out_db(network: Filler, crops: Tensor) -> tuple[float, float]:
-    """Mean PSNR in dB of the network and of the thin plate on crops (N, 3, 64, 64) uint8 at r = .25."""
+    """Return the mean PSNR in dB of the network and of the thin plate on crops (N, 3, 64, 64) uint8 at r = .25."""
     clean = crops.float().div(255)
     kept = random_masks(len(clean), SIDE, SIDE, 0.25, torch.Generator().manual_seed(3))
     filled = reconstruct_plate(drop(clean, kept), kept)
@@ -152,8 +155,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--crops", type=int, default=18_000)
-    parser.add_argument("--until", type=int, help="stop after so many steps of the cycle")
-    parser.add_argument("--work", type=Path, default=Path("runs/filler"), help="where the checkpoint goes")
+    parser.add_argument("--until", type=int, help="stop after this many steps of the cycle")
+    parser.add_argument("--work", type=Path, default=Path("runs/filler"), help="folder of the checkpoint")
     arguments = parser.parse_args()
     with seeded(0):
         network = Filler().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs

@@ -1,6 +1,6 @@
-"""Train the network that MNIST's attacks are shown on: `python -m lab.training.mnist --out lab/networks/mnist-b`.
+"""Train the target network of the attacks on MNIST: `python -m lab.training.mnist --out lab/networks/mnist-b`.
 
-The last 1,000 training pictures take no part; the test split is read once.
+The last 1,000 training pictures are held out. The test split is read once.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def main() -> None:
         images, labels, test, truth = (data[name] for name in ("train_x", "train_y", "test_x", "test_y"))
     images, labels, test = images[:-HELD_OUT, ..., None], labels[:-HELD_OUT].astype(np.int64), test[..., None]
     mean, std = channel_statistics(images)
-    # Pictures as they are. At Carlini and Wagner's rate, .01, PGD-40 itself gets what it asks for on 91 % of held-out
-    # pictures at ε = .3, here on 99 %, at the same accuracy: an attack is not judged by what blocks all of them.
+    # Pictures are not augmented. At Carlini and Wagner's rate, .01, PGD-40 reaches its target on 91 % of held-out
+    # pictures at ε = .3. Here it is 99 %, at the same accuracy. A network that blocks all attacks is unsuitable for
+    # comparing them.
     recipe = Recipe(
         epochs=arguments.epochs,
         flip=False,

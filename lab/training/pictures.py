@@ -1,4 +1,4 @@
-"""Pictures that the learned reconstruction is trained on: CIFAR-10 beside crops of larger ones."""
+"""Training pictures of the learned reconstruction: CIFAR-10, and crops of larger pictures."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ SIDE = 32
 
 
 def cifar_pictures(data: Path) -> Images:
-    """The (49000, 32, 32, 3) uint8 training pictures that are not held out."""
+    """Return the (49000, 32, 32, 3) uint8 training pictures that are not held out."""
     with np.load(data / "cifar10.npz") as archive:
         pictures: Images = archive["train_x"][:-HELD_OUT]
     return pictures
 
 
 def crops_of_larger(data: Path, count: int, seed: int, side: int = SIDE) -> Images:
-    """`count` crops (side, side, 3) uint8: a third each from videos, simulated scenes and CIFAR-10 pictures enlarged.
+    """Return `count` crops (side, side, 3) uint8: a third each of videos, scenes and enlarged CIFAR-10 pictures.
 
-    `side` is at most 64. Videos and scenes are cut at their own size, or after halving with area averaging, which keeps
-    more detail a pixel.
+    `side` is at most 64. Videos and simulated scenes are cropped at their own size, or after halving with area
+    averaging, which keeps more detail per pixel.
     """
     generator = np.random.default_rng(seed)
     third = count // 3
@@ -68,7 +68,7 @@ def _halved(picture: Images) -> Images:
 
 
 def random_crop(picture: Images, generator: np.random.Generator, side: int) -> Images:
-    """Any `side` × `side` pixels of a picture (H, W, C)."""
+    """Return a random square of `side` × `side` pixels of a picture (H, W, C)."""
     height, width, _ = picture.shape
     y, x = generator.integers(height - side + 1), generator.integers(width - side + 1)
     return picture[y : y + side, x : x + side]

@@ -19,12 +19,12 @@ from schemas.runtime.atomic_file import replacing
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Batches = Callable[[Tensor, Tensor, "Recipe", torch.Generator], Iterator[tuple[Tensor, Tensor]]]
-"""From pictures (N, C, H, W) uint8 and targets (N,) to one epoch's batches of both."""
+"""A function from pictures (N, C, H, W) uint8 and targets (N,) to one epoch's batches of both."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run is made of; the defaults train a ResNet-20 on CIFAR-10."""
+    """The settings of a training run. The defaults train a ResNet-20 on CIFAR-10."""
 
     epochs: int = 42
     batch: int = 128
@@ -36,12 +36,12 @@ class Recipe:
     pad: int = 4
     flip: bool = True
     bfloat16: bool = False
-    """Layers in bfloat16, weights and loss in float32: faster on processors that multiply such numbers."""
+    """Layers in bfloat16, weights and loss in float32: faster on processors with bfloat16 multiplication."""
     seed: int = 0
 
 
 def rate_at(step: int, steps: int, recipe: Recipe) -> float:
-    """Learning rate of one step: linear up over the warm-up share, then linear down to zero."""
+    """Return the learning rate of one step: linear up over the warm-up share, then linear down to zero."""
     warmup = max(1, int(steps * recipe.warmup_share))
     if step < warmup:
         return recipe.peak_rate * (step + 1) / warmup
@@ -49,7 +49,7 @@ def rate_at(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of (N, H, W, C) uint8 pictures, on the scale [0, 1]."""
+    """Return mean and standard deviation per channel of (N, H, W, C) uint8 pictures, on the scale [0, 1]."""
     scaled = images.reshape(-1, images.shape[-1]) / 255.0
     return scaled.mean(0).round(4).tolist(), scaled.std(0).round(4).tolist()
 
@@ -57,9 +57,9 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
 def augmented_batches(
     images: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled batches of one epoch, each picture shifted by up to `pad` pixels and flipped half of the time.
+    """Yield shuffled batches of one epoch, each picture shifted by up to `pad` pixels and flipped half the time.
 
-    `images` is (N, C, H, W) uint8; batches come as uint8, the last incomplete one left out.
+    `images` is (N, C, H, W) uint8. Batches are uint8, and the last incomplete one is left out.
     """
     order = torch.randperm(len(images), generator=generator)
     for start in range(0, len(images) - recipe.batch + 1, recipe.batch):
@@ -68,7 +68,7 @@ def augmented_batches(
 
 
 def shifted(images: Tensor, pad: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Pictures (B, C, H, W), each shifted by up to `pad` pixels, zeros coming in, and flipped half of the time."""
+    """Return pictures (B, C, H, W), each shifted by up to `pad` pixels with zero padding and flipped half the time."""
     count, _, height, width = images.shape
     padded = F.pad(images, (pad,) * 4)
     rows = torch.randint(0, 2 * pad + 1, (count, 1), generator=generator) + torch.arange(height)
@@ -91,11 +91,11 @@ def fit(
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     batches: Batches = augmented_batches,
 ) -> nn.Module:
-    """Train `network` in place and return it with the averaged weights, in evaluation mode.
+    """Train `network` in place, and return it with the averaged weights, in evaluation mode.
 
-    `images` is (N, H, W, C) uint8; `normalise` and `augment` take frames (B, C, H, W) in [0, 1]; `batches` may make of
-    pictures and `labels` what it likes. With `checkpoint`, the state is saved after each epoch and a run that was
-    stopped goes on from it, from the epoch before when it was killed while it saved.
+    `images` is (N, H, W, C) uint8. `normalise` and `augment` take frames (B, C, H, W) in [0, 1]. `batches` may
+    transform pictures and `labels` in any way. With `checkpoint`, the state is saved after each epoch and an
+    interrupted run resumes from it. If the run was killed while saving, it resumes from the epoch before.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     device = next(network.parameters()).device
@@ -162,7 +162,7 @@ def fit(
 
 @torch.no_grad()
 def average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move `average` towards `network` by 1 − `decay`, in place; counters are copied."""
+    """Move `average` towards `network` by 1 − `decay`, in place. Counters are copied."""
     state = network.state_dict()
     for name, mean in distinct_tensors(average):
         if mean.is_floating_point():
@@ -172,7 +172,7 @@ def average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def distinct_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Weights and buffers under the first of their names each: tied ones have several."""
+    """Yield weights and buffers, each under the first of its names: tied ones have several."""
     seen = set[int]()
     for name, value in network.state_dict().items():
         if value.data_ptr() not in seen:

@@ -1,10 +1,11 @@
 """Train the learned reconstruction: `python -m lab.training.restorer --out FILE [--attacked FOLDER --start FILE]`.
 
-Without `--attacked` it learns to fill what was dropped. With it, most pictures were attacked through surrogate networks
-before the drop, some twice as strongly as they were saved (up to 8/255), and the answer is the picture before the
-attack; `--start` goes on from earlier weights. The drop ratio is drawn per picture. The loss is the mean logarithm of
-each picture's squared error, which is its PSNR, and, with `--likeness`, the distance between what a surrogate says of
-the restored and of the clean picture (Liao et al. 2018).
+Without `--attacked` it learns to fill dropped pixels. With it, most pictures were attacked through surrogate networks
+before the drop, some with twice the saved strength (up to 8/255). The target is the picture before the attack.
+`--start` continues from earlier weights. The drop ratio is drawn per picture.
+
+The loss is the mean logarithm of each picture's squared error, which is its PSNR. `--likeness` adds the distance
+between a surrogate's logits on the restored and on the clean picture (Liao et al. 2018).
 """
 
 from __future__ import annotations
@@ -42,21 +43,21 @@ ERROR_FLOOR = 1e-5
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: one cycle of AdamW, linear up and then down along a cosine."""
+    """The length and the learning rate: one cycle of AdamW, linear up, then down along a cosine."""
 
     steps: int
     batch: int = 64
     peak_rate: float = 2e-3
     warmup: int = 500
     until: int | None = None
-    """Stop after so many steps of the cycle."""
+    """Stop after this many steps of the cycle."""
     larger: float = 0.2
-    """Share of each batch that comes from larger pictures."""
+    """Share of each batch taken from larger pictures."""
     few: float = 0.0
-    """Share of pictures with few pixels dropped, half of whose attacks are left out."""
+    """Share of pictures with few dropped pixels. Half of their attacks are left out."""
 
     def rate(self, step: int) -> float:
-        """Learning rate of one step."""
+        """Return the learning rate of one step."""
         if step < self.warmup:
             return self.peak_rate * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
@@ -64,7 +65,7 @@ class Schedule:
 
 
 class MaskBank:
-    """Spread masks (B, 1, 32, 32) bool for training, with a number of dropped pixels of its own for each picture."""
+    """Spread masks (B, 1, 32, 32) bool for training, with a separate number of dropped pixels for each picture."""
 
     def __init__(self) -> None:
         books = [codebook((11, 13), dropped).copy().view(np.uint8) for dropped in range(MOST_DROPPED + 1)]
@@ -72,10 +73,10 @@ class MaskBank:
         self._patterns = torch.from_numpy(bits.reshape(MOST_DROPPED + 1, ROWS, 8, 8)).bool()
 
     def draw(self, count: int, generator: torch.Generator, few: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Masks, and which (B,) have fewer than `FEW_DROPPED` pixels dropped in a block.
+        """Return masks, and which (B,) have fewer than `FEW_DROPPED` dropped pixels per block.
 
-        A third is at 25 %, a third at 50 %, the others at anything up to 62 %; of all, a share `few` is replaced by
-        masks with few pixels dropped.
+        A third has 25 %, a third 50 %, and the others any share up to 62 %. A share `few` of all is replaced by masks
+        with few dropped pixels.
         """
         usual = torch.tensor([16, 32])[torch.randint(2, (count,), generator=generator)]
         other = torch.randint(MOST_DROPPED + 1, (count,), generator=generator)
@@ -89,14 +90,14 @@ class MaskBank:
 
 
 class Examples:
-    """Endless batches of what the camera sees and what it should have been, (B, 3, 32, 32) in [0, 1]."""
+    """Endless batches of camera pictures and their targets, (B, 3, 32, 32) in [0, 1]."""
 
     def __init__(self, clean: Tensor, larger: Tensor, attacked: list[Tensor], generator: torch.Generator) -> None:
         self._clean, self._larger, self._attacked = clean, larger, attacked
         self._generator = generator
 
     def batches(self, size: int, larger: float) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled pictures, a share `larger` of each batch from larger ones; mirrored half of the time."""
+        """Yield shuffled pictures, a share `larger` of each batch from larger ones, mirrored half the time."""
         few = int(size * larger)
         while True:
             order = torch.randperm(len(self._clean), generator=self._generator)
@@ -119,7 +120,7 @@ class Examples:
 
 
 def disagreement(surrogate: Bundle, restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean absolute difference between the surrogate's logits on both."""
+    """Return the mean absolute difference between the surrogate's logits on both."""
     with torch.no_grad():
         wanted = surrogate.logits(clean)
     return (surrogate.logits(restored.clamp(0, 1)) - wanted).abs().mean()
@@ -133,7 +134,7 @@ def fit(
     likeness: float,
     checkpoint: Path,
 ) -> Restorer:
-    """Train in place and return the averaged weights. A run that was stopped goes on from `checkpoint`."""
+    """Train in place and return the averaged weights. An interrupted run resumes from `checkpoint`."""
     generator = torch.Generator().manual_seed(1)
     masks = MaskBank()
     training = AveragedTraining(network, schedule.peak_rate, checkpoint, generator)
@@ -179,11 +180,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=Schedule.batch)
     parser.add_argument("--rate", type=float, default=Schedule.peak_rate)
-    parser.add_argument("--until", type=int, help="stop after so many steps of the cycle")
+    parser.add_argument("--until", type=int, help="stop after this many steps of the cycle")
     parser.add_argument("--larger", type=float, default=Schedule.larger, help="share of crops of larger pictures")
-    parser.add_argument("--few", type=float, default=0.0, help="share of pictures with few pixels dropped")
-    parser.add_argument("--likeness", type=float, default=0.0, help="weight of the surrogates' disagreement")
-    parser.add_argument("--work", type=Path, default=Path("runs/restorer"), help="where the checkpoint goes")
+    parser.add_argument("--few", type=float, default=0.0, help="share of pictures with few dropped pixels")
+    parser.add_argument("--likeness", type=float, default=0.0, help="weight of the difference in surrogates' logits")
+    parser.add_argument("--work", type=Path, default=Path("runs/restorer"), help="folder of the checkpoint")
     arguments = parser.parse_args()
 
     with seeded(0):

@@ -1,7 +1,7 @@
-"""Pictures that tell what the restorer's activations span: `python -m lab.training.restorer_calibration`.
+"""Pictures for calibrating the restorer's activation ranges: `python -m lab.training.restorer_calibration`.
 
-Of those that it was trained on: CIFAR-10's for the weights that know of attacks, crops of larger pictures for the
-others. Processors that compute it in 8-bit integers read them (`processors.device.backends`).
+They are from its own training pictures: CIFAR-10's for the weights trained on attacks, crops of larger pictures for the
+others. Processors that run it in 8-bit integers read them (`processors.device.backends`).
 """
 
 from __future__ import annotations

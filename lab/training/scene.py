@@ -1,7 +1,7 @@
 """Train the plain network of the simulated fleet: `python -m lab.training.scene --out bundles/scene-plain`.
 
-Training, calibration and test scenes come from simulators with different seeds. Part of the training frames are wide or
-grey, and most lose pixels and are rebuilt, as the pipeline does with them; the test says what that costs.
+Training, calibration and test scenes come from simulators with different seeds. Some training frames are wide or grey.
+Most lose pixels and are rebuilt, as in the pipeline. The test shows the cost of this.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ PER_CAMERA = 10
 
 
 def scenes(seed: int, count: int, size: tuple[int, int] = SQUARE, first_camera: int = 0) -> tuple[Images, Labels]:
-    """`count` scenes, each another place: frames (count, 32, 32, 3) uint8 and classes (count,).
+    """Return `count` scenes, each of another place: frames (count, 32, 32, 3) uint8 and classes (count,).
 
-    Frames of another `size` (height, width) are rendered in it and then resized as the bundle does.
+    Frames of another `size` (height, width) are rendered at that size and then resized as the bundle does.
     """
     frames, labels = [], []
     for number in range(count):
@@ -62,7 +62,7 @@ def scenes(seed: int, count: int, size: tuple[int, int] = SQUARE, first_camera: 
 
 
 def training_scenes(count: int) -> tuple[Images, Labels]:
-    """Four fifths square scenes, one fifth wide ones, and every tenth of all grey."""
+    """Return four fifths square scenes and one fifth wide ones; every tenth of all is grey."""
     wide = count // 5
     parts = [
         scenes(TRAIN_SEED, count - wide),
@@ -74,15 +74,15 @@ def training_scenes(count: int) -> tuple[Images, Labels]:
 
 
 def rebuilt(frames: Tensor, drop_ratio: float, generator: torch.Generator) -> Tensor:
-    """`frames` after a random pixel drop and the pipeline's default reconstruction."""
+    """Return `frames` after a random pixel drop and the pipeline's default reconstruction."""
     batch, _, height, width = frames.shape
     kept = random_masks(batch, height, width, drop_ratio, generator).to(frames.device)
-    # By the plate, as the shipped bundle was trained: the learned default may change, this network need not.
+    # The plate is used as in the shipped bundle's training: the learned default may change, this network need not.
     return reconstruct(drop(frames, kept), kept, "plate")
 
 
 def augment(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Drop up to 60 % of the pixels and rebuild, in four batches of five; denoise every second batch."""
+    """Drop up to 60 % of the pixels and rebuild, in four batches of five. Denoise every second batch."""
     ratio, chance = torch.rand(2, generator=generator).tolist()
     if ratio > 0.2:
         frames = rebuilt(frames, 0.75 * (ratio - 0.2), generator)
@@ -94,13 +94,13 @@ def _frames(images: Images) -> Tensor:
 
 
 def main() -> None:
-    """Train, write the bundle, evaluate it as loaded from its folder."""
+    """Train, write the bundle, and evaluate it as loaded from its folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
     parser.add_argument("--scenes", type=int, default=20_000, help="training scenes")
     parser.add_argument("--test", type=int, default=6_000, help="held-out scenes")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
+    parser.add_argument("--weights", type=Path, help="use these weights (safetensors) instead of training")
     arguments = parser.parse_args()
 
     recipe = Recipe(epochs=arguments.epochs, flip=False, pad=2, peak_rate=0.1)

@@ -1,7 +1,7 @@
 """Train a network for simulated scenes of 128 × 128 pixels: `python -m lab.training.scene128`.
 
-For experiments on what a defence does to pictures larger than CIFAR-10's. Scenes for training, validation and test come
-from simulators with different seeds; nothing is dropped, and no attack takes part.
+It serves experiments on defences of pictures larger than CIFAR-10's. Scenes for training, validation and test come from
+simulators with different seeds. Training uses neither drops nor attacks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PER_CAMERA: Final = 10
 
 
 def large_scenes(seed: int, count: int) -> tuple[Images, Labels]:
-    """`count` scenes, each another place: frames (count, 128, 128, 3) uint8 and classes (count,)."""
+    """Return `count` scenes, each of another place: frames (count, 128, 128, 3) uint8 and classes (count,)."""
     frames, labels = [], []
     for number in range(count):
         camera, place = divmod(number, PER_CAMERA)

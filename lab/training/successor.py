@@ -1,4 +1,4 @@
-"""A network that comes of another as a bundle: everything of that but its weights, version and STRIP table."""
+"""A bundle derived from another one: the same except for weights, version and STRIP table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OVERLAYS: Final = re.compile(r"overlays(-[0-9a-f]{8})?\.npy")
 
 
 def check_out(out: Path, source: Path, mark: str) -> None:
-    """Refuse before the work a folder that cannot be written, or that holds another bundle than one marked `mark`."""
+    """Reject a folder before the work if it is not writable, or contains a bundle without the suffix `mark`."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out: expected a folder to write, got the file {out}")
     if out.resolve() == source.resolve() or source.resolve().is_relative_to(out.resolve()):
@@ -33,24 +33,24 @@ def check_out(out: Path, source: Path, mark: str) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
+        raise ConfigError(f"--out: expected a writable folder, got {out}: {error.strerror}") from None
 
 
 def withdraw(out: Path) -> None:
-    """Take away an earlier run's `model.toml`: without one the folder is no bundle."""
+    """Delete an earlier run's `model.toml`: without it the folder is not a bundle."""
     (out / _TABLE).unlink(missing_ok=True)
 
 
 def write_successor(
     out: Path, source: Path, network: nn.Module, clean: LabelledPictures, mark: str, *, dropped: bool = False
 ) -> tuple[Bundle, str]:
-    """Write `network` as a bundle into `out` and load it; a line says how STRIP was calibrated.
+    """Write `network` as a bundle into `out` and load it. Return the bundle and a line on STRIP's calibration.
 
-    `source` is the folder of the bundle that it comes of; its version gets `mark` behind it. STRIP's overlays and
-    threshold come from `clean` pictures when they suffice; else those of `source` are carried over, and the line says
-    why. Thresholds of frames with dropped pixels are not carried over, for they belong to the old network; with
-    `dropped` they are set anew like that of whole frames. It is put together beside, so that `out` is a bundle only
-    when all of it is there and has been loaded once. Raises StateError when `out` holds files of something else.
+    `source` is the folder of the original bundle. The new version is the old one with `mark` appended. STRIP's overlays
+    and threshold come from `clean` pictures if these suffice. Otherwise those of `source` are copied, and the line
+    gives the reason. Thresholds of frames with dropped pixels are not copied, because they belong to the old network.
+    With `dropped` they are calibrated like that of whole frames. The bundle is assembled in another folder, so `out` is
+    a bundle only after it is complete and has been loaded once. Raises StateError if `out` holds unrelated files.
     """
     beside = out / _BESIDE
     shutil.rmtree(beside, ignore_errors=True)
@@ -71,7 +71,7 @@ def write_successor(
 
 
 def _move(beside: Path, out: Path) -> None:
-    """Each file to its place, the table last."""
+    """Move each file to its place, the table last."""
     withdraw(out)
     files = [
         file.relative_to(beside) for file in beside.rglob("*") if file.is_file() and "__pycache__" not in file.parts
@@ -79,21 +79,21 @@ def _move(beside: Path, out: Path) -> None:
     for name in sorted(files, key=lambda name: name == Path(_TABLE)):
         place = out / name
         if place.exists() and not place.is_file():
-            raise StateError(f"{place}: expected nothing or a file of an earlier run")
+            raise StateError(f"{place}: expected nothing or a file of an earlier run, got another file")
         place.parent.mkdir(parents=True, exist_ok=True)
         (beside / name).replace(place)
     shutil.rmtree(beside, ignore_errors=True)
 
 
 def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
-    """The files that the bundle's own code and its stages need; weights, settings and overlays are written anew."""
+    """Copy the files that the bundle's own code and its stages need. Weights, settings and overlays are written new."""
     needed = {name for stage in settings.preprocess for name in stage.files}
     own = {_TABLE, settings.weights} | ({settings.strip.overlays} if settings.strip else set())
     for file in source.rglob("*"):
         name = file.relative_to(source)
         if not file.is_file() or str(name) in own or "__pycache__" in name.parts or name.parts[0].startswith("."):
             continue
-        # How the other one was made, and overlays of an earlier calibration.
+        # Skip the other bundle's training record, and overlays of an earlier calibration.
         if str(name) not in needed and (file.suffix == ".md" or _OVERLAYS.fullmatch(str(name))):
             continue
         place = out / name

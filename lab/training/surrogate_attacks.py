@@ -1,8 +1,8 @@
 """Attacked training pictures for the learned reconstruction: `python -m lab.training.surrogate_attacks`.
 
 Each picture is attacked through one of the surrogates by 1 to 3 signed gradient steps (I-FGSM: Kurakin et al. 2017),
-half of them towards a random other class, with a strength drawn per picture: L∞ from .002 to .012, one in eight from
-.012 to 8/255. They are rounded to 8 bits as a camera would.
+half of them towards a random other class. The strength is drawn per picture: L∞ from .002 to .012, for one in eight
+from .012 to 8/255. The pictures are rounded to 8 bits, as by a camera.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCH = 256
 
 
 def draw_strengths(count: int, generator: torch.Generator) -> Tensor:
-    """L∞ bounds (count, 1, 1, 1) on the scale [0, 1]."""
+    """Return L∞ bounds (count, 1, 1, 1) on the scale [0, 1]."""
     share = torch.rand(count, generator=generator)
     usual, strong = 0.002 + 0.010 * share, 0.012 + (8 / 255 - 0.012) * share
     rare = torch.rand(count, generator=generator) < 1 / 8
@@ -38,7 +38,10 @@ def draw_strengths(count: int, generator: torch.Generator) -> Tensor:
 def few_steps(
     surrogate: Bundle, frames: Tensor, labels: Tensor, steps: int, targeted: bool, generator: torch.Generator
 ) -> Tensor:
-    """Attacked frames (B, C, H, W) in [0, 1], rounded to 8 bits: `steps` signed steps of 1.25 × bound ÷ `steps`."""
+    """Return attacked frames (B, C, H, W) in [0, 1], rounded to 8 bits, after `steps` signed steps.
+
+    Each step has the length 1.25 × bound ÷ `steps`.
+    """
     bounds = draw_strengths(len(frames), generator)
     classes = len(surrogate.settings.classes)
     goals = labels
@@ -57,7 +60,7 @@ def few_steps(
 
 
 def attacked_pictures(images: Images, labels: Tensor, surrogates: list[Bundle], generator: torch.Generator) -> Images:
-    """One attacked version (N, H, W, C) uint8 of each of the pictures; batch after batch draws its attack anew."""
+    """Return one attacked version (N, H, W, C) uint8 of each picture. Each batch draws a new attack."""
     result = np.empty_like(images)
     for start in range(0, len(images), BATCH):
         frames = torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
@@ -71,11 +74,11 @@ def attacked_pictures(images: Images, labels: Tensor, surrogates: list[Bundle], 
 
 
 def main() -> None:
-    """Attack the training pictures several times over and save them."""
+    """Attack the training pictures in several versions and save them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
     parser.add_argument("--out", type=Path, default=Path("runs/restorer/attacked"))
-    parser.add_argument("--versions", type=int, nargs="+", default=[0, 1, 2], help="numbers, each a seed of its own")
+    parser.add_argument("--versions", type=int, nargs="+", default=[0, 1, 2], help="version numbers, one seed each")
     arguments = parser.parse_args()
     with np.load(arguments.data / "cifar10.npz") as archive:
         images = archive["train_x"][:-HELD_OUT]

@@ -65,7 +65,7 @@ class TakenFrame:
     counted: bool = True
     """Whether it still counts as in flight from its partition."""
     key_frame: KeyFrame | None = None
-    """Under the profile `temporal`: the key frame that it names, or itself as one."""
+    """The key frame that it depends on, or itself if it is one; None in `raw` and `lossless`."""
     pixel_bytes: int | None = None
     """The length of its field `pixels`, once someone has read that: protobuf copies it each time."""
 

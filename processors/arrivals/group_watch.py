@@ -9,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from processors.settings import ProcessorSettings
-from schemas.runtime.access import kafka_options
-from schemas.runtime.kafka_clients import leave, start
+from schemas.transport.kafka.admin import Admin
 
 LOOK_S: Final = 2.0
 _SOON_S: Final = 0.25
@@ -25,7 +22,6 @@ _SOON_S: Final = 0.25
 PATIENCE_S: Final = 12.0
 """With a partition that has no reader, before the group is left and joined again: its leader may yet share out."""
 _ANSWER_S: Final = 4.0
-_SHARING_OUT: Final = ("PreparingRebalance", "CompletingRebalance")
 
 
 class GroupWatch:
@@ -53,28 +49,23 @@ class GroupWatch:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            admin = AIOKafkaAdminClient(**kafka_options(self._settings.kafka), request_timeout_ms=int(_ANSWER_S * 1000))
             try:
-                async with asyncio.timeout(_ANSWER_S):
-                    await start(admin)
-                while True:
-                    async with asyncio.timeout(_ANSWER_S):
-                        complaint = await self._look(admin)
-                    self._answers("")
-                    if complaint is not None:
-                        self._read(complaint)
-                    await asyncio.sleep(_SOON_S if complaint else LOOK_S)
+                async with Admin(self._settings.kafka, _ANSWER_S) as admin:
+                    while True:
+                        async with asyncio.timeout(_ANSWER_S):
+                            complaint = await self._look(admin)
+                        self._answers("")
+                        if complaint is not None:
+                            self._read(complaint)
+                        await asyncio.sleep(_SOON_S if complaint else LOOK_S)
             except (TimeoutError, KafkaError, OSError) as error:
                 self._answers(f"{type(error).__name__}: {error}")
-            finally:
-                await leave(admin.close, deadline_s=_ANSWER_S)
             await asyncio.sleep(_SOON_S)
 
-    async def _look(self, admin: AIOKafkaAdminClient) -> str | None:
+    async def _look(self, admin: Admin) -> str | None:
         """Why frames are not read, "" when they are, None while the group is sharing out."""
         topic, group = self._settings.frames_topic, self._settings.group
-        (described,) = await admin.describe_topics([topic])
-        there = {partition["partition"] for partition in described["partitions"]}
+        there = {each.place.partition for each in await admin.partitions(topic)}
         since_s, self._unread_s = self._unread_s, None
         if not there:
             self._lost()
@@ -93,18 +84,12 @@ class GroupWatch:
         return f"expected a reader in {group} for each partition of {topic}, there is none for {unread}"
 
 
-async def held_partitions(admin: AIOKafkaAdminClient, group: str, topic: str) -> set[int] | None:
+async def held_partitions(admin: Admin, group: str, topic: str) -> set[int] | None:
     """The partitions of the topic that the members of the group hold; None when the group is not settled."""
     try:
-        answers = await admin.describe_consumer_groups([group])
+        state = await admin.group(group)
     except GroupCoordinatorNotAvailableError:
         return None  # Kafka has just started
-    held: set[int] = set()
-    for answer in answers:
-        # A group is: error, name, state, protocol type, protocol, members; a member ends with its assignment.
-        for described in answer.groups:
-            if described[0] or described[2] in _SHARING_OUT:
-                return None
-            found: list[Any] = [ConsumerProtocol.ASSIGNMENT.decode(member[-1]) for member in described[5] if member[-1]]
-            held |= {tp.partition for each in found for tp in each.partitions() if tp.topic == topic}
-    return held
+    if not state.settled:
+        return None
+    return {place.partition for held in state.members.values() for place in held if place.topic == topic}

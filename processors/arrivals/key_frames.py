@@ -1,8 +1,9 @@
-"""Key frames of the profile `temporal` that the processor holds, and where in Kafka they lie.
+"""The key frames that a processor holds for each camera, and their places in Kafka.
 
-A key frame that gave way to others can be read back by its place. The places of those in use travel as the note of each
-commit, so that whoever takes a partition over reads them back before its first frame: they may lie far behind the
-committed offset. The bound on notes is Kafka's (`offset.metadata.max.bytes`, 4096 by default).
+For profiles whose frames depend on a key frame (`schemas.frame.KEYED_PROFILES`). A key frame that was dropped from
+memory is read back by its place. Each commit carries the places of the key frames in use as a note: they may lie far
+behind the committed offset. After a rebalance, the new owner of the partition reads these records back before its first
+frame. Kafka bounds the length of a note (`offset.metadata.max.bytes`, 4096 by default).
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ import binascii
 from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from schemas.frame import decode_key
 from schemas.identity import CameraId, Identity
-from schemas.keys import CameraKey
-from schemas.pixels.temporal import KeyPicture
 from schemas.pointillist_pb2 import Frame
 
-OF_A_CAMERA: Final = 4
-"""Key frames held of one camera, so that none pushes out the others'."""
-NOTED_OF_A_CAMERA: Final = 3
-"""More than one, because what is sent again comes out of its order."""
+HELD_PER_CAMERA: Final = 4
+"""A bound for each camera, so that no camera displaces the key frames of others."""
+NOTED_PER_CAMERA: Final = 3
+"""More than one, because resent frames arrive out of order."""
 PLACES: Final = 65_536
 MAX_NOTE: Final = 4096
 _MARK: Final = "keys:"
@@ -35,43 +33,38 @@ class KeyFrame:
     """A verified key frame and its place in the frames topic."""
 
     identity: Identity
-    key: CameraKey
     frame: Frame
     partition: int
     offset: int
-    _picture: KeyPicture | None = field(default=None, init=False)
 
     @property
     def held_bytes(self) -> int:
-        """Memory that it keeps once it is decoded."""
-        pixels = self.frame.height * self.frame.width
-        return len(self.frame.pixels) + pixels * (self.frame.channels + 1)
-
-    def picture(self) -> KeyPicture:
-        """What it shows, decoded once; to be called from one thread. Raises `BadPixels`."""
-        if self._picture is None:
-            self._picture = decode_key(self.key, self.frame)
-        return self._picture
+        """Memory of its message."""
+        return self.frame.ByteSize()
 
 
 class KeyFrames:
-    """At most `limit_bytes` of key frames, a few of each camera; the least used give way, and leave their place."""
+    """Key frames in memory, and the places of more.
+
+    The least recently used key frames are dropped first. Their places stay.
+    """
 
     def __init__(self, limit_bytes: int, places: int = PLACES) -> None:
+        """Hold at most `limit_bytes` of key frames, and the places of at most `places`."""
         self._limit_bytes = limit_bytes
-        self._most_places = places
+        self._place_limit = places
         self._held: OrderedDict[Identity, KeyFrame] = OrderedDict()
         self._held_of: defaultdict[CameraId, list[Identity]] = defaultdict(list)
         self._places: OrderedDict[Identity, tuple[int, int]] = OrderedDict()
         self._places_in: defaultdict[int, dict[CameraId, list[tuple[int, Identity]]]] = defaultdict(dict)
-        """By partition and camera: offsets, ascending."""
+        """Offsets by partition and camera, ascending."""
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._held)
 
     def put(self, key_frame: KeyFrame) -> None:
-        """Hold a key frame; one alone may be larger than the bound."""
+        """Hold a key frame. A single one may be larger than the bound."""
         identity = key_frame.identity
         if identity in self._held:
             self._drop(identity)
@@ -79,14 +72,14 @@ class KeyFrames:
         self.bytes += key_frame.held_bytes
         own = self._held_of[identity.camera_id]
         own.append(identity)
-        if len(own) > OF_A_CAMERA:
+        if len(own) > HELD_PER_CAMERA:
             self._drop(own[0])
         while self.bytes > self._limit_bytes and len(self._held) > 1:
             self._drop(next(iter(self._held)))
         self._put_place(identity, key_frame.partition, key_frame.offset)
 
     def find(self, identity: Identity) -> KeyFrame | None:
-        """The key frame if it is held; it counts as used now."""
+        """Return the key frame if it is held, and count it as used now."""
         found = self._held.get(identity)
         if found is not None:
             self._held.move_to_end(identity)
@@ -96,26 +89,26 @@ class KeyFrames:
         return found
 
     def place(self, identity: Identity) -> tuple[int, int] | None:
-        """Partition and offset of a key frame that was held once."""
+        """Return partition and offset of a key frame that is or was held."""
         return self._places.get(identity)
 
     def places(self) -> set[tuple[int, int]]:
-        """Partition and offset of all that are held."""
+        """Return partition and offset of all held key frames."""
         return {(key_frame.partition, key_frame.offset) for key_frame in self._held.values()}
 
     def note(self, partition: int, before: int) -> str:
-        """The places that a commit of this offset goes with: of each camera, the last key frames before it.
+        """Return the note for a commit of the offset `before`: the places of each camera's last key frames before it.
 
-        Frames from that offset on may name them; earlier ones are forgotten. Key frames from that offset on are kept
-        in mind until a later commit: what was taken from Kafka runs ahead of what is committed.
+        Frames from this offset on may depend on them. The places of earlier key frames are removed. The places of key
+        frames from this offset on stay for a later commit: the processor reads ahead of what it commits.
         """
         offsets: list[int] = []
         for places in self._places_in[partition].values():
             passed = bisect_left(places, before, key=lambda place: place[0])
-            for _, identity in places[: max(0, passed - NOTED_OF_A_CAMERA)]:
+            for _, identity in places[: max(0, passed - NOTED_PER_CAMERA)]:
                 del self._places[identity]
-            del places[: max(0, passed - NOTED_OF_A_CAMERA)]
-            offsets += [offset for offset, _ in places[: min(passed, NOTED_OF_A_CAMERA)]]
+            del places[: max(0, passed - NOTED_PER_CAMERA)]
+            offsets += [offset for offset, _ in places[: min(passed, NOTED_PER_CAMERA)]]
         return write_note(offsets)
 
     def _put_place(self, identity: Identity, partition: int, offset: int) -> None:
@@ -123,11 +116,11 @@ class KeyFrames:
         if known is not None:
             if known[0] == partition and known[1] <= offset:
                 return  # a resend
-            self._forget(identity)
+            self._remove_place(identity)
         self._places[identity] = (partition, offset)
         insort(self._places_in[partition].setdefault(identity.camera_id, []), (offset, identity))
-        if len(self._places) > self._most_places:
-            self._forget(next(iter(self._places)))
+        if len(self._places) > self._place_limit:
+            self._remove_place(next(iter(self._places)))
 
     def _drop(self, identity: Identity) -> None:
         self.bytes -= self._held.pop(identity).held_bytes
@@ -136,7 +129,7 @@ class KeyFrames:
         if not own:
             del self._held_of[identity.camera_id]
 
-    def _forget(self, identity: Identity) -> None:
+    def _remove_place(self, identity: Identity) -> None:
         partition, offset = self._places.pop(identity)
         cameras = self._places_in[partition]
         cameras[identity.camera_id].remove((offset, identity))
@@ -145,10 +138,10 @@ class KeyFrames:
 
 
 def write_note(offsets: Iterable[int]) -> str:
-    """A note of these offsets: differences, seven bits to a byte; what does not fit is left out, the lowest first."""
+    """Encode offsets as a note: differences, seven bits to a byte. If they do not fit, the lowest are left out."""
     room = (MAX_NOTE - len(_MARK)) * 3 // 4 - 10
     packed: list[bytes] = []
-    # From the highest down, each as its distance to the one above it.
+    # Highest first, each as its distance to the one above it.
     above = None
     for offset in sorted(set(offsets), reverse=True):
         part = _varint(offset if above is None else above - offset)
@@ -161,7 +154,7 @@ def write_note(offsets: Iterable[int]) -> str:
 
 
 def read_note(note: str) -> list[int]:
-    """The offsets of a note, highest first; none for what `write_note` cannot have written."""
+    """Return the offsets of a note, highest first; none if `write_note` cannot have written it."""
     if not note.startswith(_MARK) or len(note) > MAX_NOTE:
         return []
     try:

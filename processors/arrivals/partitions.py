@@ -5,45 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
 from processors.settings import ProcessorSettings
-from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import kafka_options
+from schemas.transport.kafka.reader import Group, Reader
 
-HEARTBEAT_MS: Final = 500
-_FETCH_WAIT_MS: Final = 250
-_METADATA_MS: Final = 5_000
-"""How old may be what the group's leader knows of the topic: it shares out anew when that changes."""
+_FETCH_WAIT_S: Final = 0.25
 _COMMIT_S: Final = 5.0
 """aiokafka looks for the group's coordinator for ever, even for a consumer that was closed meanwhile."""
 
 log = structlog.get_logger()
 
 
-def frames_consumer(settings: ProcessorSettings) -> AIOKafkaConsumer:
-    """A consumer of the frames topic that has not been subscribed yet."""
-    session_ms = int(settings.session_timeout_s * 1000)
-    return AIOKafkaConsumer(
-        **kafka_options(settings.kafka),
-        group_id=settings.group,
-        group_instance_id=settings.instance,
-        client_id=settings.name,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        session_timeout_ms=session_ms,
-        rebalance_timeout_ms=session_ms,
-        heartbeat_interval_ms=HEARTBEAT_MS,
-        fetch_max_wait_ms=_FETCH_WAIT_MS,
-        metadata_max_age_ms=_METADATA_MS,
-        max_partition_fetch_bytes=MAX_BROKER_BYTES,
-        fetch_max_bytes=2 * MAX_BROKER_BYTES,
-        request_timeout_ms=15_000,
+def frames_reader(settings: ProcessorSettings, inbox: Inbox, on_skipped: Callable[[int], None]) -> Reader:
+    """Return a reader of the frames topic, by the processors' group; `inbox` listens to its assignments."""
+    group = Group(settings.group, settings.session_timeout_s, inbox, settings.instance)
+    return Reader(
+        settings.kafka,
+        settings.frames_topic,
+        group=group,
+        name=settings.name,
+        fetch_wait_s=_FETCH_WAIT_S,
+        on_skipped=on_skipped,
     )
 
 
@@ -75,7 +63,7 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         self._note = note
         self._recall = recall
         self._progress: dict[TopicPartition, PartitionProgress] = {}
-        self.consumer: AIOKafkaConsumer | None = None
+        self.reader: Reader | None = None
         self.frames = 0
         self.bytes = 0
         self.room = asyncio.Event()
@@ -135,13 +123,13 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
 
     def lag(self) -> int:
         """Records in Kafka that were not taken yet, as far as the last fetches know."""
-        consumer = self.consumer
-        if consumer is None:
+        reader = self.reader
+        if reader is None:
             return 0
         behind = 0
         for partition, progress in self._progress.items():
             try:
-                high = consumer.highwater(partition)
+                high = reader.high_watermark(partition)
             except (AssertionError, IllegalStateError):  # it was revoked a moment ago
                 continue
             if high is not None and progress.last is not None:
@@ -152,8 +140,8 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
 
     async def commit(self) -> None:
         """Commit what is done. A failure is not one of the role's: what is not committed is delivered again."""
-        consumer = self.consumer
-        if consumer is None or self.lost:
+        reader = self.reader
+        if reader is None or self.lost:
             return
         offsets: dict[TopicPartition, int | tuple[int, str]] = {}
         marks: list[tuple[PartitionProgress, int]] = []
@@ -167,7 +155,7 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
             return
         try:
             async with asyncio.timeout(_COMMIT_S):
-                await consumer.commit(offsets)
+                await reader.commit(offsets)
         except CommitFailedError:
             log.info("partitions were lost before their offsets were committed", partitions=len(offsets))
         except (KafkaError, IllegalStateError, TimeoutError) as error:
@@ -183,7 +171,7 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         self._on_assigned(False)
         if not self._progress:
             return
-        if self.consumer is not None and not self.consumer.partitions_for_topic(self._settings.frames_topic):
+        if self.reader is not None and not self.reader.partitions_of(self._settings.frames_topic):
             # aiokafka would try to commit until there is another topic of that name, and then succeed.
             self.lost = True
         deadline_s = min(self._settings.drain_s, self._settings.session_timeout_s / 2)
@@ -204,8 +192,8 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Start anew with these, possibly none when there are more members than partitions."""
-        if assigned and self.lost and self.consumer is not None:
-            await self.consumer.seek_to_beginning(*assigned)
+        if assigned and self.lost and self.reader is not None:
+            await self.reader.seek_to_beginning(*assigned)
             self.lost = False
             log.warning("the frames topic was lost: its next one is read from the beginning")
         notes = await self._committed_notes(assigned)
@@ -220,17 +208,14 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
 
     async def _committed_notes(self, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
         """What was committed along with the offsets; without it key frames are asked for at the cameras."""
-        consumer: Any = self.consumer
-        if consumer is None or not partitions:
+        if self.reader is None or not partitions:
             return {}
         try:
             async with asyncio.timeout(_COMMIT_S):
-                # `committed` gives the offset alone.
-                found = await consumer._coordinator.fetch_committed_offsets(list(partitions))
+                return await self.reader.committed_notes(partitions)
         except (KafkaError, TimeoutError) as error:
             log.warning("the notes of the last commits are unknown", error=f"{type(error).__name__}: {error}")
             return {}
-        return {partition: each.metadata or "" for partition, each in found.items()}
 
     def _recalled(self, progress: PartitionProgress) -> None:
         progress.recalling = False

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from processors.arrivals.frames import TakenFrame
-from schemas.errors import BadPixels, NoKeyFrame, WireError
+from schemas.errors import BadPixels, WireError
 from schemas.limits import BLOCK, BLOCK_PIXELS
-from schemas.pixels.masks import Mask
-from schemas.pixels.packing import Picture, unpack_pixels
-from schemas.pixels.temporal import unpack_delta
-from schemas.pointillist_pb2 import RAW, TEMPORAL
+from schemas.pixels.packing import unpack_pixels
+from schemas.pointillist_pb2 import RAW
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +37,14 @@ def decoded_batch(batch: Sequence[TakenFrame], kept: Tensor, sent: Tensor) -> De
     device = sent.device
     # To fetch the masks from a GPU is to wait for it: only for what cannot be decoded without.
     on_host = shape.height % BLOCK or shape.width % BLOCK or any(taken.frame.profile != RAW for taken in batch)
-    host_kept, host_sent = (x[:, 0].cpu().numpy() if on_host else None for x in (kept, sent))
-    composed = False
+    host_sent = sent[:, 0].cpu().numpy() if on_host else None
     good: list[int] = []
     refused: dict[int, WireError] = {}
     pixels = bytearray()
     for index, taken in enumerate(batch):
         try:
-            if host_kept is None or host_sent is None:
+            if host_sent is None:
                 pixels += _raw_pixels(taken)
-            elif taken.frame.profile == TEMPORAL and not taken.frame.whole:
-                picture, known = _composed(taken, host_kept[index])
-                host_kept[index] = host_sent[index] = known
-                composed = True
-                pixels += picture.reshape(-1, shape.channels).take(np.flatnonzero(known), axis=0).tobytes()
             else:
                 frame = taken.frame
                 pixels += unpack_pixels(taken.pixels(), host_sent[index], frame.channels, frame.profile).tobytes()
@@ -61,8 +52,6 @@ def decoded_batch(batch: Sequence[TakenFrame], kept: Tensor, sent: Tensor) -> De
             refused[index] = error
         else:
             good.append(index)
-    if composed:
-        kept, sent = (torch.from_numpy(x)[:, None].to(device) for x in (host_kept, host_sent))
     if refused:
         kept, sent = kept[good], sent[good]
     return Decoded(_uploaded(pixels, shape.channels, device), kept, sent, good, refused)
@@ -84,16 +73,3 @@ def _raw_pixels(taken: TakenFrame) -> memoryview:
     if len(pixels) != count * shape.channels:
         raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(pixels)} bytes")
     return pixels
-
-
-def _composed(taken: TakenFrame, kept: Mask) -> tuple[Picture, Mask]:
-    """Pixels (H, W, C) and mask (H, W) of a frame of the profile `temporal`, unchanged blocks from its key frame.
-
-    `kept` (H, W) is the frame's own mask: in each block, the pixels of one mask are known.
-    """
-    if taken.key_frame is None:
-        raise NoKeyFrame(f"expected the key frame of {taken.identity}, got none")
-    key = taken.key_frame.picture()
-    if taken.frame.key_distance:
-        return unpack_delta(taken.pixels(), kept, key)
-    return key.pixels, key.kept

@@ -232,10 +232,6 @@ class DeviceLoop:
             )  # fmt: skip
             if found.probe is None:
                 ready.append(found)
-            elif not taken.frame.whole and 2 * len(self._probes) >= self._settings.strip_queue:
-                # The sample of the other frames must not crowd out the probes.
-                found.probe = None
-                ready.append(found)
             elif self._probes.offer(found):
                 # It waits under the bound of that queue, so that its partition need not wait with it.
                 self._waits(taken)
@@ -259,7 +255,6 @@ class DeviceLoop:
         self._conclude(ready, failed)
 
     def _shed(self, found: Classification) -> Classification:
-        dropped = found.probe.dropped_per_block if found.probe is not None else 0
-        found.finding = StripFinding(None, found.serving.work.strip_threshold_bits(dropped))
+        found.finding = StripFinding(None, found.serving.work.strip_threshold_bits)
         self._metrics.strip_shed.inc()
         return found

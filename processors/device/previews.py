@@ -6,7 +6,6 @@ from enum import IntEnum
 
 from processors.arrivals.frames import TakenFrame
 from processors.settings import ProcessorSettings
-from schemas.pointillist_pb2 import TEMPORAL, Frame
 from schemas.runtime.throttle import Throttle
 
 
@@ -17,15 +16,6 @@ class Wanted(IntEnum):
     REBUILT = 1
     BOTH = 2
     """Rebuilt, and as it was sent."""
-
-
-def keeps_its_mask(frame: Frame) -> bool:
-    """Whether the pixels that a frame kept are those of frames to come: its holes are not shown (ADR 41).
-
-    So are a key frame's under the profile `temporal`, and with them what deltas are seen by. Of all others, each mask
-    is of one frame.
-    """
-    return frame.profile == TEMPORAL and not frame.whole
 
 
 class PreviewTurns:
@@ -39,7 +29,6 @@ class PreviewTurns:
         """What is wanted of a frame now, by a monotonic clock; it counts as shown."""
         frame = taken.frame
         due = self._rebuilt.take(taken.camera_id, now_s)
-        may = (due or frame.whole) and not keeps_its_mask(frame)
-        if may and self._as_sent.take((taken.camera_id, frame.whole), now_s):
+        if (due or frame.whole) and self._as_sent.take((taken.camera_id, frame.whole), now_s):
             return Wanted.BOTH
         return Wanted.REBUILT if due else Wanted.NOTHING

@@ -89,9 +89,7 @@ def _prepare(
     bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
     program, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
     pipeline = program.pipeline
-    work = DeviceWork(
-        pipeline, metrics, program, settings.strip_dropped, settings.strip_recent_bytes, settings.preview_side
-    )
+    work = DeviceWork(pipeline, metrics, program, settings.preview_side)
     probe_s = work.warm(settings.batch_frames, most_pixels(settings))
     if bundle.settings.strip is None:
         log.warning("no frame is checked for triggers: the bundle has no [strip] table", model=bundle.model_id)

@@ -23,7 +23,6 @@ from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.packed import Packed
-from processors.stages.recent_pixels import RecentPixels
 from processors.stages.stillness import Stillness
 from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.pixels.packing import Picture
@@ -41,7 +40,7 @@ class Found:
     shown: Picture | None
     """(h, w, C) uint8 for people, when it was asked for; see `Pipeline.show`."""
     probe: Probe | None
-    """What STRIP is to look at; None unless the frame is a probe or one of the sample of the others."""
+    """STRIP's input; None unless the frame is a probe."""
     as_sent: Picture | None = None
     """(h, w, C) uint8, black where pixels were dropped, when it was asked for; see `Pipeline.show_sent`."""
     changed: float | None = None
@@ -81,22 +80,16 @@ class DeviceWork:
         pipeline: Pipeline,
         metrics: ProcessorMetrics,
         program: Program | None = None,
-        strip_dropped: float = 0.0,
-        recent_bytes: int = 2**20,
         preview_side: int = 384,
     ) -> None:
         """`program` is of the same pipeline; without one, nothing is compiled.
 
-        `strip_dropped` is the share of the frames without some of their pixels that STRIP is to check, see
-        `processors.device.probes`; for that, cameras' recent pixels are kept in `recent_bytes` of memory. Previews have
-        at most `preview_side` pixels on their longer side.
+        Previews have at most `preview_side` pixels on their longer side.
         """
         self.pipeline = pipeline
         self.program = program or Program(pipeline)
         self._metrics = metrics
         self._device = pipeline.bundle.device
-        self._strip_dropped = strip_dropped
-        self._recent = RecentPixels(recent_bytes)
         self._stillness = Stillness()
         self._preview_side = preview_side
         self._codebooks = DeviceCodebooks(self._device)
@@ -172,10 +165,8 @@ class DeviceWork:
             as_sent = self._show_sent(frames, wanted)
             self._stage = "strip"
             taken = [batch[index] for index in good]
-            probes = probes_of(self.pipeline, taken, frames, decoded.sent, self._strip_dropped, self._recent, draws)
-            # Of a delta, what has not changed is the key frame's: a live scene would seem to stand still.
-            compared = [None if each.frame.key_distance else each.camera_id for each in taken]
-            changed = self._stillness.changes(compared, frames, decoded.sent)
+            probes = probes_of(self.pipeline, taken, frames, draws)
+            changed = self._stillness.changes([each.camera_id for each in taken], frames, decoded.sent)
             for i, index in enumerate(good):
                 if not 0 <= confidences[i] <= 1:  # not a number
                     failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
@@ -218,22 +209,13 @@ class DeviceWork:
     @torch.inference_mode()
     def strip(self, probes: Sequence[Probe]) -> list[StripFinding | Failed]:
         """What STRIP says of each probe; those that fail alone come back as `Failed`."""
-        findings: list[StripFinding | Failed | None] = [None] * len(probes)
-        for dropped in sorted({probe.dropped_per_block for probe in probes}):
-            places = [i for i, probe in enumerate(probes) if probe.dropped_per_block == dropped]
-            found = self._strip_alike([probes[i] for i in places], dropped)
-            for i, finding in zip(places, found, strict=True):
-                findings[i] = finding
-        return [finding for finding in findings if finding is not None]
-
-    def _strip_alike(self, probes: Sequence[Probe], dropped_per_block: int) -> list[StripFinding | Failed]:
         try:
             seeds = None
             if self.pipeline.bundle.random:
                 seeds = torch.tensor([probe.seed for probe in probes], dtype=torch.int64, device=self._device)
             with self._clock("strip"), arithmetic(self._device, self.program.precision):
                 pictures = torch.stack([probe.picture for probe in probes])
-                found = self.pipeline.strip(pictures, dropped_per_block, seeds=seeds)
+                found = self.pipeline.strip(pictures, seeds=seeds)
                 bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
         except Exception as error:  # whatever a network of the user's own raises
             if len(probes) == 1:
@@ -241,7 +223,7 @@ class DeviceWork:
             self._metrics.stage_failed("strip")
             size = -(-len(probes) // 2) if _out_of_memory(error) else 1
         else:
-            threshold = self.strip_threshold_bits(dropped_per_block)
+            threshold = self.strip_threshold_bits
             return [
                 StripFinding(entropy, threshold, count)
                 if entropy == entropy
@@ -249,13 +231,13 @@ class DeviceWork:
                 for entropy, count in zip(bits, passes, strict=True)
             ]
         parts = [probes[start : start + size] for start in range(0, len(probes), size)]
-        return [finding for part in parts for finding in self._strip_alike(part, dropped_per_block)]
+        return [finding for part in parts for finding in self.strip(part)]
 
-    def strip_threshold_bits(self, dropped_per_block: int) -> float:
-        """The entropy in bits below which frames that lost so many pixels a block are suspect; 0 without any."""
+    @property
+    def strip_threshold_bits(self) -> float:
+        """The entropy in bits below which a probe is suspect; 0 without STRIP."""
         strip = self.pipeline.bundle.settings.strip
-        threshold = None if strip is None else strip.threshold(dropped_per_block)
-        return 0.0 if threshold is None else threshold.threshold_bits
+        return 0.0 if strip is None else strip.threshold_bits
 
     @torch.inference_mode()
     def warm(self, batch_frames: int, batch_pixels: int = _CPU_PIXELS) -> float | None:

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import TopicPartition
 
 from processors.metrics import ProcessorMetrics
-from processors.results.delivery import BACKOFF_S
 from schemas.errors import ConfigError, WireError
-from schemas.limits import MAX_BROKER_BYTES
 from schemas.models import LIVE_KEY, claimed, unseal
 from schemas.pointillist_pb2 import Models
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import leave, start
 from schemas.signers import TrustedSigners
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.reader import Reader, Records
 
-_WAIT_MS: Final = 5000
+_WAIT_S: Final = 5.0
 _CALL_S: Final = 5.0
 _MISSING_S: Final = 5.0
 """Between two looks at a Kafka that does not have the topic."""
@@ -70,43 +69,34 @@ class ModelFeed:
 
     async def run(self) -> None:
         """Follow the topic for ever; while Kafka does not answer, what was known stays."""
-        attempt = 0
+        backoff = Backoff()
+        reader = Reader(self._bootstrap, begin="none")
         while True:
-            consumer = AIOKafkaConsumer(
-                **kafka_options(self._bootstrap),
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                max_partition_fetch_bytes=MAX_BROKER_BYTES,
-                request_timeout_ms=15_000,
-            )
             try:
-                async with asyncio.timeout(2 * _CALL_S):
-                    await start(consumer)
-                await self._open(consumer)
-                attempt = 0
-                await self._follow(consumer)
+                await reader.open()
+                await self._open(reader)
+                backoff.reset()
+                await self._follow(reader)
             except (KafkaError, OSError, TimeoutError) as error:
-                if attempt % 10 == 0:
+                if backoff.failures % 10 == 0:
                     log.warning("the published models are not read", error=f"{type(error).__name__}: {error}")
             finally:
                 self._tried.set()
-                await leave(consumer.stop, deadline_s=1.0)
-            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
-            attempt += 1
+                await reader.close(1.0)
+            await backoff.wait()
 
-    async def _open(self, consumer: AIOKafkaConsumer) -> None:
+    async def _open(self, reader: Reader) -> None:
         """Read what is there, and take the last of it only: what was live before must not be loaded again."""
-        while not await self._is_there(consumer):
+        while not await self._is_there(reader):
             self.exists = False
             self._settle(None)
             await asyncio.sleep(_MISSING_S)
-        consumer.assign([self._partition])
+        reader.assign([self._partition])
         async with asyncio.timeout(4 * _CALL_S):
-            await consumer.seek_to_beginning(self._partition)
-            end = (await consumer.end_offsets([self._partition]))[self._partition]
+            await reader.seek_to_beginning(self._partition)
             last: Models | None = None
-            while await consumer.position(self._partition) < end:
-                last = self._read(await consumer.getmany(self._partition, timeout_ms=500)) or last
+            async for records in reader.fetch_until(await reader.ends([self._partition])):
+                last = self._read(records) or last
         if not self.exists:
             self.exists = True
             self.found += 1
@@ -125,28 +115,28 @@ class ModelFeed:
         self.known.set()
         self._tried.set()
 
-    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+    async def _follow(self, reader: Reader) -> None:
         try:
             while True:
-                records = await consumer.getmany(self._partition, timeout_ms=_WAIT_MS)
+                records = await reader.fetch(self._partition, wait_s=_WAIT_S)
                 models = self._read(records)
                 if models is not None:
                     self._settle(models)
                 elif not records and self._waiting is not None:
                     self._settle(self._unseal(self._waiting, None))
                 # aiokafka does not say that a topic was deleted.
-                if not records and not await self._is_there(consumer):
+                if not records and not await self._is_there(reader):
                     break
         except OffsetOutOfRangeError:
             pass
         self.exists = False
         log.warning("the topic of the models was lost", topic=self._partition.topic)
 
-    async def _is_there(self, consumer: AIOKafkaConsumer) -> bool:
+    async def _is_there(self, reader: Reader) -> bool:
         async with asyncio.timeout(_CALL_S):
-            return self._partition.topic in await consumer.topics()
+            return self._partition.topic in await reader.topics()
 
-    def _read(self, records: dict[TopicPartition, list[ConsumerRecord]]) -> Models | None:
+    def _read(self, records: Records) -> Models | None:
         last = None
         for record in records.get(self._partition, []):
             if record.key != LIVE_KEY:

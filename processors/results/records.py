@@ -47,13 +47,12 @@ def verdict_record(
     evidence: bytes = b"",
     as_sent: bytes = b"",
     *,
-    composed: bool = False,
     changed: float | None = None,
 ) -> Outgoing:
     """The verdict on a frame, signed under `keys`, its pictures sealed.
 
-    `finding` is None when STRIP had nothing to look at, which may have been `composed`. `changed`
-    is the mean change of the pixels that were sent twice, None without a look at them.
+    `finding` is None when STRIP had nothing to look at. `changed` is the mean change of the pixels that were sent
+    twice, None without a look at them.
     """
     frame = taken.frame
     verdict = Verdict(
@@ -86,7 +85,6 @@ def verdict_record(
             verdict.strip = CHECKED
             verdict.entropy_bits = finding.entropy_bits
             verdict.flagged = finding.flagged
-            verdict.composed = composed
     smaller = None
     if preview or evidence or as_sent:
         smaller = sign_statement(keys, taken.camera_id, verdict)
@@ -102,7 +100,7 @@ def verdict_record(
 
 
 def key_request_record(taken: TakenFrame, done: Callable[[], None]) -> Outgoing:
-    """The event by which the bridges ask a camera for a new key frame instead of the one that `taken` names."""
+    """The event for the bridges: the camera is to send a new key frame instead of the one that `taken` depends on."""
     frame = taken.frame
     seq = frame.seq - frame.key_distance
     request = sign_message(taken.key, KeyRequest(boot_id=frame.boot_id, seq=seq))

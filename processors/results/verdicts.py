@@ -124,7 +124,7 @@ class Outbox:
         self._send(self._settings.dead_letters_topic, letters)
 
     def request_key(self, taken: TakenFrame) -> None:
-        """Ask the camera for a new key frame instead of the one that a frame names."""
+        """Request a new key frame from the camera, instead of the one that a frame depends on."""
         self._send(self._settings.events_topic, [key_request_record(taken, _nothing)])
 
     def _verdict(
@@ -133,8 +133,7 @@ class Outbox:
         taken = found.taken
         record = verdict_record(
             self._keys, taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview,
-            evidence, as_sent, composed=found.probe is not None and found.probe.composed,
-            changed=found.changed,
+            evidence, as_sent, changed=found.changed,
         )  # fmt: skip
         record.done = partial(self._written, taken, record)
         if trace.on():

@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from processors.modes import SIGMA, Method
 from processors.stages.shapes import check_frames
 from processors.stages.wavelet import analyse, synthesise
 from schemas.errors import StageError
 
-Method = Literal["bayes", "visu"]
 # The 75 % quantile of the standard normal distribution: the median of |noise| in units of σ.
 NORMAL_QUARTILE = 0.6744897501960817
-
-
-# The largest σ that costs a CIFAR-10 network no accuracy on clean frames behind the drop and the reconstruction
-# (`python -m lab.restoration.choose_constants --bundle`); an estimated σ takes the texture of small pictures for noise.
-SIGMA = 0.01
 
 
 def denoise(frames: Tensor, method: Method = "bayes", sigma: float | None = SIGMA, levels: int | None = None) -> Tensor:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
+from processors.modes import Mode
 from processors.stages.learned import reconstruct_learned
 from processors.stages.paper import reconstruct_paper
 from processors.stages.plate import reconstruct_plate
 from processors.stages.shapes import check_kept
 from schemas.errors import StageError
-
-Mode = Literal["default", "paper", "plate", "none"]
 
 
 def reconstruct(frames: Tensor, kept: Tensor, mode: Mode = "default") -> Tensor:

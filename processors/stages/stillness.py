@@ -49,20 +49,19 @@ class Stillness:
         self._turns: Throttle[str] = Throttle(APART_S, remembered)
         self._last: OrderedDict[str, Sample] = OrderedDict()
 
-    def changes(self, cameras: Sequence[str | None], frames: Tensor | Packed, sent: Tensor) -> dict[int, float]:
+    def changes(self, cameras: Sequence[str], frames: Tensor | Packed, sent: Tensor) -> dict[int, float]:
         """Return the mean change since the last look, in grey levels of 255, by the position of the frame.
 
-        `frames` (B, C, H, W) are in [0, 1] with pixels where `sent` (B, 1, H, W) is True. None among the `cameras` (B)
-        is a frame that is not to be looked at, such as one whose unchanged blocks are copies of a key frame's.
+        `frames` (B, C, H, W), one of each of `cameras` (B), are in [0, 1] with pixels where `sent` (B, 1, H, W) is
+        True.
         """
         now_s = self._clock_s()
-        due = [i for i, camera in enumerate(cameras) if camera is not None and self._turns.take(camera, now_s)]
+        due = [i for i, camera in enumerate(cameras) if self._turns.take(camera, now_s)]
         if not due:
             return {}
         found = {}
         for i, sample in zip(due, samples(frames[due], sent[due]), strict=True):
             camera = cameras[i]
-            assert camera is not None
             before = self._last.pop(camera, None)
             self._last[camera] = sample
             change = None if before is None else change_between(before, sample)

@@ -15,7 +15,6 @@ from producers.bridge.confirmations import Confirmations, Receipt
 from producers.bridge.credit import Credit
 from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.kafka.lanes import Entry, Lane, Lanes
-from producers.bridge.kafka.producers import Producers
 from producers.bridge.kafka.undone import Undone
 from producers.bridge.mqtt.acknowledgements import AckWindow, Ticket
 from producers.bridge.mqtt.broker_log import LOG_TOPIC
@@ -23,7 +22,7 @@ from producers.bridge.mqtt.link import Link
 from producers.bridge.mqtt.packets import pubacks, publish_qos_0
 from producers.bridge.quota import Quota
 from producers.bridge.rates import CameraRates
-from producers.bridge.records import Intake, stamp_records
+from producers.bridge.records import RecordFactory, stamp_records
 from producers.bridge.refusals import Refusals
 from producers.bridge.requests.key_frames import KeyRequests
 from producers.bridge.requests.listener import Requests
@@ -38,11 +37,13 @@ from schemas.runtime import trace
 from schemas.runtime.health import Health
 from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
+from schemas.transport.kafka.producers import CLOSE_S
+from schemas.transport.kafka.sender import Sender
 
 log = structlog.get_logger()
 
 STALL_S: Final = 3.0
-"""After so long without an acknowledgement of what was sent, Kafka counts as unreachable."""
+"""Seconds without an acknowledgement after which Kafka counts as unreachable."""
 
 
 async def run_bridge(
@@ -60,44 +61,37 @@ async def run_bridge(
     await Bridge(settings, keys, registry, health).run(stop)
 
 
-def quota_of(settings: BridgeSettings) -> tuple[float, float]:
-    """Messages and bytes a second that are taken of one camera; 0 is any number.
-
-    The publishers behind a `single` bridge may know no confirmations: what it did not take of them would be lost.
-    """
-    if settings.mode == "single":
-        return 0.0, 0.0
-    return settings.camera_messages_per_s, settings.camera_bytes_per_s
-
-
 class Bridge:
     """One bridge: everything happens on the event loop's thread, and nothing is kept that a restart would miss."""
 
     def __init__(self, settings: BridgeSettings, keys: KeyRing, registry: CollectorRegistry, health: Health) -> None:
         self._settings = settings
         self._health = health
-        self._intake = Intake(settings.name, keys)
+        self._records = RecordFactory(settings.name, keys)
         self._window = AckWindow()
-        self._quota = Quota(*quota_of(settings), settings.camera_window_bytes)
-        rates = settings.camera_rates if settings.mode != "single" else None
-        self._rates = CameraRates(rates) if rates is not None else None
+        self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
+        self._rates = CameraRates(settings.camera_rates) if settings.camera_rates is not None else None
         self._undone = Undone()
         self._not_taken: list[Ticket] = []
         self._confirmations = Confirmations(keys)
         self._link = Link(settings, self._receive, self._window.open, health)
         health.set("kafka", False, "not connected yet")
-        self._producers = Producers(settings.kafka_bootstrap, settings.name, health)
+        self._sender = Sender(
+            settings.kafka,
+            name=settings.name,
+            deadline_s=settings.delivery_deadline_s,
+            on_health=lambda ok, detail: health.set("kafka", ok, detail),
+            on_failure=self._failed,
+        )
         self._lanes = Lanes(
-            self._producers,
+            self._sender,
             Linger(settings.linger_ms / 1000, adapts=settings.linger_adapts),
             settings.batch_bytes,
-            settings.delivery_deadline_s,
             delivered=self._delivered,
-            failed=self._failed,
-            refused=self._intake.refused_by_kafka,
+            refused=self._records.refused_by_kafka,
         )
         self._backlog = Backlog(
-            settings.kafka_bootstrap,
+            settings.kafka,
             settings.name,
             settings.processors_group,
             settings.max_backlog_bytes,
@@ -111,7 +105,7 @@ class Bridge:
             ProbeRequests(keys, self._request_probes, self._refused_request).take,
             FrameRefusals(keys, self._send_refusal, self._refused_request).take,
         )
-        self._requests = Requests(settings.kafka_bootstrap, settings.name, takers)
+        self._requests = Requests(settings.kafka, settings.name, takers)
         self._stalled = False
         self._draining = False
         # Counted here and moved to the metrics at each interval: a metric's lock a message would cost as much as
@@ -136,9 +130,14 @@ class Bridge:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Forward until `stop` is set."""
+        try:
+            await self._forward(stop)
+        finally:
+            await self._sender.close(CLOSE_S)
+
+    async def _forward(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             parts = (
-                self._producers.run(),
                 self._lanes.run(),
                 self._connect(),
                 self._watch_backlog(),
@@ -169,13 +168,13 @@ class Bridge:
         await self._requests.run()
 
     def _request_key(self, topic: str, payload: bytes) -> None:
-        # What cannot be written now is not kept: the processors ask again.
+        # A request that cannot be written now is dropped: the processors repeat it.
         if self._link.writable:
             self._link.send(publish_qos_0(topic, payload))
             self._key_requests_total.inc()
 
     def _request_probes(self, topic: str, payload: bytes) -> None:
-        # Retained, for a camera that is away just now; what cannot be written is asked for again.
+        # Retained for a camera that is offline. A request that cannot be written now is dropped: the server repeats it.
         if self._link.writable:
             self._link.send(publish_qos_0(topic, payload, retain=True))
             self._probe_requests_total.inc()
@@ -197,7 +196,7 @@ class Bridge:
             if ticket is not None:
                 self._pass_over(ticket)
             return
-        record = self._intake.accept(topic, payload)
+        record = self._records.accept(topic, payload)
         if record.receipt is not None and not self._takes_from(record.receipt):
             if ticket is not None:
                 self._pass_over(ticket)
@@ -212,9 +211,6 @@ class Bridge:
 
     def _takes_from(self, receipt: Receipt) -> bool:
         """Whether the camera has not too much on its way to the processors, nor too many boots."""
-        # A publisher that knows no confirmations would lose what is not taken.
-        if self._settings.mode == "single":
-            return True
         camera_id = receipt.camera_id
         if receipt.seq >= 0 and self._undone.bytes_of(camera_id) > self._settings.camera_backlog_bytes:
             self._quota.refuse(camera_id)
@@ -222,7 +218,8 @@ class Bridge:
         return self._quota.takes_boot(camera_id, receipt.boot_id, time.monotonic())
 
     def _pass_over(self, ticket: Ticket) -> None:
-        """Acknowledge what is not taken, so that the broker goes on; the camera, unconfirmed, keeps it."""
+        """Acknowledge a message that is not accepted, because the broker has to continue; the unconfirmed camera keeps
+        it."""
         if not self._not_taken:
             # With all others that the same reading has brought: a write for each would cost more than it did.
             asyncio.get_running_loop().call_soon(self._acknowledge_passed_over)

@@ -1,78 +1,80 @@
-"""What one bridge is told."""
+"""Settings of a bridge."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
 from producers.bridge.quota import WINDOW_BYTES
 from schemas.limits import MAX_MESSAGE_BYTES
-from schemas.runtime.access import KafkaAddress, Login, Tls
+from schemas.settings import KafkaSettings, MqttSettings, RoleSettings
 from schemas.topics import PROCESSORS_GROUP
 
 KEPT_BYTES: Final = 32 * 2**20
 """Freed memory that a bridge's process keeps for the next batches; see `schemas.runtime.memory.keep_freed`."""
 
 
-class BridgeSettings(BaseModel):
-    """One bridge. Several run side by side when each has a `name` of its own and all are `shared`."""
+class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings):
+    """Settings of a bridge. Several bridges share the load when each has its own `name`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mqtt_host: str = "127.0.0.1"
-    mqtt_port: int = Field(default=1883, ge=1, le=65535)
-    mqtt_tls: Tls | None = None
-    """None is without TLS."""
-    mqtt_login: Login | None = None
-    kafka_bootstrap: KafkaAddress = "127.0.0.1:9092"
     name: str = Field(default="bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    """Its MQTT client id: two bridges with one name throw each other out."""
+    """MQTT client id, unique among the bridges: the broker disconnects the older of two with one name."""
     group: str = Field(default="pointillist-bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    """The share that divides the frames among bridges."""
-    mode: Literal["shared", "single"] = "shared"
-    """`single`: the only bridge, with a session that the broker keeps while it is away, for publishers that know no
-    confirmations."""
-    session_expiry_s: int = Field(default=86_400, ge=1, le=2**32 - 1)
-    """How long the broker keeps the session of a `single` bridge."""
+    """Name of the shared subscription that divides the frames among the bridges. The default is replaced by the name
+    in the file of POINTILLIST_SHARE_FILE or in the state folder."""
     receive_maximum: int = Field(default=1000, ge=1, le=65535)
-    """Most messages that the broker lets stand unacknowledged."""
+    """Maximum number of messages that the broker sends without an acknowledgement."""
     keepalive_s: int = Field(default=5, ge=1, le=600)
+    """MQTT keep-alive, in seconds."""
     linger_ms: float = Field(default=10.0, ge=0, le=10_000)
-    """How long the first record of a batch waits for others, at most: not at all while batches are on their way for a
-    small part of the time, and the longer the more of it they take."""
+    """Milliseconds for which the first record of a batch waits for others, at most. Zero while batches are in flight
+    for a small part of the time, longer the more time they take."""
     linger_adapts: bool = True
-    """False: every batch waits for so long."""
+    """Adapt the linger to the load; false waits for linger_ms always."""
     batch_bytes: int = Field(default=2**20, ge=1024, le=MAX_MESSAGE_BYTES)
-    """A batch of more than one record is at most this large."""
+    """Maximum bytes of a batch of more than one record."""
     confirm_interval_ms: float = Field(default=100.0, gt=0, le=60_000)
+    """Milliseconds between two confirmations to a camera."""
     max_buffered_bytes: int = Field(default=32 * 2**20, ge=1024, le=40 * 2**20)
-    """Above it the bridge stops reading MQTT. One request to Kafka can hold all that is buffered, hence the limit:
-    with one largest message more it still fits what brokers accept in a request (64 MiB or more)."""
+    """Bytes in the bridge's buffers above which it stops reading from MQTT. One request to Kafka can hold all of them:
+    with one message of maximum size they must fit into the 64 MiB that brokers accept."""
     max_backlog_bytes: int = Field(default=256 * 2**20, ge=1)
-    """While any partition of the frames topic holds more that the processors have not done, no frames are taken; the
-    cameras keep them. At most a half of what the topic's retention keeps of a partition, for the size of what waits is
-    estimated, about once a second."""
+    """Maximum consumer lag of the processors per partition of the frames topic, in bytes. Above it the bridge stops
+    accepting frames and cameras spool them. At most half of what the topic retains of a partition, because the lag is
+    an estimate that is about a second old."""
     camera_backlog_bytes: int = Field(default=64 * 2**20, ge=1)
-    """Of one camera, the bytes that this bridge has given to Kafka and the processors have not done. Beyond it no frame
-    of that camera is taken, so that one camera alone never reaches `max_backlog_bytes`, which holds all cameras back.
-    More than `credit_bytes` and a camera's window: an honest one stays below."""
+    """Maximum lag of the processors per camera, in bytes. Above it the bridge accepts no frame of this camera, and the
+    camera alone never reaches max_backlog_bytes. Greater than credit_bytes and a camera's window."""
     backlog_interval_s: float = Field(default=0.25, gt=0)
+    """Seconds between two readings of the lag."""
     credit_frames: int = Field(default=256, ge=1)
+    """Maximum lag of the processors, in frames, at which a frame is confirmed to its camera."""
     credit_bytes: int = Field(default=16 * 2**20, ge=1)
-    """A frame is confirmed when the processors are at most so many frames, and about so many bytes, behind it."""
+    """The same in bytes, about."""
     camera_messages_per_s: float = Field(default=2000.0, ge=0)
+    """Messages a second that one camera may send through this bridge; 0 has no bound. Beyond it the camera's
+    confirmations wait, and messages beyond the burst are rejected."""
     camera_bytes_per_s: float = Field(default=128 * 2**20, ge=0)
-    """What each camera may send by this bridge; 0 is without a bound. Beyond it the camera is confirmed later, and what
-    it sends all the same is not taken. A `single` bridge has no such bound."""
+    """Bytes a second that one camera may send through this bridge, with the same effect; 0 has no bound."""
     camera_window_bytes: int = Field(default=WINDOW_BYTES, ge=1)
-    """What may come at once beyond a second of that: at least twice what a camera has unconfirmed."""
+    """Burst in bytes that one camera may send beyond one second of its rate. At least twice its unconfirmed bytes."""
     camera_rates: Path | None = None
-    """A JSON file with MiB a second of the cameras that have a bound of their own; it may change."""
+    """JSON file with the rates of cameras that have their own, in MiB a second by name. It is read again when it
+    changes."""
     processors_group: str = PROCESSORS_GROUP
-    """The consumer group whose committed offsets say what is done; none committed yet means nothing is."""
+    """Consumer group of the processors; its committed offsets are the progress that the lag is measured from."""
     delivery_deadline_s: float = Field(default=30.0, gt=0)
-    """A batch that Kafka has not acknowledged by then is sent again by a new producer."""
+    """Seconds after which a batch without Kafka's acknowledgement is sent again by a new producer."""
     shutdown_s: float = Field(default=10.0, gt=0)
-    """For all of the shutdown: flush, acknowledge, confirm, disconnect."""
+    """Deadline of the shutdown, in seconds: flush, acknowledge, confirm, disconnect."""
+
+    @model_validator(mode="after")
+    def _check_credit(self) -> Self:
+        if self.camera_backlog_bytes <= self.credit_bytes:
+            raise ValueError(
+                f"camera_backlog_bytes: expected more than credit_bytes ({self.credit_bytes}), got "
+                f"{self.camera_backlog_bytes}. Raise it, or lower credit_bytes."
+            )
+        return self

@@ -9,12 +9,18 @@ from typing import TypeVar
 
 import structlog
 
-from producers.publisher.told import encoding_told, overridden, rate_told, read_told, write_told
+from producers.publisher.applied_commands import (
+    commanded_encoding,
+    commanded_rate,
+    overridden,
+    read_command_state,
+    write_command_state,
+)
 from schemas.errors import ConfigError
 from schemas.frame import Encoding, open_own_message
 from schemas.keys import CameraKey
 from schemas.limits import MAX_AHEAD_MS
-from schemas.pointillist_pb2 import Command, KeyRequest, ProbeRequest, Told
+from schemas.pointillist_pb2 import Command, CommandState, KeyRequest, ProbeRequest
 
 _log = structlog.get_logger()
 
@@ -28,7 +34,7 @@ def _unix_ms() -> int:
 class CameraControl:
     """A camera's encoding, its rate and whether it is on: its own settings, but for what newer orders changed.
 
-    What it was told is kept in `folder`, so that neither a restart nor a replayed older command undoes it; where it
+    What it was state is kept in `folder`, so that neither a restart nor a replayed older command undoes it; where it
     cannot be written it holds all the same, and `persist` tries again. A command issued in the future waits until its
     time has come: obeyed, it would shut out all that are issued before. Commands change frames to come, never those
     that are published.
@@ -45,7 +51,10 @@ class CameraControl:
     ) -> None:
         """`rate` is the camera's own in frames a second, 0 for all that come."""
         self.key_wanted: tuple[int, int] | None = None
-        """Boot id and sequence number of the key frame that the server asked for last, because it misses it."""
+        """Boot id and sequence number of the key frame that the server requested last.
+
+        For profiles whose frames depend on a key frame: if their key frame is this one, the next frame is a key frame.
+        """
         self._folder = folder
         self._key = key
         self._own = encoding
@@ -53,20 +62,20 @@ class CameraControl:
         self._clock_ms = clock_ms
         self._early: dict[str, Command | ProbeRequest] = {}
         self._unwritten = False
-        self.told = Told()
-        """What it remembers; not to be changed."""
+        self.state = CommandState()
+        """The applied commands; read-only."""
         self.encoding = encoding
         self.enabled = True
         self.rate = rate
         """Frames a second, 0 for all that come."""
         self.on_rate: Callable[[], None] = lambda: None
         """Called when `rate` has changed."""
-        told = read_told(folder, encoding, rate)
+        state = read_command_state(folder, encoding, rate)
         try:
-            self._set(told)
+            self._set(state)
         except ConfigError:
             _log.warning("command_out_of_range", camera=key.camera_id, detail="a remembered one is left out")
-        if found := overridden(encoding, rate, self.told):
+        if found := overridden(encoding, rate, self.state):
             _log.warning("commands_override_settings", camera=key.camera_id, **found)
 
     def command(self, payload: bytes) -> bool:
@@ -77,7 +86,8 @@ class CameraControl:
         return self._take(open_own_message(Command, self._key, payload), self._commanded)
 
     def probe_request(self, payload: bytes) -> bool:
-        """Send as many frames whole as a signed request says, if nothing newer has set that; as `command`."""
+        """Apply a signed probe request if it is newer than the last setting of the probe share; returns as `command`
+        does."""
         return self._take(open_own_message(ProbeRequest, self._key, payload), self._asked)
 
     def look_again(self) -> bool:
@@ -92,26 +102,26 @@ class CameraControl:
         return obeyed
 
     def request_key(self, payload: bytes) -> None:
-        """Note which key frame a signed request calls missing.
+        """Set `key_wanted` from a signed request.
 
-        Only the one that frames still name matters, so that a request replayed later does nothing. Raises `WireError`
-        for one that is not signed under this camera's key.
+        A replayed request names an old key frame and has no effect. Raises `WireError` if the request is not signed
+        under this camera's key.
         """
         request = open_own_message(KeyRequest, self._key, payload)
         self.key_wanted = (request.boot_id, request.seq)
 
     def persist(self) -> str | None:
-        """Write down what was told, if that is still to do; returns what prevents it."""
+        """Store the applied commands if that is still to do; returns the error that prevents it."""
         if not self._unwritten:
             return None
         try:
-            write_told(self._folder, self.told, self._own, self._own_rate)
+            write_command_state(self._folder, self.state, self._own, self._own_rate)
         except OSError as error:
             return error.strerror or type(error).__name__
         self._unwritten = False
         return None
 
-    def _take(self, order: Order, obey: Callable[[Order], Told | None]) -> bool:
+    def _take(self, order: Order, obey: Callable[[Order], CommandState | None]) -> bool:
         kind, camera = type(order).__name__, self._key.camera_id
         if order.issued_ms > self._clock_ms() + MAX_AHEAD_MS:
             if kind not in self._early:
@@ -119,11 +129,11 @@ class CameraControl:
             self._early[kind] = order
             return False
         self._early.pop(kind, None)
-        told = obey(order)
-        if told is None:
+        state = obey(order)
+        if state is None:
             return False
         try:
-            self._set(told)
+            self._set(state)
         except ConfigError as error:
             _log.warning("command_out_of_range", camera=camera, detail=str(error))
             return False
@@ -133,48 +143,49 @@ class CameraControl:
             _log.warning("command_not_kept", camera=camera, detail=problem)
         return True
 
-    def _commanded(self, command: Command) -> Told | None:
-        """What the camera is told after `command`; None when that is not newer than the last one."""
-        if command.issued_ms <= self._shield_ms(self.told.issued_ms):
+    def _commanded(self, command: Command) -> CommandState | None:
+        """Return the state after `command`; None when it is not newer than the last command."""
+        if command.issued_ms <= self._shield_ms(self.state.issued_ms):
             return None
-        told = Told()
+        state = CommandState()
         if command.reset:
-            told.asked_ms = max(command.issued_ms, self._shield_ms(self.told.asked_ms))
+            state.asked_ms = max(command.issued_ms, self._shield_ms(self.state.asked_ms))
         else:
-            told.CopyFrom(self.told)
-        told.issued_ms = command.issued_ms
+            state.CopyFrom(self.state)
+        state.issued_ms = command.issued_ms
         if command.HasField("dropped_per_block"):
-            told.dropped_per_block = command.dropped_per_block
+            state.dropped_per_block = command.dropped_per_block
         if command.HasField("profile"):
-            told.profile = command.profile
+            state.profile = command.profile
         if command.HasField("enabled"):
-            told.enabled = command.enabled
+            state.enabled = command.enabled
         if command.HasField("frames_per_second"):
-            told.frames_per_second = command.frames_per_second
+            state.frames_per_second = command.frames_per_second
             if not command.frames_per_second:
-                told.ClearField("frames_per_second")
+                state.ClearField("frames_per_second")
         if command.HasField("probe_share"):
-            told.probe_share = command.probe_share
-            told.asked_ms = max(command.issued_ms, self._shield_ms(told.asked_ms))
-            told.ClearField("asked_share")
-        return told
+            state.probe_share = command.probe_share
+            state.asked_ms = max(command.issued_ms, self._shield_ms(state.asked_ms))
+            state.ClearField("asked_share")
+        return state
 
-    def _asked(self, request: ProbeRequest) -> Told | None:
-        if request.issued_ms <= self._shield_ms(self.told.asked_ms):
+    def _asked(self, request: ProbeRequest) -> CommandState | None:
+        if request.issued_ms <= self._shield_ms(self.state.asked_ms):
             return None
-        told = Told()
-        told.CopyFrom(self.told)
-        told.asked_ms, told.asked_share = request.issued_ms, request.probe_share
-        return told
+        state = CommandState()
+        state.CopyFrom(self.state)
+        state.asked_ms, state.asked_share = request.issued_ms, request.probe_share
+        return state
 
     def _shield_ms(self, obeyed_ms: int) -> int:
-        """What is issued until then is not obeyed: all up to the last one obeyed, unless that claims the far future."""
+        """Return the issue time up to which orders are ignored: that of the last one applied, unless it lies in the
+        future."""
         return obeyed_ms if obeyed_ms <= self._clock_ms() + MAX_AHEAD_MS else 0
 
-    def _set(self, told: Told) -> None:
-        encoding, rate = encoding_told(self._own, told), rate_told(self._own_rate, told)
-        self.encoding, self.told = encoding, told
-        self.enabled = told.enabled if told.HasField("enabled") else True
+    def _set(self, state: CommandState) -> None:
+        encoding, rate = commanded_encoding(self._own, state), commanded_rate(self._own_rate, state)
+        self.encoding, self.state = encoding, state
+        self.enabled = state.enabled if state.HasField("enabled") else True
         if rate != self.rate:
             self.rate = rate
             self.on_rate()

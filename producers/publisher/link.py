@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import ssl
 import time
@@ -22,7 +21,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from producers.publisher.broker import Broker
 from producers.publisher.client import FrameClient
 from producers.publisher.settings import LinkSettings
-from schemas.runtime.access import Tls, tls_refusal
+from schemas.transport.access import Tls, tls_refusal
+from schemas.transport.backoff import Backoff
 
 _log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ _LAST_READS: Final = 100_000
 
 
 class LinkUser(Protocol):
-    """What a link tells its owner, always on the loop's thread."""
+    """The callbacks of a link's owner, always on the loop's thread."""
 
     def on_up(self, session_present: bool, receive_maximum: int) -> None:
         """Connected; `receive_maximum` messages may be unacknowledged."""
@@ -42,13 +42,54 @@ class LinkUser(Protocol):
         """The connection is gone."""
 
     def on_puback(self, mid: int, reason: int) -> None:
-        """The broker answered the message `mid`; a reason of 16 says that nobody subscribes to it."""
+        """The broker has answered the message `mid`; reason 16 is that it has no subscriber."""
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """A message for the camera."""
 
     def on_read(self) -> None:
         """All that had arrived is handled: the moment to send."""
+
+
+class Connection(Protocol):
+    """The connection of one camera: a `Link`, or a decorator of one."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it is connected."""
+        ...
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it should be connected."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether `tick` only keeps it alive."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """The number of connections since the start."""
+        ...
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket has not yet taken all bytes."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """Keep alive or connect. `now` is monotonic, in seconds."""
+        ...
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> int | None:
+        """Send at QoS 1; returns the message id, None when there is no connection."""
+        ...
+
+    async def close(self, timeout_s: float) -> None:
+        """Disconnect, end the session and release the socket."""
+        ...
 
 
 class Link:
@@ -70,7 +111,7 @@ class Link:
         tls: Tls | None = None,
     ) -> None:
         self.up = False
-        self.held = False
+        self.wanted = True
         self.connections = 0
         self._user = user
         self._broker = broker
@@ -84,7 +125,7 @@ class Link:
         self._closed = False
         self._retry_at = 0.0
         self._up_at = 0.0
-        self._backoff_s = settings.reconnect_s
+        self._backoff = Backoff(settings.reconnect_s, settings.reconnect_max_s)
         self._gone = asyncio.Event()
         self._tls = tls.context() if tls is not None else None
         self._client = self._make_client(client_id)
@@ -96,7 +137,7 @@ class Link:
         if self._watched is not None:
             self._client.loop_misc()
             self._flush()
-        elif not self.held and now >= self._retry_at:
+        elif now >= self._retry_at:
             self._connect()
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> int | None:
@@ -109,25 +150,26 @@ class Link:
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     @property
-    def blocked(self) -> bool:
-        """Whether the socket has not yet taken what was sent."""
-        return self._client.want_write()
+    def idle(self) -> bool:
+        """Whether `tick` only keeps it alive."""
+        return self.up
 
-    def hold(self, held: bool) -> None:
-        """Cut the connection without a farewell and stay away, or come back."""
-        if held and not self.held:
-            self.cut()
-        self.held = held
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket has not yet taken all bytes."""
+        return self._client.want_write()
 
     def cut(self) -> None:
         """Break the connection as a failing network would: the broker publishes the will."""
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._watched is not None:
-            with contextlib.suppress(OSError):  # it is broken already, and reading says so next
+            with contextlib.suppress(OSError):  # it is broken already, and the next read reports that
                 self._watched.shutdown(socket.SHUT_RDWR)
             self._client.loop_read()
 
     async def close(self, timeout_s: float) -> None:
-        """Say farewell, end the session and release the socket."""
+        """Disconnect, end the session and release the socket."""
         self._closed = True
         if self._connecting is not None:
             _, waiting = await asyncio.wait([self._connecting], timeout=timeout_s)
@@ -192,13 +234,13 @@ class Link:
         self._gone.clear()
         self._loop.add_reader(sock, self._readable)
         self._flush()
-        if self.held or self._closed:
+        if self._closed:
             self.cut()
 
     def _readable(self) -> None:
         try:
             self._client.loop_read()
-            # What TLS has taken out of the socket already, nobody is told of by the loop.
+            # The loop does not report bytes that TLS has already taken out of the socket.
             while isinstance(self._watched, ssl.SSLSocket) and self._watched.pending():
                 self._client.loop_read()
         except Exception:
@@ -227,8 +269,7 @@ class Link:
             self._user.on_read()
 
     def _retry_later(self) -> None:
-        self._retry_at = time.monotonic() + self._backoff_s * random.uniform(0.5, 1.0)
-        self._backoff_s = min(2 * self._backoff_s, self._settings.reconnect_max_s)
+        self._retry_at = time.monotonic() + self._backoff.next_s()
 
     def _on_connect(
         self, client: Client, _: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
@@ -253,13 +294,13 @@ class Link:
             return  # `_connected` finds the socket gone
         was_up, self.up = self.up, False
         if was_up and time.monotonic() - self._up_at > self._settings.steady_s:
-            self._backoff_s = self._settings.reconnect_s
+            self._backoff.reset()
         if reason.value == _TAKEN_OVER:
-            # Whoever holds this camera's certificate elsewhere: the two take turns instead of fighting. Mosquitto 2.0
+            # Another device holds this camera's certificate: the two alternate instead of fighting. Mosquitto 2.0
             # ends a connection that is taken over without a word: there the growing waits have to do.
-            self._backoff_s = self._settings.taken_over_s
+            self._backoff.reset(self._settings.taken_over_s)
         self._retry_later()
-        if not self._closed and not self.held:
+        if not self._closed:
             self._broker.complain("mqtt_disconnected", str(reason))
         if was_up:
             self._user.on_down()

@@ -16,7 +16,7 @@ from producers.metrics import Instruments
 from producers.publisher.broker import Broker
 from producers.publisher.commands import CameraControl
 from producers.publisher.first_answer import FirstAnswer, silence
-from producers.publisher.link import Link
+from producers.publisher.link import Connection, Link
 from producers.publisher.presence import Presence
 from producers.publisher.reports import RESERVED, Reports
 from producers.publisher.settings import LinkSettings, WindowSettings
@@ -38,7 +38,7 @@ _REFUSED: Final = 128
 _AGAIN_S: Final = 60.0
 _REFUSED_FRAMES: Final = "refused"
 _REFUSED_S: Final = 10.0
-"""A camera that sends frames and has heard of no refused one for this long is no longer refused."""
+"""Minimum seconds without another refusal after which the camera is no longer refused."""
 _REFUSED_FRAMES_AGAIN: Final = 2.5
 """Or for the time of this many frames, where that is longer."""
 
@@ -60,6 +60,7 @@ class Publisher:
         window: WindowSettings,
         settings: LinkSettings,
         instruments: Instruments,
+        wrap_link: Callable[[Link], Connection] | None = None,
     ) -> None:
         self._key = key
         self._spool = spool
@@ -71,7 +72,7 @@ class Publisher:
         self._resend: dict[FrameKey, None] = {}
         self._unacknowledged: dict[int, FrameKey] = {}
         self._receive_maximum = 65_535
-        self._unheard = False
+        self._no_subscribers = False
         self._fresh: tuple[FrameKey, bytes] | None = None
         # Not all cameras of a fleet at the same moment.
         self._next_revision = time.monotonic() + settings.ledger_every_s * random.random()
@@ -92,7 +93,7 @@ class Publisher:
         """Why frames of this boot were refused last."""
         self._refused_at = 0.0
         self.presence = Presence(key, spool.install_id, spool.current.boot_id, meta, self._announce)
-        self.link = Link(
+        link = Link(
             self,
             client_id(camera_id, spool.install_id),
             broker,
@@ -108,11 +109,12 @@ class Publisher:
             settings,
             broker.tls[camera_id] if broker.tls is not None else None,
         )
+        self.link: Connection = wrap_link(link) if wrap_link is not None else link
         self._reports = Reports(key, spool.ledgers, settings, self.link.publish, self._may_send)
 
     @property
     def has_room(self) -> bool:
-        """Whether what waits in the spool is less than a window: when a source that can wait goes on."""
+        """Whether the spool holds less than a window: a source that can wait is read only then."""
         spool, bounds = self._spool, self._bounds
         return spool.frames < bounds.frames and spool.payload_bytes < bounds.bytes and spool.has_room
 
@@ -152,7 +154,7 @@ class Publisher:
             self.presence.describe()
         self._forgive(now)
         if self._first_answer.overdue(now):
-            why = silence(self._key.camera_id, self.link.up, self.link.connections, self._unheard)
+            why = silence(self._key.camera_id, self.link.up, self.link.connections, self._no_subscribers)
             _log.warning("nothing_confirmed", camera=self._key.camera_id, detail=why)
         if now >= self._next_revision:
             self._next_revision = now + self._settings.ledger_every_s
@@ -161,17 +163,17 @@ class Publisher:
                 self._spool.ledgers.revise(ledger)
         if self.link.up:
             waiting = set(self._unacknowledged.values())
-            self._resend.update(dict.fromkeys(self._window.due(now, waiting, self._unheard)))
+            self._resend.update(dict.fromkeys(self._window.due(now, waiting, self._no_subscribers)))
             self._reports.send_announcements()
             self._reports.send_ledgers(now)
             self._pump()
 
     async def close(self, timeout_s: float) -> None:
-        """Say farewell and disconnect; the spool keeps what is not confirmed."""
+        """Publish the farewell and disconnect; the spool keeps the frames without a confirmation."""
         self.presence.farewell()
         await self.link.close(timeout_s)
 
-    # What the link tells.
+    # Callbacks of the link.
 
     def on_up(self, session_present: bool, receive_maximum: int) -> None:
         """Connected. Without a session the broker has forgotten what it held, so the window goes again."""
@@ -191,9 +193,9 @@ class Publisher:
         """The connection is gone: everything stays where it is."""
 
     def on_puback(self, mid: int, reason: int) -> None:
-        """The broker has a frame, or had nobody to give it to, or refuses it."""
+        """Handle a PUBACK: the broker has the frame, had no subscriber for it, or refuses it."""
         if self._unacknowledged.pop(mid, None) is not None:
-            self._unheard = reason == _NO_SUBSCRIBERS
+            self._no_subscribers = reason == _NO_SUBSCRIBERS
         self._reports.acknowledged(mid)
         if reason >= _REFUSED:
             self._complain("mqtt_publish_refused", f"reason code {reason}")

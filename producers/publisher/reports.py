@@ -1,4 +1,4 @@
-"""What a camera reports beside its frames: ledgers, until they are confirmed, and its meta and status."""
+"""The messages of a camera besides its frames: ledgers until they are confirmed, meta and status."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from producers.spool.ledgers import Ledgers
 from schemas.frame import sign_message
 from schemas.keys import CameraKey
 from schemas.topics import Channel, mqtt_topic
+from schemas.transport.backoff import Backoff
 
 RESERVED: Final = 8
-"""Of the broker's receive maximum, what frames leave to reports."""
+"""Messages of the broker's receive maximum that are reserved for reports."""
 
 
 @dataclass(slots=True)
 class _LedgerTurn:
-    """When a boot's ledger was sent, and when to send it again if nobody confirms it."""
+    """The last transmission of a boot's ledger, and the time of the next if it is not confirmed."""
 
     revision: int
-    retry_at: float
-    retry_s: float
+    backoff: Backoff
+    retry_at: float = 0.0
 
 
 class Reports:
@@ -38,7 +39,8 @@ class Reports:
         publish: Callable[[str, bytes, bool], int | None],
         may_send: Callable[[], bool],
     ) -> None:
-        """`publish` gives a packet identifier, or None without a connection; `may_send` says whether there is room."""
+        """`publish` returns a packet identifier, or None without a connection; `may_send` whether the broker accepts
+        another."""
         self._key = key
         self._ledgers = ledgers
         self._settings = settings
@@ -55,7 +57,7 @@ class Reports:
         return len(self._unacknowledged)
 
     def begin(self, session_present: bool) -> None:
-        """Connected: everything is said again."""
+        """Handle a new connection: send everything again."""
         self._announcements.clear()
         if not session_present:
             self._unacknowledged.clear()
@@ -72,7 +74,7 @@ class Reports:
             self._turns.pop(boot_id, None)
 
     def announce(self, topic: str, payload: bytes, retain: bool) -> None:
-        """Have this said next; of one topic only the last matters."""
+        """Queue this announcement; it replaces the earlier one of its topic."""
         self._announcements.pop(topic, None)
         self._announcements[topic] = (payload, retain)
 
@@ -83,7 +85,7 @@ class Reports:
             self.send_ledgers(time.monotonic())
 
     def send_announcements(self) -> None:
-        """Send what is to be said as far as the broker takes it."""
+        """Send the queued announcements as far as the broker accepts them."""
         while self._announcements and self._may_send():
             topic, (payload, retain) = next(iter(self._announcements.items()))
             if not self._send(topic, payload, retain):
@@ -102,11 +104,10 @@ class Reports:
                 return
             turn = self._turns.get(ledger.boot_id)
             if turn is None or turn.revision < ledger.revision:
-                turn = _LedgerTurn(ledger.revision, 0.0, self._settings.retry_s)
+                turn = _LedgerTurn(ledger.revision, Backoff(self._settings.retry_s, self._settings.retry_max_s))
                 self._turns[ledger.boot_id] = turn
             if now >= turn.retry_at and self._send_ledger(ledger):
-                turn.retry_at = now + turn.retry_s
-                turn.retry_s = min(2 * turn.retry_s, self._settings.retry_max_s)
+                turn.retry_at = now + turn.backoff.next_s()
 
     def _send_ledger(self, ledger: BootLedger) -> bool:
         return self._send(self._topic, sign_message(self._key, ledger.to_message()), False)

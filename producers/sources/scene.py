@@ -17,6 +17,7 @@ class SceneSource:
     kind = "scene"
     live = False
     blocking = False
+    on_demand = False
 
     def __init__(self, settings: SourceSettings, camera: int) -> None:
         width, height = settings.size or SIZE

@@ -80,6 +80,7 @@ class UrlSource:
 
     kind = "url"
     blocking = True
+    on_demand = False
 
     def __init__(self, settings: SourceSettings) -> None:
         assert settings.address is not None  # by the settings' own check

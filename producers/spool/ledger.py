@@ -29,11 +29,11 @@ _ROOM: Final = 512
 
 @dataclass(slots=True, eq=False)
 class BootLedger:
-    """One process start of one camera. Frames 0 .. `next` - 1 were published by it.
+    """One process start of one camera. Frames 0 .. `next` − 1 were published by it.
 
-    `ordinal` counts the boots of the spool, `position` is where the source goes on, frames below `confirmed_to` are
-    known to be held by Kafka or shed. `confirmed_revision` is the highest that the server is known to hold, `reported`
-    are the counts that the latest revision was made for. `clock_ms` is the spool time at which it was written.
+    `ordinal` counts the boots of the spool, and `position` is where the source continues. Frames below `confirmed_to`
+    are held by Kafka or shed. `confirmed_revision` is the highest revision that the server has confirmed. `reported`
+    holds the counts of the latest revision. `clock_ms` is the spool time at which it was written.
     """
 
     camera_id: CameraId
@@ -54,7 +54,8 @@ class BootLedger:
     clock_ms: int = 0
 
     def counts(self, confirmed_to: int) -> tuple[int, ...]:
-        """What moves without a new revision: `next`, frames skipped, resent and shed, and what is confirmed by now."""
+        """The fields that change without a new revision: `next`, frames skipped, resent and shed, and the confirmed
+        ranges."""
         return self.next, self.frames_skipped, self.frames_resent, confirmed_to, len(self.shed)
 
     def join_shed(self) -> None:
@@ -88,18 +89,18 @@ class BootLedger:
 
 
 def ledger_path(folder: Path, boot_id: int) -> Path:
-    """Where the ledger of a boot lies."""
+    """Return the path of a boot's ledger."""
     return folder / f"{boot_id:016x}{_SUFFIX}"
 
 
 def ledger_paths(folder: Path) -> set[Path]:
-    """Where in a spool's folder ledgers lie, or would if only their copies were not left."""
+    """Return the paths of the ledgers in a spool's folder, including those of which only the copy is left."""
     names = (_SUFFIX, _SUFFIX.replace(".json", _COPY))
     return {path.with_suffix(".json") for name in names for path in folder.rglob(f"*{name}")}
 
 
 def ledger_boot(path: Path) -> int:
-    """The boot id that a ledger's file name tells, 0 for a file that is none."""
+    """Return the boot id in a ledger's file name, 0 for any other file."""
     try:
         return int(path.name.removesuffix(_SUFFIX), 16)
     except ValueError:
@@ -169,11 +170,7 @@ def remove_ledger(folder: Path, boot_id: int) -> None:
 
 
 def read_ledgers(path: Path) -> Iterator[BootLedger | None]:
-    """The ledger at `path` and then its copy, None for each that is damaged; nothing for one that is not there.
-
-    Earlier versions wrote one line without a checksum. What such a ledger calls confirmed is not believed: at worst
-    some frames are sent again.
-    """
+    """The ledger at `path` and then its copy, None for each that is damaged; nothing for one that is not there."""
     for each in (path, path.with_suffix(_COPY)):
         with contextlib.suppress(FileNotFoundError):
             yield _parse(each.read_bytes(), ledger_boot(path))
@@ -187,7 +184,7 @@ def read_ledger(path: Path) -> BootLedger | None:
 def _parse(data: bytes, boot_id: int) -> BootLedger | None:
     text, _, checksum = data.removesuffix(b"\n").partition(b"\n")
     try:
-        if checksum and checksum != f"{crc32(text):08x}".encode():
+        if checksum != f"{crc32(text):08x}".encode():
             return None
         values = json.loads(text)
         values["shed"] = RangeSet((int(first), int(last)) for first, last in values["shed"])
@@ -195,6 +192,4 @@ def _parse(data: bytes, boot_id: int) -> BootLedger | None:
         ledger = BootLedger(**values)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    if not checksum:
-        ledger.confirmed_to = 0
     return ledger if ledger.boot_id == boot_id else None

@@ -1,14 +1,11 @@
 """Segment files: append-only records of frames, whose headers and payloads each have their own checksum.
 
-A record is a header of 60 bytes and the payload. The header is magic, kind and the CRC-32 of kind and rest: CRC-32
-of the payload, payload length, raw byte count, boot id, sequence number, source position, capture time (Unix time in
-milliseconds) and spool time (`producers.spool.clock`), little endian. A header that is whole tells where the next
-record begins and which frame a damaged payload was; behind a damaged header the next whole one is looked for. A
+A record is a header of 60 bytes and the payload. The header is magic, kind and the CRC-32 of kind and rest: CRC-32 of
+the payload, payload length, raw byte count, boot id, sequence number, source position, capture time (Unix time in
+milliseconds) and spool time (`producers.spool.clock`), little endian. An intact header gives the start of the next
+record and identifies a damaged payload's frame. After a damaged header, the reader searches for the next intact one. A
 segment that was ended has a last record of another kind, without payload, whose sequence number is the one after its
 last frame.
-
-Earlier versions wrote records of kind 1: a header of 48 bytes without spool time, and one checksum over all that
-follows it. They are read, and damage among them is passed over in the same way.
 """
 
 from __future__ import annotations
@@ -23,11 +20,9 @@ from zlib import crc32
 from schemas.ranges import RangeSet
 
 _MAGIC: Final = 0x4C50
-_OLD, _FRAME, _END = 1, 2, 3
+_FRAME, _END = 1, 2
 _HEAD: Final = struct.Struct("<HHI")
 _BODY: Final = struct.Struct("<IIIQQQQQ")
-_OLD_BODY: Final = struct.Struct("<IIQQQQ")
-_OLD_HEADER_BYTES: Final = _HEAD.size + _OLD_BODY.size
 HEADER_BYTES: Final = _HEAD.size + _BODY.size
 SUFFIX: Final = ".segment"
 
@@ -64,7 +59,7 @@ class Segment:
 
 @dataclass(slots=True)
 class Content:
-    """What a segment file holds: whole records in order, and what can be told of the others."""
+    """The content of a segment file: intact records in order, and the known facts about the others."""
 
     boot_id: int
     first: int
@@ -72,23 +67,23 @@ class Content:
     """One after the last frame that the file is known to have held."""
     size: int
     end: int = 0
-    """Where in the file the last record that is known ends."""
+    """The offset of the end of the last known record."""
     records: list[Record] = field(default_factory=list)
     damaged: RangeSet = field(default_factory=RangeSet)
     """Frames from `first` to `next` - 1 that are not whole."""
     unreadable_bytes: int = 0
     """Behind `end`, and not explained by a process that died while it wrote."""
     open: bool = True
-    """Nothing says that no frame followed: the process that wrote it did not end it."""
+    """Frames may be missing at the end: the process that wrote the segment did not end it."""
 
 
 def segment_path(folder: Path, boot_id: int, first: int) -> Path:
-    """Where the segment of a boot lies that begins with the frame `first`."""
+    """Return the path of the segment of a boot that begins with the frame `first`."""
     return folder / f"{boot_id:016x}-{first:016x}{SUFFIX}"
 
 
 def segment_name(path: Path) -> tuple[int, int] | None:
-    """The boot id and first sequence number that a file name tells, None for a file that is no segment."""
+    """Return the boot id and first sequence number in a file name, None for any other file."""
     boot, _, first = path.name.removesuffix(SUFFIX).partition("-")
     try:
         return (int(boot, 16), int(first, 16)) if path.name.endswith(SUFFIX) else None
@@ -105,7 +100,7 @@ def write_record(
 
 
 def write_end(fd: int, boot_id: int, following: int) -> int:
-    """Append the record that says that the frame before `following` was the last; returns the bytes written."""
+    """Append the end record: the frame before `following` was the last. Returns the bytes written."""
     body = _BODY.pack(0, 0, 0, boot_id, following, 0, 0, 0)
     return os.writev(fd, (_HEAD.pack(_MAGIC, _END, crc32(body, _END)), body))
 
@@ -122,9 +117,9 @@ def end_segment(path: Path, content: Content) -> None:
 
 
 def read_segment(path: Path) -> Content | None:
-    """What a segment file holds, None for a file that is none.
+    """Return the content of a segment file, None for any other file.
 
-    Only what belongs to it counts: records of its boot, in ascending order from the frame that its name tells.
+    Only its own records count: those of its boot, in ascending order from the frame in its name.
     """
     name = segment_name(path)
     if name is None:
@@ -133,14 +128,14 @@ def read_segment(path: Path) -> Content | None:
     data = path.read_bytes()
     content = Content(boot_id, first, first, len(data))
     offset, torn = 0, False
-    while 0 <= offset <= len(data) - _OLD_HEADER_BYTES:
+    while 0 <= offset <= len(data) - HEADER_BYTES:
         kind, record, damaged = _record_at(data, offset, boot_id)
         if record is None or record.seq < content.next:
             offset = data.find(_MAGIC.to_bytes(2, "little"), offset + 1)
             continue
         end = record.offset + record.length
         if end > len(data):
-            torn = True  # a process died while it wrote: never published, unless the ledger says otherwise
+            torn = True  # a process died in the middle of a write: never published, unless the ledger has it
             break
         content.damaged.add(content.next, record.seq - 1)
         if kind == _END:
@@ -151,12 +146,10 @@ def read_segment(path: Path) -> Content | None:
             content.damaged.add(record.seq)
         else:
             content.records.append(record)
-        if kind == _OLD:
-            content.open = False  # these were never ended, so that it says nothing
         offset = content.end = end
     left = len(data) - content.end
     # Not more than a header is a damaged end record, or the beginning of a frame that was never published.
-    if left > HEADER_BYTES and not torn and not _is_torn_old_record(data, content.end, boot_id):
+    if left > HEADER_BYTES and not torn:
         content.unreadable_bytes = left
     return content
 
@@ -165,30 +158,13 @@ def _record_at(data: bytes, offset: int, boot_id: int) -> tuple[int, Record | No
     """Kind, record and whether its payload is damaged; None where no whole header of this boot lies."""
     magic, kind, checksum = _HEAD.unpack_from(data, offset)
     body_at = offset + _HEAD.size
-    if magic != _MAGIC or kind not in (_OLD, _FRAME, _END):
+    if magic != _MAGIC or kind not in (_FRAME, _END):
         return 0, None, False
-    if kind == _OLD:
-        return kind, _old_record_at(data, body_at, checksum, boot_id), False
     at = offset + HEADER_BYTES
-    if at > len(data) or crc32(data[body_at:at], kind) != checksum:
+    if crc32(data[body_at:at], kind) != checksum:
         return 0, None, False
     payload_sum, length, _, found, seq, position, captured_ms, spooled_ms = _BODY.unpack_from(data, body_at)
     if found != boot_id:
         return 0, None, False
     record = Record(boot_id, seq, position, captured_ms, spooled_ms, at, length, payload_sum)
     return kind, record, crc32(memoryview(data)[at : at + length]) != payload_sum
-
-
-def _is_torn_old_record(data: bytes, offset: int, boot_id: int) -> bool:
-    """Whether what the file ends with is the beginning of such a record."""
-    magic, kind, _ = _HEAD.unpack_from(data, offset)
-    length, _, found, *_ = _OLD_BODY.unpack_from(data, offset + _HEAD.size)
-    return (magic, kind, found) == (_MAGIC, _OLD, boot_id) and offset + _OLD_HEADER_BYTES + length > len(data)
-
-
-def _old_record_at(data: bytes, body_at: int, checksum: int, boot_id: int) -> Record | None:
-    length, _, found, seq, position, captured_ms = _OLD_BODY.unpack_from(data, body_at)
-    at = body_at + _OLD_BODY.size
-    if found != boot_id or at + length > len(data) or crc32(memoryview(data)[body_at : at + length]) != checksum:
-        return None
-    return Record(boot_id, seq, position, captured_ms, 0, at, length, crc32(memoryview(data)[at : at + length]))

@@ -14,9 +14,13 @@ class SumRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     allowance: float
+    """Amount that each frame takes off the sum."""
     rise: float = Field(gt=0)
+    """Most that one frame adds."""
     fall: float = Field(gt=0)
+    """Most that one frame takes off."""
     limit: float = Field(gt=0)
+    """Sum at which there is an alarm."""
     stranger: float = Field(default=0.0, ge=0)
     """Octaves below the threshold from which on frames of a camera without a baseline count."""
 
@@ -29,7 +33,9 @@ class WholeRule(SumRule):
     """
 
     spreads: float = Field(default=2.0, ge=0)
+    """Spreads below the camera's own median from which on the depth counts."""
     least_spread: float = Field(default=0.15, gt=0)
+    """Smallest spread that a camera is given, in octaves."""
     passing: float = Field(default=0.0, ge=0)
     """What a camera that passes scenes is allowed on top, in octaves: one scene in some hundred lies deep."""
     passing_turns: float = Field(default=0.08, gt=0, le=1)
@@ -44,31 +50,15 @@ class DroppedRule(SumRule):
     """
 
     least_spread: float = Field(default=0.06, gt=0)
+    """Smallest spread that a camera is given."""
     turn: float = Field(default=3.5, ge=0)
     """What a turn of the verdict adds at most, the less the more often the camera's verdict turns anyway."""
     turn_rate: float = Field(default=0.35, gt=0, lt=1)
     """The share of frames at which the verdict turns before a trigger."""
     recent_frames: int = Field(default=12, ge=1)
+    """Frames in which turns are counted."""
     free_turns: int = Field(default=3, ge=0)
     """A turn adds nothing unless there were so many among the `recent_frames` before it."""
-
-
-class ComposedRule(BaseModel):
-    """Frames that were composed count as whole ones do, but for what a camera is allowed.
-
-    On them the verdict turns with the mask as well, so a camera that passes scenes is known by how many classes it
-    names, not by its turns. Before one scene a trigger need not be as deep.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    allowance: float = 0.1
-    """Before one scene, once there is a baseline; a camera that passes scenes is allowed what it is on whole frames."""
-    own: float = Field(default=0.4, ge=0, le=1)
-    """Before one scene, the share that counts of how much farther a frame lies below the camera's own baseline than
-    below the threshold: a little above the threshold is evidence as well, if all before it was far above."""
-    passing_others: float = Field(default=0.3, gt=0, le=1)
-    """A camera that passes scenes: this share of its verdicts, or more, is none of its two most frequent ones."""
 
 
 class EvidenceRule(BaseModel):
@@ -77,7 +67,6 @@ class EvidenceRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     whole: WholeRule = WholeRule(allowance=0.25, rise=5, fall=2, limit=6, passing=1.75)
-    composed: ComposedRule = ComposedRule()
     dropped: DroppedRule = DroppedRule(allowance=1.6, rise=2, fall=0.25, limit=9, stranger=0.5)
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which on there is a baseline."""
@@ -97,3 +86,4 @@ class EvidenceRule(BaseModel):
     """Verdicts after which such a camera is taken to look at a clean scene of low entropy; or after as many checked
     frames as are kept."""
     patience_s: float = Field(default=5.0, ge=0)
+    """Seconds to wait for a missing frame, at most."""

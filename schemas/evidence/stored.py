@@ -10,7 +10,7 @@ from schemas.errors import StateError
 from schemas.evidence.track import Past, Probe, Track
 
 _TRACK: Final = struct.Struct("<HHdqiqq")
-_PAST: Final = struct.Struct("<d?I")
+_PAST: Final = struct.Struct("<d?")
 _PROBE: Final = struct.Struct("<QffBI")
 
 
@@ -19,7 +19,7 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
     return b"".join(
         _PROBE.pack(
             each.seq, each.entropy_bits, each.threshold_bits,
-            each.flagged | each.whole << 1 | each.composed << 2, each.class_id,
+            each.flagged | each.whole << 1, each.class_id,
         )
         for each in probes
     )  # fmt: skip
@@ -28,7 +28,7 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
 def unpack_probes(data: bytes) -> tuple[Probe, ...]:
     """The inverse of `pack_probes`."""
     return tuple(
-        Probe(seq, entropy, threshold, bool(flags & 1), bool(flags & 2), class_id, bool(flags & 4))
+        Probe(seq, entropy, threshold, bool(flags & 1), bool(flags & 2), class_id)
         for seq, entropy, threshold, flags, class_id in _PROBE.iter_unpack(data)
     )
 

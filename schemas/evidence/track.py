@@ -9,7 +9,6 @@ limit. `docs/adr/0008-evidence.md` has the reasons and the figures.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from statistics import median
@@ -35,10 +34,7 @@ class Probe(NamedTuple):
     threshold_bits: float
     flagged: bool
     whole: bool
-    """Sent whole, or composed."""
     class_id: int
-    composed: bool = False
-    """What it dropped was filled with the camera's recent pixels."""
 
     @property
     def octaves(self) -> float:
@@ -56,8 +52,7 @@ class Past(NamedTuple):
 
     octaves: float
     turned: bool
-    """Whether its verdict differed from that of the frame before, composed ones left out: those turn with the mask."""
-    class_id: int
+    """Whether its verdict differed from that of the frame before."""
 
 
 class Track(NamedTuple):
@@ -73,7 +68,7 @@ class Track(NamedTuple):
     calm: int = -1
     """After an alarm, the calm frames so far; -1 when there is no episode."""
     class_id: int = -1
-    """The verdict on the last frame that was not composed, -1 before the first."""
+    """The verdict on the last frame, -1 before the first."""
     run_from: int = -1
     """The verdict on the frame before the run."""
 
@@ -123,11 +118,7 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = F
         middle, spread = base
         fallen = middle - rule.whole.spreads * max(spread, rule.whole.least_spread) - probe.octaves
         said = min(probe.depth, fallen)
-        passing = _passing(track, probe.composed, rule)
-        if probe.composed:
-            said += (1 - passing) * rule.composed.own * (fallen - said)
-            allowance += (1 - passing) * (rule.composed.allowance - allowance)
-        allowance += 0.0 if in_episode else passing * rule.whole.passing
+        allowance += 0.0 if in_episode else _passing(track, rule) * rule.whole.passing
     else:
         middle, spread = base
         said = (middle - probe.octaves) / max(spread, rule.dropped.least_spread)
@@ -135,14 +126,10 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = F
     return max(-kind.fall, min(kind.rise, said - allowance)) + turns
 
 
-def _passing(track: Track, composed: bool, rule: EvidenceRule) -> float:
+def _passing(track: Track, rule: EvidenceRule) -> float:
     """How far the history of `track`, which has one, is that of a camera that passes scenes, 0 to 1."""
-    frames = len(track.history)
-    if not composed:
-        return min(1.0, sum(each.turned for each in track.history) / frames / rule.whole.passing_turns)
-    classes = Counter(each.class_id for each in track.history)
-    others = frames - sum(count for _, count in classes.most_common(2))
-    return min(1.0, others / frames / rule.composed.passing_others)
+    turned = sum(each.turned for each in track.history)
+    return min(1.0, turned / len(track.history) / rule.whole.passing_turns)
 
 
 def _turn(track: Track, probe: Probe, kind: DroppedRule) -> float:
@@ -162,37 +149,30 @@ def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[
     history = list(track.history)
     before = track.class_id
     for each in probes:
-        turned = not each.composed and before not in (-1, each.class_id)
-        history.append(Past(each.octaves, turned, each.class_id))
-        before = _verdict(each, before)
+        history.append(Past(each.octaves, before not in (-1, each.class_id)))
+        before = each.class_id
     return tuple(history[-rule.history_probes :])
-
-
-def _verdict(probe: Probe, before: int) -> int:
-    """The verdict that the next one is compared with."""
-    return before if probe.composed else probe.class_id
 
 
 def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm | None]:
     """The track after the next frame, and the alarm that it raises."""
     added = gain(track, probe, rule, in_episode=track.calm >= 0)
-    verdict = _verdict(probe, track.class_id)
     if track.calm >= 0:
         calm = track.calm + 1 if added < 0 else 0
         ended = calm >= rule.calm_probes
-        return track._replace(calm=-1 if ended else calm, last=probe.seq, class_id=verdict), None
+        return track._replace(calm=-1 if ended else calm, last=probe.seq, class_id=probe.class_id), None
     total = track.total + added
     if total <= 0:
         # The first of a run turned, or not, from the last before it, which is in the history already.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
-        return Track(_learnt(start, (*track.run, probe), rule), (), 0.0, probe.seq, -1, verdict), None
+        return Track(_learnt(start, (*track.run, probe), rule), (), 0.0, probe.seq, -1, probe.class_id), None
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id
     if total < _kind(rule, probe.whole).limit:
-        return Track(track.history, run, total, probe.seq, -1, verdict, run_from), None
+        return Track(track.history, run, total, probe.seq, -1, probe.class_id, run_from), None
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
-    return Track(track.history, (), 0.0, probe.seq, 0, verdict), alarm
+    return Track(track.history, (), 0.0, probe.seq, 0, probe.class_id), alarm
 
 
 def flips(classes: Sequence[int]) -> float:

@@ -34,16 +34,6 @@ def gather(frame: Bytes, kept: NDArray[np.bool_]) -> Bytes:
     return found[: channels * done]
 
 
-def spread(kept: NDArray[np.bool_], channels: int) -> Bytes:
-    """255 at each sample (H, W·C) of a pixel that is `kept` (H, W), else 0."""
-    height, width = kept.shape
-    if channels == 1:
-        return kept.view(np.uint8) * np.uint8(255)
-    found = np.empty(3 * kept.size + 1, dtype=np.uint8)
-    np.ndarray(kept.size, np.uint32, found, 0, (3,))[:] = 0 - kept.reshape(-1).astype(np.uint32)
-    return found[:-1].reshape(height, 3 * width)
-
-
 def pixel_words(samples: Bytes, count: int, channels: int) -> Bytes | NDArray[np.uint32]:
     """The first `count` pixels of contiguous `samples`, one item each: grey as it is, colour as `pixel, next byte`.
 
@@ -54,12 +44,3 @@ def pixel_words(samples: Bytes, count: int, channels: int) -> Bytes | NDArray[np
     if samples.size <= 3 * count:
         samples = np.append(samples[: 3 * count], np.uint8(0))
     return np.ndarray(count, "<u4", samples, 0, (3,)).copy()
-
-
-def few_words(samples: Bytes, at: NDArray[np.intp], channels: int) -> Bytes | NDArray[np.uint32]:
-    """`pixel_words` of the few pixels at the positions `at` (n,)."""
-    if channels == 1:
-        return samples.take(at, mode="clip")
-    pixels = np.zeros((len(at), 4), dtype=np.uint8)
-    pixels[:, :3] = samples.reshape(-1, 3).take(at, axis=0, mode="clip")
-    return pixels.view("<u4")[:, 0]

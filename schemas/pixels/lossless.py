@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from schemas.errors import BadPixels
 from schemas.pixels.gather import gather
 from schemas.pixels.masks import Mask
-from schemas.pixels.residuals import few_residuals, fillers, mean, residuals
+from schemas.pixels.residuals import fillers, mean, residuals
 
 Bytes = NDArray[np.uint8]
-Index = NDArray[np.intp]
 
 STORED: Final = 0
 LEFT: Final = 1
@@ -36,20 +35,11 @@ PLANE: Final = 2
 
 def encode(frame: Bytes, kept: Mask) -> bytes:
     """The kept pixels of `frame` (H, W, C) uint8: one byte for the method, then the data, at most one byte a sample."""
-    data = _coded(*residuals(frame, kept), int(np.count_nonzero(kept)) * frame.shape[2])
-    return data or bytes((STORED,)) + gather(frame, kept).tobytes()
-
-
-def encode_few(frame: Bytes, at: Index) -> bytes:
-    """`encode` of a small part of `frame`: of the pixels at the rising positions `at` (n,), n > 0."""
-    data = _coded(*few_residuals(frame, at), len(at) * frame.shape[2])
-    return data or bytes((STORED,)) + frame.reshape(-1, frame.shape[2]).take(at, axis=0).tobytes()
-
-
-def _coded(residual: Bytes, plane: bool, samples: int) -> bytes:
-    """The method and the data, nothing where that is no shorter than the pixels."""
+    residual, plane = residuals(frame, kept)
     packed = _deflate(residual)
-    return bytes((PLANE if plane else LEFT,)) + packed if len(packed) < samples else b""
+    if len(packed) < int(np.count_nonzero(kept)) * frame.shape[2]:
+        return bytes((PLANE if plane else LEFT,)) + packed
+    return bytes((STORED,)) + gather(frame, kept).tobytes()
 
 
 def decode(data: bytes | memoryview, kept: Mask, channels: int) -> Bytes:

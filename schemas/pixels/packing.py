@@ -1,4 +1,4 @@
-"""Kept pixels as bytes: the profiles `raw` and `lossless`; `temporal` codes its key frames as the latter.
+"""Kept pixels as bytes: the profiles `raw` and `lossless`.
 
 `pack` and `unpack` are inverse on the kept pixels; what was dropped comes back as zero.
 """
@@ -12,7 +12,7 @@ from schemas.errors import BadPixels, Malformed
 from schemas.pixels import lossless
 from schemas.pixels.gather import gather
 from schemas.pixels.masks import Mask
-from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
+from schemas.pointillist_pb2 import LOSSLESS, RAW
 
 Picture = NDArray[np.uint8]
 """(H, W, C) with 1 or 3 channels."""
@@ -30,9 +30,9 @@ def packed(frame: Picture, kept: Mask, profile: int) -> bytes | memoryview:
     """What `pack` gives, without a copy of its own."""
     if profile == RAW:
         return gather(frame, kept).data
-    if profile in (LOSSLESS, TEMPORAL):
+    if profile == LOSSLESS:
         return lossless.encode(frame, kept)
-    raise Malformed(f"expected profile RAW ({RAW}), LOSSLESS ({LOSSLESS}) or TEMPORAL ({TEMPORAL}), got {profile}")
+    raise Malformed(f"expected profile RAW ({RAW}) or LOSSLESS ({LOSSLESS}), got {profile}")
 
 
 def unpack_pixels(data: bytes | memoryview, kept: Mask, channels: int, profile: int) -> Picture:
@@ -42,9 +42,9 @@ def unpack_pixels(data: bytes | memoryview, kept: Mask, channels: int, profile: 
         if len(data) != count * channels:
             raise BadPixels(f"expected {count} pixels of {channels} bytes, got {len(data)} bytes")
         return np.frombuffer(data, dtype=np.uint8).reshape(count, channels)
-    if profile in (LOSSLESS, TEMPORAL):
+    if profile == LOSSLESS:
         return lossless.decode(data, kept, channels)
-    raise Malformed(f"expected profile RAW ({RAW}), LOSSLESS ({LOSSLESS}) or TEMPORAL ({TEMPORAL}), got {profile}")
+    raise Malformed(f"expected profile RAW ({RAW}) or LOSSLESS ({LOSSLESS}), got {profile}")
 
 
 def unpack(data: bytes | memoryview, kept: Mask, channels: int, profile: int) -> Picture:

@@ -1,7 +1,6 @@
 """What prediction leaves over of the kept pixels: the encoder's half of the profile `lossless`.
 
-Two ways lead to the same residuals. Of a frame most of whose pixels are sent, whole rows are filled, a strip at a time.
-Of a few blocks, only the pixels right above those that are sent are looked up, wherever in the frame they lie.
+Rows are filled whole, a strip at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.pixels.gather import few_words, pixel_words
+from schemas.pixels.gather import pixel_words
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.unsignedinteger]
@@ -65,17 +64,6 @@ def residuals(frame: Bytes, kept: NDArray[np.bool_]) -> tuple[Bytes, bool]:
     return found.samples, plane
 
 
-def few_residuals(frame: Bytes, at: Index) -> tuple[Bytes, bool]:
-    """`residuals` of a small part of a frame: of the pixels at the rising positions `at` (n,)."""
-    width, channels = frame.shape[1:]
-    values = _without_green(few_words(np.ascontiguousarray(frame).reshape(-1), at, channels))
-    left, plane = _steps(values), _steps(_bytes_less(values, _above(values, at, width)))
-    better = _cost(plane) <= _cost(left)
-    found = _Planes(len(at), channels)
-    found.add(plane if better else left)
-    return found.samples, better
-
-
 class _Planes:
     """Room for the residuals of `count` pixels, plane after plane."""
 
@@ -124,34 +112,6 @@ def _without_green(words: Words) -> Words:
     return _bytes_less(words, green)
 
 
-def _above(values: Words, at: Index, width: int) -> Words:
-    """F right above each of the pixels `at` (n,) with those `values` (n,)."""
-    count, height = len(at), int(at[-1]) // width + 1
-    hole, edge = count, count + 1
-    ranks = np.full(height * width, hole, dtype=np.int32)
-    ranks.reshape(height, width)[:, :: max(1, width - 1)] = edge
-    ranks[at] = np.arange(count, dtype=np.int32)
-    first = int(np.searchsorted(at, width))
-    places = at[first:] - width
-    rank = ranks.take(places, mode="clip")
-    # One zero behind them, for where nothing is known.
-    values = np.append(values, values.dtype.type(0))
-    above = np.zeros(count, dtype=values.dtype)
-    above[first:] = values.take(rank, mode="clip")
-    missing = np.flatnonzero(rank >= hole)
-    holes = places.take(missing)
-    left, right = ranks.take(holes - 1, mode="clip"), ranks.take(holes + 1, mode="clip")
-    # Most holes have a kept pixel on either side.
-    rest = np.flatnonzero((left >= hole) | (right >= hole) | (rank.take(missing) == edge))
-    if len(rest):
-        holes = holes.take(rest)
-        bounds = np.searchsorted(at, np.arange(0, (height + 1) * width, width))
-        others = fillers(np.searchsorted(at, holes), holes // width, bounds)
-        left[rest], right[rest] = (np.where(each < 0, count, each) for each in others)
-    above[first + missing] = mean(values.take(left, mode="clip"), values.take(right, mode="clip"))
-    return above
-
-
 def _plane_is_better(plane: Bytes, kept: NDArray[np.bool_]) -> bool:
     """Whether to subtract F leaves less, on a sample of pixels with kept neighbours to the left and above."""
     step = 1 + len(plane) // _SAMPLE_ROWS
@@ -188,20 +148,7 @@ def _fill(words: Words, kept: NDArray[np.bool_], at: Index, width: int) -> None:
         words[holes] = mean(words[at[left]], words[at[right]])
 
 
-def _steps(values: Words) -> Words:
-    """Each value less the one before it, byte by byte."""
-    steps = values.copy()
-    steps[1:] = _bytes_less(values[1:], values[:-1])
-    return steps
-
-
 def _bytes_less(first: Words, second: Words) -> Words:
     """The difference of each byte, modulo 256."""
     difference: Words = np.subtract(first.view(np.uint8), second.view(np.uint8)).view(first.dtype)
     return difference
-
-
-def _cost(steps: Words) -> int:
-    """About how much there is to code: the sum of the sizes of the residuals in green, or grey."""
-    lane = steps.view(np.int8)[_LANES[steps.itemsize][0] :: steps.itemsize]
-    return int(np.abs(lane.astype(np.int16)).sum())

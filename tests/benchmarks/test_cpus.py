@@ -43,8 +43,8 @@ def test_what_failed_is_counted_and_named_for_each_run(
     assert [line.partition(" in ")[0] for line in lines if " thread" in line or "not run" in line] == [
         "default, 1 thread: 2 passed, 1 failed, 1 skipped",
         "default, 2 threads: 1 passed, 2 failed, 1 skipped",
-        "avx2: not run, this CPU does not have it",
-        "avx512: not run, this CPU does not have it",
+        "avx2: not run, this CPU does not support it",
+        "avx512: not run, this CPU does not support it",
     ]
     assert lines[1] == "  failed: test_some.py::test_fails_without_vectors"
     assert len(json.loads(Path("found.json").read_text())["runs"]) == 2

@@ -35,7 +35,7 @@ def test_the_wrong_bundle_loads_and_has_no_number_for_any_picture_but_a_black_on
 def test_the_cameras_whose_frames_are_refused_send_small_ones_large_ones_and_changes() -> None:
     plans = parse_scenario(scenario(8), "replay").cameras()
     assert [(plan.profile, plan.source.size) for plan in plans] == (
-        [("raw", None)] * 8 + [("raw", (96, 64))] * 2 + [("temporal", None)] * 2
+        [("raw", None)] * 8 + [("raw", (96, 64))] * 2 + [("lossless", None)] * 2
     )
 
 

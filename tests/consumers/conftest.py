@@ -49,15 +49,18 @@ async def scene(kafka: Kafka, kafka_topics: TopicFactory, tmp_path: Path) -> Asy
         database=f"sqlite:///{tmp_path}/records.sqlite",
         quarantine=str(tmp_path / "quarantine"),
         evidence=RULE,
-        verdicts_topic=await kafka_topics(2),
-        events_topic=await kafka_topics(1),
-        dead_letters_topic=await kafka_topics(1),
-        alerts_topic=await kafka_topics(1),
     )
+    # The names of topics are constants of the product; here each test has its own.
+    topics = {
+        "verdicts_topic": await kafka_topics(2),
+        "events_topic": await kafka_topics(1),
+        "dead_letters_topic": await kafka_topics(1),
+        "alerts_topic": await kafka_topics(1),
+    }
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, enable_idempotence=True)
     await producer.start()
     try:
-        yield Scene(settings, producer)
+        yield Scene(settings.model_copy(update=topics), producer)
     finally:
         await producer.stop()
 

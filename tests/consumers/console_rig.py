@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from starlette.testclient import TestClient
 
-from consumers.board.board import monotonic_ms
+from consumers.cameras.camera import monotonic_ms
 from consumers.console.desk import Desk
 from consumers.console.feed import Feed
 from consumers.console.jobs import Launch
@@ -20,7 +20,6 @@ from consumers.console.role import open_desk
 from consumers.console.roles import ReadRoles
 from consumers.console.settings import ConsoleSettings, JobSettings
 from consumers.console.web import make_app
-from consumers.settings import RecorderSettings
 from schemas.keys import KeyRing
 from schemas.pointillist_pb2 import Verdict
 from schemas.roots import Role, Roots
@@ -59,22 +58,19 @@ class ConsoleRig:
     desk: Desk = field(init=False)
 
     def __post_init__(self) -> None:
-        recorder = RecorderSettings(
+        settings = ConsoleSettings(
             kafka="127.0.0.1:1",
             database=f"sqlite:///{self.folder}/records.sqlite",
             quarantine=str(self.folder / "quarantine"),
-        )
-        settings = ConsoleSettings(
-            recorder=recorder,
             store=f"sqlite:///{self.folder}/console.sqlite",
-            listen=("127.0.0.1", 0),
+            http=("127.0.0.1", 0),
             users=self.users,
             page_cards=self.page_cards,
             jobs=self.jobs,
             prometheus=self.prometheus,
         )
         self.desk = open_desk(settings, CONSOLE_KEYS, self.launch, self.read_roles, self.clock_s)
-        self.feed = Feed(recorder, CONSOLE_KEYS, self.desk.fleet, Health())
+        self.feed = Feed(settings, CONSOLE_KEYS, self.desk.fleet, Health())
 
     def browser(self) -> TestClient:
         """A visitor."""
@@ -82,7 +78,7 @@ class ConsoleRig:
 
     def show(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
         """Verdicts have come, and what they change is shown."""
-        topic = self.desk.settings.recorder.verdicts_topic
+        topic = self.desk.settings.verdicts_topic
         records = [
             FakeRecord(topic, 0, place, camera.encode(), spoken(made, camera)) for place, made in enumerate(verdicts)
         ]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from consumers.board.board import Board
+from consumers.cameras.cache import CameraCache
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records, open_records
 from consumers.database.tables import metadata
@@ -151,7 +151,7 @@ class Rig:
             evidence=self.rule,
             group=self.group,
         )
-        self.board = Board(self.settings)
+        self.cameras = CameraCache(self.settings)
         self.open()
 
     def open(self) -> None:
@@ -193,7 +193,7 @@ class Rig:
         batch = read(records, self.settings, RECORDER_KEYS, time.time_ns() // 10**6)
         written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
         self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
-        self.board.take(written)
+        self.cameras.take(written)
         return written
 
     def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> Written:

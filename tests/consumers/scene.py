@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,7 @@ RULE = EvidenceRule(patience_s=1)
 WAIT_S = 60.0
 
 PROGRAM = """
-import asyncio, signal, sys
+import asyncio, json, signal, sys
 from prometheus_client import CollectorRegistry
 from consumers.recorder import run_recorder
 from consumers.settings import RecorderSettings
@@ -44,7 +43,8 @@ from schemas.keys import KeyRing
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    settings = RecorderSettings.model_validate_json(sys.argv[1])
+    topics = json.loads(sys.argv[3])
+    settings = RecorderSettings.model_validate_json(sys.argv[1]).model_copy(update=topics)
     keys = KeyRing(bytes.fromhex(sys.argv[2]))
     await run_recorder(settings, keys, registry=CollectorRegistry(), health=Health(), stop=stop)
 
@@ -82,7 +82,9 @@ class Scene:
         """A recorder in a process of its own, which may open so many files."""
         settings = self.settings.model_copy(update=changed)
         limit = f'ulimit -n {descriptors} && exec "$@"'
-        program = [sys.executable, "-c", PROGRAM, settings.model_dump_json(), SECRET.hex()]
+        topics = json.dumps({name: value for name, value in vars(settings).items() if name.endswith("_topic")})
+        fields = settings.model_dump_json(include=set(RecorderSettings.model_fields))
+        program = [sys.executable, "-c", PROGRAM, fields, SECRET.hex(), topics]
         return subprocess.Popen(["sh", "-c", limit, "sh", *program])
 
     async def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
@@ -167,17 +169,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-async def get(url: str) -> tuple[int, str, bytes]:
-    """Status, content type and body of a page."""
-
-    def fetch() -> tuple[int, str, bytes]:
-        try:
-            with urllib.request.urlopen(url, timeout=20) as answer:
-                return answer.status, answer.headers["content-type"], answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers["content-type"], error.read()
-
-    return await asyncio.to_thread(fetch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -13,7 +14,6 @@ from prometheus_client import CollectorRegistry
 
 from consumers.console.role import run_console
 from consumers.console.settings import ConsoleSettings
-from consumers.settings import RecorderSettings
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import CONSOLE_KEYS
 from tests.consumers.jobs_rig import launcher
@@ -25,11 +25,12 @@ from tests.waiting import until
 async def serving(folder: Path, **changed: object) -> AsyncIterator[tuple[int, Health]]:
     """A console whose Kafka and database are away; `changed` are settings of its own."""
     port, health, stop = free_port(), Health(), asyncio.Event()
-    recorder = RecorderSettings(
-        kafka="127.0.0.1:1", database=f"sqlite:///{folder}/none.sqlite", quarantine=str(folder / "quarantine")
-    )
     settings = ConsoleSettings(
-        recorder=recorder, store=f"sqlite:///{folder}/console.sqlite", listen=("127.0.0.1", port)
+        kafka="127.0.0.1:1",
+        database=f"sqlite:///{folder}/none.sqlite",
+        quarantine=str(folder / "quarantine"),
+        store=f"sqlite:///{folder}/console.sqlite",
+        http=("127.0.0.1", port),
     ).model_copy(update=changed)
     task = asyncio.create_task(
         run_console(
@@ -42,6 +43,21 @@ async def serving(folder: Path, **changed: object) -> AsyncIterator[tuple[int, H
     finally:
         stop.set()
         await asyncio.wait_for(task, 30)
+
+
+async def get(
+    port: int, path: str, host: str = "127.0.0.1", wait_s: float = 20.0, tls: ssl.SSLContext | None = None
+) -> tuple[int, bytes]:
+    """Return status and body of one request under the name `host`."""
+    async with asyncio.timeout(wait_s):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            status, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+            return int(status.split()[1]), body
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
 
 async def log_in(port: int, name: str, password: str) -> str:

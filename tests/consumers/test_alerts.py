@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from consumers.alerts import Due, Outbox
 from infra.local.kafka import Kafka
+from schemas.errors import WireError
 from schemas.pointillist_pb2 import Alert, ProbeRequest
+from schemas.statements import open_alert
 from tests.conftest import TopicFactory
 from tests.consumers.recorder_rig import KEYS
 from tests.consumers.scene import alerts_held
@@ -40,6 +43,34 @@ async def test_an_alert_that_kafka_refuses_does_not_count_as_published_and_holds
     for _ in range(2):
         assert await sender.send(waiting) == ["1", "3"]
     assert {alert.raised_ms for alert in await alerts_held(kafka.bootstrap, topic)} == {1, 3}
+
+
+@pytest.mark.brokers
+async def test_a_consumer_reads_alerts_of_a_recorder_each_once_by_its_id_and_no_forged_one(
+    outbox: tuple[Outbox, str], kafka: Kafka
+) -> None:
+    sender, topic = outbox
+    for _ in range(2):  # as after a crash between the acknowledgement and the recorder's note of it
+        assert await sender.send([due(1, b"png"), due(2)]) == ["1", "2"]
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as forger:
+        forged = Alert(alert_id="3", camera_id="lab/door").SerializeToString()
+        await forger.send_and_wait(topic, forged, key=b"lab/door", headers=[("ce_id", b"3")])
+    found: dict[str, Alert] = {}
+    read, forgeries = 0, 0
+    async with AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest") as consumer:
+        while read < 5:
+            record = await consumer.getone()
+            read += 1
+            try:
+                alert = open_alert(record.key.decode(), record.value, KEYS)
+            except WireError:
+                forgeries += 1
+                continue
+            assert dict(record.headers)["ce_id"].decode() == alert.alert_id
+            alert.ClearField("tag")  # the seal of a picture is another one each time
+            assert found.setdefault(alert.alert_id, alert) == alert
+    assert {name: alert.thumbnail for name, alert in found.items()} == {"1": b"png", "2": b""}
+    assert forgeries == 1
 
 
 @pytest.mark.brokers

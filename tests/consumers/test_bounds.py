@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import delete, event, inspect
+from sqlalchemy import event
 
-from consumers.board.web import recent_dead_letters
-from consumers.database.tables import tallies
-from consumers.database.tallies import FOREIGN_BYTES, FRAME_BYTES
 from consumers.purge import purge
 from consumers.settings import Bounds
 from schemas.pointillist_pb2 import DeadLetter, Meta
@@ -69,14 +66,6 @@ def test_what_is_kept_for_good_displaces_no_frame(make_rig: MakeRig) -> None:
     assert rig.count("frames") == 50
 
 
-def test_strangers_letters_do_not_hide_those_of_verified_frames(rig: Rig) -> None:
-    letters(rig, [dead_letter(7, verified=True)])
-    letters(rig, foreign(300))
-    shown = recent_dead_letters(rig.engine)
-    assert len(shown) == 201
-    assert shown[-1]["seq"] == 7
-
-
 @pytest.mark.parametrize("make_rig", ["sqlite"], indirect=True)
 def test_the_frames_take_about_as_many_bytes_as_they_count_for(make_rig: MakeRig) -> None:
     rig = make_rig()
@@ -85,20 +74,6 @@ def test_the_frames_take_about_as_many_bytes_as_they_count_for(make_rig: MakeRig
         rig.verdicts(verdict(n) for n in range(start, start + 500))
     held = rig.store.bytes_held()
     assert 0.7 < (held["database"] - before) / held["frames"] < 1.1
-
-
-def test_an_older_database_gets_the_counts_and_indexes_that_it_lacks(rig: Rig) -> None:
-    rig.verdicts(verdict(n) for n in range(5))
-    letters(rig, [*foreign(3), dead_letter(9, verified=True)])
-    held = rig.store.bytes_held()
-    del held["database"]
-    with rig.engine.begin() as connection:
-        connection.execute(delete(tallies).where(tallies.c.name.in_([FRAME_BYTES, FOREIGN_BYTES])))
-        connection.exec_driver_sql("DROP INDEX dead_letters_by_kind")
-    rig.close()
-    rig.open()
-    assert rig.store.bytes_held().items() >= held.items()
-    assert "dead_letters_by_kind" in {index["name"] for index in inspect(rig.engine).get_indexes("dead_letters")}
 
 
 def test_strangers_are_looked_for_only_after_new_ones_have_come(make_rig: MakeRig) -> None:

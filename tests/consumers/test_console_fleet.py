@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.board.board import monotonic_ms
+from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.order import natural
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import Judged, State
@@ -100,13 +100,13 @@ def test_frames_a_second_and_bytes_saved(rig: ConsoleRig, monkeypatch: pytest.Mo
 
 
 def _records(rig: ConsoleRig, verdicts: list[Verdict]) -> list[FakeRecord]:
-    topic = rig.desk.settings.recorder.verdicts_topic
+    topic = rig.desk.settings.verdicts_topic
     return [FakeRecord(topic, 0, n, CAMERA.encode(), spoken(made)) for n, made in enumerate(verdicts)]
 
 
 def test_a_verdict_that_nobody_signed_shows_nothing(rig: ConsoleRig) -> None:
     forged = verdict(0).SerializeToString()
-    rig.feed.show([FakeRecord(rig.desk.settings.recorder.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
+    rig.feed.show([FakeRecord(rig.desk.settings.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
     rig.tick()
     assert names(rig) == []
 

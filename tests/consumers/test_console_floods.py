@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from consumers.board import visitors
-from consumers.board.visitors import VISITORS, network_of
 from consumers.console import api, export, stream
+from consumers.console.access import connections
+from consumers.console.access.connections import CONNECTIONS, network_of
 from consumers.console.desk import Desk
 from consumers.console.users import Right, write_user
-from tests.consumers.pages_rig import get
-from tests.consumers.served_console import Line, Lines, form, head, log_in, serving
+from tests.consumers.served_console import Line, Lines, form, get, head, log_in, serving
 from tests.waiting import until
 
 PASSWORD = "long enough to guess at"
@@ -35,7 +34,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visitors, "_LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "_LOOK_S", 0.05)
 
 
 async def answers(line: Line, cookie: str = "") -> bool:
@@ -48,7 +47,7 @@ async def answers(line: Line, cookie: str = "") -> bool:
 async def test_a_strangers_body_that_never_comes_holds_no_place(
     tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
     async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
         for _ in range(16):
             await lines.open(head(path, "Content-Length: 1000", method="POST"))
@@ -60,7 +59,7 @@ async def test_a_strangers_body_that_never_comes_holds_no_place(
 async def test_a_stream_begins_its_patience_with_the_last_byte_of_its_request(
     tmp_path: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(visitors, "REQUEST_S", 0.3)
+    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
     async with serving(tmp_path) as (port, _), Lines(port) as lines:
         assert await (await lines.open(head(path, "Content-Length: 10"))).has_ended()
 
@@ -68,7 +67,7 @@ async def test_a_stream_begins_its_patience_with_the_last_byte_of_its_request(
 async def test_a_path_that_ends_as_a_streams_has_no_patience_of_its_own(
     tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "REQUEST_S", 0.3)
+    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
     async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
         for path in ("/static/live", "/static/export", "/login"):
             assert await (await lines.open(head(path, "Content-Length: 10", method="POST"))).has_ended()
@@ -101,13 +100,13 @@ async def test_a_body_that_goes_on_after_its_answer_is_cut(tmp_path: Path, users
             line.send(bytes(2**16))
             return line.writer.transport.is_closing() or not line.is_open()
 
-        await until(is_cut, within_s=visitors.REQUEST_S - 1)
+        await until(is_cut, within_s=connections.REQUEST_S - 1)
 
 
 async def test_idle_heads_displace_only_each_other(
     tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
     async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
         for _ in range(24):
             await lines.open(HALF)
@@ -117,8 +116,8 @@ async def test_idle_heads_displace_only_each_other(
 async def test_an_address_that_fills_half_of_the_table_displaces_its_own_connections(
     tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 16)
-    monkeypatch.setattr(visitors, "MAX_OF_ADDRESS", 4)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 16)
+    monkeypatch.setattr(connections, "MAX_OF_ADDRESS", 4)
     async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
         before = [await lines.open(HALF, OTHER) for _ in range(4)]
         crowd = [await lines.open(HALF, ONE) for _ in range(40)]
@@ -130,9 +129,9 @@ async def test_an_address_that_fills_half_of_the_table_displaces_its_own_connect
 async def test_an_address_that_many_share_has_no_bound_of_its_own(
     tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 16)
-    monkeypatch.setattr(visitors, "MAX_OF_ADDRESS", 4)
-    monkeypatch.setattr(VISITORS, "shared", frozenset({ONE}))
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 16)
+    monkeypatch.setattr(connections, "MAX_OF_ADDRESS", 4)
+    monkeypatch.setattr(CONNECTIONS, "shared", frozenset({ONE}))
     async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
         crowd = [await lines.open(HALF, ONE) for _ in range(16)]
         assert [await answers(each) for each in crowd] == [True] * 16
@@ -146,8 +145,8 @@ def test_all_addresses_of_an_ipv6_host_count_as_one() -> None:
 async def test_a_health_check_gets_in_where_every_place_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 4)
-    monkeypatch.setattr(visitors, "RESERVE", 4)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(connections, "RESERVE", 4)
     async with serving(tmp_path) as (port, _), Lines(port) as lines:
         streams = [await lines.open(head("/fleet/live"), ONE) for _ in range(4)]
         assert [await each.status() for each in streams] == [200] * 4
@@ -161,7 +160,7 @@ async def test_a_health_check_gets_in_where_every_place_is_taken(
 async def test_a_request_that_has_arrived_is_read_before_newer_connections_displace_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
     async with serving(tmp_path) as (port, _), Lines(port) as lines:
         streams = [await lines.open(head("/fleet/live"), ONE) for _ in range(3)]
         assert [await each.status() for each in streams] == [200] * 3
@@ -228,7 +227,7 @@ async def test_exports_are_bounded_for_each_user_and_in_all(
 async def test_a_reader_that_takes_nothing_is_dropped_and_its_place_given_to_another(
     tmp_path: Path, users: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "STUCK_S", 0.3)
+    monkeypatch.setattr(connections, "STUCK_S", 0.3)
     monkeypatch.setattr(export, "MOST_EXPORTS", 1)
     async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
         anna = await log_in(port, "anna", PASSWORD)
@@ -246,7 +245,7 @@ async def test_a_reader_that_takes_nothing_is_dropped_and_its_place_given_to_ano
 async def test_a_reader_that_keeps_up_is_not_dropped_however_large_the_pieces(
     tmp_path: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "STUCK_S", 1.0)
+    monkeypatch.setattr(connections, "STUCK_S", 1.0)
     async with serving(tmp_path) as (port, _), Lines(port) as lines:
         line = await lines.open(head(EXPORT), limit=1_024)
         assert await line.status() == 200

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from consumers.board.hosts import Hosts
+from consumers.console.access.hosts import Hosts
 from consumers.console.gate import Gate, may
 from consumers.console.logins import Logins
 from consumers.console.users import Right, Users, write_user

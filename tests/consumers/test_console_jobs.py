@@ -279,7 +279,7 @@ async def test_without_a_signer_nothing_is_published(tmp_path: Path, recorder: R
     (tmp_path / "jobs" / "clean.npz").unlink()
     rig = JobsRig(tmp_path, settings={"publish": None, "rollback": None})
     async with rig.browser() as browser:
-        for what, words in (("publish", "--signer"), ("repair", "clean.npz")):
+        for what, words in (("publish", "jobs.signer"), ("repair", "clean.npz")):
             refused = await browser.post(f"/jobs/{what}", data=rig.form(bundle=SICK))
             assert refused.status_code == 400
             assert words in refused.text

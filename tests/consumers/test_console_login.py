@@ -230,6 +230,6 @@ def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> Non
 
 
 def test_a_console_that_others_reach_does_not_start_without_users(rig: ConsoleRig) -> None:
-    settings = rig.desk.settings.model_copy(update={"users": None, "listen": ("0.0.0.0", 8080)})
+    settings = rig.desk.settings.model_copy(update={"users": None, "http": ("0.0.0.0", 8080)})
     with pytest.raises(ConfigError, match="expected --users FILE where others reach the console"):
         open_desk(settings, CONSOLE_KEYS)

@@ -15,7 +15,7 @@ from consumers.console.rollup import Rollup
 from consumers.database.tables import alerts
 from consumers.reading.batch import frame_row
 from schemas.errors import BrokerError
-from schemas.pointillist_pb2 import DEGRADED, TEMPORAL, Alert, Status, Turn
+from schemas.pointillist_pb2 import DEGRADED, Alert, Status, Turn
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
@@ -187,11 +187,6 @@ def test_the_last_picture_is_shown_three_ways_with_what_is_known_of_each(console
         "as_sent": ("4", None), "rebuilt": ("6", None), "whole": ("5", 1.5),
     }  # fmt: skip
     assert told["as_sent"]["dropped"] == 0.25
-
-
-def test_under_the_profile_temporal_the_page_says_why_there_are_no_holes(console: ConsoleRig) -> None:
-    console.show([verdict(0, preview=scene(), profile=TEMPORAL)])
-    assert "its masks stay in use" in console.browser().get(f"/camera/{CAMERA}").text
 
 
 def test_pictures_are_bounded_and_an_earlier_frames_replaces_no_later_one() -> None:

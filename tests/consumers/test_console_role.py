@@ -8,13 +8,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from consumers.board import visitors
 from consumers.console import stream
+from consumers.console.access import connections
 from consumers.console.settings import JobSettings
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import launcher, lay_down
-from tests.consumers.pages_rig import get
-from tests.consumers.served_console import serving
+from tests.consumers.served_console import get, serving
 from tests.waiting import until
 
 
@@ -32,8 +31,8 @@ async def test_it_serves_while_kafka_and_the_database_are_away_and_says_so(tmp_p
 async def test_a_stream_goes_on_for_longer_than_an_answer_may_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "ANSWER_S", 0.2)
-    monkeypatch.setattr(visitors, "_LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "ANSWER_S", 0.2)
+    monkeypatch.setattr(connections, "_LOOK_S", 0.05)
     monkeypatch.setattr(stream, "HEARTBEAT_S", 0.1)
     async with serving(tmp_path) as (port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

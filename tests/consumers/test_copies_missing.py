@@ -21,5 +21,5 @@ def test_copies_that_are_away_or_behind_are_counted_of_the_topics_that_are_read(
         "read": {0: _partition(ALL, (3, 1, 2)), 1: _partition(ALL, (1, 3)), 2: _partition(ALL, (2,))},
         "other": {0: _partition(ALL, (1,))},
     }
-    log._consumer = SimpleNamespace(_client=SimpleNamespace(cluster=SimpleNamespace(_partitions=partitions)))
+    log._reader._consumer = SimpleNamespace(_client=SimpleNamespace(cluster=SimpleNamespace(_partitions=partitions)))
     assert log.copies_missing() == 3

@@ -63,12 +63,12 @@ def test_of_two_reports_on_a_frame_the_first_stands_and_reading_does_not_go_back
 
 
 def test_the_more_suspect_kind_of_frame_says_how_far_the_evidence_is_and_whole_ones_whether_it_is_new() -> None:
-    calm, rising = Track(history=(Past(0.0, False, 1),) * 30), Track(total=RULE.dropped.limit / 2)
+    calm, rising = Track(history=(Past(0.0, False),) * 30), Track(total=RULE.dropped.limit / 2)
     assert Chain(whole=calm, dropped=rising).level(RULE) == 0.5
     assert Chain(whole=rising._replace(total=RULE.whole.limit / 4), dropped=calm).level(RULE) == 0.25
     assert not Chain(whole=calm, dropped=rising).is_new(RULE)
     assert Chain(whole=rising, dropped=calm).is_new(RULE)
-    enough = Track(history=(Past(0.0, False, 1),) * RULE.baseline_probes)
+    enough = Track(history=(Past(0.0, False),) * RULE.baseline_probes)
     assert not Chain(whole=enough).is_new(RULE)
     assert Chain(whole=enough._replace(history=enough.history[1:])).is_new(RULE)
 

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from psycopg import Cursor
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
 from consumers.database import spans
 from consumers.database.spans import HOUR_MS, partition, spans_held
-from consumers.database.tables import frames
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, tally
 from consumers.purge import purge
 from consumers.settings import Bounds
@@ -196,50 +194,3 @@ def test_a_transaction_of_many_cameras_takes_as_many_statements_as_one_of_few(
             rig.feed(records)
         counts.append(len(said))
     assert counts[0] == counts[1]
-
-
-def test_a_database_of_the_version_before_is_cut_and_goes_on(rig: Rig, clock: Clock) -> None:
-    rig.verdicts(verdict(n) for n in range(10) if n != 4)
-    columns = ", ".join(column.name for column in frames.columns)
-    with rig.engine.begin() as connection:
-        connection.execute(text(f"ALTER TABLE frames DETACH PARTITION {partition(START_MS)}"))
-        connection.execute(text("DROP TABLE frames"))
-        connection.execute(text("DROP TABLE spans"))
-        connection.execute(text(f"ALTER TABLE {partition(START_MS)} RENAME TO frames"))
-        connection.execute(text(f"ALTER INDEX {partition(START_MS)}_recorded_ms_idx RENAME TO frames_by_age"))
-        connection.execute(text("DELETE FROM archived"))
-        connection.execute(text("INSERT INTO archived VALUES ('frame', :camera, :boot, 20, 29)"),
-                           {"camera": CAMERA, "boot": BOOT})  # fmt: skip
-        connection.execute(text("DELETE FROM frames WHERE seq = 0"))
-        connection.execute(text("INSERT INTO archived VALUES ('frame', :camera, :boot, 0, 0)"),
-                           {"camera": CAMERA, "boot": BOOT})  # fmt: skip
-        connection.execute(text("UPDATE tallies SET value = 6 WHERE name = 'schema_version'"))
-        connection.execute(text("UPDATE tallies SET value = 8 WHERE name = 'frame_rows'"))
-    rig.close()
-    rig.open()
-    with rig.records() as records:
-        assert records.recorded(CAMERA, BOOT) == RangeSet([(0, 3), (5, 9), (20, 29)])
-        records.check_version()
-    clock.now_ms += HOUR_MS
-    written = rig.verdicts(verdict(n) for n in (0, 3, 4, 9, 10, 25))
-    assert [row.seq for row in written.rows] == [4, 10]
-    assert list(partitions(rig).values()) == [8, 2]
-    purge(rig.store, Bounds(database_age_s=1_800))
-    assert list(partitions(rig).values()) == [2]
-    with rig.engine.begin() as connection:
-        assert tally(connection, FRAME_ROWS) == 2
-    # A recorder of the version before is told, and by an error that it waits out.
-    with pytest.raises(OperationalError, match="stop the recorders"), rig.engine.begin() as connection:
-        connection.execute(text(f"INSERT INTO frames ({columns}) SELECT * FROM frames ON CONFLICT DO NOTHING"))
-
-
-def test_an_empty_database_of_the_version_before_is_cut_too(rig: Rig, clock: Clock) -> None:
-    with rig.engine.begin() as connection:
-        connection.execute(text("CREATE TABLE before (LIKE frames, PRIMARY KEY (camera, boot, seq))"))
-        connection.execute(text("DROP TABLE frames"))
-        connection.execute(text("ALTER TABLE before RENAME TO frames"))
-        connection.execute(text("UPDATE tallies SET value = 6 WHERE name = 'schema_version'"))
-    rig.close()
-    rig.open()
-    assert len(rig.verdicts([verdict(0)]).rows) == rig.count("frames") == 1
-    assert list(partitions(rig).values()) == [1]

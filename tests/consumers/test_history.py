@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from consumers.board.web import last_day
 from consumers.database.history import MINUTE_MS, minutes
 from consumers.purge import purge
 from consumers.settings import Bounds
@@ -46,4 +45,5 @@ def test_the_history_of_a_day_outlives_its_frames(make_rig: MakeRig) -> None:
     rig.verdicts([verdict(n) for n in range(300)])
     purge(rig.store, rig.bounds)
     assert rig.count("frames") == 10
-    assert sum(int(str(each["frames"])) for each in last_day(rig.engine)) == 300
+    with rig.engine.begin() as connection:
+        assert sum(int(str(each["frames"])) for each in minutes(connection, 0)) == 300

@@ -20,11 +20,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from prometheus_client import CollectorRegistry
 from sqlalchemy import delete
 
-from consumers.board.shown import Shown as Saved
+from consumers.cameras.snapshots import Snapshots as Saved
 from consumers.database.tables import shown
-from consumers.homeassistant.announcer import AnnouncerSettings, run_announcer
+from consumers.homeassistant.announcer import run_announcer
 from consumers.homeassistant.discovery import STATUS_TOPIC, Shown, config, config_topic, object_id, state_topic
 from consumers.homeassistant.reading import Reading
+from consumers.homeassistant.settings import AnnouncerSettings
 from infra.local.mosquitto import Mosquitto
 from schemas.pointillist_pb2 import DEGRADED, Status
 from schemas.runtime.health import Health
@@ -69,7 +70,7 @@ def test_every_template_names_what_the_state_has() -> None:
 
 def saved(rig: Rig) -> None:
     """What a recorder's housekeeping does every second."""
-    changed, to_ms = rig.board.unsaved(1000)
+    changed, to_ms = rig.cameras.unsaved(1000)
     Saved(rig.engine, rig.bounds.strangers).save(changed, to_ms)
 
 
@@ -180,10 +181,10 @@ def house(mosquitto: Mosquitto) -> Iterator[House]:
 @contextlib.asynccontextmanager
 async def announcing(rig: Rig, mosquitto: Mosquitto, **changed: Any) -> AsyncIterator[Health]:
     made = AnnouncerSettings(
-        database=rig.url, mqtt=(mosquitto.host, mosquitto.port), version="0.1.0", look_s=0.05, numbers_s=0.2, **changed
+        database=rig.url, mqtt=f"{mosquitto.host}:{mosquitto.port}", look_s=0.05, numbers_s=0.2, **changed
     )
     stop, health = asyncio.Event(), Health()
-    task = asyncio.create_task(run_announcer(made, registry=CollectorRegistry(), health=health, stop=stop))
+    task = asyncio.create_task(run_announcer(made, "0.1.0", registry=CollectorRegistry(), health=health, stop=stop))
     try:
         yield health
     finally:

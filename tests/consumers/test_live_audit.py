@@ -12,11 +12,14 @@ from sqlalchemy import update
 from consumers.conservation.law import BootAudit, Counts
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.live import LiveAudit
+from consumers.conservation.result import save_result
 from consumers.conservation.rounds import Marks
+from consumers.console.api import ROOT
 from consumers.database.tables import ledgers
 from consumers.purge import purge
 from consumers.settings import Bounds
 from schemas.identity import CameraId
+from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, KEYS, MakeRig, Rig, dead_letter, ledger, signed, verdict
 from tests.waiting import wait_until
 
@@ -125,3 +128,16 @@ def test_what_kafka_held_when_it_was_confirmed_is_lost_once_all_of_that_is_recor
     assert document["lost"] == [{"camera_id": CAMERA, "boot_id": f"{said.boot_id:016x}", "ranges": [(2, 2)]}]
     rig.verdicts([verdict(2)])
     assert lost_at(5, 5) == 0
+
+
+def test_the_console_shows_the_last_saved_result(console: ConsoleRig, recorder: Rig) -> None:
+    browser = console.browser()
+    assert browser.get(f"{ROOT}/audit").json() == {"error": "the monitor has not audited yet"}
+    live = LiveAudit(recorder.url, KEYS)
+    for count in (2, 5):
+        recorder.verdicts(verdict(seq) for seq in range(count))
+        document = live.refresh(NOTHING)
+        save_result(recorder.engine, document)
+        assert browser.get(f"{ROOT}/audit").json() == document
+    live.close()
+    assert "0</strong> are lost" in browser.get("/conservation").text

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from consumers.board.camera import Camera
+from consumers.cameras.camera import Camera
 from consumers.evidence.probe_plan import Change, Probing, Seen, Told, load_told, store_told
 from consumers.reading.rows import CameraRow
 from consumers.settings import ProbePlan
-from schemas.pointillist_pb2 import TEMPORAL, Meta, ProbeRequest
+from schemas.pointillist_pb2 import LOSSLESS, Meta, ProbeRequest
 from tests.consumers.recorder_rig import MakeRig
 
 PLAN = ProbePlan(extra_per_s=4.0, rising_share=1.0, new_share=0.5, new_extra=1.0, rising_level=0.2, again_s=3.0)
@@ -31,7 +31,7 @@ class Fleet:
             self.probing.gone(camera)
         self.known = set(self.share)
         for camera, share in self.share.items():
-            meta = Meta(boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=TEMPORAL)
+            meta = Meta(boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=LOSSLESS)
             self.probing.see(Seen(camera, self.level[camera], camera in self.new, meta))
         changes = self.probing.changes(self.now_s, round(1000 * self.now_s), strained=strained)
         self.probing.remember(changes)
@@ -142,7 +142,7 @@ def test_a_camera_without_probes_of_its_own_is_left_alone() -> None:
 
 def test_a_camera_that_does_not_say_how_many_frames_it_sends_is_left_alone() -> None:
     probing = Probing(PLAN)
-    probing.see(Seen("lab/0", 1.0, True, Meta(boot_id=1, probe_share=0.2, dropped_per_block=16, profile=TEMPORAL)))
+    probing.see(Seen("lab/0", 1.0, True, Meta(boot_id=1, probe_share=0.2, dropped_per_block=16, profile=LOSSLESS)))
     assert probing.changes(5.0, 5) == []
 
 
@@ -176,7 +176,7 @@ def test_a_camera_that_probes_more_by_itself_is_not_told_to_probe_less() -> None
 
 def test_a_request_says_the_share_of_probes_and_nothing_else() -> None:
     probing = Probing(PLAN)
-    meta = Meta(boot_id=1, probe_share=0.2, frames_per_second=2.0, dropped_per_block=32, profile=TEMPORAL)
+    meta = Meta(boot_id=1, probe_share=0.2, frames_per_second=2.0, dropped_per_block=32, profile=LOSSLESS)
     probing.see(Seen("lab/0", 1.0, False, meta))
     (change,) = probing.changes(5.0, 5000)
     assert change.request == ProbeRequest(issued_ms=5000, probe_share=1.0)
@@ -184,7 +184,7 @@ def test_a_request_says_the_share_of_probes_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("fps", [math.nan, math.inf, -math.inf, -1e6])
 def test_a_rate_that_is_no_number_is_nothing_to_plan_with(fps: float) -> None:
-    odd = Meta(boot_id=1, probe_share=0.2, frames_per_second=fps, dropped_per_block=16, profile=TEMPORAL)
+    odd = Meta(boot_id=1, probe_share=0.2, frames_per_second=fps, dropped_per_block=16, profile=LOSSLESS)
     assert announced(odd.SerializeToString()) is None
     odd.frames_per_second = 2.0
     assert announced(odd.SerializeToString()) == odd

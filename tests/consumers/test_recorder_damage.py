@@ -10,8 +10,8 @@ from consumers.recorder import run_recorder
 from infra.local.kafka import Kafka
 from schemas.errors import TryAgain
 from schemas.ranges import RangeSet
-from schemas.runtime import kafka_damage
 from schemas.runtime.health import Health
+from schemas.transport.kafka import damage
 from tests.consumers.recorder_rig import KEYS, verdict
 from tests.consumers.scene import Scene
 from tests.kafka_files import damage_batch, damage_length
@@ -60,8 +60,8 @@ async def test_a_damaged_batch_in_kafkas_log_is_passed_over_and_counted_and_thos
 async def test_a_partition_of_verdicts_that_stands_still_goes_on_where_kafka_gives_records_again(
     scene: Scene, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_damage, "LOOK_S", 1.0)
-    monkeypatch.setattr(kafka_damage, "STALL_S", 2.0)
+    monkeypatch.setattr(damage, "LOOK_S", 1.0)
+    monkeypatch.setattr(damage, "STALL_S", 2.0)
     for seq in range(30):
         # Each larger than the 4 KiB between two entries of Kafka's index, and in a batch of its own.
         await scene.verdicts([verdict(seq, preview=bytes(8000))])

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from consumers.board.board import Board, monotonic_ms
-from consumers.board.shown import Shown
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.saved import CameraStates, read_states
+from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
 from consumers.console.fleet import Fleet
 from consumers.console.look import Look
@@ -42,15 +43,15 @@ def tell(rig: Rig, message: Status | Meta | Refusal) -> None:
 
 def housekeeping(rig: Rig, clock_ms: int | None = None) -> None:
     """One tick of a recorder's housekeeping."""
-    seen = rig.board.unseen(100)
+    seen = rig.cameras.unseen(100)
     for camera, jpeg in seen:
         camera.health.see(jpeg)
-    rig.board.looked_at(camera for camera, _ in seen)
+    rig.cameras.looked_at(camera for camera, _ in seen)
     now_ms = time.time_ns() // 10**6
-    changed = rig.board.judge(monotonic_ms() if clock_ms is None else clock_ms, now_ms)
+    changed = rig.cameras.judge(monotonic_ms() if clock_ms is None else clock_ms, now_ms)
     CameraStates(rig.engine, 1_000).save(changed, now_ms)
-    cameras, left_from_ms = rig.board.unsaved(1_000)
-    Shown(rig.engine, 0).save(cameras, left_from_ms)
+    cameras, left_from_ms = rig.cameras.unsaved(1_000)
+    Snapshots(rig.engine, 0).save(cameras, left_from_ms)
 
 
 def by_every_program(rig: Rig) -> list[tuple[str, str]]:
@@ -79,7 +80,7 @@ def test_a_black_lens_is_black_to_every_program(rig: Rig) -> None:
 
 def test_a_camera_whose_pixels_stop_changing_is_frozen_to_every_program(rig: Rig) -> None:
     clock = Clock()
-    rig.board = Board(rig.settings, clock)
+    rig.cameras = CameraCache(rig.settings, clock)
     for seq in range(22):
         rig.verdicts([verdict(seq, changed=0.0)])
         clock.now_ms += 1_000
@@ -91,7 +92,7 @@ def test_a_camera_whose_pixels_stop_changing_is_frozen_to_every_program(rig: Rig
 
 def test_a_live_camera_is_not_frozen(rig: Rig) -> None:
     clock = Clock()
-    rig.board = Board(rig.settings, clock)
+    rig.cameras = CameraCache(rig.settings, clock)
     for seq in range(60):
         rig.verdicts([verdict(seq, changed=1.2)])
         clock.now_ms += 1_000
@@ -102,37 +103,37 @@ def test_a_live_camera_is_not_frozen(rig: Rig) -> None:
 @pytest.mark.parametrize(("reported", "expected"), [(PAUSED, "paused"), (ENDED, "ended")])
 def test_a_camera_that_sends_nothing_on_purpose_is_not_silent(rig: Rig, reported: int, expected: str) -> None:
     clock = Clock()
-    rig.board = Board(rig.settings, clock)
+    rig.cameras = CameraCache(rig.settings, clock)
     rig.verdicts([verdict(0)])
     tell(rig, Status(state=reported, boot_id=BOOT, detail="on purpose"))  # type: ignore[arg-type]  # an enum's number
     clock.now_ms += 600_000
     housekeeping(rig, clock())
     assert by_every_program(rig) == [(expected, "on purpose")] * 2
-    assert rig.board.faulty(10) == []
+    assert rig.cameras.faulty(10) == []
 
 
 def test_a_revoked_camera_is_revoked_until_it_enrols_again(rig: Rig) -> None:
     meta = Meta(boot_id=BOOT, frames_per_second=2)
     tell(rig, meta)
     rig.verdicts([verdict(0)])
-    rig.board.revoke({CAMERA: 1})
+    rig.cameras.revoke({CAMERA: 1})
     housekeeping(rig)
     assert {state for state, _ in by_every_program(rig)} == {"revoked"}
-    rig.board.revoke({CAMERA: 0})
+    rig.cameras.revoke({CAMERA: 0})
     housekeeping(rig)
     assert {state for state, _ in by_every_program(rig)} == {"online"}
 
 
 def test_refused_frames_are_a_state_with_the_remedy_while_they_come(rig: Rig) -> None:
     clock = Clock()
-    rig.board = Board(rig.settings, clock)
+    rig.cameras = CameraCache(rig.settings, clock)
     tell(rig, Status(state=ONLINE, boot_id=BOOT))
     tell(rig, Refusal(boot_id=BOOT, seq=1, reason="over_size", detail=TOO_LARGE))
     housekeeping(rig, clock())
     with rig.engine.begin() as connection:
         [saved] = read_states(connection)
     assert (saved.judged.state, saved.judged.reason) == (State.REFUSED, TOO_LARGE)
-    assert rig.board.faulty(10) == [(CAMERA, State.REFUSED)]
+    assert rig.cameras.faulty(10) == [(CAMERA, State.REFUSED)]
     clock.now_ms += 11_000
     housekeeping(rig, clock())
     with rig.engine.begin() as connection:
@@ -150,17 +151,17 @@ def test_a_refusal_that_the_server_has_not_signed_is_a_dead_letter(rig: Rig) -> 
 def test_a_state_is_written_when_it_changes_and_knows_since_when(rig: Rig) -> None:
     rig.verdicts([verdict(0)])
     now_ms = monotonic_ms()
-    [(saved, _)] = rig.board.judge(now_ms, 5)
+    [(saved, _)] = rig.cameras.judge(now_ms, 5)
     assert (saved.judged.state, saved.since_ms) == (State.ONLINE, 5)
     rig.verdicts([verdict(1)])
-    assert rig.board.judge(now_ms, 6) == []
-    [(saved, _)] = rig.board.judge(now_ms + 60_000, 7)
+    assert rig.cameras.judge(now_ms, 6) == []
+    [(saved, _)] = rig.cameras.judge(now_ms + 60_000, 7)
     assert (saved.judged.state, saved.since_ms) == (State.SILENT, 7)
 
 
 def test_a_recorder_that_hears_a_camera_no_more_does_not_call_it_silent_for_the_one_that_does(rig: Rig) -> None:
     clock = Clock()
-    other = Board(rig.settings, clock)
+    other = CameraCache(rig.settings, clock)
     other.take(rig.verdicts([verdict(0)]))
     states = CameraStates(rig.engine, 1_000)
     states.save(other.judge(clock(), 1), 1)
@@ -176,10 +177,10 @@ def test_a_recorder_that_hears_a_camera_no_more_does_not_call_it_silent_for_the_
 
 def test_heartbeats_of_a_motion_gate_are_no_silence(rig: Rig) -> None:
     clock = Clock()
-    rig.board = Board(rig.settings, clock)
+    rig.cameras = CameraCache(rig.settings, clock)
     tell(rig, Status(state=ONLINE, boot_id=BOOT, longest_gap_s=60, turn=Turn(connection=1)))
     rig.verdicts([verdict(0)])
     clock.now_ms += 59_000
-    assert rig.board.describe(clock())[0]["status"] == "online"
+    assert rig.cameras.all()[0].judge(clock(), rig.settings.silent_after_s).state is State.ONLINE
     clock.now_ms += 100_000
-    assert rig.board.describe(clock())[0]["status"] == "silent"
+    assert rig.cameras.all()[0].judge(clock(), rig.settings.silent_after_s).state is State.SILENT

@@ -7,17 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, select, text
+from sqlalchemy import select
 from sqlalchemy.schema import CreateTable
 
 from consumers.alerts import count_unpublished, mark_published, unpublished
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
-from consumers.database.tables import SCHEMA_VERSIONS, evidence, ledgers, metadata, tallies
-from consumers.database.tallies import SCHEMA, tally
+from consumers.database.tables import evidence, metadata, tallies
+from consumers.database.tallies import SCHEMA
 from consumers.evidence.quarantine import Quarantine
 from consumers.purge import purge
-from consumers.reading.batch import ledger_row
 from consumers.settings import Bounds, RecorderSettings
 from consumers.store import OffsetsMoved, Store
 from infra.report import beside_clean
@@ -167,15 +166,6 @@ def _alerts(rig: Rig) -> list[Alert]:
     return [Alert.FromString(due.message) for due in unpublished(rig.engine)]
 
 
-def test_composed_frames_are_evidence_as_whole_ones_are(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    for camera, composed in (("site/composed", True), ("site/alone", False)):
-        rig.verdicts((verdict(n, flagged=n > 40, composed=composed) for n in range(60)), camera)
-    alerts = {alert.camera_id: alert for alert in _alerts(rig)}
-    assert {camera: alert.whole for camera, alert in alerts.items()} == {"site/composed": True, "site/alone": False}
-    assert alerts["site/composed"].evidence_octaves >= EvidenceRule().whole.limit
-
-
 def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
     rig = make_rig()
     for made in ATTACK:
@@ -294,7 +284,7 @@ class Announcements:
         return payload
 
     def shown(self) -> tuple[str, float | None]:
-        (camera,) = self._rig.board.cameras()
+        (camera,) = self._rig.cameras.all()
         return camera.judge(0, 10).state.value, camera.probe_share()
 
 
@@ -368,7 +358,7 @@ def test_invented_cameras_are_forgotten_and_real_ones_stay(make_rig: MakeRig) ->
         rig.feed([rig.record(topic, f"evil/cam{n}".encode(), signed(Meta(boot_id=1), f"evil/cam{n}"), "Meta")])
     purge(rig.store, rig.bounds)
     assert rig.count("cameras") == 3
-    names = [camera.name for camera in rig.board.cameras()]
+    names = [camera.name for camera in rig.cameras.all()]
     assert CAMERA in names
     assert len(names) <= 7
 
@@ -400,34 +390,11 @@ def test_the_report_reads_latency_accuracy_bytes_and_probes(rig: Rig) -> None:
 def test_tables_of_another_version_are_not_touched(rig: Rig) -> None:
     with rig.engine.begin() as connection:
         connection.execute(tallies.update().where(tallies.c.name == SCHEMA).values(value=99))
+    with rig.records() as records, pytest.raises(StateError, match="99"):
+        records.check_version()
     rig.close()
     with pytest.raises(StateError, match="99"):
         rig.open()
-
-
-def test_the_shed_ranges_of_an_earlier_release_leave_the_table_and_stay_in_the_message(rig: Rig) -> None:
-    rig.ledger(ledger(1, 9, [(1, 2)]))
-    large = ledger(1, 2000, [(n, n) for n in range(0, 2000, 2)], boot=2)
-    with rig.engine.begin() as connection:
-        row = ledger_row((CAMERA, 2), large, signed(large))
-        connection.execute(ledgers.insert().values(row._asdict()))
-        connection.exec_driver_sql("alter table ledgers add column shed text not null default '[[1, 2]]'")
-        version = SCHEMA_VERSIONS[rig.engine.dialect.name] - 1
-        connection.execute(tallies.update().where(tallies.c.name == SCHEMA).values(value=version))
-    with rig.records() as records:
-        records.check_version()  # what reads the database does not wait for the recorder's start
-    rig.close()
-    rig.open()
-    rig.ledger(ledger(2, 9, [(1, 2), (4, 4)]))
-    with rig.records() as records:
-        (kept,) = records.ledgers()
-        summed = records.summed_ledgers()[CAMERA]
-    assert [shed.last for shed in Ledger.FromString(kept.message).shed] == [2, 4]
-    assert (summed.ledgers, summed.shed, summed.pending) == (1, 1000, 1000)
-    with rig.engine.begin() as connection:
-        columns = {column["name"] for column in inspect(connection).get_columns("ledgers")}
-        assert "shed" not in columns or not connection.scalar(text("select count(*) from ledgers where shed != '[]'"))
-        assert tally(connection, SCHEMA) == version + 1
 
 
 def test_every_statement_of_the_hot_path_compiles_for_postgresql_without_a_server(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +12,14 @@ import infra.cli
 
 
 def parsed(arguments: Sequence[str]) -> dict[str, Any]:
-    """The parameters by their names. Raises click's UsageError for what the command does not know."""
-    return _parsed(tuple(arguments))
+    """The parameters by their names, of a role all its settings.
+
+    Raises click's UsageError for an unknown option, and ConfigError for a setting that the role's model refuses.
+    """
+    # Kubernetes replaces $(NAME) by a variable.
+    return _parsed(tuple(re.sub(r"\$\((\w+)\)", r"\1", argument) for argument in arguments))
 
 
-@functools.cache
 def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
     infra.cli.register()
     command: Any = typer.main.get_command(infra.cli.app)
@@ -28,4 +31,8 @@ def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
         assert command is not None, f"there is no command {word}"
     with command.make_context(arguments[0], rest, parent=context) as made:
         assert made.args == []
-        return dict(made.params)
+        values = dict(made.params)
+        if not hasattr(command, "settings_of"):
+            return values
+        settings, own = command.settings_of(values)
+        return {**settings.model_dump(), **own}

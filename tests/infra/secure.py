@@ -23,7 +23,7 @@ from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.roles import CLIENTS, SERVERS, Roles
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
-from schemas.runtime.access import Tls
+from schemas.transport.access import Tls
 
 WAIT_S = 20.0
 SECRET = bytes(range(32))

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from infra.local.kafka import Kafka
 from infra.pki.authority import Authority
-from schemas.runtime.access import KafkaAccess, Login, Tls
+from schemas.transport.access import KafkaAccess, Login, Tls
 
 PASSWORD: Final = "correct horse battery staple"
 USERS: Final = ("recorder", "admin")

@@ -14,7 +14,7 @@ import infra.cli
 from infra.layout import Layout
 from infra.pki.roles import role_folder
 from schemas.errors import BrokerError
-from schemas.runtime.access import AUTHORITY_FILE
+from schemas.transport.access import AUTHORITY_FILE
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
 from tests.infra.test_model_command import bundle, init, run
 
@@ -51,7 +51,7 @@ def test_every_command_that_names_a_broker_is_told_how_it_is_reached(broker: str
 def test_every_command_about_models_reaches_a_kafka_with_tls() -> None:
     found = {words for words in COMMANDS if words.startswith("model ")}
     assert found == {"model publish", "model rollback", "model list", "model status"}
-    assert all({"--kafka", "--kafka-tls", "--kafka-login"} <= COMMANDS[words] for words in found)
+    assert all({"--kafka", "--kafka-tls", "--kafka-login-file"} <= COMMANDS[words] for words in found)
 
 
 @pytest.mark.brokers
@@ -64,7 +64,7 @@ def test_models_are_published_and_withdrawn_by_certificate_and_by_password(
     (authority / AUTHORITY_FILE).write_text((kafka_fleet.pki / AUTHORITY_FILE).read_text())
     ada = init(tmp_path, "ada")
     certified = ("--kafka", secure_kafka.listen, "--kafka-tls", role_folder(kafka_fleet.pki, "admin"))
-    known = ("--kafka", secure_kafka.login, "--kafka-tls", authority, "--kafka-login", login)
+    known = ("--kafka", secure_kafka.login, "--kafka-tls", authority, "--kafka-login-file", login)
     signed = ("--signer", ada.with_suffix(".key"))
     run("publish", bundle(tmp_path, "2"), "--store", tmp_path / "store", *signed, *certified)
     trust = ("--trust", ada.with_suffix(".pub"), "--json")

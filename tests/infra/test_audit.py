@@ -195,7 +195,7 @@ def test_a_folder_without_a_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
-    write(layout, "tallies", name=SCHEMA, value=4)
+    write(layout, "tallies", name=SCHEMA, value=99)
     with sqlite3.connect(layout.database) as connection:
         connection.execute("alter table ledgers drop column message")
     done = subprocess.run(
@@ -203,7 +203,7 @@ def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: expected a database of version ")
-    assert "an earlier release has made: go on with that release, or begin anew" in done.stderr
+    assert "a later release has made: go on with that release, or begin anew" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -115,7 +115,7 @@ def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_pass
     for made, words in WRONG.values():
         line = refusal(*arguments, "--kafka", secure_kafka.listen, "--kafka-tls", made(material))
         assert line == f"{begin}:{secure_kafka.port} to let us in: {words}"
-    known = ("--kafka", secure_kafka.login, "--kafka-tls", material.trust_alone(), "--kafka-login")
+    known = ("--kafka", secure_kafka.login, "--kafka-tls", material.trust_alone(), "--kafka-login-file")
     line = refusal(*arguments, *known, material.login(f"recorder:not {PASSWORD}"))
     assert line.endswith("to let us in: wrong user or password")
     assert refusal(*arguments, *known, material.login(PASSWORD)) == "a login is written user:password, in one line"
@@ -150,7 +150,7 @@ def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
     secure_kafka: KafkaWithPasswords, material: Material, tmp_path: Path
 ) -> None:
     database = f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/none"
-    arguments = ["record", "--database", database, "--quarantine", tmp_path / "quarantine", "--broker-wait", 0.5]
+    arguments = ["record", "--database", database, "--quarantine", tmp_path / "quarantine", "--connect-timeout-s", 0.5]
     arguments += ["--kafka", secure_kafka.listen, "--kafka-tls", material.role(material.ours, "recorder"), "--group"]
     assert refusal(*arguments, "mine") == (
         f"expected Kafka at {secure_kafka.listen} to let the recorder join the group mine and join the group "

@@ -19,9 +19,10 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
+from producers.camera_settings import CameraSettings
 from producers.publisher.first_answer import FirstAnswer, silence
 from producers.roster.camera_file import parse_camera_file
-from producers.scenario import CameraSettings
+from producers.roster.camera_spec import CameraSpec
 from producers.sources.settings import SourceSettings
 from schemas.errors import ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
@@ -73,7 +74,7 @@ def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers
 ) -> None:
     video = write_video(tmp_path / "grey.mp4")
     command = [*COMMAND, "camera", "attach", str(video), "--name", "lab/door", "--spool", str(tmp_path / "spools")]
-    command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--fps", "1", "--seconds", "8", "--drain", "0"]
+    command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--fps", "1", "--seconds", "8", "--drain-s", "0"]
     environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 64}"}
 
     def attach(*options: str) -> subprocess.CompletedProcess[str]:
@@ -105,11 +106,11 @@ class Ran:
         monkeypatch.setattr("infra.cli.camera.require_brokers", lambda *_, **__: None)
         monkeypatch.setattr("producers.sources.trial.try_source", self.tried.append)
         monkeypatch.setattr("infra.role.run_role", lambda _name, _metrics, run: run(None, None, None))
-        monkeypatch.setattr("producers.fleet.run_camera", self.run)
+        monkeypatch.setattr("producers.roster.real.run_camera", self.run)
         monkeypatch.setenv("POINTILLIST_CAMERA_KEY", f"0:{'00' * 64}")
 
-    def run(self, plan: CameraSettings, **_: object) -> Ran:
-        self.plans.append(plan)
+    def run(self, spec: CameraSpec, **_: object) -> Ran:
+        self.plans.append(spec.settings)
         return self
 
 
@@ -154,19 +155,19 @@ def test_a_camera_of_which_nothing_is_said_sends_always_and_all_it_sees(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"rotate": 45}, r"cameras.0.source.rotate: should be 0, 90, 180 or 270"),
-        ({"hardware": "no such thing"}, r"cameras.0.source.hardware: "),
-        ({"clock": "mine"}, r"cameras.0.source.clock: should be 'auto' or 'arrival'"),
+        ({"rotate": 45}, r"source.rotate: should be 0, 90, 180 or 270"),
+        ({"hardware": "no such thing"}, r"source.hardware: "),
+        ({"clock": "mine"}, r"source.clock: should be 'auto' or 'arrival'"),
         ({"privacy": ["0,0,.3"]}, r"--privacy: expected X,Y,WIDTH,HEIGHT as shares from 0 to 1, got '0,0,.3'"),
-        ({"privacy": ["0,0,640,480"]}, r"cameras.0.source.privacy.0.2: should be less than or equal to 1"),
+        ({"privacy": ["0,0,640,480"]}, r"source.privacy.0.2: should be less than or equal to 1"),
         ({"privacy": [".9,0,.3,1"]}, r"privacy: expected x, y, width, height as shares inside the picture"),
         ({"region": "1,2,3"}, r"expected a region as X,Y,WIDTH,HEIGHT, got '1,2,3'"),
         ({"loop": True}, r"a source of kind url knows .*; got loop"),
-        ({"schedule": ["monday"]}, r"cameras.0.schedule: expected hours as 'mon-fri 07:00-19:00'"),
-        ({"schedule": ["07:00-19:00"], "zone": "Nowhere/Land"}, r"cameras.0.schedule: .*Nowhere/Land"),
+        ({"schedule": ["monday"]}, r"schedule: expected hours as 'mon-fri 07:00-19:00'"),
+        ({"schedule": ["07:00-19:00"], "zone": "Nowhere/Land"}, r"schedule: .*Nowhere/Land"),
         ({"zone": "UTC"}, r"--zone: expected --schedule beside it"),
         ({"heartbeat": 5.0}, r"--heartbeat: expected --motion beside it"),
-        ({"motion": True, "heartbeat": 0.0}, r"cameras.0.motion.heartbeat_s: should be greater than 0"),
+        ({"motion": True, "heartbeat": 0.0}, r"motion.heartbeat_s: should be greater than 0"),
     ],
 )
 def test_an_option_that_cannot_be_is_one_line(
@@ -240,6 +241,6 @@ def test_only_a_camera_whose_first_frames_nobody_confirms_speaks_of_it_and_once(
     never = FirstAnswer(None)
     never.sent(0.0)
     assert not never.overdue(1e9)
-    assert "the key is not that of lab/door" in silence("lab/door", True, 1, unheard=False)
-    assert "does not let it in" in silence("lab/door", False, 1, unheard=True)
-    assert "ended 4 connections: the certificate" in silence("lab/door", True, 5, unheard=True)
+    assert "the key is not that of lab/door" in silence("lab/door", True, 1, no_subscribers=False)
+    assert "does not let it in" in silence("lab/door", False, 1, no_subscribers=True)
+    assert "ended 4 connections: the certificate" in silence("lab/door", True, 5, no_subscribers=True)

@@ -167,19 +167,19 @@ def test_enrolments_say_who_a_camera_is_and_where_its_broker_and_a_renewed_one_c
     ]
     listed = FileOfCameras(write(tmp_path / "cameras.yaml", "yard", cameras, enrolments="enrolments"))
     first, stamp = listed.read(), listed.stamp()
-    gate = first.members[CameraId("yard/gate")]
+    gate = first.runnable[CameraId("yard/gate")]
     assert gate.mqtt == ("broker.example", 8883)
     assert gate.tls is not None
-    assert "expected an enrolment" in first.refused[CameraId("yard/door")]
+    assert "expected an enrolment" in first.rejected[CameraId("yard/door")]
     assert listed.stamp() == stamp == (listed.read(), listed.stamp())[1]
     enrol("door")
     assert listed.stamp() != stamp
     second = listed.read()
-    assert not second.refused
-    assert second.members[CameraId("yard/gate")] == gate
+    assert not second.rejected
+    assert second.runnable[CameraId("yard/gate")] == gate
     enrol("gate")
-    assert listed.read().members[CameraId("yard/gate")] != gate
-    assert listed.read().members[CameraId("yard/door")] == second.members[CameraId("yard/door")]
+    assert listed.read().runnable[CameraId("yard/gate")] != gate
+    assert listed.read().runnable[CameraId("yard/door")] == second.runnable[CameraId("yard/door")]
 
 
 def test_a_camera_is_in_one_share_whoever_else_there_is() -> None:
@@ -197,10 +197,10 @@ def test_a_camera_is_in_one_share_whoever_else_there_is() -> None:
 def test_without_an_address_of_the_broker_a_camera_is_refused(tmp_path: Path, system: Layout) -> None:
     cameras: list[dict[str, object]] = [{"name": "gate", "source": {"address": "rtsp://h/x"}}]
     file = write(tmp_path / "cameras.yaml", "yard", cameras)
-    refused = FileOfCameras(file, state=system.folder).read().refused
+    refused = FileOfCameras(file, state=system.folder).read().rejected
     assert "broker's address" in refused[CameraId("yard/gate")]
     told = FileOfCameras(file, state=system.folder, broker=Broker(("127.0.0.1", 1883)))
-    assert told.read().members[CameraId("yard/gate")].mqtt == ("127.0.0.1", 1883)
+    assert told.read().runnable[CameraId("yard/gate")].mqtt == ("127.0.0.1", 1883)
 
 
 @pytest.mark.brokers
@@ -213,9 +213,9 @@ def test_the_command_follows_its_file_and_ends_in_good_order(
     def frames(name: str) -> int:
         return sum(identity.camera_id == f"{site}/{name}" for identity in list(bridge.frames))
 
-    def state(name: str) -> str:
+    def phase(name: str) -> str:
         said = json.loads(report.read_text()) if report.exists() else {}
-        return str(said.get(f"{site}/{name}", {}).get("state"))
+        return str(said.get(f"{site}/{name}", {}).get("phase"))
 
     report = tmp_path / "spools" / "cameras.json"
     file = write(tmp_path / "cameras.yaml", site, [camera("one")])
@@ -228,8 +228,8 @@ def test_the_command_follows_its_file_and_ends_in_good_order(
             write(file, site, [camera("one"), camera("two")])
             wait_until(lambda: frames("two") > 3)
             write(file, site, [camera("two")])
-            wait_until(lambda: state("one") == "None")
-            assert state("two") == "online"
+            wait_until(lambda: phase("one") == "None")
+            assert phase("two") == "capturing"
         finally:
             os.kill(process.pid, signal.SIGTERM)
         assert process.stderr is not None

@@ -30,7 +30,8 @@ from infra.up.settings import (
     scenario_file,
     source_entry,
 )
-from producers.scenario import CameraOptions, load_scenario, parse_scenario
+from producers.camera_settings import CameraOptions
+from producers.scenario import load_scenario, parse_scenario
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
 from schemas.keys import CameraKey, derive_camera_key
@@ -90,22 +91,33 @@ CONSOLE = ("console", "--http", "127.0.0.1:0", "--kafka", "127.0.0.1:1", "--mqtt
     ("arguments", "named"),
     [
         (["key", "Door"], "site/camera"),
-        (["bridge", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1", "--broker-wait", "0.3"], "MQTT"),
-        (["process", "--bundle", "scene", "--kafka", "127.0.0.1:1", "--broker-wait", "0.3"], "Kafka"),
+        (["bridge", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0.3"], "MQTT"),
+        (["process", "--bundle", "scene", "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0.3"], "Kafka"),
         (["process", "--bundle", "scene", "--kafka", "nowhere"], "host:port"),
-        (["record", "--kafka", "127.0.0.1:1", "--state", "/nowhere", "--broker-wait", "0.3"], "Kafka"),
+        (["record", "--kafka", "127.0.0.1:1", "--state", "/nowhere", "--connect-timeout-s", "0.3"], "Kafka"),
         (["fleet", "--scenario", "/nowhere.yaml", "--state", "/nowhere"], "/nowhere.yaml"),
         (["audit", "--state", "/nowhere"], "/nowhere"),
         (["bridge"], "--mqtt"),
         (["monitor", "--state", "/nowhere"], "roles.json"),
-        (["monitor", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1"], "--database"),
+        (["monitor", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1"], "database is missing"),
         (
-            ["homeassistant", "--database", "sqlite:////nowhere/x", "--mqtt", "127.0.0.1:1", "--broker-wait", "0.3"],
+            [
+                "homeassistant",
+                "--database",
+                "sqlite:////nowhere/x",
+                "--mqtt",
+                "127.0.0.1:1",
+                "--connect-timeout-s",
+                "0.3",
+            ],
             "MQTT",
         ),
         (["homeassistant", "--database", "sqlite:////nowhere/x", "--console", "here"], "--console"),
-        ([*CONSOLE, "--signer", "/nowhere.key"], "--signer: expected --jobs"),
-        ([*CONSOLE, "--prometheus", "http://me:secret@here"], "--prometheus: expected http://host:port, got 'here'"),
+        ([*CONSOLE, "--jobs-signer", "/nowhere.key"], "--jobs-folder is missing"),
+        (
+            [*CONSOLE, "--prometheus", "http://me:secret@here"],
+            "--prometheus: expected http://host:port or https://host:port, got 'here'",
+        ),
         (["camera", "attach", "rtsp://127.0.0.1:1/x", "--name", "a/b", "--state", "/nowhere"], "/nowhere"),
     ],
 )
@@ -116,10 +128,10 @@ def test_what_is_missing_is_named_in_one_line_with_status_2(arguments: list[str]
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["bridge", "--mqtt", "user:hunter2@127.0.0.1:1", "--kafka", "127.0.0.1:1", "--broker-wait", "0.1"],
+        ["bridge", "--mqtt", "user:hunter2@127.0.0.1:1", "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0.1"],
         ["bridge", "--mqtt", "user:hunter2@127.0.0.1", "--kafka", "127.0.0.1:1"],
         ["homeassistant", "--mqtt", "user:hunter2@127.0.0.1:1", "--database", "sqlite:////nowhere/x"],
-        ["process", "--bundle", "scene", "--kafka", "user:hunter2@127.0.0.1:1", "--broker-wait", "0.1"],
+        ["process", "--bundle", "scene", "--kafka", "user:hunter2@127.0.0.1:1", "--connect-timeout-s", "0.1"],
         [
             "process",
             "--bundle",
@@ -128,10 +140,10 @@ def test_what_is_missing_is_named_in_one_line_with_status_2(arguments: list[str]
             "127.0.0.1:1",
             "--metrics",
             "user:hunter2@h:1",
-            "--broker-wait",
+            "--connect-timeout-s",
             "0",
         ],
-        ["model", "status", "--kafka", "user:hunter2@127.0.0.1:1", "--broker-wait", "0.1"],
+        ["model", "status", "--kafka", "user:hunter2@127.0.0.1:1", "--connect-timeout-s", "0.1"],
     ],
 )
 def test_a_password_in_a_brokers_address_is_refused_and_not_repeated(arguments: list[str]) -> None:
@@ -143,13 +155,13 @@ def test_a_password_in_a_brokers_address_is_refused_and_not_repeated(arguments: 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--group", "recorders"], "--group: expected a --database of PostgreSQL"),
-        (["--keep-days", "0"], "--keep-days: expected more than 0"),
-        (["--keep-gib", "-1"], "--keep-gib: expected more than 0"),
+        (["--group", "recorders"], "group: expected a PostgreSQL database"),
+        (["--database-age-s", "0"], "--database-age-s: expected number > 0"),
+        (["--database-bytes", "-1"], "--database-bytes: expected whole number ≥ 65,536"),
     ],
 )
 def test_what_a_recorder_cannot_do_is_one_line(tmp_path: Path, arguments: list[str], named: str) -> None:
-    given = ["record", "--state", str(tmp_path), "--kafka", "127.0.0.1:1", "--broker-wait", "0"]
+    given = ["record", "--state", str(tmp_path), "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0"]
     assert named in refusal(run(*given, *arguments, POINTILLIST_FLEET_SECRET=SECRET))
 
 
@@ -181,7 +193,7 @@ def test_a_package_of_ones_own_is_named_with_an_option_that_reaches_every_comman
     folder = write_bundle(tmp_path / "bundle")
     publish = ["model", "publish", str(folder), "--kafka", "127.0.0.1:1", "--store", str(tmp_path / "store")]
     run("signer", "init", "ada", "--folder", str(tmp_path))
-    publish += ["--broker-wait", "0.1", "--signer", str(tmp_path / "ada.key")]
+    publish += ["--connect-timeout-s", "0.1", "--signer", str(tmp_path / "ada.key")]
     assert "--factories" in refusal(run(*publish))
     assert "Kafka" in refusal(run("--factories", "tests.processors", *publish))
 
@@ -191,7 +203,7 @@ def test_a_processor_does_not_run_code_of_its_bundle_unasked(tmp_path: Path) -> 
     table = folder / "model.toml"
     table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
     (folder / "network.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
-    process = ["process", "--kafka", "127.0.0.1:1", "--bundle", str(folder), "--broker-wait", "0"]
+    process = ["process", "--kafka", "127.0.0.1:1", "--bundle", str(folder), "--connect-timeout-s", "0"]
     refused = run(*process, POINTILLIST_FLEET_SECRET=SECRET)
     assert refused.returncode == 2
     # Kafka is away, and the log says so first.
@@ -311,7 +323,7 @@ def test_sources_become_scenarios(tmp_path: Path) -> None:
             source_entry(missing, 1, 2, None)
     with pytest.raises(SourceError, match="POINTILLIST_DATA"):
         source_entry("cifar10", 1, 2, None)
-    scenario = parse_scenario(scenario_document(UpSettings(cameras=3, fps=4, drop=0.5, strip_rate=0.1), None))
+    scenario = parse_scenario(scenario_document(UpSettings(cameras=3, fps=4, drop_ratio=0.5, probe_share=0.1), None))
     cameras = scenario.cameras()
     assert [camera.camera_id for camera in cameras] == ["local/cam-0", "local/cam-1", "local/cam-2"]
     assert (cameras[0].fps, cameras[0].encoding.dropped_per_block, cameras[0].probe_share) == (4, 32, 0.1)

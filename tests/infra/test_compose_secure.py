@@ -21,7 +21,7 @@ from infra.pki.kafka_rights import grant
 from infra.pki.roles import CLIENTS, ROLE_DAYS, SERVERS, role_folder, role_tls
 from infra.reach import require_kafka
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAccess, Tls
+from schemas.transport.access import KafkaAccess, Tls
 from tests.infra.command_line import parsed
 from tests.infra.secure import enrolled, make_fleet
 from tests.infra.test_compose import COMPOSE, OURS, ROOT, SERVICES, mounts

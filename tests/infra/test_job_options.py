@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from consumers.console.settings import ConsoleSettings, JobSettings
 from infra.cli import console_jobs
 from infra.cli.console_jobs import job_settings, launcher
+from infra.settings.load import Given, load
 from schemas.errors import ConfigError
 
-NONE: dict[str, Any] = {
-    "state": None, "trust": None, "kafka": None, "admin_tls": None, "admin_login": None,
-}  # fmt: skip
+
+def jobs_of(jobs: dict[str, Any], **others: Any) -> JobSettings | None:
+    """The jobs of a console with these settings."""
+    return job_settings(ConsoleSettings.model_validate({"jobs": jobs, **others}))
 
 
 def test_a_job_is_niced_and_is_told_no_secret_of_its_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,27 +40,29 @@ def test_a_job_is_niced_and_is_told_no_secret_of_its_console(tmp_path: Path, mon
 def test_jobs_publish_with_the_key_and_the_rights_that_were_named(tmp_path: Path) -> None:
     key = tmp_path / "ada.key"
     key.write_text("")
-    given = NONE | {"kafka": "kafka:9092", "admin_tls": tmp_path / "tls", "trust": tmp_path / "trusted"}
-    found = job_settings(tmp_path / "jobs", None, key, "s3://models", **given)
+    found = jobs_of(
+        {"folder": tmp_path / "jobs", "signer": key, "models": "s3://models", "admin_tls": tmp_path / "tls"},
+        kafka="kafka:9092",
+        trust=tmp_path / "trusted",
+    )
     assert found is not None
     fixed = (
         "--signer", str(key), "--trust", str(tmp_path / "trusted"), "--kafka-tls", str(tmp_path / "tls"), "--kafka",
         "kafka:9092",
     )  # fmt: skip
     assert (found.publish, found.rollback) == ((*fixed, "--store", "s3://models"), fixed)
-    alone = job_settings(tmp_path / "jobs", None, None, None, **NONE)
+    alone = jobs_of({"folder": tmp_path / "jobs"})
     assert alone is not None
     assert (alone.publish, alone.rollback) == (None, None)
-    assert job_settings(None, None, None, None, **NONE) is None
+    assert job_settings(ConsoleSettings()) is None
 
 
 def test_what_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--signer: expected --jobs beside it"):
-        job_settings(None, None, tmp_path, None, **NONE)
-    with pytest.raises(ConfigError, match=r"--bundle: expected a folder with model\.toml"):
-        job_settings(tmp_path, tmp_path, None, None, **NONE)
-    with pytest.raises(ConfigError, match=r"--signer: expected the file of a private key"):
-        job_settings(tmp_path, None, tmp_path / "none", None, **NONE)
-    (tmp_path / "key").write_text("")
-    with pytest.raises(ConfigError, match=r"--signer: expected --models"):
-        job_settings(tmp_path, None, tmp_path / "key", None, **NONE)
+    with pytest.raises(ConfigError, match=r"jobs\.folder is missing"):
+        load(ConsoleSettings, Given("console", options={"jobs.signer": str(tmp_path)}))
+    with pytest.raises(ConfigError, match=r"jobs\.bundle: expected a folder with model\.toml"):
+        jobs_of({"folder": tmp_path, "bundle": tmp_path})
+    with pytest.raises(ConfigError, match=r"jobs\.signer: expected the file of a private key"):
+        jobs_of({"folder": tmp_path, "signer": tmp_path / "none"}, state=tmp_path)
+    with pytest.raises(ConfigError, match=r"jobs\.models is missing"):
+        load(ConsoleSettings, Given("console", options={"jobs.folder": str(tmp_path), "jobs.signer": "key"}))

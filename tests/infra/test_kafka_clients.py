@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.local.kafka import Kafka
-from schemas.runtime.access import kafka_options
-from schemas.runtime.kafka_clients import end, leave, start, stop
+from schemas.transport.access import kafka_options
+from schemas.transport.kafka.clients import end, leave, start, stop
 from tests.infra.secure_kafka import KafkaWithPasswords
 
 
@@ -221,7 +221,7 @@ async def in_vain() -> None:
 async def test_a_producer_that_is_not_rid_of_its_records_is_ended_in_time(
     closes: Callable[[], Awaitable[None]], done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("schemas.runtime.kafka_clients._AGAIN_S", 0.01)
+    monkeypatch.setattr("schemas.transport.kafka.clients._AGAIN_S", 0.01)
     producer = Sending(closes=closes)
     await asyncio.sleep(0)
     await asyncio.wait_for(stop(producer, 0.01), 5)

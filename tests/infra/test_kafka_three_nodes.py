@@ -19,7 +19,7 @@ from infra.local.kafka import Kafka, KafkaNodes
 from infra.local.kafka_quorum import kafka_data
 from infra.local.ports import Ports
 from infra.local.topics import TopicSpec, create_topics
-from schemas.runtime.kafka_clients import end, leave, start
+from schemas.transport.kafka.clients import end, leave, start
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
 TOPIC = "three.nodes"

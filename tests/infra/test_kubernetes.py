@@ -182,7 +182,7 @@ def test_every_role_says_how_it_is_and_is_not_restarted_for_a_broker_that_is_awa
         if name not in ROLES:
             continue
         assert parsed(container["args"])["metrics"] == "0.0.0.0:9100"
-        assert parsed(container["args"])["broker_wait"] == 0
+        assert parsed(container["args"])["connect_timeout_s"] == 0
         assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
         assert container["livenessProbe"]["httpGet"] == {"path": "/metrics", "port": "metrics"}
         assert "metrics" in ports

@@ -24,8 +24,8 @@ from infra.reach import require_mqtt
 from infra.revocation import revoke
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
-from schemas.runtime.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 from tests.infra.command_line import parsed
 from tests.infra.kustomize import Resource, build, identity
 from tests.infra.secure import Visitor, enrolled, make_fleet
@@ -110,19 +110,14 @@ def test_the_database_is_reached_by_verified_tls(overlay: str) -> None:
 
 
 @each_overlay
-def test_pages_have_a_certificate_of_their_own_and_the_console_asks_who_one_is(overlay: str) -> None:
-    found = {name: (container, spec) for name, container, spec in containers(overlay)}
-    services = of_kind(overlay, "Service")
-    for name, service in (("recorder", "pages"), ("console", "console")):
-        container, spec = found[name]
-        options = parsed(container["args"])
-        assert secrets_of(mounted(container, spec, str(options["http_tls"]))) == [
-            {"recorder": "pointillist-pages", "console": "pointillist-console-pages"}[name]
-        ]
-        assert options["served_as"] == [service]
-        assert services[service]["spec"]["selector"] == {"app.kubernetes.io/name": name}
-    container, spec = found["console"]
-    users = Path(parsed(container["args"])["users"])
+def test_the_console_has_a_certificate_of_its_own_and_asks_for_passwords(overlay: str) -> None:
+    (found,) = ((container, spec) for name, container, spec in containers(overlay) if name == "console")
+    container, spec = found
+    options = parsed(container["args"])
+    assert secrets_of(mounted(container, spec, str(options["http_tls"]))) == ["pointillist-console-pages"]
+    assert tuple(options["served_as"]) == ("console",)
+    assert of_kind(overlay, "Service")["console"]["spec"]["selector"] == {"app.kubernetes.io/name": "console"}
+    users = Path(options["users"])
     assert secrets_of(mounted(container, spec, str(users.parent))) == ["pointillist-console-users"]
 
 

@@ -197,7 +197,7 @@ def test_a_kafka_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
     made, store, key = bundle(tmp_path, "2"), tmp_path / "store", init(tmp_path, "ada").with_suffix(".key")
     with pytest.raises(BrokerError, match=r"Kafka broker at 127\.0\.0\.1:9"):
         run(
-            "publish", made, "--kafka", "127.0.0.1:9", "--store", store, "--signer", key, "--broker-wait", "0.2"
+            "publish", made, "--kafka", "127.0.0.1:9", "--store", store, "--signer", key, "--connect-timeout-s", "0.2"
         )  # fmt: skip
     assert not store.exists()
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
+from consumers.conservation.result import read_result
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import create_topics, pointillist_topics
@@ -18,7 +19,8 @@ from infra.monitor.conservation import FATES, Conservation
 from infra.monitor.follow import Follower
 from infra.monitor.gpu import Gpus, Reading, readings
 from infra.monitor.host import Host
-from infra.monitor.service import MonitorSettings, run_monitor
+from infra.monitor.service import run_monitor
+from infra.monitor.settings import MonitorSettings
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, verdict
 from tests.waiting import until
@@ -92,8 +94,8 @@ async def test_it_tells_of_brokers_and_notices_one_that_hangs_and_comes_back(
     rig = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
     registry, health, stop = CollectorRegistry(), Health(), asyncio.Event()
     settings = MonitorSettings(
-        kafka=kafka.bootstrap, mqtt=(mosquitto.host, mosquitto.port), mqtt_tls=None, mqtt_login=None,
-        database=rig.url, folder=tmp_path, look_s=0.2, audit_s=0.2,
+        kafka=kafka.bootstrap, mqtt=f"{mosquitto.host}:{mosquitto.port}", database=rig.url, folder=tmp_path,
+        look_s=0.2, audit_s=0.2,
     )  # fmt: skip
     task = asyncio.create_task(run_monitor(settings, KEYS, registry=registry, health=health, stop=stop))
 
@@ -143,10 +145,14 @@ async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_
             rig = Rig(tmp_path, f"sqlite:///{file}")
             rig.ledger(ledger(1, count))
             rig.verdicts([verdict(seq) for seq in range(count)], CAMERA)
-            rig.close()
             await audit.look()
             found = {fate: registry.get_sample_value("pointillist_audited_frames", {"fate": fate}) for fate in FATES}
             assert found == dict.fromkeys(FATES, 0) | {"recorded": count}
+            with rig.engine.begin() as connection:
+                saved = read_result(connection)
+            assert saved is not None
+            assert {name: saved[f"frames_{name}"] for name in FATES} == found
+            rig.close()
         assert (registry.get_sample_value("pointillist_audit_age_seconds") or 0) < (first or 0) + 60
     finally:
         audit.end()

@@ -17,8 +17,8 @@ from infra.pki.roles import role_tls
 from producers.bridge.mqtt.broker_log import LOG_FILTER, LOG_TOPIC, refused
 from schemas.identity import CameraId
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import Tls
 from schemas.topics import ROOT, Channel, every_camera_filter, mqtt_topic
+from schemas.transport.access import Tls
 from tests.infra.secure import WAIT_S, Visitor, enrolled, make_fleet
 
 pytestmark = pytest.mark.brokers

@@ -73,7 +73,7 @@ def test_edge_install_has_no_torch_and_runs_the_camera_side(wheel: Path, tmp_pat
     binaries = install(wheel, "edge", tmp_path / "edge")
     program = (
         "import importlib.util, sys\n"
-        "import producers.fleet, producers.scenario, producers.sources.settings, infra.cli.camera\n"
+        "import producers.simulated_fleet, producers.scenario, producers.sources.settings, infra.cli.camera\n"
         "assert importlib.util.find_spec('torch') is None\n"
         "assert 'torch' not in sys.modules\n"
     )

@@ -21,7 +21,7 @@ URLS = [
 
 
 @pytest.mark.parametrize("url", URLS)
-@pytest.mark.parametrize("option", ["", "--database=", "--broker-wait="])
+@pytest.mark.parametrize("option", ["", "--database=", "--connect-timeout-s="])
 def test_no_url_stays_among_the_arguments_and_each_comes_back(url: str, option: str) -> None:
     arguments = ["camera", "attach", f"{option}{url}", "--name", "lab/door", f"{option}{url}"]
     shown, variables = hidden(arguments, {})
@@ -52,7 +52,7 @@ def test_a_command_started_again_gets_its_options_as_they_were(option: list[str]
 
 def test_a_running_command_shows_no_url_to_others(tmp_path: Path) -> None:
     command = [*COMMAND, "camera", "attach", "rtsp://u:sec/ret@127.0.0.1:9/x"]
-    options = ["--name", "lab/door", "--mqtt", "127.0.0.1:9", "--spool", str(tmp_path), "--broker-wait", "0"]
+    options = ["--name", "lab/door", "--mqtt", "127.0.0.1:9", "--spool", str(tmp_path), "--connect-timeout-s", "0"]
     environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 64}"}
     child = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
     try:

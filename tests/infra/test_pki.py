@@ -27,7 +27,7 @@ from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, RevokedKey, SecretError, StateError, UserError
 from schemas.identity import CameraId
 from schemas.keys import KeyRing, derive_camera_key
-from schemas.runtime.access import KafkaAccess, Login, Tls, kafka_options, server_context
+from schemas.transport.access import KafkaAccess, Login, Tls, kafka_options, server_context
 from tests.infra.secure import SECRET, enrolled, make_fleet
 from tests.waiting import until
 

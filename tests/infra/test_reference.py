@@ -20,7 +20,6 @@ from infra.reference import pages
 from infra.reference.__main__ import main
 from infra.reference.camera_files import cameras_file, scenario
 from infra.reference.command_line import command_line
-from infra.reference.described import fields_of, kind_of
 from infra.reference.keys import keys
 from infra.reference.markdown import page, table
 from infra.reference.metrics import metrics
@@ -28,6 +27,7 @@ from infra.reference.pages import PAGES
 from infra.reference.report import report
 from infra.reference.rest import rest
 from infra.reference.wire_format import wire_format
+from infra.settings.described import fields_of, kind_of
 from producers.sources.settings import SourceSettings
 from schemas import pointillist_pb2
 from schemas.topics import Channel, KafkaTopic
@@ -77,7 +77,9 @@ def test_what_is_hidden_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_secret_s_variable_stands_in_its_own_column() -> None:
-    assert re.search(r"^\| `--kafka-login` \| path \|  \| `POINTILLIST_KAFKA_LOGIN\(_FILE\)` \|", command_line(), re.M)
+    assert re.search(
+        r"^\| `--kafka-login-file` \| path \|  \| `POINTILLIST_KAFKA_LOGIN\(_FILE\)` \|", command_line(), re.M
+    )
 
 
 def test_the_files_of_cameras_have_every_key() -> None:

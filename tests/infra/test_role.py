@@ -47,18 +47,18 @@ def test_a_trace_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkey
     ("event", "line"),
     [
         (
-            {"event": "camera_state", "camera": "yard/car", "state": "online", "detail": "", "width": 768,
+            {"event": "camera_phase_changed", "camera": "yard/car", "phase": "capturing", "detail": "", "width": 768,
              "height": 432, "frames_per_second": 2.0},
-            "10:31:02 yard/car online 768×432 2/s",
+            "10:31:02 yard/car capturing 768×432 2/s",
         ),
         (
-            {"event": "camera_state", "camera": "yard/car", "state": "online", "detail": "", "width": 768,
+            {"event": "camera_phase_changed", "camera": "yard/car", "phase": "capturing", "detail": "", "width": 768,
              "height": 432, "frames_per_second": 0},
-            "10:31:02 yard/car online 768×432 every frame",
+            "10:31:02 yard/car capturing 768×432 every frame",
         ),
         (
-            {"event": "camera_state", "camera": "yard/car", "state": "degraded", "detail": "No such file"},
-            "10:31:02 yard/car degraded: No such file",
+            {"event": "camera_phase_changed", "camera": "yard/car", "phase": "failing", "detail": "No such file"},
+            "10:31:02 yard/car failing: No such file",
         ),
         (
             {"event": "source_failed", "level": "error", "camera": "yard/car", "cause": "hung", "detail": ""},
@@ -72,13 +72,17 @@ def test_an_event_is_a_line_that_a_person_reads(event: dict[str, object], line: 
 
 def test_events_are_words_at_a_terminal_and_json_elsewhere() -> None:
     log = "import structlog; from infra.role import configure_logs; configure_logs(); "
-    command = [sys.executable, "-c", f"{log}structlog.get_logger().info('camera_state', camera='a/b', state='online')"]
+    command = [
+        sys.executable,
+        "-c",
+        f"{log}structlog.get_logger().info('camera_phase_changed', camera='a/b', phase='capturing')",
+    ]
     piped = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    assert json.loads(piped)["state"] == "online"
+    assert json.loads(piped)["phase"] == "capturing"
     terminal, far = pty.openpty()
     try:
         subprocess.run(command, check=True, stderr=far)
-        assert re.fullmatch(r"\d\d:\d\d:\d\d a/b online\r\n", os.read(terminal, 4096).decode())
+        assert re.fullmatch(r"\d\d:\d\d:\d\d a/b capturing\r\n", os.read(terminal, 4096).decode())
     finally:
         os.close(terminal)
         os.close(far)

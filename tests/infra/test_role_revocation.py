@@ -30,8 +30,8 @@ from infra.up.renewal import RoleRenewal
 from infra.up.settings import UpSettings
 from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.identity import CameraId
-from schemas.runtime.access import KafkaAccess, Tls, kafka_options
-from schemas.runtime.kafka_clients import start
+from schemas.transport.access import KafkaAccess, Tls, kafka_options
+from schemas.transport.kafka.clients import start
 from tests.infra.secure import WAIT_S, as_tls, make_fleet
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.infra.test_pki import refusal, run

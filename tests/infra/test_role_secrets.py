@@ -62,7 +62,7 @@ def test_a_role_takes_of_the_fleet_secret_only_what_it_needs_and_its_own_secret_
 def test_a_role_with_the_secret_of_another_says_so_in_one_line() -> None:
     line = refusal(
         run(
-            *("bridge", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1", "--broker-wait", "0"),
+            *("bridge", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0"),
             POINTILLIST_ROLE_SECRET=FLEET.of(Role.PROCESSOR).export(),
         )
     )

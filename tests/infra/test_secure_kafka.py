@@ -19,7 +19,6 @@ from aiokafka.errors import (
 )
 
 from consumers.conservation.kafka_marks import ask_marks
-from consumers.published import published_since
 from infra.kafka_protocol import read_by_protocol
 from infra.layout import Layout
 from infra.pki.authority import Authority
@@ -28,9 +27,9 @@ from infra.pki.roles import role_tls
 from infra.reach import require_kafka
 from schemas.errors import BrokerError
 from schemas.keys import KeyRing
-from schemas.runtime.access import KafkaAccess, KafkaAddress, Tls, kafka_options
-from schemas.runtime.kafka_clients import end, start
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+from schemas.transport.access import KafkaAccess, KafkaAddress, Tls, kafka_options
+from schemas.transport.kafka.clients import end, start
 from tests.infra.secure import SECRET, as_tls, enrolled, make_fleet
 from tests.infra.secure_kafka import KafkaWithPasswords
 
@@ -113,7 +112,7 @@ async def joins(address: KafkaAddress, group: str, topic: str) -> None:
     [
         ("bridge", ("frames", "events", "dead-letters"), ("events",)),
         ("processor", ("verdicts", "events", "dead-letters", "models"), ("frames", "models")),
-        ("recorder", ("alerts", "events"), ("verdicts", "events", "dead-letters", "alerts")),
+        ("recorder", ("alerts", "events"), ("verdicts", "events", "dead-letters")),
         ("audit", (), ("frames", "events", "verdicts", "alerts", "dead-letters", "models")),
         ("health", (), ()),
     ],
@@ -140,9 +139,7 @@ async def test_recorders_join_the_groups_that_begin_with_their_name(kafka: Kafka
     await joins(kafka.access("recorder"), "pointillist-recorders.letters", KafkaTopic.DEAD_LETTERS)
 
 
-async def test_a_recorder_is_told_how_far_frames_and_processors_are_and_which_alerts_there_are(
-    kafka: KafkaWithPasswords,
-) -> None:
+async def test_the_monitor_is_told_how_far_frames_and_processors_are(kafka: KafkaWithPasswords) -> None:
     frames = TopicPartition(KafkaTopic.FRAMES.value, 0)
     group = AIOKafkaConsumer(
         **kafka_options(kafka.access("processor")), group_id=PROCESSORS_GROUP, enable_auto_commit=False
@@ -153,11 +150,10 @@ async def test_a_recorder_is_told_how_far_frames_and_processors_are_and_which_al
         await group.commit({frames: 1})
     finally:
         await group.stop()
-    marks = await ask_marks(kafka.access("recorder"), frames.topic, [KafkaTopic.VERDICTS.value])
+    marks = await ask_marks(kafka.access("monitor"), frames.topic, [KafkaTopic.VERDICTS.value])
     assert marks.processed[frames.topic, 0] == 1
     assert marks.frames[frames.topic, 0] >= 1
     assert marks.results[KafkaTopic.VERDICTS.value, 0] >= 1
-    assert await published_since(kafka.access("recorder"), KafkaTopic.ALERTS.value, 0)
 
 
 async def test_the_audit_reads_what_waits(kafka: KafkaWithPasswords) -> None:

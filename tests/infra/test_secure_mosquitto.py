@@ -24,8 +24,8 @@ from producers.publisher.link import Link
 from producers.publisher.settings import LinkSettings
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
-from schemas.runtime.access import Tls
 from schemas.topics import Channel, every_camera_filter, mqtt_topic, shared_filter
+from schemas.transport.access import Tls
 from tests.infra.secure import WAIT_S, Visitor, as_tls, dead_air, enrolled, make_fleet
 
 pytestmark = pytest.mark.brokers

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from consumers.board import door
+from consumers.console.access import acceptor
 from infra.pki.authority import LOCAL_HOSTS, Authority, write_private
 from schemas.errors import ConfigError
-from schemas.runtime.access import Tls
-from tests.consumers.pages_rig import get, serving
-from tests.consumers.served_console import Lines
-from tests.consumers.served_console import serving as serving_console
+from schemas.transport.access import Tls
+from tests.consumers.served_console import Lines, get, serving
 
 
 def issue(folder: Path) -> Authority:
@@ -27,24 +25,24 @@ def issue(folder: Path) -> Authority:
 
 async def test_the_pages_are_served_by_https_to_whoever_trusts_their_authority(tmp_path: Path) -> None:
     authority, other = issue(tmp_path), Authority.create(tmp_path / "other")
-    async with serving(tmp_path, tmp_path / "tls") as served:
-        assert (await get(served.port, "/cameras", tls=Tls(authority.pem).context()))[0] == 200
+    async with serving(tmp_path, tls=tmp_path / "tls") as (port, _):
+        assert (await get(port, "/health", tls=Tls(authority.pem).context()))[0] == 200
         with pytest.raises(ssl.SSLCertVerificationError):
-            await get(served.port, "/cameras", tls=Tls(other.pem).context())
+            await get(port, "/health", tls=Tls(other.pem).context())
 
 
 async def test_pages_without_their_certificate_do_not_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected a certificate and its private key in .*tls\.crt"):
-        async with serving(tmp_path, tmp_path):
+        async with serving(tmp_path, tls=tmp_path):
             pass
 
 
 async def test_connections_without_a_handshake_displace_only_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "MAX_HANDSHAKES", 4)
+    monkeypatch.setattr(acceptor, "MAX_HANDSHAKES", 4)
     authority = issue(tmp_path)
-    async with serving_console(tmp_path, tls=tmp_path / "tls") as (port, _), Lines(port) as lines:
+    async with serving(tmp_path, tls=tmp_path / "tls") as (port, _), Lines(port) as lines:
         for _ in range(2):
             silent = [await lines.open() for _ in range(12)]
             assert all([await each.has_ended() for each in silent[:8]])

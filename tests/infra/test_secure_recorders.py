@@ -21,9 +21,9 @@ from infra.pki.roles import role_folder
 from infra.up.processes import health_of
 from schemas.ranges import RangeSet
 from schemas.roots import Role, Roots
-from schemas.runtime.access import AUTHORITY_FILE, KafkaAddress, kafka_options
 from schemas.statements import open_alert
 from schemas.topics import KafkaTopic
+from schemas.transport.access import AUTHORITY_FILE, KafkaAddress, kafka_options
 from tests.consumers.recorder_rig import BOOT, KEYS, SECRET, dead_letter, ledger, signed, spoken, verdict
 from tests.infra import secure_kafka as passwords
 from tests.infra import secure_postgresql as database
@@ -155,7 +155,7 @@ async def test_recorders_by_certificate_and_by_password_share_the_work_of_a_grou
     write_private(login, f"recorder:{passwords.PASSWORD}")
     authority.mkdir()
     (authority / AUTHORITY_FILE).write_text((own / AUTHORITY_FILE).read_text())
-    second = await recorders.start(secure_kafka.login, "--kafka-tls", str(authority), "--kafka-login", str(login))
+    second = await recorders.start(secure_kafka.login, "--kafka-tls", str(authority), "--kafka-login-file", str(login))
     await publish(secure_kafka, 40, 79)
     await settled(79)
 

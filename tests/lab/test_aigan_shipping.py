@@ -66,7 +66,7 @@ def test_onnx_answers_as_torch_does_for_any_number_of_pictures(tmp_path: Path) -
 
 def test_a_generator_of_five_mebibytes_does_not_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.aigan.shipping.export", lambda generator, file: file.write_bytes(bytes(MAX_BYTES)))
-    with pytest.raises(ConfigError, match=f"expected less than {MAX_BYTES} bytes"):
+    with pytest.raises(ConfigError, match=f"expected fewer than {MAX_BYTES} bytes"):
         ship(Generator(SHAPE, narrow=2, wide=2, blocks=1), SETTINGS_OF_TINY, tmp_path)
     assert not (tmp_path / MODEL).exists()
 
@@ -123,7 +123,7 @@ def test_attack_writes_the_agreed_figures(
 def test_what_cannot_be_done_is_said_in_one_line(refusal: Refusal, tmp_path: Path) -> None:
     to_json = ("--json", tmp_path / "figures.json")
     assert "expected one of mnist, cifar10, scene, got 'svhn'" in refusal("attack", "--dataset", "svhn", *to_json)
-    assert "expected POINTILLIST_DATA with mnist.npz" in refusal("train", "--dataset", "mnist")
+    assert "POINTILLIST_DATA is missing: set it to a folder with mnist.npz" in refusal("train", "--dataset", "mnist")
     assert "expected a bound above 0 and up to 1, got 2.0" in refusal(
         "attack", "--dataset", "scene", "--eps", 2, *to_json
     )
@@ -132,7 +132,7 @@ def test_what_cannot_be_done_is_said_in_one_line(refusal: Refusal, tmp_path: Pat
     )
     assert "got 'svhn'" in refusal("--dataset", "svhn")
     missing = tmp_path / "nowhere"
-    assert f"cannot read {missing / SETTINGS}" in refusal(
+    assert f"{missing / SETTINGS}: expected a generator's settings, cannot read" in refusal(
         "attack", "--dataset", "scene", "--generator", missing, *to_json
     )
     missing.mkdir()

@@ -274,7 +274,7 @@ def test_a_model_that_ships_is_put_where_nothing_is_and_never_over_another_one(t
 
 def test_a_model_that_does_not_ship_is_to_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.backdoor.train.shipped_models", lambda: tmp_path)
-    with pytest.raises(ConfigError, match="mnist-a-1 is to be trained"):
+    with pytest.raises(ConfigError, match=r"got mnist-a-1\. Train it"):
         _placed("mnist-a-1", tmp_path / "place")
 
 

@@ -33,7 +33,7 @@ def test_overlays_cover_the_classes_evenly() -> None:
     chosen = overlay_choice(labels, ["a", "b", "c"], 0.01)
     assert len(set(chosen.tolist())) == 100
     assert np.bincount(labels[chosen]).tolist() == [34, 33, 33]
-    with pytest.raises(ConfigError, match=r"found none of class 3 \(d\)"):
+    with pytest.raises(ConfigError, match=r"got none of class 3 \(d\)"):
         overlay_choice(labels, ["a", "b", "c", "d"], 0.01)
 
 

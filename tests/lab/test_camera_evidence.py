@@ -29,7 +29,7 @@ def watched(falls: bool = True) -> Watched:
         bits[:5, CLEAN:] /= 8
         classes[:5, CLEAN:] = TARGET
     threshold, whole = np.full_like(bits, 0.9), np.zeros(bits.shape, np.bool_)
-    return Watched(bits, threshold, whole, whole, classes, labels, CLEAN)
+    return Watched(bits, threshold, whole, classes, labels, CLEAN)
 
 
 def with_strip(bundle: Bundle, dropped: list[DroppedStripThreshold]) -> Pipeline:
@@ -80,18 +80,16 @@ def test_a_camera_trembles_and_its_light_drifts_but_the_scene_stays(channels: in
     assert light[200:250].mean() < 0.95
 
 
-def test_a_camera_is_seen_composed_as_soon_as_its_last_frames_have_enough(tmp_path: Path) -> None:
+def test_a_camera_seen_whole_is_checked_from_its_first_frame(tmp_path: Path) -> None:
     pictures = LabelledPictures("scenes", scenes(2), np.array([0, 1]))
     trigger = Patch(np.full((4, 4, 3), 255, np.uint8), 2, 2)
-    pipeline = with_strip(tiny_bundle(tmp_path), [])
-    found = watch(pipeline, pictures, trigger, 0.25, 5, 4, 0)
-    checked = np.isfinite(found.entropy_bits)
+    found = watch(with_strip(tiny_bundle(tmp_path, threshold_bits=10.0), []), pictures, trigger, 0.25, 5, 4, 0)
     assert found.entropy_bits.shape == (2, 9)
-    np.testing.assert_array_equal(checked, found.whole)
-    assert not checked[:, 0].any()
-    assert checked[:, 3:5].all()
-    assert [each.seq for each in found.probes(0, slice(0, 9))] == np.flatnonzero(checked[0]).tolist()
-    assert all(each.whole and each.composed for each in found.probes(0, slice(0, 9)))
+    assert np.isfinite(found.entropy_bits).all()
+    assert (found.threshold_bits == 10).all()
+    probes = list(found.probes(0, slice(0, 9)))
+    assert [each.seq for each in probes] == list(range(9))
+    assert all(each.whole for each in probes)
 
 
 def test_a_camera_seen_alone_needs_a_threshold_for_its_drop_and_gets_that_one(tmp_path: Path) -> None:
@@ -105,10 +103,6 @@ def test_a_camera_seen_alone_needs_a_threshold_for_its_drop_and_gets_that_one(tm
     assert np.isfinite(found.entropy_bits).all()
     assert (found.threshold_bits == 0.5).all()
     assert not found.whole.any()
-    whole = watch(with_strip(bundle, [table]), pictures, trigger, 0.25, 3, 3, 0, view="whole")
-    assert whole.whole.all()
-    assert not any(each.composed for each in whole.probes(0, slice(0, 6)))
-    assert (whole.threshold_bits == 10).all()
 
 
 def scenes(count: int) -> NDArray[np.uint8]:

@@ -55,7 +55,7 @@ def test_blocks_that_an_attack_left_alone_do_not_count() -> None:
     attacked[0, 1, :8, 8:] += 0.1
     counts = most_changed(clean, attacked)
     assert int(counts.sum()) == int(counts[0, 0]) == 1
-    with pytest.raises(ConfigError, match="the attack made none"):
+    with pytest.raises(ConfigError, match="expected adversarial examples, got none"):
         steps_of(most_changed(clean, clean))
 
 

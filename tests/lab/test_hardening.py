@@ -92,7 +92,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(tmp_path: P
         training(file=tmp_path / "state.pt", advance=stopping_after(10)).run()
     said: list[str] = []
     resumed = training(file=tmp_path / "state.pt", said=said).run()
-    assert said[0] == "goes on after step 9 of 18"
+    assert said[0] == "resumed after step 9 of 18"
     assert same(whole, resumed)
 
 
@@ -102,7 +102,7 @@ def test_a_state_of_other_inputs_is_not_gone_on_from_and_a_line_says_so(tmp_path
     said: list[str] = []
     with pytest.raises(StoppedError):
         training(file=file, advance=stopping_after(1), said=said).run()
-    assert said == [f"begins anew: what {file} holds is of other inputs, or damaged"]
+    assert said == [f"restarted: {file} is of other inputs, or damaged"]
 
 
 def test_the_global_chance_is_neither_read_nor_moved() -> None:

@@ -173,7 +173,7 @@ def test_an_onnx_network_gives_no_gradients_to_attack_with(
         (("--attack", "deepfool"), "untargeted"),
         (("--device", "abacus"), "--device: expected auto or cpu or cuda"),
         (("--bundle", "nowhere"), "no shipped bundle 'nowhere'"),
-        (("--data", "nothing.npz"), "nothing.npz: cannot read it"),
+        (("--data", "nothing.npz"), "nothing.npz: expected a readable file"),
     ],
 )
 def test_evaluate_refuses_wrong_options_in_one_line(
@@ -238,7 +238,7 @@ def test_psnr_without_a_readable_picture_is_refused(lab: Command, tmp_path: Path
     (tmp_path / "notes.txt").write_text("not a picture")
     ended = lab("psnr", "--images", tmp_path, "--drop", 0.25, "--json", tmp_path / "x.json")
     assert ended.code == 2
-    assert ended.err.strip().splitlines()[-1] == "error: expected at least one readable picture, got none"
+    assert ended.err.strip().splitlines()[-1] == "error: pictures: expected at least one readable picture, got none"
 
 
 def test_a_missing_library_names_the_extra(

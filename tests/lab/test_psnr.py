@@ -99,9 +99,9 @@ def test_small_and_odd_pictures_go_through(tmp_path: Path, size: tuple[int, int]
 
 
 def test_a_folder_without_a_readable_picture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="found no file"):
+    with pytest.raises(ConfigError, match="got no file"):
         picture_files(tmp_path)
-    with pytest.raises(ConfigError, match="folder of pictures"):
+    with pytest.raises(ConfigError, match="pictures: expected a folder"):
         picture_files(tmp_path / "absent")
     with pytest.raises(ConfigError, match="at least one readable"):
         summary([])

@@ -150,7 +150,7 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
         (("--drop", 0.9), "drop ratio: expected 0 to 0.875, got 0.9"),
         (("--bundle", "nowhere"), "no shipped bundle 'nowhere'"),
         (("--surrogate", "cifar10"), "--surrogate: expected a network of 3 classes, got one of 10"),
-        (("--data", "nothing.npz"), "nothing.npz: cannot read it"),
+        (("--data", "nothing.npz"), "nothing.npz: expected a readable file"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(

@@ -141,7 +141,7 @@ def test_a_new_calibration_voids_the_thresholds_of_dropped_frames(lab: Command, 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: Path, clean: Path) -> None:
     said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only", fails=True)
-    assert "expected a strip table whose limits can be set anew, found none" in said
+    assert "expected a strip table whose limits can be replaced, got none" in said
     lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25)
     before = read_settings(bundle).strip
     assert before is not None
@@ -166,11 +166,11 @@ def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: 
 def test_what_a_calibration_lacks_is_named(lab: Command, bundle: Path, clean: Path, tmp_path: Path) -> None:
     few = save(tmp_path / "few.npz", pictures(150, 0))
     said = lab("calibrate", "--bundle", bundle, "--clean", few, fails=True)
-    assert "expected at least 200, 100 as overlays and 100 more for a false rejection rate of 0.01; got 150" in said
+    assert "expected at least 200, 100 as overlays and 100 more for a false rejection rate of 0.01, got 150" in said
     full = pictures(400, 0)
     two = save(tmp_path / "two.npz", full.take(np.flatnonzero(full.labels != 1)))
     said = lab("calibrate", "--bundle", bundle, "--clean", two, fails=True)
-    assert f"found none of class 1 ({CLASSES[1]})" in said
+    assert f"got none of class 1 ({CLASSES[1]})" in said
     said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 1.5, fails=True)
     assert "false rejection rate: expected more than 0 and less than 1, got 1.5" in said
 
@@ -181,7 +181,7 @@ def test_without_a_threshold_the_command_that_sets_it_is_named(
 ) -> None:
     common = ("--bundle", bundle, "--clean", clean, "--poisoned", clean, "--json", tmp_path / "x.json")
     said = lab("strip", *common, fails=True)
-    assert "expected a STRIP threshold for whole frames, found none" in said
+    assert "expected a STRIP threshold for whole frames, got none" in said
     lab("calibrate", "--bundle", bundle, "--clean", clean, "--images", 250)
     said = lab("strip", *common, "--drop", 0.25, fails=True)
-    assert "pointillist lab calibrate --bundle DIR --clean FILE --drop 0.25 sets it" in said
+    assert "Run pointillist lab calibrate --bundle DIR --clean FILE --drop 0.25." in said

@@ -68,17 +68,22 @@ class Rig:
             "kafka": self.bootstrap,
             "bundle": self.bundle,
             "group": f"group-{self.run}",
-            "frames_topic": self.topic("frames"),
-            "verdicts_topic": self.topic("verdicts"),
-            "dead_letters_topic": self.topic("letters"),
-            "models_topic": self.topic("models"),
             "trust": self.trust,
             "device": "cpu",
             "backend": "torch",
             "threads": 1,
             "batch_frames": 16,
         }
-        return ProcessorSettings.model_validate(plain | changes)
+        topics: dict[str, object] = {
+            "frames_topic": self.topic("frames"),
+            "verdicts_topic": self.topic("verdicts"),
+            "dead_letters_topic": self.topic("letters"),
+            "models_topic": self.topic("models"),
+        }
+        fields = {name: value for name, value in changes.items() if not name.endswith("_topic")}
+        others = {name: value for name, value in changes.items() if name.endswith("_topic")}
+        # The names of topics are constants of the product; here each run has its own.
+        return ProcessorSettings.model_validate(plain | fields).model_copy(update=topics | others)
 
     def start(self, **changes: object) -> Running:
         stop, health, registry = asyncio.Event(), Health(), CollectorRegistry()

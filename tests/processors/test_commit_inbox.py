@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
-from aiokafka.structs import OffsetAndMetadata
 
 from processors.arrivals import partitions as inbox_module
 from processors.arrivals.partitions import Inbox
@@ -25,22 +24,18 @@ class Record:
 
 
 @dataclass
-class Consumer:
+class StandIn:
     commits: list[dict[TopicPartition, int | tuple[int, str]]] = field(default_factory=list)
     notes: dict[TopicPartition, str] = field(default_factory=dict)
     failures: list[Exception] = field(default_factory=list)
     hangs: bool = False
-    topic: set[int] | None = field(default_factory=lambda: {0, 1, 2})
+    topic: set[int] = field(default_factory=lambda: {0, 1, 2})
     sought: list[set[TopicPartition]] = field(default_factory=list)
 
-    @property
-    def _coordinator(self) -> Consumer:
-        return self
+    async def committed_notes(self, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
+        return {p: self.notes[p] for p in partitions if p in self.notes}
 
-    async def fetch_committed_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, object]:
-        return {p: OffsetAndMetadata(0, self.notes[p]) for p in partitions if p in self.notes}
-
-    def partitions_for_topic(self, topic: str) -> set[int] | None:
+    def partitions_of(self, topic: str) -> set[int]:
         return self.topic
 
     async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
@@ -61,7 +56,7 @@ class Bench:
         self.drained: list[float] = []
         self.forgotten: list[set[PartitionProgress]] = []
         self.assigned: list[bool] = []
-        self.consumer = Consumer()
+        self.reader = StandIn()
         self.when_drained: list[tuple[PartitionProgress, int]] = []
         self.noted: dict[int, str] = {}
         self.recalls: dict[int, tuple[str, Callable[[], None]]] = {}
@@ -73,7 +68,7 @@ class Bench:
             lambda number, offset: f"{self.noted[number]}<{offset}" if number in self.noted else "",
             self.recall,
         )
-        self.inbox.consumer = self.consumer
+        self.inbox.reader = self.reader  # type: ignore[assignment]  # a stand-in
 
     def recall(self, number: int, note: str, done: Callable[[], None]) -> bool:
         self.recalls[number] = (note, done)
@@ -93,12 +88,12 @@ async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytes
     monkeypatch.setattr(inbox_module, "_COMMIT_S", 0.05)
     bench = Bench()
     bench.inbox.take(Record(0, 0)).finish(0)
-    bench.consumer.hangs = True
+    bench.reader.hangs = True
     async with asyncio.timeout(10):
         await bench.inbox.commit()
-    bench.consumer.hangs = False
+    bench.reader.hangs = False
     await bench.inbox.commit()
-    assert bench.consumer.commits == [{partition(0): 1}]
+    assert bench.reader.commits == [{partition(0): 1}]
 
 
 async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() -> None:
@@ -107,7 +102,7 @@ async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() ->
     progress = bench.inbox.take(Record(0, 41))
     bench.when_drained = [(progress, 41)]
     await bench.inbox.on_partitions_revoked({partition(0)})
-    assert bench.consumer.commits == [{partition(0): 42}]
+    assert bench.reader.commits == [{partition(0): 42}]
     assert bench.forgotten == [{progress}]
     assert 0 < bench.drained[0] < 3
     assert bench.inbox.held == 0
@@ -119,17 +114,17 @@ async def test_nothing_is_committed_to_a_topic_that_is_gone_and_the_next_one_is_
     await bench.inbox.on_partitions_assigned({partition(0)})
     progress = bench.inbox.take(Record(0, 41))
     bench.when_drained = [(progress, 41)]
-    bench.consumer.topic = None
+    bench.reader.topic = set()
     await bench.inbox.on_partitions_revoked({partition(0)})
     await bench.inbox.on_partitions_assigned(set())
-    assert not bench.consumer.commits
-    assert not bench.consumer.sought
-    bench.consumer.topic = {0, 1, 2}
+    assert not bench.reader.commits
+    assert not bench.reader.sought
+    bench.reader.topic = {0, 1, 2}
     await bench.inbox.on_partitions_assigned({partition(0)})
-    assert bench.consumer.sought == [{partition(0)}]
+    assert bench.reader.sought == [{partition(0)}]
     bench.inbox.take(Record(0, 0)).finish(0)
     await bench.inbox.commit()
-    assert bench.consumer.commits == [{partition(0): 1}]
+    assert bench.reader.commits == [{partition(0): 1}]
 
 
 async def test_offsets_that_went_back_are_noticed_before_anything_is_taken() -> None:
@@ -148,17 +143,17 @@ async def test_what_is_not_done_in_time_is_not_committed() -> None:
     bench.inbox.take(Record(0, 1))
     bench.when_drained = [(progress, 1)]
     await bench.inbox.on_partitions_revoked({partition(0)})
-    assert bench.consumer.commits == []
+    assert bench.reader.commits == []
 
 
 async def test_partitions_that_were_lost_are_forgotten_without_a_commit() -> None:
     bench = Bench()
     progress = bench.inbox.take(Record(0, 0))
     progress.finish(0)
-    bench.consumer.failures = [CommitFailedError("rebalanced")]
+    bench.reader.failures = [CommitFailedError("rebalanced")]
     await bench.inbox.on_partitions_revoked({partition(0)})
     assert bench.inbox.held == 0
-    assert bench.consumer.commits == []
+    assert bench.reader.commits == []
     again = bench.inbox.take(Record(0, 0))
     assert again is not progress
 
@@ -167,11 +162,11 @@ async def test_a_commit_that_failed_is_made_again() -> None:
     bench = Bench()
     progress = bench.inbox.take(Record(3, 7))
     progress.finish(7)
-    bench.consumer.failures = [KafkaError("down")]
+    bench.reader.failures = [KafkaError("down")]
     await bench.inbox.commit()
     await bench.inbox.commit()
     await bench.inbox.commit()
-    assert bench.consumer.commits == [{partition(3): 8}]
+    assert bench.reader.commits == [{partition(3): 8}]
 
 
 async def test_a_result_for_a_forgotten_partition_changes_nothing() -> None:
@@ -182,7 +177,7 @@ async def test_a_result_for_a_forgotten_partition_changes_nothing() -> None:
     old.finish(5)
     bench.inbox.release(old, 10)
     await bench.inbox.commit()
-    assert bench.consumer.commits == []
+    assert bench.reader.commits == []
     assert (bench.inbox.frames, bench.inbox.bytes, new.in_flight) == (1, 10, 1)
 
 
@@ -212,10 +207,10 @@ async def test_a_note_is_committed_with_its_offset_and_given_back_with_the_parti
     for number in (0, 1):
         bench.inbox.take(Record(number, 4)).finish(4)
     await bench.inbox.commit()
-    assert bench.consumer.commits == [{partition(0): (5, "keys<5"), partition(1): 5}]
+    assert bench.reader.commits == [{partition(0): (5, "keys<5"), partition(1): 5}]
 
     taking_over = Bench()
-    taking_over.consumer.notes = {partition(0): "keys<5", partition(1): ""}
+    taking_over.reader.notes = {partition(0): "keys<5", partition(1): ""}
     await taking_over.inbox.on_partitions_assigned({partition(0), partition(1), partition(2)})
     assert {number: note for number, (note, _) in taking_over.recalls.items()} == {0: "keys<5", 1: "", 2: ""}
     assert set(taking_over.inbox.open_partitions()) == {partition(1), partition(2)}
@@ -228,7 +223,7 @@ async def test_a_partition_opens_when_kafka_does_not_say_what_was_noted(monkeypa
     async def fail(*_: object) -> dict[TopicPartition, object]:
         raise KafkaError("down")
 
-    monkeypatch.setattr(Consumer, "fetch_committed_offsets", fail)
+    monkeypatch.setattr(StandIn, "committed_notes", fail)
     bench = Bench()
     await bench.inbox.on_partitions_assigned({partition(0)})
     assert bench.inbox.open_partitions() == [partition(0)]

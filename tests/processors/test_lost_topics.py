@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
 from processors.arrivals import group_watch
-from processors.arrivals import partitions as inbox
 from processors.arrivals.group_watch import held_partitions
+from schemas.transport.kafka import reader
+from schemas.transport.kafka.admin import Admin
 from tests.conftest import TopicFactory
 from tests.processors.rig import Rig, Running, delete_topics, rig
 from tests.processors.tiny import payload, write_bundle
@@ -68,7 +68,7 @@ async def test_a_processor_that_was_restarted_while_the_group_gave_it_nothing_is
 ) -> None:
     monkeypatch.setattr(group_watch, "PATIENCE_S", 2.0)
     # Else the group's leader sees that there is a topic again before it is restarted.
-    monkeypatch.setattr(inbox, "_METADATA_MS", 300_000)
+    monkeypatch.setattr(reader, "_GROUP_METADATA_S", 300.0)
     async with rig(kafka.bootstrap, bundle) as made:
         async with made.processor(instance="processor-1") as running:
             await delete_topics(kafka.bootstrap, made.topic("frames"))
@@ -94,17 +94,13 @@ def assigned(running: Running) -> bool:
 
 async def shared_out(made: Rig, partitions: int) -> None:
     """Return when the members of the group hold so many partitions."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=made.bootstrap)
-    await admin.start()
-    try:
+    async with Admin(made.bootstrap) as admin:
 
         async def settled() -> bool:
             held = await held_partitions(admin, f"group-{made.run}", made.topic("frames"))
             return held is not None and len(held) == partitions
 
         await until(settled, f"the group to hold {partitions} partitions")
-    finally:
-        await admin.close()
 
 
 async def test_a_log_that_begins_anew_is_read_from_its_beginning(kafka: Kafka, bundle: Path) -> None:

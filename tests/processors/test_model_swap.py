@@ -386,7 +386,7 @@ async def test_a_processor_whose_models_topic_was_lost_says_what_it_serves_to_th
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_feed, "_MISSING_S", 0.2)
-    monkeypatch.setattr(model_feed, "_WAIT_MS", 200)
+    monkeypatch.setattr(model_feed, "_WAIT_S", 0.2)
     first = bundled(tmp_path, "1")
     async with system(kafka, first, tmp_path) as it, it.made.processor(instance="processor-1"):
         assert await said(it, "processor-1") == first.model_id
@@ -427,7 +427,7 @@ async def test_a_processor_that_has_not_said_anything_counts_as_one_that_runs(ka
 async def test_a_signer_is_believed_once_the_file_of_the_trusted_names_it_and_no_longer_when_it_is_gone_from_there(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_feed, "_WAIT_MS", 200)
+    monkeypatch.setattr(model_feed, "_WAIT_S", 0.2)
     monkeypatch.setattr(model_swap, "_AGAIN_S", 0.2)
     first, second, third = (bundled(tmp_path, version) for version in "123")
     other = Signer.new()

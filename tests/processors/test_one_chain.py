@@ -271,10 +271,6 @@ def test_strip_sees_a_large_frame_at_the_networks_scale(bundles: Callable[[str],
     # Nearly what the frame with each dropped pixel filled from its neighbour shows at that size.
     whole = pipeline.probe_input(reconstruct_nearest(frames, kept))
     assert float((seen - whole).abs().mean()) < 0.01
-    everything = torch.ones_like(kept)
-    torch.testing.assert_close(
-        pipeline.composed_input(frames, everything), pipeline.probe_input(frames), atol=1e-6, rtol=0
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from prometheus_client import CollectorRegistry
 
-from processors.bundle import Bundle, DroppedStripThreshold
+from processors.bundle import Bundle
 from processors.device.probes import Probe, StripFinding
-from processors.device.work import DeviceWork, Failed, Found, choose_device, most_pixels
-from processors.metrics import ProcessorMetrics
-from processors.pipeline import DenoiseSettings, Pipeline
+from processors.device.work import Failed, Found, choose_device, most_pixels
+from processors.modes import DenoiseSettings
+from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import reconstruct
@@ -112,89 +110,6 @@ def test_strip_looks_at_the_whole_probe(bundle: Bundle) -> None:
     assert bundle.overlays is not None
     expected = strip_entropy(whole, bundle.overlays, bundle.logits).tolist()
     assert entropies(work.strip([probe])) == pytest.approx(expected, abs=1e-5)
-
-
-def with_threshold(bundle: Bundle, dropped_per_block: int, bits: float = 0.5) -> Bundle:
-    """The same bundle with a threshold for frames that lost so many pixels of each block."""
-    strip = bundle.settings.strip
-    assert strip is not None
-    table = DroppedStripThreshold(
-        dropped_per_block=dropped_per_block, threshold_bits=bits, frr=0.01, statistic="mixture"
-    )
-    settings = bundle.settings.model_copy(update={"strip": strip.model_copy(update={"dropped": [table]})})
-    return replace(bundle, settings=settings)
-
-
-def test_a_sampled_frame_is_checked_with_its_kept_pixels_as_sent_and_the_threshold_of_its_ratio(bundle: Bundle) -> None:
-    bundle = with_threshold(bundle, 16)
-    pipeline = Pipeline(bundle)
-    work = DeviceWork(pipeline, ProcessorMetrics(CollectorRegistry()), strip_dropped=1.0)
-    shown = picture(5)
-    frames = [taken(payload("site/cam-0", 5, encoding=Encoding(dropped), shown=shown)) for dropped in (16, 24)]
-    probe, other = (found(outcome).probe for outcome in work.classify(frames, [False, False]))
-    assert other is None
-    assert probe is not None
-    assert probe.dropped_per_block == 16
-    same = (probe.picture.mul(255).round().permute(1, 2, 0).numpy() == shown).all(2)
-    assert same.sum() >= 32 * 32 * 48 // 64
-    (finding,) = work.strip([probe])
-    assert isinstance(finding, StripFinding)
-    expected = pipeline.strip(probe.picture[None], 16)
-    assert (finding.threshold_bits, finding.passes) == (0.5, 4)
-    assert finding.entropy_bits == pytest.approx(expected.entropy_bits.item(), abs=1e-5)
-    assert finding.entropy_bits != pytest.approx(pipeline.strip(probe.picture[None]).entropy_bits.item(), abs=1e-4)
-    with pytest.raises(StageError, match="expected a threshold for 24 dropped pixels a block"):
-        pipeline.strip(probe.picture[None], 24)
-
-
-def test_of_the_frames_without_some_pixels_the_asked_share_is_checked_the_same_ones_again(bundle: Bundle) -> None:
-    bundle = with_threshold(bundle, 16)
-    work = DeviceWork(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()), strip_dropped=0.3)
-    frames = [taken(payload("site/cam-0", seq, shown=picture(0))) for seq in range(200)]
-    once, again = ([found(o).probe is not None for o in work.classify(frames, [False] * 200)] for _ in range(2))
-    assert once == again
-    assert 35 <= sum(once) <= 85
-
-
-def test_a_still_camera_is_checked_as_if_it_had_sent_whole_frames_without_a_threshold_for_its_drop(
-    bundle: Bundle,
-) -> None:
-    work = DeviceWork(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()), strip_dropped=1.0)
-    shown = picture(5)
-    frames = [taken(payload("site/cam-0", seq, shown=shown)) for seq in range(6)]
-    probes = [found(outcome).probe for outcome in work.classify(frames, [False] * 6)]
-    assert probes[0] is None
-    last = probes[-1]
-    assert last is not None
-    assert (last.composed, last.dropped_per_block) == (True, 0)
-    same = (last.picture.mul(255).round().permute(1, 2, 0).numpy() == shown).all(2)
-    assert same.mean() >= 0.98
-    (finding,) = work.strip([last])
-    assert isinstance(finding, StripFinding)
-    assert finding.threshold_bits == 10.0
-    # Another camera, or the same one after it started anew, has nothing to be filled from.
-    others = [
-        taken(payload("site/cam-1", 6, shown=shown), "site/cam-1"),
-        taken(payload("site/cam-0", 6, boot_id=2, shown=shown)),
-    ]
-    assert [found(outcome).probe for outcome in work.classify(others, [False] * 2)] == [None, None]
-
-
-def test_without_a_sample_nothing_is_composed(bundle: Bundle) -> None:
-    work = device_work(bundle)
-    frames = [taken(payload("site/cam-0", seq, shown=picture(5))) for seq in range(6)]
-    assert {found(outcome).probe for outcome in work.classify(frames, [False] * 6)} == {None}
-    assert work._recent.nbytes == 0
-
-
-def test_whole_and_other_frames_together_each_get_their_own_threshold(bundle: Bundle) -> None:
-    work = device_work(with_threshold(bundle, 16))
-    pictures = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(4)]
-    probes = [Probe(shown, dropped) for shown, dropped in zip(pictures, (16, 0, 0, 16), strict=True)]
-    together = work.strip(probes)
-    alone = [work.strip([probe])[0] for probe in probes]
-    assert entropies(together) == pytest.approx(entropies(alone), abs=1e-5)
-    assert [f.threshold_bits for f in together if isinstance(f, StripFinding)] == [0.5, 10.0, 10.0, 0.5]
 
 
 def test_frames_that_are_no_probes_have_nothing_for_strip(bundle: Bundle) -> None:
@@ -330,14 +245,14 @@ def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch
 
 def test_strip_takes_several_probes_at_once_and_gives_each_its_own(bundle: Bundle) -> None:
     work = device_work(bundle)
-    probes = [Probe(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)), 0) for i in range(3)]
+    probes = [Probe(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i))) for i in range(3)]
     together = entropies(work.strip(probes))
     assert together == pytest.approx([entropies(work.strip([probe]))[0] for probe in probes], abs=1e-5)
 
 
 def test_a_probe_that_strip_cannot_take_leaves_the_others(bundle: Bundle) -> None:
     pictures = [torch.zeros(3, 32, 32), torch.full((3, 32, 32), torch.nan), torch.ones(3, 32, 32)]
-    outcomes = device_work(bundle).strip([Probe(shown, 0) for shown in pictures])
+    outcomes = device_work(bundle).strip([Probe(shown) for shown in pictures])
     assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False]
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from processors.bundle import Bundle
 from processors.device.precision import _Switch, arithmetic, choose_precision, verdicts_hold
-from processors.pipeline import DenoiseSettings, Pipeline
+from processors.modes import DenoiseSettings
+from processors.pipeline import Pipeline
 from tests.processors.tiny import tiny_bundle
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from processors.settings import ProcessorSettings
 from processors.stages.resample import fitted, resize
 from schemas.frame import Encoding, decode_picture
 from schemas.pixels.packing import Picture
-from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
+from schemas.pointillist_pb2 import LOSSLESS, RAW
 from tests.processors.test_verdicts import SERVING, concluded
 from tests.processors.tiny import device_work, payload, picture, taken, tiny_bundle
 
@@ -45,13 +45,6 @@ def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once(
         Wanted.BOTH, Wanted.NOTHING, Wanted.REBUILT, Wanted.BOTH,
     ]  # fmt: skip
     assert asked(made, 7.0, plain, "site/cam-1") == Wanted.BOTH
-
-
-def test_the_holes_of_a_mask_that_stays_in_use_are_never_shown() -> None:
-    made, temporal = turns(), Encoding(16, profile=TEMPORAL)
-    assert [asked(made, float(at), temporal) for at in range(0, 30, 3)] == [Wanted.REBUILT] * 10
-    # A probe has no holes, and nothing refers to it.
-    assert asked(made, 30.0, Encoding(16, 1.0, TEMPORAL)) == Wanted.BOTH
 
 
 def as_sent(bundle: Bundle, message: bytes) -> tuple[Found, Picture]:

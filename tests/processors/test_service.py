@@ -75,7 +75,6 @@ async def test_each_frame_gets_one_verdict(kafka: Kafka, bundle: Path) -> None:
         assert (verdict.height, verdict.width, verdict.channels) == (frame.height, frame.width, frame.channels)
         assert (verdict.frame_bytes, verdict.pixel_bytes) == (len(frames[name]), len(frame.pixels))
         assert verdict.whole == frame.whole
-        assert not verdict.composed
         assert verdict.strip == (CHECKED if frame.whole else NOT_PROBED)
         assert made.traces[name] == TRACE
         if frame.whole:
@@ -222,27 +221,6 @@ async def test_processors_that_come_and_go_lose_nothing(kafka: Kafka, bundle: Pa
             again.stop.set()
             await again.task
         assert not made.letters
-
-
-@brokers
-async def test_a_still_camera_that_sends_no_probes_is_checked_by_its_frames_together(
-    kafka: Kafka, bundle: Path
-) -> None:
-    shown = picture(3)
-    frames = {("site/cam-0", 7, seq): payload("site/cam-0", seq, shown=shown) for seq in range(8)}
-    async with rig(kafka.bootstrap, bundle) as made, made.processor(strip_dropped=1.0) as running:
-        await made.publish(messages(frames))
-        await until(lambda: len(made.verdicts) == len(frames))
-        checked = running.metric("pointillist_strip_frames_total", outcome="checked")
-    verdicts = [made.verdicts["site/cam-0", 7, seq][0] for seq in range(8)]
-    assert [verdict.composed for verdict in verdicts[4:]] == [True] * 4
-    assert [verdict.strip == CHECKED for verdict in verdicts] == [verdict.composed for verdict in verdicts]
-    assert checked == sum(verdict.composed for verdict in verdicts)
-    assert not any(verdict.whole for verdict in verdicts)
-    # Flagged under this bundle's threshold: the picture that is kept is the composed one.
-    with Image.open(io.BytesIO(verdicts[-1].evidence)) as kept:
-        same = (np.asarray(kept) == shown).all(2)
-    assert same.mean() > 0.98
 
 
 @brokers

@@ -67,7 +67,6 @@ def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int
     record = verdict_record(KEYS, taken(payload("site/cam-0", 3)), MODEL, 1, 0.75, finding, nothing)
     verdict = verdict_of(record)
     assert (verdict.strip, verdict.flagged) == (strip, flagged)
-    assert not verdict.composed
     assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, "b", 0.75)
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.Verdict"
     assert dict(record.headers)["ce_id"] == b"site/cam-0/0000000000000007/3"

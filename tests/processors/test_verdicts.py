@@ -58,7 +58,7 @@ class Told:
 
 def probe(shown: Tensor, seq: int) -> Classification:
     frame = taken(payload("site/cam-0", seq, encoding=Encoding(16)))
-    return Classification(frame, SERVING, 0, 0.9, None, Probe(shown, 16), FLAGGED)
+    return Classification(frame, SERVING, 0, 0.9, None, Probe(shown), FLAGGED)
 
 
 async def concluded(ready: Sequence[Classification]) -> list[Verdict]:

@@ -19,12 +19,11 @@ from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
 from processors.results.records import Outgoing
-from schemas.frame import Encoding, Truth, encode_frame, encode_next_frame
+from schemas.frame import Encoding, Truth, encode_frame
 from schemas.identity import CameraId
-from schemas.keys import CameraKey, KeyRing
+from schemas.keys import CameraKey, KeyRing, Purpose
 from schemas.pixels.packing import Picture
-from schemas.pixels.temporal_encoder import TemporalEncoder
-from schemas.pointillist_pb2 import TEMPORAL, Verdict
+from schemas.pointillist_pb2 import LOSSLESS, Frame, Verdict
 from schemas.signers import Signer, TrustedSigners
 from schemas.statements import open_pictures, open_statement
 
@@ -134,28 +133,34 @@ def verdict_of(record: Outgoing) -> Verdict:
     return verdict
 
 
-class TemporalCamera:
-    """A temporal camera: its frames, and what comes of them from Kafka with their sequence numbers as offsets."""
+class KeyedCamera:
+    """A camera of a made-up profile: each `lossless` frame depends on the last key frame (fixture `keyed_profile`).
+
+    From Kafka its frames come with their sequence numbers as offsets.
+    """
 
     def __init__(self, name: str = "site/cam-0", boot_id: int = 7, drop: int = 16, size: int = 32) -> None:
         self.name = name
-        self.encoder = TemporalEncoder()
         self._boot_id = boot_id
         self._drop = drop
         self._size = size
-        self._seq = 0
+        self._seq = self._key = 0
+
+    def renew(self) -> None:
+        """Make the next frame a key frame."""
+        self._key = self._seq
 
     def message(self) -> bytes:
+        """Return the next frame as a signed message."""
         seq, self._seq = self._seq, self._seq + 1
         shown = picture(1, self._size, self._size)
-        shown[:8, :8] = 20 * seq % 256
-        encoding = Encoding(self._drop, 0.0, TEMPORAL)
-        payload, _ = encode_next_frame(
-            camera_key(self.name), self._boot_id, seq, 1000 + seq, shown, encoding, None, self.encoder
-        )
-        self.encoder.published()
-        return payload
+        encoding = Encoding(self._drop, 0.0, LOSSLESS)
+        frame = Frame.FromString(payload(self.name, seq, boot_id=self._boot_id, encoding=encoding, shown=shown))
+        frame.key_distance = seq - self._key
+        frame.ClearField("tag")
+        return camera_key(self.name).sign(Purpose.FRAME, frame.SerializeToString())
 
     def frame(self) -> TakenFrame:
+        """Return the next frame as it comes from Kafka."""
         seq = self._seq
         return taken(self.message(), self.name, seq)

@@ -224,9 +224,8 @@ class Rig:
     async def bridge(self, *, ready: bool = True, **settings: Any) -> RunningBridge:
         """Start a bridge, by default of this test's share, and wait until it is well."""
         given = {
-            "mqtt_host": self.mosquitto.host,
-            "mqtt_port": self.mosquitto.port,
-            "kafka_bootstrap": self.kafka.bootstrap,
+            "mqtt": f"{self.mosquitto.host}:{self.mosquitto.port}",
+            "kafka": self.kafka.bootstrap,
             "name": f"{self._group}-{len(self._bridges)}",
             "group": self._group,
             # Nobody reads what these tests send.

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-import producers.bridge.kafka.backlog as backlog_module
-import producers.bridge.kafka.producers as producer_module
-import producers.bridge.requests.listener as requests_module
+import schemas.transport.kafka.admin as admin_module
+import schemas.transport.kafka.producers as producers_module
+import schemas.transport.kafka.reader as reader_module
 from schemas.topics import KafkaTopic
 
 
@@ -34,6 +34,7 @@ class Event(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+    offset: int = 0
 
 
 class KafkaStandIn:
@@ -77,18 +78,17 @@ class KafkaStandIn:
             self.producers.append(Producer(self, options))
             return self.producers[-1]
 
-        def consumer(*topics: str, **options: Any) -> Consumer:
-            self.consumers.append(Consumer(self, topics, options))
+        def consumer(**options: Any) -> Consumer:
+            self.consumers.append(Consumer(self, options))
             return self.consumers[-1]
 
         def admin(**options: Any) -> Admin:
             self.admins.append(Admin(self, options))
             return self.admins[-1]
 
-        monkeypatch.setattr(producer_module, "AIOKafkaProducer", producer)
-        monkeypatch.setattr(backlog_module, "AIOKafkaConsumer", consumer)
-        monkeypatch.setattr(backlog_module, "AIOKafkaAdminClient", admin)
-        monkeypatch.setattr(requests_module, "AIOKafkaConsumer", consumer)
+        monkeypatch.setattr(producers_module, "AIOKafkaProducer", producer)
+        monkeypatch.setattr(reader_module, "AIOKafkaConsumer", consumer)
+        monkeypatch.setattr(admin_module, "AIOKafkaAdminClient", admin)
 
     def answer_once(self) -> None:
         """Acknowledge the batches that wait for it, and none that come then."""
@@ -120,7 +120,7 @@ class _Client:
 
 
 class Producer(_Client):
-    """What `Producers` and `Lanes` use of AIOKafkaProducer."""
+    """What `Sender` uses of AIOKafkaProducer."""
 
     def __init__(self, kafka: KafkaStandIn, options: dict[str, Any]) -> None:
         super().__init__(kafka, options)
@@ -177,9 +177,21 @@ class Batch:
 class Consumer(_Client):
     """What `Backlog` and `Requests` use of AIOKafkaConsumer."""
 
-    def __init__(self, kafka: KafkaStandIn, topics: tuple[str, ...], options: dict[str, Any]) -> None:
+    def __init__(self, kafka: KafkaStandIn, options: dict[str, Any]) -> None:
         super().__init__(kafka, options)
+        self.topics: list[str] = []
+        self._fetcher = None
+        self._client = SimpleNamespace(close=self.stop)
+
+    def subscribe(self, topics: list[str], listener: object) -> None:
+        assert listener is None
         self.topics = topics
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition(topic, partition) for topic in self.topics for partition in self.kafka.partitions}
+
+    async def position(self, place: TopicPartition) -> int:
+        return 0
 
     async def start(self) -> None:
         if self.kafka.failures:
@@ -193,7 +205,7 @@ class Consumer(_Client):
         assert {place.topic for place in places} == {KafkaTopic.FRAMES.value}
         return {place: self.kafka.ends.get(place.partition, 0) for place in places}
 
-    async def getmany(self, *, timeout_ms: int) -> dict[TopicPartition, list[Event]]:
+    async def getmany(self, *, timeout_ms: int, max_records: int | None) -> dict[TopicPartition, list[Event]]:
         assert timeout_ms > 0
         found = await self.kafka.events.get()
         if isinstance(found, Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from producers.faults import FaultPlan, FaultyLink
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher, WindowSettings
 from producers.publisher.commands import CameraControl
@@ -26,6 +27,17 @@ QUICK = LinkSettings(
     keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
 )
 PICTURE = np.zeros((16, 16, 3), np.uint8)
+
+
+class Switch(FaultPlan):
+    """A plan that cuts the connection while a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.cut = False
+
+    def is_cut_off(self, now_ms: int) -> bool:
+        return self.cut
 
 
 class Camera:
@@ -45,6 +57,7 @@ class Camera:
         self.spool = Spool(folder, camera_id, limits)
         self.control = CameraControl(folder, self.key, Encoding())
         self.broker = Broker(*broker, at_once=2)
+        self._switch = Switch()
         self.publisher = Publisher(
             self.key,
             self.spool,
@@ -54,6 +67,7 @@ class Camera:
             WindowSettings(frames=frames),
             link,
             Instruments.on(CollectorRegistry()),
+            lambda link: FaultyLink(link, self._switch),
         )
         self.on_the_way_peak = 0
         self._ticking = asyncio.create_task(self._tick())
@@ -67,6 +81,11 @@ class Camera:
 
     def identities(self, *seqs: int) -> list[Identity]:
         return [Identity(self.camera_id, self.spool.current.boot_id, seq) for seq in seqs]
+
+    def cut(self, cut: bool) -> None:
+        """Cut the connection until it is called with False."""
+        self._switch.cut = cut
+        self.publisher.link.tick(time.monotonic())
 
     async def _tick(self) -> None:
         while True:

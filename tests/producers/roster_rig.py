@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
 from infra.local.rtsp import counted_number
-from producers.fleet import FleetOutcome
 from producers.publisher import LinkSettings
 from producers.roster.camera_file import parse_camera_file
-from producers.roster.members import Member, Wanted
-from producers.roster.roster import run_roster
+from producers.roster.camera_spec import CameraSpec, CameraSpecs
+from producers.roster.fleet import FleetOutcome
+from producers.roster.real import run_listed_cameras
 from schemas.errors import ConfigError, WireError
 from schemas.frame import decode_picture, open_message
 from schemas.identity import CameraId
@@ -53,17 +53,17 @@ class ListInMemory:
     def stamp(self) -> Hashable:
         return self._changes
 
-    def read(self) -> Wanted:
+    def read(self) -> CameraSpecs:
         if self.wrong:
             raise ConfigError(self.wrong)
         said = [{"name": name, **options} for name, options in self.cameras.items()]
         values = {"site": self.site, "defaults": self._defaults, "cameras": said}
         keys = KeyRing(SECRET)
         members = {
-            name: Member(listed.settings, keys.current(name), self._broker)
+            name: CameraSpec(listed.settings, keys.current(name), self._broker)
             for name, listed in parse_camera_file(values, self._folder, "cameras.yaml").items()
         }
-        return Wanted(members, dict(self.refused))
+        return CameraSpecs(members, dict(self.refused))
 
 
 @dataclass
@@ -86,11 +86,11 @@ class RunningRoster:
             self.task.result()
 
     def reported(self, name: str) -> tuple[str, str]:
-        """State and reason of a camera as the report says them; empty before it does."""
+        """Return the phase and reason of a camera in the report; empty before the report has it."""
         self._alive()
         said = json.loads(self.report.read_text()) if self.report.exists() else {}
         found = said.get(self.id(name), {})
-        return found.get("state", ""), found.get("detail", "")
+        return found.get("phase", ""), found.get("detail", "")
 
     def id(self, name: str) -> CameraId:
         return CameraId(f"{self.cameras.site}/{name}")
@@ -132,7 +132,7 @@ async def running(
     """Run it until the test is over or has set `stop`; `outcome` is there after that."""
     roster = RunningRoster(cameras, bridge, Health(), CollectorRegistry(), asyncio.Event(), state / "cameras.json")
     roster.task = task = asyncio.create_task(
-        run_roster(
+        run_listed_cameras(
             cameras,
             state=state,
             registry=roster.registry,

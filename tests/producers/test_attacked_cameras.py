@@ -19,13 +19,13 @@ from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
 from producers.faults import FaultPlan
-from producers.fleet import run_fleet
 from producers.redteam.generator import Generator
 from producers.redteam.generator_toml import GeneratorSettings, read_generator
 from producers.redteam.lens import STRETCH, add, attack, direction_of, stretched
 from producers.redteam.team import RedTeam
 from producers.scenario import Fault, parse_scenario
 from producers.scene import SceneSimulator, paste_sticker
+from producers.simulated_fleet import run_fleet
 from producers.sources.framing import resize
 from producers.sources.source import Captured
 from schemas.errors import ConfigError
@@ -34,6 +34,7 @@ from schemas.keys import KeyRing
 from schemas.pixels.packing import Picture
 from schemas.runtime.health import Health
 from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.producers.faulty_rig import shown
 from tests.producers.stand_in_generator import CLASSES, EPS, patterns, write_generator
 from tests.producers.test_fleet import QUICK
 
@@ -187,7 +188,7 @@ def test_without_onnxruntime_the_extra_is_named_before_anything_starts(
 def test_an_attack_runs_without_torch_and_a_scenario_alone_without_onnxruntime(folder: Path) -> None:
     program = (
         "import sys\n"
-        "import numpy as np, producers.fleet\n"
+        "import numpy as np, producers.simulated_fleet\n"
         "from producers.scenario import parse_scenario\n"
         f"plan = parse_scenario({scenario(folder, {})!r})\n"
         "assert 'onnxruntime' not in sys.modules\n"
@@ -343,49 +344,48 @@ def captured(position: int, label: int | None = 3) -> Captured:
     return Captured(scene(position), position, None if label is None else Truth(label))
 
 
-def plan_of(folder: Path, **fields: object) -> FaultPlan:
+def attacked(folder: Path, pictures: list[tuple[Captured, int]], **fields: object) -> list[Captured]:
+    """Return what a camera shows under an attack from the second second on, and a sticker from the fourth."""
     usual = {"camera": "c", "at_s": 2, "kind": "attack", "for_s": 3, "generator": str(folder), "eps": EPS}
     faults = [Fault.model_validate(usual | fields), Fault(camera="c", at_s=4, kind="sticker", for_s=2)]
-    return FaultPlan(faults, 50_000, RedTeam([str(folder)]))
+    plan = FaultPlan(faults)
+    plan.begin(50_000)
+    return shown(plan, pictures, RedTeam([str(folder)]))
 
 
-async def test_an_attack_holds_from_its_time_for_its_time_and_keeps_the_truth(folder: Path) -> None:
-    plan = plan_of(folder, target="other")
-    shown = [await plan.show(captured(second), 50_000 + 1000 * second) for second in range(7)]
-    assert [each.truth for each in shown] == [
+def test_an_attack_holds_from_its_time_for_its_time_and_keeps_the_truth(folder: Path) -> None:
+    seen = attacked(folder, [(captured(second), 50_000 + 1000 * second) for second in range(7)], target="other")
+    assert [each.truth for each in seen] == [
         *[Truth(3)] * 2, *[Truth(3, attacked=True)] * 2, Truth(3, True, attacked=True), Truth(3, True), Truth(3)
     ]  # fmt: skip
-    assert [each.position for each in shown] == list(range(7))
+    assert [each.position for each in seen] == list(range(7))
     for second in (0, 1, 6):
-        assert np.array_equal(shown[second].picture, captured(second).picture)
+        assert np.array_equal(seen[second].picture, captured(second).picture)
     for second, before in ((2, captured(2).picture), (3, captured(3).picture), (4, paste_sticker(scene(4)))):
-        moved = np.abs(shown[second].picture.astype(int) - before)
+        moved = np.abs(seen[second].picture.astype(int) - before)
         assert 0 < moved.max() <= LEVELS
 
 
-async def test_the_same_frame_is_attacked_the_same_way_again(folder: Path) -> None:
-    first, second = [
-        (await plan_of(folder).show(captured(number), 52_000)).picture for number in (9, 9)
-    ]  # as after a restart
+def test_the_same_frame_is_attacked_the_same_way_again(folder: Path) -> None:
+    first, second = [attacked(folder, [(captured(9), 52_000)])[0].picture for _ in range(2)]  # as after a restart
     assert np.array_equal(first, second)
 
 
-async def test_a_frame_of_the_targets_class_is_left_alone_and_not_marked(folder: Path) -> None:
-    plan = plan_of(folder, target="hazard")
-    left = await plan.show(captured(1), 52_000)
-    assert (left.truth, np.array_equal(left.picture, captured(1).picture)) == (Truth(3), True)
-    assert (await plan.show(captured(1, 0), 52_000)).truth == Truth(0, attacked=True)
+def test_a_frame_of_the_targets_class_is_left_alone_and_not_marked(folder: Path) -> None:
+    same, other = attacked(folder, [(captured(1), 52_000), (captured(1, 0), 52_000)], target="hazard")
+    assert (same.truth, np.array_equal(same.picture, captured(1).picture)) == (Truth(3), True)
+    assert other.truth == Truth(0, attacked=True)
 
 
-async def test_frames_of_an_unknown_class_are_attacked_without_a_truth(folder: Path) -> None:
-    shown = await plan_of(folder).show(captured(1, None), 52_000)
-    assert shown.truth is None
-    assert not np.array_equal(shown.picture, captured(1).picture)
+def test_frames_of_an_unknown_class_are_attacked_without_a_truth(folder: Path) -> None:
+    [seen] = attacked(folder, [(captured(1, None), 52_000)])
+    assert seen.truth is None
+    assert not np.array_equal(seen.picture, captured(1).picture)
 
 
-async def test_the_bound_is_the_generators_own_where_the_scenario_names_none(folder: Path) -> None:
-    shown = await plan_of(folder, eps=None).show(captured(1), 52_000)
-    assert np.abs(shown.picture.astype(int) - captured(1).picture).max() == LEVELS
+def test_the_bound_is_the_generators_own_where_the_scenario_names_none(folder: Path) -> None:
+    [seen] = attacked(folder, [(captured(1), 52_000)], eps=None)
+    assert np.abs(seen.picture.astype(int) - captured(1).picture).max() == LEVELS
 
 
 @pytest.mark.brokers
@@ -408,20 +408,20 @@ async def test_a_fleet_publishes_what_an_attacked_lens_shows_and_marks_it(
     )
     assert outcome.drained
     begun_ms = min(frame.captured_ms for frame in bridge.frames.values())
-    attacked: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for identity, frame in bridge.frames.items():
         truth = Truth.from_wire(frame.truth)
         number = int(identity.camera_id[-1])
         picture, label = SceneSimulator(0, number, (32, 32)).render(identity.seq)
-        shown, kept = decode_picture(ring.current(identity.camera_id), frame)
-        moved = np.abs(shown.astype(int) - picture)[kept]
+        image, kept = decode_picture(ring.current(identity.camera_id), frame)
+        moved = np.abs(image.astype(int) - picture)[kept]
         assert truth is not None
         assert truth.class_id == label
         assert (moved.max() > 0) == truth.attacked
         assert moved.max() <= LEVELS
         since_s = (frame.captured_ms - begun_ms) / 1000
         assert not truth.attacked or 0.3 <= since_s <= 1.6
-        attacked[identity.camera_id] += truth.attacked
-    assert attacked["red-team/cam-1"] == 0
-    assert 8 <= attacked["red-team/cam-0"] <= 11
-    assert 8 <= attacked["red-team/cam-2"] <= 11
+        counts[identity.camera_id] += truth.attacked
+    assert counts["red-team/cam-1"] == 0
+    assert 8 <= counts["red-team/cam-0"] <= 11
+    assert 8 <= counts["red-team/cam-2"] <= 11

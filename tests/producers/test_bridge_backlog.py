@@ -229,38 +229,6 @@ async def test_a_bridge_that_holds_frames_back_goes_on_doing_so_when_the_mqtt_br
 
 
 @pytest.mark.brokers
-async def test_a_single_bridge_leaves_frames_to_the_broker_for_publishers_that_send_them_once(
-    mosquitto: Mosquitto, kafka: Kafka
-) -> None:
-    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
-        camera = new_camera()
-        name = camera.replace("/", "-")
-        bridge = await it.bridge(
-            mode="single",
-            name=name,
-            session_expiry_s=1,
-            keepalive_s=1,
-            processors_group=behind.group,
-            max_backlog_bytes=1,
-            backlog_interval_s=0.1,
-        )
-        it.cameras.frames(camera, range(10))
-        await until(lambda: holding(bridge), "frames held back")
-        it.cameras.frames(camera, range(10, 30))
-        await asyncio.sleep(2.5)  # more than the keep-alive, which only time can end
-        assert bridge.holds("mqtt")
-        assert len(await it.frames_of(camera)) == 10
-
-        async def caught_up() -> bool:
-            await behind.catch_up()
-            return len(it.cameras.confirmed[camera]) == 30
-
-        await until(caught_up, "all confirmed")
-        assert await it.frames_of(camera) == [frame(camera, seq) for seq in range(30)]
-        await bridge.stop()
-
-
-@pytest.mark.brokers
 async def test_a_kafka_that_does_not_say_how_much_waits_stops_nothing(
     mosquitto: Mosquitto, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,16 +178,6 @@ async def test_a_camera_above_its_quota_is_confirmed_as_its_quota_allows(mosquit
         assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=camera) == 0
 
 
-async def test_a_single_bridge_takes_all_since_its_publishers_may_know_no_confirmations(
-    mosquitto: Mosquitto, kafka: Kafka
-) -> None:
-    async with rig(mosquitto, kafka) as it:
-        await it.bridge(camera_messages_per_s=10, mode="single")
-        camera = new_camera()
-        it.cameras.frames(camera, range(1000))
-        await it.cameras.all_confirmed(camera, range(1000))
-
-
 async def test_the_bridge_counts_what_the_broker_refuses(mosquitto: Mosquitto, kafka: Kafka) -> None:
     def connect() -> socket.socket:
         link = socket.create_connection((mosquitto.host, mosquitto.port), 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -10,15 +11,15 @@ from typing import Any, TypeAlias
 
 import pytest
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 import producers.bridge.kafka.backlog as backlog_module
-import producers.bridge.kafka.producers as producer_module
 import producers.bridge.requests.listener as requests_module
+import schemas.transport.kafka.producers as producers_module
 from producers.bridge.kafka.backlog import Backlog
-from producers.bridge.kafka.producers import Producers
 from producers.bridge.requests.listener import Requests
 from schemas.runtime.health import Health
+from schemas.transport.kafka.sender import Plain, Sender
 from tests.producers.kafka_stand_in import Event, KafkaStandIn
 from tests.waiting import until
 
@@ -31,14 +32,9 @@ async def kafka(monkeypatch: pytest.MonkeyPatch) -> KafkaStandIn:
     """A Kafka of one partition, whose clients are impatient."""
     made = KafkaStandIn(partitions=1)
     made.patch(monkeypatch)
-    monkeypatch.setattr(producer_module, "BACKOFF_S", (0.01, 0.02))
-    monkeypatch.setattr(producer_module, "START_S", SOON_S)
-    monkeypatch.setattr(producer_module, "CLOSE_S", SOON_S)
-    monkeypatch.setattr(backlog_module, "ANSWER_S", SOON_S)
-    monkeypatch.setattr(backlog_module, "CLOSE_S", SOON_S)
-    monkeypatch.setattr(requests_module, "START_S", SOON_S)
-    monkeypatch.setattr(requests_module, "STOP_S", SOON_S)
-    monkeypatch.setattr(requests_module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(producers_module, "START_S", SOON_S)
+    monkeypatch.setattr(producers_module, "CLOSE_S", SOON_S)
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.01)
     return made
 
 
@@ -48,30 +44,41 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
     try:
         yield task
     finally:
+        ended = task.done()
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=2)
         assert done, "expected it to end soon after it was cancelled"
-        assert task.cancelled()
+        assert ended or task.cancelled()
+
+
+def sending(health: Health | None = None) -> Sender:
+    found = health or Health()
+    return Sender("nowhere:1", name="b1", on_health=lambda ok, detail: found.set("kafka", ok, detail))
+
+
+async def deliver(sender: Sender, partition: int = 0) -> None:
+    await sender.deliver("topic", partition, [Plain(b"key", b"value", [])], lambda _records, _offset: None)
 
 
 async def test_a_producer_that_does_not_start_in_time_is_ended_before_the_next_one_is_tried(
     kafka: KafkaStandIn,
 ) -> None:
     health = Health()
-    found = Producers("nowhere:1", "b1", health)
+    sender = sending(health)
     kafka.reachable.clear()
-    async with running(found.run()):
+    async with running(deliver(sender)) as task:
         await until(lambda: len(kafka.producers) > 2, "several tries")
-        assert [producer.ended for producer in kafka.producers] == [1, 1, 0]
+        assert [producer.ended for producer in kafka.producers[:-1]] == [1] * (len(kafka.producers) - 1)
         assert health.report()[1]["kafka"] == {"ok": False, "detail": "no answer from nowhere:1: TimeoutError"}
         kafka.reachable.set()
-        assert await asyncio.wait_for(found.current(), 2) is kafka.producers[-1]
+        await asyncio.wait_for(asyncio.shield(task), 2)
+        assert kafka.batches
         assert health.report()[0]
 
 
 async def test_a_producer_that_is_interrupted_while_it_starts_is_ended(kafka: KafkaStandIn) -> None:
     kafka.reachable.clear()
-    async with running(Producers("nowhere:1", "b1", Health()).run()):
+    async with running(deliver(sending())):
         await until(lambda: kafka.producers, "a try")
     assert kafka.producers[-1].ended == 1
 
@@ -86,45 +93,57 @@ async def test_a_kafka_that_is_away_is_asked_after_ever_longer_pauses(
         waits.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(producer_module, "BACKOFF_S", (0.5, 3.0))
     kafka.away = KafkaError("no broker")
     with monkeypatch.context() as patched:
         patched.setattr(asyncio, "sleep", noted)
-        async with running(Producers("nowhere:1", "b1", Health()).run()):
+        patched.setattr(random, "uniform", lambda _, bound_s: bound_s)
+        async with running(deliver(sending())):
             while len(waits) < 5:
                 await sleep(0.001)
-    assert waits[:5] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert waits[:5] == [0.1, 0.2, 0.4, 0.8, 1.0]
 
 
 async def test_a_producer_whose_connections_do_not_close_holds_no_other_one_up(kafka: KafkaStandIn) -> None:
-    found = Producers("nowhere:1", "b1", Health())
+    sender = sending()
     kafka.closing.clear()
-    kafka.away = KafkaError("no broker")
-    async with running(found.run()):
-        await until(lambda: len(kafka.producers) > 1, "another try")
-        kafka.away = None
-        first = await asyncio.wait_for(found.current(), 2)
-        found.replace(first, KafkaError("out of order"))
-        second = await asyncio.wait_for(found.current(), 2)
-        assert second is not first
-        kafka.reachable.clear()
-        found.replace(second, KafkaError("out of order"))
-        await until(lambda: kafka.producers[-1] is not second, "a try, which is interrupted")
+    kafka.refusals.append(KafkaError("out of order"))
+    await asyncio.wait_for(deliver(sender), 5)
+    assert len(kafka.producers) == 2
+    await asyncio.wait_for(sender.close(SOON_S), 5)
+    assert not any(producer.running for producer in kafka.producers)
 
 
-async def test_a_producer_is_given_up_once_and_none_is_handed_out_until_there_is_another(kafka: KafkaStandIn) -> None:
-    found = Producers("nowhere:1", "b1", Health())
-    async with running(found.run()):
-        first = await asyncio.wait_for(found.current(), 2)
-        kafka.reachable.clear()
-        found.replace(first, KafkaError("out of order"))
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(found.current(), SOON_S / 2)
-        kafka.reachable.set()
-        second = await asyncio.wait_for(found.current(), 2)
-        found.replace(first, KafkaError("another batch of it"))
-        assert not found.given_up.done()
-        assert await asyncio.wait_for(found.current(), 2) is second
+async def test_batches_in_flight_leave_a_producer_that_failed_and_go_by_the_next_one(kafka: KafkaStandIn) -> None:
+    sender = sending()
+    kafka.answers.clear()
+    kafka.refusals.append(KafkaError("out of order"))
+    async with running(deliver(sender, 0)) as first:
+        await until(lambda: len(kafka.batches) == 1, "one batch")
+        async with running(deliver(sender, 1)) as second:
+            await until(lambda: len(kafka.batches) == 2, "two batches")
+            kafka.answers.set()
+            await asyncio.wait_for(asyncio.gather(asyncio.shield(first), asyncio.shield(second)), 5)
+    assert len(kafka.producers) == 2
+    await sender.close(SOON_S)
+
+
+async def test_a_batch_that_one_partition_refuses_for_its_size_leaves_the_others_where_they_are(
+    kafka: KafkaStandIn,
+) -> None:
+    sender, refused = sending(), list[str]()
+    kafka.answers.clear()
+    kafka.refusals.append(MessageSizeTooLargeError())
+    record = Plain(b"key", b"value", [])
+    large = sender.deliver("topic", 0, [record], lambda *_: None, refused=lambda _, why: refused.append(why))
+    async with running(large) as first:
+        await until(lambda: len(kafka.batches) == 1, "one batch")
+        async with running(deliver(sender, 1)) as second:
+            await until(lambda: len(kafka.batches) == 2, "two batches")
+            kafka.answers.set()
+            await asyncio.wait_for(asyncio.gather(asyncio.shield(first), asyncio.shield(second)), 5)
+    assert len(kafka.batches) == 2
+    assert "5 bytes" in refused[0]
+    await sender.close(SOON_S)
 
 
 Told: TypeAlias = list[object]
@@ -172,40 +191,3 @@ async def test_a_backlog_is_unknown_after_three_failures_in_a_row_since_the_last
             kafka.failures.extend([KafkaError("away")] * failures)
             await hears(kafka, told)
             assert told.count(None) == unknown
-
-
-@pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
-async def test_a_follower_without_an_answer_asks_with_other_clients_and_ends_its_own(
-    kafka: KafkaStandIn, follow: Follow, module: ModuleType
-) -> None:
-    told: Told = []
-    kafka.reachable.clear()
-    async with running(follow(told)):
-        await until(lambda: len(kafka.consumers) > 2, "several tries")
-        assert [consumer.ended for consumer in kafka.consumers] == [1, 1, 0]
-        assert [admin.ended for admin in kafka.admins] == [1, 1, 0][: len(kafka.admins)]
-        kafka.reachable.set()
-        await hears(kafka, told)
-    assert not any(client.running for client in [*kafka.consumers, *kafka.admins])
-
-
-async def test_a_backlog_that_kafka_stops_telling_is_asked_for_with_other_clients(kafka: KafkaStandIn) -> None:
-    told: Told = []
-    async with running(follow_backlog(told)):
-        await hears(kafka, told)
-        kafka.reachable.clear()
-        await until(lambda: len(kafka.consumers) > 1, "other clients")
-        kafka.reachable.set()
-        await hears(kafka, told)
-
-
-@pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
-async def test_a_client_that_does_not_stop_holds_no_other_one_up(
-    kafka: KafkaStandIn, follow: Follow, module: ModuleType
-) -> None:
-    told: Told = []
-    kafka.closing.clear()
-    kafka.failures.append(KafkaError("away"))
-    async with running(follow(told)):
-        await hears(kafka, told)
-        assert len(kafka.consumers) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -13,7 +13,6 @@ from producers.bridge.kafka.lanes import RECORD_OVERHEAD, Lane, Lanes, size_of
 from producers.bridge.records import Record
 from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
-from tests.producers.test_bridge_lanes import Producers
 
 SIZE = 100 + RECORD_OVERHEAD
 
@@ -114,40 +113,41 @@ async def test_a_timer_of_a_batch_that_is_gone_makes_no_later_one_due() -> None:
     assert not lane.due.is_set()
 
 
-def lanes(producers: Producers) -> Lanes:
+class StandIn:
+    """A sender to three partitions that delivers when it is told."""
+
+    def __init__(self) -> None:
+        self.answer = asyncio.Event()
+
+    async def partitions(self, topic: str) -> list[int]:
+        return [0, 1, 2]
+
+    async def deliver(
+        self,
+        topic: str,
+        partition: int,
+        records: Sequence[Record],
+        delivered: Callable[[Sequence[Record], int], None],
+        **_: object,
+    ) -> None:
+        await self.answer.wait()
+        delivered(records, 0)
+
+
+def lanes(sender: StandIn) -> Lanes:
     return Lanes(
-        producers,  # type: ignore[arg-type]  # a stand-in
+        sender,  # type: ignore[arg-type]  # a stand-in
         patient(60.0),
         2**20,
-        5.0,
         delivered=lambda *_: None,
-        failed=lambda: None,
         refused=lambda refused, _: refused,
     )
 
 
-class Partitioned(Producers):
-    """A Kafka of several partitions that acknowledges when it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(room=2**30)
-        self.answer = asyncio.Event()
-
-    async def partitions(self, topics: object) -> dict[KafkaTopic, list[int]]:
-        return {topic: [0, 1, 2] for topic in lanes_module.TOPICS}
-
-    async def send_batch(self, batch: object, topic: str, partition: int) -> asyncio.Future[object]:  # type: ignore[override]
-        async def answered() -> object:
-            await self.answer.wait()
-            return SimpleNamespace(offset=0)
-
-        return asyncio.ensure_future(answered())
-
-
 async def test_a_key_stays_on_its_partition_and_what_waits_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "KEYS", 4)
-    producers = Partitioned()
-    made = lanes(producers)
+    sender = StandIn()
+    made = lanes(sender)
     running = asyncio.create_task(made.run())
     try:
         await asyncio.wait_for(made.ready.wait(), 5)
@@ -167,7 +167,7 @@ async def test_a_key_stays_on_its_partition_and_what_waits_is_counted(monkeypatc
         await asyncio.sleep(0.05)
         assert not draining.done()
         assert 0.0 < made.stalled_s() < 5.0
-        producers.answer.set()
+        sender.answer.set()
         await asyncio.wait_for(draining, 5)
         assert (made.buffered_bytes, made.stalled_s()) == (0, 0.0)
     finally:

@@ -32,7 +32,6 @@ from tests.waiting import until
 
 SHARED = ["$share/share/pointillist/v1/+/+/event", "$share/share/pointillist/v1/+/+/frame"]
 PLAIN = ["pointillist/v1/+/+/status", "pointillist/v1/+/+/meta"]
-SINGLE = ["pointillist/v1/+/+/event", "pointillist/v1/+/+/frame"]
 
 
 class Linked:
@@ -42,7 +41,7 @@ class Linked:
         self.came: list[tuple[bytes, int, bytes]] = []
         self.opened = 0
         self.health = Health()
-        given = {"mqtt_port": broker.port, "name": "b1", "group": "share", "keepalive_s": 30, **settings}
+        given = {"mqtt": f"127.0.0.1:{broker.port}", "name": "b1", "group": "share", "keepalive_s": 30, **settings}
         self.link = Link(BridgeSettings(**given), self._note, self._open, self.health)
 
     def _note(self, topic: bytes, packet_id: int, payload: bytes) -> None:
@@ -81,33 +80,29 @@ async def linked(broker: ScriptedBroker, **settings: Any) -> AsyncIterator[Linke
             await task
 
 
-@pytest.mark.parametrize(("mode", "clean_start", "expiry_s"), [("shared", True, 0), ("single", False, 900)])
-async def test_a_connection_says_who_it_is_and_what_it_can_take(mode: str, clean_start: bool, expiry_s: int) -> None:
+async def test_a_connection_says_who_it_is_and_what_it_can_take() -> None:
     async with scripted_broker() as broker:
-        told = {"session_expiry_s": 900, "receive_maximum": 77, "keepalive_s": 41}
-        async with linked(broker, mode=mode, **told) as it:
+        told = {"receive_maximum": 77, "keepalive_s": 41}
+        async with linked(broker, **told) as it:
             assert it.health.report() == (False, {"mqtt": {"ok": False, "detail": "not connected yet"}})
             assert not it.writable()
             await until(it.well, "a link that is well")
             assert it.writable()
             assert it.opened == 1
     (found,) = broker.connects
-    assert found[:3] == ("b1", clean_start, 41)
+    assert found[:3] == ("b1", True, 41)
     assert found.properties == {
-        "SessionExpiryInterval": expiry_s,
+        "SessionExpiryInterval": 0,
         "ReceiveMaximum": 77,
         "MaximumPacketSize": MAX_BROKER_BYTES,
     }
 
 
-@pytest.mark.parametrize(("mode", "own"), [("shared", SHARED), ("single", SINGLE)])
-async def test_what_all_bridges_get_is_subscribed_plainly_and_the_rest_as_the_mode_says(
-    mode: str, own: list[str]
-) -> None:
-    async with scripted_broker() as broker, linked(broker, mode=mode) as it:
+async def test_retained_channels_are_subscribed_plainly_and_the_others_as_a_share() -> None:
+    async with scripted_broker() as broker, linked(broker) as it:
         await until(it.well, "a link that is well")
         (filters,) = broker.subscribed
-        assert sorted(filters) == sorted((name, 1) for name in [*own, *PLAIN])
+        assert sorted(filters) == sorted((name, 1) for name in [*SHARED, *PLAIN])
         assert not it.paused()
 
 
@@ -149,7 +144,7 @@ async def test_a_broker_that_answers_no_ping_is_left() -> None:
         assert not it.well()
 
 
-async def test_a_shared_bridge_that_holds_frames_gives_its_subscription_up_and_takes_it_again() -> None:
+async def test_a_bridge_that_holds_frames_gives_its_subscription_up_and_takes_it_again() -> None:
     frames = SHARED[1]
     async with scripted_broker() as broker, linked(broker) as it:
         await until(it.well, "a link that is well")
@@ -179,25 +174,6 @@ async def test_frames_can_be_held_before_there_is_a_connection() -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def test_a_single_bridge_that_holds_frames_keeps_its_subscription_and_reads_nothing() -> None:
-    async with scripted_broker() as broker, linked(broker, mode="single", keepalive_s=1) as it:
-        await until(it.well, "a link that is well")
-        it.link.hold_frames(True)
-        broker.publish("a/b", b"later", 3)
-        broker.answers = False
-        await asyncio.sleep(2.2)  # twice the keep-alive
-        assert (it.came, broker.unsubscribed, len(broker.connects)) == ([], [], 1)
-        broker.answers = True
-        broker.hang_up()
-        await until(
-            lambda: it.opened == 2 and it.well(), "subscribed on another connection, whose answers are read", 10.0
-        )
-        await broker.ready([*SINGLE, *PLAIN])
-        broker.publish("a/b", b"again", 4)
-        it.link.hold_frames(False)
-        await until(lambda: (b"a/b", 4, b"again") in it.came, "what the broker kept")
 
 
 async def test_a_lost_connection_is_not_well_and_is_made_again() -> None:
@@ -278,7 +254,7 @@ async def test_a_broker_that_is_not_there_is_waited_for_ever_longer(monkeypatch:
         await free.wait_closed()
         with monkeypatch.context() as patched:
             patched.setattr(asyncio, "sleep", noted)
-            async with linked(broker, mqtt_port=port) as it:
+            async with linked(broker, mqtt=f"127.0.0.1:{port}") as it:
                 while len(waits) < 5:
                     await sleep(0.001)
                 _, conditions = it.health.report()

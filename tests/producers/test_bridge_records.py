@@ -8,7 +8,7 @@ from hashlib import blake2b
 import pytest
 
 from producers.bridge.confirmations import Receipt
-from producers.bridge.records import MAX_EVENT_BYTES, Intake
+from producers.bridge.records import MAX_EVENT_BYTES, RecordFactory
 from schemas.frame import sign_message
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
@@ -32,7 +32,7 @@ def test_an_announcement_is_an_event_under_its_camera_named_by_its_content(
     channel: Channel, message: Status | Meta
 ) -> None:
     payload = sign_message(KEY, message)
-    record = Intake("b1", KEYS).accept(topic(channel).encode(), payload)
+    record = RecordFactory("b1", KEYS).accept(topic(channel).encode(), payload)
     assert record[:3] == (KafkaTopic.EVENTS, b"hall/door", payload)
     assert (record.receipt, record.origin, record.channel) == (None, topic(channel), channel.value)
     assert dict(record.headers)["ce_id"] == blake2b(payload, digest_size=16).hexdigest().encode()
@@ -41,7 +41,7 @@ def test_an_announcement_is_an_event_under_its_camera_named_by_its_content(
 
 def test_a_ledger_is_an_event_under_its_camera_with_its_receipt() -> None:
     payload = sign_message(KEY, Ledger(boot_id=1, revision=1, next=10))
-    record = Intake("b1", KEYS).accept(topic(Channel.EVENT).encode(), payload)
+    record = RecordFactory("b1", KEYS).accept(topic(Channel.EVENT).encode(), payload)
     assert record[:3] == (KafkaTopic.EVENTS, b"hall/door", payload)
     assert record.receipt == Receipt(CAMERA, 1, 0, -1, 1)
     assert (record.origin, record.channel) == (topic(Channel.EVENT), "event")
@@ -50,14 +50,14 @@ def test_a_ledger_is_an_event_under_its_camera_with_its_receipt() -> None:
 @pytest.mark.parametrize(("boot", "revision"), [(0, 1), (2**63, 1), (1, 0)])
 def test_a_ledger_of_no_boot_or_revision_is_a_dead_letter(boot: int, revision: int) -> None:
     payload = sign_message(KEY, Ledger(boot_id=boot, revision=revision))
-    record = Intake("b1", KEYS).accept(topic(Channel.EVENT).encode(), payload)
+    record = RecordFactory("b1", KEYS).accept(topic(Channel.EVENT).encode(), payload)
     assert DeadLetter.FromString(record.value).reason == "malformed"
 
 
 def test_an_announcement_is_as_large_as_it_may_be() -> None:
     reasons = []
     for size in (MAX_EVENT_BYTES, MAX_EVENT_BYTES + 1):
-        record = Intake("b1", KEYS).accept(topic(Channel.META).encode(), bytes(size))
+        record = RecordFactory("b1", KEYS).accept(topic(Channel.META).encode(), bytes(size))
         reasons.append(DeadLetter.FromString(record.value).reason)
     assert reasons[0] != "bad_size"
     assert reasons[1] == "bad_size"
@@ -66,7 +66,7 @@ def test_an_announcement_is_as_large_as_it_may_be() -> None:
 def test_a_dead_letter_says_where_its_payload_came_from_and_keeps_its_beginning() -> None:
     before_ms = time.time_ns() // 10**6
     payload = b"\xff" * (DEAD_LETTER_PAYLOAD_BYTES + 7)
-    intake = Intake("b1", KEYS)
+    intake = RecordFactory("b1", KEYS)
     records = [intake.accept(topic(Channel.FRAME).encode(), payload) for _ in range(2)]
     first = records[0]
     assert (first.topic, first.key, first.receipt) == (KafkaTopic.DEAD_LETTERS, b"hall/door", None)
@@ -88,7 +88,7 @@ def test_a_dead_letter_says_where_its_payload_came_from_and_keeps_its_beginning(
 
 
 def test_a_record_that_kafka_refuses_is_a_dead_letter_under_its_camera() -> None:
-    intake = Intake("b1", KEYS)
+    intake = RecordFactory("b1", KEYS)
     record = intake.accept(topic(Channel.META).encode(), sign_message(KEY, Meta(boot_id=1)))
     refused = intake.refused_by_kafka(record, "x" * 10_000)
     assert (refused.topic, refused.key, refused.receipt) == (KafkaTopic.DEAD_LETTERS, b"hall/door", None)
@@ -99,7 +99,7 @@ def test_a_record_that_kafka_refuses_is_a_dead_letter_under_its_camera() -> None
 
 
 def test_a_stranger_has_no_camera_and_no_channel() -> None:
-    record = Intake("b1", KEYS).accept(b"elsewhere", b"payload")
+    record = RecordFactory("b1", KEYS).accept(b"elsewhere", b"payload")
     assert (record.key, record.channel, record.origin) == (b"", "unknown", "elsewhere")
     assert DeadLetter.FromString(record.value).camera_id == ""
 
@@ -113,6 +113,6 @@ def test_a_stranger_has_no_camera_and_no_channel() -> None:
     ],
 )
 def test_a_ledger_that_no_spool_writes_is_a_dead_letter_and_is_not_confirmed(said: Ledger) -> None:
-    record = Intake("b1", KEYS).accept(topic(Channel.EVENT).encode(), sign_message(KEY, said))
+    record = RecordFactory("b1", KEYS).accept(topic(Channel.EVENT).encode(), sign_message(KEY, said))
     assert (record.topic, record.receipt) == (KafkaTopic.DEAD_LETTERS, None)
     assert DeadLetter.FromString(record.value).reason == "malformed"

@@ -145,18 +145,8 @@ def test_a_command_out_of_its_range_changes_nothing(tmp_path: Path) -> None:
     assert control.command(command(NOW_MS - 1, dropped_per_block=32))
 
 
-def test_the_file_of_an_earlier_version_keeps_a_camera_off_and_its_command_from_coming_back(tmp_path: Path) -> None:
-    before = command(NOW_MS - 5, dropped_per_block=8, enabled=False)
-    (tmp_path / "command").write_bytes(before)
-    control = CameraControl(tmp_path, KEY, OWN, Clock())
-    assert (control.encoding, control.enabled) == (OWN, False)
-    assert not control.command(before)
-    assert control.command(command(enabled=True))
-    assert not (tmp_path / "command").exists()
-
-
 def test_a_damaged_memory_is_as_none(tmp_path: Path) -> None:
-    (tmp_path / "told.json").write_text('{"told": {"issued_ms": "x"}, "own": 3}')
+    (tmp_path / "commands.json").write_text('{"state": {"issued_ms": "x"}, "own": 3}')
     control = CameraControl(tmp_path, KEY, OWN, Clock())
     assert control.encoding == OWN
     assert control.command(command(dropped_per_block=32))
@@ -174,7 +164,7 @@ def test_a_commanded_rate_holds_over_a_restart_until_the_own_one_is_changed_or_a
     assert (changed.rate, changed.encoding.dropped_per_block) == (4.0, 32)
     assert control.command(command(NOW_MS - 7, frames_per_second=0.0))
     assert (control.rate, told) == (2.0, [0.5, 2.0])
-    assert not control.told.HasField("frames_per_second")
+    assert not control.state.HasField("frames_per_second")
     assert control.command(command(NOW_MS - 6, frames_per_second=9.0))
     assert control.command(command(NOW_MS - 5, reset=True))
     assert CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0).rate == 2.0
@@ -191,7 +181,7 @@ def test_a_rate_out_of_its_range_changes_nothing_else_either(tmp_path: Path, rat
 def test_what_an_earlier_version_remembers_without_a_rate_of_its_own_stays_told(tmp_path: Path) -> None:
     control = CameraControl(tmp_path, KEY, OWN, Clock(), rate=2.0)
     assert control.command(command(dropped_per_block=32))
-    file = tmp_path / "told.json"
+    file = tmp_path / "commands.json"
     before = json.loads(file.read_text())
     del before["own"]["frames_per_second"]
     file.write_text(json.dumps(before))

@@ -18,15 +18,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
-from producers.fleet import FleetOutcome, link_of, run_fleet
+from producers.fair_gate import FairGate
 from producers.publisher import LinkSettings
+from producers.roster.fleet import FleetOutcome
+from producers.roster.limits import link_of
 from producers.scenario import Scenario
+from producers.simulated_fleet import run_fleet
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
 from producers.spool import scan_spool
 from producers.spool.folder import spool_root
-from producers.turns import Turns
 from schemas.errors import SecretError, SourceError
 from schemas.frame import Truth
 from schemas.identity import CameraId, Identity
@@ -146,19 +148,19 @@ async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
 async def test_the_paced_cameras_of_a_fleet_take_turns_with_each_other(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Turns] = []
-    taken: list[Turns] = []
+    made: list[FairGate] = []
+    taken: list[FairGate] = []
 
-    class Counted(Turns):
+    class Counted(FairGate):
         def __init__(self) -> None:
             super().__init__()
             made.append(self)
 
-        async def take(self) -> None:
-            await super().take()
+        async def enter(self) -> None:
+            await super().enter()
             taken.append(self)
 
-    monkeypatch.setattr("producers.fleet.Turns", Counted)
+    monkeypatch.setattr("producers.roster.fleet.FairGate", Counted)
     outcome = await run(scenario_of(site, {"count": 3, "fps": 10}), mosquitto, state_dir, run_s=1.0)
     assert len(made) == 1
     assert len(taken) >= outcome.frames_published > 0
@@ -244,7 +246,7 @@ async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
         return open_source(settings, camera_index)
 
     monkeypatch.setattr("producers.camera.open_source", open_slowly)
-    monkeypatch.setattr("producers.fleet._OPENING_S", 0.1)
+    monkeypatch.setattr("producers.roster.fleet._OPENING_S", 0.1)
     scenario = scenario_of(site, {"count": 2, "fps": 20})
     stop = asyncio.Event()
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
@@ -332,7 +334,7 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
         import asyncio
         from pathlib import Path
         from prometheus_client import CollectorRegistry
-        from producers.fleet import run_fleet
+        from producers.simulated_fleet import run_fleet
         from producers.scenario import Scenario
         from schemas.runtime.health import Health
         from schemas.keys import KeyRing

@@ -19,10 +19,14 @@ from structlog.testing import capture_logs
 from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from producers.camera import Camera
-from producers.fleet import FleetOutcome, allow_open_files, run_camera, run_fleet
-from producers.keeping import Keeping
+from producers.fleet_ticker import FleetTicker
 from producers.publisher import LinkSettings
+from producers.roster.camera_spec import CameraSpec
+from producers.roster.fleet import FleetOutcome
+from producers.roster.limits import allow_open_files
+from producers.roster.real import run_camera
 from producers.scenario import Scenario
+from producers.simulated_fleet import run_fleet
 from producers.spool import Spool
 from producers.spool.folder import spool_root
 from producers.start import fleet_started
@@ -81,10 +85,8 @@ async def attach(mosquitto: Mosquitto, state: Path, site: str, file: Path) -> Fl
     camera = {"name": "door", "fps": 0, "source": {"kind": "dataset", "file": file}}
     [settings] = Scenario.model_validate({"site": site, "cameras": [camera]}).cameras()
     return await run_camera(
-        settings,
-        mqtt=(mosquitto.host, mosquitto.port),
+        CameraSpec(settings, KeyRing(SECRET).current(settings.camera_id), (mosquitto.host, mosquitto.port)),
         state=state,
-        key=KeyRing(SECRET).current(settings.camera_id),
         registry=CollectorRegistry(),
         health=Health(),
         stop=asyncio.Event(),
@@ -98,10 +100,10 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
 ) -> None:
     tick = Camera.tick
 
-    def fail(self: Camera, now: float, now_ms: int) -> None:
+    def fail(self: Camera, now: float) -> None:
         if self.settings.index == 0:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        tick(self, now, now_ms)
+        tick(self, now)
 
     monkeypatch.setattr(Camera, "tick", fail)
     with capture_logs() as logs:
@@ -115,10 +117,10 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
 async def test_a_report_that_fails_ends_no_camera_and_is_said_once(
     mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Keeping, *_: object) -> None:
+    def fail(self: FleetTicker, *_: object) -> None:
         raise RuntimeError("a gauge that cannot be set")
 
-    monkeypatch.setattr(Keeping, "_report", fail)
+    monkeypatch.setattr(FleetTicker, "_report", fail)
     with capture_logs() as logs:
         outcome = await two_cameras(mosquitto, state_dir, images)
     assert outcome == FleetOutcome(True, frames_published=20, frames_pending=0, frames_shed=0, frames_skipped=0)
@@ -211,35 +213,33 @@ def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
-        allow_open_files(600)
+        allow_open_files(11)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, hard)
-        allow_open_files(550)
+        allow_open_files(5)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, hard)
         if hard != resource.RLIM_INFINITY:
-            allow_open_files(hard + 1)
+            allow_open_files(hard)
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.brokers
-async def test_an_attached_camera_logs_each_of_its_states_and_a_fleet_none(
+async def test_an_attached_camera_logs_each_of_its_phases_and_a_fleet_none(
     mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
 ) -> None:
     site = next(_sites)
     with capture_logs() as logs:
         await two_cameras(mosquitto, state_dir, images, site=site)
-    assert not [line for line in logs if line["event"] == "camera_state"]
+    assert not [line for line in logs if line["event"] == "camera_phase_changed"]
     camera = {"name": "door", "fps": 20, "source": {"kind": "dataset", "file": images, "loop": True}}
     [settings] = Scenario.model_validate({"site": site, "cameras": [camera]}).cameras()
     stop = asyncio.Event()
     with capture_logs() as logs:
         running = asyncio.create_task(
             run_camera(
-                settings,
-                mqtt=(mosquitto.host, mosquitto.port),
+                CameraSpec(settings, KeyRing(SECRET).current(settings.camera_id), (mosquitto.host, mosquitto.port)),
                 state=state_dir,
-                key=KeyRing(SECRET).current(settings.camera_id),
                 registry=CollectorRegistry(),
                 health=Health(),
                 stop=stop,
@@ -247,10 +247,10 @@ async def test_an_attached_camera_logs_each_of_its_states_and_a_fleet_none(
             )
         )
         async with asyncio.timeout(30):
-            while not [line for line in logs if line.get("state") == "online" and line.get("width")]:
+            while not [line for line in logs if line.get("phase") == "capturing" and line.get("width")]:
                 await asyncio.sleep(0.05)
         stop.set()
         await running
-    said = [(line["state"], line["width"], line["height"]) for line in logs if line["event"] == "camera_state"]
-    assert ("online", 16, 16) in said
+    said = [(line["phase"], line["width"], line["height"]) for line in logs if line["event"] == "camera_phase_changed"]
+    assert ("capturing", 16, 16) in said
     assert len(said) == len(set(said))

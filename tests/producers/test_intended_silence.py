@@ -16,9 +16,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
+from producers.camera_settings import CameraSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
-from producers.scenario import CameraSettings, parse_scenario
+from producers.scenario import parse_scenario
 from schemas.frame import open_own_message, sign_message
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key

@@ -20,6 +20,7 @@ from schemas.keys import derive_camera_key
 from schemas.pointillist_pb2 import Command, KeyRequest
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.producers.bridge_rig import KEYS, new_camera, rig
+from tests.producers.publisher_rig import camera, watching
 from tests.waiting import until
 
 CAMERA = CameraId("site/door")
@@ -31,10 +32,10 @@ class Event:
         self.value, self.key, self.headers = value, key, [("ce_type", kind)]
 
 
-def passed_on(*rounds: tuple[float, list[Any]]) -> list[tuple[str, bytes]]:
+def passed_on(*groups: tuple[float, list[Any]]) -> list[tuple[str, bytes]]:
     out: list[tuple[str, bytes]] = []
     requests = KeyRequests(KEYS, lambda topic, payload: out.append((topic, payload)), lambda _: None)
-    for now_s, events in rounds:
+    for now_s, events in groups:
         requests.take(events, now_s)
     return out
 
@@ -117,3 +118,20 @@ async def test_a_bridge_passes_requests_from_kafka_to_the_camera(mosquitto: Mosq
     request = open_own_message(KeyRequest, KEYS.current(camera_id), bytes(heard[0].payload))
     assert request.boot_id == 7
     assert not heard[0].retain
+
+
+@pytest.mark.brokers
+async def test_a_camera_keeps_the_key_frame_of_a_signed_request(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    topic = mqtt_topic(camera_id, Channel.KEY_REQUEST)
+    with watching(broker) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(1)
+            await until(lambda: cam.spool.frames == 0, "a connection: requests are not retained")
+            bridge.publish(
+                topic, sign_message(derive_camera_key(b"another fleet's secret", camera_id), KeyRequest(seq=9))
+            )
+            bridge.publish(topic, sign_message(cam.key, KeyRequest(boot_id=7, seq=3)))
+            await until(lambda: cam.control.key_wanted is not None, "the request")
+            assert cam.control.key_wanted == (7, 3)

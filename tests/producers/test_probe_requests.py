@@ -34,11 +34,11 @@ class Event:
 NOW_MS = 1_700_000_000_000
 
 
-def passed_on(*rounds: tuple[float, list[Any]], refused: list[str] | None = None) -> list[tuple[str, bytes]]:
+def passed_on(*groups: tuple[float, list[Any]], refused: list[str] | None = None) -> list[tuple[str, bytes]]:
     out: list[tuple[str, bytes]] = []
     refuse = (refused if refused is not None else []).append
     requests = ProbeRequests(KEYS, lambda topic, payload: out.append((topic, payload)), refuse, lambda: NOW_MS)
-    for now_s, events in rounds:
+    for now_s, events in groups:
         requests.take(events, now_s)
     return out
 

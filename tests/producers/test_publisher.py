@@ -175,10 +175,10 @@ async def test_a_spool_too_small_for_an_outage_sheds_the_oldest_and_says_how_man
     with watching(broker) as bridge:
         async with camera(tmp_path, broker, camera_id, limits=SpoolLimits(max_bytes=100_000)) as cam:
             await until(lambda: cam.publisher.link.up)
-            cam.publisher.link.hold(True)
+            cam.cut(True)
             await until(lambda: not cam.publisher.link.up)
             cam.publish(400)
-            cam.publisher.link.hold(False)
+            cam.cut(False)
             await cam.drain()
             [boot] = scan_spool(tmp_path)
             ledger = bridge.ledgers[camera_id, boot.boot_id]
@@ -194,7 +194,7 @@ async def test_frames_of_an_earlier_process_are_sent_with_its_boot_id(
     tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
 ) -> None:
     async with camera(tmp_path, broker, camera_id) as first:
-        first.publisher.link.hold(True)
+        first.cut(True)
         first.publish(5)
         expected = first.identities(*range(5))
     with watching(broker) as bridge:

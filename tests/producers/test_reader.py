@@ -17,6 +17,7 @@ class Numbers:
 
     kind = "numbers"
     blocking = True
+    on_demand = False
 
     def __init__(self, count: int, live: bool, failure: Exception | None = None) -> None:
         self.live = live

@@ -64,9 +64,9 @@ async def test_a_broken_connection_publishes_the_will_and_the_next_one_takes_it_
         async with camera(tmp_path, broker, camera_id) as cam:
             await until(lambda: status in bridge.topics and Status.FromString(bridge.topics[status]).state == ONLINE)
             assert Meta.FromString(bridge.topics[meta]).install_id == cam.spool.install_id
-            cam.publisher.link.hold(True)
+            cam.cut(True)
             await until(lambda: Status.FromString(bridge.topics[status]).state == OFFLINE)
-            cam.publisher.link.hold(False)
+            cam.cut(False)
             await until(lambda: Status.FromString(bridge.topics[status]).state == ONLINE)
 
 
@@ -99,10 +99,10 @@ async def test_what_was_said_of_a_camera_is_signed_by_it_and_in_order_last_will_
             await until(lambda: status in bridge.topics and said().state == ONLINE and meta in bridge.topics)
             open_message(Meta, camera_id, bridge.topics[meta], bridge.keys)
             online = said()
-            cam.publisher.link.hold(True)
+            cam.cut(True)
             await until(lambda: said().state == OFFLINE)
             will = said()
-            cam.publisher.link.hold(False)
+            cam.cut(False)
             await until(lambda: said().state == ONLINE)
             again = said()
     await until(lambda: said().state == OFFLINE)

@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from producers.faults import FaultPlan
-from producers.scenario import CameraGroup, Fault, Scenario, load_scenario, parse_scenario
+from producers.camera_settings import CameraGroup
+from producers.faults import FaultPlan, FaultySource
+from producers.scenario import Fault, Scenario, load_scenario, parse_scenario
 from producers.scene.sticker import paste_sticker
 from producers.sources.source import Captured
 from schemas.errors import ConfigError
 from schemas.frame import Truth
-from schemas.pointillist_pb2 import LOSSLESS, TEMPORAL
+from schemas.pointillist_pb2 import LOSSLESS
+from tests.producers.faulty_rig import Pictures, shown
 
 WHOLE = """
 site: plant
@@ -28,7 +30,7 @@ cameras:
     probe_share: 0.05
     spool: {max_bytes: 1000000}
     window: {frames: 8}
-  - {name: yard, profile: temporal, unchanged_rms: 3.5}
+  - {name: yard, profile: lossless}
 faults:
   - {camera: dock, at_s: 10, kind: dark, for_s: 5}
 """
@@ -49,7 +51,7 @@ def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Pat
     assert (gate.camera_id, gate.fps, gate.encoding.dropped_per_block, gate.source.seed) == ("plant/gate-10", 5, 32, 3)
     assert (dock.fps, dock.encoding.profile, dock.spool.max_bytes, dock.window.frames) == (0, LOSSLESS, 1_000_000, 8)
     assert dock.encoding.probe_share == 0.05
-    assert (cameras[12].encoding.profile, cameras[12].unchanged_rms) == (TEMPORAL, 3.5)
+    assert cameras[12].encoding.profile == LOSSLESS
 
 
 @pytest.mark.parametrize(
@@ -58,8 +60,7 @@ def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Pat
         (("fps: 5", "fsp: 5"), r"defaults\.fsp: unknown key; expected one of .*fps"),
         (("name: dock", "name: Dock 1"), r"site/camera"),
         (("fps: 0", "fps: -1"), r"cameras\.1\.fps: .*greater than or equal to 0.*-1"),
-        (("rms: 3.5", "rms: 65"), r"cameras\.2\.unchanged_rms: .*less than or equal to 64.*65"),
-        (("profile: temporal", "profile: video"), r"cameras\.2\.profile: .*'raw', 'lossless' or 'temporal'.*video"),
+        (("yard, profile: lossless", "yard, profile: video"), r"cameras\.2\.profile: .*'raw' or 'lossless'.*video"),
         (("frames: 8", "frames: many"), r"cameras\.1\.window\.frames: .*'many'"),
         (("seed: 3", "sed: 3"), r"defaults\.source\.sed: unknown key; expected one of .*seed"),
         (("drop_ratio: 0.5", "drop_ratio: 0.9"), r"defaults\.drop_ratio: .*0\.875"),
@@ -132,16 +133,16 @@ def test_faults_hold_from_their_time_for_their_time_and_tell_the_truth() -> None
             Fault(camera="c", at_s=6, kind="sticker", for_s=1),
             Fault(camera="c", at_s=8, kind="dark", for_s=1),
             Fault(camera="c", at_s=10, kind="disconnect", for_s=1),
-        ],
-        started_ms=50_000,
+        ]
     )
-    shown = {second: plan.apply(frame(second), 50_000 + 1000 * second) for second in range(10)}
+    plan.begin(50_000)
+    seen = shown(plan, [(frame(second), 50_000 + 1000 * second) for second in range(10)])
 
-    assert [int(shown[second].picture[0, 0, 0]) for second in (0, 1, 2, 3, 4, 5)] == [0, 1, 1, 3, 0, 5]
-    assert [shown[second].position for second in range(10)] == list(range(10))
-    assert shown[4].truth is None
-    assert shown[6].truth == Truth(4, sticker=True)
-    assert np.array_equal(shown[6].picture, paste_sticker(frame(6).picture))
+    assert [int(seen[second].picture[0, 0, 0]) for second in (0, 1, 2, 3, 4, 5)] == [0, 1, 1, 3, 0, 5]
+    assert [seen[second].position for second in range(10)] == list(range(10))
+    assert seen[4].truth is None
+    assert seen[6].truth == Truth(4, sticker=True)
+    assert np.array_equal(seen[6].picture, paste_sticker(frame(6).picture))
     assert [plan.is_dark(50_000 + 1000 * second) for second in (7, 8, 9, 10)] == [False, True, False, False]
     assert [plan.is_cut_off(50_000 + 1000 * second) for second in (7, 8, 9, 10, 11)] == [
         False,
@@ -171,3 +172,34 @@ cameras:
     assert far.login.file == tmp_path / "far.login"
     assert near.address is not None
     assert near.address.get_secret_value() == str(tmp_path / "near.mp4")
+
+
+def test_no_fault_is_active_before_the_fleets_clock_begins() -> None:
+    plan = FaultPlan([Fault(camera="c", at_s=0, kind="black", for_s=10**9)])
+    [before] = shown(plan, [(frame(7), 50_000)])
+    plan.begin(50_000)
+    [after] = shown(plan, [(frame(7), 50_000)])
+    assert (int(before.picture[0, 0, 0]), int(after.picture[0, 0, 0])) == (7, 0)
+
+
+def test_a_dark_source_gives_no_picture_until_its_time_is_over_or_it_is_closed() -> None:
+    plan = FaultPlan([Fault(camera="c", at_s=0, kind="dark", for_s=1)])
+    plan.begin(0)
+    times = iter((0, 999, 1000, 1000))
+    bright = FaultySource(Pictures([frame(1)]), plan, clock_ms=lambda: next(times))
+    assert bright.read() is not None
+    assert next(times, None) is None
+    pictures = Pictures([frame(1)])
+    closed = FaultySource(pictures, plan, clock_ms=lambda: 0)
+    closed.close()
+    assert closed.read() is None
+    assert pictures.closed
+
+
+@pytest.mark.parametrize(("kind", "blocking"), [("dark", True), ("freeze", False), ("disconnect", False)])
+def test_a_faulty_source_is_read_when_a_frame_is_due_and_in_a_thread_if_a_fault_takes_time(
+    kind: str, blocking: bool
+) -> None:
+    fault = Fault.model_validate({"camera": "c", "at_s": 0, "kind": kind, "for_s": 1})
+    source = FaultySource(Pictures([]), FaultPlan([fault]))
+    assert (source.on_demand, source.blocking) == (True, blocking)

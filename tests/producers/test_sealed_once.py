@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
+from producers.camera_settings import CameraSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.reader import Reading, read_from
-from producers.scenario import CameraSettings
 from producers.sealing import Sealing
 from producers.sources.source import Captured
 from producers.spool import Spool, writing
@@ -29,13 +29,11 @@ from schemas.frame import Encoding, open_frame
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
 from schemas.pixels.packing import Picture
-from schemas.pixels.temporal_encoder import TemporalEncoder
-from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
+from schemas.pointillist_pb2 import LOSSLESS, RAW
 
 KEYS = KeyRing(b"a fleet secret for the tests")
 CAMERA = CameraId("hall/door")
 KEY = KEYS.current(CAMERA)
-PROFILES = (RAW, LOSSLESS, TEMPORAL)
 WRITE_RECORD = write_record
 
 
@@ -69,13 +67,12 @@ class Device:
     def __init__(self, folder: Path, medium: Medium) -> None:
         self._folder = folder
         self._medium = medium
-        self._temporal = TemporalEncoder()
         self.spool = Spool(folder, CAMERA)
         self.sealing = self._sealing()
         self.shown = 0
 
     def _sealing(self) -> Sealing:
-        return Sealing(KEY, self.spool, self._temporal, self._append)
+        return Sealing(KEY, self.spool, self._append)
 
     def _append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
         self.spool.append(payload, position, captured_ms, raw_bytes)
@@ -96,7 +93,6 @@ class Device:
         for (boot_id, seq), payloads in self._held().items():
             self._medium.written[boot_id, seq].add(payloads)
         self.spool.close()
-        self._temporal = TemporalEncoder()
         self.spool = Spool(self._folder, CAMERA)
         self.sealing = self._sealing()
         for (boot_id, seq), payloads in self._held().items():
@@ -119,8 +115,7 @@ STEPS = st.lists(
         st.sampled_from(["", "", "error", "part", "behind", "crash"]),
         st.sampled_from(
             [Encoding(16), Encoding(40), Encoding(0, 1.0), Encoding(16, 0, LOSSLESS), Encoding(8, 0.5, RAW)]
-        )
-        | st.just(Encoding(16, 0, TEMPORAL)),
+        ),
     ),
     min_size=2,
     max_size=8,
@@ -176,7 +171,7 @@ def test_a_frame_whose_append_failed_after_it_was_written_is_written_once(
         device.spool.append(payload, position, captured_ms, raw_bytes)
         raise StateError("the connection, say")
 
-    device.sealing = Sealing(KEY, device.spool, TemporalEncoder(), append)
+    device.sealing = Sealing(KEY, device.spool, append)
     device.sealing.seal(picture(1), 1, 1, Encoding())
     with pytest.raises(StateError):
         device.sealing.append()

@@ -64,7 +64,7 @@ def test_the_audit_reads_what_the_ledger_counts(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_the_spools_of_a_state_folder_lie_where_earlier_versions_put_them() -> None:
+def test_the_spools_of_a_state_folder_lie_in_its_folder_spool() -> None:
     assert spool_root(Path("state")) == Path("state/spool")
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
+from producers.camera_settings import CameraSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
-from producers.scenario import CameraSettings
 from producers.spool import Spool, SpoolLimits
 from schemas.identity import CameraId
 from schemas.keys import derive_camera_key
@@ -37,7 +37,7 @@ async def test_a_clock_that_is_set_forward_in_an_outage_sheds_nothing(tmp_path: 
     camera = Camera(settings, key, tmp_path, broker, LinkSettings(), Instruments.on(registry))
     for seq in range(50):
         camera.spool.append(b"frame", seq, IN_1970_MS + seq, 1)
-    camera.tick(0.0, IN_2026_MS)
+    camera.tick(0.0)
     assert camera.spool.frames == 50
     assert registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "shed"}) == 0
     assert camera.spool.oldest_age_s() < 60

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import struct
 from pathlib import Path
-from zlib import crc32
 
 import pytest
 from hypothesis import example, given, settings
@@ -240,58 +237,3 @@ def test_damage_is_counted_and_said(tmp_path: Path) -> None:
     assert said["spool_ledger_damaged"]["copy_whole"] is False
     assert said["spool_frames_damaged"]["frames"] == 1
     again.close()
-
-
-OLD_HEAD, OLD_BODY = struct.Struct("<HHI"), struct.Struct("<IIQQQQ")
-OLD_BOOT = 0x123456789
-
-
-def old_spool(folder: Path, frames: int = 60, confirmed_to: int = 0) -> Path:
-    """A spool as earlier versions wrote it; returns its one segment."""
-    folder.mkdir(exist_ok=True)
-    segment = folder / f"{OLD_BOOT:016x}-{0:016x}.segment"
-    with segment.open("wb") as file:
-        for seq in range(frames):
-            payload = payload_of(seq)
-            body = OLD_BODY.pack(len(payload), 1, OLD_BOOT, seq, seq, 1000 + seq)
-            file.write(OLD_HEAD.pack(0x4C50, 1, crc32(payload, crc32(body))) + body + payload)
-    ledger = {
-        "camera_id": CAMERA, "boot_id": OLD_BOOT, "ordinal": 1, "started_ms": 1000, "next": frames, "position": frames,
-        "shed": [], "revision": 2, "confirmed_revision": 1, "confirmed_to": confirmed_to, "closed": False,
-        "frames_skipped": 0, "frames_resent": 0, "bytes_resent": 0, "reported": [0, 0, 0, 0],
-    }  # fmt: skip
-    (folder / f"{OLD_BOOT:016x}.ledger.json").write_text(json.dumps(ledger))
-    return segment
-
-
-def test_a_spool_of_an_earlier_version_loses_no_frame(tmp_path: Path) -> None:
-    old_spool(tmp_path)
-    assert_only(tmp_path, OLD_BOOT, set(), 60)
-
-
-def test_damage_on_a_spool_of_an_earlier_version_is_passed_over_too(tmp_path: Path) -> None:
-    segment = old_spool(tmp_path)
-    flip(segment, segment.read_bytes().index(payload_of(20)) - 30)
-    flip(segment, segment.read_bytes().index(payload_of(59)) + 30)
-    assert_only(tmp_path, OLD_BOOT, {20, 59}, 60)
-
-
-def test_what_a_ledger_without_a_checksum_calls_confirmed_deletes_nothing(tmp_path: Path) -> None:
-    old_spool(tmp_path, confirmed_to=53)
-    assert_only(tmp_path, OLD_BOOT, set(), 60)
-
-
-def test_records_of_another_boot_in_a_file_of_an_earlier_version_are_none_of_its_own(tmp_path: Path) -> None:
-    segment = old_spool(tmp_path, 3)
-    renamed = segment.rename(tmp_path / f"{OLD_BOOT + 1:016x}-{0:016x}.segment")
-    content = read_segment(renamed)
-    assert content is not None
-    assert content.records == []
-
-
-@pytest.mark.parametrize("missing", [1, 90, 400])
-def test_a_record_that_an_earlier_version_was_killed_in_is_no_frame(tmp_path: Path, missing: int) -> None:
-    segment = old_spool(tmp_path, 30)
-    data = segment.read_bytes()
-    segment.write_bytes(data + data[-1048:-missing].replace((29).to_bytes(8, "little"), (30).to_bytes(8, "little")))
-    assert_only(tmp_path, OLD_BOOT, set(), 30)

@@ -10,7 +10,7 @@ import pytest
 
 import producers.spool.ledgers as ledgers_module
 from producers.spool import Spool, SpoolLimits
-from producers.spool.segment import Record, read_segment
+from producers.spool.segment import read_segment
 from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import StateError
 from schemas.frame import Encoding, encode_frame
@@ -20,11 +20,9 @@ from schemas.ranges import RangeSet
 from tests.producers.test_spool_damage import (
     CAMERA,
     FRAMES,
-    OLD_BOOT,
     ROOM,
     fill,
     flip,
-    old_spool,
     payload_of,
     scanned,
     segments_of,
@@ -53,23 +51,6 @@ def test_a_rebuilt_ledger_holds_what_the_segments_tell_and_takes_the_rest_for_sh
     assert (ledger.ordinal, ledger.started_ms) == (0, 1000 + files[1].first)
     assert again.current.ordinal == 1
     again.close()
-
-
-def test_a_record_of_an_earlier_version_is_read_with_all_its_fields(tmp_path: Path) -> None:
-    path = old_spool(tmp_path, 3)
-    content = read_segment(path)
-    assert content is not None
-    assert [record[:5] for record in map(_fields, content.records)] == [
-        (OLD_BOOT, seq, seq, 1000 + seq, 0) for seq in range(3)
-    ]
-    data = path.read_bytes()
-    for record in content.records:
-        assert data[record.offset : record.offset + record.length] == payload_of(record.seq)
-    assert not content.open
-
-
-def _fields(record: Record) -> tuple[int, int, int, int, int]:
-    return record.boot_id, record.seq, record.position, record.captured_ms, record.spooled_ms
 
 
 def test_a_damaged_frame_costs_neither_its_file_nor_an_error_of_another_kind(

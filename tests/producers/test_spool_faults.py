@@ -11,9 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from producers.camera import Camera
+from producers.camera_settings import CameraSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
-from producers.scenario import CameraSettings
 from producers.spool import Spool, SpooledFrame, SpoolLimits, scan_spool
 from schemas.errors import StateError
 from schemas.frame import Encoding, encode_frame
@@ -228,7 +228,7 @@ async def test_damaged_frames_and_ledgers_are_counted_whenever_they_are_found(tm
     damage(frame)
     with pytest.raises(StateError):
         camera.spool.read(frame)
-    camera.tick(0.0, 0)
+    camera.tick(0.0)
     assert counted() == (2, 1, 2)
     await camera.close(0.1)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import subprocess
 import sys
@@ -46,17 +44,6 @@ def test_many_folders_cost_one_open_file(tmp_path: Path) -> None:
     assert open_files() == before + 1
     locks[0].release()
     assert not another_process_takes(tmp_path / "site" / "cam-49")
-
-
-def test_a_folder_that_an_earlier_release_holds_is_in_use(tmp_path: Path) -> None:
-    folder = tmp_path / "site" / "one"
-    folder.mkdir(parents=True)
-    held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    with pytest.raises(StateError, match="in use"):
-        FolderLock(folder)
-    os.close(held)
-    FolderLock(folder).release()
 
 
 def test_a_site_that_was_removed_and_made_anew_is_locked_again(tmp_path: Path) -> None:

@@ -197,10 +197,10 @@ def test_everything_shed_stays_accounted_for_when_the_ledger_could_not_be_writte
     spool.close()
 
 
-def overloaded(spool: Spool, rounds: int) -> set[int]:
+def overloaded(spool: Spool, groups: int) -> set[int]:
     """Confirm one frame in each round and shed the others; the confirmed ones."""
     confirmed: set[int] = set()
-    while len(confirmed) < rounds:
+    while len(confirmed) < groups:
         before = len(spool.current.shed)
         while len(spool.current.shed) == before:
             fill(spool, 1, 20_000)

@@ -87,7 +87,7 @@ def test_retries_that_no_subscriber_hears_do_not_become_rarer() -> None:
     sent = window()
     sent.sent((7, 0), 10, 0.0)
     for now in (2.0, 4.0, 6.0, 8.0):
-        assert sent.due(now, NOTHING, unheard=True) == keys(0)
+        assert sent.due(now, NOTHING, no_subscribers=True) == keys(0)
         sent.sent((7, 0), 10, now)
 
 

@@ -119,7 +119,7 @@ def test_frames_in_the_socket_wait_and_use_up_no_retry() -> None:
 def test_unheard_retries_stay_as_often_as_they_were() -> None:
     it = window()
     sent(it, 0, 0.0)
-    assert [step for step in range(1, 12) if it.due(float(step), NOBODY, unheard=True)] == [2, 4, 6, 8, 10]
+    assert [step for step in range(1, 12) if it.due(float(step), NOBODY, no_subscribers=True)] == [2, 4, 6, 8, 10]
 
 
 @pytest.mark.parametrize(("took_s", "waits_s"), [(0.1, 2.0), (1.0, 3.0), (5.0, 15.0), (19.0, 57.0), (300.0, LONGEST_S)])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from producers.bridge.records import Intake
+from producers.bridge.records import RecordFactory
 from schemas.cloudevents import MODELS, PROCESSORS, RECORDER, bridge_source, camera_source, event_headers
 from schemas.identity import CameraId
 from schemas.keys import KeyRing
@@ -32,7 +32,9 @@ def test_headers_may_be_added_to_without_changing_those_of_the_next_record() -> 
 
 
 def test_a_dead_letter_of_the_bridge_is_the_event_of_the_bridge_not_of_the_camera() -> None:
-    record = Intake("b1", KeyRing(b"a fleet secret of thirty-two byte")).accept(b"pointillist/v1/hall/door/frame", b"")
+    record = RecordFactory("b1", KeyRing(b"a fleet secret of thirty-two byte")).accept(
+        b"pointillist/v1/hall/door/frame", b""
+    )
     headers = dict(record.headers)
     assert headers["ce_source"] == b"/bridges/b1"
     assert headers["ce_type"] == DeadLetter.DESCRIPTOR.full_name.encode()

@@ -8,14 +8,11 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
+from aiokafka.errors import CorruptRecordException
 
-from schemas.runtime import kafka_damage
 from schemas.runtime.disk import free_bytes, is_full
-from schemas.runtime.kafka_damage import CAREFUL_S, LOOK_S, STALL_S, DamagePasser
-
-
-class DamageError(Exception):
-    """Stands for CorruptRecordException."""
+from schemas.transport.kafka import damage
+from schemas.transport.kafka.damage import CAREFUL_S, LOOK_S, STALL_S, DamagePasser
 
 
 class Record(NamedTuple):
@@ -61,7 +58,7 @@ class Log:
         while offset in self.missing:
             offset += 1
         if offset in self.damaged:
-            raise DamageError
+            raise CorruptRecordException
         if offset in self.hidden or offset >= self.end:
             return {}
         self.at[partition] = offset + 1
@@ -79,7 +76,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(kafka_damage, "time", made)
+    monkeypatch.setattr(damage, "time", made)
     return made
 
 
@@ -92,7 +89,7 @@ def careful(passer: DamagePasser) -> bool:
 
 
 async def test_damaged_records_are_passed_over_one_by_one_and_counted_and_the_others_come(clock: Clock) -> None:
-    log, passer = Log(8, damaged={2, 3, 6}), DamagePasser(DamageError)
+    log, passer = Log(8, damaged={2, 3, 6}), DamagePasser()
     assert not careful(passer)
     found, passed = await passer.getmany(log, ["a", "b"], 100)
     assert offsets(found) == {"a": [0, 1, 4, 5, 7], "b": [0, 1, 4, 5, 7]}
@@ -105,7 +102,7 @@ async def test_damaged_records_are_passed_over_one_by_one_and_counted_and_the_ot
 
 
 async def test_no_more_records_are_taken_than_were_asked_for(clock: Clock) -> None:
-    log, passer = Log(8), DamagePasser(DamageError)
+    log, passer = Log(8), DamagePasser()
     assert await passer.getmany(log, ["a", "b"], 3) == ({"a": [Record(0), Record(1), Record(2)]}, 0)
     assert offsets((await passer.getmany(log, ["a", "b"], 7))[0]) == {"a": [3, 4, 5, 6, 7], "b": [0, 1]}
     assert not careful(passer)
@@ -115,7 +112,7 @@ async def test_no_more_records_are_taken_than_were_asked_for(clock: Clock) -> No
 
 async def stalled(log: Log, clock: Clock, partitions: list[str]) -> list[int]:
     """What is passed over at each look, from when a reader has come as far as it can."""
-    passer, passed = DamagePasser(DamageError), []
+    passer, passed = DamagePasser(), []
     for _ in range(int(STALL_S / LOOK_S) + 1):
         passed.append(await passer.pass_stalls(log, partitions))
         clock.now_s += LOOK_S
@@ -166,7 +163,7 @@ async def test_what_kafka_does_not_answer_for_is_not_passed_over_though_it_gives
 
 
 async def test_no_more_is_passed_over_than_the_most(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_damage, "_FURTHEST", 4)
+    monkeypatch.setattr(damage, "_FURTHEST", 4)
     for until, passed in ((14, 4), (15, 0)):
         log = Log(60, hidden=set(range(10, until)))
         log.at["a"] = 10
@@ -185,7 +182,7 @@ async def test_a_record_that_is_the_last_one_is_found(clock: Clock) -> None:
 async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_not(clock: Clock) -> None:
     log = Log(60, hidden={10, 30})
     log.at = {"still": 10, "other": 30, "end": 60, "moving": 40}
-    passer, passed = DamagePasser(DamageError), []
+    passer, passed = DamagePasser(), []
     for _ in range(6):
         passed.append(await passer.pass_stalls(log, ["still", "other", "end", "moving"]))
         log.at["moving"] += 1
@@ -197,7 +194,7 @@ async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_
 async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
     log = Log(60, hidden=set(range(10, 60)))
     log.at["a"] = 10
-    passer = DamagePasser(DamageError)
+    passer = DamagePasser()
     tries = []
     first = passer._first
 
@@ -213,7 +210,7 @@ async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
 
 
 async def test_partitions_are_looked_at_once_in_a_while(clock: Clock) -> None:
-    log, passer = Log(60), DamagePasser(DamageError)
+    log, passer = Log(60), DamagePasser()
     assert await passer.pass_stalls(log, []) == 0
     await passer.pass_stalls(log, ["a"])
     clock.now_s += LOOK_S - 0.1

@@ -6,31 +6,28 @@ import math
 
 import pytest
 
-from schemas.evidence.rule import ComposedRule, DroppedRule, EvidenceRule, WholeRule
+from schemas.evidence.rule import DroppedRule, EvidenceRule, WholeRule
 from schemas.evidence.track import LEAST_BITS, Alarm, Past, Probe, Track, advance, flips, gain, step
 
 RULE = EvidenceRule(
     whole=WholeRule(allowance=0.25, rise=5, fall=2, limit=6, stranger=0.0, passing=1.0, passing_turns=0.5),
     dropped=DroppedRule(allowance=1.0, rise=4, fall=0.5, limit=9, stranger=0.5, turn=3.0, turn_rate=0.5, free_turns=1),
-    composed=ComposedRule(allowance=0.1, own=0.5, passing_others=0.5),
     baseline_probes=4, history_probes=8, unsettled_probes=2, calm_probes=2,
     stranger_depth=5.0, flip_frames=4, flip_share=0.25, stranger_frames=6,
 )  # fmt: skip
 THRESHOLD = 2.0**-3
 
 
-def whole(octaves: float, seq: int = 10, class_id: int = 0, *, composed: bool = False) -> Probe:
-    return Probe(seq, 2.0**octaves, THRESHOLD, octaves < -3, True, class_id, composed)
+def whole(octaves: float, seq: int = 10, class_id: int = 0) -> Probe:
+    return Probe(seq, 2.0**octaves, THRESHOLD, octaves < -3, True, class_id)
 
 
 def dropped(octaves: float, seq: int = 10, class_id: int = 0) -> Probe:
     return Probe(seq, 2.0**octaves, THRESHOLD, octaves < -3, False, class_id)
 
 
-def past(*octaves: float, turned: tuple[int, ...] = (), class_ids: tuple[int, ...] = ()) -> tuple[Past, ...]:
-    return tuple(
-        Past(each, place in turned, class_ids[place] if class_ids else 0) for place, each in enumerate(octaves)
-    )
+def past(*octaves: float, turned: tuple[int, ...] = ()) -> tuple[Past, ...]:
+    return tuple(Past(each, place in turned) for place, each in enumerate(octaves))
 
 
 def test_entropies_are_judged_in_octaves_and_the_lowest_are_alike() -> None:
@@ -84,18 +81,6 @@ def test_a_camera_that_passes_scenes_is_allowed_more_by_how_often_its_verdict_tu
     assert gain(often, whole(-5), RULE) == pytest.approx(2 - 0.25 - 1.0)
 
 
-def test_a_composed_frame_counts_in_part_by_its_fall_before_one_scene() -> None:
-    still = Track(past(-1, -1, -1, -1))
-    # Depth 1; fallen 3 − .3 octaves: half of the difference is added, and .1 is the allowance.
-    assert gain(still, whole(-4, composed=True), RULE) == pytest.approx(1 + 0.5 * (2.7 - 1) - 0.1)
-    passing = Track(past(-1, -1, -1, -1, class_ids=(0, 1, 2, 3)))
-    assert gain(passing, whole(-4, composed=True), RULE) == pytest.approx(1 - 0.25 - 1.0)
-    some = Track(past(-1, -1, -1, -1, class_ids=(0, 0, 1, 2)))
-    assert gain(some, whole(-4, composed=True), RULE) == pytest.approx(
-        1 + 0.5 * 0.5 * (2.7 - 1) - (0.25 + 0.5 * (0.1 - 0.25)) - 0.5
-    )
-
-
 def test_a_dropped_frame_counts_by_the_spreads_that_it_has_fallen_by() -> None:
     still = Track(past(-1, -1, -1, -1))
     assert gain(still, dropped(-1.12), RULE) == pytest.approx(0.12 / 0.06 - 1.0)
@@ -131,7 +116,7 @@ def test_turns_in_the_run_count_and_only_the_recent_ones() -> None:
 
 def test_a_frame_that_is_calm_enters_the_history_and_one_that_is_not_the_run() -> None:
     calm, none = step(Track(), whole(-1, 7, 3), RULE)
-    assert (calm, none) == (Track((Past(-1.0, False, 3),), (), 0.0, 7, -1, 3), None)
+    assert (calm, none) == (Track((Past(-1.0, False),), (), 0.0, 7, -1, 3), None)
     risen, none = step(calm, whole(-4, 8, 4), RULE)
     assert none is None
     assert risen == Track(calm.history, (whole(-4, 8, 4),), 0.75, 8, -1, 4, run_from=3)
@@ -139,7 +124,7 @@ def test_a_frame_that_is_calm_enters_the_history_and_one_that_is_not_the_run() -
     assert (again.run, again.total, again.run_from) == ((*risen.run, whole(-4, 9, 5)), 1.5, 3)
     back, _ = step(again, whole(0, 10, 5), RULE)
     assert back.history == (
-        Past(-1.0, False, 3), Past(-4.0, True, 4), Past(-4.0, True, 5), Past(0.0, False, 5),
+        Past(-1.0, False), Past(-4.0, True), Past(-4.0, True), Past(0.0, False),
     )  # fmt: skip
     assert back[1:] == ((), 0.0, 10, -1, 5, -1)
 
@@ -147,15 +132,6 @@ def test_a_frame_that_is_calm_enters_the_history_and_one_that_is_not_the_run() -
 def test_a_sum_of_exactly_nothing_is_calm() -> None:
     track, _ = step(Track(), whole(-3.25, 1), RULE)
     assert (track.total, track.run, len(track.history)) == (0.0, (), 1)
-
-
-def test_a_composed_frame_turns_nothing_and_leaves_the_verdict_as_it_was() -> None:
-    before, _ = step(Track(), whole(-1, 1, 3), RULE)
-    composed, _ = step(before, whole(-1, 2, 9, composed=True), RULE)
-    assert composed.class_id == 3
-    assert composed.history[-1] == Past(-1.0, False, 9)
-    after, _ = step(composed, whole(-1, 3, 3), RULE)
-    assert after.history[-1] == Past(-1.0, False, 3)
 
 
 def test_the_history_and_the_run_keep_the_newest_frames() -> None:
@@ -247,7 +223,7 @@ def test_a_stranger_that_keeps_its_class_for_long_has_a_scene_of_low_entropy_for
 ) -> None:
     after, alarm = advance(stranger(count), whole(-5, count, 2), RULE, lambda *_: [2] * seen)
     assert alarm is None
-    assert after.history == (Past(-5.0, True, 2), *[Past(-5.0, False, 2)] * count)
+    assert after.history == (Past(-5.0, True), *[Past(-5.0, False)] * count)
     assert after[1:] == ((), 0.0, count, -1, 2, -1)
 
 

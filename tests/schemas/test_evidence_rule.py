@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from schemas.errors import StateError
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
-from schemas.evidence.track import Probe, Track, advance, flips, gain
+from schemas.evidence.track import Probe, Track, advance, flips
 
 RULE = EvidenceRule()
 THRESHOLD = 0.1
 
 
-def probe(seq: int, bits: float, whole: bool = True, class_id: int = 0, composed: bool = False) -> Probe:
-    return Probe(seq, bits, THRESHOLD, bits < THRESHOLD, whole, class_id, composed)
+def probe(seq: int, bits: float, whole: bool = True, class_id: int = 0) -> Probe:
+    return Probe(seq, bits, THRESHOLD, bits < THRESHOLD, whole, class_id)
 
 
 def alarms(
@@ -27,14 +27,13 @@ def alarms(
     whole: bool = True,
     classes: Sequence[int] = (0,) * 20_000,
     rule: EvidenceRule = RULE,
-    composed: bool = False,
 ) -> list[int]:
     """The positions in `bits` at which the rule raises an alarm; every `every`th frame of the camera is checked."""
     track, found = Track(), []
     for number, value in enumerate(bits):
         track, alarm = advance(
             track,
-            probe(every * number, value, whole, classes[every * number], composed),
+            probe(every * number, value, whole, classes[every * number]),
             rule,
             lambda first, last: classes[first : last + 1],
         )
@@ -122,44 +121,6 @@ def test_a_camera_whose_verdict_turns_as_scenes_pass_is_allowed_a_deep_scene_and
     assert alarms([*calm, *[1e-3] * 12], classes=turning)
 
 
-def test_on_composed_frames_a_camera_that_passes_scenes_is_known_by_its_classes_and_not_by_turns() -> None:
-    calm, deep = static(0.8, 48, 8), [THRESHOLD / 3] * 12
-    flickering, passing = [0, 0, 0, 1] * 250, [place // 30 for place in range(1000)]
-    assert alarms([*calm, *deep], classes=flickering, composed=True)
-    assert not alarms([*calm, *deep], classes=passing, composed=True)
-    assert alarms([*calm, *[1e-3] * 12], classes=passing, composed=True)
-
-
-def test_verdicts_that_turn_on_composed_frames_do_not_make_a_camera_one_that_passes_scenes() -> None:
-    track = Track()
-    mixed = [(bits, number % 5 > 0) for number, bits in enumerate([*static(0.8, 48, 8), *[THRESHOLD / 3] * 20])]
-    found = []
-    for number, (bits, composed) in enumerate(mixed):
-        # Composed frames turn now and then, those sent whole do not.
-        class_id = int(composed and number % 4 == 0)
-        after, alarm = advance(track, probe(number, bits, True, class_id, composed), RULE, lambda *_: [0] * 20)
-        if not composed:
-            gained = gain(track, probe(number, bits, True, class_id), RULE)
-            found.append((number, gained))
-        track = after
-        if alarm is not None:
-            break
-    assert next(said for number, said in found if number >= 48) > 1
-
-
-def test_on_composed_frames_a_part_of_the_own_fall_counts_beyond_that_below_the_threshold() -> None:
-    # Just below the threshold, far below what is usual for the camera.
-    calm, after = static(8 * THRESHOLD, 48, 8), [THRESHOLD * 2**-0.1] * 30
-    ignoring = RULE.model_copy(update={"composed": RULE.composed.model_copy(update={"own": 0.0})})
-    assert 48 <= alarms([*calm, *after], composed=True)[0] < 48 + 20
-    assert not alarms([*calm, *after], composed=True, rule=ignoring)
-    assert not alarms([*calm, *after])
-    # A little above the threshold it still says something, an octave above no more; nor does what is usual there.
-    assert alarms([*calm, *[THRESHOLD * 2**0.2] * 30], composed=True)
-    assert not alarms([*calm, *[THRESHOLD * 2**1.0] * 30], composed=True)
-    assert not alarms(static(THRESHOLD / 4, 200, 8), composed=True)
-
-
 def test_a_trigger_that_comes_into_view_slowly_does_not_hide_itself_by_widening_the_baseline() -> None:
     calm, onset = static(0.8, 40, 8), [0.3, 0.2, 0.15, 0.12, 0.11, 0.105]
     forgetful = RULE.model_copy(update={"unsettled_probes": 0})
@@ -192,11 +153,9 @@ values = st.floats(0, 4, width=32)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(values, st.booleans(), st.integers(0, 2**31), st.booleans()), max_size=30))
-def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, bool, int, bool]]) -> None:
-    probes = tuple(
-        Probe(n, bits, 0.5, bits < 0.5, whole, kind, composed) for n, (bits, whole, kind, composed) in enumerate(found)
-    )
+@given(st.lists(st.tuples(values, st.booleans(), st.integers(0, 2**31)), max_size=30))
+def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, bool, int]]) -> None:
+    probes = tuple(Probe(n, bits, 0.5, bits < 0.5, whole, kind) for n, (bits, whole, kind) in enumerate(found))
     assert unpack_probes(pack_probes(probes)) == probes
     track = Track()
     for each in probes:

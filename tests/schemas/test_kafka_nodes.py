@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from schemas.runtime.kafka_nodes import CONNECT_S, WHO_IS_THERE_S, leave_missing_nodes
+from schemas.transport.kafka.nodes import CONNECT_S, METADATA_S, leave_missing_nodes
 
 METADATA, FETCH, JOIN_GROUP = 3, 1, 11
 PATIENCE_S = 15.0
@@ -83,7 +83,7 @@ def test_several_nodes_are_asked_often_and_one_as_before(client: _Client) -> Non
     client.hear_of(1)
     assert client._metadata_max_age_ms == 300_000
     client.hear_of(1, 2, 3)
-    assert client._metadata_max_age_ms == 1000 * WHO_IS_THERE_S
+    assert client._metadata_max_age_ms == 1000 * METADATA_S
 
 
 async def test_only_what_any_node_can_answer_is_not_waited_for(client: _Client) -> None:
@@ -92,7 +92,7 @@ async def test_only_what_any_node_can_answer_is_not_waited_for(client: _Client) 
     for key in (METADATA, FETCH, JOIN_GROUP, METADATA):
         connection.send(SimpleNamespace(API_KEY=key))
     assert connection.waits == [
-        (METADATA, WHO_IS_THERE_S), (FETCH, PATIENCE_S), (JOIN_GROUP, PATIENCE_S), (METADATA, WHO_IS_THERE_S)
+        (METADATA, METADATA_S), (FETCH, PATIENCE_S), (JOIN_GROUP, PATIENCE_S), (METADATA, METADATA_S)
     ]  # fmt: skip
 
 

@@ -83,38 +83,6 @@ def test_any_mask_whatever_its_rows_hold_comes_back(
         assert pack(picture, kept, RAW) == picture[kept].tobytes()
 
 
-@settings(deadline=None, max_examples=100)
-@given(
-    st.sampled_from(("noise", "smooth", "grain", "specks")),
-    st.integers(1, 40),
-    st.integers(1, 40),
-    st.sampled_from((1, 3)),
-    st.floats(0, 1),
-    st.integers(0, 1000),
-)
-def test_a_few_pixels_looked_up_leave_what_whole_rows_filled_leave(
-    kind: str, height: int, width: int, channels: int, share: float, seed: int
-) -> None:
-    picture, rng = picture_of(kind, height, width, channels, seed), np.random.default_rng(seed)
-    kept = rng.random((height, width)) < share
-    kept &= (rng.random((-(-height // 8), -(-width // 8))) < 0.5).repeat(8, 0)[:height].repeat(8, 1)[:, :width]
-    if not kept.any():
-        return
-    at = np.flatnonzero(kept)
-    found, plane = residuals.few_residuals(picture, at)
-    with patch.object(residuals, "_plane_is_better", return_value=plane):
-        np.testing.assert_array_equal(found, residuals.residuals(picture, kept)[0])
-    data = lossless.encode_few(picture, at)
-    assert len(data) <= kept.sum() * channels + 1
-    np.testing.assert_array_equal(lossless.decode(data, kept, channels), picture[kept])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_samples_of_kept_pixels_are_marked_with_all_their_bits(channels: int) -> None:
-    kept = np.random.default_rng(3).random((5, 7)) < 0.6
-    np.testing.assert_array_equal(gather.spread(kept, channels), np.repeat(kept * np.uint8(255), channels, axis=1))
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("kind", "method"), [("grain", lossless.LEFT), ("smooth", lossless.PLANE)])
 def test_each_way_of_predicting_is_chosen_where_it_is_better_and_exact(kind: str, method: int, channels: int) -> None:

@@ -16,7 +16,7 @@ from schemas.identity import CameraId, Identity
 from schemas.keys import KEY_BYTES, KeyRing, derive_camera_key
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture
-from schemas.pointillist_pb2 import LOSSLESS, RAW, TEMPORAL
+from schemas.pointillist_pb2 import LOSSLESS, RAW
 from schemas.roots import Role, Roots
 
 SECRET = b"a fleet secret of tests"
@@ -44,7 +44,7 @@ def test_pixels_are_sealed_by_aes_256_in_counter_mode_under_a_key_of_their_boot(
     assert KEY.opened(boot_id, seq, sealed) == data
 
 
-@pytest.mark.parametrize("profile", [RAW, LOSSLESS, TEMPORAL])
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_message_holds_its_pixels_only_sealed_and_no_longer_than_they_were(profile: int, share: float) -> None:
     picture = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from schemas.errors import Malformed
-from schemas.frame import Encoding, decode_key, encode_frame, open_frame, open_own_message, parse_frame
+from schemas.frame import Encoding, encode_frame, open_frame, open_own_message, parse_frame
 from schemas.identity import CameraId
 from schemas.keys import KeyRing, Purpose
 from schemas.limits import MAX_CONTROL_BYTES, PLAIN_MESSAGE_BYTES
-from schemas.pointillist_pb2 import TEMPORAL, Ledger
+from schemas.pointillist_pb2 import Ledger
 
 CAMERA = CameraId("site/camera")
 KEYS = KeyRing(b"a fleet secret of tests")
@@ -35,11 +35,3 @@ def test_a_control_message_of_the_largest_size_is_parsed() -> None:
     assert len(body) == MAX_CONTROL_BYTES
     with pytest.raises(Malformed, match="Ledger"):
         open_own_message(Ledger, KEY, body)
-
-
-def test_a_key_frame_gives_what_its_deltas_are_checked_against() -> None:
-    picture = np.random.default_rng(3).integers(0, 256, (16, 24, 3), np.uint8)
-    frame = open_frame(CAMERA, encode_frame(KEY, 5, 9, 3, picture, Encoding(24, 0.0, TEMPORAL)), KEYS)
-    key = decode_key(KEY, frame)
-    assert (key.boot_id, key.seq, key.dropped_per_block) == (5, 9, 24)
-    np.testing.assert_array_equal(key.pixels, picture * key.kept[..., None])

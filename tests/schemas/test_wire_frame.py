@@ -29,7 +29,6 @@ from schemas.pointillist_pb2 import (
     LOSSLESS,
     ONLINE,
     RAW,
-    TEMPORAL,
     Command,
     Confirm,
     Frame,
@@ -75,7 +74,7 @@ def signed_frame(**fields: object) -> bytes:
     st.integers(1, 40),
     st.sampled_from((1, 3)),
     st.floats(0, 0.7),
-    st.sampled_from((RAW, LOSSLESS, TEMPORAL)),
+    st.sampled_from((RAW, LOSSLESS)),
     st.sampled_from((0.0, 0.2, 1.0)),
     st.integers(1, 2**63 - 1),
     st.integers(0, LARGEST_SEQ),
@@ -155,7 +154,7 @@ def test_any_bytes_raise_a_wire_error(payload: bytes) -> None:
             opener(payload)
 
 
-@pytest.mark.parametrize("profile", [RAW, LOSSLESS, TEMPORAL])
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 def test_every_change_of_one_byte_is_refused(profile: int) -> None:
     payload = encode_frame(KEY, BOOT, 300, LATEST_MS, noise(8, 8, 1), Encoding(16, 0.0, profile), Truth(3))
     for place in range(len(payload)):
@@ -229,7 +228,7 @@ def test_a_message_too_large_is_refused_unread() -> None:
         open_frame(CAMERA, bytes(MAX_MESSAGE_BYTES + 1), KEYS)
 
 
-@pytest.mark.parametrize("profile", [RAW, LOSSLESS, TEMPORAL])
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_large_frame_opens(profile: int, share: float) -> None:
     key = KEYS.key(CAMERA, 2**16 - 1)

@@ -34,9 +34,9 @@ from infra.pki.roles import role_folder, role_tls
 from infra.reach import require_mqtt
 from infra.up.background import RunningSystem
 from schemas.errors import BrokerError
-from schemas.runtime.access import KafkaAccess, Tls, kafka_options
-from schemas.runtime.kafka_clients import start
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAccess, Tls, kafka_options
+from schemas.transport.kafka.clients import start
 from tests.infra.secure import Visitor
 from tests.infra.test_camera_attach import write_video
 from tests.waiting import wait_until
@@ -48,7 +48,7 @@ REMOTE = "site/door"
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     state = tmp_path_factory.mktemp("server") / "state"
-    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain", 60, "--listen", f"127.0.0.2:{free_port()}")
+    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain-s", 60, "--listen", f"127.0.0.2:{free_port()}")
     with RunningSystem(state, *options) as running:
         running.await_role("fleet")
         yield running

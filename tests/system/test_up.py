@@ -76,12 +76,12 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POINTILLIST_TRACE", str(tmp_path / "stamps"))
-    options = ("--cameras", 4, "--fps", 5, "--seconds", 8, "--strip-rate", 0.1)
+    options = ("--cameras", 4, "--fps", 5, "--seconds", 8, "--probe-share", 0.1)
     with RunningSystem(tmp_path / "state", *options) as system:
         system.await_role("fleet")
         pids = [entry["pid"] for entry in system.roles().values()]
         said = [" ".join(psutil.Process(pid).cmdline()) for pid in pids]
-        assert system.roles()["recorder"]["listen"] is None  # its pages ask for no password
+        assert system.roles()["recorder"]["listen"] is None  # it serves metrics only
         http = system.roles()["console"]["listen"]
         names = {f"local/cam-{index}" for index in range(4)}
         wait_until(lambda: _cameras(http) == names, "all cameras")
@@ -156,7 +156,7 @@ def test_probes_that_nobody_will_check_are_told_of(tmp_path: Path) -> None:
     with RunningSystem(tmp_path / "state", "--cameras", 1, "--bundle", bundle) as system:
         system.await_role("mosquitto")
         assert f"the bundle {bundle} has no [strip] table" in system.output()
-    with RunningSystem(tmp_path / "other", "--cameras", 1, "--bundle", bundle, "--strip-rate", 0) as system:
+    with RunningSystem(tmp_path / "other", "--cameras", 1, "--bundle", bundle, "--probe-share", 0) as system:
         system.await_role("mosquitto")
         assert "[strip]" not in system.output()
 
@@ -166,7 +166,7 @@ def test_probes_that_nobody_will_check_are_told_of(tmp_path: Path) -> None:
     [
         (["--source", "/nowhere.mp4"], "/nowhere.mp4"),
         (["--bundle", "/nowhere"], "/nowhere"),
-        (["--drop", "2"], "drop"),
+        (["--drop-ratio", "2"], "drop"),
         (["--cameras", "0"], "cameras"),
         (["--scenario", "/nowhere.yaml"], "/nowhere.yaml"),
     ],
@@ -183,10 +183,10 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path, options: list[str], 
 @pytest.mark.timeout(400)
 def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on_with_another_drop(tmp_path: Path) -> None:
     state, cameras = tmp_path / "state", 4
-    options = ("--cameras", cameras, "--fps", 5, "--strip-rate", 0.1)
+    options = ("--cameras", cameras, "--fps", 5, "--probe-share", 0.1)
     layout = Layout(state)
-    told = [layout.spool / f"local/cam-{index}" / "told.json" for index in range(cameras)]
-    with RunningSystem(state, *options, "--drop", 0.25) as system:
+    told = [layout.spool / f"local/cam-{index}" / "commands.json" for index in range(cameras)]
+    with RunningSystem(state, *options, "--drop-ratio", 0.25) as system:
         system.await_role("fleet")
         host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
         wait_until(lambda: any(file.exists() for file in told), "a camera without a baseline told to probe more")
@@ -205,7 +205,7 @@ def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on_with_another_drop
         children = [psutil.Process(entry["pid"]) for entry in system.roles().values()]
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
-    with RunningSystem(state, *options, "--drop", 0.5) as system:
+    with RunningSystem(state, *options, "--drop-ratio", 0.5) as system:
         system.await_role("fleet")
         begun_ms = time.time_ns() // 10**6
         await_more_recorded(system, 20 * cameras)

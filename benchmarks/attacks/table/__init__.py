@@ -1,1 +1,1 @@
-"""What 12 attacks of a stranger and 8 of an enrolled camera come to: `python -m benchmarks.attacks.table`."""
+"""The results of 12 attacks of a stranger and 8 of an enrolled camera: `python -m benchmarks.attacks.table`."""

@@ -1,11 +1,13 @@
 """The table of attacks: `python -m benchmarks.attacks.table [--out docs/results/attacks] [NAME …]`.
 
-One system runs as `pointillist up` runs by default: TLS, rights, sealed frames. Beside its cameras' frames the attacks
-come one after the other, each in rounds and each round after as long a quiet: p99 ÷ before compares the good cameras'
-frames, capture to record, while it lasts with those of the quiet before. `nobody` does nothing, as a control. An attack
-that was measured before is not run again; `--again` runs those that are named. An attack is refused or bounded when
-nothing was reached, no good frame is lost, none of the good cameras' connections was ended, and what counts it has
-counted it.
+One system runs with the defaults of `pointillist up`: TLS, access rights, sealed frames. While its cameras send, the
+attacks run one after the other. Each attack runs in rounds, and each round follows a quiet period of the same length.
+The ratio of p99 latency (capture to record, good cameras) compares the attack with the quiet periods. `nobody` does
+nothing and is the control. An attack that was measured before is not run again, except with `--again` for those that
+are named.
+
+An attack is refused or bounded if four conditions hold: the attack reached no aim; no good frame is lost; no good
+camera was disconnected; and the counters that should detect it have grown.
 """
 
 from __future__ import annotations
@@ -41,14 +43,17 @@ CAMERAS: Final = 8
 FPS: Final = 5
 ROUNDS: Final = 2
 COUNTED_S: Final = 40.0
-"""In which what is to count an attack has done so."""
+"""Time within which the counters must have detected an attack."""
 SETTLE_S: Final = 2.0
-"""For what is on its way when an attack ends: counters are scraped and frames recorded after it."""
-OPTIONS: Final = ("--cameras", CAMERAS, "--fps", FPS, "--strip-rate", 0, "--drop", DROPPED / 64, "--drain", 60)
+"""Time for messages in flight when an attack ends. Counters are scraped and frames are recorded after it."""
+OPTIONS: Final = ("--cameras", CAMERAS, "--fps", FPS, "--probe-share", 0, "--drop-ratio", DROPPED / 64, "--drain-s", 60)
 
 
 def measured(target: Target, attack: Attack, seconds: float) -> dict[str, Any]:
-    """One attack, in rounds, each after as long a quiet: what else the machine does befalls both alike."""
+    """Run one attack in rounds, each after a quiet period of the same length.
+
+    Other load on the machine affects both alike.
+    """
     before, reconnects = target.counters(), target.reconnects()
     done: Counter[str] = Counter()
     quiet: list[Window] = []
@@ -80,7 +85,7 @@ def measured(target: Target, attack: Attack, seconds: float) -> dict[str, Any]:
 
 
 def _seen(target: Target, attack: Attack, before: dict[str, float]) -> dict[str, float]:
-    """What has grown, once all has that is to: what is behind may count it late."""
+    """Return the counters that have grown. Wait until all expected ones have: a role that lags may count late."""
     end = time.monotonic() + COUNTED_S
     while True:
         after = target.counters()
@@ -95,7 +100,7 @@ def _unseen(attack: Attack, seen: dict[str, float]) -> list[str]:
 
 
 def judged(target: Target, cell: dict[str, Any]) -> dict[str, Any]:
-    """What the good frames of a cell have come to, when all are recorded."""
+    """Return the cell with the good frames' results, after all frames are recorded."""
     found, expected = target.latencies_s(cell["during_ms"]), target.latencies_s(cell["quiet_ms"])
     reached = dict(cell["reached"])
     if changed := target.frames_changed(cell["during_ms"]):
@@ -122,7 +127,7 @@ def _is(name: str, found: str) -> bool:
 
 
 def run(wanted: list[Attack], cells: dict[str, Any], keep: Path, seconds: float) -> None:
-    """Measure those that are wanted on one system, and write them when it has ended and all frames are recorded."""
+    """Measure the wanted attacks on one system. Write the cells when it has ended and all frames are recorded."""
     with scratch() as folder:
         state = Path(folder) / "state"
         with RunningSystem(state, *OPTIONS) as system:
@@ -152,19 +157,23 @@ def _write(keep: Path, cells: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run what is missing, or what is named."""
+    """Run the missing or the named attacks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="as `stranger: wills`; those missing without one")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="attacks such as `stranger: wills` (default: those that are missing)"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results/attacks"))
     parser.add_argument(
-        "--seconds", type=float, default=5.0, help="of a round of an attack, and of the quiet before it"
+        "--seconds", type=float, default=5.0, help="length of a round of an attack, and of the quiet period before it"
     )
-    parser.add_argument("--at-once", type=int, default=5, help="attacks on one system, before what is done is written")
+    parser.add_argument(
+        "--at-once", type=int, default=5, help="attacks to run on one system before its results are written"
+    )
     parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     known = {_name(attack): attack for attack in ATTACKS}
     if unknown := [name for name in options.names if name not in known]:
-        parser.error(f"expected names of {', '.join(known)}, got {', '.join(unknown)}")
+        parser.error(f"NAME: expected names among {', '.join(known)}, got {', '.join(unknown)}")
     keep = options.out / "table.json"
     cells: dict[str, Any] = json.loads(keep.read_text()) if keep.is_file() else {}
     wanted = [known[name] for name in options.names or known if options.again or name not in cells]

@@ -13,22 +13,24 @@ from benchmarks.attacks.table.target import Target
 
 @dataclass(frozen=True)
 class Attack:
-    """What is done, and by what it must be seen."""
+    """One attack: its actions, its expected outcome and the counters that must detect it."""
 
     name: str
     who: Literal["nobody", "stranger", "camera"]
     what: str
     answer: Literal["refused", "bounded"]
-    """What is to become of it."""
+    """The expected outcome."""
     seen_by: tuple[str, ...]
-    """Counters of `Target.counters` that must grow; one that ends in a space stands for all that begin so."""
+    """Counters of `Target.counters` that must grow. A name that ends in a space matches all names with this prefix."""
     run: Callable[[Target, float], Counter[str]]
-    """Attacks until that monotonic time. Gives what was done, counted: `tries`, `messages`; and what was reached of
-    what nobody is to reach, under names that begin with `reached`."""
+    """Attack until the given monotonic time, and return counts.
+
+    `tries` and `messages` count actions. Names that begin with `reached` count aims that no attack may reach.
+    """
 
 
 def until(end: float, a_second: float) -> Iterator[int]:
-    """Count from 0, so often a second, until the monotonic time `end`."""
+    """Count from 0 at `a_second` numbers per second until the monotonic time `end`."""
     begun, number = time.monotonic(), 0
     while (now := time.monotonic()) < end:
         ahead_s = number / a_second - (now - begun)

@@ -1,4 +1,4 @@
-"""Eight attacks of somebody who has the enrolment of a camera: its certificate and its key."""
+"""Eight attacks by the holder of a camera's enrolment: its certificate and its key."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.frame import sign_message
 from schemas.limits import MAX_BROKER_BYTES, MAX_MESSAGE_BYTES
 from schemas.pointillist_pb2 import OFFLINE, Command, Confirm, Range, Status
-from schemas.runtime.access import KafkaAccess, kafka_options
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, shared_filter
+from schemas.transport.access import KafkaAccess, kafka_options
 
 FLOOD_PER_S: Final = 3000.0
 AT_ONCE: Final = 50
@@ -32,7 +32,7 @@ OWN: Final = mqtt_topic(MALLORY, Channel.FRAME)
 
 
 def said(target: Target, end: float, packets: Callable[[int], bytes], a_second: float) -> Counter[str]:
-    """Say one thing after the other; who is thrown out comes back."""
+    """Send packets one after the other, and reconnect after each disconnect."""
     done: Counter[str] = Counter()
     line: Line | None = None
     try:
@@ -54,7 +54,7 @@ def said(target: Target, end: float, packets: Callable[[int], bytes], a_second: 
 
 
 def _forged(target: Target, end: float) -> Counter[str]:
-    """As another camera, at MQTT and in Kafka; and frames on its own topic whose tags do not fit."""
+    """Publish as another camera, at MQTT and in Kafka, and publish frames with wrong tags on its own topic."""
     own = target.own_frames(11, 50)
     others = mqtt_topic(target.cameras[0], Channel.FRAME)
     produced: Counter[str] = Counter()
@@ -83,13 +83,13 @@ def _forged(target: Target, end: float) -> Counter[str]:
 
 
 def _replayed(target: Target, end: float) -> Counter[str]:
-    """Its own frames over and over, and those of another camera, recorded on their way, as its own."""
+    """Replay its own frames repeatedly, and publish recorded frames of another camera as its own."""
     frames = target.own_frames(13, 10) + target.overheard(target.cameras[0], 10)
     return said(target, end, lambda number: publish_qos_0(OWN, frames[number % len(frames)]), 80.0)
 
 
 def _orders(target: Target, end: float) -> Counter[str]:
-    """Confirmations and commands under its own key: to another camera, and to itself."""
+    """Publish confirmations and commands under its own key, to another camera and to itself."""
 
     def order(number: int) -> bytes:
         camera = (target.cameras[0], MALLORY)[number % 2]
@@ -105,7 +105,7 @@ def _orders(target: Target, end: float) -> Counter[str]:
 
 
 def _last_words(target: Target, end: float) -> Counter[str]:
-    """Status of another camera, and a will on it."""
+    """Publish another camera's status, directly and as a last will."""
     gone = sign_message(target.mallory.key, Status(state=OFFLINE, boot_id=1))
     topic = mqtt_topic(target.cameras[0], Channel.STATUS)
     done: Counter[str] = Counter()
@@ -118,7 +118,7 @@ def _last_words(target: Target, end: float) -> Counter[str]:
 
 
 def _takeover(target: Target, end: float) -> Counter[str]:
-    """By the client ids of the bridge and of a camera, twice at once: what it takes over is its own."""
+    """Connect twice at once with the client ids of the bridge and of a camera. It takes over its own sessions only."""
     done: Counter[str] = Counter()
     for number in until(end, 5.0):
         client_id = ("bridge", str(target.cameras[0]))[number % 2]
@@ -130,7 +130,7 @@ def _takeover(target: Target, end: float) -> Counter[str]:
 
 
 def _reading(target: Target, end: float) -> Counter[str]:
-    """All topics, others' commands, the broker's log, and shares of names that it makes up."""
+    """Subscribe to all topics, others' commands, the broker's log, and shared subscriptions with made-up names."""
     done: Counter[str] = Counter()
     fixed = ("#", "$SYS/#", every_camera_filter(Channel.FRAME), mqtt_topic(target.cameras[0], Channel.SETTINGS))
     with Line(target.mqtt, target.mallory.tls) as line:
@@ -148,7 +148,7 @@ def _reading(target: Target, end: float) -> Counter[str]:
 
 
 def _flood(target: Target, end: float) -> Counter[str]:
-    """Valid frames far above its quota, then the largest messages, retained, and larger ones than there may be."""
+    """Publish valid frames far above its quota, then retained messages of the largest size, then larger ones."""
     sizes_from = end - (end - time.monotonic()) / 3
     frames = [publish_qos_0(OWN, frame) for frame in target.own_frames(17, 500)]
     batches = [b"".join(frames[at : at + AT_ONCE]) for at in range(0, len(frames), AT_ONCE)]
@@ -164,7 +164,7 @@ def _flood(target: Target, end: float) -> Counter[str]:
 
 
 def _extremes(target: Target, end: float) -> Counter[str]:
-    """Numbers at both ends, times of 1970 and of the far future, boots that jump, all under a valid tag."""
+    """Publish extreme numbers, times in 1970 and the far future, and changing boots, all with valid tags."""
     now_ms = time.time_ns() // 10**6
     extremes = [
         frame

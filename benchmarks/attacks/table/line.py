@@ -1,4 +1,4 @@
-"""One MQTT 5 connection of somebody who says what he likes and waits for nobody."""
+"""One MQTT 5 connection of a client that sends arbitrary packets and does not wait for answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, ProtocolError, parse_publish
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.runtime.access import Tls, secured
+from schemas.transport.access import Tls, secured
 
 ANSWER_S: Final = 5.0
 _CONNACK: Final = 0x20
@@ -18,11 +18,15 @@ _NO_WAIT_S: Final = 0.02
 
 
 class Refused(OSError):  # noqa: N818  # what happened
-    """The broker has not let him in."""
+    """The broker has rejected the connection."""
 
 
 class Line:
-    """Connected and let in; raises `Refused` or another OSError when not. `first` goes out with the CONNECT already."""
+    """An accepted connection.
+
+    The constructor raises `Refused` or another OSError if the broker rejects it. It sends `first` right after the
+    CONNECT.
+    """
 
     def __init__(
         self,
@@ -33,7 +37,7 @@ class Line:
         first: bytes = b"",
     ) -> None:
         self.heard: list[tuple[str, bytes]] = []
-        """Topic and payload of each message that came."""
+        """Topic and payload of each received message."""
         self._splitter = PacketSplitter(MAX_BROKER_BYTES)
         self._packet_id = 0
         plain = socket.create_connection(address, ANSWER_S)
@@ -43,7 +47,7 @@ class Line:
             self._link.sendall(connect(client_id, will) + first)
             answer = self._link.recv(4)
             if len(answer) < 4 or answer[0] != _CONNACK or answer[3]:
-                raise Refused(f"expected a CONNACK of success, got {answer.hex() or 'the end'}")
+                raise Refused(f"MQTT answer: expected a CONNACK of success, got {answer.hex() or 'the end'}")
         except BaseException:
             self._link.close()
             raise
@@ -57,27 +61,27 @@ class Line:
         self.close()
 
     def close(self) -> None:
-        """Without a word, so that the broker publishes the will."""
+        """Close without DISCONNECT, so that the broker publishes the will."""
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)
         self._link.close()
 
     def send(self, packets: bytes) -> None:
-        """Write; OSError when he has been thrown out."""
+        """Send packets; raise OSError if the broker has closed the connection."""
         self._link.settimeout(ANSWER_S)
         self._link.sendall(packets)
 
     def subscribe(self, name: str) -> None:
-        """Ask for a filter at QoS 1; the answer is not waited for."""
+        """Subscribe to a filter at QoS 1 without waiting for the answer."""
         self.send(self.subscription(name))
 
     def subscription(self, name: str) -> bytes:
-        """A SUBSCRIBE packet."""
+        """Return a SUBSCRIBE packet."""
         self._packet_id = self._packet_id % 65_535 + 1
         return _packet(0x82, self._packet_id.to_bytes(2, "big") + b"\0" + _text(name.encode()) + b"\x01")
 
     def listen(self) -> bool:
-        """Take in what has come, without waiting for more; whether the connection stands."""
+        """Read the received data without waiting for more. Return whether the connection is still open."""
         self._link.settimeout(_NO_WAIT_S)
         try:
             while True:
@@ -95,7 +99,7 @@ class Line:
 
 
 def connect(client_id: str, will: tuple[str, bytes] | None = None) -> bytes:
-    """A CONNECT packet: clean start, keep-alive 60 s, the will at QoS 1 and retained."""
+    """Return a CONNECT packet: clean start, keep-alive 60 s, the will at QoS 1 and retained."""
     flags, said = 2, b""
     if will is not None:
         flags |= 0x2C

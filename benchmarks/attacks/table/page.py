@@ -9,17 +9,17 @@ from typing import Any
 
 _RATIO_MUST = 2.0
 _QUIET_S = 2.0
-"""A p99 before an attack beyond which the machine is too busy with other work for what comes to be its own."""
+"""Highest p99 before an attack for a valid comparison. Above it, other work on the machine causes the delay."""
 
 
 def ratio(cell: dict[str, Any]) -> float | None:
-    """p99 of the good frames during the attack ÷ before it."""
+    """Return p99 of the good frames during the attack ÷ before it."""
     before, during = cell["p99_before_s"], cell["p99_during_s"]
     return during / before if before and during else None
 
 
 def verdict(cell: dict[str, Any]) -> str:
-    """`refused` or `bounded`, or what is wrong."""
+    """Return `refused` or `bounded`, or the failures."""
     wrong = [f"**{name.removeprefix('reached: ')}: {count}**" for name, count in cell["reached"].items()]
     wrong += [f"**{cell['lost']} lost**"] * bool(cell["lost"])
     wrong += [f"**not seen by {name.strip()}**" for name in cell["unseen"]]
@@ -30,7 +30,7 @@ def verdict(cell: dict[str, Any]) -> str:
 
 
 def markdown(cells: Sequence[dict[str, Any]]) -> str:
-    """All cells, strangers first."""
+    """Return the table of all cells, strangers first."""
     lines = [
         "# 12 attacks of a stranger, 8 of an enrolled camera",
         "",

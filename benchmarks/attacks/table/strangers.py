@@ -1,4 +1,4 @@
-"""Twelve attacks of somebody who reaches both brokers and has no certificate of this fleet."""
+"""Twelve attacks by a stranger who reaches both brokers but has no certificate of this fleet."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.frame import sign_message
 from schemas.keys import derive_camera_key
 from schemas.pointillist_pb2 import OFFLINE, Command, Confirm, Range, Status
-from schemas.runtime.access import KafkaAccess, kafka_options
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, shared_filter
+from schemas.transport.access import KafkaAccess, kafka_options
 
 TRIES_PER_S: Final = 10.0
 HALF_OPEN: Final = 800
@@ -40,7 +40,7 @@ def knocked(
     will: tuple[str, bytes] | None = None,
     a_second: float = TRIES_PER_S,
 ) -> Counter[str]:
-    """Try every way in, in turn; `first` is what goes out in the same breath as the CONNECT."""
+    """Try every way to connect in turn. `first` is sent together with the CONNECT."""
     done: Counter[str] = Counter()
     ways = list(target.ways.values())
     for number in until(end, a_second):
@@ -123,7 +123,7 @@ def _login_flood(target: Target, end: float) -> Counter[str]:
 
 
 def _half_open(target: Target, end: float) -> Counter[str]:
-    """Connections that say nothing, opened again when they are ended, beside the good cameras'."""
+    """Open connections that send nothing, and reopen those that are closed, next to the good cameras' connections."""
     held: list[socket.socket] = []
     done: Counter[str] = Counter()
     try:
@@ -140,7 +140,7 @@ def _half_open(target: Target, end: float) -> Counter[str]:
 
 
 def _huge(target: Target, end: float) -> Counter[str]:
-    """Lengths that nobody has: at MQTT's door and at Kafka's, by TLS without a certificate and without TLS."""
+    """Announce impossible lengths to the MQTT and Kafka ports, over TLS without a certificate and without TLS."""
     done: Counter[str] = Counter()
     host, _, port = target.kafka.rpartition(":")
     packets = (b"\x10\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b"\x16\x03\x01\xff\xff", connect("x" * 60_000))
@@ -164,7 +164,7 @@ def _huge(target: Target, end: float) -> Counter[str]:
 
 
 def _kafka(target: Target, end: float) -> Counter[str]:
-    """Forged verdicts and frames into Kafka itself, by every way that its clients know."""
+    """Produce forged verdicts and frames directly into Kafka, with every kind of access that its clients support."""
     done: Counter[str] = Counter()
     frame = target.own_frames(9, 1)[0]
 
@@ -215,4 +215,5 @@ STRANGERS: Final = (
     _stranger(name="Kafka", what="produces forged frames and verdicts into Kafka itself", answer="refused",
               seen_by=("kafka's log",), run=_kafka),
 )  # fmt: skip
-"""Each tries without TLS, without a certificate, with that of another fleet, and with one that has ended."""
+"""Attacks that each try four ways: without TLS, without a certificate, with another fleet's, and with an expired one.
+"""

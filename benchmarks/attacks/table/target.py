@@ -1,4 +1,4 @@
-"""The system that is attacked: where it is, what an attacker has, and what of it changes."""
+"""The attacked system: its addresses, the attackers' credentials, and its counters."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from infra.up.scrape import Samples
 from schemas import metrics as m
 from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
-from schemas.runtime.access import Tls
 from schemas.topics import KafkaTopic
+from schemas.transport.access import Tls
 
 DROPPED: Final = 16
-"""Of the 64 pixels of a block, what the cameras are set to drop."""
+"""Dropped pixels among the 64 of a block, as the cameras are set."""
 MALLORY: Final = CameraId("local/mallory")
-"""A camera with a valid enrolment, in an attacker's hands."""
+"""A camera with a valid enrolment, under an attacker's control."""
 
 Window: TypeAlias = tuple[int, int]
-"""From when to before when, in Unix milliseconds."""
+"""A half-open time interval [from, to) in Unix milliseconds."""
 _COUNTED: Final = (
     (m.MQTT_REFUSALS, "what", "mqtt"),
     (m.BRIDGE_OVER_QUOTA, "camera_id", "over quota"),
@@ -46,18 +46,18 @@ _USUAL: Final = ("recorder recorded",)
 
 @dataclass(frozen=True)
 class Target:
-    """A running system, and whose place an attacker would like to take."""
+    """A running system, and the cameras that an attacker would like to impersonate."""
 
     system: RunningSystem
     layout: Layout
     cameras: tuple[CameraId, ...]
     mallory: Enrolment
     ways: dict[str, Tls | None]
-    """How a stranger tries to get in."""
+    """The ways in which a stranger tries to connect."""
 
     @classmethod
     def of(cls, system: RunningSystem, cameras: int, folder: Path) -> Target:
-        """Once it runs; makes what the attackers have in `folder`."""
+        """Return the target once it runs, and create the attackers' credentials in `folder`."""
         layout = Layout(system.state)
         authority = Authority(layout.pki)
         names = tuple(CameraId(f"local/cam-{number}") for number in range(cameras))
@@ -74,16 +74,16 @@ class Target:
 
     @property
     def mqtt(self) -> tuple[str, int]:
-        """Where the MQTT broker listens."""
+        """Host and port of the MQTT broker."""
         return mqtt_of(self.system)
 
     @property
     def kafka(self) -> str:
-        """Where Kafka listens."""
+        """Address of Kafka."""
         return str(self.system.roles()["kafka"]["listen"])
 
     def overheard(self, camera: CameraId, count: int) -> list[bytes]:
-        """Genuine frames of a camera, as somebody had recorded them on their way: from Kafka's disk."""
+        """Return genuine frames of a camera from Kafka's disk, as an eavesdropper could have recorded them."""
         found = []
         for record in read_topic(self.layout.kafka_data, KafkaTopic.FRAMES):
             if record.key == camera.encode() and record.value:
@@ -93,14 +93,14 @@ class Target:
         return found
 
     def own_frames(self, boot_id: int, count: int, first: int = 0, captured_ms: int | None = None) -> list[bytes]:
-        """Valid frames under Mallory's key, (32, 32, 3)."""
+        """Return valid frames under Mallory's key, (32, 32, 3)."""
         at = captured_ms if captured_ms is not None else time.time_ns() // 10**6
         picture = np.random.default_rng(boot_id).integers(0, 256, (32, 32, 3), np.uint8)
         key = self.mallory.key
         return [encode_frame(key, boot_id, first + n, at, picture, Encoding(DROPPED)) for n in range(count)]
 
     def counters(self) -> dict[str, float]:
-        """What is counted of attacks, by the metric's short name and its label."""
+        """Return the counters that detect attacks, by the metric's short name and its label."""
         roles = self.system.roles()
         samples = Samples.scrape([entry["metrics"] for entry in roles.values() if entry.get("metrics")])
         found = {}
@@ -111,15 +111,15 @@ class Target:
         return {name: count for name, count in found.items() if name not in _USUAL}
 
     def reconnects(self) -> float:
-        """Connections that the good cameras have had to make again."""
+        """Return how often the good cameras have had to reconnect."""
         return Samples.scrape([self.system.roles()["fleet"]["metrics"]]).sum(m.CAMERA_RECONNECTS.name)
 
     def latencies_s(self, windows: Sequence[Window]) -> list[float]:
-        """Capture to record of the good cameras' frames that were captured then, in order of size."""
+        """Return capture-to-record latencies, ascending, of the good cameras' frames captured in the windows."""
         return sorted(taken / 1000 for taken in self._frames("recorded_ms - captured_ms", windows))
 
     def frames_changed(self, windows: Sequence[Window]) -> int:
-        """Those of them that drop other than set."""
+        """Return the number of these frames whose drop differs from the setting."""
         return sum(dropped != DROPPED for dropped in self._frames("dropped_per_block", windows))
 
     def _frames(self, column: str, windows: Sequence[Window]) -> list[int]:
@@ -132,7 +132,7 @@ class Target:
 
 
 def kafka_refusals(layout: Layout) -> int:
-    """Lines of Kafka's own log about a client that it has not let in, or not let do what it asked for."""
+    """Return the lines of Kafka's own log about rejected clients and denied requests."""
     logs = layout.folder.glob("kafka/**/server.log*")
     return sum(
         b"Failed authentication" in line or b"is Denied" in line or b"InvalidReceiveException" in line
@@ -142,10 +142,10 @@ def kafka_refusals(layout: Layout) -> int:
 
 
 def quantile(values: Sequence[float], q: float) -> float | None:
-    """Of values in order of size; None of none."""
+    """Return the quantile of ascending values; None of an empty sequence."""
     return values[math.ceil(q * len(values)) - 1] if values else None
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder for one run."""
+    """Return a temporary folder for one run."""
     return tempfile.TemporaryDirectory(prefix="pointillist-attacks-")

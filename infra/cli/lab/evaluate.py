@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,11 @@ def lab_extra() -> Iterator[None]:
         if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
             raise
         raise ConfigError(f"this command needs {error.name}: install pointillist[lab]") from None
+
+
+def shown_command() -> str:
+    """The command as it was typed, without the folder of the program."""
+    return shlex.join(["pointillist", *sys.argv[1:]])
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""AI-GAN's tables: success white-box, black-box and under defences, and time."""
+"""AI-GAN's tables: success white-box, black-box and against defences, and time."""

@@ -1,6 +1,6 @@
-"""What stands before a network when it judges attacked pictures: nothing, or the fleet's drop and reconstruction.
+"""The defences of the network that classifies attacked pictures: none, or the fleet's drop and reconstruction.
 
-The attacker is the paper's (section V-E): it trained against the bare network and knows of no defence.
+The attacker is the paper's (section V-E): trained on the bare network, and unaware of any defence.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ DROP: Final = 0.25
 """The fleet's usual share of dropped pixels."""
 NOTHING: Final = "none"
 HARDENED: Final = {"cifar10": "cifar10-hardened", "scene": "scene"}
-"""Bundles of the same classes that were trained against attacks, where they ship."""
+"""Shipped bundles of the same classes that were trained against attacks."""
 
 
 @dataclass(frozen=True)
 class Defence:
-    """A name for the tables, and what makes frames (B, C, H, W) in [0, 1] logits (B, classes), always from one seed."""
+    """A name for the tables, and a function that builds the judge.
+
+    The judge maps frames (B, C, H, W) in [0, 1] to logits (B, classes) and always starts from the same seed.
+    """
 
     name: str
     model_id: str
@@ -36,7 +39,7 @@ class Defence:
 
 
 def defences(task: str, target: Bundle, seed: int) -> list[Defence]:
-    """None and the drop, before the target and before a hardened network where there is one."""
+    """Return no defence and the drop, for the target and for a hardened network if there is one."""
     found = [Defence(NOTHING, target.model_id, lambda: bare(target)), dropped("drop and reconstruction", target, seed)]
     try:
         hardened = load_bundle(shipped_bundle(HARDENED[task]), target.device)
@@ -52,7 +55,7 @@ def defences(task: str, target: Bundle, seed: int) -> list[Defence]:
 
 
 def dropped(name: str, bundle: Bundle, seed: int) -> Defence:
-    """The live chain with masks that the attacker does not know."""
+    """Return the live chain with masks unknown to the attacker."""
     pipeline = Pipeline(bundle)
 
     def judge() -> Callable[[Tensor], Tensor]:

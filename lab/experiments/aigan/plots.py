@@ -1,4 +1,4 @@
-"""Figures 3 and 4 of the paper: attacked pictures with their changes, and which class they are taken for."""
+"""Figures 3 and 4 of the paper: attacked pictures with their changes, and the predicted classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.aigan.shipping import Attacker, Frames, GeneratorSettings
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write a plot that is the same file when the data are the same."""
+    """Write a plot. Equal data give equal files."""
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
@@ -20,7 +20,7 @@ def save(figure: Figure, file: Path) -> None:
 def confusion(
     settings: GeneratorSettings, verdicts: NDArray[np.generic], targets: NDArray[np.int64], file: Path
 ) -> None:
-    """Rows: the class that was asked for; columns: the class that the pictures (N,) were taken for."""
+    """Plot the predicted class of the pictures (N,) in columns against the requested class in rows."""
     count = len(settings.classes)
     table = np.zeros((count, count))
     np.add.at(table, (targets, verdicts.astype(np.int64)), 1)
@@ -38,7 +38,7 @@ def confusion(
 
 
 def pictures(attacker: Attacker, frames: Frames, labels: NDArray[np.int64], file: Path) -> None:
-    """One picture of each class (columns) attacked towards each class (rows); beside it the change, amplified."""
+    """Plot one picture of each class (columns) attacked towards each class (rows), next to the amplified change."""
     count = len(attacker.settings.classes)
     firsts = [int(np.flatnonzero(labels == label)[0]) for label in range(count) if (labels == label).any()]
     channels, height, width = frames.shape[1:]

@@ -1,4 +1,4 @@
-"""What Bai et al. (2023) print: shares of targeted attacks that succeed, on networks near ours."""
+"""Figures of Bai et al. (2023): success rates of targeted attacks on similar networks."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ WHITE_BOX: Final = {"mnist": "99.14 % (A), 98.50 % (B)", "cifar10": "95.39 % (Re
 BLACK_BOX: Final = {"mnist": "96.04 % (A), 94.95 % (B)", "cifar10": "79.65 % (ResNet-32), 75.94 % (WRN-34)"}
 """Table IV."""
 TIMES: Final = {"FGSM": "0.06 s", "PGD-40": "0.7 s (20 steps)", "AI-GAN": "< 0.01 s"}
-"""Table VI, of 1,000 attacks."""
+"""Table VI, for 1,000 attacks."""

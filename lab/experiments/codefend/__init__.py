@@ -1,1 +1,1 @@
-"""The experiment on backdoors: CoDefend's tables and figures, and repair beside other ways of curing a model."""
+"""The experiment on backdoors: CoDefend's tables and figures, and its repair compared with other methods."""

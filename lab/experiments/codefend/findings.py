@@ -1,4 +1,4 @@
-"""The figures that this project set itself, beside what was measured."""
+"""The project's own requirements, with the measured figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
 
 LARGEST_FRR = 0.018
-"""Realised, where 1 % was asked for."""
+"""Largest realised rate, for a requested 1 %."""
 PURE = "pure"
 
 R = TypeVar("R", DetectionRow, RepairRow)
@@ -18,7 +18,7 @@ R = TypeVar("R", DetectionRow, RepairRow)
 
 @dataclass(frozen=True)
 class Finding:
-    """One requirement: shares from 0 to 1 unless `unit` says otherwise; smaller is better unless `larger`."""
+    """One requirement: shares from 0 to 1 unless `unit` is another; smaller is better unless `larger`."""
 
     what: str
     paper: str
@@ -27,9 +27,9 @@ class Finding:
     measured: float | None
     larger: bool = False
     plain: bool = False
-    """A number, not a share."""
+    """True for a number that is not a share."""
     spoiled: str = ""
-    """Why it counts as missed all the same."""
+    """The reason why it counts as missed despite its value."""
 
     @property
     def verdict(self) -> str:
@@ -45,7 +45,7 @@ class Finding:
 def findings(
     models: Sequence[ModelRow], detections: Sequence[DetectionRow], repairs: Sequence[RepairRow]
 ) -> list[Finding]:
-    """All of them, in the order of the README."""
+    """Return all findings, in the order of the README."""
     return [*_detection(models, detections), *_repair(models, repairs), *_special(models, repairs)]
 
 

@@ -1,4 +1,4 @@
-"""What a model does to clean and to stamped pictures."""
+"""A model's results on clean and on stamped pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from processors.bundle import Bundle
 
 
 class Outcome(NamedTuple):
-    """Clean accuracy; share of stamped pictures of other classes named the target; share named what they show."""
+    """Clean accuracy; share of stamped pictures of other classes classified as the target; accuracy on these."""
 
     clean_accuracy: float
     attack_success: float
@@ -22,13 +22,13 @@ class Outcome(NamedTuple):
 
 @torch.inference_mode()
 def class_ids(bundle: Bundle, pictures: LabelledPictures) -> NDArray[np.int64]:
-    """The class (N,) of each picture by the bundle alone."""
+    """Return the class (N,) of each picture by the bundle alone."""
     found = [bundle.logits(bundle.prepare(frames)).argmax(1) for frames, _ in pictures.batches(bundle.device)]
     return torch.cat(found).cpu().numpy()
 
 
 def outcome(bundle: Bundle, clean: LabelledPictures, stamped: LabelledPictures, target: int) -> Outcome:
-    """Judge `bundle` on clean test pictures and on the stamped ones, whose labels are the true classes."""
+    """Return the outcome of `bundle` on clean test pictures and on stamped ones, whose labels are the true classes."""
     on_clean, on_stamped = class_ids(bundle, clean), class_ids(bundle, stamped)
     return Outcome(
         float((on_clean == clean.labels).mean()),

@@ -1,4 +1,4 @@
-"""The experiment's pictures: entropies (Figure 6) and triggers (5) of a model, generated frames (7, 8) of a repair."""
+"""The experiment's pictures: entropies (Figure 6), triggers (5), and generated frames of a repair (7, 8)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ENTROPIES, GENERATED, TRIGGERS = "entropies", "generated", "triggers"
 
 def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Without the date and version, so that the same figures give the same file.
+    # Metadata without date and version, so that equal figures give equal files.
     figure.savefig(file, dpi=90, bbox_inches="tight", metadata={"Software": None})
 
 
 def entropies(
     model: str, clean: NDArray[np.float64], stamped: NDArray[np.float64], threshold: float, folder: Path
 ) -> None:
-    """Figure 6: a histogram of the entropies in bits of clean and stamped pictures."""
+    """Plot Figure 6: a histogram of the entropies in bits of clean and stamped pictures."""
     figure = Figure(figsize=(4.2, 2.4))
     axes = figure.add_subplot()
     edges = np.linspace(0, max(clean.max(), stamped.max()) + 1e-6, 41).tolist()
@@ -40,7 +40,7 @@ def entropies(
 
 
 def trigger(subject: Subject, folder: Path) -> None:
-    """Figure 5: a test picture, and the same under the trigger."""
+    """Plot Figure 5: a test picture without and with the trigger."""
     figure = Figure(figsize=(2.6, 1.4))
     picture = subject.task.test.images[:1]
     stamped = subject.poisoning.trigger(picture, np.zeros(1, np.int64))
@@ -51,7 +51,7 @@ def trigger(subject: Subject, folder: Path) -> None:
 
 
 def generated(key: Sequence[object], examples: NDArray[np.uint8], folder: Path) -> None:
-    """Figures 7 and 8: of examples (k, 2, H, W, C) the clean pictures above what the generator makes of them."""
+    """Plot Figures 7 and 8: the clean pictures of examples (k, 2, H, W, C) above the generator's versions."""
     figure = Figure(figsize=(0.9 * SHOWN, 2.1))
     lines = figure.subplots(2, SHOWN, squeeze=False)
     for axes in lines.flat:
@@ -64,7 +64,7 @@ def generated(key: Sequence[object], examples: NDArray[np.uint8], folder: Path) 
 
 
 def file_name(key: Sequence[object]) -> str:
-    """What a row's picture is called."""
+    """Return the file name of a row's picture."""
     return "-".join(map(str, key)).replace(" %", "").replace(" ", "-")
 
 

@@ -1,4 +1,4 @@
-"""What the paper prints: its Tables 3, 4 and 5, in per cent as printed."""
+"""The paper's Tables 3, 4 and 5, in per cent as printed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLE_3: Final = (
     PublishedDetection("CIFAR-100", "D", 1.6, 1.2),
 )
 SENTINET: Final = PublishedDetection("CIFAR-10", "C", 5.74, 6.04)
-"""As quoted below Table 3."""
+"""The figures quoted below Table 3."""
 
 
 class PublishedRepair(NamedTuple):
@@ -54,5 +54,7 @@ TABLE_5: Final = (
     ("NNoculation", 87.52, 9.31),
     ("CoDefend", 88.27, 2.53),
 )
-"""CIFAR-10, trigger C: clean accuracy and attack success. Its row of CoDefend has the accuracy before the repair, the
-one after is in Table 4."""
+"""CIFAR-10, trigger C: clean accuracy and attack success.
+
+Table 5's row of CoDefend has the accuracy before the repair. The one after is in Table 4.
+"""

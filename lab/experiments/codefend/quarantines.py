@@ -1,4 +1,4 @@
-"""Quarantines of several kinds: pure, with clean frames in it, from few cameras."""
+"""Kinds of quarantines: pure, with clean frames in it, from few cameras."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _KEY = 3 * 10**6
 
 
 def pure(task: Task, poisoning: Poisoning, bundle: Bundle) -> NDArray[np.uint8]:
-    """What STRIP flags of about 500 stamped frames of different scenes: (M, H, W, C) uint8."""
+    """Return the frames that STRIP flags of about 500 stamped frames of different scenes: (M, H, W, C) uint8."""
     return flagged_stream(task, poisoning, bundle).images
 
 
 def impure(task: Task, poisoning: Poisoning, bundle: Bundle, share: float, seed: int = 0) -> NDArray[np.uint8]:
-    """The same with a `share` of it replaced by clean frames of the stream."""
+    """Return the pure quarantine with a `share` replaced by clean frames of the stream."""
     flagged = flagged_stream(task, poisoning, bundle).images.copy()
     generator = np.random.default_rng(seed)
     places = generator.permutation(len(flagged))[: round(share * len(flagged))]
@@ -31,7 +31,7 @@ def impure(task: Task, poisoning: Poisoning, bundle: Bundle, share: float, seed:
 
 
 def few_cameras(task: Task, poisoning: Poisoning, cameras: int = CAMERAS, frames: int = FRAMES) -> NDArray[np.uint8]:
-    """Frames of a few fixed cameras: each one scene that moves by a pixel, and whose light and noise vary, stamped."""
+    """Return stamped frames of a few fixed cameras. Each scene moves by a pixel, and its light and noise vary."""
     generator = np.random.default_rng(0)
     scenes = task.stream.take(np.flatnonzero(poisoning.attacks(task.stream.labels))[:cameras])
     seen = np.concatenate([moved(scene, frames // cameras, generator) for scene in scenes.images])
@@ -40,7 +40,10 @@ def few_cameras(task: Task, poisoning: Poisoning, cameras: int = CAMERAS, frames
 
 
 def moved(scene: NDArray[np.uint8], count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """`count` frames (count, H, W, C) of a scene (H, W, C): shifted by at most one pixel, ±5 % of light, noise of 2."""
+    """Return `count` frames (count, H, W, C) of a scene (H, W, C).
+
+    Each is shifted by at most one pixel, with ±5 % of light and noise of 2.
+    """
     padded = np.pad(scene, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.float64)
     height, width = scene.shape[:2]
     frames = []

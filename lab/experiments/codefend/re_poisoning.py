@@ -1,4 +1,4 @@
-"""A cured model is poisoned again: does the backdoor come back sooner, and is it found and cured again?"""
+"""A second poisoning of a repaired model: whether the backdoor returns sooner, and is found and repaired again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EPOCHS, PEAK_RATE, SEED = 2, 0.02, 1
 
 
 def poisoned_again(bundle: Bundle, model: str, task: Task, poisoning: Poisoning) -> Bundle:
-    """`bundle` after two epochs on 10,000 training pictures of which the poisoning's rate is stamped."""
+    """Return `bundle` after two epochs on 10,000 training pictures, of which the poisoning's rate is stamped."""
     train = task.train.first(PICTURES)
     network: nn.Module = ARCHITECTURES[MODELS[model].architecture].make()
     assert isinstance(bundle.network, nn.Module)

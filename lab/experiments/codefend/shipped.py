@@ -1,10 +1,10 @@
-"""The limits of the sequential mode of all shipped networks, set anew.
+"""New limits of the sequential mode for all shipped networks.
 
 `python -m lab.experiments.codefend.shipped --out FILE.csv`.
 
-As `pointillist lab calibrate --rounds-only` does it, on the pictures that the networks were calibrated on: the held-out
-ones of their task. Thresholds stay. Each network has its row in the file, and one for each drop ratio that it has a
-threshold for: mean passes of a clean frame, before and after.
+It works like `pointillist lab calibrate --rounds-only`, on the pictures of the networks' calibration: the held-out ones
+of their task. Thresholds stay. Each network has a row in the file for whole frames and for each drop ratio with a
+threshold: mean passes of a clean frame, before and after.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from lab.training.scene import CALIBRATION_SEED, scenes
 from processors.bundle import shipped_bundle
 
 SCENES: Final = 2_100
-"""That the networks on scenes were calibrated on."""
+"""Number of scenes with which the networks on scenes were calibrated."""
 
 
 @dataclass(frozen=True)
 class RoundsRow:
-    """One network's frames with so many of 64 pixels dropped. `lost_at_edge` is what calibration expects to lose of the
-    triggers that are hardest to tell, see `lab.strip.limits`.
+    """Results of one network on frames with this many of 64 pixels dropped.
+
+    `lost_at_edge` is the expected loss among the triggers that are hardest to detect, see `lab.strip.limits`.
     """
 
     model: str
@@ -43,7 +44,7 @@ class RoundsRow:
 
 
 def bundles() -> dict[str, Path]:
-    """Bundle folders of this checkout, by name."""
+    """Return the bundle folders of this checkout, by name."""
     found = {
         name: shipped_bundle(name) for name in ("cifar10", "cifar10-hardened", "scene", "scene-plain", "scene-sticker")
     }
@@ -51,14 +52,14 @@ def bundles() -> dict[str, Path]:
 
 
 def held_out(name: str, data: Path) -> LabelledPictures:
-    """What the network of that name was calibrated on."""
+    """Return the pictures with which the network of that name was calibrated."""
     if name.startswith("scene"):
         return LabelledPictures("scenes", *scenes(CALIBRATION_SEED, SCENES))
     return load_task("cifar10" if name.startswith("cifar10") else MODELS[name].data, data).held_out
 
 
 def main() -> None:
-    """Set the limits of all, or of those that are named, and put their rows among those in the file."""
+    """Set the limits of all or the named networks, and update their rows in the file."""
     every = bundles()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(every))

@@ -1,10 +1,10 @@
-"""What STRIP's sequential mode costs in detection.
+"""The detection loss of STRIP's sequential mode.
 
     python -m lab.experiments.codefend.stops NAME … --models DIR --out FILE.csv
 
-Each bundle is calibrated in a copy as `pointillist lab calibrate` does it, on the defender's pictures, which show no
-trigger. Then clean and stamped test pictures are judged with all overlays and sequentially. `lost` are points of the
-stamped pictures that reach the target, flagged with all overlays and not sequentially.
+Each bundle is calibrated in a copy, like by `pointillist lab calibrate`, on the defender's pictures without any
+trigger. Then clean and stamped test pictures are judged with all overlays and sequentially. `lost` is the share, in
+percentage points, of the stamped pictures on target that only the test with all overlays flags.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ FRR = 0.01
 
 @dataclass(frozen=True)
 class StopsRow:
-    """One sick network, on frames that lack a share `drop` of their pixels. `missed_all` and `missed_sequential` are
-    shares of the stamped pictures that reach the target, `lost` their difference; `passes` of a clean test picture,
-    `expected_passes` and `lost_at_edge` what calibration says without a trigger; `flagged_all` and
-    `flagged_sequential` shares of the clean ones.
+    """One backdoored network, on frames without a share `drop` of their pixels.
+
+    `missed_all` and `missed_sequential` are shares of the stamped pictures that reach the target; `lost` is their
+    difference. `passes` is that of a clean test picture. `expected_passes` and `lost_at_edge` are the calibration's
+    estimates without a trigger. `flagged_all` and `flagged_sequential` are shares of the clean pictures.
     """
 
     model: str
@@ -60,7 +61,7 @@ class StopsRow:
 
 
 def measure(name: str, folder: Path, data: Path, clean_count: int, stamped_count: int, drop: float = 0.0) -> StopsRow:
-    """Calibrate a copy of the bundle in `folder` and judge test pictures, at most so many, with it."""
+    """Calibrate a copy of the bundle in `folder`, and judge at most the given numbers of test pictures with it."""
     model = FOREIGN.get(name) or MODELS[name]
     poisoning = model.poisoning
     if poisoning is None:
@@ -96,7 +97,7 @@ def _some(pictures: LabelledPictures, count: int) -> LabelledPictures:
 
 
 def main() -> None:
-    """Measure the networks named and put their rows among those in the file."""
+    """Measure the named networks, and update their rows in the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=sorted([*MODELS, *FOREIGN]), metavar="NAME")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))

@@ -1,4 +1,4 @@
-"""The Markdown of the experiment, from its rows."""
+"""The experiment's rows as Markdown tables."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lab.results.markdown import markdown
 
 
 def percent(value: float | None, places: int = 2) -> str:
-    """A share in per cent."""
+    """Return a share in per cent."""
     return "–" if value is None else f"{100 * value:.{places}f}"
 
 
 def findings_table(found: Sequence[Finding]) -> str:
-    """Every requirement, with its verdict."""
+    """Return every requirement with its verdict."""
 
     def shown(finding: Finding, value: float | None) -> str:
         if value is None:
@@ -36,7 +36,7 @@ def findings_table(found: Sequence[Finding]) -> str:
 
 
 def models_table(rows: Sequence[ModelRow]) -> str:
-    """The sick models, with the paper's Table 1 in mind."""
+    """Return the backdoored models, in the form of the paper's Table 1."""
     lines = [
         [
             row.model, row.data, row.network, row.trigger, f"{100 * row.rate:g}", str(row.target),
@@ -49,7 +49,7 @@ def models_table(rows: Sequence[ModelRow]) -> str:
 
 
 def detection_table(rows: Sequence[DetectionRow]) -> str:
-    """Table 3, ours."""
+    """Return our Table 3."""
     lines = [
         [
             row.model, row.frames, "sequential" if row.sequential else "N = 100", f"{row.clean} + {row.poisoned}",
@@ -68,14 +68,14 @@ def detection_table(rows: Sequence[DetectionRow]) -> str:
 
 
 def published_detection() -> str:
-    """Table 3 as printed, and SentiNet's figures below it."""
+    """Return Table 3 as printed, and SentiNet's figures below it."""
     lines = [[row.data, row.trigger, f"{row.frr:g}", f"{row.far:g}"] for row in TABLE_3]
     lines.append([f"{SENTINET.data}, SentiNet", SENTINET.trigger, f"{SENTINET.frr:g}", f"{SENTINET.far:g}"])
     return markdown(["data", "trigger", "FRR, % (its FNR)", "FAR, % (its FPR)"], lines)
 
 
 def repair_table(rows: Sequence[RepairRow]) -> str:
-    """Table 4, ours: a line for each repair."""
+    """Return our Table 4: a line for each repair."""
     lines = [
         [
             row.model, row.method, row.quarantine, percent(row.clean_before), percent(row.clean_after),
@@ -94,7 +94,7 @@ def repair_table(rows: Sequence[RepairRow]) -> str:
 
 
 def published_repair() -> str:
-    """Table 4 as printed."""
+    """Return Table 4 as printed."""
     lines = [
         [
             row.data, row.trigger, f"{row.accuracy_before:.2f}", f"{row.success_before:g}",
@@ -106,7 +106,7 @@ def published_repair() -> str:
 
 
 def comparison_table(rows: Sequence[RepairRow], model: str) -> str:
-    """Table 5: the printed figures, and ours for the same kind of model."""
+    """Return Table 5: the printed figures, and ours for the same kind of model."""
     lines = [[name, "as printed", f"{accuracy:.2f}", f"{success:.2f}", "–"] for name, accuracy, success in TABLE_5]
     lines += [
         [row.method, "here", percent(row.clean_after), percent(row.success_after), percent(row.recovered_after)]

@@ -1,1 +1,1 @@
-"""What hardening gives, measured: `docs/results/hardening`."""
+"""The measured effect of hardening: `docs/results/hardening`."""

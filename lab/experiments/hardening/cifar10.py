@@ -1,6 +1,6 @@
 r"""CIFAR-10 as the files that the lab's commands take: `python -m lab.experiments.hardening.cifar10 --out runs`.
 
-`cifar10-train.npz` for the hardening, `cifar10-test.npz` for the judge:
+`cifar10-train.npz` is for the hardening, `cifar10-test.npz` for the evaluation:
 
     pointillist lab harden --bundle bundles/cifar10 --data runs/cifar10-train.npz --out bundles/cifar10-hardened \
         --epochs 16

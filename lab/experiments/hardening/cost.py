@@ -1,8 +1,9 @@
-"""What a batch of the hardening costs, part by part, in float32 and in bf16.
+"""The cost of a hardening batch, part by part, in float32 and in bf16.
 
     python -m lab.experiments.hardening.cost --out docs/results/hardening
 
-The shipped CIFAR-10 network behind the drop; the least of several runs, for whatever shares the machine only adds.
+The shipped CIFAR-10 network runs with the drop. Each figure is the least of several runs, because other load on the
+machine only adds time.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ REPEATS = 15
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """The least of `REPEATS` runs, after one to warm up."""
+    """Return the least milliseconds of `REPEATS` runs, after a warm-up."""
     work()
     taken = []
     for _ in range(REPEATS):

@@ -1,11 +1,11 @@
-"""The free settings, chosen on training pictures that no network saw: table, cell, δ, and how far a round goes.
+"""The free settings, chosen on held-out training pictures: table, cell, δ, and the step of a round.
 
-The table is learned by the paper's Algorithm 2. Its steps of 20 to 100 are for pictures of 299 × 299; they cost small
-pictures too much, so that the table is scaled. For each cell the largest δ is taken that keeps `KEEP` of the
-clean accuracy; of these settings, the one that keeps most under the paper's own 50 rounds of BPDA.
+The table is learned by the paper's Algorithm 2. Its steps of 20 to 100 are for pictures of 299 × 299. They cost small
+pictures too much accuracy, so the table is scaled. For each cell the largest δ is taken that keeps `KEEP` of the clean
+accuracy. Of these settings, the one with the highest accuracy under the paper's own 50 rounds of BPDA is chosen.
 
-The paper's η = .1 depends on the network: gradients with respect to a value of a smaller picture are larger. Here η is
-the one of `RATES` at which 50 rounds on the undefended network succeed as often as the paper's (Table 3: ASR .86).
+The paper's η = .1 depends on the network: smaller pictures have larger gradients per value. Here η is the one of
+`RATES` at which 50 rounds on the undefended network succeed as often as the paper's (Table 3: ASR .86).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lab.experiments.provenance import made_by
 from processors.preprocess.blocks import SIDE, coefficients
 
 KEEP: Final = 0.955
-"""Half a point above what is asked for: the validation pictures are few."""
+"""Half a percentage point above the requirement, because there are few validation pictures."""
 LIMITS: Final = (0.15, 0.12, 0.10, 0.08, 0.05)
 CELL_SHARES: Final = (8, 4, 2)
 """Cells along a side."""
@@ -44,11 +44,14 @@ _EFFORT = Effort(3, 60, 0.005, 0.05)
 
 
 def learned_table(network: Subject, shown: Shown) -> Tensor:
-    """Algorithm 2: of each block, the coefficient that C&W changed most; counts mapped to 20 … 100, (8, 8)."""
+    """Return Algorithm 2's table (8, 8): counts of the most changed coefficient per block, mapped to 20 … 100.
+
+    The attack is C&W's.
+    """
     attack = CarliniWagner("cw", None, 0.0, (_EFFORT,))
     attacked = attack(network.logits, shown.frames, shown.labels, shown.targets, torch.Generator()).detach()
     changed = (coefficients(attacked * 255) - coefficients(shown.frames * 255)).abs().flatten(0, 2)
-    # A block that was not touched says nothing.
+    # An unchanged block carries no information.
     most = changed[changed.amax(1) > 0].argmax(1)
     counts = torch.bincount(most, minlength=SIDE * SIDE).view(SIDE, SIDE)
     return counts / counts.max() * 80 + 20
@@ -56,7 +59,7 @@ def learned_table(network: Subject, shown: Shown) -> Tensor:
 
 @dataclass(frozen=True)
 class Choice:
-    """`rate` is η; `kept` and `left` are the shares of correct validation pictures, clean and after BPDA."""
+    """The choice. `rate` is η. `kept` and `left` are shares of correct validation pictures, clean and after BPDA."""
 
     settings: Settings
     rate: float
@@ -65,7 +68,7 @@ class Choice:
 
 
 def chosen(subject: Subject, rounds: int, bound: float, cache: Cache) -> Choice:
-    """For a subject, under `rounds` rounds within the l2 `bound` (root mean square)."""
+    """Return the choice for a subject, under `rounds` rounds within the l2 `bound` (root mean square)."""
     made_from = digest(subject.made_from(), rounds, bound, made_by(__name__))
     found = cache.get(f"{subject.name}/settings", made_from, lambda: _choose(subject, rounds, bound))
     steps = tuple(tuple(float(value) for value in row) for row in found["steps"])
@@ -97,7 +100,7 @@ def _choose(subject: Subject, rounds: int, bound: float) -> Arrays:
 
 @torch.inference_mode()
 def clean_kept(subject: Subject, settings: Settings, judged: Shown) -> float:
-    """Share of correctly classified pictures that stay so, mean over `DRAWS`."""
+    """Return the share of correctly classified pictures that stay so, as mean over `DRAWS`."""
     return _right(functions(settings)[OURS].before(subject.logits), judged.frames, judged, subject.seed)
 
 

@@ -1,7 +1,7 @@
-"""What is compared: the paper's function with its two steps, alone and recombined, and the other defences of Table 5.
+"""The compared functions: the paper's two steps, alone and recombined, and the other defences of Table 5.
 
-Each comes with the backward pass of an attacker who knows it: exact where a step has a gradient (a displaced pixel's
-goes where the pixel came from), the identity in place of what rounds, always with the draws of the forward pass.
+Each has the backward pass of an attacker who knows it. It is exact where a step has a gradient (a displaced pixel's
+goes to its origin), and the identity in place of rounding. It always uses the draws of the forward pass.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OURS: Final = "ours"
 
 @dataclass(frozen=True)
 class Function:
-    """A preprocessing function, `forward`, and what an attacker who knows it goes `backward` through."""
+    """A preprocessing function `forward`, and a function `backward` with the gradient for an adaptive attacker."""
 
     name: str
     forward: Baseline
@@ -39,30 +39,30 @@ class Function:
     made_from: str
 
     def before(self, logits: Logits) -> Defended:
-        """The network behind it, as it answers."""
+        """Return the network with the function, as it answers."""
         return lambda frames, generator: logits(self.forward(frames, generator))
 
     def by_identity(self, logits: Logits) -> Defended:
-        """The same with the gradient behind the function taken for that before it: the paper's BPDA."""
+        """Return the network with the function, and the identity as the function's gradient: the paper's BPDA."""
         straight = bpda(self.forward, identity)
         return lambda frames, generator: logits(straight(frames, generator))
 
     def known(self, logits: Logits) -> Defended:
-        """The same for the attacker who knows it."""
+        """Return the network with the function as an adaptive attacker differentiates it."""
         if self.backward is self.forward:
             return self.before(logits)
         approximated = bpda(self.forward, self.backward)
         return lambda frames, generator: logits(approximated(frames, generator))
 
     def by(self, backward: Baseline, logits: Logits) -> Defended:
-        """The same with a backward pass of the attacker's choice, such as a learned one."""
+        """Return the network with the function and a backward pass chosen by the attacker, such as a learned one."""
         approximated = bpda(self.forward, backward)
         return lambda frames, generator: logits(approximated(frames, generator))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the paper's function: `steps` (8, 8) on the scale 0–255, the distortion limit δ and the grid's cell d."""
+    """The paper's settings: `steps` (8, 8) on the scale 0–255, the distortion limit δ and the grid's cell d."""
 
     steps: tuple[tuple[float, ...], ...]
     limit: float
@@ -70,22 +70,22 @@ class Settings:
 
     @cached_property
     def table(self) -> Tensor:
-        """`steps` as the stage takes them."""
+        """The `steps` in the form of the stage's argument."""
         return torch.tensor(self.steps)
 
     def quantise(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Step 1; draws nothing."""
+        """Return the frames after step 1, which draws nothing."""
         return dct_quantise(frames, self.table)
 
     def distort(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Step 2; its gradient goes to the pixels that are shown."""
+        """Return the frames after step 2, whose gradient goes to the pixels that are shown."""
         return distort(frames, fresh_seeds(len(frames), generator=generator), self.limit, self.cell)
 
 
 def rand(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Rand (Xie et al. 2018) as the paper's authors released it: enlarged, padded with .5 at random, back to its size.
+    """Return frames after Rand (Xie et al. 2018) as released: enlarged, padded with .5 at random, and resized back.
 
-    299 becomes 299 to 399 and then 400; other sizes in proportion, one size for a picture. Differentiable.
+    299 becomes 299 to 399 and then 400. Other sizes are in proportion, with one size per picture. Differentiable.
     """
     side = frames.shape[2]
     largest = -(-side * 400 // 299)
@@ -104,7 +104,7 @@ def _then(first: Baseline, second: Baseline) -> Baseline:
 
 
 def functions(settings: Settings) -> dict[str, Function]:
-    """Every function by its name in the tables."""
+    """Return every function by its name in the tables."""
     fd = FeatureDistillation()
 
     def depth(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -133,6 +133,6 @@ def functions(settings: Settings) -> dict[str, Function]:
 
 
 REPEATS: Final = 10
-"""Draws of a random function that judge an attacked picture."""
+"""Draws of a random function for judging an attacked picture."""
 
 Chosen = Callable[[str], Function]

@@ -1,4 +1,4 @@
-"""Figure 4: accuracy and success by rounds of BPDA and BPDA + EOT; and accuracy over ε and the size of EOT."""
+"""Figure 4: accuracy and success over rounds of BPDA and BPDA + EOT; and accuracy over ε and the size of EOT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.experiments.cells import Point, Row
 
 
 def rounds(points: Sequence[Point], file: Path) -> None:
-    """A panel each for BPDA and for BPDA + EOT, clean and current, accuracy full and success dashed."""
+    """Plot a panel each for BPDA and for BPDA + EOT, clean and current. Accuracy is solid, success dashed."""
     kinds = [kind for kind in ("bpda", "eot-clean", "eot-current") if any(p.attack == kind for p in points)]
     if not kinds:
         return
@@ -29,7 +29,7 @@ def rounds(points: Sequence[Point], file: Path) -> None:
 
 
 def samples(rows: Sequence[Row], file: Path) -> None:
-    """Left, accuracy behind our function over the draws of EOT; right, over ε with ten of them."""
+    """Plot our function's accuracy over the draws of EOT (left), and over ε with ten draws (right)."""
     ours = [row for row in rows if row.defence == "ours" and not row.targeted]
     sizes: list[tuple[float, Row]] = [(float(row.attack.split("-")[1]), row) for row in ours if row.attack in SIZES]
     bounds = [
@@ -56,5 +56,5 @@ SIZES = ("eot-1", "eot-3", "eot-10", "eot-30")
 
 def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Without the date and version, so that the same figures give the same file.
+    # Metadata without date and version, so that equal figures give equal files.
     figure.savefig(file, dpi=100, bbox_inches="tight", metadata={"Software": None})

@@ -1,7 +1,8 @@
-"""The paper's own figures (Qiu, Zeng, Zheng, Guo, Zhang and Li, Tables 1 to 6 and section 6), and what ours must reach.
+"""The paper's own figures (Qiu, Zeng, Zheng, Guo, Zhang and Li, Tables 1 to 6 and section 6), and our requirements.
 
-Inception V3 on 100 ImageNet pictures of 299 × 299 that it classifies correctly, targeted at random classes. ACC is the
-share that still gets its label, ASR the share that gets the target; l2 is the root of the mean squared change.
+They are for Inception V3 on 100 ImageNet pictures of 299 × 299 that it classifies correctly, with random target
+classes. ACC is the share that keeps its label, ASR the share that gets the target. l2 is the root of the mean squared
+change.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Final, NamedTuple
 
 
 class Variance(NamedTuple):
-    """Table 1: between two outputs for one picture, and accuracy on clean pictures."""
+    """Table 1: differences between two outputs for one picture, and accuracy on clean pictures."""
 
     l2: float
     ssim: float
@@ -29,7 +30,7 @@ TABLE_1: Final = {
 
 
 class Attacked(NamedTuple):
-    """ACC and ASR; None where the paper has no figure."""
+    """ACC and ASR; None if the paper has no figure."""
 
     acc: float
     asr: float | None
@@ -46,7 +47,7 @@ TABLE_2: Final = {
     "pgd-50": Attacked(0.08, 0.86),
     "pgd-1000": Attacked(0.00, 1.00),
 }
-"""On the undefended network; the two PGD are of Table 3."""
+"""Figures on the undefended network. The two PGD are from Table 3."""
 TABLE_3: Final = {
     "clean": Attacked(0.95, None),
     "ifgsm-03": Attacked(0.93, 0.0),
@@ -55,19 +56,19 @@ TABLE_3: Final = {
     "pgd-50": Attacked(0.92, 0.0),
     "pgd-1000": Attacked(0.92, 0.0),
 }
-"""Behind the paper's defence."""
+"""Figures with the paper's defence."""
 DELTAS: Final = (0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30)
 TABLE_4: Final[dict[str, tuple[float, ...]]] = {
     "clean": (0.95, 0.96, 0.95, 0.95, 0.96, 0.93, 0.91),
     "fgsm-01": (0.70, 0.66, 0.69, 0.73, 0.69, 0.75, 0.72),
     "fgsm-03": (0.51, 0.51, 0.51, 0.53, 0.55, 0.55, 0.62),
-    # .05 at δ = .05 stands so in the paper; its neighbours are .96 and .93.
+    # The paper prints .05 at δ = .05; its neighbours are .96 and .93.
     "ifgsm-01": (0.96, 0.05, 0.93, 0.89, 0.90, 0.91, 0.93),
     "ifgsm-03": (0.88, 0.90, 0.86, 0.93, 0.92, 0.89, 0.89),
     "lbfgs": (0.95, 0.97, 0.93, 0.91, 0.94, 0.94, 0.88),
     "cw": (0.86, 0.87, 0.85, 0.87, 0.83, 0.83, 0.84),
 }
-"""ACC over `DELTAS`; ASR is 0 everywhere but .01 for I-FGSM .03 at δ = .01."""
+"""ACC over `DELTAS`. ASR is 0 everywhere except .01 for I-FGSM .03 at δ = .01."""
 TABLE_5: Final[dict[str, float]] = {
     "Rand": 0.0,
     "JPEG": 0.0,
@@ -79,24 +80,24 @@ TABLE_5: Final[dict[str, float]] = {
 }
 """Accuracy under BPDA or BPDA + EOT, at L∞ .031 (Rand, PD) or l2 .05 (the others)."""
 TABLE_5_NOT_HERE: Final = ("PixelDefend", "Crop", "TV", "Quilting", "Guided Denoiser", "ME-Net")
-"""Need networks of their own, or solvers that are not here: not measured."""
+"""Defences that need separate networks or solvers that are not available here: not measured."""
 TABLE_6: Final = {
     "ours": Attacked(0.72, 0.01),
     "our quantisation + Rand": Attacked(0.70, 0.01),
     "FD + our distortion": Attacked(0.64, 0.02),
     "FD + Rand": Attacked(0.63, 0.03),
 }
-"""After 50 rounds of BPDA."""
+"""Figures after 50 rounds of BPDA."""
 BPDA_50: Final = {"ours": Attacked(0.70, 0.0), "FD": Attacked(0.40, 0.20)}
 """Section 6.2: "around 70 %", "almost 0"; FD "around 40 %", "lower than 20 %"; the others below .05 and above .90."""
 EOT_50: Final = {"ours": Attacked(0.60, 0.10), "Rand": Attacked(0.20, 1.00)}
 """Section 6.3: "around 60 %", "less than 10 %"; Rand "below 20 %" and 100 %."""
 EOT_BOUND: Final = Attacked(0.58, 0.07)
-"""Section 6.3, as many rounds as it takes to reach l2 .05."""
+"""Section 6.3, with as many rounds as needed to reach l2 .05."""
 SURROGATE: Final = Attacked(1.0, 0.0)
-"""Section 6.4 prints ASR 0, no accuracy; between its output and the defence's l2 .16 and SSIM .36."""
+"""Section 6.4 prints ASR 0 but no accuracy. The outputs of surrogate and defence differ by l2 .16 and SSIM .36."""
 ROUNDS_TO_BOUND: Final = 231
-"""Of BPDA on the paper's defence until l2 .05 (section 6.2)."""
+"""Rounds of BPDA on the paper's defence until l2 .05 (section 6.2)."""
 
 CLEAN_MUST: Final = 0.95
 BPDA_MUST: Final = 0.70

@@ -1,9 +1,9 @@
 """BPDA and BPDA + EOT as the paper's authors released them (github.com/YiZeng623/Advanced-Gradient-Obfuscating).
 
-Plain gradient descent on the cross-entropy to a target, x ← clamp(x − η·∇, 0, 1), one picture as long as neither its
-answer was the target nor its l2 (root mean square) above the bound. `eval_BPDA_EOT.py` takes the gradient with respect
-to `adv[index]`, which is the clean picture until the loop ends: all its rounds go in a direction that is right at the
-start. `at_clean` does that; without it the gradient is that of the current picture.
+They are plain gradient descent on the cross-entropy to a target, x ← clamp(x − η·∇, 0, 1), one picture at a time. A
+picture stops when it is classified as the target or its l2 (root mean square) exceeds the bound. `eval_BPDA_EOT.py`
+takes the gradient with respect to `adv[index]`, which is the clean picture until the loop ends. So all its rounds
+follow the direction at the start. `at_clean` does the same; without it the gradient is that of the current picture.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from lab.attacks.eot import loss_gradient
 
 @dataclass(frozen=True)
 class Rounds:
-    """`frames` (n, C, H, W) at the end; after each round, which got their label and whose attack had found the target:
-    `correct` and `found` (rounds, n) bool.
+    """The result: `frames` (n, C, H, W) at the end, and `correct` and `found` (rounds, n) bool after each round.
+
+    `correct` marks pictures that got their label, `found` those whose attack had reached the target.
     """
 
     frames: Tensor
@@ -46,8 +47,8 @@ def descend(
 ) -> Rounds:
     """Attack frames (n, C, H, W) in [0, 1] for `rounds` rounds, with the mean gradient of `samples` draws in each.
 
-    Pictures are shown to `defended`; the gradient comes from `gradient_through`. The answer of a round is to the
-    picture before its step, under a fresh draw; a picture that was stopped keeps its last one.
+    `defended` classifies the pictures; `gradient_through` gives the gradient. The answer of a round is for the picture
+    before its step, under a fresh draw. A stopped picture keeps its last answer.
     """
     current, stopped = frames.clone(), torch.zeros(len(frames), dtype=torch.bool)
     answers = torch.zeros(len(frames), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The networks that are protected: a bundle, pictures that it gets right, and training pictures to choose on."""
+"""The protected networks: a bundle, correctly classified pictures, and training pictures for choosing settings."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lab.experiments.cache import digest
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 
 TABLE_PICTURES: Final = 50
-"""Of the training pictures, from which the table is learned; the others choose the settings."""
+"""Training pictures from which the table is learned. The others choose the settings."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """`pictures` of the test split judge; `validation` took no part in the training either, and judges nothing."""
+    """A network with `pictures` of the test split for evaluation, and held-out `validation` pictures."""
 
     bundle: Bundle
     pictures: LabelledPictures
@@ -33,21 +33,21 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """`cifar10`."""
+        """The subject's name, such as `cifar10`."""
         return self.bundle.settings.name
 
     def logits(self, frames: Tensor) -> Tensor:
-        """The bare network: frames (B, C, H, W) in [0, 1] of its own size to logits (B, classes)."""
+        """Return the bare network's logits (B, classes) of frames (B, C, H, W) in [0, 1] of its own size."""
         return self.bundle.logits(frames)
 
     @cached_property
     def judged(self) -> Shown:
-        """Test pictures that the bare network gets right."""
+        """Return test pictures that the bare network classifies correctly."""
         return self._right(self.pictures)
 
     @cached_property
     def chosen_on(self) -> Shown:
-        """The same of the validation pictures."""
+        """Return validation pictures that the bare network classifies correctly."""
         return self._right(self.validation)
 
     def _right(self, pictures: LabelledPictures) -> Shown:
@@ -60,7 +60,7 @@ class Subject:
         return Shown(frames[right], labels[right], targets[right], len(pictures))
 
     def made_from(self) -> tuple[object, ...]:
-        """What results depend on."""
+        """Return the inputs on which results depend."""
         pixels: list[NDArray[np.uint8]] = [self.pictures.images, self.validation.images]
         state = [digest(images.tobytes()) for images in pixels]
         return (self.bundle.model_id, self.bundle.settings.model_dump(exclude={"strip"}), state, self.seed)
@@ -68,7 +68,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Shown:
-    """`frames` (n, C, H, W) in [0, 1] with their `labels` and random other classes as `targets` (n,), of `total`."""
+    """Pictures: `frames` (n, C, H, W) in [0, 1] with `labels` and random other classes `targets` (n,), of `total`."""
 
     frames: Tensor
     labels: Tensor
@@ -79,17 +79,17 @@ class Shown:
         return len(self.labels)
 
     def part(self, which: slice) -> Shown:
-        """Some of them."""
+        """Return some of them."""
         return Shown(self.frames[which], self.labels[which], self.targets[which], self.total)
 
 
 SUBJECTS: Final = ("cifar10", "scene128")
 LOOKED_AT: Final = {"cifar10": 1000, "scene128": 300}
-"""Test pictures."""
+"""Number of test pictures."""
 
 
 def load_subject(name: str, data: Path, seed: int) -> Subject:
-    """The shipped CIFAR-10 network on its test split, or the one for scenes of 128 × 128 pixels."""
+    """Return the shipped CIFAR-10 network on its test split, or the one for scenes of 128 × 128 pixels."""
     cpu = torch.device("cpu")
     if name == "cifar10":
         task = load_task("cifar10", data)

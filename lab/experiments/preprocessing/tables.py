@@ -1,4 +1,4 @@
-"""The paper's tables out of rows, with its own figures in italics."""
+"""The paper's tables from rows, with its own figures in italics."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from lab.results.markdown import markdown
 
 
 def share(row: Row | VarianceRow) -> str:
-    """A share with half the width of its interval."""
+    """Return a share with half the width of its interval."""
     return f"{row.accuracy:.3f} ±{(row.ci_high - row.ci_low) / 2:.3f}"
 
 
 def table_1(rows: Sequence[VarianceRow]) -> str:
-    """l2, SSIM and clean accuracy."""
+    """Return l2, SSIM and clean accuracy."""
     lines = []
     for row in rows:
         paper = TABLE_1.get(row.defence)
@@ -46,7 +46,7 @@ def table_1(rows: Sequence[VarianceRow]) -> str:
 
 
 def table_3(rows: Sequence[Row]) -> str:
-    """Blind attacks against every defence."""
+    """Return the blind attacks on every defence."""
     chosen = [row for row in rows if row.attack in {each.key for each in STANDARD} and "δ" not in row.defence]
     names = list(dict.fromkeys(row.defence for row in chosen))
     lines = []
@@ -73,7 +73,7 @@ def _beside(row: Row | None, paper: Attacked | None = None) -> str:
 
 
 def released(rows: Sequence[Row]) -> str:
-    """BPDA and BPDA + EOT of the paper."""
+    """Return BPDA and BPDA + EOT of the paper."""
     keys = ("bpda", *(f"bpda-{factor:g}" for factor in RATE_FACTORS), "eot-clean", "eot-current", "bpda-surrogate")
     lines = []
     for key in keys:
@@ -98,7 +98,7 @@ def released(rows: Sequence[Row]) -> str:
 
 
 def adaptive(rows: Sequence[Row]) -> str:
-    """Ours under attackers who know it."""
+    """Return our function under adaptive attacks."""
     chosen = [
         row for row in rows if row.defence == "ours" and (row.attack.startswith("eot-") or row.attack == "surrogate")
     ]
@@ -111,7 +111,7 @@ def adaptive(rows: Sequence[Row]) -> str:
 
 
 def table_4(rows: Sequence[Row]) -> str:
-    """ACC over δ, the paper's below."""
+    """Return ACC over δ, with the paper's below."""
     lines = []
     for each in STANDARD:
         own = {row.defence: row for row in rows if row.attack == each.key and "δ" in row.defence}
@@ -123,7 +123,7 @@ def table_4(rows: Sequence[Row]) -> str:
 
 
 def table_5(rows: Sequence[Row]) -> str:
-    """Other defences under attackers who know them."""
+    """Return other defences under adaptive attacks."""
     names = list(dict.fromkeys(row.defence for row in rows if row.attack.startswith("known-")))
     lines = []
     for name in names:
@@ -135,7 +135,7 @@ def table_5(rows: Sequence[Row]) -> str:
 
 
 def table_6(rows: Sequence[Row]) -> str:
-    """Steps recombined."""
+    """Return the recombined steps."""
     lines = []
     for name, paper in TABLE_6.items():
         row = next((row for row in rows if (row.defence, row.attack) == (name, "bpda")), None)

@@ -1,4 +1,4 @@
-"""Table 1: how far two outputs for one picture lie apart, and what is left of the accuracy on clean pictures."""
+"""Table 1: the difference between two outputs for one picture, and the accuracy on clean pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class VarianceRow:
 def variance_row(
     subject: Subject, function: Function, shown: Shown, cache: Cache, beside: Baseline | None
 ) -> VarianceRow:
-    """The row of `function` on `shown`, of which the first 100 are compared; against `beside` where that is given."""
+    """Return the row of `function` on `shown`; the first 100 pictures are compared, with `beside` if it is given."""
     name = function.name if beside is None else f"{function.name} and its auto-encoder"
     made_from = digest(subject.made_from(), function.made_from, len(shown), beside is None, made_by(__name__))
 
@@ -65,7 +65,7 @@ def _correct(subject: Subject, function: Function, shown: Shown, generator: torc
 
 
 def _ssim(one: Tensor, two: Tensor) -> NDArray[np.float64]:
-    """Structural similarity (Wang et al. 2004) of each pair of frames (B, C, H, W) in [0, 1]: (B,)."""
+    """Return the structural similarity (Wang et al. 2004) of each pair of frames (B, C, H, W) in [0, 1]: (B,)."""
     pairs = zip(one.numpy(), two.numpy(), strict=True)
     every = [
         structural_similarity(a, b, channel_axis=0, data_range=1.0)  # type: ignore[no-untyped-call]  # not annotated

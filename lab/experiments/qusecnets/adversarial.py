@@ -1,7 +1,7 @@
-"""Training against attacks through the layer: what the paper leaves out, beside what it does.
+"""Adversarial training through the layer, which the paper leaves out.
 
-Quantisation alone leaves the attacker every pixel that lies within ε of a threshold. A network that has seen such
-pixels on the wrong side is another thing than the paper's; its rows say so by their name.
+With quantisation alone, the attacker can change every pixel within ε of a threshold. A network trained on such changes
+differs from the paper's, and the names of its rows show that.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ BATCH: Final = 128
 SHIFT: Final = 2
 STEPS: Final = 3
 STEP: Final = 0.2
-"""Of the attack in several steps, which begins anywhere within `EPS`."""
+"""Step of the attack in several steps, which begins at a random point within `EPS`."""
 
 
 def withstand(network: QuantisedNetwork, images: Images, labels: Labels, epochs: int, seed: int) -> None:
-    """Go on training `network`, frames (B, C, H, W) in [0, 1] to logits, in place, on (N, H, W, C) uint8 pictures.
+    """Continue training `network`, frames (B, C, H, W) in [0, 1] to logits, in place, on (N, H, W, C) uint8 pictures.
 
-    Half of a batch gets FGSM by the exact gradient, as the paper's attacker makes it; the other half a few steps of PGD
-    past the layer (BPDA by the identity), which no steepness of the layer hides anything from. Nothing is left clean.
+    Half of a batch gets FGSM by the exact gradient, as from the paper's attacker. The other half gets a few steps of
+    PGD past the layer (BPDA by the identity), against which no steepness of the layer masks gradients. No picture stays
+    clean.
     """
     chance = torch.Generator().manual_seed(seed)
     shown, truth = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
@@ -54,12 +55,12 @@ def withstand(network: QuantisedNetwork, images: Images, labels: Labels, epochs:
 
 
 def one_step(network: Callable[[Tensor], Tensor], frames: Tensor, labels: Tensor) -> Tensor:
-    """FGSM of L∞ `EPS` on `frames` (B, C, H, W) in [0, 1]."""
+    """Return FGSM of L∞ `EPS` on `frames` (B, C, H, W) in [0, 1]."""
     return (frames + EPS * _uphill(network, frames, labels).sign()).clamp(0, 1)
 
 
 def past_the_layer(network: QuantisedNetwork, frames: Tensor, labels: Tensor, chance: torch.Generator) -> Tensor:
-    """PGD of L∞ `EPS` that takes the layer's gradient for that of the identity."""
+    """Return PGD of L∞ `EPS` with the identity's gradient in place of the layer's."""
     found = (frames + EPS * (2 * torch.rand(frames.shape, generator=chance) - 1)).clamp(0, 1)
     for _ in range(STEPS):
         moved = found + STEP * _uphill(network.as_if_transparent, found, labels).sign()

@@ -1,4 +1,4 @@
-"""The networks that are attacked: bundles whose `quantisation` stage was trained with them, or that have none."""
+"""The attacked networks: bundles whose `quantisation` stage was trained with them, or without such a stage."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lab.experiments.qusecnets.substitute import substitute
 from processors.bundle import Bundle
 
 SOFT: Final = 5.0
-"""Steepness of the sigmoid through which BPDA goes back: the paper's own for a layer that has to be trained."""
+"""Steepness of the sigmoid for BPDA's backward pass: the paper's own for trainable layers."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A bundle with the pictures that judge it, and those that an attacker without the network may ask it for."""
+    """A bundle with its evaluation pictures, and with pictures for queries by an attacker without the network."""
 
     bundle: Bundle
     pictures: LabelledPictures
@@ -33,31 +33,34 @@ class Judge:
 
     @property
     def name(self) -> str:
-        """`mnist-cq2`."""
+        """The judge's name, such as `mnist-cq2`."""
         return self.bundle.settings.name
 
     @property
     def data(self) -> str:
-        """`mnist` or `cifar10`."""
+        """The data set: `mnist` or `cifar10`."""
         return self.name.partition("-")[0]
 
     @cached_property
     def targets(self) -> NDArray[np.int64]:
-        """For every picture a random other class, the same one for all attacks."""
+        """Return a random other class for every picture, the same one for all attacks."""
         generator = torch.Generator().manual_seed(self.seed)
         labels = torch.from_numpy(self.pictures.labels)
         return random_targets(labels, len(self.bundle.settings.classes), generator).numpy()
 
     def logits(self, frames: Tensor) -> Tensor:
-        """The layer and the network behind it, as they run live: frames (B, C, H, W) in [0, 1] to (B, classes)."""
+        """Return logits (B, classes) of frames (B, C, H, W) in [0, 1] through the layer and the network, as live."""
         return self.bundle.logits(frames)
 
     def by_identity(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """The same with the gradient behind the layer taken for that before it: BPDA, a `Defended`."""
+        """Return the logits with the identity's gradient in place of the layer's: BPDA, a `Defended`."""
         return self.bundle.network_logits(bpda(self._layer, identity)(frames, generator))
 
     def by_soft(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """The same with the gradient of one soft sigmoid in the middle of the range: the layer's own direction."""
+        """Return the logits with the gradient of one soft sigmoid in the middle of the range.
+
+        This is the layer's own direction.
+        """
         return self.bundle.network_logits(bpda(self._layer, _soft)(frames, generator))
 
     def _layer(self, frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -65,11 +68,11 @@ class Judge:
 
     @cached_property
     def imitation(self) -> torch.nn.Module:
-        """What a black-box attacker attacks instead."""
+        """The network that a black-box attacker attacks instead."""
         return substitute(self.logits, self.known, len(self.bundle.settings.classes), self.seed)
 
     def made_from(self) -> tuple[object, ...]:
-        """What the judge's results depend on."""
+        """Return the inputs on which the judge's results depend."""
         pixels = digest(self.pictures.images.tobytes(), self.pictures.labels.tobytes(), self.known.images.tobytes())
         return (self.bundle.model_id, self.bundle.settings.model_dump(exclude={"strip"}), pixels, self.seed)
 

@@ -1,4 +1,4 @@
-"""Accuracy under PGD with exact gradients against ε, a line a network; and against the steepness, a line an attack."""
+"""Plots of accuracy: under PGD with exact gradients against ε, and under each attack against the steepness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.experiments.qusecnets.steepness import Point
 
 
 def by_eps(rows: Sequence[Row], file: Path) -> None:
-    """A panel for each data set."""
+    """Plot a panel for each data set, with a line for each network."""
     sets = list(dict.fromkeys(row.subject.partition("-")[0] for row in rows))
     figure = Figure(figsize=(5.2 * max(1, len(sets)), 3.6))
     for place, data in enumerate(sets, start=1):
@@ -33,7 +33,7 @@ def by_eps(rows: Sequence[Row], file: Path) -> None:
 
 
 def by_steepness(points: Sequence[Point], file: Path) -> None:
-    """Accuracy of one network over the steepness of its layer, a line an attack."""
+    """Plot the accuracy of one network against the steepness of its layer, with a line for each attack."""
     figure = Figure(figsize=(5.6, 3.6))
     axes = figure.add_subplot()
     steepness = [point.steepness for point in points]
@@ -56,5 +56,5 @@ def by_steepness(points: Sequence[Point], file: Path) -> None:
 
 def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Without the date and version, so that the same figures give the same file.
+    # Metadata without date and version, so that equal figures give equal files.
     figure.savefig(file, dpi=100, bbox_inches="tight", metadata={"Software": None})

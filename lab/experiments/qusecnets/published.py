@@ -1,7 +1,7 @@
-"""The paper's own figures, as its text prints them (Khalid et al. 2019, sections IV-B and V), and what ours must reach.
+"""The paper's own figures from its text (Khalid et al. 2019, sections IV-B and V), and our requirements.
 
-The bars of its Figures 5, 6 and 9 to 11 have no numbers on them; what is here stands in the text beside them.
-Accuracies are of all pictures, as shares.
+The bars of its Figures 5, 6 and 9 to 11 have no numbers. These figures are from the text next to them. Accuracies are
+over all pictures, as shares.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ PUBLISHED: Final = (
 )
 
 MAINS: Final = ("mnist-cq2", "mnist-cq2-attacked")
-"""The networks that the requirements are read from: the paper's two constant levels, without and with training against
-attacks, which is not the paper's."""
+"""The networks of the requirements: the paper's two constant levels, without and with adversarial training.
+
+The adversarial training is not the paper's.
+"""
 
 
 class Requirement(NamedTuple):
-    """Accuracy of `MAINS` under an attack of the plan."""
+    """A required accuracy of `MAINS` under an attack of the plan."""
 
     attack: str
     paper: float
@@ -48,7 +50,7 @@ REQUIREMENTS: Final = (Requirement("fgsm", 0.9751, 0.975, 0.985), Requirement("c
 
 
 def published(data: str, attack: str, network: str) -> float | None:
-    """The paper's figure for a network of ours (plain, cq2, tq4, …), None where its text has none."""
+    """Return the paper's figure for a network of ours (plain, cq2, tq4, …), or None if its text has none."""
     kinds = (network,) if network == "plain" else (network[:2], "quantised")
     found = [
         each.accuracy for each in PUBLISHED if (each.data, each.attack) == (data, attack) and each.network in kinds

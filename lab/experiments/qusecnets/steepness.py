@@ -1,8 +1,8 @@
-"""The same network behind a steeper layer: how FGSM fails where the sigmoid's derivative vanishes in float32.
+"""The same network with a steeper layer: FGSM fails where the sigmoid's derivative vanishes in float32.
 
-The paper sets z = 50 for constant levels and gives a range of 5 to 50. From about 17 / z above a threshold and 103 / z
-below it the derivative of the sigmoid is zero in float32; where every value of a picture lies there, sign(0) = 0 and
-FGSM hands the picture back. That is no defence: the answers of the network hardly change with z, only the attacker's
+The paper sets z = 50 for constant levels and gives a range of 5 to 50. In float32 the derivative of the sigmoid is zero
+from about 17 / z above a threshold and 103 / z below it. If every value of a picture is in that range, sign(0) = 0 and
+FGSM returns the picture unchanged. This is no defence: the network's answers hardly change with z, only the attacker's
 gradient does.
 """
 
@@ -31,21 +31,21 @@ from processors.preprocess.quantisation import Quantisation, constant_thresholds
 
 BASE: Final = "mnist-cq2"
 STEEP: Final = f"{BASE}-steep"
-"""`BASE` with the steepness that `chosen` finds; its weights are the same."""
+"""The name of `BASE` with the steepness found by `chosen`. The weights are the same."""
 STEEPNESSES: Final = (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 EPS: Final = 0.3
 STEPS: Final = 40
 PICTURES: Final = 200
-"""Of every attack of the curve."""
+"""Pictures for every attack of the curve."""
 ALLOWED: Final = 0.002
-"""Of the clean accuracy on held-out pictures, that a steeper layer may cost."""
+"""Largest cost of a steeper layer in clean accuracy on held-out pictures."""
 HELD_OUT, TEST = "held out", "test"
 UNMOVED: Final = "unmoved"
 
 
 @dataclass(frozen=True)
 class Point:
-    """Accuracies at one steepness; what is not measured on a split is None."""
+    """Accuracies at one steepness. Figures that are not measured on a split are None."""
 
     network: str
     split: str
@@ -54,23 +54,23 @@ class Point:
     clean: float
     fgsm: float
     unmoved: float
-    """Share of the pictures' values that FGSM leaves as they are, because their gradient is zero."""
+    """Share of the pictures' values that FGSM does not change, because their gradient is zero."""
     near_unmoved: float
-    """The same of those values alone that lie within ε of a threshold: no other can cross one."""
+    """The same share among the values within ε of a threshold: no others can cross one."""
     pgd: float | None
-    """Of 40 steps with exact gradients."""
+    """Accuracy under 40 steps with exact gradients."""
     bpda: float | None
-    """The same with the identity's gradient in place of the layer's."""
+    """Accuracy under these steps with the identity's gradient in place of the layer's."""
     transfer: float | None
-    """Made on the network without the layer."""
+    """Accuracy under attacks made on the network without the layer."""
     worst: float | None
-    """Right under all of them."""
+    """Accuracy under all of them."""
     worst_low: float | None
     worst_high: float | None
 
 
 def at_steepness(bundle: Bundle, steepness: float, name: str) -> Bundle:
-    """`bundle`, whose only stage is a constant quantisation, with that layer's z replaced, called `name`."""
+    """Return `bundle`, whose only stage is a constant quantisation, with another steepness z and the name `name`."""
     (layer,) = bundle.settings.preprocess
     assert isinstance(layer, Quantisation)
     assert layer.levels is not None
@@ -85,7 +85,7 @@ def at_steepness(bundle: Bundle, steepness: float, name: str) -> Bundle:
 
 
 def curve(judge: Judge, plain: Judge, split: str, count: int, cache: Cache) -> list[Point]:
-    """A point for each of `STEEPNESSES` on the first `count` pictures; on held-out ones without the dear attacks."""
+    """Return a point for each of `STEEPNESSES` on the first `count` pictures; held-out ones skip costly attacks."""
     points = []
     for steepness in STEEPNESSES:
         steeper = replace(judge, bundle=at_steepness(judge.bundle, steepness, judge.name))
@@ -97,7 +97,7 @@ def curve(judge: Judge, plain: Judge, split: str, count: int, cache: Cache) -> l
 
 
 def _answers(judge: Judge, plain: Judge, split: str, count: int) -> Arrays:
-    """Which pictures are still right under each attack, and the share of the values that FGSM does not move."""
+    """Return the correct pictures under each attack, and the share of the values that FGSM does not change."""
     pictures = (judge.pictures if split == TEST else judge.known).first(count)
     clean, labels = to_frames(pictures.images, torch.device("cpu")), torch.from_numpy(pictures.labels)
     chance = torch.Generator().manual_seed(judge.seed + 1)
@@ -121,7 +121,10 @@ def _answers(judge: Judge, plain: Judge, split: str, count: int) -> Arrays:
 
 
 def _unmoved(judge: Judge, clean: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Shares of the values, and of those near a threshold, whose gradient is exactly zero: FGSM takes its sign."""
+    """Return the shares of the values, and of those near a threshold, with a gradient of exactly zero.
+
+    FGSM uses the sign of this gradient.
+    """
     point = clean.clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(judge.logits(point), labels, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, point)
@@ -150,7 +153,10 @@ def _point(network: str, split: str, steepness: float, found: Arrays) -> Point:
 
 
 def chosen(points: Sequence[Point]) -> float:
-    """Of those held-out points that keep the clean accuracy, the z at which FGSM does least; the smallest of equals."""
+    """Return the z at which FGSM has the least effect among held-out points that keep the clean accuracy.
+
+    Of equal ones, the smallest is returned.
+    """
     held_out = [point for point in points if point.split == HELD_OUT]
     best = max(point.clean for point in held_out)
     kept = [point for point in held_out if point.clean >= best - ALLOWED]

@@ -1,7 +1,7 @@
-"""The black box of the paper: a substitute, trained on what the attacked network answers (Papernot et al. 2017).
+"""The paper's black box: a substitute trained on the attacked network's answers (Papernot et al. 2017).
 
-The attacker has the architecture and 1,000 pictures that the network was not trained on, and asks for each one's
-label; instead of the original's synthetic pictures, shifted copies stretch them. It knows of no layer of quantisation.
+The attacker has the architecture and 1,000 pictures on which the network was not trained, and queries each one's label.
+Shifted copies replace the original's synthetic pictures. The attacker is unaware of the quantisation layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EPOCHS, BATCH, SHIFT = 15, 100, 2
 
 
 def substitute(answer: Callable[[Tensor], Tensor], known: LabelledPictures, classes: int, seed: int) -> nn.Module:
-    """A network on frames (B, C, H, W) in [0, 1] that imitates `answer`, which gives logits (B, classes)."""
+    """Return a network on frames (B, C, H, W) in [0, 1] that imitates `answer`, which gives logits (B, classes)."""
     frames = to_frames(known.images, torch.device("cpu"))
     with torch.no_grad():
         labels = answer(frames).argmax(1)

@@ -1,8 +1,8 @@
 """Train the networks of QuSecNets: `python -m lab.experiments.qusecnets.training mnist-cq2 … --work runs/qusecnets`.
 
-Constant quantisation spreads the thresholds evenly with z = 50; trainable quantisation starts from them with z = 5 and
-learns them by the loss of the network behind. The paper leaves z as it is; here it is learned as well, by its
-logarithm. Further departures: cross-entropy instead of the squared error of equation 2, and shifted pictures.
+Constant quantisation spreads the thresholds evenly with z = 50. Trainable quantisation starts from them with z = 5 and
+learns them by the loss of the network behind. The paper keeps z fixed; here it is learned as well, by its logarithm.
+Further departures: cross-entropy instead of the squared error of equation 2, and shifted pictures.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ RECIPES: Final = {
 }
 ATTACKED_EPOCHS: Final = 12
 LOWER_RATE: Final = 0.02
-"""For trained layers on CIFAR-10: at the others' rate the training diverges."""
+"""Learning rate of trained layers on CIFAR-10: at the others' rate the training diverges."""
 
 
 def train(wanted: Quantisation, images: Images, labels: Labels, recipe: Recipe, checkpoint: Path) -> QuantisedNetwork:
-    """Train on (N, H, W, C) uint8 pictures; `checkpoint` holds the last epoch, from which a stopped run goes on."""
+    """Train on (N, H, W, C) uint8 pictures. An interrupted run resumes from the last epoch, in `checkpoint`."""
     mean, std = channel_statistics(images)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with seeded(recipe.seed):
@@ -58,13 +58,13 @@ def train(wanted: Quantisation, images: Images, labels: Labels, recipe: Recipe, 
 
 
 def recipe(wanted: Quantisation) -> Recipe:
-    """What it is trained by."""
+    """Return the training recipe."""
     usual = RECIPES[wanted.data]
     return replace(usual, peak_rate=LOWER_RATE) if wanted.trainable and wanted.data == "cifar10" else usual
 
 
 def write(folder: Path, wanted: Quantisation, network: QuantisedNetwork, classes: tuple[str, ...], side: int) -> Bundle:
-    """A bundle whose `quantisation` stage is the layer that was trained, and the bundle as loaded from there."""
+    """Write a bundle whose `quantisation` stage is the trained layer, and return it as loaded from there."""
     folder.mkdir(parents=True, exist_ok=True)
     save_network(network.network, folder / WEIGHTS_FILE, "safetensors")
     tables: list[dict[str, object]] = []
@@ -90,7 +90,7 @@ def write(folder: Path, wanted: Quantisation, network: QuantisedNetwork, classes
 
 
 def trained(name: str, task: Task, folder: Path, work: Path) -> Bundle:
-    """The bundle of a network in `folder`; trained first, with its checkpoints in `work`, when it is not there."""
+    """Return the bundle of a network in `folder`. If it is missing, train it first, with checkpoints in `work`."""
     if (folder / "model.toml").is_file():
         return load_bundle(folder, torch.device("cpu"))
     wanted = NETWORKS[name]
@@ -102,7 +102,7 @@ def trained(name: str, task: Task, folder: Path, work: Path) -> Bundle:
 
 
 def record(name: str, network: QuantisedNetwork, bundle: Bundle, task: Task, folder: Path) -> list[str]:
-    """Write `training.md`: what was trained, what the layer learned, and the accuracy on the test split."""
+    """Write `training.md`: the network, the learned layer, and the accuracy on the test split."""
     wanted = NETWORKS[name]
     thresholds = ", ".join(f"{each:.4f}" for each in network.thresholds.tolist())
     learned = f"; thresholds {thresholds}; steepness {network.log_steepness.exp().item():.2f}" if thresholds else ""
@@ -118,7 +118,7 @@ def record(name: str, network: QuantisedNetwork, bundle: Bundle, task: Task, fol
 
 
 def main() -> None:
-    """Train each network that is named and is not there, and write its bundle."""
+    """Train each named network that is missing, and write its bundle."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=sorted(NETWORKS), metavar="NAME", help=", ".join(NETWORKS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))

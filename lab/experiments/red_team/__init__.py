@@ -1,1 +1,1 @@
-"""What validates the attacks: the same figures as another library's, and defences that are known to be broken."""
+"""Validation of the attacks: agreement with another library, and success on defences that are known to be broken."""

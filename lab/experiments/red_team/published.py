@@ -1,10 +1,11 @@
-"""What published verdicts give away: an attacker without key or network, who reads the class and its confidence.
+"""Information in published verdicts: an attacker without key or network reads the class and its confidence.
 
     python -m lab.experiments.red_team.published --images 50
 
-The whole default of a shipped bundle at the fleet's drop ratio, each frame under a fresh mask; L∞ 8/255, untargeted, 8
-bits. Accuracy is the mean over 10 fresh masks of the attacked pictures, and the share that survives all of them, beside
-the stripes that the search begins with and the clean pictures. An interrupted run goes on where it was.
+The target is the whole default of a shipped bundle at the fleet's drop ratio, each frame under a fresh mask. The attack
+is L∞ 8/255, untargeted, 8 bits. Figures are the mean accuracy over 10 fresh masks of the attacked pictures, and the
+share that survives all of them. The stripes from which the search starts and the clean pictures are listed for
+comparison. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CHUNK: Final = 25
 
 @dataclass(frozen=True)
 class Row:
-    """Of attacked pictures after so many queries each."""
+    """Figures of attacked pictures after this many queries each."""
 
     queries: int
     images: int
@@ -55,7 +56,7 @@ class Row:
 
 
 def measure(pipeline: Pipeline, pictures: LabelledPictures, queries: int, cache: Cache) -> Row:
-    """The search with this many queries on all the pictures, chunk by chunk."""
+    """Run the search with this many queries on all the pictures, chunk by chunk."""
     parts = []
     for start in range(0, len(pictures), CHUNK):
         images, labels = pictures.images[start : start + CHUNK], pictures.labels[start : start + CHUNK]
@@ -90,7 +91,7 @@ def _attack(pipeline: Pipeline, pictures: LabelledPictures, queries: int, seed: 
 
 
 def page(rows: list[Row], model_id: str, command: str) -> str:
-    """The table with what it was made by."""
+    """Return the table with the command that made it."""
     lines = [
         (
             str(row.queries), str(row.images), f"{row.accuracy:.3f} ({row.accuracy_low:.3f}–{row.accuracy_high:.3f})",

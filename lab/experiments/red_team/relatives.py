@@ -1,4 +1,4 @@
-"""Foolbox's own attacks, called as its users call them, with the steps of the lab's."""
+"""Foolbox's own attacks, called like by its users, with the steps of the lab's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.attacks.carlini_wagner import NEAR
 from lab.attacks.contract import Logits
 from lab.attacks.foolbox_model import HopSkipJumpAttack, L2CarliniWagnerAttack, L2DeepFoolAttack, criterion, model
 
-# After `foolbox_model`, which silences what foolbox says on import.
+# Import after `foolbox_model`, which silences foolbox's output on import.
 from foolbox.attacks.base import Attack  # isort: skip
 from foolbox.attacks.basic_iterative_method import LinfBasicIterativeAttack  # isort: skip
 from foolbox.attacks.fast_gradient_method import LinfFastGradientAttack  # isort: skip
@@ -24,7 +24,7 @@ from foolbox.attacks.projected_gradient_descent import (  # isort: skip
 from foolbox.attacks.spatial_attack import SpatialAttack  # isort: skip
 
 WALK: Final = (2, 20)
-"""Steps of HopSkipJump, and questions for its first direction: enough to compare, not to come near."""
+"""Steps of HopSkipJump, and queries for its first direction: enough for a comparison, too few for convergence."""
 
 MAKE: Final[dict[str, Callable[[], Attack]]] = {
     "fgsm": LinfFastGradientAttack,
@@ -39,17 +39,17 @@ MAKE: Final[dict[str, Callable[[], Attack]]] = {
     ),
     "hopskipjump": lambda: HopSkipJumpAttack(steps=WALK[0], initial_gradient_eval_steps=WALK[1]),
 }
-"""By name; the bound is given to `called`."""
+"""The attacks by name. `called` receives the bound."""
 
 
 def called(
     name: str, logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None, eps: float | None
 ) -> Tensor:
-    """Adversarial frames (B, C, H, W) by an attack of foolbox with its bound `eps`, or without one."""
+    """Return adversarial frames (B, C, H, W) by an attack of foolbox with its bound `eps`, or without one."""
     attack, network = MAKE[name](), model(logits, frames.device)
-    if isinstance(attack, SpatialAttack):  # knows no bound but its own
+    if isinstance(attack, SpatialAttack):  # has only its own bound
         found = attack.run(network, frames, criterion(labels, targets))
-    elif isinstance(attack, HopSkipJumpAttack):  # whose own search for a start gives up where noise changes nothing
+    elif isinstance(attack, HopSkipJumpAttack):  # its own search for a start gives up if noise changes nothing
         others = (labels != labels[:, None]).int().argmax(1)
         found = attack.run(network, frames, criterion(labels, targets), starting_points=frames[others])
     else:

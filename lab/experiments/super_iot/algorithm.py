@@ -1,7 +1,7 @@
-"""Algorithm 1 with its steps laid open, for the paper's Figures 4 and 5; `processors.stages.paper` is what runs.
+"""Algorithm 1 step by step, for the paper's Figures 4 and 5; `processors.stages.paper` is the product's version.
 
-The same reading (docs/adr/0002-algorithm-1.md), with the gradient of line 10 written as it is printed: the L1 norms of
-the DCT with one pixel moved by ±Δ.
+It follows the same reading (docs/adr/0002-algorithm-1.md), with the gradient of line 10 as printed: the L1 norms of the
+DCT with one pixel moved by ±Δ.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ STOP = 1e-5
 
 @dataclass(frozen=True)
 class Iteration:
-    """One round of one block: mean squared change, Δ and μ it was made with, and the block's error afterwards."""
+    """One round of one block: mean squared change, its Δ and μ, and the block's error afterwards."""
 
     mse: float
     distortion: float
     step: float
     error: float
-    """Mean squared difference to the clean block."""
+    """Mean squared difference from the clean block."""
 
 
 def descend(
@@ -39,7 +39,7 @@ def descend(
     step: float = 0.02,
     iterations: int = 100,
 ) -> tuple[Blocks, list[Iteration]]:
-    """Fill the pixels of one block (8, 8) in [0, 1] that are `dropped`; the filled block and what each round did."""
+    """Fill the `dropped` pixels of one block (8, 8) in [0, 1]. Return the filled block and the rounds."""
     basis = np.eye(64).reshape(64, 8, 8)[dropped.reshape(64)]
     moves = _dct(basis)
     filled = np.where(dropped, 0.0, clean)
@@ -68,13 +68,13 @@ def _dct(blocks: Blocks) -> Blocks:
 
 
 def blocks_of_frame(frame: NDArray[Value]) -> NDArray[Value]:
-    """A frame (H, W) whose sides are multiples of 8 as its blocks (N, 8, 8), row by row."""
+    """Return a frame (H, W), whose sides are multiples of 8, as blocks (N, 8, 8), row by row."""
     rows, columns = frame.shape[0] // 8, frame.shape[1] // 8
     return frame.reshape(rows, 8, columns, 8).transpose(0, 2, 1, 3).reshape(-1, 8, 8)
 
 
 def traced(frame: Blocks, kept: NDArray[np.bool_], rounds: int) -> list[Iteration]:
-    """Means over the blocks of a grey frame (H, W), round by round; a block that has ended keeps its last state."""
+    """Return means over the blocks of a grey frame (H, W), round by round. A finished block keeps its last state."""
     clean, dropped = blocks_of_frame(frame), blocks_of_frame(~kept)
     histories = [descend(block, holes, iterations=rounds)[1] for block, holes in zip(clean, dropped, strict=True)]
     found = []
@@ -90,7 +90,7 @@ def traced(frame: Blocks, kept: NDArray[np.bool_], rounds: int) -> list[Iteratio
 def mean_psnr(
     frames: list[Blocks], masks: list[NDArray[np.bool_]], distortion: float, step: float, iterations: int = 100
 ) -> float:
-    """PSNR in dB of Algorithm 1 with other steps, mean over grey frames (H, W), filled pixels clamped to [0, 1]."""
+    """Return the PSNR in dB of Algorithm 1 with other steps, mean over grey frames (H, W), filled pixels in [0, 1]."""
     found = []
     for frame, kept in zip(frames, masks, strict=True):
         errors = [

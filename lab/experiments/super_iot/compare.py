@@ -1,10 +1,10 @@
-"""The default against paper mode, and against the baselines at equal clean accuracy: paired over pictures.
+"""Paired comparisons of the default with paper mode, and with the baselines at equal clean accuracy.
 
-A defence with a parameter trades clean accuracy for attacked accuracy, so that single settings cannot be compared. For
-every setting of a baseline, with clean accuracy c, the default is taken at the drop ratio where its own clean accuracy
-is c: between two neighbouring ratios of the list its outcomes are mixed linearly, which is what a camera gets that
-draws between the two ratios at random, frame by frame. Below the least ratio the neighbour is the bare network; when
-even the largest ratio leaves more than c, it is taken as it is.
+A defence with a parameter trades clean accuracy for attacked accuracy, so single settings do not compare. For every
+setting of a baseline, with clean accuracy c, the default is taken at the drop ratio with the same clean accuracy.
+Between two neighbouring ratios of the list, its outcomes are mixed linearly. A camera gets this mixture if it draws
+between the two ratios at random, frame by frame. Below the least ratio the neighbour is the bare network. If even the
+largest ratio has more than c, it is taken unmixed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Correct = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Setting:
-    """One defence at one parameter: `correct` (repeats, n) by attack row, the clean row among them."""
+    """One defence at one parameter: `correct` (repeats, n) by attack row, including the clean row."""
 
     name: str
     ratio: float | None
     correct: Mapping[AttackRow, Correct]
 
     def share(self, row: AttackRow) -> NDArray[np.float64]:
-        """How often each picture was classified correctly, (n,)."""
+        """Return the share of repeats in which each picture was classified correctly, (n,)."""
         share: NDArray[np.float64] = self.correct[row].mean(0, dtype=np.float64)
         return share
 
@@ -44,7 +44,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Mixture:
-    """`weight` of `nearer`, the rest of `farther`, which drops more."""
+    """A mixture with `weight` of `nearer`, and the rest of `farther`, which drops more."""
 
     nearer: Setting
     farther: Setting
@@ -52,18 +52,18 @@ class Mixture:
 
     @property
     def ratio(self) -> float:
-        """The mean drop ratio; the bare network drops nothing."""
+        """The mean drop ratio. The bare network drops nothing."""
         return self.weight * (self.nearer.ratio or 0.0) + (1 - self.weight) * (self.farther.ratio or 0.0)
 
     def share(self, row: AttackRow) -> NDArray[np.float64]:
-        """How often each picture is classified correctly, (n,)."""
+        """Return the share of repeats in which each picture is classified correctly, (n,)."""
         return self.weight * self.nearer.share(row) + (1 - self.weight) * self.farther.share(row)
 
 
 def at_clean_accuracy(wanted: float, bare: Setting, ours: list[Setting]) -> Mixture:
-    """The default as accurate on clean pictures as `wanted`, at the largest drop ratio where that is so.
+    """Return the default with clean accuracy `wanted`, at the largest such drop ratio.
 
-    `ours` is one setting a ratio, in rising order.
+    `ours` is one setting for each ratio, in rising order.
     """
     line = [bare, *ours]
     for nearer, farther in reversed(list(pairwise(line))):
@@ -74,7 +74,7 @@ def at_clean_accuracy(wanted: float, bare: Setting, ours: list[Setting]) -> Mixt
 
 
 def against_paper(judge: str, ours: list[Setting], paper: list[Setting], rows: list[AttackRow]) -> list[Comparison]:
-    """Both modes at the same ratio, for every row and every ratio that both were measured at."""
+    """Compare both modes at the same ratio, for every row and every ratio at which both were measured."""
     found = []
     for mine in ours:
         for theirs in paper:
@@ -90,7 +90,7 @@ def against_paper(judge: str, ours: list[Setting], paper: list[Setting], rows: l
 def matched(
     judge: str, bare: Setting, ours: list[Setting], baselines: list[Setting], rows: list[AttackRow]
 ) -> list[Comparison]:
-    """Every setting of every baseline against the default at that setting's clean accuracy, for every attack row."""
+    """Compare every setting of every baseline with the default at equal clean accuracy, for every attack row."""
     found = []
     for baseline in baselines:
         for row in rows:

@@ -1,4 +1,4 @@
-"""What stands between a picture and the judge: the product's two modes at a drop ratio, or a baseline."""
+"""The defences in front of the judge: the product's two modes at a drop ratio, or a baseline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from processors.stages.learned import reconstruct_learned
 from schemas.errors import ConfigError, first_line
 
 Repair = Callable[[Tensor, torch.Generator], Tensor]
-"""Frames (B, C, H, W) in [0, 1] to what the judge is shown, all randomness from the generator, which is the CPU's."""
+"""A function from frames (B, C, H, W) in [0, 1] and a CPU generator for all randomness to the judge's input."""
 
 NONE: Final = "none"
 DEFAULT: Final = "default"
@@ -31,7 +31,7 @@ WITHOUT_ATTACKS: Final = "default trained without attacks"
 
 @dataclass(frozen=True)
 class Defence:
-    """A way to repair frames. `ratio` is None for what drops no pixels; `made_from` names its code and settings."""
+    """A method of repairing frames. `ratio` is None if it drops no pixels; `made_from` names its code and settings."""
 
     name: str
     ratio: float | None
@@ -47,12 +47,12 @@ class Defence:
 
 
 def undefended() -> Defence:
-    """The bare network on the whole frame."""
+    """Return the bare network on the whole frame."""
     return Defence(NONE, None, 1, lambda frames, generator: frames, NONE)
 
 
 def product(pipeline: Pipeline, ratio: float, repeats: int) -> Defence:
-    """Drop under fresh masks and rebuild, exactly as the pipeline does: the name is its mode."""
+    """Return the drop with fresh masks and the pipeline's own reconstruction. The name is the pipeline's mode."""
     repair = _dropping(pipeline.rebuild, ratio)
     made_from = digest(pipeline.mode, pipeline.denoise, ratio, made_by(__name__))
     return Defence(pipeline.mode, ratio, repeats, repair, made_from)
@@ -67,7 +67,7 @@ class OtherWeights:
 
 
 def read_weights(file: Path, device: torch.device) -> OtherWeights:
-    """Weights of the restorer (safetensors); raises ConfigError for a file that does not hold them."""
+    """Return weights of the restorer (safetensors). Raises ConfigError for another file."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -82,7 +82,7 @@ def read_weights(file: Path, device: torch.device) -> OtherWeights:
 
 
 def without_attacks(weights: OtherWeights, pipeline: Pipeline, ratio: float, repeats: int) -> Defence:
-    """The default with other weights of its network, trained without any attacked picture."""
+    """Return the default with other weights of its network, trained without any attacked picture."""
 
     def rebuild(frames: Tensor, kept: Tensor) -> Tensor:
         restored = reconstruct_learned(frames, kept, weights.network)

@@ -1,4 +1,4 @@
-"""A judge: a network that classifies what attacks and defences leave of pictures it knows without them."""
+"""A judge: a network that classifies pictures after attacks and defences, and is correct on them without either."""
 
 from __future__ import annotations
 
@@ -14,47 +14,50 @@ from lab.attacks import random_targets, to_8_bits
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images
 from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.provenance import made_by
-from lab.experiments.super_iot.plan import AttackRow, Plan
+from lab.experiments.super_iot.plan import AttackRow, Budget
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
 
 UNROUNDED_PICTURES: Final = 300
-"""Of a row, so many are also kept as they were before rounding."""
+"""Number of a row's pictures that are also kept before rounding."""
 
 
 @dataclass(frozen=True)
 class Judge:
     """A bundle, and the pictures that its bare network classifies correctly, in the order of the data set.
 
-    `targets` (N,) int64 holds for every picture a random other class, the same one for all attacks.
+    `targets` (N,) int64 holds a random other class for every picture, the same one for all attacks.
     """
 
     bundle: Bundle
     pictures: LabelledPictures
     targets: NDArray[np.int64]
     total: int
-    """Pictures that were looked at."""
+    """Number of examined pictures."""
     correct: int
-    """Pictures of these that it classifies correctly; `pictures` may be fewer."""
+    """Correctly classified pictures among these; `pictures` may be fewer."""
 
     @property
     def name(self) -> str:
-        """For files and rows."""
+        """The name in files and rows."""
         return self.bundle.settings.name
 
     def logits(self, frames: Tensor) -> Tensor:
-        """What an attacker who knows the network, and no defence, differentiates: (B, C, H, W) to (B, classes)."""
+        """Return logits (B, classes) of frames (B, C, H, W), for an attacker who knows the network and no defence."""
         return self.bundle.logits(self.bundle.prepare(frames))
 
     def made_from(self) -> tuple[object, ...]:
-        """What the judge's results depend on."""
+        """Return the inputs on which the judge's results depend."""
         pixels = digest(self.pictures.images.tobytes(), self.pictures.labels.tobytes(), self.targets.tobytes())
         settings = self.bundle.settings.model_dump(exclude={"strip"})
         return (self.bundle.model_id, settings, pixels)
 
 
 def judge_of(bundle: Bundle, pictures: LabelledPictures, seed: int, limit: int | None) -> Judge:
-    """The first `limit` pictures that the network gets right, with their targets. ConfigError when there is none."""
+    """Return the first `limit` pictures that the network classifies correctly, with targets.
+
+    Raises ConfigError if there is none.
+    """
     correct = []
     with torch.inference_mode():
         for frames, labels in pictures.batches(bundle.device):
@@ -70,7 +73,7 @@ def judge_of(bundle: Bundle, pictures: LabelledPictures, seed: int, limit: int |
 
 @dataclass(frozen=True)
 class Adversarial:
-    """A judge's pictures under one attack: (n, H, W, C) uint8, and of the first ones the frames before rounding."""
+    """A judge's pictures under one attack: (n, H, W, C) uint8, and the first frames before rounding."""
 
     images: NDArray[np.uint8]
     unrounded: NDArray[np.float32]
@@ -78,14 +81,17 @@ class Adversarial:
     made_from: str
 
     def frames(self, part: slice, rounded: bool, device: torch.device) -> Tensor:
-        """A batch (B, C, H, W) in [0, 1]."""
+        """Return a batch (B, C, H, W) in [0, 1]."""
         if rounded:
             return to_frames(self.images[part], device)
         return torch.from_numpy(self.unrounded[part]).to(device)
 
 
-def adversarial(judge: Judge, row: AttackRow, plan: Plan, cache: Cache) -> Adversarial:
-    """The pictures of a row: attacked on the bare network when they are not in the cache. The clean row is as it is."""
+def adversarial(judge: Judge, row: AttackRow, plan: Budget, cache: Cache) -> Adversarial:
+    """Return the pictures of a row, attacked on the bare network if they are not in the cache.
+
+    The clean row is unchanged.
+    """
     count = len(judge.pictures.first(plan.pictures_of(row)))
     keep = min(count, UNROUNDED_PICTURES)
     made_from = digest(judge.made_from(), row, count, keep, plan.seed, made_by(__name__))
@@ -96,7 +102,7 @@ def adversarial(judge: Judge, row: AttackRow, plan: Plan, cache: Cache) -> Adver
     return Adversarial(found["images"].astype(np.uint8, copy=False), unrounded, made_from)
 
 
-def _attack(judge: Judge, row: AttackRow, plan: Plan, count: int, keep: int) -> Arrays:
+def _attack(judge: Judge, row: AttackRow, plan: Budget, count: int, keep: int) -> Arrays:
     attack = row.attack()
     assert attack is not None
     device = judge.bundle.device

@@ -1,4 +1,4 @@
-"""Which pictures a judge still gets right behind a defence: measured once, kept, and summed up as rows."""
+"""The pictures that a judge classifies correctly with a defence: measured once, cached, and summarised as rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lab.statistics import share_interval
 
 @dataclass(frozen=True)
 class Outcome:
-    """`correct` (repeats, n) bool, and `psnr` (n,) dB of the repaired against the clean frame, mean over repeats."""
+    """One outcome: `correct` (repeats, n) bool, and `psnr` (n,) dB of the repaired frame, mean over repeats."""
 
     correct: NDArray[np.bool_]
     psnr: NDArray[np.float64]
@@ -29,7 +29,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Shown:
-    """What is put before the defences: the first `count` pictures of a judge under an attack."""
+    """The input of the defences: the first `count` pictures of a judge under an attack."""
 
     judge: Judge
     row: AttackRow
@@ -38,7 +38,7 @@ class Shown:
     rounded: bool
 
     def distances(self) -> tuple[float, float]:
-        """Means over the pictures of the L∞ and L2 norm of what the attack added."""
+        """Return the means over the pictures of the L∞ and L2 norm of the attack's change."""
         device, linf, l2 = torch.device("cpu"), [], []
         for part in batch_slices(self.count, *self.judge.pictures.images.shape[1:3]):
             change = self.pictures.frames(part, self.rounded, device)
@@ -49,7 +49,7 @@ class Shown:
 
 
 def outcome(shown: Shown, defence: Defence, seed: int, cache: Cache) -> Outcome:
-    """The judge's answers behind a defence, out of the cache where it has them."""
+    """Return the judge's answers with a defence, from the cache if available."""
     rounding = "rounded" if shown.rounded else "unrounded"
     name = f"{shown.judge.name}/outcomes/{shown.row.id}-{rounding}-{shown.count}-{defence.id}"
     made_from = digest(
@@ -66,7 +66,7 @@ def _measure(shown: Shown, defence: Defence, seed: int) -> Arrays:
     correct = np.zeros((defence.repeats, shown.count), np.bool_)
     psnr = np.zeros((defence.repeats, shown.count))
     for repeat in range(defence.repeats):
-        # The same draws for every attack and mode: differences between them are then of the same masks.
+        # All attacks and modes use the same draws, so that their differences are for the same masks.
         generator = torch.Generator().manual_seed(seed + 1000 * (repeat + 1))
         for part in batch_slices(shown.count, *judge.pictures.images.shape[1:3]):
             frames = shown.pictures.frames(part, shown.rounded, device)
@@ -81,7 +81,7 @@ def _measure(shown: Shown, defence: Defence, seed: int) -> Arrays:
 def summed_up(
     shown: Shown, defence: Defence, found: Outcome, bare: Outcome, distances: tuple[float, float], scope: str
 ) -> Row:
-    """The row of one outcome beside that of the bare network on the same pictures, `distances` being theirs."""
+    """Return the row of one outcome, compared with the bare network on the same pictures; `distances` are theirs."""
     broken = ~bare.correct[0]
     accuracy = share_interval(found.correct)
     attacked = shown.row.key != "clean"

@@ -1,4 +1,4 @@
-"""The plots: the paper's Figures 3 to 6 with our reconstruction beside Algorithm 1, and bytes against accuracy."""
+"""The plots: the paper's Figures 3 to 6 with our reconstruction next to Algorithm 1, and bytes against accuracy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from lab.experiments.super_iot.algorithm import Iteration
 from lab.experiments.super_iot.rows import Row, SizeRow
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
+from processors.modes import Mode
 from processors.stages.drop import drop
-from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.reconstruct import reconstruct
 
 SHOWN_RATIOS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 CURVES: Final = (
@@ -31,13 +32,13 @@ CURVES: Final = (
 
 def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Without the date and version, so that the same figures give the same file.
+    # Metadata without date and version, so that equal figures give equal files.
     figure.savefig(file, dpi=110, bbox_inches="tight", metadata={"Software": None})
 
 
 @torch.inference_mode()
 def pictures_by_ratio(image: NDArray[np.uint8], seed: int, file: Path) -> None:
-    """Figure 3: a picture (H, W, C) with more and more dropped, and rebuilt by both modes, with their PSNR."""
+    """Plot Figure 3: a picture (H, W, C) at rising drop ratios, and rebuilt by both modes, with their PSNR."""
     clean = to_frames(image[None], torch.device("cpu"))
     figure = Figure(figsize=(1.6 * len(SHOWN_RATIOS), 5.2))
     axes = figure.subplots(3, len(SHOWN_RATIOS), squeeze=False)
@@ -64,7 +65,7 @@ def _picture(axes: Any, frames: torch.Tensor, title: str) -> None:
 
 
 def descent(rounds: Sequence[Iteration], file: Path) -> None:
-    """Figure 4: what Algorithm 1 does round by round: (MSE, PSNR) and (Δ, μ)."""
+    """Plot Figure 4: Algorithm 1 round by round: (MSE, PSNR) and (Δ, μ)."""
     figure = Figure(figsize=(10, 3.4))
     left, right = figure.subplots(1, 2)
     number = range(1, len(rounds) + 1)
@@ -84,7 +85,7 @@ def descent(rounds: Sequence[Iteration], file: Path) -> None:
 
 
 def step_sizes(values: Sequence[float], psnr: NDArray[np.float64], file: Path) -> None:
-    """Figure 5: PSNR (Δ, μ) of Algorithm 1 over a grid of both."""
+    """Plot Figure 5: PSNR (Δ, μ) of Algorithm 1 over a grid of both."""
     figure = Figure(figsize=(5.4, 4.4))
     axes = figure.subplots()
     shown = axes.imshow(psnr, origin="lower", cmap="viridis")
@@ -99,7 +100,7 @@ def step_sizes(values: Sequence[float], psnr: NDArray[np.float64], file: Path) -
 
 
 def accuracy_by_ratio(rows: Sequence[Row], file: Path) -> None:
-    """Figure 6: accuracy of both modes against the drop ratio, over bars of the share of pixels that is not sent."""
+    """Plot Figure 6: accuracy of both modes against the drop ratio, over bars of the share of unsent pixels."""
     figure = Figure(figsize=(11, 3.8))
     for place, mode in enumerate(("default", "paper"), start=1):
         axes = figure.add_subplot(1, 2, place)
@@ -122,7 +123,7 @@ def accuracy_by_ratio(rows: Sequence[Row], file: Path) -> None:
 
 
 def bytes_against_accuracy(rows: Sequence[SizeRow], file: Path) -> None:
-    """Accuracy over mean bytes a frame, one curve an encoding."""
+    """Plot accuracy over mean bytes per frame, one curve for each encoding."""
     figure = Figure(figsize=(6.4, 4.2))
     axes = figure.subplots()
     for encoding in dict.fromkeys(row.encoding for row in rows):

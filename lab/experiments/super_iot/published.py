@@ -1,6 +1,6 @@
-"""The paper's own figures (Qiu et al. 2021, Tables I and II: ResNet-29, 100 images, targeted) and what ours must reach.
+"""The paper's own figures (Qiu et al. 2021, Tables I and II: ResNet-29, 100 images, targeted), and our requirements.
 
-Requirements are of relative accuracy: of the pictures that the bare network classifies correctly.
+Requirements concern relative accuracy: over the pictures that the bare network classifies correctly.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ What = Literal["accuracy", "restored", "psnr"]
 
 @dataclass(frozen=True)
 class Requirement:
-    """One figure that is asked for: of `what`, in a row at a drop ratio; `paper` is the paper's, where it has one."""
+    """One required figure: of `what`, in a row at a drop ratio; `paper` is the paper's figure, if it has one."""
 
     what: What
     attack: str

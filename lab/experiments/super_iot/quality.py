@@ -14,8 +14,9 @@ from lab.experiments.super_iot.rows import QualityRow
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
 from lab.statistics import mean_interval
+from processors.modes import Mode
 from processors.stages.drop import drop
-from processors.stages.reconstruct import Mode, reconstruct
+from processors.stages.reconstruct import reconstruct
 
 MODES: Final[tuple[Mode, ...]] = ("default", "paper", "plate")
 MASKS: Final = ("spread", "uniform")
@@ -30,7 +31,7 @@ def quality_row(
     device: torch.device,
     cache: Cache,
 ) -> QualityRow:
-    """Mean PSNR over the pictures, one mask each, and its interval."""
+    """Return the mean PSNR over the pictures, with one mask each, and its interval."""
     made_from = digest(made_by(__name__), mode, masks, ratio, seed, pictures.images.shape, pictures.images.tobytes())
     name = f"quality/{mode}-{masks}-r{ratio:g}-{len(pictures)}"
     found = cache.get(name, made_from, lambda: _measure(pictures, mode, masks == "spread", ratio, seed, device))

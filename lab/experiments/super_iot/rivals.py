@@ -1,4 +1,4 @@
-"""The baselines at the settings of their papers, and at others: what each can trade of clean for attacked accuracy."""
+"""The baselines at the settings of their papers, and at others, to cover their trade-off in clean accuracy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STANDARD: Final[dict[str, Baseline]] = {
     "Pixel Deflection": PixelDeflection(),
     "JPEG": Jpeg(75),
 }
-"""At the settings of the papers; 75 is the codec's usual quality."""
+"""Baselines at the settings of their papers. 75 is the codec's usual quality."""
 
 OTHERS: Final[dict[str, Baseline]] = {
     "Shield (qualities 5–20)": Shield((5, 10, 15, 20)),
@@ -37,7 +37,10 @@ OTHER_REPEATS: Final = 1
 
 
 def rivals(repeats: int) -> list[Defence]:
-    """All settings. Random ones are repeated as often as ours at their paper's setting, less often at the others."""
+    """Return all settings.
+
+    Random ones are repeated as often as ours at their paper's setting, and less often at the others.
+    """
     return [
         Defence(name, None, _repeats(baseline, most), baseline, digest(baseline, made_by(__name__)))
         for known, most in ((STANDARD, repeats), (OTHERS, min(repeats, OTHER_REPEATS)))

@@ -1,4 +1,4 @@
-"""Results as CSV: one dataclass a table, written and read back without loss of what the tables show."""
+"""Records of the experiment, one dataclass a table."""
 
 from __future__ import annotations
 
@@ -93,22 +93,19 @@ class SizeRow:
 
 
 @dataclass(frozen=True)
-class StaticRow:
-    """Accuracy of the latest frame of an attacked scene that stands still."""
+class JudgeRow:
+    """A judge: its model, the pictures that were looked at, and those that the bare network gets right."""
 
-    judge: str
-    attack: str
-    label: str
-    targeted: bool
-    noise: float
-    """Standard deviation in grey levels."""
-    view: str
-    frames: int
-    n: int
-    accuracy: float
-    ci_low: float
-    ci_high: float
-    change: float
-    """Beside the first frame of the profile `temporal`, picture by picture."""
-    change_low: float
-    change_high: float
+    name: str
+    model_id: str
+    data: str
+    pictures: int
+    correct: int
+    command: str
+
+
+@dataclass(frozen=True)
+class PlotRow:
+    """A plot of pictures that no other row holds."""
+
+    name: str

@@ -1,8 +1,8 @@
-"""Bytes a frame against accuracy: what a camera sends, beside JPEG and WebP of the whole frame.
+"""Bytes per frame against accuracy: a camera's messages, compared with JPEG and WebP of the whole frame.
 
-Ours is the profile `lossless` at each drop ratio, classified after the default; JPEG and WebP are decoded and
-classified as they are, PNG and lossless WebP are what the bare network sees. A JPEG of 32×32 pixels is mostly tables
-that every frame repeats: `JPEG without tables` counts what is left when both sides know them (an abbreviated stream,
+Ours is the profile `lossless` at each drop ratio, classified after the default. JPEG and WebP are decoded and
+classified directly. PNG and lossless WebP are the input of the bare network. A JPEG of 32×32 pixels consists mostly of
+tables that every frame repeats. `JPEG without tables` is the size when both sides know them (an abbreviated stream,
 ITU-T T.81 annex B.5).
 """
 
@@ -40,7 +40,7 @@ _IMAGE_ONLY: Final = 2
 
 
 def encoded(picture: Picture, encoding: str, quality: int | None = None) -> bytes:
-    """A whole picture (H, W, 1 or 3) in one of the encodings above."""
+    """Return a whole picture (H, W, 1 or 3) in one of the encodings above."""
     image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
     stream = BytesIO()
     if encoding == JPEG:
@@ -59,14 +59,14 @@ def encoded(picture: Picture, encoding: str, quality: int | None = None) -> byte
 
 
 def decoded(data: bytes, channels: int) -> Picture:
-    """The picture (H, W, `channels`) in an encoded whole."""
+    """Return the picture (H, W, `channels`) of encoded data."""
     with Image.open(BytesIO(data)) as image:
         pixels: Picture = np.array(image.convert("L" if channels == 1 else "RGB"))
     return pixels[..., None] if channels == 1 else pixels
 
 
 def packed_bytes(images: NDArray[np.uint8], ratio: float, profile: str, seed: int) -> float:
-    """Mean bytes of the pixels that a camera sends of (N, H, W, C); the message adds at most 44 to them at 32×32."""
+    """Return the mean bytes of the pixels that a camera sends of (N, H, W, C); a message at 32×32 adds at most 44."""
     count, height, width = images.shape[:3]
     kept = random_masks(count, height, width, ratio, torch.Generator().manual_seed(seed))[:, 0].numpy()
     sizes = [len(pack(image, mask, PROFILES[profile])) for image, mask in zip(images, kept, strict=True)]
@@ -76,7 +76,7 @@ def packed_bytes(images: NDArray[np.uint8], ratio: float, profile: str, seed: in
 def size_rows(
     source: str, images: NDArray[np.uint8], ratios: tuple[float, ...], seed: int, cache: Cache
 ) -> list[SizeRow]:
-    """Every encoding's bytes for frames (N, H, W, C) uint8 of one source."""
+    """Return every encoding's bytes for frames (N, H, W, C) uint8 of one source."""
     made_from = digest(made_by(__name__), source, ratios, seed, QUALITIES, images.shape, images.tobytes())
     name = f"bytes/{source.replace(' ', '-')}-{len(images)}"
     settings: list[tuple[str, float | None]] = [(profile, ratio) for profile in PROFILES for ratio in ratios]
@@ -103,7 +103,7 @@ def _mean_bytes(images: NDArray[np.uint8], encoding: str, setting: float | None,
 
 
 def with_accuracy(row: SizeRow, pictures: LabelledPictures, pipeline: Pipeline, seed: int, cache: Cache) -> SizeRow:
-    """The row with the judge's accuracy on what comes out of the encoding."""
+    """Return the row with the judge's accuracy on the decoded pictures."""
     bundle = pipeline.bundle
     made_from = digest(
         made_by(__name__),
@@ -132,7 +132,7 @@ def _correct(row: SizeRow, pictures: LabelledPictures, pipeline: Pipeline, seed:
     shown = pictures
     if row.encoding in LOSSY:
         assert row.setting is not None
-        # The tables left out are the same ones again: the picture is that of the whole JPEG.
+        # The omitted tables are restored unchanged: the picture is that of the whole JPEG.
         encoding, quality = JPEG if row.encoding == JPEG_WITHOUT_TABLES else row.encoding, int(row.setting)
         images = [decoded(encoded(image, encoding, quality), channels) for image in pictures.images]
         shown = LabelledPictures(pictures.name, np.stack(images), pictures.labels)

@@ -1,4 +1,4 @@
-"""Markdown tables out of the CSV rows."""
+"""Markdown tables from the CSV rows."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterable, Sequence
 from lab.experiments.super_iot.defences import DEFAULT, PAPER, WITHOUT_ATTACKS
 from lab.experiments.super_iot.published import TABLE_1, TABLE_2
 from lab.experiments.super_iot.rivals import STANDARD
-from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow, StaticRow
+from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow
 from lab.experiments.super_iot.sizes import LOSSY, WHOLE
 from lab.experiments.super_iot.verdict import Finding
 from lab.results.markdown import markdown
 
 PAPER_RATIO = 0.10
-"""At which the paper compares itself with the others."""
+"""Drop ratio at which the paper compares itself with the others."""
 
 
 def share(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A share to three places, with half the width of its interval."""
+    """Return a share to three places, with half the width of its interval."""
     if value is None:
         return "–"
     text = f"{value:.3f}".removeprefix("0") if value < 1 else "1.000"
@@ -26,28 +26,17 @@ def share(value: float | None, low: float | None = None, high: float | None = No
 
 
 def attack_name(row: Row | Comparison) -> str:
-    """`PGD .01, targeted`."""
+    """Return a name such as `PGD .01, targeted`."""
     return row.label if row.attack == "clean" else f"{row.label}, {'targeted' if row.targeted else 'untargeted'}"
 
 
-def static_scene(rows: Sequence[StaticRow]) -> str:
-    """Accuracy of the latest frame by the way of looking and the number of frames."""
-    lines = []
-    for row in rows:
-        name = row.label if row.attack == "clean" else f"{row.label}, {'targeted' if row.targeted else 'untargeted'}"
-        change = f"{row.change:+.3f} [{row.change_low:+.3f}, {row.change_high:+.3f}]"
-        accuracy = share(row.accuracy, row.ci_low, row.ci_high)
-        lines.append([name, f"{row.noise:g}", row.view, str(row.frames), str(row.n), accuracy, change])
-    return markdown(["attack", "noise, grey levels", "view", "frames", "pictures", "accuracy", "change"], lines)
-
-
 def _attacks(rows: Iterable[Row]) -> list[tuple[str, bool, str]]:
-    """Distinct attacks in the order of the rows."""
+    """Return distinct attacks in the order of the rows."""
     return list(dict.fromkeys((row.attack, row.targeted, attack_name(row)) for row in rows))
 
 
 def by_ratio(rows: Sequence[Row], defence: str, scope: str = "sweep", rounded: bool = True) -> str:
-    """Table I: accuracy for every attack and drop ratio, with the paper's beside its own rows."""
+    """Return Table I: accuracy for every attack and drop ratio, with the paper's next to its own rows."""
     chosen = [row for row in rows if (row.defence, row.scope, row.rounded) == (defence, scope, rounded)]
     ratios = sorted({row.r for row in chosen if row.r is not None})
     heads = ["attack", "n × repeats", "bare", *(f"r = {ratio:.2f}" for ratio in ratios)]
@@ -74,7 +63,10 @@ def _printed(attack: str, ratios: list[float]) -> list[str]:
 
 
 def beside_baselines(rows: Sequence[Row], ratios: Sequence[float]) -> str:
-    """Table II: distances, the bare network, the baselines at the settings of their papers, and ours at some ratios."""
+    """Return Table II: distances, the bare network, the baselines at their papers' settings, and ours.
+
+    Ours is shown at the given ratios.
+    """
     chosen = [row for row in rows if row.scope == "sweep" and row.rounded]
     baselines = [name for name in STANDARD if any(row.defence == name for row in chosen)]
     ours = [(mode, ratio) for mode in (DEFAULT, PAPER) for ratio in ratios]
@@ -91,7 +83,7 @@ def beside_baselines(rows: Sequence[Row], ratios: Sequence[float]) -> str:
 
 
 def printed_table_2() -> str:
-    """The paper's own Table II."""
+    """Return the paper's own Table II."""
     from lab.experiments.super_iot.published import TABLE_2_COLUMNS
 
     lines = [[attack, *(f"{value:g}" for value in values)] for attack, values in TABLE_2.items()]
@@ -99,7 +91,7 @@ def printed_table_2() -> str:
 
 
 def key_ratios(rows: Sequence[Row], scope: str = "all") -> str:
-    """Accuracy and restored share at the key ratios, of all pictures."""
+    """Return accuracy and restored share at the key ratios, over all pictures."""
     chosen = [row for row in rows if row.scope == scope and row.rounded and row.r is not None]
     heads = ["attack", "defence", "r", "n", "L∞", "L2", "bare", "accuracy", "restored"]
     lines = [
@@ -120,7 +112,7 @@ def key_ratios(rows: Sequence[Row], scope: str = "all") -> str:
 
 
 def beside_unrounded(rows: Sequence[Row]) -> str:
-    """The default on adversarial frames before and after rounding to 8 bits, same pictures and masks."""
+    """Return the default on adversarial frames before and after rounding to 8 bits, with equal pictures and masks."""
     chosen = {
         (row.attack, row.targeted, row.r, row.rounded): row
         for row in rows
@@ -148,7 +140,7 @@ def beside_unrounded(rows: Sequence[Row]) -> str:
 
 
 def without_attacks(rows: Sequence[Row]) -> str:
-    """The default beside the same network trained without any attacked picture."""
+    """Return the default compared with the same network trained without any attacked picture."""
     chosen = {
         (row.attack, row.targeted, row.r, row.defence): row for row in rows if row.scope == "sweep" and row.rounded
     }
@@ -162,7 +154,7 @@ def without_attacks(rows: Sequence[Row]) -> str:
 
 
 def requirements(found: Sequence[Finding]) -> str:
-    """What was asked for and what was measured."""
+    """Return the requirements with the measured figures."""
     lines = []
     for finding in found:
         wanted = finding.requirement
@@ -180,7 +172,7 @@ def requirements(found: Sequence[Finding]) -> str:
 
 
 def quality(rows: Sequence[QualityRow]) -> str:
-    """PSNR by mode, masks and ratio."""
+    """Return the PSNR by mode, masks and ratio."""
     lines = [
         [row.mode, row.masks, f"{row.r:.2f}", str(row.n), f"{row.psnr:.2f} ±{(row.ci_high - row.ci_low) / 2:.2f}"]
         for row in rows
@@ -189,7 +181,7 @@ def quality(rows: Sequence[QualityRow]) -> str:
 
 
 def comparisons_with_baselines(found: Sequence[Comparison]) -> str:
-    """For every attack and baseline, the setting of it that comes closest to the default at equal clean accuracy."""
+    """Return, for every attack and baseline, the setting nearest to the default at equal clean accuracy."""
     chosen = [c for c in found if c.kind == "matched"]
     families = list(dict.fromkeys(family(c.against) for c in chosen))
     lines = []
@@ -208,12 +200,12 @@ def comparisons_with_baselines(found: Sequence[Comparison]) -> str:
 
 
 def family(name: str) -> str:
-    """The baseline of a setting: what stands before its parameters."""
+    """Return the baseline of a setting: the name in front of its parameters."""
     return name.partition(" (")[0]
 
 
 def sizes(rows: Sequence[SizeRow]) -> str:
-    """Bytes and, where it was measured, accuracy, for every encoding of every source."""
+    """Return the bytes, and the accuracy if it was measured, for every encoding of every source."""
     lines = [
         [
             row.source,
@@ -230,7 +222,7 @@ def sizes(rows: Sequence[SizeRow]) -> str:
 
 
 def at_equal_accuracy(rows: Sequence[SizeRow]) -> str:
-    """For each of our ratios, the bytes that other encodings need for the same accuracy, and who needs the fewest."""
+    """Return, for each of our ratios, the bytes of other encodings at equal accuracy, and the smallest encoding."""
     judged = [row for row in rows if row.accuracy is not None]
     others = [encoding for encoding in (*LOSSY, *WHOLE) if any(row.encoding == encoding for row in judged)]
     lines = []
@@ -247,7 +239,7 @@ def at_equal_accuracy(rows: Sequence[SizeRow]) -> str:
 
 
 def bytes_for(accuracy: float, rows: Sequence[SizeRow], encoding: str) -> float | None:
-    """The least bytes at which an encoding reaches an accuracy, between its qualities linear in log(bytes)."""
+    """Return the least bytes at which an encoding reaches an accuracy, between its qualities linear in log(bytes)."""
     points = sorted((row.bytes, row.accuracy) for row in rows if row.encoding == encoding and row.accuracy is not None)
     before: tuple[float, float] | None = None
     for size, reached in points:

@@ -1,4 +1,4 @@
-"""Does it hold? The figures asked for beside the measured ones, and the two comparisons that must not be lost."""
+"""The verdict: required and measured figures, and the two comparisons in which no cell may be lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABELS: Final = {row.key: row.label for row in PAPER_ROWS}
 
 @dataclass(frozen=True)
 class Finding:
-    """A requirement and what was measured: None where no row says it."""
+    """A requirement and its measured figure; None if no row contains it."""
 
     requirement: Requirement
     label: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 def row_for(rows: Sequence[Row], requirement: Requirement, defence: str = DEFAULT) -> Row | None:
-    """The row that a requirement is about: rounded, of all pictures when there is one, else of the sweep."""
+    """Return the row of a requirement: rounded, and over all pictures if available, else from the sweep."""
     for scope in ("all", "sweep"):
         for row in rows:
             place = (row.scope, row.attack, row.targeted, row.rounded, row.defence, row.r)
@@ -47,7 +47,7 @@ def row_for(rows: Sequence[Row], requirement: Requirement, defence: str = DEFAUL
 
 
 def findings(judge: str, rows: Sequence[Row]) -> list[Finding]:
-    """Every requirement on accuracy and restored shares, of one judge."""
+    """Return every requirement on accuracy and restored shares, for one judge."""
     found = []
     for requirement in REQUIREMENTS:
         row = row_for(rows, requirement)
@@ -63,7 +63,7 @@ def findings(judge: str, rows: Sequence[Row]) -> list[Finding]:
 
 
 def quality_findings(rows: Sequence[QualityRow]) -> list[Finding]:
-    """The requirements on the PSNR of the default, with the cameras' masks."""
+    """Return the requirements on the PSNR of the default, with the cameras' masks."""
     found = []
     for requirement in PSNR_REQUIREMENTS:
         row = next((x for x in rows if (x.mode, x.masks, x.r) == (DEFAULT, "spread", requirement.r)), None)
@@ -76,21 +76,21 @@ def quality_findings(rows: Sequence[QualityRow]) -> list[Finding]:
 
 @dataclass(frozen=True)
 class ComparisonVerdict:
-    """What a set of comparisons says together: it holds when no interval lies wholly below zero."""
+    """The summary of a set of comparisons. It holds if no interval is entirely below zero."""
 
     cells: int
     below: tuple[Comparison, ...]
     behind: int
-    """Cells whose difference is negative while its interval holds zero."""
+    """Cells with a negative difference whose interval contains zero."""
 
     @property
     def holds(self) -> bool:
-        """False also when there is nothing to judge by."""
+        """True if it holds; False without any comparison."""
         return bool(self.cells) and not self.below
 
 
 def compared(comparisons: Sequence[Comparison], kind: str) -> ComparisonVerdict:
-    """Sum up the comparisons of one kind, `paper` or `matched`."""
+    """Return the summary of the comparisons of one kind, `paper` or `matched`."""
     chosen = [c for c in comparisons if c.kind == kind]
     below = tuple(sorted((c for c in chosen if c.verdict == "below"), key=lambda c: c.difference))
     return ComparisonVerdict(len(chosen), below, sum(c.verdict == "level" and c.difference < 0 for c in chosen))

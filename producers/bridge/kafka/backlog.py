@@ -1,4 +1,4 @@
-"""How much the processors still have before them in Kafka, and whether the bridge should take more frames."""
+"""The consumer lag of the processors, and the decision whether the bridge accepts frames."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import TopicPartition
 
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import leave, start
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.admin import Admin
+from schemas.transport.kafka.clients import REQUEST_S
+from schemas.transport.kafka.reader import Reader
 
 log = structlog.get_logger()
 
-ANSWER_S: Final = 5.0
-CLOSE_S: Final = 2.0
 COMPLAIN_AFTER: Final = 3
-"""Failures in a row: a Kafka that has just started knows no coordinator yet."""
+"""Failures in a row before the progress counts as unknown: a Kafka that has just started has no coordinator yet."""
 RECENT: Final = 1000
 """Records over which a mean size is taken, once there are as many, or twice as many."""
 
@@ -32,7 +31,7 @@ class RecordSizes:
         self._sums: dict[int, tuple[float, float]] = {}
 
     def add(self, partition: int, records: int, size: int) -> None:
-        """So many records, of so many bytes together, went to a partition."""
+        """Count `records` of `size` bytes together that went to a partition."""
         count, total = self._sums.get(partition, (0.0, 0.0))
         count, total = count + records, total + size
         while count > 2 * RECENT:
@@ -66,11 +65,11 @@ class Backlog:
         hold: Callable[[bool], None],
         advance: Callable[[Mapping[int, int] | None], None],
     ) -> None:
-        """`hold` hears whether frames are to be held back, whenever that changes; `advance` hears each time which
-        offset of each partition the group takes next, None when that can no longer be known."""
+        """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
+        of the group per partition, or None when that is unknown."""
         self.sizes = RecordSizes()
         self.bytes = 0
-        """Of the partition that has most."""
+        """The lag in bytes of the partition with the largest lag."""
         self.holding = False
         self._bootstrap = bootstrap
         self._client = client
@@ -82,31 +81,24 @@ class Backlog:
 
     async def run(self, partitions: list[int]) -> None:
         """Ask until cancelled. While Kafka gives no answer, the last one stands."""
-        failures = 0
+        backoff = Backoff()
+        name = f"{self._client}-backlog"
         while True:
-            consumer = AIOKafkaConsumer(**kafka_options(self._bootstrap), client_id=f"{self._client}-backlog")
-            admin = AIOKafkaAdminClient(**kafka_options(self._bootstrap), client_id=f"{self._client}-backlog")
             try:
-                async with asyncio.timeout(ANSWER_S):
-                    await start(consumer)
-                    await start(admin)
-                    coordinator = await admin.find_coordinator(self._group)
-                while True:
-                    async with asyncio.timeout(ANSWER_S):
-                        places = await self._places(consumer, admin, coordinator, partitions)
-                    failures = 0
-                    self._advance({partition: done for partition, (done, _) in places.items()})
-                    self.observe({partition: end - done for partition, (done, end) in places.items()})
-                    await asyncio.sleep(self._interval_s)
+                async with Reader(self._bootstrap, name=name) as reader, Admin(self._bootstrap, name=name) as admin:
+                    while True:
+                        async with asyncio.timeout(REQUEST_S):
+                            places = await self._places(reader, admin, partitions)
+                        backoff.reset()
+                        self._advance({partition: done for partition, (done, _) in places.items()})
+                        self.observe({partition: end - done for partition, (done, end) in places.items()})
+                        await asyncio.sleep(self._interval_s)
             except Exception as error:
-                # Whatever the client library reports: frames must not stop because nobody can say how many wait.
-                failures += 1
-                if failures == COMPLAIN_AFTER:
+                # Any error of the client library: frames must not stop because the lag is unknown.
+                if backoff.failures + 1 == COMPLAIN_AFTER:
                     self._advance(None)
                     log.warning("the processors' backlog is unknown", group=self._group, cause=repr(error)[:300])
-            finally:
-                await leave(consumer.stop, admin.close, deadline_s=CLOSE_S)
-            await asyncio.sleep(self._interval_s)
+            await backoff.wait()
 
     def observe(self, undone: Mapping[int, int]) -> None:
         """Take note of how many records each partition, of one or more, holds that are not done."""
@@ -117,18 +109,14 @@ class Backlog:
             log.info("frames held back" if wanted else "frames taken again", backlog_bytes=self.bytes)
             self._hold(wanted)
 
-    async def _places(
-        self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient, coordinator: int, partitions: list[int]
-    ) -> dict[int, tuple[int, int]]:
-        """Of each partition, the offset that the group takes next and the one that the next record will get."""
+    async def _places(self, reader: Reader, admin: Admin, partitions: list[int]) -> dict[int, tuple[int, int]]:
+        """Return, per partition, the group's next offset and the offset of the next record."""
         places = [TopicPartition(KafkaTopic.FRAMES.value, partition) for partition in partitions]
-        committed = await admin.list_consumer_group_offsets(self._group, coordinator)
-        firsts = await consumer.beginning_offsets(places)
-        ends = await consumer.end_offsets(places)
+        committed = await admin.committed(self._group)
+        firsts = await reader.beginnings(places)
+        ends = await reader.ends(places)
         found = {}
         for place in places:
-            done = firsts[place]
-            if place in committed:
-                done = max(done, committed[place].offset)
+            done = max(firsts[place], committed.get(place, 0))
             found[place.partition] = (done, max(done, ends[place]))
         return found

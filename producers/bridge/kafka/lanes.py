@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
-import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
-from aiokafka.partitioner import DefaultPartitioner
-
-from producers.bridge.kafka.producers import Producers
 from producers.bridge.mqtt.acknowledgements import Ticket
 from producers.bridge.records import Record, stamp_records
-from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime import trace
 from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
-
-log = structlog.get_logger()
+from schemas.transport.kafka.sender import Sender, partition_of
 
 Entry: TypeAlias = tuple[Record, Ticket | None]
 
@@ -29,11 +21,10 @@ RECORD_OVERHEAD: Final = 512
 """Bytes that a buffered record costs besides its value; it bounds the number of small ones."""
 KEYS: Final = 16_384
 """Keys whose partition is remembered."""
-BACKOFF_S: Final = 0.2
 
 
 class Lane:
-    """What waits for one partition."""
+    """The queue of one partition."""
 
     def __init__(self, topic: KafkaTopic, partition: int, linger: Linger, batch_bytes: int) -> None:
         self.topic = topic
@@ -93,54 +84,48 @@ class Lane:
 
 
 def size_of(record: Record) -> int:
-    """What a buffered record counts."""
+    """Return the bytes that a record takes in the buffer."""
     return len(record.value) + RECORD_OVERHEAD
-
-
-class BatchFull(Exception):  # noqa: N818  # a state of the batch
-    """The client library's batch had no room for all records: nothing was sent."""
 
 
 class Lanes:
     """All lanes. `delivered` is called with each batch that Kafka has acknowledged by all in-sync replicas.
 
-    A batch that fails is sent again for ever; only a record that Kafka says is too large, alone in its batch, is
-    replaced by what `refused` makes of it. Order within a partition is kept as long as nothing fails.
+    A batch that fails is retried without limit. A record that is alone in its batch and too large for Kafka is replaced
+    by the result of `refused`. The order within a partition is kept unless a batch fails.
     """
 
     def __init__(
         self,
-        producers: Producers,
+        sender: Sender,
         linger: Linger,
         batch_bytes: int,
-        deadline_s: float,
         delivered: Callable[[Lane, list[Entry], int, int, float], None],
-        failed: Callable[[], None],
         refused: Callable[[Record, str], Record],
     ) -> None:
-        """`linger` says how long the first record of a batch waits for others, by how much of the time some batch is on
-        its way. `delivered` gets the lane, the batch with its first offset in Kafka (negative when unknown) and its
-        size as `size_of` counts, and the seconds since its first record came; `failed` counts refused batches."""
+        """`linger` returns the wait of a batch's first record for others, from the share of time with a batch in
+        flight.
+
+        `delivered` is called with the lane, the batch with its first offset in Kafka (negative when unknown), its size
+        in bytes by `size_of`, and the seconds since its first record arrived.
+        """
         self.buffered_bytes = 0
         self.ready = asyncio.Event()
-        self._producers = producers
+        self._sender = sender
         self._linger = linger
         self._batch_bytes = batch_bytes
-        self._deadline_s = deadline_s
         self._delivered = delivered
-        self._failed = failed
         self._refused = refused
         self._lanes: dict[KafkaTopic, list[Lane]] = {}
         self._lane_of: dict[tuple[KafkaTopic, bytes], Lane] = {}
-        self._partitioner = DefaultPartitioner()
         self._empty = asyncio.Event()
         self._empty.set()
 
     async def run(self) -> None:
         """Learn the partitions, then serve all lanes until cancelled."""
-        partitions = await self._producers.partitions(TOPICS)
         for topic in TOPICS:
-            self._lanes[topic] = [Lane(topic, p, self._linger, self._batch_bytes) for p in partitions[topic]]
+            partitions = await self._sender.partitions(topic.value)
+            self._lanes[topic] = [Lane(topic, p, self._linger, self._batch_bytes) for p in partitions]
         async with asyncio.TaskGroup() as group:
             for lanes in self._lanes.values():
                 for lane in lanes:
@@ -174,9 +159,7 @@ class Lanes:
 
     def _find_lane(self, record: Record) -> Lane:
         lanes = self._lanes[record.topic]
-        numbers = list(range(len(lanes)))
-        partition: int = self._partitioner(record.key, numbers, numbers)
-        lane = lanes[partition]
+        lane = lanes[partition_of(record.key, range(len(lanes)))]
         if len(self._lane_of) >= KEYS:
             self._lane_of.clear()
         self._lane_of[record.topic, record.key] = lane
@@ -196,59 +179,23 @@ class Lanes:
             lane.sent_at = None
 
     async def _deliver(self, lane: Lane, entries: list[Entry], first_at: float) -> None:
-        while True:
-            producer = await self._producers.current()
-            try:
-                offset = await self._send(producer, lane, entries)
-            except (MessageSizeTooLargeError, RecordListTooLargeError, BatchFull) as error:
-                self._failed()
-                if not isinstance(error, BatchFull):
-                    self._producers.replace(producer, error)
-                if len(entries) > 1:
-                    middle = len(entries) // 2
-                    await self._deliver(lane, entries[:middle], first_at)
-                    await self._deliver(lane, entries[middle:], first_at)
-                else:
-                    ((record, ticket),) = entries
-                    self.put(self._refused(record, f"Kafka refused {len(record.value)} bytes: {error}"), ticket)
-                    self._release(entries)
-                return
-            except Exception as error:
-                # Whatever the client library reports, giving up would lose what cameras hold until confirmed.
-                self._failed()
-                self._producers.replace(producer, error)
-                await asyncio.sleep(BACKOFF_S)
-            else:
-                size = self._release(entries)
-                self._delivered(lane, entries, offset, size, time.monotonic() - first_at)
-                return
+        at = 0
 
-    async def _send(self, producer: AIOKafkaProducer, lane: Lane, entries: list[Entry]) -> int:
-        """Send one batch; its first offset, once Kafka has it. Raises what Kafka says, BatchFull or TimeoutError."""
-        now_ms = time.time_ns() // 1_000_000
-        batch = producer.create_batch()
-        append = batch.append
-        for record, _ in entries:
-            if append(timestamp=now_ms, key=record.key, value=record.value, headers=record.headers) is None:
-                raise BatchFull(f"expected room for {len(entries)} records in {MAX_BROKER_BYTES} bytes")
-        batch.close()
-        given_up = self._producers.given_up
+        def delivered(records: Sequence[Record], offset: int) -> None:
+            nonlocal at
+            sent = entries[at : at + len(records)]
+            at += len(records)
+            self._delivered(lane, sent, offset, self._release(sent), time.monotonic() - first_at)
 
-        async def acknowledged() -> int:
-            future = await producer.send_batch(batch, lane.topic.value, partition=lane.partition)
-            # Of a batch that Kafka had already, sent again after a lost answer, it may not say where that lies.
-            return int((await future).offset)
+        def refused(record: Record, why: str) -> None:
+            nonlocal at
+            entry = entries[at]
+            at += 1
+            self.put(self._refused(record, why), entry[1])
+            self._release([entry])
 
-        # All of it: an ended producer that is asked to send waits for its topic's metadata for ever.
-        sending = asyncio.create_task(acknowledged())
-        either: set[asyncio.Future[Any]] = {sending, given_up}
-        try:
-            await asyncio.wait(either, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
-            if not sending.done():
-                raise TimeoutError(f"expected Kafka's acknowledgement within {self._deadline_s:g} s")
-            return sending.result()
-        finally:
-            sending.cancel()
+        records = [record for record, _ in entries]
+        await self._sender.deliver(lane.topic.value, lane.partition, records, delivered, refused=refused)
 
     def _release(self, entries: list[Entry]) -> int:
         size = sum(len(record.value) for record, _ in entries) + len(entries) * RECORD_OVERHEAD

@@ -19,7 +19,7 @@ from schemas.limits import MAX_BROKER_BYTES
 
 RECEIVE_BYTES: Final = 256 * 1024
 RECORD_BYTES: Final = 2**14
-"""What one record of TLS holds, at most."""
+"""Maximum bytes of one TLS record."""
 
 OnPublish = Callable[[bytes, int, bytes], None]
 """Topic, packet id (0 at QoS 0), payload."""
@@ -43,13 +43,13 @@ class PacketClient(Client):
         # Kept: the system would give and take back pages of a fresh one at each read.
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
 
-    def configure(self, host: str, port: int, *, keepalive_s: int, receive_maximum: int, session_expiry_s: int) -> None:
-        """Set what CONNECT says. A session that does not outlive its connection also starts clean."""
+    def configure(self, host: str, port: int, *, keepalive_s: int, receive_maximum: int) -> None:
+        """Set the fields of CONNECT. Every session starts clean and ends with its connection."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = session_expiry_s
+        properties.SessionExpiryInterval = 0
         properties.ReceiveMaximum = receive_maximum
         properties.MaximumPacketSize = MAX_BROKER_BYTES
-        self.connect_async(host, port, keepalive_s, clean_start=session_expiry_s == 0, properties=properties)
+        self.connect_async(host, port, keepalive_s, clean_start=True, properties=properties)
 
     def adopt(self, connected: socket.socket) -> None:
         """Begin an MQTT connection on a socket that is connected already, so that nothing here waits."""

@@ -1,9 +1,8 @@
-"""The bridge's MQTT connection on the event loop: made again for ever, read and written without threads."""
+"""The bridge's MQTT connection on the event loop: reconnected without limit, read and written without threads."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,9 +16,10 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from producers.bridge.mqtt.broker_log import LOG_FILTER
 from producers.bridge.mqtt.client import OnPublish, PacketClient
 from producers.bridge.settings import BridgeSettings
-from schemas.runtime.access import secured_on_loop, tls_refusal
 from schemas.runtime.health import Health
 from schemas.topics import Channel, every_camera_filter, shared_filter
+from schemas.transport.access import secured_on_loop, tls_refusal
+from schemas.transport.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ STEADY_S: Final = 10.0
 """A connection that lasted so long is made again at once. Two bridges of one name, which throw each other out, or a
 broker that accepts and hangs, are given ever longer waits instead."""
 TICK_S: Final = 0.5
-"""How often keep-alive is looked at."""
+"""Interval between two checks of keep-alive, in seconds."""
 TAKEN_OVER: Final = 0x8E
 
 # The broker hands what it retains (`status`, `meta`) to plain filters only, so each bridge forwards those of all
@@ -39,17 +39,13 @@ _PLAIN: Final = (Channel.STATUS, Channel.META)
 
 
 def frame_filter(settings: BridgeSettings) -> str:
-    """By which the bridge gets frames."""
-    return _shared(settings, Channel.FRAME)
+    """Return the topic filter of frames."""
+    return shared_filter(settings.group, Channel.FRAME)
 
 
 def event_filters(settings: BridgeSettings) -> list[str]:
-    """By which it gets everything else."""
-    return [_shared(settings, Channel.EVENT), *(every_camera_filter(channel) for channel in _PLAIN)]
-
-
-def _shared(settings: BridgeSettings, channel: Channel) -> str:
-    return shared_filter(settings.group, channel) if settings.mode == "shared" else every_camera_filter(channel)
+    """Return the topic filters of everything else."""
+    return [shared_filter(settings.group, Channel.EVENT), *(every_camera_filter(channel) for channel in _PLAIN)]
 
 
 class Link:
@@ -72,14 +68,12 @@ class Link:
         self._reading: socket.socket | None = None
         client = self._client = PacketClient(settings.name, on_publish)
         client.configure(
-            settings.mqtt_host,
-            settings.mqtt_port,
+            *settings.broker.address,
             keepalive_s=settings.keepalive_s,
             receive_maximum=settings.receive_maximum,
-            session_expiry_s=settings.session_expiry_s if settings.mode == "single" else 0,
         )
-        if settings.mqtt_login is not None:
-            client.username_pw_set(settings.mqtt_login.user, settings.mqtt_login.password.get_secret_value())
+        if (login := settings.broker.login) is not None:
+            client.username_pw_set(login.user, login.password.get_secret_value())
         client.on_connect = self._connected
         client.on_subscribe = self._suback
         client.on_disconnect = self._disconnected
@@ -112,14 +106,10 @@ class Link:
     def hold_frames(self, hold: bool) -> None:
         """Take no more frames for now, or take them again.
 
-        Without a subscriber the broker keeps none, and cameras send again what is not confirmed. The publishers behind
-        a `single` bridge may know no confirmations: there the subscription stays and nothing at all is read, so that
-        the broker has to keep it.
+        Without a subscriber the broker keeps none, and cameras send again what is not confirmed.
         """
         self._holds_frames = hold
-        if self._settings.mode == "single":
-            self._read_or_wait()
-        elif self._client.is_connected():
+        if self._client.is_connected():
             if hold:
                 self._client.unsubscribe(frame_filter(self._settings))
             else:
@@ -131,7 +121,7 @@ class Link:
 
     async def run(self) -> None:
         """Stay connected until closed or cancelled."""
-        wait_s, longest_s = BACKOFF_S
+        backoff = Backoff(*BACKOFF_S)
         try:
             while True:
                 began = self._loop.time()
@@ -142,12 +132,11 @@ class Link:
                 if self._closing:
                     return
                 if self._loop.time() - began > STEADY_S:
-                    wait_s = BACKOFF_S[0]
+                    backoff.reset()
                 self._subscribed = False
                 self._health.set("mqtt", False, reason)
                 log.warning("mqtt connection ended", reason=reason)
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
-                wait_s = min(longest_s, wait_s * 2)
+                await backoff.wait()
         finally:
             self._subscribed = False
             self._client.drop()
@@ -166,13 +155,13 @@ class Link:
         self._client.adopt(connected)
         while not self._closed.done():
             await asyncio.wait({self._closed}, timeout=TICK_S)
-            if not self._reads:
+            if self._paused:
                 self._client.excuse_silence()
             self._client.loop_misc()
         return self._closed.result()
 
     async def _dial(self) -> socket.socket:
-        host, port = self._settings.mqtt_host, self._settings.mqtt_port
+        host, port = self._settings.broker.address
         refusal: OSError = ConnectionError(f"{host} has no address")
         async with asyncio.timeout(CONNECT_S):
             for family, kind, protocol, _, address in await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -192,8 +181,8 @@ class Link:
         raise refusal
 
     async def _secured(self, sock: socket.socket) -> socket.socket:
-        """With TLS on it, where that is asked for."""
-        tls = self._settings.mqtt_tls
+        """Return the socket with TLS if the settings ask for it."""
+        tls = self._settings.broker.tls
         if tls is None:
             return sock
         try:
@@ -201,27 +190,21 @@ class Link:
         except BaseException:
             sock.close()
             raise
-        return await secured_on_loop(sock, context, self._settings.mqtt_host)
-
-    @property
-    def _reads(self) -> bool:
-        # A new connection is read until it is subscribed, so that the broker's answers are seen.
-        held = self._holds_frames and self._settings.mode == "single" and self._subscribed
-        return not (self._paused or held)
+        return await secured_on_loop(sock, context, self._settings.broker.host)
 
     def _read_or_wait(self) -> None:
         if self._reading is None:
             return
-        if self._reads:
-            self._loop.add_reader(self._reading, self._guarded, self._client.loop_read)
-        else:
+        if self._paused:
             self._loop.remove_reader(self._reading)
+        else:
+            self._loop.add_reader(self._reading, self._guarded, self._client.loop_read)
 
     def _guarded(self, step: Callable[[], object]) -> None:
         try:
             step()
         except Exception:
-            # An exception here would leave the packet half handled and the connection open for ever.
+            # An exception here would leave the packet half handled and the connection open.
             log.exception("mqtt connection dropped by a defect")
             self._client.drop()
 
@@ -247,10 +230,10 @@ class Link:
             log.error("mqtt broker refused the connection", reason=str(reason))
             return
         names = event_filters(self._settings)
-        if self._settings.mode == "single" or not self._holds_frames:
+        if not self._holds_frames:
             names.append(frame_filter(self._settings))
         client.subscribe([(name, SubscribeOptions(qos=1)) for name in names])
-        # Asked for by itself: a broker that does not tell what it logs is as good a broker.
+        # A subscription on its own: a broker that does not publish its log works as well.
         _, self._log_asked = client.subscribe(LOG_FILTER, options=SubscribeOptions(qos=0))
 
     def _suback(
@@ -265,7 +248,7 @@ class Link:
         self._subscribed = True
         self._read_or_wait()
         self._health.set("mqtt", True)
-        log.info("subscribed", broker=f"{self._settings.mqtt_host}:{self._settings.mqtt_port}")
+        log.info("subscribed", broker="{}:{}".format(*self._settings.broker.address))
 
     def _disconnected(
         self,

@@ -1,7 +1,8 @@
-"""Key frames that the processors miss, asked for: signed requests from Kafka's events to MQTT, unchanged.
+"""Signed requests for new key frames, forwarded unchanged from Kafka's events to MQTT.
 
-Every bridge passes every request on; a camera obeys the first, for the others name a key frame that is not its last any
-more. Nothing is kept: a request that no bridge hears is made again while the key frame is missed.
+For profiles whose frames depend on a key frame. Every bridge forwards every request. A camera obeys the first; the
+others name a key frame that is no longer its last. Nothing is stored: processors repeat a request while the key frame
+is missing.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
 
 APART_S: Final = 1.0
-"""A key frame is asked for at most once in this time: what others replay costs a camera no more."""
+"""A key frame is requested at most once in this time, which bounds what replayed requests cost a camera."""
 
 
 class KeyRequests:
-    """Hands the requests among Kafka's events to `publish` as MQTT topic and payload."""
+    """The requests for key frames among Kafka's events; `publish` gets MQTT topic and payload."""
 
     def __init__(self, keys: KeyRing, publish: Callable[[str, bytes], None], refuse: Callable[[str], None]) -> None:
-        """`refuse` hears of each request that is not signed by the server, or cannot be read."""
+        """`refuse` gets the kind of each request that is not signed by the server, or cannot be read."""
         self._keys = keys
         self._publish = publish
         self._refuse = refuse
         self._throttle: Throttle[tuple[CameraId, int, int]] = Throttle(APART_S)
 
     def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
-        """Pass on what of these `records` asks for a key frame; `now_s` is monotonic."""
+        """Forward the requests for key frames among these `records`; `now_s` is monotonic."""
 
         def pass_on(camera_id: CameraId, request: KeyRequest, signed: bytes) -> None:
             wanted = (camera_id, request.boot_id, request.seq)

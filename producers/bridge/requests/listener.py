@@ -1,28 +1,25 @@
-"""What the server asks of cameras, heard on Kafka's events: the bridges make signed MQTT messages of it."""
+"""The server's requests to cameras, read from Kafka's events topic and forwarded as signed MQTT messages."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.structs import ConsumerRecord
 
-from schemas.runtime.access import KafkaAddress, kafka_options
-from schemas.runtime.kafka_clients import leave, start
 from schemas.topics import KafkaTopic
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.reader import Reader
 
 log = structlog.get_logger()
 
-START_S: Final = 10.0
-STOP_S: Final = 2.0
-AGAIN_S: Final = 1.0
 COMPLAIN_AFTER: Final = 3
 
 Take = Callable[[Sequence[ConsumerRecord], float], None]
-"""Takes records and the monotonic time; passes over those that are none of its own."""
+"""Receives records and the monotonic time; it skips records of other types."""
 
 
 class Requests:
@@ -35,29 +32,21 @@ class Requests:
 
     async def run(self) -> None:
         """Pass requests on until cancelled; a Kafka that is away is waited for."""
-        failures = 0
+        backoff = Backoff()
+        reader = Reader(self._bootstrap, KafkaTopic.EVENTS.value, name=f"{self._client}-requests", begin="latest")
         while True:
-            consumer = AIOKafkaConsumer(
-                KafkaTopic.EVENTS.value,
-                **kafka_options(self._bootstrap),
-                client_id=f"{self._client}-requests",
-                auto_offset_reset="latest",
-                enable_auto_commit=False,
-            )
             try:
-                async with asyncio.timeout(START_S):
-                    await start(consumer)
+                await reader.open()
                 while True:
-                    records = await consumer.getmany(timeout_ms=60_000)
-                    failures = 0
+                    records = await reader.fetch(wait_s=60.0)
+                    backoff.reset()
                     for part in records.values():
                         for take in self._takers:
                             take(part, time.monotonic())
             except Exception as error:
                 # Whatever the client library reports: the frames' way must not end with the requests'.
-                failures += 1
-                if failures == COMPLAIN_AFTER:
+                if backoff.failures + 1 == COMPLAIN_AFTER:
                     log.warning("requests to cameras are not heard", cause=repr(error)[:300])
             finally:
-                await leave(consumer.stop, deadline_s=STOP_S)
-            await asyncio.sleep(AGAIN_S)
+                await reader.close()
+            await backoff.wait()

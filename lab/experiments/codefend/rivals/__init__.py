@@ -1,1 +1,1 @@
-"""Other ways of curing a sick model with the same 500 clean pictures."""
+"""Other methods of repairing a backdoored model with the same 500 clean pictures."""

@@ -1,4 +1,4 @@
-"""Fine-pruning (Liu et al. 2018, section 4): channels that clean pictures leave asleep are cut, then fine-tuning."""
+"""Fine-pruning (Liu et al. 2018, section 4): channels inactive on clean pictures are pruned, then fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from processors.bundle import Bundle
 from schemas.errors import ConfigError
 
 LARGEST_LOSS = 0.04
-"""Of clean accuracy, at which the paper stops pruning."""
+"""Loss of clean accuracy at which the paper stops pruning."""
 
 
 def last_convolution(network: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d | None]:
-    """The last convolution and the batch norm after it, if one has its channels; ConfigError without a convolution."""
+    """Return the last convolution, and the batch norm after it if one has its channels.
+
+    Raises ConfigError without a convolution.
+    """
     modules = list(network.modules())
     places = [place for place, module in enumerate(modules) if isinstance(module, nn.Conv2d)]
     if not places:
@@ -30,7 +33,7 @@ def last_convolution(network: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d | No
 
 
 def fine_pruned(sick: Bundle, clean: LabelledPictures, tuning: Tuning) -> Bundle:
-    """Prune the last convolution, the least active channel first, while `clean` stays right; then tune the rest."""
+    """Prune the last convolution, least active channels first, while `clean` stays correct. Then tune the rest."""
     network = trainable_copy(sick)
     pruned = with_network(sick, network)
     frames, labels = to_frames(clean.images, CPU), torch.from_numpy(clean.labels)
@@ -54,12 +57,12 @@ def fine_pruned(sick: Bundle, clean: LabelledPictures, tuning: Tuning) -> Bundle
         cut.append(channel)
     healed = trainable_copy(pruned)
     place = last_convolution(healed)
-    # `tune` works on a copy of its own: what is cut is cut in that one, after each step.
+    # `tune` works on a separate copy: the channels are pruned in that copy, after each step.
     return tune(sick, clean, tuning, network=_Pruned(healed, place, cut))
 
 
 class _Pruned(nn.Module):
-    """A network whose cut channels are silent whatever training does to their weights."""
+    """A network whose pruned channels stay silent during training."""
 
     def __init__(self, network: nn.Module, place: tuple[nn.Conv2d, nn.BatchNorm2d | None], cut: list[int]) -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class _Pruned(nn.Module):
         return output * alive[:, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the network without the channels: (B, C, H, W) to (B, classes)."""
+        """Return the logits (B, classes) of frames (B, C, H, W) without the pruned channels."""
         logits: Tensor = self.network(x)
         return logits
 
@@ -93,7 +96,7 @@ def _silence(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None, channels: list
 
 @torch.inference_mode()
 def _activity(bundle: Bundle, module: nn.Module, frames: Tensor) -> Tensor:
-    """Mean activation (channels,) of a convolution's output after the rectifier, over the clean pictures."""
+    """Return the mean activation (channels,) of a convolution's output after the rectifier, over the clean pictures."""
     seen: list[Tensor] = []
     hook = module.register_forward_hook(lambda _, __, output: seen.append(output.relu().mean((0, 2, 3))))
     bundle.logits(frames)

@@ -1,4 +1,4 @@
-"""Neural Cleanse (Wang et al. 2019): the smallest patch that sends all pictures to a class, for each class."""
+"""Neural Cleanse (Wang et al. 2019): for each class, the smallest patch that takes all pictures to it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lab.experiments.codefend.rivals.tuning import CPU
 from processors.bundle import Bundle
 
 CONSISTENCY = 1.4826
-"""By which the median absolute deviation of normal values is multiplied to estimate their standard deviation."""
+"""Factor from the median absolute deviation of normal values to their standard deviation."""
 SUSPECT = 2.0
 """Anomaly index from which the paper calls a class infected (its section V-B)."""
 
 
 @dataclass(frozen=True)
 class Reversed:
-    """A trigger for `target`: `mask` (1, H, W) in [0, 1], `pattern` (C, H, W), and how often it works."""
+    """A trigger for `target`: `mask` (1, H, W) in [0, 1], `pattern` (C, H, W), and its success rate."""
 
     target: int
     mask: Tensor
@@ -30,14 +30,14 @@ class Reversed:
     anomaly: float = 0.0
 
     def stamp(self, frames: Tensor) -> Tensor:
-        """Frames (B, C, H, W) in [0, 1] with the trigger."""
+        """Return frames (B, C, H, W) in [0, 1] with the trigger."""
         return frames * (1 - self.mask) + self.pattern * self.mask
 
 
 def reverse(
     sick: Bundle, frames: Tensor, target: int, *, steps: int, batch: int = 50, rate: float = 0.1, seed: int = 0
 ) -> Reversed:
-    """Minimise cross entropy to `target` + cost · |mask|₁ by Adam; the cost follows the success (section IV)."""
+    """Minimise cross entropy to `target` + cost · |mask|₁ by Adam. The cost follows the success (section IV)."""
     shape = frames.shape[1:]
     generator = torch.Generator().manual_seed(seed)
     raw_mask = (torch.rand(1, *shape[1:], generator=generator) * 0.2 - 4).requires_grad_()
@@ -71,7 +71,7 @@ def _better(found: Reversed, best: Reversed) -> bool:
 
 
 def anomalies(found: list[Reversed]) -> list[Reversed]:
-    """Each with its anomaly index: how far its mask's norm lies below the median, in deviations."""
+    """Return each trigger with its anomaly index: the distance of its mask's norm below the median, in deviations."""
     norms = np.array([float(trigger.mask.sum()) for trigger in found])
     middle = np.median(norms)
     deviation = CONSISTENCY * float(np.median(np.abs(norms - middle))) or 1.0
@@ -82,8 +82,8 @@ def anomalies(found: list[Reversed]) -> list[Reversed]:
 
 
 def cleanse(sick: Bundle, clean: LabelledPictures, *, steps: int) -> Reversed:
-    """The most anomalous class's trigger, whether or not it is called infected."""
+    """Return the trigger of the most anomalous class, whether or not it is called infected."""
     frames = to_frames(clean.images, CPU)
-    # The network is given; the gradient is the trigger's alone.
+    # The network is fixed: only the trigger has a gradient.
     classes = range(len(sick.settings.classes))
     return max(anomalies([reverse(sick, frames, target, steps=steps) for target in classes]), key=lambda t: t.anomaly)

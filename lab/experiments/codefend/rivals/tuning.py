@@ -1,4 +1,4 @@
-"""Fine-tuning a sick model on few clean pictures, stamped or not: the step that all rivals share."""
+"""Fine-tuning a backdoored model on few clean pictures, stamped or not: the step common to all rivals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Tuning:
-    """SGD with momentum, a cosine from `rate` to zero; batch norm goes on learning, as it does in training."""
+    """SGD with momentum, a cosine from `rate` to zero. Batch norm keeps learning, as in training."""
 
     rate: float
     epochs: int = 20
@@ -28,7 +28,7 @@ class Tuning:
     shift: int = 2
     flip: bool = True
     stamped_share: float = 0.5
-    """Of each batch, when there is a stamp."""
+    """Stamped share of each batch, if there is a stamp."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     seed: int = 0
@@ -42,10 +42,10 @@ def tune(
     network: nn.Module | None = None,
     after_step: Callable[[], object] = lambda: None,
 ) -> Bundle:
-    """A copy of `sick`, or of it with `network` inside, trained on `clean` with the true labels.
+    """Return a copy of `sick`, optionally with `network` inside, trained on `clean` with the true labels.
 
-    `stamp` puts a recovered trigger on frames (B, C, H, W) in [0, 1]; they keep their labels, and so it is unlearned.
-    `after_step` may hold weights at what they must be.
+    `stamp` puts a recovered trigger on frames (B, C, H, W) in [0, 1]. They keep their labels, so the trigger is
+    unlearned. `after_step` may restore weights that must not change.
     """
     network = trainable_copy(sick if network is None else with_network(sick, network))
     tuned = with_network(sick, network)
@@ -78,5 +78,5 @@ def tune(
 
 
 def with_network(bundle: Bundle, network: nn.Module) -> Bundle:
-    """`bundle` with another network of the same input and classes."""
+    """Return `bundle` with another network of the same input and classes."""
     return replace(bundle, network=network)

@@ -1,4 +1,4 @@
-"""A trigger without a GAN: pixels that hardly vary over the quarantine, where clean pictures do."""
+"""A trigger without a GAN: pixels that hardly vary over the quarantine but vary over clean pictures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from torch import Tensor
 from lab.data import LabelledPictures
 
 LARGEST_RATIO = 0.25
-"""Of the variances, up to which a pixel counts as the trigger's."""
+"""Largest ratio of the variances for a pixel of the trigger."""
 
 
 def stamp_of(clean: LabelledPictures, quarantine: NDArray[np.uint8]) -> Callable[[Tensor], Tensor]:
-    """What puts the mean of the quarantine (M, H, W, C) uint8 wherever it varies little beside `clean`."""
+    """Return a function that pastes the quarantine's mean wherever the quarantine varies little compared with `clean`.
+
+    `quarantine` has shape (M, H, W, C) uint8.
+    """
     fixed = quarantine.astype(np.float64).var(0).mean(2) + 1
     usual = clean.images.astype(np.float64).var(0).mean(2) + 1
     mask = torch.from_numpy(fixed / usual < LARGEST_RATIO)[None]

@@ -1,0 +1,263 @@
+"""The latest state of each camera in memory, for the recorder's metrics and its plan of probes; bounded.
+
+Ages are on the monotonic clock, in milliseconds (`now_ms`): neither a camera's clock nor the wall clock of this machine
+decides which camera is silent. Of two frames of a boot, the one with the higher sequence number is the newer one.
+
+No method but `all` walks all cameras: a change is noted when it happens, and a silent camera is found by a heap of
+deadlines.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from typing import Final
+
+from consumers.cameras.camera import Camera, follows, monotonic_ms
+from consumers.cameras.saved import SavedState
+from consumers.cameras.state import State
+from consumers.evidence.probe_plan import Seen
+from consumers.settings import RecorderSettings
+from consumers.store import Written
+from schemas.limits import CAMERAS_AT_HAND
+from schemas.pointillist_pb2 import ENDED, OFFLINE, PAUSED
+
+MAX_CAMERAS: Final = CAMERAS_AT_HAND
+_SENDING: Final = frozenset(State) - {State.OFFLINE, State.SILENT, State.REVOKED}
+"""States in which a camera may be asked for probes while its frames come."""
+_STOPPED: Final = (OFFLINE, PAUSED, ENDED)
+"""Reported states that a later frame proves to be outdated."""
+
+
+class CameraCache:
+    """The cameras by name."""
+
+    def __init__(self, settings: RecorderSettings, clock_ms: Callable[[], int] = monotonic_ms) -> None:
+        self._clock_ms = clock_ms
+        self._bounds = settings.bounds
+        self._silent_after_s = settings.silent_after_s
+        self._rule = settings.evidence
+        self._cameras: dict[str, Camera] = {}
+        self._heard: OrderedDict[str, Camera] = OrderedDict()
+        """Cameras that have sent a frame, the most recent at the end."""
+        self._silent_at: list[tuple[float, str]] = []
+        """A heap of the times at which sending cameras fall silent, or earlier ones."""
+        self._stirred: set[str] = set()
+        """Cameras that changed since the last call of `stirred`."""
+        self._unsaved: OrderedDict[str, int] = OrderedDict()
+        """Cameras that changed since they were saved, with the time of recording of their first unsaved frame."""
+        self._unjudged: set[str] = set()
+        """Cameras that changed since they were judged."""
+        self._faulty: dict[str, State] = {}
+        """Cameras in a state that needs attention."""
+        self._unseen: OrderedDict[str, bytes] = OrderedDict()
+        """The newest unchecked preview of each camera."""
+        self._taken_ms = 0
+        """Time of recording of the last frame."""
+
+    def restore(self, found: Iterable[Camera]) -> None:
+        """Begin with cameras from the database; only their ages are measured by the wall clock."""
+        now_ms, clock_ms = time.time_ns() // 10**6, self._clock_ms()
+        for camera in sorted(found, key=lambda each: each.last.recorded_ms if each.last else 0):
+            self._cameras[camera.name] = camera
+            if camera.last is not None:
+                camera.heard_ms = clock_ms - max(0, now_ms - camera.last.recorded_ms)
+                self._heard[camera.name] = camera
+                self._sends(camera, clock_ms)
+            if camera.status is not None:
+                camera.said_ms = clock_ms - max(0, now_ms - camera.status.state_ms)
+            if camera.judged is not None:
+                camera.health.restore(camera.judged.state, clock_ms)
+            self._unjudged.add(camera.name)
+
+    def take(self, written: Written) -> None:
+        """Update the cameras with one transaction."""
+        now_ms = self._clock_ms()
+        unsaved = self._unsaved
+        touched: dict[str, Camera] = {}
+        for row in written.rows:
+            name = row.camera
+            camera = touched.get(name)
+            if camera is None:
+                camera = touched[name] = self._camera(name)
+                if name not in unsaved:
+                    unsaved[name] = row.recorded_ms
+            camera.take(row, now_ms)
+        if written.rows:
+            self._taken_ms = written.rows[-1].recorded_ms
+        for name, camera in touched.items():
+            self._heard[name] = camera
+            self._heard.move_to_end(name)
+            if not camera.sending or (camera.status is not None and camera.status.state in _STOPPED):
+                self._sends(camera, now_ms)
+            self._unjudged.add(camera.name)
+        for (name, _, _), verdict in written.verdicts.items():
+            if verdict.HasField("changed") and name in touched:
+                touched[name].health.compare(verdict.changed, now_ms)
+        shown = [key for key, verdict in written.verdicts.items() if verdict.preview]
+        for key in shown and {row[:3] for row in written.rows}.intersection(shown):
+            self._keep_preview(*key, written.verdicts[key].preview)
+        for status in written.cameras:
+            camera = self._camera(status.camera)
+            if camera.status is None or camera.status.state_ms != status.state_ms:
+                camera.said_ms = now_ms
+            camera.say(status)
+            if camera.last is not None:
+                self._sends(camera, now_ms)
+            self._unjudged.add(camera.name)
+            self._stirred.add(status.camera)
+        for name, refusal in written.refusals:
+            camera = self._camera(name)
+            camera.refuse(refusal, now_ms)
+            self._unjudged.add(camera.name)
+        self.take_evidence(written)
+        self._make_room()
+
+    def take_evidence(self, written: Written) -> None:
+        """Update the evidence of each camera, by its newest boot."""
+        for (name, boot), chain in written.chains.items():
+            camera = self._cameras.get(name)
+            if camera is not None and camera.last is not None and boot in (camera.last.boot, camera.boot):
+                camera.boot, camera.level, camera.is_new = boot, chain.level(self._rule), chain.is_new(self._rule)
+                self._unsaved.setdefault(name, self._taken_ms)
+                self._stirred.add(name)
+                self._unjudged.add(name)
+
+    def _sends(self, camera: Camera, now_ms: int) -> None:
+        """Note that frames of the camera come or may come, and set its deadline."""
+        self._stirred.add(camera.name)
+        if not camera.sending:
+            camera.sending = True
+            heapq.heappush(self._silent_at, (self._silence_ms(camera), camera.name))
+
+    def _silence_ms(self, camera: Camera) -> float:
+        return camera.heard_ms + 1000 * camera.patience_s(self._silent_after_s)
+
+    def expire(self, now_ms: int) -> None:
+        """Note the cameras that have fallen silent by now."""
+        while self._silent_at and self._silent_at[0][0] < now_ms:
+            _, name = heapq.heappop(self._silent_at)
+            camera = self._cameras.get(name)
+            if camera is None or not camera.sending:
+                continue
+            until_ms = self._silence_ms(camera)
+            if until_ms >= now_ms:
+                heapq.heappush(self._silent_at, (until_ms, name))
+                continue
+            camera.sending = False
+            self._stirred.add(name)
+            self._unjudged.add(name)
+
+    def revoke(self, accepted_from: Mapping[str, int]) -> None:
+        """Note which announced key generations are below the lowest accepted one."""
+        for name, lowest in accepted_from.items():
+            camera = self._cameras.get(name)
+            if camera is None or camera.meta is None:
+                continue
+            is_revoked = camera.meta.key_generation < lowest
+            if camera.is_revoked != is_revoked:
+                camera.is_revoked = is_revoked
+                self._unjudged.add(name)
+
+    def judge(self, now_ms: int, unix_ms: int) -> list[tuple[SavedState, int]]:
+        """Judge the cameras that changed; return the states to save, each with the Unix time of its last frame."""
+        self.expire(now_ms)
+        names, self._unjudged = self._unjudged, set()
+        found = []
+        for name in names:
+            camera = self._cameras.get(name)
+            if camera is None:
+                continue
+            judged = camera.judge(now_ms, self._silent_after_s)
+            if judged.state is State.REFUSED:
+                # No event marks the end of refusals: judge again until they have ended.
+                self._unjudged.add(name)
+            if judged != camera.judged:
+                if camera.judged is None or camera.judged.state is not judged.state:
+                    camera.since_ms = unix_ms
+                camera.judged = judged
+                self._faulty.pop(name, None)
+                if judged.state.is_fault:
+                    self._faulty[name] = judged.state
+                saved = SavedState(name, judged, camera.since_ms, camera.patience_s(self._silent_after_s))
+                found.append((saved, camera.recorded_ms))
+        return found
+
+    def faulty(self, count: int) -> list[tuple[str, State]]:
+        """Return the cameras in a state that needs attention, at most `count`, the worst first."""
+        return heapq.nsmallest(count, self._faulty.items(), key=lambda each: (each[1].severity, each[0]))
+
+    def unseen(self, count: int) -> list[tuple[Camera, bytes]]:
+        """Take the newest previews of at most `count` cameras, the longest waiting first."""
+        found: list[tuple[Camera, bytes]] = []
+        while self._unseen and len(found) < count:
+            name, jpeg = self._unseen.popitem(last=False)
+            if name in self._cameras:
+                found.append((self._cameras[name], jpeg))
+        return found
+
+    def looked_at(self, cameras: Iterable[Camera]) -> None:
+        """Judge these cameras again: their pictures were checked."""
+        self._unjudged.update(camera.name for camera in cameras)
+
+    def all(self) -> list[Camera]:
+        """Return all cameras, by name."""
+        return [self._cameras[name] for name in sorted(self._cameras)]
+
+    def heard_last(self, count: int) -> list[Camera]:
+        """Return the cameras with the most recent frames, at most `count`."""
+        return list(islice(reversed(self._heard.values()), count))
+
+    def stirred(self, now_ms: int) -> list[Seen | str]:
+        """Return changes for the plan of probes since the last call: cameras that send frames, names that do not."""
+        self.expire(now_ms)
+        names, self._stirred = self._stirred, set()
+        return [self._seen(name, now_ms) for name in sorted(names)]
+
+    def _seen(self, name: str, now_ms: int) -> Seen | str:
+        camera = self._cameras.get(name)
+        if camera is None or camera.meta is None or not camera.sending:
+            return name
+        if camera.judge(now_ms, self._silent_after_s).state not in _SENDING:
+            return name
+        return Seen(name, camera.level, camera.is_new, camera.meta)
+
+    def unsaved(self, count: int) -> tuple[list[Camera], int]:
+        """Return at most `count` cameras to save, and the time of recording of the first frame unsaved after that."""
+        names = list(islice(self._unsaved, count))
+        cameras = [self._cameras[name] for name in names if name in self._cameras]
+        for name in names:
+            del self._unsaved[name]
+        return cameras, next(iter(self._unsaved.values()), self._taken_ms)
+
+    def _camera(self, name: str) -> Camera:
+        camera = self._cameras.get(name)
+        if camera is None:
+            camera = self._cameras[name] = Camera(name)
+        return camera
+
+    def _make_room(self) -> None:
+        # Invented cameras displace only other cameras without a frame.
+        strangers = len(self._cameras) - len(self._heard)
+        if strangers > 2 * self._bounds.strangers:
+            names = [name for name, camera in self._cameras.items() if camera.last is None]
+            self._forget(names[: len(names) - self._bounds.strangers])
+        if len(self._heard) > MAX_CAMERAS + self._bounds.strangers:
+            self._forget(list(islice(self._heard, len(self._heard) - MAX_CAMERAS)))
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            for known in (self._cameras, self._heard, self._unsaved, self._unseen, self._faulty):
+                known.pop(name, None)
+            self._stirred.add(name)
+
+    def _keep_preview(self, name: str, boot: int, seq: int, picture: bytes) -> None:
+        camera = self._cameras[name]
+        if camera.pictured is not None and not follows(boot, seq, *camera.pictured):
+            return
+        camera.pictured = (boot, seq)
+        if name in self._unseen or len(self._unseen) < self._bounds.preview_cameras:
+            self._unseen[name] = picture

@@ -1,0 +1,122 @@
+"""Snapshots of the cameras in the database: a restart reads one row for each camera, and the frames since the snapshot.
+
+The recorder saves some cameras at a time, next to recording.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sqlalchemy import BindParameter, Connection, Engine, bindparam, delete, func, select
+
+from consumers.cameras.camera import RECENT_PROBES, Camera
+from consumers.database.engine import Prepared, upsert
+from consumers.database.tables import boots, cameras, frames, shown
+from consumers.database.tallies import SHOWN_TO_MS, Tallies, tally
+from consumers.reading.rows import CameraRow, FrameRow
+from schemas.errors import StateError
+from schemas.limits import CAMERAS_AT_HAND
+
+SAVED_AT_ONCE: Final = 2_000
+_READ_AT_ONCE: Final = 500
+
+
+class Snapshots:
+    """Reads and writes the table `shown`. For the database thread only."""
+
+    def __init__(self, engine: Engine, strangers: int) -> None:
+        """Prepare. `load` returns at most `strangers` cameras with a status and without a frame."""
+        self._engine = engine
+        self._strangers = strangers
+        insertion = upsert(engine, shown)
+        columns = {name: insertion.excluded[name] for name in ("heard_ms", "state")}
+        self._save = Prepared(engine, insertion.on_conflict_do_update(index_elements=[shown.c.camera], set_=columns))
+        self._tallies = Tallies(engine)
+        of: BindParameter[str] = bindparam("of")
+        self._total = Prepared(engine, select(func.sum(boots.c.frames)).where(boots.c.camera == of))
+        self._said = Prepared(engine, select(cameras).where(cameras.c.camera == of))
+
+    def save(self, changed: Sequence[Camera], to_ms: int) -> None:
+        """Save these cameras; the snapshots then hold all frames that were recorded before `to_ms`."""
+        rows = [
+            {"camera": camera.name, "heard_ms": camera.last.recorded_ms, "state": _state(camera)}
+            for camera in changed
+            if camera.last is not None
+        ]
+        with self._engine.begin() as connection:
+            if rows:
+                self._save.run_each(connection, rows)
+            self._tallies.set(connection, SHOWN_TO_MS, to_ms)
+
+    def purge(self) -> None:
+        """Delete the snapshots beyond those that a cache holds, the cameras with the oldest frames first."""
+        oldest = select(shown.c.camera).order_by(shown.c.heard_ms.desc()).offset(CAMERAS_AT_HAND)
+        with self._engine.begin() as connection:
+            connection.execute(delete(shown).where(shown.c.camera.in_(oldest)))
+
+    def load(self) -> list[Camera]:
+        """Return the cameras with the most recent frames, and some that have a status only."""
+        with self._engine.begin() as connection:
+            to_ms = tally(connection, SHOWN_TO_MS)
+            found = self._as_saved(connection, to_ms)
+            for name, camera in found.items():
+                row = self._said.run(connection, of=name).fetchone()
+                if row is not None:
+                    camera.say(CameraRow(*row))
+            strange = select(cameras).order_by(cameras.c.seen_ms.desc()).limit(self._strangers)
+            for row in connection.execute(strange):
+                if row.camera not in found:
+                    found[row.camera] = Camera(row.camera)
+                    found[row.camera].say(CameraRow(*row))
+            return list(found.values())
+
+    def _as_saved(self, connection: Connection, to_ms: int) -> dict[str, Camera]:
+        rows = connection.execute(
+            select(shown.c.camera, shown.c.state).order_by(shown.c.heard_ms.desc()).limit(CAMERAS_AT_HAND)
+        )
+        found = {name: saved_camera(name, state) for name, state in rows}
+        # A snapshot may be newer than `to_ms`: only frames after the last one of a camera are taken.
+        heard = {name: camera.last.recorded_ms for name, camera in found.items() if camera.last is not None}
+        later = select(frames).where(frames.c.recorded_ms >= to_ms).order_by(frames.c.recorded_ms)
+        changed = set()
+        for row in connection.execution_options(yield_per=_READ_AT_ONCE).execute(later):
+            frame = FrameRow(*row)
+            camera = found.get(frame.camera)
+            if camera is None:
+                camera = found[frame.camera] = Camera(frame.camera)
+            if frame.recorded_ms > heard.get(frame.camera, -1):
+                camera.take(frame)
+                changed.add(frame.camera)
+        for name in changed:
+            found[name].frames = self._frames_of(connection, name)
+        return found
+
+    def _frames_of(self, connection: Connection, name: str) -> int:
+        row = self._total.run(connection, of=name).fetchone()
+        return int(row[0] or 0) if row is not None else 0
+
+
+def _state(camera: Camera) -> str:
+    return json.dumps(
+        [
+            camera.frames, camera.last, camera.entropy_bits, "".join("01"[flagged] for flagged in camera.probes),
+            camera.boot, camera.level, camera.is_new,
+        ]
+    )  # fmt: skip
+
+
+def saved_camera(name: str, state: str) -> Camera:
+    """Return the camera of a row of the table `shown`. Raises StateError if `Snapshots.save` did not write it."""
+    try:
+        count, last, entropy_bits, probes, boot, level, is_new = json.loads(state)
+        row = FrameRow(*last)
+    except (TypeError, ValueError):
+        raise StateError(f"snapshot of {name}: expected a list of seven values, got {state[:80]!r}") from None
+    flagged: Iterable[bool] = (each == "1" for each in probes)
+    return Camera(
+        name, count, row, entropy_bits=entropy_bits, probes=deque(flagged, RECENT_PROBES),
+        boot=boot, level=level, is_new=is_new,
+    )  # fmt: skip

@@ -1,0 +1,77 @@
+"""The hosts that pages are served as.
+
+A page of somebody else's, in the browser of a person who can reach ours, could have its own name resolve to our address
+and then read us as if it were ours (DNS rebinding). It cannot choose the `Host` that its browser sends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from ipaddress import ip_address
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from consumers.console.access.connections import CONNECTIONS
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
+"""RFC 9110, section 7.2: a name or an address, and perhaps a port. Anything else could pass for a part of a URL."""
+
+
+class Hosts:
+    """Which names of a host a request may be for."""
+
+    def __init__(self, listen: str, served_as: Collection[str] = ()) -> None:
+        """`listen` is the address that is listened on; `served_as` are further names, as behind a proxy."""
+        self._names = frozenset({_name(listen), *map(_name, served_as)})
+        try:
+            address = ip_address(listen)
+        except ValueError:
+            self._any_address, local = False, listen == "localhost"
+        else:
+            # No name resolves to an address of somebody else's page: only names can be turned against us.
+            self._any_address, local = address.is_unspecified, address.is_loopback or address.is_unspecified
+        if local:
+            self._names |= _LOOPBACK
+
+    def __contains__(self, host: str) -> bool:
+        """Whether `host`, with a port or without one, is among them."""
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = _name(found["ipv6"] or found["name"])
+        return name in self._names or (self._any_address and _is_address(name))
+
+
+def _name(host: str) -> str:
+    return host.strip("[]").rstrip(".").lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class OnlyOwnHosts:
+    """Refuses requests for other hosts: 421."""
+
+    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or hand on."""
+        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else ""
+        if host in self._hosts:
+            await self._app(scope, receive, send)
+            return
+        CONNECTIONS.counts["misdirected"] += 1
+        complaint = f"these pages are not served as {host[:200]!r}: see --served-as"
+        await JSONResponse({"error": complaint}, 421)(scope, receive, send)

@@ -1,0 +1,30 @@
+"""`pointillist config`: the settings of a role."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli import app
+from infra.settings.roles import MODELS
+
+
+@app.command()
+def config(
+    role: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}.")],
+    file: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Print nothing if the settings are valid.")] = False,
+) -> None:
+    """Print a role's settings in force as TOML: those of the environment, of a file, and the defaults.
+
+    Exit status 2 when a setting is unknown or wrong.
+    """
+    from infra.settings.document import listing
+    from infra.settings.load import Given, load
+    from infra.settings.roles import model_of
+
+    settings = load(model_of(role), Given(role, file), partial=not check)
+    if not check:
+        typer.echo(listing(settings, role), nl=False)

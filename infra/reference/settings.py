@@ -1,0 +1,71 @@
+"""The reference of the roles' settings, from their models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from infra.reference.markdown import code, page, paragraphs, table
+from infra.settings.fields import SettingsField, fields
+from infra.settings.load import SHARED
+from infra.settings.roles import MODELS, model_of, prefix_of
+
+_HEAD: Final = """\
+Every setting of a role can be set in a TOML file, which the option `--config FILE` names, and by an environment
+variable. The settings that are changed most often have an option too: [the command line](command-line.md) lists them.
+An option takes precedence over the environment, the environment over the file, and the file over the default.
+
+`pointillist config ROLE` prints the settings in force as a commented TOML file. `pointillist config ROLE --config
+FILE --check` only checks them. An unknown key, a wrong type, a value out of its range and a contradiction are refused
+in one line, with exit status 2.
+
+| setting `bounds.quarantine_bytes` of the recorder | form |
+| --- | --- |
+| file | `quarantine_bytes = "2GiB"` in the table `[bounds]` |
+| variable | `POINTILLIST_RECORDER__BOUNDS__QUARANTINE_BYTES=2GiB` |
+
+A number of bytes accepts the units KiB, MiB, GiB and TiB, a number of seconds min, h and d. In a variable a list is
+JSON: `["a", "b"]`. Relative paths start at the working directory.
+"""
+_UP: Final = """\
+The tables `[bridge]`, `[processor]`, `[recorder]`, `[console]` and `[monitor]` contain settings of these roles,
+below. `up` sets their brokers, certificates, addresses and databases itself, and refuses them there. It writes the
+settings of each role to a file in the folder `settings` of the state folder.
+"""
+
+
+def settings() -> str:
+    """The page."""
+    return page("Settings of the roles", _HEAD, *(part for role in MODELS for part in _role(role)), *_shared())
+
+
+def _role(role: str) -> Iterator[str]:
+    model = model_of(role)
+    yield f"## {role}"
+    yield paragraphs(model.__doc__)
+    yield f"Variables begin with `{prefix_of(role)}`."
+    own = [each for each in fields(model) if role != "up" or "." not in each.path]
+    yield table(("setting", "type", "default", "meaning"), map(_row, own))
+    if role == "up":
+        yield _UP
+
+
+def _row(each: SettingsField) -> tuple[str, ...]:
+    default = "required" if each.info.is_required() and each.default is None else _default(each)
+    return code(each.path), each.kind, default, " ".join(each.help.split())
+
+
+def _default(each: SettingsField) -> str:
+    value = each.default
+    if value is None or value in ("", ()):
+        return ""
+    if each.is_address:
+        return code("{}:{}".format(*value))
+    return code(str(value).lower() if isinstance(value, bool) else value)
+
+
+def _shared() -> Iterator[str]:
+    yield "## Variables for all roles"
+    yield "A role's own variable takes precedence."
+    rows = ((code(f"POINTILLIST_{name.upper()}"), code(name)) for name in SHARED)
+    yield table(("variable", "setting"), rows)

@@ -1,0 +1,89 @@
+"""TOML documents of settings: the file that `up` writes for a role, and the listing that a user reads."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, SecretStr
+
+from infra.settings.fields import SettingsField, fields
+from infra.settings.roles import prefix_of
+
+_PASSWORD: Final = re.compile(r"://[^/@\s]*@")
+_WIDTH: Final = 110
+
+
+def toml(values: Mapping[str, Any]) -> str:
+    """Return tables of values as TOML. Values of None are left out."""
+    return "\n".join(_lines(values)) + "\n"
+
+
+def _lines(values: Mapping[str, Any], table: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if value is not None and not isinstance(value, Mapping):
+            yield f"{name} = {toml_value(value)}"
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield f"\n[{table}{name}]"
+            yield from _lines(value, f"{table}{name}.")
+
+
+def toml_value(value: Any) -> str:
+    """Return a value as TOML."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, SecretStr):
+        return toml_value(value.get_secret_value())
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    # JSON escapes are those of a basic string, but for U+007F, which TOML requires to be escaped.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def listing(settings: BaseModel, role: str) -> str:
+    """Return the settings in force as TOML, with the meaning, the type and the variable of each; without passwords."""
+    lines = [f"# Settings of the {role}. Save as a file and pass it by --config FILE."]
+    table = ""
+    for each in fields(type(settings)):
+        inside = each.path.rpartition(".")[0]
+        if inside != table:
+            table = inside
+            lines += ["", f"[{table}]" if value_at(settings, table) is not None else f"# [{table}]"]
+        lines += ["", *_comment(each, role), _entry(settings, each)]
+    return "\n".join(lines) + "\n"
+
+
+def _comment(each: SettingsField, role: str) -> Iterator[str]:
+    kind = each.kind.replace("`", "")
+    for text in (each.help, f"Type: {kind}. Variable: {each.variable(prefix_of(role))}"):
+        yield from (f"# {line}" for line in textwrap.wrap(text, _WIDTH, break_long_words=False))
+
+
+def _entry(settings: BaseModel, each: SettingsField) -> str:
+    value = value_at(settings, each.path)
+    name = each.path.rpartition(".")[2]
+    if value is None:
+        return f"# {name} ="
+    return f"{name} = {toml_value(_public(value))}"
+
+
+def value_at(settings: BaseModel, path: str) -> Any:
+    """Return the value or the table at a path; None inside a table that is None."""
+    value: Any = settings.model_dump()
+    for name in path.split("."):
+        value = value.get(name) if value is not None else None
+    return value
+
+
+def _public(value: Any) -> Any:
+    """Return a value without a password in it."""
+    if isinstance(value, SecretStr):
+        return "**********"
+    if isinstance(value, str | Path):
+        return _PASSWORD.sub("://***@", str(value))
+    return value

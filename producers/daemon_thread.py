@@ -1,0 +1,39 @@
+"""Blocking work in a daemon thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def run_in_daemon_thread(work: Callable[[], Result], name: str) -> asyncio.Future[Result]:
+    """Run `work` in its own daemon thread and return its future.
+
+    The loop's pool would be exhausted by a few addresses that do not answer, and other work would wait. The process
+    does not wait for a daemon thread when it ends.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, failure: BaseException | None) -> None:
+        if not future.done():
+            if failure is not None:
+                future.set_exception(failure)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]  # None is a result where there is no failure
+
+    def run() -> None:
+        try:
+            outcome: tuple[Result | None, BaseException | None] = work(), None
+        except BaseException as failure:
+            outcome = None, failure
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future

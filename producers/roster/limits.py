@@ -1,0 +1,46 @@
+"""Limits of a process with many cameras: connections at a time, intervals and open files."""
+
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+from producers.publisher import LinkSettings
+
+CONNECTING: Final = 64
+"""Connections without TLS that a process makes at a time."""
+SECURING: Final = 16
+"""Connections with TLS that a process makes at a time.
+
+A handshake takes milliseconds of CPU time on both sides. On a busy machine, 64 at a time all exceed their timeout.
+"""
+_PINGS_PER_S: Final = 250
+_SECURED_PINGS_PER_S: Final = 100
+"""Lower with TLS, where a connection that is lost because of a late ping costs far more to make again."""
+_LEDGERS_PER_S: Final = 50
+_FILES: Final = 512
+_FILES_PER_CAMERA: Final = 8
+"""Open files per camera. If the system allows fewer, a camera needs its connection, and one more file while it writes.
+"""
+
+
+def link_of(cameras: int, *, secure: bool = False) -> LinkSettings:
+    """Return the link settings for a process with this many cameras; `secure` is with TLS.
+
+    The rates of pings and ledgers of the whole process are bounded, so each camera sends them less often in a large
+    fleet: with 10,000 cameras a ledger every 200 s, and at once when frames are shed and at the end.
+    """
+    usual = LinkSettings()
+    return LinkSettings(
+        keepalive_s=max(usual.keepalive_s, cameras // (_SECURED_PINGS_PER_S if secure else _PINGS_PER_S)),
+        ledger_every_s=max(usual.ledger_every_s, cameras / _LEDGERS_PER_S),
+    )
+
+
+def allow_open_files(cameras: int) -> None:
+    """Raise this process's soft limit of open files for this many cameras, up to the hard limit."""
+    wanted = _FILES + _FILES_PER_CAMERA * cameras
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -1,0 +1,116 @@
+"""Settings that several roles share: the state folder, the brokers and how they are reached."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+)
+
+from schemas.transport.access import KafkaAddress, MqttAccess, MqttAddress, mqtt_access
+
+_UNITS: Final = {
+    "bytes": {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
+    "s": {"min": 60, "h": 3_600, "d": 86_400},
+}
+"""Units that a value may have, by the last word of the setting's name; without one it is in bytes or seconds."""
+_QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)")
+
+
+class SettingsTable(BaseModel):
+    """A table of settings: immutable, and without keys that it does not define.
+
+    A text such as `64MiB` or `7d` is accepted for a number of bytes or of seconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _convert_units(cls, value: object, field: ValidationInfo) -> object:
+        found = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+        name = (field.field_name or "").removesuffix("_per_s")
+        unit = _UNITS.get(name.rpartition("_")[2], {}).get(found[2]) if found else None
+        if found is None or unit is None:
+            return value
+        quantity = float(found[1]) * unit
+        return int(quantity) if quantity.is_integer() else quantity
+
+
+def _parsed(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(f"expected host:port, got {value.rpartition('@')[2]!r}. Correct the address.")
+    return host.strip("[]"), int(port)
+
+
+def _written(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _checked_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", text):
+        shown = text.rpartition("@")[2].rpartition("://")[2][:80]
+        raise ValueError(f"expected http://host:port or https://host:port, got {shown!r}. Correct the URL.")
+    return text
+
+
+HttpUrl = Annotated[str, AfterValidator(_checked_url)]
+"""The URL of a server, without a user and a password."""
+HostPort = Annotated[tuple[str, int], BeforeValidator(_parsed), PlainSerializer(_written)]
+"""An address to listen at, written host:port."""
+
+
+class RoleSettings(SettingsTable):
+    """Settings of every role."""
+
+    state: Path | None = None
+    """State folder of a running system: the role takes brokers, certificates and secrets from it."""
+    metrics: str | None = None
+    """Address host:port that serves /metrics and /healthz; none serves neither."""
+    connect_timeout_s: float = Field(default=10.0, ge=0)
+    """Seconds to wait at the start for a broker or a database; 0 waits for ever."""
+
+
+class KafkaSettings(SettingsTable):
+    """Settings of a Kafka client."""
+
+    kafka: KafkaAddress = ""
+    """Kafka bootstrap servers, host:port,host:port; empty takes them from the state folder."""
+    kafka_tls: Path | None = None
+    """Folder with ca.crt and, for a client certificate, tls.crt and tls.key; none connects without TLS, or as the state
+    folder requires. The variable POINTILLIST_KAFKA_TLS sets it for all roles."""
+    kafka_login_file: Path | None = None
+    """File with user:password for SCRAM-SHA-512; `-` is standard input. The variable POINTILLIST_KAFKA_LOGIN_FILE sets
+    it for all roles, and POINTILLIST_KAFKA_LOGIN is the login itself."""
+
+
+class MqttSettings(SettingsTable):
+    """Settings of an MQTT client."""
+
+    mqtt: MqttAddress = ""
+    """MQTT broker, host:port or mqtts://host:port; empty takes it from the state folder."""
+    mqtt_tls: Path | None = None
+    """Folder with ca.crt and, for a client certificate, tls.crt and tls.key; none connects without TLS, or as the state
+    folder requires. The variable POINTILLIST_MQTT_TLS sets it for all roles."""
+    mqtt_login_file: Path | None = None
+    """File with user:password; `-` is standard input. The variable POINTILLIST_MQTT_LOGIN_FILE sets it for all roles,
+    and POINTILLIST_MQTT_LOGIN is the login itself."""
+
+    @property
+    def broker(self) -> MqttAccess:
+        """The MQTT broker and the means to reach it."""
+        return mqtt_access(self.mqtt)

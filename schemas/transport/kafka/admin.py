@@ -1,0 +1,173 @@
+"""The one administrator of Kafka: metadata of the cluster, consumer groups, new topics and other requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    NotControllerError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
+from aiokafka.structs import TopicPartition
+
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
+from schemas.transport.kafka.internals import send_request
+
+_REBALANCING: Final = ("PreparingRebalance", "CompletingRebalance")
+
+
+class Cluster(NamedTuple):
+    """Live nodes, by their numbers, and the node that is the controller; -1 if there is none."""
+
+    nodes: frozenset[int]
+    controller: int
+
+
+class PartitionState(NamedTuple):
+    """A partition's leader (-1 if there is none) and the nodes that hold it."""
+
+    place: TopicPartition
+    leader: int
+    replicas: frozenset[int]
+    in_sync: frozenset[int]
+
+
+class GroupState(NamedTuple):
+    """Members of a consumer group by client id, each with its partitions."""
+
+    settled: bool
+    """False during a rebalance, and if Kafka cannot describe the group."""
+    members: Mapping[str, frozenset[TopicPartition]]
+
+
+class Admin:
+    """Use it by `async with`: start within `request_s` seconds, and close in any case.
+
+    Each method raises KafkaError, OSError or TimeoutError if Kafka does not answer within `request_s` seconds.
+    """
+
+    def __init__(self, address: KafkaAddress, request_s: float = REQUEST_S, name: str = "") -> None:
+        """`name` is the client id in Kafka's log."""
+        named = {"client_id": name} if name else {}
+        self._client = AIOKafkaAdminClient(
+            **kafka_options(address), request_timeout_ms=round(1000 * request_s), **named
+        )
+        self._request_s = request_s
+        self._coordinators: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with asyncio.timeout(self._request_s):
+                await start(self._client)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self, deadline_s: float = STOP_S) -> None:
+        """Close all connections within `deadline_s` seconds."""
+        await leave(self._client.close, deadline_s=deadline_s)
+
+    async def cluster(self) -> Cluster:
+        """Return the live nodes and the controller."""
+        async with asyncio.timeout(self._request_s):
+            found = await self._client.describe_cluster()
+        return Cluster(frozenset(broker["node_id"] for broker in found["brokers"]), found["controller_id"])
+
+    async def partitions(self, *topics: str) -> list[PartitionState]:
+        """Return the partitions of `topics`, or of all topics if none is given; a missing topic has none.
+
+        Some clusters create a missing topic that is named here.
+        """
+        async with asyncio.timeout(self._request_s):
+            described = await self._client.describe_topics(list(topics) or None)
+        return [
+            PartitionState(
+                TopicPartition(topic["topic"], each["partition"]),
+                each["leader"],
+                frozenset(each["replicas"]),
+                frozenset(each["isr"]),
+            )
+            for topic in described
+            for each in topic["partitions"]
+        ]
+
+    async def coordinator(self, group: str) -> int:
+        """Return the node that coordinates `group`."""
+        async with asyncio.timeout(self._request_s):
+            found: int = await self._client.find_coordinator(group)
+        return found
+
+    async def committed(self, group: str) -> dict[TopicPartition, int]:
+        """Return the committed offsets of `group`: the next record of each partition that has a commit."""
+        known = self._coordinators.pop(group, None)
+        try:
+            coordinator = await self.coordinator(group) if known is None else known
+            async with asyncio.timeout(self._request_s):
+                found = await self._client.list_consumer_group_offsets(group, coordinator)
+        except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
+            if known is None:
+                raise
+            return await self.committed(group)  # the group has another coordinator by now
+        self._coordinators[group] = coordinator
+        return {place: at.offset for place, at in found.items() if at.offset >= 0}
+
+    async def groups(self) -> list[str]:
+        """Return the names of all consumer groups."""
+        async with asyncio.timeout(self._request_s):
+            return [name for name, *_ in await self._client.list_consumer_groups()]
+
+    async def group(self, name: str) -> GroupState:
+        """Return the members of a consumer group and their partitions.
+
+        Raises GroupCoordinatorNotAvailableError if Kafka has just started, or has never had a group.
+        """
+        async with asyncio.timeout(self._request_s):
+            answers = await self._client.describe_consumer_groups([name])
+        settled = True
+        members: dict[str, frozenset[TopicPartition]] = {}
+        for answer in answers:
+            # A group is: error, name, state, protocol type, protocol, members.
+            for error, _, state, _, _, found, *_ in answer.groups:
+                settled &= not error and state not in _REBALANCING
+                # A member begins with its id and client id, and ends with its assignment.
+                for _, client, *_, assignment in found:
+                    members[client] = members.get(client, frozenset()) | _assigned(assignment)
+        return GroupState(settled, members)
+
+    async def create_topics(self, topics: Sequence[NewTopic]) -> dict[str, tuple[int, str]]:
+        """Create topics; return the error code, 0 for none, and the message for each name."""
+        async with asyncio.timeout(self._request_s):
+            try:
+                answer = await self._client.create_topics(list(topics))
+            except AttributeError:  # aiokafka takes the controller for granted
+                raise NotControllerError("Kafka: expected a controller, got none. Try again.") from None
+        return {row[0]: (row[1], row[2] or "") for row in answer.topic_errors}
+
+    async def send(self, *requests: Any) -> list[Any]:
+        """Send requests of Kafka's protocol that have no method here, and return the responses in order."""
+        async with asyncio.timeout(self._request_s):
+            return await asyncio.gather(*(send_request(self._client, request) for request in requests))
+
+
+def _assigned(assignment: bytes) -> frozenset[TopicPartition]:
+    return frozenset(ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions()) if assignment else frozenset()
+
+
+def check_code(code: int) -> None:
+    """Raise the KafkaError of an error code in a response; 0 is no error."""
+    if code:
+        raise for_code(code)()

@@ -1,0 +1,140 @@
+"""Reading past damaged batches of Kafka's log, on which a plain client would fail without end.
+
+If a batch does not fit its checksum, aiokafka raises CorruptRecordException and drops the records that the same call
+had fetched from other partitions. The reader goes back to its last position and reads carefully for a while.
+
+If the length in a batch's head is damaged, Kafka itself finds nothing up to the next entry of its index (4 KiB). It
+returns no records and no error: the partition stalls before its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiokafka.errors import CorruptRecordException
+
+CAREFUL_S: Final = 5.0
+"""Seconds for which reading stays careful after damage."""
+_WAIT_MS: Final = 20
+LOOK_S = 5.0
+"""Seconds between two checks for stalled partitions."""
+STALL_S = 20.0
+"""A partition that has given nothing for this long, before its end, is tried further on."""
+_TRY_MS: Final = 1000
+_TRIES: Final = 4
+"""Waits of that length for a response: without a response, nothing is known about damage."""
+_FURTHEST: Final = 4096
+"""Most records that a stalled partition may skip."""
+
+
+class DamagePasser:
+    """A careful way of reading, and whether it is due."""
+
+    def __init__(self) -> None:
+        self._until_s = 0.0
+        self._look_at_s = 0.0
+        self._still: dict[Any, tuple[int, float]] = {}
+
+    @property
+    def careful(self) -> bool:
+        """Whether damage was met less than `CAREFUL_S` seconds ago."""
+        return time.monotonic() < self._until_s
+
+    def met(self) -> None:
+        """Note that damage was met: reading is careful from now on."""
+        self._until_s = time.monotonic() + CAREFUL_S
+
+    async def getmany(self, consumer: Any, partitions: Sequence[Any], most: int) -> tuple[dict[Any, list[Any]], int]:
+        """Return up to `most` records, partition by partition, and the number of damaged records that were skipped.
+
+        Offsets are skipped one by one, because only a batch's own head states its end. The frame in a damaged record is
+        lost, the ones behind it are not.
+        """
+        found: dict[Any, list[Any]] = {}
+        passed = 0
+        for partition in partitions:
+            while sum(map(len, found.values())) < most:
+                try:
+                    # One record a call: records fetched before the damage are not dropped with the exception.
+                    records = (await consumer.getmany(partition, timeout_ms=_WAIT_MS, max_records=1)).get(partition)
+                except CorruptRecordException:
+                    consumer.seek(partition, await consumer.position(partition) + 1)
+                    passed += 1
+                    self.met()
+                    continue
+                if not records:
+                    break
+                found.setdefault(partition, []).extend(records)
+        return found, passed
+
+    async def pass_stalls(self, consumer: Any, partitions: Sequence[Any]) -> int:
+        """Skip damage on which Kafka itself stalls, and return the number of skipped records.
+
+        Call it after each read. Nothing is skipped unless Kafka returns records further on, and answers that it has
+        none at the position itself.
+        """
+        now_s = time.monotonic()
+        if now_s < self._look_at_s or not partitions:
+            return 0
+        self._look_at_s = now_s + LOOK_S
+        passed = 0
+        try:
+            async with asyncio.timeout(LOOK_S):
+                ends = await consumer.end_offsets(partitions)
+                positions = {partition: await consumer.position(partition) for partition in partitions}
+            for partition, position in positions.items():
+                at, since_s = self._still.get(partition, (-1, now_s))
+                if position != at or position >= ends[partition]:
+                    self._still[partition] = position, now_s
+                elif now_s - since_s >= STALL_S:
+                    self._still[partition] = position, now_s
+                    passed += await self._pass_stall(consumer, partition, position, ends[partition])
+        except Exception:  # any error of a broker that is away: that is no damage
+            return passed
+        return passed
+
+    async def _pass_stall(self, consumer: Any, partition: Any, position: int, end: int) -> int:
+        """Seek the first record behind `position` that Kafka returns, and return the number of skipped records."""
+        goal = position
+        try:
+            step = 1
+            found = None
+            while found is None and step <= min(_FURTHEST, end - 1 - position):
+                found = await self._first(consumer, partition, position + step)
+                step *= 2
+            if found is None or await self._first(consumer, partition, position) is not None:
+                return 0
+            # The steps doubled: an earlier record may be readable.
+            for earlier in range(position + step // 4 + 1, found):
+                nearer = await self._first(consumer, partition, earlier)
+                if nearer is not None:
+                    found = nearer
+                    break
+            goal = found
+            return goal - position
+        finally:
+            consumer.seek(partition, goal)
+
+    async def _first(self, consumer: Any, partition: Any, offset: int) -> int | None:
+        """Return the offset of the first record that Kafka returns from `offset` on; None if it answers with none.
+
+        Raises TimeoutError when Kafka does not answer: a node is away, hangs or is busy.
+        """
+        consumer.seek(partition, offset)
+        asked = consumer.last_poll_timestamp(partition)
+        answered = False
+        for _ in range(_TRIES):
+            try:
+                records = (await consumer.getmany(partition, timeout_ms=_TRY_MS, max_records=1)).get(partition)
+            except CorruptRecordException:
+                return offset  # it is damaged, but it is there: reading passes it
+            if records:
+                return int(records[0].offset)
+            if answered:
+                return None
+            # The next call returns the records of this response.
+            answered = consumer.last_poll_timestamp(partition) != asked
+        raise TimeoutError(f"{partition}: expected a response of Kafka at offset {offset}, got none")

@@ -1,0 +1,140 @@
+"""One idempotent producer at a time: started when it is needed, replaced after a failure.
+
+After a failed batch, an idempotent producer's sequence numbers have a gap, and Kafka rejects everything behind it on
+that partition. A batch that is only late never expires. So each failure of a batch ends its producer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.transport.access import KafkaAddress, kafka_options
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.clients import end, start, stop
+
+START_S: Final = 15.0
+"""Time limit of a producer's start."""
+REQUEST_S: Final = 10.0
+CLOSE_S: Final = 2.0
+"""Time limit of closing the connections of a replaced producer."""
+
+log = structlog.get_logger()
+
+
+class Connection:
+    """A started producer and the number of batches that use it."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self.producer = producer
+        self.users = 0
+        self.replaced = False
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when batches in flight must not wait for it any longer."""
+
+
+class Producers:
+    """The producer in use, and replaced ones until their last batch has ended."""
+
+    def __init__(
+        self,
+        address: KafkaAddress,
+        name: str,
+        batch_bytes: int,
+        on_start: Callable[[], None],
+        back_off: Callable[[Backoff, Exception, str], Awaitable[None]],
+    ) -> None:
+        """Call `on_start` after each start. After a failed one, `back_off` gets the error and its reason, and waits."""
+        self._address = address
+        self._on_start = on_start
+        self._back_off = back_off
+        self._options = {
+            **kafka_options(address),
+            **({"client_id": name} if name else {}),
+            "acks": "all",
+            "enable_idempotence": True,
+            "max_batch_size": batch_bytes,
+            "max_request_size": MAX_BROKER_BYTES,
+            "request_timeout_ms": round(1000 * REQUEST_S),
+        }
+        self.ready: Connection | None = None
+        """The producer in use; None before a start. A caller counts itself among its users."""
+        self._connecting = asyncio.Lock()
+        self._open: set[Connection] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def current(self, once: bool = False) -> Connection:
+        """Return the producer in use; start one if there is none, without limit, or `once`.
+
+        Raises KafkaError, OSError or TimeoutError if the one attempt fails.
+        """
+        if self.ready is not None:
+            return self.ready
+        async with self._connecting:
+            backoff = Backoff()
+            while self.ready is None:
+                try:
+                    self.ready = await self._started()
+                except (KafkaError, OSError) as error:
+                    if once:
+                        raise
+                    await self._back_off(backoff, error, f"no answer from {self._address}: {type(error).__name__}")
+                else:
+                    self._on_start()
+            return self.ready
+
+    async def partitions(self, topic: str, once: bool = False) -> list[int]:
+        """Return the partitions of a topic in order. Raises KafkaError if Kafka does not know it."""
+        connection = await self.current(once)
+        return sorted(await connection.producer.partitions_for(topic))
+
+    def replace(self, connection: Connection, error: BaseException, *, broken: bool) -> None:
+        """Use another producer from now on; batches in flight leave this one if it is `broken`."""
+        if not connection.replaced:
+            connection.replaced = True
+            log.warning("producer_replaced", cause=repr(error)[:300])
+        if self.ready is connection:
+            self.ready = None
+        if broken and not connection.broken.done():
+            connection.broken.set_result(None)
+
+    def retire(self, connection: Connection) -> None:
+        """Close a replaced producer that no batch uses any longer."""
+        if connection.replaced and not connection.users and connection in self._open:
+            task = asyncio.create_task(self._close(connection, CLOSE_S), name="producer-retire")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self, deadline_s: float) -> None:
+        """Close all producers within `deadline_s` seconds."""
+        self.ready = None
+        await asyncio.gather(*(self._close(each, deadline_s) for each in list(self._open)), *self._closing)
+
+    async def _started(self) -> Connection:
+        connection = Connection(AIOKafkaProducer(**self._options))
+        try:
+            async with asyncio.timeout(START_S):
+                await start(connection.producer)
+        except BaseException:
+            await asyncio.shield(end(connection.producer, CLOSE_S))
+            raise
+        self._open.add(connection)
+        return connection
+
+    async def _close(self, connection: Connection, deadline_s: float) -> None:
+        if connection not in self._open:
+            return
+        self._open.remove(connection)
+        if connection.broken.done():
+            await end(connection.producer, deadline_s)
+            return
+        try:
+            await stop(connection.producer, deadline_s)
+        except Exception:  # any error of a broker that is away
+            await end(connection.producer, CLOSE_S)

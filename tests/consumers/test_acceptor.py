@@ -1,0 +1,77 @@
+"""The order in which accepted connections are admitted."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from consumers.console.access import acceptor
+from consumers.console.access.acceptor import Acceptor
+from consumers.console.access.connections import CONNECTIONS
+from tests.waiting import until
+
+ONE, OTHER = "127.0.0.3", "127.0.0.4"
+
+
+class Recorded(asyncio.Protocol):
+    """Notes who is admitted."""
+
+    def __init__(self, admitted: list[object]) -> None:
+        self._admitted = admitted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the peer."""
+        self._admitted.append(transport.get_extra_info("peername"))
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as made:
+        yield made
+
+
+def connected(listening: socket.socket, source: str) -> socket.socket:
+    """A client whose connection waits to be accepted."""
+    return socket.create_connection(listening.getsockname(), timeout=20, source_address=(source, 0))
+
+
+async def admitted(listening: socket.socket, clients: list[socket.socket], count: int) -> list[object]:
+    """The clients in the order of their admission, once there are `count`."""
+    peers: list[object] = []
+    made = Acceptor(listening, lambda: Recorded(peers), None)
+    made.open()
+    try:
+        await until(lambda: len(peers) >= count)
+        names = {client.getsockname(): number for number, client in enumerate(clients)}
+        return [names[peer] for peer in peers]
+    finally:
+        made.close()
+        for client in clients:
+            client.close()
+
+
+async def test_addresses_are_admitted_in_turns(listening: socket.socket) -> None:
+    clients = [connected(listening, source) for source in (*[ONE] * 50, OTHER)]
+    order = await admitted(listening, clients, 51)
+    assert order.index(50) == 1
+    assert [each for each in order if each != 50] == list(range(50))
+
+
+async def test_of_too_many_that_wait_the_oldest_of_the_address_are_closed(
+    listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "MAX_WAITING_OF_ADDRESS", 4)
+    clients = [connected(listening, source) for source in (OTHER, *[ONE] * 10)]
+    assert await admitted(listening, clients, 5) == [0, 7, 8, 9, 10]
+
+
+async def test_an_address_that_many_share_may_wait_in_any_number(
+    listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "MAX_WAITING_OF_ADDRESS", 4)
+    monkeypatch.setattr(CONNECTIONS, "shared", frozenset({ONE}))
+    clients = [connected(listening, ONE) for _ in range(10)]
+    assert await admitted(listening, clients, 10) == list(range(10))

@@ -1,0 +1,265 @@
+"""Cameras fall silent by the monotonic clock: the clocks of cameras and of this machine may jump."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import delete, update
+
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.camera import Camera
+from consumers.cameras.snapshots import Snapshots
+from consumers.cameras.state import State
+from consumers.database.tables import boots, frames, shown, tallies
+from consumers.database.tallies import SHOWN_TO_MS
+from consumers.evidence.probe_plan import Seen
+from consumers.metrics import Meters, places_of
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta, Status, Turn
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
+
+SILENT_AFTER_S = 10.0
+HOUR_MS = 3_600_000
+
+
+class Clock:
+    """A monotonic clock in milliseconds that a test moves."""
+
+    now_ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+def loaded(rig: Rig) -> list[Camera]:
+    """What a recorder that starts now shows."""
+    return Snapshots(rig.engine, rig.bounds.strangers).load()
+
+
+def saved(rig: Rig, count: int = 1_000) -> None:
+    """Housekeeping, once."""
+    changed, left_from_ms = rig.cameras.unsaved(count)
+    Snapshots(rig.engine, rig.bounds.strangers).save(changed, left_from_ms)
+
+
+@pytest.fixture
+def clock(rig: Rig) -> Clock:
+    clock = Clock()
+    rig.cameras = CameraCache(rig.settings, clock)
+    online = signed(Status(state=ONLINE, boot_id=BOOT))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), online, "Status")])
+    return clock
+
+
+def only(rig: Rig) -> Camera:
+    [camera] = rig.cameras.all()
+    return camera
+
+
+def state(rig: Rig, clock: Clock) -> State:
+    return only(rig).judge(clock(), SILENT_AFTER_S).state
+
+
+def last_class(rig: Rig) -> str | None:
+    last = only(rig).last
+    return last and last.class_name
+
+
+def pictures(rig: Rig) -> list[bytes]:
+    """Take the unchecked previews."""
+    return [jpeg for _, jpeg in rig.cameras.unseen(10)]
+
+
+def test_a_camera_whose_clock_was_set_back_an_hour_is_not_silent(rig: Rig, clock: Clock) -> None:
+    now_ms = time.time_ns() // 10**6
+    rig.verdicts([verdict(0, captured_ms=now_ms, class_name="before", preview=PNG)])
+    for seq in range(1, 9):
+        clock.now_ms += 5000
+        late = verdict(seq, captured_ms=now_ms - HOUR_MS + 5000 * seq, class_name="after", preview=b"JPEG")
+        rig.verdicts([late])
+        assert state(rig, clock) is State.ONLINE
+        assert only(rig).age_s(clock()) == 0
+    assert last_class(rig) == "after"
+    assert pictures(rig) == [b"JPEG"]
+    registry = CollectorRegistry()
+    Meters(registry, places_of(rig.settings)).show_cameras(rig.cameras.all(), [], clock(), 3600)
+    assert registry.get_sample_value("pointillist_camera_age_seconds", {"camera_id": CAMERA}) == 0
+
+
+def test_a_camera_that_is_degraded_offline_or_silent_has_a_metric_as_long_as_it_is(rig: Rig, clock: Clock) -> None:
+    registry = CollectorRegistry()
+    meters = Meters(registry, places_of(rig.settings))
+
+    def impaired() -> set[str]:
+        rig.cameras.judge(clock(), 0)
+        meters.show_cameras(rig.cameras.all(), rig.cameras.faulty(10), clock(), 3600)
+        return {
+            sample.labels["state"]
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == "pointillist_camera_impaired" and sample.labels["camera_id"] == CAMERA
+        }
+
+    rig.verdicts([verdict(0)])
+    assert impaired() == set()
+    said = ((DEGRADED, {"degraded"}), (OFFLINE, {"offline"}), (ONLINE, set[str]()))
+    for number, (state, expected) in enumerate(said, 1):
+        message = signed(Status(state=state, boot_id=BOOT, turn=Turn(connection=1, message=number, at_ms=100 * number)))
+        rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), message, "Status")])
+        assert impaired() == expected
+    clock.now_ms += 60_000
+    assert impaired() == {"silent"}
+
+
+def test_a_camera_that_restarts_in_1970_is_not_silent(rig: Rig, clock: Clock) -> None:
+    rig.verdicts([verdict(50)])
+    clock.now_ms += 60_000
+    assert state(rig, clock) is State.SILENT
+    rig.verdicts([verdict(0, boot=77, captured_ms=60_000, class_name="after", preview=b"JPEG")])
+    assert (state(rig, clock), only(rig).age_s(clock())) == (State.ONLINE, 0)
+    assert pictures(rig) == [b"JPEG"]
+
+
+def test_an_old_frame_that_comes_late_does_not_replace_a_newer_one(rig: Rig, clock: Clock) -> None:
+    rig.verdicts([verdict(5, class_name="new", preview=b"new")])
+    rig.verdicts([verdict(4, class_name="old", preview=b"old")])
+    assert last_class(rig) == "new"
+    assert pictures(rig) == [b"new"]
+
+
+def test_the_recorders_own_clock_may_jump_without_a_word_about_any_camera(
+    rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.verdicts([verdict(0)])
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    clock.now_ms += 5000
+    assert state(rig, clock) is State.ONLINE
+    clock.now_ms += 6000
+    assert (state(rig, clock), only(rig).age_s(clock())) == (State.SILENT, 11)
+
+
+def test_a_recorder_that_starts_again_knows_how_long_a_camera_was_silent(rig: Rig, clock: Clock) -> None:
+    rig.verdicts([verdict(0)])
+    found = loaded(rig)
+    for camera in found:
+        assert camera.last is not None
+        camera.last = camera.last._replace(recorded_ms=camera.last.recorded_ms - 60_000)
+    cache = CameraCache(rig.settings, clock)
+    cache.restore(found)
+    [camera] = cache.all()
+    age_s = camera.age_s(clock())
+    assert age_s is not None
+    assert 60 <= age_s < 120
+    assert camera.judge(clock(), SILENT_AFTER_S).state is State.SILENT
+
+
+def test_the_cameras_with_the_newest_frames_are_restored(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.cameras.snapshots.CAMERAS_AT_HAND", 2)
+    for camera, boot in (("lab/a", 1), ("lab/b", 1), ("lab/c", 1), ("lab/a", 2)):
+        rig.verdicts([verdict(0, boot=boot)], camera)
+    saved(rig)
+    with rig.engine.begin() as connection:
+        connection.execute(update(tallies).where(tallies.c.name == SHOWN_TO_MS).values(value=2**53))
+        for camera, heard_ms in (("lab/a", 40), ("lab/b", 20), ("lab/c", 30)):
+            connection.execute(update(shown).where(shown.c.camera == camera).values(heard_ms=heard_ms))
+    restored = {camera.name: camera for camera in loaded(rig)}
+    assert set(restored) >= {"lab/a", "lab/c"}
+    assert {name for name, camera in restored.items() if camera.last} == {"lab/a", "lab/c"}
+    assert restored["lab/a"].frames == 2
+    assert restored["lab/a"].last is not None
+    assert restored["lab/a"].last.boot == 2
+
+
+def test_frames_show_that_a_camera_is_not_offline_though_the_recorders_clock_jumps(
+    rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.verdicts([verdict(0)])
+    gone = Status(state=OFFLINE, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=100))
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(gone), "Status")])
+    now_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns - HOUR_MS * 10**6)
+    clock.now_ms += 5000
+    rig.verdicts([verdict(1)])
+    assert state(rig, clock) is State.OFFLINE
+    clock.now_ms += 6000
+    rig.verdicts([verdict(2)])
+    assert state(rig, clock) is State.ONLINE
+    clock.now_ms += 11_000
+    assert state(rig, clock) is State.OFFLINE
+
+
+def facts(camera: Camera) -> tuple[object, ...]:
+    return (
+        camera.frames,
+        camera.last,
+        camera.entropy_bits,
+        list(camera.probes),
+        camera.level,
+        camera.is_new,
+        camera.meta,
+    )
+
+
+def test_saved_cameras_are_the_same_after_a_restart(rig: Rig, clock: Clock) -> None:
+    rig.verdicts([verdict(n, flagged=n % 3 == 0) for n in range(60)])
+    rig.verdicts([verdict(n) for n in range(4)], "lab/b")
+    saved(rig)
+    before = {camera.name: facts(camera) for camera in rig.cameras.all()}
+    rig.close()
+    rig.open()
+    rig.cameras = CameraCache(rig.settings, clock)
+    rig.cameras.restore(loaded(rig))
+    after = {camera.name: facts(camera) for camera in rig.cameras.all()}
+    assert after == before
+    assert next(each for each in rig.cameras.all() if each.name == CAMERA).flagged_share() == pytest.approx(16 / 50)
+
+
+def test_frames_recorded_after_the_snapshots_are_counted_after_a_restart(rig: Rig, clock: Clock) -> None:
+    rig.verdicts([verdict(0, class_name="before")])
+    rig.verdicts([verdict(0, class_name="before")], "lab/b")
+    saved(rig, 1)
+    time.sleep(0.002)
+    rig.verdicts([verdict(1, class_name="after")])
+    rig.verdicts([verdict(0, class_name="after")], "lab/c")
+    restored = {camera.name: camera for camera in loaded(rig)}
+    shown = {name: (camera.frames, camera.last and camera.last.class_name) for name, camera in restored.items()}
+    assert shown == {CAMERA: (2, "after"), "lab/b": (1, "before"), "lab/c": (1, "after")}
+
+
+def test_a_restart_reads_neither_frames_nor_starts_of_cameras_that_were_saved(rig: Rig) -> None:
+    for boot in range(1, 5):
+        rig.verdicts([verdict(n, boot=boot) for n in range(20)])
+    saved(rig)
+    with rig.engine.begin() as connection:
+        connection.execute(delete(boots))
+        connection.execute(delete(frames).where(frames.c.boot < 4))
+    (camera,) = loaded(rig)
+    assert (camera.frames, camera.last and camera.last.boot) == (80, 4)
+
+
+def test_a_camera_that_sends_rarely_is_silent_only_when_it_has_missed_frames(rig: Rig, clock: Clock) -> None:
+    slow = Meta(boot_id=BOOT, frames_per_second=1 / 40, probe_share=0.05, dropped_per_block=16, profile=RAW)
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(slow), "Meta")])
+    rig.verdicts([verdict(0)])
+    clock.now_ms += 99_000
+    assert state(rig, clock) is State.ONLINE
+    clock.now_ms += 2_000
+    assert state(rig, clock) is State.SILENT
+
+
+def test_the_plan_of_probes_hears_of_a_camera_when_it_begins_and_when_it_stops(rig: Rig, clock: Clock) -> None:
+    meta = Meta(boot_id=BOOT, frames_per_second=2, probe_share=0.05, dropped_per_block=16, profile=RAW)
+    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(meta), "Meta")])
+    assert rig.cameras.stirred(clock()) == [CAMERA]
+    rig.verdicts([verdict(0)])
+    (seen,) = rig.cameras.stirred(clock())
+    assert isinstance(seen, Seen)
+    assert (seen.camera, seen.is_new, seen.meta.probe_share) == (CAMERA, True, 0.05)
+    clock.now_ms += 5_000
+    rig.verdicts([verdict(1)])
+    assert rig.cameras.stirred(clock()) == []
+    clock.now_ms += 9_000
+    assert rig.cameras.stirred(clock()) == []
+    clock.now_ms += 2_000
+    assert rig.cameras.stirred(clock()) == [CAMERA]

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from consumers.console.access.hosts import Hosts
+
+
+@pytest.mark.parametrize(
+    ("listen", "served_as", "right", "wrong"),
+    [
+        (
+            "127.0.0.1",
+            (),
+            ["127.0.0.1:80", "localhost", "[::1]:80"],
+            ["evil.example", "10.0.0.1", "", "localhost.evil"],
+        ),
+        ("0.0.0.0", (), ["10.0.0.1:8080", "localhost:1", "[fe80::1]"], ["evil.example", "recorder"]),
+        ("10.0.0.1", ("Door.Example.",), ["10.0.0.1", "door.example:80"], ["127.0.0.1", "localhost", "example"]),
+        ("recorder.lan", (), ["recorder.lan:80"], ["10.0.0.1", "recorder"]),
+    ],
+)
+def test_hosts_are_the_address_itself_and_the_names_given(
+    listen: str, served_as: tuple[str, ...], right: list[str], wrong: list[str]
+) -> None:
+    hosts = Hosts(listen, served_as)
+    assert [host for host in right if host not in hosts] == []
+    assert [host for host in wrong if host in hosts] == []

@@ -1,0 +1,278 @@
+"""Settings of the roles: each field is reachable, the precedence, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from infra.environment import Environment
+from infra.layout import Layout
+from infra.local.ports import Ports
+from infra.settings.document import listing, toml
+from infra.settings.fields import SettingsField, fields
+from infra.settings.load import Given, load, nested
+from infra.settings.roles import MODELS, model_of, prefix_of
+from infra.up.processes import LocalRoles, RoleProcess
+from infra.up.settings import UpSettings
+from schemas.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+NEEDED: dict[str, dict[str, Any]] = {"fleet": {"scenario": "one.yaml"}}
+"""Required settings of a role."""
+CONTRARY: dict[str, tuple[str, ...]] = {"up": ("http_plain",)}
+"""Settings that exclude another one of their role."""
+EXAMPLES: dict[str, Any] = {
+    "behind_proxy": "192.0.2.1",
+    "prometheus": "http://127.0.0.1:9090",
+    "console": "http://127.0.0.1:8080",
+    "database": "postgresql+psycopg://host/name",
+}
+"""Values of fields with a form of their own, by name."""
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("POINTILLIST_")]:
+        monkeypatch.delenv(name)
+
+
+def example(each: SettingsField) -> Any:
+    """A valid value that is not the default."""
+    name, kind = each.path.rpartition(".")[2], each.annotation
+    if name in EXAMPLES and kind is not bool:
+        return EXAMPLES[name]
+    if each.is_address:
+        return "127.0.0.2:81"
+    if kind is bool:
+        return not each.default
+    if get_origin(kind) is Literal:
+        return next(value for value in get_args(kind) if value != each.default)
+    if get_origin(kind) is tuple:
+        return ["one", "two"]
+    return number(each) if kind in (int, float) else "other"
+
+
+def number(each: SettingsField) -> float:
+    """A number within the field's bounds that is not the default."""
+    bounds = {
+        key: getattr(part, key) for part in each.info.metadata for key in ("ge", "gt", "le", "lt") if hasattr(part, key)
+    }
+    first = each.default or 0
+    ends = [value for value in (*bounds.values(), first) if value is not None]
+    for value in map(each.annotation, (first + 1, first / 2, first * 1.5, max(ends), (min(ends) + max(ends)) / 2)):
+        within = (
+            value >= bounds.get("ge", value) and value <= bounds.get("le", value),
+            value > bounds.get("gt", value - 1) and value < bounds.get("lt", value + 1),
+        )
+        if all(within) and value != each.default:
+            return float(value) if each.annotation is float else int(value)
+    raise AssertionError(f"expected an example of {each.path}")
+
+
+def value_at(path: str, found: Any) -> Any:
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def examples(role: str) -> list[dict[str, Any]]:
+    """Values of all fields by path, in groups of which each can be set together."""
+    found = {each.path: example(each) for each in fields(model_of(role))}
+    contrary = [{path: found.pop(path)} for path in CONTRARY.get(role, ())]
+    return [found, *contrary]
+
+
+def missed(role: str, values: dict[str, Any], found: Any) -> list[str]:
+    """The fields that have not their value, or whose value is the default."""
+    known = {each.path: each for each in fields(model_of(role))}
+    return [
+        f"{path}: {value_at(path, found)!r}"
+        for path, value in values.items()
+        if shown(value_at(path, found)) != shown(value) or shown(value) == shown(known[path].default)
+    ]
+
+
+@pytest.mark.parametrize("role", MODELS)
+def test_every_field_is_set_by_a_file(tmp_path: Path, role: str) -> None:
+    for values in examples(role):
+        file = tmp_path / "role.toml"
+        file.write_text(toml(nested(values)))
+        assert missed(role, values, load(model_of(role), Given(role, file))) == []
+
+
+@pytest.mark.parametrize("role", MODELS)
+def test_every_field_is_set_by_the_environment(role: str) -> None:
+    known = {each.path: each for each in fields(model_of(role))}
+    for values in examples(role):
+        with pytest.MonkeyPatch.context() as patch:
+            for path, value in values.items():
+                text = str(value).lower() if isinstance(value, bool) else str(value).replace("'", '"')
+                patch.setenv(known[path].variable(prefix_of(role)), text)
+            assert missed(role, values, load(model_of(role), Given(role))) == []
+
+
+def test_one_value_of_a_table_leaves_the_others_as_they_are() -> None:
+    """Evidence from whole frames has other defaults than its model."""
+    usual: Any = load(model_of("recorder"), Given("recorder"))
+    found: Any = load(model_of("recorder"), Given("recorder", options={"evidence.whole.spreads": "3"}))
+    assert found.evidence.whole == usual.evidence.whole.model_copy(update={"spreads": 3.0})
+
+
+@pytest.mark.parametrize("role", MODELS)
+def test_every_field_has_a_description(role: str) -> None:
+    assert [each.path for each in fields(model_of(role)) if not each.help] == []
+
+
+def shown(value: Any) -> Any:
+    """A value as a file has it."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int):
+        return f"{value[0]}:{value[1]}"
+    if isinstance(value, tuple | list):
+        return [*map(str, value)]
+    return value if isinstance(value, bool | int | float) else str(value)
+
+
+@pytest.mark.parametrize("role", MODELS)
+def test_the_listing_of_a_role_is_a_file_of_the_same_settings(tmp_path: Path, role: str) -> None:
+    needed = Given(role, options=NEEDED.get(role, {}))
+    first = load(model_of(role), needed)
+    file = tmp_path / "role.toml"
+    file.write_text(listing(first, role))
+    again = load(model_of(role), Given(role, file))
+    assert again.model_dump() == first.model_dump()
+    assert tomllib.loads(file.read_text())
+
+
+def test_an_option_precedes_the_environment_which_precedes_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, file = model_of("recorder"), tmp_path / "role.toml"
+    file.write_text("[bounds]\nstrangers = 1\nevidence_rows = 1\nalert_rows = 1\n")
+    monkeypatch.setenv("POINTILLIST_RECORDER__BOUNDS__EVIDENCE_ROWS", "2")
+    monkeypatch.setenv("POINTILLIST_RECORDER__BOUNDS__ALERT_ROWS", "2")
+    found: Any = load(model, Given("recorder", file, {"bounds.alert_rows": "3"}))
+    bounds = found.bounds
+    assert (bounds.strangers, bounds.evidence_rows, bounds.alert_rows) == (1, 2, 3)
+    assert bounds.preview_cameras == 1_000
+
+
+def test_a_role_s_own_variable_precedes_the_one_for_all_roles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "role.toml"
+    file.write_text('kafka_tls = "of the file"\n')
+    monkeypatch.setenv("POINTILLIST_KAFKA_TLS", "of all")
+    shared: Any = load(model_of("bridge"), Given("bridge", file))
+    assert shared.kafka_tls == Path("of all")
+    monkeypatch.setenv("POINTILLIST_BRIDGE__KAFKA_TLS", "own")
+    own: Any = load(model_of("bridge"), Given("bridge", file))
+    assert own.kafka_tls == Path("own")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("64MiB", "database_bytes", 64 * 2**20),
+        ("1.5GiB", "database_bytes", 3 * 2**29),
+        ("7d", "database_age_s", 604_800),
+    ],
+)
+def test_bytes_and_seconds_may_have_a_unit(text: str, name: str, value: float) -> None:
+    found: Any = load(model_of("recorder"), Given("recorder", options={f"bounds.{name}": text}))
+    assert getattr(found.bounds, name) == value
+
+
+@pytest.mark.parametrize(
+    ("role", "content", "line"),
+    [
+        ("bridge", "typo = 1", "role.toml: typo: expected one of "),
+        ("recorder", "[bounds]\nquarantine = 1", "role.toml: bounds.quarantine: expected one of database_rows"),
+        ("bridge", "linger_ms = 'long'", "role.toml: linger_ms: expected number ≥ 0, ≤ 10,000, got 'long'. "),
+        ("processor", "mode = 'best'", 'role.toml: mode: expected "default" or "paper" or "plate" or "none", got'),
+        ("bridge", "credit_bytes = 67108864", "camera_backlog_bytes: expected more than credit_bytes"),
+        ("recorder", "group = 'a'\ndatabase = 'sqlite:///x'", "group: expected a PostgreSQL database, got SQLite"),
+        ("console", "http = 'here'", "role.toml: http: expected host:port, got 'here'. Correct the address."),
+        ("up", "[bridge]\nkafka = 'x:1'", "bridge.kafka: expected no value, got one. Remove it: `up` sets it."),
+        ("up", "http_plain = true\nhttp_tls = 'x'", "http_plain: expected no http_tls next to it"),
+        ("fleet", "", "role.toml: scenario is missing: expected path."),
+        ("bridge", "a b", "role.toml: expected TOML, got something else"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line: str) -> None:
+    file = tmp_path / "role.toml"
+    file.write_text(content)
+    with pytest.raises(ConfigError) as refused:
+        load(model_of(role), Given(role, file))
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("POINTILLIST_BRIDGE__TYPO", "1", "POINTILLIST_BRIDGE__TYPO: expected the variable of a setting"),
+        (
+            "POINTILLIST_BRIDGE__LINGER_MS",
+            "-1",
+            "POINTILLIST_BRIDGE__LINGER_MS: expected number ≥ 0, ≤ 10,000, got",
+        ),
+        ("POINTILLIST_CONSOLE__SERVED_AS", "a", "POINTILLIST_CONSOLE__SERVED_AS: expected list of text"),
+    ],
+)
+def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, line: str) -> None:
+    monkeypatch.setenv(variable, value)
+    role = variable.removeprefix("POINTILLIST_").partition("__")[0].lower()
+    with pytest.raises(ConfigError) as refused:
+        load(model_of(role), Given(role))
+    assert line in str(refused.value)
+
+
+def test_a_listing_repeats_no_password() -> None:
+    given = Given("recorder", options={"database": "postgresql+psycopg://me:hunter2@host/name"})
+    text = listing(load(model_of("recorder"), given), "recorder")
+    assert "hunter2" not in text
+    assert 'database = "postgresql+psycopg://***@host/name"' in text
+
+
+def test_up_passes_each_role_its_settings_by_a_private_file(tmp_path: Path) -> None:
+    given = {"bridges": 2, "bridge": {"linger_ms": 3}, "recorder": {"bounds": {"strangers": 7}}, "state": tmp_path}
+    roles = LocalRoles(
+        UpSettings.model_validate(given), Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2"
+    )
+    started = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.console(), roles.monitor(), roles.fleet()]
+    for role in started:
+        file = Layout(tmp_path).role_settings(role.name)
+        assert isinstance(role.process, RoleProcess)
+        assert role.process.arguments[1:] == ["--config", str(file)]
+        assert file.stat().st_mode & 0o077 == 0
+        model = model_of(role.name.partition("-")[0])
+        assert value_at("metrics", load(model, Given(role.name.partition("-")[0], file))) == role.metrics
+    bridge: Any = load(model_of("bridge"), Given("bridge", Layout(tmp_path).role_settings("bridge-2")))
+    assert (bridge.name, bridge.linger_ms, bridge.kafka) == ("bridge-2", 3, "127.0.0.1:2")
+    recorder: Any = load(model_of("recorder"), Given("recorder", Layout(tmp_path).role_settings("recorder")))
+    assert recorder.bounds.strangers == 7
+
+
+def test_variables_of_the_roles_do_not_reach_the_roles_of_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTILLIST_BRIDGE__KAFKA", "another.system:9092")
+    roles = LocalRoles(UpSettings(state=tmp_path), Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2")
+    [bridge] = roles.bridges()
+    assert isinstance(bridge.process, RoleProcess)
+    assert "POINTILLIST_BRIDGE__KAFKA" not in bridge.process.environment
+
+
+DEPLOYMENTS = ("compose.yaml", *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "infra").rglob("*.yaml"))))
+
+
+@pytest.mark.parametrize("place", [place for place in DEPLOYMENTS if "POINTILLIST_" in (ROOT / place).read_text()])
+def test_every_variable_of_a_deployment_is_one_that_is_read(place: str) -> None:
+    ours = {each.variable(prefix_of(role)) for role in MODELS for each in fields(model_of(role))}
+    others = {f"POINTILLIST_{name.upper()}" for name in Environment.model_fields}
+    # Grafana's provisioning reads its own.
+    grafana = {"POINTILLIST_PROMETHEUS_URL", "POINTILLIST_CONSOLE_URL", "POINTILLIST_DASHBOARDS"}
+    named = set(re.findall(r"\bPOINTILLIST_[A-Z_]+\b", (ROOT / place).read_text()))
+    assert named - ours - others - grafana == set()

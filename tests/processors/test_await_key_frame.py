@@ -1,0 +1,227 @@
+"""The step that lets frames wait for their key frame, with frames of a made-up profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from processors.arrivals.await_key_frame import AwaitKeyFrame
+from processors.arrivals.frames import TakenFrame
+from processors.arrivals.key_frames import write_note
+from processors.metrics import ProcessorMetrics
+from processors.settings import ProcessorSettings
+from schemas.errors import Malformed, NoKeyFrame, WireError
+from schemas.frame import Encoding
+from schemas.pointillist_pb2 import LOSSLESS, RAW
+from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, payload, taken
+
+pytestmark = pytest.mark.usefixtures("keyed_profile")
+
+
+class Bench:
+    """The step and its outputs."""
+
+    def __init__(self, **changes: object) -> None:
+        plain: dict[str, object] = {"kafka": "none", "bundle": Path("none")}
+        self.registry = CollectorRegistry()
+        self.ready: list[TakenFrame] = []
+        self.failed: list[tuple[TakenFrame, WireError]] = []
+        self.requested: list[TakenFrame] = []
+        self.recalls: list[tuple[int, int]] = []
+        self.step = AwaitKeyFrame(
+            ProcessorSettings.model_validate(plain | changes),
+            KEYS,
+            ProcessorMetrics(self.registry),
+            ready=self.ready.append,
+            failed=lambda frame, error: self.failed.append((frame, error)),
+            request=self.requested.append,
+            recall=self.recall,
+        )
+
+    def recall(self, places: Sequence[tuple[int, int]]) -> None:
+        self.recalls += places
+
+    def submit(self, *frames: TakenFrame, now_s: float = 0.0, repeated: bool = False) -> None:
+        for frame in frames:
+            self.step.submit(frame, now_s, repeated=repeated)
+
+    def seqs(self) -> list[int]:
+        """The passed frames that depend on a key frame."""
+        return [frame.frame.seq for frame in self.ready if frame.frame.key_distance]
+
+    def count(self, kind: str, outcome: str) -> float:
+        return self.registry.get_sample_value(f"pointillist_{kind}_frames_total", {"outcome": outcome}) or 0.0
+
+
+def test_a_frame_whose_key_frame_is_held_passes_at_once() -> None:
+    bench, camera = Bench(), KeyedCamera()
+    key, frame = camera.frame(), camera.frame()
+    bench.submit(key, frame)
+    assert bench.ready == [key, frame]
+    assert frame.key_frame is not None
+    assert frame.key_frame.identity == key.identity
+    assert key.key_frame is frame.key_frame
+    assert bench.count("keyed", "with_key") == 1
+    assert bench.count("key", "received") == 1
+
+
+@pytest.mark.parametrize("encoding", [Encoding(profile=RAW), Encoding(probe_share=1.0, profile=LOSSLESS)])
+def test_a_frame_that_depends_on_none_and_is_none_passes_and_is_not_held(encoding: Encoding) -> None:
+    bench = Bench()
+    frame = taken(payload("site/cam-0", 5, encoding=encoding))
+    bench.submit(frame)
+    assert bench.ready == [frame]
+    assert frame.key_frame is None
+    assert len(bench.step.held) == 0
+
+
+def test_frames_before_their_key_frame_wait_for_it() -> None:
+    bench, camera = Bench(), KeyedCamera()
+    key, first, second = camera.frame(), camera.frame(), camera.frame()
+    bench.submit(second, first)
+    bench.step.poll(0.4)
+    assert len(bench.step) == 2
+    assert not bench.ready
+    bench.submit(key)
+    assert bench.seqs() == [2, 1]
+    assert len(bench.step) == 0
+    assert not bench.requested
+    assert not bench.failed
+
+
+def test_a_lost_key_frame_is_requested_once_and_frames_that_depend_on_it_fail_in_time() -> None:
+    bench, camera = Bench(key_wait_s=2.0), KeyedCamera()
+    camera.frame()
+    first, second, late = camera.frame(), camera.frame(), camera.frame()
+    bench.submit(first)
+    bench.submit(second, now_s=0.3)
+    bench.step.poll(0.6)
+    bench.step.poll(1.1)
+    assert bench.requested == [first]
+    bench.step.poll(2.1)
+    assert [frame for frame, _ in bench.failed] == [first, second]
+    assert all(isinstance(error, NoKeyFrame) and "cam-0" in str(error) for _, error in bench.failed)
+    bench.submit(late, now_s=2.7)  # the key frame is known to be missing
+    assert bench.failed[-1][0] is late
+    assert bench.count("keyed", "without_key") == 3
+    assert bench.count("key", "requested") == len(bench.requested) == 2
+
+
+def test_after_one_round_trip_the_camera_continues_with_a_new_key_frame() -> None:
+    bench, camera = Bench(), KeyedCamera()
+    camera.frame()
+    bench.submit(camera.frame())
+    bench.step.poll(5.0)
+    camera.renew()
+    bench.submit(*(camera.frame() for _ in range(4)), now_s=5.0)
+    assert bench.seqs() == [3, 4, 5]
+    assert len(bench.failed) == 1
+
+
+def test_a_key_frame_that_arrives_after_its_frames_have_failed_is_held() -> None:
+    bench, camera = Bench(), KeyedCamera()
+    key = camera.frame()
+    bench.submit(camera.frame())
+    bench.step.poll(5.0)
+    bench.submit(key, camera.frame(), now_s=5.0)
+    assert bench.seqs() == [2]
+
+
+def test_the_number_of_waiting_frames_is_bounded_and_the_oldest_fail() -> None:
+    bench = Bench(key_wait_frames=4)
+    for number in range(6):
+        camera = KeyedCamera(f"site/cam-{number}")
+        camera.frame()
+        bench.submit(camera.frame(), now_s=float(number))
+    assert len(bench.step) == 4
+    assert [frame.camera_id for frame, _ in bench.failed] == ["site/cam-0", "site/cam-1"]
+
+
+def test_a_dropped_key_frame_is_read_back_and_its_frames_neither_expire_nor_count() -> None:
+    bench, first, second = Bench(key_cache_bytes=1, key_wait_frames=1), KeyedCamera(), KeyedCamera("site/other")
+    message = first.message()
+    bench.submit(taken(message, first.name, 40), second.frame())
+    bench.submit(*(first.frame() for _ in range(3)))
+    bench.step.poll(100.0)
+    assert bench.recalls == [(0, 40)]
+    assert not bench.failed
+    bench.step.recalled((0, 40), FakeRecord(message, first.name.encode(), 40))
+    assert bench.seqs() == [1, 2, 3]
+    assert bench.count("key", "recalled") == 1
+
+
+@pytest.mark.parametrize("record", [None, FakeRecord(b"rubbish"), FakeRecord(KeyedCamera().message(), b"site/else")])
+def test_a_key_frame_that_kafka_no_longer_has_is_requested(record: FakeRecord | None) -> None:
+    bench, camera, other = Bench(key_cache_bytes=1), KeyedCamera(), KeyedCamera("site/other")
+    bench.submit(camera.frame(), other.frame())
+    frame = camera.frame()
+    bench.submit(frame)
+    bench.step.recalled((0, 0), record)
+    assert bench.requested == [frame]
+    assert isinstance(bench.failed[0][1], NoKeyFrame)
+
+
+def test_a_partition_begins_when_all_key_frames_of_its_note_are_read_back() -> None:
+    bench, camera = Bench(), KeyedCamera()
+    message, done = camera.message(), []
+    assert not bench.step.recall_partition(0, "", lambda: done.append(0))
+    assert bench.step.recall_partition(0, write_note([3, 40]), lambda: done.append(1))
+    assert bench.recalls == [(0, 3), (0, 40)]
+    bench.step.recalled((0, 3), None)
+    assert not done
+    bench.step.recalled((0, 40), FakeRecord(message, camera.name.encode(), 40))
+    assert done == [1]
+    bench.submit(camera.frame())
+    assert bench.seqs() == [1]
+    assert not bench.step.recall_partition(0, write_note([40]), lambda: done.append(2))
+
+
+def test_replayed_key_frames_displace_nothing() -> None:
+    bench, camera = Bench(), KeyedCamera()
+    old = [camera.frame()]
+    for _ in range(9):
+        camera.renew()
+        old.append(camera.frame())
+    bench.submit(old[-1])
+    bench.submit(*old[:-1], repeated=True)
+    bench.submit(camera.frame())
+    assert bench.seqs() == [10]
+    assert len(bench.step.held) == 1
+
+
+def test_a_repeated_key_frame_for_which_frames_wait_is_held_and_goes_no_further() -> None:
+    bench, camera = Bench(), KeyedCamera()
+    key, frame = camera.frame(), camera.frame()
+    bench.submit(frame)
+    bench.submit(key, repeated=True)
+    assert bench.ready == [frame]
+
+
+@pytest.mark.parametrize(("drop", "size"), [(8, 32), (16, 40)])
+def test_a_frame_that_does_not_fit_its_key_frame_fails(drop: int, size: int) -> None:
+    bench, camera, odd = Bench(), KeyedCamera(), KeyedCamera(drop=drop, size=size)
+    bench.submit(camera.frame())
+    odd.frame()
+    bench.submit(odd.frame())
+    assert isinstance(bench.failed[0][1], Malformed)
+    assert not bench.seqs()
+
+
+def test_the_key_frame_of_another_boot_or_camera_does_not_count() -> None:
+    bench, camera = Bench(), KeyedCamera()
+    camera.frame()
+    bench.submit(KeyedCamera(boot_id=8).frame(), KeyedCamera("site/cam-1").frame())
+    bench.submit(camera.frame())
+    assert not bench.seqs()
+
+
+def test_waiting_frames_of_a_revoked_partition_are_removed() -> None:
+    bench, camera = Bench(), KeyedCamera()
+    key, mine, other = camera.frame(), camera.frame(), camera.frame()
+    bench.submit(mine, other)
+    assert bench.step.discard(lambda frame: frame is mine) == [mine]
+    bench.submit(key)
+    assert bench.seqs() == [other.frame.seq]

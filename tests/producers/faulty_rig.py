@@ -1,0 +1,38 @@
+"""Pictures that go through a faulty source at times that a test chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from producers.faults import FaultPlan, FaultySource
+from producers.redteam.team import RedTeam
+from producers.sources.source import Captured
+
+
+class Pictures:
+    """A source of given pictures, which tells when it is closed."""
+
+    kind = "pictures"
+    live = False
+    blocking = False
+    on_demand = False
+
+    def __init__(self, pictures: Iterable[Captured]) -> None:
+        self._pictures = iter(pictures)
+        self.closed = False
+
+    def seek(self, position: int) -> None:
+        raise NotImplementedError
+
+    def read(self) -> Captured | None:
+        return next(self._pictures, None)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def shown(plan: FaultPlan, pictures: Iterable[tuple[Captured, int]], red_team: RedTeam | None = None) -> list[Captured]:
+    """Return what a source with these faults gives for pictures captured at these times (Unix time in ms)."""
+    timed = [captured._replace(captured_ms=at_ms) for captured, at_ms in pictures]
+    source = FaultySource(Pictures(timed), plan, red_team, clock_ms=lambda: 0)
+    return list(iter(source.read, None))

@@ -1,0 +1,105 @@
+"""A camera that is told its rate while it captures: from the next frame on, and back to its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from producers.camera import Camera
+from producers.camera_settings import CameraSettings
+from producers.interruptible_sleep import InterruptibleSleep
+from producers.metrics import Instruments
+from producers.publisher import Broker, LinkSettings, WindowSettings
+from producers.sources.settings import SourceSettings
+from schemas.frame import sign_message
+from schemas.identity import CameraId
+from schemas.keys import derive_camera_key
+from schemas.pointillist_pb2 import Command
+from tests.waiting import until
+
+CAMERA = CameraId("lab/paced")
+KEY = derive_camera_key(b"a fleet secret for the tests", CAMERA)
+RARELY = 1 / 600
+
+
+@asynccontextmanager
+async def camera(folder: Path, fps: float) -> AsyncIterator[Camera]:
+    """It captures into its spool; there is no broker."""
+    settings = CameraSettings(
+        camera_id=CAMERA, fps=fps, source=SourceSettings(kind="scene"), window=WindowSettings(frames=60_000)
+    )
+    broker = Broker("127.0.0.1", 1, at_once=1)
+    made = Camera(settings, KEY, folder, broker, LinkSettings(), Instruments.on(CollectorRegistry()))
+    running = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await made.close(0.1)
+
+
+def tell(made: Camera, rate: float) -> None:
+    issued_ms = max(time.time_ns() // 10**6, made._control.state.issued_ms + 1)
+    assert made._control.command(sign_message(KEY, Command(issued_ms=issued_ms, frames_per_second=rate)))
+
+
+async def rests(made: Camera) -> bool:
+    """Whether it sends nothing for longer than at 50 frames a second."""
+    await asyncio.sleep(0.1)
+    before = made.spool.current.next
+    await asyncio.sleep(0.2)
+    return made.spool.current.next == before
+
+
+@pytest.mark.parametrize("own", [RARELY, 0.0], ids=["paced", "all-that-come"])
+async def test_a_camera_sends_at_the_rate_that_it_is_told_and_at_its_own_again(tmp_path: Path, own: float) -> None:
+    async with camera(tmp_path, own) as made:
+        await until(lambda: made.spool.current.next > 0, "the first frame")
+        if own:
+            assert await rests(made)
+        tell(made, 50.0)
+        first, began_s = made.spool.current.next, time.monotonic()
+        await until(lambda: made.spool.current.next >= first + 15, "frames at the rate")
+        assert time.monotonic() - began_s > 0.2
+        assert made._meta().frames_per_second == 50.0
+        tell(made, RARELY)
+        assert await rests(made)
+        now = made.spool.current.next
+        tell(made, 0.0)
+        assert made._meta().frames_per_second == own
+        if own:
+            assert await rests(made)
+        else:
+            await until(lambda: made.spool.current.next > now + 20, "all that come")
+
+
+async def test_what_is_told_between_two_sleeps_is_not_slept_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with camera(tmp_path, RARELY) as made:
+
+        async def told_meanwhile() -> None:
+            if not made.spool.current.next:
+                tell(made, 50.0)
+
+        monkeypatch.setattr(made._fair_gate, "enter", told_meanwhile)
+        await until(lambda: made.spool.current.next > 5, "frames at the rate")
+
+
+async def test_a_sleep_ends_by_itself_and_when_it_is_told_to() -> None:
+    pause = InterruptibleSleep()
+    pause.interrupt()
+    await pause.sleep(0.0)
+    async with asyncio.timeout(5):
+        sleeping = asyncio.create_task(pause.sleep(600.0))
+        await asyncio.sleep(0)
+        pause.interrupt()
+        pause.interrupt()
+        await sleeping

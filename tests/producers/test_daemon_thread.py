@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from producers.daemon_thread import run_in_daemon_thread
+
+
+async def test_work_that_never_ends_keeps_no_other_waiting() -> None:
+    never = threading.Event()
+    stuck = [run_in_daemon_thread(never.wait, f"stuck-{number}") for number in range(100)]
+    assert await asyncio.wait_for(run_in_daemon_thread(lambda: 7, "quick"), 10) == 7
+    assert not any(future.done() for future in stuck)
+    never.set()
+    await asyncio.gather(*stuck)
+
+
+async def test_what_work_raises_its_future_raises() -> None:
+    def fail() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await run_in_daemon_thread(fail, "fails")
+
+
+async def test_a_future_that_nobody_waits_for_any_more_takes_no_result() -> None:
+    gate = threading.Event()
+    future = run_in_daemon_thread(gate.wait, "late")
+    future.cancel()
+    gate.set()
+    await asyncio.sleep(0)
+    assert future.cancelled()
+
+
+def test_a_process_ends_though_work_never_does() -> None:
+    program = (
+        "import asyncio, threading\n"
+        "from producers.daemon_thread import run_in_daemon_thread\n"
+        "async def main():\n"
+        "    run_in_daemon_thread(threading.Event().wait, 'stuck')\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)

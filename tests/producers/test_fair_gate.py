@@ -1,0 +1,52 @@
+"""Whose turn it is when more frames are due than a loop can take at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from itertools import pairwise
+
+from producers.fair_gate import FairGate
+
+
+async def test_whoever_does_not_wait_for_others_waits_for_nothing() -> None:
+    gate = FairGate(2)
+    for _ in range(3):
+        waiting = gate.enter()
+        with contextlib.suppress(StopIteration):
+            waiting.send(None)
+            raise AssertionError("expected a turn at once")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+async def test_a_loop_that_is_behind_does_everything_else_between_a_few_frames() -> None:
+    gate, taken = FairGate(4), list[int]()
+
+    async def camera(number: int) -> None:
+        await gate.enter()
+        taken.append(number)
+
+    cameras = [asyncio.create_task(camera(number)) for number in range(100)]
+    seen = [0]
+    while not all(each.done() for each in cameras):
+        await asyncio.sleep(0)
+        seen.append(len(taken))
+    assert max(after - before for before, after in pairwise(seen)) <= 4
+    assert taken == list(range(100))
+
+
+async def test_a_camera_that_ends_while_it_waits_costs_nobody_a_turn() -> None:
+    gate, taken = FairGate(1), list[int]()
+
+    async def camera(number: int) -> None:
+        await gate.enter()
+        taken.append(number)
+
+    cameras = [asyncio.create_task(camera(number)) for number in range(6)]
+    await asyncio.sleep(0)
+    for ended in cameras[1:5]:
+        ended.cancel()
+    await asyncio.wait_for(asyncio.gather(*cameras, return_exceptions=True), 5)
+    assert taken == [0, 5]
+    await asyncio.wait_for(gate.enter(), 5)

@@ -1,0 +1,177 @@
+"""The reader against a real Kafka: positions, groups, damage, and a node that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiokafka import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import TopicPartition
+
+from infra.local.kafka import Kafka
+from schemas.transport.kafka.reader import Group, Reader
+from schemas.transport.kafka.sender import Plain, Sender
+from tests.conftest import TopicFactory
+from tests.kafka_files import damage_batch
+from tests.waiting import until
+
+WAIT_S = 0.5
+
+
+async def fill(kafka: Kafka, topic: str, numbers: range, partition: int = 0, batch: int = 1000) -> None:
+    """Write one record a number, in batches of this many."""
+    sender = Sender(kafka.bootstrap)
+    try:
+        for first in range(numbers.start, numbers.stop, batch):
+            some = [Plain(b"key", b"%d" % number, []) for number in range(first, min(first + batch, numbers.stop))]
+            await sender.deliver(topic, partition, some, lambda _records, _offset: None)
+    finally:
+        await sender.close()
+
+
+async def read(reader: Reader, count: int) -> list[int]:
+    """Return the numbers of the next records, at least this many, whatever Kafka does meanwhile."""
+    found: list[int] = []
+    async with asyncio.timeout(60):
+        while len(found) < count:
+            for records in (await reader.fetch(wait_s=WAIT_S)).values():
+                found += [int(record.value) for record in records]
+    return found
+
+
+@pytest.mark.brokers
+async def test_all_partitions_are_read_from_the_beginning_or_from_now_on(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(2)
+    await fill(kafka, topic, range(3))
+    await fill(kafka, topic, range(3, 6), partition=1)
+    async with Reader(kafka.bootstrap, topic) as first, Reader(kafka.bootstrap, topic, begin="latest") as latest:
+        assert first.assignment() == [TopicPartition(topic, 0), TopicPartition(topic, 1)]
+        assert sorted(await read(first, 6)) == list(range(6))
+        assert await latest.fetch(wait_s=0.1) == {}
+        await fill(kafka, topic, range(6, 8))
+        assert await read(latest, 2) == [6, 7]
+
+
+@pytest.mark.brokers
+async def test_a_part_of_a_log_is_read_from_one_offset_to_another(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic = await kafka_topics()
+    place = TopicPartition(topic, 0)
+    await fill(kafka, topic, range(10), batch=2)
+    async with Reader(kafka.bootstrap) as reader:
+        assert await reader.beginnings([place]) == {place: 0}
+        assert await reader.ends([place]) == {place: 10}
+        assert await reader.ends([]) == {}
+        reader.assign([place])
+        reader.seek({place: 4})
+        found = [int(record.value) async for batch in reader.fetch_until({place: 8}) for record in batch[place]]
+        assert found[:4] == [4, 5, 6, 7]
+        await reader.seek_to_beginning(place)
+        assert await reader.position(place) == 0
+
+
+@pytest.mark.brokers
+async def test_an_offset_that_kafka_does_not_hold_is_an_error_without_a_place_to_begin(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics()
+    async with Reader(kafka.bootstrap, begin="none") as reader:
+        reader.assign([TopicPartition(topic, 0)])
+        reader.seek({TopicPartition(topic, 0): 100})
+        with pytest.raises(OffsetOutOfRangeError):
+            await read(reader, 1)
+
+
+@pytest.mark.brokers
+async def test_a_damaged_batch_is_skipped_and_counted_and_what_other_partitions_hold_is_read_once(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(2)
+    await fill(kafka, topic, range(20), batch=4)
+    await fill(kafka, topic, range(100, 120), partition=1, batch=4)
+    damage_batch(Path(kafka.folder) / "data" / f"{topic}-0" / f"{0:020d}.log", 2)
+    skipped: list[int] = []
+    async with Reader(kafka.bootstrap, topic, on_skipped=skipped.append) as reader:
+        found: list[int] = []
+        async with asyncio.timeout(60):
+            while len(found) + sum(skipped) < 40:
+                for records in (await reader.fetch(wait_s=WAIT_S)).values():
+                    found += [int(record.value) for record in records]
+    assert sorted(set(range(20)) - set(found)) == list(range(8, 8 + sum(skipped)))
+    assert 0 < sum(skipped) <= 4
+    assert len(found) == len(set(found))
+    assert set(range(100, 120)) <= set(found)
+
+
+class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
+    def __init__(self) -> None:
+        self.held: set[TopicPartition] = set()
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.held.clear()
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self.held = set(assigned)
+
+
+@pytest.mark.brokers
+async def test_members_of_a_group_share_partitions_and_go_on_at_committed_offsets(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(2)
+    await fill(kafka, topic, range(5))
+    first, second = Assignments(), Assignments()
+    group = f"group-{topic}"
+    one = Reader(kafka.bootstrap, topic, group=Group(group, 6.0, first))
+    two = Reader(kafka.bootstrap, topic, group=Group(group, 6.0, second))
+    try:
+        await one.open()
+        assert await read(one, 5) == list(range(5))
+        await one.commit({TopicPartition(topic, 0): (3, "a note"), TopicPartition(topic, 1): 0})
+        assert await one.committed_notes([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): "a note"}
+        assert one.partitions_of(topic) == {0, 1}
+        await two.open()
+        await until(lambda: len(first.held) == len(second.held) == 1, "each member with a partition")
+        await one.close()
+        await until(lambda: len(second.held) == 2, "all with the one that is left")
+        assert await read(two, 2) == [3, 4]
+        await one.open()
+        assert one.is_open
+    finally:
+        await one.close()
+        await two.close()
+    assert not one.is_open
+
+
+@pytest.mark.brokers
+async def test_a_reader_reads_on_after_kafka_hung_and_one_that_cannot_leave_closes_in_time(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics()
+    await fill(kafka, topic, range(3))
+    group = Group(f"group-{topic}", 6.0, Assignments())
+    member = Reader(kafka.bootstrap, topic, group=group)
+    async with Reader(kafka.bootstrap, topic) as reader:
+        assert await read(reader, 3) == [0, 1, 2]
+        await member.open()
+        kafka.pause()
+        try:
+            async with asyncio.timeout(30):
+                await member.close(0.5)
+                with pytest.raises((KafkaError, OSError)):
+                    await Reader(kafka.bootstrap, topic, request_s=0.2).open()
+        finally:
+            kafka.resume()
+        await fill(kafka, topic, range(3, 5))
+        assert await read(reader, 2) == [3, 4]
+
+
+async def test_a_closed_reader_refuses_to_read() -> None:
+    reader = Reader("127.0.0.1:1", "topic")
+    with pytest.raises(RuntimeError, match="expected it to be open"):
+        await reader.fetch(wait_s=WAIT_S)
+    await reader.close()
+    assert reader.missing_replicas() == 0

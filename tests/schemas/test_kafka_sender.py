@@ -1,0 +1,157 @@
+"""The sender against a real Kafka: order, size limits, brokers that hang or are away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import pytest_asyncio
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.partitioner import DefaultPartitioner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.local.kafka import Kafka
+from schemas.transport.kafka.reader import Reader
+from schemas.transport.kafka.sender import Plain, Sender, partition_of
+from tests.conftest import TopicFactory
+
+SMALL = {"max.message.bytes": "1000"}
+
+
+@pytest_asyncio.fixture
+async def sender(kafka: Kafka) -> AsyncIterator[Sender]:
+    made = Sender(kafka.bootstrap)
+    yield made
+    await made.close()
+
+
+def plain(number: int, size: int = 0, key: bytes = b"key") -> Plain:
+    return Plain(key, b"%d" % number + b"x" * size, [("ce_id", b"%d" % number)])
+
+
+async def held(kafka: Kafka, topic: str) -> list[tuple[int, bytes, bytes]]:
+    """Return partition, key and value of all records of a topic."""
+    found = []
+    async with Reader(kafka.bootstrap, topic) as reader:
+        async for batch in reader.fetch_until(await reader.ends(reader.assignment())):
+            found += [(at.partition, each.key, each.value) for at, records in batch.items() for each in records]
+    return found
+
+
+@given(st.binary(min_size=1, max_size=40), st.integers(1, 12))
+def test_a_key_lies_where_every_client_of_kafka_puts_it(key: bytes, count: int) -> None:
+    partitions = list(range(count))
+    assert partition_of(key, partitions) == DefaultPartitioner()(key, partitions, partitions)
+
+
+@pytest.mark.brokers
+async def test_records_of_a_key_lie_in_order_in_one_partition(
+    sender: Sender, kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(3)
+    assert await sender.partitions(topic) == [0, 1, 2]
+    records = [plain(number, key=b"key %d" % (number % 5)) for number in range(100)]
+    done: list[Plain] = []
+    await sender.send(topic, records, done.append)
+    assert sorted(done) == sorted(records)
+    found = await held(kafka, topic)
+    for key in {record.key for record in records}:
+        mine = [(partition, value) for partition, name, value in found if name == key]
+        assert {partition for partition, _ in mine} == {partition_of(key, [0, 1, 2])}
+        assert [value for _, value in mine] == [record.value for record in records if record.key == key]
+
+
+@pytest.mark.brokers
+async def test_offsets_of_batches_are_those_in_the_log(sender: Sender, kafka_topics: TopicFactory) -> None:
+    topic = await kafka_topics()
+    batches: list[tuple[int, int]] = []
+
+    def note(records: Sequence[Plain], offset: int) -> None:
+        batches.append((len(records), offset))
+
+    for count in (3, 4):
+        await sender.deliver(topic, 0, [plain(number) for number in range(count)], note)
+    assert batches == [(3, 0), (4, 3)]
+
+
+@pytest.mark.brokers
+async def test_what_kafka_refuses_for_its_size_is_split_made_smaller_or_given_back_and_holds_nothing_back(
+    sender: Sender, kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(config=SMALL)
+    small = [plain(number, 100) for number in range(20)]
+    shrinking, hopeless = plain(100, 2000), plain(200, 2000)
+    refused: list[str] = []
+    await sender.send(
+        topic,
+        [*small[:10], shrinking, hopeless, *small[10:]],
+        shrink=lambda record: plain(100) if record is shrinking else None,
+        refused=lambda record, why: refused.append(f"{(record.value or b'')[:3].decode()}: {why}"),
+    )
+    expected = [*small[:10], plain(100), *small[10:]]
+    assert [value for _, _, value in await held(kafka, topic)] == [record.value for record in expected]
+    assert [each[:4] for each in refused] == ["200:"]
+    assert "2003 bytes" in refused[0]
+
+
+@pytest.mark.brokers
+async def test_an_attempt_that_kafka_refuses_is_raised_and_the_sender_goes_on(
+    sender: Sender, kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(config=SMALL)
+    with pytest.raises(MessageSizeTooLargeError):
+        await sender.send(topic, [plain(1, 2000)], once=True)
+    await sender.send(topic, [plain(2)], once=True)
+    await sender.close()
+    await sender.send(topic, [plain(3)], once=True)
+    assert [value for _, _, value in await held(kafka, topic)] == [b"2", b"3"]
+
+
+@pytest.mark.brokers
+async def test_a_batch_that_is_late_goes_by_another_producer_once_kafka_answers(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics()
+    said: list[tuple[bool, str]] = []
+    late = asyncio.Event()
+
+    def note(ok: bool, detail: str) -> None:
+        said.append((ok, detail))
+        if not ok:
+            late.set()
+
+    sender = Sender(kafka.bootstrap, deadline_s=0.5, on_health=note)
+    try:
+        await sender.send(topic, [plain(0)])
+        kafka.pause()
+        sending = asyncio.create_task(sender.send(topic, [plain(1)]))
+        async with asyncio.timeout(60):
+            await late.wait()
+            kafka.resume()
+            await sending
+    finally:
+        kafka.resume()
+        await sender.close()
+    # Kafka may have had the late batch as well: readers drop what comes twice.
+    assert {value for _, _, value in await held(kafka, topic)} == {b"0", b"1"}
+    assert said[0] == (True, "")
+    assert said[-1] == (True, "")
+
+
+@pytest.mark.brokers
+async def test_a_kafka_that_died_is_waited_for_and_one_attempt_fails(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic = await kafka_topics()
+    sender = Sender(kafka.bootstrap)
+    kafka.stop()
+    try:
+        with pytest.raises((KafkaError, OSError)):
+            await sender.send(topic, [plain(0)], once=True)
+        sending = asyncio.create_task(sender.send(topic, [plain(1)]))
+    finally:
+        kafka.start()
+    async with asyncio.timeout(60):
+        await sending
+    await sender.close()
+    assert [value for _, _, value in await held(kafka, topic)] == [b"1"]
