@@ -87,7 +87,6 @@ class EvidenceRule(BaseModel):
     flip_share: float = Field(default=0.08, ge=0, le=1)
     """Share of verdicts that must differ from the most frequent one: a clean scene keeps its class under all masks."""
     stranger_frames: int = Field(default=60, ge=1)
-    """Verdicts, or else `history_probes` checked frames, after which such a camera counts as one with a clean scene of low
-    entropy."""
+    """Verdicts, or `history_probes` checked frames, after which such a camera has a clean scene of low entropy."""
     patience_s: float = Field(default=5.0, ge=0)
     """Longest wait for a missing frame, in seconds."""
