@@ -121,25 +121,24 @@ def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
     return [
         "## What one core carries",
         "",
-        f"Frames a second of one core at {USE:.0%} of it: 1000 · {USE:g} ÷ the CPU milliseconds a frame that were",
-        "measured with TLS, sealed frames and rights, every role on the same two cores; those of 32×32 with more",
-        "frames coming than these take, which fills batches. A processor's includes its network; on a GPU it was not",
-        "measured.",
+        f"Frames per second of one core at {USE:.0%} load: 1000 · {USE:g} ÷ measured CPU milliseconds for each frame.",
+        "All roles ran on the same two cores with TLS, sealed frames and rights. The 32×32 row was measured under",
+        "overload, which fills batches. A processor's figure includes its network. A GPU was not measured.",
         "",
         *_table(["frames", "kB each", *map(_shown, ROLES)], rows),
         "",
         *(f"- {kind.name}: `{kind.command}`" for kind in found),
         "",
-        "A bridge and a recorder are each a process of one busy core; a processor's network may use more, so count its",
-        "cores. Bridges share what cameras send, processors and recorders take whole partitions: there must be as many",
-        "partitions as the more numerous of the two.",
+        "A bridge and a recorder each use at most one core. A processor's network may use more. Bridges share the",
+        "cameras' messages. Processors and recorders own whole partitions, so you need at least as many partitions as",
+        "processors, and as many as recorders.",
     ]
 
 
 def _limits() -> list[str]:
     bridge, recorder = read("trunk/bridge.json"), read("trunk/recorder.json")
     return [
-        "## Each role on its own, as fast as it goes",
+        "## Each role alone, at full speed",
         "",
         *_table(
             ["role", "measured", "command"],
@@ -180,14 +179,14 @@ def _growth() -> list[str]:
     return [
         "## How cost grows",
         "",
-        f"With frames: by the CPU times above. With cameras, at the same {least['total_fps']:g} frames a second of all",
-        f"together (`{document['command']}`):",
+        "Cost grows with the frame rate by the CPU times above. The next table varies the number of cameras at the",
+        f"same total of {least['total_fps']:g} frames per second (`{document['command']}`):",
         "",
-        *_table(["cameras", "server's CPU, ms a frame", "p50, s", "p99, s"], rows),
+        *_table(["cameras", "server's CPU, ms per frame", "p50, s", "p99, s"], rows),
         "",
         f"Each camera costs {_two(server / 1000)} kB in bridge, processor and recorder together, and",
-        f"{_two(brokers / 1000)} kB in mosquitto, most of it its TLS connection. The database grows with frames, not",
-        "with cameras; `record --database-age-s` and `--database-bytes` bound it.",
+        f"{_two(brokers / 1000)} kB in mosquitto, mostly for its TLS connection. The database grows with frames, not",
+        "with cameras. `record --database-age-s` and `--database-bytes` bound it.",
     ]
 
 
@@ -214,21 +213,21 @@ def _sizes(found: Sequence[Kind]) -> list[str]:
     return [
         "## Worked sizes",
         "",
-        f"Cores for each role at {USE:.0%} of each; Kafka's are {REPLICAS} times those: as many replicas are written.",
-        f"`Gbit/s` is what the cameras send; Kafka's disks take {REPLICAS} times that. Rows are the recorder's.",
+        f"Cores of each role at {USE:.0%} load. Kafka's are multiplied by its {REPLICAS} replicas. `Gbit/s` is the",
+        f"cameras' traffic; Kafka's disks write {REPLICAS} times as much. The last column counts rows of the recorder.",
         "",
         *_table(
             ["cameras", "frames", "frames/s each", "frames/s", "Gbit/s", *map(_shown, ROLES), "million rows/day"], rows
         ),
         "",
-        "What this arithmetic leaves out, and does not hide:",
+        "Limits of this arithmetic:",
         "",
-        "- It multiplies what was measured on two cores. Nothing above 10,000 cameras and one machine has been run.",
-        "- One mosquitto is one process of one core. A fleet that needs more is cut by site: a mosquitto and bridges",
-        "  for each, all before the same Kafka.",
-        "- What one partition carries was not measured on its own: it is at least what one processor takes of it.",
-        "- Beyond what one recorder takes, recorders share a PostgreSQL; its own cost is in `docs/results/recorders`.",
-        "- Pictures that people look at, quarantined probes and STRIP's checks come on top, by their settings.",
+        "- It multiplies measurements on two cores. Nothing above 10,000 cameras and one machine has been run.",
+        "- One mosquitto is one process on one core. Split a larger fleet by site: one mosquitto with its bridges for",
+        "  each site, and one Kafka for all.",
+        "- The rate of one partition was not measured alone. It is at least the rate of one processor.",
+        "- Several recorders share a PostgreSQL. Its cost is in `docs/results/recorders`.",
+        "- Previews, quarantined probes and STRIP's checks add to these figures, according to their settings.",
     ]
 
 

@@ -29,7 +29,7 @@ from consumers.reading.log import Log, LogRewound
 from consumers.reading.membership import Membership, Reassigned
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetConflict, Store, Written
-from schemas.errors import Malformed, TryAgain, UserError
+from schemas.errors import Malformed, RestartRequired, UserError
 from schemas.identity import CameraId, Identity
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
@@ -84,8 +84,8 @@ async def run_recorder(
     Messages of cameras are verified under `keys`, and requests to cameras are signed.
 
     Brokers and database may be unreachable at any time. The recorder then waits, and reads nothing from Kafka that it
-    cannot write. Raises `UserError` for an invalid setting. Raises `TryAgain` after it has set a damaged SQLite file
-    aside: the next start creates a new one from the records in Kafka.
+    cannot write. Raises `UserError` for an invalid setting. Raises `RestartRequired` after it has set a damaged SQLite
+    file aside: the next start creates a new one from the records in Kafka.
     """
     recorder = Recorder(settings, keys, registry, health, stop)
     try:
@@ -95,7 +95,7 @@ async def run_recorder(
     except DatabaseCorrupt as error:
         recorder.close()
         aside = set_aside(settings.database, time.time_ns() // 10**6)
-        raise TryAgain(
+        raise RestartRequired(
             f"the database is damaged ({error}) and was set aside as {aside}; a new one is filled from Kafka"
         ) from None
     finally:

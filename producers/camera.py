@@ -40,7 +40,8 @@ _log = structlog.get_logger()
 
 _RETRY_S: Final = (0.5, 15.0)
 _LATE_S: Final = 5.0
-"""A camera that is later than this, after a pause of the machine, goes on from now instead of catching up."""
+"""Maximum lateness in seconds, after a pause of the machine, that a camera catches up; beyond it the camera continues
+from now."""
 _STALLED_S: Final = 0.2
 """A source that takes longer for a picture has stalled: the camera continues from now instead of catching up."""
 _OFF_S: Final = 0.1
@@ -135,9 +136,9 @@ class Camera:
         self._kind = self._source.kind
 
     def _open(self) -> Source:
-        """Runs in a thread, so that neither this nor the mask codebook, made here, holds up other cameras."""
-        # Beside the opening, which mostly waits: a source that does not open says so at once, and one that does is read
-        # at once, before many of its frames have come.
+        """Open the source and make the mask codebook, in a thread: both would delay the other cameras."""
+        # The codebook is made while the source opens. A source that fails is reported at once, and a live source is
+        # read before many of its frames have come.
         if self._masks is None:
             sizes = BLOCK, BLOCK, self._control.encoding.dropped_per_block
             name = f"masks-{self.settings.camera_id}"
@@ -156,7 +157,8 @@ class Camera:
         return source
 
     async def run(self) -> None:
-        """Capture until the source ends. A failing source is opened again, ever more rarely; nothing else stops it."""
+        """Capture until the source ends. A failing source is retried with exponential backoff; nothing else ends the
+        capture."""
         backoff = Backoff(*_RETRY_S)
         while not self.ended:
             published = self.spool.current.next
@@ -178,7 +180,7 @@ class Camera:
 
     @property
     def idle(self) -> bool:
-        """Whether `tick` has nothing to do but keep the connection alive and say how far this boot has come."""
+        """Whether `tick` only keeps the connection alive and reports the ledger."""
         waits = self.spool.frames or self.ended or self.publisher.presence.degraded
         return self.publisher.link.idle and not waits
 
@@ -230,7 +232,7 @@ class Camera:
 
     @property
     def _ahead(self) -> int:
-        """Frames of a live source that may wait: at a rate of its own, a camera takes the newest."""
+        """Maximum number of waiting frames of a live source: a camera with a rate takes the newest."""
         return 1 if self._control.rate else _AHEAD
 
     def _in_hours(self) -> bool:
@@ -254,10 +256,11 @@ class Camera:
             self.publisher.presence.resume("hours")
 
     async def _capture_paced(self, reader: Reader, live: bool) -> bool | None:
-        """Frame k at start + k / rate, whatever the broker does: the spool takes what it cannot.
+        """Capture frame k at start + k / rate, independent of the broker: the spool stores what the broker does not
+        accept.
 
-        Returns True when the source has ended, False when the hours have in which the camera sends, None when it is
-        told to send all that comes. At another rate it goes on from its last frame.
+        Returns True when the source has ended, False when the camera's hours have ended, and None when a command asks
+        for all frames. At another rate it continues from its last frame.
         """
         rate = self._control.rate
         last = time.monotonic() + self._phase_s - 1 / rate
@@ -289,9 +292,9 @@ class Camera:
         return None
 
     async def _capture_unpaced(self, reader: Reader, live: bool) -> bool | None:
-        """As fast as the window allows; a live source as fast as it gives, into the spool.
+        """Capture as fast as the window allows; a live source at its own rate, into the spool.
 
-        Returns what `_capture_paced` does, None when it is told a rate.
+        Returns as `_capture_paced` does, and None when a command sets a rate.
         """
         turn = 0
         while not self._control.rate:
@@ -364,7 +367,7 @@ class Camera:
             _log.error("spool_failed", camera=self.settings.camera_id, detail=str(error))
 
     def _failed(self, error: Exception) -> None:
-        """The source, or the code around it, has failed: say so and leave the other cameras alone."""
+        """Report that the source, or the code around it, has failed, without effect on other cameras."""
         cause = "hung" if isinstance(error, SourceHung) else "failed"
         self._instruments.source_restarts.labels(cause).inc()
         if isinstance(error, SourceError):

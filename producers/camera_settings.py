@@ -27,12 +27,12 @@ _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class CameraOptions(BaseModel):
-    """What may be set for all cameras and for each."""
+    """The options for all cameras and for each."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: SourceSettings = Field(default_factory=SourceSettings)
-    """What it sees; else a simulated scene."""
+    """The source of the pictures; a simulated scene by default."""
     fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
     """Frames per second; 0 is as fast as the window allows, or as a live source gives them."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
@@ -40,19 +40,19 @@ class CameraOptions(BaseModel):
     probe_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
     profile: Literal["raw", "lossless"] = "raw"
-    """How the kept pixels are coded: as they are, or without loss in fewer bytes."""
+    """The coding of the kept pixels: unchanged, or lossless in fewer bytes."""
     schedule: Schedule | None = None
     """When it sends; else always. Outside of its hours its source is closed."""
     motion: MotionSettings | None = None
     """It sends only while something moves, and a heartbeat; else every frame."""
     spool: SpoolLimits = SpoolLimits()
-    """How much it keeps on disk until Kafka has it."""
+    """Limits of the frames on disk that are not confirmed."""
     window: WindowSettings = WindowSettings()
-    """How much of that is on the way at a time."""
+    """Limits of the frames in flight."""
 
     @property
     def encoding(self) -> Encoding:
-        """How frames are encoded until a command says otherwise."""
+        """The encoding of frames until a command changes it."""
         return Encoding(dropped_per_block(self.drop_ratio), self.probe_share, PROFILES[self.profile])
 
 
@@ -72,12 +72,12 @@ class CameraGroup(CameraOptions):
     name: str = "cam-{index:02}"
     """Without the site: a–z, 0–9, `_ . -`, at most 64 with it. With `{index}` where there are several."""
     count: int = Field(default=1, ge=1, le=100_000)
-    """How many cameras."""
+    """Number of cameras."""
     first: int = Field(default=0, ge=0, le=10**9)
-    """What `{index}` counts from."""
+    """The first value of `{index}`."""
 
     def numbers(self) -> range:
-        """What `{index}` stands for in each of its cameras."""
+        """Return the value of `{index}` for each camera."""
         return range(self.first, self.first + self.count)
 
 

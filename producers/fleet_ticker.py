@@ -1,4 +1,4 @@
-"""What all cameras of a process need a few times a second: connections kept, spools looked after, how they are said."""
+"""The ticker of all cameras in a process: connections, spools, gauges and health."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger()
 
 TICK_S: Final = 0.2
 _AGAIN_S: Final = 60.0
-"""A camera that fails at every tick says so once in this time."""
+"""Interval between two equal errors of one camera in the log."""
 _REMEMBERED: Final = 16_384
 
 
@@ -42,9 +42,10 @@ class FleetTicker:
         self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_REMEMBERED)
 
     async def run(self) -> None:
-        """Keep every connection and spool going, and the metrics and the health up to date once a second.
+        """Tick every camera, and update gauges and health once a second.
 
-        Of many cameras some at a time, so that frames never wait for all of them; calm ones not every time.
+        A large fleet is ticked in groups, so frames never wait for all cameras. An idle camera is not ticked in every
+        round.
         """
         groups = TickGroups(0)
         next_report = 0.0
@@ -75,7 +76,7 @@ class FleetTicker:
                 self._failed("fleet_report_failed", error, now)
 
     def _failed(self, event: str, error: Exception, now: float, camera: str = "") -> None:
-        """Say it now and then; the tick of every camera goes on, this one's too."""
+        """Log an error at intervals; every camera continues to be ticked, this one too."""
         if self._complained.take((event, camera), now):
             whose = {"camera": camera} if camera else {}
             _log.error(event, detail=str(error), exc_info=not isinstance(error, PointillistError), **whose)

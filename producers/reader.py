@@ -1,4 +1,4 @@
-"""Reading a source on the event loop, or beside it when a read may block."""
+"""Readers of a source: on the event loop, or in a thread when a read may block."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Reading(NamedTuple):
 
 
 class Reader(Protocol):
-    """What a camera's capture loop asks for frames."""
+    """The interface through which a camera's capture loop reads frames."""
 
     async def next(self) -> Reading | None:
         """The next frame, None when the source has ended; raises its `SourceError`."""
 
     def take_skipped(self) -> int:
-        """Frames that a live source gave and nobody took, since the last call."""
+        """Return the number of frames of a live source that were replaced unread since the last call."""
 
     def discard(self) -> None:
         """Drop what was read ahead of a live source."""
 
     def keep_ahead(self, frames: int) -> None:
-        """How many frames of a live source may wait, its newest ones."""
+        """Set the number of newest frames of a live source that may wait."""
 
     def close(self) -> None:
         """Stop reading and close the source."""
@@ -150,7 +150,7 @@ class ThreadReader:
                 self._make_room(frames)
 
     def close(self) -> None:
-        """Tell the thread to end; it closes the source after the read that is under way."""
+        """End the thread; it closes the source after the current read."""
         with self._change:
             self._closed = True
             self._change.notify()

@@ -30,10 +30,10 @@ class Fault(BaseModel):
     at_s: float = Field(ge=0, allow_inf_nan=False)
     """When it begins, in seconds after the fleet's first capture; a fleet that is started again keeps that clock."""
     kind: Literal["dark", "freeze", "black", "sticker", "disconnect", "attack"]
-    """`dark`: the camera is gone, connection and all. `disconnect`: only its connection is cut, and it goes on
-    capturing into its spool. `freeze`: it repeats one picture, with that picture's truth. `black`: it sends black
-    pictures, whose class is unknown. `sticker`: somebody pastes the trigger sticker into its scene. `attack`: a
-    generator changes what the lens sees, before any pixel is dropped. The truth says so of the last two."""
+    """`dark`: the camera is gone, with its connection. `disconnect`: only its connection is cut, and it continues to
+    capture into its spool. `freeze`: it repeats one picture, with that picture's truth. `black`: it sends black
+    pictures, and their class is unknown. `sticker`: the trigger sticker is in its scene. `attack`: a generator changes
+    the picture before any pixel is dropped. The truth records the last two."""
     for_s: float = Field(gt=0)
     """For how many seconds."""
 
@@ -84,7 +84,7 @@ class Fault(BaseModel):
 
 
 class Scenario(BaseModel):
-    """A fleet. What `defaults` says holds for every camera that does not say it itself."""
+    """A fleet. `defaults` apply to every camera that does not set the key itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,12 +93,12 @@ class Scenario(BaseModel):
     bundle: str | None = None
     """The bundle that `up` serves with this scenario, unless `--bundle` names another: a folder or a shipped name."""
     defaults: CameraOptions = Field(default_factory=CameraOptions)
-    """What holds for every camera that does not say it itself: any key of a camera but `name`, `count` and `first`. A
-    key of a camera replaces this one as a whole."""
+    """Defaults of every camera: any key of a camera but `name`, `count` and `first`. A key of a camera replaces the
+    default as a whole."""
     groups: list[CameraGroup] = Field(alias="cameras", min_length=1)
     """The cameras, in groups whose cameras differ in name and index only."""
     faults: list[Fault] = []
-    """What goes wrong, and when."""
+    """The faults and their times."""
 
     @model_validator(mode="before")
     @classmethod
@@ -132,7 +132,7 @@ class Scenario(BaseModel):
 
     @property
     def generators(self) -> set[str]:
-        """Those of its attacks, as the faults name them."""
+        """The generators of its attacks, by the names in the faults."""
         return {fault.generator for fault in self.faults if fault.generator is not None}
 
     def cameras(self) -> list[CameraSettings]:

@@ -1,8 +1,8 @@
-"""Each frame is sealed once: what was sealed for a place in the spool is all that is ever written there.
+"""Each frame is sealed once: the bytes that were sealed for a place in the spool are the only ones ever written there.
 
-A frame's place, boot and sequence number, is the nonce of its cipher. Two pictures sealed for one place would show
-their difference to whoever has both, on the wire, in a broker's memory or on a disk. So a frame that the spool could
-not take waits, sealed, whatever the camera is told meanwhile, and goes before any other. A new process has another
+A frame's place, boot and sequence number, is the nonce of its cipher. Two pictures sealed for one place would reveal
+their difference to anyone who has both, on the wire, in a broker's memory or on a disk. Therefore a frame that the
+spool could not store waits, sealed, through any command, and is stored before any other. A new process has another
 boot.
 """
 
@@ -54,7 +54,7 @@ class Sealing:
         self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes)
 
     def append(self) -> None:
-        """Append what waits, if anything; where that raises `StateError` it goes on waiting."""
+        """Append the waiting frame, if any; it remains waiting when that raises `StateError`."""
         sealed = self._waiting
         if sealed is None:
             return

@@ -1,4 +1,4 @@
-"""Files of settings that people write in YAML: how they are read, and what is said of what is wrong in them."""
+"""YAML files with settings: reading, and the messages about errors in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from schemas.errors import ConfigError
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """What a file says, unchecked; `ConfigError` when it cannot be read or is not YAML. Messages call it `what`."""
+    """Return the unchecked content of a file; `ConfigError` when it cannot be read or is not YAML. Messages call it
+    `what`."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

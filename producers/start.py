@@ -1,4 +1,4 @@
-"""The first start of a fleet, told from one that goes on with a run: by a file in the state folder."""
+"""The first start of a fleet, distinguished from a restart by a file in the state folder."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from schemas.runtime.atomic_file import replacing
 
 
 def fleet_started(state: Path) -> Path:
-    """The file that says when the fleet of this state folder captured first; without it the next start is the first."""
+    """Return the file with the time of the fleet's first capture; without it the next start is the first."""
     return state / "fleet.json"
 
 
 @dataclass(frozen=True)
 class Start:
-    """Tells a restart from the first start, at which the file `mark` is missing."""
+    """The file `mark`, which is missing at the first start and present at a restart."""
 
     mark: Path
 
     def first(self) -> tuple[int | None, bool]:
-        """When this run captured for the first time, Unix time in milliseconds, and whether it is over.
+        """Return the time of the run's first capture, Unix time in milliseconds, and whether the run is over.
 
-        None when it never did. Raises `StateError` when the file cannot be read or says something else.
+        The time is None before the first capture. Raises `StateError` when the file is unreadable or invalid.
         """
         try:
             noted = json.loads(self.mark.read_text())

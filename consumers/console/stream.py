@@ -47,7 +47,7 @@ class Streams:
     async def _events(self, session: Session, changed: Changed) -> AsyncIterator[str]:
         yield ": open\n\n"
         while self._sessions.holds(session):
-            # The event is fetched before the check, so that the next wait sees changes in between.
+            # Fetched before the check: a change during the check then ends the wait at once.
             stirred = self._fleet.stirred
             found = changed()
             text = await found if isinstance(found, Awaitable) else found

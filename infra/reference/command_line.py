@@ -14,8 +14,9 @@ from infra.reference.markdown import code, page, paragraphs, table
 from infra.settings.described import kind_of, paragraph, without_none
 
 _HEAD: Final = """\
-What a person can mend is said in one line on standard error, with exit status 2; the others are among the
-[exit statuses](../operations.md#exit-statuses). `--help` of each command says what stands here.
+An error that you can correct is one line on standard error, with exit status 2. The other
+[exit statuses](../operations/running.md#exit-statuses) have a table. `--help` of each command prints its part of
+this page.
 """
 _VARIABLES: Final = """\
 Secrets come this way, for arguments are seen by everybody. `NAME(_FILE)` says that `NAME_FILE` may name a file with it.

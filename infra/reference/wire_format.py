@@ -43,7 +43,7 @@ def wire_format() -> str:
         paragraphs(said[_SYNTAX,]).partition("\n\n")[2],
         "How pictures are sealed and tags are made, and who has which key: [ADR 33](../adr/0033-sealed-frames.md).",
         "## Topics of MQTT",
-        f"`{ROOT}/SITE/CAMERA/CHANNEL`; [who gets in](../operations.md#who-gets-in) says who may use which.",
+        f"`{ROOT}/SITE/CAMERA/CHANNEL`. [Who gets in](../operations/access.md#who-gets-in) lists the rights.",
         table(("channel", "holds"), _topics(Channel)),
         "## Topics of Kafka",
         "The key of a record is the camera as `site/camera`; for models, what is said there.",

@@ -1,4 +1,4 @@
-"""What the code says of fields, parameters and types, for people."""
+"""Descriptions of fields, parameters and types, from the code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BOUNDS: Final = {
 
 @cache
 def docstrings(described: type) -> dict[str, str]:
-    """What stands in quotes under each field of a class and of those of ours that it is made from."""
+    """Return the docstring of each field of a class and of its base classes of ours."""
     found: dict[str, str] = {}
     for each in reversed(described.__mro__):
         if each.__module__.partition(".")[0] in ("builtins", "typing", "pydantic", "pydantic_settings", "enum"):

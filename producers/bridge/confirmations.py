@@ -1,4 +1,4 @@
-"""Confirmations: what Kafka has, told to the cameras, which free their spools by it."""
+"""Confirmations to the cameras: the frames and ledgers that Kafka has acknowledged, which their spools may free."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from schemas.topics import Channel, mqtt_topic
 MAX_RANGES: Final = 256
 """In one message, which then has at most about 5 KiB."""
 MAX_HELD: Final = 4096
-"""Of one camera, that may wait: honest ones have fewer frames on the way. It sends again what is forgotten."""
+"""Maximum number of pending confirmations per camera, above that of an honest one. The camera sends a dropped one
+again."""
 
 Boot: TypeAlias = tuple[CameraId, int, int]
 
 
 class Receipt(NamedTuple):
-    """What one record is confirmed by: a frame by its `seq`, a ledger (`seq` -1) by its revision."""
+    """The fields that confirm one record: the `seq` of a frame, or the revision of a ledger (`seq` −1)."""
 
     camera_id: CameraId
     boot_id: int
@@ -62,7 +63,7 @@ class Confirmations:
         for boot, seqs in self._frames.items():
             camera_id, boot_id, generation = boot
             if holds(camera_id):
-                # A boot counts too: whoever has a key may make up one for each frame.
+                # A boot counts too: a client with a key could use another boot for each frame.
                 self._held[camera_id] += 1 + len(seqs)
                 if self._held[camera_id] <= MAX_HELD:
                     held[boot] = seqs

@@ -1,7 +1,7 @@
 """Back-pressure on the cameras: a frame is confirmed only when the processors are not too far behind it.
 
-Kafka never refuses, so without this a fleet that sends as fast as it is confirmed would run away from its processors. A
-confirmation that waits keeps the camera's window shut, and the camera its frame.
+Kafka accepts everything. Without this, a fleet that sends as fast as it is confirmed would outrun its processors. A
+delayed confirmation keeps the camera's window closed, and the frame in the camera's spool.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ class Credit:
     """Receipts of frames in Kafka, let go in the order of their offsets. Pure bookkeeping, bounded by the windows."""
 
     def __init__(self, frames: int, size_bytes: int, let_go: Callable[[Receipt], None]) -> None:
-        """Of each partition, at most `frames` records or about `size_bytes` beyond what is done are confirmed."""
+        """Confirms, per partition, at most `frames` records or about `size_bytes` beyond the progress of the
+        processors."""
         self._frames = frames
         self._size_bytes = size_bytes
         self._let_go = let_go
@@ -49,7 +50,7 @@ class Credit:
                 self._let_go(waiting.popleft()[1])
 
     def forget(self) -> None:
-        """Nobody knows how far the readers are: nothing waits until somebody does."""
+        """Handle unknown progress of the readers: nothing waits until it is known again."""
         self._limits.clear()
         for waiting in self._waiting.values():
             while waiting:

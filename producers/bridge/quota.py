@@ -1,9 +1,10 @@
-"""What one camera may send: messages and bytes a second, ahead of which it may be by what honest ones have on the way.
+"""The quota of each camera: messages and bytes a second, with a burst for the frames that an honest camera has in
+flight.
 
-The generic cell rate algorithm (ITU-T I.371, annex A), with two answers instead of one. Each message moves the time at
-which its camera has paid for all of them. A camera that is a second ahead of that is not confirmed anything until it is
-paid: an honest one has a window, so it waits, and its spool keeps the rest. Who goes on all the same is refused: what
-is not confirmed stays with its camera, so nothing is lost by that.
+The generic cell rate algorithm (ITU-T I.371, annex A), with two thresholds instead of one. Each message advances the
+time at which its camera has paid for all of them. A camera more than one second over its rate gets no confirmations
+until it is back within it: an honest camera has a window, therefore it waits and spools. Messages beyond the burst
+limit are dropped without confirmation, and the camera keeps them.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from schemas.limits import CAMERAS_AT_HAND, MAX_MESSAGE_BYTES
 from schemas.runtime.boot_rate import BootRate
 
 AHEAD_S: Final = 1.0
-"""So much of its quota a camera may be ahead before its confirmations wait."""
+"""Seconds of its quota that a camera may be ahead before its confirmations wait."""
 WINDOW_MESSAGES: Final = 512
 WINDOW_BYTES: Final = 64 * 2**20 + MAX_MESSAGE_BYTES
-"""What may come beyond that: twice what a camera has unconfirmed by default, for after a break it sends that again."""
+"""Burst in bytes beyond that. The default is twice a camera's window, because a camera sends it again after a break."""
 BURST_BOOTS: Final = 64
 """Boots of a camera at once, beyond about one a second: after an outage it reports all that were not confirmed."""
 _CHANNELS: Final = 4
@@ -42,7 +43,7 @@ class _Account:
 
 
 class Quota:
-    """One account for each camera. Pure bookkeeping: no clock, no I/O. Bounded in memory, whoever makes up names."""
+    """One account for each camera. Pure bookkeeping: no clock, no I/O. Its memory is bounded."""
 
     def __init__(self, messages_per_s: float, bytes_per_s: float, window_bytes: int = WINDOW_BYTES) -> None:
         """0 is without a bound; `window_bytes` may come beyond one second of the rate."""
@@ -97,7 +98,8 @@ class Quota:
         return account is not None and max(account.messages_paid_s, account.bytes_paid_s) - now_s > AHEAD_S
 
     def take_refused(self) -> Counter[CameraId]:
-        """How many messages of each camera were not taken since the last call; of no name of ours, under no name."""
+        """Return the number of dropped messages of each camera since the last call; invalid names count under the empty
+        name."""
         refused, self._refused = self._refused, Counter()
         return refused
 

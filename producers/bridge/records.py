@@ -28,11 +28,11 @@ from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
 log = structlog.get_logger()
 
 MAX_EVENT_BYTES: Final = 64 * 1024
-"""Of `status` and `meta`; they are parsed before their tag is verified, since they name the key."""
+"""Maximum bytes of `status` and `meta`, which are parsed before their tag is verified because they name the key."""
 ROUTES: Final = 16_384
 """Topics remembered: strangers may make up any number. Only well-formed ones are, which are short."""
 MAX_ORIGIN_CHARACTERS: Final = 200
-"""Of a topic in a dead letter. Ours are shorter; a stranger's has up to 64 KiB."""
+"""Maximum characters of a topic in a dead letter. Ours are shorter; a stranger's has up to 64 KiB."""
 
 _SPAN: Final = f"-{blake2b(b'bridge', digest_size=8).hexdigest()}-01"
 """A trace is one frame's way, on which the bridge is one span; sampled."""
@@ -41,7 +41,7 @@ Announcement = TypeVar("Announcement", Status, Meta)
 
 
 class Record(NamedTuple):
-    """One Kafka record. `receipt` says what its acknowledgement confirms to a camera, if anything."""
+    """One Kafka record. `receipt` is what its acknowledgement confirms to a camera, or None."""
 
     topic: KafkaTopic
     key: bytes
@@ -63,7 +63,7 @@ def stamp_records(what: str, records: Iterable[Record]) -> None:
 
 
 class _Route(NamedTuple):
-    """What an MQTT topic says; `refusal` is why it is none of ours."""
+    """The fields of an MQTT topic; `refusal` is the reason why it is not one of ours."""
 
     origin: str
     camera_id: CameraId
@@ -75,7 +75,7 @@ class _Route(NamedTuple):
 
 
 class RecordFactory:
-    """Opens payloads. Every payload becomes a record: what is refused becomes a dead letter that says why."""
+    """Opens payloads. Every payload becomes a record: a rejected one becomes a dead letter with the reason."""
 
     def __init__(self, name: str, keys: KeyRing) -> None:
         """`name` is the bridge's, the source of its dead letters."""
@@ -96,7 +96,7 @@ class RecordFactory:
         except WireError as error:
             return self._dead_letter(route, payload, error.reason, str(error))
         except Exception as error:
-            # A payload that finds a defect of ours would come back for ever, and stop all behind it.
+            # Without a record, the payload would be redelivered without end, and block all behind it.
             log.exception("payload refused by a defect", topic=route.origin)
             return self._dead_letter(route, payload, Malformed.reason, f"{type(error).__name__}: {error}")
 

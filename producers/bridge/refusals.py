@@ -1,4 +1,5 @@
-"""What the bridge does not take of cameras, and what the MQTT broker refuses clients: counted, and said at times."""
+"""Messages of cameras that the bridge rejects, and clients that the MQTT broker refuses: counted, and logged at
+intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from schemas.runtime.throttle import Throttle
 log = structlog.get_logger()
 
 _AGAIN_S: Final = 60.0
-"""The same is said once in this time: what is refused may come at any rate."""
+"""Interval between two equal log lines: refusals may come at any rate."""
 _OTHER: Final = "other"
 
 
@@ -44,7 +45,7 @@ class Refusals:
                 log.warning("mqtt broker refused", what=found.what, client=found.who, detail=found.detail[:200])
 
     def show(self, over_quota: Mapping[CameraId, int]) -> None:
-        """Count what was heard, and so many messages of each camera that were above its quota."""
+        """Count the refusals in the log, and the messages of each camera above its quota."""
         for what, count in self._counts.items():
             self._by_broker.labels(what).inc(count)
         self._counts.clear()

@@ -34,9 +34,9 @@ class MotionSettings(BaseModel, frozen=True, extra="forbid"):
     share: float = Field(default=0.005, ge=0, lt=1, allow_inf_nan=False)
     """Something moves when more than this share of the blocks has changed."""
     hold_s: float = Field(default=3.0, ge=0, allow_inf_nan=False)
-    """So long after it moved frames are still sent."""
+    """Seconds after the last motion in which frames are still sent."""
     heartbeat_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """When nothing moves, a frame is sent after so many seconds all the same."""
+    """Maximum seconds between two frames, also without motion."""
 
 
 class MotionGate:

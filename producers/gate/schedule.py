@@ -35,7 +35,7 @@ class Hours:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `mon-fri 07:00-19:00`, `sat,sun 22:00-06:00` or `07:00-19:00`; ValueError says the form."""
+        """Read `mon-fri 07:00-19:00`, `sat,sun 22:00-06:00` or `07:00-19:00`; `ValueError` names the form."""
         found = _HOURS.fullmatch(text.strip().lower())
         if found is None:
             raise ValueError(f"expected {FORM}, got {text[:60]!r}")
@@ -55,9 +55,10 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
     """When a camera sends: in any of these hours, by the clock of `zone`. A list of hours alone stands for `hours`."""
 
     hours: tuple[str, ...] = Field(min_length=1)
-    """As `mon-fri 07:00-19:00` or `22:00-06:00`; those over midnight belong to the day on which they begin."""
+    """Hours such as `mon-fri 07:00-19:00` or `22:00-06:00`; hours over midnight belong to the day on which they begin.
+    """
     zone: str | None = None
-    """As the IANA database calls it, `Europe/Berlin`; else that of this machine."""
+    """Time zone by its IANA name, such as `Europe/Berlin`; that of this machine by default."""
 
     @model_validator(mode="before")
     @classmethod

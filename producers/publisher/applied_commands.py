@@ -1,4 +1,4 @@
-"""What a camera remembers of the commands and requests that it obeyed: a file in the folder of its spool."""
+"""The commands and requests that a camera has applied, in a file in its spool's folder."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _log = structlog.get_logger()
 
 
 def read_command_state(folder: Path, own: Encoding, own_rate: float) -> CommandState:
-    """What was told; nothing when there is no file, or a damaged one.
+    """Return the applied commands; empty when the file is missing or damaged.
 
-    What was told over another setting than the camera's `own`, or another rate than its `own_rate` in frames a second,
-    is left out: whoever has changed that since has asked for it later than the command did.
+    A command that was applied over another own setting, or another own rate in frames a second, is left out: the own
+    setting was changed after the command.
     """
     path = folder / _FILE
     try:
@@ -50,7 +50,7 @@ def read_command_state(folder: Path, own: Encoding, own_rate: float) -> CommandS
 
 
 def write_command_state(folder: Path, state: CommandState, own: Encoding, own_rate: float) -> None:
-    """Keep what was told, and over which own settings; `OSError` when the file cannot be written."""
+    """Store the applied commands with the own settings below them; `OSError` when the file cannot be written."""
     before = asdict(own) | {_RATE: own_rate}
     values = {"state": MessageToDict(state, preserving_proto_field_name=True), "own": before}
     path = folder / _FILE
@@ -59,7 +59,7 @@ def write_command_state(folder: Path, state: CommandState, own: Encoding, own_ra
 
 
 def commanded_encoding(own: Encoding, state: CommandState) -> Encoding:
-    """The camera's `own` settings, but for what it was told; `ConfigError` when that is out of its range."""
+    """Return the camera's `own` encoding with the commands applied; `ConfigError` when the result is out of range."""
     commanded = {name: getattr(state, name) for name in _COMMANDED if state.HasField(name)}
     if state.HasField("asked_share"):
         commanded["probe_share"] = state.asked_share
@@ -67,9 +67,9 @@ def commanded_encoding(own: Encoding, state: CommandState) -> Encoding:
 
 
 def commanded_rate(own_rate: float, state: CommandState) -> float:
-    """The camera's `own_rate` in frames a second, 0 for all that come, but for what it was told.
+    """Return the camera's `own_rate` in frames a second (0: every frame) with the commands applied.
 
-    `ConfigError` when that is out of its range.
+    Raises `ConfigError` when the result is out of range.
     """
     if not state.HasField(_RATE):
         return own_rate
@@ -80,9 +80,9 @@ def commanded_rate(own_rate: float, state: CommandState) -> float:
 
 
 def overridden(own: Encoding, own_rate: float, state: CommandState) -> dict[str, object]:
-    """What commands have set otherwise than the camera's `own` settings, by name.
+    """Return the settings that commands have changed from the camera's `own`, by name.
 
-    Requests for probes are left out: they are taken back by themselves.
+    Probe requests are left out, because the server takes them back itself.
     """
     found: dict[str, object] = {
         name: getattr(state, name)

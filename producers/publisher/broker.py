@@ -33,7 +33,7 @@ class Broker:
         tls: Mapping[CameraId, Tls] | None = None,
         login: Login | None = None,
     ) -> None:
-        """`tls` says how each camera connects; None is without TLS. `login` is of all of them."""
+        """`tls` holds the certificates of each camera; None is without TLS. All cameras share `login`."""
         self.host = host
         self.port = port
         self.tls = tls
@@ -42,10 +42,11 @@ class Broker:
         self._told: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
 
     async def dial(self, timeout_s: float, tls: ssl.SSLContext | None = None) -> socket.socket:
-        """A socket that is connected, by TLS if asked, and does not block; `OSError` when that fails or takes longer.
+        """Return a connected socket that does not block, with TLS if given; `OSError` when that fails or exceeds the
+        timeout.
 
-        On the loop and not in threads: beside a loop that is busy each of them would wait its 5 ms for the interpreter
-        at every system call, and ten thousand cameras for minutes.
+        It connects on the event loop. A thread would wait 5 ms for the interpreter at every system call while the loop
+        is busy: minutes for ten thousand cameras.
         """
         async with self._dialling:
             try:

@@ -11,10 +11,10 @@ from paho.mqtt.enums import MQTTErrorCode
 
 
 class FrameClient(Client):
-    """A client that tells `on_puback(mid, reason code)` instead of `on_publish`.
+    """A client that calls `on_puback(mid, reason code)` instead of `on_publish`.
 
-    paho 2.2 builds two objects with dozens of fields for each PUBACK, which costs more than to send the frame did. A
-    PUBACK with properties still goes paho's way, as all do should a later paho handle them by another method.
+    paho 2.2 builds two objects with dozens of fields for each PUBACK, at a greater cost than sending the frame. A
+    PUBACK with properties is left to paho. All of them are if a later paho handles them in another method.
     """
 
     def __init__(self, *arguments: Any, on_puback: Callable[[int, int], None], **options: Any) -> None:
@@ -23,7 +23,7 @@ class FrameClient(Client):
         self.max_queued_messages = 0
         self._on_puback = on_puback
         self.dialled: socket.socket | None = None
-        """What `reconnect` takes for its connection, which must not block the loop that calls it."""
+        """The connection that `reconnect` uses, because it must not block the loop that calls it."""
         self.on_publish = lambda _client, _data, mid, reason, _properties: on_puback(mid, reason.value)
 
     def _create_socket_connection(self) -> socket.socket:

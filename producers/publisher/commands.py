@@ -63,7 +63,7 @@ class CameraControl:
         self._early: dict[str, Command | ProbeRequest] = {}
         self._unwritten = False
         self.state = CommandState()
-        """What it remembers; not to be changed."""
+        """The applied commands; read-only."""
         self.encoding = encoding
         self.enabled = True
         self.rate = rate
@@ -86,7 +86,8 @@ class CameraControl:
         return self._take(open_own_message(Command, self._key, payload), self._commanded)
 
     def probe_request(self, payload: bytes) -> bool:
-        """Send as many frames whole as a signed request says, if nothing newer has set that; as `command`."""
+        """Apply a signed probe request if it is newer than the last setting of the probe share; returns as `command`
+        does."""
         return self._take(open_own_message(ProbeRequest, self._key, payload), self._asked)
 
     def look_again(self) -> bool:
@@ -110,7 +111,7 @@ class CameraControl:
         self.key_wanted = (request.boot_id, request.seq)
 
     def persist(self) -> str | None:
-        """Write down what was told, if that is still to do; returns what prevents it."""
+        """Store the applied commands if that is still to do; returns the error that prevents it."""
         if not self._unwritten:
             return None
         try:
@@ -143,7 +144,7 @@ class CameraControl:
         return True
 
     def _commanded(self, command: Command) -> CommandState | None:
-        """What the camera is told after `command`; None when that is not newer than the last one."""
+        """Return the state after `command`; None when it is not newer than the last command."""
         if command.issued_ms <= self._shield_ms(self.state.issued_ms):
             return None
         state = CommandState()
@@ -177,7 +178,8 @@ class CameraControl:
         return state
 
     def _shield_ms(self, obeyed_ms: int) -> int:
-        """What is issued until then is not obeyed: all up to the last one obeyed, unless that claims the far future."""
+        """Return the issue time up to which orders are ignored: that of the last one applied, unless it lies in the
+        future."""
         return obeyed_ms if obeyed_ms <= self._clock_ms() + MAX_AHEAD_MS else 0
 
     def _set(self, state: CommandState) -> None:

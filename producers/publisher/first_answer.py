@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FIRST_ANSWER_S = 4.0
-"""An attached camera whose first frames nobody has confirmed for so long says what that may mean."""
+"""Seconds without a confirmation after which an attached camera logs the possible causes."""
 _AGAIN = 2
 """Connections that a broker may need until all is well."""
 
@@ -12,7 +12,7 @@ class FirstAnswer:
     """Waits from the first frame on for the first confirmation, and is overdue once. Times are monotonic seconds."""
 
     def __init__(self, patience_s: float | None) -> None:
-        """None waits for ever."""
+        """Set the patience in seconds; None waits without limit."""
         self._patience_s = patience_s
         self._since: float | None = None
         self._settled = patience_s is None
@@ -27,7 +27,7 @@ class FirstAnswer:
         self._settled = True
 
     def overdue(self, now: float) -> bool:
-        """Whether it is time to say so: true once."""
+        """Whether the patience has just ended; true once."""
         if self._settled or self._since is None or self._patience_s is None or now - self._since < self._patience_s:
             return False
         self._settled = True
@@ -35,7 +35,7 @@ class FirstAnswer:
 
 
 def silence(camera: str, connected: bool, connections: int, no_subscribers: bool) -> str:
-    """What the silence may mean: `no_subscribers` says that the broker had nobody to give frames to."""
+    """Return the likely cause of the silence; `no_subscribers`: the broker had no subscriber for the frames."""
     if connections > _AGAIN:
         return (
             f"the broker has ended {connections - 1} connections: the certificate or login is not that of {camera}, or "

@@ -33,7 +33,7 @@ _LAST_READS: Final = 100_000
 
 
 class LinkUser(Protocol):
-    """What a link tells its owner, always on the loop's thread."""
+    """The callbacks of a link's owner, always on the loop's thread."""
 
     def on_up(self, session_present: bool, receive_maximum: int) -> None:
         """Connected; `receive_maximum` messages may be unacknowledged."""
@@ -42,7 +42,7 @@ class LinkUser(Protocol):
         """The connection is gone."""
 
     def on_puback(self, mid: int, reason: int) -> None:
-        """The broker answered the message `mid`; a reason of 16 says that nobody subscribes to it."""
+        """The broker has answered the message `mid`; reason 16 is that it has no subscriber."""
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """A message for the camera."""
@@ -164,12 +164,12 @@ class Link:
         if self._connecting is not None:
             self._connecting.cancel()
         if self._watched is not None:
-            with contextlib.suppress(OSError):  # it is broken already, and reading says so next
+            with contextlib.suppress(OSError):  # it is broken already, and the next read reports that
                 self._watched.shutdown(socket.SHUT_RDWR)
             self._client.loop_read()
 
     async def close(self, timeout_s: float) -> None:
-        """Say farewell, end the session and release the socket."""
+        """Disconnect, end the session and release the socket."""
         self._closed = True
         if self._connecting is not None:
             _, waiting = await asyncio.wait([self._connecting], timeout=timeout_s)
@@ -240,7 +240,7 @@ class Link:
     def _readable(self) -> None:
         try:
             self._client.loop_read()
-            # What TLS has taken out of the socket already, nobody is told of by the loop.
+            # The loop does not report bytes that TLS has already taken out of the socket.
             while isinstance(self._watched, ssl.SSLSocket) and self._watched.pending():
                 self._client.loop_read()
         except Exception:
@@ -296,7 +296,7 @@ class Link:
         if was_up and time.monotonic() - self._up_at > self._settings.steady_s:
             self._backoff.reset()
         if reason.value == _TAKEN_OVER:
-            # Whoever holds this camera's certificate elsewhere: the two take turns instead of fighting. Mosquitto 2.0
+            # Another device holds this camera's certificate: the two alternate instead of fighting. Mosquitto 2.0
             # ends a connection that is taken over without a word: there the growing waits have to do.
             self._backoff.reset(self._settings.taken_over_s)
         self._retry_later()

@@ -1,4 +1,4 @@
-"""What a camera says of itself: `meta` and `status`, both retained, and whether another device bears its name."""
+"""A camera's retained `meta` and `status`, and the detection of another device with the same name."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _CONFLICT = "name"
 
 
 class Presence:
-    """The camera's status: online, degraded with every reason that it has, paused, or ended.
+    """The camera's status: online, degraded with every reason, paused, or ended.
 
-    Two devices with one name see each other's status. The first message that was published while this one listens
-    proves that the other lives (a retained one may be left over); each then says once that it is degraded, and both
-    keep sending: their frames differ in the boot id.
+    Two devices with one name receive each other's status. A status that is not retained proves that the other device is
+    running. Each then publishes once that it is degraded, and both continue to send: their frames differ in the boot
+    id.
 
-    Everything is signed and has its place among all that this boot says. The last will of a connection is signed when
-    that is made and takes the last place in it: after all that is said over this connection, before the next one.
+    Every message is signed and carries its number within the connection. The last will is signed when the connection is
+    made, and carries the highest number of that connection.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Presence:
         return self.status_topic, self._status(OFFLINE, LAST_MESSAGE)
 
     def greet(self) -> None:
-        """After each connect: say what this camera is and how. A conflict has to show itself again."""
+        """Publish meta and status after a connect. A conflict has to be detected again."""
         self._impairments.pop(_CONFLICT, None)
         self.describe()
         self._say()
@@ -78,7 +78,7 @@ class Presence:
         self._publish(self._meta_topic, sign_message(self._key, meta), True)
 
     def farewell(self) -> None:
-        """Publish that the camera goes on purpose: offline, unless its source has ended."""
+        """Publish the end of the camera's process: offline, or ended if the source has ended."""
         state = ENDED if self._ended else OFFLINE
         self._publish(self.status_topic, self._status(state, self._next()), True)
 

@@ -38,7 +38,7 @@ _REFUSED: Final = 128
 _AGAIN_S: Final = 60.0
 _REFUSED_FRAMES: Final = "refused"
 _REFUSED_S: Final = 10.0
-"""A camera that sends frames and has heard of no refused one for this long is no longer refused."""
+"""Minimum seconds without another refusal after which the camera is no longer refused."""
 _REFUSED_FRAMES_AGAIN: Final = 2.5
 """Or for the time of this many frames, where that is longer."""
 
@@ -114,7 +114,7 @@ class Publisher:
 
     @property
     def has_room(self) -> bool:
-        """Whether what waits in the spool is less than a window: when a source that can wait goes on."""
+        """Whether the spool holds less than a window: a source that can wait is read only then."""
         spool, bounds = self._spool, self._bounds
         return spool.frames < bounds.frames and spool.payload_bytes < bounds.bytes and spool.has_room
 
@@ -169,11 +169,11 @@ class Publisher:
             self._pump()
 
     async def close(self, timeout_s: float) -> None:
-        """Say farewell and disconnect; the spool keeps what is not confirmed."""
+        """Publish the farewell and disconnect; the spool keeps the frames without a confirmation."""
         self.presence.farewell()
         await self.link.close(timeout_s)
 
-    # What the link tells.
+    # Callbacks of the link.
 
     def on_up(self, session_present: bool, receive_maximum: int) -> None:
         """Connected. Without a session the broker has forgotten what it held, so the window goes again."""
@@ -193,7 +193,7 @@ class Publisher:
         """The connection is gone: everything stays where it is."""
 
     def on_puback(self, mid: int, reason: int) -> None:
-        """The broker has a frame, or had nobody to give it to, or refuses it."""
+        """Handle a PUBACK: the broker has the frame, had no subscriber for it, or refuses it."""
         if self._unacknowledged.pop(mid, None) is not None:
             self._no_subscribers = reason == _NO_SUBSCRIBERS
         self._reports.acknowledged(mid)

@@ -1,4 +1,4 @@
-"""What a camera reports beside its frames: ledgers, until they are confirmed, and its meta and status."""
+"""The messages of a camera besides its frames: ledgers until they are confirmed, meta and status."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from schemas.topics import Channel, mqtt_topic
 from schemas.transport.backoff import Backoff
 
 RESERVED: Final = 8
-"""Of the broker's receive maximum, what frames leave to reports."""
+"""Messages of the broker's receive maximum that are reserved for reports."""
 
 
 @dataclass(slots=True)
 class _LedgerTurn:
-    """When a boot's ledger was sent, and when to send it again if nobody confirms it."""
+    """The last transmission of a boot's ledger, and the time of the next if it is not confirmed."""
 
     revision: int
     backoff: Backoff
@@ -39,7 +39,8 @@ class Reports:
         publish: Callable[[str, bytes, bool], int | None],
         may_send: Callable[[], bool],
     ) -> None:
-        """`publish` gives a packet identifier, or None without a connection; `may_send` says whether there is room."""
+        """`publish` returns a packet identifier, or None without a connection; `may_send` whether the broker accepts
+        another."""
         self._key = key
         self._ledgers = ledgers
         self._settings = settings
@@ -56,7 +57,7 @@ class Reports:
         return len(self._unacknowledged)
 
     def begin(self, session_present: bool) -> None:
-        """Connected: everything is said again."""
+        """Handle a new connection: send everything again."""
         self._announcements.clear()
         if not session_present:
             self._unacknowledged.clear()
@@ -73,7 +74,7 @@ class Reports:
             self._turns.pop(boot_id, None)
 
     def announce(self, topic: str, payload: bytes, retain: bool) -> None:
-        """Have this said next; of one topic only the last matters."""
+        """Queue this announcement; it replaces the earlier one of its topic."""
         self._announcements.pop(topic, None)
         self._announcements[topic] = (payload, retain)
 
@@ -84,7 +85,7 @@ class Reports:
             self.send_ledgers(time.monotonic())
 
     def send_announcements(self) -> None:
-        """Send what is to be said as far as the broker takes it."""
+        """Send the queued announcements as far as the broker accepts them."""
         while self._announcements and self._may_send():
             topic, (payload, retain) = next(iter(self._announcements.items()))
             if not self._send(topic, payload, retain):

@@ -1,4 +1,4 @@
-"""How a camera talks to the broker."""
+"""Settings of a camera's connection and window."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class WindowSettings(BaseModel):
-    """How much a camera has on the way, unconfirmed: what bounds every queue behind it."""
+    """The maximum of frames in flight, unconfirmed. It bounds every later queue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,16 +28,16 @@ class LinkSettings(BaseModel):
     reconnect_s: float = Field(default=0.2, gt=0)
     reconnect_max_s: float = Field(default=5.0, gt=0)
     steady_s: float = Field(default=10.0, ge=0)
-    """A connection that lasted so long is made again at once; two devices with one name, who throw each other out, wait
-    longer each time."""
+    """Seconds after which a connection counts as steady, and is made again at once after its loss. Two devices with one
+    name disconnect each other and wait longer each time."""
     taken_over_s: float = Field(default=30.0, gt=0)
-    """How long to stay away, at most, when the broker says that another device has connected under this name."""
+    """Maximum seconds without a connection after another device has connected under this name."""
     grace_s: float = Field(default=1.0, gt=0)
     """A frame that a later confirmation passed over is sent again this long after its last transmission."""
     retry_s: float = Field(default=2.0, gt=0)
     """Without any progress for this long, the oldest frame is sent again; doubles up to `retry_max_s`."""
     retry_max_s: float = Field(default=15.0, gt=0)
     ledger_every_s: float = Field(default=5.0, gt=0)
-    """How often the ledger says how far this boot has come."""
+    """Interval between two reports of a boot's ledger, in seconds."""
     first_answer_s: float | None = Field(default=None, gt=0)
-    """When a camera that nobody has answered yet says what that may mean; None never."""
+    """Seconds without any confirmation after which the camera logs the possible causes; None never does."""

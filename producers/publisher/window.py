@@ -9,7 +9,8 @@ from producers.publisher.settings import LinkSettings, WindowSettings
 from producers.spool import FrameKey
 
 PATIENCE: Final = 3.0
-"""A confirmation is overdue after so many times what it lately took: the bridge keeps it back while processors lag."""
+"""Multiple of the recent confirmation delay after which a confirmation is overdue: the bridge delays them while
+processors lag."""
 LONGEST_S: Final = 60.0
 _FADING: Final = 0.95
 
@@ -26,10 +27,10 @@ class Transmission(NamedTuple):
 class Window:
     """Frames sent and not confirmed, in order of their last transmission. Pure bookkeeping: no clock, no I/O.
 
-    A confirmation covers the highest transmission number among its frames. Frames with lower numbers were passed over:
-    they are due again after a grace, which doubles twice with further transmissions: a slow bridge is not flooded.
-    Grace and retries also grow with the time that confirmations take. As in TCP (Karn and Partridge 1987), only frames
-    sent once tell that time: of others nobody knows which transmission was confirmed.
+    A confirmation covers the highest transmission number among its frames. Frames with lower numbers were passed over
+    and are due again after a grace. The grace doubles twice with further transmissions, because a slow bridge must not
+    be flooded. Grace and retries also grow with the delay of confirmations. As in TCP (Karn and Partridge 1987), only
+    frames that were sent once measure that delay: for the others the confirmed transmission is ambiguous.
     """
 
     def __init__(self, bounds: WindowSettings, times: LinkSettings) -> None:
@@ -88,7 +89,7 @@ class Window:
             self._restart_retry(now)
 
     def shed(self, keys: Iterable[FrameKey]) -> None:
-        """Take out what the spool has given up; says nothing about the others."""
+        """Remove the frames that the spool has shed; the others stay unchanged."""
         for key in keys:
             transmission = self._sent.pop(key, None)
             if transmission is not None:

@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 _INPUTS: Final = {"pictures": "tensor(float)", "targets": "tensor(int64)"}
 _OUTPUT: Final = "direction"
 _SERIOUS: Final = 3
-"""Of ONNX Runtime's levels of severity: what is no error is not worth a line."""
+"""ONNX Runtime's severity level of errors; lower levels are not logged."""
 
 
 class _Session(Protocol):
@@ -41,9 +41,10 @@ class Generator:
             raise ConfigError(f"{folder / NETWORK}: {error}") from None
 
     def direction(self, pictures: Floats, targets: NDArray[np.int64]) -> Floats:
-        """Where to go from `pictures` (B, C, h, w) in [0, 1] for the classes `targets` (B,): the same shape, [−1, 1].
+        """Return the directions for `pictures` (B, C, h, w) in [0, 1] and target classes `targets` (B,): same shape, in
+        [−1, 1].
 
-        h × w and C are those of the settings. What comes beyond [−1, 1] counts as that bound, what is no number as 0.
+        h × w and C are those of the settings. Values beyond [−1, 1] are clipped, and NaN counts as 0.
         """
         return np.nan_to_num(self._direction(pictures, targets)).clip(-1, 1)
 
@@ -59,7 +60,7 @@ class Generator:
 
 def _open_session(file: Path) -> _Session:
     try:
-        # Only here: a camera that nobody attacks needs neither it nor its memory.
+        # Imported here only: other cameras need neither it nor its memory.
         import onnxruntime
     except ImportError as error:
         raise ConfigError(

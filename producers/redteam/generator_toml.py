@@ -1,4 +1,4 @@
-"""What `generator.toml` says of a generator of attacks, and where a generator that a scenario names lies."""
+"""The file `generator.toml` of an attack generator, and the search for a generator that a scenario names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GeneratorSettings(BaseModel):
 
     name: str
     classes: tuple[ClassName, ...] | Annotated[int, Field(ge=2)]
-    """Of the network that it was made against: their names in order, or how many there are."""
+    """The classes of the network that it was made against: their names in order, or their number."""
     channels: Literal[1, 3]
     height: Side
     width: Side
@@ -38,7 +38,7 @@ class GeneratorSettings(BaseModel):
 
     @property
     def class_count(self) -> int:
-        """How many classes its targets are of."""
+        """The number of classes of its targets."""
         return self.classes if isinstance(self.classes, int) else len(self.classes)
 
     def check_target(self, target: str | int) -> None:

@@ -1,7 +1,7 @@
-"""What a lens that somebody attacks shows: the frame, and ε times a generator's direction on it.
+"""The picture of an attacked lens: the frame plus ε times a generator's direction.
 
-The direction is made at the generator's own size and brought to the frame's, as an attacker does who knows what the
-network looks at and not which pixels will be kept.
+The direction is computed at the generator's own size and resampled to the frame's. The attacker knows the input of the
+network and does not know which pixels will be kept.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ LEVELS: Final = 255
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601, as grey pictures are made."""
 STRETCH: Final = 4.0
-"""What a direction is multiplied with when it is brought to another size, before it is cut at ±1.
+"""The gain of a direction that is resampled to another size, before it is clipped to ±1.
 
-On the frame it changes from one bound to the other over a pixel of the generator's, and whatever brings the frame to
-the network's size averages that once more. Stretched it is at its bound nearly everywhere, as the sign of a gradient
-through that resampling would be; the bound itself stands."""
+On the frame, a direction changes from one bound to the other over one pixel of the generator. Resampling to the
+network's size averages that again. The gain brings it to its bound nearly everywhere, as the sign of a gradient through
+that resampling would be; the bound itself is kept.
+"""
 _ROUNDING: Final = 1e-6
 """ε = 8/255 is a little less than that in binary, and still allows 8 grey levels."""
 

@@ -1,1 +1,1 @@
-"""Real cameras by the dozen: a file that says which there are, and a process that follows it."""
+"""Many cameras in one process: their list, their tasks, and the file that lists real cameras."""

@@ -25,11 +25,11 @@ class Listed:
 
     settings: CameraSettings
     enrolment: Path | None
-    """Where its enrolment lies; None when the file does not say."""
+    """The path of its enrolment; None when the file does not name one."""
 
 
 class RealOptions(CameraOptions):
-    """What may be set for all real cameras and for each."""
+    """The options for all real cameras and for each."""
 
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
@@ -55,10 +55,10 @@ class RealGroup(RealOptions, CameraGroup):
 
 
 class CameraFile(BaseModel):
-    """A site's real cameras. What `defaults` says holds for every camera that does not say it itself.
+    """A site's real cameras. `defaults` apply to every camera that does not set the key itself.
 
-    The source is taken together key by key: an address of its own leaves a camera the `hang_s` of the defaults, and a
-    file nothing of what only addresses have. A key of the defaults that no camera takes is refused.
+    The source is merged key by key. With its own address, a camera keeps the `hang_s` of the defaults; with a file, it
+    gets none of the keys that only addresses have. A key of the defaults that no camera takes is rejected.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +68,7 @@ class CameraFile(BaseModel):
     enrolments: Path | None = None
     """A folder: the enrolment of site/camera is `camera.enrolment` in it, or `site/camera.enrolment`."""
     defaults: dict[str, Any] = Field(default_factory=dict)
-    """What holds for every camera that does not say it itself: any key of a camera but `name`, `count` and `first`."""
+    """Defaults of every camera: any key of a camera but `name`, `count` and `first`."""
     groups: list[RealGroup] = Field(alias="cameras", min_length=1)
     """The cameras, in groups whose cameras differ in name and number only."""
 
@@ -137,7 +137,7 @@ def parse_camera_file(values: Any, folder: Path, origin: str) -> dict[CameraId, 
 
 
 def _check_defaults(defaults: Mapping[str, Any]) -> None:
-    """`ConfigError` says what is wrong there and not at the first camera; a source is whole in cameras only."""
+    """Raise `ConfigError` for wrong defaults, before the cameras are checked; a source is complete in cameras only."""
     try:
         RealOptions.model_validate({key: value for key, value in defaults.items() if key != "source"})
     except ValidationError as error:
@@ -160,7 +160,7 @@ def _check_common_source(common: Any, groups: list[Any]) -> None:
 
 
 def _with_defaults(group: Any, defaults: Mapping[str, Any]) -> Any:
-    """A group with what the defaults say besides; its source says its kind by what it has."""
+    """Return a group merged with the defaults; the kind of its source follows from its keys."""
     if not isinstance(group, Mapping):
         return group
     merged = {**defaults, **group}

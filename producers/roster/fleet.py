@@ -78,7 +78,7 @@ class Fleet:
     ) -> None:
         """`report` is a JSON file for the phase of each camera.
 
-        With `marks_starts` each camera's spool folder holds a file that tells a restart from a first start.
+        With `marks_starts`, a file in each camera's spool folder distinguishes a restart from a first start.
         """
         self.supervisors: dict[CameraId, CameraSupervisor] = {}
         self._specs = specs

@@ -20,7 +20,8 @@ _SECURED_PINGS_PER_S: Final = 100
 _LEDGERS_PER_S: Final = 50
 _FILES: Final = 512
 _FILES_PER_CAMERA: Final = 8
-"""Where the system allows fewer, a camera needs its connection, and one more file while it writes."""
+"""Open files per camera. If the system allows fewer, a camera needs its connection, and one more file while it writes.
+"""
 
 
 def link_of(cameras: int, *, secure: bool = False) -> LinkSettings:

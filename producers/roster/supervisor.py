@@ -51,7 +51,7 @@ class CameraSupervisor:
     """
 
     def __init__(self, spec: CameraSpec, folder: Path, build: Build, *, marks_start: bool) -> None:
-        """`folder` is its spool's. With `marks_start` a file there tells a restart from the first start."""
+        """`folder` is its spool's. With `marks_start`, a file there distinguishes a restart from the first start."""
         self.spec = spec
         self.camera: Camera | None = None
         self._start = Start(folder / _STARTED) if marks_start else None

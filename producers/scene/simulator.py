@@ -39,7 +39,7 @@ _BYTE_PAIR_SPREAD: Final = float(np.sqrt(2 * (256**2 - 1) / 12))
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How hard a camera has it: factors, all at least 0, on what each place draws. 1 leaves every frame as it is."""
+    """Factors, all at least 0, on the conditions that each place draws. 1 leaves every frame unchanged."""
 
     light: float = 1.0
     noise: float = 1.0
@@ -51,7 +51,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What stays the same while the camera looks at one place."""
+    """The constants of one place in front of the camera."""
 
     label: int
     sign: Sign

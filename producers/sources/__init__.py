@@ -1,1 +1,1 @@
-"""Where a camera's pictures come from: simulated scenes, a data set, a video file, any URL."""
+"""Sources of a camera's pictures: simulated scenes, a data set, a video file, any URL."""

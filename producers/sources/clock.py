@@ -1,10 +1,9 @@
-"""When a live stream's frames were captured, by the stream's own clock where it has one.
+"""The capture times of a live stream's frames, by the stream's own clock where it has one.
 
-An RTSP camera says by RTCP sender reports (RFC 3550, 6.4.1) which moment of its wall clock belongs to which RTP
-timestamp. FFmpeg gives each packet that comes after the first report this time as side data, `AVProducerReferenceTime`:
-the microseconds since 1970 of the packet's own RTP timestamp, so it holds through a camera's drift. Before the first
-report, a second or a few after the start, and in streams without RTCP (HTTP, devices), a frame has the time of its
-arrival.
+RTCP sender reports (RFC 3550, 6.4.1) of an RTSP camera map its RTP timestamps to its wall clock. FFmpeg attaches this
+time to each packet after the first report, as the side data `AVProducerReferenceTime`: microseconds since 1970 of the
+packet's own RTP timestamp. It therefore follows the camera's drift. Before the first report, some seconds after the
+start, and in streams without RTCP (HTTP, devices), a frame has the time of its arrival.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from av.packet import Packet
 from av.stream import Stream
 
 BELIEVED_MS: Final = (-30_000, 1_000)
-"""What a stream's clock may say of a frame that has just arrived, relative to ours: what is outside says that one of
-the two is wrong, and then the arrival counts."""
+"""Range of a plausible stream time of a frame that has just arrived, relative to our clock. Outside of it one of the
+two is wrong, and the arrival counts."""
 _REMEMBERED: Final = 64
 """Packets, more than a decoder holds back: H.264 reorders at most 16."""
 _WALLCLOCK: Final = struct.Struct("=q")
@@ -31,7 +30,7 @@ class StreamClock:
     def __init__(self) -> None:
         self._taken: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
         self.skew_ms: int | None = None
-        """What the stream's clock said of the last frame, minus our time at its arrival; None while it says nothing."""
+        """Stream time of the last frame minus our time at its arrival; None while the stream has no clock."""
 
     def note(self, packet: Packet[Stream]) -> None:
         """A packet on its way into the decoder."""
@@ -55,7 +54,7 @@ class StreamClock:
 
 
 def reference_us(packet: Packet[Stream]) -> int | None:
-    """The wall clock of a packet in microseconds since 1970; None when its stream has not said it."""
+    """Return the wall clock of a packet in microseconds since 1970; None when the stream has not given it."""
     if not packet.has_sidedata("prft"):
         return None
     data = bytes(packet.get_sidedata("prft"))

@@ -27,7 +27,8 @@ class Images(NamedTuple):
 
 
 def load_images(file: Path, split: str) -> Images:
-    """The split of an npz file, read once while the file stays the same; `SourceError` says what it lacks."""
+    """Return the split of an npz file, read once while the file is unchanged; `SourceError` when it is missing or
+    invalid."""
     try:
         changed_ns = file.stat().st_mtime_ns
     except OSError as error:

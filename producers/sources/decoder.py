@@ -20,7 +20,7 @@ def check_video(container: InputContainer, name: str, framing: Framing) -> None:
     if not container.streams.video:
         kinds = ", ".join(stream.type for stream in container.streams) or "none"
         raise SourceError.of(name, f"expected a video stream, got {kinds}")
-    # Without a decoder a stream has no codec context, whatever the annotation says.
+    # Without a decoder a stream has no codec context, in spite of the annotation.
     if not getattr(container.streams.video[0], "codec_context", None):
         raise SourceError.of(name, "no decoder for its video stream")
     framing.check(name, container.streams.video[0].width, container.streams.video[0].height)
@@ -29,16 +29,16 @@ def check_video(container: InputContainer, name: str, framing: Framing) -> None:
 def decode_video(
     container: InputContainer, name: str, hang_s: float | None = None, clock: StreamClock | None = None
 ) -> Iterator[av.VideoFrame]:
-    """The frames of the first video stream, in the order in which they are shown.
+    """Yield the frames of the first video stream in presentation order.
 
-    A packet that does not decode is skipped. With `hang_s`, raises `SourceHung` when no frame came for so many seconds;
-    the container must have been opened with the same time for a read, for only FFmpeg can interrupt one. `clock` is
-    told of each packet.
+    A packet that does not decode is skipped. With `hang_s`, raises `SourceHung` when no frame came for this many
+    seconds. The container must have been opened with the same read timeout, because only FFmpeg can interrupt a read.
+    Each packet is passed to `clock`.
     """
     stream = container.streams.video[0]
     since = time.monotonic()
     refused = ""
-    # All streams are read, so that one which goes on with sound alone is noticed too.
+    # All streams are read: a stream that continues with sound alone has to be noticed too.
     packets = container.demux()
     ended = False
     while not ended:

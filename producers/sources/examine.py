@@ -1,4 +1,4 @@
-"""What a stream is, found out by reading it for some seconds: codec, size, rate, delay, clock, and a picture."""
+"""Examination of a stream by reading it for some seconds: codec, size, rate, delay, clock, and a picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.pixels.packing import Picture
 
 @dataclass
 class Found:
-    """What was found; seconds are of this machine's monotonic clock."""
+    """The findings; seconds are of this machine's monotonic clock."""
 
     address: str
     """Without anything that may be a password."""
@@ -107,7 +107,7 @@ def _codec(stream: av.stream.Stream) -> str:
 
 
 class _Meter(StreamClock):
-    """Counts the packets that it is told of as well."""
+    """A stream clock that also counts its packets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ def _read(container: InputContainer, settings: SourceSettings, found: Found, beg
         found.fps = _rate(came)
     found.key_frames = clock.key_frames
     found.skew_ms, found.believed = clock.skew_ms, clock.believed
-    # What had waited in the connection was captured long before it was read: the later half tells the stream's delay.
+    # Early frames had waited in the connection before the read: the later half gives the stream's delay.
     found.delay_ms = float(median(delays[len(delays) // 2 :])) if delays else None
 
 

@@ -1,6 +1,6 @@
-"""What part of a source's picture is sent, and in which size: turned, made private, then region, size and channels.
+"""The framing of a source's picture: rotation, privacy masks, then region, size and channels.
 
-Without a size the source's own is kept: a large frame is never shrunk unless its settings say so.
+Without a size the source's own is kept: a large frame is never shrunk unless its settings ask for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.frame import check_frame_size
 from schemas.pixels.packing import Picture
 
 _NOTHING: Final = 1e-6
-"""Of a pixel: what rounding makes of a share that ends between two pixels."""
+"""Rounding tolerance, in pixels, of a share that ends between two pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Framing:
 
     @classmethod
     def of(cls, settings: SourceSettings) -> Framing:
-        """The framing that the settings ask for."""
+        """Return the framing of the settings."""
         return cls(settings.rotate, settings.privacy, settings.region, settings.size, settings.channels)
 
     def check(self, name: str, width: int, height: int) -> None:

@@ -9,10 +9,10 @@ from schemas.errors import SourceError
 
 
 def accelerator(hardware: str, name: str) -> HWAccel | None:
-    """What to open a container with for the setting `hardware` (see `SourceSettings`); None is software.
+    """Return the options to open a container with for the setting `hardware` (see `SourceSettings`); None is software.
 
-    `auto` asks FFmpeg for each kind of device that it knows; one that is not there leaves software. A device that was
-    asked for by name and is not there is a `SourceError` of the source called `name`.
+    `auto` tries each kind of device that FFmpeg supports and falls back to software. A device that is requested by name
+    and is missing raises a `SourceError` of the source called `name`.
     """
     kind, _, device = hardware.partition(":")
     if kind == "none":

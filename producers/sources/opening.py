@@ -1,4 +1,4 @@
-"""From settings to a source. What a kind needs is imported when it is asked for: a scene needs no video library."""
+"""The source for given settings. Each kind's libraries are imported on demand: a scene needs no video library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from producers.sources.source import Source
 def open_source(settings: SourceSettings, camera_index: int = 0) -> Source:
     """Open the source of camera number `camera_index`; may block (`open_s` for a URL), raises `SourceError`.
 
-    The index tells simulated cameras apart and spreads the images of a data set over them.
+    The index distinguishes simulated cameras and spreads the images of a data set over them.
     """
     match settings.kind:
         case "scene":

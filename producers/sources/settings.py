@@ -27,14 +27,14 @@ OPTIONAL_KEYS: Final[dict[str, set[str]]] = {
 
 
 def keys_of(kind: str) -> set[str]:
-    """The settings that a source of this kind knows; none for a kind that there is not."""
+    """Return the settings of a source of this kind; none for an unknown kind."""
     return REQUIRED_KEYS.get(kind, set()) | OPTIONAL_KEYS.get(kind, set()) | {"kind"}
 
 
 class SourceSettings(BaseModel, frozen=True, extra="forbid"):
-    """What a camera films, and what part of it is sent in which size.
+    """The source of a camera, and the part of its picture that is sent.
 
-    A field of another kind than `kind` is refused, not ignored.
+    A field of another kind than `kind` is rejected, not ignored.
     """
 
     kind: Kind = "scene"
@@ -44,7 +44,7 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Scenes: the same seed and camera give the same pictures."""
     prerendered: int = Field(default=0, ge=0, le=100_000)
-    """Scenes: so many are drawn before the start and then repeated; 0 draws each when it is read."""
+    """Scenes: number of frames that are drawn before the start and then repeated; 0 draws each when it is read."""
 
     file: Path | None = None
     """Data set: an npz file. Video: any file that FFmpeg reads. `{index}` in it stands for the camera's number; a path
@@ -52,7 +52,7 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     split: str = Field(default="test", pattern=r"^[A-Za-z0-9_]+$")
     """Data set: images are the array `{split}_x`, labels `{split}_y`; without them `images` and `labels` are taken."""
     stride: PositiveInt = 1
-    """Data set: take every so many images. A fleet of N cameras shares a data set out with stride N."""
+    """Data set: take every n-th image. A fleet of N cameras divides a data set with stride N."""
     offset: int | None = Field(default=None, ge=0)
     """Data set: the first image; by default the camera's index in its fleet."""
     loop: bool = False
@@ -65,7 +65,7 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     login: LoginPlace | None = None
     """URL: where its user and password are, read whenever it is opened."""
     hang_s: PositiveFloat = 10.0
-    """URL: without a picture for so many seconds the source counts as hung, and is opened again."""
+    """URL: seconds without a picture after which the source counts as hung and is opened again."""
     open_s: PositiveFloat = 10.0
     """URL: time to connect, and again to find the video stream."""
 
@@ -83,10 +83,10 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """Rectangles x, y, width, height that are blacked out, as shares of the turned picture's width and height: they
     hold for a camera that changes its size, too."""
     region: tuple[Corner, Corner, Side, Side] | None = None
-    """What is cut out before resizing, in pixels of the turned picture: x, y, width, height."""
+    """The region that is cut out before resizing, in pixels of the rotated picture: x, y, width, height."""
     size: tuple[Side, Side] | None = None
-    """Width and height that are sent; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB;
-    a source that is larger is refused until `size` or `region` says what to send."""
+    """Width and height of the frames; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB:
+    a larger source needs `size` or `region`."""
     channels: Literal[1, 3] | None = None
     """1 is grey, 3 is RGB; by default those of the source."""
 

@@ -14,20 +14,20 @@ from schemas.errors import StateError
 
 
 def spool_root(state: Path) -> Path:
-    """Where in a state folder the spools of all cameras lie: one folder `site/camera` each."""
+    """Return the folder of all cameras' spools in a state folder: one folder `site/camera` each."""
     return state / "spool"
 
 
 class FolderLock:
-    """A folder that this process has for itself; `StateError` when another process, or this one, has it already.
+    """The exclusive lock of a folder; `StateError` when another process, or this one, holds it already.
 
-    A file of the folder above is locked at the byte that the folder's inode says. So a process with ten thousand spools
-    holds one file open for all of them, and not one for each.
+    The lock is one byte, at the folder's inode number, of a file in the parent folder. A process with ten thousand
+    spools therefore holds one open file for all of them.
     """
 
     _files: ClassVar[dict[tuple[int, int], int]] = {}
-    """By device and inode of the folder above, the file that this process holds open. Closing any descriptor of it
-    would end all of its locks (`fcntl(2)`), so it stays open until the process ends."""
+    """The open lock file of each parent folder, by device and inode. Closing any descriptor of it would end all of its
+    locks (`fcntl(2)`), therefore it stays open until the process ends."""
     _taken: ClassVar[set[tuple[int, int]]] = set()
     """Device and inode of the folders that this process has: its own locks do not keep it out."""
     _changing: ClassVar[Lock] = Lock()
@@ -49,7 +49,7 @@ class FolderLock:
         held = self._files.get(place)
         file = os.open(above / ".locks", os.O_RDWR | os.O_CREAT, 0o600) if held is None else held
         if held is not None and not _is_at(held, above / ".locks"):
-            # The folder was removed and made anew, with the number that the old one had.
+            # The folder was removed and created again, with the same inode number.
             file = os.open(above / ".locks", os.O_RDWR | os.O_CREAT, 0o600)
             os.close(held)
         self._files[place] = file

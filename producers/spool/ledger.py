@@ -29,11 +29,11 @@ _ROOM: Final = 512
 
 @dataclass(slots=True, eq=False)
 class BootLedger:
-    """One process start of one camera. Frames 0 .. `next` - 1 were published by it.
+    """One process start of one camera. Frames 0 .. `next` − 1 were published by it.
 
-    `ordinal` counts the boots of the spool, `position` is where the source goes on, frames below `confirmed_to` are
-    known to be held by Kafka or shed. `confirmed_revision` is the highest that the server is known to hold, `reported`
-    are the counts that the latest revision was made for. `clock_ms` is the spool time at which it was written.
+    `ordinal` counts the boots of the spool, and `position` is where the source continues. Frames below `confirmed_to`
+    are held by Kafka or shed. `confirmed_revision` is the highest revision that the server has confirmed. `reported`
+    holds the counts of the latest revision. `clock_ms` is the spool time at which it was written.
     """
 
     camera_id: CameraId
@@ -54,7 +54,8 @@ class BootLedger:
     clock_ms: int = 0
 
     def counts(self, confirmed_to: int) -> tuple[int, ...]:
-        """What moves without a new revision: `next`, frames skipped, resent and shed, and what is confirmed by now."""
+        """The fields that change without a new revision: `next`, frames skipped, resent and shed, and the confirmed
+        ranges."""
         return self.next, self.frames_skipped, self.frames_resent, confirmed_to, len(self.shed)
 
     def join_shed(self) -> None:
@@ -88,18 +89,18 @@ class BootLedger:
 
 
 def ledger_path(folder: Path, boot_id: int) -> Path:
-    """Where the ledger of a boot lies."""
+    """Return the path of a boot's ledger."""
     return folder / f"{boot_id:016x}{_SUFFIX}"
 
 
 def ledger_paths(folder: Path) -> set[Path]:
-    """Where in a spool's folder ledgers lie, or would if only their copies were not left."""
+    """Return the paths of the ledgers in a spool's folder, including those of which only the copy is left."""
     names = (_SUFFIX, _SUFFIX.replace(".json", _COPY))
     return {path.with_suffix(".json") for name in names for path in folder.rglob(f"*{name}")}
 
 
 def ledger_boot(path: Path) -> int:
-    """The boot id that a ledger's file name tells, 0 for a file that is none."""
+    """Return the boot id in a ledger's file name, 0 for any other file."""
     try:
         return int(path.name.removesuffix(_SUFFIX), 16)
     except ValueError:

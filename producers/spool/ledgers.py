@@ -1,4 +1,4 @@
-"""The ledgers of all boots that a spool still has to account for, at hand and on disk."""
+"""The ledgers of all boots that a spool still has to account for, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Ledgers:
         return (boot for boot in self._boots.values() if boot.confirmed_revision < boot.revision)
 
     def outdated(self) -> list[BootLedger]:
-        """The ledgers whose latest revision does not tell any more how things stand."""
+        """Return the ledgers whose latest revision is out of date."""
         return [boot for boot in self._boots.values() if boot.reported != boot.counts(self._first_waiting(boot))]
 
     def revise(self, ledger: BootLedger) -> None:

@@ -1,4 +1,4 @@
-"""What earlier boots left in a spool: their ledgers brought up to date, their frames found, damage counted."""
+"""Recovery of earlier boots in a spool: their ledgers are updated, their frames found, and damage counted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Past:
     segments: deque[Segment]
     records: list[list[Record]]
     clock_ms: int
-    """What the spool's clock showed when it was last looked at."""
+    """The last known time of the spool's clock."""
     damage: Damage
 
 
@@ -100,7 +100,7 @@ def _ledgers(folder: Path, camera_id: CameraId) -> tuple[dict[int, BootLedger], 
 
 
 def _contents(folder: Path) -> dict[int, list[Content]]:
-    """What the segment files hold, by boot and in order."""
+    """Return the content of the segment files, by boot and in order."""
     found: dict[int, list[Content]] = defaultdict(list)
     for path in folder.glob(f"*{SEGMENT_SUFFIX}"):
         content = read_segment(path)
@@ -114,7 +114,7 @@ def _contents(folder: Path) -> dict[int, list[Content]]:
 
 
 def _bring_up_to_date(ledger: BootLedger, files: list[Content]) -> int:
-    """Enter what the segments say that the ledger does not know yet. Returns how many frames are shed as damaged."""
+    """Enter the frames of the segments that the ledger lacks. Returns the number of frames shed as damaged."""
     lost = gone(files, ledger.next, ledger.closed)
     lost.remove(0, ledger.confirmed_to - 1)
     lost = lost.minus(ledger.shed)
@@ -131,10 +131,10 @@ def _bring_up_to_date(ledger: BootLedger, files: list[Content]) -> int:
 
 
 def _rebuilt(camera_id: CameraId, files: list[Content]) -> BootLedger:
-    """A ledger in the place of one that is gone: what its segments tell. It comes before all others.
+    """Rebuild a missing ledger from its segments. It comes before all others.
 
-    Whether the frames that they do not hold any more were confirmed or shed is not known: they are entered as shed,
-    which the audit believes only of those that nobody has recorded.
+    Whether the missing frames were confirmed or shed is unknown: they are entered as shed. The audit accepts that only
+    for frames that nobody has recorded.
     """
     now_ms = time.time_ns() // 10**6
     records = [record for file in files for record in file.records]
@@ -166,7 +166,7 @@ def _clock_ms(boots: Mapping[int, BootLedger], contents: Mapping[int, list[Conte
 
 
 def _close(folder: Path, ledger: BootLedger, waiting: list[Record], clock_ms: int) -> None:
-    """Make the closing revision durable, unless the latest one says the same already."""
+    """Make the closing revision durable, unless the latest one is equal."""
     ledger.confirmed_to = waiting[0].seq if waiting else ledger.next
     ledger.join_shed()
     counts = ledger.counts(ledger.confirmed_to)
@@ -184,7 +184,7 @@ def _segment(path: Path, file: Content, waiting: list[Record]) -> Segment:
 
 
 def _drop_unused(folder: Path, boots: dict[int, BootLedger]) -> None:
-    """Forget boots that published nothing and that nobody knows of: starts that failed may be many.
+    """Remove boots that published nothing and were never reported: failed starts may be many.
 
     The last boot stays, for the position of the source.
     """

@@ -16,10 +16,10 @@ from schemas.ranges import RangeSet
 
 @dataclass(frozen=True)
 class SpoolBoot:
-    """What the disk says of one boot: it published `first` .. `next` - 1, shed some, and still holds `waiting`.
+    """The state of one boot on disk: it published `first` .. `next` − 1, shed some, and still holds `waiting`.
 
-    `waiting` may name frames that Kafka holds already: that they were confirmed is written down only now and then.
-    `shed` includes those whose bytes are damaged, whether the camera has found that out or not.
+    `waiting` may include frames that Kafka holds already, because confirmations are written only at intervals. `shed`
+    includes frames with damaged bytes, whether or not the camera has found them.
     """
 
     camera_id: CameraId
@@ -80,7 +80,7 @@ def _ledgers(folder: Path) -> dict[Path, BootLedger]:
 
 
 def _held(folder: Path) -> dict[tuple[Path, int], list[Content]]:
-    """What the segment files hold, by folder and boot, in order."""
+    """Return the content of the segment files, by folder and boot, in order."""
     held: dict[tuple[Path, int], list[Content]] = defaultdict(list)
     for path in folder.rglob(f"*{SEGMENT_SUFFIX}"):
         try:

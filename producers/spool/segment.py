@@ -1,9 +1,9 @@
 """Segment files: append-only records of frames, whose headers and payloads each have their own checksum.
 
-A record is a header of 60 bytes and the payload. The header is magic, kind and the CRC-32 of kind and rest: CRC-32
-of the payload, payload length, raw byte count, boot id, sequence number, source position, capture time (Unix time in
-milliseconds) and spool time (`producers.spool.clock`), little endian. A header that is whole tells where the next
-record begins and which frame a damaged payload was; behind a damaged header the next whole one is looked for. A
+A record is a header of 60 bytes and the payload. The header is magic, kind and the CRC-32 of kind and rest: CRC-32 of
+the payload, payload length, raw byte count, boot id, sequence number, source position, capture time (Unix time in
+milliseconds) and spool time (`producers.spool.clock`), little endian. An intact header gives the start of the next
+record and identifies a damaged payload's frame. After a damaged header, the reader searches for the next intact one. A
 segment that was ended has a last record of another kind, without payload, whose sequence number is the one after its
 last frame.
 """
@@ -59,7 +59,7 @@ class Segment:
 
 @dataclass(slots=True)
 class Content:
-    """What a segment file holds: whole records in order, and what can be told of the others."""
+    """The content of a segment file: intact records in order, and the known facts about the others."""
 
     boot_id: int
     first: int
@@ -67,23 +67,23 @@ class Content:
     """One after the last frame that the file is known to have held."""
     size: int
     end: int = 0
-    """Where in the file the last record that is known ends."""
+    """The offset of the end of the last known record."""
     records: list[Record] = field(default_factory=list)
     damaged: RangeSet = field(default_factory=RangeSet)
     """Frames from `first` to `next` - 1 that are not whole."""
     unreadable_bytes: int = 0
     """Behind `end`, and not explained by a process that died while it wrote."""
     open: bool = True
-    """Nothing says that no frame followed: the process that wrote it did not end it."""
+    """Frames may be missing at the end: the process that wrote the segment did not end it."""
 
 
 def segment_path(folder: Path, boot_id: int, first: int) -> Path:
-    """Where the segment of a boot lies that begins with the frame `first`."""
+    """Return the path of the segment of a boot that begins with the frame `first`."""
     return folder / f"{boot_id:016x}-{first:016x}{SUFFIX}"
 
 
 def segment_name(path: Path) -> tuple[int, int] | None:
-    """The boot id and first sequence number that a file name tells, None for a file that is no segment."""
+    """Return the boot id and first sequence number in a file name, None for any other file."""
     boot, _, first = path.name.removesuffix(SUFFIX).partition("-")
     try:
         return (int(boot, 16), int(first, 16)) if path.name.endswith(SUFFIX) else None
@@ -100,7 +100,7 @@ def write_record(
 
 
 def write_end(fd: int, boot_id: int, following: int) -> int:
-    """Append the record that says that the frame before `following` was the last; returns the bytes written."""
+    """Append the end record: the frame before `following` was the last. Returns the bytes written."""
     body = _BODY.pack(0, 0, 0, boot_id, following, 0, 0, 0)
     return os.writev(fd, (_HEAD.pack(_MAGIC, _END, crc32(body, _END)), body))
 
@@ -117,9 +117,9 @@ def end_segment(path: Path, content: Content) -> None:
 
 
 def read_segment(path: Path) -> Content | None:
-    """What a segment file holds, None for a file that is none.
+    """Return the content of a segment file, None for any other file.
 
-    Only what belongs to it counts: records of its boot, in ascending order from the frame that its name tells.
+    Only its own records count: those of its boot, in ascending order from the frame in its name.
     """
     name = segment_name(path)
     if name is None:
@@ -135,7 +135,7 @@ def read_segment(path: Path) -> Content | None:
             continue
         end = record.offset + record.length
         if end > len(data):
-            torn = True  # a process died while it wrote: never published, unless the ledger says otherwise
+            torn = True  # a process died in the middle of a write: never published, unless the ledger has it
             break
         content.damaged.add(content.next, record.seq - 1)
         if kind == _END:

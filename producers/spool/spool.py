@@ -44,11 +44,11 @@ class SpoolLimits(BaseModel):
     max_bytes: int = Field(default=256 * 2**20, ge=2**12)
     """A full spool sheds its oldest frames, and counts them."""
     max_age_s: float = Field(default=86_400.0, gt=0)
-    """What is older is shed as well."""
+    """Maximum age in seconds; older frames are shed."""
 
 
 class SpooledFrame(NamedTuple):
-    """Where a frame lies that is not confirmed, its CRC-32, and when by the spool's clock it was appended."""
+    """The place of an unconfirmed frame, its CRC-32, and the time on the spool's clock at which it was appended."""
 
     segment: Segment
     seq: int
@@ -132,7 +132,7 @@ class Spool:
 
     @property
     def position(self) -> int:
-        """Where the source goes on: one after the position of the last frame that was ever appended."""
+        """The position at which the source continues: one after that of the last frame ever appended."""
         return self.current.position
 
     def rewind(self) -> None:
@@ -146,7 +146,7 @@ class Spool:
 
     @property
     def drained(self) -> bool:
-        """Whether every frame is confirmed, and every boot's last revision, which says so."""
+        """Whether every frame and every boot's closing revision is confirmed."""
         settled = self.current.closed and not self._frames and next(self.ledgers.unsettled(), None) is None
         return settled and not self.ledgers.outdated()
 
@@ -161,7 +161,7 @@ class Spool:
         return (self._clock.now_ms() - oldest.spooled_ms) / 1000 if oldest else 0.0
 
     def take_damage(self) -> Damage:
-        """What was found damaged since the last call: frames, which are shed, and ledgers."""
+        """Return the damage found since the last call: frames, which are shed, and ledgers."""
         found, self._damage = self._damage, Damage()
         return found
 
@@ -252,9 +252,9 @@ class Spool:
             self._shed(oldest)
 
     def shed_signed_otherwise(self, key: CameraKey) -> int:
-        """Shed what another key than this one signed: nobody takes it any more. Returns how many frames.
+        """Shed the frames that another key has signed, because no server accepts them. Returns their number.
 
-        A boot signs all its frames with one key, so that one of them tells.
+        A boot signs all its frames with one key: one frame is enough to find out.
         """
         before = self.frames
         refused: dict[int, bool] = {}

@@ -44,6 +44,6 @@ def test_the_page_leads_nowhere_that_prometheus_does_not_serve_and_is_no_templat
 
 
 def test_every_page_that_the_runbooks_lead_to_has_that_heading() -> None:
-    for page, anchor in re.findall(r"\]\((\w+\.md)#([\w-]+)\)", SOURCE.read_text()):
+    for page, anchor in re.findall(r"\]\(([\w/-]+\.md)#([\w-]+)\)", SOURCE.read_text()):
         headings = re.findall(r"(?m)^#+ (.+)$", (SOURCE.parent / page).read_text())
         assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -89,7 +89,7 @@ def examples(role: str) -> list[dict[str, Any]]:
 
 
 def missed(role: str, values: dict[str, Any], found: Any) -> list[str]:
-    """The fields that have not their value, or cannot be told from the default."""
+    """The fields that have not their value, or whose value is the default."""
     known = {each.path: each for each in fields(model_of(role))}
     return [
         f"{path}: {value_at(path, found)!r}"

@@ -1,4 +1,4 @@
-"""How much the processors still have before them in Kafka, and whether the bridge should take more frames."""
+"""The consumer lag of the processors, and the decision whether the bridge accepts frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas.transport.kafka.reader import Reader
 log = structlog.get_logger()
 
 COMPLAIN_AFTER: Final = 3
-"""Failures in a row: a Kafka that has just started knows no coordinator yet."""
+"""Failures in a row before the progress counts as unknown: a Kafka that has just started has no coordinator yet."""
 RECENT: Final = 1000
 """Records over which a mean size is taken, once there are as many, or twice as many."""
 
@@ -31,7 +31,7 @@ class RecordSizes:
         self._sums: dict[int, tuple[float, float]] = {}
 
     def add(self, partition: int, records: int, size: int) -> None:
-        """So many records, of so many bytes together, went to a partition."""
+        """Count `records` of `size` bytes together that went to a partition."""
         count, total = self._sums.get(partition, (0.0, 0.0))
         count, total = count + records, total + size
         while count > 2 * RECENT:
@@ -65,11 +65,11 @@ class Backlog:
         hold: Callable[[bool], None],
         advance: Callable[[Mapping[int, int] | None], None],
     ) -> None:
-        """`hold` hears whether frames are to be held back, whenever that changes; `advance` hears each time which
-        offset of each partition the group takes next, None when that can no longer be known."""
+        """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
+        of the group per partition, or None when that is unknown."""
         self.sizes = RecordSizes()
         self.bytes = 0
-        """Of the partition that has most."""
+        """The lag in bytes of the partition with the largest lag."""
         self.holding = False
         self._bootstrap = bootstrap
         self._client = client
@@ -94,7 +94,7 @@ class Backlog:
                         self.observe({partition: end - done for partition, (done, end) in places.items()})
                         await asyncio.sleep(self._interval_s)
             except Exception as error:
-                # Whatever the client library reports: frames must not stop because nobody can say how many wait.
+                # Any error of the client library: frames must not stop because the lag is unknown.
                 if backoff.failures + 1 == COMPLAIN_AFTER:
                     self._advance(None)
                     log.warning("the processors' backlog is unknown", group=self._group, cause=repr(error)[:300])
@@ -110,7 +110,7 @@ class Backlog:
             self._hold(wanted)
 
     async def _places(self, reader: Reader, admin: Admin, partitions: list[int]) -> dict[int, tuple[int, int]]:
-        """Of each partition, the offset that the group takes next and the one that the next record will get."""
+        """Return, per partition, the group's next offset and the offset of the next record."""
         places = [TopicPartition(KafkaTopic.FRAMES.value, partition) for partition in partitions]
         committed = await admin.committed(self._group)
         firsts = await reader.beginnings(places)

@@ -24,7 +24,7 @@ KEYS: Final = 16_384
 
 
 class Lane:
-    """What waits for one partition."""
+    """The queue of one partition."""
 
     def __init__(self, topic: KafkaTopic, partition: int, linger: Linger, batch_bytes: int) -> None:
         self.topic = topic
@@ -84,15 +84,15 @@ class Lane:
 
 
 def size_of(record: Record) -> int:
-    """What a buffered record counts."""
+    """Return the bytes that a record takes in the buffer."""
     return len(record.value) + RECORD_OVERHEAD
 
 
 class Lanes:
     """All lanes. `delivered` is called with each batch that Kafka has acknowledged by all in-sync replicas.
 
-    A batch that fails is sent again for ever; only a record that Kafka says is too large, alone in its batch, is
-    replaced by what `refused` makes of it. Order within a partition is kept as long as nothing fails.
+    A batch that fails is retried without limit. A record that is alone in its batch and too large for Kafka is replaced
+    by the result of `refused`. The order within a partition is kept unless a batch fails.
     """
 
     def __init__(
@@ -103,9 +103,12 @@ class Lanes:
         delivered: Callable[[Lane, list[Entry], int, int, float], None],
         refused: Callable[[Record, str], Record],
     ) -> None:
-        """`linger` says how long the first record of a batch waits for others, by how much of the time some batch is on
-        its way. `delivered` gets the lane, the batch with its first offset in Kafka (negative when unknown) and its
-        size as `size_of` counts, and the seconds since its first record came."""
+        """`linger` returns the wait of a batch's first record for others, from the share of time with a batch in
+        flight.
+
+        `delivered` is called with the lane, the batch with its first offset in Kafka (negative when unknown), its size
+        in bytes by `size_of`, and the seconds since its first record arrived.
+        """
         self.buffered_bytes = 0
         self.ready = asyncio.Event()
         self._sender = sender

@@ -1,8 +1,8 @@
-"""What mosquitto's log tells of clients that it has refused, as it publishes the log below `$SYS/broker/log`.
+"""Refusals in the log that mosquitto publishes below `$SYS/broker/log`.
 
-Mosquitto counts none of that. `connection_messages true`, `log_dest topic` and `log_type subscribe` make it tell: found
-in 2.0.11, and held by a test on the real one. Of a refused will, and of a message that is not delivered for want of a
-right, it tells nobody.
+Mosquitto has no counters for them. The settings `connection_messages true`, `log_dest topic` and `log_type subscribe`
+make it publish them, as found in 2.0.11; a test checks that against the real broker. A refused will, and a message that
+is not delivered for want of a right, are not in the log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SUBSCRIBED: Final = b"M/subscribe"
 _LONGEST: Final = 1000
 """Characters of a line that are looked at: a filter has up to 64 KiB."""
 
-# The end of a connection on which nobody had a name yet comes also after what TLS has said, in the line before.
+# The end of an unnamed connection follows the TLS error, which the line before has reported.
 _LINES: Final[tuple[tuple[Refusal, re.Pattern[str]], ...]] = (
     ("login", re.compile(r"OpenSSL Error\[0\]: (?P<who>)(?!.*unexpected eof)(?P<detail>.*)")),
     ("login", re.compile(r"Client connection from (?P<who>\S+) failed: (?!.*unexpected eof)(?P<detail>.*)")),
@@ -46,12 +46,12 @@ class Refused(NamedTuple):
 
     what: Refusal
     who: str
-    """By the name of its certificate; an address, or nothing, where nobody has got that far."""
+    """The name in the client's certificate; its address, or nothing, when there was no certificate yet."""
     detail: str
 
 
 def refused(topic: bytes, line: bytes) -> Refused | None:
-    """What a line on `topic`, below `LOG_TOPIC`, tells; None when it is about nothing that was refused."""
+    """Return the refusal in a log line on `topic`, below `LOG_TOPIC`; None when the line is about none."""
     _, _, text = line[:_LONGEST].decode(errors="replace").partition(": ")  # the time is before it
     if topic.removeprefix(LOG_TOPIC) == _SUBSCRIBED:
         return _subscription(text)

@@ -19,7 +19,7 @@ from schemas.limits import MAX_BROKER_BYTES
 
 RECEIVE_BYTES: Final = 256 * 1024
 RECORD_BYTES: Final = 2**14
-"""What one record of TLS holds, at most."""
+"""Maximum bytes of one TLS record."""
 
 OnPublish = Callable[[bytes, int, bytes], None]
 """Topic, packet id (0 at QoS 0), payload."""

@@ -1,4 +1,4 @@
-"""The bridge's MQTT connection on the event loop: made again for ever, read and written without threads."""
+"""The bridge's MQTT connection on the event loop: reconnected without limit, read and written without threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STEADY_S: Final = 10.0
 """A connection that lasted so long is made again at once. Two bridges of one name, which throw each other out, or a
 broker that accepts and hangs, are given ever longer waits instead."""
 TICK_S: Final = 0.5
-"""How often keep-alive is looked at."""
+"""Interval between two checks of keep-alive, in seconds."""
 TAKEN_OVER: Final = 0x8E
 
 # The broker hands what it retains (`status`, `meta`) to plain filters only, so each bridge forwards those of all
@@ -39,12 +39,12 @@ _PLAIN: Final = (Channel.STATUS, Channel.META)
 
 
 def frame_filter(settings: BridgeSettings) -> str:
-    """By which the bridge gets frames."""
+    """Return the topic filter of frames."""
     return shared_filter(settings.group, Channel.FRAME)
 
 
 def event_filters(settings: BridgeSettings) -> list[str]:
-    """By which it gets everything else."""
+    """Return the topic filters of everything else."""
     return [shared_filter(settings.group, Channel.EVENT), *(every_camera_filter(channel) for channel in _PLAIN)]
 
 
@@ -181,7 +181,7 @@ class Link:
         raise refusal
 
     async def _secured(self, sock: socket.socket) -> socket.socket:
-        """With TLS on it, where that is asked for."""
+        """Return the socket with TLS if the settings ask for it."""
         tls = self._settings.broker.tls
         if tls is None:
             return sock
@@ -204,7 +204,7 @@ class Link:
         try:
             step()
         except Exception:
-            # An exception here would leave the packet half handled and the connection open for ever.
+            # An exception here would leave the packet half handled and the connection open.
             log.exception("mqtt connection dropped by a defect")
             self._client.drop()
 
@@ -233,7 +233,7 @@ class Link:
         if not self._holds_frames:
             names.append(frame_filter(self._settings))
         client.subscribe([(name, SubscribeOptions(qos=1)) for name in names])
-        # Asked for by itself: a broker that does not tell what it logs is as good a broker.
+        # A subscription on its own: a broker that does not publish its log works as well.
         _, self._log_asked = client.subscribe(LOG_FILTER, options=SubscribeOptions(qos=0))
 
     def _suback(

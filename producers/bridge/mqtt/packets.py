@@ -17,7 +17,7 @@ class ProtocolError(Exception):
 
 
 class Publish(NamedTuple):
-    """What the bridge needs of a PUBLISH packet. `packet_id` is 0 at QoS 0, which is not acknowledged."""
+    """The fields of a PUBLISH packet that the bridge needs. `packet_id` is 0 at QoS 0, which has no acknowledgement."""
 
     topic: bytes
     packet_id: int

@@ -1,4 +1,4 @@
-"""What the server asks of cameras, heard on Kafka's events: the bridges make signed MQTT messages of it."""
+"""The server's requests to cameras, read from Kafka's events topic and forwarded as signed MQTT messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 COMPLAIN_AFTER: Final = 3
 
 Take = Callable[[Sequence[ConsumerRecord], float], None]
-"""Takes records and the monotonic time; passes over those that are none of its own."""
+"""Receives records and the monotonic time; it skips records of other types."""
 
 
 class Requests:

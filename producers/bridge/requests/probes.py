@@ -1,7 +1,7 @@
-"""How often cameras are to send whole frames: signed requests from Kafka's events to MQTT, unchanged and retained.
+"""Probe requests: signed by the server, forwarded from Kafka's events to MQTT unchanged and retained.
 
-Every bridge passes every request on; a camera obeys the first. Nothing is kept: a request that no bridge hears is made
-again while the camera does not announce that it obeys.
+Every bridge forwards every request, and a camera applies the first. Nothing is stored: the server repeats a request
+until the camera announces that it has applied it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ProbeRequests:
         refuse: Callable[[str], None],
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 10**6,
     ) -> None:
-        """`refuse` hears of each request that is not signed by the server, not of now, or cannot be read."""
+        """`refuse` is called for each request that is unreadable, out of date, or not signed by the server."""
         self._keys = keys
         self._publish = publish
         self._refuse = refuse
@@ -43,7 +43,7 @@ class ProbeRequests:
         self._throttle: Throttle[tuple[CameraId, int]] = Throttle(APART_S)
 
     def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
-        """Pass on what of these `records` asks for another share of probes; `now_s` is monotonic."""
+        """Forward the requests in `records` that change a share of probes; `now_s` is monotonic."""
 
         def pass_on(camera_id: CameraId, request: ProbeRequest, signed: bytes) -> None:
             if not 0 <= request.probe_share <= 1:

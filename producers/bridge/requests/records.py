@@ -31,7 +31,8 @@ def hand_on(
 ) -> None:
     """Call `receive` with the camera, the message and its bytes for every record that is a `kind` signed under `keys`.
 
-    What is malformed, forged, or refused by `receive` with a `WireError`, is left out: `refuse` hears its kind.
+    For a record that is malformed, forged, or rejected by `receive` with a `WireError`, `refuse` is called with its
+    kind.
     """
     ce_type = kind.DESCRIPTOR.full_name.encode()
     for record in records:

@@ -7,8 +7,7 @@ that partition. A batch that is only late never expires. So each failure of a ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -64,7 +63,8 @@ class Producers:
             "max_request_size": MAX_BROKER_BYTES,
             "request_timeout_ms": round(1000 * REQUEST_S),
         }
-        self._connection: Connection | None = None
+        self.ready: Connection | None = None
+        """The producer in use; None before a start. A caller counts itself among its users."""
         self._connecting = asyncio.Lock()
         self._open: set[Connection] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -74,31 +74,20 @@ class Producers:
 
         Raises KafkaError, OSError or TimeoutError if the one attempt fails.
         """
-        if self._connection is not None:
-            return self._connection
+        if self.ready is not None:
+            return self.ready
         async with self._connecting:
             backoff = Backoff()
-            while self._connection is None:
+            while self.ready is None:
                 try:
-                    self._connection = await self._started()
+                    self.ready = await self._started()
                 except (KafkaError, OSError) as error:
                     if once:
                         raise
                     await self._back_off(backoff, error, f"no answer from {self._address}: {type(error).__name__}")
                 else:
                     self._on_start()
-            return self._connection
-
-    @asynccontextmanager
-    async def used(self, once: bool) -> AsyncIterator[Connection]:
-        """Yield the producer in use, which stays open meanwhile, unless it breaks."""
-        connection = await self.current(once)
-        connection.users += 1
-        try:
-            yield connection
-        finally:
-            connection.users -= 1
-            self._retire(connection)
+            return self.ready
 
     async def partitions(self, topic: str, once: bool = False) -> list[int]:
         """Return the partitions of a topic in order. Raises KafkaError if Kafka does not know it."""
@@ -110,14 +99,21 @@ class Producers:
         if not connection.replaced:
             connection.replaced = True
             log.warning("producer_replaced", cause=repr(error)[:300])
-        if self._connection is connection:
-            self._connection = None
+        if self.ready is connection:
+            self.ready = None
         if broken and not connection.broken.done():
             connection.broken.set_result(None)
 
+    def retire(self, connection: Connection) -> None:
+        """Close a replaced producer that no batch uses any longer."""
+        if connection.replaced and not connection.users and connection in self._open:
+            task = asyncio.create_task(self._close(connection, CLOSE_S), name="producer-retire")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
     async def close(self, deadline_s: float) -> None:
         """Close all producers within `deadline_s` seconds."""
-        self._connection = None
+        self.ready = None
         await asyncio.gather(*(self._close(each, deadline_s) for each in list(self._open)), *self._closing)
 
     async def _started(self) -> Connection:
@@ -130,12 +126,6 @@ class Producers:
             raise
         self._open.add(connection)
         return connection
-
-    def _retire(self, connection: Connection) -> None:
-        if connection.replaced and not connection.users and connection in self._open:
-            task = asyncio.create_task(self._close(connection, CLOSE_S), name="producer-retire")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
 
     async def _close(self, connection: Connection, deadline_s: float) -> None:
         if connection not in self._open:

@@ -204,14 +204,17 @@ class Sender:
                         raise
                     await self._failed(topic, partition, backoff, error)
                 else:
-                    self._refused.pop((topic, partition), None)
-                    # One partition that accepts records must not hide another that does not.
-                    self._report()
+                    if self._refused:
+                        self._refused.pop((topic, partition), None)
+                    if not self._well:
+                        # One partition that accepts records must not hide another that does not.
+                        self._report()
                     delivered(trying if sent == len(trying) else trying[:sent], offset)
                     left = left[sent:]
                     most *= 2
         finally:
-            self._refused.pop((topic, partition), None)
+            if self._refused:
+                self._refused.pop((topic, partition), None)
 
     async def close(self, deadline_s: float = STOP_S) -> None:
         """Close all connections within `deadline_s` seconds; undelivered records are given up."""
@@ -221,7 +224,9 @@ class Sender:
 
     async def _send(self, topic: str, partition: int, records: Sequence[R], once: bool) -> tuple[int, int]:
         """Send as many of `records` as fit one batch; return their number and the first offset."""
-        async with self._producers.used(once) as connection:
+        connection = self._producers.ready or await self._producers.current(once)
+        connection.users += 1
+        try:
             batch, count = _fill(connection.producer, records)
             try:
                 return count, await self._acknowledged(connection, batch, topic, partition)
@@ -231,6 +236,10 @@ class Sender:
             except Exception as error:
                 self._producers.replace(connection, error, broken=True)
                 raise
+        finally:
+            connection.users -= 1
+            if connection.replaced:
+                self._producers.retire(connection)
 
     async def _acknowledged(self, connection: Connection, batch: Any, topic: str, partition: int) -> int:
         producer = connection.producer
