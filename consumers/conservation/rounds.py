@@ -38,7 +38,7 @@ class Rounds:
         self._frames: Offsets | None = None
         self._results: Offsets | None = None
         self.known_to_ms = 0
-        """Lost frames confirmed before this Unix time are final; 0 before the first round has ended."""
+        """Losses of frames confirmed before this Unix time are final; 0 before the first round has ended."""
 
     def over(
         self, taken: Offsets, marks: Marks, unaccounted: Callable[[], dict[BootKey, RangeSet]], now_ms: int

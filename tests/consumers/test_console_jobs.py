@@ -214,7 +214,7 @@ async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig,
     assert (job.state, job.outcome) == (JobState.INTERRUPTED, "the console stopped, and the job with it")
     async with again.browser() as browser:
         shown = (await browser.get(f"/jobs/{job.job_id}")).text
-        assert "Go on</button>" in shown
+        assert "Resume</button>" in shown
         assert "Cancel</button>" not in shown
     assert again.console.context.store.noted()[0].outcome == "interrupted"
     await again.close()

@@ -407,7 +407,7 @@ def test_every_statement_of_the_hot_path_compiles_for_postgresql_without_a_serve
 
 
 def test_reading_where_nothing_was_recorded_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="none"):
+    with pytest.raises(StateError, match="is missing"):
         open_records(f"sqlite:///{tmp_path}/absent.sqlite")
     assert not list(tmp_path.iterdir())
 

@@ -156,9 +156,9 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         MqttAccess(host=mosquitto.host, port=mosquitto.port),
         KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
     )
-    assert console.tell(CAMERA, changes_of({"drop": "0.5"})) == "obeyed"
-    assert console.tell(CAMERA, changes_of({"enabled": "false"})) == "obeyed"
-    assert console.tell(CAMERA, changes_of({"fps": "0.5"})) == "obeyed"
+    assert console.tell(CAMERA, changes_of({"drop": "0.5"})) == "confirmed"
+    assert console.tell(CAMERA, changes_of({"enabled": "false"})) == "confirmed"
+    assert console.tell(CAMERA, changes_of({"fps": "0.5"})) == "confirmed"
     now = camera.control.state
     assert (now.dropped_per_block, now.enabled, camera.control.rate) == (32, False, 0.5)
     # A camera that comes later finds the last command only: it holds both.
@@ -169,9 +169,9 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         assert late.control.rate == 0.5
     finally:
         late.close()
-    assert console.tell(CAMERA, changes_of({"fps": 0})) == "obeyed"
+    assert console.tell(CAMERA, changes_of({"fps": 0})) == "confirmed"
     assert (camera.control.rate, camera.control.state.dropped_per_block) == (2.0, 32)
-    assert console.reset(CAMERA) == "obeyed"
+    assert console.reset(CAMERA) == "confirmed"
     assert not camera.control.state.HasField("dropped_per_block")
 
 
@@ -187,7 +187,7 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         ({"fps": "nan"}, f"fps: expected {RATES}, got 'nan'"),
         ({"fps": True}, f"fps: expected {RATES}, got 'True'"),
         ({"fps": 10**400}, f"fps: expected {RATES}, got '1{'0' * 39}'"),
-        ({"speed": "1"}, "expected drop, probes, profile, enabled or fps, got 'speed'"),
+        ({"speed": "1"}, "setting: expected drop, probes, profile, enabled or fps, got 'speed'"),
         ({}, "settings: expected drop, probes, profile, enabled or fps, got none"),
     ],
 )
