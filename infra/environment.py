@@ -71,8 +71,7 @@ def fleet_secret(environment: Environment) -> bytes:
 
 
 def parse_fleet_secret(text: str) -> bytes:
-    """Read the hexadecimal digits of a fleet secret; `SecretError` names the expected form, but never quotes the text.
-    """
+    """Read the hexadecimal digits of a fleet secret; `SecretError` names the form, and never quotes the text."""
     try:
         secret = bytes.fromhex(text)
     except ValueError:

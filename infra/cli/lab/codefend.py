@@ -38,10 +38,10 @@ def codefend(
         int, typer.Option(help="The same for models other than those with a patch at 1 %.", min=100)
     ] = 1000,
 ) -> None:
-    """CoDefend's tables and figures beside ours, and other ways of curing a model.
+    """CoDefend's tables and figures next to ours, and other ways of curing a model.
 
-    Hours on a CPU. Verdicts go to stdout, files to --out; rows there that still hold are not made again, and rows that
-    were not asked for stay.
+    It takes hours on a CPU. Verdicts go to stdout, files to --out. Rows in --out that are still valid are not computed
+    again, and other rows stay.
     """
     with lab_extra():
         from infra.environment import Environment

@@ -33,9 +33,9 @@ def preprocessing(
     ] = False,
     seed: Seed = 0,
 ) -> None:
-    """Qiu et al.'s preprocessing beside the paper's tables, then under attackers who know it.
+    """Qiu et al.'s preprocessing next to the paper's tables, then under adaptive attacks.
 
-    An hour on one core. Verdicts go to stdout, files to --out.
+    It takes an hour on one core. Verdicts go to stdout, files to --out.
     """
     with lab_extra():
         from infra.environment import Environment

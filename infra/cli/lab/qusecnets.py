@@ -29,10 +29,10 @@ def qusecnets(
     ] = False,
     seed: Seed = 0,
 ) -> None:
-    """QuSecNets' figures beside ours, then the same networks under attackers who know the layer.
+    """QuSecNets' figures next to ours, then the same networks under adaptive attacks.
 
-    An hour on one core. Rows of networks that are not named stay on the page. Verdicts go to stdout, files to --out.
-    Networks that do not ship are trained first.
+    It takes an hour on one core. Rows of networks that are not named stay on the page. Verdicts go to stdout, files to
+    --out. Networks that do not ship are trained first.
     """
     with lab_extra():
         from infra.environment import Environment

@@ -25,12 +25,12 @@ class Reported:
         self._total = 0
 
     def expect(self, count: int) -> None:
-        """So many steps more."""
+        """Add so many steps."""
         self._total += count
         self.progress.update(self._task, total=self._total)
 
     def done(self, what: str) -> None:
-        """One of them."""
+        """Count one step."""
         self.progress.advance(self._task)
         self._console.print(f"{datetime.now():%H:%M:%S} {what}", markup=False, highlight=False)
 
@@ -78,7 +78,7 @@ def super_iot(
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
-    """SUPER-IoT's tables and figures, beside baselines and requirements, under attacks of both kinds.
+    """SUPER-IoT's tables and figures, next to baselines and requirements, under attacks of both kinds.
 
     The slow attacks take most of the time: minutes on a GPU, hours on a CPU. Verdicts go to stdout, files to --out.
     """
@@ -121,7 +121,7 @@ def super_iot(
 
 
 def judge_folders() -> list[Path]:
-    """The judges when none is named: the shipped CIFAR-10 bundle, and those of the lab's own that are trained."""
+    """Return the default judges: the shipped CIFAR-10 bundle, and the lab's own trained ones."""
     from importlib.resources import files
 
     from lab.networks.families import JUDGES
@@ -133,7 +133,7 @@ def judge_folders() -> list[Path]:
 
 
 def shown_command() -> str:
-    """The command as it was typed, without the place of the program."""
+    """Return the command as typed, without the path of the program."""
     import shlex
     import sys
 
