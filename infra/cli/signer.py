@@ -39,8 +39,7 @@ def init(
     name: Annotated[str, typer.Argument(help="Who signs, as processors and their logs are to name it.")],
     folder: Annotated[Path, typer.Option(help="Where NAME.key and NAME.pub go.")] = Path(),
 ) -> None:
-    """Make a key pair: NAME.key stays with you; add the line in NAME.pub to the file of the processors' option --trust.
-    """
+    """Make a key pair: NAME.key stays with you; add the line in NAME.pub to the file for the processors' --trust."""
     from schemas.signers import Signer, write_signer
 
     signer = Signer.new()
