@@ -36,7 +36,7 @@ class LoggedRecord:
 
 
 Data = Path | Sequence[Path]
-"""Return Kafka's `data` folder, or those of all its nodes."""
+"""Kafka's `data` folder, or those of all its nodes."""
 
 
 def partitions_of(data: Data, topic: str) -> list[int]:

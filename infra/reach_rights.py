@@ -121,7 +121,7 @@ def refusals(topics: Sequence[Mapping[str, Any]], used: Mapping[str, set[str]]) 
 
 
 _BITS: Final = {right.operation.name: int(right.operation) for right in kafka_rights()}
-"""Return whether an operation is authorised: its bit in Kafka's bit field is its number among rights."""
+"""Bits of the authorised operations in Kafka's bit field: each is the operation's number among rights."""
 
 
 async def _may_not_join(admin: Admin, group: str) -> bool:

@@ -138,7 +138,7 @@ def _patience() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Known:
-    """Return the properties of a network's weights that a library names."""
+    """The properties of a network's weights, from their library."""
 
     height: int
     width: int

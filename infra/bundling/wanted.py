@@ -32,7 +32,7 @@ class Wanted:
     normalisation: Callable[[Normalisation | None], Normalisation] = lambda known: (
         known or Normalisation((0.0,), (1.0,))
     )
-    """Map the known normalisation of the weights to the one that `model.toml` states."""
+    """Maps the known normalisation of the weights to the one that `model.toml` states."""
     weights: str = "default"
     size: tuple[int, int] | None = None
     channels: int = 3

@@ -168,7 +168,7 @@ def _clock(found: Found) -> str:
 
 
 def _show(console: Console, found: Found) -> None:
-    """Return the picture as coloured half blocks, two pixels in a place."""
+    """Print the picture as coloured half blocks, two pixels in a place."""
     from PIL import Image
     from rich.text import Text
 

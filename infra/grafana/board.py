@@ -37,7 +37,7 @@ class _Events(models.AnnotationQuery):
 
 
 class _Mark(Builder[models.AnnotationQuery]):
-    """Return the builder's object for the SDK's dashboards."""
+    """The builder of the annotation for the SDK's dashboards."""
 
     def __init__(self, events: _Events) -> None:
         self._events = events

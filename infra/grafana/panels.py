@@ -44,12 +44,12 @@ class Limit:
 
 
 _ALWAYS_GOOD = [Threshold(color="green")]
-"""Return thresholds without steps: otherwise a panel would turn red at 80, Grafana's default."""
+"""Thresholds without steps: otherwise a panel would turn red at 80, Grafana's default."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Return a title above the panels that follow it; the user can fold them away."""
+    """A title above the panels that follow it; the user can fold them away."""
 
     title: str
     panels: list[Panel]

@@ -41,8 +41,7 @@ class Grafana(Service):
         console: str | None = None,
         ready_s: float = 90.0,
     ) -> None:
-        """URLs of its data source and of the pages that its dashboards link to; the first start creates the database.
-        """
+        """URLs of its data source and of the pages that its dashboards link to; the first start makes its database."""
         super().__init__(state, ports, ready_s=ready_s)
         self._prometheus = prometheus
         self._console = console
