@@ -47,13 +47,12 @@ KEYSTORE_FILE: Final = "keystore.pem"
 ROLE_DAYS: Final = 14.0
 """Validity of a client's certificate in days: Kafka reads no revocation list, so a copy must expire by itself."""
 RENEWED_DAYS: Final = 30.0
-"""A certificate is renewed this long before its end, or at half of its life if that is later."""
+"""Days before its end at which a certificate is renewed; if half of its life is later, it is renewed then."""
 _ROLE = re.compile(rf"({'|'.join((*SERVERS, *CLIENTS))})(-[0-9]{{1,4}})?")
 
 
 class Roles:
-    """The certificates of roles from `authority`: `roles/NAME/` in its folder, with `ca.crt`, `tls.crt` and `tls.key`.
-    """
+    """The certificates of roles from `authority`, in `roles/NAME/` of its folder: `ca.crt`, `tls.crt`, `tls.key`."""
 
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
@@ -87,11 +86,10 @@ class Roles:
             self._write(name, issued)
 
     def ensure(self, names: Iterable[str], hosts: Sequence[str], days: float = ROLE_DAYS) -> list[str]:
-        """Issue certificates of `names` that are missing, end soon, lack a host, or have another authority or
-        generation.
+        """Issue certificates of `names` that are missing, end soon, lack a host, or are of an earlier generation.
 
-        A client's certificate with a validity much longer than `days` is replaced too. Returns the names of the new
-        certificates.
+        Certificates of another authority are replaced too, and clients' certificates with a validity much longer than
+        `days`. Returns the names of the new certificates.
         """
         with changing_identities(self.authority.folder.parent):
             due = [name for name in names if not self._holds(name, hosts, days)]

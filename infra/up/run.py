@@ -277,8 +277,7 @@ class _Run:
                 list(stopping.map(lambda role: self._supervisor.stop(role, STOP_S), group))
 
     def finish(self) -> tuple[int, dict[str, Any]]:
-        """Return the exit status and the report from the present files; an interrupt ends the audit without a report.
-        """
+        """Return the exit status and the report from the files on disk; the report is empty after an interrupt."""
         found = self._audit()
         if found is None:
             self._live.say("interrupted: the audit has not ended, `pointillist audit` runs it again")

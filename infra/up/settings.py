@@ -262,8 +262,7 @@ def with_bundle_of(document: dict[str, Any], settings: UpSettings) -> UpSettings
 
 
 def checks_for_triggers(folder: Path) -> bool:
-    """Return whether a bundle's `model.toml` has the table `strip`; true for an unreadable file, which its loader
-    reports."""
+    """Return whether a bundle's `model.toml` has the table `strip`; true if unreadable: its loader reports that."""
     try:
         return "strip" in tomllib.loads((folder / "model.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
