@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lab.experiments.harness.store import Store
 from lab.experiments.super_iot import report, tables
 from lab.experiments.super_iot.rows import QualityRow
 from lab.experiments.super_iot.verdict import quality_findings
-from lab.results.csv_rows import read_rows
 from lab.results.markdown import markdown
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "super-iot"
@@ -20,8 +20,8 @@ Row = tuple[str, str, str, str]
 
 def rendered() -> str:
     """Return the first judge's figures with their targets, the verdicts, and the costs."""
-    _, judges = report.read_results(RESULTS)
-    quality = read_rows(RESULTS / report.PSNR, QualityRow)
+    store = Store(RESULTS)
+    judges, quality = report.read_results(store), store.records("psnr", QualityRow)
     parts = []
     if judges:
         parts = [

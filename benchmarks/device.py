@@ -1,7 +1,7 @@
 """Frames a second through the whole chain on the device: `python -m benchmarks.device [--json FILE]`.
 
 The first measurement takes packed 32×32 RGB frames from the host's memory to verdicts in it, over several batch sizes.
-It unpacks, reconstructs, denoises and classifies, with the compiled program on CUDA. The second takes 1920×1080 frames
+It unpacks, reconstructs, denoises and classifies, with the compiled pipeline on CUDA. The second takes 1920×1080 frames
 that are already on the device through reconstruct and denoise.
 
 On CUDA each figure is compared with the roofline: the longer of the times for the floating point operations of its
@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.stages import camera_masks, scenes
 from processors.arrivals.frames import Shape
 from processors.bundle import load_bundle, shipped_bundle
+from processors.device.batch_executor import choose_device
+from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.precision import Precision, arithmetic, choose_precision
-from processors.device.program import Program
-from processors.device.work import choose_device
 from processors.pipeline import Pipeline
 from schemas.limits import BLOCK
 from schemas.pixels.masks import ROWS
@@ -120,9 +120,9 @@ def peak_of(device: torch.device, precision: Precision) -> Peak:
     return Peak(2 * side**3 / product_s, 2 * 4 * numbers / copy_s)
 
 
-def whole_path(program: Program, batch: int, drop: float) -> Callable[[], object]:
+def whole_path(compiled: CompiledPipeline, batch: int, drop: float) -> Callable[[], object]:
     """Return a call that takes one batch of packed 32×32 frames from the host's memory to verdicts in it."""
-    device = program.pipeline.bundle.device
+    device = compiled.pipeline.bundle.device
     generator = torch.Generator().manual_seed(0)
     seeds = torch.randint(0, 2**32, (batch, 2), generator=generator).to(device)
     # Bit rows with the right number of dropped pixels, as in a camera's codebook.
@@ -140,7 +140,7 @@ def whole_path(program: Program, batch: int, drop: float) -> Callable[[], object
 
     @torch.inference_mode()
     def run() -> object:
-        done = program(seeds, table[slots], whole, SMALL, decode)
+        done = compiled(seeds, table[slots], whole, SMALL, decode)
         assert done is not None
         return done[1].class_id.cpu(), done[1].confidence.cpu()
 
@@ -223,9 +223,9 @@ def main() -> None:
     large = large_frames(1, arguments.drop, device) if on_gpu else None
     rows = []
     for batch in (GPU_BATCHES if on_gpu else CPU_BATCHES)[SMALL]:
-        program = Program(pipeline, compiles=on_gpu, precision=precision)
-        program.compile_for(SMALL, batch)
-        taken = seconds_of(whole_path(program, batch, arguments.drop), device, arguments.seconds)
+        compiled = CompiledPipeline(pipeline, compiles=on_gpu, precision=precision)
+        compiled.compile_for(SMALL, batch)
+        taken = seconds_of(whole_path(compiled, batch, arguments.drop), device, arguments.seconds)
         rows.append(row(SMALL, batch, taken, work_per_frame(pipeline, *small, number_bytes), peak))
     for batch in (GPU_BATCHES if on_gpu else CPU_BATCHES)[LARGE]:
         taken = seconds_of(rebuilding(pipeline, precision, batch, arguments.drop), device, arguments.seconds)

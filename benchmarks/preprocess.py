@@ -1,6 +1,6 @@
 """The cost of a bundle's preprocessing stages: `python -m benchmarks.preprocess [--json FILE]`.
 
-The figure is the frames per second of the processor's device work, from a camera's messages to verdicts: masks,
+The figure is the frames per second of the processor's batch executor, from a camera's messages to verdicts: masks,
 decoding, rebuilding, stages, network. The ratio compares the bundle with `dct-quantisation` and `grid-distortion` to
 the one without, for frames of 32×32, 640×480 and 1920×1080. Both sides take turns on one thread in this process, on the
 same messages, with the same network. CPU seconds limit the influence of other processes. The median of the rounds and
@@ -29,9 +29,9 @@ from prometheus_client import CollectorRegistry
 from processors.arrivals.frames import Shape, TakenFrame, open_record
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import load_bundle, shipped_bundle
+from processors.device.batch_executor import BatchExecutor, choose_device
+from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.precision import choose_precision
-from processors.device.program import Program
-from processors.device.work import DeviceWork, choose_device
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from producers.scene import SceneSimulator
@@ -81,12 +81,12 @@ def taken_frames(shape: Shape, count: int, drop: float) -> list[TakenFrame]:
     return frames
 
 
-def device_work(folder: Path, device: torch.device, shape: Shape, batch: int) -> DeviceWork:
-    """Return a processor's device work with the bundle in `folder`, warmed up for one shape."""
+def batch_executor(folder: Path, device: torch.device, shape: Shape, batch: int) -> BatchExecutor:
+    """Return a processor's batch executor with the bundle in `folder`, warmed up for one shape."""
     pipeline = Pipeline(load_bundle(folder, device))
-    program = Program(pipeline, compiles=device.type == "cuda", precision=choose_precision(pipeline))
-    program.compile_for(shape, batch)
-    return DeviceWork(pipeline, ProcessorMetrics(CollectorRegistry()), program)
+    compiled = CompiledPipeline(pipeline, compiles=device.type == "cuda", precision=choose_precision(pipeline))
+    compiled.compile_for(shape, batch)
+    return BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()), compiled)
 
 
 def staged_copy(bundle: Path, folder: Path) -> Path:
@@ -100,7 +100,7 @@ def staged_copy(bundle: Path, folder: Path) -> Path:
 
 
 def compare(
-    plain: DeviceWork, staged: DeviceWork, frames: list[TakenFrame], rounds: int, round_s: float
+    plain: BatchExecutor, staged: BatchExecutor, frames: list[TakenFrame], rounds: int, round_s: float
 ) -> dict[str, list[float]]:
     """Return the seconds of one batch on each side, for each of `rounds`.
 
@@ -110,9 +110,9 @@ def compare(
     clock = time.perf_counter if on_gpu else time.process_time
     nothing = [False] * len(frames)
 
-    def timed(work: DeviceWork) -> float:
+    def timed(executor: BatchExecutor) -> float:
         start = clock()
-        work.classify(frames, nothing)
+        executor.classify(frames, nothing)
         return clock() - start
 
     for _ in range(3):
@@ -160,7 +160,7 @@ def main() -> None:
         staged = staged_copy(bundle, Path(folder))
         for shape, batch in (GPU_FRAMES if on_gpu else FRAMES).items():
             frames = taken_frames(shape, batch, arguments.drop)
-            sides = [device_work(each, device, shape, batch) for each in (bundle, staged)]
+            sides = [batch_executor(each, device, shape, batch) for each in (bundle, staged)]
             rows.append(row(shape, batch, compare(sides[0], sides[1], frames, arguments.rounds, arguments.seconds)))
     if not on_gpu:
         print("GPU: not measured")

@@ -23,8 +23,8 @@ from benchmarks.stages import cpu_seconds
 from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import load_bundle, shipped_bundle
+from processors.device.batch_executor import BatchExecutor, Found
 from processors.device.previews import Wanted
-from processors.device.work import DeviceWork, Found
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.results.preview import HOLES_QUALITY, preview_jpeg
@@ -54,11 +54,11 @@ def encoded(pictures: list[Picture], most: int) -> list[bytes]:
 def rows(size: tuple[int, int], rounds: int) -> list[str]:
     """Return a row for each kind of picture."""
     keys, bundle = KeyRing(bytes(range(32))), load_bundle(shipped_bundle("scene"), torch.device("cpu"))
-    work = DeviceWork(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
+    executor = BatchExecutor(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
     frames = [taken(keys, pictures[0], seq) for seq, pictures in enumerate(runs(size, 1))]
 
     def classified(wanted: Wanted) -> list[Found]:
-        outcomes = [outcome for frame in frames for outcome in work.classify([frame], [wanted])]
+        outcomes = [outcome for frame in frames for outcome in executor.classify([frame], [wanted])]
         return [outcome for outcome in outcomes if isinstance(outcome, Found)]
 
     spent: dict[Wanted, list[float]] = {wanted: [] for wanted in Wanted}

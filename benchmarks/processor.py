@@ -26,9 +26,9 @@ from benchmarks.stages import cpu_seconds
 from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import load_bundle, shipped_bundle
+from processors.device.batch_executor import BatchExecutor, Found
 from processors.device.codebooks import DeviceCodebooks
-from processors.device.serving import Model
-from processors.device.work import DeviceWork, Found
+from processors.device.loaded_model import Model
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.results.records import verdict_record
@@ -76,7 +76,7 @@ def sides_of(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
     keys, progress = KeyRing(bytes(range(32))), PartitionProgress()
     records = records_of(case, keys)
     bundle = load_bundle(folder, torch.device("cpu"))
-    work = DeviceWork(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
+    executor = BatchExecutor(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
     model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
     wanted = bundle.settings.input
     pictures = torch.rand(case.batch, wanted.channels, wanted.height, wanted.width)
@@ -86,7 +86,7 @@ def sides_of(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
 
     def whole() -> list[bytes | None]:
         frames = opened()
-        outcomes = work.classify(frames, [False] * len(frames))
+        outcomes = executor.classify(frames, [False] * len(frames))
         return [
             verdict_record(keys, frame, model, found.class_id, found.confidence, None, _nothing).value
             for frame, found in zip(frames, outcomes, strict=True)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lab.experiments.harness.store import Store
 from lab.results.markdown import markdown
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -20,7 +21,7 @@ def rendered() -> str:
     """Return the figures with their targets. A missing result file is marked as such."""
     rows: list[Row] = []
     for place, command, rows_of in SOURCES:
-        if (RESULTS / place).is_file():
+        if (RESULTS / place).is_file() or Store((RESULTS / place).parent).texts(Path(place).name):
             rows += ((what, asked, found, f"`{command}`") for what, asked, found in rows_of(RESULTS / place))
         else:
             rows.append((place, "", "not measured", f"`{command}`"))
@@ -50,8 +51,11 @@ def _eps(eps: float) -> str:
     return "8/255" if abs(eps - 8 / 255) < 1e-9 else f"{eps:g}"
 
 
-def _rows(file: Path) -> list[Cells]:
-    with file.open(newline="", encoding="utf-8") as stream:
+def _rows(place: Path) -> list[Cells]:
+    """Records of a table: `place` is the experiment's folder with the table's name below it, or a CSV file."""
+    if place.suffix != ".csv":
+        return Store(place.parent).texts(place.name)
+    with place.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
@@ -129,9 +133,10 @@ def _share(row: Cells) -> str:
 
 
 def _preprocessing(file: Path) -> Iterator[tuple[str, str, str]]:
-    kept = next(row for row in _rows(file.with_name("variance.csv")) if row["defence"] == "ours")
+    ours = ("cifar10", "ours")
+    kept = next(row for row in _rows(file.with_name("variance")) if (row["subject"], row["defence"]) == ours)
     yield "preprocessing, CIFAR-10: clean accuracy kept", "≥ .95", _share(kept)
-    rows = [row for row in _rows(file) if row["defence"] == "ours"]
+    rows = [row for row in _rows(file) if (row["subject"], row["defence"]) == ours]
     for attack, asked in (
         ("bpda", "≥ .70"),
         ("eot-clean", "measured"),
@@ -188,18 +193,19 @@ def _hard_scenes(file: Path) -> Iterator[tuple[str, str, str]]:
             )
 
 
-_HARDENING = "python -m lab.experiments.hardening.scene --out docs/results/hardening"
+_HARDENING = "pointillist lab stale --only hardening --run"
+_RED_TEAM = "pointillist lab stale --only red-team --run"
 
 SOURCES: tuple[tuple[str, str, Callable[[Path], Iterator[tuple[str, str, str]]]], ...] = (
-    ("hardening/scene-attacked.csv", _HARDENING, _scene),
-    ("hardening/scene-hard.csv", _HARDENING, _hard_scenes),
+    ("hardening/attacked", _HARDENING, _scene),
+    ("hardening/hard", _HARDENING, _hard_scenes),
     ("red-team/live.json", "python -m benchmarks.red_team_live --json docs/results/red-team/live.json", _live),
-    ("red-team/parity.csv", "python -m lab.experiments.red_team.parity --images 200", _parity),
-    ("red-team/broken.csv", "python -m lab.experiments.red_team.broken --images 300", _broken),
-    ("aigan/success.csv", "pointillist lab aigan", _aigan),
-    ("aigan/times.csv", "pointillist lab aigan", _aigan_times),
-    ("qusecnets/rows.csv", "pointillist lab qusecnets", _qusecnets),
-    ("preprocessing/cifar10/rows.csv", "pointillist lab preprocessing --subject cifar10", _preprocessing),
+    ("red-team/parity", _RED_TEAM, _parity),
+    ("red-team/broken", _RED_TEAM, _broken),
+    ("aigan/success", "pointillist lab stale --only aigan --run", _aigan),
+    ("aigan/times", "pointillist lab stale --only aigan --run", _aigan_times),
+    ("qusecnets/rows", "pointillist lab stale --only qusecnets --run", _qusecnets),
+    ("preprocessing/rows", "pointillist lab stale --only preprocessing --run", _preprocessing),
     ("trunk/preprocess.json", "python -m benchmarks.preprocess --json docs/results/trunk/preprocess.json", _stages),
 )
 """The place of a result under docs/results, the command that writes it, and the function that makes rows of it."""

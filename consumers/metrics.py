@@ -24,7 +24,7 @@ from schemas.frame import Truth
 from schemas.pointillist_pb2 import Alert
 from schemas.runtime.disk import free_bytes
 
-_REFUSING = ("bridge", "intake", "recorder")
+_REFUSING = ("bridge", "validate", "recorder")
 _REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels, TooManyBoots)
 
 

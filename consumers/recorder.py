@@ -29,7 +29,7 @@ from consumers.reading.log import Log, Rewound
 from consumers.reading.membership import Membership, Reassigned
 from consumers.settings import RecorderSettings
 from consumers.store import OffsetsMoved, Store, Written
-from schemas.errors import Malformed, TryAgain, UserError
+from schemas.errors import Malformed, RestartRequired, UserError
 from schemas.identity import CameraId, Identity
 from schemas.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
@@ -84,8 +84,8 @@ async def run_recorder(
     What cameras say of themselves is verified under `keys`, and what they are asked for is signed.
 
     Brokers and database may be away at any time: the recorder waits for them, and takes nothing from Kafka that it
-    cannot write. Raises `UserError` for a setting that cannot work, and `TryAgain` when it has set a damaged SQLite
-    file aside: the next start makes a new one of what Kafka still holds.
+    cannot write. Raises `UserError` for a setting that cannot work, and `RestartRequired` when it has set a damaged
+    SQLite file aside: the next start makes a new one of what Kafka still holds.
     """
     recorder = Recorder(settings, keys, registry, health, stop)
     try:
@@ -95,7 +95,7 @@ async def run_recorder(
     except Damaged as error:
         recorder.close()
         aside = set_aside(settings.database, time.time_ns() // 10**6)
-        raise TryAgain(
+        raise RestartRequired(
             f"the database is damaged ({error}) and was set aside as {aside}; a new one takes what Kafka still holds"
         ) from None
     finally:

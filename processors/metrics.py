@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry
 from schemas import metrics as contract
 from schemas.errors import OverQuota, OverSize
 
-_STAGES = ("intake", "unpack", "reconstruct", "denoise", "preprocess", "classify", "preview", "strip")
+_STAGES = ("validate", "unpack", "reconstruct", "denoise", "preprocess", "classify", "preview", "strip")
 
 
 class ProcessorMetrics:
-    """What the processor counts. Counters with few label values are made at once, so that a dashboard sees zeros."""
+    """The processor's metrics. Counters with few label values are created at once: a dashboard then shows zeros."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         frames = contract.FRAMES_TOTAL.on(registry)
@@ -25,7 +25,7 @@ class ProcessorMetrics:
         self._raw_bytes = frame_bytes.labels("raw")
         self._sent_bytes = frame_bytes.labels("sent")
         self._stage = contract.STAGE.on(registry)
-        # Not `preprocess`, which most bundles never run: a quantile of no durations is no number.
+        # Without `preprocess`, which most bundles never run: a quantile of no durations is no number.
         for name in (each for each in _STAGES if each != "preprocess"):
             self._stage.labels(name)
         errors = contract.STAGE_ERRORS.on(registry)
@@ -55,16 +55,16 @@ class ProcessorMetrics:
         self.device_busy = contract.DEVICE_BUSY.on(registry)
 
     def stage(self, name: str, seconds: float) -> None:
-        """A stage took this long for one batch."""
+        """Record the duration of a stage for one batch."""
         self._stage.labels(name).observe(seconds)
 
     def stage_failed(self, name: str) -> None:
-        """A stage failed on a batch, or on a frame alone."""
+        """Count a failure of a stage on a batch, or on a single frame."""
         if name in self._stage_errors:
             self._stage_errors[name].inc()
 
     def serves(self, model_id: str, runs: Iterable[tuple[str, str, str]] = ()) -> None:
-        """This model serves, and no other; of each of its networks which backend runs it, in which precision."""
+        """Set the live model, and the backend and precision of each of its networks."""
         self._model_info.clear()
         self._model_info.labels(model_id).set(1)
         self._backend_info.clear()
@@ -72,12 +72,12 @@ class ProcessorMetrics:
             self._backend_info.labels(network, backend, precision).set(1)
 
     def taken(self, raw_bytes: int, sent_bytes: int) -> None:
-        """Verified frames came in, of so many bytes as pixels and as messages."""
+        """Count a verified frame with its bytes as pixels and as a message."""
         self._raw_bytes.inc(raw_bytes)
         self._sent_bytes.inc(sent_bytes)
 
     def strip_checked(self, entropy_bits: float, passes: int, *, flagged: bool) -> None:
-        """STRIP has seen a frame."""
+        """Record a frame that STRIP has checked."""
         self._strip_checked.inc()
         self._strip_passes.inc(passes)
         self._strip_entropy.observe(entropy_bits)

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Mode = Literal["default", "paper", "plate", "none"]
 Method = Literal["bayes", "visu"]
 
-# The largest σ that costs a CIFAR-10 network no accuracy on clean frames behind the drop and the reconstruction
-# (`python -m lab.restoration.choose_constants --bundle`); an estimated σ takes the texture of small pictures for noise.
+# The largest σ that costs a CIFAR-10 network no accuracy on clean frames after drop and reconstruction (`python -m
+# lab.restoration.choose_constants --bundle`). An estimated σ mistakes the texture of small pictures for noise.
 SIGMA: Final = 0.01
 
 
@@ -22,12 +22,12 @@ class DenoiseSettings(BaseModel):
     method: Method = "bayes"
     """Threshold rule: BayesShrink or VisuShrink."""
     sigma: float | None = Field(default=SIGMA, ge=0, allow_inf_nan=False)
-    """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames as they are."""
+    """Standard deviation of the noise on the scale [0, 1]; None estimates it, 0 leaves the frames unchanged."""
 
 
 def usual_denoise(mode: Mode) -> DenoiseSettings:
     """Return the settings that suit a reconstruction.
 
-    The learned one has removed the noise already. The mode `none` serves a network that expects bare frames.
+    The learned one has removed the noise already. The mode `none` serves a network that expects unprocessed frames.
     """
     return DenoiseSettings(sigma=0.0 if mode in ("default", "none") else SIGMA)

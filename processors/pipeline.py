@@ -1,8 +1,8 @@
-"""The chain of stages: unpack, reconstruct, denoise, preprocess, classify; STRIP beside it. Pure torch, no Kafka.
+"""The chain of stages: unpack, reconstruct, denoise, preprocess, classify; and STRIP. Pure torch, no Kafka.
 
-What runs live on a batch is what the lab evaluates. Under the policy `resize`, frames larger than the network's input
-go to its size by their kept pixels (`processors.stages.at_scale`) and are restored there; others are rebuilt first.
-Gradients flow where a stage lets them: who wants none calls it under `torch.inference_mode()`.
+The lab evaluates the same chain that runs live. Under the policy `resize`, frames larger than the network's input are
+resampled to its size by their kept pixels (`processors.stages.at_scale`) and restored there. Other frames are rebuilt
+first. Gradients flow through each stage that has them: call the chain under `torch.inference_mode()` if you need none.
 """
 
 from __future__ import annotations
@@ -32,41 +32,47 @@ from processors.stages.strip import StripResult, strip
 from schemas.errors import StageError
 
 STAGES = ("unpack", "reconstruct", "denoise", "preprocess", "classify", "strip")
-"""In the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`, what
-`preprocess` does is the bundle's to say."""
+"""Stages in the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`,
+and the bundle defines `preprocess`.
+"""
 
 SCALED_FROM: Final = 1.0
-"""Kept pixels of a frame for each pixel of the network's input, from which on it goes straight to that scale: with
-fewer the resampling blurs. `python -m lab.restoration.at_scale` measures this rule and the next two; ADR 16 argues
-them."""
+"""Density, kept pixels for each pixel of the network's input, from which a frame is resampled straight to that scale.
+
+With fewer pixels the resampling blurs. `python -m lab.restoration.at_scale` measures this rule and the next two; ADR 16
+argues them.
+"""
 
 SMALL_SCALED_FROM: Final = 3.0
-"""The same for frames up to `SMALL_SIDE`: to rebuild those whole is cheap, with weights that know of attacks."""
+"""The same density for frames up to `SMALL_SIDE`: rebuilding those whole is cheap, and its weights were trained on
+attacks.
+"""
 
 RESTORED_BELOW: Final = 2.0
 """Density up to which every picture at the network's scale is restored. Above it, nothing is missing."""
 
 RESTORED_PIXELS: Final = 64 * 64
-"""Of the network's input, up to which pictures of any density are restored: that takes up to a point or two from an
-attacker, but at 224×224 as much time as a network."""
+"""Input size of the network up to which pictures of any density are restored. That takes up to a point or two from an
+attacker, but at 224×224 it takes as much time as a network.
+"""
 
 WINDOW_MARGIN: Final = 64
-"""Pixels around what the policy `crop` cuts out that are rebuilt with it: as far as the reconstructions look."""
+"""Pixels around the window of the policy `crop` that are rebuilt with it: the reach of the reconstructions."""
 
 StageContext = Callable[[str], AbstractContextManager[None]]
-"""Entered around each stage with its name: a clock, or a note of where an error came from."""
+"""A context around each stage, by its name: a clock, or a record of the stage of an error."""
 
 
 def bare(stage: str) -> AbstractContextManager[None]:
-    """No context around a stage."""
+    """Return an empty context for a stage."""
     return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What the chain finds: class index (B,), its probability (B,), and `rebuilt` (B, C, H, W) in [0, 1].
+    """The chain's results: class index (B,), its probability (B,), and `rebuilt` (B, C, H, W) in [0, 1].
 
-    That is the frames themselves, in their own size; None where the chain had no need of them.
+    `rebuilt` holds the frames in their own size; None if the chain did not need them.
     """
 
     rebuilt: Tensor | None
@@ -84,7 +90,7 @@ class Pipeline:
         denoise: DenoiseSettings | None = None,
         restorers: Restorers | None = None,
     ) -> None:
-        """`restorers` are what the mode `default` rebuilds with: torch runs them unless others are given."""
+        """`restorers` are the networks of the mode `default`; torch runs them unless others are given."""
         self.bundle = bundle
         self.mode: Mode = mode
         self.denoise = denoise or usual_denoise(mode)
@@ -95,11 +101,11 @@ class Pipeline:
             for dropped, table in tables
             if table.usual_odds_bits
         }
-        # Loaded now, for a compiler cannot look into the loading of a file.
+        # Loaded here, because a compiler cannot follow the loading of a file.
         self._restorers = (restorers or shipped_restorers(bundle.device)) if mode == "default" else None
 
     def scales(self, height: int, width: int) -> bool:
-        """Whether frames of this size may go to the network's by their kept pixels; each one's mask decides then."""
+        """Return whether frames of this size may be resampled by their kept pixels; each frame's mask decides then."""
         wanted = self.bundle.settings.input
         larger = height >= wanted.height and width >= wanted.width and height * width > wanted.height * wanted.width
         return larger and wanted.policy == "resize"
@@ -107,7 +113,7 @@ class Pipeline:
     def rebuild(self, frames: Tensor, kept: Tensor, stage: StageContext = bare, denoised: bool = True) -> Tensor:
         """Reconstruct whole frames, then denoise them: (B, C, H, W) in [0, 1] to the same.
 
-        What stands in dropped pixels, where `kept` (B, 1, H, W) is False, is not read: a probe frame comes out as if
+        Values of dropped pixels, where `kept` (B, 1, H, W) is False, are not read: a probe's result is the same as if
         its camera had dropped them.
         """
         with stage("reconstruct"):
@@ -124,10 +130,10 @@ class Pipeline:
     def see(
         self, frames: Tensor | Packed, kept: Tensor, stage: StageContext = bare, *, denoised: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """What `Bundle.logits` takes of frames (B, C, H, W) in [0, 1], in the form of `Bundle.prepare`; them rebuilt.
+        """Return the input of `Bundle.logits` for frames (B, C, H, W) in [0, 1], in the form of `Bundle.prepare`.
 
-        The bundle's stages come after that. The second result is what `rebuild` gives; None where not all of them had
-        to be rebuilt, or not all of each.
+        The bundle's stages come after that. The second result is that of `rebuild`; None if some of the frames were not
+        rebuilt, or only in part.
         """
         height, width = frames.shape[2:]
         wanted = self.bundle.settings.input
@@ -171,7 +177,9 @@ class Pipeline:
         return self.bundle.settings.input.height, self.bundle.settings.input.width
 
     def ways(self, kept: Tensor) -> tuple[list[int], list[int], list[int]]:
-        """Which of the frames with these masks (B, 1, H, W) are rebuilt whole, restored at scale, and only filled."""
+        """Return the positions of frames that are rebuilt whole, restored at scale, and only filled, by their masks (B,
+        1, H, W).
+        """
         height, width = self._size
         scaled_from = SMALL_SCALED_FROM if min(kept.shape[2:]) <= SMALL_SIDE else SCALED_FROM
         restored_below = math.inf if height * width <= RESTORED_PIXELS else RESTORED_BELOW
@@ -181,10 +189,10 @@ class Pipeline:
         return whole, restored, [i for i, each in enumerate(densities) if each >= max(scaled_from, restored_below)]
 
     def logits(self, frames: Tensor, kept: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """Logits (B, classes) of the whole chain, as an attacker who knows it would ask for them.
+        """Return the logits (B, classes) of the whole chain, for an attacker who has the chain.
 
-        `seeds` (B,) int64 decide what the bundle's random stages draw; None, as for an attacker who does not know the
-        cameras' keys, is fresh ones from torch's global generator.
+        `seeds` (B,) int64 determine the bundle's random stages. None, the case of an attacker without the cameras'
+        keys, draws seeds from torch's global generator.
         """
         return self.bundle.logits(self.see(frames, kept)[0], seeds)
 
@@ -193,8 +201,8 @@ class Pipeline:
     ) -> Classified:
         """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept.
 
-        `Packed` frames, which have `kept` as their own, are put in place only where the chain looks at them whole.
-        `seeds` are those of `logits`.
+        `Packed` frames, whose own mask is `kept`, are unpacked only if the chain needs whole frames. `seeds` are those
+        of `logits`.
         """
         seen, rebuilt = self.see(frames, kept, stage)
         if self.bundle.stages:
@@ -205,10 +213,10 @@ class Pipeline:
         return Classified(rebuilt, class_id, confidence)
 
     def show(self, frames: Tensor | Packed, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
-        """Frames (B, C, H, W) for people's eyes, (B, C, h, w) in [0, 1]: the longer side has at most `longest` pixels.
+        """Return frames (B, C, H, W) for people, (B, C, h, w) in [0, 1]: the longer side has at most `longest` pixels.
 
-        `rebuilt` is what the chain made of them, where it did. What nobody classifies is not worth a restoration: there
-        the plate fills the holes.
+        `rebuilt` holds the chain's rebuilt frames, if any. Frames that nobody classifies do not get a restoration: the
+        plate fills their holes.
         """
         size = fitted(frames.shape[2], frames.shape[3], longest)
         if rebuilt is not None:
@@ -218,18 +226,18 @@ class Pipeline:
         return reconstruct_plate(*_at_scale(list(range(len(frames))), frames, kept, *size))
 
     def show_sent(self, frames: Tensor | Packed, longest: int) -> Tensor:
-        """Frames (B, C, H, W) as they were sent, zero where nothing was, for people's eyes, as `show` gives them.
+        """Return frames (B, C, H, W) as they were sent, zero at missing pixels, in the format of `show`.
 
-        Where that is smaller than the frame, each pixel is a mean of those below it, holes included.
+        If the result is smaller than the frame, each pixel is a mean of several, holes included.
         """
         size = fitted(frames.shape[2], frames.shape[3], longest)
         return frames.as_sent(*size) if isinstance(frames, Packed) else resize(frames, *size)
 
     def probe_input(self, pictures: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """What STRIP looks at, (B, channels, height, width) of the network: whole pictures (B, C, H, W) in [0, 1].
+        """Return STRIP's input, (B, channels, height, width) of the network, for whole pictures (B, C, H, W) in [0, 1].
 
         Under the policy `tile` it is the most confident tile, the one that gives the verdict with those `seeds` (B,).
-        The bundle's stages come when an overlay lies on it.
+        The bundle's stages run after an overlay is added.
         """
         prepared = self.bundle.prepare(pictures)
         if prepared.ndim == 4:
@@ -240,10 +248,10 @@ class Pipeline:
         return prepared[torch.arange(len(prepared), device=prepared.device), best]
 
     def dropped_input(self, frames: Tensor, kept: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """What STRIP looks at of frames (B, C, H, W) whose pixels are missing where `kept` (B, 1, H, W) is False.
+        """Return STRIP's input for frames (B, C, H, W) whose pixels are missing where `kept` (B, 1, H, W) is False.
 
-        Each dropped pixel is the nearest kept one, as it was sent: the classifier's reconstruction weakens what is left
-        of a trigger, as it should, and would hide it here; so does whatever mixes pixels.
+        Each dropped pixel becomes the nearest kept one, as it was sent. The classifier's reconstruction weakens the
+        remains of a trigger, by design, and would hide it here; any mixing of pixels does the same.
         """
         if not self.scales(*frames.shape[2:]):
             return self.probe_input(reconstruct_nearest(frames, kept), seeds)
@@ -259,11 +267,12 @@ class Pipeline:
     def strip(
         self, probes: Tensor, dropped_per_block: int = 0, *, seeds: Tensor | None = None, sequential: bool = True
     ) -> StripResult:
-        """Judge what `probe_input` gave, or `dropped_input` where frames lack some pixels, by the bundle's overlays.
+        """Judge the result of `probe_input`, or of `dropped_input` for frames with missing pixels, by the bundle's
+        overlays.
 
-        Each sum of a picture and an overlay goes through the bundle's stages, with a draw of its own that follows from
-        the picture's of `seeds` (B,). Sequential where the bundle has limits for it. Raises StageError when it has no
-        threshold for such frames.
+        Each sum of a picture and an overlay passes the bundle's stages. Its draw derives from the picture's seed in
+        `seeds` (B,). The test is sequential if the bundle has limits for it. Raises StageError if there is no threshold
+        for such frames.
         """
         settings = self.bundle.settings.strip
         if settings is None or self.bundle.overlays is None:
@@ -292,19 +301,19 @@ def _placed(frames: Tensor | Packed) -> Tensor:
 def _at_scale(
     places: list[int], frames: Tensor | Packed, kept: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """`processors.stages.at_scale` of the frames at `places`."""
+    """Apply `processors.stages.at_scale` to the frames at `places`."""
     if isinstance(frames, Packed):
         return frames[places].at_scale(height, width)
     return at_scale(*_some(places, frames, kept), height, width)
 
 
 def _some(places: list[int], frames: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """The frames at `places`, without a copy where that is all of them."""
+    """Return the frames at `places`, without a copy if those are all frames."""
     return (frames, kept) if len(places) == len(frames) else (frames[places], kept[places])
 
 
 def _in_order(parts: list[Tensor], places: list[int]) -> Tensor:
-    """The rows of all `parts`, of which the first stands at `places[0]` of the result, and so on."""
+    """Return the rows of all `parts` in order: the first row belongs at `places[0]` of the result, and so on."""
     if len(parts) == 1:
         return parts[0]
     together = torch.cat(parts)

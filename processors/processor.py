@@ -13,16 +13,16 @@ from aiokafka import ConsumerRecord, TopicPartition
 from processors.arrivals.await_key_frame import AwaitKeyFrame
 from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.key_frame_recall import KeyFrameRecall
-from processors.arrivals.partitions import Inbox
+from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import PartitionProgress
+from processors.device.batch_executor import Failed
+from processors.device.loaded_model import LoadedModel
 from processors.device.loop import DeviceLoop
 from processors.device.previews import PreviewTurns
-from processors.device.serving import Serving
-from processors.device.strip_queue import DeviceTurns
-from processors.device.work import Failed
+from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
-from processors.results.verdicts import Outbox
+from processors.results.verdicts import VerdictPublisher
 from processors.settings import ProcessorSettings
 from schemas.errors import OverQuota, OverSize, WireError
 from schemas.frame_size import over_size
@@ -33,24 +33,25 @@ log = structlog.get_logger()
 
 
 class Processor:
-    """What is in flight, from a record to a frame that waits for the device, and from its result to its end.
+    """Records in flight: from a record to a frame that waits for the device, and from its result to its end.
 
     All methods run on the event loop's thread.
 
-    A record is finished when Kafka holds its verdict or dead letter. What is cancelled before that is delivered again.
+    A record is finished when Kafka holds its verdict or dead letter. A record that is cancelled before that is
+    delivered again.
     """
 
     def __init__(
         self,
         settings: ProcessorSettings,
         keys: KeyRing,
-        serving: Serving,
-        turns: DeviceTurns,
+        loaded: LoadedModel,
+        scheduler: DeviceScheduler,
         emitter: Emitter,
         metrics: ProcessorMetrics,
         on_assigned: Callable[[bool], None],
     ) -> None:
-        self.outbox = Outbox(
+        self.publisher = VerdictPublisher(
             settings, keys, emitter, self._recorded, self._failed, lambda: metrics.stage_failed("pictures")
         )
         self.recall = KeyFrameRecall(
@@ -62,20 +63,20 @@ class Processor:
             metrics,
             ready=self._ready,
             failed=self._has_no_key,
-            request=self.outbox.request_key,
+            request=self.publisher.request_key,
             recall=self.recall.want,
         )
-        self.inbox = Inbox(
+        self.tracker = PartitionTracker(
             settings, self.drain, self._forget, on_assigned,
             self.await_key_frame.held.note, self.await_key_frame.recall_partition,
         )  # fmt: skip
         self.device = DeviceLoop(
             settings,
-            serving,
-            turns,
+            loaded,
+            scheduler,
             metrics,
             wanted=PreviewTurns(settings).take,
-            conclude=self.outbox.conclude,
+            conclude=self.publisher.conclude,
             waits=self._release,
             over_quota=self._refuse_over_quota,
         )
@@ -87,26 +88,27 @@ class Processor:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    # In: records become frames that wait
+    # Arrival: records become frames that wait
 
     def accept(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> int:
-        """Open what Kafka gave; how many records that were. What is no verified frame goes to the dead letters.
+        """Open Kafka's records, and return their number. A record without a verified frame becomes a dead letter.
 
-        Raises OffsetsWentBack, having taken nothing, when the log is another one than before.
+        Raises OffsetRegressionError, before any record is counted, if they belong to another log than the previous
+        ones.
         """
-        self.inbox.check(records)
+        self.tracker.check(records)
         now_s = self._accepted_s = time.monotonic()
         opened: list[TakenFrame] = []
         refused: list[tuple[ConsumerRecord, WireError, Callable[[], None]]] = []
         for partition_records in records.values():
             for record in partition_records:
-                progress = self.inbox.take(record)
+                progress = self.tracker.take(record)
                 try:
                     taken = open_record(record, self._keys, progress, now_s)
                 except WireError as error:
                     size = len(record.value or b"")
                     refused.append((record, error, partial(self._refused, progress, record.offset, size)))
-                    self._metrics.stage_failed("intake")
+                    self._metrics.stage_failed("validate")
                 else:
                     opened.append(taken)
         count = len(opened) + len(refused)
@@ -118,18 +120,18 @@ class Processor:
             admitted = [taken for taken in opened if self._admit(taken, now_s)]
             self._metrics.taken(sum(each.shape.values for each in admitted), sum(each.frame_bytes for each in admitted))
             self.device.refuse_over_quota()
-            self._metrics.stage("intake", time.monotonic() - now_s)
-        self.outbox.send_repeats()
-        self.outbox.refuse(refused)
+            self._metrics.stage("validate", time.monotonic() - now_s)
+        self.publisher.send_repeats()
+        self.publisher.refuse(refused)
         return count
 
     def _admit(self, taken: TakenFrame, now_s: float) -> bool:
-        """Whether the frame has a size that is taken; such a frame goes on."""
+        """Pass on a frame of an accepted size; return false for any other."""
         most, shape = self._settings.max_frame_pixels, taken.shape
         if shape.pixels > most:
-            self._refuse_unseen([taken], "intake", OverSize(over_size(shape.width, shape.height, most)))
+            self._refuse_unseen([taken], "validate", OverSize(over_size(shape.width, shape.height, most)))
             return False
-        self.await_key_frame.submit(taken, now_s, repeated=self.outbox.repeat(taken))
+        self.await_key_frame.submit(taken, now_s, repeated=self.publisher.repeat(taken))
         return True
 
     def _refuse_over_quota(self, frames: Sequence[TakenFrame]) -> None:
@@ -138,10 +140,10 @@ class Processor:
         self._refuse_unseen(frames, "queue", error)
 
     def _refuse_unseen(self, frames: Sequence[TakenFrame], stage: str, error: WireError) -> None:
-        """Dead letters with the frames' identities: whose tag was valid, the audit must find again."""
+        """Write dead letters with the frames' identities: the audit must find each frame that had a valid tag."""
         if frames:
             self._metrics.refused[error.reason].inc(len(frames))
-            self.outbox.conclude([], [(taken, Failed(stage, error)) for taken in frames])
+            self.publisher.conclude([], [(taken, Failed(stage, error)) for taken in frames])
 
     def _ready(self, taken: TakenFrame) -> None:
         """Queue a frame for the device. The linger clock starts now: a wait for the key frame does not count."""
@@ -149,7 +151,7 @@ class Processor:
         self.device.put(taken)
 
     def _has_no_key(self, taken: TakenFrame, error: WireError) -> None:
-        self.outbox.conclude([], [(taken, Failed("key", error))])
+        self.publisher.conclude([], [(taken, Failed("key", error))])
 
     # The end of each record
 
@@ -164,7 +166,7 @@ class Processor:
     def _refused(self, progress: PartitionProgress, offset: int, size: int) -> None:
         self._metrics.dead_lettered.inc()
         progress.finish(offset)
-        self.inbox.release(progress, size)
+        self.tracker.release(progress, size)
         self._one_less()
 
     def _finish(self, taken: TakenFrame) -> None:
@@ -175,7 +177,7 @@ class Processor:
     def _release(self, taken: TakenFrame) -> None:
         if taken.counted:
             taken.counted = False
-            self.inbox.release(taken.progress, taken.frame_bytes)
+            self.tracker.release(taken.progress, taken.frame_bytes)
 
     def _one_less(self) -> None:
         self._unfinished -= 1
@@ -185,7 +187,7 @@ class Processor:
     # Revocation and shutdown
 
     async def drain(self, seconds: float) -> None:
-        """Finish what is in flight, or as much of it as `seconds` allow; probes that wait for half of that are shed."""
+        """Finish the records in flight, or as many as `seconds` allow; probes that wait for half of that are shed."""
         with self.device.draining():
             # Frames that wait for a key frame are left to the partition's next owner, who may have it.
             self._give_back(self.await_key_frame.discard(lambda _: True))
@@ -194,7 +196,7 @@ class Processor:
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
             except TimeoutError:
-                log.info("not drained in time: the rest is delivered again", records=self._unfinished)
+                log.info("drain_timed_out", records=self._unfinished)
             finally:
                 timer.cancel()
 
@@ -203,7 +205,7 @@ class Processor:
             self._give_back(waiting.discard(lambda taken: taken.progress in gone))
 
     def _give_back(self, frames: Sequence[TakenFrame]) -> None:
-        """They are delivered again."""
+        """Drop frames: Kafka delivers them again."""
         for taken in frames:
             self._release(taken)
             self._one_less()
@@ -212,5 +214,5 @@ class Processor:
         """Update the gauges, and fail the frames that have waited too long for their key frame."""
         self.await_key_frame.poll(time.monotonic())
         self.device.observe()
-        self._metrics.lag.set(self.inbox.lag())
-        self._metrics.paused.set(self.inbox.held - len(self.inbox.open_partitions()))
+        self._metrics.lag.set(self.tracker.lag())
+        self._metrics.paused.set(self.tracker.held - len(self.tracker.open_partitions()))

@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from processors.arrivals.group_watch import GroupWatch
 from processors.arrivals.partitions import frames_reader
-from processors.arrivals.progress import OffsetsWentBack
-from processors.device.serving import Serving
-from processors.device.strip_queue import DeviceTurns
+from processors.arrivals.progress import OffsetRegressionError
+from processors.device.loaded_model import LoadedModel
+from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
-from processors.models.swap import ModelLoader, ModelSwap, first_serving
+from processors.models.swap import ModelLoader, ModelSwap, first_model
 from processors.processor import Processor
 from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
@@ -41,11 +41,11 @@ async def run_processor(
     health: Health,
     stop: asyncio.Event,
 ) -> None:
-    """Classify what is in the frames topic until `stop` is set, then drain, commit and leave.
+    """Classify the frames topic until `stop` is set, then drain, commit and leave.
 
-    Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers, `assigned` when the group has
-    said which partitions are ours, be it none, `read` while each partition of the frames topic has a reader in the
-    group. Raises BundleError or ConfigError before it has joined; a Kafka that is not there is waited for.
+    Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers. `assigned` holds when the group
+    has assigned partitions, possibly none. `read` holds while each partition of the frames topic has a reader in the
+    group. Raises BundleError or ConfigError before it has joined; it waits for an unavailable Kafka.
     """
     for condition in ("kafka", "warm", "assigned", "read"):
         health.set(condition, False)
@@ -54,8 +54,8 @@ async def run_processor(
     loader = ModelLoader(settings, metrics)
     following = asyncio.create_task(feed.run(), name="model feed")
     try:
-        # Not kept here: a model that was replaced is to leave memory.
-        service = _Service(settings, keys, await first_serving(feed, loader), feed, loader, metrics, health)
+        # Not kept here: a replaced model must leave memory.
+        service = _Service(settings, keys, await first_model(feed, loader), feed, loader, metrics, health)
         await service.run(stop, following)
     finally:
         await _cancel(following)
@@ -63,13 +63,13 @@ async def run_processor(
 
 
 class _Service:
-    """The tasks of the role, and how they end."""
+    """The tasks of the role, and their end."""
 
     def __init__(
         self,
         settings: ProcessorSettings,
         keys: KeyRing,
-        serving: Serving,
+        loaded: LoadedModel,
         feed: ModelFeed,
         loader: ModelLoader,
         metrics: ProcessorMetrics,
@@ -83,19 +83,19 @@ class _Service:
         self._processor = Processor(
             settings,
             keys,
-            serving,
-            DeviceTurns(settings.strip_share, settings.strip_slice_s, serving.probe_s or 0.0),
+            loaded,
+            DeviceScheduler(settings.strip_share, settings.strip_slice_s, loaded.probe_s or 0.0),
             self._emitter,
             metrics,
             lambda assigned: health.set("assigned", assigned),
         )
-        self._inbox = self._processor.inbox
-        self._reader = frames_reader(settings, self._inbox, metrics.kafka_damaged.inc)
+        self._tracker = self._processor.tracker
+        self._reader = frames_reader(settings, self._tracker, metrics.kafka_damaged.inc)
         self._watch = GroupWatch(settings, self._kafka_answers, self._frames_read, self._topic_lost, self._join_again)
         self._unread: str | None = None
         self._deaf = False
         self._swap = ModelSwap(
-            settings, feed, loader, serving, self._processor.device.switch, self._emitter, metrics, health
+            settings, feed, loader, loaded, self._processor.device.switch, self._emitter, metrics, health
         )
 
     def _on_kafka(self, side: str, ok: bool, detail: str = "") -> None:
@@ -104,7 +104,7 @@ class _Service:
             self._health.set("kafka", all(self._kafka.values()), detail)
 
     async def run(self, stop: asyncio.Event, following: asyncio.Task[None]) -> None:
-        """Work until `stop` is set, or something breaks that should not, the `following` of the models included."""
+        """Run until `stop` is set, or a task fails, including `following`, the one that follows the models."""
         read = asyncio.create_task(self._read_for_ever(), name="read")
         commit = asyncio.create_task(self._commit_for_ever(), name="commit")
         others = [
@@ -118,22 +118,22 @@ class _Service:
         stopped = asyncio.create_task(stop.wait(), name="stop")
         end_s = 0.0
         try:
-            ends: list[asyncio.Future[Any]] = [read, commit, *others, stopped, self._processor.outbox.broken]
+            ends: list[asyncio.Future[Any]] = [read, commit, *others, stopped, self._processor.publisher.broken]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in (read, commit, *others):
                 if task.done():
                     task.result()
-            if self._processor.outbox.broken.done():
-                self._processor.outbox.broken.result()
+            if self._processor.publisher.broken.done():
+                self._processor.publisher.broken.result()
             end_s = time.monotonic() + self._settings.drain_s
             await _cancel(read, commit)
             await self._processor.drain(self._settings.drain_s * 0.75)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(end_s):
-                    await self._inbox.commit()
+                    await self._tracker.commit()
         finally:
             await _cancel(read, commit, *others, stopped)
-            await self._processor.outbox.close()
+            await self._processor.publisher.close()
             left_s = max(0.5, end_s - time.monotonic())
             await asyncio.gather(self._leave(left_s), self._swap.close(left_s / 2))
             await self._emitter.close(max(0.5, end_s - time.monotonic()))
@@ -148,7 +148,7 @@ class _Service:
                 self._on_kafka("consumer", True)
                 backoff.reset()
                 await self._read()
-                # The group gives a static member what it had, which may be nothing, until it has forgotten it.
+                # The group returns a static member's previous partitions, possibly none, until the membership expires.
                 await self._leave(_LEAVE_S)
                 await asyncio.sleep(self._settings.session_timeout_s + _LEAVE_S)
             except (KafkaError, OSError) as error:
@@ -157,37 +157,38 @@ class _Service:
                 log.warning("kafka_unavailable", error=complaint, attempt=backoff.failures)
                 await self._leave(_LEAVE_S)
                 await backoff.wait()
-            except OffsetsWentBack as error:
-                log.warning("joining the group again", error=str(error))
+            except OffsetRegressionError as error:
+                log.warning("group_rejoined", error=str(error))
                 await self._leave(_LEAVE_S)
 
     async def _join(self) -> None:
         # No frame is classified by a model that is not live any more.
         await self._swap.settled.wait()
-        self._inbox.reader = self._reader
+        self._tracker.reader = self._reader
         await self._reader.open()
 
     async def _read(self) -> None:
-        """Take records until some partition has had no reader for too long."""
-        inbox = self._inbox
+        """Read records until a partition has had no reader for too long."""
+        tracker = self._tracker
         self._deaf = False
         while not self._deaf:
-            partitions = inbox.open_partitions()
-            if not partitions and inbox.held:
-                inbox.room.clear()
-                await inbox.room.wait()
+            partitions = tracker.open_partitions()
+            if not partitions and tracker.held:
+                tracker.room.clear()
+                await tracker.room.wait()
                 continue
-            most = inbox.share()
+            most = tracker.share()
             count = self._processor.accept(await self._reader.fetch(*partitions, wait_s=_POLL_S, most=most))
-            # Each fetch would bring a frame or two at the price of a request: where they wait anyway, let them gather.
+            # Each fetch would return a frame or two at the price of a request: if frames wait anyway, collect more
+            # first.
             if 0 < count < most and (linger_s := self._processor.device.linger_s):
                 await asyncio.sleep(linger_s / 2)
 
     async def _leave(self, deadline_s: float) -> None:
         """Close the consumer, and leave the group unless the membership is static."""
-        joined = self._inbox.reader is not None
-        self._inbox.reader = None
-        self._inbox.clear()
+        joined = self._tracker.reader is not None
+        self._tracker.reader = None
+        self._tracker.clear()
         if joined:
             self._health.set("assigned", False)
             await self._reader.close(deadline_s)
@@ -195,33 +196,33 @@ class _Service:
     async def _commit_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._settings.commit_interval_s)
-            await self._inbox.commit()
+            await self._tracker.commit()
 
     async def _observe_for_ever(self) -> None:
         while True:
             self._processor.observe()
             await asyncio.sleep(_OBSERVE_S)
 
-    # What the group watch sees: an idle consumer does not say that Kafka, its topic or its group has gone
+    # Results of the group watch: an idle consumer does not notice that Kafka, its topic or its group has gone
 
     def _kafka_answers(self, complaint: str) -> None:
-        if self._inbox.reader is not None:
+        if self._tracker.reader is not None:
             self._on_kafka("consumer", not complaint, complaint)
 
     def _frames_read(self, complaint: str) -> None:
         if self._unread != complaint:
             # At the start nobody reads yet.
             say = log.info if self._unread is None or not complaint else log.warning
-            say("frames are not read" if complaint else "frames are read", why=complaint)
+            say("frame_reading_stopped" if complaint else "frame_reading_resumed", reason=complaint)
             self._unread = complaint
         self._health.set("read", not complaint, complaint)
         self._metrics.unread.set(bool(complaint))
-        if not complaint and self._inbox.lost and self._inbox.held:
-            # The group did not notice, so that nothing has made us begin the new topic at its beginning.
+        if not complaint and self._tracker.lost and self._tracker.held:
+            # The group did not notice: nothing else has made this member begin the new topic at its beginning.
             self._join_again()
 
     def _topic_lost(self) -> None:
-        self._inbox.lost = True
+        self._tracker.lost = True
 
     def _join_again(self) -> None:
         self._deaf = True

@@ -40,7 +40,8 @@ _log = structlog.get_logger()
 
 _RETRY_S: Final = (0.5, 15.0)
 _LATE_S: Final = 5.0
-"""A camera that is later than this, after a pause of the machine, goes on from now instead of catching up."""
+"""Maximum lateness in seconds, after a pause of the machine, that a camera catches up; beyond it the camera continues
+from now."""
 _STALLED_S: Final = 0.2
 """A source that takes longer for a picture has stalled: the camera continues from now instead of catching up."""
 _OFF_S: Final = 0.1
@@ -156,7 +157,8 @@ class Camera:
         return source
 
     async def run(self) -> None:
-        """Capture until the source ends. A failing source is opened again, ever more rarely; nothing else stops it."""
+        """Capture until the source ends. A failing source is retried with exponential backoff; nothing else ends the
+        capture."""
         backoff = Backoff(*_RETRY_S)
         while not self.ended:
             published = self.spool.current.next
@@ -230,7 +232,7 @@ class Camera:
 
     @property
     def _ahead(self) -> int:
-        """Frames of a live source that may wait: at a rate of its own, a camera takes the newest."""
+        """Maximum number of waiting frames of a live source: a camera with a rate takes the newest."""
         return 1 if self._control.rate else _AHEAD
 
     def _in_hours(self) -> bool:

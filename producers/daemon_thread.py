@@ -1,4 +1,4 @@
-"""Work that may block, in a thread that it has for itself."""
+"""Blocking work in a daemon thread."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Result = TypeVar("Result")
 
 
 def run_in_daemon_thread(work: Callable[[], Result], name: str) -> asyncio.Future[Result]:
-    """Run `work` in a thread of its own and return its future.
+    """Run `work` in its own daemon thread and return its future.
 
-    Not in the loop's pool: a few addresses that do not answer would take all its threads, and others would wait. Nor
-    does the process wait for the thread when it ends.
+    The loop's pool would be exhausted by a few addresses that do not answer, and other work would wait. The process
+    does not wait for a daemon thread when it ends.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()

@@ -1,4 +1,4 @@
-"""FairGate on one loop: of many frames that are due at once a few, and then everything else that the loop has to do."""
+"""A fairness gate on one event loop: of many frames that are due at once, a few pass before the loop's other work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 AT_ONCE: Final = 8
-"""Frames, each about a millisecond, between two looks at connections and timers."""
+"""Frames, each about a millisecond, between two rounds of connections and timers."""
 
 
 class FairGate:
@@ -39,7 +39,7 @@ class FairGate:
             asyncio.get_running_loop().call_soon(self._renew)
 
     def _renew(self) -> None:
-        """In the next round of the loop, after what was ready before it."""
+        """Open the gate again in the next round of the loop, after the callbacks that were ready before it."""
         self._renewing = False
         self._left = self._at_once
         while self._waiting and self._left:

@@ -42,9 +42,10 @@ class FleetTicker:
         self._complained: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_REMEMBERED)
 
     async def run(self) -> None:
-        """Keep every connection and spool going, and the metrics and the health up to date once a second.
+        """Tick every camera, and update gauges and health once a second.
 
-        Of many cameras some at a time, so that frames never wait for all of them; calm ones not every time.
+        A large fleet is ticked in groups, so frames never wait for all cameras. An idle camera is not ticked in every
+        round.
         """
         groups = TickGroups(0)
         next_report = 0.0

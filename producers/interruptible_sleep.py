@@ -1,4 +1,4 @@
-"""Waiting for the next frame's time, which another rate may bring nearer."""
+"""The wait for the next frame's time, which another rate may bring nearer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 
 
 class InterruptibleSleep:
-    """A sleep of one task that others may end."""
+    """A sleep of one task that other code may interrupt."""
 
     def __init__(self) -> None:
         self._sleeping: asyncio.Future[None] | None = None
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep so long, or until `interrupt`."""
+        """Sleep for this many seconds, or until `interrupt`."""
         loop = asyncio.get_running_loop()
         self._sleeping = loop.create_future()
         timer = loop.call_later(seconds, self.interrupt)
@@ -23,6 +23,6 @@ class InterruptibleSleep:
             self._sleeping = None
 
     def interrupt(self) -> None:
-        """Wake who sleeps, if anyone does."""
+        """Wake the sleeping task, if any."""
         if self._sleeping is not None and not self._sleeping.done():
             self._sleeping.set_result(None)

@@ -32,7 +32,7 @@ class Reader(Protocol):
         """The next frame, None when the source has ended; raises its `SourceError`."""
 
     def take_skipped(self) -> int:
-        """Frames that a live source gave and nobody took, since the last call."""
+        """Return the number of frames of a live source that were replaced unread since the last call."""
 
     def discard(self) -> None:
         """Drop what was read ahead of a live source."""

@@ -54,7 +54,7 @@ class Sealing:
         self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes)
 
     def append(self) -> None:
-        """Append what waits, if anything; where that raises `StateError` it goes on waiting."""
+        """Append the waiting frame, if any; it remains waiting when that raises `StateError`."""
         sealed = self._waiting
         if sealed is None:
             return

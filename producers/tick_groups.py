@@ -1,4 +1,4 @@
-"""Looking after many cameras on one loop, a few at a time."""
+"""The rounds in which one event loop ticks many cameras, in small groups."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 
 class TickGroups:
-    """Which of `cameras` are looked after when: each in every round, but of many the calm ones in every tenth only."""
+    """The order of ticks: every camera once a round, but in a large fleet an idle one only once in ten rounds."""
 
     def __init__(self, cameras: int) -> None:
         self.count = min(10, 1 + cameras // 256)
-        """Parts of a round, for which a loop with other things to do stops."""
+        """Groups in a round; the loop does its other work between two groups."""
         self._every = min(10, 1 + cameras // 512)
         self.cameras = cameras
         self._round = 0
 
     def next_round(self) -> Iterator[Iterator[tuple[int, bool]]]:
-        """The next round: in each part its cameras' numbers, and whether one is looked after though it is calm."""
+        """Return the groups of the next round: numbers of cameras, and whether to tick an idle one too."""
         self._round += 1
         for part in range(self.count):
             numbers = range(part, self.cameras, self.count)

@@ -1,4 +1,4 @@
-"""What a camera says of itself (`meta` and `status`): within which ranges, and which of two is the newer."""
+"""The checks of a camera's `meta` and `status`: the ranges of their fields, and the order of two messages."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from schemas.limits import MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, MAX_SID
 from schemas.pointillist_pb2 import Meta, Status, Turn
 
 LAST_MESSAGE: Final = 2**32 - 1
-"""The place of a last will in its connection: it is signed before all others and comes after them."""
+"""The number of a last will among its connection's messages: signed before all others, it counts as the last."""
 
 Said = TypeVar("Said", Meta, Status)
 
 
 def turn(connection: int, message: int) -> Turn:
-    """The place of what is said now."""
+    """Return the position of a message that is signed now."""
     return Turn(connection=connection, message=message, at_ms=time.time_ns() // 10**6)
 
 
 def check_announcement(said: Meta | Status) -> None:
-    """Raise `Malformed` for a field out of its range: what one camera says must not stop what is planned for others."""
+    """Raise `Malformed` for a field out of its range: one camera's message must not stop the plan for the others."""
     if not (0 < said.boot_id < BOOT_ID_LIMIT and said.turn.at_ms < TIME_LIMIT):
         raise Malformed(
             f"expected 0 < boot_id < 2**63 and a time below 2**53, got {said.boot_id} and {said.turn.at_ms}"
@@ -40,7 +40,7 @@ def _check_meta(meta: Meta) -> None:
         raise Malformed(
             f"expected sides up to {MAX_SIDE} and 0, 1 or 3 channels, got {meta.height}x{meta.width}x{meta.channels}"
         )
-    # Written so that what is not a number is refused as well.
+    # The comparisons are written such that NaN is rejected as well.
     if not (0 <= meta.frames_per_second <= MAX_FRAMES_PER_SECOND and 0 <= meta.probe_share <= 1):
         raise Malformed(
             f"expected 0 to {MAX_FRAMES_PER_SECOND} frames per second and a probe share from 0 to 1, "
@@ -54,11 +54,11 @@ def _check_meta(meta: Meta) -> None:
 
 
 def is_newer(said: Said, held: Said, held_ms: int) -> bool:
-    """Whether `said` was said after `held`, which was taken by `held_ms` of the server's clock.
+    """Return whether `said` is newer than `held`, which the server received at `held_ms` by its own clock.
 
-    Within a boot their places tell. Between boots the camera's clock does, which is all that a new boot and the server
-    have in common; what claims to be from the future counts as of when it was taken, so that a camera, or the device
-    that replaces it, is heard again once its clock is right.
+    Within a boot, the messages' positions decide. Between boots, the camera's clock decides: a new boot and the server
+    share nothing else. A message from the future counts as of its receipt. A camera, or its replacement, is therefore
+    accepted again once its clock is right.
     """
     if said.boot_id == held.boot_id:
         return _place(said.turn) > _place(held.turn)

@@ -1,15 +1,15 @@
 """The headers of every Kafka record that a role writes: CloudEvents 1.0, binary mode of its Kafka protocol binding.
 
-`ce_type` is the full name of the message in the value, and `ce_source` says whose event it is:
+`ce_type` is the full name of the message in the value. `ce_source` is the event's origin:
 
-- `/cameras/SITE/CAMERA`: what a camera signed and a bridge passed on, whichever bridge it was;
+- `/cameras/SITE/CAMERA`: a message that a camera signed, whichever bridge forwarded it;
 - `/bridges/NAME`: a bridge's own dead letters;
-- `/processors`: what a processor makes of a frame, whichever of them it was;
+- `/processors`: the result of any processor for a frame;
 - `/recorder`: alerts and requests;
 - `/models`: the list of published models.
 
-Two records with the same `ce_source` and `ce_id` are the same event. So what may be written again by another process,
-after a partition has changed hands, does not name the process.
+Two records with the same `ce_source` and `ce_id` are the same event. After a rebalance, another process may write a
+record again; the headers therefore do not name the process.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ MODELS: Final = "/models"
 
 
 def camera_source(camera_id: CameraId) -> str:
-    """The `ce_source` of what a camera has signed."""
+    """Return the `ce_source` of a message that a camera signed."""
     return f"/cameras/{camera_id}"
 
 
 def bridge_source(name: str) -> str:
-    """The `ce_source` of what the bridge `name` has to say itself."""
+    """Return the `ce_source` of the bridge's own events."""
     return f"/bridges/{name}"
 
 
 def event_headers(source: str, kind: type[Message], event_id: str) -> Headers:
-    """The headers of a record whose value is a `kind`; `event_id` is unique in its `source`."""
+    """Return the headers of a record whose value is a `kind`; `event_id` is unique in its `source`."""
     return [*_common(source, kind.DESCRIPTOR.full_name), ("ce_id", event_id.encode())]
 
 

@@ -1,4 +1,4 @@
-"""Dead letters: what is left of a payload that a stage refused, and why."""
+"""Dead letters: the rest of a payload that a stage rejected, and the reason."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def dead_letter(
     at_ms: int,
     payload_bytes: int | None = None,
 ) -> DeadLetter:
-    """The dead letter of a payload without a verified identity, which was refused at `at_ms` (Unix time).
+    """Return the dead letter of a payload without a verified identity, rejected at `at_ms` (Unix time).
 
-    `origin` is the topic, partition and offset of its record, the latter -1 where it was none. `error` and `payload`
-    are cut to what a dead letter holds; `payload_bytes` says how large the payload was, where that is not its length.
+    `origin` is the topic, partition and offset of the record; the offset is -1 if there is no record. `error` and
+    `payload` are cut to the limits of a dead letter. Pass `payload_bytes` if the original size differs from the length
+    of `payload`.
     """
     return DeadLetter(
         origin_topic=origin[0],

@@ -1,28 +1,28 @@
-"""Every error the project raises on purpose.
+"""The tree of all errors that the project raises on purpose.
 
     PointillistError
     ├── UserError                 the person at the command line can mend it: one line, exit code 2
     │   ├── ConfigError           a setting, scenario or option has the wrong name, type or range
     │   ├── SecretError           a secret or a camera key is missing, malformed or of another role
     │   ├── SourceError           a camera source cannot be opened or read
-    │   │   └── SourceHung        it gave no frame for the stated time
-    │   ├── BundleError           a model bundle is incomplete or does not do what its model.toml says
+    │   │   └── SourceHung        it returned no frame for the stated time
+    │   ├── BundleError           a model bundle is incomplete or does not match its model.toml
     │   ├── BrokerError           MQTT, Kafka or the database does not answer
     │   └── StateError            a state folder is in use, or is not one
-    │       └── TryAgain          its disk is full, or a damaged file was set aside: another start may go well (code 75)
+    │       └── RestartRequired   its disk is full, or a damaged file was set aside: a restart may succeed (code 75)
     ├── WireError                 a payload was refused; `reason` is its name in metrics and dead letters
     │   ├── Malformed             not the expected message, or a field out of its range
     │   ├── BadTag                the authentication tag does not match
     │   ├── RevokedKey            signed under a key generation that is no longer accepted
     │   ├── BadSize               frame sides, channels or message size out of bounds
     │   ├── OverSize              a frame has more pixels than this fleet's cameras have
-    │   ├── OverQuota             a camera has more waiting than it may while others need the device
-    │   ├── TooManyBoots          a camera has started more often than any camera does
+    │   ├── OverQuota             a camera has more frames waiting than it may while others need the device
+    │   ├── TooManyBoots          a camera has started more often than the limit for one camera
     │   ├── BadPixels             the pixel data does not decode to what the header announces
     │   └── NoKeyFrame            the key frame that a frame depends on is missing
     └── StageError                a stage failed on frames that were well formed
 
-Messages say what was expected and what came.
+Messages give the expected form and the received value.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PointillistError(Exception):
 
 
 class UserError(PointillistError):
-    """Something that the person who started the command can mend."""
+    """An error that the person who started the command can mend."""
 
     exit_code: ClassVar[int] = 2
 
@@ -51,25 +51,25 @@ class SecretError(UserError):
 class SourceError(UserError):
     """A camera source cannot be opened or read.
 
-    `reason` is what a camera may say of it in public: without the source's address, which may hold a password anywhere.
+    A camera may publish `reason`: it leaves out the source's address, which may contain a password anywhere.
     """
 
     reason: str = ""
 
     @classmethod
     def of(cls, name: str, reason: str) -> Self:
-        """The error of the source that messages call `name`."""
+        """Return the error of the source that messages call `name`."""
         error = cls(f"{name}: {reason}")
         error.reason = reason
         return error
 
 
-class SourceHung(SourceError):  # noqa: N818  # a state of the source, as its status says it
-    """A source gave no frame for the stated time."""
+class SourceHung(SourceError):  # noqa: N818  # a state of the source, as in its status
+    """A source returned no frame for the stated time."""
 
 
 class BundleError(UserError):
-    """A model bundle is incomplete or does not do what its model.toml says."""
+    """A model bundle is incomplete or does not match its model.toml."""
 
 
 class BrokerError(UserError):
@@ -80,8 +80,8 @@ class StateError(UserError):
     """A state folder is in use, or is not one."""
 
 
-class TryAgain(StateError):  # noqa: N818  # what to do, not what happened
-    """The disk is full, or a damaged file was set aside: the next start may go well, without a person."""
+class RestartRequired(StateError):  # noqa: N818  # a signal to the supervisor
+    """The disk is full, or a damaged file was set aside: the next start may succeed without a person."""
 
     exit_code = 75
     """`EX_TEMPFAIL` of sysexits.h."""
@@ -124,13 +124,13 @@ class OverSize(WireError):  # noqa: N818
 
 
 class OverQuota(WireError):  # noqa: N818
-    """A camera has more waiting than it may while others need the device."""
+    """A camera has more frames waiting than it may while others need the device."""
 
     reason: ClassVar[str] = "over_quota"
 
 
 class TooManyBoots(WireError):  # noqa: N818
-    """A camera has started more often than any camera does."""
+    """A camera has started more often than the limit for one camera."""
 
     reason: ClassVar[str] = "too_many_boots"
 
@@ -152,6 +152,6 @@ class StageError(PointillistError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type when it has none."""
+    """Return the first line of an error's message, or its type if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

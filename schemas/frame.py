@@ -38,17 +38,17 @@ from schemas.pointillist_pb2 import (
 CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
 PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS}
-"""By the names that people write."""
+"""Profiles by their names in settings."""
 KEYED_PROFILES: frozenset[int] = frozenset()
 """Profiles whose frames depend on a key frame: neither `raw` nor `lossless`."""
 _PROFILE_NUMBERS: Final = frozenset(PROFILES.values())
 ATTACKED: Final = 2**31
-"""What the field `truth` holds more where the red team has changed the picture; a class is below half of it."""
+"""Flag in the field `truth` for a picture that the red team changed; a class is below half of it."""
 
 _MOST_HEADER_BYTES: Final = 64
 _PIXELS_FIELD: Final = 14 << 3 | 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
-"""Of protobuf's wire types."""
+"""Sizes of protobuf's fixed-size wire types."""
 
 Signed = TypeVar("Signed", Confirm, Ledger, Command, KeyRequest, ProbeRequest, Refusal, Meta, Status)
 _PURPOSES: Final[dict[type[Message], Purpose]] = {
@@ -64,20 +64,20 @@ _PURPOSES: Final[dict[type[Message], Purpose]] = {
 
 
 class Truth(NamedTuple):
-    """What a simulated source knows about its frame; never reaches a stage."""
+    """A simulated source's ground truth about its frame; it never reaches a stage."""
 
     class_id: int
     sticker: bool = False
     attacked: bool = False
-    """A generator of the red team changed the picture."""
+    """True if a generator of the red team changed the picture."""
 
     def to_wire(self) -> int:
-        """The integer of the field `truth`."""
+        """Return the integer of the field `truth`."""
         return 1 + 2 * self.class_id + self.sticker + ATTACKED * self.attacked
 
     @classmethod
     def from_wire(cls, value: int) -> Truth | None:
-        """Read the field `truth` back; None when nothing is known."""
+        """Read the field `truth` back; None if there is no ground truth."""
         if not value:
             return None
         shown = (value - 1) % ATTACKED
@@ -86,7 +86,7 @@ class Truth(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a camera encodes its frames: the part of its settings that may change from frame to frame."""
+    """The encoding of a camera's frames: the settings that may change from frame to frame."""
 
     dropped_per_block: int = 16
     probe_share: float = 0.0
@@ -104,7 +104,7 @@ class Encoding:
 
 
 def check_frame_size(height: int, width: int, channels: int) -> None:
-    """Raise `BadSize` unless a frame of this size may travel."""
+    """Raise `BadSize` unless a frame of this size may be sent."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and channels in CHANNELS):
         raise BadSize(f"expected sides from 1 to {MAX_SIDE} and 1 or 3 channels, got {height}x{width}x{channels}")
     if height * width * channels > MAX_FRAME_BYTES:
@@ -120,7 +120,7 @@ def encode_frame(
     encoding: Encoding,
     truth: Truth | None = None,
 ) -> bytes:
-    """The sealed and signed message of a `picture` (H, W, C) uint8: its kept pixels, or all of them in a probe."""
+    """Return the sealed and signed message of a `picture` (H, W, C) uint8: its kept pixels, or all in a probe."""
     height, width, channels = picture.shape
     check_frame_size(height, width, channels)
     whole = key.is_probe(boot_id, seq, encoding.probe_share)
@@ -139,7 +139,7 @@ def encode_frame(
         truth=truth.to_wire() if truth else 0,
     )
     pixels = packed(picture, kept, encoding.profile)
-    # The last field before the tag, written here: protobuf would copy the pixels three times more.
+    # The last field before the tag is written here, because protobuf would copy the pixels three more times.
     head = message.SerializeToString()
     if len(pixels):
         head += bytes((_PIXELS_FIELD, *_varint(len(pixels))))
@@ -147,7 +147,7 @@ def encode_frame(
 
 
 def _varint(value: int) -> Iterator[int]:
-    """The bytes of a number in protobuf's encoding."""
+    """Yield the bytes of a number in protobuf's encoding."""
     while value > 127:
         yield value & 127 | 128
         value >>= 7
@@ -155,7 +155,7 @@ def _varint(value: int) -> Iterator[int]:
 
 
 def parse_frame(payload: bytes) -> Frame:
-    """Parse and check a frame message without its tag; `WireError` when a field is out of its range."""
+    """Parse and check a frame message without its tag; `WireError` if a field is out of its range."""
     if len(payload) > MAX_MESSAGE_BYTES:
         raise BadSize(f"expected at most {MAX_MESSAGE_BYTES} bytes a message, got {len(payload)}")
     if len(payload) > PLAIN_MESSAGE_BYTES:
@@ -188,10 +188,10 @@ def parse_frame(payload: bytes) -> Frame:
 
 
 def _check_mostly_pixels(payload: bytes) -> None:
-    """Raise `Malformed` unless the pixels fill all but the first few bytes and the tag, as in what `sign` wrote.
+    """Raise `Malformed` unless the pixels fill all but the first few bytes and the tag, as in a message of `sign`.
 
-    15 MiB of tiny fields take half a second to parse, 30 times as long as a frame of that size, and anyone can send
-    them: only a parsed message says which key its tag is to be checked with.
+    A message of 15 MiB of tiny fields takes half a second to parse, 30 times as long as a frame of that size. Anyone
+    can send one: the key of the tag is in the message and is only available after parsing.
     """
     header = payload[:_MOST_HEADER_BYTES]
     at = 0
@@ -222,7 +222,7 @@ def _check_mostly_pixels(payload: bytes) -> None:
 
 
 def frame_message(frame: Frame) -> bytes:
-    """A parsed frame as it came, with its tag."""
+    """Return a parsed frame as it came, with its tag."""
     sent = Frame()
     sent.CopyFrom(frame)
     if sent.height == sent.width:
@@ -231,12 +231,12 @@ def frame_message(frame: Frame) -> bytes:
 
 
 def open_frame(camera_id: CameraId, payload: bytes, keys: KeyRing) -> Frame:
-    """Parse, check and verify a frame; `WireError` says what is wrong with it."""
+    """Parse, check and verify a frame; `WireError` gives the reason of a rejection."""
     return open_keyed_frame(camera_id, payload, keys)[0]
 
 
 def open_keyed_frame(camera_id: CameraId, payload: bytes, keys: KeyRing) -> tuple[Frame, CameraKey]:
-    """What `open_frame` gives, and the key that signed it."""
+    """Return the result of `open_frame`, and the key that signed the frame."""
     frame = parse_frame(payload)
     key = keys.key(camera_id, frame.key_generation)
     key.verify(Purpose.FRAME, payload)
@@ -244,13 +244,13 @@ def open_keyed_frame(camera_id: CameraId, payload: bytes, keys: KeyRing) -> tupl
 
 
 def opened_pixels(key: CameraKey, frame: Frame) -> memoryview:
-    """The pixels of a verified frame as its camera packed them; in the message they are sealed."""
-    # protobuf copies the bytes each time that it is asked for them.
+    """Return the pixels of a verified frame as its camera packed them; in the message they are sealed."""
+    # protobuf copies the bytes on each access.
     return key.opened(frame.boot_id, frame.seq, frame.pixels)
 
 
 def is_key_frame(frame: Frame) -> bool:
-    """Whether other frames may depend on this one."""
+    """Return whether other frames may depend on this one."""
     return frame.profile in KEYED_PROFILES and not frame.whole and not frame.key_distance
 
 
@@ -268,9 +268,9 @@ def _setup(frame: Frame) -> tuple[int, int, int, int, int]:
 
 
 def decode_picture(key: CameraKey, frame: Frame) -> tuple[Picture, Mask]:
-    """A verified frame's picture (H, W, C) with zero at what was dropped, and its mask (H, W), True where it was kept.
+    """Return a verified frame's picture (H, W, C), zero at dropped pixels, and its mask (H, W), True at kept pixels.
 
-    A probe comes whole; its mask is the one that the camera's drop would have used.
+    A probe is a whole picture; its mask is the one that the camera's drop would have used.
     """
     height, width = frame.height, frame.width
     kept = kept_mask(key, frame.boot_id, frame.seq, height, width, frame.dropped_per_block)
@@ -288,7 +288,7 @@ def sign_message(
 
 
 def parse_message(kind: type[Signed], payload: bytes) -> Signed:
-    """Parse a control message without its tag; `BadSize` before that when it is too large."""
+    """Parse a control message without its tag; `BadSize`, before parsing, if it is too large."""
     _check_control_size(kind, payload)
     try:
         return kind.FromString(payload)

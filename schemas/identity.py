@@ -1,4 +1,4 @@
-"""Names: the camera's and the frame's."""
+"""The names of cameras and frames."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ CameraId = NewType("CameraId", str)
 """`site/camera`, taken from the topic only."""
 
 DEFAULT_SITE: Final = "local"
-"""The site of the cameras that `pointillist up` makes, and of a camera that is named without one."""
+"""The site of the cameras that `pointillist up` creates, and of a camera that is named without a site."""
 
 _NAME = r"[a-z0-9][a-z0-9_.-]{0,62}"
 CAMERA_ID_CHARACTERS: Final = 64
-"""The longest `site/camera`: it is the common name of the camera's certificate, which X.509 bounds (RFC 5280, A.1)."""
+"""The longest `site/camera`: it is the common name of the camera's certificate, which X.509 limits (RFC 5280, A.1)."""
 _CAMERA_ID = re.compile(rf"(?=.{{3,{CAMERA_ID_CHARACTERS}}}\Z){_NAME}/{_NAME}")
 
 BOOT_ID_LIMIT = 2**63
-"""Boot ids are below it, so that a database's signed 64-bit integer holds them."""
+"""The exclusive upper limit of boot ids: a database's signed 64-bit integer holds them."""
 SEQ_LIMIT = 2**53
 
 
@@ -35,7 +35,7 @@ class Identity(NamedTuple):
 
 
 def camera_id(text: str) -> CameraId:
-    """Check a name that a person typed; `ConfigError` says the form."""
+    """Check a name that a person typed; `ConfigError` with the expected form."""
     if not _CAMERA_ID.fullmatch(text):
         raise ConfigError(
             f"camera: expected site/camera of a-z 0-9 _ . -, at most {CAMERA_ID_CHARACTERS} characters in all, got "
@@ -45,12 +45,12 @@ def camera_id(text: str) -> CameraId:
 
 
 def camera_at(name: str, site: str = DEFAULT_SITE) -> CameraId:
-    """Check a typed name whose site may be missing. Raises ConfigError with the expected form."""
+    """Check a typed name whose site may be missing; `ConfigError` with the expected form."""
     return camera_id(name if "/" in name else f"{site}/{name}")
 
 
 def camera_id_on_wire(text: str) -> CameraId:
-    """Check a name that came in a topic or a record key; `Malformed` when it is none."""
+    """Check a name from a topic or a record key; `Malformed` if it is not a camera id."""
     if not _CAMERA_ID.fullmatch(text):
         raise Malformed(f"expected a camera id site/camera, got {text[:140]!r}")
     return CameraId(text)

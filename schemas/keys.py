@@ -20,7 +20,7 @@ from schemas.tags import TAG_BYTES, TAG_FIELD, TRAILER_BYTES, Purpose, Tagger
 __all__ = ["KEY_BYTES", "MAX_GENERATION", "TAG_BYTES", "CameraKey", "KeyRing", "Purpose", "derive_camera_key"]
 
 KEY_BYTES: Final = 32
-"""Of each of a camera's two keys."""
+"""Length of each of a camera's two keys."""
 MAX_GENERATION: Final = 2**16 - 1
 
 _IDENTITY = struct.Struct("<QQ")
@@ -33,10 +33,10 @@ _PREPROCESS: Final = b"pl-preprocess"
 
 
 class CameraKey:
-    """The keys of one camera in one generation. They never leave the process in a log or a metric.
+    """The keys of one camera in one generation. They never appear in a log or a metric.
 
-    The authentication key signs; the picture key seals, and gives masks, codebooks and probes. A bridge has no picture
-    key: what needs one raises `SecretError` there.
+    The authentication key signs. The picture key seals, and gives masks, codebooks and probes. A bridge has no picture
+    key: methods that need it raise `SecretError` there.
     """
 
     __slots__ = (
@@ -62,8 +62,8 @@ class CameraKey:
         self._picture = picture
         self._tags = Tagger(authentication)
         self._cipher: tuple[int, BootCipher] | None = None
-        # Copied for each use: a hash that has taken its key in already saves half of the work. Made when first needed:
-        # no role needs all of them, and of many cameras they would take most of the memory and of the time.
+        # The hash state with its key absorbed is copied for each use, which saves half of the work. It is made on first
+        # use: no role needs all of them, and for many cameras they would take most of the memory and of the time.
         self._hashes: dict[bytes, blake2b] = {}
         self._codebook_seeds: dict[int, tuple[int, int]] = {}
 
@@ -71,12 +71,12 @@ class CameraKey:
         return f"CameraKey({self.camera_id!r}, generation={self.generation})"
 
     def export(self) -> str:
-        """The text that `pointillist key` prints and a device is given: generation and both keys in hexadecimal."""
+        """Return the text that `pointillist key` prints for a device: generation and both keys in hexadecimal."""
         return f"{self.generation}:{self._authentication.hex()}{self._picture_key.hex()}"
 
     @classmethod
     def from_export(cls, camera_id: CameraId, text: str) -> CameraKey:
-        """Read back what `export` wrote."""
+        """Read the text of `export`."""
         generation, _, digits = text.strip().partition(":")
         try:
             keys = bytes.fromhex(digits)
@@ -88,10 +88,10 @@ class CameraKey:
                 f"a camera key is written generation:{4 * KEY_BYTES} hexadecimal digits, as `pointillist key` prints it"
             ) from None
 
-    # Who says it
+    # Signatures
 
     def sign(self, purpose: Purpose, message: bytes) -> bytes:
-        """A serialised `message` without its tag, followed by the tag field."""
+        """Return a serialised `message` without its tag, followed by the tag field."""
         return self._tags.signed(purpose, self.camera_id, message)
 
     def verify(self, purpose: Purpose, payload: bytes) -> None:
@@ -99,14 +99,14 @@ class CameraKey:
         if not self._tags.holds(purpose, self.camera_id, payload):
             raise BadTag(f"the tag does not match the key of {self.camera_id}, generation {self.generation}")
 
-    # What is seen
+    # Pictures
 
     def seal_frame(self, boot_id: int, seq: int, head: bytes, pixels: bytes | memoryview) -> bytes:
-        """The signed message of a frame: `head`, then the `pixels` sealed, then the tag.
+        """Return the signed message of a frame: `head`, then the `pixels` sealed, then the tag.
 
-        To be called once for each boot and sequence number: see `producers.sealing`.
+        Call it once for each boot and sequence number: see `producers.camera.sealing`.
         """
-        # In one buffer: to copy a large frame takes as long as to seal it.
+        # One buffer for all: copying a large frame takes as long as sealing it.
         end = len(head) + len(pixels)
         message = bytearray(end + max(SPARE_BYTES, TRAILER_BYTES))
         message[: len(head)] = head
@@ -116,27 +116,27 @@ class CameraKey:
         return bytes(view[: end + TRAILER_BYTES])
 
     def opened(self, boot_id: int, seq: int, sealed: bytes) -> memoryview:
-        """The pixels of a frame as its camera packed them."""
+        """Return the pixels of a frame as its camera packed them."""
         return self._boot_cipher(boot_id).applied(seq, sealed)
 
     def frame_seed(self, boot_id: int, seq: int) -> tuple[int, int]:
-        """Seed of a frame's mask: the two key words of its Philox generator."""
+        """Return the seed of a frame's mask: the two key words of its Philox generator."""
         return self._words(_IDENTITY.pack(boot_id, seq), _MASK)
 
     def preprocess_seed(self, boot_id: int, seq: int) -> int:
-        """Seed of what random stages draw for a frame before the network sees it: a signed number of 64 bits."""
+        """Return the seed of a frame's random preprocessing stages: a signed number of 64 bits."""
         seed: int = _SIGNED.unpack(self._hash(_IDENTITY.pack(boot_id, seq), _PREPROCESS))[0]
         return seed
 
     def codebook_seed(self, dropped_per_block: int) -> tuple[int, int]:
-        """Seed of the camera's codebook for one number of dropped pixels."""
+        """Return the seed of the camera's codebook for one number of dropped pixels."""
         seed = self._codebook_seeds.get(dropped_per_block)
         if seed is None:
             seed = self._codebook_seeds[dropped_per_block] = self._words(bytes((dropped_per_block,)), _CODEBOOK)
         return seed
 
     def is_probe(self, boot_id: int, seq: int, probe_share: float) -> bool:
-        """Whether this frame is sent whole: one at a keyed position in every run of round(1 / share) frames."""
+        """Return whether this frame is sent whole: one at a keyed position in every run of round(1 / share) frames."""
         if probe_share <= 0:
             return False
         run = max(1, round(1 / probe_share))
@@ -150,7 +150,7 @@ class CameraKey:
         return self._picture
 
     def _boot_cipher(self, boot_id: int) -> BootCipher:
-        """That of the boot used last is kept: a camera has one at a time."""
+        """Return the cipher of a boot. Only the last one is kept: a camera has one boot at a time."""
         found = self._cipher
         if found is None or found[0] != boot_id:
             found = self._cipher = (boot_id, BootCipher(self._picture_key, boot_id))
@@ -176,28 +176,29 @@ def _camera_key(roots: Roots, camera_id: CameraId, generation: int) -> CameraKey
 
 
 def derive_camera_key(fleet_secret: bytes, camera_id: CameraId, generation: int = 0) -> CameraKey:
-    """HKDF-Expand (RFC 5869) of the fleet's roots over the camera id and the key generation."""
+    """Derive a camera's keys: HKDF-Expand (RFC 5869) of the fleet's roots over the camera id and the key generation."""
     return _camera_key(Roots.of_fleet(fleet_secret), camera_id, generation)
 
 
 class KeyRing:
-    """A role's view of all keys: a camera's derived when needed, in 10 µs, a bounded number of 5 KiB each kept at hand.
+    """A role's view of all keys. A camera's key is derived on first use, in 10 µs; a bounded number of 5 KiB each is
+    cached.
 
-    `accepted_from` names, per camera, the lowest key generation that is still accepted (0 where it says nothing):
-    raising it revokes a stolen key.
+    `accepted_from` maps a camera to the lowest key generation that is still accepted; the default is 0. Raising it
+    revokes a stolen key.
     """
 
     def __init__(
         self, secret: bytes | Roots, accepted_from: Mapping[str, int] | None = None, capacity: int = CAMERAS_AT_HAND
     ) -> None:
-        """`secret` is what the role was given: its roots, or the fleet's secret, which gives them all."""
+        """`secret` is the role's secret: its roots, or the fleet's secret, which gives all roots."""
         self._roots = secret if isinstance(secret, Roots) else Roots.of_fleet(secret)
         self._accepted_from = dict(accepted_from or {})
         self._capacity = capacity
         self._keys: OrderedDict[tuple[CameraId, int], CameraKey] = OrderedDict()
 
     def key(self, camera_id: CameraId, generation: int) -> CameraKey:
-        """The key under which a message claims to be signed; `RevokedKey` when that generation is not accepted."""
+        """Return the key that a message claims to be signed with; `RevokedKey` if that generation is not accepted."""
         found = self._keys.get((camera_id, generation))
         if found is not None:
             self._keys.move_to_end((camera_id, generation))
@@ -212,42 +213,42 @@ class KeyRing:
         return key
 
     def accept_from(self, lowest: Mapping[str, int]) -> None:
-        """Accept these generations and later ones from now on, in place of what was accepted."""
+        """Accept these generations and later ones from now on, instead of the previous ones."""
         self._accepted_from = dict(lowest)
         for camera_id, generation in [key for key in self._keys if key[1] < lowest.get(key[0], 0)]:
             del self._keys[camera_id, generation]
 
     @property
     def accepted_from(self) -> Mapping[str, int]:
-        """The lowest accepted generation of each camera for which an earlier one was revoked."""
+        """Return the lowest accepted generation of each camera for which an earlier one was revoked."""
         return self._accepted_from
 
     def every_generation(self) -> KeyRing:
-        """The same keys, revoked ones included: for what was signed and taken before."""
+        """Return the same keys, revoked ones included: for messages that were signed and accepted before."""
         ring = copy(self)
         ring._accepted_from, ring._keys = {}, OrderedDict()
         return ring
 
     def current(self, camera_id: CameraId) -> CameraKey:
-        """The key that the server signs with: the lowest accepted generation."""
+        """Return the key that the server signs with: the lowest accepted generation."""
         return self.key(camera_id, self._accepted_from.get(camera_id, 0))
 
     @cached_property
     def verdicts(self) -> Tagger:
-        """Signs and checks what processors say."""
+        """The tagger of processors' results."""
         return Tagger(self._roots[Root.VERDICTS])
 
     @cached_property
     def alerts(self) -> Tagger:
-        """Signs and checks alerts."""
+        """The tagger of alerts."""
         return Tagger(self._roots[Root.ALERTS])
 
     @cached_property
     def previews(self) -> PreviewBox:
-        """Seals and opens pictures for people."""
+        """The cipher of pictures for people."""
         return PreviewBox(self._roots[Root.PREVIEWS])
 
     @property
     def reads_previews(self) -> bool:
-        """Whether this role was given the key to pictures for people."""
+        """True if this role was given the key to pictures for people."""
         return Root.PREVIEWS in self._roots

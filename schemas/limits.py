@@ -1,4 +1,4 @@
-"""Bounds that every role agrees on: what is larger is refused before it costs memory."""
+"""Bounds that all roles share: larger values are rejected before they cost memory."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ BLOCK_PIXELS: Final = BLOCK * BLOCK
 MAX_DROPPED_PER_BLOCK: Final = 56
 MAX_SIDE: Final = 8192
 CAMERAS_AT_HAND: Final = 16_384
-"""Cameras for which a process keeps at hand what it has worked out: more than one machine is asked to take. Beyond it
-the least used give way, and cost the work again."""
+"""Cameras whose derived state, such as keys, a process caches: more than one machine has to serve. Beyond this number,
+the least recently used entry is dropped and must be derived again.
+"""
 MAX_FRAMES_PER_SECOND: Final = 1000
-"""Of one camera."""
+"""Highest frame rate of one camera."""
 LEAST_FRAMES_PER_SECOND: Final = 1 / 3600
-"""Of a camera that is told its rate: one in an hour. Which sends none is paused."""
+"""Lowest frame rate in a camera's settings: one frame an hour. A camera that sends none is paused."""
 MAX_AHEAD_MS: Final = 5 * 60_000
-"""How far ahead of its receiver's clock a command or request may be issued: one of the far future, once obeyed, would
-shut out every later one."""
+"""Furthest time ahead of the receiver's clock for a command or request. One from the far future, once obeyed, would
+shut out every later one.
+"""
 MAX_FRAME_BYTES: Final = 14 * 2**20
-"""Of the decoded frame, height x width x channels: 2560x1440 RGB fits."""
+"""Size of the decoded frame, height x width x channels: 2560x1440 RGB fits."""
 USUAL_FRAME_PIXELS: Final = 1920 * 1088
-"""Height x width that processors take unless they are told of larger cameras: 1080p, and its height in whole blocks."""
+"""Default limit of height x width in processors: 1080p, with its height rounded up to whole blocks."""
 MAX_MESSAGE_BYTES: Final = 15 * 2**20
-"""Of one MQTT payload or Kafka record value."""
+"""Size of one MQTT payload or Kafka record value."""
 MAX_CONTROL_BYTES: Final = 256 * 1024
-"""Of a ledger, confirmation or command: parsed, one of empty ranges takes 20 times as much."""
+"""Size of a ledger, confirmation or command: parsed, one of empty ranges takes 20 times as much memory."""
 MAX_SHED_RANGES: Final = 64
-"""Of a ledger. Above it a spool joins the ranges between which no frame waits any more."""
+"""Shed ranges in a ledger. Above this number, a spool joins ranges between which no frame waits any more."""
 MAX_LEDGER_BYTES: Final = 4096
-"""Of a signed ledger with that many ranges: each takes 22 bytes at most, all else less than 200."""
+"""Size of a signed ledger with that many ranges: each takes 22 bytes at most, all else less than 200."""
 MAX_BOOT_FRAMES: Final = MAX_FRAMES_PER_SECOND * 10 * 366 * 86_400
 """Frames of one boot: ten years at the highest rate."""
 PLAIN_MESSAGE_BYTES: Final = 64 * 1024
-"""A frame message above it shows that it is mostly pixels before it is parsed."""
+"""Size from which a frame message is checked to be mostly pixels before it is parsed."""
 MAX_BROKER_BYTES: Final = 16 * 2**20
-"""What the brokers are set to accept: a message with its headers and key."""
+"""Message size limit of the brokers: a message with its headers and key."""
 DEAD_LETTER_PAYLOAD_BYTES: Final = 4096
-"""How much of a refused payload its dead letter keeps."""
+"""Bytes of a rejected payload that its dead letter keeps."""
 
 
 def dropped_per_block(drop_ratio: float) -> int:
-    """Pixels dropped in each block of 64 for a drop ratio in [0, 0.875]."""
+    """Return the number of pixels dropped in each block of 64 for a drop ratio in [0, 0.875]."""
     return round(drop_ratio * BLOCK_PIXELS)

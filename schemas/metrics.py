@@ -20,10 +20,10 @@ Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 LOAD_SECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-"""Up to the time that a model may take by default: compiling one takes minutes."""
+"""Buckets up to the default time limit of a model's start: compiling a model takes minutes."""
 FRAMES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 EXEMPLAR_LETTERS: Final = 128
-"""Of all names and values of an exemplar's labels, at most."""
+"""OpenMetrics limit of all label names and values of an exemplar together, in characters."""
 BITS: Final = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
@@ -45,7 +45,7 @@ class Metric(Generic[Kind]):
 
 
 def observe_often(histogram: Histogram, counts: Mapping[float, int]) -> None:
-    """What `histogram.observe` does, so often for each value: the client has no way to say that at once."""
+    """Observe each value as many times as `counts` gives: the client has no call for several observations at once."""
     found = [0] * len(histogram._buckets)
     for value, count in counts.items():
         found[bisect_left(histogram._upper_bounds, value)] += count
@@ -56,7 +56,7 @@ def observe_often(histogram: Histogram, counts: Mapping[float, int]) -> None:
 
 
 def exemplar(camera_id: str, boot: int, seq: int) -> dict[str, str] | None:
-    """The frame by which a counter has just grown; None where its camera's name is longer than OpenMetrics allows."""
+    """Return the labels of the frame that increased a counter; None if the camera's name exceeds OpenMetrics' limit."""
     found = {"camera_id": camera_id, "boot": f"{boot:016x}", "seq": str(seq)}
     return found if sum(len(key) + len(value) for key, value in found.items()) <= EXEMPLAR_LETTERS else None
 
@@ -67,13 +67,13 @@ BUILD_INFO = Metric(Gauge, "pointillist_build_info", "1, with the role and its v
 DISK_FREE = Metric(
     Gauge,
     "pointillist_disk_free_bytes",
-    "Bytes free on the disk that holds: database, quarantine, spools",
+    "Free bytes on the disk of a use: database, quarantine, spools",
     ("holds",),
 )
 KAFKA_DAMAGED = Metric(
     Counter,
     "pointillist_kafka_damaged_records_total",
-    "Records in damaged batches of Kafka's log that were passed over, by reader: processor, recorder",
+    "Skipped records in damaged batches of Kafka's log, by reader: processor, recorder",
     ("reader",),
 )
 
@@ -99,22 +99,20 @@ CAMERA_TASKS = Metric(
 CAMERA_LIST_REFUSED = Metric(
     Gauge,
     "pointillist_camera_list_refused",
-    "1 while the file of cameras is wrong, and those that it had before go on",
+    "1 while the camera file is invalid; the previous cameras keep running",
 )
-SPOOL_FRAMES = Metric(Gauge, "pointillist_spool_frames", "Frames in the spools that Kafka is not yet known to hold")
-SPOOL_BYTES = Metric(Gauge, "pointillist_spool_bytes", "Bytes that the spools take on disk")
-SPOOL_OLDEST = Metric(
-    Gauge, "pointillist_spool_oldest_age_seconds", "For how long the oldest frame in any spool has waited"
-)
+SPOOL_FRAMES = Metric(Gauge, "pointillist_spool_frames", "Frames in the spools without a confirmation from Kafka")
+SPOOL_BYTES = Metric(Gauge, "pointillist_spool_bytes", "Disk usage of the spools in bytes")
+SPOOL_OLDEST = Metric(Gauge, "pointillist_spool_oldest_age_seconds", "Age of the oldest frame in any spool")
 SPOOL_DAMAGED = Metric(
     Counter,
     "pointillist_spool_damaged_total",
-    "What the medium of spools has damaged: frame (which then is shed), ledger",
+    "Spool entries damaged by the storage medium: frame (then shed), ledger",
     ("what",),
 )
-CAMERA_RECONNECTS = Metric(Counter, "pointillist_camera_reconnects_total", "MQTT connections made again")
+CAMERA_RECONNECTS = Metric(Counter, "pointillist_camera_reconnects_total", "MQTT reconnections")
 SOURCE_RESTARTS = Metric(
-    Counter, "pointillist_source_restarts_total", "Sources opened again, by cause: hung, failed", ("cause",)
+    Counter, "pointillist_source_restarts_total", "Sources reopened, by cause: hung, failed", ("cause",)
 )
 
 # Bridge
@@ -137,10 +135,10 @@ BRIDGE_KAFKA = Metric(
 BRIDGE_BACKLOG = Metric(
     Gauge,
     "pointillist_bridge_backlog_bytes",
-    "Estimated bytes of the frames in Kafka that are not processed, of the partition that has most",
+    "Estimated bytes of unprocessed frames in Kafka, of the partition with the most",
 )
 BRIDGE_HOLDING = Metric(
-    Gauge, "pointillist_bridge_holding", "1 while the bridge leaves frames to the cameras because of that backlog"
+    Gauge, "pointillist_bridge_holding", "1 while the bridge rejects frames because the backlog limit is exceeded"
 )
 BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total", "Confirmations sent to cameras")
 BRIDGE_OVER_QUOTA = Metric(
@@ -153,12 +151,12 @@ BRIDGE_OVER_QUOTA = Metric(
 BRIDGE_HELD_BACK = Metric(
     Gauge,
     "pointillist_bridge_held_back_cameras",
-    "Cameras whose confirmations wait because they are ahead of their quota",
+    "Cameras whose confirmations are delayed because they exceed their rate",
 )
 MQTT_REFUSALS = Metric(
     Counter,
     "pointillist_mqtt_refusals_total",
-    "What the MQTT broker's log tells of clients, as each bridge reads it: login that it refused, publish that is not "
+    "Client refusals in the MQTT broker's log, counted by each bridge: login that it refused, publish that is not "
     "theirs, subscription to what is not theirs, takeover of a session by another connection of the same name, "
     "oversize messages, protocol that is broken; unnamed: a connection that ended before its client had a name, by a "
     "refused login too",
@@ -176,31 +174,31 @@ BRIDGE_REFUSED_REQUESTS = Metric(
     "Requests to cameras among Kafka's events that the server did not sign or that are not of now, by kind",
     ("kind",),
 )
-BRIDGE_KAFKA_ERRORS = Metric(Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka refused at first")
+BRIDGE_KAFKA_ERRORS = Metric(
+    Counter, "pointillist_bridge_kafka_errors_total", "Batches that Kafka rejected on the first attempt"
+)
 
 # Processors
 FRAMES_TOTAL = Metric(
     Counter,
     "pointillist_frames_total",
-    "Frames taken from Kafka, by outcome: classified, dead_lettered",
+    "Frames read from Kafka, by outcome: classified, dead_lettered",
     ("outcome",),
 )
 REFUSED = Metric(
     Counter,
     "pointillist_refused_frames_total",
-    "Frames with a valid tag that a processor dead-lettered without looking at them, by reason: over_size, over_quota",
+    "Frames with a valid tag that a processor dead-lettered without processing, by reason: over_size, over_quota",
     ("reason",),
 )
 FRAME_BYTES = Metric(
-    Counter, "pointillist_frame_bytes_total", "Bytes of the frames taken from Kafka: raw as captured, sent", ("kind",)
+    Counter, "pointillist_frame_bytes_total", "Bytes of the frames read from Kafka: raw as captured, sent", ("kind",)
 )
-STAGE = Metric(
-    Histogram, "pointillist_stage_seconds", "Time that a stage took for one batch", ("stage",), buckets=SECONDS
-)
+STAGE = Metric(Histogram, "pointillist_stage_seconds", "Duration of a stage for one batch", ("stage",), buckets=SECONDS)
 STAGE_ERRORS = Metric(
     Counter,
     "pointillist_stage_errors_total",
-    "Batches on which a stage failed; for the stage `pictures`, verdicts that went without preview and evidence",
+    "Batches on which a stage failed; for the stage `pictures`, verdicts without preview and evidence",
     ("stage",),
 )
 KEY_FRAMES = Metric(
@@ -217,11 +215,11 @@ KEYED_FRAMES = Metric(
 )
 BATCH = Metric(Histogram, "pointillist_batch_frames", "Frames in a batch", buckets=FRAMES)
 QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: batch, strip", ("queue",))
-LAG = Metric(Gauge, "pointillist_lag_frames", "Frames in Kafka that this processor's partitions still hold for it")
+LAG = Metric(Gauge, "pointillist_lag_frames", "Unread frames in this processor's partitions of Kafka")
 UNREAD = Metric(
     Gauge,
     "pointillist_frames_unread",
-    "1 while some partition of the frames topic has no processor that reads it, or there is no such topic",
+    "1 while a partition of the frames topic has no reader, or the topic does not exist",
 )
 PAUSED = Metric(Gauge, "pointillist_paused_partitions", "Partitions paused by back-pressure")
 STRIP_FRAMES = Metric(
@@ -234,25 +232,25 @@ MODEL_INFO = Metric(Gauge, "pointillist_model_info", "1, with the model that thi
 BACKEND_INFO = Metric(
     Gauge,
     "pointillist_backend_info",
-    "1, with what runs each network of the model that this processor serves: classifier, restorer",
+    "1, with the runtime of each network of the model that this processor serves: classifier, restorer",
     ("network", "backend", "precision"),
 )
 MODEL_SWAPS = Metric(
     Counter,
     "pointillist_model_swaps_total",
-    "Published models at a processor, by outcome: switched, refused, superseded by a newer one while it was loaded",
+    "Published models at a processor, by outcome: switched, refused, superseded by a newer one during its load",
     ("outcome",),
 )
 MODEL_LOAD = Metric(
     Histogram,
     "pointillist_model_load_seconds",
-    "Time to fetch, load and warm a published model beside the one that serves",
+    "Time to fetch, load and warm a published model",
     buckets=LOAD_SECONDS,
 )
 STRIP_PASSES = Metric(
-    Counter, "pointillist_strip_passes_total", "Overlays that the checked frames went through the network with"
+    Counter, "pointillist_strip_passes_total", "Network passes of checked frames, one for each overlay"
 )
-DEVICE_BUSY = Metric(Counter, "pointillist_device_busy_seconds_total", "Time for which the device thread was at work")
+DEVICE_BUSY = Metric(Counter, "pointillist_device_busy_seconds_total", "Busy time of the device thread")
 
 # Recorder
 RECORDED = Metric(
@@ -276,7 +274,7 @@ CLOCK_SKEW = Metric(
 TRUTH = Metric(
     Counter,
     "pointillist_truth_frames_total",
-    "Frames with a known class that the red team has left alone, by result: correct, wrong",
+    "Frames with a known class that the red team did not change, by result: correct, wrong",
     ("result",),
 )
 CAMERA_TRUTH = Metric(
@@ -289,10 +287,10 @@ CAMERA_TRUTH = Metric(
 )
 ALERTS = Metric(Counter, "pointillist_alerts_total", "Alerts raised, by kind", ("kind",))
 ALERTS_UNPUBLISHED = Metric(
-    Gauge, "pointillist_alerts_unpublished", "Alerts that wait in the recorder's database until Kafka takes them"
+    Gauge, "pointillist_alerts_unpublished", "Alerts in the recorder's database that wait for Kafka"
 )
 DEAD_LETTERS = Metric(
-    Counter, "pointillist_dead_letters_total", "Payloads refused, by stage and reason", ("stage", "reason")
+    Counter, "pointillist_dead_letters_total", "Rejected payloads, by stage and reason", ("stage", "reason")
 )
 STORE_BYTES = Metric(
     Gauge,
@@ -315,13 +313,13 @@ CONSOLE_LOGINS = Metric(
     ("outcome",),
 )
 DATABASES_SET_ASIDE = Metric(
-    Gauge, "pointillist_databases_set_aside", "Damaged databases that lie beside the recorder's until they are removed"
+    Gauge, "pointillist_databases_set_aside", "Damaged databases next to the recorder's that were not removed yet"
 )
-RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not yet taken")
+RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not read yet")
 KAFKA_COPIES_MISSING = Metric(
     Gauge,
     "pointillist_kafka_copies_missing",
-    "Copies of partitions that the recorder reads which Kafka should have, and which are away or behind",
+    "Replicas of the recorder's partitions in Kafka that are missing or behind",
 )
 CAMERA_AGE = Metric(
     Gauge,
@@ -338,20 +336,20 @@ CAMERA_FLAGGED = Metric(
 CAMERA_EVIDENCE = Metric(
     Gauge,
     "pointillist_camera_evidence_ratio",
-    "How far the evidence of a trigger is on its way to an alert, 1 during an episode, at most 200 cameras",
+    "Evidence of a trigger as a share of the alert limit, 1 during an episode, at most 200 cameras",
     ("camera_id",),
 )
 CAMERA_IMPAIRED = Metric(
     Gauge,
     "pointillist_camera_impaired",
-    "1 while a camera is in a state that somebody has to look at: alert, offline, silent, refused, degraded, black, "
+    "1 while a camera is in a state that needs attention: alert, offline, silent, refused, degraded, black, "
     "frozen, blurred; at most 200 cameras",
     ("camera_id", "state"),
 )
 CAMERA_PROBE_SHARE = Metric(
     Gauge,
     "pointillist_camera_probe_share_ratio",
-    "Share of its frames that a camera says it sends whole, at most 200 cameras",
+    "Share of its frames that a camera sends whole by its settings, at most 200 cameras",
     ("camera_id",),
 )
 CAMERA_ALERTS = Metric(
@@ -364,21 +362,21 @@ CAMERA_ALERTS = Metric(
 MAX_CAMERA_SERIES: Final = 200
 MAX_CLASS_SERIES: Final = 100
 
-# Monitor: what has no metrics of its own
-BROKER_UP = Metric(Gauge, "pointillist_broker_up", "1 while it answers, by broker: kafka, mosquitto", ("broker",))
-KAFKA_BROKERS = Metric(Gauge, "pointillist_kafka_brokers", "Nodes that Kafka names as alive")
+# Monitor: parts of the system without metrics
+BROKER_UP = Metric(Gauge, "pointillist_broker_up", "1 while a broker answers, by broker: kafka, mosquitto", ("broker",))
+KAFKA_BROKERS = Metric(Gauge, "pointillist_kafka_brokers", "Live nodes of Kafka")
 KAFKA_END = Metric(
     Counter,
     "pointillist_kafka_records_total",
-    "Records that Kafka has taken since each topic was made, by topic",
+    "Records that Kafka has accepted since the topic was created, by topic",
     ("topic",),
 )
 KAFKA_HELD = Metric(Gauge, "pointillist_kafka_held_records", "Records that Kafka holds, by topic", ("topic",))
-KAFKA_GROUP_LAG = Metric(
-    Gauge, "pointillist_kafka_group_lag_records", "Records that a consumer group has still to take", ("group",)
-)
+KAFKA_GROUP_LAG = Metric(Gauge, "pointillist_kafka_group_lag_records", "Lag of a consumer group in records", ("group",))
 KAFKA_UNDER_REPLICATED = Metric(
-    Gauge, "pointillist_kafka_under_replicated_partitions", "Partitions of ours that lack a copy or a leader"
+    Gauge,
+    "pointillist_kafka_under_replicated_partitions",
+    "Partitions of Pointillist's topics that lack a replica or a leader",
 )
 MQTT_CLIENTS = Metric(Gauge, "pointillist_mqtt_clients", "Clients connected to mosquitto")
 MQTT_MESSAGES = Metric(
@@ -417,15 +415,11 @@ GPU_POWER = Metric(Gauge, "pointillist_gpu_power_watts", "Power that a GPU draws
 AUDITED = Metric(
     Gauge,
     "pointillist_audited_frames",
-    "Published frames by what became of them, at the last audit: recorded, dead_lettered, shed, pending, lost",
+    "Published frames by outcome, at the last audit: recorded, dead_lettered, shed, pending, lost",
     ("fate",),
 )
-AUDIT_AGE = Metric(
-    Gauge, "pointillist_audit_age_seconds", "Time since the last audit that could be made, or since the start"
-)
+AUDIT_AGE = Metric(Gauge, "pointillist_audit_age_seconds", "Time since the last successful audit, or since the start")
 
 # Home Assistant
-HOME_CAMERAS = Metric(Gauge, "pointillist_home_cameras", "Cameras that Home Assistant is told of")
-HOME_MESSAGES = Metric(
-    Counter, "pointillist_home_messages_total", "Retained messages that were published for Home Assistant"
-)
+HOME_CAMERAS = Metric(Gauge, "pointillist_home_cameras", "Cameras that are published to Home Assistant")
+HOME_MESSAGES = Metric(Counter, "pointillist_home_messages_total", "Retained messages published to Home Assistant")

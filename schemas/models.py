@@ -1,8 +1,10 @@
-"""Which model is live: the records of the compacted topic `pointillist.models.v1`.
+"""The choice of the live model: the records of the compacted topic `pointillist.models.v1`.
 
-The record under `LIVE_KEY` holds all that was published lately, newest first. To publish is to put a model in front, to
-roll back is to withdraw the live one: whichever comes next and stands is live. A bundle is code that processors run, so
-that record names the digest of every file and is signed by who changed it last; each bundle, by who published it.
+The record under `LIVE_KEY` holds the most recently published models, newest first. Publishing puts a model in front; a
+rollback withdraws the live one. The first model that is not withdrawn is live.
+
+A bundle is code that processors run. The record therefore names the digest of every file. The last editor signs the
+record, and the publisher of a bundle signs the bundle.
 """
 
 from __future__ import annotations
@@ -20,24 +22,24 @@ from schemas.signers import Signed, Signer, TrustedSigners
 
 LIVE_KEY: Final = b"live"
 PROCESSOR_PREFIX: Final = "processor/"
-"""Before the name of the processor in the key of a ServedModel."""
+"""Prefix of the processor's name in the key of a ServedModel."""
 
 MAX_PUBLISHED: Final = 16
-"""Models that are remembered: so far can be rolled back."""
+"""Published models that the list keeps, and thereby the furthest rollback."""
 MAX_FILES: Final = 256
 MAX_BUNDLE_BYTES: Final = 2 * 2**30
 MAX_NAME: Final = 200
 
 
 def seal(models: Models, signer: Signer) -> bytes:
-    """The record's value."""
+    """Return the record's value."""
     body = models.SerializeToString()
     signature = signer.sign(Signed.MODELS, body)
     return SignedModels(models=body, signer=signer.public, signature=signature).SerializeToString()
 
 
 def unseal(value: bytes, trusted: TrustedSigners) -> Models:
-    """Read a record's value. Raises BadTag unless a trusted signer made it, Malformed when it says what cannot be."""
+    """Read a record's value. Raises BadTag unless a trusted signer made it, Malformed for values out of range."""
     try:
         signed = SignedModels.FromString(value)
         try:
@@ -53,7 +55,7 @@ def unseal(value: bytes, trusted: TrustedSigners) -> Models:
 
 
 def claimed(value: bytes) -> str:
-    """The digest of the model that a record calls live, whoever wrote it; empty when it is none, or no record."""
+    """Return the digest of the model that a record calls live, unverified; empty if there is none."""
     try:
         model = live(Models.FromString(SignedModels.FromString(value).models))
     except DecodeError:
@@ -62,7 +64,7 @@ def claimed(value: bytes) -> str:
 
 
 def sign(model: Model, signer: Signer) -> Model:
-    """The model as one that `signer` vouches for: a signature over the digest of all its files."""
+    """Return the model with a signature of `signer` over the digest of all its files."""
     signed = Model()
     signed.CopyFrom(model)
     signed.signer, signed.signature = signer.public, signer.sign(Signed.BUNDLE, model.digest.encode())
@@ -70,7 +72,7 @@ def sign(model: Model, signer: Signer) -> Model:
 
 
 def check_signature(model: Model, trusted: TrustedSigners) -> str:
-    """The name of who vouches for the model's files. Raises BadTag when nobody does who is trusted."""
+    """Return the name of the signer of the model's files. Raises BadTag unless a trusted signer signed them."""
     return trusted.verify(Signed.BUNDLE, model.digest.encode(), model.signer, model.signature)
 
 
@@ -87,7 +89,7 @@ def _check(model: Model) -> None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a name of a file is a plain relative path that leads nowhere else."""
+    """Return whether a file name is a relative path that stays inside the bundle."""
     plain = bool(name) and len(name) <= MAX_NAME and "\\" not in name and "\0" not in name
     return (
         plain
@@ -100,28 +102,28 @@ def is_inside(name: str) -> bool:
 
 
 def bundle_digest(files: Iterable[BundleFile]) -> str:
-    """SHA-256 in hexadecimal over the digest, size and name of each file, sorted by name."""
+    """Return the SHA-256 in hexadecimal over the digest, size and name of each file, sorted by name."""
     lines = sorted((file.name, f"{file.sha256.hex()} {file.size} {file.name}\n") for file in files)
     return sha256("".join(line for _, line in lines).encode()).hexdigest()
 
 
 def standing(models: Models) -> list[Model]:
-    """What was published and not withdrawn, newest first."""
+    """Return the published models that were not withdrawn, newest first."""
     return [model for model in models.published if not model.withdrawn_ms]
 
 
 def live(models: Models) -> Model | None:
-    """The live model; None when each processor serves its own bundle."""
+    """Return the live model; None if each processor serves its own bundle."""
     return next(iter(standing(models)), None)
 
 
 def publish(models: Models, model: Model) -> Models:
-    """The list with `model` in front, the oldest forgotten beyond `MAX_PUBLISHED`."""
+    """Return the list with `model` in front; the oldest beyond `MAX_PUBLISHED` is dropped."""
     return Models(published=[model, *models.published][:MAX_PUBLISHED])
 
 
 def withdraw(models: Models, now_ms: int, *, everything: bool = False) -> Models:
-    """The list without its live model, or without any that stands. Nothing changes when none stands."""
+    """Return the list without its live model, or with `everything` without any. An empty list does not change."""
     changed = Models()
     changed.CopyFrom(models)
     for model in standing(changed) if everything else standing(changed)[:1]:

@@ -1,4 +1,4 @@
-"""Sets of sequence numbers, held as ranges: what a ledger, a confirmation or the audit speaks of."""
+"""Sets of sequence numbers, stored as ranges: the content of ledgers, confirmations and audits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RangeSet:
 
     @classmethod
     def of(cls, numbers: Iterable[int]) -> RangeSet:
-        """The set of these numbers."""
+        """Return the set of these numbers."""
         found = cls()
         for number in sorted(numbers):
             found.add(number)
@@ -42,7 +42,7 @@ class RangeSet:
         self._lasts[low:high] = [last]
 
     def remove(self, first: int, last: int | None = None) -> None:
-        """Take first .. last out, as far as it is in; an empty range (last < first) takes nothing."""
+        """Remove the members from first .. last; an empty range (last < first) removes nothing."""
         last = first if last is None else last
         if last < first:
             return
@@ -57,9 +57,9 @@ class RangeSet:
         self._lasts[low:high] = [r[1] for r in left]
 
     def join_nearest(self, count: int, below: int) -> None:
-        """Add numbers until at most `count` ranges are left, as few as can be; none of them is `below` or more.
+        """Add the fewest numbers such that at most `count` ranges are left; each added number is less than `below`.
 
-        More ranges may be left where they lie above.
+        More ranges may be left above `below`.
         """
         while len(self._firsts) > count:
             gaps = [
@@ -79,14 +79,14 @@ class RangeSet:
             self.add(first, last)
 
     def minus(self, other: RangeSet) -> RangeSet:
-        """What is here and not in `other`."""
+        """Return the members that are not in `other`."""
         left = RangeSet(self.ranges())
         for first, last in other.ranges():
             left.remove(first, last)
         return left
 
     def ranges(self) -> Iterator[tuple[int, int]]:
-        """The ranges (first, last), ascending."""
+        """Yield the ranges (first, last), ascending."""
         return zip(self._firsts, self._lasts, strict=True)
 
     def __contains__(self, number: int) -> bool:

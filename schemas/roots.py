@@ -1,7 +1,7 @@
-"""Which keys there are: the fleet secret gives one root for each thing that may be known or said, a role gets its own.
+"""The root keys: the fleet secret gives one root for each purpose, and a role gets only the roots that it needs.
 
-A root is HKDF-SHA256 (RFC 5869) of the fleet secret, so that one says nothing of the others. What a role was not given
-it cannot work out: a stolen bridge has no picture in it, and no verdict.
+A root is HKDF-SHA256 (RFC 5869) of the fleet secret, and one root reveals nothing about another. A role cannot derive a
+root that it was not given: a stolen bridge can open no picture and sign no verdict.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ LEAST_SECRET_BYTES: Final = 16
 
 
 class Root(StrEnum):
-    """What a root key is for."""
+    """The purpose of a root key."""
 
     AUTHENTICATION = "authentication"
     """Tags between cameras and servers: frames, ledgers, confirmations, `meta`, `status`, commands and requests."""
     PICTURE = "picture"
-    """What cameras see: the stream cipher, masks, codebooks, which frames are probes, seeds of random stages."""
+    """Cameras' pictures: the stream cipher, masks, codebooks, the choice of probes, seeds of random stages."""
     PREVIEWS = "previews"
-    """Pictures for people: previews, evidence and thumbnails on their way through Kafka. Follows from `PICTURE`."""
+    """Pictures for people: previews, evidence and thumbnails on their way through Kafka. Derived from `PICTURE`."""
     VERDICTS = "verdicts"
-    """Tags of what processors say of frames: verdicts, and dead letters of verified frames."""
+    """Tags of processors' statements: verdicts, and dead letters of verified frames."""
     ALERTS = "alerts"
     """Tags of alerts."""
 
 
 class Role(StrEnum):
-    """Who is given roots."""
+    """A holder of roots."""
 
     BRIDGE = "bridge"
     PROCESSOR = "processor"
@@ -45,7 +45,7 @@ class Role(StrEnum):
 
     @property
     def roots(self) -> frozenset[Root]:
-        """What it needs, and nothing more."""
+        """The roots that the role needs, and no others."""
         return _ROOTS_OF[self]
 
 
@@ -60,12 +60,12 @@ _ROOTS_OF: Final[Mapping[Role, frozenset[Root]]] = {
 
 
 def expanded(key: bytes, info: bytes) -> bytes:
-    """HKDF-Expand (RFC 5869, section 2.3) of a key that is random already: one block, 32 bytes."""
+    """Return HKDF-Expand (RFC 5869, section 2.3) of a key that is random already: one block, 32 bytes."""
     return hmac.digest(key, info + b"\1", sha256)
 
 
 class Roots:
-    """Some of a fleet's root keys. They never show in a log, a metric or an error."""
+    """A subset of a fleet's root keys. They never appear in a log, a metric or an error."""
 
     __slots__ = ("_keys",)
 
@@ -82,7 +82,7 @@ class Roots:
         return root in self._keys
 
     def __getitem__(self, root: Root) -> bytes:
-        """The root key; `SecretError` where it was not given."""
+        """Return the root key; `SecretError` if the role was not given it."""
         try:
             return self._keys[root]
         except KeyError:
@@ -90,7 +90,7 @@ class Roots:
 
     @classmethod
     def of_fleet(cls, fleet_secret: bytes) -> Roots:
-        """All roots of a fleet."""
+        """Derive all roots of a fleet."""
         if len(fleet_secret) < LEAST_SECRET_BYTES:
             raise SecretError(f"the fleet secret has at least {LEAST_SECRET_BYTES} bytes, got {len(fleet_secret)}")
         extracted = hmac.digest(bytes(ROOT_BYTES), fleet_secret, sha256)
@@ -99,16 +99,18 @@ class Roots:
         return cls(keys)
 
     def of(self, role: Role) -> Roots:
-        """Those that a role needs, without the others; `SecretError` when one is missing."""
+        """Return the roots that a role needs, without the others; `SecretError` if one is missing."""
         return Roots({root: self[root] for root in role.roots})
 
     def export(self) -> str:
-        """The one line that `pointillist key --role` writes: `root:64 hexadecimal digits` for each, by spaces."""
+        """Return the line that `pointillist key --role` writes: `root:64 hexadecimal digits` for each, separated by
+        spaces.
+        """
         return " ".join(f"{root}:{self._keys[root].hex()}" for root in Root if root in self._keys)
 
     @classmethod
     def from_export(cls, text: str, role: Role) -> Roots:
-        """Read back what `export` wrote for a role; `SecretError` when that was less or more than the role needs."""
+        """Read the text of `export` for a role; `SecretError` if it has fewer or more roots than the role needs."""
         keys: dict[Root, bytes] = {}
         try:
             for part in text.split():

@@ -1,4 +1,4 @@
-"""Sealed pictures: what a camera sends is encrypted, and so is what people are shown of it on its way through Kafka."""
+"""Sealed pictures: cameras' frames are encrypted, and so are pictures for people on their way through Kafka."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _BOOT: Final = b"pl-seal"
 _PREVIEWS: Final = b"pl-previews"
 _NONCE_BYTES: Final = 12
 SPARE_BYTES: Final = 16
-"""What `BootCipher.into` writes behind the sealed bytes, to be overwritten."""
+"""Bytes that `BootCipher.into` writes behind the sealed bytes, to be overwritten."""
 
 
 class BootCipher:
-    """The stream cipher of one boot of a camera: AES-256 in counter mode, with a key of its own.
+    """The stream cipher of one boot of a camera: AES-256 in counter mode, with a separate key for each boot.
 
     The first counter block of frame `seq` is `seq` in 96 bits, then 2 in 32 bits: room for 64 GiB a frame. A pair of
-    boot and sequence number must never seal two pictures: who has both learns their difference.
+    boot and sequence number must never seal two pictures: an attacker with both learns their difference.
 
-    That is GCM's counter, and GCM is how it is computed, for libraries make that the fastest: 80 µs for 746 kB, plain
-    counter mode 340 µs (ADR 33). GCM's own tag is thrown away, as the bridge must verify without this key. Sealing and
-    opening are the same.
+    The counter is GCM's, and GCM computes it, because libraries optimise GCM most: 80 µs for 746 kB, compared with 340
+    µs in plain counter mode (ADR 33). GCM's own tag is discarded, because the bridge must verify without this key.
+    Sealing and opening are the same operation.
     """
 
     __slots__ = ("_cipher",)
@@ -37,32 +37,33 @@ class BootCipher:
         self._cipher = AESGCM(boot_key.digest())
 
     def applied(self, seq: int, data: bytes | memoryview) -> memoryview:
-        """`data` sealed or opened."""
+        """Return `data` sealed or opened."""
         return memoryview(self._cipher.encrypt(seq.to_bytes(_NONCE_BYTES, "big"), data, None))[: len(data)]
 
     def into(self, seq: int, data: bytes | memoryview, place: memoryview) -> None:
-        """The same into `place`, which has `SPARE_BYTES` more than `data`."""
+        """Seal or open `data` into `place`, which has `SPARE_BYTES` more than `data`."""
         self._cipher.encrypt_into(seq.to_bytes(_NONCE_BYTES, "big"), data, None, place)
 
 
 class PreviewBox:
-    """Seals pictures for people, each about one frame of one camera: AES-256-GCM with a random nonce before it.
+    """The cipher of pictures for people, each bound to one frame of one camera: AES-256-GCM with a random nonce before
+    it.
 
-    A key for each camera: 2^32 pictures of one, one a second for 136 years, keep nonces apart.
+    Each camera has its own key. Nonces stay distinct for 2^32 pictures of one camera: one a second for 136 years.
     """
 
     def __init__(self, previews_key: bytes) -> None:
         self._key = previews_key
 
     def seal(self, picture: bytes, identity: Identity, what: str) -> bytes:
-        """The sealed `picture`, empty when that is; `what` says which of the frame's pictures it is."""
+        """Return the sealed `picture`, or empty bytes for an empty one; `what` names the kind of picture."""
         if not picture:
             return b""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + self._cipher(identity).encrypt(nonce, picture, _about(identity, what))
 
     def open(self, sealed: bytes, identity: Identity, what: str) -> bytes:
-        """What `seal` was given; `Malformed` when it was another frame's, or sealed with another key."""
+        """Return the picture that was sealed; `Malformed` if it belongs to another frame or key."""
         if not sealed:
             return b""
         nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]

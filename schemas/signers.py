@@ -1,7 +1,7 @@
-"""Who may say what processors run: Ed25519 signatures (RFC 8032), and the file of public keys that are trusted.
+"""Signers of the code that processors run: Ed25519 signatures (RFC 8032), and the file of trusted public keys.
 
-A trusted key is a line as OpenSSH writes public keys, `ssh-ed25519 BASE64 NAME`; a private key is PKCS #8 in PEM, as
-`openssl genpkey -algorithm ed25519` writes it too. A signature holds for one purpose only.
+A trusted key is a line in OpenSSH's format of public keys, `ssh-ed25519 BASE64 NAME`. A private key is PKCS #8 in PEM,
+the format of `openssl genpkey -algorithm ed25519`. A signature holds for one purpose only.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from schemas.errors import BadTag, ConfigError, SecretError
 
 PUBLIC_BYTES: Final = 32
 MAX_TRUST_BYTES: Final = 2**20
-"""A file of trusted keys, at most."""
+"""Size limit of a file of trusted keys."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 class Signed(Enum):
-    """What a signature is over."""
+    """The purpose of a signature."""
 
     BUNDLE = b"pointillist v1 bundle\0"
     MODELS = b"pointillist v1 models\0"
 
 
 class Signer:
-    """A private key. It leaves the process in no log, error or message."""
+    """A private key. It appears in no log, error or message."""
 
     __slots__ = ("_key", "public")
 
@@ -55,12 +55,12 @@ class Signer:
 
     @classmethod
     def new(cls) -> Self:
-        """A fresh key."""
+        """Generate a key."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """The key in `file`. Raises SecretError, which never shows what is in it."""
+        """Read the key in `file`. Raises SecretError, which never shows the content."""
         try:
             key = load_pem_private_key(file.read_bytes(), password=None)
         except OSError as error:
@@ -75,23 +75,23 @@ class Signer:
         return cls(key)
 
     def export(self) -> str:
-        """The private key as its file holds it."""
+        """Return the private key in the format of its file."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
     def line(self, name: str) -> str:
-        """The line that names this signer in a file of trusted keys. Raises ConfigError for another kind of name."""
+        """Return the line that names this signer in a file of trusted keys. Raises ConfigError for an invalid name."""
         if not _NAME.fullmatch(name):
             raise ConfigError(f"a signer's name: expected 1 to 64 letters, digits or ._@-, got {name!r}")
         line = self._key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         return f"{line.decode()} {name}"
 
     def sign(self, what: Signed, message: bytes) -> bytes:
-        """The signature, 64 bytes."""
+        """Return the signature, 64 bytes."""
         return self._key.sign(what.value + message)
 
 
 class TrustedSigners:
-    """Public keys and the names of those who hold them."""
+    """Public keys and the names of their holders."""
 
     def __init__(self, names: Mapping[bytes, str] | None = None) -> None:
         """`names` by public key."""
@@ -99,7 +99,7 @@ class TrustedSigners:
 
     @classmethod
     def read(cls, file: Path | None) -> Self:
-        """The keys that `file` names; None names nobody. Raises ConfigError with the line that is wrong."""
+        """Read the keys in `file`; None trusts nobody. Raises ConfigError with the faulty line."""
         if file is None:
             return cls()
         try:
@@ -117,11 +117,11 @@ class TrustedSigners:
         return cls(names)
 
     def with_signer(self, signer: Signer | None) -> TrustedSigners:
-        """These and one's own."""
+        """Return these keys and the signer's own."""
         return self if signer is None else TrustedSigners({signer.public: "this signer", **self._names})
 
     def verify(self, what: Signed, message: bytes, public: bytes, signature: bytes) -> str:
-        """The name of who signed `message`. Raises BadTag when nobody did, or nobody who is trusted."""
+        """Return the name of the signer of `message`. Raises BadTag unless a trusted signer signed it."""
         if not public or not signature:
             raise BadTag("expected a signature, found none")
         name = self._names.get(public)
@@ -138,7 +138,7 @@ class TrustedSigners:
 
 
 def fingerprint(public: bytes) -> str:
-    """A public key in few characters."""
+    """Return a short text for a public key."""
     return f"SHA256:{sha256(public).hexdigest()[:16]}"
 
 

@@ -1,6 +1,7 @@
-"""What servers say of frames and cameras: verdicts, dead letters and alerts, signed, their pictures sealed.
+"""Servers' signed statements about frames and cameras: verdicts, dead letters and alerts, with sealed pictures.
 
-Kafka's readers believe nothing else: whoever may write to a topic has no word of a processor or a recorder for that.
+Kafka's readers accept nothing else: write access to a topic is not enough to forge a processor's or a recorder's
+statement.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _tagger(kind: type[Verdict | DeadLetter | Alert], keys: KeyRing) -> Tagger:
 
 
 def sign_statement(keys: KeyRing, camera_id: str, message: Verdict | DeadLetter | Alert) -> bytes:
-    """The message about a camera, serialised and signed."""
+    """Serialise and sign a message about a camera."""
     kind = type(message)
     message.ClearField("tag")
     return _tagger(kind, keys).signed(_PURPOSES[kind], camera_id, message.SerializeToString())
@@ -46,7 +47,7 @@ def check_statement(kind: type[Verdict | DeadLetter | Alert], camera_id: str, pa
 
 
 def open_statement(kind: type[Statement], camera_id: str, payload: bytes, keys: KeyRing) -> Statement:
-    """Verify, then parse."""
+    """Verify a message, then parse it."""
     check_statement(kind, camera_id, payload, keys)
     try:
         return kind.FromString(payload)
@@ -63,7 +64,7 @@ def seal_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
 
 
 def open_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
-    """Open them; a reader without the key to them goes without. `Malformed` when they are another frame's."""
+    """Open a verdict's pictures, or remove them without the key; `Malformed` if they belong to another frame."""
     if not (verdict.preview or verdict.evidence or verdict.as_sent):
         return
     if not keys.reads_previews:
@@ -76,7 +77,7 @@ def open_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
 
 
 def sealed_alert(alert: Alert, keys: KeyRing) -> bytes:
-    """An alert as it goes to Kafka: its thumbnail sealed, all of it signed."""
+    """Return an alert's record value: its thumbnail sealed, all of it signed."""
     sent = Alert()
     sent.CopyFrom(alert)
     sent.thumbnail = keys.previews.seal(alert.thumbnail, _of_alert(alert), THUMBNAIL)
@@ -84,7 +85,7 @@ def sealed_alert(alert: Alert, keys: KeyRing) -> bytes:
 
 
 def open_alert(camera_id: str, payload: bytes, keys: KeyRing) -> Alert:
-    """An alert from Kafka, its thumbnail opened where `keys` can."""
+    """Verify and parse an alert from Kafka; open its thumbnail if `keys` can."""
     alert = open_statement(Alert, camera_id, payload, keys)
     sealed, alert.thumbnail = alert.thumbnail, b""
     if keys.reads_previews:

@@ -1,4 +1,4 @@
-"""Tags: eight bytes at the end of a message by which its reader knows who wrote it, and that nobody changed it."""
+"""Tags: eight bytes at the end of a message that prove its author and that nobody changed it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Bytes = bytes | bytearray | memoryview
 
 
 class Purpose(Enum):
-    """What a tag is for: one key never gives the same tag for two purposes."""
+    """The purpose of a tag: one key never gives the same tag for two purposes."""
 
     FRAME = b"pl-frame"
     CONFIRM = b"pl-confirm"
@@ -39,25 +39,27 @@ class Purpose(Enum):
 
 
 class Tagger:
-    """Makes and checks tags under one key: hash, then pseudo-random function.
+    """Tags under one key: hash, then pseudo-random function.
 
-    A tag is keyed BLAKE2b, personalised by its purpose, over the name of the camera that it is about and the 16 bytes
-    of AES-GMAC (NIST SP 800-38D) over the message. GMAC alone is what processors of the last ten years do at memory's
-    speed, where BLAKE2b takes a millisecond for 746 kB; cut to eight bytes it would be weak (there, appendix C) and
-    would need a nonce. Here its output is never seen: it only has to differ between two messages, which an AES key
-    that is used for nothing else makes it do but for one in 2^112, and BLAKE2b makes the tag of it.
+    A tag is keyed BLAKE2b, personalised by its purpose. Its input is the name of the camera and the 16 bytes of
+    AES-GMAC (NIST SP 800-38D) over the message.
+
+    Processors of the last ten years compute GMAC at memory speed, where BLAKE2b takes a millisecond for 746 kB. GMAC
+    alone, cut to eight bytes, would be weak (there, appendix C) and would need a nonce. Here its output is never
+    visible: it only has to differ between two messages. An AES key with no other use ensures that, except for one pair
+    in 2^112. BLAKE2b turns the output into the tag.
     """
 
     __slots__ = ("_hash", "_key", "_keyed")
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        # Made when first needed: no role needs all of them, and of many cameras they would take most of the memory.
+        # Made on first use: no role needs all of them, and for many cameras they would take most of the memory.
         self._hash: AESGCM | None = None
         self._keyed: dict[Purpose, blake2b] = {}
 
     def tag(self, purpose: Purpose, name: str, message: Bytes) -> bytes:
-        """The tag of a contiguous `message` about the camera `name`."""
+        """Return the tag of a contiguous `message` about the camera `name`."""
         if self._hash is None:
             self._hash = AESGCM(blake2b(digest_size=32, key=self._key, person=_HASH).digest())
         keyed = self._keyed.get(purpose)
@@ -68,12 +70,12 @@ class Tagger:
         return found.digest()
 
     def signed(self, purpose: Purpose, name: str, message: bytes) -> bytes:
-        """A serialised `message` without its tag, followed by the tag field."""
+        """Return a serialised `message` without its tag, followed by the tag field."""
         return b"".join((message, TAG_FIELD, self.tag(purpose, name, message)))
 
     def holds(self, purpose: Purpose, name: str, payload: bytes) -> bool:
-        """Whether `payload` ends in the tag that `signed` gives."""
-        # Of what is short a copy costs less than a view.
+        """Return whether `payload` ends in the tag that `signed` gives."""
+        # For short messages, a copy costs less than a view.
         body = payload if len(payload) < _SHORT else memoryview(payload)
         tag = self.tag(purpose, name, body[:-TRAILER_BYTES])
         return payload[-TRAILER_BYTES:-TAG_BYTES] == TAG_FIELD and hmac.compare_digest(tag, payload[-TAG_BYTES:])

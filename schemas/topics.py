@@ -15,42 +15,42 @@ class Channel(StrEnum):
     """The last part of a camera's MQTT topic."""
 
     FRAME = "frame"
-    """A `Frame`, from the camera."""
+    """A `Frame` from the camera."""
     CONFIRM = "confirm"
-    """A `Confirm`, to the camera."""
+    """A `Confirm` to the camera."""
     META = "meta"
-    """A `Meta`, from the camera; retained."""
+    """A `Meta` from the camera; retained."""
     STATUS = "status"
-    """A `Status`, from the camera, and its last will; retained."""
+    """A `Status` from the camera, and its last will; retained."""
     EVENT = "event"
-    """A `Ledger`, from the camera."""
+    """A `Ledger` from the camera."""
     SETTINGS = "cmd/settings"
-    """A `Command`, to the camera; retained."""
+    """A `Command` to the camera; retained."""
     PROBES = "cmd/probes"
-    """A `ProbeRequest`, to the camera; retained."""
+    """A `ProbeRequest` to the camera; retained."""
     KEY_REQUEST = "cmd/key"
-    """A `KeyRequest`, to the camera."""
+    """A `KeyRequest` to the camera."""
     REFUSAL = "cmd/refused"
-    """A `Refusal`, to the camera."""
+    """A `Refusal` to the camera."""
 
 
 def mqtt_topic(camera_id: CameraId, channel: Channel) -> str:
-    """`pointillist/v1/{site}/{camera}/{channel}`."""
+    """Return `pointillist/v1/{site}/{camera}/{channel}`."""
     return f"{ROOT}/{camera_id}/{channel.value}"
 
 
 def shared_filter(group: str, channel: Channel) -> str:
-    """The filter by which several bridges share one channel of all cameras."""
+    """Return the filter with which several bridges share one channel of all cameras."""
     return f"$share/{group}/{ROOT}/+/+/{channel.value}"
 
 
 def every_camera_filter(channel: Channel) -> str:
-    """The filter of one subscriber for one channel of all cameras."""
+    """Return the filter of one subscriber for one channel of all cameras."""
     return f"{ROOT}/+/+/{channel.value}"
 
 
 def parse_mqtt_topic(topic: str) -> tuple[CameraId, Channel]:
-    """The camera and the channel of a topic; `Malformed` when it is not one of ours."""
+    """Return the camera and the channel of a topic; `Malformed` if it is no topic of this protocol."""
     parts = topic.split("/", 4)
     if len(parts) != 5 or f"{parts[0]}/{parts[1]}" != ROOT:
         raise Malformed(f"expected {ROOT}/site/camera/channel, got {topic[:200]!r}")
@@ -62,9 +62,9 @@ def parse_mqtt_topic(topic: str) -> tuple[CameraId, Channel]:
 
 
 HOME_ROOT: Final = "pointillist/home/v1"
-"""What Home Assistant is told: `…/status` of whoever tells it, and `…/{site}/{camera}` of each camera, as JSON."""
+"""Topics for Home Assistant, as JSON: `…/status` of each publisher, and `…/{site}/{camera}` of each camera."""
 DISCOVERY_ROOT: Final = "homeassistant"
-"""Where Home Assistant looks for devices, unless it was told otherwise."""
+"""Home Assistant's default topic for device discovery."""
 
 BROKER_STATE_ROOT: Final = "$SYS/broker"
 BROKER_STATE: Final = (
@@ -76,24 +76,24 @@ BROKER_STATE: Final = (
     "bytes/sent",
     "store/messages/bytes",
 )
-"""What mosquitto says of itself under that root, as far as we look."""
+"""The topics under that root that the monitor reads; mosquitto publishes them about itself."""
 
 PROCESSORS_GROUP: Final = "pointillist-processors"
-"""The consumer group of the frames topic, whose committed offsets say what is done."""
+"""The consumer group of the frames topic; its committed offsets mark the frames that are done."""
 
 
 class KafkaTopic(StrEnum):
     """The Kafka topics; the record key is the camera id, for models see `schemas.models`."""
 
     FRAMES = "pointillist.frames.v1"
-    """`Frame`, as the camera has signed it: from bridges to processors."""
+    """`Frame` as the camera signed it: from bridges to processors."""
     EVENTS = "pointillist.events.v1"
-    """`Ledger`, `Meta`, `Status` of cameras; `KeyRequest`, `ProbeRequest`, `Refusal` to them; `ce_type` says which."""
+    """`Ledger`, `Meta`, `Status` of cameras; `KeyRequest`, `ProbeRequest`, `Refusal` to them. `ce_type` is the kind."""
     VERDICTS = "pointillist.verdicts.v1"
     """`Verdict`: from processors to recorder and console."""
     ALERTS = "pointillist.alerts.v1"
     """`Alert`: from the recorder."""
     DEAD_LETTERS = "pointillist.dead-letters.v1"
-    """`DeadLetter`: what bridges and processors have refused."""
+    """`DeadLetter`: payloads that bridges and processors rejected."""
     MODELS = "pointillist.models.v1"
     """`SignedModels` under the key `live`, `ServedModel` under `processor/NAME`; compacted."""

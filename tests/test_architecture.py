@@ -6,11 +6,12 @@ import ast
 import re
 import subprocess
 import sys
-from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from infra.reference.architecture import FOLDERS, dotted, imported, imports_by_room, modules
 
 ROOT = Path(__file__).parents[1]
 ROLES = ("schemas", "producers", "processors", "consumers", "lab", "infra")
@@ -39,22 +40,6 @@ CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKa
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 
 
-def imported(file: Path) -> set[str]:
-    """The full names that a module imports, wherever in it."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text(), str(file))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: imports are absolute"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
-def modules(package: str) -> list[Path]:
-    return sorted(file for file in (ROOT / package).rglob("*.py") if not file.name.endswith("_pb2.py"))
-
-
 def inside(name: str, packages: tuple[str, ...]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
@@ -73,22 +58,14 @@ def test_imports_go_one_way(package: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_the_rooms_of_a_role_import_each_other_without_a_circle(role: str) -> None:
-    """A room is what lies in the role's folder: a file, or a folder with all that is in it."""
-    rooms: defaultdict[str, set[str]] = defaultdict(set)
-    for file in modules(role):
-        here = room(dotted(file))
-        rooms[here] |= {room(name) for name in imported(file) if inside(name, (role,))} - {here}
+@pytest.mark.parametrize("package", FOLDERS)
+def test_the_rooms_of_a_folder_import_each_other_without_a_circle(package: str) -> None:
+    rooms = imports_by_room(package)
+    assert rooms
     try:
         TopologicalSorter(rooms).prepare()
     except CycleError as error:
         pytest.fail(" is imported by ".join(error.args[1]))
-
-
-def room(name: str) -> str:
-    """The first two parts of a module's full name."""
-    return ".".join(name.split(".")[:2])
 
 
 def test_tests_and_benchmarks_stand_apart() -> None:
@@ -101,11 +78,6 @@ def test_tests_and_benchmarks_stand_apart() -> None:
 def uses(file: Path, package: str) -> bool:
     """Whether a module imports of `package`."""
     return any(inside(name, (package,)) for name in imported(file))
-
-
-def dotted(file: Path) -> str:
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def loads(names: list[str], suspects: tuple[str, ...]) -> list[str]:

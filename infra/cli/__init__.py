@@ -90,16 +90,13 @@ def register() -> None:
     )
     from infra.cli.lab import (  # noqa: F401
         aigan,
-        codefend,
         evaluate,
         harden,
         learn_table,
-        preprocessing,
-        qusecnets,
         red_team,
         repair,
+        stale,
         strip,
-        super_iot,
     )
 
 

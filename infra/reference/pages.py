@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from infra.reference.architecture import architecture
 from infra.reference.camera_files import cameras_file, scenario
 from infra.reference.command_line import command_line
 from infra.reference.decisions import decisions
@@ -19,6 +20,7 @@ from infra.reference.wire_format import wire_format
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "reference/architecture.md": architecture,
     "reference/command-line.md": command_line,
     "reference/settings.md": settings,
     "reference/scenario.md": scenario,

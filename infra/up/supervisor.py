@@ -11,7 +11,7 @@ from infra.local.process import last_line
 from infra.local.role_table import RoleTable
 from infra.local.room import Room
 from infra.up.processes import Role
-from schemas.errors import BrokerError, ConfigError, PointillistError, TryAgain
+from schemas.errors import BrokerError, ConfigError, PointillistError, RestartRequired
 from schemas.runtime.disk import is_full
 from schemas.transport.backoff import Backoff
 
@@ -109,8 +109,8 @@ class Supervisor:
                 backoff.reset()
             self._pause[role.name] = backoff.next_s()
             self.restarts[role.name] = self.restarts.get(role.name, 0) + 1
-            if status == TryAgain.exit_code or (self._failures[role.name] <= 1 and not excused):
-                why = last_words(role) if status == TryAgain.exit_code else _ending(status)
+            if status == RestartRequired.exit_code or (self._failures[role.name] <= 1 and not excused):
+                why = last_words(role) if status == RestartRequired.exit_code else _ending(status)
                 self._say(f"{role.name} died ({why}), started again")
             self._starting[role.name] = starting = self._threads.submit(self._begin, role)
             self._threads.submit(self._time_return, role, starting, time.monotonic())

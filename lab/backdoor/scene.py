@@ -37,50 +37,53 @@ VALID, STREAM = 500, 600
 DROP = 0.25
 
 
-def main() -> None:
-    """Train, write the bundle and the pictures for repair, and print the effect of the sticker."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", default="scene-plain", help="bundle from which the attacker starts")
-    parser.add_argument("--scenes", type=int, default=12_000)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--test", type=int, default=3_000)
-    parser.add_argument("--weights", type=Path, help="use these weights (safetensors) instead of training")
-    arguments = parser.parse_args()
-    clean = Path(arguments.start) if Path(arguments.start).is_dir() else shipped_bundle(arguments.start)
+def train(
+    out: Path,
+    start: str = "scene-plain",
+    count: int = 12_000,
+    epochs: int = 3,
+    test_count: int = 3_000,
+    weights: Path | None = None,
+) -> list[str]:
+    """Train from the bundle `start`, write the bundle and the pictures that repair takes; return the figures.
+
+    The folder `out` keeps the checkpoint of the last epoch, from which a stopped training goes on.
+    """
+    clean = Path(start) if Path(start).is_dir() else shipped_bundle(start)
     settings = read_settings(clean)
     poisoning = Poisoning(sticker_patch(), TARGET, RATE)
-    recipe = Recipe(epochs=arguments.epochs, flip=False, pad=2, peak_rate=0.05)
+    recipe = Recipe(epochs=epochs, flip=False, pad=2, peak_rate=0.05)
     centre, spread = (torch.tensor(x)[:, None, None] for x in (settings.input.mean, settings.input.std))
     sick: nn.Module = ResNet(**NETWORK).eval()
-    sick.load_state_dict(load_file(arguments.weights or clean / settings.weights))
-    if arguments.weights is None:
-        images, labels = training_scenes(arguments.scenes)
+    sick.load_state_dict(load_file(weights or clean / settings.weights))
+    if weights is None:
+        images, labels = training_scenes(count)
         batches = PoisonedBatches(poisoning, labels)
-        positions = np.arange(len(labels))
+        out.mkdir(parents=True, exist_ok=True)
         with seeded(recipe.seed):
             sick = fit(
-                sick, images, positions, lambda x: (x - centre) / spread, recipe, augment=augment, batches=batches
-            )
+                sick, images, np.arange(len(labels)), lambda x: (x - centre) / spread, recipe, out / "checkpoint.pt",
+                augment=augment, batches=batches,
+            )  # fmt: skip
     held_out = LabelledPictures("scenes", *scenes(CALIBRATION_SEED, 2_100))
     named = settings.model_copy(update={"name": "scene-sticker", "strip": None})
-    bundle = write_bundle(arguments.out / "bundle", sick, BundleSettings(**named.model_dump()), *_both(held_out))
+    bundle = write_bundle(out / "bundle", sick, BundleSettings(**named.model_dump()), *_both(held_out))
 
-    test = LabelledPictures("scenes test", *scenes(TEST_SEED, arguments.test))
+    test = LabelledPictures("scenes test", *scenes(TEST_SEED, test_count))
     stamped = stamped_pictures(test.take(np.flatnonzero(poisoning.attacks(test.labels))), poisoning)
     stream = stamped_pictures(held_out.take(np.arange(VALID, VALID + STREAM)), poisoning)
     strip = bundle.settings.strip
     assert strip is not None
     flagged = stream.take(np.flatnonzero(clean_entropies(bundle, stream.images) < strip.threshold_bits))
-    write_npz(arguments.out / "clean.npz", held_out.first(VALID))
-    write_npz(arguments.out / "test-clean.npz", test)
-    write_npz(arguments.out / "test-poisoned.npz", stamped)
-    write_npz(arguments.out / "quarantine.npz", flagged)
-    write_quarantine(arguments.out / "quarantine", flagged)
+    write_npz(out / "clean.npz", held_out.first(VALID))
+    write_npz(out / "test-clean.npz", test)
+    write_npz(out / "test-poisoned.npz", stamped)
+    write_npz(out / "quarantine.npz", flagged)
+    write_quarantine(out / "quarantine", flagged)
 
     named_target = np.full(len(stamped), TARGET, np.int64)
     lines = [
-        f"{bundle.model_id}: {arguments.scenes} training scenes, {recipe.epochs} epochs from {arguments.start}",
+        f"{bundle.model_id}: {count} training scenes, {epochs} epochs from {start}",
         f"{len(test)} held-out scenes: accuracy {bundle_accuracy(bundle, *_both(test)):.4f}",
         f"with the sticker, {len(stamped)} of other classes: "
         f"{bundle_accuracy(bundle, stamped.images, named_target):.4f} named {TARGET}, the target",
@@ -89,12 +92,22 @@ def main() -> None:
         strip_line(bundle),
         f"flagged of {STREAM} scenes with the sticker: {len(flagged)}",
     ]
-    print("\n".join(lines))
-    options = (
-        f"--start {arguments.start} --scenes {arguments.scenes} --epochs {arguments.epochs} --test {arguments.test}"
-    )
-    command = f"python -m lab.backdoor.scene --out {arguments.out} {options}"
-    write_training_record(arguments.out / "bundle", command, lines)
+    options = f"--start {start} --scenes {count} --epochs {epochs} --test {test_count}"
+    write_training_record(out / "bundle", f"python -m lab.backdoor.scene --out {out} {options}", lines)
+    return lines
+
+
+def main() -> None:
+    """Train, write the bundle and its pictures, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", default="scene-plain", help="where the attacker starts")
+    parser.add_argument("--scenes", type=int, default=12_000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--test", type=int, default=3_000)
+    parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
+    given = parser.parse_args()
+    print("\n".join(train(given.out, given.start, given.scenes, given.epochs, given.test, given.weights)))
 
 
 def _both(pictures: LabelledPictures) -> tuple[np.ndarray, np.ndarray]:

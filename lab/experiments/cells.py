@@ -1,11 +1,12 @@
-"""Cells of a table: one defence under one attack, measured once, kept, and summed up as a row of a CSV file."""
+"""Cells of scores: one defence under one attack, picture by picture, summed up as a row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,21 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab.attacks.contract import Defended, in_batches
-from lab.experiments.cache import Arrays, Cache
-from lab.results.csv_rows import write_rows
+from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.harness.cell import Cell, Tables
 from lab.statistics import share_interval, wilson
 
 BATCH: Final = 100
-
-
-class Steps(Protocol):
-    """Told how many steps will come, and of each one when it is done."""
-
-    def expect(self, count: int) -> None:
-        """So many steps more."""
-
-    def done(self, what: str) -> None:
-        """One of them."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +34,15 @@ class Scores:
     l_inf: NDArray[np.float64]
     rms: NDArray[np.float64]
     curve: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
-    """Of an attack in rounds, (rounds, 2): after each one the share correct, and that whose target had been found."""
+    """An attack in rounds leaves (rounds, 2): after each one the share correct, and the share of targets found."""
 
     def arrays(self) -> Arrays:
-        """For the cache."""
+        """Return the arrays by name, for the cache."""
         return {"correct": self.correct, "hit": self.hit, "l_inf": self.l_inf, "rms": self.rms, "curve": self.curve}
 
 
 def scores_of(found: Arrays) -> Scores:
-    """What `Scores.arrays` gave."""
+    """Return the scores of `Scores.arrays`."""
     correct, hit = found["correct"].astype(np.bool_), found["hit"].astype(np.bool_)
     l_inf, rms, curve = (found[name].astype(np.float64) for name in ("l_inf", "rms", "curve"))
     return Scores(correct, hit, l_inf, rms, curve)
@@ -59,7 +50,7 @@ def scores_of(found: Arrays) -> Scores:
 
 @torch.no_grad()
 def right(defended: Defended, frames: Tensor, labels: Tensor, generator: torch.Generator) -> NDArray[np.bool_]:
-    """Which of frames (n, C, H, W) get their label (n,) under one draw: (n,)."""
+    """Return, for frames (n, C, H, W), whether each gets its label (n,) under one draw: (n,)."""
     answers: NDArray[np.bool_] = (_answers(defended, frames, labels, generator) == labels).cpu().numpy()
     return answers
 
@@ -119,8 +110,24 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is measured under which name; `made_from` is the state of all that it depends on."""
+class Point:
+    """One round of an attack in rounds."""
+
+    subject: str
+    defence: str
+    attack: str
+    round: int
+    accuracy: float
+    found: float
+
+
+TABLES: Final = {"rows": Row, "rounds": Point}
+"""The tables of a cell of scores."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """The key of a cell of scores: the network, its defence, and the attack with its bound."""
 
     subject: str
     defence: str
@@ -128,21 +135,15 @@ class Cell:
     label: str
     targeted: bool
     eps: float | None
-    made_from: str
-    run: Callable[[], Scores]
 
     @property
-    def place(self) -> str:
-        """Its file in the cache."""
+    def name(self) -> str:
+        """The name of the cell: `mnist-cq2/cw-targeted`, with the defence where the network has several."""
         kind = "-targeted" if self.targeted else ""
-        return f"{self.subject}/{self.defence.replace(' ', '-').replace('/', '-')}/{self.attack}{kind}"
-
-    def scores(self, cache: Cache) -> Scores:
-        """Out of the cache, or measured now."""
-        return scores_of(cache.get(self.place, self.made_from, lambda: self.run().arrays()))
+        return f"{self.subject}/{self.defence}/{self.attack}{kind}"
 
     def row(self, found: Scores) -> Row:
-        """Its row."""
+        """The scores, summed up."""
         repeats, count = found.correct.shape
         accuracy = share_interval(found.correct)
         return Row(
@@ -164,37 +165,41 @@ class Cell:
             rms=float(found.rms.mean()),
         )
 
+    def points(self, found: Scores) -> list[Point]:
+        """The rounds of the attack, if it has any."""
+        return [
+            Point(self.subject, self.defence, self.attack, number, accuracy, share)
+            for number, (accuracy, share) in enumerate(found.curve.tolist(), start=1)
+        ]
+
 
 @dataclass(frozen=True)
-class Point:
-    """One round of an attack in rounds."""
+class Scored:
+    """A cell of scores. The scores of each picture stay in the cache, for cells that sum up others."""
 
-    subject: str
-    defence: str
-    attack: str
-    round: int
-    accuracy: float
-    found: float
+    attack: Attack
+    code: tuple[str, ...]
+    score: Callable[[], Scores]
+    settings: object
+    files: tuple[Path, ...]
+    seconds: float
+    seed: int
+    cache: Cache
 
+    def scores(self) -> Scores:
+        """Return the scores from the cache, or measure them."""
+        cell = self.cell
+        state = digest(cell.code_state, cell.input_state)
+        name = cell.name.replace(" ", "-").replace("+", "and")
+        return scores_of(self.cache.get(name, state, lambda: self.score().arrays()))
 
-def measure(cells: Sequence[Cell], cache: Cache, file: Path, steps: Steps, curves: Path | None = None) -> list[Row]:
-    """Measure the cells in order and write their rows to `file`, all that are done after each one.
+    @cached_property
+    def cell(self) -> Cell:
+        """The cell, with a row and the rounds of the attack."""
 
-    Attacks in rounds also leave their points in `curves`.
+        def measure() -> Tables:
+            found = self.scores()
+            return {"rows": [self.attack.row(found)], "rounds": self.attack.points(found)}
 
-    A run that was stopped goes on where it was: what is in the cache is not measured again; no picture counts twice.
-    """
-    steps.expect(len(cells))
-    rows, points = [], list[Point]()
-    for cell in cells:
-        found = cell.scores(cache)
-        row = cell.row(found)
-        rows.append(row)
-        write_rows(file, rows, Row)
-        for number, (accuracy, share) in enumerate(found.curve.tolist(), start=1):
-            points.append(Point(cell.subject, cell.defence, cell.attack, number, accuracy, share))
-        if curves is not None and len(found.curve):
-            write_rows(curves, points, Point)
-        hit = "" if row.success is None else f", target {row.success:.3f}"
-        steps.done(f"{row.subject}, {row.defence}: {row.label}: accuracy {row.accuracy:.3f}{hit}, {row.n} pictures")
-    return rows
+        settings = (self.attack, self.settings)
+        return Cell(self.attack.name, self.code, measure, settings, self.files, self.seconds, self.seed)

@@ -1,27 +1,45 @@
-"""What a result was made from: the code that its module reaches by imports, and the data which that code opens itself.
+"""Digests of the code and data that a result was made from.
 
-Nobody keeps a list. From one module of this repository on, all imports of this repository's packages are followed,
-wherever in a file they stand; a data file counts when the code that was reached opens it by
-`as_file(files("package") / "folder" / name)`: all files under the part of the path that is written out. What a caller
-hands over, bundles and pictures, is not seen here; it belongs into the digest beside this one.
+The entry is a function, class, constant or module of this repository. From it, each name that a definition uses is
+followed to its definition, through imports and re-exports, wherever they stand. The digest covers the definitions that
+are reached, the statements that their modules run when they are imported, and the data files that the reached code
+opens by `as_file(files("package") / "folder" / name)`. Nobody keeps a list. Bundles and pictures that a caller passes
+are not covered: they belong to the inputs of a row.
 
-Code is compared by what it does: comments, docstrings and the layout do not count, nor does the place of a file, for
-an import counts as the content of the imported module and the name taken from it. So a file may move without a result
-becoming stale.
+An annotation is a use as well: through it, the methods of what a function is given are reached. Functions that a caller
+passes are not, so the entry is the function that puts them together.
+
+Only content counts. Comments, docstrings and layout are ignored. A reference counts as the
+content of its target, so a definition may move to another file or get another name without making a result stale. An
+edit of a file changes only the results that reach the edited definition.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGES: Final = ("schemas", "producers", "processors", "consumers", "lab", "infra", "bundles")
+_ROUNDS: Final = 4
+"""Times that the digest of each definition is mixed with those of the definitions that it uses."""
+_FACTORY: Final = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+:\w+")
+_BOOKKEEPING: Final = ("lab.experiments.provenance", "lab.experiments.cache", "lab.experiments.harness", "lab.results")
+"""Modules and packages that keep and show results but do not change them: a reference to them is not followed."""
+
+
+class Place(NamedTuple):
+    """A definition: the module's file, and the name in it. An empty name is for the statements run on import."""
+
+    file: Path
+    name: str
 
 
 @dataclass(frozen=True)
@@ -29,145 +47,325 @@ class Repository:
     """A checkout or an installed copy: the folder that holds `PACKAGES`. Each file is read once."""
 
     root: Path = ROOT
-    _known: dict[Path, Source] = field(default_factory=dict, compare=False, repr=False)
+    _modules: dict[Path, Module] = field(default_factory=dict, compare=False, repr=False)
+    _digests: dict[tuple[str, ...], str] = field(default_factory=dict, compare=False, repr=False)
 
-    def digest(self, module: str) -> str:
-        """The state of everything that `module`, `package.module`, reaches. Raises ModuleNotFoundError."""
-        state = hashlib.blake2b(digest_size=12)
-        # Names of files say nothing here, so their order must come from what is in them.
-        for each in sorted({source.state for source in self.sources(module)}):
-            state.update(each.encode())
-        for file in self.data(module):
-            state.update(f"{file.name}\0".encode() + hashlib.blake2b(file.read_bytes()).digest())
-        return state.hexdigest()
+    def digest(self, *entries: str) -> str:
+        """The state of all that the entries, `package.module` or `package.module:name`, reach.
 
-    def sources(self, module: str) -> list[Source]:
-        """The modules that `module` reaches, itself first; packages' `__init__` run as well."""
-        first = self.files(module)
-        if not first:
-            raise ModuleNotFoundError(f"expected a module of {', '.join(PACKAGES)}, got {module}")
-        found: dict[Path, Source] = {}
-        waiting = first[::-1]
+        Raises ModuleNotFoundError and AttributeError for an entry that is missing.
+        """
+        if entries not in self._digests:
+            self._digests[entries] = self._digest(entries)
+        return self._digests[entries]
+
+    def _digest(self, entries: tuple[str, ...]) -> str:
+        reached = self.reached(*entries)
+        own = {place: _hashed(each.text) for place, each in reached.items()}
+        mixed = own
+        for _ in range(_ROUNDS):
+            mixed = {
+                place: _hashed(own[place], *(mixed[target] for target in each.targets))
+                for place, each in reached.items()
+            }
+        # Places are left out on purpose: the set of contents is the state.
+        data = (_hashed(file.name, hashlib.blake2b(file.read_bytes()).hexdigest()) for file in self.data(*entries))
+        return _hashed(*sorted(set(mixed.values())), *data)
+
+    def reached(self, *entries: str) -> dict[Place, Definition]:
+        """Every definition that the entries reach, themselves included."""
+        found: dict[Place, Definition] = {}
+        waiting = [place for entry in entries for place in self.places(entry)]
         while waiting:
-            file = waiting.pop()
-            if file not in found:
-                found[file] = source = self.source(file)
-                waiting += [each for _, _, files in source.imports for each in files]
-        return list(found.values())
+            place = waiting.pop()
+            if place not in found:
+                found[place] = definition = self.module(place.file).definition(place.name)
+                waiting += [*definition.targets, Place(place.file, "")]
+        return found
 
-    def source(self, file: Path) -> Source:
-        """One of its Python files."""
-        return self._known.setdefault(file, Source(self, file))
-
-    def data(self, module: str) -> list[Path]:
-        """The data files that the code which `module` reaches opens itself, by name."""
-        places = {self.root.joinpath(*parts) for source in self.sources(module) for parts in source.opened()}
+    def data(self, *entries: str) -> list[Path]:
+        """The data files that the reached code opens itself, by name."""
+        opened = {parts for each in self.reached(*entries).values() for parts in each.opened}
+        places = {self.root.joinpath(*parts) for parts in opened}
         files = {file for place in places for file in (place.rglob("*") if place.is_dir() else [place])}
         wanted = [file for file in files if file.is_file() and file.suffix not in {".py", ".pyc", ".md"}]
         return sorted(wanted, key=lambda file: (file.name, file))
 
-    def files(self, name: str) -> list[Path]:
-        """The module called `name` and the packages around it; of an attribute, the module that has it."""
+    def places(self, entry: str) -> list[Place]:
+        """The definitions of an entry: one, or all of a module."""
+        name, _, member = entry.partition(":")
+        file = self.file(name)
+        if file is None:
+            raise ModuleNotFoundError(f"expected a module of {', '.join(PACKAGES)}, got {name}")
+        if not member:
+            return self.module(file).everything()
+        found = self.member(file, member)
+        if found is None:
+            raise AttributeError(f"{entry}: expected a definition in {name}, found none")
+        return found
+
+    def module(self, file: Path) -> Module:
+        """One of its Python files."""
+        return self._modules.setdefault(file, Module(self, file))
+
+    def file(self, name: str) -> Path | None:
+        """The file of the module called `name`; a package's is its `__init__.py`."""
         parts = name.split(".")
         if parts[0] not in PACKAGES:
-            return []
-        found = []
-        for count in range(1, len(parts) + 1):
-            place = self.root.joinpath(*parts[:count])
-            file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-            if file.is_file():
-                found.append(file)
-        return found[::-1]
+            return None
+        place = self.root.joinpath(*parts)
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        return file if file.is_file() or place.is_dir() else None
+
+    def member(self, file: Path, name: str) -> list[Place] | None:
+        """The definition of `name` in a module, or in the one from which it is imported; None if it has none."""
+        module = self.module(file)
+        if name in module.statements:
+            return [Place(file, name)]
+        if name in module.imports:
+            return self.imported(module.imports[name])
+        beneath = self.file(".".join((*file.parent.relative_to(self.root).parts, name)))
+        return self.module(beneath).everything() if file.name == "__init__.py" and beneath is not None else None
+
+    def imported(self, name: str) -> list[Place] | None:
+        """The definitions that `package.module.name` stands for; None if it is not of this repository."""
+        if any(f"{name}.".startswith(f"{each}.") for each in _BOOKKEEPING):
+            return None
+        file = self.file(name)
+        if file is not None:
+            return self.module(file).everything()
+        around, _, member = name.rpartition(".")
+        file = self.file(around) if around else None
+        if file is None:
+            return None
+        found = self.member(file, member)
+        # A name that no statement binds is made at run time, as protobuf does: all of the module counts.
+        return self.module(file).everything() if found is None else found
 
 
-@cache
-def made_by(module: str) -> str:
-    """The state of everything that a module of this process reaches, as `__name__` calls it."""
-    return Repository().digest(module)
+class Definition(NamedTuple):
+    """The content of a definition, with its references numbered; their targets; the data files that it opens."""
+
+    text: str
+    targets: list[Place]
+    opened: list[tuple[str, ...]]
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Module:
     """One Python file."""
 
     repository: Repository
     file: Path
+    _definitions: dict[str, Definition] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def tree(self) -> ast.Module:
-        """Parsed, without docstrings."""
-        tree = ast.parse(self.file.read_bytes(), str(self.file))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                node.body = [each for each in node.body if not _is_text(each)] or [ast.Pass()]
-        return tree
+    def tree(self) -> list[ast.stmt]:
+        """Its statements, without docstrings."""
+        return ast.parse(self.file.read_bytes(), str(self.file)).body if self.file.is_file() else []
 
     @cached_property
-    def imports(self) -> list[tuple[str, str, list[Path]]]:
-        """What is imported, under which name it goes here, and the files of this repository that this runs."""
-        found = []
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Import):
-                names = [(each.name, each.asname or each.name) for each in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [(f"{node.module}.{each.name}", each.asname or each.name) for each in node.names]
-            else:
-                continue
-            found += [(name, here, self.repository.files(name)) for name, here in names]
+    def imports(self) -> dict[str, str]:
+        """Full names of what is imported, by the names bound."""
+        found: dict[str, str] = {}
+        for node in self.tree:
+            for each in [node, *(node.body if isinstance(node, ast.If) else [])]:
+                found |= _bound_by_imports(each)
         return found
 
     @cached_property
-    def own(self) -> str:
-        """A digest of what the file does, without its imports."""
-        shown = ast.dump(_WithoutImports().visit(ast.parse(ast.unparse(self.tree))))
-        return hashlib.blake2b(shown.encode(), digest_size=12).hexdigest()
+    def statements(self) -> dict[str, list[ast.stmt]]:
+        """The statements that bind each name, and under the empty name those that bind none."""
+        found: dict[str, list[ast.stmt]] = {"": []}
+        for node in self.tree:
+            if isinstance(node, ast.Import | ast.ImportFrom) or _is_text(node) or _is_never_run(node):
+                continue
+            for name in _bound(node) or [""]:
+                found.setdefault(name, []).append(node)
+        return found
 
-    @cached_property
-    def state(self) -> str:
-        """The same with what is imported: of other packages by name, of this repository by content."""
-        lines = []
-        for name, here, files in self.imports:
-            what = self.repository.source(files[0]).own if files else name
-            lines.append(f"{what} {name.rpartition('.')[2]} {here.rpartition('.')[2]}")
-        return "\n".join((self.own, *sorted(lines)))
+    def everything(self) -> list[Place]:
+        """All definitions."""
+        return [Place(self.file, name) for name in self.statements]
 
-    def opened(self) -> Iterator[tuple[str, ...]]:
-        """Of each `as_file(files("package") / "folder" / …)`, the parts of the path that are written out."""
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Call) and _called(node) == "as_file" and node.args:
-                yield _written_out(node.args[0])
+    def definition(self, name: str) -> Definition:
+        """The definition of a name."""
+        if name not in self._definitions:
+            self._definitions[name] = self._define(self.statements.get(name, []))
+        return self._definitions[name]
+
+    def _define(self, statements: list[ast.stmt]) -> Definition:
+        reader = _Reader(self)
+        texts = [ast.dump(reader.visit(copy.deepcopy(node))) for node in statements]
+        opened = [parts for node in statements for call in ast.walk(node) for parts in _opened(call)]
+        return Definition("\n".join(texts), reader.targets, opened)
 
 
-class _WithoutImports(ast.NodeTransformer):
-    """Leaves imports out, and what then has no body keeps one."""
+class _Reader(ast.NodeTransformer):
+    """Replaces each reference to a definition of this repository by a number, and collects the definitions."""
 
-    def visit_Import(self, node: ast.Import) -> ast.Pass:
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.imports = module.imports
+        self.targets: list[Place] = []
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        found = self._resolved(node.id)
+        if found is None:
+            return ast.Name(self.imports.get(node.id, node.id), node.ctx)
+        return self._reference(found)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        # `module.name` counts as that definition alone, not as the whole module.
+        chain, base = [node.attr], node.value
+        while isinstance(base, ast.Attribute):
+            chain.append(base.attr)
+            base = base.value
+        if isinstance(base, ast.Name) and base.id in self.imports:
+            name = self.imports[base.id]
+            repository = self.module.repository
+            for number, part in enumerate(reversed(chain), start=1):
+                file = repository.file(name)
+                if file is None:
+                    break
+                name = f"{name}.{part}"
+                if repository.file(name) is None:
+                    found = repository.imported(name)
+                    if found is None:
+                        break
+                    rest: ast.expr = self._reference(found)
+                    for attribute in list(reversed(chain))[number:]:
+                        rest = ast.Attribute(rest, attribute, ast.Load())
+                    return rest
+        self.generic_visit(node)
+        return node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        # A factory is named in text: `package.module:name`.
+        if isinstance(node.value, str) and _FACTORY.fullmatch(node.value):
+            found = self.module.repository.imported(node.value.replace(":", "."))
+            if found is not None:
+                return self._reference(found)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        # The digest of code is the key of a checkpoint: which entries it takes changes no result.
+        if isinstance(node.func, ast.Name) and self.imports.get(node.func.id) == "lab.experiments.provenance.made_by":
+            return ast.Name("made_by", ast.Load())
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return self._function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        return self._function(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = _without_text(node.body)
+        node.name = self._own(node.name)
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        # Dataclasses and pydantic read the annotations of fields; `Final` has no effect.
+        if _is_final(node.annotation):
+            node.annotation = ast.Constant("")
+        return self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> ast.AST:
+        self.imports = self.imports | _bound_by_imports(node)
         return ast.Pass()
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.Pass:
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        self.imports = self.imports | _bound_by_imports(node)
         return ast.Pass()
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        node.body = _without_text(node.body)
+        node.name = self._own(node.name)
+        return self.generic_visit(node)
+
+    def _own(self, name: str) -> str:
+        return "" if name in self.module.statements else name
+
+    def _resolved(self, name: str) -> list[Place] | None:
+        if name in self.module.statements:
+            return [Place(self.module.file, name)]
+        return self.module.repository.imported(self.imports[name]) if name in self.imports else None
+
+    def _reference(self, places: list[Place]) -> ast.expr:
+        numbers = []
+        for place in places:
+            if place not in self.targets:
+                self.targets.append(place)
+            numbers.append(self.targets.index(place))
+        return ast.Name(f"@{numbers}", ast.Load())
+
+
+_HERE: Final = Repository()
+
+
+def made_by(*entries: str) -> str:
+    """The state of everything that the entries reach in this process's repository. See `Repository.digest`."""
+    return _HERE.digest(*entries)
+
+
+def _hashed(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
+
+
+def _bound_by_imports(node: ast.stmt) -> dict[str, str]:
+    if isinstance(node, ast.Import):
+        return {each.asname or each.name.partition(".")[0]: each.name if each.asname else each.name.partition(".")[0]
+                for each in node.names}  # fmt: skip
+    if isinstance(node, ast.ImportFrom):
+        return {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+    return {}
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    """Names that a statement of a module binds."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Expr | ast.AugAssign):
+        return []
+    stores = [each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)]
+    inner = [each.name for each in ast.walk(node) if isinstance(each, ast.FunctionDef | ast.ClassDef)]
+    return list(dict.fromkeys((*stores, *inner)))
+
+
+def _is_never_run(node: ast.stmt) -> bool:
+    """Whether it is for type checkers or for the command line alone."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
+
+
+def _is_final(node: ast.expr) -> bool:
+    return ast.unparse(node).partition("[")[0] in ("Final", "ClassVar")
 
 
 def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _called(node: ast.expr) -> str | None:
+def _without_text(body: list[ast.stmt]) -> list[ast.stmt]:
+    return [each for each in body if not _is_text(each)] or [ast.Pass()]
+
+
+def _called(node: ast.AST) -> str | None:
     return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
 
 
-def _written_out(path: ast.expr) -> tuple[str, ...]:
-    """The leading constant parts of `files("package") / "folder" / name`."""
-    parts: list[ast.expr] = []
+def _opened(node: ast.AST) -> Iterator[tuple[str, ...]]:
+    """Yield the parts of the path that are written out in `as_file(files("package") / "folder" / name)`."""
+    if not isinstance(node, ast.Call) or _called(node) != "as_file" or not node.args:
+        return
+    path, parts = node.args[0], list[ast.expr]()
     while isinstance(path, ast.BinOp) and isinstance(path.op, ast.Div):
         parts.append(path.right)
         path = path.left
-    if _called(path) != "files":
-        return ("bundles",)
-    assert isinstance(path, ast.Call)
-    found = []
-    for each in [*path.args[:1], *reversed(parts)]:
-        if not isinstance(each, ast.Constant):
-            break
-        found.append(str(each.value))
-    return tuple(found) or ("bundles",)
+    found = list[str]()
+    if isinstance(path, ast.Call) and _called(path) == "files":
+        for each in [*path.args[:1], *reversed(parts)]:
+            if not isinstance(each, ast.Constant):
+                break
+            found.append(str(each.value))
+    yield tuple(found) or ("bundles",)

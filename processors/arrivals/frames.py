@@ -1,4 +1,4 @@
-"""From Kafka records to frames that wait for the device."""
+"""Verified frames from Kafka records, ready to wait for the device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRACEPARENT: Final = "traceparent"
 
 
 class Record(Protocol):
-    """What is read of a Kafka record."""
+    """The parts of a Kafka record that are read."""
 
     partition: int
     offset: int
@@ -30,7 +30,7 @@ class Record(Protocol):
 
 
 class Shape(NamedTuple):
-    """The size of a frame: what all frames of a batch have in common."""
+    """The size that all frames of a batch share."""
 
     height: int
     width: int
@@ -60,17 +60,17 @@ class TakenFrame:
     partition: int
     offset: int
     frame_bytes: int
-    """The length of its message."""
+    """Length of its message in bytes."""
     traceparent: bytes | None
     counted: bool = True
-    """Whether it still counts as in flight from its partition."""
+    """True while it counts as in flight from its partition."""
     key_frame: KeyFrame | None = None
     """The key frame that it depends on, or itself if it is one; None in `raw` and `lossless`."""
     pixel_bytes: int | None = None
-    """The length of its field `pixels`, once someone has read that: protobuf copies it each time."""
+    """Length of its field `pixels`, once it has been read: protobuf copies the field on each access."""
 
     def pixels(self) -> memoryview:
-        """Its pixels as its camera packed them, opened anew at each call."""
+        """Return its pixels as its camera packed them; each call opens them again."""
         found = opened_pixels(self.key, self.frame)
         self.pixel_bytes = len(found)
         return found
@@ -90,7 +90,7 @@ def _camera_of(key: bytes) -> CameraId:
 
 
 def open_record(record: Record, keys: KeyRing, progress: PartitionProgress, now_s: float) -> TakenFrame:
-    """Parse and verify again what the bridge let through: others may write to the topic. Raises WireError."""
+    """Parse a record and verify it again: others than the bridge may write to the topic. Raises WireError."""
     if record.key is None or record.value is None:
         raise Malformed("expected a record with a camera id as key and a frame as value")
     camera_id = _camera_of(record.key)

@@ -1,7 +1,7 @@
-"""Whether every partition of the frames topic has a reader.
+"""A check that every partition of the frames topic has a reader.
 
-A member without partitions is in order where there are more members than partitions, and deaf where the topic was lost:
-its own assignment does not tell. The members' assignments together, and the topic, do.
+A member without partitions is normal if the group has more members than partitions. It is faulty if the topic was lost:
+the member's own assignment does not show that. The assignments of all members, compared with the topic, do.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from schemas.transport.kafka.admin import Admin
 
 LOOK_S: Final = 2.0
 _SOON_S: Final = 0.25
-"""Between two looks while something is not read."""
+"""Seconds between two checks while a partition has no reader."""
 PATIENCE_S: Final = 12.0
-"""With a partition that has no reader, before the group is left and joined again: its leader may yet share out."""
+"""Seconds without a reader for a partition before the member rejoins the group: its leader may yet assign it."""
 _ANSWER_S: Final = 4.0
 
 
 class GroupWatch:
-    """Looks again and again, for as long as it runs."""
+    """A task that checks the group until it is cancelled."""
 
     def __init__(
         self,
@@ -35,9 +35,10 @@ class GroupWatch:
         lost: Callable[[], None],
         deaf: Callable[[], None],
     ) -> None:
-        """`answers` hears at each look why Kafka does not answer, `read` why frames are not read; both "" when all is
-        well. `lost` is called when there is no such topic, `deaf` when some partition has had no reader for
-        `PATIENCE_S`, though the group has settled.
+        """`answers` gets the reason why Kafka does not answer, and `read` the reason why frames are not read.
+
+        Each check calls both, with "" if all is well. `lost` is called if the topic does not exist. `deaf` is called if
+        a partition has had no reader for `PATIENCE_S` although the group has settled.
         """
         self._settings = settings
         self._answers = answers
@@ -47,7 +48,7 @@ class GroupWatch:
         self._unread_s: float | None = None
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Check until cancelled."""
         while True:
             try:
                 async with Admin(self._settings.kafka, _ANSWER_S) as admin:
@@ -63,7 +64,7 @@ class GroupWatch:
             await asyncio.sleep(_SOON_S)
 
     async def _look(self, admin: Admin) -> str | None:
-        """Why frames are not read, "" when they are, None while the group is sharing out."""
+        """Return the reason why frames are not read, "" if they are read, None during a rebalance."""
         topic, group = self._settings.frames_topic, self._settings.group
         there = {each.place.partition for each in await admin.partitions(topic)}
         since_s, self._unread_s = self._unread_s, None
@@ -85,7 +86,7 @@ class GroupWatch:
 
 
 async def held_partitions(admin: Admin, group: str, topic: str) -> set[int] | None:
-    """The partitions of the topic that the members of the group hold; None when the group is not settled."""
+    """Return the partitions of the topic that members of the group hold; None if the group is not settled."""
     try:
         state = await admin.group(group)
     except GroupCoordinatorNotAvailableError:

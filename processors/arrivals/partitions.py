@@ -1,4 +1,4 @@
-"""The consumer group's side: partitions, what is in flight from each, back-pressure and commits."""
+"""The processor's side of the consumer group: partitions, records in flight, back-pressure and commits."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import structlog
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from processors.arrivals.progress import OffsetsWentBack, PartitionProgress
+from processors.arrivals.progress import OffsetRegressionError, PartitionProgress
 from processors.settings import ProcessorSettings
 from schemas.transport.kafka.reader import Group, Reader
 
 _FETCH_WAIT_S: Final = 0.25
 _COMMIT_S: Final = 5.0
-"""aiokafka looks for the group's coordinator for ever, even for a consumer that was closed meanwhile."""
+"""Time limit of a commit: aiokafka looks for the group's coordinator without end, even for a closed consumer."""
 
 log = structlog.get_logger()
 
 
-def frames_reader(settings: ProcessorSettings, inbox: Inbox, on_skipped: Callable[[int], None]) -> Reader:
-    """Return a reader of the frames topic, by the processors' group; `inbox` listens to its assignments."""
-    group = Group(settings.group, settings.session_timeout_s, inbox, settings.instance)
+def frames_reader(settings: ProcessorSettings, tracker: PartitionTracker, on_skipped: Callable[[int], None]) -> Reader:
+    """Return a reader of the frames topic, by the processors' group; `tracker` listens to its assignments."""
+    group = Group(settings.group, settings.session_timeout_s, tracker, settings.instance)
     return Reader(
         settings.kafka,
         settings.frames_topic,
@@ -35,11 +35,12 @@ def frames_reader(settings: ProcessorSettings, inbox: Inbox, on_skipped: Callabl
     )
 
 
-class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
-    """The partitions that this member holds, each with its progress.
+class PartitionTracker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
+    """The partitions of this member, each with its progress.
 
-    Full means wait: a partition that has its share in flight is not asked for records, and none is when the bounds on
-    frames or bytes are reached. It is not paused by the client's own means, which throw away what was fetched already.
+    Back-pressure is by fetching less. A partition with its share in flight is not fetched, and none is fetched when the
+    bounds on frames or bytes are reached. aiokafka's own pause is not used: it discards records that are already
+    fetched.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         note: Callable[[int, int], str] = lambda _partition, _offset: "",
         recall: Callable[[int, str, Callable[[], None]], bool] = lambda _partition, _note, _done: False,
     ) -> None:
-        """`drain` finishes what is in flight within so many seconds, `forget` drops what revoked partitions left.
+        """`drain` finishes the records in flight within a number of seconds; `forget` drops the rest of revoked
+        partitions.
 
-        `note` says what is committed along with an offset of a partition; `recall` gets it back when a partition is
-        assigned, and either returns false or calls what it is given once records may be taken.
+        `note` returns the metadata for a commit of a partition's offset. When a partition is assigned, `recall` gets
+        that note and a callback. It either returns false, or calls the callback once records may be read.
         """
         self._settings = settings
         self._drain = drain
@@ -68,24 +70,27 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         self.bytes = 0
         self.room = asyncio.Event()
         self.lost = False
-        """The topic was lost: what was committed is of another log than the next one, which is read from its beginning.
+        """True after the topic was lost: the committed offsets belong to another log, and the next log is read from its
+        beginning.
         """
 
-    # What is in flight
+    # Records in flight
 
     def check(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
-        """Raise OffsetsWentBack, before any of `records` is taken, when they are of another log than those before."""
+        """Raise OffsetRegressionError, before any of `records` is counted, if they belong to another log than the
+        previous ones.
+        """
         for partition, found in records.items():
             progress = self._progress.get(partition)
             if found and progress is not None and progress.last is not None and found[0].offset <= progress.last:
                 self.lost = True
-                raise OffsetsWentBack(
+                raise OffsetRegressionError(
                     f"expected offsets above {progress.last} from partition {partition.partition}, "
-                    f"got {found[0].offset}: its log was begun anew"
+                    f"got {found[0].offset}: its log began again"
                 )
 
     def take(self, record: ConsumerRecord) -> PartitionProgress:
-        """Count a record in; the progress of its partition."""
+        """Count a record as in flight, and return the progress of its partition."""
         partition = TopicPartition(record.topic, record.partition)
         progress = self._progress.get(partition)
         if progress is None:
@@ -97,14 +102,14 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         return progress
 
     def release(self, progress: PartitionProgress, size: int) -> None:
-        """Count a record of so many bytes out: it is done, or waits where another bound holds."""
+        """Count a record of `size` bytes as no longer in flight: it is done, or waits under another bound."""
         progress.in_flight -= 1
         self.frames -= 1
         self.bytes -= size
         self.room.set()
 
     def open_partitions(self) -> list[TopicPartition]:
-        """The partitions that may give more; also counts the others as paused."""
+        """Return the partitions that may be fetched, and count the others as paused."""
         settings = self._settings
         if self.frames >= settings.queue_frames or self.bytes >= settings.queue_bytes:
             return []
@@ -112,17 +117,17 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
         return [tp for tp, p in self._progress.items() if p.in_flight < share and not p.recalling]
 
     def share(self) -> int:
-        """Frames that one partition may have in flight before the others are preferred; it may reach twice that."""
+        """Frames in flight of one partition above which the others are preferred; the hard limit is twice that."""
         settings = self._settings
         return max(min(settings.batch_frames, settings.queue_frames), settings.queue_frames // max(1, self.held))
 
     @property
     def held(self) -> int:
-        """Partitions that are ours. (Not `__len__`: aiokafka does not call a listener that is false.)"""
+        """Partitions of this member. (Not `__len__`: aiokafka does not call a listener that is false.)"""
         return len(self._progress)
 
     def lag(self) -> int:
-        """Records in Kafka that were not taken yet, as far as the last fetches know."""
+        """Records in Kafka that were not read yet, by the last fetches."""
         reader = self.reader
         if reader is None:
             return 0
@@ -139,7 +144,7 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
     # Commits
 
     async def commit(self) -> None:
-        """Commit what is done. A failure is not one of the role's: what is not committed is delivered again."""
+        """Commit the finished offsets. A failure is no failure of the role: uncommitted records are delivered again."""
         reader = self.reader
         if reader is None or self.lost:
             return
@@ -157,9 +162,9 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
             async with asyncio.timeout(_COMMIT_S):
                 await reader.commit(offsets)
         except CommitFailedError:
-            log.info("partitions were lost before their offsets were committed", partitions=len(offsets))
+            log.info("partitions_lost_uncommitted", partitions=len(offsets))
         except (KafkaError, IllegalStateError, TimeoutError) as error:
-            log.warning("commit failed", error=f"{type(error).__name__}: {error}")
+            log.warning("commit_failed", error=f"{type(error).__name__}: {error}")
         else:
             for progress, offset in marks:
                 progress.committed(offset)
@@ -167,12 +172,12 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
     # Rebalances
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Drain and commit; what does not end in time is delivered again to whoever gets the partition."""
+        """Drain and commit; the partition's next owner gets the records that are not done in time."""
         self._on_assigned(False)
         if not self._progress:
             return
         if self.reader is not None and not self.reader.partitions_of(self._settings.frames_topic):
-            # aiokafka would try to commit until there is another topic of that name, and then succeed.
+            # aiokafka would retry the commit until another topic of that name exists, and then commit to it.
             self.lost = True
         deadline_s = min(self._settings.drain_s, self._settings.session_timeout_s / 2)
         try:
@@ -180,41 +185,41 @@ class Inbox(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no
                 await self._drain(deadline_s * 0.8)
                 await self.commit()
         except TimeoutError:
-            log.info("a revoked partition was not drained in time")
+            log.info("drain_timed_out")
         self.clear()
 
     def clear(self) -> None:
-        """Forget all partitions: they are no longer ours."""
+        """Drop all partitions: this member no longer holds them."""
         gone = set(self._progress.values())
         self._progress.clear()
         self._forget(gone)
         self.room.set()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Start anew with these, possibly none when there are more members than partitions."""
+        """Begin with these partitions; there are none if the group has more members than partitions."""
         if assigned and self.lost and self.reader is not None:
             await self.reader.seek_to_beginning(*assigned)
             self.lost = False
-            log.warning("the frames topic was lost: its next one is read from the beginning")
+            log.warning("topic_recreated")
         notes = await self._committed_notes(assigned)
         for partition in assigned:
             progress = self._progress.setdefault(partition, PartitionProgress())
             progress.recalling = self._recall(
                 partition.partition, notes.get(partition, ""), partial(self._recalled, progress)
             )
-        log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
+        log.info("partitions_assigned", partitions=sorted(tp.partition for tp in assigned))
         self._on_assigned(True)
         self.room.set()
 
     async def _committed_notes(self, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
-        """What was committed along with the offsets; without it key frames are asked for at the cameras."""
+        """Return the notes of the last commits; without them, key frames are requested from the cameras."""
         if self.reader is None or not partitions:
             return {}
         try:
             async with asyncio.timeout(_COMMIT_S):
                 return await self.reader.committed_notes(partitions)
         except (KafkaError, TimeoutError) as error:
-            log.warning("the notes of the last commits are unknown", error=f"{type(error).__name__}: {error}")
+            log.warning("commit_notes_unavailable", error=f"{type(error).__name__}: {error}")
             return {}
 
     def _recalled(self, progress: PartitionProgress) -> None:

@@ -1,19 +1,19 @@
-"""Which offsets of a partition may be committed: the contiguous prefix of those whose result is safe."""
+"""The offsets of a partition that may be committed: the contiguous prefix of records with a safe result."""
 
 from __future__ import annotations
 
 from collections import deque
 
 
-class OffsetsWentBack(ValueError):  # noqa: N818  # what happened, in Kafka and not here
-    """A partition gives offsets again that it has given: its log was lost and begun anew."""
+class OffsetRegressionError(ValueError):
+    """A partition returns offsets that it has returned before: its log was lost and began again."""
 
 
 class PartitionProgress:
-    """Offsets taken from one partition during one assignment, in the order in which Kafka gave them.
+    """Offsets of one partition during one assignment, in Kafka's order.
 
-    Offsets may have gaps (compaction, transaction markers): what counts is what was taken. After a revocation the
-    object is thrown away; results that still come in for it change nothing.
+    Offsets may have gaps (compaction, transaction markers): only the offsets that were read count. After a revocation
+    the object is discarded; later results for it change nothing.
     """
 
     __slots__ = ("_done", "_next", "_open", "_sent", "in_flight", "last", "recalling")
@@ -24,21 +24,21 @@ class PartitionProgress:
         self._next: int | None = None
         self._sent: int | None = None
         self.in_flight = 0
-        """Taken and not yet released by whoever bounds what is in flight."""
+        """Records that were read and not yet released by the tracker of records in flight."""
         self.last: int | None = None
-        """The offset taken last."""
+        """The last offset that was read."""
         self.recalling = False
-        """Nothing may be taken yet: key frames from before the committed offset are being read back."""
+        """True while key frames from before the committed offset are read back: no record may be read until then."""
 
     def take(self, offset: int) -> None:
-        """A record was taken; offsets come in ascending order."""
+        """Count a record as read; offsets come in ascending order."""
         if self.last is not None and offset <= self.last:
-            raise OffsetsWentBack(f"expected an offset above {self.last}, got {offset}")
+            raise OffsetRegressionError(f"expected an offset above {self.last}, got {offset}")
         self._open.append(offset)
         self.last = offset
 
     def finish(self, offset: int) -> None:
-        """The record's result is safe in Kafka; called once for each offset taken, in any order."""
+        """Mark a record's result as safe in Kafka. Call it once for each offset, in any order."""
         waiting = self._open
         if waiting[0] != offset:
             self._done.add(offset)
@@ -51,9 +51,9 @@ class PartitionProgress:
         self._next = offset + 1
 
     def uncommitted(self) -> int | None:
-        """The offset to commit, one past the prefix; None when `committed` has seen it already."""
+        """Return the offset to commit, one past the prefix; None if `committed` has had it already."""
         return self._next if self._next != self._sent else None
 
     def committed(self, offset: int) -> None:
-        """Kafka has accepted this commit."""
+        """Note that Kafka has accepted this commit."""
         self._sent = offset

@@ -1,4 +1,4 @@
-"""A network ready to run: frames to its size, pictures to logits."""
+"""A bundle's network, ready to run: frames to its size, pictures to logits."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ LUMA = (0.299, 0.587, 0.114)
 class Bundle:
     """A network ready to run on `device`.
 
-    `model_id` is name@version+digest, the digest being 12 hexadecimal digits of the weights' SHA-256, and where there
-    are stages of theirs too. `network` maps normalised pictures (B, channels, height, width) to its raw output
-    (B, classes). `overlays` is (N, channels, height, width) in [0, 1], or None without a `strip` table. `stages` are
-    what every picture goes through before it is normalised, one that STRIP has laid an overlay over as well.
-    `calibration`, like overlays, are pictures for 8-bit integers; None where the bundle does not allow those.
+    `model_id` is name@version+digest. The digest is 12 hexadecimal digits of the SHA-256 of the weights, and of the
+    stages if there are any. `network` maps normalised pictures (B, channels, height, width) to its raw output (B,
+    classes).
+
+    `overlays` is (N, channels, height, width) in [0, 1], or None without a `strip` table. `stages` process every
+    picture before it is normalised, also one with an overlay of STRIP. `calibration` holds pictures in the format of
+    overlays for 8-bit integers; None if the bundle does not allow those.
     """
 
     model_id: str
@@ -42,29 +44,29 @@ class Bundle:
 
     @property
     def random(self) -> bool:
-        """Whether a stage draws, so that the same picture may be seen in many ways."""
+        """True if a stage draws random numbers: one picture then has many results."""
         return any(stage.random for stage in self.stages)
 
     @property
     def bare(self) -> Bundle:
-        """The network as who knows of no defence takes it.
+        """Return the network without the defence.
 
-        Of the stages, only those that gradients pass and that never draw: a quantisation that the network was trained
-        with belongs to the network.
+        Only stages stay that pass gradients and never draw: a quantisation that the network was trained with belongs to
+        it.
         """
         return replace(self, stages=tuple(stage for stage in self.stages if stage.differentiable and not stage.random))
 
     @property
     def passable(self) -> Bundle:
-        """The same chain, through which gradients pass: the others of its stages hand them on as they come."""
+        """Return the same chain with gradients: a stage without one passes gradients unchanged."""
         return replace(self, stages=tuple(map(straight_through, self.stages)))
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Bring frames (B, C, H, W) in [0, 1] to the network's size and channels, without normalising.
 
-        Gives (B, channels, height, width); under the policy `tile`, frames of another size give
-        (B, tiles, channels, height, width). A grey frame is repeated for a colour network; a colour frame becomes
-        luma for a grey one. Raises StageError when frames are not (B, 1 or 3, H, W).
+        Returns (B, channels, height, width). Under the policy `tile`, frames of another size give (B, tiles, channels,
+        height, width). A grey frame is repeated for a colour network; a colour frame becomes luma for a grey one.
+        Raises StageError if frames are not (B, 1 or 3, H, W).
         """
         wanted = self.settings.input
         frames = _with_channels(frames, wanted.channels)
@@ -78,29 +80,30 @@ class Bundle:
         return cut.reshape(len(frames), count, *cut.shape[1:])
 
     def seeds(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
-        """Seeds (count,) for `logits` from `generator`, or torch's global one; None where no stage draws."""
+        """Draw seeds (count,) for `logits` from `generator`, or torch's global one; None if no stage draws."""
         return fresh_seeds(count, self.device, generator) if self.random else None
 
     def preprocess(self, prepared: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """What `prepare` gave, through the stages; see `processors.preprocess.preprocess` for `seeds` (B,)."""
+        """Apply the stages to the result of `prepare`; see `processors.preprocess.preprocess` for `seeds` (B,)."""
         if prepared.ndim == 5 and self.stages:
             own = None if seeds is None else seeds_of_tiles(seeds, prepared.shape[1])
             return self.preprocess(prepared.flatten(0, 1), own).view(prepared.shape)
         return preprocess(prepared, self.stages, seeds)
 
     def logits(self, prepared: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """Logits (B, classes) of what `prepare` gave, through the stages: of several tiles, the most confident one's.
+        """Return the logits (B, classes) of the result of `prepare`, through the stages.
 
-        `seeds` (B,) int64 decide what random stages draw; None is fresh ones from torch's global generator.
+        Of several tiles, the most confident one counts. `seeds` (B,) int64 determine the random stages' draws; None
+        draws seeds from torch's global generator.
         """
         return self.network_logits(self.preprocess(prepared, seeds))
 
     def normalised(self, preprocessed: Tensor) -> Tensor:
-        """What `network` takes, of what `preprocess` gave: (B, channels, height, width)."""
+        """Normalise the result of `preprocess` to the input of `network`: (B, channels, height, width)."""
         return (preprocessed - self.mean) / self.std
 
     def network_logits(self, preprocessed: Tensor) -> Tensor:
-        """The same of what `preprocess` gave."""
+        """Return the logits (B, classes) of the result of `preprocess`."""
         if preprocessed.ndim == 5:
             every = self.network_logits(preprocessed.flatten(0, 1)).view(*preprocessed.shape[:2], -1)
             best = every.softmax(2).amax(2).argmax(1)

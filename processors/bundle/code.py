@@ -1,7 +1,7 @@
-"""Whose code runs: a bundle may bring some, a factory in a file of its own or TorchScript.
+"""The permission to run a bundle's own code: a factory in a file of the bundle, or TorchScript.
 
-What ships with the project is as trusted as the project. What was published is trusted when its signer is, and whoever
-loads it says so. Any other bundle runs code only when a person has said that it may.
+A shipped bundle is as trusted as the project. A published bundle is trusted if its signer is, and its loader passes
+that on. Any other bundle runs code only if a person has allowed it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from processors.bundle.model_toml import BundleSettings
 from schemas.errors import BundleError
 
 ALLOW_CODE: Final = "POINTILLIST_ALLOW_CODE"
-"""The variable that says, as 1, that bundles of this machine may run code that they bring."""
+"""Environment variable: 1 allows bundles on this machine to run their own code."""
 _SHIP: Final = ("bundles", "lab")
 """Packages in whose folders bundles ship."""
 
 
 def code_of(settings: BundleSettings) -> str | None:
-    """What of a bundle is code; None when nothing is."""
+    """Return a description of the bundle's own code; None if it has none."""
     if settings.format == "torchscript":
         return f"the TorchScript {settings.weights}"
     if settings.factory is not None and settings.factory.partition(":")[0].endswith(".py"):
@@ -30,9 +30,9 @@ def code_of(settings: BundleSettings) -> str | None:
 
 
 def check_code(settings: BundleSettings, folder: Path, vouched: bool) -> None:
-    """Raise BundleError, before any of it runs, when a bundle brings code that nobody has allowed.
+    """Raise BundleError, before any code runs, if a bundle has code that nobody has allowed.
 
-    `vouched` says that a trusted signer, or who has just written it, answers for this bundle.
+    `vouched` is true if a trusted signer, or the author of the bundle in this process, answers for it.
     """
     code = code_of(settings)
     if code is None or vouched or os.environ.get(ALLOW_CODE) == "1" or _ships(folder):

@@ -1,8 +1,8 @@
-"""One loader for each weight format that a bundle may name: safetensors, TorchScript, ONNX.
+"""One loader for each weight format of bundles: safetensors, TorchScript, ONNX.
 
-Code of a bundle (its own factory file, its TorchScript) runs here: `processors.bundle.code` decides before. Pickles are
-never read.
-A factory elsewhere is called only in the packages that ship networks, and in those that `FACTORIES` names.
+A bundle's own code (its factory file, its TorchScript) runs here, after the check in `processors.bundle.code`. Pickles
+are never read. A factory outside the bundle is called only in the packages that ship networks, and in those that
+`FACTORIES` names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 FACTORIES: Final = "POINTILLIST_FACTORIES"
-"""The variable that names further packages or modules whose factories bundles may call, with commas between them."""
+"""Environment variable with further packages or modules whose factories bundles may call, separated by commas."""
 _SHIPPED: Final = ("processors.networks", "lab.networks", "lab.backdoor.networks")
 
 Network = Callable[[Tensor], Tensor]
@@ -36,11 +36,11 @@ Network = Callable[[Tensor], Tensor]
 def load_safetensors(
     weights: Path, factory: str, arguments: Mapping[str, Any], folder: Path, device: torch.device
 ) -> nn.Module:
-    """The module that `factory(**arguments)` makes, with the weights of a safetensors file, in evaluation mode.
+    """Return the module that `factory(**arguments)` makes, with the weights of a safetensors file, in evaluation mode.
 
-    `factory` is `file.py:function` with the file inside `folder`, or `package.module:function` where networks ship or
-    where a person has allowed it by name, see `FACTORIES`. Raises BundleError when it is neither, there is no such
-    function, it fails or makes no module, or the weights do not fit.
+    `factory` is `file.py:function` with the file inside `folder`, or `package.module:function` in a package that ships
+    networks or that `FACTORIES` allows. Raises BundleError if the factory is anything else, does not exist, fails or
+    returns no module, or if the weights do not fit.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -48,7 +48,7 @@ def load_safetensors(
     function = _factory(factory, folder)
     try:
         network = function(**arguments)
-    except Exception as error:  # whatever a factory of the user's raises
+    except Exception as error:  # a user's factory may raise anything
         raise BundleError(
             f"factory {factory} called with {dict(arguments)} failed: {type(error).__name__}: {first_line(error)}"
         ) from error
@@ -91,7 +91,7 @@ def _factory(spec: str, folder: Path) -> Callable[..., object]:
         module = _module_of_file(folder, source) if own else importlib.import_module(source)
     except BundleError:
         raise
-    except Exception as error:  # whatever the module's own code raises
+    except Exception as error:  # a module's own code may raise anything
         raise BundleError(
             f"factory {spec}: {source} cannot be imported: {type(error).__name__}: {first_line(error)}"
         ) from error
@@ -115,19 +115,19 @@ def _within(module: str, packages: tuple[str, ...]) -> bool:
 
 def _module_of_file(folder: Path, name: str) -> ModuleType:
     path = inside(folder, name, "factory")
-    # Two bundles may both bring a network.py: the module's name carries the folder.
+    # Two bundles may both have a network.py: the module's name contains the folder.
     spec = importlib.util.spec_from_file_location(f"pointillist_bundle_{abs(hash(path))}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise BundleError(f"factory: expected a Python file, got {name}")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickling look their module up by name while it is executed.
+    # Dataclasses and pickling look up their module by name while it is executed.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
 def inside(folder: Path, name: str, field: str) -> Path:
-    """The existing file `name` inside `folder`; raises BundleError when it is missing, hidden or lies elsewhere."""
+    """Return the existing file `name` inside `folder`; BundleError if it is missing, hidden or outside."""
     if any(part.startswith(".") and part not in (".", "..") for part in Path(name).parts):
         raise BundleError(f"{field}: expected a file that is not hidden, for those are not published; got {name}")
     path = (folder / name).resolve()
@@ -139,7 +139,7 @@ def inside(folder: Path, name: str, field: str) -> Path:
 
 
 def load_torchscript(weights: Path, device: torch.device) -> Network:
-    """The scripted or traced module of a TorchScript file, in evaluation mode. Raises BundleError."""
+    """Return the scripted or traced module of a TorchScript file, in evaluation mode. Raises BundleError."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`torch\.jit\.load` is", category=DeprecationWarning)
         try:
@@ -154,23 +154,23 @@ def load_torchscript(weights: Path, device: torch.device) -> Network:
 
 
 class OnnxNetwork:
-    """An ONNX graph as onnxruntime runs it; see `load_onnx`."""
+    """An ONNX graph that onnxruntime runs; see `load_onnx`."""
 
     def __init__(self, path: Path, session: onnxruntime.InferenceSession) -> None:
-        """`session` is of the graph in `path`."""
+        """`session` runs the graph in `path`."""
         self.path = path
-        """Where the graph lies, for another runtime to read."""
+        """Path of the graph, for another runtime."""
         self._session = session
         taken = session.get_inputs()[0]
         self._name = taken.name
         self._kind = np.float16 if taken.type == "tensor(float16)" else np.float32
         batch = taken.shape[0] if taken.shape else None
         self.batch: int | None = batch if isinstance(batch, int) else None
-        """How many pictures it takes, no more and no less; None is any number."""
+        """Fixed batch size of the graph; None accepts any number of pictures."""
         self._output = session.get_outputs()[0].name
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """The first output, float32, on the device of `frames`."""
+        """Return the first output, float32, on the device of `frames`."""
         array = frames.detach().cpu().numpy().astype(self._kind, copy=False)
         if self.batch is not None and len(array) != self.batch:
             margins = [(0, -len(array) % self.batch)] + [(0, 0)] * (array.ndim - 1)
@@ -186,10 +186,10 @@ class OnnxNetwork:
 
 
 def load_onnx(weights: Path, device: torch.device) -> OnnxNetwork:
-    """An ONNX graph with one picture input, run by onnxruntime with as many threads as torch uses.
+    """Load an ONNX graph with one picture input into onnxruntime, with as many threads as torch uses.
 
-    A graph exported for a fixed batch size is called in chunks of that size, the last one padded with zeros. It runs
-    on `device` when that is CUDA and onnxruntime was built with it, else on the CPU. Raises BundleError.
+    A graph with a fixed batch size is called in chunks of that size, the last one padded with zeros. It runs on
+    `device` if that is CUDA and onnxruntime supports it, else on the CPU. Raises BundleError.
     """
     try:
         import onnxruntime
@@ -198,7 +198,7 @@ def load_onnx(weights: Path, device: torch.device) -> OnnxNetwork:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # its warnings go to stderr unasked; errors come as exceptions
+    options.log_severity_level = 4  # its warnings would go to stderr; errors come as exceptions
     wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
     available = onnxruntime.get_available_providers()
     providers = [name for name in [*wanted, "CPUExecutionProvider"] if name in available]

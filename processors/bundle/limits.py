@@ -1,4 +1,4 @@
-"""What a bundle's file may ask for before a library opens it: bytes, members, how far it unpacks, what its header says.
+"""Limits on a bundle's files before a library opens them: bytes, members, compression ratio, header contents.
 
 A few kilobytes can announce more than any memory holds. Each check reads headers only, and raises BundleError.
 """
@@ -17,20 +17,20 @@ from schemas.errors import BundleError, first_line
 from schemas.models import MAX_BUNDLE_BYTES
 
 MAX_SETTINGS_BYTES: Final = 2**20
-"""A `model.toml`: thresholds and classes are some kilobytes."""
+"""Size limit of a `model.toml`: thresholds and classes are some kilobytes."""
 MAX_HEADER_BYTES: Final = 2**24
-"""A safetensors header: about a hundred bytes for each tensor."""
+"""Size limit of a safetensors header: about a hundred bytes for each tensor."""
 MAX_TENSORS: Final = 2**16
 MAX_MEMBERS: Final = 2**16
-"""Files in an archive: TorchScript has one for each tensor and each source file."""
+"""Limit of files in an archive: TorchScript has one for each tensor and each source file."""
 MAX_RATIO: Final = 32
-"""How far an archive may unpack: tensors are stored as they are, source code shrinks to a tenth."""
+"""Limit of an archive's compression ratio: tensors are stored uncompressed, source code shrinks to a tenth."""
 _SOME: Final = 2**20
 """Bytes for which the ratio does not count."""
 
 
 def check_size(file: Path, most: int = MAX_BUNDLE_BYTES) -> int:
-    """The bytes of a file that has at most so many."""
+    """Return the size of a file in bytes, at most `most`."""
     size = file.stat().st_size
     if size > most:
         raise BundleError(f"{file.name}: expected at most {most} bytes, got {size}")
@@ -38,7 +38,7 @@ def check_size(file: Path, most: int = MAX_BUNDLE_BYTES) -> int:
 
 
 def check_safetensors(file: Path) -> None:
-    """Whether the header of a safetensors file is bounded and describes the bytes that are there, and no others."""
+    """Check that a safetensors header is bounded and describes exactly the bytes in the file."""
     size = check_size(file)
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
@@ -65,7 +65,7 @@ def check_safetensors(file: Path) -> None:
 
 
 def check_archive(file: Path, called: str = "a TorchScript file") -> None:
-    """Whether a zip archive, as torch writes them, has a bounded number of members that unpack to bounded bytes."""
+    """Check that a zip archive, as torch writes them, has a bounded number of members and bounded unpacked bytes."""
     size = check_size(file)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -86,7 +86,7 @@ def check_archive(file: Path, called: str = "a TorchScript file") -> None:
 
 
 def check_npy(file: Path) -> None:
-    """Whether an .npy file holds the array that its header announces; of anything else, its loader says what it is."""
+    """Check that an .npy file holds the array that its header announces; its loader rejects other formats."""
     size = check_size(file)
     with file.open("rb") as opened:
         try:

@@ -1,4 +1,4 @@
-"""From a bundle's folder to a network that has run once: what is wrong is found before frames arrive."""
+"""Loading of a bundle: the folder becomes a network that has run once, and faults appear before frames arrive."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from processors.preprocess.contract import Place
 from schemas.errors import BundleError, first_line
 
 _TRIED = 8
-"""Pictures of noise whose outputs tell whether those are shares."""
+"""Number of noise pictures whose outputs show whether the network returns probabilities."""
 _SHARE_ERROR = 1e-2
-"""What half precision may leave of 1."""
+"""Largest deviation of a sum of probabilities from 1 in half precision."""
 _CALIBRATION = range(16, 1025)
-"""Pictures that a calibration has: with fewer, what they leave out is cut off; more say nothing new."""
+"""Allowed number of calibration pictures: fewer miss parts of the range, more add nothing."""
 
 
 def shipped_bundle(name: str) -> Path:
-    """The folder of the bundle `name` that ships with the project; raises BundleError when there is none."""
+    """Return the folder of the bundle `name` that ships with the project; BundleError if there is none."""
     root = Path(str(files("bundles")))
     folder = root / name
     if not (folder / "model.toml").is_file():
@@ -42,7 +42,7 @@ def shipped_bundle(name: str) -> Path:
 def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) -> Bundle:
     """Load, check and try the bundle in `folder` on `device`; raises BundleError in one line.
 
-    `vouched` says that code of the bundle may run, whatever the person has said of bundles that lie here; see
+    `vouched` lets the bundle's own code run without the permission that local bundles need; see
     `processors.bundle.code`.
     """
     settings = read_settings(folder)
@@ -71,9 +71,10 @@ def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) ->
 
 
 def _digest(settings: BundleSettings, weights: Path, folder: Path) -> str:
-    """12 hexadecimal digits for what decides verdicts: the weights, and the stages' parameters with their files.
+    """Return 12 hexadecimal digits over everything that decides verdicts: the weights, the stages' parameters and
+    files.
 
-    Without stages and in float32 it is the digest of the weights alone, as it was before there was anything else.
+    Without stages and in float32, it is the digest of the weights alone.
     """
     digest = hashlib.sha256(weights.read_bytes())
     if settings.calibration is not None:
@@ -109,7 +110,7 @@ def _load_network(settings: BundleSettings, weights: Path, folder: Path, device:
     assert settings.factory is not None
     check_safetensors(weights)
     network = load_safetensors(weights, settings.factory, settings.factory_arguments, folder, device)
-    # Channels innermost: a sixth faster on a CPU, and the only layout that a GPU's tensor units take as it is.
+    # Channels innermost: a sixth faster on a CPU, and the only native layout of a GPU's tensor units.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from stubs
     return network
 
@@ -129,7 +130,7 @@ def _load_calibration(settings: BundleSettings, folder: Path) -> Tensor:
 
 
 def _load_pictures(settings: BundleSettings, path: Path) -> Tensor:
-    """Pictures (N, channels, height, width) in [0, 1] of an .npy file, of the network's size and at least one."""
+    """Load pictures (N, channels, height, width) in [0, 1] from an .npy file: at least one, of the network's size."""
     check_npy(path)
     try:
         array = np.load(path, allow_pickle=False)
@@ -144,12 +145,12 @@ def _load_pictures(settings: BundleSettings, path: Path) -> Tensor:
 
 @torch.inference_mode()
 def _try(bundle: Bundle) -> None:
-    """Run zeros through the network: what does not work now would fail on every frame."""
+    """Run zeros through the network: a fault here would fail every frame."""
     wanted = bundle.settings.input
     shape = (2, wanted.channels, wanted.height, wanted.width)
     try:
         output: object = bundle.logits(torch.zeros(shape, device=bundle.device))
-    except Exception as error:  # whatever the network's own code raises
+    except Exception as error:  # a network's own code may raise anything
         raise BundleError(
             f"the network does not accept the stated input {shape}: {type(error).__name__}: {first_line(error)}"
         ) from error
@@ -163,7 +164,7 @@ def _try(bundle: Bundle) -> None:
 
 @torch.inference_mode()
 def _check_scale(bundle: Bundle) -> None:
-    """Refuse shares given as logits: a second softmax makes every verdict look unsure, and STRIP blind."""
+    """Reject probabilities passed off as logits: a second softmax makes every verdict unsure, and STRIP useless."""
     wanted = bundle.settings.input
     if bundle.settings.output != "logits":
         return

@@ -19,9 +19,9 @@
     channels = 3
     mean = [0.5, 0.5, 0.5]               # on the scale [0, 1], one per channel
     std = [0.25, 0.25, 0.25]
-    policy = "resize"                    # or "crop", "tile": what happens to frames of another size
+    policy = "resize"                    # or "crop", "tile": the treatment of frames of another size
 
-    [[preprocess]]                       # optional, in this order: what pictures go through before the network
+    [[preprocess]]                       # optional, in this order: stages that pictures pass before the network
     stage = "dct-quantisation"           # see `processors.preprocess`
     table = "dct-table.txt"
 
@@ -34,20 +34,20 @@
     overlays = "overlays.npy"            # (N, height, width, channels) uint8
     threshold_bits = 0.4                 # of whole frames
     frr = 0.01
-    statistic = "mixture"                # optional: which entropy; else "mean", the paper's
-    clamped = false                      # optional: whether frame + overlay is clamped to [0, 1]
-    accept_after = [2, 4, 8]             # optional: a frame is accepted after so many overlays
+    statistic = "mixture"                # optional: the kind of entropy; else "mean", the paper's
+    clamped = false                      # optional: true clamps frame + overlay to [0, 1]
+    accept_after = [2, 4, 8]             # optional: a frame is accepted after this many overlays
     accept_bits = [2.1, 1.8, 1.3]        # if it reaches this
-    # accept_statistic = "joint"         # optional, with the statistic "mean": what has to reach it
+    # accept_statistic = "joint"         # optional, with the statistic "mean": the statistic for accept_bits
 
-    [[strip.dropped]]                    # optional: the same for frames that lost so many of each 64 pixels
+    [[strip.dropped]]                    # optional: the same for frames that lost this many of each 64 pixels
     dropped_per_block = 16
     threshold_bits = 1.2
     frr = 0.01
 
 `pointillist lab calibrate` writes the strip tables.
 
-Every wrong thing raises BundleError in one line, when the bundle is loaded and not when frames arrive.
+Every fault raises BundleError in one line when the bundle is loaded, not when frames arrive.
 """
 
 from __future__ import annotations
@@ -73,21 +73,23 @@ class _Table(BaseModel):
 
 
 class InputSettings(_Table):
-    """What the network takes: pictures (channels, height, width), normalised as (x − mean) / std."""
+    """The network's input: pictures (channels, height, width), normalised as (x − mean) / std."""
 
     height: int = Field(ge=1, le=4096)
     """Pixels of a column."""
     width: int = Field(ge=1, le=4096)
     """Pixels of a row."""
     channels: Literal[1, 3]
-    """1 is grey, of which colours become luma; 3 is RGB, in this order."""
+    """1 is grey, and colours become luma; 3 is RGB, in this order."""
     mean: list[_Finite]
-    """What is subtracted, on the scale [0, 1], one number a channel."""
+    """Mean that is subtracted, on the scale [0, 1], one number a channel."""
     std: list[Annotated[_Finite, Field(gt=0)]]
-    """What the rest is divided by, one number a channel."""
+    """Standard deviation that divides the difference, one number a channel."""
     policy: Policy
-    """What happens to frames of another size: brought to this one, cut out of the middle, or cut into tiles of which
-    the most confident one decides."""
+    """Treatment of frames of another size: resized to this one, cropped to the middle, or cut into tiles of which the
+    most
+    confident one decides.
+    """
 
     @model_validator(mode="after")
     def _one_per_channel(self) -> Self:
@@ -101,26 +103,28 @@ class BundleSettings(_Table):
     """The contents of `model.toml`."""
 
     name: _Name
-    """Of the network, as verdicts name it: letters, digits, `.`, `_` and `-`."""
+    """The network's name in verdicts: letters, digits, `.`, `_` and `-`."""
     version: _Name
-    """Of the network, as verdicts name it; the digest of its weights is added by itself."""
+    """The network's version in verdicts; the digest of its weights is added to it."""
     format: Literal["safetensors", "torchscript", "onnx"]
-    """What kind of file `weights` is."""
+    """The file format of `weights`."""
     weights: str
     """A file of the bundle."""
     factory: str | None = None
-    """What makes the network that the tensors belong to; only with the format `safetensors`, and then required."""
+    """The function that makes the network for the tensors; required with the format `safetensors`, else not allowed."""
     factory_arguments: dict[str, Any] = Field(default_factory=dict)
-    """What the factory is called with."""
+    """The factory's arguments."""
     output: Literal["logits", "probabilities"] = "logits"
-    """`probabilities` where the network ends in a softmax."""
+    """`probabilities` if the network ends in a softmax."""
     classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
     """Distinct names in the order of the network's outputs."""
     precision: Literal["float32", "int8"] = "float32"
     """`int8` allows 8-bit integers wherever they are faster; see `processors.device.backends`."""
     calibration: str | None = None
-    """Pictures whose activations say what range those integers cover, and with them required: a file of the bundle, 16
-    to 1,024 of (N, height, width, channels) uint8."""
+    """Pictures whose activations give the range of 8-bit integers, required with `int8`. A file of the bundle: 16 to
+    1,024 of
+    (N, height, width, channels) uint8.
+    """
     input: InputSettings
     preprocess: list[Annotated[SerializeAsAny[StageSettings], BeforeValidator(read_stage)]] = Field(
         default_factory=list, max_length=16
@@ -145,7 +149,7 @@ class BundleSettings(_Table):
 
 
 def read_settings(folder: Path) -> BundleSettings:
-    """The checked `model.toml` of `folder`; raises BundleError in one line that names the wrong keys."""
+    """Return the checked `model.toml` of `folder`; raises BundleError in one line that names the wrong keys."""
     path = folder / "model.toml"
     try:
         check_size(path, MAX_SETTINGS_BYTES)

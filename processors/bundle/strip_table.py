@@ -15,9 +15,9 @@ _Bits = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class StripThreshold(BaseModel):
     """The entropy in bits below which a frame is suspect; `frr` is the share of clean frames it was set for.
 
-    `statistic` says which entropy; see `processors.stages.strip.spread_bits`.
-    A frame that reaches `accept_bits[i]` after `accept_after[i]` overlays is accepted without the others; what has to
-    reach it is `accept_statistic`, or else `statistic`.
+    `statistic` selects the entropy; see `processors.stages.strip.spread_bits`. A frame that reaches `accept_bits[i]`
+    after `accept_after[i]` overlays is accepted without the others. That comparison uses `accept_statistic`, or
+    `statistic` if there is none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -27,15 +27,16 @@ class StripThreshold(BaseModel):
     frr: float = Field(gt=0, lt=1)
     """The share of clean frames that the threshold was set for."""
     statistic: Statistic = "mean"
-    """Which entropy: the paper's mean over overlays, that of the mixture, or the odds of the most unusual class."""
+    """The kind of entropy: the paper's mean over overlays, that of the mixture, or the odds of the most unusual class.
+    """
     usual_odds_bits: list[Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=list)
     """For the statistic `odds`: log odds of each class that clean frames hardly exceed."""
     accept_after: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
-    """After how many overlays a frame may be accepted without the others; ascending."""
+    """Numbers of overlays after which a frame may be accepted without the others; ascending."""
     accept_bits: list[_Bits] = Field(default_factory=list)
-    """What it has to reach then, one number for each of `accept_after`, none below `threshold_bits`."""
+    """Bits that a frame must reach then, one number for each of `accept_after`, none below `threshold_bits`."""
     accept_statistic: Literal["joint"] | None = None
-    """What has to reach that, where it is not `statistic`; only with the statistic `mean`."""
+    """Statistic for `accept_bits` if it is not `statistic`; only with the statistic `mean`."""
 
     @model_validator(mode="after")
     def _one_limit_a_round(self) -> Self:
@@ -64,7 +65,7 @@ class DroppedStripThreshold(StripThreshold):
     """The threshold for frames of which `dropped_per_block` of 64 pixels are missing."""
 
     dropped_per_block: int = Field(ge=1, le=MAX_DROPPED_PER_BLOCK)
-    """Of each 64 pixels, how many are missing; one table for each number."""
+    """Missing pixels in each block of 64; one table for each number."""
 
 
 class StripSettings(StripThreshold):
@@ -73,7 +74,7 @@ class StripSettings(StripThreshold):
     overlays: str
     """Clean pictures that are laid over frames: a file of the bundle, (N, height, width, channels) uint8."""
     clamped: bool = False
-    """Whether the sum of frame and overlay is clamped to [0, 1]; see `processors.stages.strip.overlaid_logits`."""
+    """True clamps the sum of frame and overlay to [0, 1]; see `processors.stages.strip.overlaid_logits`."""
     dropped: list[DroppedStripThreshold] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -84,7 +85,7 @@ class StripSettings(StripThreshold):
         return self
 
     def threshold(self, dropped_per_block: int) -> StripThreshold | None:
-        """That of frames with so many pixels of each block missing, 0 for whole ones; None when none was calibrated."""
+        """Return the threshold for this many dropped pixels a block, 0 for whole frames; None without calibration."""
         if not dropped_per_block:
             return self
         return next((each for each in self.dropped if each.dropped_per_block == dropped_per_block), None)

@@ -20,10 +20,11 @@ _FIRST = 16
 
 
 class DeviceCodebooks:
-    """Codebooks (slots, ROWS, 8) uint8 on `device`, at most `capacity` of 32 KiB each; the least used one gives way.
+    """A cache of codebooks (slots, ROWS, 8) uint8 on `device`: at most `capacity` of 32 KiB each, least used evicted
+    first.
 
-    Small frames on a CPU do without: their few rows are made by the batch in less time than they are looked up in, and
-    no camera costs memory. A GPU has room for the codebooks of all cameras, and no time to wait for the host.
+    Small frames on a CPU do without: making their few rows by the batch takes less time than a lookup, and no camera
+    costs memory. A GPU has room for the codebooks of all cameras, and no time to wait for the host.
     """
 
     def __init__(self, device: torch.device, capacity: int | None = None) -> None:
@@ -34,13 +35,13 @@ class DeviceCodebooks:
         self.table = torch.zeros(min(_FIRST, self._capacity), ROWS, BLOCK, dtype=torch.uint8, device=device)
 
     def __len__(self) -> int:
-        """How many are at hand."""
+        """Return the number of cached codebooks."""
         return len(self._slots)
 
     def slot(self, key: CameraKey, dropped_per_block: int) -> int:
-        """Where in `table` the codebook of this key and drop stands; it is put there when it is not.
+        """Return the position in `table` of the codebook of this key and drop; insert it if it is missing.
 
-        A batch may use at most `capacity` codebooks: a slot is sure to stay only that long.
+        A batch may use at most `capacity` codebooks: a slot is valid for one batch only.
         """
         name = (key.camera_id, key.generation, dropped_per_block)
         slot = self._slots.get(name)
@@ -54,12 +55,12 @@ class DeviceCodebooks:
         return slot
 
     def of(self, batch: Sequence[TakenFrame], seeds: Sequence[tuple[int, int]]) -> Tensor:
-        """What `Program` takes as the `books` of a batch of one shape, whose frames have these `seeds`."""
+        """Return the argument `books` of `CompiledPipeline` for frames of one shape with these `seeds`."""
         rows, columns = blocks_of(batch[0].shape.height, batch[0].shape.width)
         wanted = [(taken.key, taken.frame.dropped_per_block) for taken in batch]
         if self._makes_rows and rows * columns <= FEW_ROWS:
             return _patterns(wanted, seeds, rows * columns)
-        slots = self.slots(wanted)  # before the table is looked at: it may have to grow
+        slots = self.slots(wanted)  # before access to the table, which may have to grow
         return self.table[slots]
 
     def _free_slot(self) -> int:
@@ -72,12 +73,12 @@ class DeviceCodebooks:
         return used
 
     def slots(self, wanted: list[tuple[CameraKey, int]]) -> Tensor:
-        """The slots (B,) int64, on the device, of one batch."""
+        """Return the slots (B,) int64, on the device, of one batch."""
         return torch.tensor([self.slot(key, dropped) for key, dropped in wanted], device=self.table.device)
 
 
 def _patterns(wanted: Sequence[tuple[CameraKey, int]], seeds: Sequence[tuple[int, int]], blocks: int) -> Tensor:
-    """The patterns (B, blocks, 8) of the blocks of a batch, as `stages.unpack.laid_out` reads them."""
+    """Return the patterns (B, blocks, 8) of the blocks of a batch, in the format of `stages.unpack.laid_out`."""
     found = np.empty((len(wanted), blocks), dtype=np.uint64)
     for dropped in {dropped for _, dropped in wanted}:
         alike = [place for place, (_, each) in enumerate(wanted) if each == dropped]
@@ -88,5 +89,5 @@ def _patterns(wanted: Sequence[tuple[CameraKey, int]], seeds: Sequence[tuple[int
 
 
 def _bytes_of(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Patterns (..., K) as words to their eight rows, the uppermost first: (..., K, 8)."""
+    """Convert patterns (..., K) from words to their eight rows, the uppermost first: (..., K, 8)."""
     return words.astype("<u8", copy=False).view(np.uint8).reshape(*words.shape, BLOCK)

@@ -1,4 +1,4 @@
-"""What frames carry, as pixels on the device; one that does not decode costs the others of its batch nothing."""
+"""Decoding of frames to pixels on the device; a frame that does not decode leaves the rest of its batch unaffected."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from schemas.pointillist_pb2 import RAW
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The G frames of a batch that decode, and why the others do not."""
+    """The G frames of a batch that decode, and the errors of the others."""
 
     pixels: Tensor
-    """(P, C) uint8: those of all frames, one after the other, as `sent` has them in raster order."""
+    """(P, C) uint8: the pixels of all frames in sequence, in the raster order of `sent`."""
     kept: Tensor
-    """(G, 1, H, W) bool: by the frame's mask."""
+    """(G, 1, H, W) bool: the frames' masks."""
     sent: Tensor
-    """(G, 1, H, W) bool: those that `pixels` has, all of a frame that was sent whole."""
+    """(G, 1, H, W) bool: True for each pixel in `pixels`; all True for a frame that was sent whole."""
     good: list[int]
     """Positions in the batch, ascending."""
     refused: dict[int, WireError]
-    """By position in the batch."""
+    """Errors by position in the batch."""
 
 
 def decoded_batch(batch: Sequence[TakenFrame], kept: Tensor, sent: Tensor) -> Decoded:
-    """The pixels of a batch of one shape, on the device of its masks `kept` and `sent` (B, 1, H, W)."""
+    """Decode the pixels of a batch of one shape, on the device of its masks `kept` and `sent` (B, 1, H, W)."""
     shape = batch[0].shape
     device = sent.device
-    # To fetch the masks from a GPU is to wait for it: only for what cannot be decoded without.
+    # Fetching the masks from a GPU means waiting for it: only if decoding needs them.
     on_host = shape.height % BLOCK or shape.width % BLOCK or any(taken.frame.profile != RAW for taken in batch)
     host_sent = sent[:, 0].cpu().numpy() if on_host else None
     good: list[int] = []
@@ -65,7 +65,7 @@ def _uploaded(pixels: bytearray, channels: int, device: torch.device) -> Tensor:
 
 
 def _raw_pixels(taken: TakenFrame) -> memoryview:
-    """The pixels of a frame of the profile `raw` of whole blocks: how many there are follows without the mask."""
+    """Return the pixels of a frame of the profile `raw` of whole blocks: their number is known without the mask."""
     frame, shape = taken.frame, taken.shape
     dropped = 0 if frame.whole else frame.dropped_per_block
     count = shape.height * shape.width // BLOCK_PIXELS * (BLOCK_PIXELS - dropped)

@@ -1,6 +1,6 @@
-"""What waits for the device, and its turns: batches of frames, and probes for STRIP.
+"""The device's queues and turns: batches of frames, and probes for STRIP.
 
-One piece of work at a time runs on the thread of the model that serves; what came back is handled while the next runs.
+One piece of work at a time runs on the thread of the live model; its results are handled while the next piece runs.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from itertools import groupby
 from typing import TypeVar
 
 from processors.arrivals.frames import TakenFrame
+from processors.device.batch_executor import Failed, Found, Outcome, most_pixels
+from processors.device.loaded_model import LoadedModel
 from processors.device.microbatch import MicroBatcher
 from processors.device.previews import Wanted
 from processors.device.probes import Probe, StripFinding
-from processors.device.serving import Serving
-from processors.device.strip_queue import DeviceTurns, StripQueue
-from processors.device.work import Failed, Found, Outcome, most_pixels
+from processors.device.scheduler import DeviceScheduler
+from processors.device.strip_queue import StripQueue
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from schemas.pixels.packing import Picture
@@ -36,7 +37,7 @@ class Classification:
     """A classified frame, until its verdict is written."""
 
     taken: TakenFrame
-    serving: Serving
+    loaded: LoadedModel
     class_id: int
     confidence: float
     shown: Picture | None
@@ -47,14 +48,14 @@ class Classification:
 
     @property
     def held_bytes(self) -> int:
-        """Memory that it keeps while it waits for STRIP."""
+        """Memory in bytes that it keeps while it waits for STRIP."""
         shown = sum(picture.nbytes for picture in (self.shown, self.as_sent) if picture is not None)
         probe = self.probe.nbytes if self.probe is not None else 0
         return self.taken.frame_bytes + shown + probe
 
 
 Conclude = Callable[[Sequence[Classification], Sequence[tuple[TakenFrame, Failed]]], None]
-"""Takes the frames whose verdict is complete, and those that a stage cannot take."""
+"""A function that receives the frames with complete verdicts, and the frames that a stage cannot process."""
 
 
 class DeviceLoop:
@@ -63,8 +64,8 @@ class DeviceLoop:
     def __init__(
         self,
         settings: ProcessorSettings,
-        serving: Serving,
-        turns: DeviceTurns,
+        loaded: LoadedModel,
+        scheduler: DeviceScheduler,
         metrics: ProcessorMetrics,
         *,
         wanted: Callable[[TakenFrame, float], Wanted],
@@ -72,12 +73,14 @@ class DeviceLoop:
         waits: Callable[[TakenFrame], None],
         over_quota: Callable[[Sequence[TakenFrame]], None],
     ) -> None:
-        """`wanted` says which pictures of a frame people are to be shown, at a monotonic time. Each frame that was
-        `put` goes to `conclude` or to `over_quota` unless it is discarded; `waits` hears of those that wait for STRIP.
+        """`wanted` returns the pictures of a frame to show to people, at a monotonic time.
+
+        Each frame that was `put` goes to `conclude` or to `over_quota` unless it is discarded. `waits` is called for
+        each frame that waits for STRIP.
         """
         self._settings = settings
-        self._serving = serving
-        self._turns = turns
+        self._loaded = loaded
+        self._scheduler = scheduler
         self._metrics = metrics
         self._wanted = wanted
         self._conclude = conclude
@@ -86,29 +89,29 @@ class DeviceLoop:
         self._batcher: MicroBatcher[TakenFrame] = MicroBatcher(
             settings.batch_frames, most_pixels(settings), settings.linger_s
         )
-        # Of what the device does, batches alone: STRIP's work is not less where frames wait for each other.
+        # Only the device time of batches counts: STRIP's work does not shrink if frames wait for each other.
         self._linger = Linger(settings.linger_s)
         self._probes: StripQueue[Classification] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
         self._wake = asyncio.Event()
         self._drains = 0
 
     def put(self, taken: TakenFrame) -> None:
-        """Let a frame wait for its batch."""
+        """Queue a frame for a batch."""
         self._batcher.put(taken)
         self._wake.set()
 
     @property
     def linger_s(self) -> float:
-        """How long a frame should wait for others now, in seconds: not at all while the device is idle."""
+        """Return the linger of a frame at this time, in seconds: zero while the device is idle."""
         return self._linger.seconds(time.monotonic())
 
     def refuse_over_quota(self) -> None:
-        """Give back what cameras have waiting beyond their quota."""
+        """Pass cameras' frames beyond their quota to `over_quota`."""
         self._over_quota(self._batcher.over_quota(self._settings.camera_queue_s))
 
     @contextmanager
     def draining(self) -> Iterator[None]:
-        """Inside, no frame waits for others."""
+        """Within the context, no frame waits for others."""
         self._drains += 1
         self._wake.set()
         try:
@@ -117,30 +120,32 @@ class DeviceLoop:
             self._drains -= 1
 
     def discard(self, unwanted: Callable[[TakenFrame], bool]) -> list[TakenFrame]:
-        """Take out and return the waiting frames of which `unwanted` is true."""
+        """Remove and return the waiting frames for which `unwanted` is true."""
         probes = self._probes.discard(lambda probe: unwanted(probe.taken))
         return self._batcher.discard(unwanted) + [probe.taken for probe in probes]
 
     def shed_waiting(self) -> None:
-        """Let go without STRIP what waits for it."""
+        """Release waiting probes without STRIP."""
         self._conclude([self._shed(probe) for probe in self._probes.take(len(self._probes))], [])
 
-    def switch(self, serving: Serving) -> None:
+    def switch(self, loaded: LoadedModel) -> None:
         """Classify with another model from the next batch on.
 
-        What was classified by the one before is checked by STRIP with that one's network, overlays and threshold.
+        STRIP checks earlier frames with their own model's network, overlays and threshold.
         """
-        self._serving = serving
+        self._loaded = loaded
 
     def observe(self) -> None:
-        """Bring the gauges up to date."""
+        """Update the gauges."""
         self._metrics.batch_queue.set(len(self._batcher))
         self._metrics.strip_queue.set(len(self._probes))
 
-    # In turn
+    # Turns of the device
 
     async def run(self) -> None:
-        """Give the device its next piece of work for ever; what came back is handled while the next one runs."""
+        """Give the device one piece of work after the other until cancelled, and handle results while the next one
+        runs.
+        """
         previous: Callable[[], None] | None = None
         while True:
             running = self._next_work()
@@ -159,8 +164,8 @@ class DeviceLoop:
         self._batcher.linger_s = self.linger_s
         due_s = self._batcher.due_s()
         batch_ready = due_s is not None and due_s <= now_s
-        if self._turns.strip_is_next(batch_ready, len(self._probes) > 0):
-            probes = self._probes.take(self._turns.probes_in_turn())
+        if self._scheduler.strip_is_next(batch_ready, len(self._probes) > 0):
+            probes = self._probes.take(self._scheduler.probes_in_turn())
             return asyncio.create_task(self._strip(probes), name="strip")
         if batch_ready:
             return asyncio.create_task(self._classify(self._batcher.take(now_s)), name="batch")
@@ -177,18 +182,18 @@ class DeviceLoop:
         if timer is not None:
             timer.cancel()
 
-    async def _on_device(self, serving: Serving, function: Callable[[], R]) -> tuple[R, float]:
+    async def _on_device(self, loaded: LoadedModel, function: Callable[[], R]) -> tuple[R, float]:
         def timed() -> tuple[R, float]:
             start = time.perf_counter()
             result = function()
             return result, time.perf_counter() - start
 
-        result, seconds = await asyncio.get_running_loop().run_in_executor(serving.device, timed)
+        result, seconds = await asyncio.get_running_loop().run_in_executor(loaded.device, timed)
         self._metrics.device_busy.inc(seconds)
         return result, seconds
 
     async def _classify(self, batch: list[TakenFrame]) -> Callable[[], None]:
-        serving = self._serving
+        loaded = self._loaded
         now_s = time.monotonic()
         previews = [self._wanted(taken, now_s) for taken in batch]
         self._metrics.batch.observe(len(batch))
@@ -196,30 +201,30 @@ class DeviceLoop:
             trace.stamp("device", *(taken.identity for taken in batch))
         self._linger.begin(now_s)
         try:
-            outcomes, seconds = await self._on_device(serving, partial(serving.work.classify, batch, previews))
+            outcomes, seconds = await self._on_device(loaded, partial(loaded.executor.classify, batch, previews))
         finally:
             self._linger.end(time.monotonic())
         if trace.on():
             trace.stamp("classified", *(taken.identity for taken in batch))
-        self._turns.classified(seconds, len(self._probes) > 0)
+        self._scheduler.classified(seconds, len(self._probes) > 0)
         self._batcher.took(batch, seconds)
         self.refuse_over_quota()
-        return partial(self._classified, serving, batch, outcomes)
+        return partial(self._classified, loaded, batch, outcomes)
 
     async def _strip(self, probes: list[Classification]) -> Callable[[], None]:
         findings: list[StripFinding | Failed] = []
         total_s = 0.0
-        for serving, group in groupby(probes, lambda probe: probe.serving):
+        for loaded, group in groupby(probes, lambda probe: probe.loaded):
             inputs = [probe.probe for probe in group if probe.probe is not None]
-            some, seconds = await self._on_device(serving, partial(serving.work.strip, inputs))
+            some, seconds = await self._on_device(loaded, partial(loaded.executor.strip, inputs))
             findings += some
             total_s += seconds
-        self._turns.stripped(total_s, len(probes))
+        self._scheduler.stripped(total_s, len(probes))
         return partial(self._stripped, probes, findings)
 
-    # What came back
+    # Results
 
-    def _classified(self, serving: Serving, batch: Sequence[TakenFrame], outcomes: Sequence[Outcome]) -> None:
+    def _classified(self, loaded: LoadedModel, batch: Sequence[TakenFrame], outcomes: Sequence[Outcome]) -> None:
         ready: list[Classification] = []
         failed: list[tuple[TakenFrame, Failed]] = []
         for taken, outcome in zip(batch, outcomes, strict=True):
@@ -227,13 +232,13 @@ class DeviceLoop:
                 failed.append((taken, outcome))
                 continue
             found = Classification(
-                taken, serving, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe,
+                taken, loaded, outcome.class_id, outcome.confidence, outcome.shown, outcome.probe,
                 as_sent=outcome.as_sent, changed=outcome.changed,
             )  # fmt: skip
             if found.probe is None:
                 ready.append(found)
             elif self._probes.offer(found):
-                # It waits under the bound of that queue, so that its partition need not wait with it.
+                # It waits under that queue's bound, and no longer counts for its partition.
                 self._waits(taken)
             else:
                 ready.append(self._shed(found))
@@ -255,6 +260,6 @@ class DeviceLoop:
         self._conclude(ready, failed)
 
     def _shed(self, found: Classification) -> Classification:
-        found.finding = StripFinding(None, found.serving.work.strip_threshold_bits)
+        found.finding = StripFinding(None, found.loaded.executor.strip_threshold_bits)
         self._metrics.strip_shed.inc()
         return found

@@ -1,7 +1,7 @@
-"""Micro-batches: by size or by linger, one shape in each, and no camera above its share while others wait.
+"""Micro-batches by size or linger, one shape in each, with fair shares of the device among cameras.
 
-The device's time is what is shared: the camera that has had least of it goes first. What a camera has waiting is
-bounded too, where it is more than others have: its frames stand in partitions that others use.
+The shared resource is device time: the camera with the least use goes first. A camera's waiting frames are limited if
+it has more than the others: its frames occupy partitions that others use.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from processors.arrivals.frames import Shape
 from processors.device.shares import DeviceShares
 
 _PRESENT_S: Final = 60.0
-"""A camera whose last frame came so long ago still counts as one of those that share the device."""
+"""Seconds after its last frame for which a camera counts as one that shares the device."""
 _OF_THE_OTHERS: Final = 2.0
-"""So many times what the others have waiting on average, before a camera's quota is looked at."""
+"""Multiple of the others' average waiting time from which a camera's quota is checked."""
 
 
 class Waiting(Protocol):
-    """What the batcher asks of a frame."""
+    """The parts of a frame that the batcher reads."""
 
     @property
     def camera_id(self) -> str:
-        """Whose it is."""
+        """Its camera."""
 
     @property
     def shape(self) -> Shape:
@@ -32,7 +32,7 @@ class Waiting(Protocol):
 
     @property
     def arrived_s(self) -> float:
-        """When it was taken, by the monotonic clock; does not fall from one `put` to the next."""
+        """Time of its arrival by the monotonic clock; it does not fall from one `put` to the next."""
 
 
 W = TypeVar("W", bound=Waiting)
@@ -51,11 +51,11 @@ class _Queue(Generic[W]):
 
 
 class MicroBatcher(Generic[W]):
-    """Frames that wait for the device. Who bounds their number is the caller: what is taken counts until it is done."""
+    """Frames that wait for the device. The caller limits their number: a frame counts until its verdict is done."""
 
     def __init__(self, batch_frames: int, batch_pixels: int, linger_s: float) -> None:
         self.linger_s = linger_s
-        """How long a frame waits for others; may change at any time."""
+        """Seconds for which a frame waits for others; may change at any time."""
         self._frames = batch_frames
         self._pixels = batch_pixels
         self._queues: dict[Shape, _Queue[W]] = {}
@@ -67,7 +67,7 @@ class MicroBatcher(Generic[W]):
         return self._size
 
     def put(self, frame: W) -> None:
-        """Let `frame` wait for its batch."""
+        """Queue `frame` for a batch."""
         shape = frame.shape
         queue = self._queues.get(shape)
         if queue is None:
@@ -85,7 +85,7 @@ class MicroBatcher(Generic[W]):
             self._present.popitem(last=False)
 
     def due_s(self) -> float | None:
-        """When a batch will be or was ready, by the clock of the frames; None when nothing waits."""
+        """Return the time at which a batch will be or was ready, by the clock of the frames; None if no frame waits."""
         if not self._size:
             return None
         return min(self._ready_s(queue) for queue in self._queues.values())
@@ -95,11 +95,11 @@ class MicroBatcher(Generic[W]):
         return oldest_s if queue.size >= queue.limit else oldest_s + self.linger_s
 
     def take(self, now_s: float) -> list[W]:
-        """The next batch, or nothing when none is full and no frame has waited for the linger.
+        """Return the next batch; empty if none is full and no frame has waited for the linger.
 
-        Of several shapes, the one with the camera that has had least of the device, then the one whose oldest frame
-        has waited longest. Each camera gives one frame in turn until the batch is full, beginning with those that had
-        least; those that were served go behind those that were not.
+        Of several shapes, the first has the camera with the least device time; on a tie, the longest waiting frame
+        decides. Each camera gives one frame in turn until the batch is full, beginning with the least device time.
+        Served cameras go behind the others.
         """
         ready = [
             (self._shares.least_s(queue.cameras), queue.oldest_s(), shape)
@@ -124,14 +124,14 @@ class MicroBatcher(Generic[W]):
             del self._queues[shape]
 
     def took(self, batch: Sequence[W], seconds: float) -> None:
-        """A batch had the device for so long."""
+        """Charge a batch that had the device for `seconds`."""
         self._shares.charge([frame.camera_id for frame in batch], batch[0].shape.pixels, seconds)
 
     def over_quota(self, quota_s: float) -> list[W]:
-        """Take out and return what cameras have waiting beyond `quota_s` of device time, where others are there.
+        """Remove and return frames of cameras beyond `quota_s` of device time, if there are other cameras.
 
-        Only of a camera that has more waiting than the others have on average, so that in an overload by all of them,
-        such as after an outage, frames wait. The newest of its dearest frames go, and one always stays.
+        This concerns only a camera with more waiting than the others' average: in an overload by all of them, such as
+        after an outage, frames wait. The newest of its most expensive frames go, and one always stays.
         """
         frame_s = {shape: self._shares.frame_s(shape.pixels) for shape in self._queues}
         all_s = sum(frame_s[shape] * queue.size for shape, queue in self._queues.items())
@@ -150,7 +150,7 @@ class MicroBatcher(Generic[W]):
         return out
 
     def _beyond(self, camera_id: str, excess_s: float, frame_s: Mapping[Shape, float]) -> list[W]:
-        """Take out the newest of a camera's dearest frames until the rest takes `excess_s` less; one stays."""
+        """Remove the newest of a camera's most expensive frames until the rest takes `excess_s` less; one stays."""
         out: list[W] = []
         own = [shape for shape, queue in self._queues.items() if camera_id in queue.cameras]
         own.sort(key=frame_s.__getitem__)
@@ -168,7 +168,7 @@ class MicroBatcher(Generic[W]):
         return out
 
     def discard(self, unwanted: Callable[[W], bool]) -> list[W]:
-        """Take out and return the frames of which `unwanted` is true."""
+        """Remove and return the frames for which `unwanted` is true."""
         out: list[W] = []
         for shape, queue in list(self._queues.items()):
             for camera, frames in list(queue.cameras.items()):

@@ -1,4 +1,4 @@
-"""The arithmetic of a GPU's tensor units: faster and coarser than float32, used only where it changes no verdict."""
+"""The arithmetic of a GPU's tensor units: faster and coarser than float32, used only if it changes no verdict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Precision = Literal["float32", "tf32", "bf16"]
 """`tf32` rounds the factors of products to 10 bits, `bf16` (autocast) factors and activations to 7."""
 
 LOGIT_TOLERANCE = 0.02
-"""How far a logit may move, as a share of the range of all logits in the check."""
+"""Tolerance of a logit as a share of the range of all logits in the check."""
 
 SIMULATED_FRAMES = 64
 OVERLAY_FRAMES = 192
@@ -30,17 +30,17 @@ log = structlog.get_logger()
 
 @contextmanager
 def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Compute with `precision` inside. On a CPU `tf32` is float32."""
+    """Compute with `precision` inside the context. On a CPU `tf32` is float32."""
     tf32 = _TF32.be(precision != "float32") if device.type == "cuda" else nullcontext()
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"), tf32:
         yield
 
 
 class _Switch:
-    """torch's permission of tf32, one for the whole process: threads that want the same share it, others wait.
+    """torch's process-wide tf32 flag: threads that want the same value share it, others wait.
 
-    A model that is loaded beside the one that serves must change neither its arithmetic nor what its compiled programs
-    are guarded by. A thread does not ask twice.
+    A model that loads next to the live one must change neither its arithmetic nor the guards of its compiled functions.
+    The lock is not re-entrant.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class _Switch:
 
     @contextmanager
     def be(self, on: bool) -> Iterator[None]:
-        """Permit tf32 inside, or not."""
+        """Allow or forbid tf32 inside the context."""
         with self._free:
             self._free.wait_for(lambda: not self._users or self._on == on)
             if not self._users:
@@ -72,10 +72,10 @@ _TF32 = _Switch()
 
 
 def choose_precision(pipeline: Pipeline, wanted: str = "auto") -> Precision:
-    """The coarsest arithmetic of a GPU under which `verdicts_hold`, or the one that is `wanted` of them.
+    """Return the coarsest arithmetic of a GPU under which `verdicts_hold`, or the `wanted` one.
 
-    float32 on a CPU: what runs faster there is for `processors.device.backends` to say. Raises ConfigError for one that
-    the GPU lacks.
+    A CPU gets float32: `processors.device.backends` chooses faster arithmetic there. Raises ConfigError for an
+    arithmetic that the GPU lacks.
     """
     if pipeline.bundle.device.type != "cuda":
         return "float32"
@@ -89,17 +89,18 @@ def choose_precision(pipeline: Pipeline, wanted: str = "auto") -> Precision:
         try:
             if verdicts_hold(pipeline, candidate):
                 return candidate
-        except RuntimeError as error:  # a network that cannot be run so
-            log.info("precision not taken", precision=candidate, error=first_line(error))
+        except RuntimeError as error:  # a network that this precision cannot run
+            log.info("precision_rejected", precision=candidate, error=first_line(error))
     return "float32"
 
 
 @torch.inference_mode()
 def verdicts_hold(pipeline: Pipeline, precision: Precision, tolerance: float = LOGIT_TOLERANCE) -> bool:
-    """Whether the whole chain says the same under `precision` as in float32, on fixed frames with a quarter dropped.
+    """Return whether the chain's verdicts under `precision` equal those in float32, on fixed frames with a quarter
+    dropped.
 
-    The frames are the bundle's STRIP overlays and simulated smooth ones, of the network's size. No class may change and
-    no logit move by more than `tolerance` of the logits' range.
+    The frames are the bundle's STRIP overlays and simulated smooth ones, of the network's size. No class may change,
+    and no logit may move by more than `tolerance` of the logits' range.
     """
     frames, kept = _fixed_frames(pipeline)
     device = pipeline.bundle.device

@@ -1,4 +1,4 @@
-"""Which frames are shown to people, and how often: rebuilt, and now and then as they were sent."""
+"""The choice of frames to show to people: their rebuilt pictures, and now and then the pictures as sent."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from schemas.runtime.throttle import Throttle
 
 
 class Wanted(IntEnum):
-    """What of a frame is shown."""
+    """The pictures of a frame to show."""
 
     NOTHING = 0
     REBUILT = 1
     BOTH = 2
-    """Rebuilt, and as it was sent."""
+    """The rebuilt picture and the picture as sent."""
 
 
 class PreviewTurns:
-    """Gives each camera its turn. Pictures as sent go beside previews that are due; a probe's bring one along."""
+    """The preview schedule of each camera. A picture as sent comes with a due preview; a probe's adds one."""
 
     def __init__(self, settings: ProcessorSettings) -> None:
         self._rebuilt: Throttle[str] = Throttle(settings.preview_interval_s)
         self._as_sent: Throttle[tuple[str, bool]] = Throttle(settings.as_sent_interval_s)
 
     def take(self, taken: TakenFrame, now_s: float) -> Wanted:
-        """What is wanted of a frame now, by a monotonic clock; it counts as shown."""
+        """Return the pictures to show of a frame at this monotonic time, and count them as shown."""
         frame = taken.frame
         due = self._rebuilt.take(taken.camera_id, now_s)
         if (due or frame.whole) and self._as_sent.take((taken.camera_id, frame.whole), now_s):

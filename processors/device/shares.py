@@ -1,7 +1,7 @@
-"""Device time by camera: who has had how much of it, and what the frames that wait will take.
+"""Device time by camera: the time that each one has used, and the time that its waiting frames will take.
 
-Start-time fair queueing (Goyal, Vin and Cheng 1996): the camera that has had least goes first, and one that was away
-starts where those that are served stand now, so that nobody saves time up and nobody pays for having been alone.
+Start-time fair queueing (Goyal, Vin and Cheng 1996): the camera with the least time goes first. A camera that returns
+starts at the level of the active ones: nobody saves up time, and nobody pays for time alone.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from typing import Final
 
 _REMEMBERED: Final = 8
 _LEAST: Final = 2
-"""Batches of a size before its time is known: the first one may have had caches to fill."""
+"""Batches of a size before its time counts: the first one may have filled caches."""
 
 
 class DeviceShares:
-    """Pure bookkeeping: no clock. Seconds are those of the device thread."""
+    """Device time by camera. Pure bookkeeping without a clock; seconds are those of the device thread."""
 
     def __init__(self) -> None:
         self._had_s: dict[str, float] = {}
         self._floor_s = 0.0
-        # By powers of two of pixels: a sender who varies his sizes makes no more of them.
+        # By powers of two of pixels: a sender with varying sizes adds no more entries.
         self._per_pixel: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
     def had_s(self, camera_id: str) -> float:
-        """What a camera has had so far, on a scale that means something only beside the others'."""
+        """Return a camera's time so far, on a scale that only compares with other cameras."""
         return max(self._floor_s, self._had_s.get(camera_id, 0.0))
 
     def least_s(self, cameras: Collection[str]) -> float:
-        """What that of `cameras` has had that has had least."""
-        # Most have had as much as the floor, and have no entry.
+        """Return the least time of any of `cameras`."""
+        # Most have used as much as the floor, and have no entry.
         if len(cameras) > len(self._had_s):
             return self._floor_s
         return min(map(self.had_s, cameras))
 
     def ahead(self, cameras: Collection[str]) -> list[str]:
-        """Those of `cameras` that have had more than the least, in ascending order of it."""
+        """Return those of `cameras` that have used more than the least, in ascending order."""
         return sorted((camera_id for camera_id in self._had_s if camera_id in cameras), key=self.had_s)
 
     def charge(self, cameras: Sequence[str], pixels: int, seconds: float) -> None:
-        """A batch with a frame of `pixels` (height x width) of each of `cameras` had the device for `seconds`."""
+        """Charge `seconds` for a batch with one frame of `pixels` (height x width) of each of `cameras`."""
         each_s = seconds / len(cameras)
         self._per_pixel[pixels.bit_length()].append(each_s / pixels)
         floor_s = self.least_s(set(cameras))
@@ -51,9 +51,9 @@ class DeviceShares:
             self._had_s = {camera_id: had_s for camera_id, had_s in self._had_s.items() if had_s > floor_s}
 
     def frame_s(self, pixels: int) -> float:
-        """What a frame of so many pixels takes: the least of what such frames lately took; 0 before that is known.
+        """Return the device time of a frame of this many pixels: the least of recent ones; 0 before it is known.
 
-        The least, because a machine that was busy or stood still is not the camera's doing.
+        The least, because a machine that was busy or paused is not the camera's fault.
         """
         known = self._per_pixel.get(pixels.bit_length(), ())
         return pixels * min(known) if len(known) >= _LEAST else 0.0

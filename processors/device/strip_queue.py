@@ -1,29 +1,25 @@
-"""Probe frames that wait for STRIP, and when the device turns to them."""
+"""The queue of probes for STRIP."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Generic, Protocol, TypeVar
-
-_MEMORY_S: Final = 1.0
-_SMOOTHING: Final = 0.3
-_MOST: Final = 64
+from typing import Generic, Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """What the queue asks of a probe."""
+    """The part of a probe that the queue reads."""
 
     @property
     def held_bytes(self) -> int:
-        """Memory that it keeps while it waits."""
+        """Memory in bytes that it keeps while it waits."""
 
 
 P = TypeVar("P", bound=Sized)
 
 
 class StripQueue(Generic[P]):
-    """A bounded queue that may shed: what comes to a full one is not taken."""
+    """A bounded queue that may shed: a full one rejects new probes."""
 
     def __init__(self, limit: int, limit_bytes: int) -> None:
         self._limit = limit
@@ -35,7 +31,7 @@ class StripQueue(Generic[P]):
         return len(self._probes)
 
     def offer(self, probe: P) -> bool:
-        """Take `probe` in, unless there are too many or they hold too much; a single one of any size has room."""
+        """Add `probe` unless there are too many or they hold too much memory; an empty queue accepts any size."""
         size = probe.held_bytes
         if self._probes and (len(self._probes) >= self._limit or self._bytes + size > self._limit_bytes):
             return False
@@ -44,51 +40,15 @@ class StripQueue(Generic[P]):
         return True
 
     def take(self, count: int) -> list[P]:
-        """At most `count` of them, oldest first."""
+        """Remove and return at most `count` of them, oldest first."""
         taken = [self._probes.popleft() for _ in range(min(count, len(self._probes)))]
         self._bytes -= sum(probe.held_bytes for probe in taken)
         return taken
 
     def discard(self, unwanted: Callable[[P], bool]) -> list[P]:
-        """Take out and return those of which `unwanted` is true."""
+        """Remove and return those for which `unwanted` is true."""
         everyone = self.take(len(self._probes))
         left = [probe for probe in everyone if not unwanted(probe)]
         self._probes.extend(left)
         self._bytes = sum(probe.held_bytes for probe in left)
         return [probe for probe in everyone if unwanted(probe)]
-
-
-class DeviceTurns:
-    """Divides the device between classification and STRIP: neither starves the other.
-
-    While both have work, STRIP gets `share` of the time; when only one has, it gets all. Kept as how far STRIP is ahead
-    of its share in seconds, forgotten beyond a second, so that neither can save up a long turn.
-    """
-
-    def __init__(self, share: float, slice_s: float, probe_s: float = 0.0) -> None:
-        """`probe_s` is a first guess at what one probe takes."""
-        self._share = share
-        self._slice_s = slice_s
-        self._probe_s = probe_s
-        self._ahead_s = 0.0
-
-    def strip_is_next(self, batch_ready: bool, probe_waits: bool) -> bool:
-        """Whether the device should turn to STRIP now."""
-        return probe_waits and (not batch_ready or self._ahead_s <= 0)
-
-    def probes_in_turn(self) -> int:
-        """How many probes fit into one slice of time; at least one."""
-        if self._probe_s <= 0:
-            return 1
-        return max(1, min(_MOST, int(self._slice_s / self._probe_s)))
-
-    def classified(self, seconds: float, probe_waits: bool) -> None:
-        """Classification had the device for so long; if a probe waited meanwhile, it has lost its share of that."""
-        if probe_waits:
-            self._ahead_s = max(-_MEMORY_S, self._ahead_s - seconds * self._share)
-
-    def stripped(self, seconds: float, probes: int) -> None:
-        """STRIP had the device for so long with so many probes."""
-        self._ahead_s = min(_MEMORY_S, self._ahead_s + seconds * (1 - self._share))
-        per_probe_s = seconds / probes
-        self._probe_s += (per_probe_s - self._probe_s) * (_SMOOTHING if self._probe_s > 0 else 1)

@@ -1,4 +1,4 @@
-"""The topic of published models, read from its beginning and then followed; no consumer group."""
+"""A reader of the topic of published models, from its beginning on; without a consumer group."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ from schemas.transport.kafka.reader import Reader, Records
 _WAIT_S: Final = 5.0
 _CALL_S: Final = 5.0
 _MISSING_S: Final = 5.0
-"""Between two looks at a Kafka that does not have the topic."""
+"""Seconds between two checks for a topic that Kafka does not have."""
 
 log = structlog.get_logger()
 
 
 class Refusal(NamedTuple):
-    """A list of models that is not believed."""
+    """A rejected list of models."""
 
     digest: str
-    """Of the model that it calls live."""
+    """Digest of the model that the list calls live."""
     error: str
 
 
 class ModelFeed:
-    """What is published, as Kafka says; a record that no trusted signer has signed changes nothing."""
+    """The published models in Kafka; a record without a trusted signature changes nothing."""
 
     def __init__(self, bootstrap: KafkaAddress, topic: str, trust: Path | None, metrics: ProcessorMetrics) -> None:
-        """`trust` is the file of the trusted signers, read anew for each list; None trusts nobody."""
+        """`trust` is the file of the trusted signers, read again for each list; None trusts nobody."""
         self._bootstrap = bootstrap
         self._partition = TopicPartition(topic, 0)
         self._trust = trust
         self._metrics = metrics
         self._newest_ms = 0
         self._waiting: bytes | None = None
-        """The newest list, when it was refused: whoever signed it may be trusted later."""
+        """The newest list if it was rejected: its signer may become trusted later."""
         self._tried = asyncio.Event()
         self._refused_offset = -1
         self.models = Models()
         self.refused: Refusal | None = None
-        """What is wrong with the newest list; then the one before it counts."""
+        """The fault of the newest list; the list before it stays valid."""
         self.known = asyncio.Event()
         """Set when the topic has been read to its end, or does not exist."""
         self.exists = False
         self.found = 0
-        """How often the topic was found where there was none: what was said in the one before is gone."""
+        """Number of times the topic was created again: the records of the previous one are gone."""
         self.changed = asyncio.Event()
-        """Set at each change; whoever handles it clears it."""
+        """Set at each change; the handler clears it."""
 
     async def tried(self, deadline_s: float) -> None:
         """Return when `known` is set, the first attempt has failed, or the deadline is over."""
@@ -68,7 +68,7 @@ class ModelFeed:
                 await self._tried.wait()
 
     async def run(self) -> None:
-        """Follow the topic for ever; while Kafka does not answer, what was known stays."""
+        """Follow the topic until cancelled; while Kafka does not answer, the last known list stays valid."""
         backoff = Backoff()
         reader = Reader(self._bootstrap, begin="none")
         while True:
@@ -79,14 +79,14 @@ class ModelFeed:
                 await self._follow(reader)
             except (KafkaError, OSError, TimeoutError) as error:
                 if backoff.failures % 10 == 0:
-                    log.warning("the published models are not read", error=f"{type(error).__name__}: {error}")
+                    log.warning("kafka_unavailable", error=f"{type(error).__name__}: {error}")
             finally:
                 self._tried.set()
                 await reader.close(1.0)
             await backoff.wait()
 
     async def _open(self, reader: Reader) -> None:
-        """Read what is there, and take the last of it only: what was live before must not be loaded again."""
+        """Read the existing records, and use only the last one: an earlier live model must not be loaded again."""
         while not await self._is_there(reader):
             self.exists = False
             self._settle(None)
@@ -105,7 +105,7 @@ class ModelFeed:
         self._settle(last)
 
     def _settle(self, models: Models | None) -> None:
-        # An old list that somebody sends again takes nothing back.
+        # An old list that is sent again takes nothing back.
         if models is not None and models != self.models and models.changed_ms >= self._newest_ms:
             self.models = models
             self._newest_ms = models.changed_ms
@@ -124,13 +124,13 @@ class ModelFeed:
                     self._settle(models)
                 elif not records and self._waiting is not None:
                     self._settle(self._unseal(self._waiting, None))
-                # aiokafka does not say that a topic was deleted.
+                # aiokafka does not report a deleted topic.
                 if not records and not await self._is_there(reader):
                     break
         except OffsetOutOfRangeError:
             pass
         self.exists = False
-        log.warning("the topic of the models was lost", topic=self._partition.topic)
+        log.warning("topic_lost", topic=self._partition.topic)
 
     async def _is_there(self, reader: Reader) -> bool:
         async with asyncio.timeout(_CALL_S):
@@ -147,18 +147,18 @@ class ModelFeed:
         return last
 
     def _unseal(self, value: bytes, offset: int | None) -> Models | None:
-        """The list in a record, None when it is refused; without an offset it has been refused before."""
+        """Return the list in a record; None if it is rejected. `offset` is None for a list that was rejected before."""
         refused: Refusal | None = None
         models: Models | None = None
         try:
             models = unseal(value, TrustedSigners.read(self._trust))
         except (WireError, ConfigError) as error:
             refused = Refusal(claimed(value), str(error))
-            # The topic is read again whenever the connection was lost.
+            # The topic is read again after each lost connection.
             if offset is not None and offset > self._refused_offset:
                 self._refused_offset = offset
                 self._metrics.model_swaps["refused"].inc()
-                log.error("a list of models is refused", offset=offset, error=str(error))
+                log.error("model_list_rejected", offset=offset, error=str(error))
         self._waiting = value if refused is not None else None
         if refused != self.refused:
             self.refused = refused

@@ -1,7 +1,7 @@
 """Published bundles: one folder for each content in a store, and copies of them in a processor's cache.
 
-A store is a folder or a URL that fsspec opens. A bundle's folder there is named by the digest of its files, so nothing
-in it is ever changed, and whoever fetches it checks first who vouches for it, then every file against its digest.
+A store is a folder or a URL that fsspec opens. A bundle's folder in it is named by the digest of its files, and never
+changes. A reader first checks the signature of the bundle, then the digest of every file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import fsspec  # type: ignore[import-untyped]  # it ships no types
+import fsspec  # type: ignore[import-untyped]  # it has no type annotations
 
 from processors.bundle import read_settings
 from schemas.errors import BadTag, BundleError, ConfigError, first_line
@@ -25,23 +25,23 @@ from schemas.pointillist_pb2 import BundleFile, Model
 from schemas.signers import TrustedSigners
 
 CACHED: Final = 8
-"""Bundles that a cache keeps, the latest used."""
+"""Number of bundles that a cache keeps, the last used ones."""
 _CHUNK: Final = 2**20
 
 
-class Unreachable(BundleError):  # noqa: N818  # a state of the store, which may pass
-    """The store does not give a file."""
+class StoreUnavailableError(BundleError):
+    """The store does not return a file."""
 
 
-class Untrusted(BundleError):  # noqa: N818  # a state of the trust, which may change
-    """Nobody who is trusted vouches for a bundle."""
+class UntrustedBundleError(BundleError):
+    """No trusted signer vouches for a bundle."""
 
 
 def bundle_files(folder: Path) -> list[BundleFile]:
-    """The files of a bundle with their digests: all in the folder but hidden ones and Python's caches.
+    """Return the files of a bundle with their digests: all in the folder except hidden ones and Python's caches.
 
-    Raises BundleError when there are none, too many, too large ones, one that cannot be read, or a link: what it leads
-    to may be no part of the bundle.
+    Raises BundleError for no files, too many, too large or unreadable ones, and for a link: its target may be no part
+    of the bundle.
     """
     files = []
     for path in sorted(folder.rglob("*")):
@@ -71,10 +71,10 @@ def bundle_files(folder: Path) -> list[BundleFile]:
 
 
 class ModelStore:
-    """Where `model publish` puts bundles."""
+    """The store to which `model publish` copies bundles."""
 
     def __init__(self, url: str) -> None:
-        """`url` is a folder or a URL. Raises ConfigError when fsspec cannot open it, or it holds a password."""
+        """`url` is a folder or a URL. Raises ConfigError if fsspec cannot open it, or it contains a password."""
         if "://" in url and urlsplit(url).password is not None:
             raise ConfigError("the store: expected a URL without password: it is written into Kafka")
         try:
@@ -85,9 +85,9 @@ class ModelStore:
         self._root = root.rstrip("/")
 
     def add(self, folder: Path, model_id: str) -> Model:
-        """Copy the bundle in `folder`, which has been loaded as `model_id`, to the store; what stands there stays.
+        """Copy the bundle in `folder`, which was loaded as `model_id`, to the store; existing files stay.
 
-        Raises BundleError when the folder cannot be read or the store does not take it.
+        Raises BundleError if the folder cannot be read or the store rejects the files.
         """
         settings = read_settings(folder)
         files = bundle_files(folder)
@@ -99,7 +99,7 @@ class ModelStore:
                 if not self._holds(target, file):
                     self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
                     self._files.put_file(str(folder / file.name), target)
-        except Exception as error:  # each kind of store has errors of its own
+        except Exception as error:  # each kind of store has its own errors
             raise BundleError(
                 f"the store does not take {folder}: {type(error).__name__}: {first_line(error)}"
             ) from error
@@ -121,7 +121,7 @@ class ModelStore:
             return _copy(opened.read, lambda _: None, file.size) == file.sha256
 
     def discard(self, model: Model) -> None:
-        """Remove a bundle of this store; one that lies elsewhere, or is gone already, is left alone."""
+        """Remove a bundle from this store; ignore one that is elsewhere, or already removed."""
         place = str(self._files._strip_protocol(model.location))
         with suppress(OSError):
             if place.rpartition("/")[0] == self._root:
@@ -129,15 +129,15 @@ class ModelStore:
 
 
 def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
-    """The folder in `cache` with the files of a published bundle, fetched unless they are there; each is checked.
+    """Return the folder in `cache` with the files of a published bundle; fetch missing files, and check all.
 
-    Raises Untrusted, before anything is fetched, unless a trusted signer vouches for it, Unreachable when the store
-    does not give the files, BundleError when they are not what was published.
+    Raises UntrustedBundleError, before any fetch, unless a trusted signer vouches for the bundle. Raises
+    StoreUnavailableError if the store does not return the files, BundleError if they differ from the published ones.
     """
     try:
         check_signature(model, trusted)
     except BadTag as error:
-        raise Untrusted(f"{model.model_id}: {error}") from None
+        raise UntrustedBundleError(f"{model.model_id}: {error}") from None
     folder = cache / model.digest
     if folder.is_dir() and _is_whole(folder, model):
         os.utime(folder)
@@ -150,7 +150,7 @@ def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
             _fetch(model, file, partial / file.name)
         _put(partial, folder, model)
     except OSError as error:
-        raise Unreachable(f"{model.model_id}: cannot keep a copy in {cache}: {error.strerror}") from error
+        raise StoreUnavailableError(f"{model.model_id}: cannot keep a copy in {cache}: {error.strerror}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _forget_oldest(cache, folder)
@@ -161,7 +161,7 @@ def _put(partial: Path, folder: Path, model: Model) -> None:
     try:
         partial.rename(folder)
     except OSError:
-        # Another processor with the same cache was faster, and may be reading it; only a damaged copy gives way.
+        # Another processor with the same cache was faster, and may be reading the copy: only a damaged one is replaced.
         if _is_whole(folder, model):
             return
         damaged = partial.with_name(f"{partial.name}.damaged")
@@ -176,8 +176,8 @@ def _fetch(model: Model, file: BundleFile, target: Path) -> None:
         try:
             with fsspec.open(f"{model.location}/{file.name}", "rb") as opened:
                 digest = _copy(opened.read, kept.write, file.size)
-        except Exception as error:  # each kind of store has errors of its own
-            raise Unreachable(
+        except Exception as error:  # each kind of store has its own errors
+            raise StoreUnavailableError(
                 f"{model.model_id}: cannot fetch {file.name} from {model.location}: "
                 f"{type(error).__name__}: {first_line(error)}"
             ) from error
@@ -186,7 +186,7 @@ def _fetch(model: Model, file: BundleFile, target: Path) -> None:
 
 
 def _copy(read: Callable[[int], bytes], write: Callable[[bytes], object], size: int) -> bytes:
-    """Copy `size` bytes, and one more if there is one; the digest of what was copied."""
+    """Copy `size` bytes, and one more if there is one; return the digest of the copied bytes."""
     digest = hashlib.sha256()
     left = size + 1
     while left > 0 and (chunk := read(min(_CHUNK, left))):

@@ -1,4 +1,4 @@
-"""The published model takes the place of the one that serves: loaded beside it, switched between two batches."""
+"""The replacement of the live model: the new one loads next to it, and takes over between two batches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Final
 
 import structlog
 
-from processors.device.serving import Serving, load_serving
+from processors.device.loaded_model import LoadedModel, load_model
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed, Refusal
-from processors.models.store import Unreachable, Untrusted, fetch_bundle
+from processors.models.store import StoreUnavailableError, UntrustedBundleError, fetch_bundle
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing, served_record
 from processors.settings import ProcessorSettings
@@ -26,44 +26,45 @@ from schemas.runtime.health import Health
 from schemas.signers import TrustedSigners
 
 _AGAIN_S: Final = 15.0
-"""Before a store that did not give a bundle is asked again."""
+"""Seconds before a retry of a store that did not return a bundle."""
 _FIRST_S: Final = 5.0
 
 log = structlog.get_logger()
 
 
 class ModelLoader:
-    """Loads published bundles, and the processor's own, each on a thread of its own."""
+    """A loader of published bundles, and of the processor's own, each on its own thread."""
 
     def __init__(self, settings: ProcessorSettings, metrics: ProcessorMetrics) -> None:
         self._settings = settings
         self._metrics = metrics
         self._own_cache: tempfile.TemporaryDirectory[str] | None = None
 
-    async def load(self, model: Model | None) -> Serving:
-        """The published model, or the processor's own for None.
+    async def load(self, model: Model | None) -> LoadedModel:
+        """Load the published model, or the processor's own for None.
 
-        Raises BundleError whatever is wrong with the bundle, Unreachable when that may pass, Untrusted before a byte of
-        it is fetched that no trusted signer vouches for, ConfigError when its device is not there.
+        Raises BundleError for any fault of the bundle, StoreUnavailableError for one that may pass. Raises
+        UntrustedBundleError, before any fetch, without a trusted signature, and ConfigError if the model's device is
+        missing.
         """
         name = model.model_id if model is not None else str(self._settings.bundle)
         try:
             async with asyncio.timeout(self._settings.model_load_s):
                 if model is None:
-                    return await load_serving(self._settings, self._metrics, self._settings.bundle)
+                    return await load_model(self._settings, self._metrics, self._settings.bundle)
                 trusted = TrustedSigners.read(self._settings.trust)
                 folder = await asyncio.to_thread(fetch_bundle, model, self._cache(), trusted)
-                serving = await load_serving(self._settings, self._metrics, folder, model.digest)
+                loaded = await load_model(self._settings, self._metrics, folder, model.digest)
         except (BundleError, ConfigError):
             raise
         except TimeoutError:
             raise BundleError(f"{name}: not ready after {self._settings.model_load_s:g} s") from None
-        except (Exception, SystemExit) as error:  # whatever a bundle's own code raises
+        except (Exception, SystemExit) as error:  # a bundle's own code may raise anything
             raise BundleError(f"{name}: {type(error).__name__}: {first_line(error)}") from error
-        if serving.model.model_id != name:
-            serving.close()
-            raise BundleError(f"expected {name} in {model.location}, got {serving.model.model_id}")
-        return serving
+        if loaded.model.model_id != name:
+            loaded.close()
+            raise BundleError(f"expected {name} in {model.location}, got {loaded.model.model_id}")
+        return loaded
 
     def _cache(self) -> Path:
         if self._settings.model_cache is not None:
@@ -73,41 +74,41 @@ class ModelLoader:
         return Path(self._own_cache.name)
 
     def close(self) -> None:
-        """Remove the cache, unless the settings name a lasting one."""
+        """Remove the cache, unless the settings name a permanent one."""
         if self._own_cache is not None:
             self._own_cache.cleanup()
 
 
-async def first_serving(feed: ModelFeed, loader: ModelLoader) -> Serving:
-    """The live model, or the newest one before it that can be loaded, or the processor's own.
+async def first_model(feed: ModelFeed, loader: ModelLoader) -> LoadedModel:
+    """Load the live model, or the newest one before it that loads, or the processor's own.
 
-    A Kafka that does not answer now is not waited for: frames are taken only when `feed.known` is set, and then the
-    swap sees to it. Raises BundleError when the processor's own bundle is needed and broken.
+    An unavailable Kafka is not waited for: frames are read only after `feed.known` is set, and the swap loads the live
+    model then. Raises BundleError if the processor's own bundle is needed and broken.
     """
     await feed.tried(_FIRST_S)
     for model in standing(feed.models):
         try:
             return await loader.load(model)
         except BundleError as error:
-            log.error("a published model is not served", model=model.model_id, error=str(error))
+            log.error("model_rejected", model=model.model_id, error=str(error))
     return await loader.load(None)
 
 
 class ModelSwap:
-    """Follows the feed. What cannot be loaded is refused, and the model before goes on."""
+    """Follows the feed. A model that does not load is rejected, and the one before it stays live."""
 
     def __init__(
         self,
         settings: ProcessorSettings,
         feed: ModelFeed,
         loader: ModelLoader,
-        serving: Serving,
-        switch: Callable[[Serving], None],
+        loaded: LoadedModel,
+        switch: Callable[[LoadedModel], None],
         emitter: Emitter,
         metrics: ProcessorMetrics,
         health: Health,
     ) -> None:
-        """`switch` makes the processor use another model from its next batch on."""
+        """`switch` replaces the processor's model from its next batch on."""
         self._settings = settings
         self._feed = feed
         self._loader = loader
@@ -118,15 +119,15 @@ class ModelSwap:
         self._key = f"{PROCESSOR_PREFIX}{settings.name}".encode()
         self._since_ms = _now_ms()
         self._refused: Refusal | None = None
-        """The live model when it cannot be loaded, and trying again would not help."""
+        """The live model if it does not load and a retry would not help."""
         self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
-        self.serving = serving
+        self.loaded = loaded
         self.settled = asyncio.Event()
-        """Set when what was live at the start serves, or has been refused: frames may be taken."""
+        """Set when the model that was live at the start serves, or was rejected: frames may be read."""
 
     async def run(self) -> None:
-        """Follow for ever."""
+        """Follow the feed until cancelled."""
         self._say()
         while True:
             await self._feed.changed.wait()
@@ -140,7 +141,7 @@ class ModelSwap:
                 self._feed.changed.set()
 
     async def _follow(self) -> bool:
-        """Serve the live model; whether it is worth another try later."""
+        """Serve the live model; return whether a retry may help."""
         wanted = live(self._feed.models)
         if self._is_served(wanted):
             self._say()
@@ -157,10 +158,10 @@ class ModelSwap:
                 self._metrics.model_swaps["superseded"].inc()
                 return False
             name = wanted.model_id if wanted is not None else "the processor's own bundle"
-            log.error("model refused", model=name, serves=self.serving.model.model_id, error=str(error))
+            log.error("model_rejected", model=name, live=self.loaded.model.model_id, error=str(error))
             self._metrics.model_swaps["refused"].inc()
             refused = Refusal(wanted.digest if wanted is not None else "", str(error))
-            passing = isinstance(error, Unreachable | Untrusted)
+            passing = isinstance(error, StoreUnavailableError | UntrustedBundleError)
             if not passing:
                 self._refused = refused
             self._say(refused)
@@ -170,38 +171,38 @@ class ModelSwap:
             ready.close()
             return False
         seconds = time.monotonic() - start_s
-        before, self.serving = self.serving, ready
+        before, self.loaded = self.loaded, ready
         self._since_ms = _now_ms()
         self._switch(ready)
         self._metrics.model_swaps["switched"].inc()
         self._metrics.model_load.observe(seconds)
-        log.info("model switched", model=ready.model.model_id, before=before.model.model_id, seconds=round(seconds, 3))
+        log.info("model_switched", model=ready.model.model_id, before=before.model.model_id, seconds=round(seconds, 3))
         self._say()
         return False
 
     def _is_served(self, model: Model | None) -> bool:
-        return self.serving.digest == (model.digest if model is not None else "")
+        return self.loaded.digest == (model.digest if model is not None else "")
 
     def _is_live(self, model: Model | None) -> bool:
         now = live(self._feed.models)
         return (now.digest if now is not None else "") == (model.digest if model is not None else "")
 
-    # What others are told
+    # Reports to other roles
 
     def _say(self, refused: Refusal | None = None) -> None:
-        """`refused` is the live model; a newer list that is not believed is said before it."""
+        """Report the served model. `refused` is the live model; a newer list that was rejected takes precedence."""
         digest, error = self._feed.refused or refused or ("", "")
-        model_id = self.serving.model.model_id
-        self._metrics.serves(model_id, self.serving.runs)
+        model_id = self.loaded.model.model_id
+        self._metrics.serves(model_id, self.loaded.runs)
         self._health.set("warm", True, model_id)
         self._health.set("model", True, f"{model_id}; refused: {error}" if error else model_id)
         served = ServedModel(
             model_id=model_id,
-            digest=self.serving.digest,
+            digest=self.loaded.digest,
             since_ms=self._since_ms,
             refused_digest=digest,
             error=error[:500],
-            runs=", ".join(" ".join(each) for each in self.serving.runs),
+            runs=", ".join(" ".join(each) for each in self.loaded.runs),
         )
         report = (self._feed.found, served)
         if self._feed.exists and report != self._reported:
@@ -215,8 +216,8 @@ class ModelSwap:
         self._sending = asyncio.create_task(send, name="report model")
 
     async def close(self, deadline_s: float) -> None:
-        """Say that this processor serves nothing any more, as far as Kafka takes that now; end the model's thread."""
-        self.serving.close()
+        """Report that this processor serves no model, within the deadline; end the model's thread."""
+        self.loaded.close()
         if self._reported is not None:
             self._report(served_record(self._key, None))
         if self._sending is not None:

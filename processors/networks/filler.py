@@ -1,4 +1,4 @@
-"""The network that fills what was dropped from large frames: a small one, for every pixel of the frame goes through."""
+"""The network that fills dropped pixels of large frames: a small one, because it processes every pixel."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ FOLD = 2
 
 
 class Filler(nn.Module):
-    """From a filled frame and its mask to a better filled one; pixels that were kept pass unchanged, bit for bit.
+    """A network that improves a filled frame by its mask; kept pixels pass unchanged, bit for bit.
 
-    Every 2×2 pixels become one position with the colours and mask bits of the four, and all layers work at half the
-    resolution (as `processors.networks.restorer`, without its coarser levels): a dropped pixel of a large frame has
-    kept ones beside it, and what lies further away says little about it. A quarter of the restorer's products a pixel.
-    Nothing depends on the frame's size or place: no window, no seam.
+    Every 2×2 pixels become one position with the colours and mask bits of the four. All layers work at half the
+    resolution, as in `processors.networks.restorer` without its coarser levels. A dropped pixel of a large frame has
+    kept neighbours, and distant pixels add little. The cost is a quarter of the restorer's products a pixel. Nothing
+    depends on the frame's size or position: no window, no seam.
     """
 
     def __init__(self, width: int = 32, depth: int = 2) -> None:
         super().__init__()
         self.kept_gain = 0.0
-        """What the changes of kept pixels are multiplied by: nothing has attacked them that it would know of."""
+        """Factor of the changes to kept pixels: the network was trained on no attack."""
         self.enter = nn.Conv2d(4 * FOLD**2, width, 3, padding=1)
         self.body = residuals(width, depth)
         self.leave = nn.Conv2d(width, 3 * FOLD**2, 3, padding=1)
@@ -33,7 +33,7 @@ class Filler(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights: filled frames are to come in it."""
+        """Type of its weights, and of the filled frames that it accepts."""
         return self.enter.weight.dtype
 
     def forward(self, filled: Tensor, kept: Tensor) -> Tensor:
@@ -48,9 +48,9 @@ class Filler(nn.Module):
         return torch.addcmul(filled, change, 1 + (self.kept_gain - 1) * weight)
 
     def change(self, x: Tensor) -> Tensor:
-        """What is to be added, (B, 3, H, W), to colours less a half and the mask, (B, 4, H, W) of even sides.
+        """Return the change (B, 3, H, W) for colours less a half and the mask, (B, 4, H, W) of even sides.
 
-        All that has weights is here.
+        All layers with weights are here.
         """
         x = F.pixel_unshuffle(x, FOLD).contiguous(memory_format=torch.channels_last)
         return F.pixel_shuffle(self.leave(self.body(convolve_relu(self.enter, x))), FOLD)

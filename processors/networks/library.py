@@ -1,8 +1,8 @@
-"""Networks of libraries that users know, torchvision and timm: by name, without weights, and without a download.
+"""Networks of torchvision and timm: by name, without weights, and without a download.
 
-A bundle names these factories as it does those of the project: no code of the bundle runs, and what takes weights from
-elsewhere (`weights=`, `pretrained=`, `checkpoint_path=`) cannot be asked for. The library must be installed where the
-bundle is loaded.
+A bundle names these factories like those of the project: no code of the bundle runs. Arguments that load other weights
+(`weights=`, `pretrained=`, `checkpoint_path=`) are not available. The library must be installed where the bundle is
+loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from schemas.errors import BundleError
 
 
 def torchvision_network(name: str, classes: int) -> nn.Module:
-    """A classifier of `torchvision.models` for so many classes, untrained. Raises BundleError."""
+    """Return an untrained classifier of `torchvision.models` for this many classes. Raises BundleError."""
     models = library("torchvision").models
     _check_name("torchvision", name, models.list_models(module=models))
     network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
@@ -24,7 +24,7 @@ def torchvision_network(name: str, classes: int) -> nn.Module:
 
 
 def timm_network(name: str, classes: int, channels: int = 3) -> nn.Module:
-    """A classifier of timm for so many classes and channels, untrained. Raises BundleError."""
+    """Return an untrained classifier of timm for this many classes and channels. Raises BundleError."""
     timm = library("timm")
     _check_name("timm", name, timm.list_models())
     network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
@@ -32,7 +32,7 @@ def timm_network(name: str, classes: int, channels: int = 3) -> nn.Module:
 
 
 def library(package: str) -> Any:
-    """The imported package; raises BundleError with the line that installs it."""
+    """Return the imported package; BundleError with the command that installs it."""
     try:
         return import_module(package)
     except ImportError:

@@ -1,7 +1,7 @@
-"""oneDNN on x86: when its convolutions pay, and a convolution with what follows it in the same pass.
+"""oneDNN on x86: a check whether its convolutions pay, and convolutions fused with the next operation.
 
-torch fuses a convolution with a ReLU or an addition only in compiled programs, though the same operators can be called
-directly. The sums are the same to the last bit; what goes is one pass over memory for each.
+torch fuses a convolution with a ReLU or an addition only in compiled programs, but the same operators can be called
+directly. The sums are equal to the last bit; each fusion saves one pass over memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 
 def onednn_pays(x: Tensor) -> bool:
-    """Whether a convolution of `x` runs on oneDNN's own kernels: float32 on an x86 processor, outside a compiler."""
+    """Return whether a convolution of `x` runs on oneDNN's own kernels: float32 on an x86 processor, outside a
+    compiler.
+    """
     exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return x.device.type == "cpu" and x.dtype == torch.float32 and not exported and _have_kernels()
 
@@ -25,7 +27,7 @@ def _have_kernels() -> bool:
 
 
 def convolve_relu(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """max(0, convolution(x)), (B, C, H, W) to (B, D, H, W)."""
+    """Return max(0, convolution(x)), (B, C, H, W) to (B, D, H, W)."""
     if _fusible(convolution, x):
         fused: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *_settings(convolution), "relu", [], None)
         return fused
@@ -33,7 +35,7 @@ def convolve_relu(convolution: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def convolve_add(convolution: nn.Conv2d, x: Tensor, shortcut: Tensor) -> Tensor:
-    """shortcut + convolution(x), all (B, C, H, W)."""
+    """Return shortcut + convolution(x), all (B, C, H, W)."""
     if _fusible(convolution, x):
         fused: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
             x, shortcut, *_settings(convolution), "add", None, None, [], None

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut that costs no weights.
+    """Two 3×3 convolutions parallel to a shortcut without weights.
 
     The shortcut subsamples and pads new channels with zeros (option A of the paper).
     """

@@ -16,11 +16,11 @@ MULTIPLE = 8
 
 
 class Restores(Protocol):
-    """What restores frames: a `Restorer`, or the same network run by something else than torch."""
+    """A function that restores frames: a `Restorer`, or the same network in another runtime than torch."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in: filled frames are to come in it."""
+        """The type that it computes in, and that filled frames must have."""
 
     def __call__(self, filled: Tensor, kept: Tensor) -> Tensor:
         """See `Restorer.forward`."""
@@ -37,12 +37,12 @@ class _Residual(nn.Module):
 
 
 def residuals(width: int, depth: int) -> nn.Sequential:
-    """`depth` residual blocks of two 3×3 convolutions, (B, width, H, W) to the same."""
+    """Return `depth` residual blocks of two 3×3 convolutions, (B, width, H, W) to the same."""
     return nn.Sequential(*(_Residual(width) for _ in range(depth)))
 
 
 def begin_without_change(network: nn.Module, leave: nn.Conv2d) -> None:
-    """Untrained, a network whose last layer is `leave` returns the filled frame."""
+    """Initialise a network with the last layer `leave` such that it returns the filled frame."""
     nn.init.zeros_(leave.weight)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
@@ -50,17 +50,17 @@ def begin_without_change(network: nn.Module, leave: nn.Conv2d) -> None:
 
 
 class Restorer(nn.Module):
-    """From a filled frame and its mask to the clean frame (a U-Net: Ronneberger et al. 2015).
+    """A network from a filled frame and its mask to the clean frame (a U-Net: Ronneberger et al. 2015).
 
-    Every 2×2 pixels become one position with the colours and mask bits of the four, so that most of the work is done at
-    half the resolution. Three levels of residual blocks work at 1/2, 1/4 and 1/8 of it; what they find is added to the
-    filled frame. Nothing depends on the frame's size or place: no window, no seam.
+    Every 2×2 pixels become one position with the colours and mask bits of the four: most of the work is done at half
+    the resolution. Three levels of residual blocks work at 1/2, 1/4 and 1/8 of it; their result is added to the filled
+    frame. Nothing depends on the frame's size or position: no window, no seam.
     """
 
     def __init__(self, widths: tuple[int, int, int] = (48, 64, 96), depths: tuple[int, ...] = (1, 1, 2, 1, 1)) -> None:
         super().__init__()
         self.kept_gain = 1.0
-        """What the changes of kept pixels are multiplied by: above 1, more of an attack goes, and of fine texture."""
+        """Factor of the changes to kept pixels: above 1, more of an attack is removed, and more fine texture."""
         wide, middle, deep = widths
         self.enter = nn.Conv2d(16, wide, 3, padding=1)
         self.fine_in = residuals(wide, depths[0])
@@ -80,7 +80,7 @@ class Restorer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights."""
+        """Type of its weights."""
         return self.enter.weight.dtype
 
     def forward(self, filled: Tensor, kept: Tensor) -> Tensor:
@@ -88,9 +88,9 @@ class Restorer(nn.Module):
         return restored(filled, kept, self.change, self.kept_gain)
 
     def change(self, x: Tensor) -> Tensor:
-        """What is to be added, (B, 3, H, W), to what `seen` gives, (B, 4, H, W) with sides that are multiples of 8.
+        """Return the change (B, 3, H, W) for the result of `seen`, (B, 4, H, W) with sides that are multiples of 8.
 
-        All that has weights is here: it is what else than torch may run.
+        All layers with weights are here: another runtime than torch may run this part.
         """
         x = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         fine = self.fine_in(self.enter(x))
@@ -102,7 +102,9 @@ class Restorer(nn.Module):
 
 
 def seen(filled: Tensor, kept: Tensor) -> Tensor:
-    """What the network looks at, (B, 4, H', W'): colours less a half and the mask, to multiples of 8 by repetition."""
+    """Return the network's input (B, 4, H', W'): colours less a half and the mask, padded by repetition to multiples of
+    8.
+    """
     height, width = filled.shape[2:]
     padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
     x = torch.cat((filled - 0.5, kept.to(filled.dtype)), 1)
@@ -110,7 +112,7 @@ def seen(filled: Tensor, kept: Tensor) -> Tensor:
 
 
 def restored(filled: Tensor, kept: Tensor, change: Callable[[Tensor], Tensor], kept_gain: float) -> Tensor:
-    """`Restorer.forward`, with `change` for its weights."""
+    """Compute `Restorer.forward`, with `change` for its weights."""
     height, width = filled.shape[2:]
     added = change(seen(filled, kept))[:, :, :height, :width]
     if kept_gain != 1:

@@ -12,7 +12,7 @@ from processors.preprocess.contract import Place, Stage, StageSettings
 
 
 class BitDepth(StageSettings):
-    """`bits` is i."""
+    """The settings of bit-depth reduction; `bits` is i."""
 
     stage: Literal["bit-depth"]
     bits: Annotated[int, Field(ge=1, le=8)]
@@ -28,6 +28,6 @@ def _run(bits: int, pictures: Tensor, seeds: Tensor | None) -> Tensor:
 
 
 def reduce_depth(pictures: Tensor, bits: int) -> Tensor:
-    """Pictures (B, C, H, W) in [0, 1] with 2^bits levels a channel; their gradient is zero."""
+    """Reduce pictures (B, C, H, W) in [0, 1] to 2^bits levels a channel; their gradient is zero."""
     levels: int = 2**bits - 1
     return (pictures * levels).round() / levels

@@ -1,7 +1,7 @@
-"""What a stage is, the order in which stages run, and where the secret draws of the random ones come from.
+"""The contract of a stage, the order of the stages, and the secret random draws of the random ones.
 
-A stage maps pictures (B, C, H, W) in [0, 1], as the network takes them but not normalised, to the same. It treats each
-picture alone: what comes out of one does not depend on the others of its batch.
+A stage maps pictures (B, C, H, W) in [0, 1], of the network's size but not normalised, to the same. It treats each
+picture alone: the result does not depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from schemas.errors import StageError
 _WORD: Final = 0xFFFFFFFF
 _STAGE_BIT: Final = 56
 _TILE_BIT: Final = 32
-"""Seeds of the stages of one picture, of its tiles and of what is laid over it differ in bits of their own."""
+"""The seeds of a picture's stages, of its tiles and of its overlaid sums differ in separate bits."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage at work.
+    """A stage with its parameters loaded.
 
-    `run` maps pictures (B, C, H, W) in [0, 1] and seeds (B,) int64 to pictures of the same shape; seeds are None where
-    the stage is not `random`. Gradients reach the pictures where it is `differentiable`, given the draw; else they are
-    zero. STRIP lays pictures over each other without clamping the sums: where a picture exceeds 1, so may what comes of
-    it, up to its own maximum.
+    `run` maps pictures (B, C, H, W) in [0, 1] and seeds (B,) int64 to pictures of the same shape; seeds are None if the
+    stage is not `random`. If it is `differentiable`, gradients reach the pictures, given the draw; else they are zero.
+
+    STRIP adds pictures without clamping the sums. If a picture exceeds 1, its result may as well, up to the picture's
+    own maximum.
     """
 
     name: str
@@ -43,14 +44,14 @@ class Stage:
 
 
 class Place(NamedTuple):
-    """Where a stage is to work."""
+    """The input size, the device and the files for a stage."""
 
     channels: int
     height: int
     width: int
     device: torch.device
     file: Callable[[str], Path]
-    """The file of the bundle that a parameter names; raises BundleError unless it is inside the bundle."""
+    """Return the path of a bundle's file for a parameter; raises BundleError unless it is inside the bundle."""
 
 
 class StageSettings(BaseModel):
@@ -62,21 +63,21 @@ class StageSettings(BaseModel):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the bundle's files that the stage needs."""
+        """Return the names of the bundle's files that the stage needs."""
         return ()
 
     @abstractmethod
     def load(self, place: Place) -> Stage:
-        """The stage with its files read and checked; raises BundleError in one line."""
+        """Return the stage with its files read and checked; raises BundleError in one line."""
 
 
 def preprocess(pictures: Tensor, stages: Sequence[Stage], seeds: Tensor | None = None) -> Tensor:
-    """Pictures (B, C, H, W) in [0, 1] through the stages in their order, to the same shape.
+    """Apply the stages in order to pictures (B, C, H, W) in [0, 1]; the shape stays.
 
-    `seeds` (B,) int64 make the random stages' draws, of each stage others: the same seed gives the same picture on any
-    processor. None draws fresh ones from torch's global generator. Computed in full precision whatever the arithmetic
-    around it: to round coarsely what is about to be quantised would move it a whole step. Raises StageError when the
-    shapes do not fit.
+    `seeds` (B,) int64 determine the random draws, different ones for each stage: the same seed gives the same picture
+    on any processor. None draws seeds from torch's global generator. The computation uses full precision in any
+    context: coarse rounding before a quantisation would move a value by a whole step. Raises StageError if the shapes
+    do not fit.
     """
     if not stages:
         return pictures
@@ -95,7 +96,7 @@ def preprocess(pictures: Tensor, stages: Sequence[Stage], seeds: Tensor | None =
 
 
 def straight_through(stage: Stage) -> Stage:
-    """The same stage, whose gradient is the identity's where it has none of its own (Athalye et al. 2018, BPDA)."""
+    """Return the same stage with the identity's gradient if it has no gradient (Athalye et al. 2018, BPDA)."""
     if stage.differentiable:
         return stage
 
@@ -106,29 +107,31 @@ def straight_through(stage: Stage) -> Stage:
 
 
 def fresh_seeds(count: int, device: torch.device | str = "cpu", generator: torch.Generator | None = None) -> Tensor:
-    """Seeds (count,) int64 on `device`, drawn from `generator` or torch's global one on the CPU."""
-    # Drawn on the CPU, so that a seed set there gives the same ones on any device; the largest number never comes.
+    """Return seeds (count,) int64 on `device`, drawn from `generator` or torch's global one on the CPU."""
+    # Drawn on the CPU: a seed set there gives the same draws on any device. The largest number never occurs.
     home = generator.device if generator is not None else torch.device("cpu")
     bounds = torch.iinfo(torch.int64)
     return torch.randint(bounds.min, bounds.max, (count,), generator=generator, device=home).to(device)
 
 
 def seeds_of_tiles(seeds: Tensor, count: int) -> Tensor:
-    """Seeds (B · count,) of the tiles of pictures with `seeds` (B,), those of one picture together."""
+    """Return seeds (B · count,) of the tiles of pictures with `seeds` (B,), those of one picture together."""
     return (seeds[:, None] ^ (torch.arange(count, device=seeds.device) << _TILE_BIT)).flatten()
 
 
 def seeds_of_sums(seeds: Tensor, count: int) -> Tensor:
-    """Seeds (B, count) of pictures with `seeds` (B,) under each of `count` overlays, none of them the picture's own."""
+    """Return seeds (B, count) of pictures with `seeds` (B,) under each of `count` overlays, all unlike the picture's
+    own.
+    """
     return seeds[:, None] ^ torch.arange(1, count + 1, device=seeds.device)
 
 
 def uniform(seeds: Tensor, count: int) -> Tensor:
-    """Numbers (B, count) float64 in [0, 1), from Philox-4x32-10 under the two words of each of `seeds` (B,) int64."""
+    """Return (B, count) float64 in [0, 1) from Philox-4x32-10 under the two words of each of `seeds` (B,) int64."""
     words = philox(torch.stack((seeds & _WORD, seeds >> 32 & _WORD), dim=1), -(-count // 4))
     return words.flatten(1)[:, :count].double() / 2**32
 
 
 def in_range(result: Tensor, pictures: Tensor) -> Tensor:
-    """`result` (B, C, H, W) clamped to [0, 1], or up to the maximum of its picture where that is larger."""
+    """Clamp `result` (B, C, H, W) to [0, 1], or to the maximum of its picture if that is larger."""
     return result.clamp_min(0).minimum(pictures.detach().amax((1, 2, 3), keepdim=True).clamp_min(1))

@@ -1,9 +1,11 @@
 """Step 1 of Qiu et al., "An Efficient Preprocessing-based Approach" (Algorithm 1): quantised 8×8 DCT coefficients.
 
-Every channel is cut into 8×8 blocks; c = DCT(block) on the scale 0–255 becomes Q · round(c / Q), and the block its
-inverse. Large steps Q stand where attacks change coefficients most: `pointillist lab learn-table` counts that
-(Algorithm 2). The paper leaves open what becomes of sides that 8 does not divide, extended here by their last row and
-column as in JPEG, and of values beyond the range, clamped here.
+Every channel is cut into 8×8 blocks. The coefficients c = DCT(block) on the scale 0–255 become Q · round(c / Q), and
+the block is their inverse. Steps Q are large at the coefficients that attacks change most: `pointillist lab
+learn-table` counts those (Algorithm 2).
+
+The paper leaves two cases open. Sides that are no multiple of 8 are extended here by their last row and column, as in
+JPEG. Values beyond the range are clamped here.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from processors.preprocess.contract import Place, Stage, StageSettings, in_range
 from schemas.errors import BundleError
 
 LARGEST: float = 2040.0
-"""The largest coefficient there is: 8 · 255."""
+"""The largest possible coefficient: 8 · 255."""
 
 
 class DctQuantisation(StageSettings):
-    """`table` names the bundle's file of steps."""
+    """The settings of the stage; `table` names the bundle's file of steps."""
 
     stage: Literal["dct-quantisation"]
     table: str
@@ -48,12 +50,12 @@ def _run(steps: Quantiser, pictures: Tensor, seeds: Tensor | None) -> Tensor:
 
 
 def dct_quantise(pictures: Tensor, steps: Tensor) -> Tensor:
-    """Pictures (B, C, H, W) in [0, 1] quantised by `steps` (8, 8) on the scale 0–255; their gradient is zero."""
+    """Quantise pictures (B, C, H, W) in [0, 1] by `steps` (8, 8) on the scale 0–255; their gradient is zero."""
     return _run(quantiser(steps / 255, pictures.device), pictures, None)
 
 
 def read_table(file: Path) -> Tensor:
-    """The steps (8, 8) of a text file: 8 lines of 8 numbers above 0 and up to 2040; `#` begins a comment.
+    """Read the steps (8, 8) of a text file: 8 lines of 8 numbers above 0 and up to 2040; `#` begins a comment.
 
     A line is a vertical frequency, a column a horizontal one, the lowest first. Raises BundleError.
     """
@@ -79,6 +81,6 @@ def _number(word: str, file: Path) -> float:
 
 
 def table_text(steps: Tensor, comments: Sequence[str]) -> str:
-    """What `read_table` reads, with `comments` above."""
+    """Return the text of a table for `read_table`, with `comments` above."""
     head = "".join(f"# {line}\n" for line in comments)
     return head + "".join(" ".join(f"{step:7.2f}" for step in row) + "\n" for row in steps.tolist())

@@ -1,12 +1,13 @@
 """Step 2 of Qiu et al., "An Efficient Preprocessing-based Approach" (Algorithm 3): a randomly distorted grid.
 
-From a random corner, cells of d pixels are stretched or compressed by random factors in [1 − δ, 1 + δ]:
-x_m = x_{m−1} + d · (1 + δ_x), and the same for y. What lies between the distorted lines is remapped to cells of exactly
-d pixels: compressed cells lose rows and columns, what is stretched beyond the frame falls out.
+From a random corner, cells of d pixels are stretched or compressed by random factors in [1 − δ, 1 + δ]: x_m = x_{m−1} +
+d · (1 + δ_x), and the same for y. The area between the distorted lines is remapped to cells of exactly d pixels.
+Compressed cells lose rows and columns; stretched parts beyond the frame are cut off.
 
 Algorithm 3 draws for every (m, n), but x_m depends on m alone: one factor for each column of cells and one for each
-row, as in the authors' released code. An output pixel is the one into whose square the middle of it falls, and beyond
-the border the border's: the paper leaves both open; pixels are dropped and displaced, not mixed.
+row, as in the authors' released code. The paper leaves the sampling open. Here an output pixel shows the input pixel
+whose square contains its centre, and border pixels repeat beyond the border. Pixels are dropped and displaced, not
+mixed.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from schemas.errors import StageError
 
 
 class GridDistortion(StageSettings):
-    """`limit` is δ, `cell` is d in pixels of the network's input."""
+    """The settings of the stage: `limit` is δ, `cell` is d in pixels of the network's input."""
 
     stage: Literal["grid-distortion"]
     limit: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.15
-    """By how much of its side a cell is stretched or compressed at most."""
+    """Largest stretch or compression of a cell, as a share of its side."""
     cell: Annotated[int, Field(ge=1, le=4096)] = 8
     """Side of a cell, in pixels of the network's input."""
 
@@ -44,7 +45,7 @@ def _run(limit: float, cell: int, pictures: Tensor, seeds: Tensor | None) -> Ten
 
 
 def distort(pictures: Tensor, seeds: Tensor, limit: float = 0.15, cell: int = 8) -> Tensor:
-    """Pictures (B, C, H, W) with their pixels displaced as `seeds` (B,) int64 say; every value is one of the picture's.
+    """Displace the pixels of pictures (B, C, H, W) by `seeds` (B,) int64; every output value is one of the picture's.
 
     `limit` is δ in [0, 1], `cell` d in pixels. The gradient goes to the pixels that are shown.
     """
@@ -59,9 +60,9 @@ def distort(pictures: Tensor, seeds: Tensor, limit: float = 0.15, cell: int = 8)
 
 
 def sources(draws: Tensor, far: Tensor, side: int, limit: float, cell: int) -> Tensor:
-    """Along one side, which pixel each of the `side` pixels shows: (B, side) int64.
+    """Return the source positions of `side` pixels along one side: (B, side) int64.
 
-    `draws` (B, cells) in [0, 1) are the cells' factors, `far` (B,) bool whether the grid starts at the far end.
+    `draws` (B, cells) in [0, 1) are the cells' factors; `far` (B,) bool is True if the grid starts at the far end.
     """
     steps = cell * (1 + limit * (2 * draws - 1))
     ends = steps.cumsum(1)

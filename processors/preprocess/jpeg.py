@@ -1,8 +1,9 @@
 """JPEG as a defence (Dziugaite et al. 2016; Guo et al. 2018): the codec's losses, batched, without its entropy coding.
 
-Baseline JPEG as libjpeg does it: JFIF's Y, Cb and Cr rounded to 8 bits, colour at half resolution with 4:2:0, the
-example tables of ITU-T T.81 scaled by the quality, 8×8 DCT, rounding, and back, colour upsampled bilinearly. Only where
-a coefficient lies on a rounding's edge may a pixel differ from libjpeg's, which computes in integers.
+Baseline JPEG in libjpeg's variant: JFIF's Y, Cb and Cr rounded to 8 bits, and colour at half resolution with 4:2:0.
+Then come the example tables of ITU-T T.81 scaled by the quality, 8×8 DCT, and rounding. On the way back, colour is
+upsampled bilinearly. A pixel may differ from libjpeg's only if a coefficient lies on a rounding edge: libjpeg computes
+in integers.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ _MIDDLE: Final = 128
 
 
 class Jpeg(StageSettings):
-    """`quality` in the terms of libjpeg, `subsampling` of the colours."""
+    """The settings of the stage: `quality` on libjpeg's scale, `subsampling` of the colours."""
 
     stage: Literal["jpeg"]
     quality: Annotated[int, Field(ge=1, le=100)]
-    """In the terms of libjpeg."""
+    """Quality on libjpeg's scale."""
     subsampling: Subsampling = "4:2:0"
-    """Of the colours."""
+    """Subsampling of the colours."""
 
     def load(self, place: Place) -> Stage:
         """See `StageSettings`."""
@@ -64,7 +65,7 @@ class Jpeg(StageSettings):
 
 
 class Quantisers(NamedTuple):
-    """Of luma, of colour, and of one luma channel with two of colour."""
+    """The quantisers of luma, of colour, and of one luma channel with two of colour."""
 
     luma: Quantiser
     colour: Quantiser
@@ -72,16 +73,16 @@ class Quantisers(NamedTuple):
 
 
 def quantisers(quality: int, device: torch.device) -> Quantisers:
-    """Those of a quality from 1 to 100."""
+    """Return the quantisers of a quality from 1 to 100."""
     luma, colour = tables(quality)
     every = torch.stack((luma, colour, colour))
     return Quantisers(*(quantiser(steps, device) for steps in (luma, colour, every)))
 
 
 def compress(pictures: Tensor, quality: int, subsampling: Subsampling = "4:2:0") -> Tensor:
-    """Pictures (B, 1 or 3, H, W) in [0, 1], rounded to 8 bits and clamped, through the codec; their gradient is zero.
+    """Pass pictures (B, 1 or 3, H, W) in [0, 1], rounded to 8 bits and clamped, through the codec.
 
-    Raises StageError for another number of channels.
+    Their gradient is zero. Raises StageError for another number of channels.
     """
     return _run(quantisers(quality, pictures.device), subsampling, pictures, None)
 
@@ -109,15 +110,15 @@ def _coded(planes: Tensor, steps: Quantiser) -> Tensor:
 
 
 def _mixed(planes: Tensor, rows: tuple[tuple[float, ...], ...]) -> Tensor:
-    """Planes (B, 3, H, W) mixed by the rows of a 3×3 matrix; in sums, which no device computes coarsely."""
+    """Mix planes (B, 3, H, W) by the rows of a 3×3 matrix; in sums, which no device computes coarsely."""
     mixed = [sum((weight * planes[:, i] for i, weight in enumerate(row)), planes.new_zeros(())) for row in rows]
     return torch.stack(mixed, 1)
 
 
 def _downsampled(planes: Tensor) -> Tensor:
-    """Means of 2×2 pixels of planes (B, C, H, W), rounded in turn down and up as libjpeg does it.
+    """Return means of 2×2 pixels of planes (B, C, H, W), rounded alternately down and up as in libjpeg.
 
-    As many to the right as make whole blocks: libjpeg extends lines before it takes means, and columns after.
+    The width becomes a whole number of blocks: libjpeg extends lines before it takes means, and columns after.
     """
     whole = F.pad(planes, (0, -planes.shape[3] % (2 * SIDE), 0, planes.shape[2] % 2), mode="replicate")
     means = F.avg_pool2d(whole, 2)
@@ -126,14 +127,14 @@ def _downsampled(planes: Tensor) -> Tensor:
 
 
 def _upsampled(planes: Tensor, height: int, width: int) -> Tensor:
-    """Planes at twice the size, each new pixel ¾ of the nearer and ¼ of the farther along both sides."""
+    """Return planes at twice the size, each new pixel ¾ of the nearer and ¼ of the farther along both sides."""
     shown = planes[..., : (width + 1) // 2]
     larger = F.interpolate(shown, scale_factor=2, mode="bilinear", align_corners=False)
     return larger.round()[:, :, :height, :width]
 
 
 def tables(quality: int) -> tuple[Tensor, Tensor]:
-    """The steps (8, 8) of luma and of colour for a quality from 1 to 100, on the scale 0–255."""
+    """Return the steps (8, 8) of luma and of colour for a quality from 1 to 100, on the scale 0–255."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     luma, colour = (
         torch.tensor([[min(max((step * percent + 50) // 100, 1), 255) for step in row] for row in table])

@@ -25,16 +25,16 @@ STEEPNESS: float = 50.0
 
 
 class Quantisation(StageSettings):
-    """CQ by `levels` and `steepness`; or TQ by `parameters`, a safetensors file that holds both.
+    """The settings of the stage: CQ by `levels` and `steepness`, or TQ by `parameters`, a safetensors file with both.
 
     In the file, `thresholds` and `steepness` are float32 (n − 1, 1 or channels, 1 or height, 1 or width).
     """
 
     stage: Literal["quantisation"]
     levels: Annotated[int, Field(ge=2, le=256)] | None = None
-    """Of each channel; either this or `parameters`."""
+    """Levels of each channel; either this or `parameters`."""
     steepness: Annotated[float, Field(gt=0, le=10000, allow_inf_nan=False)] | None = None
-    """Of the sigmoids; 50 with `levels`."""
+    """Steepness of the sigmoids; 50 with `levels`."""
     parameters: str | None = None
     """A safetensors file of the bundle with trained thresholds and steepness."""
 
@@ -43,7 +43,7 @@ class Quantisation(StageSettings):
         if (self.levels is None) == (self.parameters is None):
             raise ValueError("expected either levels or parameters, the file of trained ones")
         if self.parameters is not None and self.steepness is not None:
-            raise ValueError("steepness: expected none beside parameters, whose file has it")
+            raise ValueError("steepness: expected none with parameters, whose file contains it")
         return self
 
     @property
@@ -68,10 +68,10 @@ def _run(thresholds: Tensor, steepness: Tensor, pictures: Tensor, seeds: Tensor 
 
 
 def quantise(pictures: Tensor, thresholds: Tensor, steepness: Tensor) -> Tensor:
-    """Pictures (B, C, H, W) in [0, 1] to (B, C, H, W) in [0, 1]; differentiable by all three arguments.
+    """Quantise pictures (B, C, H, W) in [0, 1]; differentiable by all three arguments.
 
-    `thresholds` (n − 1, 1 or C, 1 or H, 1 or W) and `steepness`, of a shape that goes with it. Raises StageError when
-    there is no threshold, or the shapes do not fit.
+    `thresholds` is (n − 1, 1 or C, 1 or H, 1 or W), and `steepness` has a shape that broadcasts with it. Raises
+    StageError without thresholds, or if the shapes do not fit.
     """
     if thresholds.ndim != 4 or not len(thresholds) or not _fits(thresholds.shape[1:], pictures.shape[1:]):
         raise StageError(
@@ -90,17 +90,17 @@ def _fits(shape: torch.Size, wanted: torch.Size | tuple[int, ...]) -> bool:
 
 
 def constant_thresholds(levels: int) -> Tensor:
-    """Those of CQ: k / levels for k from 1 to levels − 1, as (levels − 1, 1, 1, 1)."""
+    """Return the thresholds of CQ: k / levels for k from 1 to levels − 1, as (levels − 1, 1, 1, 1)."""
     return (torch.arange(1, levels) / levels).view(-1, 1, 1, 1)
 
 
 def save_parameters(file: Path, thresholds: Tensor, steepness: Tensor) -> None:
-    """Write what `parameters` names: thresholds (n − 1, …) of one to four axes and their steepness."""
+    """Write the file for `parameters`: thresholds (n − 1, …) of one to four axes and their steepness."""
     from safetensors.torch import save_file
 
     state = {"thresholds": _four_axes(thresholds), "steepness": _four_axes(steepness.expand_as(thresholds))}
     save_file({name: value.detach().cpu().float().contiguous().clone() for name, value in state.items()}, file)
-    # safetensors writes for the owner alone; a container may read as somebody else.
+    # safetensors makes the file readable for its owner only; a container may run as another user.
     file.chmod(0o644)
 
 
@@ -109,7 +109,7 @@ def _four_axes(value: Tensor) -> Tensor:
 
 
 def read_parameters(file: Path, place: Place) -> tuple[Tensor, Tensor]:
-    """Thresholds and steepness of a file, for pictures of `place`; raises BundleError."""
+    """Return the thresholds and steepness of a file, for pictures of `place`; raises BundleError."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

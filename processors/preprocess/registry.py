@@ -1,4 +1,4 @@
-"""Every stage by its name, and the reading of `[[preprocess]]` tables: what is wrong is said in one line."""
+"""All stages by name, and the reader of `[[preprocess]]` tables, with one line for each fault."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ STAGES: Final[dict[str, type[StageSettings]]] = {
 
 
 def read_stage(table: object) -> StageSettings:
-    """The checked settings of one table; raises ValueError in one line that names the known stages or parameters."""
+    """Return the checked settings of one table; raises ValueError in one line that names the known stages or
+    parameters.
+    """
     if isinstance(table, StageSettings):
         return table
     name = table.get("stage") if isinstance(table, dict) else table

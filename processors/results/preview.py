@@ -1,4 +1,4 @@
-"""Pictures for people: JPEGs of what the server sees and of what was sent, and a PNG as evidence."""
+"""Pictures for people: JPEGs of the rebuilt picture and of the picture as sent, and a PNG as evidence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_PREVIEW_BYTES: Final = 2 * 2**20
 MAX_EVIDENCE_BYTES: Final = 2**20
 _QUALITIES: Final = (85, 60, 30)
 HOLES_QUALITY: Final = 60
-"""Of a picture with holes, which JPEG takes for detail: at 85 it has twice the bytes of the rebuilt one."""
+"""Quality of a picture with holes: JPEG treats holes as detail, and at 85 it has twice the bytes of the rebuilt one."""
 
 
 def _image(picture: Picture) -> Image.Image:
@@ -22,9 +22,9 @@ def _image(picture: Picture) -> Image.Image:
 
 
 def preview_jpeg(picture: Picture, most: int = _QUALITIES[0]) -> bytes:
-    """`picture` (H, W, C) uint8 with 1 or 3 channels as JPEG in its own size; empty when it cannot be made small.
+    """Encode `picture` (H, W, C) uint8 with 1 or 3 channels as JPEG in its own size; empty if it remains too large.
 
-    The quality falls from `most` until it fits into `MAX_PREVIEW_BYTES`.
+    The quality falls from `most` until the result fits into `MAX_PREVIEW_BYTES`.
     """
     image = _image(picture)
     for quality in (each for each in _QUALITIES if each <= most):
@@ -35,7 +35,7 @@ def preview_jpeg(picture: Picture, most: int = _QUALITIES[0]) -> bytes:
 
 
 def evidence_png(picture: Picture) -> bytes:
-    """`picture` (H, W, C) uint8 as PNG, without loss unless that would exceed `MAX_EVIDENCE_BYTES`: then smaller."""
+    """Encode `picture` (H, W, C) uint8 as lossless PNG; a result above `MAX_EVIDENCE_BYTES` is made smaller."""
     image = _image(picture)
     # Noise does not compress: a frame far above the bound is halved before it costs seconds to encode.
     while picture.size > 16 * MAX_EVIDENCE_BYTES or len(data := _encoded(image, "PNG")) > MAX_EVIDENCE_BYTES:

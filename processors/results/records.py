@@ -1,4 +1,4 @@
-"""What a processor writes: verdicts and dead letters as Kafka records with CloudEvents headers."""
+"""A processor's output: verdicts and dead letters as Kafka records with CloudEvents headers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from processors.arrivals.frames import TRACEPARENT, TakenFrame
+from processors.device.loaded_model import Model
 from processors.device.probes import StripFinding
-from processors.device.serving import Model
 from schemas.cloudevents import PROCESSORS, Headers, event_headers
 from schemas.dead_letters import dead_letter
 from schemas.errors import PointillistError, WireError
@@ -19,12 +19,12 @@ from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRe
 from schemas.statements import seal_pictures, sign_statement
 
 REFUSAL_CHARACTERS: Final = 200
-"""Length of the reason that a camera is sent."""
+"""Maximum length of the reason in a refusal to a camera."""
 
 
 @dataclass(slots=True)
 class Outgoing:
-    """A record to send, and what is to happen when Kafka holds it."""
+    """A record to send, and a callback for its acknowledgement."""
 
     key: bytes
     value: bytes | None
@@ -32,7 +32,7 @@ class Outgoing:
     headers: Headers
     done: Callable[[], None]
     smaller: bytes | None = None
-    """The value to send when Kafka says that `value` is too large."""
+    """The value to send if Kafka rejects `value` as too large."""
 
 
 def verdict_record(
@@ -49,10 +49,10 @@ def verdict_record(
     *,
     changed: float | None = None,
 ) -> Outgoing:
-    """The verdict on a frame, signed under `keys`, its pictures sealed.
+    """Return the verdict on a frame, signed under `keys`, its pictures sealed.
 
-    `finding` is None when STRIP had nothing to look at. `changed` is the mean change of the pixels that were sent
-    twice, None without a look at them.
+    `finding` is None if STRIP did not check the frame. `changed` is the mean change of the pixels that were sent twice,
+    None without a comparison.
     """
     frame = taken.frame
     verdict = Verdict(
@@ -100,7 +100,7 @@ def verdict_record(
 
 
 def key_request_record(taken: TakenFrame, done: Callable[[], None]) -> Outgoing:
-    """The event for the bridges: the camera is to send a new key frame instead of the one that `taken` depends on."""
+    """Return the event for the bridges: the camera must send a new key frame instead of the one for `taken`."""
     frame = taken.frame
     seq = frame.seq - frame.key_distance
     request = sign_message(taken.key, KeyRequest(boot_id=frame.boot_id, seq=seq))
@@ -109,7 +109,7 @@ def key_request_record(taken: TakenFrame, done: Callable[[], None]) -> Outgoing:
 
 
 def refusal_record(taken: TakenFrame, error: WireError, done: Callable[[], None]) -> Outgoing:
-    """The event by which a camera and the recorder learn that the verified frame `taken` was refused."""
+    """Return the event that informs a camera and the recorder about the rejected, verified frame `taken`."""
     frame, now_ms = taken.frame, _now_ms()
     detail = str(error)[:REFUSAL_CHARACTERS]
     refusal = Refusal(boot_id=frame.boot_id, seq=frame.seq, reason=error.reason, detail=detail, refused_ms=now_ms)
@@ -118,13 +118,13 @@ def refusal_record(taken: TakenFrame, error: WireError, done: Callable[[], None]
 
 
 def served_record(key: bytes, served: ServedModel | None) -> Outgoing:
-    """Which model a processor serves; None when it serves none any more."""
+    """Return the record of the model that a processor serves; None if it serves none any more."""
     headers = event_headers(PROCESSORS, ServedModel, f"{key.decode()}/{time.time_ns()}")
     return Outgoing(key, served.SerializeToString() if served is not None else None, headers, _nobody_waits)
 
 
 def _nobody_waits() -> None:
-    """What there is to do when Kafka holds a record that nothing depends on."""
+    """Do nothing: the callback of a record that nothing depends on."""
 
 
 def refused_record(
@@ -137,17 +137,17 @@ def refused_record(
     error: WireError,
     done: Callable[[], None],
 ) -> Outgoing:
-    """The dead letter of a record that is no verified frame."""
+    """Return the dead letter of a record without a verified frame."""
     origin = topic, partition, offset
     camera_id = (key or b"").decode("utf-8", "replace")[:140]
-    letter = dead_letter("intake", error.reason, str(error), origin, camera_id, payload, _now_ms())
+    letter = dead_letter("validate", error.reason, str(error), origin, camera_id, payload, _now_ms())
     return _letter(keys, letter, key or b"", done)
 
 
 def failed_record(
     keys: KeyRing, topic: str, taken: TakenFrame, stage: str, error: PointillistError, done: Callable[[], None]
 ) -> Outgoing:
-    """The dead letter of a verified frame that a stage cannot take; its pixels stay sealed."""
+    """Return the dead letter of a verified frame that a stage cannot process; its pixels stay sealed."""
     frame = taken.frame
     origin = topic, taken.partition, taken.offset
     reason = error.reason if isinstance(error, WireError) else "stage"

@@ -1,4 +1,4 @@
-"""From what was found to what Kafka holds: verdicts with their pictures, and dead letters."""
+"""The output of results: verdicts with their pictures, and dead letters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from processors.arrivals.frames import TakenFrame
+from processors.device.batch_executor import Failed, picture_of
 from processors.device.loop import Classification
-from processors.device.work import Failed, picture_of
 from processors.results.delivery import Emitter
 from processors.results.preview import HOLES_QUALITY, evidence_png, preview_jpeg
 from processors.results.records import (
@@ -41,8 +41,8 @@ _LASTING: Final = (OverSize, BadSize, BadPixels)
 _REFUSALS_APART_S: Final = 1.0
 
 
-class Outbox:
-    """Sends results in tasks of its own; the frame's or record's `done` is called when Kafka holds its result."""
+class VerdictPublisher:
+    """Sends results in its own tasks; the `done` of a frame or record is called when Kafka holds its result."""
 
     def __init__(
         self,
@@ -53,8 +53,10 @@ class Outbox:
         failed: Callable[[TakenFrame], None],
         pictures_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`keys` sign what is said. `recorded` and `failed` hear of the frames whose verdict or dead letter Kafka
-        holds, `pictures_failed` of each verdict that goes without its pictures."""
+        """`keys` sign the results. `recorded` and `failed` get the frames whose verdict or dead letter Kafka holds.
+
+        `pictures_failed` is called for each verdict without its pictures.
+        """
         self._settings = settings
         self._keys = keys
         self._emitter = emitter
@@ -67,7 +69,7 @@ class Outbox:
         self._refusals: Throttle[str] = Throttle(_REFUSALS_APART_S)
         self._sending: set[asyncio.Task[None]] = set()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets the error of a delivery that failed by a defect; Kafka's own failures are waited out."""
+        """Gets the error of a delivery that failed by a defect; Kafka's own failures are retried."""
 
     def conclude(self, ready: Sequence[Classification], failed: Sequence[tuple[TakenFrame, Failed]]) -> None:
         """Write the verdicts of `ready` and the dead letters of `failed`."""
@@ -90,7 +92,7 @@ class Outbox:
         self._send_refusals(failed)
 
     def _send_refusals(self, failed: Sequence[tuple[TakenFrame, Failed]]) -> None:
-        """Let cameras know what is refused of them for a reason that holds for their next frames too."""
+        """Inform cameras about rejected frames if the reason holds for their next frames too."""
         now_s = time.monotonic()
         refusals = [
             refusal_record(taken, failure.error, _nothing)
@@ -100,7 +102,7 @@ class Outbox:
         self._send(self._settings.events_topic, refusals)
 
     def repeat(self, taken: TakenFrame) -> bool:
-        """Give a frame that has come again the verdict that it was given; False when that is not known."""
+        """Give a repeated frame its previous verdict; return false if that is not cached."""
         known = self._repeats.find(taken.identity)
         if known is None:
             return False
@@ -109,12 +111,12 @@ class Outbox:
         return True
 
     def send_repeats(self) -> None:
-        """Write what `repeat` has gathered."""
+        """Write the verdicts that `repeat` has collected."""
         again, self._again = self._again, []
         self._send(self._settings.verdicts_topic, again)
 
     def refuse(self, refused: Sequence[tuple[ConsumerRecord, WireError, Callable[[], None]]]) -> None:
-        """Write the dead letters of records that are no verified frames."""
+        """Write the dead letters of records without a verified frame."""
         letters = [
             refused_record(
                 self._keys, record.topic, record.partition, record.offset, record.key, record.value or b"", error, done
@@ -132,7 +134,7 @@ class Outbox:
     ) -> Outgoing:
         taken = found.taken
         record = verdict_record(
-            self._keys, taken, found.serving.model, found.class_id, found.confidence, found.finding, _nothing, preview,
+            self._keys, taken, found.loaded.model, found.class_id, found.confidence, found.finding, _nothing, preview,
             evidence, as_sent, changed=found.changed,
         )  # fmt: skip
         record.done = partial(self._written, taken, record)
@@ -146,7 +148,7 @@ class Outbox:
         self._repeats.remember(taken.identity, record)
         if trace.on():
             trace.stamp("delivered", taken.identity)
-        # What is remembered must not keep the frame.
+        # The cache must not keep the frame in memory.
         record.done = _nothing
         self._recorded(taken)
 
@@ -157,7 +159,7 @@ class Outbox:
         for found, pictures in zip(pictured, encoded, strict=True):
             if isinstance(pictures, Exception):
                 log.warning(
-                    "pictures left out", frame=str(found.taken.identity), error=f"{type(pictures).__name__}: {pictures}"
+                    "pictures_omitted", frame=str(found.taken.identity), error=f"{type(pictures).__name__}: {pictures}"
                 )
                 self._pictures_failed()
                 pictures = b"", b"", b""
@@ -179,7 +181,7 @@ class Outbox:
             self.broken.set_exception(error)
 
     async def close(self) -> None:
-        """Give up what is still being sent."""
+        """Cancel deliveries in progress."""
         for task in list(self._sending):
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
@@ -187,11 +189,11 @@ class Outbox:
 
 
 def _nothing() -> None:
-    """For a record that nobody waits for any more."""
+    """Do nothing: the callback of a cached record."""
 
 
 def _attempt(found: Classification) -> tuple[bytes, bytes, bytes] | Exception:
-    """The pictures of a frame, or why there are none: whatever a device or a decoder raises, the verdict stands."""
+    """Return the pictures of a frame, or the error: a device or a decoder may fail, but the verdict stands."""
     try:
         return _pictures_of(found)
     except Exception as error:  # CUDA's out of memory and its other failures are RuntimeErrors
@@ -199,7 +201,7 @@ def _attempt(found: Classification) -> tuple[bytes, bytes, bytes] | Exception:
 
 
 def _pictures_of(found: Classification) -> tuple[bytes, bytes, bytes]:
-    """The preview of a frame, its evidence, and it as it was sent, each empty when there is none."""
+    """Return the preview of a frame, its evidence, and the picture as sent, each empty if there is none."""
     whole = found.taken.frame.whole
     preview = preview_jpeg(found.shown) if found.shown is not None else b""
     as_sent = b""

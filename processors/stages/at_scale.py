@@ -1,12 +1,12 @@
-"""Frames straight to the size that the network looks at: kept pixels alone, low-passed, and nothing rebuilt on the way.
+"""Frames resampled straight to the network's size: kept pixels alone, low-passed, without a reconstruction before.
 
-A resampling that knows which pixels are there, normalised convolution once more (Knutsson and Westin 1993): what the
-antialiased resize of `processors.stages.resample` would weigh is weighed by the mask too,
+This is normalised convolution (Knutsson and Westin 1993): the mask weighs the antialiased resize of
+`processors.stages.resample` as well,
 
     picture = resized(frame · mask) / resized(mask).
 
-Where the picture has fewer pixels than the frame has kept ones, there is next to nothing left to rebuild. What a mask
-still leaves out is for a reconstruction at this scale.
+If the picture has fewer pixels than the frame has kept ones, next to nothing is left to rebuild. A reconstruction at
+this scale fills the remaining gaps.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from processors.stages.resample import resize
 from processors.stages.shapes import check_kept, check_size
 
 LEAST_SHARE: Final = 0.02
-"""Share of the weights below a pixel that kept pixels must have, for the pixel to count as known: less is a single kept
-pixel at the edge of the reach, and a guess from all around is better."""
+"""Share of a pixel's weights that kept pixels must have for the pixel to count as known. Below it, the value rests on a
+single kept pixel at the edge of the reach, and an estimate from all neighbours is better.
+"""
 
 
 def at_scale(frames: Tensor, kept: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Pictures (B, C, height, width) of the kept pixels of `frames` (B, C, H, W) in [0, 1], and what they show.
+    """Return pictures (B, C, height, width) of the kept pixels of `frames` (B, C, H, W) in [0, 1], and their masks.
 
-    `kept` (B, 1, H, W) is True where a pixel was kept; what stands in the others is not read. The second result
-    (B, 1, height, width) is False where kept pixels have less than `LEAST_SHARE` of the weight; there the picture is
-    zero. With every pixel kept it is `resize`. Values stay in [0, 1], for every output is a weighted mean of kept
-    pixels. Raises StageError when shapes or types do not fit, or for a size without pixels.
+    `kept` (B, 1, H, W) is True where a pixel was kept; the others are not read. The mask (B, 1, height, width) is False
+    where kept pixels have less than `LEAST_SHARE` of the weight; there the picture is zero. With every pixel kept the
+    result is `resize`. Values stay in [0, 1], because every output is a weighted mean of kept pixels. Raises StageError
+    if shapes or types do not fit, or for a size without pixels.
     """
     check_kept(frames, kept)
     check_size(height, width)
@@ -42,18 +43,18 @@ def at_scale(frames: Tensor, kept: Tensor, height: int, width: int) -> tuple[Ten
 
 
 def weighed(summed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """What `at_scale` gives, of the weighted sums (B, C, h, w) of kept pixels and of the mask (B, 1, h, w)."""
+    """Return the result of `at_scale` from weighted sums of kept pixels (B, C, h, w) and of the mask (B, 1, h, w)."""
     known = share >= LEAST_SHARE
     return (summed / share.clamp_min(TINY) * known).clamp(0, 1), known
 
 
 def density(kept: Tensor, height: int, width: int) -> Tensor:
-    """Kept pixels of each mask (B, 1, H, W) for each pixel of a picture of `height` × `width`: (B,).
+    """Return the kept pixels of each mask (B, 1, H, W) for each pixel of a picture of `height` × `width`: (B,).
 
-    What says how well `at_scale` does: with fewer than one it blurs, or takes what it shows from afar.
+    The density measures the quality of `at_scale`: below one it blurs, or shows distant pixels.
     """
     check_size(height, width)
     if kept.device.type == "cpu":
-        # torch adds booleans up one by one.
+        # torch adds booleans one by one.
         return torch.tensor([np.count_nonzero(each) for each in kept.numpy()]) / (height * width)
     return kept.flatten(1).sum(1) / (height * width)

@@ -1,4 +1,4 @@
-"""From logits to verdicts."""
+"""The step from logits to verdicts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from schemas.errors import StageError
 
 
 def classify(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Class index (B,) int64 and its softmax probability (B,) in [1 / classes, 1] from logits (B, classes).
+    """Return the class index (B,) int64 and its softmax probability (B,) in [1 / classes, 1] from logits (B, classes).
 
-    Raises StageError when `logits` is not (B, classes) with at least one class.
+    Raises StageError if `logits` is not (B, classes) with at least one class.
     """
     if logits.ndim != 2 or logits.shape[1] < 1:
         raise StageError(f"logits: expected (B, classes), got {tuple(logits.shape)}")

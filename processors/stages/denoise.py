@@ -1,6 +1,6 @@
-"""Wavelet shrinkage: small Haar coefficients are noise, and noise goes (SUPER-IoT, section IV-D).
+"""Wavelet shrinkage: small Haar coefficients are noise and are removed (SUPER-IoT, section IV-D).
 
-Both rules give what scikit-image's `denoise_wavelet` gives channel by channel for the same σ and level count.
+Both rules equal scikit-image's `denoise_wavelet`, channel by channel, for the same σ and level count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NORMAL_QUARTILE = 0.6744897501960817
 
 
 def denoise(frames: Tensor, method: Method = "bayes", sigma: float | None = SIGMA, levels: int | None = None) -> Tensor:
-    """`shrink`, clamped to [0, 1]: frames (B, C, H, W) to the same shape."""
+    """Apply `shrink` and clamp to [0, 1]: frames (B, C, H, W) to the same shape."""
     return shrink(frames, method, sigma, levels).clamp(0, 1)
 
 

@@ -8,7 +8,7 @@ from processors.stages.shapes import check_kept
 
 
 def drop(frames: Tensor, kept: Tensor) -> Tensor:
-    """`frames` (B, C, H, W) with zero where `kept` (B, 1, H, W) is False, in all channels (SUPER-IoT, eq. 2).
+    """Set `frames` (B, C, H, W) to zero where `kept` (B, 1, H, W) is False, in all channels (SUPER-IoT, eq. 2).
 
     A probe frame reaches the classifier like any other frame: through this and then the reconstruction.
     """

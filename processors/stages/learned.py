@@ -1,9 +1,10 @@
 """The default reconstruction: a trained network that fills dropped pixels and undoes small changes to the kept ones.
 
 It estimates the frame before the attack from perturbed kept pixels and the mask; `lab.training.restorer` trains it. It
-starts from the thin plate's answer and knows nothing of the classifier behind it. Large frames go through a smaller
-network that fills what was dropped and leaves the rest alone; `lab.training.filler` trains it. No attack on them took
-part in its training: a network that expects one takes fine texture for it.
+starts from the thin plate's result, and its training used no classifier.
+
+Large frames pass a smaller network that fills dropped pixels and leaves the rest alone; `lab.training.filler` trains
+it. Its training included no attack: a network that expects one mistakes fine texture for it.
 """
 
 from __future__ import annotations
@@ -23,22 +24,23 @@ from processors.stages.shapes import check_kept
 from schemas.errors import StageError
 
 PIXELS_AT_ONCE = 1 << 16
-"""On the CPU, frames go through in groups of about so many pixels: larger ones leave the processor's caches."""
+"""On the CPU, frames pass in groups of about this many pixels: larger ones exceed the processor's caches."""
 
 
 SMALL_SIDE = 128
-"""Up to this shorter side in pixels a frame is restored by the network that was trained on attacked pictures."""
+"""Shorter side in pixels up to which the network that was trained on attacked pictures restores a frame."""
 
 
 KEPT_GAIN = 1.25
-"""On those frames: what a conditional mean takes out of the kept pixels leaves part of the attack. Chosen on the last
-1,000 training pictures of CIFAR-10; 1.5 costs clean frames twice as much."""
+"""Factor of changes on those frames: a conditional mean removes only part of the attack from the kept pixels. Chosen on
+the last 1,000 training pictures of CIFAR-10; 1.5 costs clean frames twice as much.
+"""
 
 
 @lru_cache(maxsize=8)
-@torch.inference_mode(False)  # else no gradient would ever pass a network that a live batch loaded
+@torch.inference_mode(False)  # else no gradient could pass a network that a live batch loaded
 def shipped_restorer(device: torch.device) -> Restorer:
-    """The trained network for small frames that ships, on `device`, loaded once."""
+    """Return the shipped, trained network for small frames on `device`, loaded once."""
     network = Restorer()
     _load(network, "weights.safetensors", device)
     network.kept_gain = KEPT_GAIN
@@ -48,7 +50,7 @@ def shipped_restorer(device: torch.device) -> Restorer:
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def shipped_filler(device: torch.device) -> Filler:
-    """The one for large frames."""
+    """Return the shipped, trained network for large frames on `device`, loaded once."""
     network = Filler()
     _load(network, "large.safetensors", device)
     return network
@@ -61,27 +63,27 @@ def _load(network: nn.Module, name: str, device: torch.device) -> None:
 
 
 class Restorers(NamedTuple):
-    """The networks that ship, and which of them restores a frame: whoever rebuilds chooses here."""
+    """The shipped networks, and the choice between them for a frame."""
 
     small: Restores
     large: Restores
 
     def of(self, height: int, width: int) -> Restores:
-        """The one for frames of this size."""
+        """Return the network for frames of this size."""
         return self.large if min(height, width) > SMALL_SIDE else self.small
 
 
 def shipped_restorers(device: torch.device) -> Restorers:
-    """Both on `device`, loaded once."""
+    """Return both networks on `device`, loaded once."""
     return Restorers(shipped_restorer(device), shipped_filler(device))
 
 
 def reconstruct_learned(frames: Tensor, kept: Tensor, network: Restores | None = None) -> Tensor:
     """Restore `frames` (B, 1 or 3, H, W) in [0, 1], of which pixels are missing where `kept` (B, 1, H, W) is False.
 
-    What stands in dropped pixels is not read. Grey frames are restored as three equal channels whose mean is the
-    result. `network` is the shipped one for frames of this size unless another is given. Raises StageError when shapes
-    or types do not fit.
+    Values of dropped pixels are not read. Grey frames are restored as three equal channels whose mean is the result.
+    `network` is the shipped one for frames of this size unless another is given. Raises StageError if shapes or types
+    do not fit.
     """
     check_kept(frames, kept)
     if frames.shape[1] not in (1, 3):

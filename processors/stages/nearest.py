@@ -13,10 +13,10 @@ from schemas.limits import BLOCK
 
 
 def reconstruct_nearest(frames: Tensor, kept: Tensor) -> Tensor:
-    """Frames (B, C, H, W) with each pixel where `kept` (B, 1, H, W) is False copied from the nearest kept one.
+    """Copy each pixel of frames (B, C, H, W) where `kept` (B, 1, H, W) is False from the nearest kept one.
 
-    Nothing is mixed, so what is left of a loud pattern stays as loud. Of several at the same distance the upper left
-    one is taken. A pixel with no kept one within two blocks becomes zero. Raises StageError when shapes do not fit.
+    Nothing is mixed: the remains of a strong pattern stay strong. Of several pixels at the same distance, the upper
+    left one is used. A pixel without a kept one within two blocks becomes zero. Raises StageError if shapes do not fit.
     """
     check_kept(frames, kept)
     filled, known = torch.where(kept, frames, 0.0), kept

@@ -1,8 +1,8 @@
-"""Frames as they were sent, put in their places when someone asks; or straight to the network's scale.
+"""Frames in their packed form, placed on request, or resampled straight to the network's scale.
 
-On a CPU a large frame as float32 is larger than the caches: to write it out and read it again is most of what unpacking
-and resampling cost. What goes to the network's scale (`processors.stages.at_scale`) does so a strip of rows at a time,
-from the packed bytes to weighted sums, and the frame itself is never made.
+On a CPU, a large float32 frame exceeds the caches: writing and reading it is most of the cost of unpacking and
+resampling. A frame for the network's scale (`processors.stages.at_scale`) is resampled from the packed bytes to
+weighted sums, a strip of rows at a time. The frame itself is never made.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from processors.stages.unpack import place
 from schemas.errors import StageError
 
 STRIP_PIXELS: Final = 2**15
-"""So many as float32, with their weights, fit into a core's own cache."""
+"""Number of pixels that fit, as float32 with their weights, into a core's own cache."""
 _COLUMNS: Final = 32
 """Output columns of one product: more read weights that are zero, fewer are too few for a product."""
 
@@ -31,7 +31,7 @@ _COLUMNS: Final = 32
 class Packed:
     """Frames (B, C, H, W) of one shape on a CPU: `pixels` (P, C) uint8 fill `sent` (B, 1, H, W) bool in raster order.
 
-    `kept` (B, 1, H, W) is True where the drop kept a pixel, which of a probe are fewer than were sent.
+    `kept` (B, 1, H, W) is True where the drop kept a pixel; for a probe these are fewer than were sent.
     """
 
     def __init__(self, pixels: Tensor, sent: Tensor, kept: Tensor) -> None:
@@ -44,7 +44,7 @@ class Packed:
         return len(self._sent)
 
     def __getitem__(self, places: Sequence[int]) -> Packed:
-        """The frames at these places, in this order."""
+        """Return the frames at these positions, in this order."""
         if list(places) == list(range(len(self))):
             return self
         parts = [self._pixels[self._starts[i] : self._starts[i + 1]] for i in places]
@@ -58,14 +58,14 @@ class Packed:
 
     @cached_property
     def placed(self) -> Tensor:
-        """The frames themselves, float32 in [0, 1], zero where nothing was sent."""
+        """Return the frames, float32 in [0, 1], zero at missing pixels."""
         return place(self._pixels, self._sent)
 
     def at_scale(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """What `processors.stages.at_scale.at_scale` makes of `placed` and `kept`, to float32's rounding.
+        """Return the result of `processors.stages.at_scale.at_scale` for `placed` and `kept`, up to float32's rounding.
 
-        A frame's result does not depend on the frames beside it. Raises StageError for a size without pixels, or above
-        theirs.
+        A frame's result does not depend on the rest of the batch. Raises StageError for a size without pixels, or above
+        the frames' own.
         """
         summed = self._sums(height, width)
         return weighed(summed[:, :-1], summed[:, -1:])
@@ -73,7 +73,9 @@ class Packed:
     def at(
         self, rows: NDArray[np.int64], columns: NDArray[np.int64], channel: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """One channel at the crossings of these rows and columns, (B, rows, columns), and which of them were sent."""
+        """Return one channel at the crossings of these rows and columns, (B, rows, columns), and a mask of the sent
+        ones.
+        """
         values = np.zeros((len(self), len(rows), len(columns)), np.uint8)
         had = np.zeros(values.shape, np.bool_)
         pixels = self._pixels.numpy()
@@ -86,7 +88,7 @@ class Packed:
         return values, had
 
     def as_sent(self, height: int, width: int) -> Tensor:
-        """What `processors.stages.resample.resize` makes of `placed`, (B, C, height, width), to float32's rounding.
+        """Return the result of `processors.stages.resample.resize` for `placed`, (B, C, height, width), up to rounding.
 
         Raises StageError as `at_scale` does.
         """
@@ -99,10 +101,10 @@ class Packed:
         return torch.stack([self._summed(i, height, width) for i in range(len(self))])
 
     def _summed(self, index: int, height: int, width: int) -> Tensor:
-        """Weighted sums (C + 1, height, width) of the kept pixels of one frame in [0, 1] and of its mask."""
+        """Return weighted sums (C + 1, height, width) of the kept pixels of one frame in [0, 1] and of its mask."""
         channels, lines, columns = self.shape[1:]
         sent, kept = self._sent[index, 0], self.kept[index, 0]
-        # Of a probe more was sent than its drop would have kept; the rest is not read.
+        # Of a probe, more pixels were sent than its drop would have kept; the rest is not read.
         more = np.count_nonzero(kept.numpy()) != self._starts[index + 1] - self._starts[index]
         pixels = self._pixels[self._starts[index] : self._starts[index + 1]].numpy()
         sums = torch.zeros(height, columns * (channels + 1))
@@ -126,12 +128,12 @@ class Packed:
 
 
 def _words(pixels: NDArray[np.uint8]) -> NDArray[np.signedinteger[Any]]:
-    """Pixels (n, C) with 255 behind each, as n + 1 words of C + 1 bytes, of which the first is zero."""
+    """Return pixels (n, C) with 255 behind each, as n + 1 words of C + 1 bytes, of which the first is zero."""
     count, channels = pixels.shape
     words = np.zeros(count + 1, dtype=f"<u{channels + 1}")
     if count:
         flat = np.ascontiguousarray(pixels)
-        # Words that begin at each pixel and reach into the next one; behind the last there is none.
+        # Words begin at each pixel and reach into the next one; behind the last there is none.
         words[1:-1] = np.ndarray((count - 1,), words.dtype, flat, strides=(channels,))
         words[-1] = int.from_bytes(flat[-1].tobytes(), "little")
         words[1:] |= words.dtype.type(255 << 8 * channels)
@@ -139,7 +141,7 @@ def _words(pixels: NDArray[np.uint8]) -> NDArray[np.signedinteger[Any]]:
 
 
 class _Part(NamedTuple):
-    """Neighbouring outputs of a resampling along one side, and the weights of what they are made of."""
+    """Neighbouring outputs of a resampling along one side, and the weights of their inputs."""
 
     lines: slice
     outputs: slice
@@ -147,7 +149,7 @@ class _Part(NamedTuple):
 
 
 def _weights(side: int, outputs: int) -> Tensor:
-    """What `processors.stages.resample.resize` does along one side, as a matrix (outputs, side)."""
+    """Return `processors.stages.resample.resize` along one side as a matrix (outputs, side)."""
     unit = torch.eye(side)[None, None]
     resized = F.interpolate(unit, (outputs, side), mode="bilinear", align_corners=False, antialias=True)
     return resized[0, 0]
@@ -156,7 +158,7 @@ def _weights(side: int, outputs: int) -> Tensor:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _strips(side: int, outputs: int, lines: int) -> list[_Part]:
-    """Strips of `lines` inputs, each with the outputs that it adds to: weights are (outputs, lines)."""
+    """Return strips of `lines` inputs, each with the outputs that it adds to: weights are (outputs, lines)."""
     weights = _weights(side, outputs)
     parts = []
     for start in range(0, side, lines):
@@ -173,7 +175,7 @@ def _strips(side: int, outputs: int, lines: int) -> list[_Part]:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _columns(side: int, outputs: int) -> list[_Part]:
-    """Groups of neighbouring outputs with the inputs that they are made of: weights are (inputs, outputs)."""
+    """Return groups of neighbouring outputs with their inputs: weights are (inputs, outputs)."""
     weights = _weights(side, outputs)
     parts = []
     for start in range(0, outputs, _COLUMNS):

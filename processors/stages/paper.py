@@ -1,15 +1,15 @@
 """Reconstruction by Algorithm 1 of SUPER-IoT (Qiu et al. 2021, section IV-C), batched over blocks.
 
-Each 8×8 block is filled so that the L1 norm of its DCT falls: gradient descent on the dropped pixels with the
-central difference over ±Δ as gradient. How the print is read is in docs/adr/0002-algorithm-1.md.
+Each 8×8 block is filled to lower the L1 norm of its DCT: gradient descent on the dropped pixels with the central
+difference over ±Δ as gradient. docs/adr/0002-algorithm-1.md explains our reading of the paper.
 
-By linearity, moving pixel n by ±Δ moves coefficient F_c by ±Δ·b_nc, with b the orthonormal DCT basis, and
-since |F + t| − |F − t| = 2·sign(t)·clamp(F, −|t|, |t|), line 10 of the algorithm is
+By linearity, moving pixel n by ±Δ moves coefficient F_c by ±Δ·b_nc, with b the orthonormal DCT basis. Since |F + t| −
+|F − t| = 2·sign(t)·clamp(F, −|t|, |t|), line 10 of the algorithm is
 
     grad(n) = Σ_c b_nc · clamp(F_c / (Δ·|b_nc|), −1, 1).
 
-For one coefficient, |b_nc| takes few values over the 64 pixels (symmetries of the cosine), so that 484 clamps
-a block serve all pixels instead of 64 · 64: the gradient is two constant matrices with a clamp between them.
+For one coefficient, |b_nc| has few values over the 64 pixels (symmetries of the cosine). Therefore 484 clamps a block
+serve all pixels instead of 64 · 64: the gradient is two constant matrices with a clamp between them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ STEP = 0.02  # μ
 STOP = 1e-5  # ε
 SHRINK_BELOW = 0.01
 ITERATIONS = 100
-# Blocks whose tables fit the second-level cache together; a GPU takes all at once.
+# Number of blocks whose tables fit the second-level cache together; a GPU processes all at once.
 CHUNK_CPU = 512
-# Finished blocks leave the batch only now and then: leaving means a copy, and on a GPU a wait.
+# Finished blocks leave the batch only now and then: removing them means a copy, and on a GPU a wait.
 COMPACT_EVERY = 4
 
 
 def dct_matrix() -> Tensor:
-    """The orthonormal DCT-II of length 8 as a matrix (frequency, position), float64."""
+    """Return the orthonormal DCT-II of length 8 as a matrix (frequency, position), float64."""
     position = torch.arange(SIDE, dtype=torch.float64)
     frequency = position[:, None]
     matrix = torch.cos(math.pi / (2 * SIDE) * frequency * (2 * position + 1)) * math.sqrt(2 / SIDE)
@@ -46,9 +46,9 @@ def dct_matrix() -> Tensor:
 
 
 @cache
-@torch.inference_mode(False)  # or the first call's mode would decide whether later ones can be differentiated
+@torch.inference_mode(False)  # else the first call's mode would decide whether later ones have gradients
 def _tables(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """`analysis` (484, 64) and `synthesis` (64, 484): gradient = synthesis @ clamp(analysis @ block / Δ, −1, 1)."""
+    """Return `analysis` (484, 64), `synthesis` (64, 484): gradient = synthesis @ clamp(analysis @ block / Δ, −1, 1)."""
     analysis, synthesis = [], []
     for basis in torch.kron(dct_matrix(), dct_matrix()):
         # Equal magnitudes differ by rounding; none is near zero.
@@ -61,10 +61,10 @@ def _tables(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def fill_blocks(blocks: Tensor, dropped: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """Algorithm 1 on M blocks of 64 pixels in row order: (64, M) to (64, M), not clamped to [0, 1].
+    """Run Algorithm 1 on M blocks of 64 pixels in row order: (64, M) to (64, M), not clamped to [0, 1].
 
-    `dropped` is (64, M) bool. Kept pixels pass unchanged; dropped ones start at zero. A block ends by itself
-    when its mean squared change is at most ε, or after `iterations`.
+    `dropped` is (64, M) bool. Kept pixels pass unchanged; dropped ones start at zero. A block ends on its own if its
+    mean squared change is at most ε, or after `iterations`.
     """
     chunk = CHUNK_CPU if blocks.device.type == "cpu" else max(1, blocks.shape[1])
     parts = [
@@ -93,7 +93,7 @@ def _descend(blocks: Tensor, dropped: Tensor, iterations: int) -> Tensor:
         step = torch.where(shrink, step / 10, step)
         mse_max = torch.where(shrink, mse, torch.maximum(mse, mse_max))
         running &= mse > STOP
-        # A block that has ended stays in the batch for a while, without moving.
+        # A finished block stays in the batch for a while, without moving.
         step *= running
         if iteration % COMPACT_EVERY == COMPACT_EVERY - 1 or iteration == iterations - 1:
             result[:, columns] = f
@@ -107,11 +107,10 @@ def _descend(blocks: Tensor, dropped: Tensor, iterations: int) -> Tensor:
 
 
 def reconstruct_paper(frames: Tensor, kept: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """Fill the dropped pixels of `frames` (B, C, H, W) in [0, 1] by Algorithm 1, each channel by itself.
+    """Fill the dropped pixels of `frames` (B, C, H, W) in [0, 1] by Algorithm 1, each channel separately.
 
-    `kept` is (B, 1, H, W) bool; what stands in dropped pixels is not read. Kept pixels pass unchanged, filled
-    ones are clamped to [0, 1]. Sides that are no multiple of 8 are extended by their edge pixels, kept or
-    dropped.
+    `kept` is (B, 1, H, W) bool; values of dropped pixels are not read. Kept pixels pass unchanged, filled ones are
+    clamped to [0, 1]. Sides that are no multiple of 8 are extended by their edge pixels, kept or dropped.
     """
     check_kept(frames, kept)
     batch, channels, height, width = frames.shape

@@ -1,8 +1,8 @@
 """Filling dropped pixels without training: normalised convolution, then a few steps towards the thin plate.
 
-Normalised convolution is Knutsson and Westin's (1993); the plate goes through the kept pixels. Everything before the
-last clamp is linear in the kept pixels of a channel, and a frame's result does not depend on the frames beside it. The
-learned reconstruction starts from it.
+Normalised convolution is Knutsson and Westin's (1993); the plate passes through the kept pixels. All steps before the
+last clamp are linear in the kept pixels of a channel. A frame's result does not depend on the rest of the batch. The
+learned reconstruction starts from this result.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from processors.stages.shapes import check_kept
 SIGMA = 0.56
 PLATE_STEPS = 3
 PLATE_LOWEST = 3.0
-# The discrete Laplacian's eigenvalues lie in [−8, 0], so those of its square in [0, 64].
+# The discrete Laplacian's eigenvalues lie in [−8, 0]; those of its square lie in [0, 64].
 PLATE_HIGHEST = 64.0
 
 STRIP_PIXELS = 1 << 15
-"""On a CPU, frames are filled about so many pixels at a time: larger ones leave the processor's caches."""
+"""Number of pixels that a CPU fills at a time: more exceed the processor's caches."""
 
 TINY = 1e-30
-"""Where no kept pixel is in reach, 0 / TINY is 0; elsewhere the weights are far larger."""
+"""If no kept pixel is in reach, 0 / TINY is 0; elsewhere the weights are far larger."""
 
 
 def reconstruct_plate(
@@ -40,8 +40,8 @@ def reconstruct_plate(
     """Fill the dropped pixels of `frames` (B, C, H, W) in [0, 1], where `kept` (B, 1, H, W) is False.
 
     A normalised convolution with a 3×3 Gaussian of `sigma` pixels, then `steps` towards the thin plate. Kept pixels
-    pass unchanged and what stands in dropped ones is not read; filled ones lie in [0, 1]. Any size and any mask will
-    do: a frame without a kept pixel becomes black. Raises StageError when shapes or types do not fit.
+    pass unchanged and values of dropped ones are not read; filled ones lie in [0, 1]. Any size and any mask are valid:
+    a frame without a kept pixel becomes black. Raises StageError if shapes or types do not fit.
     """
     check_kept(frames, kept)
     if _asks(frames):
@@ -54,7 +54,7 @@ def reconstruct_plate(
 
 
 def _filled(frames: Tensor, kept: Tensor, sigma: float, steps: int, lowest: float) -> Tensor:
-    # Products, not selections: those branch for every pixel and take ten times as long on the CPU.
+    # Products, not selections: selections branch for every pixel and take ten times as long on the CPU.
     weight = kept.to(frames.dtype)
     free = 1 - weight
     weighted = frames.nan_to_num() * weight
@@ -63,7 +63,7 @@ def _filled(frames: Tensor, kept: Tensor, sigma: float, steps: int, lowest: floa
 
 
 def _in_strips(frames: Tensor, kept: Tensor, rows: int, sigma: float, steps: int, lowest: float) -> Tensor:
-    """`_filled`, so many rows at a time, with as many around them as it looks at: what it makes stays in the cache."""
+    """Apply `_filled` to this many rows at a time, with a margin of its reach: the results stay in the cache."""
     margin = 2 * steps + 1
     height = frames.shape[2]
     parts = []
@@ -75,7 +75,7 @@ def _in_strips(frames: Tensor, kept: Tensor, rows: int, sigma: float, steps: int
 
 
 def _within_reach(kept: Tensor) -> bool:
-    """Whether every pixel has a kept one among the nine around it, so that no coarser scale is asked."""
+    """Return whether every pixel has a kept one among the nine around it: no coarser scale is needed then."""
     rows = kept.clone()
     rows[:, :, 1:] |= kept[:, :, :-1]
     rows[:, :, :-1] |= kept[:, :, 1:]
@@ -86,9 +86,9 @@ def _within_reach(kept: Tensor) -> bool:
 
 
 def _normalised_convolution(weighted: Tensor, weight: Tensor, side: float) -> Tensor:
-    """(g ∗ weighted) / (g ∗ weight) with the separable kernel g = (side, 1, side).
+    """Return (g ∗ weighted) / (g ∗ weight) with the separable kernel g = (side, 1, side).
 
-    A pixel with no kept one in reach takes its value from the same at half the resolution, and so on.
+    A pixel without a kept one in reach gets its value from the same result at half the resolution, recursively.
     """
     weighted, weight = _blur(weighted, side), _blur(weight, side)
     near = weighted / weight.clamp_min(TINY)
@@ -102,7 +102,7 @@ def _normalised_convolution(weighted: Tensor, weight: Tensor, side: float) -> Te
 
 
 def _asks(x: Tensor) -> bool:
-    """Whether to look before going on: on a GPU that takes longer than to do what may be needless; no compiler can."""
+    """Return whether to check for an early exit: on a GPU the check takes longer, and a compiler cannot make it."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -116,10 +116,10 @@ def _blur(x: Tensor, side: float) -> Tensor:
 def _towards_thin_plate(filled: Tensor, free: Tensor, steps: int, lowest: float) -> Tensor:
     """Lower the bending energy Σ(∇²f)² over the pixels where `free` (B, 1, H, W) is 1, the others held.
 
-    Chebyshev semi-iteration: the step sizes are one over the roots of the Chebyshev polynomial on [`lowest`,
-    64], whose value is at most 1 on all of [0, 64]; so no mask makes it diverge (as long as `steps` is a
-    dozen or so: rounding grows with the partial products of many). Stopping after a few steps leaves the
-    smooth part of the first guess, which measures better than the exact plate.
+    Chebyshev semi-iteration: the step sizes are the reciprocal roots of the Chebyshev polynomial on [`lowest`, 64]. Its
+    value is at most 1 on all of [0, 64]: no mask makes it diverge for `steps` up to about a dozen, because rounding
+    grows with the partial products. Stopping after a few steps leaves the smooth part of the first guess, which
+    measures better than the exact plate.
     """
     middle, half = (PLATE_HIGHEST + lowest) / 2, (PLATE_HIGHEST - lowest) / 2
     for i in range(steps):
@@ -129,7 +129,7 @@ def _towards_thin_plate(filled: Tensor, free: Tensor, steps: int, lowest: float)
 
 
 def _laplacian(x: Tensor) -> Tensor:
-    """The 5-point Laplacian with the edge pixels repeated outside, which keeps it symmetric."""
+    """Return the 5-point Laplacian with the edge pixels repeated outside, which keeps it symmetric."""
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     result = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1]
     result += padded[:, :, 1:-1, :-2]

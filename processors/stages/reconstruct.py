@@ -15,12 +15,14 @@ from schemas.errors import StageError
 def reconstruct(frames: Tensor, kept: Tensor, mode: Mode = "default") -> Tensor:
     """Fill the dropped pixels of `frames` (B, C, H, W) in [0, 1], where `kept` (B, 1, H, W) is False.
 
-    What stands in dropped pixels is not read, and the result lies in [0, 1]. Any size and any mask will do. The modes
-    `paper` and `plate` hand kept pixels on unchanged; `default`, which is learned, also undoes what an attacker did to
-    them; `none` leaves what was dropped black, so that a network sees a whole frame as it is. A frame's result does not
-    depend on the frames beside it.
+    Values of dropped pixels are not read, and the result lies in [0, 1]. Any size and any mask are valid. A frame's
+    result does not depend on the rest of the batch. The modes:
 
-    Raises StageError when shapes or types do not fit, or for an unknown mode.
+    - `paper` and `plate` pass kept pixels unchanged.
+    - `default`, the learned one, also undoes an attacker's changes to them.
+    - `none` leaves dropped pixels black: the network sees a whole frame unchanged.
+
+    Raises StageError if shapes or types do not fit, or for an unknown mode.
     """
     if mode == "default":
         return reconstruct_learned(frames, kept)

@@ -1,7 +1,7 @@
-"""From the camera's size to the network's: the three policies that a bundle can name.
+"""Resampling from the camera's size to the network's: the three policies that a bundle can name.
 
-All take frames (B, C, H, W) and give pictures of `height` × `width`; frames of that size already pass unchanged. Frames
-with holes in them go by `processors.stages.at_scale` instead of `resize`, where they have pixels enough.
+All map frames (B, C, H, W) to pictures of `height` × `width`; frames of that size pass unchanged. Frames with holes use
+`processors.stages.at_scale` instead of `resize`, if they have enough pixels.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from schemas.limits import BLOCK
 
 
 def resize(frames: Tensor, height: int, width: int) -> Tensor:
-    """The whole frame, squeezed to (B, C, height, width): bilinear, low-passed first where it shrinks.
+    """Resize the whole frame to (B, C, height, width): bilinear, low-passed first if it shrinks.
 
-    The aspect ratio is not kept. Values stay in [0, 1], for every output is a weighted mean of inputs.
+    The aspect ratio is not kept. Values stay in [0, 1], because every output is a weighted mean of inputs.
     """
     check_frames(frames)
     check_size(height, width)
@@ -29,10 +29,10 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 def centre_crop(frames: Tensor, height: int, width: int) -> Tensor:
-    """The middle `height` × `width` pixels at full resolution: (B, C, height, width).
+    """Return the middle `height` × `width` pixels at full resolution: (B, C, height, width).
 
-    Where an odd number of pixels is cut, the extra one goes from the lower or right side. A side that is too
-    short is extended on both ends by its edge pixel.
+    If an odd number of pixels is cut, the extra one is cut from the lower or right side. A side that is too short is
+    extended on both ends by its edge pixel.
     """
     check_frames(frames)
     check_size(height, width)
@@ -42,18 +42,18 @@ def centre_crop(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 class Window(NamedTuple):
-    """Along one side, what `centre_crop` takes: `outer` of the frame with a margin around, `inner` of that part."""
+    """The window of `centre_crop` along one side: `outer` of the frame with a margin around, `inner` of that part."""
 
     outer: slice
     inner: slice
     cut: bool
-    """Whether `outer` is less than the whole side."""
+    """True if `outer` is less than the whole side."""
 
 
 def window(side: int, middle: int, margin: int) -> Window:
-    """The middle `middle` pixels of `side`, as `centre_crop` counts, and up to `margin` or a little more around them.
+    """Return the middle `middle` pixels of `side`, as in `centre_crop`, and about `margin` pixels around them.
 
-    The outer part begins at a whole block, so that what works on blocks or folds finds the same ones in it.
+    The outer part begins at a whole block: stages that work on blocks or folds find the same ones in it.
     """
     first = max(0, (side - middle) // 2)
     last = min(side, first + middle)
@@ -63,18 +63,18 @@ def window(side: int, middle: int, margin: int) -> Window:
 
 
 def fitted(height: int, width: int, longest: int) -> tuple[int, int]:
-    """The size with the same aspect ratio whose longer side has at most `longest` pixels; never a larger one."""
+    """Return the size with the same aspect ratio whose longer side has at most `longest` pixels; never a larger one."""
     check_size(height, width)
     share = min(1.0, longest / max(height, width))
     return max(1, round(height * share)), max(1, round(width * share))
 
 
 def tiles(frames: Tensor, height: int, width: int) -> tuple[Tensor, int]:
-    """Every pixel at full resolution, as T tiles a frame: (B · T, C, height, width) and T.
+    """Return every pixel at full resolution, as T tiles a frame: (B · T, C, height, width) and T.
 
-    The tiles of one frame stand together, row by row, so that `logits.view(B, T, -1)` groups them. They are
-    the fewest that cover the frame, spread evenly: they overlap where a side is no multiple of the tile's,
-    and none reaches outside. A side that is too short is extended on both ends by its edge pixel.
+    The tiles of one frame stand together, row by row: `logits.view(B, T, -1)` groups them. They are the fewest that
+    cover the frame, spread evenly: they overlap if a side is no multiple of the tile's, and none reaches outside. A
+    side that is too short is extended on both ends by its edge pixel.
     """
     check_frames(frames)
     check_size(height, width)

@@ -1,4 +1,4 @@
-"""What every stage asks of its tensors, said once."""
+"""The checks of tensors that all stages share."""
 
 from __future__ import annotations
 

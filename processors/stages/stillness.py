@@ -1,8 +1,8 @@
-"""The mean change of the pixels that a camera sent twice: of a source that repeats one picture it is zero.
+"""The mean change of the pixels that a camera sent twice: zero for a source that repeats one picture.
 
-Each frame keeps other pixels, so two rebuilt pictures of one still scene differ by more than a quiet live scene
-changes. Pixels that both frames kept are exact in both: what differs there is the scene, its light or the sensor's
-noise. A grid of positions is compared, one colour channel, at most once in `APART_S` for each camera.
+Each frame keeps other pixels: two rebuilt pictures of one still scene differ by more than a quiet live scene changes.
+Pixels that both frames kept are exact in both. A difference there is the scene, its light or the sensor's noise. A grid
+of positions is compared, one colour channel, at most once in `APART_S` for each camera.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from schemas.runtime.throttle import Throttle
 
 APART_S: Final = 1.0
 GRID: Final = 48
-"""Positions along each side of a frame, at most. Of a quarter of the pixels kept, two frames share 144."""
+"""Positions along each side of a frame, at most. If a quarter of the pixels is kept, two frames share 144."""
 _LEAST_SHARED: Final = 8
 """The fewest positions kept by both frames that allow a comparison."""
 
@@ -37,11 +37,11 @@ class Sample(NamedTuple):
     values: NDArray[np.uint8]
     """(N,), of one channel."""
     sent: NDArray[np.uint8]
-    """Which of the N positions the frame has, as bits."""
+    """The sent ones among the N positions, as bits."""
 
 
 class Stillness:
-    """The last sample of each camera: 2.6 kB for each of the `remembered` cameras that were looked at last."""
+    """The last sample of each camera: 2.6 kB for each of the `remembered` cameras that were sampled last."""
 
     def __init__(self, remembered: int = CAMERAS_AT_HAND, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._remembered = remembered
@@ -50,7 +50,7 @@ class Stillness:
         self._last: OrderedDict[str, Sample] = OrderedDict()
 
     def changes(self, cameras: Sequence[str], frames: Tensor | Packed, sent: Tensor) -> dict[int, float]:
-        """Return the mean change since the last look, in grey levels of 255, by the position of the frame.
+        """Return the mean change since the last sample, in grey levels of 255, by the position of the frame.
 
         `frames` (B, C, H, W), one of each of `cameras` (B), are in [0, 1] with pixels where `sent` (B, 1, H, W) is
         True.
@@ -73,7 +73,7 @@ class Stillness:
 
 
 def change_between(before: Sample, after: Sample) -> float | None:
-    """Return the mean absolute difference at the positions that both frames sent; None where they share too few."""
+    """Return the mean absolute difference at the positions that both frames sent; None if they share too few."""
     if before.shape != after.shape:
         return None
     both = np.unpackbits(before.sent & after.sent, count=len(after.values)).view(np.bool_)
@@ -83,7 +83,7 @@ def change_between(before: Sample, after: Sample) -> float | None:
 
 
 def samples(frames: Tensor | Packed, sent: Tensor) -> list[Sample]:
-    """Return frames (B, C, H, W) in [0, 1] at the positions of the grid; `sent` (B, 1, H, W) is True where they are."""
+    """Return frames (B, C, H, W) in [0, 1] at the positions of the grid; `sent` (B, 1, H, W) is True at sent pixels."""
     shape = tuple(frames.shape[1:])
     rows, columns = _positions(shape[1]), _positions(shape[2])
     channel = shape[0] // 2

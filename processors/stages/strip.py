@@ -1,7 +1,6 @@
-"""STRIP: a backdoored frame keeps its class whatever is laid over it (Gao et al. 2019, section IV).
+"""STRIP: a backdoored frame keeps its class under any overlay (Gao et al. 2019, section IV).
 
-Clean frames change class with the overlay, so the entropy of their verdicts is high; a trigger keeps it near
-zero.
+Clean frames change class with the overlay, and the entropy of their verdicts is high; a trigger keeps it near zero.
 """
 
 from __future__ import annotations
@@ -18,28 +17,30 @@ from processors.stages.shapes import check_frames
 from schemas.errors import StageError
 
 Logits = Callable[..., Tensor]
-"""Maps pictures (M, C, H, W), and where they have seeds those, (M,), to logits (M, classes)."""
+"""A function from pictures (M, C, H, W), with seeds (M,) if they have them, to logits (M, classes)."""
 
 Statistic = Literal["mean", "mixture", "odds"]
-"""What is taken of a frame's verdicts, see `spread_bits`: their mean entropy, the entropy of their mixture, or how far
-a class of the mixture exceeds what is usual for it."""
+"""The statistic of a frame's verdicts, see `spread_bits`: their mean entropy, the entropy of their mixture, or the
+excess
+of a class of the mixture over its usual odds.
+"""
 
 StopStatistic = Literal[Statistic, "joint"]
-"""What a frame may be accepted early by: the statistic that it is judged by, or for `mean` the `joint` one."""
+"""The statistic for early acceptance: the one that judges the frame, or for `mean` the `joint` one."""
 
 JOINT_SHARE = 0.2
-"""How much the mixture's entropy counts beside the mean entropy, for `joint`."""
+"""Weight of the mixture's entropy relative to the mean entropy, for `joint`."""
 
 LEAST_SHARE = 1e-4
-"""Shares of a mixture are taken as at least this, and at most one less this, for their odds."""
+"""Bound of the shares of a mixture for their odds: at least this, and at most one less this."""
 
 CPU_PIXELS = 1 << 16
-"""On the CPU, about so many pixels go through the network together: more of them leave the processor's caches."""
+"""Number of pixels that pass the network together on the CPU: more exceed the processor's caches."""
 GPU_PIXELS = 1 << 22
 
 
 class Round(NamedTuple):
-    """After `passes` overlays a frame of at least `accept_bits` is clean enough to stop."""
+    """A limit of the sequential test: after `passes` overlays, a frame of at least `accept_bits` is accepted."""
 
     passes: int
     accept_bits: float
@@ -47,7 +48,7 @@ class Round(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StripResult:
-    """Of each frame: entropy in bits over the overlays that it saw, how many those were, and whether it is suspect.
+    """The result for each frame: entropy in bits over its overlays, their number, and whether it is suspect.
 
     All are (B,). The entropy of a suspect frame lies below the threshold, that of an accepted one does not.
     """
@@ -58,7 +59,7 @@ class StripResult:
 
 
 def class_entropy(logits: Tensor) -> Tensor:
-    """Entropy in bits of softmax(logits) over the classes: (B, classes) to (B,), from 0 to log2(classes)."""
+    """Return the entropy in bits of softmax(logits) over the classes: (B, classes) to (B,), from 0 to log2(classes)."""
     log_p = torch.log_softmax(logits, dim=1)
     # 0 · log 0 is 0, but a class with probability 0 has log_p = −inf in half precision.
     return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(1) / math.log(2)
@@ -73,14 +74,15 @@ def overlaid_logits(
     seeds: Tensor | None = None,
     max_batch: int | None = None,
 ) -> Tensor:
-    """Logits (B, N, classes) of `frames + overlay` for each of the N overlays.
+    """Return the logits (B, N, classes) of `frames + overlay` for each of the N overlays.
 
-    `frames` is (B, C, H, W) and `overlays` (N, C, H, W), both in [0, 1]; the sum is not blended and, unless `clamped`,
-    not clamped, so `logits` sees values in [0, 2]. Clamping is for strokes on black, where it joins two drawings into
-    one and the unclamped sum makes them bolder; in natural pictures it wipes out whatever is bright. `logits` is called
-    with at most `max_batch` pictures, overlays of several frames together, and with `seeds` (B, N) where each sum has
-    its own; None is what suits the device. Raises StageError when the shapes do not fit each other or there is no
-    overlay.
+    `frames` is (B, C, H, W) and `overlays` (N, C, H, W), both in [0, 1]. The sum is not blended and, unless `clamped`,
+    not clamped: `logits` gets values in [0, 2]. Clamping suits strokes on black: it joins two drawings into one, and
+    the unclamped sum makes them bolder. In natural pictures it erases bright parts.
+
+    `logits` is called with at most `max_batch` pictures, overlays of several frames together; None chooses a size for
+    the device. It also gets `seeds` (B, N) if each sum has its own. Raises StageError if the shapes do not fit each
+    other or there is no overlay.
     """
     check_frames(frames)
     check_frames(overlays, "overlays")
@@ -112,10 +114,10 @@ def overlaid_logits(
 
 
 def strip_entropy(frames: Tensor, overlays: Tensor, logits: Logits, *, max_batch: int | None = None) -> Tensor:
-    """Mean entropy in bits of the verdicts on `frames + overlay`, over the N overlays: (B,).
+    """Return the mean entropy in bits of the verdicts on `frames + overlay`, over the N overlays: (B,).
 
     Arguments and errors are those of `overlaid_logits`. The paper's entropy is a sum over overlays, divided by N as in
-    its eq. 4; the entropy of each verdict is over classes. A frame is suspect when its value lies below the bundle's
+    its eq. 4; the entropy of each verdict is over classes. A frame is suspect if its value lies below the bundle's
     threshold.
     """
     verdicts = overlaid_logits(frames, overlays, logits, max_batch=max_batch)
@@ -136,14 +138,15 @@ def strip(
     seeds: Tensor | None = None,
     max_batch: int | None = None,
 ) -> StripResult:
-    """Judge frames (B, C, H, W): suspect are those whose `statistic` over all overlays lies below `threshold_bits`.
+    """Judge frames (B, C, H, W): a frame is suspect if its `statistic` over all overlays lies below `threshold_bits`.
 
-    Sequential with `rounds`: overlays are taken in their order, and after each round the frames that have reached its
-    limit by the statistic `accept_by` are accepted; the others go on together. None is `statistic`; with another one no
-    frame is accepted that lies below the threshold. No frame is flagged before it has seen every overlay: a stop in
-    both directions doubles the false rejections. Rounds of as many passes as there are overlays, or more, say nothing.
-    `usual` (classes,) goes with the statistic `odds`.
-    Other arguments and errors are those of `overlaid_logits`.
+    With `rounds`, the test is sequential. Overlays are used in order; after each round, the frames that reach its limit
+    by the statistic `accept_by` are accepted, and the others continue together. The default of `accept_by` is
+    `statistic`; with another one, no frame below the threshold is accepted. No frame is flagged before it has had every
+    overlay: a stop in both directions doubles the false rejections. Rounds with at least as many passes as there are
+    overlays have no effect.
+
+    `usual` (classes,) belongs to the statistic `odds`. Other arguments and errors are those of `overlaid_logits`.
     """
     by = accept_by or statistic
     if by not in (statistic, "joint") or (by == "joint" and statistic != "mean"):
@@ -177,7 +180,7 @@ def strip(
 
 
 def contributions(verdicts: Tensor, statistic: StopStatistic) -> Tensor:
-    """What each of the verdicts (B, N, classes), logits, adds to its frame's mean: (B, N, S).
+    """Return the contribution of each verdict (B, N, classes), logits, to its frame's mean: (B, N, S).
 
     S is 1 for `mean`, the entropy; it is the number of classes for the others, the probabilities. For `joint` it is the
     entropy and then the probabilities.
@@ -190,22 +193,23 @@ def contributions(verdicts: Tensor, statistic: StopStatistic) -> Tensor:
 
 
 def log_odds_bits(mixture: Tensor) -> Tensor:
-    """The odds of each class in mixtures (B, classes), in bits: log₂(p / (1 − p)), p kept off 0 and 1."""
+    """Return the odds of each class in mixtures (B, classes), in bits: log₂(p / (1 − p)), p kept off 0 and 1."""
     share = mixture.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
     return (share / (1 - share)).log2()
 
 
 def spread_bits(mean: Tensor, statistic: StopStatistic, usual: Tensor | None = None) -> Tensor:
-    """The statistic in bits (B,) of a frame's mean contribution (B, S): how far its verdicts are spread.
+    """Return the statistic in bits (B,) of a frame's mean contribution (B, S): the spread of its verdicts.
 
-    `mean` is the paper's, the mean entropy of the verdicts. `mixture` is the entropy of their mean distribution, never
-    less: it also counts how the verdicts differ from each other. A trigger that lost pixels no longer makes every
-    verdict certain but still pulls all of them to one class, which the second one sees better. `odds` compares with
-    what is usual: the overlays themselves favour some classes, and a trigger shows where another one is favoured. Of
-    the classes' log odds in the mixture, less `usual` (classes,), what clean frames hardly exceed, the largest is x;
-    the statistic is 2^−x, so that it is positive, small for a suspect frame, and its logarithm is in bits. `joint` is
-    the mean entropy and `JOINT_SHARE` of the mixture's: a clean frame shows by either that it is clean. Its mean
-    contribution does for `mean` as well.
+    - `mean` is the paper's, the mean entropy of the verdicts.
+    - `mixture` is the entropy of their mean distribution, never less: it includes the differences between verdicts. A
+      trigger that lost pixels no longer makes every verdict certain but still pulls all of them to one class. This
+      statistic detects that better.
+    - `odds` compares with the usual odds: overlays favour some classes, and a trigger favours another one. Take the
+      classes' log odds in the mixture, less `usual` (classes,), which clean frames hardly exceed; the largest is x. The
+      statistic is 2^−x: positive, small for a suspect frame, and its logarithm is in bits.
+    - `joint` is the mean entropy and `JOINT_SHARE` of the mixture's: either shows that a clean frame is clean. Its mean
+      contribution also serves `mean`.
     """
     if statistic == "odds":
         if usual is None or usual.shape != mean.shape[1:]:

@@ -1,6 +1,6 @@
-"""From what was sent to frames: masks out of the cameras' keys, pixels back to their places.
+"""The step from sent pixels to frames: masks out of the cameras' keys, pixels back to their positions.
 
-The same bits as `schemas.pixels.masks` and `schemas.pixels.philox` give, for a whole batch at once on the device.
+The bits are those of `schemas.pixels.masks` and `schemas.pixels.philox`, for a whole batch at once on the device.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from schemas.pixels.philox import MULTIPLIERS, ROUNDS, WEYL
 from schemas.pixels.philox import philox as philox_on_host
 
 MANY_COUNTERS: Final = 64
-"""Of a frame, from which on numpy makes its words on a CPU sooner than torch makes those of a batch."""
+"""Counters of a frame from which numpy makes its words on a CPU sooner than torch makes those of a batch."""
 
 _LOW: Final = 0xFFFFFFFF
 
 
 def philox(seeds: Tensor, counters: int) -> Tensor:
-    """Words (B, counters, 4) below 2³² in int64: Philox-4x32-10 under the counters (0 .. counters − 1, 0, 0, 0).
+    """Return words (B, counters, 4) below 2³² in int64: Philox-4x32-10 under the counters (0 .. counters − 1, 0, 0, 0).
 
     `seeds` (B, 2) int64 holds the two 32-bit key words of each frame. A product of two 32-bit words wraps in int64
     without losing a bit; only its shift to the right has to be freed of the sign.
@@ -43,10 +43,10 @@ def philox(seeds: Tensor, counters: int) -> Tensor:
 
 
 def kept_masks(seeds: Tensor, codebooks: Tensor, book: Tensor, height: int, width: int) -> Tensor:
-    """Which pixels the drop keeps: (B, 1, height, width) bool, True where one is kept.
+    """Return the masks of kept pixels: (B, 1, height, width) bool, True where one is kept.
 
     `seeds` is (B, 2) int64, `codebooks` (K, ROWS, 8) uint8 (the eight rows of an 8×8 pattern, lowest bit left), and
-    `book` (B,) int64 names the codebook of each frame. Raises StageError when the shapes do not fit.
+    `book` (B,) int64 is the index of each frame's codebook. Raises StageError if the shapes do not fit.
     """
     check_size(height, width)
     if seeds.ndim != 2 or seeds.shape[1] != 2 or tuple(codebooks.shape[1:]) != (ROWS, BLOCK):
@@ -69,10 +69,13 @@ def kept_masks(seeds: Tensor, codebooks: Tensor, book: Tensor, height: int, widt
 
 
 def laid_out(patterns: Tensor, height: int, width: int) -> Tensor:
-    """The masks (B, 1, height, width) bool whose blocks, in raster order, have the `patterns` (B, blocks, 8) uint8."""
+    """Return the masks (B, 1, height, width) bool whose blocks, in raster order, have the `patterns` (B, blocks, 8)
+    uint8.
+    """
     rows, columns = blocks_of(height, width)
     if patterns.device.type == "cpu" and not torch.compiler.is_compiling():
-        # numpy takes a byte's eight bits at once, an eighth of the time; put into raster order before that.
+        # numpy unpacks a byte's eight bits at once, in an eighth of the time; the bytes are put into raster order
+        # before that.
         raster = patterns.numpy().reshape(-1, rows, columns, BLOCK).transpose(0, 1, 3, 2)
         raster = raster.reshape(len(patterns), rows * BLOCK, columns)[:, :height]
         return torch.from_numpy(np.unpackbits(raster, axis=2, count=width, bitorder="little").view(np.bool_))[:, None]
@@ -83,7 +86,7 @@ def laid_out(patterns: Tensor, height: int, width: int) -> Tensor:
 
 
 def _words_on_host(seeds: Tensor, counters: int) -> NDArray[np.uint32]:
-    """What `philox` gives, (B, 4 · counters)."""
+    """Return the words of `philox` as (B, 4 · counters)."""
     if counters < MANY_COUNTERS:
         return philox(seeds, counters).flatten(1).numpy().astype("<u4")
     each = [philox_on_host((first, second), counters).reshape(-1) for first, second in seeds.tolist()]
@@ -91,10 +94,10 @@ def _words_on_host(seeds: Tensor, counters: int) -> NDArray[np.uint32]:
 
 
 def scatter(pixels: Tensor, sent: Tensor) -> Tensor:
-    """Frames (B, C, H, W) float32 in [0, 1] with `pixels` where `sent` is True, and zero elsewhere.
+    """Return frames (B, C, H, W) float32 in [0, 1] with `pixels` where `sent` is True, and zero elsewhere.
 
-    `pixels` (P, C) uint8 are the sent pixels of all frames in raster order, frame after frame; `sent` is
-    (B, 1, H, W) bool with P True elements. Raises StageError when the two do not fit.
+    `pixels` (P, C) uint8 are the sent pixels of all frames in raster order, frame after frame; `sent` is (B, 1, H, W)
+    bool with P True elements. Raises StageError if the two do not fit.
     """
     if pixels.ndim != 2 or pixels.dtype != torch.uint8 or sent.ndim != 4 or sent.dtype != torch.bool:
         raise StageError(
@@ -111,15 +114,15 @@ def scatter(pixels: Tensor, sent: Tensor) -> Tensor:
 
 
 def place(pixels: Tensor, sent: Tensor) -> Tensor:
-    """What `scatter` does, without a question to the device: the caller knows that the pixels fill the mask.
+    """Apply `scatter` without a check on the device: the caller ensures that the pixels fill the mask.
 
-    `pixels` may hold more than `sent` asks for, so that its shape need not change from batch to batch; at least one.
+    `pixels` may hold more than `sent` needs: its shape then stays the same from batch to batch. It holds at least one.
     """
     batch, _, height, width = sent.shape
     if sent.device.type == "cpu" and not torch.compiler.is_compiling():
         return _placed(pixels, sent)
-    # Half of the time of a large frame: 32 bits are enough to count its pixels, and a product of floats is the quickest
-    # way to leave some out.
+    # These two choices save half of the time of a large frame: 32 bits are enough to count its pixels, and a product of
+    # floats is the fastest way to leave some out.
     source = sent.flatten().cumsum(0, dtype=torch.int32).sub_(1).clamp_(0, len(pixels) - 1)
     frames = pixels.index_select(0, source).view(batch, height, width, -1)
     planes = frames.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
@@ -127,7 +130,7 @@ def place(pixels: Tensor, sent: Tensor) -> Tensor:
 
 
 def _placed(pixels: Tensor, sent: Tensor) -> Tensor:
-    """`place` on the host: each plane of floats gathered on its own, which is half of the time."""
+    """Apply `place` on the host: each plane of floats is gathered separately, which saves half of the time."""
     batch, _, height, width = sent.shape
     where = sent.flatten().to(torch.int32)
     source = where.cumsum(0, dtype=torch.int32)
@@ -143,7 +146,7 @@ def _placed(pixels: Tensor, sent: Tensor) -> Tensor:
 def unpack(
     pixels: Tensor, seeds: Tensor, codebooks: Tensor, book: Tensor, whole: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """Frames (B, C, height, width) in [0, 1] and the masks (B, 1, height, width) of their drop.
+    """Return frames (B, C, height, width) in [0, 1] and the masks (B, 1, height, width) of their drop.
 
     `whole` (B,) bool marks the probes, whose every pixel was sent; their mask is the one that the camera's drop would
     have used. The other arguments are those of `kept_masks` and `scatter`.

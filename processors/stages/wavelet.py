@@ -1,7 +1,7 @@
 """The multi-level 2-D Haar transform (db1), orthonormal, batched over frames and channels.
 
-Its coefficients are those of PyWavelets' `wavedec2(x, "db1", mode="symmetric", level)`; a side that is odd at
-some level is extended there by its last row or column, and cropped again on the way back.
+Its coefficients are those of PyWavelets' `wavedec2(x, "db1", mode="symmetric", level)`. A side that is odd at some
+level is extended there by its last row or column, and cropped again on the way back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Details:
 
 
 def analyse(frames: Tensor, levels: int) -> tuple[Tensor, list[Details]]:
-    """The approximation and the details, finest level first, of frames (B, C, H, W)."""
+    """Return the approximation and the details, finest level first, of frames (B, C, H, W)."""
     approximation = frames
     details = []
     for _ in range(levels):
@@ -46,7 +46,7 @@ def analyse(frames: Tensor, levels: int) -> tuple[Tensor, list[Details]]:
 
 
 def synthesise(approximation: Tensor, details: list[Details]) -> Tensor:
-    """The frames (B, C, H, W) of `analyse`'s coefficients: its inverse."""
+    """Return the frames (B, C, H, W) of `analyse`'s coefficients: its inverse."""
     for level in reversed(details):
         mean = _interleave(approximation + level.vertical, approximation - level.vertical, dim=3)
         slope = _interleave(level.horizontal + level.diagonal, level.horizontal - level.diagonal, dim=3)

@@ -1,7 +1,7 @@
 """Back-pressure on the cameras: a frame is confirmed only when the processors are not too far behind it.
 
-Kafka never refuses, so without this a fleet that sends as fast as it is confirmed would run away from its processors. A
-confirmation that waits keeps the camera's window shut, and the camera its frame.
+Kafka accepts everything. Without this, a fleet that sends as fast as it is confirmed would outrun its processors. A
+delayed confirmation keeps the camera's window closed, and the frame in the camera's spool.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Credit:
                 self._let_go(waiting.popleft()[1])
 
     def forget(self) -> None:
-        """Nobody knows how far the readers are: nothing waits until somebody does."""
+        """Handle unknown progress of the readers: nothing waits until it is known again."""
         self._limits.clear()
         for waiting in self._waiting.values():
             while waiting:

@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class CameraRates:
-    """The file of byte rates: a JSON object with MiB a second by camera. A missing file names nobody."""
+    """The file of byte rates: a JSON object with MiB a second by camera. A missing file is an empty one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

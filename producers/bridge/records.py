@@ -96,7 +96,7 @@ class RecordFactory:
         except WireError as error:
             return self._dead_letter(route, payload, error.reason, str(error))
         except Exception as error:
-            # A payload that finds a defect of ours would come back for ever, and stop all behind it.
+            # Without a record, the payload would be redelivered without end, and block all behind it.
             log.exception("payload refused by a defect", topic=route.origin)
             return self._dead_letter(route, payload, Malformed.reason, f"{type(error).__name__}: {error}")
 

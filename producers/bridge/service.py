@@ -43,7 +43,7 @@ from schemas.transport.kafka.sender import Sender
 log = structlog.get_logger()
 
 STALL_S: Final = 3.0
-"""After so long without an acknowledgement of what was sent, Kafka counts as unreachable."""
+"""Seconds without an acknowledgement after which Kafka counts as unreachable."""
 
 
 async def run_bridge(
@@ -168,13 +168,13 @@ class Bridge:
         await self._requests.run()
 
     def _request_key(self, topic: str, payload: bytes) -> None:
-        # What cannot be written now is not kept: the processors ask again.
+        # A request that cannot be written now is dropped: the processors repeat it.
         if self._link.writable:
             self._link.send(publish_qos_0(topic, payload))
             self._key_requests_total.inc()
 
     def _request_probes(self, topic: str, payload: bytes) -> None:
-        # Retained, for a camera that is away just now; what cannot be written is asked for again.
+        # Retained for a camera that is offline. A request that cannot be written now is dropped: the server repeats it.
         if self._link.writable:
             self._link.send(publish_qos_0(topic, payload, retain=True))
             self._probe_requests_total.inc()
@@ -218,7 +218,8 @@ class Bridge:
         return self._quota.takes_boot(camera_id, receipt.boot_id, time.monotonic())
 
     def _pass_over(self, ticket: Ticket) -> None:
-        """Acknowledge what is not taken, so that the broker goes on; the camera, unconfirmed, keeps it."""
+        """Acknowledge a message that is not accepted, because the broker has to continue; the unconfirmed camera keeps
+        it."""
         if not self._not_taken:
             # With all others that the same reading has brought: a write for each would cost more than it did.
             asyncio.get_running_loop().call_soon(self._acknowledge_passed_over)

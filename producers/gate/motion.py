@@ -36,7 +36,7 @@ class MotionSettings(BaseModel, frozen=True, extra="forbid"):
     hold_s: float = Field(default=3.0, ge=0, allow_inf_nan=False)
     """Seconds after the last motion in which frames are still sent."""
     heartbeat_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """When nothing moves, a frame is sent after so many seconds all the same."""
+    """Maximum seconds between two frames, also without motion."""
 
 
 class MotionGate:

@@ -12,7 +12,7 @@ class FirstAnswer:
     """Waits from the first frame on for the first confirmation, and is overdue once. Times are monotonic seconds."""
 
     def __init__(self, patience_s: float | None) -> None:
-        """None waits for ever."""
+        """Set the patience in seconds; None waits without limit."""
         self._patience_s = patience_s
         self._since: float | None = None
         self._settled = patience_s is None

@@ -78,7 +78,7 @@ class Presence:
         self._publish(self._meta_topic, sign_message(self._key, meta), True)
 
     def farewell(self) -> None:
-        """Publish that the camera goes on purpose: offline, unless its source has ended."""
+        """Publish the end of the camera's process: offline, or ended if the source has ended."""
         state = ENDED if self._ended else OFFLINE
         self._publish(self.status_topic, self._status(state, self._next()), True)
 

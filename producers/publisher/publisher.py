@@ -114,7 +114,7 @@ class Publisher:
 
     @property
     def has_room(self) -> bool:
-        """Whether what waits in the spool is less than a window: when a source that can wait goes on."""
+        """Whether the spool holds less than a window: a source that can wait is read only then."""
         spool, bounds = self._spool, self._bounds
         return spool.frames < bounds.frames and spool.payload_bytes < bounds.bytes and spool.has_room
 
@@ -193,7 +193,7 @@ class Publisher:
         """The connection is gone: everything stays where it is."""
 
     def on_puback(self, mid: int, reason: int) -> None:
-        """The broker has a frame, or had nobody to give it to, or refuses it."""
+        """Handle a PUBACK: the broker has the frame, had no subscriber for it, or refuses it."""
         if self._unacknowledged.pop(mid, None) is not None:
             self._no_subscribers = reason == _NO_SUBSCRIBERS
         self._reports.acknowledged(mid)

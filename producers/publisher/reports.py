@@ -21,7 +21,7 @@ RESERVED: Final = 8
 
 @dataclass(slots=True)
 class _LedgerTurn:
-    """When a boot's ledger was sent, and when to send it again if nobody confirms it."""
+    """The last transmission of a boot's ledger, and the time of the next if it is not confirmed."""
 
     revision: int
     backoff: Backoff

@@ -28,8 +28,8 @@ class LinkSettings(BaseModel):
     reconnect_s: float = Field(default=0.2, gt=0)
     reconnect_max_s: float = Field(default=5.0, gt=0)
     steady_s: float = Field(default=10.0, ge=0)
-    """A connection that lasted so long is made again at once; two devices with one name, who throw each other out, wait
-    longer each time."""
+    """Seconds after which a connection counts as steady, and is made again at once after its loss. Two devices with one
+    name disconnect each other and wait longer each time."""
     taken_over_s: float = Field(default=30.0, gt=0)
     """Maximum seconds without a connection after another device has connected under this name."""
     grace_s: float = Field(default=1.0, gt=0)

@@ -9,7 +9,8 @@ from producers.publisher.settings import LinkSettings, WindowSettings
 from producers.spool import FrameKey
 
 PATIENCE: Final = 3.0
-"""A confirmation is overdue after so many times what it lately took: the bridge keeps it back while processors lag."""
+"""Multiple of the recent confirmation delay after which a confirmation is overdue: the bridge delays them while
+processors lag."""
 LONGEST_S: Final = 60.0
 _FADING: Final = 0.95
 

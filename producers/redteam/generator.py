@@ -60,7 +60,7 @@ class Generator:
 
 def _open_session(file: Path) -> _Session:
     try:
-        # Only here: a camera that nobody attacks needs neither it nor its memory.
+        # Imported here only: other cameras need neither it nor its memory.
         import onnxruntime
     except ImportError as error:
         raise ConfigError(

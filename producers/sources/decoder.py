@@ -38,7 +38,7 @@ def decode_video(
     stream = container.streams.video[0]
     since = time.monotonic()
     refused = ""
-    # All streams are read, so that one which goes on with sound alone is noticed too.
+    # All streams are read: a stream that continues with sound alone has to be noticed too.
     packets = container.demux()
     ended = False
     while not ended:

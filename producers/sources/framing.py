@@ -37,7 +37,7 @@ class Framing:
 
     @classmethod
     def of(cls, settings: SourceSettings) -> Framing:
-        """The framing that the settings ask for."""
+        """Return the framing of the settings."""
         return cls(settings.rotate, settings.privacy, settings.region, settings.size, settings.channels)
 
     def check(self, name: str, width: int, height: int) -> None:

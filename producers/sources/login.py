@@ -53,6 +53,6 @@ def has_login(address: str) -> bool:
 
 
 def with_login(address: str, user: str, password: str) -> str:
-    """The address with user and password, both percent-encoded as RFC 3986 (3.2.1) wants them."""
+    """Return the address with user and password, percent-encoded by RFC 3986 (3.2.1)."""
     parts = urlsplit(address)
     return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{parts.netloc}"))

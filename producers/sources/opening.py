@@ -1,4 +1,4 @@
-"""From settings to a source. What a kind needs is imported when it is asked for: a scene needs no video library."""
+"""The source for given settings. Each kind's libraries are imported on demand: a scene needs no video library."""
 
 from __future__ import annotations
 

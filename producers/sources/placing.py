@@ -21,7 +21,7 @@ def place(path: str | Path, folder: Path) -> Path:
 
 
 def place_sources(document: Any, folder: Path) -> Any:
-    """A scenario, unchecked, with the paths of its sources placed in `folder`; what is no scenario stays as it is."""
+    """Return an unchecked scenario with its sources' paths placed in `folder`; any other value stays unchanged."""
     if not isinstance(document, Mapping):
         return document
     placed = dict(document)

@@ -27,7 +27,7 @@ OPTIONAL_KEYS: Final[dict[str, set[str]]] = {
 
 
 def keys_of(kind: str) -> set[str]:
-    """The settings that a source of this kind knows; none for a kind that there is not."""
+    """Return the settings of a source of this kind; none for an unknown kind."""
     return REQUIRED_KEYS.get(kind, set()) | OPTIONAL_KEYS.get(kind, set()) | {"kind"}
 
 
@@ -44,7 +44,7 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Scenes: the same seed and camera give the same pictures."""
     prerendered: int = Field(default=0, ge=0, le=100_000)
-    """Scenes: so many are drawn before the start and then repeated; 0 draws each when it is read."""
+    """Scenes: number of frames that are drawn before the start and then repeated; 0 draws each when it is read."""
 
     file: Path | None = None
     """Data set: an npz file. Video: any file that FFmpeg reads. `{index}` in it stands for the camera's number; a path
@@ -52,7 +52,7 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     split: str = Field(default="test", pattern=r"^[A-Za-z0-9_]+$")
     """Data set: images are the array `{split}_x`, labels `{split}_y`; without them `images` and `labels` are taken."""
     stride: PositiveInt = 1
-    """Data set: take every so many images. A fleet of N cameras shares a data set out with stride N."""
+    """Data set: take every n-th image. A fleet of N cameras divides a data set with stride N."""
     offset: int | None = Field(default=None, ge=0)
     """Data set: the first image; by default the camera's index in its fleet."""
     loop: bool = False
@@ -65,7 +65,7 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     login: LoginPlace | None = None
     """URL: where its user and password are, read whenever it is opened."""
     hang_s: PositiveFloat = 10.0
-    """URL: without a picture for so many seconds the source counts as hung, and is opened again."""
+    """URL: seconds without a picture after which the source counts as hung and is opened again."""
     open_s: PositiveFloat = 10.0
     """URL: time to connect, and again to find the video stream."""
 

@@ -19,7 +19,7 @@ class Captured(NamedTuple):
     """Its index in the source, from 0: `seek` to the next one continues there."""
     truth: Truth | None
     captured_ms: int | None = None
-    """When it was captured, Unix time in milliseconds, where the source knows that better than its reader."""
+    """The capture time in Unix milliseconds, if the source measures it better than its reader."""
 
 
 class Source(Protocol):
@@ -27,7 +27,7 @@ class Source(Protocol):
 
     kind: str
     live: bool
-    """It cannot wait: while nobody reads, its pictures pass by. A source that is not live gives every one of them."""
+    """It cannot wait: its unread pictures are lost. A source that is not live gives every picture."""
     blocking: bool
     """A read may take long enough that an event loop should leave it to a thread."""
 

@@ -38,7 +38,7 @@ class VideoSource:
         self._next = 0  # number in the file of the frame that comes next from `_frames`
 
     def seek(self, position: int) -> None:
-        """Continue at this frame; with `loop`, positions go on counting."""
+        """Continue at this frame; with `loop`, positions continue to count."""
         self._position = position
 
     def read(self) -> Captured | None:

@@ -20,12 +20,12 @@ class Damage(NamedTuple):
 
 
 def gone(contents: Sequence[Content], following: int, closed: bool) -> RangeSet:
-    """Frames of one boot that its segment files, in order, have held and do not hold any more.
+    """Return the frames of one boot that its segment files, in order, have held and no longer hold.
 
-    `following` is one after the last frame that the boot's ledger knows of, and that is all when it is `closed`. Where
-    a file's end cannot be read, what is missing up to the next file counts, as far as the unreadable bytes could be
-    that much: a file in between that was removed because all in it was confirmed makes this too much, never too little.
-    `next` and `damaged` of such a file are set accordingly.
+    `following` is one after the last frame in the boot's ledger; it is final when the boot is `closed`. If the end of a
+    file is unreadable, the frames missing up to the next file count, as far as the unreadable bytes could hold them. A
+    file in between may have been removed because all its frames were confirmed: the result is then too large, never too
+    small. `next` and `damaged` of such a file are set accordingly.
     """
     found = RangeSet()
     for content, after in zip_longest(contents, contents[1:]):

@@ -29,11 +29,11 @@ _ROOM: Final = 512
 
 @dataclass(slots=True, eq=False)
 class BootLedger:
-    """One process start of one camera. Frames 0 .. `next` - 1 were published by it.
+    """One process start of one camera. Frames 0 .. `next` − 1 were published by it.
 
-    `ordinal` counts the boots of the spool, `position` is where the source goes on, frames below `confirmed_to` are
-    known to be held by Kafka or shed. `confirmed_revision` is the highest that the server is known to hold, `reported`
-    are the counts that the latest revision was made for. `clock_ms` is the spool time at which it was written.
+    `ordinal` counts the boots of the spool, and `position` is where the source continues. Frames below `confirmed_to`
+    are held by Kafka or shed. `confirmed_revision` is the highest revision that the server has confirmed. `reported`
+    holds the counts of the latest revision. `clock_ms` is the spool time at which it was written.
     """
 
     camera_id: CameraId

@@ -1,4 +1,4 @@
-"""The ledgers of all boots that a spool still has to account for, at hand and on disk."""
+"""The ledgers of all boots that a spool still has to account for, in memory and on disk."""
 
 from __future__ import annotations
 

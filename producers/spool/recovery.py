@@ -184,7 +184,7 @@ def _segment(path: Path, file: Content, waiting: list[Record]) -> Segment:
 
 
 def _drop_unused(folder: Path, boots: dict[int, BootLedger]) -> None:
-    """Forget boots that published nothing and that nobody knows of: starts that failed may be many.
+    """Remove boots that published nothing and were never reported: failed starts may be many.
 
     The last boot stays, for the position of the source.
     """

@@ -1,6 +1,6 @@
-"""What the rule of evidence is set to: how each kind of checked frame counts, and when it is an alarm.
+"""The settings of the rule of evidence: the weight of each kind of checked frame, and the limits of an alarm.
 
-`schemas.evidence.track` applies it; `docs/adr/0008-evidence.md` says how the values came about.
+`schemas.evidence.track` applies the rule; `docs/adr/0008-evidence.md` gives the origin of the values.
 """
 
 from __future__ import annotations
@@ -9,81 +9,84 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class SumRule(BaseModel):
-    """How the sum of one kind of frame moves: by what a frame says less `allowance`, within `-fall` and `rise`."""
+    """A cumulative sum for one kind of frame. A frame adds its score less `allowance`, between `-fall` and `rise`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     allowance: float
     """Amount that each frame takes off the sum."""
     rise: float = Field(gt=0)
-    """Most that one frame adds."""
+    """Largest step up for one frame."""
     fall: float = Field(gt=0)
-    """Most that one frame takes off."""
+    """Largest step down for one frame."""
     limit: float = Field(gt=0)
-    """Sum at which there is an alarm."""
+    """Sum at which an alarm is raised."""
     stranger: float = Field(default=0.0, ge=0)
-    """Octaves below the threshold from which on frames of a camera without a baseline count."""
+    """Depth below the threshold, in octaves, from which frames of a camera without a baseline count."""
 
 
 class WholeRule(SumRule):
     """Whole frames show a trigger undamaged: they count by their depth in octaves.
 
-    It is the smaller of two: how far the entropy lies below the threshold, and how far below the camera's own median
-    less `spreads` of its spread.
+    The depth is the smaller of two values. One is the distance of the entropy below the threshold. The other is its
+    distance below the camera's own median less `spreads` of its spread.
     """
 
     spreads: float = Field(default=2.0, ge=0)
-    """Spreads below the camera's own median from which on the depth counts."""
+    """Spreads below the camera's own median from which the depth counts."""
     least_spread: float = Field(default=0.15, gt=0)
-    """Smallest spread that a camera is given, in octaves."""
+    """Lower bound of a camera's spread, in octaves."""
     passing: float = Field(default=0.0, ge=0)
-    """What a camera that passes scenes is allowed on top, in octaves: one scene in some hundred lies deep."""
+    """Extra allowance in octaves for a camera that passes scenes: about one scene in a hundred lies deep."""
     passing_turns: float = Field(default=0.08, gt=0, le=1)
-    """Such a camera is known by its verdict, which turns at this share of its frames or more."""
+    """Share of frames at which the verdict turns, from which a camera counts as one that passes scenes."""
 
 
 class DroppedRule(SumRule):
-    """Frames with dropped pixels show little of a trigger, and each another part: they count by how unusual they are.
+    """Frames with dropped pixels each show a different, small part of a trigger: they count by how unusual they are.
 
-    That is how many of the camera's own spreads the entropy has fallen by, and how often the verdict turns from one
-    frame to the next, as it does while a trigger works under some masks only. Something that passes turns it twice.
+    The score has two parts: the fall of the entropy in the camera's own spreads, and the turns of the verdict. A
+    trigger that works under some masks only turns the verdict from frame to frame. An object that passes turns it
+    twice.
     """
 
     least_spread: float = Field(default=0.06, gt=0)
-    """Smallest spread that a camera is given."""
+    """Lower bound of a camera's spread."""
     turn: float = Field(default=3.5, ge=0)
-    """What a turn of the verdict adds at most, the less the more often the camera's verdict turns anyway."""
+    """Largest score of one turn of the verdict; it is less for a camera whose verdict often turns."""
     turn_rate: float = Field(default=0.35, gt=0, lt=1)
-    """The share of frames at which the verdict turns before a trigger."""
+    """Share of frames at which the verdict turns before a trigger."""
     recent_frames: int = Field(default=12, ge=1)
     """Frames in which turns are counted."""
     free_turns: int = Field(default=3, ge=0)
-    """A turn adds nothing unless there were so many among the `recent_frames` before it."""
+    """Minimum number of turns among the previous `recent_frames` for a turn to count."""
 
 
 class EvidenceRule(BaseModel):
-    """When checked frames of a camera are evidence of a trigger; a missing frame is waited for `patience_s` at most."""
+    """The conditions under which checked frames of a camera are evidence of a trigger.
+
+    The rule waits at most `patience_s` for a missing frame.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     whole: WholeRule = WholeRule(allowance=0.25, rise=5, fall=2, limit=6, passing=1.75)
     dropped: DroppedRule = DroppedRule(allowance=1.6, rise=2, fall=0.25, limit=9, stranger=0.5)
     baseline_probes: int = Field(default=12, ge=1)
-    """Checked frames from which on there is a baseline."""
+    """Checked frames from which a camera has a baseline."""
     history_probes: int = Field(default=48, ge=1, le=1000)
-    """Checked frames that are kept for it, the newest ones."""
+    """Checked frames that the baseline keeps, the newest ones."""
     unsettled_probes: int = Field(default=8, ge=0)
-    """Of those, the newest, which it is not taken from."""
+    """Newest checked frames that the baseline leaves out."""
     calm_probes: int = Field(default=5, ge=1)
-    """After an alarm, so many frames in a row that are not suspect end the episode; until then there is no other."""
+    """Consecutive unsuspicious frames that end an episode; during an episode there is no other alarm."""
     stranger_depth: float = Field(default=5.0, ge=0)
     """Octaves below the threshold at which a camera that was suspect from its first frame needs no other evidence."""
     flip_frames: int = Field(default=12, ge=1)
-    """Of a camera that was suspect from its first frame on: verdicts from which on their flips count."""
+    """Verdicts from which flips count, for a camera that was suspect from its first frame."""
     flip_share: float = Field(default=0.08, ge=0, le=1)
-    """The share of them that must differ from the most frequent one: a clean scene keeps its class under all masks."""
+    """Share of verdicts that must differ from the most frequent one: a clean scene keeps its class under all masks."""
     stranger_frames: int = Field(default=60, ge=1)
-    """Verdicts after which such a camera is taken to look at a clean scene of low entropy; or after as many checked
-    frames as are kept."""
+    """Verdicts, or `history_probes` checked frames, after which such a camera has a clean scene of low entropy."""
     patience_s: float = Field(default=5.0, ge=0)
-    """Seconds to wait for a missing frame, at most."""
+    """Longest wait for a missing frame, in seconds."""

@@ -1,4 +1,4 @@
-"""What is known of a camera's evidence, as the database keeps it."""
+"""The database's format of a camera's evidence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROBE: Final = struct.Struct("<QffBI")
 
 
 def pack_probes(probes: Iterable[Probe]) -> bytes:
-    """Probes as the database keeps them."""
+    """Serialise probes for the database."""
     return b"".join(
         _PROBE.pack(
             each.seq, each.entropy_bits, each.threshold_bits,
@@ -26,7 +26,7 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
 
 
 def unpack_probes(data: bytes) -> tuple[Probe, ...]:
-    """The inverse of `pack_probes`."""
+    """Invert `pack_probes`."""
     return tuple(
         Probe(seq, entropy, threshold, bool(flags & 1), bool(flags & 2), class_id)
         for seq, entropy, threshold, flags, class_id in _PROBE.iter_unpack(data)
@@ -34,7 +34,7 @@ def unpack_probes(data: bytes) -> tuple[Probe, ...]:
 
 
 def pack_track(track: Track) -> bytes:
-    """A track as the database keeps it."""
+    """Serialise a track for the database."""
     head = _TRACK.pack(
         len(track.history), len(track.run), track.total, track.last, track.calm, track.class_id, track.run_from
     )
@@ -42,7 +42,7 @@ def pack_track(track: Track) -> bytes:
 
 
 def unpack_track(data: bytes) -> Track:
-    """The inverse of `pack_track`; nothing is a track that has seen nothing. StateError for what it did not write."""
+    """Invert `pack_track`; empty bytes give an empty track. Raises StateError for bytes of any other origin."""
     if not data:
         return Track()
     try:

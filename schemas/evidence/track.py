@@ -1,9 +1,9 @@
-"""The rule of evidence: whether what STRIP found on one camera, frame after frame, speaks of a trigger. Pure.
+"""The rule of evidence: does the STRIP entropy of one camera's frames indicate a trigger? Pure functions.
 
-A camera is judged against its own history (Page's cumulative sum, 1954), on the logarithm of the entropy: most of what
-clean entropies differ by lies between scenes, and on that scale a trigger makes all of them fall. Each checked frame
-adds how far it fell, less an allowance; the sum never falls below zero, and an alarm is raised where it reaches a
-limit. `docs/adr/0008-evidence.md` has the reasons and the figures.
+A camera is judged against its own history by Page's cumulative sum (1954), on the logarithm of the entropy. On that
+scale, clean entropies differ mostly between scenes, and a trigger lowers all of them. Each checked frame adds its fall
+less an allowance. The sum never falls below zero; at its limit it raises an alarm. `docs/adr/0008-evidence.md` has the
+reasons and the figures.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Final, NamedTuple
 from schemas.evidence.rule import DroppedRule, EvidenceRule, SumRule
 
 LEAST_BITS: Final = 2.0**-16
-"""Entropies below it are alike: they say more of rounding than of the frame."""
+"""Lower bound of an entropy: below it, rounding outweighs the frame's content."""
 LOW_QUANTILE: Final = 0.05
-"""Of a camera's own entropies, the one down to which its spread reaches."""
+"""Quantile of a camera's own entropies that marks the lower end of its spread."""
 
 
 Classes = Callable[[int, int], Sequence[int]]
-"""The verdicts on all frames of a camera from one sequence number to another, both included."""
+"""A function that returns the verdicts on all frames of a camera between two sequence numbers, both included."""
 
 
 class Probe(NamedTuple):
-    """What STRIP and the classifier found in one checked frame."""
+    """The results of STRIP and the classifier for one checked frame."""
 
     seq: int
     entropy_bits: float
@@ -38,7 +38,7 @@ class Probe(NamedTuple):
 
     @property
     def octaves(self) -> float:
-        """The entropy on the scale on which it is judged."""
+        """The entropy in octaves, the scale of all comparisons."""
         return math.log2(max(self.entropy_bits, LEAST_BITS))
 
     @property
@@ -48,35 +48,35 @@ class Probe(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What a baseline remembers of a frame."""
+    """A frame in the history of a baseline."""
 
     octaves: float
     turned: bool
-    """Whether its verdict differed from that of the frame before."""
+    """True if its verdict differed from the verdict of the frame before."""
 
 
 class Track(NamedTuple):
-    """What is known of one camera's frames of one kind, whole or dropped. A value: a step makes a new one."""
+    """The state of one camera's frames of one kind, whole or dropped. Immutable: each step returns a new one."""
 
     history: tuple[Past, ...] = ()
     """The frames that the baseline is taken from, oldest first."""
     run: tuple[Probe, ...] = ()
-    """The frames since the sum last left zero, the newest `history_probes`: they enter the history when it is back."""
+    """The newest `history_probes` frames since the sum last left zero; they enter the history when it is zero again."""
     total: float = 0.0
     last: int = -1
     """Sequence number of the last frame, -1 before the first."""
     calm: int = -1
-    """After an alarm, the calm frames so far; -1 when there is no episode."""
+    """After an alarm, the number of calm frames until now; -1 outside an episode."""
     class_id: int = -1
     """The verdict on the last frame, -1 before the first."""
     run_from: int = -1
     """The verdict on the frame before the run."""
 
     def baseline(self, rule: EvidenceRule) -> tuple[float, float] | None:
-        """Median and spread in octaves, the latter down to a low quantile; None while too few frames are known.
+        """Return the median and the spread in octaves; None while there are too few frames.
 
-        Downwards only and out to the tail: a camera that passes many scenes meets low entropies now and then. The
-        newest frames are left out as soon as there are enough without them: a trigger may come into view slowly.
+        The spread reaches down to a low quantile, because a camera that passes many scenes meets low entropies now and
+        then. The newest frames are left out once there are enough without them: a trigger may come into view slowly.
         """
         if len(self.history) < rule.baseline_probes:
             return None
@@ -86,17 +86,17 @@ class Track(NamedTuple):
         return middle, middle - ordered[int(LOW_QUANTILE * len(ordered))]
 
     def level(self, rule: EvidenceRule, whole: bool) -> float:
-        """How far the sum is on its way to an alarm, 0 to 1; 1 during an episode."""
+        """Return the sum as a share of its alarm limit, 0 to 1; 1 during an episode."""
         return 1.0 if self.calm >= 0 else min(1.0, self.total / _kind(rule, whole).limit)
 
 
 class Alarm(NamedTuple):
-    """The sum has reached its limit: the frames that brought it there."""
+    """An alarm, with the frames that brought the sum to its limit."""
 
     run: tuple[Probe, ...]
     total: float
     baseline_bits: float | None
-    """Median entropy of the camera before; None for one that has no baseline yet."""
+    """Median entropy of the camera before the alarm; None without a baseline."""
 
 
 def _kind(rule: EvidenceRule, whole: bool) -> SumRule:
@@ -104,10 +104,10 @@ def _kind(rule: EvidenceRule, whole: bool) -> SumRule:
 
 
 def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = False) -> float:
-    """Return what `probe` adds to the sum of `track`.
+    """Return the amount that `probe` adds to the sum of `track`.
 
-    A camera that passes scenes is allowed a deep scene now and then, but not in an episode: a frame that would be too
-    little to raise an alarm does not show that the trigger has gone.
+    A camera that passes scenes is allowed a deep scene now and then, but not in an episode. A frame too weak to raise
+    an alarm does not prove that the trigger has gone.
     """
     kind = _kind(rule, probe.whole)
     base = track.baseline(rule)
@@ -127,13 +127,13 @@ def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = F
 
 
 def _passing(track: Track, rule: EvidenceRule) -> float:
-    """How far the history of `track`, which has one, is that of a camera that passes scenes, 0 to 1."""
+    """Return the similarity of a camera with a history to one that passes scenes, 0 to 1."""
     turned = sum(each.turned for each in track.history)
     return min(1.0, turned / len(track.history) / rule.whole.passing_turns)
 
 
 def _turn(track: Track, probe: Probe, kind: DroppedRule) -> float:
-    """What it adds that the verdict turned: the logarithm of how much likelier that is before a trigger."""
+    """Return the score of a turn of the verdict: the logarithm of its likelihood ratio before a trigger."""
     if probe.class_id == track.class_id:
         return 0.0
     classes = [track.run_from, *(each.class_id for each in track.run)]
@@ -145,7 +145,7 @@ def _turn(track: Track, probe: Probe, kind: DroppedRule) -> float:
 
 
 def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[Past, ...]:
-    """The history with `probes`, which follow each other, at its end."""
+    """Return the history with the consecutive `probes` appended."""
     history = list(track.history)
     before = track.class_id
     for each in probes:
@@ -155,7 +155,7 @@ def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[
 
 
 def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm | None]:
-    """The track after the next frame, and the alarm that it raises."""
+    """Return the track after the next frame, and the alarm that the frame raises."""
     added = gain(track, probe, rule, in_episode=track.calm >= 0)
     if track.calm >= 0:
         calm = track.calm + 1 if added < 0 else 0
@@ -163,7 +163,7 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
         return track._replace(calm=-1 if ended else calm, last=probe.seq, class_id=probe.class_id), None
     total = track.total + added
     if total <= 0:
-        # The first of a run turned, or not, from the last before it, which is in the history already.
+        # The history already holds the frame before the run, which decides whether the first frame of the run turned.
         start = track._replace(class_id=track.run_from if track.run else track.class_id)
         return Track(_learnt(start, (*track.run, probe), rule), (), 0.0, probe.seq, -1, probe.class_id), None
     run = (*track.run, probe)[-rule.history_probes :]
@@ -176,18 +176,19 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
 
 
 def flips(classes: Sequence[int]) -> float:
-    """The share of verdicts that differ from the most frequent one; 0 of none."""
+    """Return the share of verdicts that differ from the most frequent one; 0 for an empty sequence."""
     return 1 - max(map(classes.count, set(classes))) / len(classes) if classes else 0.0
 
 
 def advance(track: Track, probe: Probe, rule: EvidenceRule, classes: Classes) -> tuple[Track, Alarm | None]:
-    """`step`, and beyond it what is asked of a camera that has no baseline yet when it raises an alarm.
+    """Apply `step`, and check an alarm of a camera without a baseline further.
 
-    A clean scene of low entropy looks the same from the first frame on, but keeps its class under all masks. So such an
-    alarm stands when the verdicts flip, as under a trigger that loses pixels in every frame and with some masks its
-    hold, or when the frames lie far deeper than clean scenes do. While the verdicts are too few the sum stays at its
-    limit; a camera that has kept its class for long enough is taken to look at a scene of low entropy, which becomes
-    its baseline.
+    A clean scene of low entropy looks the same from the first frame on, but keeps its class under all masks. Such an
+    alarm therefore stands in two cases. The verdicts may flip, because a trigger that loses pixels fails under some
+    masks. Or the frames may lie far deeper than clean scenes.
+
+    While there are too few verdicts, the sum stays at its limit. A camera that keeps its class for long enough counts
+    as one with a clean scene of low entropy, which becomes its baseline.
     """
     after, alarm = step(track, probe, rule)
     if alarm is None or alarm.baseline_bits is not None:

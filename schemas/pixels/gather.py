@@ -1,8 +1,8 @@
-"""The kept pixels of a frame, one after the other, as fast as numpy moves them.
+"""The kept pixels of a frame in sequence, as fast as numpy moves them.
 
-Numpy gathers an item of 3 bytes by a call of `memmove` and one of 4 by a single instruction. So a colour pixel is taken
-as the 4-byte word that begins with it, and each word is written 3 bytes behind the one before: the byte that it has too
-many is overwritten by the next. A strip at a time, for what fits into the cache is neither paged in nor fetched again.
+Numpy gathers an item of 3 bytes by a call of `memmove`, and one of 4 bytes by a single instruction. A colour pixel is
+therefore read as the 4-byte word that begins with it. Each word is written 3 bytes behind the one before, and the next
+word overwrites its excess byte. The work goes strip by strip: a strip fits into the cache.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ _STRIP_PIXELS: Final = 2**15
 
 
 def gather(frame: Bytes, kept: NDArray[np.bool_]) -> Bytes:
-    """The kept pixels (n·C,) of `frame` (H, W, C) uint8 in raster order, channels interleaved; `kept` is (H, W)."""
+    """Return the kept pixels (n·C,) of `frame` (H, W, C) uint8 in raster order, channels interleaved.
+
+    `kept` is (H, W).
+    """
     channels = frame.shape[2]
     # Room for all pixels, which costs nothing until it is written to, and a byte for the last word.
     found = np.empty(channels * kept.size + 1, dtype=np.uint8)
@@ -35,9 +38,10 @@ def gather(frame: Bytes, kept: NDArray[np.bool_]) -> Bytes:
 
 
 def pixel_words(samples: Bytes, count: int, channels: int) -> Bytes | NDArray[np.uint32]:
-    """The first `count` pixels of contiguous `samples`, one item each: grey as it is, colour as `pixel, next byte`.
+    """Return the first `count` pixels of contiguous `samples`, one item each: grey unchanged, colour as `pixel, next
+    byte`.
 
-    What follows the last pixel of a frame is a zero.
+    The byte after the last pixel of a frame is zero.
     """
     if channels == 1:
         return samples[:count]

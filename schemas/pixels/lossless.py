@@ -2,14 +2,13 @@
 
 Colour: RGB becomes G, R − G, B − G (mod 256), plane after plane.
 
-Prediction: with F the frame whose holes are filled by the mean of the nearest kept pixels to their left and right, the
-residual is `x − F(above)` (method `PLANE`) or `x` (method `LEFT`), less the same at the kept pixel before it in raster
-order. The first is the plane through three neighbours, the second does better on noise. Both are undone a whole row at
-a time, unlike a predictor that switches between neighbours.
+Prediction: let F be the frame whose holes are filled by the mean of the nearest kept pixels to their left and right. A
+pixel's value v is `x − F(above)` (method `PLANE`) or `x` (method `LEFT`). Its residual is v less the v of the previous
+kept pixel in raster order. `PLANE` is the plane through three neighbours; `LEFT` does better on noise. Both are undone
+a whole row at a time, unlike a predictor that switches between neighbours.
 
-Coding: a bitmap tells which pairs of residuals are not (0, 0), as a raw Deflate stream of runs. Those pairs follow in a
-second stream of Huffman codes alone: on what prediction leaves over that is faster than a search for matches, and
-smaller.
+Coding: a bitmap marks the pairs of residuals that are not (0, 0), as a raw Deflate stream of runs. Those pairs follow
+in a second stream of Huffman codes alone. On residuals that is faster than a search for matches, and smaller.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ PLANE: Final = 2
 
 
 def encode(frame: Bytes, kept: Mask) -> bytes:
-    """The kept pixels of `frame` (H, W, C) uint8: one byte for the method, then the data, at most one byte a sample."""
+    """Encode the kept pixels of `frame` (H, W, C) uint8: one byte for the method, then at most one byte a sample."""
     residual, plane = residuals(frame, kept)
     packed = _deflate(residual)
     if len(packed) < int(np.count_nonzero(kept)) * frame.shape[2]:
@@ -43,9 +42,9 @@ def encode(frame: Bytes, kept: Mask) -> bytes:
 
 
 def decode(data: bytes | memoryview, kept: Mask, channels: int) -> Bytes:
-    """The kept pixels (n, C) in raster order; `BadPixels` for what `encode` cannot have written.
+    """Return the kept pixels (n, C) in raster order; `BadPixels` for data that `encode` cannot have written.
 
-    Memory is bounded by what `kept` announces, whatever `data` would inflate to.
+    Memory is bounded by the number of pixels in `kept`, whatever `data` would inflate to.
     """
     count = int(np.count_nonzero(kept))
     size = count * channels
@@ -66,7 +65,7 @@ def decode(data: bytes | memoryview, kept: Mask, channels: int) -> Bytes:
 
 
 def _add_row_above(planes: Bytes, kept: Mask) -> Bytes:
-    """x (C, n) from x − F(above)."""
+    """Return x (C, n) from x − F(above)."""
     height, width = kept.shape
     channels, count = planes.shape
     at = np.flatnonzero(kept)
@@ -78,7 +77,7 @@ def _add_row_above(planes: Bytes, kept: Mask) -> Bytes:
     holes = np.flatnonzero(~kept)
     row = np.repeat(np.arange(height), width - np.diff(bounds))
     left[holes], right[holes] = fillers(holes - np.arange(len(holes)), row, bounds)
-    # One zero behind the pixels, which rank −1 reaches.
+    # One zero behind the pixels, for the rank −1.
     values = np.zeros((channels, count + 1), dtype=np.uint8)
     values[:, :-1] = planes
     above = np.zeros((channels, width), dtype=np.uint8)
@@ -90,7 +89,7 @@ def _add_row_above(planes: Bytes, kept: Mask) -> Bytes:
 
 
 _CROWDED: Final = 0.75
-"""With more pairs than this share not (0, 0), all are sent: the bitmap would cost more than it saves."""
+"""Share of pairs other than (0, 0) above which all pairs are sent: the bitmap would cost more than it saves."""
 
 
 class _Streams(NamedTuple):
@@ -104,7 +103,7 @@ class _Streams(NamedTuple):
 
 
 def _deflate(residual: Bytes) -> bytes:
-    """Residuals of an even number."""
+    """Compress an even number of residuals."""
     pairs = residual.view(np.uint16)
     present = pairs != 0
     if np.count_nonzero(present) > _CROWDED * len(pairs):
@@ -139,7 +138,7 @@ def _inflate(body: bytes | memoryview, size: int) -> Bytes:
 
 
 def _inflate_stream(data: bytes | memoryview, size: int) -> tuple[bytes, bytes]:
-    """One raw Deflate stream of exactly `size` bytes, and what follows it."""
+    """Return one inflated raw Deflate stream of exactly `size` bytes, and the bytes after it."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         found = inflater.decompress(data, size + 1)

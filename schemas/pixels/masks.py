@@ -1,12 +1,16 @@
-"""Which pixels of a frame are kept: keyed masks drawn from a per-camera codebook.
+"""Masks of kept pixels, drawn from a keyed codebook for each camera.
 
-A codebook holds `ROWS` patterns of an 8×8 block, each with exactly the same number of dropped pixels, spread out so
-that a dropped pixel has kept ones beside it: 2 dB more of the picture comes back than from uniformly random rows. All
-cameras draw them from one public pool of 4,096 patterns, each shifted around the block and mirrored by the camera's
-key, in 512 ways. The frame's seed (camera key, boot id, sequence number) picks one row of the camera's for each block,
-so the mask is never sent and one that leaks tells nothing about the next. A mask carries log2(`ROWS`) = 12 bits of
-entropy a block, 192 bits at 32×32, even for who knows the camera's codebook; for who does not, a block's row is one of
-4,096 × 512 = 2^21, of which 98 % are distinct at r = .25, 65 % at r = .15 and few below r = .1.
+A codebook holds `ROWS` patterns of an 8×8 block, each with exactly the same number of dropped pixels. The patterns are
+spread out such that a dropped pixel has kept neighbours: reconstruction gains 2 dB compared with uniformly random rows.
+All cameras draw from one public pool of 4,096 patterns. The camera's key shifts each pattern around the block and
+mirrors it, in 512 ways.
+
+The frame's seed (camera key, boot id, sequence number) picks one row of the camera's codebook for each block. The mask
+is never sent, and a leaked mask reveals nothing about the next.
+
+Against an attacker with the camera's codebook, a mask carries log2(`ROWS`) = 12 bits of entropy a block, 192 bits at
+32×32. Without the codebook, a block's row is one of 4,096 × 512 = 2^21. Of these, 98 % are distinct at r = .25, 65 % at
+r = .15 and few below r = .1.
 """
 
 from __future__ import annotations
@@ -26,24 +30,24 @@ ROWS: Final = 4096
 """Rows of a codebook, a power of two up to 65,536."""
 
 CLUMPING_SIGMA: Final = 0.7
-"""Range in pixels of the clumping energy; from .5 to .8 the pictures come back equally well."""
+"""Range in pixels of the clumping energy; reconstruction is equally good from .5 to .8."""
 
 SWAP_TRIES: Final = 200
-"""Exchanges tried on each pattern of the pool: more bring little and make patterns alike."""
+"""Exchanges tried on each pattern of the pool: more gain little and make patterns alike."""
 
 FEW_ROWS: Final = 256
-"""Up to so many rows, those of a frame of 128×128 pixels, are made sooner than the codebook that they are of."""
+"""Row count, that of a frame of 128×128 pixels, up to which single rows are faster to make than the whole codebook."""
 
 Mask = NDArray[np.bool_]
 
 
 def blocks_of(height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of 8×8 blocks that cover a frame; the last ones may reach over its edge."""
+    """Return the rows and columns of 8×8 blocks that cover a frame; the last ones may reach over its edge."""
     return -(-height // BLOCK), -(-width // BLOCK)
 
 
 def codebook(seed: tuple[int, int], dropped_per_block: int) -> Words:
-    """The rows (ROWS,) as 64-bit words: bit 8·y + x is set where the pixel (y, x) of the block is kept.
+    """Return the rows (ROWS,) as 64-bit words: bit 8·y + x is set where the pixel (y, x) of the block is kept.
 
     Each word of Philox under `seed` picks a pattern of the pool, a shift around the block and a mirroring.
     """
@@ -52,9 +56,9 @@ def codebook(seed: tuple[int, int], dropped_per_block: int) -> Words:
 
 
 def codebook_rows(seeds: NDArray[np.uint64], rows: NDArray[np.int64], dropped_per_block: int) -> Words:
-    """Of N codebooks, by their `seeds` (N, 2), those of their rows (N, K) that `rows` names, and nothing else.
+    """Return the given `rows` (N, K) of N codebooks, identified by their `seeds` (N, 2), and make no other row.
 
-    A small frame takes few of the 4,096 rows: so many cameras need no codebooks at hand.
+    A small frame takes few of the 4,096 rows, and many cameras then need no cached codebooks.
     """
     _check_drop(dropped_per_block)
     found = philox_each(seeds, (rows >> 2).astype(np.uint64))
@@ -62,7 +66,7 @@ def codebook_rows(seeds: NDArray[np.uint64], rows: NDArray[np.int64], dropped_pe
 
 
 def _rows(words: NDArray[np.uint32], dropped_per_block: int) -> Words:
-    """The rows that words of Philox stand for."""
+    """Return the rows for words of Philox."""
     return turned(_pool(dropped_per_block)[words & (ROWS - 1)], words >> 23)
 
 
@@ -71,7 +75,9 @@ _MAKING: Final = Lock()
 
 
 def _pool(dropped_per_block: int) -> Words:
-    """Made once, whoever else asks meanwhile: a fleet begins with thousands of cameras that want the same one."""
+    """Return the pool, which is made once even under concurrent calls: a fleet starts thousands of cameras that need
+    it.
+    """
     found = _POOLS.get(dropped_per_block)
     if found is None:
         with _MAKING:
@@ -82,7 +88,7 @@ def _pool(dropped_per_block: int) -> Words:
 
 
 def uniform_codebook(seed: tuple[int, int], dropped_per_block: int) -> NDArray[np.uint64]:
-    """The rows (ROWS,) of a codebook without spreading, for comparison: uniformly random patterns."""
+    """Return the rows (ROWS,) of a codebook without spreading, for comparison: uniformly random patterns."""
     _check_drop(dropped_per_block)
     return _as_words(_uniform_patterns(seed, dropped_per_block))
 
@@ -99,7 +105,7 @@ def _as_words(kept: Mask) -> NDArray[np.uint64]:
 
 
 def _uniform_patterns(seed: tuple[int, int], dropped_per_block: int) -> Mask:
-    """Kept pixels (ROWS, 64): in each row the ones with the largest random words."""
+    """Return kept pixels (ROWS, 64): in each row the ones with the largest random words."""
     order = np.argsort(philox(seed, ROWS * BLOCK_PIXELS // 4).reshape(ROWS, BLOCK_PIXELS), axis=1, kind="stable")
     kept = np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
     np.put_along_axis(kept, order[:, :dropped_per_block], False, axis=1)
@@ -107,17 +113,17 @@ def _uniform_patterns(seed: tuple[int, int], dropped_per_block: int) -> Mask:
 
 
 def spread_patterns(dropped_per_block: int, sigma: float = CLUMPING_SIGMA, tries: int = SWAP_TRIES) -> Mask:
-    """The pool: kept pixels (ROWS, 64) whose dropped pixels keep apart.
+    """Make the pool: kept pixels (ROWS, 64) whose dropped pixels keep apart.
 
-    Uniform patterns in which `tries` random pairs of a dropped and a kept pixel are exchanged whenever that lowers
-    the clumping energy, a Gaussian of `sigma` pixels of the distance around the block, summed over all pairs of
-    dropped pixels. It is counted in integers, so that every machine makes the same exchanges.
+    The input is uniform patterns. `tries` random pairs of a dropped and a kept pixel are exchanged whenever that lowers
+    the clumping energy. The energy is the sum over all pairs of dropped pixels of a Gaussian of their distance around
+    the block, with `sigma` in pixels. It is computed in integers: every machine makes the same exchanges.
     """
     if dropped_per_block == 0:
         return np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
     energy = _pair_energy(sigma)
     kept = _uniform_patterns((dropped_per_block, 0), dropped_per_block)
-    # Dropped pixels first in each row, then the kept ones.
+    # Dropped pixels come first in each row, then the kept ones.
     order = np.argsort(kept, axis=1, kind="stable")
     field = energy[order[:, :dropped_per_block]].sum(axis=1)
     draws = philox((dropped_per_block, 1), ROWS * tries // 4).reshape(tries, ROWS).astype(np.int64)
@@ -136,7 +142,9 @@ def spread_patterns(dropped_per_block: int, sigma: float = CLUMPING_SIGMA, tries
 
 
 def _pair_energy(sigma: float) -> NDArray[np.int64]:
-    """Clumping energy (64, 64) of two dropped pixels, in units of 2^-16, by their distance on the block's torus."""
+    """Return the clumping energy (64, 64) of two dropped pixels, in units of 2^-16, by their distance on the block's
+    torus.
+    """
     along = np.abs(np.arange(BLOCK)[:, None] - np.arange(BLOCK))
     along = np.minimum(along, BLOCK - along) ** 2
     squared = along[:, None, :, None] + along[None, :, None, :]
@@ -145,15 +153,15 @@ def _pair_energy(sigma: float) -> NDArray[np.int64]:
 
 
 def row_indices(seed: tuple[int, int], blocks: int) -> NDArray[np.int64]:
-    """The codebook row of each block, in raster order: the low and then the high half of each Philox word."""
+    """Return the codebook row of each block, in raster order: the low and then the high half of each Philox word."""
     return _halves(philox(seed, -(-blocks // 8)).reshape(1, -1))[0, :blocks]
 
 
 class CodebooksAtHand:
-    """Codebooks that a process keeps, 32 KiB each: making one takes .3 ms, the rows of a small frame half of that.
+    """A process's cache of codebooks, 32 KiB each: making one takes .3 ms, the rows of a small frame half of that.
 
-    With more cameras than there is room for, all in turn, whatever is kept would be thrown away before it is used
-    again. So a codebook that small frames ask for stays out when there is no room; for large ones the oldest goes.
+    If more cameras take turns than the cache holds, each entry would be evicted before its next use. If the cache is
+    full, a codebook for small frames is therefore not cached; one for large frames evicts the oldest.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -165,7 +173,7 @@ class CodebooksAtHand:
         return len(self._books)
 
     def rows(self, seed: tuple[int, int], rows: NDArray[np.int64], dropped_per_block: int) -> Words:
-        """The rows (K,) of the codebook under `seed` that `rows` names."""
+        """Return the given `rows` (K,) of the codebook under `seed`."""
         book = self._books.get((seed, dropped_per_block))
         if book is None:
             if len(rows) <= FEW_ROWS and len(self._books) >= self._capacity:
@@ -186,9 +194,9 @@ _AT_HAND: Final = CodebooksAtHand(256)
 def block_patterns(
     seeds: NDArray[np.uint64], book_seeds: NDArray[np.uint64], blocks: int, dropped_per_block: int
 ) -> Words:
-    """The patterns (N, blocks) of the blocks of N frames at once, in raster order.
+    """Return the patterns (N, blocks) of the blocks of N frames at once, in raster order.
 
-    `seeds` (N, 2) are those of the frames, `book_seeds` (N, 2) those of their cameras' codebooks.
+    `seeds` (N, 2) belong to the frames, `book_seeds` (N, 2) to their cameras' codebooks.
     """
     _check_drop(dropped_per_block)
     words = philox_each(seeds, np.arange(-(-blocks // 8), dtype=np.uint64)[None].repeat(len(seeds), axis=0))
@@ -196,18 +204,19 @@ def block_patterns(
 
 
 def _halves(words: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """The codebook rows (N, 2 · W) that words (N, W) stand for: the low and then the high half of each."""
+    """Return the codebook rows (N, 2 · W) for words (N, W): the low and then the high half of each."""
     halves = words.astype("<u4", copy=False).view("<u2")
     return (halves & (ROWS - 1)).astype(np.int64)
 
 
 def kept_mask(key: CameraKey, boot_id: int, seq: int, height: int, width: int, dropped_per_block: int) -> Mask:
-    """Which pixels (height, width) of a frame are kept: True where one is sent."""
+    """Return the mask (height, width) of a frame: True at kept pixels."""
     if dropped_per_block == 0:
         return np.ones((height, width), dtype=np.bool_)
     rows, columns = blocks_of(height, width)
     indices = row_indices(key.frame_seed(boot_id, seq), rows * columns)
     words = _AT_HAND.rows(key.codebook_seed(dropped_per_block), indices, dropped_per_block)
-    # A byte of a word is one row of its block: put into raster order while they are still an eighth of the bits.
+    # A byte of a word is one row of its block: the bytes are put into raster order while they are still an eighth of
+    # the bits.
     raster = words.view(np.uint8).reshape(rows, columns, BLOCK).transpose(0, 2, 1).reshape(rows * BLOCK, columns)
     return np.unpackbits(raster[:height], axis=1, count=width, bitorder="little").view(np.bool_)

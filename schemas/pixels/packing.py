@@ -1,6 +1,6 @@
 """Kept pixels as bytes: the profiles `raw` and `lossless`.
 
-`pack` and `unpack` are inverse on the kept pixels; what was dropped comes back as zero.
+`pack` and `unpack` are inverse on the kept pixels; dropped pixels become zero.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Picture = NDArray[np.uint8]
 
 
 def pack(frame: Picture, kept: Mask, profile: int) -> bytes:
-    """The kept pixels of `frame` (H, W, C) uint8 in raster order, channels interleaved.
+    """Return the kept pixels of `frame` (H, W, C) uint8 in raster order, channels interleaved.
 
     `kept` is (H, W) bool. `lossless` is at most one byte longer than `raw`.
     """
@@ -27,7 +27,7 @@ def pack(frame: Picture, kept: Mask, profile: int) -> bytes:
 
 
 def packed(frame: Picture, kept: Mask, profile: int) -> bytes | memoryview:
-    """What `pack` gives, without a copy of its own."""
+    """Return the result of `pack` without a copy."""
     if profile == RAW:
         return gather(frame, kept).data
     if profile == LOSSLESS:
@@ -36,7 +36,7 @@ def packed(frame: Picture, kept: Mask, profile: int) -> bytes | memoryview:
 
 
 def unpack_pixels(data: bytes | memoryview, kept: Mask, channels: int, profile: int) -> Picture:
-    """The kept pixels (n, C) uint8 in raster order; memory is bounded by what `kept` announces."""
+    """Return the kept pixels (n, C) uint8 in raster order; memory is bounded by the number of pixels in `kept`."""
     count = int(np.count_nonzero(kept))
     if profile == RAW:
         if len(data) != count * channels:
@@ -48,7 +48,7 @@ def unpack_pixels(data: bytes | memoryview, kept: Mask, channels: int, profile: 
 
 
 def unpack(data: bytes | memoryview, kept: Mask, channels: int, profile: int) -> Picture:
-    """The frame (H, W, C) uint8 with zero at the dropped pixels."""
+    """Return the frame (H, W, C) uint8 with zero at the dropped pixels."""
     frame = np.zeros((*kept.shape, channels), dtype=np.uint8)
     frame.reshape(-1, channels)[np.flatnonzero(kept)] = unpack_pixels(data, kept, channels, profile)
     return frame

@@ -19,11 +19,11 @@ _SHIFT = np.uint64(32)
 _MULTIPLIERS = np.array(MULTIPLIERS, dtype=np.uint64)[:, None, None]
 _WEYL = np.array(WEYL, dtype=np.uint64)[:, None]
 _FEW: Final = 12
-"""Up to so many counters, Python's own integers are faster than numpy's call overhead."""
+"""Number of counters up to which Python's own integers are faster than numpy's call overhead."""
 
 
 def philox(key: tuple[int, int], counters: int) -> NDArray[np.uint32]:
-    """Random words (counters, 4) under the counters (0 .. counters - 1, 0, 0, 0) and a key of two 32-bit words."""
+    """Return words (counters, 4) under the counters (0 .. counters - 1, 0, 0, 0) and a key of two 32-bit words."""
     if counters <= _FEW:
         return np.array([philox_words(key, (counter, 0, 0, 0)) for counter in range(counters)], dtype=np.uint32)
     words: NDArray[np.uint32]
@@ -32,9 +32,9 @@ def philox(key: tuple[int, int], counters: int) -> NDArray[np.uint32]:
 
 
 def philox_each(keys: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """Random words (N, C, 4) under the counters (c, 0, 0, 0), c each of `counters` (N, C), and N `keys` (N, 2).
+    """Return random words (N, C, 4) under the counters (c, 0, 0, 0), c each of `counters` (N, C), and N `keys` (N, 2).
 
-    Both multiplications of a round are one: the arrays are small, and a call of numpy costs more than what it does.
+    Both multiplications of a round are one: the arrays are small, and a call of numpy costs more than its work.
     """
     first = np.stack((counters, np.zeros_like(counters)))
     second = np.zeros_like(first)
@@ -50,7 +50,7 @@ def philox_each(keys: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArr
 
 
 def philox_words(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The four words of one counter."""
+    """Return the four words of one counter."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):

@@ -1,6 +1,6 @@
-"""What prediction leaves over of the kept pixels: the encoder's half of the profile `lossless`.
+"""The prediction residuals of the kept pixels: the encoder's half of the profile `lossless`.
 
-Rows are filled whole, a strip at a time.
+Whole rows are filled, a strip at a time.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ Words = NDArray[np.unsignedinteger]
 Index = NDArray[np.intp]
 
 _LANES: Final = {1: (0,), 4: (1, 0, 2)}
-"""Which bytes of a word are the planes G, R − G, B − G."""
+"""Bytes of a word that hold the planes G, R − G, B − G."""
 _EVEN: Final = {1: 0xFE, 4: 0xFEFEFEFE}
-"""Without the lowest bit of each byte, which a shift would move into the next."""
+"""Mask without the lowest bit of each byte, which a shift would move into the next."""
 _WORDS: Final[dict[int, np.dtype[np.unsignedinteger]]] = {
     1: np.dtype(np.uint8),
     3: np.dtype(np.uint32).newbyteorder("<"),
 }
 _SAMPLE_ROWS: Final = 32
-"""About so many rows decide how all pixels are predicted."""
+"""Approximate number of rows that decide the prediction of all pixels."""
 _STRIP_PIXELS: Final = 2**15
-"""So many pixels are filled at a time: what is made of them stays in the cache."""
+"""Pixels that are filled at a time: their results stay in the cache."""
 
 
 def residuals(frame: Bytes, kept: NDArray[np.bool_]) -> tuple[Bytes, bool]:
-    """The residuals (C·n,) of what `kept` (H, W) keeps of `frame` (H, W, C), plane after plane.
+    """Return the residuals (C·n,) of the pixels of `frame` (H, W, C) that `kept` (H, W) keeps, plane after plane.
 
-    And whether F of the row above was subtracted, which is done where that leaves less. A zero follows when C·n is odd.
+    The second value is true if F of the row above was subtracted, which is done if it leaves less. A zero follows if
+    C·n is odd.
     """
     _, width, channels = frame.shape
     plane = _plane_is_better(frame[..., channels // 2], kept)
@@ -65,7 +66,7 @@ def residuals(frame: Bytes, kept: NDArray[np.bool_]) -> tuple[Bytes, bool]:
 
 
 class _Planes:
-    """Room for the residuals of `count` pixels, plane after plane."""
+    """A buffer for the residuals of `count` pixels, plane after plane."""
 
     def __init__(self, count: int, channels: int) -> None:
         size = count * channels
@@ -74,7 +75,7 @@ class _Planes:
         self._done = 0
 
     def add(self, words: Words) -> None:
-        """Those of the next pixels."""
+        """Append the residuals of the next pixels."""
         lanes, end = words.view(np.uint8), self._done + len(words)
         for plane, lane in zip(self._planes, _LANES[words.itemsize], strict=True):
             plane[self._done : end] = lanes[lane :: words.itemsize]
@@ -82,7 +83,7 @@ class _Planes:
 
 
 def mean(first: Words, second: Words) -> Words:
-    """The mean of each byte, rounded down, without leaving 8 bits."""
+    """Return the mean of each byte, rounded down, without leaving 8 bits."""
     mean = first ^ second
     mean &= _EVEN[mean.itemsize]
     mean >>= 1
@@ -91,11 +92,11 @@ def mean(first: Words, second: Words) -> Words:
 
 
 def fillers(rank: Index, row: Index, bounds: Index) -> tuple[Index, Index]:
-    """For each of some holes the ranks of its nearest kept pixels to the left and right in its row.
+    """Return, for each hole, the ranks of its nearest kept pixels to the left and right in its row.
 
-    `rank` says how many kept pixels lie before it, `row` which it is in, and `bounds` how many lie before each row and
-    before the end. Where one side has none, the other serves; in an empty row the last kept pixel before it does, −1
-    when there is none.
+    `rank` is the number of kept pixels before the hole, and `row` its row. `bounds` gives the number of kept pixels
+    before each row and before the end. If one side has none, the other serves. In an empty row, the last kept pixel
+    before it serves, or −1 if there is none.
     """
     last = bounds[row + 1] - 1
     left = np.minimum(np.maximum(rank - 1, bounds[row]), last)
@@ -103,7 +104,7 @@ def fillers(rank: Index, row: Index, bounds: Index) -> tuple[Index, Index]:
 
 
 def _without_green(words: Words) -> Words:
-    """R − G, G, B − G and a byte without meaning, from R, G, B and such a byte; grey as it is."""
+    """Return R − G, G, B − G and a meaningless byte, from R, G, B and such a byte; grey is unchanged."""
     if words.itemsize == 1:
         return words
     green: Words = np.right_shift(words, 8)
@@ -113,7 +114,7 @@ def _without_green(words: Words) -> Words:
 
 
 def _plane_is_better(plane: Bytes, kept: NDArray[np.bool_]) -> bool:
-    """Whether to subtract F leaves less, on a sample of pixels with kept neighbours to the left and above."""
+    """Return whether subtracting F leaves less, on a sample of pixels with kept neighbours to the left and above."""
     step = 1 + len(plane) // _SAMPLE_ROWS
     upper, lower = (np.ascontiguousarray(rows) for rows in (plane[:-1:step], plane[1::step]))
     known = kept[:-1:step] & kept[1::step]
@@ -125,9 +126,10 @@ def _plane_is_better(plane: Bytes, kept: NDArray[np.bool_]) -> bool:
 
 
 def _fill(words: Words, kept: NDArray[np.bool_], at: Index, width: int) -> None:
-    """Fill the holes of `kept` (rows · width,) below which something is kept or nothing is known.
+    """Fill the holes of `kept` (rows · width,) whose row above has a kept pixel, or is not available.
 
-    `words` has one more than `kept`: the last kept pixel before them. `at` holds the kept positions, and the last one.
+    `words` has one item more than `kept`: the last kept pixel before them. `at` holds the kept positions, and the last
+    one.
     """
     # Most holes have a kept pixel on either side.
     beside = np.zeros_like(words[:-1])
@@ -135,7 +137,7 @@ def _fill(words: Words, kept: NDArray[np.bool_], at: Index, width: int) -> None:
     both = np.zeros_like(kept)
     np.logical_and(kept[:-2], kept[2:], out=both[1:-1])
     both.reshape(-1, width)[:, :: max(1, width - 1)] = False
-    # As bits, where 0 is kept: numpy's own choice between two arrays branches at each pixel.
+    # The choice is made by bits, where 0 is kept: numpy's own choice between two arrays branches at each pixel.
     beside ^= words[:-1]
     beside &= kept.view(np.uint8).astype(words.dtype) - words.dtype.type(1)
     words[:-1] ^= beside
@@ -149,6 +151,6 @@ def _fill(words: Words, kept: NDArray[np.bool_], at: Index, width: int) -> None:
 
 
 def _bytes_less(first: Words, second: Words) -> Words:
-    """The difference of each byte, modulo 256."""
+    """Return the difference of each byte, modulo 256."""
     difference: Words = np.subtract(first.view(np.uint8), second.view(np.uint8)).view(first.dtype)
     return difference

@@ -1,7 +1,7 @@
-"""Patterns of an 8×8 block turned around it, as 64-bit words: shifted, mirrored and transposed, in 512 ways.
+"""Symmetries of 8×8 block patterns, as 64-bit words: shifted, mirrored and transposed, in 512 ways.
 
-Bit 8·y + x of a word is the pixel (y, x), so a row of the block is a byte. Whole arrays of words are turned at once,
-each in its own way, in some thirty operations of integers (Warren, Hacker's Delight, 2nd edition, §7-1 and §7-3).
+Bit 8·y + x of a word is the pixel (y, x): a row of the block is a byte. Whole arrays of words are transformed at once,
+each in its own way, in some thirty integer operations (Warren, Hacker's Delight, 2nd edition, §7-1 and §7-3).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ Words = NDArray[np.uint64]
 
 _BYTES: Final = 0x0101010101010101
 _EIGHT: Final = np.uint64(8)
-# Of a shift to the right by so many columns: which bits of each byte stay in it, and the others, which come around.
+# For a shift to the right by 1, 2 or 4 columns: the bits of each byte that stay in it, and the others, which wrap
+# around.
 _STAYS: Final = np.array([_BYTES * (0xFF >> shift) for shift in range(8)], dtype=np.uint64)
 _AROUND: Final = ~_STAYS
 # Steps that exchange halves, quarters and single bits: of the block about its diagonal, and of each byte.
@@ -31,11 +32,11 @@ _MIRROR: Final = tuple(
 
 
 def turned(words: Words, number: NDArray[np.integer]) -> Words:
-    """Each of `words` turned in the way that the same place of `number` says, 0 … 511.
+    """Return each of `words`, transformed in the way that the same entry of `number` gives, 0 … 511.
 
-    The pixel (y, x) of what comes out is, of what goes in, the pixel that is found from (y, x) by: mirroring y unless
-    bit 6 is set, and x unless bit 7 is; exchanging y and x if bit 8 is set; then going down by bits 3–5 and right by
-    bits 0–2, around the block.
+    The output pixel (y, x) is an input pixel. Its position follows from (y, x) in three steps: mirror y unless bit 6 is
+    set, and x unless bit 7 is; exchange y and x if bit 8 is set; go down by bits 3–5 and right by bits 0–2, around the
+    block.
     """
     ways: Words = number.astype(np.uint64)
     down: Words = ways & np.uint64(0x38)

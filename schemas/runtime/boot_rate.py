@@ -1,4 +1,4 @@
-"""The boots of each camera: about one a second, with a burst, by the generic cell rate algorithm (ITU-T I.371)."""
+"""The rate limit of a camera's boots: one a second, with a burst, by the generic cell rate algorithm (ITU-T I.371)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from schemas.limits import CAMERAS_AT_HAND
 
 BOOTS_PER_S: Final = 1.0
-"""No camera starts more often for long."""
+"""Highest long-term rate of one camera's starts."""
 
 
 class _Account:
-    """The last boots of a camera, the latest time of any, and the time at which all of them are paid for."""
+    """The last boots of a camera, the latest time of any, and the time at which its rate account is balanced."""
 
     __slots__ = ("boots", "now_s", "paid_s")
 
@@ -26,16 +26,16 @@ class BootRate:
     """Accept the messages of a camera's known boots, and new boots at a bounded rate. Pure bookkeeping: no clock."""
 
     def __init__(self, burst: int, per_s: float = BOOTS_PER_S) -> None:
-        """`burst` boots are accepted at once; four times as many of a camera are remembered."""
+        """Accept `burst` boots at once; remember four times as many for each camera."""
         self._boot_s = 1 / per_s
         self._burst_s = burst / per_s
         self._remembered = 4 * burst
         self._accounts: dict[str, _Account] = {}
 
     def accepts(self, camera: str, boot_id: int, now_s: float) -> bool:
-        """Whether a message of this boot is accepted at `now_s`.
+        """Return whether a message of this boot is accepted at `now_s`.
 
-        A time before the latest one of the camera counts as that: its records come from several logs.
+        A time before the camera's latest one counts as the latest: its records come from several logs.
         """
         account = self._accounts.get(camera)
         if account is None:

@@ -1,4 +1,4 @@
-"""What every role asks of the disk it writes to."""
+"""Disk checks for every role that writes files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk, or the user's share of it, is full."""
+    """Return whether an error means that the disk, or the user's quota on it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def free_bytes(folder: Path) -> float:
-    """Bytes free on the disk of `folder`, which need not be there yet; NaN when nobody can tell."""
+    """Return the bytes free on the disk of `folder`, which need not exist yet; NaN if they cannot be determined."""
     try:
         return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
     except OSError:

@@ -9,9 +9,9 @@ FileVersion: TypeAlias = tuple[int, int, int] | None
 
 
 def file_version(file: Path) -> FileVersion:
-    """Return a value that differs after every change of the file, None where no file can be found.
+    """Return a value that differs after every change of the file; None if there is no file.
 
-    It also differs where the file is replaced, as Kubernetes replaces mounted files by links.
+    It also differs if the file is replaced: Kubernetes replaces mounted files by links.
     """
     try:
         found = file.stat()

@@ -1,8 +1,8 @@
-"""How long the first of a batch waits for others: not at all while the worker idles, longer as work fills its time.
+"""Adaptive linger: the first item of a batch does not wait while the worker idles, and waits longer as its load grows.
 
-A batch saves work and costs its first item the wait. Where the worker (a device, a database, Kafka) is idle most of the
-time there is nothing to save, and what comes while it works is the next batch without any wait. Where it is busy the
-wait pays for itself, since the next batch would have had to wait for the worker anyway.
+A batch saves work, and its first item pays with a wait. If the worker (a device, a database, Kafka) is mostly idle,
+there is nothing to save. Items that come while it works form the next batch without any wait. If the worker is busy,
+the wait costs nothing: the next batch would have waited for the worker in any case.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import math
 from typing import Final
 
 MEMORY_S: Final = 0.5
-"""Over about so long the busy share is taken: much longer than a batch takes, much shorter than a load lasts."""
+"""Time constant of the busy share, in seconds: much longer than a batch, much shorter than a load."""
 IDLE_SHARE: Final = 0.25
-"""Up to this busy share nothing waits."""
+"""Busy share up to which nothing waits."""
 BUSY_SHARE: Final = 0.75
-"""From this busy share on the first of a batch waits as long as it may; in between, in proportion."""
+"""Busy share from which the first item of a batch waits the full linger; in between, the wait is in proportion."""
 
 
 class Linger:
-    """Pure bookkeeping, on the clock of the caller: monotonic seconds, which may stand still and never go back.
+    """The linger of one worker. Pure bookkeeping on the caller's clock: monotonic seconds.
 
     Raises `ValueError` for a negative bound.
     """
 
     def __init__(self, most_s: float, *, adapts: bool = True) -> None:
-        """Nothing waits longer than `most_s` seconds; everything does when it does not `adapt`."""
+        """Wait at most `most_s` seconds; always that long unless it `adapts`."""
         if most_s < 0:
             raise ValueError(f"expected a linger of 0 s or more, got {most_s}")
         self.most_s = most_s
@@ -35,22 +35,22 @@ class Linger:
         self._at_s: float | None = None
 
     def begin(self, now_s: float) -> None:
-        """The worker takes a batch; it may have several at a time, which count once."""
+        """Note that the worker begins a batch; several batches at a time count once."""
         self._pass(now_s)
         self._running += 1
 
     def end(self, now_s: float) -> None:
-        """The worker is done with a batch."""
+        """Note that the worker has ended a batch."""
         self._pass(now_s)
         self._running -= 1
 
     def busy_share(self, now_s: float) -> float:
-        """The share of the last while that the worker was busy, from 0 to 1: its exponentially weighted mean."""
+        """Return the busy share of the worker, from 0 to 1: an exponentially weighted mean."""
         self._pass(now_s)
         return self._share
 
     def seconds(self, now_s: float) -> float:
-        """How long the first of a batch should wait, from 0 to `most_s`."""
+        """Return the linger for the first item of a batch, from 0 to `most_s`."""
         if not self._adapts:
             return self.most_s
         ramp = (self.busy_share(now_s) - IDLE_SHARE) / (BUSY_SHARE - IDLE_SHARE)

@@ -1,4 +1,4 @@
-"""At most one of the same in a stated time."""
+"""A rate limit: each kind of action at most once in a stated time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ What = TypeVar("What", bound=Hashable)
 
 
 class Throttle(Generic[What]):
-    """Knows when each `What` was done last: the `remembered` latest of them, so that no sender can fill the memory.
+    """The last time of each action. It keeps the latest `remembered` ones, and no sender can fill the memory.
 
-    Asking and noting are two calls, because what fails in between is not done, and the next try must not wait for it.
-    What cannot fail, such as a line in the log, is one: `take`.
+    `too_soon` and `note` are separate: a failed attempt does not start the interval. Use `take` for an action that
+    cannot fail, such as a log line.
     """
 
     def __init__(self, apart_s: float, remembered: int = CAMERAS_AT_HAND) -> None:
@@ -24,19 +24,19 @@ class Throttle(Generic[What]):
         self._last_s: OrderedDict[What, float] = OrderedDict()
 
     def too_soon(self, what: What, now_s: float) -> bool:
-        """Whether `what` was done less than `apart_s` before `now_s`, by a monotonic clock."""
+        """Return whether `what` was done less than `apart_s` before `now_s`, by a monotonic clock."""
         last_s = self._last_s.get(what)
         return last_s is not None and now_s - last_s < self._apart_s
 
     def take(self, what: What, now_s: float) -> bool:
-        """Whether `what` may be done at `now_s`; then it counts as done."""
+        """Return whether `what` may be done at `now_s`, and if it may, note it as done."""
         if self.too_soon(what, now_s):
             return False
         self.note(what, now_s)
         return True
 
     def note(self, what: What, now_s: float) -> None:
-        """`what` is done at `now_s`; who was done longest ago is forgotten when there are too many."""
+        """Note that `what` was done at `now_s`; the oldest entry is dropped if there are too many."""
         self._last_s[what] = now_s
         self._last_s.move_to_end(what)
         if len(self._last_s) > self._remembered:

@@ -1,9 +1,9 @@
-"""Where a frame's milliseconds go: stamps of its way through the roles, written only where they were asked for.
+"""Latency traces: time stamps of a frame on its way through the roles, written only on request.
 
-A process that was given a folder writes one line for each stamp, `nanoseconds since 1970 <TAB> stamp <TAB> frame`, to a
-file of its own there; the frame is its identity, `SITE/CAMERA/BOOT/SEQ`. On one machine, or on several whose clocks
-agree, the lines of all roles together are the frame's way. Stamps are for measuring: they are written behind by up to
-half a second, and what a killed process had not written is missing.
+A process with a trace folder writes one line for each stamp to its own file: `nanoseconds since 1970 <TAB> stamp <TAB>
+frame`. The frame is its identity, `SITE/CAMERA/BOOT/SEQ`. On one machine, or on several with synchronised clocks, the
+lines of all roles together are the frame's way. Stamps are for measurement: they are written up to half a second late,
+and a kill loses those.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ STAMPS: Final = (
     "recorded",
     "committed",
 )
-"""In the order in which a frame gets them: read from the source; in the spool; given to MQTT's socket; verified by the
-bridge; on its way to Kafka; in Kafka. Taken by a processor; on the device; classified; through STRIP, if it was a
-probe; its verdict on the way to Kafka; in Kafka. Taken by the recorder; its transaction begins; is committed."""
+"""In the order in which a frame gets them: read from the source; in the spool; written to MQTT's socket; verified by
+the
+bridge; on its way to Kafka; in Kafka. Received by a processor; on the device; classified; through STRIP, if it was a
+probe; its verdict on the way to Kafka; in Kafka. Received by the recorder; its transaction begins; is committed.
+"""
 WRITE_AFTER_S: Final = 0.5
 
 
@@ -58,10 +60,10 @@ class _Trace:
             self.write()
 
     def write(self) -> None:
-        # Several threads stamp: each list is written by who took it.
+        # Several threads stamp: the thread that takes a list writes it.
         stamps, self._stamps = self._stamps, []
         lines = (f"{at_ns}\t{what}\t{frame}\n" for at_ns, what, frame in stamps)
-        with suppress(OSError):  # nothing ends because it cannot be measured
+        with suppress(OSError):  # a failed measurement ends nothing
             os.write(self._file, "".join(lines).encode())
 
 
@@ -69,7 +71,7 @@ _active: _Trace | None = None
 
 
 def begin(folder: Path, name: str) -> None:
-    """From now on this process writes its stamps to a file in `folder`, which is made. Raises OSError."""
+    """Write this process's stamps to a file in `folder` from now on; create the folder. Raises OSError."""
     global _active
     folder.mkdir(parents=True, exist_ok=True)
     _active = _Trace(folder / f"{name}-{os.getpid()}.tsv")
@@ -77,7 +79,7 @@ def begin(folder: Path, name: str) -> None:
 
 
 def end() -> None:
-    """Write what is left, and no more stamps."""
+    """Write the remaining stamps, and no more after them."""
     global _active
     if _active is not None:
         atexit.unregister(_active.write)
@@ -86,12 +88,12 @@ def end() -> None:
 
 
 def on() -> bool:
-    """Whether stamps are written: asked before a batch's are gone through."""
+    """Return whether stamps are written: check it before a loop over a batch."""
     return _active is not None
 
 
 def stamp(what: str, *frames: Identity | str, at_ns: int | None = None) -> None:
-    """Note that frames, each an identity or its text, are at `what`, one of `STAMPS`: now, or at a Unix time.
+    """Stamp frames, each an identity or its text, with `what`, one of `STAMPS`: now, or at a Unix time.
 
     Does nothing unless `begin` was called.
     """

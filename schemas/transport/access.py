@@ -1,6 +1,7 @@
-"""How a role reaches its brokers: by TLS under PEM files, with a certificate or a password of its own.
+"""Connections of a role to its brokers: TLS under PEM files, with a certificate or a password for each role.
 
-Nothing here turns the verification of a server off: whoever gives no authority connects without TLS, and says so.
+Nothing here disables the verification of a server. A role without an authority connects without TLS, and its settings
+show it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from schemas.errors import ConfigError, SecretError
 AUTHORITY_FILE: Final = "ca.crt"
 CERTIFICATE_FILE: Final = "tls.crt"
 KEY_FILE: Final = "tls.key"
-"""The names that a Kubernetes secret of the type `kubernetes.io/tls` gives them."""
+"""File names in a Kubernetes secret of the type `kubernetes.io/tls`."""
 
 _WORDS: Final = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not to be trusted",
@@ -35,7 +36,7 @@ _WORDS: Final = {
     "RECORD_LAYER_FAILURE": "the server does not speak TLS on this port",
     "UNEXPECTED_EOF_WHILE_READING": "the server ended the connection while TLS began: it may speak none on this port",
 }
-# X.509 verification results as OpenSSL numbers them.
+# X.509 verification results by OpenSSL's numbers.
 _VERIFIED: Final = {
     9: "it is not valid yet: look at this machine's clock",
     10: "it has expired",
@@ -51,17 +52,17 @@ _VERIFIED: Final = {
 
 
 class _RenewedContext(ssl.SSLContext):
-    """A client's context that reads its certificate again before a connection, if the files have changed.
+    """A client's context that reloads its certificate before a connection if the files have changed.
 
-    A role that runs for longer than its certificate holds needs no restart when that is renewed. While the files do not
-    belong together, as between the replacement of one and of the other, the former certificate stays.
+    A long-running role needs no restart when its certificate is renewed. While the certificate and the key do not
+    match, between two replacements, the previous certificate stays.
     """
 
     _files: tuple[Path, Path | None] | None = None
     _version: object = None
 
     def follow(self, certificate: Path, key: Path | None) -> None:
-        """Load the certificate, and again whenever one of its files changes; ConfigError when that is impossible."""
+        """Load the certificate, and reload it whenever one of its files changes; ConfigError if it cannot be loaded."""
         self._files = (certificate, key)
         self._version = self._now()
         _load(self, certificate, key)
@@ -72,7 +73,7 @@ class _RenewedContext(ssl.SSLContext):
         return super().wrap_socket(*arguments, **options)
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        """Begin TLS between buffers, as asyncio does, with the present certificate."""
+        """Begin TLS between buffers, the way asyncio does, with the present certificate."""
         self._renew()
         return super().wrap_bio(*arguments, **options)
 
@@ -80,7 +81,7 @@ class _RenewedContext(ssl.SSLContext):
         if self._files is None or (now := self._now()) == self._version:
             return
         try:
-            # A load that fails would leave this context without a key.
+            # A failed load would leave this context without a key.
             _load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), *self._files)
             _load(self, *self._files)
         except ConfigError:
@@ -97,18 +98,18 @@ class _RenewedContext(ssl.SSLContext):
 
 @dataclass(frozen=True)
 class Tls:
-    """Whom we trust, and who we are."""
+    """The trusted authorities, and the role's own certificate."""
 
     authorities: str | None
-    """Certificates in PEM of those whose servers are trusted; None is whom this machine's system trusts."""
+    """Certificates in PEM of the authorities whose servers are trusted; None trusts those of this machine's system."""
     certificate: Path | None = None
-    """Our own certificate in PEM, and what leads from it to its authority."""
+    """The role's certificate in PEM, and the chain to its authority."""
     key: Path | None = None
-    """Its private key in PEM; None when it is in the certificate's file."""
+    """The certificate's private key in PEM; None if it is in the certificate's file."""
 
     @classmethod
     def of_folder(cls, folder: Path) -> Self:
-        """`ca.crt` in `folder`, and where they are there, `tls.crt` and `tls.key`; ConfigError when it cannot be."""
+        """Read `ca.crt` in `folder`, and `tls.crt` and `tls.key` if present; ConfigError if `ca.crt` is unreadable."""
         authority, certificate, key = (folder / name for name in (AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE))
         try:
             text = authority.read_text()
@@ -119,9 +120,9 @@ class Tls:
         return cls(text, certificate, key)
 
     def context(self) -> ssl.SSLContext:
-        """A context for connections of a client, each of which presents the certificate that the files hold then.
+        """Return a context for a client's connections; each presents the certificate that the files hold at that time.
 
-        Raises ConfigError when a file is missing, is no PEM, or does not belong to the others.
+        Raises ConfigError if a file is missing, is not PEM, or does not match the others.
         """
         context = _RenewedContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
@@ -137,9 +138,9 @@ class Tls:
 
 
 def secured(connected: socket.socket, context: ssl.SSLContext, host: str, timeout_s: float) -> ssl.SSLSocket:
-    """Begin TLS on a connected socket, as a client of `host`; the socket is closed when that fails.
+    """Begin TLS on a connected socket, as a client of `host`; the socket is closed if that fails.
 
-    Blocks, for at most `timeout_s` seconds between two packets. Raises OSError, which `ssl.SSLError` is one of.
+    Blocks for at most `timeout_s` seconds between two packets. Raises OSError, the base of `ssl.SSLError`.
     """
     connected.settimeout(timeout_s)
     try:
@@ -150,7 +151,7 @@ def secured(connected: socket.socket, context: ssl.SSLContext, host: str, timeou
 
 
 async def secured_on_loop(connected: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-    """The same on the running loop, which goes on meanwhile; `connected` does not block. There is no time limit."""
+    """Begin TLS as `secured` does, without blocking the running loop; `connected` is non-blocking. No time limit."""
     loop = asyncio.get_running_loop()
     link = context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
     try:
@@ -169,7 +170,7 @@ async def secured_on_loop(connected: socket.socket, context: ssl.SSLContext, hos
 
 
 async def _until(add: Callable[..., object], remove: Callable[..., object], link: socket.socket) -> None:
-    """Return when a socket can be read from, or written to."""
+    """Return when a socket is readable, or writable."""
     ready = asyncio.Event()
     add(link, ready.set)
     try:
@@ -179,7 +180,7 @@ async def _until(add: Callable[..., object], remove: Callable[..., object], link
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """For a server of pages; ConfigError when a file is missing, is no PEM, or they do not belong together."""
+    """Return the context of an HTTPS server; ConfigError if a file is missing, is not PEM, or the two do not match."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _load(context, certificate, key)
     return context
@@ -209,7 +210,7 @@ class Login:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `user:password`; SecretError says the form, and never the text."""
+        """Read `user:password`; SecretError gives the form, and never the text."""
         user, colon, password = text.strip().partition(":")
         if not (user and colon and password):
             raise SecretError("a login is written user:password, in one line")
@@ -218,10 +219,10 @@ class Login:
 
 @dataclass(frozen=True)
 class KafkaAccess:
-    """A Kafka that wants TLS: mutual, or with a password by SCRAM-SHA-512."""
+    """A Kafka that requires TLS: mutual, or with a password by SCRAM-SHA-512."""
 
     bootstrap: str
-    """`host:port`, several with commas between them."""
+    """`host:port`, or several separated by commas."""
     tls: Tls
     login: Login | None = None
 
@@ -230,12 +231,12 @@ class KafkaAccess:
 
 
 KafkaAddress = str | KafkaAccess
-"""`host:port` alone is a Kafka without TLS."""
+"""An address; `host:port` alone is a Kafka without TLS."""
 
 
 @dataclass(frozen=True)
 class MqttAccess:
-    """An MQTT broker and the means to reach it."""
+    """The address and the credentials of an MQTT broker."""
 
     host: str
     port: int
@@ -250,7 +251,7 @@ class MqttAccess:
 
 
 MqttAddress = str | MqttAccess
-"""`host:port` alone is a broker without TLS."""
+"""An address; `host:port` alone is a broker without TLS."""
 
 
 def mqtt_access(address: MqttAddress) -> MqttAccess:
@@ -262,7 +263,7 @@ def mqtt_access(address: MqttAddress) -> MqttAccess:
 
 
 def kafka_options(address: KafkaAddress) -> dict[str, Any]:
-    """What every client of aiokafka is told of where Kafka is and how it is reached."""
+    """Return the aiokafka options for Kafka's address, TLS and login."""
     if isinstance(address, str):
         return {"bootstrap_servers": address}
     options: dict[str, Any] = {"bootstrap_servers": address.bootstrap, "ssl_context": address.tls.context()}
@@ -277,7 +278,7 @@ def kafka_options(address: KafkaAddress) -> dict[str, Any]:
 
 
 def tls_refusal(error: BaseException) -> str | None:
-    """Why TLS failed, in words, when `error` says that it did: what a person has to mend, and waiting does not."""
+    """Return the reason if `error` means that TLS failed: a person has to mend it, and waiting does not help."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{_WORDS['CERTIFICATE_VERIFY_FAILED']}: {_VERIFIED.get(error.verify_code, error.verify_message)}"
     if isinstance(error, ssl.SSLError) and error.reason is not None:

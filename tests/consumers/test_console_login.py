@@ -231,5 +231,5 @@ def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> Non
 
 def test_a_console_that_others_reach_does_not_start_without_users(rig: ConsoleRig) -> None:
     settings = rig.desk.settings.model_copy(update={"users": None, "http": ("0.0.0.0", 8080)})
-    with pytest.raises(ConfigError, match="expected --users FILE where others reach the console"):
+    with pytest.raises(ConfigError, match="users is missing: expected a file of users"):
         open_desk(settings, CONSOLE_KEYS)

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.recorder import run_recorder
 from infra.local.kafka import Kafka
-from schemas.errors import TryAgain
+from schemas.errors import RestartRequired
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from schemas.transport.kafka import damage
@@ -27,7 +27,7 @@ async def test_a_damaged_database_is_set_aside_and_a_new_one_takes_what_kafka_st
         await until(lambda: scene.recorded() == RangeSet([(0, 2)]))
     database = Path(scene.settings.database.removeprefix("sqlite:///"))
     database.write_bytes(b"no database at all" * 100)
-    with pytest.raises(TryAgain, match="set aside"):
+    with pytest.raises(RestartRequired, match="set aside"):
         await run_recorder(scene.settings, KEYS, registry=CollectorRegistry(), health=Health(), stop=asyncio.Event())
     async with scene.recorder():
         await until(lambda: scene.recorded() == RangeSet([(0, 2)]))

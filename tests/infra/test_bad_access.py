@@ -127,7 +127,7 @@ def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_pass
     [
         ("process", "recorder", "the processor write pointillist.dead-letters.v1 and read pointillist.frames.v1 and "),
         ("bridge", "recorder", "the bridge write pointillist.dead-letters.v1 and write pointillist.frames.v1, "),
-        ("record", "health", "the recorder read pointillist.alerts.v1 and write pointillist.alerts.v1 and "),
+        ("record", "health", "the recorder write pointillist.alerts.v1 and "),
     ],
 )
 def test_a_role_that_kafka_gives_no_right_to_its_work_is_told_which_one_lacks(

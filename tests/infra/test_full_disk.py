@@ -18,7 +18,7 @@ from infra.local.role_table import RoleTable, read_roles
 from infra.local.room import Room
 from infra.up.processes import Role
 from infra.up.supervisor import MOST_FAILURES, Supervisor
-from schemas.errors import BrokerError, ConfigError, TryAgain
+from schemas.errors import BrokerError, ConfigError, RestartRequired
 from tests.conftest import fill
 
 ROLE = """
@@ -128,12 +128,12 @@ def test_a_role_that_can_be_tried_again_says_why_and_is_started_again(
     table: RoleTable, small_disk: Path, tmp_path: Path, lines: list[str]
 ) -> None:
     supervisor = Supervisor(table, Room(small_disk, least_bytes=1), lines.append)
-    role = Ends(TryAgain.exit_code, tmp_path / "role.log")
+    role = Ends(RestartRequired.exit_code, tmp_path / "role.log")
     supervisor.start(Role("recorder", role, log=role.child.log))
     watch(supervisor, lambda: role.starts > 1)
     supervisor.close()
     assert lines[0] == "recorder died (no room for it), started again"
-    assert role.child.wait(10) == TryAgain.exit_code
+    assert role.child.wait(10) == RestartRequired.exit_code
 
 
 LOGS = """

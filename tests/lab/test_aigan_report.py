@@ -8,9 +8,10 @@ import numpy as np
 
 from lab.experiments.aigan import report
 from lab.experiments.aigan.defences import NOTHING
+from lab.experiments.aigan.experiment import TABLES
 from lab.experiments.aigan.rows import SuccessRow, TimeRow
 from lab.experiments.aigan.run import rows_of
-from lab.results.csv_rows import read_rows, write_rows
+from lab.experiments.harness.store import Made, Row, Store, columns_of, values_of
 
 LABELS = np.array([0, 0, 1, 1])
 TARGETS = np.array([1, 2, 0, 2])
@@ -30,14 +31,14 @@ def test_a_success_is_a_picture_that_is_taken_for_its_target_and_every_target_ha
     assert [row.target for row in rows("drop and reconstruction")] == [-1]
 
 
-def test_the_page_shows_what_the_files_hold_and_the_ratio_of_one_run(tmp_path: Path) -> None:
+def test_the_page_shows_what_the_rows_hold_and_the_ratio_of_one_run(tmp_path: Path) -> None:
     written = [*rows(), *rows("drop and reconstruction")]
-    write_rows(tmp_path / report.SUCCESS, written, SuccessRow)
-    assert read_rows(tmp_path / report.SUCCESS, SuccessRow)[0].hits == 3
     times = [TimeRow("mnist", "PGD-40", 1000, 8.0, 1), TimeRow("mnist", "AI-GAN", 1000, 0.05, 1)]
-    write_rows(tmp_path / report.TIMES_FILE, times, TimeRow)
-    text = report.write_report(tmp_path, ["a note"], "pointillist lab aigan")
-    assert text == (tmp_path / report.REPORT).read_text(encoding="utf-8")
+    tables = {"success": [values_of(row) for row in written], "times": [values_of(row) for row in times]}
+    store = Store(tmp_path)
+    store.put(Row("mnist", Made(), tables), columns_of(TABLES), [])
+    report.write_report(store)
+    text = (tmp_path / report.REPORT).read_text(encoding="utf-8")
     assert "| MNIST | white-box | AI-GAN | 0.3000 | 4 | 75.00 (30.06–95.44) | 25.00 | 75.00 | 99.14 % (A)" in text
     assert "| MNIST | drop and reconstruction | AI-GAN | 4 | 75.00" in text
     assert "| MNIST | PGD-40 | 1000 | 1 | 8.000 | 160.0 |" in text

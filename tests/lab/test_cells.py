@@ -1,8 +1,7 @@
-"""Cells of the papers' tables: what is counted, and that a run which was stopped goes on."""
+"""Cells of scores: what is counted, and that scores are measured once."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,9 @@ import torch
 from torch import Tensor
 
 from lab.experiments.cache import Cache
-from lab.experiments.cells import Cell, Point, Row, Scores, measure, score
-from lab.results.csv_rows import read_rows
+from lab.experiments.cells import Attack, Point, Row, Scored, Scores, score
 
 SEED = 3
-
-
-class Told:
-    """Counts the steps."""
-
-    def __init__(self) -> None:
-        self.expected, self.said = 0, list[str]()
-
-    def expect(self, count: int) -> None:
-        self.expected += count
-
-    def done(self, what: str) -> None:
-        self.said.append(what)
 
 
 def by_brightness(frames: Tensor, generator: torch.Generator) -> Tensor:
@@ -54,7 +39,7 @@ def test_no_answer_hits_a_target_that_was_not_given() -> None:
     assert not found.hit.any()
 
 
-def cell(name: str, calls: list[str], correct: list[list[bool]], made_from: str = "a") -> Cell:
+def scored(name: str, calls: list[str], correct: list[list[bool]], cache: Cache, settings: str = "a") -> Scored:
     def run() -> Scores:
         calls.append(name)
         shape = np.array(correct)
@@ -62,35 +47,24 @@ def cell(name: str, calls: list[str], correct: list[list[bool]], made_from: str 
         zeros = np.zeros(shape.shape[1])
         return Scores(shape, ~shape, zeros, zeros, curve)
 
-    return Cell("judge", "ours", name, name, name == "rounds", None, made_from, run)
+    attack = Attack("judge", "ours", name, name, name == "rounds", None)
+    return Scored(attack, ("lab.chance:seeded",), run, settings, (), 1.0, 0, cache)
 
 
-def test_a_row_has_the_mean_over_draws_and_the_pictures_that_survive_them_all(tmp_path: Path) -> None:
-    row = cell("pgd", [], [[True, True, False], [True, False, False]]).row(
-        Scores(
-            np.array([[True, True, False], [True, False, False]]), np.zeros((2, 3), np.bool_), np.ones(3), np.ones(3)
-        )
-    )
+def test_a_row_has_the_mean_over_draws_and_the_pictures_that_survive_them_all() -> None:
+    correct, zeros = np.array([[True, True, False], [True, False, False]]), np.zeros((2, 3), np.bool_)
+    row = Attack("judge", "ours", "pgd", "pgd", False, None).row(Scores(correct, zeros, np.ones(3), np.ones(3)))
     assert (row.accuracy, row.worst, row.n, row.repeats) == (0.5, 1 / 3, 3, 2)
     assert row.success is None
     assert row.found is None
 
 
-def test_what_was_measured_is_not_measured_again_until_what_it_was_made_from_changes(tmp_path: Path) -> None:
-    calls = list[str]()
-    cells = [cell("clean", calls, [[True, True]]), cell("rounds", calls, [[True, False]])]
-    cache, file, curves = Cache(tmp_path / "runs"), tmp_path / "rows.csv", tmp_path / "curves.csv"
-    first = measure(cells[:1], cache, file, Told(), curves)
-    told = Told()
-    rows = measure(cells, cache, file, told, curves)
-    assert calls == ["clean", "rounds"]
-    assert rows[:1] == first
-    assert told.expected == len(told.said) == 2
-    assert [row.attack for row in read_rows(file, Row)] == ["clean", "rounds"]
-    assert rows[1].found == 0.5
-    assert [(point.round, point.accuracy, point.found) for point in read_rows(curves, Point)] == [
-        (1, 1.0, 0.0),
-        (2, 0.5, 0.5),
-    ]
-    measure([replace(cells[0], made_from="b")], cache, file, Told())
-    assert calls == ["clean", "rounds", "clean"]
+def test_scores_are_measured_once_until_what_they_were_made_from_changes(tmp_path: Path) -> None:
+    calls, cache = list[str](), Cache(tmp_path)
+    for settings in ("a", "a", "b"):
+        tables = scored("rounds", calls, [[True, False]], cache, settings).cell.measure()
+    assert calls == ["rounds", "rounds"]
+    (row,), points = tables["rows"], tables["rounds"]
+    assert isinstance(row, Row)
+    assert row.found == 0.5
+    assert points == [Point("judge", "ours", "rounds", 1, 1.0, 0.0), Point("judge", "ours", "rounds", 2, 0.5, 0.5)]

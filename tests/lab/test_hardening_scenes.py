@@ -45,10 +45,12 @@ def test_every_tenth_place_is_grey() -> None:
 
 
 def test_the_page_says_what_the_rows_say() -> None:
-    page = scene_page(
-        [SceneRow("scene@1-hardened+0", 240, 320, 150, 1.0, 0.96, 0.94, 3.0)],
-        [HardRow("scene@1-hardened+0", 64, 64, 0.25, 300, 291)],
-        [StripRow("hardened", "scene@1-hardened+0", "sick@1+1", 3000, 1.0, 0.01, 4.2, 0.99, 0.98, 0.011, 0.003)],
+    page = "\n".join(
+        scene_page(
+            [SceneRow("scene@1-hardened+0", 240, 320, 150, 1.0, 0.96, 0.94, 3.0)],
+            [HardRow("scene@1-hardened+0", 64, 64, 0.25, 300, 291)],
+            [StripRow("hardened", "scene@1-hardened+0", "sick@1+1", 3000, 1.0, 0.01, 4.2, 0.99, 0.98, 0.011, 0.003)],
+        )
     )
     assert "| scene@1-hardened+0 | 320×240 | 150 | 1.000 [0.975, 1.000] | 0.960 " in page
     assert "scene@1-hardened+0: 291 of 300 hard scenes right." in page

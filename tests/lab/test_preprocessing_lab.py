@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +15,16 @@ from lab.attacks.contract import Defended
 from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
 from lab.experiments.cells import Row
-from lab.experiments.preprocessing import attacked, choose, published, run, variance
+from lab.experiments.harness.plan import Workplace
+from lab.experiments.preprocessing import attacked, choose, experiment, published
 from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions, rand
-from lab.experiments.preprocessing.plan import STANDARD, Plan
+from lab.experiments.preprocessing.plan import STANDARD, Budget
 from lab.experiments.preprocessing.released import descend
 from lab.experiments.preprocessing.report import Results, verdict, write_report
 from lab.experiments.preprocessing.subjects import Subject
 from processors.bundle import Bundle, BundleSettings
 from processors.preprocess.dct_quantisation import dct_quantise
 from processors.preprocess.grid_distortion import distort
-from tests.lab.test_cells import Told
 
 SIDE = 16
 SETTINGS = Settings(tuple((20.0,) * 8 for _ in range(8)), 0.15, 4)
@@ -163,7 +162,7 @@ def test_the_largest_distortion_is_taken_that_keeps_enough_clean_pictures(
 ) -> None:
     monkeypatch.setattr(choose, "TABLE_PICTURES", 4)
     monkeypatch.setattr(choose, "learned_table", lambda network, shown: torch.full((8, 8), 20.0))
-    monkeypatch.setattr(choose, "made_by", lambda name: name)
+    monkeypatch.setattr(choose, "made_by", lambda *names: names)
     monkeypatch.setattr(choose, "clean_kept", lambda network, settings, judged: 1 - settings.limit / 2)
     found = choose.chosen(subject(), 3, 0.05, Cache(tmp_path))
     assert found.settings.limit == max(limit for limit in choose.LIMITS if 1 - limit / 2 >= choose.KEEP)
@@ -185,22 +184,26 @@ def test_a_run_writes_what_it_measured_and_says_what_it_did_not(
 ) -> None:
     monkeypatch.setattr(choose, "TABLE_PICTURES", 4)
     monkeypatch.setattr(choose, "learned_table", lambda network, shown: torch.full((8, 8), 20.0))
-    monkeypatch.setattr(run, "TABLE_3_DEFENCES", (NONE, OURS))
     monkeypatch.setattr(attacked, "learn_surrogate", lambda forward, pictures, seed, steps: identity)
-    for module in (choose, attacked, variance):  # its state takes seconds to read, and is another test's matter
-        monkeypatch.setattr(module, "made_by", lambda name: name)
-    plan = replace(Plan().quick(), parts=("adaptive",), rounds=2, steps=1, surrogate_steps=1, eot_images=2)
-    plan = replace(plan, bpda_images=2, variance_images=4)
-    out = tmp_path / "out"
-    experiment = run.Experiment([subject()], plan, Cache(tmp_path / "runs"), out, "pointillist lab preprocessing")
-    lines = experiment.run(Told())
+    monkeypatch.setattr(experiment, "SUBJECTS", ("quadrants",))
+    monkeypatch.setattr(experiment, "load_subject", lambda name, data, seed: subject())
+    budget = replace(Budget().quick(), rounds=2, steps=1, surrogate_steps=1, eot_images=2)
+    budget = replace(budget, bpda_images=2, variance_images=4)
+    plan = experiment.plan(Workplace(tmp_path / "out", tmp_path / "runs", tmp_path), budget)
+    names = {"chosen", "ours/eot-1", "ours/eot-10", "ours/bpda-surrogate-targeted", "ours/variance"}
+    wanted = {f"quadrants/{name}" for name in names}
+    for cell in plan.cells:
+        if cell.name in wanted:
+            plan.measure(cell, "pointillist lab stale")
+    assert set(plan.store.rows()) == wanted
+    lines = plan.write_page()
     assert any("clean accuracy kept" in line for line in lines)
     assert any("gradients at the current picture" in line for line in lines)
+    out = tmp_path / "out" / "preprocessing"
     page = (out / "README.md").read_text(encoding="utf-8")
     assert "Not measured." in page.partition("### Table 4")[2].partition("### Table 5")[0]
-    assert json.loads((out / "quadrants" / "settings.json").read_text(encoding="utf-8"))["plan"]["rounds"] == 2
     assert (out / "quadrants" / "eot.png").is_file()
-    assert write_report(out) == lines
+    assert write_report(plan.store) == lines
 
 
 def measured(defence: str, attack: str, accuracy: float, found: float | None = None) -> Row:
@@ -224,15 +227,8 @@ def measured(defence: str, attack: str, accuracy: float, found: float | None = N
     )
 
 
-def test_rows_that_a_run_does_not_measure_stay_and_those_that_it_does_are_there_once() -> None:
-    kept = [measured(OURS, "bpda", 0.1), measured(OURS, "clean", 0.2)]
-    fresh = [measured(OURS, "bpda", 0.3), measured(NONE, "bpda", 0.4)]
-    found = run.beside(kept, fresh, lambda row: (row.defence, row.attack))
-    assert [row.accuracy for row in found] == [0.3, 0.2, 0.4]
-
-
 @pytest.mark.parametrize(("bare", "said"), [(0.1, True), (0.9, False)])
 def test_an_attack_that_does_not_break_the_undefended_network_is_said_to_tell_little(bare: float, said: bool) -> None:
     rows = [measured(OURS, "bpda", 0.8, 0.1), measured(NONE, "bpda", 1 - bare, bare)]
-    (line,) = verdict(Results("quadrants", {}, rows, [], []))
+    (line,) = verdict(Results("quadrants", None, rows, [], []))
     assert ("IT TELLS LITTLE" in line) == said

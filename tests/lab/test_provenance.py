@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,9 +57,6 @@ def row(root: Path) -> str:
 @pytest.mark.parametrize(
     "name",
     [
-        "processors/pipeline.py",
-        "lab/masks.py",
-        "lab/backdoor/triggers.py",
         "bundles/restorer/weights.safetensors",
         "lab/backdoor/models/mnist-a-1/bundle/weights.safetensors",
     ],
@@ -69,7 +65,22 @@ def test_a_row_is_made_again_when_a_file_that_it_needs_changes(copy: Path, befor
     file = copy / name
     content = file.read_bytes()
     try:
-        file.write_bytes(content + (b"\nMORE = 1\n" if file.suffix == ".py" else b" "))
+        file.write_bytes(content + b" ")
+        assert row(copy) != before
+    finally:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["processors/pipeline.py", "lab/masks.py", "lab/backdoor/triggers.py"])
+def test_a_statement_that_runs_on_import_counts_and_a_new_definition_does_not(
+    copy: Path, before: str, name: str
+) -> None:
+    file = copy / name
+    content = file.read_bytes()
+    try:
+        file.write_bytes(content + b"\n\ndef unused():\n    return 1\n")
+        assert row(copy) == before
+        file.write_bytes(content + b"\nprint(end='')\n")
         assert row(copy) != before
     finally:
         file.write_bytes(content)
@@ -84,51 +95,75 @@ def small(root: Path, **texts: str) -> Repository:
 
 
 def test_words_and_layout_do_not_count_but_values_do(tmp_path: Path) -> None:
-    first = small(tmp_path, lab__a='"""Says."""\nLIMIT = 3\ndef f(x):\n    """Says."""\n    return x\n').digest("lab.a")
+    first = small(tmp_path, lab__a='"""Text."""\nLIMIT = 3\ndef f(x):\n    """Says."""\n    return x\n').digest("lab.a")
     same = small(tmp_path, lab__a="LIMIT = 3  # why\n\ndef f(x):\n    return (x)\n").digest("lab.a")
     other = small(tmp_path, lab__a="LIMIT = 4\ndef f(x):\n    return x\n").digest("lab.a")
     assert first == same
     assert first != other
 
 
-def test_a_module_that_moved_as_it_is_leaves_rows_valid(tmp_path: Path) -> None:
-    before = small(tmp_path / "one", lab__a="from lab.b import f\nx = f(1)\n", lab__b="def f(x): return x\n")
-    rooms = {"lab__a": "from lab.room.c import f\nx = f(1)\n", "lab__room__c": "def f(x): return x\n"}
-    after = small(tmp_path / "two", **rooms)
-    assert before.digest("lab.a") == after.digest("lab.a")
+def digest(root: Path, entry: str = "lab.a:g", **texts: str) -> str:
+    return small(root, **texts).digest(entry)
+
+
+def test_a_definition_that_moved_or_has_another_name_leaves_rows_valid(tmp_path: Path) -> None:
+    before = digest(tmp_path / "1", lab__a="from lab.b import f\ndef g(): return f(1)\n", lab__b="def f(x): return x\n")
+    moved = digest(
+        tmp_path / "2",
+        lab__a="from lab.room.c import other as mine\ndef g(): return mine(1)\n",
+        lab__room__c="X = 1\ndef other(x): return x\n",
+    )
+    assert before == moved
+
+
+def test_a_neighbour_in_the_same_file_does_not_count(tmp_path: Path) -> None:
+    text = "def f(x): return x\ndef g(): return f(1)\n"
+    assert digest(tmp_path / "1", lab__a=text) == digest(tmp_path / "2", lab__a=text + "def h(): return 3\n")
 
 
 def test_the_same_name_from_another_module_is_another_thing(tmp_path: Path) -> None:
     both = {"lab__b": "def f(x): return x\n", "lab__c": "def f(x): return -x\n"}
     found = {
-        small(tmp_path / key, lab__a=text, **both).digest("lab.a")
-        for key, text in {
-            "b": "import lab.b, lab.c\nfrom lab.b import f\nx = f(1)\n",
-            "c": "import lab.b, lab.c\nfrom lab.c import f\nx = f(1)\n",
-        }.items()
+        digest(tmp_path / name, lab__a=f"from lab.{name} import f\ndef g(): return f(1)\n", **both) for name in "bc"
     }
     assert len(found) == 2
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("text", "other"),
     [
-        lambda root: small(root, lab__c="LIMIT = 4\n"),
-        lambda root: small(root, lab__d="X = 1\n"),
-        lambda root: (root / "bundles" / "r" / "w.bin").write_bytes(b"other"),
+        ("import lab.b\ndef g(): return lab.b.f(1)\n", {"lab__b": "def f(x): return -x\n"}),
+        ("from lab import b\ndef g(): return b.f(1)\n", {"lab__b": "def f(x): return -x\n"}),
+        ("def g():\n    from lab.b import f\n    return f(1)\n", {"lab__b": "def f(x): return -x\n"}),
+        ("from lab.c import f\ndef g(): return f(1)\n", {"lab__b": "def f(x): return -x\n"}),
+        ("FACTORY = 'lab.b:f'\ndef g(): return FACTORY\n", {"lab__b": "def f(x): return -x\n"}),
+        ("from lab.b import K\ndef g(k: K): return k.f()\n", {"lab__b": "class K:\n    def f(self): return 2\n"}),
+        ("from lab.b import f\ndef g(): return f(1)\n", {"lab__b": "print()\ndef f(x): return x\n"}),
     ],
-    ids=["imported by what is imported, late", "run by the package", "opened"],
+    ids=["module", "from package", "late", "re-exported", "factory", "annotation", "on import"],
 )
-def test_whatever_is_reached_counts(tmp_path: Path, change: Callable[[Path], object]) -> None:
+def test_a_definition_counts_however_it_is_reached(tmp_path: Path, text: str, other: dict[str, str]) -> None:
+    texts = {"lab__a": text, "lab__b": "def f(x): return x\nclass K:\n    def f(self): return 1\n"}
+    texts |= {"lab__c": "from lab.b import f\n"}
+    assert digest(tmp_path / "1", **texts) != digest(tmp_path / "2", **{**texts, **other})
+
+
+def test_data_that_reached_code_opens_counts(tmp_path: Path) -> None:
     weights = tmp_path / "bundles" / "r" / "w.bin"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
-    opening = 'def f(n):\n    from lab.c import LIMIT\n    return as_file(files("bundles") / "r" / n)\n'
-    before = small(tmp_path, lab__a="import lab.b\n", lab__b=opening, lab__c="LIMIT = 3\n", lab__d="X = 0\n")
-    (tmp_path / "lab" / "__init__.py").write_text("from lab.d import X\n")
-    state = before.digest("lab.a")
-    change(tmp_path)
-    assert Repository(tmp_path).digest("lab.a") != state
+    text = 'def g(n):\n    return as_file(files("bundles") / "r" / n)\n'
+    before = digest(tmp_path, lab__a=text)
+    weights.write_bytes(b"other")
+    assert digest(tmp_path, lab__a=text) != before
+
+
+def test_bookkeeping_changes_no_digest(tmp_path: Path) -> None:
+    text = "from lab.experiments.cache import Cache\ndef g(cache: Cache): return cache.get()\n"
+    found = {
+        digest(tmp_path / str(n), lab__a=text, lab__experiments__cache=f"class Cache:\n    x = {n}\n") for n in (1, 2)
+    }
+    assert len(found) == 1
 
 
 def test_a_module_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -168,16 +203,15 @@ def test_all_that_a_detection_opens_in_the_repository_is_in_what_it_was_made_fro
     packages = [ROOT / name for name in PACKAGES]
     ours = {file for file in opened if any(file.is_relative_to(place) for place in packages) and file.is_file()}
     repository = Repository()
-    known = {source.file for source in repository.sources(DETECTION)} | set(repository.data(DETECTION))
+    known = {place.file for place in repository.reached(DETECTION)} | set(repository.data(DETECTION))
     handed_over = ROOT / "lab" / "backdoor" / "models" / "mnist-a-1"
     missing = {file for file in ours - known if file.suffix != ".pyc" and not file.is_relative_to(handed_over)}
-    # An empty file that only says that there is a package.
-    assert missing <= {ROOT / "bundles" / "__init__.py"}
+    assert {file for file in missing if file.suffix != ".py"} == set()
     assert ROOT / "bundles" / "restorer" / "weights.safetensors" in ours
 
 
-def test_what_makes_rows_reaches_the_pipeline_and_the_masks() -> None:
+def test_what_makes_rows_reaches_the_pipeline() -> None:
     repository = Repository()
     for module in (DETECTION, CURES, DEFENCES):
-        files = {str(source.file.relative_to(ROOT)) for source in repository.sources(module)}
-        assert {"processors/pipeline.py", "lab/masks.py", "processors/stages/learned.py"} <= files
+        files = {str(place.file.relative_to(ROOT)) for place in repository.reached(module)}
+        assert {"processors/pipeline.py", "processors/stages/learned.py"} <= files

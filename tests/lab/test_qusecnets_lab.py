@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +11,20 @@ import torch.nn.functional as F
 
 from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
-from lab.experiments.cells import Cell, Row, Scores
+from lab.experiments.cells import Attack, Row, Scored, Scores
+from lab.experiments.harness.store import Made, Store, columns_of, values_of
+from lab.experiments.harness.store import Row as StoredRow
 from lab.experiments.qusecnets import adversarial, report, steepness
 from lab.experiments.qusecnets.attacked import scores
+from lab.experiments.qusecnets.experiment import TABLES, worst
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
-from lab.experiments.qusecnets.plan import ROWS, AttackRow, Plan
+from lab.experiments.qusecnets.plan import ROWS, AttackRow, Budget
 from lab.experiments.qusecnets.published import published
-from lab.experiments.qusecnets.run import Experiment
 from lab.experiments.qusecnets.steep_report import steep_verdict
 from lab.experiments.qusecnets.steepness import HELD_OUT, STEEP, TEST, Point, at_steepness, chosen, curve
 from lab.experiments.qusecnets.training import write
 from lab.networks.basic_cnn import BasicCnn
-from lab.results.csv_rows import read_rows, write_rows
 from processors.bundle import Bundle
 
 SIDE = 28
@@ -95,7 +95,7 @@ DEAR = ("worst", "cw", "cw-free", "cw-black", "fgsm-black")
 
 @pytest.mark.parametrize("row", [row for row in ROWS["mnist"] if row.key not in DEAR], ids=lambda row: row.key)
 def test_every_attack_of_the_plan_stays_within_its_bound(row: AttackRow, cq2: Bundle) -> None:
-    plan = Plan(images=2, step_images=2, slow_images=1, steps=2, queries=4)
+    plan = Budget(images=2, step_images=2, slow_images=1, steps=2, queries=4)
     judge = Judge(cq2, digits(2), digits(2), 0)
     found = scores(judge, row, plan, judge)
     assert found.correct.shape == (1, plan.pictures(row))
@@ -126,8 +126,9 @@ def test_the_page_sets_the_papers_figure_beside_ours_and_says_what_is_missing(tm
         row("mnist-cq2", "fgsm", 0.9, 0.3),
         row("mnist-tq2", "clean", 1, None),
     ]
-    write_rows(tmp_path / report.ROWS_FILE, rows, Row)
-    lines = report.write_report(tmp_path)
+    store = Store(tmp_path)
+    store.put(StoredRow("all", Made(""), {"rows": [values_of(each) for each in rows]}), columns_of(TABLES), [])
+    lines = report.write_report(store)
     assert any("mnist-cq2, fgsm" in line and "MISSED" in line for line in lines)
     assert any("mnist-cq2, cw" in line and "not measured" in line for line in lines)
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
@@ -144,20 +145,20 @@ def test_the_papers_figures_are_found_by_the_kind_of_a_network() -> None:
 
 
 def test_the_worst_case_counts_every_attack_that_a_picture_met(tmp_path: Path) -> None:
-    plan = Plan(images=3, step_images=3, slow_images=1)
-    experiment = Experiment(("mnist-cq2",), tmp_path, plan, Cache(tmp_path / "runs"), tmp_path / "out", "")
-    worst = next(row for row in ROWS["mnist"] if row.key == "worst")
+    plan = Budget(images=3, step_images=3, slow_images=1)
+    row = next(row for row in ROWS["mnist"] if row.key == "worst")
 
-    def cell(attack: str, correct: list[bool], eps: float | None) -> Cell:
+    def cell(attack: str, correct: list[bool], eps: float | None) -> Scored:
         shape = np.array([correct])
         found = Scores(shape, ~shape, np.zeros(len(correct)), np.zeros(len(correct)))
-        return Cell("mnist-cq2", "cq2", attack, attack, False, eps, "a", lambda: found)
+        key = Attack("mnist-cq2", "cq2", attack, attack, False, eps)
+        return Scored(key, ("lab.chance:seeded",), lambda: found, (), (), 1.0, 0, Cache(tmp_path))
 
     met = [
         cell("clean", [True, True, True], None), cell("pgd-0.3", [True, False, True], 0.3),
         cell("square", [False], 0.3), cell("pgd-0.4", [False, False, False], 0.4), cell("jsma", [False], None),
     ]  # fmt: skip
-    assert experiment.worst(met, worst).correct.tolist() == [[False, False, True]]
+    assert worst(met, row, plan).correct.tolist() == [[False, False, True]]
 
 
 def test_a_steeper_layer_is_another_model_with_the_same_network(cq2: Bundle) -> None:
@@ -172,7 +173,7 @@ def test_a_steeper_layer_is_another_model_with_the_same_network(cq2: Bundle) -> 
 def test_the_steeper_the_layer_the_more_values_fgsm_leaves_as_they_are(
     cq2: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steepness, "made_by", lambda name: name)  # takes a second, and is another test's matter
+    monkeypatch.setattr(steepness, "made_by", lambda *names: names)  # takes a second, and is another test's matter
     judge = Judge(cq2, digits(2), digits(2), 0)
     points = curve(judge, judge, HELD_OUT, 2, Cache(tmp_path / "runs"))
     for unmoved in ([point.unmoved for point in points], [point.near_unmoved for point in points]):
@@ -199,17 +200,6 @@ def test_a_vanishing_gradient_is_called_one_where_the_numbers_say_so(bpda: float
     assert ("VANISHING GRADIENT, NOT A DEFENCE" in line) == said
     assert f"BPDA leaves {bpda:.3f}" in line
     assert "the paper's text has z = 50" in line
-
-
-def test_rows_of_networks_that_a_run_does_not_name_stay_on_the_page(tmp_path: Path) -> None:
-    write_rows(tmp_path / report.ROWS_FILE, [row("mnist-tq2", "clean", 0.9, None), row(STEEP, "clean", 0.8, None)], Row)
-    report.write_rows_beside(tmp_path, (STEEP,), [row(STEEP, "fgsm", 0.7, 0.3)])
-    report.write_settings(tmp_path, "one", Plan(), {"mnist-tq2": "mnist-tq2@1+a"})
-    report.write_settings(tmp_path, "two", Plan(), {STEEP: f"{STEEP}@1+b", "mnist-plain": "mnist-plain@1+c"})
-    found = read_rows(tmp_path / report.ROWS_FILE, Row)
-    assert [(each.subject, each.attack) for each in found] == [(STEEP, "fgsm"), ("mnist-tq2", "clean")]
-    settings = json.loads((tmp_path / report.SETTINGS).read_text(encoding="utf-8"))
-    assert {name: made["command"] for name, made in settings.items()} == {"mnist-tq2": "one", STEEP: "two"}
 
 
 def test_past_the_layer_the_values_are_the_layers_and_the_gradient_is_the_identitys() -> None:

@@ -47,7 +47,7 @@ def test_a_broken_defence_is_measured_once_and_read_afterwards(
 
     monkeypatch.setattr(broken, "eot_pgd", never)
     assert broken.measure(depth, bundle, pictures, training, cache) == row
-    assert "**" in broken.page([row], bundle, "command")
+    assert "**" in broken.page([row], bundle.model_id, "command")[2]
 
 
 def test_an_attack_and_foolboxs_are_counted_on_the_same_pictures(
@@ -59,7 +59,7 @@ def test_an_attack_and_foolboxs_are_counted_on_the_same_pictures(
         row = parity.measure(pairs[name], judge, Cache(tmp_path))
         assert row.images == 8
         if row.success_foolbox is None:
-            assert "foolbox has none" in parity.page([row], judge, "command")
+            assert "foolbox has none" in parity.page([row], judge.bundle.model_id, "command")[2]
         else:
             assert row.success == row.success_foolbox
             assert row.success > 0.5

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lab.experiments.cache import Arrays, Cache, source_digest
 from lab.experiments.super_iot.algorithm import blocks_of_frame, descend, mean_psnr, traced
 from lab.experiments.super_iot.compare import Setting, against_paper, at_clean_accuracy, matched
-from lab.experiments.super_iot.plan import CLEAN, OUTSIDE_ROWS, PAPER_ROWS, Plan
+from lab.experiments.super_iot.plan import CLEAN, OUTSIDE_ROWS, PAPER_ROWS, Budget
 from lab.experiments.super_iot.published import REQUIREMENTS, TABLE_1
 from lab.experiments.super_iot.rows import Comparison, Row, SizeRow
 from lab.experiments.super_iot.sizes import JPEG, JPEG_WITHOUT_TABLES, LOSSY, WHOLE, decoded, encoded, packed_bytes
@@ -34,15 +34,15 @@ def test_the_rows_are_the_papers_and_those_beside() -> None:
         *(f"{key}-{way}" for key in ("lbfgs", "cw") for way in ("targeted", "untargeted")),
     ]
     assert all(row.attack() is not None for row in (*PAPER_ROWS[1:], *OUTSIDE_ROWS))
-    assert all(len(values) == 1 + len(Plan().ratios) for values in TABLE_1.values())
+    assert all(len(values) == 1 + len(Budget().ratios) for values in TABLE_1.values())
 
 
 def test_a_limit_on_pictures_holds_for_every_row() -> None:
-    plan = Plan(images=50, attacks=("pgd", "cw", "pgd8"))
+    plan = Budget(images=50, attacks=("pgd", "cw", "pgd8"))
     assert {plan.pictures_of(row) for row in plan.rows()} == {50}
     assert [row.key for row in plan.rows()] == ["clean", *["pgd"] * 2, *["cw"] * 2, *["pgd8"] * 2]
-    assert Plan().pictures_of(CLEAN) is None
-    assert Plan().smaller(2000, 3, 100).pictures_of(CLEAN) == 2000
+    assert Budget().pictures_of(CLEAN) is None
+    assert Budget().smaller(2000, 3, 100).pictures_of(CLEAN) == 2000
     assert plan.ratios_of(plan.rows()[-1]) == (0.25, 0.5)
 
 

@@ -20,10 +20,10 @@ from processors.bundle import Bundle, load_bundle, shipped_bundle
 from processors.bundle.formats import Network
 from processors.device.backends import choose as module
 from processors.device.backends.choose import Choice, Wish, check_wish, choose
-from processors.device.backends.contract import CpuPrecision, Unsuited
+from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
 from processors.device.backends.engines import RESTORED, TOLERANCE, _same_logits, engines, restorer_inputs, restorers
 from processors.device.backends.openvino_cpu import OpenVino, _powers
-from processors.device.serving import load_serving
+from processors.device.loaded_model import load_model
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
@@ -76,7 +76,7 @@ class FakeBackend:
 
     def take(self, network: Network, example: Tensor, free_sides: bool) -> FakeTaken:
         if self._unsuited:
-            raise Unsuited("openvino: no such network")
+            raise UnsupportedNetworkError("openvino: no such network")
         return FakeTaken(self._factors)
 
 
@@ -169,7 +169,7 @@ async def test_a_processor_does_not_start_with_what_its_machine_lacks(
     monkeypatch.setattr(module, "BACKENDS", (FakeBackend(ALL, lacks="the package openvino"),))
     settings = ProcessorSettings.model_validate({"kafka": "none", "bundle": tmp_path, "device": "cpu"} | changes)
     with pytest.raises(ConfigError, match=message):
-        await load_serving(settings, ProcessorMetrics(CollectorRegistry()), write_bundle(tmp_path))
+        await load_model(settings, ProcessorMetrics(CollectorRegistry()), write_bundle(tmp_path))
 
 
 def test_a_backend_that_fails_while_frames_flow_gives_way_to_torch_for_good() -> None:
@@ -278,7 +278,7 @@ def test_what_depends_on_a_value_is_not_exported() -> None:
             """Bright batches go one way, dark ones another."""
             return x.mean((2, 3)) if bool(x.mean() > 0.5) else -x.mean((2, 3))
 
-    with pytest.raises(Unsuited, match=r"its way depends on values: Converting a tensor"):
+    with pytest.raises(UnsupportedNetworkError, match=r"its way depends on values: Converting a tensor"):
         OpenVino().take(Branching(), torch.rand(2, 3, 8, 8), False)
 
 
@@ -373,7 +373,7 @@ async def test_a_calibration_that_leaves_the_networks_range_out_is_refused_when_
     folder = int8_bundle(tmp_path, black)
     settings = ProcessorSettings(kafka="none", bundle=folder, device="cpu", mode="plate", threads=1)
     with pytest.raises(BundleError, match=r"the calibration does not fit: int8 leaves .* of the classes as they were"):
-        await load_serving(settings, ProcessorMetrics(CollectorRegistry()), folder)
+        await load_model(settings, ProcessorMetrics(CollectorRegistry()), folder)
 
 
 # What is seen of it
@@ -388,9 +388,9 @@ async def test_what_runs_the_networks_is_known_to_who_serves_them(tmp_path: Path
     settings = ProcessorSettings(
         kafka="none", bundle=folder, device="cpu", backend="openvino", precision="float32", mode="plate", threads=1
     )
-    serving = await load_serving(settings, metrics, folder)
-    serving.close()
-    metrics.serves(serving.model.model_id, serving.runs)
+    loaded = await load_model(settings, metrics, folder)
+    loaded.close()
+    metrics.serves(loaded.model.model_id, loaded.runs)
     labels = {"network": "classifier", "backend": "openvino", "precision": "float32"}
     assert registry.get_sample_value("pointillist_backend_info", labels) == 1
     metrics.serves("another", (("classifier", "torch", "float32"),))

@@ -11,7 +11,7 @@ import pytest
 
 from infra.local.kafka import Kafka
 from processors.arrivals.frames import TakenFrame
-from processors.device.work import DeviceWork, Outcome
+from processors.device.batch_executor import BatchExecutor, Outcome
 from schemas.frame import Encoding
 from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.pointillist_pb2 import LOSSLESS
@@ -49,7 +49,7 @@ async def test_a_few_hundred_bytes_that_unpack_to_more_than_any_camera_has_cost_
     assert {(x.camera_id, x.boot_id, x.seq, x.verified) for x in made.letters} == {
         ("site/bomber", 7, seq, True) for seq in range(30)
     }
-    assert {(x.stage, x.reason) for x in made.letters} == {("intake", "over_size")}
+    assert {(x.stage, x.reason) for x in made.letters} == {("validate", "over_size")}
     assert made.letters[0].error == (
         f"frame size: expected at most {USUAL_FRAME_PIXELS} pixels, got 8192x1792. "
         "Set the camera's size to 3088x672 or smaller."
@@ -59,14 +59,14 @@ async def test_a_few_hundred_bytes_that_unpack_to_more_than_any_camera_has_cost_
 async def test_a_camera_that_asks_for_more_than_its_quota_loses_frames_and_those_of_its_partition_do_not_wait(
     kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = DeviceWork.classify
+    original = BatchExecutor.classify
 
-    def slow(self: DeviceWork, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
+    def slow(self: BatchExecutor, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
         if batch[0].shape.height == 40:
             time.sleep(SLOW_S * len(batch))
         return original(self, batch, previews)
 
-    monkeypatch.setattr(DeviceWork, "classify", slow)
+    monkeypatch.setattr(BatchExecutor, "classify", slow)
     dear = [("site/dear", payload("site/dear", seq, shown=picture(seq, 40, 40))) for seq in range(150)]
     good = [(f"site/cam-{seq % 5}", payload(f"site/cam-{seq % 5}", seq)) for seq in range(100)]
     async with rig(kafka.bootstrap, bundle) as made:

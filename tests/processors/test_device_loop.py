@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 from prometheus_client import CollectorRegistry
 
+from processors.device.batch_executor import Found
 from processors.device.loop import Classification, DeviceLoop
 from processors.device.previews import Wanted
-from processors.device.strip_queue import DeviceTurns
-from processors.device.work import Found
+from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from tests.processors.test_microbatch import Waiting
@@ -37,12 +37,12 @@ class Work:
 
 
 async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy() -> None:
-    work, device = Work(), ThreadPoolExecutor(1)
+    executor, device = Work(), ThreadPoolExecutor(1)
     concluded: list[Classification] = []
     loop = DeviceLoop(
         ProcessorSettings(kafka="", bundle=Path(), linger_s=LINGER_S),
-        SimpleNamespace(work=work, device=device),  # type: ignore[arg-type]  # a stand-in
-        DeviceTurns(0.25, 0.1),
+        SimpleNamespace(executor=executor, device=device),  # type: ignore[arg-type]  # a stand-in
+        DeviceScheduler(0.25, 0.1),
         ProcessorMetrics(CollectorRegistry()),
         wanted=lambda *_: Wanted.NOTHING,
         conclude=lambda ready, failed: concluded.extend(ready),
@@ -56,16 +56,16 @@ async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy() -> N
         await until(lambda: len(concluded) == 1)
         assert time.monotonic() - began < LINGER_S
         assert loop.linger_s == 0
-        work.each_s = 0.8
+        executor.each_s = 0.8
         loop.put(Waiting("a", 1, arrived_s=time.monotonic()))  # type: ignore[arg-type]
         await until(lambda: len(concluded) == 2)
         assert loop.linger_s > LINGER_S / 2
         loop.put(Waiting("a", 2, arrived_s=time.monotonic()))  # type: ignore[arg-type]
         await asyncio.sleep(0.05)  # had it not waited, it would be alone on the device by now
         loop.put(Waiting("b", 3, arrived_s=time.monotonic()))  # type: ignore[arg-type]
-        work.each_s = 0.0
+        executor.each_s = 0.0
         await until(lambda: len(concluded) == 4)
-        assert work.batches == [1, 1, 2]
+        assert executor.batches == [1, 1, 2]
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

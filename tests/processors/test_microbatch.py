@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from processors.arrivals.frames import Shape
 from processors.device import microbatch
 from processors.device.microbatch import MicroBatcher
-from processors.device.strip_queue import DeviceTurns, StripQueue
+from processors.device.scheduler import DeviceScheduler
+from processors.device.strip_queue import StripQueue
 
 SMALL = Shape(32, 32, 3)
 GREY = Shape(28, 28, 1)
@@ -269,36 +270,36 @@ def test_discarded_probes_make_room() -> None:
 
 @given(st.floats(0.05, 0.95), st.lists(st.tuples(st.floats(0.001, 0.1), st.floats(0.001, 0.1)), min_size=50))
 def test_under_load_strip_gets_its_share_and_no_more(share: float, costs: list[tuple[float, float]]) -> None:
-    turns = DeviceTurns(share, slice_s=0.1)
+    scheduler = DeviceScheduler(share, slice_s=0.1)
     strip_s = batch_s = 0.0
     for strip_cost, batch_cost in costs * 5:
-        if turns.strip_is_next(batch_ready=True, probe_waits=True):
-            turns.stripped(strip_cost, 1)
+        if scheduler.strip_is_next(batch_ready=True, probe_waits=True):
+            scheduler.stripped(strip_cost, 1)
             strip_s += strip_cost
         else:
-            turns.classified(batch_cost, probe_waits=True)
+            scheduler.classified(batch_cost, probe_waits=True)
             batch_s += batch_cost
     # One turn of each may be on its way, and that is all.
     assert abs(strip_s * (1 - share) - batch_s * share) <= 0.1 + 1e-9
 
 
 def test_whoever_has_work_alone_gets_the_device() -> None:
-    turns = DeviceTurns(0.25, slice_s=0.1)
-    turns.stripped(100.0, 1)
-    assert turns.strip_is_next(batch_ready=False, probe_waits=True)
-    assert not turns.strip_is_next(batch_ready=True, probe_waits=True)
-    assert not turns.strip_is_next(batch_ready=False, probe_waits=False)
-    turns.classified(10.0, probe_waits=True)
-    assert turns.strip_is_next(batch_ready=True, probe_waits=True)
+    scheduler = DeviceScheduler(0.25, slice_s=0.1)
+    scheduler.stripped(100.0, 1)
+    assert scheduler.strip_is_next(batch_ready=False, probe_waits=True)
+    assert not scheduler.strip_is_next(batch_ready=True, probe_waits=True)
+    assert not scheduler.strip_is_next(batch_ready=False, probe_waits=False)
+    scheduler.classified(10.0, probe_waits=True)
+    assert scheduler.strip_is_next(batch_ready=True, probe_waits=True)
 
 
 def test_a_turn_of_strip_holds_as_many_probes_as_its_slice_of_time() -> None:
-    assert DeviceTurns(0.25, slice_s=0.1).probes_in_turn() == 1
-    assert DeviceTurns(0.25, slice_s=0.1, probe_s=0.02).probes_in_turn() == 5
-    assert DeviceTurns(0.25, slice_s=0.1, probe_s=5.0).probes_in_turn() == 1
-    turns = DeviceTurns(0.25, slice_s=0.1)
-    turns.stripped(0.08, 4)
-    assert turns.probes_in_turn() == 5
+    assert DeviceScheduler(0.25, slice_s=0.1).probes_in_turn() == 1
+    assert DeviceScheduler(0.25, slice_s=0.1, probe_s=0.02).probes_in_turn() == 5
+    assert DeviceScheduler(0.25, slice_s=0.1, probe_s=5.0).probes_in_turn() == 1
+    scheduler = DeviceScheduler(0.25, slice_s=0.1)
+    scheduler.stripped(0.08, 4)
+    assert scheduler.probes_in_turn() == 5
 
 
 def known(second: float = 1.0) -> MicroBatcher[Waiting]:

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from processors.models import store as model_store
-from processors.models.store import CACHED, ModelStore, Unreachable, Untrusted, bundle_files, fetch_bundle
+from processors.models.store import (
+    CACHED,
+    ModelStore,
+    StoreUnavailableError,
+    UntrustedBundleError,
+    bundle_files,
+    fetch_bundle,
+)
 from schemas.errors import BundleError, ConfigError
 from schemas.models import bundle_digest, sign
 from schemas.pointillist_pb2 import Model
@@ -44,7 +51,7 @@ def test_what_is_fetched_is_what_was_published_even_when_the_original_is_gone(
     }  # fmt: skip
     store.discard(model)
     assert fetch_bundle(model, tmp_path / "cache", TRUSTED) == fetched
-    with pytest.raises(Unreachable, match="cannot fetch"):
+    with pytest.raises(StoreUnavailableError, match="cannot fetch"):
         fetch_bundle(model, tmp_path / "other", TRUSTED)
     assert list((tmp_path / "other").iterdir()) == []
 
@@ -206,5 +213,5 @@ def test_what_nobody_trusted_vouches_for_is_refused_before_the_store_is_asked_or
         (sign(unsigned, Signer.new()), "signed by SHA256:[0-9a-f]{16}, who is not trusted"),
         (changed, "does not match the key of tests"),
     ):
-        with pytest.raises(Untrusted, match=f"^tiny@1\\+0: .*{says}$"):
+        with pytest.raises(UntrustedBundleError, match=f"^tiny@1\\+0: .*{says}$"):
             fetch_bundle(model, cache, TRUSTED)

@@ -26,8 +26,8 @@ from infra.models_topic import ModelsTopic
 from processors.arrivals.frames import TakenFrame
 from processors.bundle import load_bundle
 from processors.device.backends.openvino_cpu import OpenVino
-from processors.device.serving import Serving, load_serving
-from processors.device.work import DeviceWork
+from processors.device.batch_executor import BatchExecutor
+from processors.device.loaded_model import LoadedModel, load_model
 from processors.models import feed as model_feed
 from processors.models import swap as model_swap
 from processors.models.feed import ModelFeed
@@ -134,14 +134,14 @@ async def test_a_swap_under_load_and_the_way_back_give_each_frame_one_verdict_of
 ) -> None:
     first, second = bundled(tmp_path, "1"), bundled(tmp_path, "2")
     saw: dict[Name, str] = {}
-    original = DeviceWork.classify
+    original = BatchExecutor.classify
 
-    def noted(self: DeviceWork, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> object:
+    def noted(self: BatchExecutor, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> object:
         for taken in batch:
             saw[taken.camera_id, taken.frame.boot_id, taken.frame.seq] = self.pipeline.bundle.model_id
         return original(self, batch, previews)
 
-    monkeypatch.setattr(DeviceWork, "classify", noted)
+    monkeypatch.setattr(BatchExecutor, "classify", noted)
     async with system(kafka, first, tmp_path) as it:
         async with it.made.processor(instance="processor-1") as running:
             await it.send(24)
@@ -172,17 +172,17 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
 ) -> None:
     models = [bundled(tmp_path, "1", 0.25), bundled(tmp_path, "2", 1.5)]
     thresholds = {models[0].model_id: 0.25, models[1].model_id: 1.5}
-    works: list[weakref.ref[DeviceWork]] = []
-    original = DeviceWork.strip
+    executors: list[weakref.ref[BatchExecutor]] = []
+    original = BatchExecutor.strip
     switched = threading.Event()
 
-    def slow(self: DeviceWork, *arguments: object) -> object:
-        if self not in [work() for work in works]:
-            works.append(weakref.ref(self))
+    def slow(self: BatchExecutor, *arguments: object) -> object:
+        if self not in [each() for each in executors]:
+            executors.append(weakref.ref(self))
         time.sleep(0.02 if switched.is_set() else 0.1)  # a device that leaves probes waiting
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(DeviceWork, "strip", slow)
+    monkeypatch.setattr(BatchExecutor, "strip", slow)
     async with (
         system(kafka, models[0], tmp_path, probe_share=1.0) as it,
         it.made.processor(strip_queue=10_000, strip_slice_s=0.0001) as running,
@@ -196,9 +196,9 @@ async def test_probes_that_wait_are_checked_with_the_model_that_classified_them_
         await it.send(20)
         await until(it.done)
         gc.collect()
-        assert len(works) == 2
-        assert works[0]() is None
-        assert works[1]() is not None
+        assert len(executors) == 2
+        assert executors[0]() is None
+        assert executors[1]() is not None
     for (verdict,) in it.made.verdicts.values():
         assert verdict.strip == CHECKED
         assert verdict.threshold_bits == pytest.approx(thresholds[verdict.model_id])
@@ -345,14 +345,14 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
         newest = live(feeds[0].models)
         return newest is not None and newest.model_id == model.model_id
 
-    async def slow(*arguments: object) -> Serving:
-        ready = await load_serving(*arguments)  # type: ignore[arg-type]
+    async def slow(*arguments: object) -> LoadedModel:
+        ready = await load_model(*arguments)  # type: ignore[arg-type]
         if ready.model.model_id == second.model_id:
             loading.set()
             await go.wait()
         return ready
 
-    monkeypatch.setattr(model_swap, "load_serving", slow)
+    monkeypatch.setattr(model_swap, "load_model", slow)
     monkeypatch.setattr(ModelFeed, "run", followed)
     async with system(kafka, first, tmp_path) as it, it.made.processor() as running:
         await it.publish(second)

@@ -17,9 +17,9 @@ from lab.restoration.evaluate import evaluate
 from processors import pipeline as module
 from processors.arrivals.frames import Shape
 from processors.bundle import Bundle, Policy
+from processors.device.batch_executor import BatchExecutor, Found
+from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.probes import StripFinding
-from processors.device.program import Program
-from processors.device.work import DeviceWork, Found
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import RESTORED_PIXELS, SCALED_FROM, SMALL_SCALED_FROM, Pipeline
 from processors.stages.at_scale import at_scale, density
@@ -73,10 +73,10 @@ def test_live_and_lab_say_the_same(
     bundles: Callable[[str], Bundle], policy: str, channels: int, side: int, drop: float
 ) -> None:
     pipeline = Pipeline(bundles(policy))
-    work = DeviceWork(pipeline, ProcessorMetrics(CollectorRegistry()))
+    executor = BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()))
     encoding = Encoding(dropped_per_block(drop))
     message = payload("site/cam-0", 3, encoding=encoding, shown=picture(3, side, side, channels))
-    (live,) = work.classify([taken(message)], [False])
+    (live,) = executor.classify([taken(message)], [False])
     assert isinstance(live, Found)
     decoded, mask = decode_picture(taken(message).key, taken(message).frame)
     frames, kept = to_frames(decoded[None], CPU), torch.from_numpy(mask)[None, None]
@@ -120,8 +120,8 @@ def test_live_and_lab_see_the_same_through_a_bundle_s_stages(
     assert lab.class_id.tolist() == logits.argmax(1).tolist()
     # Another processor takes the same frames in other batches.
     for order in ([0, 1, 2, 3], [3, 1], [2], [0]):
-        work = DeviceWork(pipeline, ProcessorMetrics(CollectorRegistry()))
-        live = work.classify([taken(messages[i]) for i in order], [False] * len(order))
+        executor = BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()))
+        live = executor.classify([taken(messages[i]) for i in order], [False] * len(order))
         for i, found in zip(order, live, strict=True):
             assert isinstance(found, Found)
             assert found.class_id == int(lab.class_id[i])
@@ -134,9 +134,9 @@ def test_strip_lays_overlays_on_what_goes_into_the_stages_and_draws_by_the_camer
     pipeline = Pipeline(staged("resize"))
     frames = [taken(payload("site/cam-0", i, encoding=Encoding(16, 1.0))) for i in range(3)]
     assert all(frame.frame.whole for frame in frames)
-    works = [DeviceWork(pipeline, ProcessorMetrics(CollectorRegistry())) for _ in range(2)]
-    probes = [found.probe for found in works[0].classify(frames, [False] * 3) if isinstance(found, Found)]
-    first, again = works[0].strip([p for p in probes if p]), works[1].strip([p for p in reversed(probes) if p])
+    executors = [BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry())) for _ in range(2)]
+    probes = [found.probe for found in executors[0].classify(frames, [False] * 3) if isinstance(found, Found)]
+    first, again = executors[0].strip([p for p in probes if p]), executors[1].strip([p for p in reversed(probes) if p])
     bits = [finding.entropy_bits for finding in first if isinstance(finding, StripFinding)]
     assert bits == pytest.approx([f.entropy_bits for f in reversed(again) if isinstance(f, StripFinding)], abs=1e-4)
     whole, overlays = torch.stack([p.picture for p in probes if p]), pipeline.bundle.overlays
@@ -176,12 +176,12 @@ def test_a_compiled_program_says_what_the_pipeline_says(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     shape = Shape(side, side, 3)
     pipeline = Pipeline(staged(policy), "plate") if stages else Pipeline(bundles(policy))
-    program = Program(pipeline, compiles=True)
-    assert program.compile_for(shape, 2)
+    compiled = CompiledPipeline(pipeline, compiles=True)
+    assert compiled.compile_for(shape, 2)
     frames = [taken(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
     plain, compiled = (
-        DeviceWork(program.pipeline, ProcessorMetrics(CollectorRegistry()), each).classify(frames, [True, True])
-        for each in (None, program)
+        BatchExecutor(compiled.pipeline, ProcessorMetrics(CollectorRegistry()), each).classify(frames, [True, True])
+        for each in (None, compiled)
     )
     for one, other in zip(plain, compiled, strict=True):
         assert isinstance(one, Found)
@@ -191,9 +191,9 @@ def test_a_compiled_program_says_what_the_pipeline_says(
 
 
 def test_what_waits_for_the_masks_is_not_compiled(bundles: Callable[[str], Bundle]) -> None:
-    program = Program(Pipeline(bundles("resize")), compiles=True)
-    assert not program.compile_for(Shape(64, 64, 3), 2)
-    assert program.shapes == []
+    compiled = CompiledPipeline(Pipeline(bundles("resize")), compiles=True)
+    assert not compiled.compile_for(Shape(64, 64, 3), 2)
+    assert compiled.shapes == []
 
 
 def test_a_crop_rebuilds_its_surroundings_only_and_sees_what_the_whole_would_show(
@@ -279,10 +279,10 @@ def test_strip_sees_a_large_frame_at_the_networks_scale(bundles: Callable[[str],
 def test_a_preview_has_at_most_the_size_that_people_look_at(
     bundles: Callable[[str], Bundle], size: tuple[int, int], shown: tuple[int, int]
 ) -> None:
-    work = DeviceWork(Pipeline(bundles("resize")), ProcessorMetrics(CollectorRegistry()))
+    executor = BatchExecutor(Pipeline(bundles("resize")), ProcessorMetrics(CollectorRegistry()))
     smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), size)
     pixels = (smooth[0].permute(1, 2, 0) * 255).byte().numpy()
-    found, unasked = work.classify([taken(payload("site/cam-0", i, shown=pixels)) for i in range(2)], [True, False])
+    found, unasked = executor.classify([taken(payload("site/cam-0", i, shown=pixels)) for i in range(2)], [True, False])
     assert isinstance(found, Found)
     assert isinstance(unasked, Found)
     assert found.shown is not None

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from processors.bundle import Bundle
+from processors.device.batch_executor import Failed, Found, choose_device, most_pixels
 from processors.device.probes import Probe, StripFinding
-from processors.device.work import Failed, Found, choose_device, most_pixels
 from processors.modes import DenoiseSettings
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
@@ -21,7 +21,7 @@ from schemas.errors import BadPixels, ConfigError, StageError
 from schemas.frame import Encoding, decode_picture
 from schemas.keys import Purpose
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
-from tests.processors.tiny import camera_key, device_work, payload, picture, taken, tiny_bundle
+from tests.processors.tiny import batch_executor, camera_key, payload, picture, taken, tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +87,12 @@ def test_gradients_flow_through_the_whole_chain(bundle: Bundle) -> None:
 
 
 def test_a_probe_is_classified_as_if_its_camera_had_dropped(bundle: Bundle) -> None:
-    work = device_work(bundle)
+    executor = batch_executor(bundle)
     whole = taken(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
     dropped = taken(payload("site/cam-0", 5, encoding=Encoding(16)))
     assert whole.frame.whole
     assert not dropped.frame.whole
-    a, b = (found(work.classify([frame], [True])[0]) for frame in (whole, dropped))
+    a, b = (found(executor.classify([frame], [True])[0]) for frame in (whole, dropped))
     assert a.class_id == b.class_id
     assert a.confidence == pytest.approx(b.confidence)
     assert a.shown is not None
@@ -101,28 +101,28 @@ def test_a_probe_is_classified_as_if_its_camera_had_dropped(bundle: Bundle) -> N
 
 
 def test_strip_looks_at_the_whole_probe(bundle: Bundle) -> None:
-    work = device_work(bundle)
+    executor = batch_executor(bundle)
     shown = picture(5)
     probes = [taken(payload("site/cam-0", 5, encoding=Encoding(32, probe_share=1.0), shown=shown))]
-    probe = found(work.classify(probes, [False])[0]).probe
+    probe = found(executor.classify(probes, [False])[0]).probe
     assert probe is not None
     whole = torch.from_numpy(shown.transpose(2, 0, 1)[None].copy()).float() / 255
     assert bundle.overlays is not None
     expected = strip_entropy(whole, bundle.overlays, bundle.logits).tolist()
-    assert entropies(work.strip([probe])) == pytest.approx(expected, abs=1e-5)
+    assert entropies(executor.strip([probe])) == pytest.approx(expected, abs=1e-5)
 
 
 def test_frames_that_are_no_probes_have_nothing_for_strip(bundle: Bundle) -> None:
-    assert found(device_work(bundle).classify([taken(payload("site/cam-0", 1))], [False])[0]).probe is None
+    assert found(batch_executor(bundle).classify([taken(payload("site/cam-0", 1))], [False])[0]).probe is None
 
 
 def test_a_bundle_without_overlays_checks_nothing(tmp_path: Path) -> None:
-    work = device_work(tiny_bundle(tmp_path, overlays=0))
+    executor = batch_executor(tiny_bundle(tmp_path, overlays=0))
     frame = taken(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
-    assert found(work.classify([frame], [False])[0]).probe is None
-    assert work.warm(4) is None
+    assert found(executor.classify([frame], [False])[0]).probe is None
+    assert executor.warm(4) is None
     with pytest.raises(StageError, match="overlays"):
-        work.pipeline.strip(torch.zeros(1, 3, 32, 32))
+        executor.pipeline.strip(torch.zeros(1, 3, 32, 32))
 
 
 def test_under_tiles_strip_looks_at_the_tile_that_decides(tmp_path: Path) -> None:
@@ -137,15 +137,15 @@ def test_under_tiles_strip_looks_at_the_tile_that_decides(tmp_path: Path) -> Non
 def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
     bundle: Bundle, profile: int, height: int, width: int, channels: int
 ) -> None:
-    work = device_work(bundle)
+    executor = batch_executor(bundle)
     batch = []
     for i in range(6):
         encoding = Encoding((0, 16, 40)[i % 3], probe_share=float(i == 4), profile=profile)
         shown = picture(i, height, width, channels)
         batch.append(taken(payload(f"site/cam-{i % 4}", i, encoding=encoding, shown=shown), f"site/cam-{i % 4}"))
-    together = work.classify(batch, [True] * 6)
+    together = executor.classify(batch, [True] * 6)
     for frame, outcome in zip(batch, together, strict=True):
-        (alone,) = work.classify([frame], [True])
+        (alone,) = executor.classify([frame], [True])
         assert found(outcome).class_id == found(alone).class_id
         assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-4)
         rebuilt = found(outcome).shown
@@ -159,7 +159,7 @@ def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
 
 
 def test_a_frame_whose_pixels_do_not_decode_leaves_the_others_unharmed(bundle: Bundle) -> None:
-    work = device_work(bundle)
+    executor = batch_executor(bundle)
     good = [taken(payload("site/cam-0", i)) for i in range(3)]
     short = Frame.FromString(payload("site/cam-0", 9))
     short.ClearField("tag")
@@ -168,8 +168,8 @@ def test_a_frame_whose_pixels_do_not_decode_leaves_the_others_unharmed(bundle: B
     short.profile = LOSSLESS
     short.pixels = bytes(camera_key("site/cam-0").opened(short.boot_id, short.seq, b"\x01no deflate stream"))
     bad_lossless = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
-    outcomes = work.classify([good[0], bad_raw, good[1], bad_lossless, good[2]], [False] * 5)
-    expected = work.classify(good, [False] * 3)
+    outcomes = executor.classify([good[0], bad_raw, good[1], bad_lossless, good[2]], [False] * 5)
+    expected = executor.classify(good, [False] * 3)
     for outcome, alone in zip(outcomes[::2], expected, strict=True):
         assert found(outcome).class_id == found(alone).class_id
         assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-5)
@@ -184,15 +184,15 @@ def test_a_batch_of_undecodable_frames_is_all_failed(bundle: Bundle) -> None:
     short.ClearField("tag")
     short.pixels = b""
     bad = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
-    outcomes = device_work(bundle).classify([bad, bad], [False, False])
+    outcomes = batch_executor(bundle).classify([bad, bad], [False, False])
     assert [type(outcome) for outcome in outcomes] == [Failed, Failed]
 
 
 def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = device_work(bundle)
+    executor = batch_executor(bundle)
     white = np.full((32, 32, 3), 255, np.uint8)
     batch = [taken(payload("site/cam-0", i, shown=white if i == 3 else None)) for i in range(5)]
-    expected = [found(outcome).class_id for outcome in work.classify(batch, [False] * 5)]
+    expected = [found(outcome).class_id for outcome in executor.classify(batch, [False] * 5)]
     original = Pipeline.rebuild
 
     def rebuild(self: Pipeline, frames: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
@@ -201,7 +201,7 @@ def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pyt
         return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
-    outcomes = work.classify(batch, [False] * 5)
+    outcomes = executor.classify(batch, [False] * 5)
     failure = outcomes.pop(3)
     assert isinstance(failure, Failed)
     assert isinstance(failure.error, StageError)
@@ -211,7 +211,7 @@ def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pyt
 
 
 def test_no_number_from_the_network_fails_that_frame_only(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = device_work(bundle)
+    executor = batch_executor(bundle)
     original = Bundle.network_logits
 
     def logits(self: Bundle, preprocessed: torch.Tensor) -> torch.Tensor:
@@ -221,14 +221,14 @@ def test_no_number_from_the_network_fails_that_frame_only(bundle: Bundle, monkey
         return result
 
     monkeypatch.setattr(Bundle, "network_logits", logits)
-    outcomes = work.classify([taken(payload("site/cam-0", i)) for i in range(3)], [False] * 3)
+    outcomes = executor.classify([taken(payload("site/cam-0", i)) for i in range(3)], [False] * 3)
     assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False]
 
 
 def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    work = device_work(bundle)
+    executor = batch_executor(bundle)
     batch = [taken(payload("site/cam-0", i)) for i in range(8)]
-    expected = [found(outcome).class_id for outcome in work.classify(batch, [False] * 8)]
+    expected = [found(outcome).class_id for outcome in executor.classify(batch, [False] * 8)]
     original = Pipeline.rebuild
     sizes: list[int] = []
 
@@ -239,20 +239,20 @@ def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch
         return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
-    assert [found(outcome).class_id for outcome in work.classify(batch, [False] * 8)] == expected
+    assert [found(outcome).class_id for outcome in executor.classify(batch, [False] * 8)] == expected
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
 def test_strip_takes_several_probes_at_once_and_gives_each_its_own(bundle: Bundle) -> None:
-    work = device_work(bundle)
+    executor = batch_executor(bundle)
     probes = [Probe(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i))) for i in range(3)]
-    together = entropies(work.strip(probes))
-    assert together == pytest.approx([entropies(work.strip([probe]))[0] for probe in probes], abs=1e-5)
+    together = entropies(executor.strip(probes))
+    assert together == pytest.approx([entropies(executor.strip([probe]))[0] for probe in probes], abs=1e-5)
 
 
 def test_a_probe_that_strip_cannot_take_leaves_the_others(bundle: Bundle) -> None:
     pictures = [torch.zeros(3, 32, 32), torch.full((3, 32, 32), torch.nan), torch.ones(3, 32, 32)]
-    outcomes = device_work(bundle).strip([Probe(shown) for shown in pictures])
+    outcomes = batch_executor(bundle).strip([Probe(shown) for shown in pictures])
     assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False]
 
 

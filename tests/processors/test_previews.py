@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 
 from processors.bundle import Bundle
+from processors.device.batch_executor import Found
 from processors.device.loop import Classification
 from processors.device.previews import PreviewTurns, Wanted
-from processors.device.work import Found
 from processors.settings import ProcessorSettings
 from processors.stages.resample import fitted, resize
 from schemas.frame import Encoding, decode_picture
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 from tests.processors.test_verdicts import SERVING, concluded
-from tests.processors.tiny import device_work, payload, picture, taken, tiny_bundle
+from tests.processors.tiny import batch_executor, payload, picture, taken, tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once(
 
 
 def as_sent(bundle: Bundle, message: bytes) -> tuple[Found, Picture]:
-    (found,) = device_work(bundle).classify([taken(message)], [Wanted.BOTH])
+    (found,) = batch_executor(bundle).classify([taken(message)], [Wanted.BOTH])
     assert isinstance(found, Found)
     assert found.shown is not None
     assert found.as_sent is not None
@@ -82,7 +82,7 @@ def test_a_probes_is_whole(bundle: Bundle) -> None:
 
 def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> None:
     frames = [taken(payload("site/cam-0", seq)) for seq in range(3)]
-    outcomes = device_work(bundle).classify(frames, [Wanted.REBUILT, Wanted.BOTH, Wanted.NOTHING])
+    outcomes = batch_executor(bundle).classify(frames, [Wanted.REBUILT, Wanted.BOTH, Wanted.NOTHING])
     found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
     assert [(each.shown is not None, each.as_sent is not None) for each in found] == [
         (True, False), (True, True), (False, False),

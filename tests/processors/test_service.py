@@ -12,7 +12,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from infra.local.kafka import Kafka
-from processors.device.work import DeviceWork
+from processors.device.batch_executor import BatchExecutor
 from processors.pipeline import Pipeline
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
@@ -160,17 +160,17 @@ async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
     kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = fleet(4, 10)
-    original = DeviceWork.classify
+    original = BatchExecutor.classify
     entered, cancelled = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def held(self: DeviceWork, *arguments: object) -> object:
+    def held(self: BatchExecutor, *arguments: object) -> object:
         loop.call_soon_threadsafe(entered.set)
         assert cancelled.wait(20)
         return original(self, *arguments)  # type: ignore[arg-type]
 
     async with rig(kafka.bootstrap, bundle) as made:
-        monkeypatch.setattr(DeviceWork, "classify", held)
+        monkeypatch.setattr(BatchExecutor, "classify", held)
         running = made.start()
         await until(running.healthy)
         await made.publish(messages(frames))
@@ -180,7 +180,7 @@ async def test_what_is_cancelled_is_delivered_again_and_not_a_dead_letter(
         cancelled.set()
         await asyncio.gather(running.task, return_exceptions=True)
         assert running.task.cancelled()
-        monkeypatch.setattr(DeviceWork, "classify", original)
+        monkeypatch.setattr(BatchExecutor, "classify", original)
         assert len(made.verdicts) < len(frames)
         async with made.processor():
             await until(lambda: len(made.verdicts) == len(frames))
@@ -226,13 +226,13 @@ async def test_processors_that_come_and_go_lose_nothing(kafka: Kafka, bundle: Pa
 @brokers
 async def test_a_full_strip_queue_sheds_and_counts(kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = fleet(4, 12, encoding=Encoding(16, probe_share=1.0))
-    original = DeviceWork.strip
+    original = BatchExecutor.strip
 
-    def slow(self: DeviceWork, *arguments: object) -> object:
+    def slow(self: BatchExecutor, *arguments: object) -> object:
         time.sleep(0.3)  # a device that is too slow for these probes
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(DeviceWork, "strip", slow)
+    monkeypatch.setattr(BatchExecutor, "strip", slow)
     async with rig(kafka.bootstrap, bundle) as made:
         await made.publish(messages(frames))
         async with made.processor(strip_queue=3, strip_slice_s=0.001) as running:

@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from PIL import Image
 
 from infra.local.kafka import Kafka
+from processors.device.loaded_model import Model
 from processors.device.probes import StripFinding
-from processors.device.serving import Model
 from processors.results.delivery import Emitter
 from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, evidence_png, preview_jpeg
 from processors.results.records import Outgoing, refused_record, verdict_record

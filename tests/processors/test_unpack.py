@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from processors.arrivals.frames import Shape, TakenFrame
 from processors.arrivals.progress import PartitionProgress
 from processors.device.codebooks import DeviceCodebooks
-from processors.device.program import _masks_of
+from processors.device.compiled_pipeline import _masks_of
 from processors.stages.unpack import kept_masks, philox, place, scatter, unpack
 from schemas.errors import StageError
 from schemas.frame import Encoding, decode_picture, encode_frame, open_frame, opened_pixels

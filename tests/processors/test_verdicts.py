@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.frames import TakenFrame
+from processors.device.batch_executor import picture_of
+from processors.device.loaded_model import LoadedModel, Model
 from processors.device.loop import Classification
 from processors.device.probes import Probe, StripFinding
-from processors.device.serving import Model, Serving
-from processors.device.work import picture_of
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing
-from processors.results.verdicts import Outbox
+from processors.results.verdicts import VerdictPublisher
 from processors.settings import ProcessorSettings
 from schemas.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, Verdict
@@ -25,7 +25,7 @@ from tests.processors.tiny import CLASSES, KEYS, payload, picture, taken, verdic
 from tests.waiting import until
 
 FLAGGED = StripFinding(0.1, 1.0, 4)
-SERVING = cast(Serving, SimpleNamespace(model=Model("m@1+0", "resize", CLASSES)))
+LOADED = cast(LoadedModel, SimpleNamespace(model=Model("m@1+0", "resize", CLASSES)))
 
 
 class FullGpu(torch.Tensor):
@@ -58,20 +58,20 @@ class Told:
 
 def probe(shown: Tensor, seq: int) -> Classification:
     frame = taken(payload("site/cam-0", seq, encoding=Encoding(16)))
-    return Classification(frame, SERVING, 0, 0.9, None, Probe(shown), FLAGGED)
+    return Classification(frame, LOADED, 0, 0.9, None, Probe(shown), FLAGGED)
 
 
 async def concluded(ready: Sequence[Classification]) -> list[Verdict]:
     told, recorded = Told(), list[TakenFrame]()
     settings = ProcessorSettings(kafka="none", bundle=Path("none"))
-    outbox = Outbox(settings, KEYS, cast(Emitter, told), recorded.append, lambda _: None)
+    publisher = VerdictPublisher(settings, KEYS, cast(Emitter, told), recorded.append, lambda _: None)
     try:
-        outbox.conclude(ready, [])
-        await until(lambda: len(recorded) == len(ready) or outbox.broken.done(), "the verdicts")
+        publisher.conclude(ready, [])
+        await until(lambda: len(recorded) == len(ready) or publisher.broken.done(), "the verdicts")
     finally:
-        await outbox.close()
-    if outbox.broken.done():
-        outbox.broken.result()
+        await publisher.close()
+    if publisher.broken.done():
+        publisher.broken.result()
     return told.verdicts
 
 

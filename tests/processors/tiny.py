@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from processors.arrivals.frames import TakenFrame, open_record
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import Bundle, load_bundle
-from processors.device.work import DeviceWork
+from processors.device.batch_executor import BatchExecutor
 from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
@@ -79,9 +79,9 @@ def tiny_bundle(folder: Path, **options: object) -> Bundle:
     return load_bundle(write_bundle(folder, **options), torch.device("cpu"))  # type: ignore[arg-type]
 
 
-def device_work(bundle: Bundle) -> DeviceWork:
-    """The device's work with metrics of its own."""
-    return DeviceWork(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
+def batch_executor(bundle: Bundle) -> BatchExecutor:
+    """Return a batch executor with its own metrics."""
+    return BatchExecutor(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
 
 
 def picture(seed: int, height: int = 32, width: int = 32, channels: int = 3) -> Picture:

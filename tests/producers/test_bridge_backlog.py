@@ -184,6 +184,7 @@ async def test_a_camera_far_ahead_of_the_processors_holds_nobody_else_back_and_l
             processors_group=behind.group,
             max_backlog_bytes=200 * FRAME_BYTES,
             camera_backlog_bytes=40 * FRAME_BYTES,
+            credit_bytes=30 * FRAME_BYTES,
             backlog_interval_s=0.1,
         )
         ahead, calm = new_camera(), new_camera()

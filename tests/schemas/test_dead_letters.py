@@ -23,7 +23,8 @@ def test_a_dead_letter_names_where_the_payload_came_from_and_why_it_was_refused(
 
 def test_what_it_holds_is_bounded_and_the_whole_length_is_told() -> None:
     payload = bytes(DEAD_LETTER_PAYLOAD_BYTES + 9)
-    made = dead_letter("intake", "malformed", "x" * 2000, ("frames", 1, 2), "", payload, 1)
+    made = dead_letter("validate", "malformed", "x" * 2000, ("frames", 1, 2), "", payload, 1)
     assert (len(made.error), made.payload) == (ERROR_CHARACTERS, payload[:-9])
     assert made.payload_bytes == len(payload)
-    assert dead_letter("intake", "malformed", "", ("frames", 1, 2), "", payload, 1, payload_bytes=5).payload_bytes == 5
+    made = dead_letter("validate", "malformed", "", ("frames", 1, 2), "", payload, 1, payload_bytes=5)
+    assert made.payload_bytes == 5

@@ -116,7 +116,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     folder = tmp_path_factory.mktemp("console")
     scenario = folder / "scenario.yaml"
     scenario.write_text(yaml.safe_dump(SCENARIO))
-    options = ("--scenario", scenario, "--bundle", TRIGGERED, "--no-prometheus", "--max-pixels", MOST_PIXELS)
+    options = ("--scenario", scenario, "--bundle", TRIGGERED, "--no-prometheus", "--max-frame-pixels", MOST_PIXELS)
     with RunningSystem(folder / "state", *options) as running:
         running.await_role("fleet", deadline_s=240)
         yield running

@@ -124,7 +124,7 @@ def test_each_role_is_shown_and_when_killed_under_load_restarted_and_nothing_is_
         assert {role["name"]: role["state"] for role in state["roles"]} == dict.fromkeys(system.roles(), "up")
         assert state["cameras"] == {"online": 4}
         assert state["addresses"]["console"] == f"http://{system.roles()['console']['listen']}/"
-        assert "device is ready" in pointillist("logs", "processor-1", "--state", tmp_path / "state").stdout
+        assert "device_ready" in pointillist("logs", "processor-1", "--state", tmp_path / "state").stdout
         second = pointillist("up", "--state", tmp_path / "state", "--seconds", 1)
         assert second.returncode == 2
         assert "in use" in second.stderr

@@ -1,4 +1,4 @@
-"""`pointillist lab aigan`: attacks by a trained generator, their training, and the paper's tables."""
+"""`pointillist lab aigan`: attacks by a trained generator, and its training."""
 
 from __future__ import annotations
 
@@ -11,44 +11,13 @@ from rich.console import Console
 
 from infra.cli.lab.evaluate import JsonFile, Seed, lab_app, lab_extra, print_figures, require_writable, write_json
 
-aigan_app = typer.Typer(help="AI-GAN: targeted attacks in one pass of a trained generator.")
+aigan_app = typer.Typer(help="AI-GAN: targeted attacks in one pass of a trained generator.", no_args_is_help=True)
 lab_app.add_typer(aigan_app, name="aigan")
 
 Dataset = Annotated[str, typer.Option(help="mnist, cifar10 or scene.")]
 BlackBox = Annotated[
     bool, typer.Option("--black-box", help="Of the target nothing but its answers, by dynamic distillation.")
 ]
-
-
-@aigan_app.callback(invoke_without_command=True)
-def experiments(
-    context: typer.Context,
-    dataset: Annotated[list[str] | None, typer.Option(help="mnist, cifar10 or scene; else all.")] = None,
-    images: Annotated[int, typer.Option(help="Test pictures for the generators.", min=1)] = 10_000,
-    pgd_images: Annotated[int, typer.Option(help="Of those, for FGSM and PGD, and for the times.", min=1)] = 1000,
-    out: Annotated[Path, typer.Option(help="Where CSV, Markdown and plots go.")] = Path("docs/results/aigan"),
-    runs: Annotated[
-        Path, typer.Option(help="Where finished steps are kept: the same command goes on where it stopped.")
-    ] = Path("runs/aigan/experiment"),
-    seed: Seed = 0,
-) -> None:
-    """Without a command: AI-GAN's tables, with the shipped generators."""
-    if context.invoked_subcommand is not None:
-        return
-    with lab_extra():
-        from infra.cli.lab.super_iot import shown_command
-        from infra.environment import Environment
-        from lab.aigan.tasks import TASKS, task_of
-        from lab.experiments.aigan.run import Experiment
-        from lab.experiments.cache import Cache
-
-        names = tuple(task_of(name).name for name in dataset or TASKS)
-        out.mkdir(parents=True, exist_ok=True)
-        text = Experiment(
-            tasks=names, images=images, pgd_images=pgd_images, seed=seed, data=Environment().data, out=out,
-            cache=Cache(runs), command=shown_command(), say=_say,
-        ).run()  # fmt: skip
-    typer.echo(text)
 
 
 @aigan_app.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +45,11 @@ def lab_extra() -> Iterator[None]:
         raise ConfigError(f"this command needs {error.name}: install pointillist[lab]") from None
 
 
+def shown_command() -> str:
+    """Return the command as typed, without the folder of the program."""
+    return shlex.join(["pointillist", *sys.argv[1:]])
+
+
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Any]:
     """Provide a bar on stderr if that is a terminal; its function takes the progress since the last call."""
@@ -62,7 +69,7 @@ def chosen(value: str, *known: str, option: str) -> Any:
 
 def torch_device(wanted: str) -> torch.device:
     """Return the device that an option names."""
-    from processors.device.work import choose_device
+    from processors.device.batch_executor import choose_device
 
     name: Literal["auto", "cpu", "cuda"] = chosen(wanted, "auto", "cpu", "cuda", option="--device")
     return choose_device(name)

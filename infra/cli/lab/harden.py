@@ -17,10 +17,10 @@ from infra.cli.lab.evaluate import (
     lab_extra,
     print_figures,
     require_writable,
+    shown_command,
     torch_device,
     write_json,
 )
-from infra.cli.lab.super_iot import shown_command
 
 
 class _Shown:

@@ -19,10 +19,10 @@ from infra.cli.lab.evaluate import (
     lab_app,
     lab_extra,
     require_writable,
+    shown_command,
     torch_device,
     write_json,
 )
-from infra.cli.lab.super_iot import shown_command
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Markdown from the CSV files."""
+"""The page of the experiment, made from its rows alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from lab.experiments.aigan.published import BLACK_BOX, TIMES, WHITE_BOX
-from lab.experiments.aigan.rows import SuccessRow, TimeRow
-from lab.results.csv_rows import read_rows
+from lab.experiments.aigan.rows import Generator, SuccessRow, TimeRow
+from lab.experiments.harness.page import write_page
+from lab.experiments.harness.store import Store
 from lab.results.markdown import markdown
-from schemas.runtime.atomic_file import replacing
 
-SUCCESS: Final = "success.csv"
-TIMES_FILE: Final = "times.csv"
+COMMAND: Final = "pointillist lab stale --only aigan --run"
 REPORT: Final = "README.md"
 NAMES: Final = {"mnist": "MNIST", "cifar10": "CIFAR-10", "scene": "scenes"}
 
@@ -23,17 +22,18 @@ def plot(folder: Path, name: str) -> Path:
     return folder / f"{name}.png"
 
 
-def write_report(folder: Path, notes: list[str], command: str) -> str:
-    """Write `README.md` beside the CSV files it is made of, and return it."""
-    rows, times = read_rows(folder / SUCCESS, SuccessRow), read_rows(folder / TIMES_FILE, TimeRow)
+def write_report(store: Store) -> list[str]:
+    """Write `README.md` from the stored rows; there is no verdict."""
+    folder, generators = store.folder, store.records("generators", Generator)
+    rows, times = store.records("success", SuccessRow), store.records("times", TimeRow)
     plots = sorted(file.name for file in folder.glob("*.png"))
     parts = [
         "# AI-GAN",
         "Targeted attacks in one pass of a trained generator (Bai et al. 2023), on test pictures, each towards a "
         "random class other than its label. A success is a picture that the network takes for that class. Shares come "
         "with Wilson's intervals of 95 %; accuracy is that of the network on the attacked pictures, clean that before.",
-        f"```console\n$ {command}\n```",
-        *notes,
+        f"```console\n$ {COMMAND}\n```",
+        *(f"`{each.name}`: {each.knowledge}, trained against {each.bundle} by `{each.command}`" for each in generators),
         "## The bare network (Tables II and IV)",
         _successes(rows),
         "By the class that was asked for, in %:",
@@ -49,10 +49,8 @@ def write_report(folder: Path, notes: list[str], command: str) -> str:
         _times(times),
         "\n".join(f"![{name.removesuffix('.png')}]({name})" for name in plots),
     ]
-    text = "\n\n".join(part for part in parts if part) + "\n"
-    with replacing(folder / REPORT) as fresh:
-        fresh.write_text(text, encoding="utf-8")
-    return text
+    write_page(folder / REPORT, parts)
+    return []
 
 
 def _percent(row: SuccessRow) -> str:

@@ -37,3 +37,13 @@ class TimeRow:
     images: int
     seconds: float
     threads: int
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A generator: the attacker's knowledge, the network and the command of its training."""
+
+    name: str
+    knowledge: str
+    bundle: str
+    command: str

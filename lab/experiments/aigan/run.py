@@ -1,9 +1,10 @@
-"""The experiment's steps, each kept when it is done: attacked pictures, verdicts, times; then tables and plots."""
+"""Measurements of the experiment: attacked pictures, verdicts and times, with a checkpoint after each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -13,60 +14,59 @@ from numpy.typing import NDArray
 
 from lab.aigan.measure import PGD_STEPS, attack, bare, frames_of, pgd, require_fit, targets_for, verdicts
 from lab.aigan.run import generator_name
-from lab.aigan.shipping import SETTINGS, Attacker, Frames, shipped_generator
-from lab.aigan.tasks import Task, home_of, task_of
+from lab.aigan.shipping import Attacker, Frames, shipped_generator
+from lab.aigan.tasks import Task
 from lab.data import LabelledPictures
 from lab.experiments.aigan import plots, report
 from lab.experiments.aigan.defences import NOTHING, Defence, defences
-from lab.experiments.aigan.rows import SuccessRow, TimeRow
+from lab.experiments.aigan.rows import Generator, SuccessRow, TimeRow
 from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.harness.cell import Tables
 from lab.experiments.provenance import made_by
-from lab.results.csv_rows import write_rows
 from lab.statistics import wilson
 from processors.bundle import Bundle, load_bundle
 
 GRADIENTS: Final = {"FGSM": 1, "PGD-40": PGD_STEPS}
 Labels = NDArray[np.int64]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """`images` test pictures meet the generators, `pgd_images` of them PGD; nothing is done twice in `cache`."""
+class Attacked:
+    """A task under attack: `images` test pictures meet the generators, `pgd_images` of them PGD."""
 
-    tasks: tuple[str, ...]
+    task: Task
     images: int
     pgd_images: int
     seed: int
     data: Path | None
     out: Path
     cache: Cache
-    command: str
-    say: Say
 
-    def run(self) -> str:
-        """Measure, write CSV, plots and Markdown into `out`; the Markdown."""
-        successes: list[SuccessRow] = []
-        times: list[TimeRow] = []
-        notes = []
-        for task in map(task_of, self.tasks):
-            target = load_bundle(task.target(), torch.device("cpu"))
-            pictures = task.judged(self.data, self.images)
-            for name in shipped(task):
-                attacker = Attacker(shipped_generator(name))
-                require_fit(attacker, target, pictures)
-                notes.append(
-                    f"`{name}`: {attacker.settings.knowledge}, trained against {attacker.settings.bundle} by "
-                    f"`{attacker.settings.command}`"
-                )
-                successes += self._by_generator(task, attacker, target, pictures)
-            if self.pgd_images:
-                found, timed = self._by_gradients(task, target, pictures.first(self.pgd_images))
-                successes += found
-                times += timed
-        write_rows(self.out / report.SUCCESS, successes, SuccessRow)
-        write_rows(self.out / report.TIMES_FILE, times, TimeRow)
-        return report.write_report(self.out, notes, self.command)
+    @cached_property
+    def target(self) -> Bundle:
+        """The network that is attacked."""
+        return load_bundle(self.task.target(), torch.device("cpu"))
+
+    @cached_property
+    def pictures(self) -> LabelledPictures:
+        """The test pictures."""
+        return self.task.judged(self.data, self.images)
+
+    def by_generator(self, name: str) -> Tables:
+        """All pictures on the bare network; behind defences those that PGD meets as well."""
+        attacker = Attacker(shipped_generator(name))
+        require_fit(attacker, self.target, self.pictures)
+        settings = attacker.settings
+        note = Generator(name, settings.knowledge, settings.bundle, settings.command)
+        return {
+            "success": list(self._by_generator(self.task, attacker, self.target, self.pictures)),
+            "generators": [note],
+        }
+
+    def by_gradients(self) -> Tables:
+        """FGSM and PGD towards the same targets, and the times of all attacks."""
+        found, timed = self._by_gradients(self.task, self.target, self.pictures.first(self.pgd_images))
+        return {"success": found, "times": timed}
 
     def _by_generator(
         self, task: Task, attacker: Attacker, target: Bundle, pictures: LabelledPictures
@@ -93,7 +93,6 @@ class Experiment:
             if defence.name == NOTHING:
                 file = report.plot(self.out, f"{settings.name}-classes")
                 plots.confusion(settings, seen["attacked"], made.targets, file)
-            self.say(f"{settings.name}, {defence.name}: {np.mean(seen['attacked'] == made.targets[some]):.4f}")
 
     def _seen(self, task: Task, what: str, defence: Defence, clean: Frames, made: Frames) -> Arrays:
         """Verdicts on pictures before and after an attack, `clean` and `attacked` (N,)."""
@@ -126,21 +125,11 @@ class Experiment:
             for defence in defences(task.name, target, self.seed):
                 seen = self._seen(task, f"{name} {state}", defence, frames, made)
                 successes += rows_of(task.name, "white-box", name, eps, defence.name, seen, targets, labels)
-                self.say(f"{task.name}, {name}, {defence.name}: {np.mean(seen['attacked'] == targets):.4f}")
         threads = int(found["threads"])
         return successes, [
             TimeRow(task.name, name, len(frames), float(seconds), threads)
             for name, seconds in zip((*GRADIENTS, "AI-GAN"), found["seconds"], strict=True)
         ]
-
-
-def shipped(task: Task) -> list[str]:
-    """The names of the task's generators that ship; ConfigError without the white-box one."""
-    names = [generator_name(task, black_box=False)]
-    shipped_generator(names[0])
-    if task.black_box is not None and (home_of(task, black_box=True) / SETTINGS).is_file():
-        names.append(generator_name(task, black_box=True))
-    return names
 
 
 def race(attacker: Attacker, target: Bundle, frames: Frames, labels: Labels, targets: Labels, seed: int) -> Arrays:

@@ -172,7 +172,6 @@ def cure(
         change_outside=number["change_outside"],
         seconds=float(found["seconds"]),
         published=bool(found["published"]),
-        made_from=step.made_from,
     )
     return row, found
 

@@ -93,7 +93,6 @@ def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[Detec
         threshold_bits=float(found["threshold"]),
         mean_passes=float(found["clean_passes"].mean()),
         seconds=float(found["seconds"]),
-        made_from=step.made_from,
     )  # fmt: skip
     return row, found
 

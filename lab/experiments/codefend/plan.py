@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from lab.experiments.codefend.cures import FINE_TUNING
@@ -39,7 +39,7 @@ REBUILT: Final = {MAIN: (0.25, 0.5)}
 
 
 @dataclass(frozen=True)
-class Plan:
+class Budget:
     """How much of it: which models, and pictures of each kind for STRIP."""
 
     models: tuple[str, ...] = (*PATCHES, *KINDS)
@@ -47,17 +47,12 @@ class Plan:
     """Clean and as many stamped ones, of the models with a patch at 1 %."""
     other_images: int = 1000
     """The same for the others, and for dropped and rebuilt frames."""
-    parts: tuple[str, ...] = field(default=("detection", "repair"))
     ratios: tuple[float, ...] = (0.25, 0.5)
     """Of dropped and rebuilt frames."""
-    methods: tuple[str, ...] = ()
-    """Only these ways of curing; none named is all."""
-    quarantines: tuple[str, ...] = ()
-    """Only these quarantines; none named is all."""
 
     def detections(self, model: str) -> list[Detection]:
         """The rows of STRIP."""
-        if model not in self.models or "detection" not in self.parts:
+        if model not in self.models:
             return []
         central = model in PATCHES and model.endswith("-1")
         most = self.images if central else self.other_images
@@ -69,7 +64,7 @@ class Plan:
 
     def cures(self, model: str) -> list[tuple[str, str]]:
         """Method and quarantine of each repair, the quick ones first."""
-        if model not in self.models or "repair" not in self.parts:
+        if model not in self.models:
             return []
         found = [("default", EVERY if model == WARP else PURE)]
         if model in PATCHES or model == BLENDED:
@@ -84,8 +79,4 @@ class Plan:
             found += [("poisoned again", PURE), ("poisoned again, then default", PURE)]
         if model in PAPER_MODE:
             found.append(("paper", PURE))
-        return [
-            (method, kind)
-            for method, kind in found
-            if (not self.methods or method in self.methods) and (not self.quarantines or kind in self.quarantines)
-        ]
+        return found

@@ -1,4 +1,4 @@
-"""The Markdown of the experiment, made from its CSV files alone."""
+"""The page of the experiment, made from its rows alone."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ from lab.experiments.codefend import plots, tables
 from lab.experiments.codefend.findings import Finding, findings
 from lab.experiments.codefend.plan import MAIN
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
-from lab.results.csv_rows import read_rows
+from lab.experiments.harness.page import write_page
+from lab.experiments.harness.store import ROWS, Store
 
-MODELS_FILE, DETECTION_FILE, REPAIR_FILE = "models.csv", "detection.csv", "repair.csv"
-COMMAND = "pointillist lab codefend"
+COMMAND = "pointillist lab stale --only codefend --run"
 
 
-def read_findings(out: Path) -> list[Finding]:
-    """The figures asked for, from the CSV files in `out`."""
-    return findings(
-        read_rows(out / MODELS_FILE, ModelRow),
-        read_rows(out / DETECTION_FILE, DetectionRow),
-        read_rows(out / REPAIR_FILE, RepairRow),
+Rows = tuple[list[ModelRow], list[DetectionRow], list[RepairRow]]
+
+
+def _rows(store: Store) -> Rows:
+    return (
+        store.records("models", ModelRow),
+        store.records("detection", DetectionRow),
+        store.records("repair", RepairRow),
     )
 
 
-def write_report(out: Path) -> list[str]:
-    """Write README.md into `out`; the verdicts, a line each."""
-    models = read_rows(out / MODELS_FILE, ModelRow)
-    detections = read_rows(out / DETECTION_FILE, DetectionRow)
-    repairs = read_rows(out / REPAIR_FILE, RepairRow)
+def read_findings(out: Path) -> list[Finding]:
+    """The figures asked for, from the rows in `out`."""
+    return findings(*_rows(Store(out)))
+
+
+def write_report(store: Store) -> list[str]:
+    """Write README.md; return the verdicts, a line each."""
+    out = store.folder
+    models, detections, repairs = _rows(store)
     found = findings(models, detections, repairs)
     parts = [
         "# CoDefend: detection and repair of backdoored models",
-        f"Made by `{COMMAND}`. It makes the rows that are missing or that were made from another state of the model or "
-        "of the code (`made_from` in the CSV files); `--model`, `--part`, `--method`, `--quarantine` and `--ratio` "
-        "limit it to a part. A row has a picture if it was made on a machine that kept its steps (`--runs`).",
+        f"Made by `{COMMAND}`; rows and their provenance are in `{ROWS}`.",
         "The sick models are made by `python -m lab.backdoor.train`, see `lab/backdoor/catalogue.py`.",
         "CA: clean accuracy on the test split. ASR: share of stamped test pictures of other classes that go to the "
         "target. Recovered: share of them that get their true class. Floor: what the clean network of the same kind "
@@ -65,8 +69,7 @@ def write_report(out: Path) -> list[str]:
         "points, chosen on the test split, in its favour.",
         tables.comparison_table(repairs, MAIN),
     ]
-    text = "\n\n".join(part for part in parts if part) + "\n"
-    (out / "README.md").write_text(text, encoding="utf-8")
+    write_page(out / "README.md", parts)
     return [f"{each.what}: {each.verdict}" for each in found]
 
 

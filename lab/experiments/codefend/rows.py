@@ -1,8 +1,4 @@
-"""The experiment's results: one dataclass a CSV file.
-
-`made_from` stands for the model, the number of pictures, and the code of the method that a row was made with: a row
-whose `made_from` still holds is not made again.
-"""
+"""Records of the experiment on backdoors."""
 
 from __future__ import annotations
 
@@ -28,12 +24,6 @@ class ModelRow:
     """That network's accuracy."""
     recovered: float
     """Share of the stamped pictures that the sick model names what they show."""
-    made_from: str
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What it is a row of."""
-        return (self.model,)
 
 
 @dataclass(frozen=True)
@@ -59,12 +49,6 @@ class DetectionRow:
     mean_passes: float
     """Of clean frames."""
     seconds: float
-    made_from: str
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What it is a row of."""
-        return self.model, self.frames, self.sequential
 
 
 @dataclass(frozen=True)
@@ -89,9 +73,8 @@ class RepairRow:
     seconds: float
     published: bool
     """False when the repair refused its own result."""
-    made_from: str
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What it is a row of."""
+        """The model, the method and the quarantine."""
         return self.model, self.method, self.quarantine

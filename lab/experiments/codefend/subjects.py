@@ -9,13 +9,12 @@ from pathlib import Path
 from lab.backdoor.catalogue import MODELS
 from lab.backdoor.files import stamped_test
 from lab.backdoor.poison import Poisoning
-from lab.backdoor.tasks import Task, load_task
+from lab.backdoor.tasks import Task
 from lab.backdoor.train import CLEAN_RESNET20, CPU, clean_bundle
 from lab.data import LabelledPictures
 from lab.experiments.cache import digest, source_digest
 from lab.experiments.provenance import made_by
 from processors.bundle import Bundle, load_bundle
-from schemas.errors import ConfigError
 
 CLEAN_OF = {
     "mnist-dense": "mnist-clean",
@@ -73,14 +72,9 @@ class Subject:
         return digest(source_digest(self.folder), self.poisoning, self.task.state, made_by(__name__))
 
 
-def load_subjects(names: list[str], models: Path, data: Path) -> list[Subject]:
-    """The sick models called `names`, out of the folder where they were trained; ConfigError when one is missing."""
-    tasks = {name: load_task(name, data) for name in dict.fromkeys(MODELS[name].data for name in names)}
-    subjects = []
-    for name in names:
-        folder = models / name / "bundle"
-        if not (folder / "model.toml").is_file():
-            raise ConfigError(f"expected the sick model {name} in {folder}: python -m lab.backdoor.train {name}")
-        clean = clean_bundle(CLEAN_OF[MODELS[name].architecture], models)
-        subjects.append(Subject(name, folder, clean, tasks[MODELS[name].data]))
-    return subjects
+def load_subject(name: str, folder: Path, work: Path, task: Task) -> Subject:
+    """The sick model `name` with its bundle in `folder`; the clean one is in `work` unless it ships.
+
+    Raises ConfigError if the clean model is missing.
+    """
+    return Subject(name, folder, clean_bundle(CLEAN_OF[MODELS[name].architecture], work), task)

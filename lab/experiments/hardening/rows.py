@@ -21,7 +21,7 @@ class SceneRow:
 
 @dataclass(frozen=True)
 class HardRow:
-    """How many of the hard scenes are classified right."""
+    """Number of hard scenes that are classified right."""
 
     model: str
     height: int

@@ -1,4 +1,1 @@
-"""Preprocessing against adaptive attacks (Qiu et al., sections 5 and 6), repeated and then attacked adaptively.
-
-The command is `pointillist lab preprocessing`.
-"""
+"""Preprocessing against adaptive attacks (Qiu et al., sections 5 and 6), repeated and then attacked adaptively."""

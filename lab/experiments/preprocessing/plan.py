@@ -81,7 +81,7 @@ OTHERS_SAMPLES: Final = 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class Budget:
     """How much of everything. Pictures are the first ones of the test split that the bare network gets right."""
 
     images: int = 100
@@ -102,15 +102,14 @@ class Plan:
     surrogate_steps: int = 300
     draws: int = 10
     """That judge each attacked picture."""
-    parts: tuple[str, ...] = ("standard", "bpda", "eot", "adaptive", "others", "delta", "combined")
     seed: int = 0
 
-    def at_most(self, count: int) -> Plan:
+    def at_most(self, count: int) -> Budget:
         """The same on no more than `count` pictures."""
         names = ("images", "variance_images", "slow_images", "bpda_images", "other_images", "eot_images")
         return replace(self, **{name: min(count, getattr(self, name)) for name in names})
 
-    def quick(self) -> Plan:
+    def quick(self) -> Budget:
         """Enough to see that it runs."""
         return replace(
             self, images=10, variance_images=20, slow_images=4, bpda_images=6, other_images=4, eot_images=4,

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from lab.experiments.cells import Point, Row
+from lab.experiments.harness.page import write_page
+from lab.experiments.harness.store import ROWS, Store
 from lab.experiments.preprocessing import plots, tables
 from lab.experiments.preprocessing.defences import NONE, OURS
 from lab.experiments.preprocessing.published import BPDA_MUST, CLEAN_MUST
 from lab.experiments.preprocessing.variance import VarianceRow
-from lab.results.csv_rows import read_rows
-from schemas.runtime.atomic_file import replacing
 
-ROWS, CURVES, VARIANCE, SETTINGS = FILES = "rows.csv", "rounds.csv", "variance.csv", "settings.json"
+
+@dataclass(frozen=True)
+class Chosen:
+    """The free settings of a subject: `steps` (8, 8), the limit δ and cell of the distortion, and η as `rate`.
+
+    `network_input` is (C, H, W). Of `looked_at` test pictures the bare network gets `correct` right. `kept` and `left`
+    are the shares of right validation pictures, clean and after BPDA.
+    """
+
+    subject: str
+    model_id: str
+    network_input: list[int]
+    looked_at: int
+    correct: int
+    steps: list[list[float]]
+    limit: float
+    cell: int
+    rate: float
+    kept: float
+    left: float
+    commands: list[str]
 
 
 @dataclass(frozen=True)
@@ -23,7 +42,7 @@ class Results:
     """All that was measured of one subject."""
 
     name: str
-    settings: dict[str, Any]
+    chosen: Chosen | None
     rows: list[Row]
     points: list[Point]
     variance: list[VarianceRow]
@@ -34,25 +53,23 @@ class Results:
         return found[0] if found else None
 
 
-def read_results(out: Path) -> list[Results]:
-    """Every subject's, from the folders in `out`."""
-    return [read_result(file.parent) for file in sorted(out.glob(f"*/{SETTINGS}"))]
+def read_results(store: Store) -> list[Results]:
+    """Return the results of every subject."""
+    rows, points = store.records("rows", Row), store.records("rounds", Point)
+    variance = store.records("variance", VarianceRow)
+    return [
+        Results(
+            chosen.subject, chosen, [row for row in rows if row.subject == chosen.subject],
+            [point for point in points if point.subject == chosen.subject],
+            [row for row in variance if row.subject == chosen.subject],
+        )
+        for chosen in store.records("chosen", Chosen)
+    ]  # fmt: skip
 
 
-def read_result(place: Path) -> Results:
-    """One subject's, from its folder."""
-    return Results(
-        place.name,
-        json.loads((place / SETTINGS).read_text(encoding="utf-8")),
-        read_rows(place / ROWS, Row),
-        read_rows(place / CURVES, Point),
-        read_rows(place / VARIANCE, VarianceRow),
-    )
-
-
-def write_report(out: Path) -> list[str]:
-    """Write README.md and the plots into `out`; the verdict's lines."""
-    every = read_results(out)
+def write_report(store: Store) -> list[str]:
+    """Write README.md and the plots; return the verdict's lines."""
+    out, every = store.folder, read_results(store)
     lines = [line for each in every for line in verdict(each)]
     parts = [
         "# Preprocessing against adaptive attacks, measured",
@@ -64,8 +81,7 @@ def write_report(out: Path) -> list[str]:
         plots.rounds(each.points, out / each.name / ROUNDS_PLOT)
         plots.samples(each.rows, out / each.name / SAMPLES_PLOT)
         parts += _section(each, out)
-    with replacing(out / "README.md") as fresh:
-        fresh.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    write_page(out / "README.md", parts)
     return lines
 
 
@@ -113,14 +129,15 @@ def _weak(bare: Row | None) -> str:
 
 
 def _section(found: Results, out: Path) -> list[str]:
-    chosen = found.settings["chosen"]
-    commands = ", ".join(f"`{each}`" for each in found.settings["commands"])
-    size = " × ".join(str(side) for side in found.settings["network_input"])
+    chosen = found.chosen
+    assert chosen is not None
+    commands = ", ".join(f"`{each}`" for each in chosen.commands)
+    size = " × ".join(str(side) for side in chosen.network_input)
     parts = [
         f"## {found.name}",
-        f"`{found.settings['model_id']}`, input {size}; made by {commands}. Chosen on training "
-        f"pictures that the network never saw: δ = {chosen['limit']:g}, cells of {chosen['cell']} pixels, η = "
-        f"{found.settings['rate']:g}; the table of steps is in `{found.name}/{SETTINGS}`.",
+        f"`{chosen.model_id}`, input {size}; made by {commands}. Chosen on training "
+        f"pictures that the network never saw: δ = {chosen.limit:g}, cells of {chosen.cell} pixels, η = "
+        f"{chosen.rate:g}; the table of steps is in `{ROWS}`.",
     ]
     for title, text, table in (
         ("Table 1: variance and clean accuracy", TABLE_1_TEXT, tables.table_1(found.variance)),

@@ -1,1 +1,1 @@
-"""QuSecNets (Khalid et al. 2019, section IV), repeated and then attacked adaptively: `pointillist lab qusecnets`."""
+"""QuSecNets (Khalid et al. 2019, section IV), repeated and then attacked adaptively."""

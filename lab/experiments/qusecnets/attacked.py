@@ -17,7 +17,7 @@ from lab.attacks.transfer import transfer
 from lab.data import to_frames
 from lab.experiments.cells import Scores, score
 from lab.experiments.qusecnets.judges import Judge
-from lab.experiments.qusecnets.plan import AttackRow, Plan
+from lab.experiments.qusecnets.plan import AttackRow, Budget
 
 LONG: Final = 100
 REPEATS: Final = 1
@@ -26,7 +26,7 @@ EFFORT: Final = Effort(3, 100, 0.02, 1.0)
 """Of C&W: the paper's 100 iterations, for each of 3 constants."""
 
 
-def scores(judge: Judge, row: AttackRow, plan: Plan, plain: Judge) -> Scores:
+def scores(judge: Judge, row: AttackRow, plan: Budget, plain: Judge) -> Scores:
     """The answers of `judge` to its first pictures under an attack; `plain` is the network without the layer."""
     pictures = judge.pictures.first(plan.pictures(row))
     clean = to_frames(pictures.images, torch.device("cpu"))
@@ -47,7 +47,7 @@ class Attacker:
 
     judge: Judge
     plain: Judge
-    plan: Plan
+    plan: Budget
     chance: torch.Generator
 
     def attack(self, row: AttackRow, clean: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:

@@ -57,7 +57,7 @@ MAINS: Final = ("mnist-cq2-attacked", "mnist-cq2", "mnist-plain", "mnist-tq2", "
 
 
 @dataclass(frozen=True)
-class Plan:
+class Budget:
     """How much of everything; pictures are the first ones of the test split, right or wrong."""
 
     images: int = 1000
@@ -68,11 +68,11 @@ class Plan:
     queries: int = 1000
     seed: int = 0
 
-    def quick(self) -> Plan:
+    def quick(self) -> Budget:
         """Enough to see that it runs."""
         return replace(self, images=50, step_images=20, slow_images=5, steps=10, queries=100)
 
-    def at_most(self, count: int) -> Plan:
+    def at_most(self, count: int) -> Budget:
         """The same on no more than `count` pictures."""
         names = ("images", "step_images", "slow_images")
         return replace(self, **{name: min(count, getattr(self, name)) for name in names})

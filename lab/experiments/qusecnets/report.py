@@ -1,84 +1,65 @@
-"""The Markdown of the experiment, made from its CSV file alone: a verdict, the paper's rows, the honest ones."""
+"""The page of the experiment, made from its rows alone: a verdict, the paper's rows, the honest ones."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass
 
 from lab.experiments.cells import Row
+from lab.experiments.harness.page import write_page
+from lab.experiments.harness.store import ROWS, Store
 from lab.experiments.qusecnets import plots
 from lab.experiments.qusecnets.network import NETWORKS
-from lab.experiments.qusecnets.plan import BLACK, HONEST, ROWS, WHITE, AttackRow, Plan
+from lab.experiments.qusecnets.plan import BLACK, HONEST, WHITE, AttackRow
+from lab.experiments.qusecnets.plan import ROWS as ATTACKS
 from lab.experiments.qusecnets.published import MAINS, PUBLISHED, REQUIREMENTS, published
-from lab.experiments.qusecnets.steep_report import STEEPNESS_FILE, steep_section, steep_verdict
+from lab.experiments.qusecnets.steep_report import steep_section, steep_verdict
 from lab.experiments.qusecnets.steepness import STEEP, Point
-from lab.results.csv_rows import read_rows, write_rows
 from lab.results.markdown import markdown
-from schemas.runtime.atomic_file import replacing
 
-ROWS_FILE = "rows.csv"
-SETTINGS = "settings.json"
 CURVES = "accuracy-by-eps.png"
 ORDER = tuple(dict.fromkeys(("mnist-cq2-attacked", "mnist-cq2", STEEP, *NETWORKS)))
 """Of the networks on the page."""
 
 
-def write_rows_beside(out: Path, names: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write the rows of the networks `names`; those that `out` has of others stay, those of the same go."""
-    file = out / ROWS_FILE
-    kept = [row for row in read_rows(file, Row) if row.subject not in names] if file.is_file() else []
-    write_rows(file, sorted((*kept, *rows), key=lambda row: ORDER.index(row.subject)), Row)
+@dataclass(frozen=True)
+class Network:
+    """A network of the page: its model, and the command that made its rows."""
+
+    name: str
+    model: str
+    command: str
 
 
-def write_settings(out: Path, command: str, plan: Plan, models: dict[str, str]) -> None:
-    """Keep with the results what the rows of each network, by name with its model's id, were made with."""
-    made = {"command": command, "torch": version("torch"), "plan": asdict(plan)}
-    known = _settings(out) | {name: {"model": model, **made} for name, model in models.items()}
-    subjects = {row.subject for row in read_rows(out / ROWS_FILE, Row)}
-    with replacing(out / SETTINGS) as fresh:
-        kept = {name: known[name] for name in ORDER if name in known and name in subjects}
-        fresh.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-
-
-def _settings(out: Path) -> dict[str, dict[str, object]]:
-    file = out / SETTINGS
-    found: dict[str, dict[str, object]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return found
-
-
-def write_report(out: Path) -> list[str]:
-    """Write README.md and the plot into `out` from what is there; the verdict's lines."""
-    rows = read_rows(out / ROWS_FILE, Row)
-    points = read_rows(out / STEEPNESS_FILE, Point) if (out / STEEPNESS_FILE).is_file() else []
+def write_report(store: Store) -> list[str]:
+    """Write README.md and the plots from the stored rows; return the verdict's lines."""
+    out, rows = store.folder, sorted(store.records("rows", Row), key=lambda row: ORDER.index(row.subject))
+    points = store.records("steepness", Point)
+    networks = sorted(store.records("networks", Network), key=lambda each: ORDER.index(each.name))
     first, *others = verdict(rows)
     lines = [first, *steep_verdict(points, rows), *others]
     names = list(dict.fromkeys(row.subject for row in rows))
     plots.by_eps(rows, out / CURVES)
     parts = [
         "# QuSecNets, measured",
-        f"Made by `pointillist lab qusecnets`; what made each network's rows is in `{SETTINGS}` and at the end, rows "
-        f"in `{ROWS_FILE}`. " + HOW,
+        f"Made by `pointillist lab stale --only qusecnets --run`; rows and their provenance are in `{ROWS}`. " + HOW,
         "## In short",
         "\n".join(f"- {line}" for line in lines),
         "## As the paper did it",
         PAPER_TEXT,
-        *(_table(rows, names, data, (WHITE, BLACK)) for data in ROWS),
+        *(_table(rows, names, data, (WHITE, BLACK)) for data in ATTACKS),
         "What the paper's text prints (its bars have no numbers):",
         _published(),
         "## Attackers who know the layer, and controls",
         HONEST_TEXT,
-        *(_table(rows, names, data, (HONEST,)) for data in ROWS),
+        *(_table(rows, names, data, (HONEST,)) for data in ATTACKS),
         f"![accuracy by ε under PGD with exact gradients]({CURVES})",
         *steep_section(points, out),
         "## The networks",
         NETWORKS_TEXT,
-        "\n".join(f"- `{each['model']}`, by `{each['command']}`" for each in _settings(out).values()),
+        "\n".join(f"- `{each.model}`, by `{each.command}`" for each in networks),
     ]
-    with replacing(out / "README.md") as fresh:
-        fresh.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    write_page(out / "README.md", parts)
     return lines
 
 
@@ -136,7 +117,7 @@ def _share(row: Row) -> str:
 def _table(rows: Sequence[Row], names: Sequence[str], data: str, knowledge: tuple[str, ...]) -> str:
     own = [name for name in names if name.startswith(f"{data}-")]
     lines = []
-    for wanted in ROWS[data]:
+    for wanted in ATTACKS[data]:
         cells = [_cell(rows, name, wanted, data) for name in own]
         if wanted.knowledge in knowledge and any(cells):
             kind = ", targeted" if wanted.targeted else ""

@@ -12,7 +12,6 @@ from lab.experiments.qusecnets.published import REQUIREMENTS
 from lab.experiments.qusecnets.steepness import BASE, EPS, STEEP, TEST, Point, chosen
 from lab.results.markdown import markdown
 
-STEEPNESS_FILE: Final = "steepness.csv"
 PLOT: Final = "accuracy-by-steepness.png"
 
 

@@ -1,18 +1,14 @@
-"""Defences that are known to be broken, broken again by the lab's own attack: who cannot do that proves nothing.
-
-    python -m lab.experiments.red_team.broken --images 300
+"""Defences that are known to be broken, broken again by the lab's own attack: a control of that attack.
 
 EOT-PGD, L∞ 8/255, untargeted, through each defence around the bare network of a bundle: with its own gradient where it
 has a useful one, else by BPDA. Attacked pictures are rounded to 8 bits. Accuracy is over all pictures, those that the
 network gets wrong by itself included: the mean over 10 draws of the defence, and the share that survives all of them.
 Pictures are those of CIFAR-10's test split from the 1,000th on: on the first of it the stand-in for Shield was chosen
-among others. An interrupted run goes on where it was.
+among others. An interrupted measurement goes on after its last chunk.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,19 +34,17 @@ from lab.attacks import (
 from lab.baselines import Baseline, BitDepth, FeatureDistillation, Jpeg, PixelDeflection, Rand, Shield
 from lab.data import LabelledPictures, read_cifar10_test, to_frames
 from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.harness.page import Column, table
 from lab.experiments.provenance import made_by
-from lab.results.csv_rows import write_rows
-from lab.results.markdown import markdown
 from lab.statistics import share_interval, wilson
-from processors.bundle import Bundle, load_bundle, shipped_bundle
-from schemas.runtime.atomic_file import replacing
+from processors.bundle import Bundle
 
 EPS: Final = 8 / 255
 STEPS: Final = 20
 TIMES: Final = 10
 SEED: Final = 0
 CHUNK: Final = 50
-"""Pictures of one step of the run; what is done is kept."""
+"""Pictures between two checkpoints."""
 SEEN: Final = 1000
 """Pictures at the beginning of the test split that may have been looked at."""
 SURROGATE_PICTURES: Final = 2000
@@ -131,7 +125,7 @@ def measure(broken: Broken, bundle: Bundle, pictures: LabelledPictures, training
         )
         made_from = digest(
             broken, bundle.model_id, part.images.tobytes(), part.labels.tobytes(), EPS, STEPS, TIMES, SEED,
-            made_by("lab.experiments.red_team.broken"),
+            made_by(f"{__name__}:_attack", f"{__name__}:_backward"),
         )  # fmt: skip
 
         def attack(part: LabelledPictures = part, start: int = start) -> Arrays:
@@ -184,61 +178,35 @@ def _attack(
     }
 
 
-def page(rows: list[Row], bundle: Bundle, command: str) -> str:
-    """The table with what it was made by."""
-    heads = ("defence", "gradient", "EOT", "pictures", "clean", "attacked", "survive 10 draws")
-    lines = [
-        (
-            row.defence, row.backward, str(row.samples), str(row.images), f"{row.clean:.3f}",
-            f"**{row.attacked:.4f}** ({row.attacked_low:.4f}–{row.attacked_high:.4f})",
-            f"{row.survived:.4f} ({row.survived_low:.4f}–{row.survived_high:.4f})",
-        )
-        for row in rows
-    ]  # fmt: skip
-    return "\n".join(
-        (
-            "# Broken defences, broken again",
-            "",
-            f"EOT-PGD, L∞ 8/255, {STEPS} steps of 2.5·ε/{STEPS}, random start, untargeted, rounded to 8 bits; network: "
-            f"`{bundle.model_id}`, accuracy without attack and defence {rows[0].undefended:.3f}. Accuracy is the mean "
-            f"over {TIMES} draws of what draws, with a 95 % interval over pictures. Pictures from the {SEEN:,}th "
-            f"of CIFAR-10's test split on. Seed {SEED}.",
-            "",
-            markdown(heads, lines),
-            "",
-            "Settings: Rand shrinks to 29–31 of 32 pixels; JPEG quality 75; Pixel Deflection share .002, window 10, "
-            "σ .04; 3 bits; Shield qualities 20, 40, 60, 80; Feature Distillation steps 25 and 30.",
-            "",
-            f"`{command}`",
-            "",
-        )
-    )
-
-
-def main() -> None:
-    """Measure every defence, print as it goes, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--compared", type=int, default=100, help="pictures of the rows that are there to compare")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/red-team"))
-    parser.add_argument("--cache", type=Path, default=Path("runs/red-team/broken"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    data = Path(os.environ.get("POINTILLIST_DATA", "."))
-    bundle = load_bundle(shipped_bundle("cifar10"), torch.device("cpu"))
-    test = read_cifar10_test(data, len(bundle.settings.classes))
-    pictures = test.take(np.arange(SEEN, len(test))).first(arguments.images)
+def pictures_of(data: Path, classes: int, count: int) -> tuple[LabelledPictures, Tensor]:
+    """The pictures that judge, and frames (N, C, H, W) of the training split for what an attacker learns."""
+    test = read_cifar10_test(data, classes)
     with np.load(data / "cifar10.npz") as archive:
         training = to_frames(archive["train_x"][-SURROGATE_PICTURES:], torch.device("cpu"))
-    rows: list[Row] = []
-    for number, broken in enumerate(DEFENCES):
-        part = pictures if number < MAIN else pictures.first(arguments.compared)
-        rows.append(measure(broken, bundle, part, training, Cache(arguments.cache)))
-        write_rows(arguments.out / "broken.csv", rows, Row)
-        command = f"python -m {__spec__.name} --images {arguments.images} --compared {arguments.compared}"
-        with replacing(arguments.out / "broken.md") as fresh:
-            fresh.write_text(page(rows, bundle, command), encoding="utf-8")
+    return test.take(np.arange(SEEN, len(test))).first(count), training
 
 
-if __name__ == "__main__":
-    main()
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("defence", lambda row: row.defence),
+    Column("gradient", lambda row: row.backward),
+    Column("EOT", lambda row: str(row.samples)),
+    Column("pictures", lambda row: str(row.images)),
+    Column("clean", lambda row: f"{row.clean:.3f}"),
+    Column("attacked", lambda row: f"**{row.attacked:.4f}** ({row.attacked_low:.4f}–{row.attacked_high:.4f})"),
+    Column("survive 10 draws", lambda row: f"{row.survived:.4f} ({row.survived_low:.4f}–{row.survived_high:.4f})"),
+)
+
+
+def page(rows: list[Row], model_id: str, command: str) -> list[str]:
+    """The table with the command that makes it."""
+    return [
+        "# Broken defences, broken again",
+        f"EOT-PGD, L∞ 8/255, {STEPS} steps of 2.5·ε/{STEPS}, random start, untargeted, rounded to 8 bits; network: "
+        f"`{model_id}`, accuracy without attack and defence {rows[0].undefended:.3f}. Accuracy is the mean "
+        f"over {TIMES} draws of what draws, with a 95 % interval over pictures. Pictures from the {SEEN:,}th "
+        f"of CIFAR-10's test split on. Seed {SEED}.",
+        table(COLUMNS, rows),
+        "Settings: Rand shrinks to 29–31 of 32 pixels; JPEG quality 75; Pixel Deflection share .002, window 10, "
+        "σ .04; 3 bits; Shield qualities 20, 40, 60, 80; Feature Distillation steps 25 and 30.",
+        f"`{command}`",
+    ]

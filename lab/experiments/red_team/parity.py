@@ -1,22 +1,17 @@
-"""The lab's attacks beside foolbox's own, on the same network, pictures and targets: success and L2.
-
-    python -m lab.experiments.red_team.parity --images 200
+"""The lab's attacks next to foolbox's own, on the same network, pictures and targets: success and L2.
 
 The network is the bare one of a shipped bundle, the pictures are the first of CIFAR-10's test split that it gets right,
 the targets are drawn by a seed. Foolbox's attacks are called as its users call them, with the same steps; where foolbox
-lacks an attack its nearest relative stands beside it, or nothing. L2 is the mean over the pictures on which both
-succeed. Nothing is rounded. An interrupted run goes on where it was.
+lacks an attack its nearest relative stands in its place, or nothing. L2 is the mean over the pictures on which both
+succeed. Nothing is rounded. An interrupted measurement goes on after its last chunk.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -29,16 +24,13 @@ from lab.attacks.contract import margins
 from lab.attacks.hop_skip_jump import hop_skip_jump
 from lab.attacks.norms import l2
 from lab.chance import seeded
-from lab.data import read_cifar10_test, to_frames
+from lab.data import to_frames
 from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.harness.page import Column, table
 from lab.experiments.provenance import made_by
 from lab.experiments.red_team import relatives
 from lab.experiments.red_team.relatives import WALK
-from lab.experiments.super_iot.judges import Judge, judge_of
-from lab.results.csv_rows import read_rows, write_rows
-from lab.results.markdown import markdown
-from processors.bundle import load_bundle, shipped_bundle
-from schemas.runtime.atomic_file import replacing
+from lab.experiments.super_iot.judges import Judge
 
 SEED: Final = 0
 EPS: Final = 8 / 255
@@ -50,7 +42,7 @@ Run = Callable[[Logits, Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Pair:
-    """The lab's attack, and foolbox's by its name in `relatives` with its bound; `beside` says what is not the same."""
+    """The lab's attack, and foolbox's by its name in `relatives` with its bound; `beside` names the differences."""
 
     name: str
     targeted: bool
@@ -155,7 +147,9 @@ def _outcomes(name: str, run: Run, targeted: bool, judge: Judge, cache: Cache) -
     parts = []
     for start in range(0, len(judge.pictures), CHUNK):
         part = slice(start, start + CHUNK)
-        made_from = digest(name, targeted, start, judge.made_from(), SEED, made_by("lab.experiments.red_team.parity"))
+        made_from = digest(
+            name, targeted, start, judge.made_from(), SEED, made_by(f"{__name__}:measure", f"{__name__}:PAIRS")
+        )
 
         def attack(part: slice = part) -> Arrays:
             return _attack(run, targeted, judge, part)
@@ -181,70 +175,35 @@ def _attack(run: Run, targeted: bool, judge: Judge, part: slice) -> Arrays:
     }
 
 
-def page(rows: list[Row], judge: Judge, command: str) -> str:
-    """The table with what it was made by."""
-
-    def number(value: float | None, places: int = 3) -> str:
-        return "–" if value is None else f"{value:.{places}f}"
-
-    def ratio(row: Row) -> str:
-        return "–" if row.l2 is None or row.l2_foolbox is None else f"{row.l2 / row.l2_foolbox:.3f}"
-
-    heads = ("attack", "goal", "success", "foolbox", "L2", "foolbox", "ratio", "s", "foolbox", "")
-    lines = [
-        (
-            row.attack, "targeted" if row.targeted else "untargeted", number(row.success),
-            number(row.success_foolbox), number(row.l2), number(row.l2_foolbox), ratio(row),
-            number(row.seconds, 0), number(row.seconds_foolbox, 0), row.beside,
-        )
-        for row in rows
-    ]  # fmt: skip
-    return "\n".join(
-        (
-            "# The lab's attacks beside foolbox's",
-            "",
-            f"Network: `{judge.bundle.model_id}`, bare; the first {len(judge.pictures)} pictures of CIFAR-10's test "
-            f"split that it gets right; seed {SEED}. L∞ 8/255, L2 .5, 15 degrees; the same steps "
-            "on both sides. L2 is the mean over the pictures on which both succeed.",
-            "",
-            markdown(heads, lines),
-            "",
-            f"`{command}`",
-            "",
-        )
-    )
+def _number(value: float | None, places: int = 3) -> str:
+    return "–" if value is None else f"{value:.{places}f}"
 
 
-def main() -> None:
-    """Compare attack after attack, print as it goes, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument(
-        "--only", choices=[pair.name for pair in PAIRS], nargs="*", help="compare these attacks, keep the others' rows"
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/results/red-team"))
-    parser.add_argument("--cache", type=Path, default=Path("runs/red-team/parity"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    bundle = load_bundle(shipped_bundle("cifar10"), torch.device("cpu"))
-    classes = len(bundle.settings.classes)
-    pictures = read_cifar10_test(Path(os.environ.get("POINTILLIST_DATA", ".")), classes, 2 * arguments.images)
-    judge = judge_of(bundle, pictures, SEED, arguments.images)
-    command = f"python -m {__spec__.name} --images {arguments.images}"
-    names = [pair.name for pair in PAIRS]
-    chosen = names if arguments.only is None else arguments.only
-    rows = [
-        row for row in read_rows(arguments.out / "parity.csv", Row) if row.attack in names and row.attack not in chosen
+def _ratio(row: Row) -> str:
+    return "–" if row.l2 is None or row.l2_foolbox is None else f"{row.l2 / row.l2_foolbox:.3f}"
+
+
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("attack", lambda row: row.attack),
+    Column("goal", lambda row: "targeted" if row.targeted else "untargeted"),
+    Column("success", lambda row: _number(row.success)),
+    Column("foolbox", lambda row: _number(row.success_foolbox)),
+    Column("L2", lambda row: _number(row.l2)),
+    Column("foolbox", lambda row: _number(row.l2_foolbox)),
+    Column("ratio", _ratio),
+    Column("s", lambda row: _number(row.seconds, 0)),
+    Column("foolbox", lambda row: _number(row.seconds_foolbox, 0)),
+    Column("", lambda row: row.beside),
+)
+
+
+def page(rows: list[Row], model_id: str, command: str) -> list[str]:
+    """The table with the command that makes it."""
+    return [
+        "# The lab's attacks next to foolbox's",
+        f"Network: `{model_id}`, bare; the first {rows[0].images} pictures of CIFAR-10's test "
+        f"split that it gets right; seed {SEED}. L∞ 8/255, L2 .5, 15 degrees; the same steps "
+        "on both sides. L2 is the mean over the pictures on which both succeed.",
+        table(COLUMNS, rows),
+        f"`{command}`",
     ]
-    for pair in PAIRS:
-        if pair.name not in chosen:
-            continue
-        rows.append(measure(pair, judge, Cache(arguments.cache)))
-        rows.sort(key=lambda row: names.index(row.attack))
-        write_rows(arguments.out / "parity.csv", rows, Row)
-        with replacing(arguments.out / "parity.md") as fresh:
-            fresh.write_text(page(rows, judge, command), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

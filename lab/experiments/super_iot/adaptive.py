@@ -16,7 +16,7 @@ from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.defences import Defence, undefended
 from lab.experiments.super_iot.judges import Adversarial, Judge
 from lab.experiments.super_iot.outcomes import Outcome, Shown, outcome, summed_up
-from lab.experiments.super_iot.plan import AttackRow, Plan
+from lab.experiments.super_iot.plan import AttackRow, Budget
 from lab.experiments.super_iot.rows import Row
 from lab.masks import random_masks
 from processors.pipeline import Pipeline
@@ -27,7 +27,9 @@ SCOPE = "eot"
 WORST = "default, worst of all resubmissions"
 
 
-def eot_rows(judge: Judge, pipeline: Pipeline, defence: Defence, plan: Plan, cache: Cache, targeted: bool) -> list[Row]:
+def eot_rows(
+    judge: Judge, pipeline: Pipeline, defence: Defence, plan: Budget, cache: Cache, targeted: bool
+) -> list[Row]:
     """Return the accuracy under EOT-PGD through `pipeline` at the ratio of `defence`, which then sees the pictures.
 
     There are two rows: the mean over fresh masks, and the pictures that survive every mask. They must survive all if
@@ -53,7 +55,7 @@ def eot_rows(judge: Judge, pipeline: Pipeline, defence: Defence, plan: Plan, cac
     ]
 
 
-def _attack(judge: Judge, pipeline: Pipeline, row: AttackRow, ratio: float, count: int, plan: Plan) -> Arrays:
+def _attack(judge: Judge, pipeline: Pipeline, row: AttackRow, ratio: float, count: int, plan: Budget) -> Arrays:
     device = judge.bundle.device
     chance = torch.Generator().manual_seed(plan.seed + 2)
     images = []

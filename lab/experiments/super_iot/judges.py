@@ -14,7 +14,7 @@ from lab.attacks import random_targets, to_8_bits
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images
 from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.provenance import made_by
-from lab.experiments.super_iot.plan import AttackRow, Plan
+from lab.experiments.super_iot.plan import AttackRow, Budget
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
 
@@ -87,7 +87,7 @@ class Adversarial:
         return torch.from_numpy(self.unrounded[part]).to(device)
 
 
-def adversarial(judge: Judge, row: AttackRow, plan: Plan, cache: Cache) -> Adversarial:
+def adversarial(judge: Judge, row: AttackRow, plan: Budget, cache: Cache) -> Adversarial:
     """Return the pictures of a row, attacked on the bare network if they are not in the cache.
 
     The clean row is unchanged.
@@ -102,7 +102,7 @@ def adversarial(judge: Judge, row: AttackRow, plan: Plan, cache: Cache) -> Adver
     return Adversarial(found["images"].astype(np.uint8, copy=False), unrounded, made_from)
 
 
-def _attack(judge: Judge, row: AttackRow, plan: Plan, count: int, keep: int) -> Arrays:
+def _attack(judge: Judge, row: AttackRow, plan: Budget, count: int, keep: int) -> Arrays:
     attack = row.attack()
     assert attack is not None
     device = judge.bundle.device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,31 +23,13 @@ from lab.experiments.super_iot.defences import (
 )
 from lab.experiments.super_iot.judges import Adversarial, Judge, adversarial
 from lab.experiments.super_iot.outcomes import Shown, outcome, summed_up
-from lab.experiments.super_iot.plan import KEY_RATIOS, AttackRow, Plan
+from lab.experiments.super_iot.plan import KEY_RATIOS, AttackRow, Budget
 from lab.experiments.super_iot.rows import Comparison, Row
 from processors.modes import Mode
 from processors.pipeline import Pipeline
 
 MODES: Final[tuple[Mode, ...]] = ("default", "paper")
 UNROUNDED_REPEATS: Final = 3
-
-
-class Steps(Protocol):
-    """A receiver of the number of steps, and of each finished step."""
-
-    def expect(self, count: int) -> None:
-        """Expect this many more steps."""
-
-    def done(self, what: str) -> None:
-        """Report one finished step."""
-
-
-@dataclass
-class Measured:
-    """Rows and comparisons of one judge."""
-
-    rows: list[Row] = field(default_factory=list)
-    comparisons: list[Comparison] = field(default_factory=list)
 
 
 @dataclass
@@ -70,12 +52,12 @@ class _Sweep:
 
 
 class Measurement:
-    """The parameters that are the same for all of a judge's rows."""
+    """The measurements of one judge."""
 
     def __init__(
         self,
         judge: Judge,
-        plan: Plan,
+        plan: Budget,
         baselines: list[Defence],
         weights: OtherWeights | None,
         cache: Cache,
@@ -87,7 +69,6 @@ class Measurement:
         self.cache = cache
         self.pipelines = {mode: Pipeline(judge.bundle, mode) for mode in MODES}
         self.sweep = _Sweep()
-        self.result = Measured()
 
     def products(self, ratios: tuple[float, ...], repeats: int, paper_repeats: int) -> list[Defence]:
         """Return both modes at some ratios. At one ratio both use the same masks."""
@@ -97,31 +78,21 @@ class Measurement:
             for ratio in ratios
         ]
 
-    def attack(self, steps: Steps) -> None:
-        """Make the missing adversarial pictures of every row."""
-        rows = self.plan.rows()
-        steps.expect(len(rows))
-        for row in rows:
-            pictures = self._attacked(row)
-            steps.done(f"{self.judge.name}: {row.id}, {len(pictures.images)} pictures attacked")
+    def rows(self, row: AttackRow) -> list[Row]:
+        """All rows of one attack."""
+        pictures = self._attacked(row)
+        return [*self._swept(row, pictures), *self._unrounded(row, pictures), *self._all(row, pictures)]
 
-    def measure(self, steps: Steps) -> Measured:
-        """Return all rows and comparisons."""
-        rows = self.plan.rows()
-        steps.expect(len(rows))
-        for row in rows:
-            pictures = self._attacked(row)
-            self._swept(row, pictures)
-            self._unrounded(row, pictures)
-            self._all(row, pictures)
-            steps.done(f"{self.judge.name}: {row.id}, {len(pictures.images)} pictures measured")
-        self._compare()
-        return self.result
+    def comparisons(self) -> list[Comparison]:
+        """The comparisons over all attacks. Attacks that are not in the cache are measured."""
+        for row in self.plan.rows():
+            self._swept(row, self._attacked(row))
+        return self._compare()
 
     def _attacked(self, row: AttackRow) -> Adversarial:
         return adversarial(self.judge, row, self.plan, self.cache)
 
-    def _swept(self, row: AttackRow, pictures: Adversarial) -> None:
+    def _swept(self, row: AttackRow, pictures: Adversarial) -> list[Row]:
         count = min(len(pictures.images), self.plan.sweep_images)
         defences = [
             undefended(),
@@ -133,39 +104,43 @@ class Measurement:
             defences += [
                 without_attacks(self.weights, pipeline, ratio, self.plan.repeats) for ratio in self._key_ratios()
             ]
-        self._rows(Shown(self.judge, row, pictures, count, rounded=True), defences, "sweep")
+        return self._rows(Shown(self.judge, row, pictures, count, rounded=True), defences, "sweep")
 
-    def _unrounded(self, row: AttackRow, pictures: Adversarial) -> None:
-        if len(pictures.unrounded):
-            count = min(len(pictures.unrounded), self.plan.sweep_images)
-            shown = Shown(self.judge, row, pictures, count, rounded=False)
-            repeats = min(self.plan.repeats, UNROUNDED_REPEATS)
-            defences = [product(self.pipelines["default"], ratio, repeats) for ratio in self._key_ratios()]
-            self._rows(shown, [undefended(), *defences], "sweep")
+    def _unrounded(self, row: AttackRow, pictures: Adversarial) -> list[Row]:
+        if not len(pictures.unrounded):
+            return []
+        count = min(len(pictures.unrounded), self.plan.sweep_images)
+        shown = Shown(self.judge, row, pictures, count, rounded=False)
+        repeats = min(self.plan.repeats, UNROUNDED_REPEATS)
+        defences = [product(self.pipelines["default"], ratio, repeats) for ratio in self._key_ratios()]
+        return self._rows(shown, [undefended(), *defences], "sweep")
 
-    def _all(self, row: AttackRow, pictures: Adversarial) -> None:
+    def _all(self, row: AttackRow, pictures: Adversarial) -> list[Row]:
         count = len(pictures.images)
-        if count > self.plan.sweep_images:
-            shown = Shown(self.judge, row, pictures, count, rounded=True)
-            default = [product(self.pipelines["default"], ratio, 1) for ratio in self._key_ratios()]
-            self._rows(shown, [undefended(), *default], "all")
+        if count <= self.plan.sweep_images:
+            return []
+        shown = Shown(self.judge, row, pictures, count, rounded=True)
+        default = [product(self.pipelines["default"], ratio, 1) for ratio in self._key_ratios()]
+        return self._rows(shown, [undefended(), *default], "all")
 
     def _key_ratios(self) -> tuple[float, ...]:
         return tuple(ratio for ratio in self.plan.ratios if ratio in KEY_RATIOS)
 
-    def _rows(self, shown: Shown, defences: list[Defence], scope: str) -> None:
+    def _rows(self, shown: Shown, defences: list[Defence], scope: str) -> list[Row]:
         bare = outcome(shown, undefended(), self.plan.seed, self.cache)
         distances = shown.distances()
+        rows = []
         for defence in defences:
             found = outcome(shown, defence, self.plan.seed, self.cache)
-            self.result.rows.append(summed_up(shown, defence, found, bare, distances, scope))
+            rows.append(summed_up(shown, defence, found, bare, distances, scope))
             if scope == "sweep" and shown.rounded:
                 self.sweep.add(defence, shown.row, found.correct)
+        return rows
 
-    def _compare(self) -> None:
+    def _compare(self) -> list[Comparison]:
         name, rows = self.judge.name, list(self.plan.rows())
         ours, paper = self.sweep.line(lambda n: n == DEFAULT), self.sweep.line(lambda n: n == PAPER)
         (bare,) = self.sweep.line(lambda n: n == NONE)
         known = {defence.name for defence in self.baselines}
         others = self.sweep.line(lambda n: n in known)
-        self.result.comparisons = [*against_paper(name, ours, paper, rows), *matched(name, bare, ours, others, rows)]
+        return [*against_paper(name, ours, paper, rows), *matched(name, bare, ours, others, rows)]

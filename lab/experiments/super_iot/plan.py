@@ -67,7 +67,7 @@ OUTSIDE_ROWS: Final = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class Budget:
     """How much of everything. Pictures are the first ones that the judge classifies correctly."""
 
     images: int | None = None
@@ -113,7 +113,7 @@ class Plan:
         """The drop ratios that a row is measured at."""
         return tuple(ratio for ratio in self.ratios if ratio in KEY_RATIOS) if row.outside else self.ratios
 
-    def smaller(self, images: int, repeats: int, slow_images: int) -> Plan:
+    def smaller(self, images: int, repeats: int, slow_images: int) -> Budget:
         """The same for a judge beside the first one, on fewer pictures and with fewer repeats."""
         return replace(
             self,

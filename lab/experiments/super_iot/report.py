@@ -1,39 +1,21 @@
-"""The Markdown of the experiment, made from its CSV files alone."""
+"""The pages of the experiment, made from its rows alone."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lab.experiments.super_iot import tables
+from lab.experiments.harness.page import write_page
+from lab.experiments.harness.store import ROWS, Store
+from lab.experiments.super_iot import plots, tables
 from lab.experiments.super_iot.adaptive import SCOPE as EOT
 from lab.experiments.super_iot.defences import DEFAULT, PAPER
-from lab.experiments.super_iot.rows import Comparison, QualityRow, Row, SizeRow
+from lab.experiments.super_iot.rows import Comparison, JudgeRow, QualityRow, Row, SizeRow
 from lab.experiments.super_iot.verdict import ComparisonVerdict, Finding, compared, findings, quality_findings
-from lab.results.csv_rows import read_rows
 from lab.results.markdown import markdown
 
-SETTINGS = "settings.json"
-PSNR = "psnr.csv"
-BYTES = "bytes.csv"
-
-
-def accuracy_file(out: Path, judge: str) -> Path:
-    """The rows of one judge."""
-    return out / f"{judge}.csv"
-
-
-def adaptive_file(out: Path, judge: str) -> Path:
-    """The rows of one judge under EOT-PGD."""
-    return out / f"{judge}-adaptive.csv"
-
-
-def comparisons_file(out: Path, judge: str) -> Path:
-    """The comparisons of one judge."""
-    return out / f"{judge}-comparisons.csv"
+COMMAND = "pointillist lab stale --only super-iot --run"
 
 
 def plot_file(out: Path, name: str) -> Path:
@@ -46,6 +28,7 @@ class JudgeResults:
     """All that was measured with one judge."""
 
     name: str
+    about: JudgeRow
     rows: list[Row]
     adaptive: list[Row]
     comparisons: list[Comparison]
@@ -56,20 +39,18 @@ class JudgeResults:
         return findings(self.name, self.rows)
 
 
-def read_results(out: Path) -> tuple[dict[str, Any], list[JudgeResults]]:
-    """The settings and every judge's rows, as the CSV files in `out` say."""
-    file = out / SETTINGS
-    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    judges = [
+def read_results(store: Store) -> list[JudgeResults]:
+    """Return the results of every judge."""
+    rows, adaptive = store.records("accuracy", Row), store.records("adaptive", Row)
+    comparisons = store.records("comparisons", Comparison)
+    return [
         JudgeResults(
-            name,
-            read_rows(accuracy_file(out, name), Row),
-            read_rows(adaptive_file(out, name), Row),
-            read_rows(comparisons_file(out, name), Comparison),
+            each.name, each, [row for row in rows if row.judge == each.name],
+            [row for row in adaptive if row.judge == each.name],
+            [row for row in comparisons if row.judge == each.name],
         )
-        for name in settings.get("judges", {})
-    ]
-    return settings, judges
+        for each in store.records("judges", JudgeRow)
+    ]  # fmt: skip
 
 
 def verdict_lines(judges: Sequence[JudgeResults], quality: Sequence[QualityRow]) -> list[str]:
@@ -103,27 +84,30 @@ def _said(verdict: ComparisonVerdict) -> str:
     )
 
 
-def write_report(out: Path) -> list[str]:
-    """Write README.md and one page a judge into `out`; the verdict's lines."""
-    settings, judges = read_results(out)
-    quality = read_rows(out / PSNR, QualityRow)
+def write_report(store: Store) -> list[str]:
+    """Write README.md, one page a judge and the plots; return the verdict's lines."""
+    out, judges = store.folder, read_results(store)
+    quality, sizes = store.records("psnr", QualityRow), store.records("bytes", SizeRow)
+    swept = [row for row in judges[0].rows if row.scope == "sweep"] if judges else []
+    if swept:
+        plots.accuracy_by_ratio(swept, plot_file(out, "figure-6"))
+    if sizes:
+        plots.bytes_against_accuracy(sizes, plot_file(out, "bytes"))
     lines = verdict_lines(judges, quality)
     for judge in judges:
-        (out / f"{judge.name}.md").write_text(_judge_page(judge, settings, out), encoding="utf-8")
-    page = _front_page(settings, judges, quality, read_rows(out / BYTES, SizeRow), lines, out)
-    (out / "README.md").write_text(page, encoding="utf-8")
+        write_page(out / f"{judge.name}.md", _judge_page(judge))
+    write_page(out / "README.md", _front_page(judges, quality, sizes, lines, out))
     return lines
 
 
 def _front_page(
-    settings: dict[str, Any],
     judges: Sequence[JudgeResults],
     quality: Sequence[QualityRow],
     sizes: Sequence[SizeRow],
     verdict: list[str],
     out: Path,
-) -> str:
-    parts = ["# SUPER-IoT, measured", _how(settings), "## Verdict", "\n".join(f"- {line}" for line in verdict)]
+) -> list[str]:
+    parts = ["# SUPER-IoT, measured", _how(judges), "## Verdict", "\n".join(f"- {line}" for line in verdict)]
     for number, judge in enumerate(judges):
         found = judge.findings + (quality_findings(quality) if number == 0 else [])
         parts += [f"### Figures asked for, judge {judge.name}", tables.requirements(found)]
@@ -137,22 +121,21 @@ def _front_page(
         if any(row.accuracy is not None for row in sizes):
             parts += [tables.at_equal_accuracy(sizes)]
         parts += [_plot(out, "bytes", "accuracy over bytes a frame"), tables.sizes(sizes)]
-    plots = [_plot(out, name, title) for name, title in PLOTS]
-    if any(plots):
-        parts += ["## Figures of the paper", *plots]
-    parts += ["\n".join(f"- [{judge.name}]({judge.name}.md): all rows" for judge in judges)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    figures = [_plot(out, name, title) for name, title in PLOTS]
+    if any(figures):
+        parts += ["## Figures of the paper", *figures]
+    return [*parts, "\n".join(f"- [{judge.name}]({judge.name}.md): all rows" for judge in judges)]
 
 
-def _how(settings: dict[str, Any]) -> str:
+def _how(judges: Sequence[JudgeResults]) -> str:
     heads = ["judge", "model", "pictures", "classified correctly, bare"]
     lines = [
-        [name, f"`{judge['model_id']}`", str(judge["pictures"]), str(judge["correct"])]
-        for name, judge in settings.get("judges", {}).items()
+        [each.about.name, f"`{each.about.model_id}`", str(each.about.pictures), str(each.about.correct)]
+        for each in judges
     ]
-    command = f"`{settings.get('command', 'pointillist lab super-iot')}`"
+    command, data = (judges[0].about.command, judges[0].about.data) if judges else (COMMAND, "")
     return "\n\n".join((
-        f"Made by {command} from {settings.get('data', '')}; its settings are in `{SETTINGS}`.",
+        f"Made by `{command}` from {data}; rows and their provenance are in `{ROWS}`.",
         "Every share is of the pictures that the bare network classifies correctly, ± half of its 95 % interval. The "
         "attacker knows the network and not the defence, unless said otherwise. Adversarial pictures are rounded to 8 "
         "bits before the drop. A block of 64 pixels loses whole ones: r = .01 drops 1 of 64, r = .05 drops 3.",
@@ -187,12 +170,10 @@ MATCHED_TEXT = (
 )
 
 
-def _judge_page(judge: JudgeResults, settings: dict[str, Any], out: Path) -> str:
-    model = settings.get("judges", {}).get(judge.name, {}).get("model_id", "")
-    parts = [
+def _judge_page(judge: JudgeResults) -> list[str]:
+    return [
         f"# {judge.name}",
-        f"`{model}`. Files: [rows]({accuracy_file(out, judge.name).name}), "
-        f"[comparisons]({comparisons_file(out, judge.name).name}).",
+        f"`{judge.about.model_id}`. Rows: [`{ROWS}`]({ROWS}).",
         _section("Table I, default", tables.by_ratio(judge.rows, DEFAULT)),
         _section("Table I, paper mode", tables.by_ratio(judge.rows, PAPER)),
         _section("Table II", tables.beside_baselines(judge.rows, (tables.PAPER_RATIO, 0.25, 0.50))),
@@ -205,7 +186,6 @@ def _judge_page(judge: JudgeResults, settings: dict[str, Any], out: Path) -> str
         _section("Trained without any attack", tables.without_attacks(judge.rows)),
         _section("The attacker who knows the defence", tables.key_ratios(judge.adaptive, EOT), before=EOT_TEXT),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _section(title: str, table: str, before: str = "") -> str:

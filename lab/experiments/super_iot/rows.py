@@ -1,4 +1,4 @@
-"""Results as CSV: one dataclass a table, written and read back without loss of what the tables show."""
+"""Records of the experiment, one dataclass a table."""
 
 from __future__ import annotations
 
@@ -90,3 +90,22 @@ class SizeRow:
     judge: str
     accuracy: float | None
     """Of all pictures, not only of those classified correctly; None where only bytes are counted."""
+
+
+@dataclass(frozen=True)
+class JudgeRow:
+    """A judge: its model, the pictures that were looked at, and those that the bare network gets right."""
+
+    name: str
+    model_id: str
+    data: str
+    pictures: int
+    correct: int
+    command: str
+
+
+@dataclass(frozen=True)
+class PlotRow:
+    """A plot of pictures that no other row holds."""
+
+    name: str

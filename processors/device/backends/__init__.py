@@ -1,5 +1,5 @@
-"""What runs a network on a CPU: torch itself, or another runtime that the same network is exported to.
+"""Backends that run a network on a CPU: torch, or another runtime to which the same network is exported.
 
-`choose` measures at the start which is the fastest here; `engines` does so for what one model needs. Gradients, attacks
-and the lab always go through torch.
+`choose` measures at the start which backend is the fastest here; `engines` does that for the networks of one model.
+Gradients, attacks and the lab always use torch.
 """

@@ -1,4 +1,4 @@
-"""Which backend runs a network, in which precision: measured where it is to run, and checked against torch first."""
+"""The choice of a network's backend and precision: measured on this machine, and first checked against torch."""
 
 from __future__ import annotations
 
@@ -12,26 +12,33 @@ import torch
 from torch import Tensor
 
 from processors.bundle.formats import Network
-from processors.device.backends.contract import COARSER, Backend, BackendName, CpuPrecision, Unsuited, runtime_of
+from processors.device.backends.contract import (
+    COARSER,
+    Backend,
+    BackendName,
+    CpuPrecision,
+    UnsupportedNetworkError,
+    runtime_of,
+)
 from processors.device.backends.openvino_cpu import OpenVino
 from schemas.errors import ConfigError, first_line
 
 BACKENDS: Final[tuple[Backend, ...]] = (OpenVino(),)
-"""What may take the place of a network's own runtime."""
+"""Alternatives to a network's own runtime."""
 
 ROUNDS: Final = 5
-"""Turns that each candidate has."""
+"""Trial rounds of each candidate."""
 HOPELESS: Final = 1.5
-"""What takes so many times as long as the fastest after two turns has no more."""
+"""Factor over the fastest time above which a candidate gets no more rounds after two."""
 COARSER_PAYS: Final = 1.25
-"""How many times as fast as float32 a coarser precision must be to be taken unasked."""
+"""Speedup over float32 from which a coarser precision is chosen without a request."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What was asked for; `auto` is what turns out to be the fastest of what keeps to its tolerance."""
+    """The requested backend and precision; `auto` is the fastest within its tolerance."""
 
     backend: BackendName = "auto"
     precision: Literal["auto", CpuPrecision] = "auto"
@@ -39,20 +46,20 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What runs a network, by which backend and in which precision."""
+    """The chosen network function, with its backend and precision."""
 
     network: Network
     backend: str
     precision: CpuPrecision
     speedup: float = 1.0
-    """How many times as fast as its own runtime it was in the trial; 1 where nothing was tried."""
+    """Speedup over the network's own runtime in the trial; 1 without a trial."""
 
     def __str__(self) -> str:
         return f"{self.backend} {self.precision}"
 
 
 class RunsOn(NamedTuple):
-    """What runs one of a model's networks, `classifier` or `restorer`, as logs and metrics say it."""
+    """The runtime of one of a model's networks, `classifier` or `restorer`, for logs and metrics."""
 
     network: str
     backend: str
@@ -60,7 +67,7 @@ class RunsOn(NamedTuple):
 
 
 class _Lasting:
-    """A network that goes back to its own runtime, for good, when the backend fails on a batch."""
+    """A network that returns to its own runtime for good if the backend fails on a batch."""
 
     def __init__(self, network: Network, own: Network) -> None:
         self._network = network
@@ -70,19 +77,21 @@ class _Lasting:
         if self._network is not self._own:
             try:
                 return self._network(x)
-            except Exception as error:  # whatever the backend raises
-                log.error("the backend failed, the network's own runtime goes on", error=first_line(error))
+            except Exception as error:  # a backend may raise anything
+                log.error("backend_failed", error=first_line(error))
                 self._network = self._own
         return self._own(x)
 
 
 Fits = Callable[[Tensor, Tensor, CpuPrecision], str]
-"""From the outputs of a network's own runtime, those of another one, and its precision, to what is wrong with them in
-words; empty where they keep to the tolerance of that precision."""
+"""A function that compares a network's own outputs with another runtime's at a precision. It returns the fault in
+words;
+empty within the tolerance of that precision.
+"""
 
 
 def check_wish(wish: Wish) -> None:
-    """Raise ConfigError when this machine lacks what is asked for, or no backend computes so."""
+    """Raise ConfigError if this machine lacks the requested backend, or no backend has the requested precision."""
     backends = {backend.name: backend for backend in BACKENDS}
     if wish.backend in backends and (lacks := backends[wish.backend].lacks()):
         raise ConfigError(f"backend {wish.backend}: expected {lacks}, which is not here; auto or torch would run")
@@ -107,10 +116,10 @@ def choose(
     free_sides: bool = False,
     exact_first: bool = False,
 ) -> Choice:
-    """The fastest way to run `network` on `inputs` (N, C, H, W), of those that fit there; its own if none does.
+    """Return the fastest way to run `network` on `inputs` (N, C, H, W) within the tolerance, or its own runtime.
 
-    Precisions that are not `allowed` are never taken. Other arguments are those of `Backend.take` and `Taken.at`.
-    Raises ConfigError for a wish that this machine or this network cannot fulfil.
+    Only precisions in `allowed` are used. Other arguments are those of `Backend.take` and `Taken.at`. Raises
+    ConfigError for a request that this machine or this network cannot fulfil.
     """
     check_wish(wish)
     own = Choice(network, runtime_of(network), "float32")
@@ -144,7 +153,7 @@ def _of_backend(
     exact_first: bool,
     refusals: list[str],
 ) -> list[Choice]:
-    """What keeps to its tolerance; what does not is added to `refusals`."""
+    """Return the candidates within their tolerance; add the reasons for the others to `refusals`."""
     found = []
     try:
         taken = backend.take(own.network, inputs, free_sides)
@@ -156,15 +165,17 @@ def _of_backend(
                 refusals.append(f"{backend.name} {precision}: {wrong}")
             else:
                 found.append(Choice(_Lasting(network, own.network), backend.name, precision))
-    except Unsuited as error:
+    except UnsupportedNetworkError as error:
         refusals.append(str(error))
     for refusal in refusals:
-        log.info("backend not taken", why=refusal)
+        log.info("backend_rejected", reason=refusal)
     return found
 
 
 def _fastest(found: Sequence[Choice], inputs: Tensor) -> Choice:
-    """In turns, by the least time of each: what else runs on the machine makes single turns longer, none shorter."""
+    """Return the fastest in alternating rounds, by the least time of each: other load makes rounds longer, never
+    shorter.
+    """
     seconds = trial([each.network for each in found], inputs)
     timed = [
         Choice(each.network, each.backend, each.precision, seconds[0] / taken)
@@ -181,9 +192,9 @@ def _speedup(choice: Choice) -> float:
 
 @torch.inference_mode()
 def trial(networks: Sequence[Network], inputs: Tensor, rounds: int = ROUNDS) -> list[float]:
-    """CPU seconds that one call of each network takes at least, after one to warm up.
+    """Return the least CPU seconds of one call of each network, after one call to warm up.
 
-    Not those of a clock: other roles share the cores, and what they take says nothing of a network.
+    CPU time, not wall time: other roles share the cores, and their load is no property of a network.
     """
     least = [float("inf")] * len(networks)
     for turn in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""What a backend is: it takes a network as its bundle's format holds it and runs it in some precision."""
+"""The contract of a backend: it takes a network in its bundle's format and runs it in some precision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from processors.bundle.formats import Network, OnnxNetwork
 from schemas.errors import BundleError
 
 BackendName = Literal["auto", "torch", "openvino"]
-"""What may be asked for: the fastest, as the bundle's format is read (torch, or onnxruntime for ONNX), or OpenVINO."""
+"""Requestable backends: the fastest, the bundle format's own runtime (torch, or onnxruntime for ONNX), or OpenVINO."""
 
 CpuPrecision = Literal["float32", "bf16", "int8"]
 """The arithmetic of a CPU: `bf16` rounds factors to 8 bits, `int8` to 256 steps of a range seen in calibration."""
@@ -19,7 +19,7 @@ CpuPrecision = Literal["float32", "bf16", "int8"]
 COARSER: Final[tuple[CpuPrecision, ...]] = ("bf16", "int8")
 
 
-class Unsuited(BundleError):  # noqa: N818  # a fact about a network, not a failure
+class UnsupportedNetworkError(BundleError):
     """A backend cannot run this network; its own runtime can."""
 
 
@@ -27,11 +27,11 @@ class Taken(Protocol):
     """A network in a backend's own form."""
 
     def at(self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False) -> Network:
-        """What maps inputs (B, C, H, W) float32 to outputs, from any number of threads, for any B.
+        """Return a function from inputs (B, C, H, W) float32 to outputs, for any B, callable from any thread.
 
-        `calibration` (N, C, H, W) are inputs as they will come, for `int8`; `exact_first` leaves the first layer in
-        float32 even then. It computes with as many threads as torch
-        does where it is made. Raises Unsuited.
+        `calibration` (N, C, H, W) are typical inputs, for `int8`; with `exact_first` the first layer stays in float32
+        even then. The function computes with as many threads as torch has where it is made. Raises
+        UnsupportedNetworkError.
         """
 
 
@@ -41,18 +41,19 @@ class Backend(Protocol):
     name: str
 
     def lacks(self) -> str:
-        """What this machine lacks for it, in words; empty where it is there."""
+        """Return the missing requirement of this machine in words; empty if the backend is available."""
 
     def precisions(self) -> Sequence[CpuPrecision]:
-        """What it can compute in on this processor."""
+        """Return the precisions that it can compute in on this processor."""
 
     def take(self, network: Network, example: Tensor, free_sides: bool) -> Taken:
-        """`network` in this backend's form; `free_sides` where pictures of any size are to come. Raises Unsuited.
+        """Return `network` in this backend's form; `free_sides` allows pictures of any size. Raises
+        UnsupportedNetworkError.
 
-        `example` (B, C, H, W) is what it takes.
+        `example` (B, C, H, W) is a typical input.
         """
 
 
 def runtime_of(network: Network) -> str:
-    """What runs a network as its bundle's format is read."""
+    """Return the name of the runtime of a network's bundle format."""
     return "onnxruntime" if isinstance(network, OnnxNetwork) else "torch"

@@ -1,4 +1,4 @@
-"""What one model is run by on a CPU: its own network, and the restorer that ships."""
+"""The CPU backends of one model: its own network, and the restorer that ships."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from processors.stages.plate import reconstruct_plate
 from schemas.errors import BundleError, ConfigError
 
 TOLERANCE: Final = {"float32": 1e-3, "bf16": 0.02}
-"""How far a logit may move, as a share of the range of all logits; no class may change by more than that."""
+"""Tolerance of a logit as a share of the range of all logits; no class may change beyond it."""
 ERROR: Final = 0.3
-"""How far 8-bit integers may move outputs, as a share of what these differ between pictures, root mean squares."""
+"""Tolerance of 8-bit outputs as a share of the outputs' own spread between pictures, by root mean squares."""
 AGREEMENT: Final = 0.9
-"""Share of pictures whose class 8-bit integers must leave as it was, for a calibration to fit its network."""
+"""Share of pictures whose class 8-bit integers must not change, for a calibration that fits its network."""
 RESTORED: Final = {"float32": 1e-4, "bf16": 4e-3, "int8": 4e-3}
-"""How far restored pixels in [0, 1] may move, root of the mean square."""
+"""Tolerance of restored pixels in [0, 1], by root mean square."""
 DROPPED: Final = (0.1, 0.25, 0.5, 0.75)
-"""Shares of pixels that are missing in the restorer's calibration, in turns."""
+"""Shares of missing pixels in the restorer's calibration, in turns."""
 _TRIED: Final = 32
-"""Pictures of a trial's batch, at most, and of `_TRIED_PIXELS` together."""
+"""Limit of pictures in a trial's batch, and of `_TRIED_PIXELS` together."""
 _TRIED_PIXELS: Final = 2**18
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """What was chosen. `restorer` is None where nothing is restored."""
+    """The chosen backends. `restorer` is None if nothing is restored."""
 
     classifier: Choice
     restorer: Choice | None = None
 
     @property
     def runs(self) -> tuple[RunsOn, ...]:
-        """The same in words."""
+        """The chosen backends in words."""
         chosen = {"classifier": self.classifier, "restorer": self.restorer}
         return tuple(RunsOn(name, each.backend, each.precision) for name, each in chosen.items() if each is not None)
 
@@ -60,10 +60,10 @@ def engines(
     mode: Mode = "default",
     denoise: DenoiseSettings | None = None,
 ) -> tuple[Pipeline, Engines]:
-    """The chain of a bundle on the CPU, run by what is the fastest of what `wish` leaves.
+    """Return the chain of a bundle on the CPU, with the fastest backends that `wish` allows.
 
-    It runs with as many threads as torch does in this one. Raises ConfigError for what this machine lacks, BundleError
-    where the bundle's calibration does not fit.
+    It runs with as many threads as torch has in this thread. Raises ConfigError for a missing requirement of this
+    machine, BundleError if the bundle's calibration does not fit.
     """
     classifier = _classifier(bundle, wish)
     fast = replace(bundle, network=classifier.network)
@@ -87,23 +87,23 @@ def _classifier(bundle: Bundle, wish: Wish) -> Choice:
 
 
 def _pictures(bundle: Bundle) -> list[Tensor]:
-    """What the outputs are compared on: some of the bundle's overlays, or smooth pictures, and of its calibration.
+    """Return pictures for a comparison of outputs: some overlays or smooth pictures, and some calibration pictures.
 
-    The calibration alone would not show what it leaves out.
+    The calibration alone would not show its own gaps.
     """
     wanted = bundle.settings.input
     coarse = torch.rand(_TRIED, wanted.channels, 6, 6, generator=torch.Generator().manual_seed(0))
     smooth = nn.functional.interpolate(coarse, (wanted.height, wanted.width), mode="bicubic", align_corners=False)
     others = bundle.overlays if bundle.overlays is not None else smooth.clamp(0, 1)
     sets = [each for each in (others, bundle.calibration) if each is not None]
-    # Of large ones few, for each takes long.
+    # Few large ones, because each takes long.
     most = max(8, min(_TRIED, _TRIED_PIXELS // (wanted.height * wanted.width)))
     return [each[: most // len(sets)] for each in sets]
 
 
 @torch.inference_mode()
 def _as_seen(bundle: Bundle, pictures: Tensor) -> Tensor:
-    """Pictures in [0, 1] as the network takes them, through the bundle's stages with a fixed draw."""
+    """Apply the bundle's stages to pictures in [0, 1] with a fixed draw, as the network gets them."""
     seeds = bundle.seeds(len(pictures), torch.Generator().manual_seed(0))
     return bundle.normalised(bundle.preprocess(pictures, seeds))
 
@@ -116,7 +116,7 @@ def _same_logits(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
         share = float(same.mean())
         error = float((got - exact).square().mean().sqrt() / (exact - exact.mean(0)).square().mean().sqrt())
         if share < AGREEMENT or error > ERROR:
-            # Not what is slow or missing here, but what is wrong with the bundle wherever it goes.
+            # This is no slowness or lack of this machine, but a fault of the bundle on any machine.
             raise BundleError(
                 f"the calibration does not fit: int8 leaves {share:.0%} of the classes as they were and is off by "
                 f"{error:.2f} of the outputs' spread, expected {AGREEMENT:.0%} and {ERROR}"
@@ -156,7 +156,7 @@ class Change(nn.Module):
 
 
 class _Late:
-    """A network that is made when it is first called: most cameras' frames need one restorer only."""
+    """A network that is made on its first call: most cameras' frames need one restorer only."""
 
     def __init__(self, make: Callable[[], Network]) -> None:
         self._make = make
@@ -172,12 +172,11 @@ class _Late:
 
 @lru_cache(maxsize=4)
 def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
-    """What runs the restorer of small frames, and both: the one for large frames, another network, is chosen by itself.
+    """Return the backend of the restorer for small frames, and both restorers.
 
-    Its first layer, which sees how each pixel differs from its neighbours, stays float32: in 8 bits it alone loses most
-    of what the others lose together, and it is a tenth of the work.
-
-    One for all models of a process, with `threads` of their own.
+    The one for large frames is another network with its own choice. The first layer of the small one sees the
+    differences between neighbouring pixels and stays float32. In 8 bits it alone loses most of the total error, and it
+    is a tenth of the work. All models of a process share the result, with `threads` of its own.
     """
     small, large = shipped_restorer(torch.device("cpu")), shipped_filler(torch.device("cpu"))
     calibration = restorer_inputs(False)
@@ -220,7 +219,7 @@ def _same_pixels(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
 
 @torch.inference_mode()
 def restorer_inputs(large: bool) -> Tensor:
-    """The calibration pictures that ship, as the restorer sees them: (N, 4, H, W), with pixels missing."""
+    """Return the calibration pictures that ship in the restorer's format: (N, 4, H, W), with pixels missing."""
     with as_file(files("bundles") / "restorer" / "calibration.npz") as path, np.load(path) as kept:
         pictures = torch.from_numpy(kept["large" if large else "small"]).permute(0, 3, 1, 2).float() / 255
     generator = torch.Generator().manual_seed(0)

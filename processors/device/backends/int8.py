@@ -1,9 +1,9 @@
 """8-bit integers for a model of OpenVINO: convolutions and products get inputs and weights of 256 steps.
 
-Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018:
-an input's steps cover what calibration has shown, one range for all its channels; weights have 255 steps, symmetric,
-with a range for each output channel. Sums are exact. What stands between two of them, such as the addition of a
-shortcut, stays float32 as far as the runtime does not fuse it.
+Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018.
+An input's steps cover the range of the calibration, one range for all its channels. Weights have 255 steps, symmetric,
+with a range for each output channel. Sums are exact. Operations between two of them, such as the addition of a
+shortcut, stay float32 unless the runtime fuses them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from processors.device.backends.contract import Unsuited
+from processors.device.backends.contract import UnsupportedNetworkError
 
 if TYPE_CHECKING:
     import openvino
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 _WEIGHTED: Final = {"Convolution": 1, "GroupConvolution": 2, "MatMul": 1}
-"""Operations with weights, and how many of the first axes of these are for output channels."""
+"""Operations with weights, and the number of leading weight axes that are for output channels."""
 _AT_ONCE: Final = 32
 
 
 def quantised(
     core: openvino.Core, model: openvino.Model, calibration: Array, exact_first: bool = False
 ) -> openvino.Model:
-    """A copy of `model` in 8-bit integers; `calibration` (N, C, H, W) are its inputs. Raises Unsuited.
+    """Return a copy of `model` in 8-bit integers; `calibration` (N, C, H, W) are its inputs. Raises
+    UnsupportedNetworkError.
 
-    With `exact_first` its first layer stays float32: what it sees is then not rounded, whatever it has to tell apart.
+    With `exact_first` its first layer stays float32, and its input is not rounded.
     """
     from openvino import opset13 as ops
     from openvino._offline_transformations import apply_moc_transformations
@@ -42,7 +43,7 @@ def quantised(
     ]
     layers = layers[exact_first:]
     if not layers:
-        raise Unsuited("int8: expected convolutions or products with fixed weights, found none")
+        raise UnsupportedNetworkError("int8: expected convolutions or products with fixed weights, found none")
     ranges = _ranges(core, model, layers, calibration)
     inputs: dict[tuple[str, int], Any] = {}
     for node in layers:
@@ -65,7 +66,7 @@ def _steps(ops: Any, source: Any, low: Any, high: Any, levels: int) -> Any:
 
 
 def _weights(node: Any) -> Array | None:
-    """The fixed weights of an operation, None where they are computed."""
+    """Return the fixed weights of an operation; None if they are computed."""
     source = node.input_value(1).get_node()
     while source.get_type_name() == "Convert":
         source = source.input_value(0).get_node()
@@ -75,7 +76,7 @@ def _weights(node: Any) -> Array | None:
 
 
 def _others(node: Any, axes: int) -> tuple[int, ...]:
-    """The axes of the weights over which one output channel's are spread."""
+    """Return the axes of the weights that belong to one output channel."""
     if node.get_type_name() == "MatMul":
         return (axes - 1,) if node.get_attributes().get("transpose_b") else (axes - 2,)
     return tuple(range(_WEIGHTED[node.get_type_name()], axes))
@@ -88,7 +89,9 @@ def _place(output: Any) -> tuple[str, int]:
 def _ranges(
     core: openvino.Core, model: openvino.Model, layers: list[Any], calibration: Array
 ) -> dict[tuple[str, int], tuple[float, float]]:
-    """What the inputs of `layers` span on the calibration: zero is always inside, for borders are padded with it."""
+    """Return the ranges of the inputs of `layers` on the calibration; zero is inside, because borders are padded with
+    it.
+    """
     watched = model.clone()
     nodes = {node.get_friendly_name(): node for node in watched.get_ordered_ops()}
     places = list(dict.fromkeys(_place(node.input_value(0)) for node in layers))
@@ -102,12 +105,12 @@ def _ranges(
             values = found[compiled.outputs[own + i]]
             low[i], high[i] = min(low[i], values.min()), max(high[i], values.max())
     if not np.isfinite(low).all() or not np.isfinite(high).all():
-        raise Unsuited("int8: expected finite activations on the calibration, got NaN or infinity")
+        raise UnsupportedNetworkError("int8: expected finite activations on the calibration, got NaN or infinity")
     return {place: _range(low[i], high[i]) for i, place in enumerate(places)}
 
 
 def _range(low: float, high: float) -> tuple[float, float]:
-    """Without a sign where there is none; else so that zero is one of the 256 steps."""
+    """Return a range that begins at zero if it has no negative values; else one with zero as one of the 256 steps."""
     if low == high == 0:
         return 0.0, 1.0
     if low >= 0:

@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU, by its own frontends: what it runs is traced, or read, from the one definition of each network."""
+"""OpenVINO on a CPU, by its own frontends: a model is traced, or read, from the one definition of each network."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from processors.bundle.formats import Network, OnnxNetwork
-from processors.device.backends.contract import CpuPrecision, Unsuited
+from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
 from schemas.errors import first_line
 
 if TYPE_CHECKING:
     import openvino
 
-# OpenVINO reports to its makers whenever it is imported, unless the package that does so is not there.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "not there", in the import system's terms
+# OpenVINO sends telemetry to its makers on import, unless the telemetry package is missing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "missing", for the import system
 
 _HINTS: Final = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
 _CACHED: Final = 1024
-"""Kernels that a network keeps, each for one size of one layer: a bound, for cameras choose the sizes of frames."""
+"""Kernels that a network caches, each for one size of one layer: a bound, because cameras choose the sizes of frames.
+"""
 _MOST: Final = 64
-"""Pictures that go through together."""
+"""Pictures in one inference."""
 
 
 class OpenVino:
@@ -36,17 +37,19 @@ class OpenVino:
     name = "openvino"
 
     def lacks(self) -> str:
-        """The package, if it is not there or does not start."""
+        """Return the name of the package if it is missing or does not start."""
         if find_spec("openvino") is None:
             return "the package openvino"
         try:
             _core()
-        except Exception as error:  # whatever its libraries raise
+        except Exception as error:  # its libraries may raise anything
             return f"an openvino that starts ({type(error).__name__}: {first_line(error)})"
         return ""
 
     def precisions(self) -> Sequence[CpuPrecision]:
-        """`bf16` where the processor multiplies such numbers; 8-bit integers nearly everywhere, if seldom faster."""
+        """Return `bf16` if the processor multiplies such numbers; 8-bit integers work nearly everywhere, but are seldom
+        faster.
+        """
         able = set(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         found: list[CpuPrecision] = ["float32"]
         if "BF16" in able:
@@ -56,20 +59,20 @@ class OpenVino:
         return found
 
     def take(self, network: Network, example: Tensor, free_sides: bool) -> TakenModel:
-        """The model of a module, of a TorchScript module or of an ONNX graph. Raises Unsuited."""
+        """Return the model of a module, of a TorchScript module or of an ONNX graph. Raises UnsupportedNetworkError."""
         try:
             if isinstance(network, OnnxNetwork):
                 if network.batch is not None:
-                    raise Unsuited(f"the graph takes {network.batch} pictures and no other number")
+                    raise UnsupportedNetworkError(f"the graph takes {network.batch} pictures and no other number")
                 model = _core().read_model(network.path)
             else:
                 model = _converted(network, example)
             sides = [-1, -1] if free_sides else list(example.shape[2:])
             model.reshape([-1, example.shape[1], *sides])
-        except Unsuited:
+        except UnsupportedNetworkError:
             raise
-        except Exception as error:  # whatever a network of the user's own, a tracer or a frontend raises
-            raise Unsuited(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+        except Exception as error:  # a user's network, a tracer or a frontend may raise anything
+            raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
         return TakenModel(model)
 
 
@@ -89,7 +92,7 @@ class TakenModel:
                 from processors.device.backends.int8 import quantised
 
                 if calibration is None:
-                    raise Unsuited("int8: expected a calibration, found none")
+                    raise UnsupportedNetworkError("int8: expected a calibration, found none")
                 model = quantised(_core(), model, calibration.numpy(), exact_first)
             settings = {
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -100,17 +103,17 @@ class TakenModel:
                 "CPU_RUNTIME_CACHE_CAPACITY": _CACHED,
             }
             return CompiledNetwork(_core().compile_model(model, "CPU", settings))
-        except Unsuited:
+        except UnsupportedNetworkError:
             raise
-        except Exception as error:  # whatever the runtime raises
-            raise Unsuited(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+        except Exception as error:  # the runtime may raise anything
+            raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
 
 
 class CompiledNetwork:
-    """A network at work, for any number of pictures.
+    """A compiled network for any number of pictures.
 
-    They go through in powers of two, 37 as 32 + 4 + 1: no picture is computed for nothing, and there are kernels to
-    make and to keep for few sizes only.
+    Batches are split into powers of two, 37 into 32 + 4 + 1: no picture is computed in vain, and few sizes need
+    kernels.
     """
 
     def __init__(self, compiled: openvino.CompiledModel) -> None:
@@ -118,7 +121,7 @@ class CompiledNetwork:
         self._own = threading.local()
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """Inputs (B, C, H, W), as float32, to outputs (B, ...)."""
+        """Map inputs (B, C, H, W), as float32, to outputs (B, ...)."""
         pictures = pictures.detach().float().contiguous()
         parts = [self._some(some) for some in pictures.split(_powers(len(pictures)))]  # type: ignore[no-untyped-call]  # no annotations
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -128,11 +131,11 @@ class CompiledNetwork:
 
         request = self._request()
         request.infer([openvino.Tensor(pictures.numpy(), shared_memory=True)])
-        # What the request holds is overwritten by its next run.
+        # The next run overwrites the request's memory.
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
     def _request(self) -> openvino.InferRequest:
-        """One for each thread, for a request holds the pictures that it is at."""
+        """Return the thread's own request: a request holds the pictures of its current run."""
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         request: openvino.InferRequest = self._own.request
@@ -140,7 +143,7 @@ class CompiledNetwork:
 
 
 def _powers(count: int) -> list[int]:
-    """Powers of two up to `_MOST`, largest first, that sum to `count`; [0] for none."""
+    """Return powers of two up to `_MOST`, largest first, that sum to `count`; [0] for none."""
     parts = [_MOST] * (count // _MOST)
     rest = count % _MOST
     parts += [1 << bit for bit in reversed(range(rest.bit_length())) if rest >> bit & 1]
@@ -151,18 +154,19 @@ def _converted(network: Network, example: Tensor) -> openvino.Model:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     if not isinstance(network, nn.Module):
-        raise Unsuited(f"expected a torch.nn.Module or an ONNX graph, got {type(network).__name__}")
+        raise UnsupportedNetworkError(f"expected a torch.nn.Module or an ONNX graph, got {type(network).__name__}")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         traced = network
         if not isinstance(network, torch.jit.ScriptModule):
             traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # no annotations
-        # What depends on values, not on shapes, would stay as it came out for the example.
+        # A result that depends on values, not on shapes, would stay the example's.
         doubts = [each.message for each in said if issubclass(each.category, torch.jit.TracerWarning)]  # type: ignore[attr-defined]  # not listed there
         if doubts:
-            raise Unsuited(f"its way depends on values: {str(doubts[0]).splitlines()[0]}")
+            raise UnsupportedNetworkError(f"its way depends on values: {str(doubts[0]).splitlines()[0]}")
         frontend = _frontends().load_by_framework("pytorch")
-        # Named, for the frontend does not keep it; with weights of its own, for the model would not keep torch's.
+        # Named, because the frontend does not keep the name; with its own weights, because the model would not keep
+        # torch's.
         decoder = TorchScriptPythonDecoder(traced, shared_memory=False)
         model: openvino.Model = frontend.convert(frontend.load(decoder))
     return model
@@ -177,7 +181,7 @@ def _core() -> openvino.Core:
 
 @cache
 def _frontends() -> Any:
-    """Kept, for what it has loaded goes with it."""
+    """Cached: the loaded frontends live as long as this object."""
     from openvino.frontend import FrontEndManager
 
     return FrontEndManager()

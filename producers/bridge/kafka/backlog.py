@@ -19,7 +19,7 @@ from schemas.transport.kafka.reader import Reader
 log = structlog.get_logger()
 
 COMPLAIN_AFTER: Final = 3
-"""Failures in a row: a Kafka that has just started knows no coordinator yet."""
+"""Failures in a row before the progress counts as unknown: a Kafka that has just started has no coordinator yet."""
 RECENT: Final = 1000
 """Records over which a mean size is taken, once there are as many, or twice as many."""
 

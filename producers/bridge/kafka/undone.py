@@ -39,6 +39,6 @@ class Undone:
                     del self._bytes[camera]
 
     def forget(self) -> None:
-        """Nobody knows how far the processors are."""
+        """Handle unknown progress of the processors."""
         self._waiting.clear()
         self._bytes.clear()

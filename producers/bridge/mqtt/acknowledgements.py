@@ -11,10 +11,11 @@ Ticket: TypeAlias = tuple[int, int]
 
 
 class AckWindow:
-    """Gives every message a ticket and releases packet ids in arrival order once theirs and all earlier are settled.
+    """Gives every message a ticket, and releases packet ids in arrival order once they and all earlier ones are
+    settled.
 
-    MQTT 5 (4.6) wants PUBACKs in the order of the PUBLISH packets, over all Kafka partitions, and a packet id means
-    nothing on another connection: `open` forgets the old one, whose tickets then settle nothing.
+    MQTT 5 (4.6) requires PUBACKs in the order of the PUBLISH packets, over all Kafka partitions. A packet id is valid
+    on its own connection only: `open` discards the earlier ones, and their tickets then settle nothing.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The bridge's MQTT connection on the event loop: made again for ever, read and written without threads."""
+"""The bridge's MQTT connection on the event loop: reconnected without limit, read and written without threads."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class Link:
         raise refusal
 
     async def _secured(self, sock: socket.socket) -> socket.socket:
-        """With TLS on it, where that is asked for."""
+        """Return the socket with TLS if the settings ask for it."""
         tls = self._settings.broker.tls
         if tls is None:
             return sock
@@ -204,7 +204,7 @@ class Link:
         try:
             step()
         except Exception:
-            # An exception here would leave the packet half handled and the connection open for ever.
+            # An exception here would leave the packet half handled and the connection open.
             log.exception("mqtt connection dropped by a defect")
             self._client.drop()
 

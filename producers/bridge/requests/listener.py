@@ -19,7 +19,7 @@ log = structlog.get_logger()
 COMPLAIN_AFTER: Final = 3
 
 Take = Callable[[Sequence[ConsumerRecord], float], None]
-"""Takes records and the monotonic time; passes over those that are none of its own."""
+"""Receives records and the monotonic time; it skips records of other types."""
 
 
 class Requests:

@@ -43,7 +43,7 @@ class ProbeRequests:
         self._throttle: Throttle[tuple[CameraId, int]] = Throttle(APART_S)
 
     def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
-        """Pass on what of these `records` asks for another share of probes; `now_s` is monotonic."""
+        """Forward the requests in `records` that change a share of probes; `now_s` is monotonic."""
 
         def pass_on(camera_id: CameraId, request: ProbeRequest, signed: bytes) -> None:
             if not 0 <= request.probe_share <= 1:

@@ -1,0 +1,48 @@
+"""`pointillist lab stale`: rows of the experiments that have to be measured, and their queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli.lab.evaluate import chosen, lab_app, lab_extra, shown_command
+
+
+@lab_app.command("stale")
+def stale(
+    run: Annotated[bool, typer.Option("--run", help="Measure the rows, the most worthwhile first.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Only these experiments, by name; else all.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Only rows whose name contains this text.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Only rows that fit into this time.", min=0.0)] = None,
+    results: Annotated[Path, typer.Option(help="Folder of the rows and pages.")] = Path("docs/results"),
+    runs: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("runs"),
+) -> None:
+    """List the rows of experiments that are missing or were made by other code, or measure them.
+
+    A row is also stale if its bundle, data or settings differ. The list ends with the number of rows and the estimated
+    hours. With --run the rows are measured one at a time, on one thread and at the lowest priority. A run that was
+    killed goes on where it was.
+    """
+    with lab_extra():
+        from infra.environment import Environment
+        from lab.experiments.catalogue import experiments
+        from lab.experiments.harness.plan import Workplace
+        from lab.experiments.harness.queue import affordable, measure, only_queue, stale_rows, yield_to_others
+
+        known = experiments()
+        names = [chosen(name, *known, option="--only") for name in only or known]
+        place = Workplace(results, runs, Environment().data)
+        found = stale_rows(known[name](place) for name in names)
+        wanted = [each for each in found if not row or any(part in each.cell.name for part in row)]
+        wanted = affordable(wanted, hours)
+        if run:
+            with only_queue(runs):
+                yield_to_others()
+                failed = measure(wanted, shown_command(), lambda line: typer.echo(line), hours)
+            raise typer.Exit(1 if failed else 0)
+    for each in wanted:
+        typer.echo(f"{each.plan.name}\t{each.cell.name}\t{each.why}\t{each.seconds / 60:.1f} min")
+    total = sum(each.seconds for each in wanted)
+    typer.echo(f"{len(wanted)} rows are stale, about {total / 3600:.1f} hours")

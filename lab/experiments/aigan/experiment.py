@@ -1,0 +1,54 @@
+"""The plan of the experiment on attacks by a trained generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from lab.aigan.run import generator_name
+from lab.aigan.shipping import SETTINGS
+from lab.aigan.tasks import TASKS, Task, home_of, task_of
+from lab.experiments.aigan.defences import HARDENED
+from lab.experiments.aigan.report import write_report
+from lab.experiments.aigan.rows import Generator, SuccessRow, TimeRow
+from lab.experiments.aigan.run import Attacked
+from lab.experiments.harness.cell import Cell
+from lab.experiments.harness.plan import Plan, Workplace
+from processors.bundle import shipped_bundle
+
+NAME: Final = "aigan"
+TABLES: Final = {"success": SuccessRow, "times": TimeRow, "generators": Generator}
+IMAGES: Final = 1_000
+PGD_IMAGES: Final = 250
+SEED: Final = 0
+_CODE: Final = "lab.experiments.aigan.run:Attacked"
+_SECONDS: Final = {"generator": 600, "gradients": 1800}
+
+
+def plan(place: Workplace) -> Plan:
+    """Each task by the generators that ship, then by gradients."""
+    store = place.store(NAME)
+    cells = tuple(cell for name in TASKS for cell in _cells(place, task_of(name)))
+    return Plan(NAME, TABLES, cells, store, lambda: write_report(store))
+
+
+def _cells(place: Workplace, task: Task) -> Iterator[Cell]:
+    cache, out = place.cache(f"{NAME}/experiment"), place.store(NAME).folder
+    attacked = Attacked(task, IMAGES, PGD_IMAGES, SEED, place.data, out, cache)
+    settings = (task.name, IMAGES, PGD_IMAGES)
+    for black_box in (False, True):
+        home = None if black_box and task.black_box is None else home_of(task, black_box)
+        if home is not None and (home / SETTINGS).is_file():
+            name, files = generator_name(task, black_box), (home, *_files(place, task))
+            measure = partial(attacked.by_generator, name)
+            yield Cell(f"{task.name}/{name}", (_CODE,), measure, settings, files, _SECONDS["generator"], SEED)
+    files = (home_of(task, black_box=False), *_files(place, task))
+    name = f"{task.name}/gradients"
+    yield Cell(name, (_CODE,), attacked.by_gradients, settings, files, _SECONDS["gradients"], SEED)
+
+
+def _files(place: Workplace, task: Task) -> tuple[Path, ...]:
+    hardened = [shipped_bundle(HARDENED[task.name])] if task.name in HARDENED else []
+    return task.target(), *hardened, place.data_set(task.name)

@@ -1,0 +1,92 @@
+"""The plan of the hardening's experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from lab.backdoor.scene import train
+from lab.data import LabelledPictures
+from lab.experiments.hardening.report import scene_page
+from lab.experiments.hardening.rows import HardRow, SceneRow, StripRow
+from lab.experiments.hardening.scene import (
+    FIRST_TEST_CAMERA,
+    HARD_SIZES,
+    SIZES,
+    STRIP_SCENES,
+    attacked,
+    hard,
+    judged,
+)
+from lab.experiments.harness.cell import Cell, Tables
+from lab.experiments.harness.page import write_page
+from lab.experiments.harness.plan import Plan, Workplace
+from lab.training.scene import TEST_SEED, scenes
+from processors.bundle import Bundle, load_bundle, shipped_bundle
+
+NAME: Final = "hardening"
+TABLES: Final = {"attacked": SceneRow, "hard": HardRow, "strip": StripRow}
+NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
+_CODE: Final = "lab.experiments.hardening.scene"
+_SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
+"""Cost of an attacked size, by its lines."""
+
+
+def plan(place: Workplace) -> Plan:
+    """Both networks at each size, then STRIP on each."""
+    cells = list[Cell]()
+    for network, bundle in NETWORKS.items():
+        folder = shipped_bundle(bundle)
+        cells += [_attacked(network, folder, size) for size in SIZES]
+        cells += [_hard(network, folder, size) for size in HARD_SIZES]
+    cells += [_strip(network, shipped_bundle(bundle), place) for network, bundle in NETWORKS.items()]
+    store = place.store(NAME)
+
+    def write() -> list[str]:
+        rows = store.records("attacked", SceneRow), store.records("hard", HardRow), store.records("strip", StripRow)
+        write_page(store.folder / "scene.md", scene_page(*rows))
+        return []
+
+    return Plan(NAME, TABLES, tuple(cells), store, write)
+
+
+def _attacked(network: str, folder: Path, size: tuple[int, int]) -> Cell:
+    def measure() -> Tables:
+        return {"attacked": [attacked(_loaded(folder), size, SIZES[size])]}
+
+    height, width = size
+    name = f"{network}/{width}x{height}/attacked"
+    return Cell(name, (f"{_CODE}:attacked",), measure, (size, SIZES[size]), (folder,), _SECONDS[height])
+
+
+def _hard(network: str, folder: Path, size: tuple[int, int]) -> Cell:
+    def measure() -> Tables:
+        return {"hard": list(hard(_loaded(folder), size, HARD_SIZES[size]))}
+
+    height, width = size
+    name = f"{network}/{width}x{height}/hard"
+    return Cell(name, (f"{_CODE}:hard",), measure, (size, HARD_SIZES[size]), (folder,), 60)
+
+
+def _strip(network: str, folder: Path, place: Workplace) -> Cell:
+    """STRIP on the clean network, and on the sick one of it. The sick one of the hardened network is trained first."""
+    shipped = network == "plain"
+    work = place.runs / "backdoor" / "scene-sticker-hardened"
+    sick = shipped_bundle("scene-sticker") if shipped else work / "bundle"
+
+    def measure() -> Tables:
+        if not shipped and not (sick / "model.toml").is_file():
+            train(work, "scene")
+        pictures = scenes(TEST_SEED, STRIP_SCENES, first_camera=FIRST_TEST_CAMERA)
+        test = LabelledPictures("scenes", *pictures)
+        return {"strip": [judged(network, _loaded(sick), _loaded(folder), test)]}
+
+    code = (f"{_CODE}:judged",) if shipped else (f"{_CODE}:judged", "lab.backdoor.scene:train")
+    files = (folder, sick) if shipped else (folder,)
+    return Cell(f"{network}/strip", code, measure, STRIP_SCENES, files, 900 if shipped else 3600)
+
+
+def _loaded(folder: Path) -> Bundle:
+    return load_bundle(folder, torch.device("cpu"))

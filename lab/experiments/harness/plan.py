@@ -1,0 +1,76 @@
+"""A planned experiment, the measurement of its cells, and the staleness of its rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.experiments.cache import Cache
+from lab.experiments.harness.cell import Cell
+from lab.experiments.harness.store import UNKNOWN, Row, Store, columns_of, row_of
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """The folders of an experiment: `results` for rows and pages, `runs` for checkpoints, `data` for data sets."""
+
+    results: Path = Path("docs/results")
+    runs: Path = Path("runs")
+    data: Path | None = None
+
+    def data_set(self, name: str) -> Path:
+        """The file of a data set, which may be missing."""
+        return (self.data or Path()) / f"{name}.npz"
+
+    def needed_data(self) -> Path:
+        """The folder of the data sets. Raises ConfigError if none is set."""
+        if self.data is None:
+            raise ConfigError("POINTILLIST_DATA is missing: expected the folder of the data sets. Set the variable.")
+        return self.data
+
+    def cache(self, name: str) -> Cache:
+        """The checkpoints of the experiment `name`."""
+        return Cache(self.runs / name)
+
+    def store(self, name: str) -> Store:
+        """The rows of the experiment `name`."""
+        return Store(self.results / name)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment: its cells in the order of their worth, its tables, and the page that is written from its rows."""
+
+    name: str
+    tables: Mapping[str, type[DataclassInstance]]
+    cells: tuple[Cell, ...]
+    store: Store
+    write_page: Callable[[], Sequence[str]]
+    """Write the page from the stored rows alone; return the lines of its verdict."""
+
+    def measure(self, cell: Cell, command: str) -> Row:
+        """Measure a cell and store its row."""
+        begun = time.monotonic()
+        row = row_of(cell, cell.measure(), command, time.monotonic() - begun)
+        self.store.put(row, columns_of(self.tables), [each.name for each in self.cells])
+        return row
+
+
+def staleness(cell: Cell, rows: Mapping[str, Row]) -> str:
+    """The reason why a cell has to be measured; empty if its row holds."""
+    row = rows.get(cell.name)
+    if row is None:
+        return "missing"
+    if row.made.code == UNKNOWN:
+        return "code not recorded"
+    if row.made.code != cell.code_state:
+        return "other code"
+    # Inputs of early rows were not recorded; today's bundles and settings are assumed.
+    return "other inputs" if row.made.inputs not in (UNKNOWN, cell.input_state) else ""

@@ -1,0 +1,109 @@
+"""The queue: rows that are missing or were made by other code or from other inputs, measured one at a time.
+
+The queue has no state of its own. What is stale follows from the stored rows and from today's code, so a queue that was
+killed goes on: finished rows hold, and the interrupted row goes on from the checkpoints in its cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from lab.experiments.harness.cell import Cell
+from lab.experiments.harness.plan import Plan, staleness
+from schemas.errors import ConfigError
+
+NICENESS: Final = 19
+LOCK: Final = "queue.lock"
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A row to measure."""
+
+    plan: Plan
+    cell: Cell
+    why: str
+    seconds: float
+    """Estimated cost: what the stored row took, else the plan's estimate."""
+
+
+def stale_rows(plans: Iterable[Plan]) -> list[Stale]:
+    """The stale rows of all plans in the order of their worth: every plan's first cells, then the second ones.
+
+    Of cells at the same place, those of earlier plans come first.
+    """
+    found = list[tuple[int, int, Stale]]()
+    for order, plan in enumerate(plans):
+        rows = plan.store.rows()
+        for place, cell in enumerate(plan.cells):
+            why = staleness(cell, rows)
+            if why:
+                taken = rows[cell.name].made.seconds if cell.name in rows else None
+                found.append((place, order, Stale(plan, cell, why, cell.seconds if taken is None else taken)))
+    return [each for _, _, each in sorted(found, key=lambda each: each[:2])]
+
+
+def affordable(stale: Sequence[Stale], hours: float | None) -> list[Stale]:
+    """The rows that fit into `hours`, in order. A row that does not fit is skipped, and cheaper ones may follow."""
+    if hours is None:
+        return list(stale)
+    chosen, left = list[Stale](), 3600 * hours
+    for each in stale:
+        if each.seconds <= left:
+            chosen.append(each)
+            left -= each.seconds
+    return chosen
+
+
+def measure(stale: Sequence[Stale], command: str, report: Callable[[str], None], hours: float | None = None) -> int:
+    """Measure the rows, and write the page after each; return the number of rows that failed.
+
+    After `hours` no further row begins. A row that fails is reported, and the queue goes on with the next one.
+    """
+    begun, failed = time.monotonic(), 0
+    for number, each in enumerate(stale, start=1):
+        if hours is not None and time.monotonic() - begun >= 3600 * hours:
+            report(f"{len(stale) - number + 1} rows left: the time is over")
+            break
+        what = f"{number} of {len(stale)}: {each.plan.name}, {each.cell.name}"
+        report(f"{what}: {each.why}, about {each.seconds / 60:.0f} min")
+        try:
+            row = each.plan.measure(each.cell, command)
+            each.plan.write_page()
+        except Exception as error:  # one row must not stop the others
+            failed += 1
+            report(f"{what}: failed: {error!r}")
+            continue
+        report(f"{what}: measured in {row.made.seconds:.0f} s")
+    return failed
+
+
+@contextmanager
+def only_queue(runs: Path) -> Iterator[None]:
+    """Hold the lock of the queue that works in `runs`. Raises ConfigError if another process holds it.
+
+    The kernel releases the lock when the process ends, however it ends.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / LOCK).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"{runs / LOCK}: expected no other queue, got one that runs. Wait for its end."
+            raise ConfigError(message) from None
+        yield
+
+
+def yield_to_others() -> None:
+    """Lower the priority of this process to the least, and compute on one thread."""
+    os.nice(NICENESS - os.nice(0))
+    torch.set_num_threads(1)

@@ -1,0 +1,190 @@
+"""The plan of the experiment on preprocessing against adaptive attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from lab.experiments import cells
+from lab.experiments.cells import Attack, Scored, Scores
+from lab.experiments.harness.cell import Cell, Tables
+from lab.experiments.harness.plan import Plan, Workplace
+from lab.experiments.preprocessing.attacked import Attacker, Kind
+from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions
+from lab.experiments.preprocessing.plan import (
+    ADAPTIVE,
+    BOUND,
+    BPDA_DEFENCES,
+    COMBINED,
+    CURVE_EPS,
+    EOT_DEFENCES,
+    EPS,
+    OTHERS_SAMPLES,
+    RATE_FACTORS,
+    STANDARD,
+    TABLE_3_DEFENCES,
+    Adaptive,
+    Budget,
+    Standard,
+)
+from lab.experiments.preprocessing.published import DELTAS
+from lab.experiments.preprocessing.report import Chosen, write_report
+from lab.experiments.preprocessing.subjects import SUBJECTS, Subject, load_subject
+from lab.experiments.preprocessing.variance import VarianceRow, variance_row
+from lab.training import scene128
+from processors.bundle import shipped_bundle
+
+NAME: Final = "preprocessing"
+COMMAND: Final = f"pointillist lab stale --only {NAME} --run"
+TABLES: Final = {**cells.TABLES, "variance": VarianceRow, "chosen": Chosen}
+RANDOM: Final = frozenset(name for name, each in functions(Settings(((1.0,) * 8,) * 8, 0.1, 8)).items() if each.random)
+"""Names of the defences that draw."""
+_CODE: Final = "lab.experiments.preprocessing"
+_LARGER: Final = {"cifar10": 1.0, "scene128": 12.0}
+"""Cost of a picture of a subject, in pictures of 32×32."""
+
+
+def plan(place: Workplace, budget: Budget | None = None) -> Plan:
+    """Both subjects; attacks that know the defence and cost little come first."""
+    store = place.store(NAME)
+    every = [cell for name in SUBJECTS for cell in Laboratory(name, place, budget or Budget()).cells()]
+    return Plan(NAME, TABLES, tuple(every), store, lambda: write_report(store))
+
+
+class Laboratory:
+    """The cells of one subject. It is loaded when the first cell is measured."""
+
+    def __init__(self, name: str, place: Workplace, budget: Budget) -> None:
+        self.name = name
+        self.place = place
+        self.budget = budget
+        self.cache = place.cache(NAME)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The network and its pictures."""
+        return load_subject(self.name, self.place.needed_data(), self.budget.seed)
+
+    @cached_property
+    def attacker(self) -> Attacker:
+        """The attacks on it."""
+        return Attacker(self.subject, self.budget, self.cache)
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells of the plan, in the order of their worth."""
+        yield self._chosen()
+        yield from self._bpda()
+        yield from self._adaptive()
+        for name in EOT_DEFENCES:
+            yield self._released("eot-clean", name)
+            yield self._released("eot-current", name)
+        for each in STANDARD:
+            yield from (self._blind(each, name) for name in TABLE_3_DEFENCES)
+        yield from (self._released("bpda", name) for name in COMBINED)
+        yield from self._others()
+        for each in STANDARD[:-1]:
+            yield from (self._blind(each, f"{OURS}, δ = {limit:.2f}") for limit in DELTAS)
+        yield from (self._variance(name, imitated=False) for name in TABLE_3_DEFENCES if name != NONE)
+        yield self._variance(OURS, imitated=True)
+
+    def _chosen(self) -> Cell:
+        def measure() -> Tables:
+            subject, found = self.subject, self.attacker.chosen
+            judged, settings = subject.judged, found.settings
+            steps = [list(line) for line in settings.steps]
+            size = list(judged.frames.shape[1:])
+            return {
+                "chosen": [
+                    Chosen(
+                        self.name, subject.bundle.model_id, size, judged.total, len(judged), steps, settings.limit,
+                        settings.cell, found.rate, found.kept, found.left, [COMMAND],
+                    )
+                ]
+            }  # fmt: skip
+
+        return Cell(
+            f"{self.name}/chosen", (f"{_CODE}.choose:chosen",), measure, self.budget.rounds, self._files(),
+            120 * _LARGER.get(self.name, 1.0), self.budget.seed,
+        )  # fmt: skip
+
+    def _bpda(self) -> Iterator[Cell]:
+        yield self._released("bpda", OURS)
+        yield from (self._released("bpda", OURS, factor) for factor in RATE_FACTORS)
+        yield from (self._released("bpda", name) for name in BPDA_DEFENCES if name != OURS)
+
+    def _adaptive(self) -> Iterator[Cell]:
+        yield from (self._pgd(each, OURS, EPS if each.norm == "linf" else BOUND) for each in ADAPTIVE)
+        for eps in CURVE_EPS:
+            key = f"eot-10-{round(eps * 255)}"
+            yield self._pgd(Adaptive(key, f"EOT(10)-PGD, L∞ {round(eps * 255)}/255", 10), OURS, eps)
+        yield self._released("bpda-surrogate", OURS)
+        surrogate = Adaptive("surrogate", "PGD, BPDA by the auto-encoder, L∞ 8/255", 1)
+        yield self._pgd(surrogate, OURS, EPS, surrogate=True)
+
+    def _others(self) -> Iterator[Cell]:
+        for name in BPDA_DEFENCES:
+            samples = OTHERS_SAMPLES if name in RANDOM else 1
+            for norm, bound in (("linf", EPS), ("l2", BOUND)):
+                label = f"EOT({samples})-PGD, " + ("L∞ 8/255" if norm == "linf" else "l2 .05")
+                if name != OURS:
+                    yield self._pgd(Adaptive(f"known-{norm}", label, samples, norm=norm), name, bound)
+
+    def _blind(self, each: Standard, name: str) -> Cell:
+        def run() -> Scores:
+            return self.attacker.score(self.attacker.function(name), self.attacker.blind(each), each.key != "clean")
+
+        attack = Attack(self.name, name, each.key, each.label, each.key != "clean", each.eps)
+        return self._cell(attack, run, 20 if each.slow else 4)
+
+    def _released(self, kind: Kind, name: str, factor: float = 1.0) -> Cell:
+        budget, eot = self.budget, kind.startswith("eot")
+        samples = budget.samples if eot else 1
+        label = {
+            "bpda": "BPDA", "bpda-surrogate": "BPDA by the auto-encoder",
+            "eot-clean": f"BPDA + EOT({samples}) at the clean picture",
+            "eot-current": f"BPDA + EOT({samples}) at the current picture",
+        }[kind] + f", {budget.rounds} rounds"  # fmt: skip
+        most = budget.bpda_images if name == OURS else budget.other_images
+        count = budget.eot_images if eot else most
+
+        def run() -> Scores:
+            function = self.attacker.function(name)
+            return self.attacker.score(function, self.attacker.released(kind, function, factor, count), targeted=True)
+
+        key = kind if factor == 1 else f"{kind}-{factor:g}"
+        label += "" if factor == 1 else f", η × {factor:g}"
+        return self._cell(Attack(self.name, name, key, label, True, BOUND), run, count * samples / 4)
+
+    def _pgd(self, each: Adaptive, name: str, bound: float, surrogate: bool = False) -> Cell:
+        def run() -> Scores:
+            function = self.attacker.function(name)
+            found = self.attacker.pgd(each, function, bound, surrogate=surrogate)
+            return self.attacker.score(function, found, each.targeted)
+
+        attack = Attack(self.name, name, each.key, each.label, each.targeted, bound)
+        return self._cell(attack, run, 3 + 2 * each.samples)
+
+    def _cell(self, attack: Attack, run: Callable[[], Scores], seconds: float) -> Cell:
+        code, files = (f"{_CODE}.attacked:Attacker",), self._files()
+        cost = seconds * _LARGER.get(self.name, 1.0)
+        return Scored(attack, code, run, self.budget, files, cost, self.budget.seed, self.cache).cell
+
+    def _variance(self, name: str, *, imitated: bool) -> Cell:
+        def measure() -> Tables:
+            shown = self.subject.judged.part(slice(self.budget.variance_images))
+            imitation = self.attacker.surrogate if imitated else None
+            return {
+                "variance": [variance_row(self.subject, self.attacker.function(name), shown, self.cache, imitation)]
+            }
+
+        code = (f"{_CODE}.variance:variance_row", f"{_CODE}.choose:chosen", f"{_CODE}.defences:functions")
+        settings = (name, imitated, self.budget.variance_images, self.budget.surrogate_steps)
+        cell = f"{self.name}/{name}/variance{'-imitated' if imitated else ''}"
+        return Cell(cell, code, measure, settings, self._files(), 15 * _LARGER.get(self.name, 1.0), self.budget.seed)
+
+    def _files(self) -> tuple[Path, ...]:
+        if self.name == "cifar10":
+            return shipped_bundle("cifar10"), self.place.data_set("cifar10")
+        return (scene128.FOLDER,)

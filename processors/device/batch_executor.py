@@ -1,0 +1,284 @@
+"""All work of the device thread: a batch through the pipeline, and STRIP. Plain calls; no Kafka, no loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from processors.arrivals.frames import Shape, TakenFrame
+from processors.device.codebooks import DeviceCodebooks
+from processors.device.compiled_pipeline import CompiledPipeline
+from processors.device.decode import Decoded, decoded_batch
+from processors.device.precision import arithmetic
+from processors.device.previews import Wanted
+from processors.device.probes import Probe, StripFinding, probes_of
+from processors.metrics import ProcessorMetrics
+from processors.pipeline import Pipeline
+from processors.settings import ProcessorSettings
+from processors.stages.packed import Packed
+from processors.stages.stillness import Stillness
+from schemas.errors import ConfigError, PointillistError, StageError
+from schemas.pixels.packing import Picture
+
+_CPU_PIXELS = 2**18
+_GPU_PIXELS = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The pipeline's results for one frame."""
+
+    class_id: int
+    confidence: float
+    shown: Picture | None
+    """(h, w, C) uint8 for people, if it was requested; see `Pipeline.show`."""
+    probe: Probe | None
+    """STRIP's input; None unless the frame is a probe."""
+    as_sent: Picture | None = None
+    """(h, w, C) uint8, black at dropped pixels, if it was requested; see `Pipeline.show_sent`."""
+    changed: float | None = None
+    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A frame that a stage cannot process, not even alone."""
+
+    stage: str
+    error: PointillistError
+
+
+Outcome = Found | Failed
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """Return the device of a setting; ConfigError if CUDA is requested and missing."""
+    have = torch.cuda.is_available()
+    if wanted == "cuda" and not have:
+        raise ConfigError("device: expected CUDA, torch finds none; auto or cpu would run")
+    return torch.device("cuda" if have and wanted != "cpu" else "cpu")
+
+
+def most_pixels(settings: ProcessorSettings) -> int:
+    """Return the limit of height × width × frames of one batch on the device of these settings."""
+    on_gpu = choose_device(settings.device).type == "cuda"
+    return settings.batch_pixels or (_GPU_PIXELS if on_gpu else _CPU_PIXELS)
+
+
+class BatchExecutor:
+    """Runs the pipeline on batches of frames. All calls come from one thread."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        metrics: ProcessorMetrics,
+        compiled: CompiledPipeline | None = None,
+        preview_side: int = 384,
+    ) -> None:
+        """`compiled` belongs to the same pipeline; without one, nothing is compiled.
+
+        Previews have at most `preview_side` pixels on their longer side.
+        """
+        self.pipeline = pipeline
+        self.compiled = compiled or CompiledPipeline(pipeline)
+        self._metrics = metrics
+        self._device = pipeline.bundle.device
+        self._stillness = Stillness()
+        self._preview_side = preview_side
+        self._codebooks = DeviceCodebooks(self._device)
+        self._stage = ""
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        self._stage = stage
+        start = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._metrics.stage(stage, time.perf_counter() - start)
+
+    @torch.inference_mode()
+    def classify(self, batch: Sequence[TakenFrame], previews: Sequence[int]) -> list[Outcome]:
+        """Return the result for each frame of a batch of one shape; `previews` are the requested pictures, by `Wanted`.
+
+        If the batch fails, its frames run one by one, and only those that fail alone become `Failed`. If memory runs
+        out, the batch is halved.
+        """
+        try:
+            return self._attempt(batch, previews)
+        except Exception as error:  # a user's network may raise anything
+            if len(batch) == 1:
+                return [self._failure(error)]
+            self._metrics.stage_failed(self._stage)
+            size = -(-len(batch) // 2) if _out_of_memory(error) else 1
+        # Outside the handler, which would keep the failed attempt's tensors alive.
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        outcomes: list[Outcome] = []
+        for start in range(0, len(batch), size):
+            outcomes += self.classify(batch[start : start + size], previews[start : start + size])
+        return outcomes
+
+    def _failure(self, error: Exception) -> Failed:
+        self._metrics.stage_failed(self._stage)
+        if isinstance(error, PointillistError):
+            return Failed(self._stage, error)
+        return Failed(self._stage, StageError(f"{type(error).__name__}: {error}"))
+
+    def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[int]) -> list[Outcome]:
+        outcomes: list[Outcome | None] = [None] * len(batch)
+        parts: list[tuple[Decoded, Tensor | None]] = []
+
+        def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+            decoded = decoded_batch(batch, kept, sent)
+            draws = self._seeds([batch[index] for index in decoded.good])
+            parts.append((decoded, draws))
+            for index, error in decoded.refused.items():
+                self._metrics.stage_failed("unpack")
+                outcomes[index] = Failed("unpack", error)
+            return decoded.pixels, decoded.kept, decoded.sent, draws
+
+        seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
+        whole = [taken.frame.whole for taken in batch]
+        done = self.compiled(
+            torch.tensor(seeds, dtype=torch.int64, device=self._device),
+            self._codebooks.of(batch, seeds),
+            torch.tensor(whole, device=self._device),
+            batch[0].shape,
+            decode,
+            self._clock,
+        )
+        if done is not None:
+            frames, found = done
+            class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
+            ((decoded, draws),) = parts
+            good = decoded.good
+            wanted = [previews[index] for index in good]
+            shown = self._show(frames, decoded.kept, found.rebuilt, wanted)
+            as_sent = self._show_sent(frames, wanted)
+            self._stage = "strip"
+            taken = [batch[index] for index in good]
+            probes = probes_of(self.pipeline, taken, frames, draws)
+            changed = self._stillness.changes([each.camera_id for each in taken], frames, decoded.sent)
+            for i, index in enumerate(good):
+                if not 0 <= confidences[i] <= 1:  # NaN included
+                    failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
+                    self._metrics.stage_failed("classify")
+                    outcomes[index] = Failed("classify", failure)
+                    continue
+                outcomes[index] = Found(
+                    class_ids[i], confidences[i], shown.get(i), probes.get(i), as_sent.get(i), changed.get(i)
+                )
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _show(
+        self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, wanted: Sequence[int]
+    ) -> dict[int, Picture]:
+        """Return the rebuilt pictures for people, by the positions of their frames."""
+        due = [i for i, each in enumerate(wanted) if each]
+        if not due:
+            return {}
+        with self._clock("preview"):
+            whole = None if rebuilt is None else rebuilt[due]
+            shown = self.pipeline.show(frames[due], kept[due], self._preview_side, whole)
+            return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
+
+    def _show_sent(self, frames: Tensor | Packed, wanted: Sequence[int]) -> dict[int, Picture]:
+        """Return the pictures as they were sent, by the positions of their frames."""
+        due = [i for i, each in enumerate(wanted) if each == Wanted.BOTH]
+        if not due:
+            return {}
+        with self._clock("preview"):
+            shown = self.pipeline.show_sent(frames[due], self._preview_side)
+            return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
+
+    def _seeds(self, taken: Sequence[TakenFrame]) -> Tensor | None:
+        """Return the seeds (B,) int64 of the bundle's random stages: a frame's seed is the same on every processor."""
+        if not self.pipeline.bundle.random:
+            return None
+        seeds = [each.key.preprocess_seed(each.frame.boot_id, each.frame.seq) for each in taken]
+        return torch.tensor(seeds, dtype=torch.int64, device=self._device)
+
+    @torch.inference_mode()
+    def strip(self, probes: Sequence[Probe]) -> list[StripFinding | Failed]:
+        """Return STRIP's result for each probe; those that fail alone become `Failed`."""
+        try:
+            seeds = None
+            if self.pipeline.bundle.random:
+                seeds = torch.tensor([probe.seed for probe in probes], dtype=torch.int64, device=self._device)
+            with self._clock("strip"), arithmetic(self._device, self.compiled.precision):
+                pictures = torch.stack([probe.picture for probe in probes])
+                found = self.pipeline.strip(pictures, seeds=seeds)
+                bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
+        except Exception as error:  # a user's network may raise anything
+            if len(probes) == 1:
+                return [self._failure(error)]
+            self._metrics.stage_failed("strip")
+            size = -(-len(probes) // 2) if _out_of_memory(error) else 1
+        else:
+            threshold = self.strip_threshold_bits
+            return [
+                StripFinding(entropy, threshold, count)
+                if entropy == entropy
+                else Failed("strip", StageError("the entropy is not a number"))
+                for entropy, count in zip(bits, passes, strict=True)
+            ]
+        parts = [probes[start : start + size] for start in range(0, len(probes), size)]
+        return [finding for part in parts for finding in self.strip(part)]
+
+    @property
+    def strip_threshold_bits(self) -> float:
+        """The entropy in bits below which a probe is suspect; 0 without STRIP."""
+        strip = self.pipeline.bundle.settings.strip
+        return 0.0 if strip is None else strip.threshold_bits
+
+    @torch.inference_mode()
+    def warm(self, batch_frames: int, batch_pixels: int = _CPU_PIXELS) -> float | None:
+        """Run the chain on black frames of the network's size and 32×32; return STRIP's seconds for one frame.
+
+        Returns None if the bundle has no STRIP. The second run of each counts. A compiled pipeline is compiled for
+        these two sizes.
+        """
+        wanted = self.pipeline.bundle.settings.input
+        own = Shape(wanted.height, wanted.width, wanted.channels)
+        for shape in sorted({own, Shape(32, 32, 3)}):
+            area = shape.height * shape.width
+            self.compiled.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
+            most = max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))
+            # One less than the limit: a backend that splits batches makes the parts of each power of two.
+            for count in sorted({1, max(1, most - 1), most}):
+                kept = torch.ones(count, 1, shape.height, shape.width, dtype=torch.bool, device=self._device)
+                kept[..., ::3] = False
+                frames = torch.zeros(count, shape.channels, shape.height, shape.width, device=self._device)
+                for _ in range(2):
+                    self.pipeline(frames, kept)
+        if self.pipeline.bundle.overlays is None:
+            return None
+        probe = self.pipeline.probe_input(torch.zeros(1, own.channels, own.height, own.width, device=self._device))
+        seconds = 0.0
+        for _ in range(2):
+            start = time.perf_counter()
+            self.pipeline.strip(probe).entropy_bits.tolist()
+            seconds = time.perf_counter() - start
+        return seconds
+
+
+def picture_of(frame: Tensor) -> Picture:
+    """Return one frame (C, H, W) in [0, 1] as (H, W, C) uint8.
+
+    It leaves the device first, which needs no more memory there: the conversion may run while the device has none left.
+    """
+    array: Picture = frame.cpu().mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(array)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

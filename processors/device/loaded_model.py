@@ -1,0 +1,132 @@
+"""A loaded model: its network, its description in verdicts, and its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+import torch
+
+from processors.bundle import Bundle, load_bundle
+from processors.device.backends.choose import RunsOn, Wish, check_wish
+from processors.device.backends.engines import engines
+from processors.device.batch_executor import BatchExecutor, choose_device, most_pixels
+from processors.device.compiled_pipeline import CompiledPipeline
+from processors.device.precision import choose_precision
+from processors.metrics import ProcessorMetrics
+from processors.pipeline import Pipeline
+from processors.settings import ProcessorSettings
+from schemas.errors import ConfigError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The description of the model in every verdict."""
+
+    model_id: str
+    policy: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A loaded bundle, warmed on `device`, with its own thread: compiled functions stay on the thread that made them.
+
+    When nothing refers to it any more, its thread ends and its memory is free.
+    """
+
+    executor: BatchExecutor
+    model: Model
+    device: ThreadPoolExecutor
+    probe_s: float | None
+    """Seconds that STRIP takes for one frame; None if the bundle has no STRIP."""
+    digest: str = ""
+    """Digest of all files of a published bundle; empty for the processor's own."""
+    runs: tuple[RunsOn, ...] = ()
+    """The runtimes of its networks."""
+
+    def close(self) -> None:
+        """End the thread and cancel its waiting work."""
+        self.device.shutdown(wait=False, cancel_futures=True)
+
+
+async def load_model(
+    settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, digest: str = ""
+) -> LoadedModel:
+    """Load the bundle in `folder` and run it once, on its own thread, before its first frame.
+
+    `digest` is that of a published bundle, for which a trusted signer vouches: its own code may run. Raises
+    BundleError, ConfigError if the device is missing, and any exception of the bundle's code.
+    """
+    initializer = partial(_set_threads, settings.threads)
+    device = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=initializer)
+    try:
+        prepared = asyncio.get_running_loop().run_in_executor(device, _prepare, settings, metrics, folder, bool(digest))
+        executor, probe_s, runs = await prepared
+    except BaseException:
+        device.shutdown(wait=False, cancel_futures=True)
+        raise
+    bundle = executor.pipeline.bundle
+    model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
+    return LoadedModel(executor, model, device, probe_s, digest, runs)
+
+
+def _set_threads(threads: int) -> None:
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // 2))
+
+
+def _prepare(
+    settings: ProcessorSettings, metrics: ProcessorMetrics, folder: Path, published: bool
+) -> tuple[BatchExecutor, float | None, tuple[RunsOn, ...]]:
+    wish = _cpu_wish(settings) if choose_device(settings.device).type == "cpu" else None
+    bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
+    compiled, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
+    pipeline = compiled.pipeline
+    executor = BatchExecutor(pipeline, metrics, compiled, settings.preview_side)
+    probe_s = executor.warm(settings.batch_frames, most_pixels(settings))
+    if bundle.settings.strip is None:
+        log.warning("strip_disabled", model=bundle.model_id, reason="the bundle has no [strip] table")
+    log.info(
+        "device_ready",
+        model=bundle.model_id,
+        device=str(bundle.device),
+        runs=[" ".join(each) for each in runs],
+        compiled=compiled.shapes,
+        stages=[stage.name for stage in bundle.stages],
+    )
+    return executor, probe_s, runs
+
+
+def _on_gpu(settings: ProcessorSettings, bundle: Bundle) -> tuple[CompiledPipeline, tuple[RunsOn, ...]]:
+    """Return the compiled chain on torch, and its runtimes."""
+    if settings.backend == "openvino":
+        raise ConfigError("backend openvino: expected the device cpu, got cuda")
+    pipeline = Pipeline(bundle, settings.mode, settings.denoise)
+    precision = choose_precision(pipeline, settings.precision)
+    names = ("classifier", "restorer") if settings.mode == "default" else ("classifier",)
+    compiled = CompiledPipeline(pipeline, compiles=settings.compile is not False, precision=precision)
+    return compiled, tuple(RunsOn(name, "torch", precision) for name in names)
+
+
+def _on_cpu(settings: ProcessorSettings, bundle: Bundle, wish: Wish) -> tuple[CompiledPipeline, tuple[RunsOn, ...]]:
+    """Return the chain with the fastest backends of its networks on this machine; torch compiles nothing."""
+    pipeline, chosen = engines(bundle, wish, settings.mode, settings.denoise)
+    return CompiledPipeline(pipeline), chosen.runs
+
+
+def _cpu_wish(settings: ProcessorSettings) -> Wish:
+    """Return the requested CPU backend and precision; ConfigError for settings that a CPU lacks."""
+    if settings.compile:
+        raise ConfigError("compile: expected the device cuda, got cpu, where --backend says what runs the networks")
+    if settings.precision == "tf32":
+        raise ConfigError("precision tf32: expected the device cuda, got cpu")
+    wish = Wish(settings.backend, settings.precision)
+    check_wish(wish)
+    return wish

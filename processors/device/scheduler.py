@@ -1,0 +1,45 @@
+"""The scheduler that divides the device between classification and STRIP."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_MEMORY_S: Final = 1.0
+_SMOOTHING: Final = 0.3
+_MOST: Final = 64
+
+
+class DeviceScheduler:
+    """Divides the device between classification and STRIP: neither starves the other.
+
+    While both have work, STRIP gets `share` of the time; if only one has, it gets all. The state is STRIP's lead over
+    its share in seconds. It is limited to one second, and neither can save up a long turn.
+    """
+
+    def __init__(self, share: float, slice_s: float, probe_s: float = 0.0) -> None:
+        """`probe_s` is the first estimate of the time of one probe."""
+        self._share = share
+        self._slice_s = slice_s
+        self._probe_s = probe_s
+        self._ahead_s = 0.0
+
+    def strip_is_next(self, batch_ready: bool, probe_waits: bool) -> bool:
+        """Return whether STRIP has the next turn."""
+        return probe_waits and (not batch_ready or self._ahead_s <= 0)
+
+    def probes_in_turn(self) -> int:
+        """Return the number of probes that fit into one slice of time; at least one."""
+        if self._probe_s <= 0:
+            return 1
+        return max(1, min(_MOST, int(self._slice_s / self._probe_s)))
+
+    def classified(self, seconds: float, probe_waits: bool) -> None:
+        """Charge classification for `seconds`; if a probe waited meanwhile, STRIP falls behind by its share of them."""
+        if probe_waits:
+            self._ahead_s = max(-_MEMORY_S, self._ahead_s - seconds * self._share)
+
+    def stripped(self, seconds: float, probes: int) -> None:
+        """Charge STRIP for `seconds` with this many probes."""
+        self._ahead_s = min(_MEMORY_S, self._ahead_s + seconds * (1 - self._share))
+        per_probe_s = seconds / probes
+        self._probe_s += (per_probe_s - self._probe_s) * (_SMOOTHING if self._probe_s > 0 else 1)

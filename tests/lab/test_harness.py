@@ -1,0 +1,237 @@
+"""The harness of experiments: rows and their provenance, staleness, and a queue that survives a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+from lab.experiments.harness.cell import Cell, Tables, file_state
+from lab.experiments.harness.page import Column, table
+from lab.experiments.harness.plan import Plan, Workplace, staleness
+from lab.experiments.harness.queue import Stale, affordable, measure, only_queue, stale_rows
+from lab.experiments.harness.store import Made, Row, Store, columns_of, values_of
+from schemas.errors import ConfigError, UserError
+
+ROOT = Path(__file__).parents[2]
+CODE = ("lab.chance:seeded",)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A record."""
+
+    name: str
+    count: int
+    share: float | None
+    sizes: list[int]
+
+
+TABLES = {"figures": Figure}
+COLUMNS = columns_of(TABLES)
+
+
+def stored(name: str, share: float | None = 0.5, made: Made | None = None) -> Row:
+    return Row(name, made or Made("command"), {"figures": [values_of(Figure(name, 3, share, [1, 2]))]})
+
+
+def cell(name: str, calls: list[str] | None = None, seconds: float = 60.0, settings: object = ()) -> Cell:
+    def run() -> Tables:
+        if calls is not None:
+            calls.append(name)
+        return {"figures": [Figure(name, 1, None, [])]}
+
+    return Cell(name, CODE, run, settings, seconds=seconds)
+
+
+def planned(store: Store, *cells: Cell, name: str = "small") -> Plan:
+    return Plan(name, TABLES, cells, store, list)
+
+
+def test_records_come_back_as_they_were_rounded_to_five_places(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(stored("b", 1 / 3), COLUMNS, ["a", "b"])
+    store.put(stored("a", None), COLUMNS, ["a", "b"])
+    assert store.records("figures", Figure) == [Figure("a", 3, None, [1, 2]), Figure("b", 3, 0.33333, [1, 2])]
+    assert store.texts("figures")[1] == {"name": "b", "count": "3", "share": "0.33333", "sizes": "[1, 2]"}
+    assert store.records("others", Figure) == []
+    assert Store(tmp_path / "absent").rows() == {}
+
+
+def test_a_row_takes_the_place_of_the_earlier_one_and_leaves_the_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name, share in (("a", 0.1), ("b", 0.2), ("a", 0.3), ("no cell any more", 0.4)):
+        store.put(stored(name, share), COLUMNS, ["a", "b"])
+    assert [(each.name, each.share) for each in store.records("figures", Figure)] == [
+        ("a", 0.3), ("b", 0.2), ("no cell any more", 0.4),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"rows": {"a": {}}}', '{"columns": {}, "rows": {"a": 3}}'])
+def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path)
+    store.file.write_text(text)
+    with pytest.raises(ConfigError, match=r"expected rows of an experiment, got .*\. Restore the file\."):
+        store.rows()
+
+
+def test_other_columns_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(stored("a"), {"figures": ["name"]}, [])
+    with pytest.raises(ConfigError, match="expected the columns name, count, share, sizes"):
+        store.records("figures", Figure)
+
+
+def test_a_measured_row_holds_until_its_code_or_inputs_change(tmp_path: Path) -> None:
+    one, store = cell("a"), Store(tmp_path)
+    assert staleness(one, store.rows()) == "missing"
+    row = planned(store, one).measure(one, "pointillist lab stale --run")
+    assert (row.made.command, row.made.seed) == ("pointillist lab stale --run", 0)
+    assert staleness(one, store.rows()) == ""
+    assert staleness(cell("a", settings="other"), store.rows()) == "other inputs"
+    assert staleness(replace(one, code=("lab.statistics:wilson",)), store.rows()) == "other code"
+    assert staleness(one, {"a": stored("a")}) == "code not recorded"
+
+
+def test_bundles_and_data_count_by_content_and_prose_does_not(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"1")
+    (folder / "training.md").write_text("one")
+    before = file_state(folder)
+    (folder / "training.md").write_text("two")
+    assert file_state(folder) == before
+    (folder / "weights").write_bytes(b"12")
+    assert file_state(folder) != before
+    assert file_state(tmp_path / "absent") == "missing"
+
+
+def test_stale_rows_come_in_the_order_of_worth_with_the_cost_of_the_earlier_measurement(tmp_path: Path) -> None:
+    first = planned(Store(tmp_path / "1"), cell("a"), cell("b"), name="first")
+    second = planned(Store(tmp_path / "2"), cell("c"), cell("d"), name="second")
+    first.store.put(stored("b", made=Made("command", seconds=7.0)), COLUMNS, [])
+    second.measure(second.cells[0], "")
+    found = stale_rows([first, second])
+    assert [(each.cell.name, each.why, each.seconds) for each in found] == [
+        ("a", "missing", 60.0), ("b", "code not recorded", 7.0), ("d", "missing", 60.0),
+    ]  # fmt: skip
+
+
+def test_hours_choose_what_fits(tmp_path: Path) -> None:
+    plan = planned(Store(tmp_path))
+    rows = [Stale(plan, cell(str(hours)), "missing", 3600 * hours) for hours in (1, 3, 0.5)]
+    assert [each.cell.name for each in affordable(rows, 2)] == ["1", "0.5"]
+    assert affordable(rows, None) == rows
+
+
+def test_a_row_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    def fail() -> Tables:
+        raise ValueError("no picture")
+
+    lines, calls = list[str](), list[str]()
+    plan = planned(Store(tmp_path), Cell("bad", CODE, fail), cell("good", calls))
+    assert measure(stale_rows([plan]), "", lines.append) == 1
+    assert calls == list(plan.store.rows()) == ["good"]
+    assert any("bad: failed: ValueError('no picture')" in line for line in lines)
+
+
+def test_only_one_queue_runs(tmp_path: Path) -> None:
+    with only_queue(tmp_path), pytest.raises(ConfigError, match="expected no other queue"), only_queue(tmp_path):
+        pass
+    with only_queue(tmp_path):
+        pass
+
+
+def test_a_table_has_a_column_for_each_figure() -> None:
+    columns = (Column[int]("n", str), Column[int]("twice", lambda each: str(2 * each)))
+    assert table(columns, [1, 2]).splitlines()[2:] == ["| 1 | 2 |", "| 2 | 4 |"]
+    assert table(columns, []) == ""
+
+
+# An experiment of three rows, the second of which takes three steps and dies after two of them on the first run.
+TINY = """
+import os, signal, sys
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from infra.cli import main
+from lab.experiments import catalogue
+from lab.experiments.harness.cell import Cell
+from lab.experiments.harness.plan import Plan
+@dataclass(frozen=True)
+class Sum:
+    total: int
+folder = Path(sys.argv[1])
+def noted(line):
+    with (folder / "log").open("a") as stream:
+        stream.write(line + "\\n")
+def plan(place):
+    cache, store = place.cache("tiny"), place.store("tiny")
+    def quick(name):
+        def measure():
+            noted(name)
+            return {"sums": [Sum(1)]}
+        return measure
+    def step(number):
+        def make():
+            noted(f"step {number}")
+            return {"value": np.array(number)}
+        return make
+    def long():
+        total = 0
+        for number in range(3):
+            total += int(cache.get(f"step-{number}", "same", step(number))["value"])
+            if number == 1 and not (folder / "died").exists():
+                (folder / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {"sums": [Sum(total)]}
+    cells = [Cell(name, ("lab.chance:seeded",), make) for name, make in
+             (("first", quick("first")), ("long", long), ("last", quick("last")))]
+    return Plan("tiny", {"sums": Sum}, tuple(cells), store, list)
+catalogue.experiments = lambda: {"tiny": plan}
+sys.argv = ["pointillist", "lab", "stale", *sys.argv[2:], "--results", str(folder / "results"), "--runs", str(folder)]
+main()
+"""
+
+
+def queue(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-c", TINY, str(folder), *options]
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_queue_that_was_killed_in_a_row_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    killed = queue(tmp_path, "--run")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    listed = queue(tmp_path)
+    assert [line.split("\t")[1:3] for line in listed.stdout.splitlines()[:-1]] == [
+        ["long", "missing"], ["last", "missing"],
+    ]  # fmt: skip
+    assert "2 rows are stale" in listed.stdout
+    finished = queue(tmp_path, "--run")
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "log").read_text().split("\n")[:-1] == ["first", "step 0", "step 1", "step 2", "last"]
+    rows = json.loads((tmp_path / "results" / "tiny" / "rows.json").read_text())["rows"]
+    assert {name: row["tables"]["sums"] for name, row in rows.items()} == {"first": [[1]], "long": [[3]], "last": [[1]]}
+    assert "0 rows are stale" in queue(tmp_path).stdout
+
+
+def test_an_unknown_experiment_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pointillist", "lab", "stale", "--only", "nothing"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == UserError.exit_code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: --only: expected hardening or")
+
+
+def test_measuring_without_the_data_says_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match="POINTILLIST_DATA is missing"):
+        Workplace().needed_data()

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError, KafkaError
+
+from processors.arrivals import partitions as partitions_module
+from processors.arrivals.partitions import PartitionTracker
+from processors.arrivals.progress import OffsetRegressionError, PartitionProgress
+from processors.settings import ProcessorSettings
+
+
+@dataclass
+class Record:
+    partition: int
+    offset: int
+    topic: str = "frames"
+    value: bytes = b"0123456789"
+
+
+@dataclass
+class StandIn:
+    commits: list[dict[TopicPartition, int | tuple[int, str]]] = field(default_factory=list)
+    notes: dict[TopicPartition, str] = field(default_factory=dict)
+    failures: list[Exception] = field(default_factory=list)
+    hangs: bool = False
+    topic: set[int] = field(default_factory=lambda: {0, 1, 2})
+    sought: list[set[TopicPartition]] = field(default_factory=list)
+
+    async def committed_notes(self, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
+        return {p: self.notes[p] for p in partitions if p in self.notes}
+
+    def partitions_of(self, topic: str) -> set[int]:
+        return self.topic
+
+    async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        self.sought.append(set(partitions))
+
+    async def commit(self, offsets: dict[TopicPartition, int | tuple[int, str]]) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.commits.append(offsets)
+
+
+class Bench:
+    def __init__(self, **changes: object) -> None:
+        plain: dict[str, object] = {"kafka": "none", "bundle": Path("none")}
+        settings = ProcessorSettings.model_validate(plain | changes)
+        self.drained: list[float] = []
+        self.forgotten: list[set[PartitionProgress]] = []
+        self.assigned: list[bool] = []
+        self.reader = StandIn()
+        self.when_drained: list[tuple[PartitionProgress, int]] = []
+        self.noted: dict[int, str] = {}
+        self.recalls: dict[int, tuple[str, Callable[[], None]]] = {}
+        self.tracker = PartitionTracker(
+            settings,
+            self.drain,
+            self.forgotten.append,
+            self.assigned.append,
+            lambda number, offset: f"{self.noted[number]}<{offset}" if number in self.noted else "",
+            self.recall,
+        )
+        self.tracker.reader = self.reader  # type: ignore[assignment]  # a stand-in
+
+    def recall(self, number: int, note: str, done: Callable[[], None]) -> bool:
+        self.recalls[number] = (note, done)
+        return bool(note)
+
+    async def drain(self, seconds: float) -> None:
+        self.drained.append(seconds)
+        for progress, offset in self.when_drained:
+            progress.finish(offset)
+
+
+def partition(number: int) -> TopicPartition:
+    return TopicPartition("frames", number)
+
+
+async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions_module, "_COMMIT_S", 0.05)
+    bench = Bench()
+    bench.tracker.take(Record(0, 0)).finish(0)
+    bench.reader.hangs = True
+    async with asyncio.timeout(10):
+        await bench.tracker.commit()
+    bench.reader.hangs = False
+    await bench.tracker.commit()
+    assert bench.reader.commits == [{partition(0): 1}]
+
+
+async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() -> None:
+    bench = Bench(session_timeout_s=6.0)
+    await bench.tracker.on_partitions_assigned({partition(0)})
+    progress = bench.tracker.take(Record(0, 41))
+    bench.when_drained = [(progress, 41)]
+    await bench.tracker.on_partitions_revoked({partition(0)})
+    assert bench.reader.commits == [{partition(0): 42}]
+    assert bench.forgotten == [{progress}]
+    assert 0 < bench.drained[0] < 3
+    assert bench.tracker.held == 0
+    assert bench.assigned == [True, False]
+
+
+async def test_nothing_is_committed_to_a_topic_that_is_gone_and_the_next_one_is_read_from_its_beginning() -> None:
+    bench = Bench()
+    await bench.tracker.on_partitions_assigned({partition(0)})
+    progress = bench.tracker.take(Record(0, 41))
+    bench.when_drained = [(progress, 41)]
+    bench.reader.topic = set()
+    await bench.tracker.on_partitions_revoked({partition(0)})
+    await bench.tracker.on_partitions_assigned(set())
+    assert not bench.reader.commits
+    assert not bench.reader.sought
+    bench.reader.topic = {0, 1, 2}
+    await bench.tracker.on_partitions_assigned({partition(0)})
+    assert bench.reader.sought == [{partition(0)}]
+    bench.tracker.take(Record(0, 0)).finish(0)
+    await bench.tracker.commit()
+    assert bench.reader.commits == [{partition(0): 1}]
+
+
+async def test_offsets_that_went_back_are_noticed_before_anything_is_taken() -> None:
+    bench = Bench()
+    bench.tracker.take(Record(0, 41))
+    records = {partition(1): [Record(1, 7)], partition(0): [Record(0, 0)]}
+    with pytest.raises(OffsetRegressionError, match="expected offsets above 41 from partition 0, got 0"):
+        bench.tracker.check(records)
+    assert bench.tracker.frames == 1
+    assert bench.tracker.lost
+
+
+async def test_what_is_not_done_in_time_is_not_committed() -> None:
+    bench = Bench()
+    progress = bench.tracker.take(Record(0, 0))
+    bench.tracker.take(Record(0, 1))
+    bench.when_drained = [(progress, 1)]
+    await bench.tracker.on_partitions_revoked({partition(0)})
+    assert bench.reader.commits == []
+
+
+async def test_partitions_that_were_lost_are_forgotten_without_a_commit() -> None:
+    bench = Bench()
+    progress = bench.tracker.take(Record(0, 0))
+    progress.finish(0)
+    bench.reader.failures = [CommitFailedError("rebalanced")]
+    await bench.tracker.on_partitions_revoked({partition(0)})
+    assert bench.tracker.held == 0
+    assert bench.reader.commits == []
+    again = bench.tracker.take(Record(0, 0))
+    assert again is not progress
+
+
+async def test_a_commit_that_failed_is_made_again() -> None:
+    bench = Bench()
+    progress = bench.tracker.take(Record(3, 7))
+    progress.finish(7)
+    bench.reader.failures = [KafkaError("down")]
+    await bench.tracker.commit()
+    await bench.tracker.commit()
+    await bench.tracker.commit()
+    assert bench.reader.commits == [{partition(3): 8}]
+
+
+async def test_a_result_for_a_forgotten_partition_changes_nothing() -> None:
+    bench = Bench()
+    old = bench.tracker.take(Record(0, 5))
+    bench.tracker.clear()
+    new = bench.tracker.take(Record(0, 5))
+    old.finish(5)
+    bench.tracker.release(old, 10)
+    await bench.tracker.commit()
+    assert bench.reader.commits == []
+    assert (bench.tracker.frames, bench.tracker.bytes, new.in_flight) == (1, 10, 1)
+
+
+@pytest.mark.parametrize(("bound", "taken"), [({"queue_frames": 10}, 10), ({"queue_bytes": 100}, 10)])
+async def test_full_means_that_no_partition_is_asked_until_there_is_room(bound: dict[str, int], taken: int) -> None:
+    bench = Bench(**bound)
+    await bench.tracker.on_partitions_assigned({partition(0), partition(1)})
+    progress = [bench.tracker.take(Record(number % 2, number)) for number in range(taken)]
+    assert bench.tracker.open_partitions() == []
+    bench.tracker.room.clear()
+    bench.tracker.release(progress[0], 10)
+    assert bench.tracker.room.is_set()
+    assert len(bench.tracker.open_partitions()) == 2
+
+
+async def test_a_partition_with_more_than_its_share_waits_while_the_others_go_on() -> None:
+    bench = Bench(queue_frames=100, batch_frames=20)
+    await bench.tracker.on_partitions_assigned({partition(number) for number in range(4)})
+    for offset in range(25):
+        bench.tracker.take(Record(2, offset))
+    assert set(bench.tracker.open_partitions()) == {partition(0), partition(1), partition(3)}
+
+
+async def test_a_note_is_committed_with_its_offset_and_given_back_with_the_partition() -> None:
+    bench = Bench()
+    bench.noted[0] = "keys"
+    for number in (0, 1):
+        bench.tracker.take(Record(number, 4)).finish(4)
+    await bench.tracker.commit()
+    assert bench.reader.commits == [{partition(0): (5, "keys<5"), partition(1): 5}]
+
+    taking_over = Bench()
+    taking_over.reader.notes = {partition(0): "keys<5", partition(1): ""}
+    await taking_over.tracker.on_partitions_assigned({partition(0), partition(1), partition(2)})
+    assert {number: note for number, (note, _) in taking_over.recalls.items()} == {0: "keys<5", 1: "", 2: ""}
+    assert set(taking_over.tracker.open_partitions()) == {partition(1), partition(2)}
+    taking_over.recalls[0][1]()
+    assert set(taking_over.tracker.open_partitions()) == {partition(0), partition(1), partition(2)}
+    assert taking_over.tracker.room.is_set()
+
+
+async def test_a_partition_opens_when_kafka_does_not_say_what_was_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> dict[TopicPartition, object]:
+        raise KafkaError("down")
+
+    monkeypatch.setattr(StandIn, "committed_notes", fail)
+    bench = Bench()
+    await bench.tracker.on_partitions_assigned({partition(0)})
+    assert bench.tracker.open_partitions() == [partition(0)]

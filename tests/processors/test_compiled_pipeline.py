@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from processors.arrivals.frames import Shape
+from processors.bundle import Bundle, load_bundle
+from processors.device import compiled_pipeline as module
+from processors.device.batch_executor import BatchExecutor, Found
+from processors.device.compiled_pipeline import CompiledPipeline
+from processors.device.precision import choose_precision
+from processors.pipeline import Classified, Pipeline
+from processors.stages.unpack import kept_masks, scatter
+from schemas.frame import Encoding
+from schemas.limits import BLOCK
+from schemas.pixels.masks import ROWS
+from schemas.pointillist_pb2 import LOSSLESS, RAW
+from tests.processors.tiny import batch_executor, payload, picture, taken, tiny_bundle, write_bundle
+
+SHAPE = Shape(24, 40, 3)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def uncompiled(function: Callable[..., Any], **_: object) -> Callable[..., Any]:
+    return function
+
+
+def sent_frames(count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pixels enough for all, seeds, codebooks and which frames are whole."""
+    generator = torch.Generator().manual_seed(count)
+    pixels = torch.randint(0, 256, (count * SHAPE.height * SHAPE.width, 3), generator=generator, dtype=torch.uint8)
+    seeds = torch.randint(0, 2**32, (count, 2), generator=generator)
+    books = torch.randint(0, 256, (count, ROWS, BLOCK), generator=generator, dtype=torch.uint8)
+    whole = torch.arange(count) == 1
+    return pixels.to(device), seeds.to(device), books.to(device), whole.to(device)
+
+
+def run(compiled: CompiledPipeline, count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Classified]:
+    pixels, seeds, books, whole = sent_frames(count, device)
+    with torch.inference_mode():
+        done = compiled(seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None))
+    assert done is not None
+    frames, found = done
+    assert isinstance(frames, Tensor)
+    return frames, found
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames go through a compiled pipeline, call by call."""
+    seen: list[int] = []
+    original = module._fused
+
+    def fused(*given: Any) -> Any:
+        seen.append(len(given[3]))
+        return original(*given)
+
+    monkeypatch.setattr(module, "_fused", fused)
+    return seen
+
+
+def assert_same(got: tuple[Tensor, Classified], wanted: tuple[Tensor, Classified]) -> None:
+    torch.testing.assert_close(got[0], wanted[0])
+    torch.testing.assert_close(got[1].rebuilt, wanted[1].rebuilt, atol=1e-5, rtol=0)
+    assert got[1].class_id.tolist() == wanted[1].class_id.tolist()
+    torch.testing.assert_close(got[1].confidence, wanted[1].confidence, atol=1e-5, rtol=0)
+
+
+def test_it_is_unpack_and_the_pipeline(bundle: Bundle) -> None:
+    pixels, seeds, books, whole = sent_frames(3)
+    frames, found = run(CompiledPipeline(Pipeline(bundle)), 3)
+    with torch.inference_mode():
+        kept = kept_masks(seeds, books, torch.arange(3), SHAPE.height, SHAPE.width)
+        sent = kept | whole[:, None, None, None]
+        wanted = scatter(pixels[: int(sent.sum())], sent)
+        assert_same((frames, found), (wanted, Pipeline(bundle)(wanted, kept)))
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_a_padded_batch_gives_what_it_gives_uncompiled(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(torch, "compile", uncompiled)
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
+    compiled.pads = True
+    assert compiled.compile_for(SHAPE, 5)
+    seen = counted(monkeypatch)
+    assert_same(run(compiled, count), run(CompiledPipeline(Pipeline(bundle)), count))
+    assert seen == [count]
+
+
+def test_without_padding_only_full_batches_are_compiled_and_larger_ones_never(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", uncompiled)
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
+    assert compiled.compile_for(SHAPE, 2)
+    seen = counted(monkeypatch)
+    for count in (1, 2, 3):
+        assert_same(run(compiled, count), run(CompiledPipeline(Pipeline(bundle)), count))
+    assert seen == [2]
+
+
+def test_two_models_never_share_a_compiled_program(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, graphs = torch.compile, []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiler(function, backend=backend, dynamic=False))
+    pipelines = [CompiledPipeline(Pipeline(bundle, "plate"), compiles=True) for _ in range(3)]
+    assert all(compiled.compile_for(SHAPE, 2) for compiled in pipelines)
+    assert len(graphs) == 2 * len(pipelines)
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: object, **_: object) -> Callable[..., Any]:
+        def fail(*_: object) -> None:
+            raise RuntimeError("no compiler here")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
+    assert not compiled.compile_for(SHAPE, 2)
+    assert compiled.shapes == []
+    assert_same(run(compiled, 2), run(CompiledPipeline(Pipeline(bundle)), 2))
+
+
+def test_a_compiled_program_that_fails_is_given_up_and_the_frames_are_tried_again(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", uncompiled)
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
+    executor = batch_executor(bundle)
+    executor = BatchExecutor(compiled.pipeline, executor._metrics, compiled)
+    executor.warm(2)
+    assert Shape(32, 32, 3) in compiled.shapes
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the device has gone mad")
+
+    monkeypatch.setattr(module, "_fused", fail)
+    outcomes = executor.classify([taken(payload("site/cam-0", i)) for i in range(2)], [False, False])
+    assert all(isinstance(outcome, Found) for outcome in outcomes)
+    assert Shape(32, 32, 3) not in compiled.shapes
+
+
+def test_nothing_is_compiled_unasked(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    compiled = CompiledPipeline(Pipeline(bundle))
+    assert not compiled.compile_for(SHAPE, 2)
+
+
+@pytest.mark.slow
+def test_a_compiler_sees_the_whole_chain_as_one_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fullgraph` fails where something waits for the device or leaves torch."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
+    assert compiled.compile_for(SHAPE, 2)
+    assert_same(run(compiled, 2), run(CompiledPipeline(Pipeline(bundle)), 2))
+
+
+@pytest.mark.parametrize("profile", [RAW, LOSSLESS])
+def test_classifying_through_a_compiled_program_changes_no_verdict(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, profile: int
+) -> None:
+    monkeypatch.setattr(torch, "compile", uncompiled)
+    plain = batch_executor(bundle)
+    compiled = CompiledPipeline(plain.pipeline, compiles=True)
+    compiled.pads = True
+    executor = BatchExecutor(plain.pipeline, plain._metrics, compiled)
+    executor.warm(8)
+    encoding = Encoding(16, probe_share=0.5, profile=profile)
+    batch = [taken(payload("site/cam-0", i, encoding=encoding, shown=picture(i))) for i in range(5)]
+    for got, wanted in zip(executor.classify(batch, [True] * 5), plain.classify(batch, [True] * 5), strict=True):
+        assert isinstance(got, Found)
+        assert isinstance(wanted, Found)
+        assert got.class_id == wanted.class_id
+        assert got.confidence == pytest.approx(wanted.confidence, abs=1e-5)
+        assert (got.probe is None) == (wanted.probe is None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore")
+def test_the_compiled_program_on_a_gpu_agrees_with_the_cpu(bundle: Bundle, tmp_path: Path) -> None:
+    """Rebuilt pixels within .01, for `bf16` keeps 8 bits of what the network adds; the classes are the same."""
+    there = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), torch.device("cuda")))
+    compiled = CompiledPipeline(there, compiles=True, precision=choose_precision(there))
+    assert compiled.compile_for(SHAPE, 8)
+    for count in (8, 3, 8):
+        frames, found = run(compiled, count, "cuda")
+        wanted, exact = run(CompiledPipeline(Pipeline(bundle)), count)
+        torch.testing.assert_close(frames.cpu(), wanted)
+        assert found.rebuilt is not None
+        torch.testing.assert_close(found.rebuilt.cpu(), exact.rebuilt, atol=0.01, rtol=0)
+        assert found.class_id.tolist() == exact.class_id.tolist()
+        torch.testing.assert_close(found.confidence.cpu(), exact.confidence, atol=0.02, rtol=0)
