@@ -1,4 +1,4 @@
-"""Admit a camera to a fleet: its key, its certificate, its rights, and the file that its device is given."""
+"""Admission of a camera to a fleet: its key, certificate and rights, and the enrolment file for its device."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from schemas.keys import derive_camera_key
 
 
 def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None = None, days: float = CERTIFICATE_DAYS) -> None:
-    """Write the enrolment of `camera` to `out`, and give a revoked camera its rights again.
+    """Write the enrolment of `camera` to `out`, and restore the rights of a revoked camera.
 
-    `mqtt` is the broker as the device reaches it, `host:port`; None is where the running or last `up` listens. Raises
-    StateError without a fleet secret, ConfigError for a broker that this `up` cannot be, or when `out` cannot be
-    written.
+    `mqtt` is the broker's address for the device, `host:port`; None stands for the listener of the running or last
+    `up`. Raises StateError without a fleet secret. Raises ConfigError for a broker that this `up` cannot be, or when
+    `out` cannot be written.
     """
     with changing_identities(layout.folder):
         authority = Authority(layout.pki)
@@ -49,9 +49,9 @@ def rotate(
     days: float = CERTIFICATE_DAYS,
     within_s: float = 5.0,
 ) -> int:
-    """Revoke what a camera has and write an enrolment with its next key to `out`; the generation of that key.
+    """Revoke a camera, write an enrolment with its next key to `out`, and return the generation of that key.
 
-    Raises what `revoke` and `admit` raise. Nothing is revoked if `mqtt` or `out` cannot be.
+    Raises what `revoke` and `admit` raise. Nothing is revoked if `mqtt` is invalid or `out` cannot be written.
     """
     listener_for_devices(layout, mqtt)
     if not out.parent.is_dir() or out.is_dir():

@@ -1,7 +1,8 @@
-"""What the console's pages load of others: locked npm packages, taken in when the project is set up or built.
+"""Third-party assets of the console's pages: locked npm packages, fetched when the project is set up or built.
 
-`python -m infra.assets` lays their files into `consumers/console/assets`, which is no part of the repository and is
-part of the wheel. It imports nothing but the standard library: a build runs it before anything is installed.
+`python -m infra.assets` copies their files into `consumers/console/assets`. The wheel contains that folder and the
+repository does not. Only the standard library is imported, because a build runs this module before anything is
+installed.
 """
 
 from __future__ import annotations
@@ -22,34 +23,34 @@ FILES: Final = {
     "uplot.min.js": "uplot/dist/uPlot.iife.min.js",
     "uplot.min.css": "uplot/dist/uPlot.min.css",
 }
-"""Name here: place among the packages."""
+"""File name here: path among the packages."""
 STAMP: Final = "locked"
-"""Beside them: the digest of the lock that they were taken by."""
+"""Digest of the lock from which the files were fetched; it lies next to them."""
 TESTED_WITH: Final = "axe-core/axe.min.js"
-"""For the tests alone, under `build/npm`."""
+"""Packages for the tests alone, under `build/npm`."""
 NODE: Final = ROOT / "build" / "node"
-"""Where `make` puts a node of its own, from PyPI, on a machine without one."""
+"""Folder in which `make` installs node from PyPI on a machine without node."""
 NODE_MODULES: Final = ROOT / "build" / "npm" / "node_modules"
 
 
 def folder() -> Path:
-    """Where the pages look for them."""
+    """Folder from which the pages load the assets."""
     return ROOT / "consumers" / "console" / "assets"
 
 
 def locked() -> str:
-    """The digest of what is asked for."""
+    """Return the digest of the lock and of the file list."""
     return hashlib.sha256(b"\0".join((ROOT / name).read_bytes() for name in LOCK)).hexdigest()
 
 
 def are_made() -> bool:
-    """Whether the files are those of the lock."""
+    """Return whether the files match the lock."""
     stamp = folder() / STAMP
     return stamp.is_file() and stamp.read_text() == locked() and all((folder() / name).is_file() for name in FILES)
 
 
 def make(*, to_test: bool = False) -> None:
-    """Take the files in, unless they are there, and `to_test` what tests them; `SystemExit` says what is missing."""
+    """Fetch the files unless they exist, and with `to_test` the test packages; `SystemExit` names what is missing."""
     if are_made() and not (to_test and not (NODE_MODULES / TESTED_WITH).is_file()):
         return
     place = NODE_MODULES.parent

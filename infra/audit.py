@@ -1,8 +1,8 @@
-"""The audit: what became of every published frame, from durable records only; see `consumers.conservation.law`.
+"""The audit: the fate of every published frame, from durable records only; see `consumers.conservation.law`.
 
-The records are a state folder's own files, or those of a deployment: Kafka by its protocol, the database by its URL.
-The sources are read in the direction in which frames move (spools, Kafka's logs, database), so that a frame that moves
-on during the audit of a running system is seen at least once.
+The records are the files of a state folder, or those of a deployment: Kafka by its protocol, the database by its URL.
+The sources are read in the direction in which frames move: spools, Kafka's logs, database. A frame that moves on during
+the audit of a running system is therefore seen at least once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from schemas.roots import Role
 from schemas.transport.access import KafkaAddress
 
 ReadKafka = Callable[[Mapping[tuple[str, int], int]], KafkaSets]
-"""Reads Kafka; told the offsets at which the recorder goes on, by topic and partition."""
+"""Reads Kafka; its argument holds the recorder's next offsets, by topic and partition."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ class Audit:
     frames_from_ms: int | None
     """Publication time of the oldest boot that the records still cover."""
     ledgers_refused: list[Boot]
-    """Of the database, and signed by no camera: what they claim is not counted."""
+    """Ledgers in the database without a camera's signature: their claims are not counted."""
     unread: tuple[str, ...] = ()
-    """What could not be read, one line each; all else is counted."""
+    """Unreadable records, one line each; all else is counted."""
     summed: tuple[SummedRow, ...] = ()
     """Sums over the ledgers of cameras that have had more boots than the database keeps apart."""
 
     def counts(self, since_ms: int = 0) -> Counts:
-        """Sums over the boots that started at `since_ms` or later."""
+        """Return the sums over the boots that started at `since_ms` or later."""
         boots = [boot for boot in self.boots if boot.started_ms >= since_ms]
         return Counts.of(boots, self.foreign, [each for each in self.summed if each.started_ms >= since_ms])
 
 
 def unsettled(layout: Layout, since_ms: int = 0, of: Collection[CameraId] | None = None) -> int:
-    """Count the frames of the boots since then that have no fate yet, without a look at Kafka's logs."""
+    """Count the undecided frames of the boots since then, without reading Kafka's logs."""
     counts = audit(layout, read_kafka=False, of=of).counts(since_ms)
     return counts.frames_pending + counts.frames_lost + counts.frames_unread
 
@@ -67,13 +67,13 @@ def unsettled(layout: Layout, since_ms: int = 0, of: Collection[CameraId] | None
 def audit(layout: Layout, *, read_kafka: bool = True, of: Collection[CameraId] | None = None) -> Audit:
     """Audit the state folder behind `layout`, running or not, from its files; `of` chooses cameras, None takes all.
 
-    What cannot be read, of the database or of Kafka's logs, is named in the result; all else is counted. Raises
-    StateError when the folder holds no database, or one of another version, and SecretError without an auditor's
-    secret, which says who has signed what.
+    The result names whatever cannot be read in the database or in Kafka's logs, and counts the rest. Raises StateError
+    when the folder holds no database, or one of another version. Raises SecretError without an auditor's secret, which
+    verifies the signatures.
     """
     if not layout.database.is_file():
         raise StateError(f"expected a state folder with {layout.database.name}, {layout.folder} has none")
-    # Of every generation: what was signed under a key that was revoked since was taken all the same.
+    # Every generation is accepted: the system took frames signed under a key that was revoked later.
     keys = KeyRing(layout.roots(Role.AUDITOR) or role_roots(Environment(), Role.AUDITOR))
 
     def read(offsets: Mapping[tuple[str, int], int]) -> KafkaSets:
@@ -83,11 +83,11 @@ def audit(layout: Layout, *, read_kafka: bool = True, of: Collection[CameraId] |
 
 
 def audit_deployment(kafka: KafkaAddress, database: str, spools: Sequence[Path], keys: KeyRing) -> Audit:
-    """Audit Kafka at `kafka` by its protocol, the `database` at that URL, and those `spools` that can be reached.
+    """Audit Kafka at `kafka` by its protocol, the `database` at that URL, and the reachable `spools`.
 
-    The same law and the same counts as the audit of files: of a boot without a spool, its camera's signed ledger says
-    what was published. `keys` must take every generation. Raises StateError for a database of another version or a
-    SQLite file that is not there, BrokerError when the database or Kafka does not answer.
+    Law and counts are those of the audit of files. For a boot without a spool, the camera's signed ledger states what
+    was published. `keys` must accept every generation. Raises StateError for a database of another version or a missing
+    SQLite file. Raises BrokerError when the database or Kafka does not answer.
     """
     return _audit(database, spools, lambda offsets: asyncio.run(read_by_protocol(kafka, offsets, keys)), keys)
 
@@ -128,7 +128,7 @@ def _audit(
 
 
 class _Found:
-    """The boots of some cameras after the other: what one camera claims is in memory with few others' claims."""
+    """Settle the boots camera by camera, so that memory holds the claims of few cameras at a time."""
 
     def __init__(
         self, database: AuditedDatabase, records: Records, spools: Mapping[Boot, SpoolBoot], kafka: KafkaSets
@@ -144,7 +144,7 @@ class _Found:
             self._pending[place[0]][place] = pending
 
     def take(self, cameras: Sequence[CameraId], signed: SignedLedgers) -> None:
-        """Settle the boots of `cameras`, of which these ledgers were read before Kafka."""
+        """Settle the boots of `cameras`, whose ledgers were read before Kafka."""
         database, records, early = self._database, self._records, signed.rows
         late = database.ledgers(cameras).rows
         spools = {place: spool for camera in cameras for place, spool in self._spools.pop(camera, {}).items()}

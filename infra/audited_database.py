@@ -24,10 +24,9 @@ Boot = tuple[str, int]
 
 
 class AuditedDatabase:
-    """Asks the database, and remembers what it does not give. Raises StateError for one of another version.
+    """A reader of the database that records what cannot be read. Raises StateError for a database of another version.
 
-    A file can be damaged in parts: all else of it is read. Of a server that does not answer nothing can be read:
-    BrokerError.
+    A file may be damaged in parts: the rest of it is read. Raises BrokerError when a database server does not answer.
     """
 
     def __init__(self, url: str, records: Records, keys: KeyRing) -> None:
@@ -39,7 +38,7 @@ class AuditedDatabase:
         self._keys = keys
         aside = damaged_files(file) if self._is_file else []
         self.complete_from_ms = max((set_aside_ms(each) for each in aside), default=0)
-        """Of boots that started before it, only a database that was set aside may know a frame."""
+        """Only a database that was set aside may hold frames of boots that started before this time."""
         self._aside = [
             f"{each.name}: a damaged database that was set aside; what only it holds is not counted" for each in aside
         ]
@@ -50,12 +49,12 @@ class AuditedDatabase:
 
     @property
     def unread(self) -> list[str]:
-        """One line for each reason, with all that could not be read for it."""
+        """Return one line for each reason, with everything that it made unreadable."""
         failed = (f"{self._name}: {why}: cannot read {', '.join(what)}" for why, what in self._failed.items())
         return [*self._aside, *failed]
 
     def ask(self, what: str, query: Callable[[], T]) -> T | None:
-        """What `query` gives; None where the database does not give it."""
+        """Return the result of `query`; None when the database does not return it."""
         try:
             return query()
         except (*UNREADABLE, ValueError, TypeError) as error:
@@ -63,18 +62,18 @@ class AuditedDatabase:
             return None
 
     def cameras(self) -> list[CameraId]:
-        """Every camera of which a frame, a verified dead letter or a ledger is known."""
+        """Return every camera with a frame, a verified dead letter or a ledger."""
         return [CameraId(camera) for camera in sorted(self.ask("the cameras", self._records.cameras) or ())]
 
     def ledgers(self, of: Cameras | None = None) -> SignedLedgers:
-        """The highest revision of each boot's ledger that its camera has signed, of the cameras `of`."""
+        """Return the highest signed revision of each boot's ledger, for the cameras `of`."""
         try:
             return SignedLedgers.read(self._records.ledgers(of), self._keys)
         except (*UNREADABLE, ValueError, TypeError):
             return self._ledgers_one_by_one(of or ())
 
     def _ledgers_one_by_one(self, cameras: Cameras) -> SignedLedgers:
-        """One camera whose rows cannot be read leaves those of the others."""
+        """Yield rows camera by camera: unreadable rows of one camera leave those of the others."""
         found = SignedLedgers()
         for camera in cameras:
             rows = self._records.ledgers([camera])
@@ -85,12 +84,12 @@ class AuditedDatabase:
         return found
 
     def fates(self, of: Cameras | None = None) -> Fates:
-        """Read what is recorded and dead-lettered now, of the cameras `of`."""
+        """Read the recorded and dead-lettered frames of the cameras `of`."""
         return Fates(self, self._records, of)
 
 
 class Fates:
-    """The frames that are recorded and dead-lettered, of many boots at once; one by one where that fails."""
+    """Enter the recorded and dead-lettered frames of many boots at once; if that fails, boot by boot."""
 
     def __init__(self, database: AuditedDatabase, records: Records, of: Cameras | None) -> None:
         self._database = database
@@ -102,7 +101,7 @@ class Fates:
             self._all = None
 
     def take(self, boot: BootAudit) -> bool:
-        """Enter those of one boot; false where some of them could not be read."""
+        """Enter the frames of one boot; false when some of them could not be read."""
         place = boot.camera_id, boot.boot_id
         recorded: RangeSet | None
         dead_lettered: RangeSet | None

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a local run needs, or with the argument `test` those that the tests need too.
-# Does nothing, and asks the package manager nothing, when all of them are there.
+# Installs the Debian packages for a local run, or with the argument `test` also those for the tests. Without missing
+# packages it does nothing, and never runs the package manager.
 set -euo pipefail
 purpose=${1:-run}
 
@@ -10,7 +10,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 java_version() { java -version 2>&1 | sed -nE '1s/.*version "([0-9]+).*/\1/p'; }
 
-# Debian puts mosquitto where only root's path looks.
+# Debian installs mosquitto in a folder of root's path only.
 export PATH=$PATH:/usr/sbin:/usr/local/sbin
 has mosquitto || packages+=(mosquitto)
 { has java && (($(java_version) >= 17)); } 2>/dev/null || packages+=(default-jre-headless)
@@ -22,12 +22,12 @@ if [[ $purpose == test ]]; then
     packages+=("${optional[@]}")
     optional=()
     has ffmpeg || packages+=(ffmpeg)
-    # The console's pages are driven in it.
+    # The browser for tests of the console's pages.
     has chromium || packages+=(chromium)
-    # Its server lies in a folder of its version, on nobody's path.
+    # Debian installs the server in a folder named by version, outside of every user's path.
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || has initdb || packages+=(postgresql)
     if has dpkg-query; then
-        # An RTSP server to test against: it runs in the system's own Python.
+        # An RTSP server for tests: it runs in the system's own Python.
         for package in python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-{base,good,bad,ugly}; do
             installed "$package" || packages+=("$package")
         done
@@ -50,7 +50,7 @@ if ((EUID != 0)); then
     root=(sudo)
 fi
 
-# Packages would start their own broker and Prometheus: ours are started when asked for, on ports of their own.
+# Packages would start their own broker and Prometheus. Ours start on request, on ports of their own.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy ]]; then
     trap '"${root[@]}" rm -f "$policy"' EXIT

@@ -1,4 +1,4 @@
-"""Who an attached camera is: its key, its certificate, and where it belongs."""
+"""The identity of an attached camera: its key, its certificate, and its home."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from schemas.transport.access import Tls
 
 @dataclass(frozen=True)
 class CameraIdentity:
-    """What a camera knows of itself."""
+    """The identity that a camera holds."""
 
     key: CameraKey
     tls: Tls | None = None
     mqtt: str | None = None
     home: Path | None = None
-    """Where its spool lies unless it is told."""
+    """The default folder of its spool."""
 
 
 def camera_identity(name: str | None, enrolment: Path | None, state: Path | None) -> CameraIdentity:
-    """From an enrolment, else from the environment, else issued by the system of the state folder.
+    """Read the identity from an enrolment, else from the environment, else have the state folder's system issue it.
 
-    Raises ConfigError when the name is missing or another than the enrolment's.
+    Raises ConfigError when the name is missing or differs from the enrolment's.
     """
     if enrolment is not None:
         found = Enrolment.read(enrolment)
@@ -51,10 +51,10 @@ def camera_identity(name: str | None, enrolment: Path | None, state: Path | None
 
 
 def camera_named(name: str | None, enrolment: Path | None, state: Path | None) -> CameraId:
-    """The camera that an enrolment or a name means; no key is issued. A name without a site means `DEFAULT_SITE`.
+    """Return the camera that an enrolment or a name means, without issuing a key. The default site is `DEFAULT_SITE`.
 
-    Raises ConfigError when the name is missing or another than the enrolment's, or when the state folder, which would
-    issue the key, is no system's.
+    Raises ConfigError when the name is missing or differs from the enrolment's. Raises it too when the state folder,
+    which would issue the key, holds no system.
     """
     if enrolment is not None:
         found = Enrolment.read(enrolment)
@@ -77,7 +77,7 @@ def _check_name(name: str | None, found: Enrolment, file: Path) -> None:
 
 
 def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
-    """What a system issues to a camera of its own machine; ConfigError when the folder is no system's."""
+    """Issue the identity of a camera on the system's own machine; ConfigError when the folder holds no system."""
     _require_system(layout)
     with changing_identities(layout.folder):
         generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
@@ -92,13 +92,13 @@ def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
 
 
 def _require_system(layout: Layout) -> None:
-    """Raise ConfigError when the folder is no system's."""
+    """Raise ConfigError when the folder holds no system."""
     if not layout.secret_file.is_file():
         raise ConfigError(f"expected the state folder of a system, {layout.folder} holds no fleet secret")
 
 
 def _check_key(layout: Layout, given: CameraKey) -> None:
-    """Raise SecretError for a key that the system of the folder does not take, where its secret is there to tell."""
+    """Raise SecretError for a key that the folder's system rejects, if its secret is there to check the key."""
     if not layout.secret_file.is_file():
         return
     issued = derive_camera_key(layout.fleet_secret(), given.camera_id, given.generation)
@@ -110,12 +110,12 @@ def _check_key(layout: Layout, given: CameraKey) -> None:
 
 
 def resembling(name: str, layout: Layout) -> str | None:
-    """A camera that the system of the folder knows and whose name is nearly the same; None for a name that it knows."""
+    """Return a known camera with nearly the same name; None if the name itself is known."""
     known = [f"{file.parent.name}/{file.stem}" for file in layout.keys.glob("*/*.key")]
     return None if name in known else next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
 
 
 def state_home() -> Path:
-    """Where a device keeps what nobody told it a place for."""
+    """Return the default folder for the files of a device."""
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "pointillist"

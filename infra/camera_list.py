@@ -1,4 +1,4 @@
-"""The cameras of `cameras.yaml` with who each of them is: from its enrolment, or issued by a system's state folder."""
+"""The cameras of `cameras.yaml` with their identities: from enrolments, or issued by a system's state folder."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from schemas.identity import CameraId
 from schemas.runtime.file_version import FileVersion, file_version
 from schemas.transport.access import Login, Tls
 
-"""Inode, size and time of change of a file; None when it is not there."""
+"""Inode, size and modification time of a file; None when it is missing."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """One of `of` processes that share a file's cameras. Whose a camera is depends on its name alone."""
+    """One of `of` processes that share a file's cameras. A camera's name alone decides its share."""
 
     number: int
     of: int
 
     @classmethod
     def parse(cls, text: str) -> Share:
-        """Read `1/3`; ConfigError says the form."""
+        """Read `1/3`; ConfigError names the form."""
         number, _, of = text.partition("/")
         if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
             raise ConfigError(f"expected a share as 1/3, got {text[:40]!r}")
         return cls(int(number), int(of))
 
     def has(self, camera: CameraId) -> bool:
-        """Whether a camera is of this share."""
+        """Return whether a camera belongs to this share."""
         return int.from_bytes(blake2b(camera.encode(), digest_size=8).digest(), "big") % self.of == self.number - 1
 
 
 @dataclass(frozen=True)
 class Broker:
-    """The broker that was said beside the file; None where enrolments say it."""
+    """The broker given next to the file; None when the enrolments name it."""
 
     mqtt: tuple[str, int] | None = None
     tls: Tls | None = None
@@ -52,8 +52,8 @@ class Broker:
 class FileOfCameras:
     """A `CameraList` that reads `file`.
 
-    A camera whose enrolment cannot be read is rejected, and the others run: after a night in which one enrolment has
-    ended, a device that starts again still has nineteen cameras of twenty.
+    A camera whose enrolment cannot be read is rejected, and the others run. After one enrolment of twenty has expired
+    overnight, a restarted device still has nineteen cameras.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class FileOfCameras:
         self._enrolments: tuple[Path, ...] = ()
 
     def stamp(self) -> Hashable:
-        """Of the file and of every enrolment that it names."""
+        """Return the stamps of the file and of every enrolment that it names."""
         return tuple(file_version(file) for file in (self._file, *self._enrolments))
 
     def read(self) -> CameraSpecs:
-        """Who is wanted now; ConfigError says what is wrong in the file."""
+        """Return the wanted cameras; ConfigError names the fault in the file."""
         listed = load_camera_file(self._file)
         if self._share is not None:
             listed = {name: camera for name, camera in listed.items() if self._share.has(name)}
@@ -90,7 +90,7 @@ class FileOfCameras:
         if camera.enrolment is not None:
             stamp = file_version(
                 camera.enrolment
-            )  # before it is read: where it changes meanwhile, the next look sees that
+            )  # stamped before reading: a change during the read is noticed at the next look
             known = camera_identity(name, camera.enrolment, None)
         elif self._state is not None:
             known = issued_identity(Layout(self._state.resolve()), name)

@@ -1,4 +1,4 @@
-"""The cameras of one file in several processes, each with a share of them: what ends is started again."""
+"""The cameras of one file in several processes, one share each; a process that ends is restarted."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ async def run_processes(
     stop: asyncio.Event,
     end_s: float,
 ) -> list[int]:
-    """Run `pointillist ARGUMENTS` of 1 to `count` until all have ended with a status of `final`; their statuses.
+    """Run `pointillist ARGUMENTS` of 1 to `count` until all have ended with a status of `final`; return their statuses.
 
-    Once `stop` is set they have `end_s` seconds to end in good order.
+    Once `stop` is set, the processes have `end_s` seconds for an orderly shutdown.
     """
     waiting = [_keep(number, arguments(number), logs, final, stop, end_s) for number in range(1, count + 1)]
     return list(await asyncio.gather(*waiting))

@@ -1,4 +1,4 @@
-"""What comes from the environment: secrets and the places of things, never from a process's arguments."""
+"""Secrets and paths from environment variables, never from a process's arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Environment(BaseSettings):
     fleet_secret_file: Path | None = None
     """A file that holds the fleet secret."""
     role_secret: SecretStr | None = None
-    """What one role is given of it, as `pointillist key --role` prints it."""
+    """The secret of one role, as `pointillist key --role` prints it."""
     role_secret_file: Path | None = None
     generations_file: Path | None = None
     """JSON {"site/camera": lowest accepted key generation}: raising a number revokes a stolen key."""
@@ -32,7 +32,7 @@ class Environment(BaseSettings):
     """The key of an attached camera, as `pointillist key` prints it."""
     camera_key_file: Path | None = None
     mqtt_tls: Path | None = None
-    """Folder with ca.crt and, to be known by a certificate, tls.crt and tls.key: how the MQTT broker is reached."""
+    """Folder with ca.crt for the MQTT broker, and with tls.crt and tls.key for a client certificate."""
     mqtt_login: SecretStr | None = None
     """user:password"""
     mqtt_login_file: Path | None = None
@@ -42,15 +42,15 @@ class Environment(BaseSettings):
     """user:password, by SCRAM-SHA-512."""
     kafka_login_file: Path | None = None
     share_file: Path | None = None
-    """A file with the name of the bridges' share of the frames, which is a secret where strangers may connect."""
+    """A file with the name of the bridges' shared subscription, which is a secret on a broker open to strangers."""
     data: Path | None = None
     """Folder of the data sets."""
     trace: Path | None = None
-    """Folder for stamps of each frame's way; see `schemas.runtime.trace`."""
+    """Folder for time stamps along each frame's path; see `schemas.runtime.trace`."""
 
 
 def read_secret(value: SecretStr | None, file: Path | None, what: str, variable: str) -> str:
-    """A secret from its variable or its file; `SecretError` names both when neither is set."""
+    """Return a secret from its variable or its file; `SecretError` names both when neither is set."""
     if value is not None:
         return value.get_secret_value().strip()
     if file is None:
@@ -62,7 +62,7 @@ def read_secret(value: SecretStr | None, file: Path | None, what: str, variable:
 
 
 def fleet_secret(environment: Environment) -> bytes:
-    """The fleet secret as bytes."""
+    """Return the fleet secret as bytes."""
     return parse_fleet_secret(
         read_secret(
             environment.fleet_secret, environment.fleet_secret_file, "the fleet secret", "POINTILLIST_FLEET_SECRET"
@@ -71,7 +71,7 @@ def fleet_secret(environment: Environment) -> bytes:
 
 
 def parse_fleet_secret(text: str) -> bytes:
-    """Read the hexadecimal digits of a fleet secret; `SecretError` says what is expected, and never the text."""
+    """Read the hexadecimal digits of a fleet secret; `SecretError` names the form, and never quotes the text."""
     try:
         secret = bytes.fromhex(text)
     except ValueError:
@@ -82,7 +82,7 @@ def parse_fleet_secret(text: str) -> bytes:
 
 
 def role_roots(environment: Environment, role: Role) -> Roots:
-    """The root keys of a role: from its own secret, else what it needs of the fleet secret and nothing more."""
+    """Return a role's root keys: from its own secret, else those that it needs of the fleet secret and no more."""
     if environment.role_secret is not None or environment.role_secret_file is not None:
         text = read_secret(
             environment.role_secret, environment.role_secret_file, f"the secret of a {role}", "POINTILLIST_ROLE_SECRET"
@@ -98,12 +98,12 @@ def role_roots(environment: Environment, role: Role) -> Roots:
 
 
 def key_ring(environment: Environment, role: Role) -> KeyRing:
-    """The keys of a role."""
+    """Return the keys of a role."""
     return KeyRing(role_roots(environment, role), accepted_generations(environment.generations_file))
 
 
 def accepted_generations(file: Path | None) -> dict[str, int]:
-    """The lowest accepted key generation of the cameras that are not at zero."""
+    """Return the lowest accepted key generation of each camera that is not at zero."""
     if file is None:
         return {}
     try:
@@ -118,7 +118,7 @@ def accepted_generations(file: Path | None) -> dict[str, int]:
 
 
 def attached_camera_key(environment: Environment, camera: CameraId) -> CameraKey:
-    """The key of one attached camera."""
+    """Return the key of one attached camera."""
     text = read_secret(
         environment.camera_key, environment.camera_key_file, "the camera's key", "POINTILLIST_CAMERA_KEY"
     )

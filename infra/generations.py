@@ -1,4 +1,4 @@
-"""Which generations of keys are accepted, followed while a role runs: a revocation needs no restart."""
+"""Accepted key generations, followed while a role runs: a revocation needs no restart."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from schemas.keys import KeyRing
 from schemas.runtime.file_version import file_version
 
 LOOK_S: Final = 0.25
-"""A look costs one question to the file system."""
+"""Seconds between two looks; each costs one request to the file system."""
 
 Result = TypeVar("Result")
 log = structlog.get_logger()
 
 
 async def following(file: Path | None, keys: KeyRing, work: Coroutine[Any, Any, Result]) -> Result:
-    """Do `work`, and meanwhile let `keys` accept what `file` says, as soon as that changes. None is no file."""
+    """Run `work`, and update the generations in `keys` whenever `file` changes. None stands for no file."""
     if file is None:
         return await work
     watch = asyncio.create_task(_follow(file, keys), name="generations")
@@ -36,7 +36,7 @@ async def following(file: Path | None, keys: KeyRing, work: Coroutine[Any, Any, 
 
 
 async def _follow(file: Path, keys: KeyRing) -> None:
-    # What has changed since the role read it at its start is taken too.
+    # Changes since the role read the file at its start count too.
     seen: object = None
     while True:
         now = file_version(file)
@@ -44,7 +44,7 @@ async def _follow(file: Path, keys: KeyRing) -> None:
             try:
                 lowest = accepted_generations(file)
             except ConfigError as error:
-                # What was revoked stays so: nothing is accepted because a file is damaged.
+                # Revocations stay in force: a damaged file makes no generation acceptable.
                 log.error("generations_not_read", detail=str(error))
             else:
                 keys.accept_from(lowest)

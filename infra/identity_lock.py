@@ -20,8 +20,8 @@ _held: dict[Path, int] = {}
 def changing_identities(state: Path) -> Iterator[None]:
     """Keep other threads and processes from changing the identities of the state folder while the block runs.
 
-    Every read-change-write of `pki/`, `generations.json`, `keys/` and the secrets stands in such a block. Blocks nest.
-    Waits for as long as another process holds the lock; the kernel releases it when that process ends.
+    Every read-change-write of `pki/`, `generations.json`, `keys/` and the secrets belongs in such a block. Blocks nest.
+    Waits as long as another process holds the lock; the kernel releases it when that process ends.
     """
     state = state.resolve()
     with _threads:

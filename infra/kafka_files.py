@@ -1,8 +1,8 @@
-"""Kafka's own log files, read where they lie: what the audit trusts rather than anyone's counter.
+"""Kafka's own log files, read from disk: the audit trusts them rather than any process's counter.
 
-Reading needs no broker, changes nothing, and is safe beside one that writes: a batch that is not whole yet is the end.
-A damaged batch is named and passed over. Of several nodes each holds a copy of a partition; the one is read that holds
-all that was acknowledged.
+Reading needs no broker, changes nothing, and is safe next to a broker that writes: an incomplete batch is the end. A
+damaged batch is reported and skipped. With several nodes, each holds a copy of a partition. The copy with every
+acknowledged record is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAGIC_AT = struct.calcsize(">qii")
 _EPOCH_AT = struct.calcsize(">qi")
 _MAGIC = 2
 _LARGEST_GAP = 2**40
-"""Compaction leaves gaps between offsets; a larger one is no gap."""
+"""Largest gap between offsets that compaction explains; a larger one is damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class LoggedRecord:
 
 
 Data = Path | Sequence[Path]
-"""Kafka's `data` folder, or that of each of its nodes."""
+"""Kafka's `data` folder, or those of all its nodes."""
 
 
 def partitions_of(data: Data, topic: str) -> list[int]:
-    """The partitions of `topic` that have a folder in Kafka's `data`."""
+    """Return the partitions of `topic` that have a folder in Kafka's `data`."""
     found = set()
     for node in _nodes(data):
         for folder in node.glob(f"{topic}-*"):
@@ -51,9 +51,9 @@ def partitions_of(data: Data, topic: str) -> list[int]:
 
 
 def read_topic(data: Data, topic: str, unread: list[str] | None = None) -> Iterator[LoggedRecord]:
-    """Every record of `topic` that Kafka still holds in its `data`, partition by partition, by offset.
+    """Yield every record of `topic` that Kafka still holds in its `data`, partition by partition, by offset.
 
-    What is damaged is passed over, one line in `unread` for each place.
+    Damage is skipped, with one line in `unread` for each place.
     """
     unread = [] if unread is None else unread
     for partition in partitions_of(data, topic):
@@ -68,15 +68,16 @@ def _nodes(data: Data) -> Sequence[Path]:
 
 
 def fullest(copies: Sequence[Path]) -> Path:
-    """Of the `copies` of a partition, at least one, that which was written under the latest leader, and furthest.
+    """Return the copy of a partition with the latest leader epoch and, within it, the highest end offset.
 
-    That one holds every acknowledged record: whoever leads has them all, and the others follow it.
+    That copy holds every acknowledged record: each leader has them all, and the others follow it. `copies` has at least
+    one.
     """
     return copies[0] if len(copies) == 1 else max(copies, key=_reaches)
 
 
 def _reaches(folder: Path) -> tuple[int, int]:
-    """The leader's epoch of the last batch in a partition's folder, and the offset behind it; -1, 0 of an empty one."""
+    """Return the leader epoch of a partition folder's last batch and the end offset; (-1, 0) when it is empty."""
     reached = (-1, 0)
     for segment in sorted(folder.glob("*.log"), reverse=True):
         try:
@@ -92,7 +93,7 @@ def _reaches(folder: Path) -> tuple[int, int]:
 
 
 def read_partition(folder: Path, partition: int, unread: list[str]) -> Iterator[LoggedRecord]:
-    """Every record of one partition's folder; a segment that Kafka deletes meanwhile is passed over."""
+    """Yield every record of one partition's folder; a segment that Kafka deletes meanwhile is skipped."""
     for segment in sorted(folder.glob("*.log")):
         try:
             content = segment.read_bytes()
@@ -110,11 +111,10 @@ def read_partition(folder: Path, partition: int, unread: list[str]) -> Iterator[
 
 
 def _batches(content: bytes, expected: int, name: str, unread: list[str]) -> Iterator[tuple[Any, int]]:
-    """The sound record batches of a segment whose first offset is `expected`, each with the epoch of the leader that
-    wrote it; the damaged ones go to `unread`.
+    """Yield a segment's sound record batches from offset `expected`, each with its leader epoch.
 
-    Kafka's checksum covers a batch from its attributes on. Its offset and its length lie before that: where they cannot
-    be, reading goes on at the next place where a sound batch begins.
+    Damaged batches go to `unread`. Kafka's checksum covers a batch from its attributes on, and neither its offset nor
+    its length. If those are impossible, reading resumes at the next place where a sound batch begins.
     """
     at = 0
     while at + _HEADER <= len(content):
@@ -139,7 +139,7 @@ def _batches(content: bytes, expected: int, name: str, unread: list[str]) -> Ite
 
 
 def _end_of(content: bytes, at: int, expected: int) -> int | None:
-    """Where the batch at `at` ends; None when none can begin there, as where Kafka is still writing one."""
+    """Return the end of the batch at `at`; None when none can begin there, such as while Kafka is still writing it."""
     offset, length = struct.unpack_from(">qi", content, at)
     end = at + _FRONT + length
     likely = expected <= offset < expected + _LARGEST_GAP and length >= _HEADER - _FRONT
@@ -147,7 +147,7 @@ def _end_of(content: bytes, at: int, expected: int) -> int | None:
 
 
 def _next_sound(content: bytes, start: int, expected: int) -> int:
-    """The first place from `start` on where a batch begins whose checksum fits; the end when there is none."""
+    """Return the first place from `start` on with a batch of valid checksum; the end of the file when there is none."""
     magic = content.find(_MAGIC, start + _MAGIC_AT)
     while magic >= 0:
         at = magic - _MAGIC_AT
@@ -160,7 +160,7 @@ def _next_sound(content: bytes, start: int, expected: int) -> int:
 
 
 def committed_offsets(data: Data, group: str, unread: list[str] | None = None) -> dict[tuple[str, int], int]:
-    """The offsets that `group` has committed, by topic and partition: the next record that it will take.
+    """Return the offsets that `group` has committed, by topic and partition: the next record to read.
 
     `unread` as in `read_topic`.
     """

@@ -1,7 +1,7 @@
-"""What Kafka holds and its readers have not yet taken, read by its protocol: what the audit asks a cluster for.
+"""Unread records of a Kafka cluster, read by its protocol, for the audit of a deployment.
 
-Only records that wait are fetched: of those that a reader has taken, its offset says that they were there. So the cost
-grows with what waits, not with what Kafka holds. A member of no group reads, and nothing is committed.
+Only uncommitted records are fetched. Committed offsets account for the rest. The cost therefore grows with the lag, not
+with the size of Kafka's logs. The reader belongs to no group, and commits nothing.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.reader import Reader
 
 SILENT_S: Final = 60.0
-"""Kafka gives something within this time, or says that there is nothing: damage is looked for in it."""
+"""Kafka returns records or an empty answer within this time; otherwise damage is suspected."""
 _TOPICS: Final = (KafkaTopic.FRAMES, KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS)
 
 Offsets = Mapping[tuple[str, int], int]
-"""By topic and partition."""
+"""Offsets by topic and partition."""
 
 
 async def read_by_protocol(bootstrap: KafkaAddress, recorder: Offsets, keys: KeyRing) -> KafkaSets:
-    """Read the Kafka at `bootstrap`; `recorder` holds the offsets at which the recorder goes on.
+    """Read the Kafka at `bootstrap`; `recorder` holds the recorder's next offsets.
 
-    Up to the end that each log has at the start. Raises BrokerError when Kafka does not answer.
+    Reads up to the end that each log has at the start. Raises BrokerError when Kafka does not answer.
     """
     sets = KafkaSets()
     try:
         partitions, taken = await _cluster(bootstrap)
         known = {tp.topic for tp in partitions}
         sets.unread += [f"Kafka: expected the topic {topic}, there is none" for topic in _TOPICS if topic not in known]
-        # What Kafka deletes meanwhile is passed over.
+        # Records that Kafka deletes meanwhile are skipped.
         async with Reader(bootstrap, begin="earliest") as reader:
             await _read(reader, partitions, {**recorder, **taken}, sets, keys)
     except (KafkaError, OSError, TimeoutError) as error:
@@ -48,7 +48,7 @@ async def read_by_protocol(bootstrap: KafkaAddress, recorder: Offsets, keys: Key
 
 
 async def _cluster(bootstrap: KafkaAddress) -> tuple[list[TopicPartition], dict[tuple[str, int], int]]:
-    """The partitions of our topics, and the next frame that the processors will take of each of theirs."""
+    """Return the partitions of our topics, and the processors' next offset in each partition of frames."""
     async with Admin(bootstrap) as admin:
         partitions = [each.place for each in await admin.partitions() if each.place.topic in _TOPICS]
         committed = await admin.committed(PROCESSORS_GROUP)
@@ -64,7 +64,7 @@ async def _read(
     begins = await reader.beginnings(partitions)
     ends = await reader.ends(partitions)
     sets.frames = sum(ends[tp] - begins[tp] for tp in partitions if tp.topic == KafkaTopic.FRAMES)
-    # An offset beyond the end is of an earlier log: all of this one waits.
+    # An offset beyond the end belongs to an earlier log: this whole log is unread.
     following = {
         tp: at if begins[tp] <= at <= ends[tp] else begins[tp]
         for tp in partitions
@@ -82,7 +82,7 @@ async def _read(
 
 
 class _Waiting:
-    """Reads from given offsets to given ends, past damage, which it names."""
+    """A reader from given offsets to given ends that skips damage and reports it."""
 
     def __init__(
         self,
@@ -99,11 +99,11 @@ class _Waiting:
         reader.seek(self._next)
 
     def places(self) -> list[TopicPartition]:
-        """The partitions that have not been read to their end."""
+        """Return the partitions that have not been read to their end."""
         return [tp for tp, at in self._next.items() if at < self._ends[tp]]
 
     async def some(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[Waiting]]:
-        """The next records of `partitions`."""
+        """Return the next records of `partitions`."""
         try:
             async with asyncio.timeout(SILENT_S):
                 return await self._some(partitions)
@@ -125,7 +125,7 @@ class _Waiting:
                 return found
 
     def _missing(self, tp: TopicPartition, records: Sequence[Waiting], position: int) -> str:
-        """What was passed over of the offsets up to `position`; empty when nothing was."""
+        """Describe the offsets skipped up to `position`; empty when none were."""
         expected, passed, first = self._next[tp], 0, -1
         for offset in (*(record.offset for record in records), position):
             if offset > expected:

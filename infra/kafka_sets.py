@@ -1,4 +1,4 @@
-"""The frames that Kafka's logs hold and their readers have not yet taken, as sets of identities."""
+"""The unread frames in Kafka's logs, as sets of identities."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Boot = tuple[CameraId, int]
 
 
 class Waiting(Protocol):
-    """What is read of a Kafka record, wherever it was read from."""
+    """The fields of a Kafka record that the audit reads, from a file or by the protocol."""
 
     @property
     def partition(self) -> int:
-        """Of its topic."""
+        """The number of the partition in its topic."""
 
     @property
     def offset(self) -> int:
-        """In its partition."""
+        """The offset in its partition."""
 
     @property
     def key(self) -> bytes | None:
-        """The camera."""
+        """The camera's name."""
 
     @property
     def value(self) -> bytes | None:
@@ -46,7 +46,7 @@ class Waiting(Protocol):
 
 @dataclass
 class KafkaSets:
-    """What Kafka holds that its readers have not yet taken."""
+    """The records that Kafka holds and their readers have not yet read."""
 
     frames: int = 0
     foreign: int = 0
@@ -55,7 +55,7 @@ class KafkaSets:
 
     @classmethod
     def read(cls, data: Data, recorder: Mapping[tuple[str, int], int], keys: KeyRing) -> KafkaSets:
-        """Read Kafka's `data`; `recorder` holds the offsets at which the recorder goes on."""
+        """Read Kafka's `data`; `recorder` holds the recorder's next offsets."""
         sets = cls()
         committed = committed_offsets(data, PROCESSORS_GROUP, sets.unread)
         for record in read_topic(data, KafkaTopic.FRAMES, sets.unread):
@@ -69,7 +69,7 @@ class KafkaSets:
         return sets
 
     def take(self, topic: KafkaTopic, record: Waiting, keys: KeyRing) -> None:
-        """A record of `topic` that its reader has not yet taken."""
+        """Enter a record of `topic` that its reader has not yet read."""
         value = record.value
         if not value:
             return
@@ -79,7 +79,7 @@ class KafkaSets:
                 try:
                     frame = open_frame(camera, value, keys)
                 except WireError:
-                    return  # whoever wrote it was no bridge; the processors will dead-letter it as foreign
+                    return  # the writer was no bridge; the processors will dead-letter it as foreign
                 self.pending[camera, frame.boot_id].add(frame.seq)
                 return
             if topic is KafkaTopic.VERDICTS:
@@ -93,7 +93,7 @@ class KafkaSets:
             else:
                 self.foreign += 1
         except (DecodeError, WireError) as error:
-            # The recorder will make a dead letter without a verified identity of it.
+            # The recorder will turn it into a dead letter without a verified identity.
             self.foreign += 1
             problem = str(error) if isinstance(error, WireError) else f"it is no message of {topic}"
             self.unread.append(f"Kafka {topic}-{record.partition}: the record at offset {record.offset}: {problem}")

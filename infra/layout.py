@@ -1,4 +1,4 @@
-"""Where things lie in a state folder."""
+"""Paths of the files in a state folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Layout:
 
     @property
     def database_url(self) -> str:
-        """The same as SQLAlchemy names it."""
+        """The same as an SQLAlchemy URL."""
         return f"sqlite:///{self.database}"
 
     @property
@@ -43,12 +43,12 @@ class Layout:
 
     @property
     def users(self) -> Path:
-        """Who may log in to the console."""
+        """The users who may log in to the console."""
         return self.folder / "users"
 
     @property
     def spool(self) -> Path:
-        """One folder for each site, in it one for each camera."""
+        """One folder for each site, with one for each camera in it."""
         return spool_root(self.folder)
 
     @property
@@ -68,12 +68,12 @@ class Layout:
 
     @property
     def jobs(self) -> Path:
-        """What jobs of the console take and leave: clean pictures, bundles, a folder for each job."""
+        """Inputs and outputs of the console's jobs: clean pictures, bundles, a folder for each job."""
         return self.folder / "jobs"
 
     @property
     def kafka_data(self) -> Path:
-        """The partitions of a Kafka of one node; `infra.local.kafka_quorum.kafka_data` has those of several too."""
+        """The partitions of a one-node Kafka; `infra.local.kafka_quorum.kafka_data` also covers several nodes."""
         return self.folder / "kafka" / "data"
 
     @property
@@ -83,12 +83,12 @@ class Layout:
 
     @property
     def roles(self) -> Path:
-        """What each role is given of the fleet secret, in a folder of its own."""
+        """The share of the fleet secret that each role holds, in a folder of its own."""
         return self.folder / "roles"
 
     @property
     def signer_file(self) -> Path:
-        """The private key that models are published with here, readable by its owner only."""
+        """The private key that signs models published from this folder, readable by its owner only."""
         return self.folder / "signer.key"
 
     @property
@@ -98,17 +98,17 @@ class Layout:
 
     @property
     def keys(self) -> Path:
-        """The camera keys that the simulated fleet was given."""
+        """The camera keys of the simulated fleet."""
         return self.folder / "keys"
 
     @property
     def generations(self) -> Path:
-        """Lowest accepted key generation by camera, where it is not zero."""
+        """Lowest accepted key generation by camera, unless it is zero."""
         return self.folder / "generations.json"
 
     @property
     def camera_rates(self) -> Path:
-        """MiB a second that bridges take of the cameras that are not of the scenario."""
+        """Limits, in MiB a second, that bridges apply to cameras outside the scenario."""
         return self.folder / "camera-rates.json"
 
     def role_settings(self, name: str) -> Path:
@@ -117,17 +117,17 @@ class Layout:
 
     @property
     def pki(self) -> Path:
-        """The fleet's authority, and what it has issued."""
+        """The fleet's authority, and the certificates that it has issued."""
         return self.folder / "pki"
 
     @property
     def plain(self) -> bool:
-        """Whether the brokers of the last run let in whoever reached them."""
+        """Whether the brokers of the last run accepted every client."""
         return bool(self._options().get("plain", False))
 
     @property
     def max_frame_pixels(self) -> int:
-        """The most pixels of a frame that the processors of the last run take."""
+        """The most pixels of a frame that the processors of the last run accept."""
         processor = self._options().get("processor")
         found = processor.get("max_frame_pixels") if isinstance(processor, dict) else None
         return found if isinstance(found, int) else USUAL_FRAME_PIXELS
@@ -142,7 +142,7 @@ class Layout:
 
     @property
     def secure(self) -> bool:
-        """Whether the brokers of this system let in only those whom the authority has named."""
+        """Whether the brokers of this system accept only clients with a certificate of the authority."""
         return self.pki.is_dir() and not self.plain
 
     def enrolment(self, camera_id: CameraId) -> Path:
@@ -161,7 +161,7 @@ class Layout:
 
     @property
     def run(self) -> Path:
-        """What the last run was asked for."""
+        """The settings of the last run."""
         return self.folder / "run.json"
 
     def log(self, role: str) -> Path:
@@ -173,7 +173,7 @@ class Layout:
         return self.keys / f"{camera_id}.key"
 
     def fleet_secret(self, given: bytes | None = None) -> bytes:
-        """The fleet secret; the first call lays it down: the `given` one, or one of its own making."""
+        """Return the fleet secret; the first call writes it: the `given` one, or a new one."""
         if not self.secret_file.exists():
             with changing_identities(self.folder):
                 if not self.secret_file.exists():
@@ -181,19 +181,19 @@ class Layout:
         return parse_fleet_secret(self.secret_file.read_text().strip())
 
     def roots(self, role: Role) -> Roots | None:
-        """The root keys of a role: from its own file, else from the fleet secret; None when there is neither."""
+        """Return the root keys of a role: from its own file, else from the fleet secret; None when there is neither."""
         file = role_file(self.roles, role)
         if file.is_file():
             return Roots.from_export(file.read_text(), role)
         return Roots.of_fleet(self.fleet_secret()).of(role) if self.secret_file.is_file() else None
 
     def signer(self) -> Signer:
-        """This folder's own signer, made at the first call, which also makes it trusted."""
+        """Return this folder's own signer; the first call creates it and makes it trusted."""
         if not self.signer_file.exists():
             with changing_identities(self.folder):
                 if not self.signer_file.exists():
                     signer = Signer.new()
-                    # Trusted first: a signer whom nobody trusts would stay so.
+                    # Trusted first: after an interruption, an untrusted signer would stay untrusted.
                     self.trust(signer, "own")
                     write_private(self.signer_file, signer.export().rstrip())
         return Signer.read(self.signer_file)
@@ -206,7 +206,7 @@ class Layout:
                 fresh.write_text(f"{before}{signer.line(name)}\n")
 
     def issue_key(self, camera_id: CameraId, generation: int = 0, secret: bytes | None = None) -> None:
-        """Lay a camera's key down where the fleet reads it, unless it has one of that generation or later."""
+        """Write a camera's key where the fleet reads it, unless a key of that generation or later is there."""
         file = self.key_file(camera_id)
         secret = secret or self.fleet_secret()
         with changing_identities(self.folder):
@@ -216,24 +216,24 @@ class Layout:
             write_private(file, derive_camera_key(secret, camera_id, generation).export())
 
     def camera_key(self, camera_id: CameraId) -> CameraKey:
-        """The key that a camera was given."""
+        """Return the key that was issued to a camera."""
         return CameraKey.from_export(camera_id, self.key_file(camera_id).read_text())
 
 
 def role_file(folder: Path, role: Role) -> Path:
-    """Where the secret of a role lies: a folder for each can be given to that role alone."""
+    """Return the path of a role's secret: with one folder for each role, a volume can hold that folder alone."""
     return folder / role / "role.secret"
 
 
 def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
-    """Lay down what each role of a running system is given."""
+    """Write the secret of each role of a running system."""
     roots = Roots.of_fleet(fleet_secret)
     for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, Role.AUDITOR, Role.CONSOLE):
         write_private(role_file(folder, role), roots.of(role).export())
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, private=True) as fresh:
         fresh.write_text(text + "\n")

@@ -9,7 +9,7 @@ _LOUD: Final = ("warning", "error", "critical")
 
 
 def readable_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
-    """`10:31:02 yard/car online 768×432 2/s`: time, camera, event and what else is known of it."""
+    """Format `10:31:02 yard/car online 768×432 2/s`: time, camera, event and its other values."""
     time, level = str(event.pop("timestamp", ""))[11:19], event.pop("level", "info")
     name, camera = str(event.pop("event", "")), event.pop("camera", None)
     trace = event.pop("exception", None)

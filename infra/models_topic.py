@@ -1,4 +1,4 @@
-"""The topic of published models as an administrator sees it: what is live, who serves it, and how that is changed."""
+"""The topic of published models for administrators: the live model, its processors, and its replacement."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from schemas.transport.kafka.sender import Plain, Sender
 _CALL_S: Final = 10.0
 _LOOK_S: Final = 0.3
 _TRIES: Final = 5
-"""A broker does not know at once of a topic that was made a moment ago."""
+"""Seconds until a broker has learnt of a new topic."""
 
 
 class ModelsTopic:
-    """`async with`; every call raises BrokerError when Kafka does not answer or does not have the topic."""
+    """An asynchronous context manager; every call raises BrokerError when Kafka does not answer or lacks the topic."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class ModelsTopic:
         topic: str = KafkaTopic.MODELS.value,
         group: str = PROCESSORS_GROUP,
     ) -> None:
-        """Lists by the `trusted` are believed, and by `signer`, with whose key lists are written.
+        """`trusted` verifies lists, and `signer` signs new ones.
 
         `group` is the processors' consumer group, whose members are those that run.
         """
@@ -53,7 +53,7 @@ class ModelsTopic:
         self._refused: WireError | None = None
         self.models = Models()
         self.served: dict[str, ServedModel] = {}
-        """What each processor has said last, by its name."""
+        """The latest state of each processor, by its name."""
         self._gone: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -88,7 +88,7 @@ class ModelsTopic:
         return BrokerError(f"expected Kafka at {self._bootstrap} to answer, got {type(error).__name__}: {error}")
 
     async def refresh(self) -> None:
-        """Read what has come since."""
+        """Read the new records."""
         try:
             async with asyncio.timeout(_CALL_S):
                 async for batch in self._reader.fetch_until(await self._reader.ends([self._partition])):
@@ -123,14 +123,14 @@ class ModelsTopic:
 
     @property
     def refused(self) -> WireError | None:
-        """What is wrong with the newest list of models; then the one before it counts."""
+        """The fault of the newest list of models; then the one before it is in force."""
         return self._refused
 
     async def running(self) -> set[str]:
-        """The names of the processors that run: in their group now, and not gone in good order.
+        """Return the names of the running processors: members of the group that have not announced their end.
 
-        The group keeps the place of one with a fixed name for a while after it has ended. One that has not said
-        anything yet runs all the same.
+        The group keeps the place of a member with a fixed name for a while after it has ended. A processor without any
+        state yet runs all the same.
         """
         try:
             async with asyncio.timeout(_CALL_S), Admin(self._bootstrap, _CALL_S) as admin:
@@ -149,7 +149,7 @@ class ModelsTopic:
                 await backoff.wait()
 
     async def write(self, models: Models) -> None:
-        """Make the list of models another one. Raises SecretError without a signer."""
+        """Replace the list of models. Raises SecretError without a signer."""
         if self._signer is None:
             raise SecretError("expected a signer's private key, none is named")
         signed = Models()
@@ -171,7 +171,7 @@ class ModelsTopic:
     async def wait(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:
         """Wait until every running processor serves the live model or refuses it.
 
-        The names of those that serve it, what those say that refuse it, and who has not said either by the deadline.
+        Returns (serving, refused with reasons, no answer by the deadline).
         """
         model = live(self.models)
         digest = model.digest if model is not None else ""
@@ -193,7 +193,7 @@ class ModelsTopic:
 
 
 def check_successor(model: Model, before: Model) -> None:
-    """Raise BundleError when `model` says other things than the model before it, or drops its watch for triggers."""
+    """Raise BundleError when the classes of `model` differ from its predecessor's, or it drops the trigger watch."""
     if list(model.classes) != list(before.classes):
         raise BundleError(
             f"expected the classes of the live model {before.model_id} in their order, {_shown(before)}; got "

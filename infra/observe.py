@@ -1,4 +1,4 @@
-"""`/metrics` and `/healthz` of a role, served by a thread of its own so that a busy role still answers."""
+"""`/metrics` and `/healthz` of a role, served by a thread of its own: a busy role still answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.runtime.health import Health
 
 MAX_CONNECTIONS: Final = 32
 REQUEST_S: Final = 5.0
-"""That a connection may stay silent."""
+"""Seconds that a connection may stay silent."""
 
 
 def software_version() -> str:
@@ -33,7 +33,7 @@ def software_version() -> str:
 
 
 def role_registry(role: str) -> CollectorRegistry:
-    """A registry with what every role reports: its build, its process."""
+    """Return a registry with the metrics of every role: its build and its process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     BUILD_INFO.on(registry).labels(role=role, version=software_version()).set(1)
@@ -41,9 +41,9 @@ def role_registry(role: str) -> CollectorRegistry:
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread for each connection, and not many of them: beyond that the oldest one is closed for the newest.
+    """A server with one thread for each connection, and a bound on them: beyond it, the oldest connection is closed.
 
-    Whoever opens connections and says nothing must neither take a role's descriptors nor keep a scrape out.
+    Silent connections must neither use up a role's descriptors nor keep a scrape out.
     """
 
     daemon_threads = True
@@ -66,14 +66,14 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: socket | tuple[bytes, socket]) -> None:
-        """It has been answered, or given up."""
+        """Remove a connection that was answered or abandoned."""
         assert isinstance(request, socket)
         with self._lock:
             self._open.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A stranger's broken connection is not worth a line; what is our own fault is."""
+        """Log our own errors, but no stranger's broken connection."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]  # it only shows them
 
@@ -86,7 +86,7 @@ def serve(registry: CollectorRegistry, health: Health, address: tuple[str, int])
 
         def do_GET(self) -> None:
             if self.path.startswith("/metrics"):
-                # Exemplars have a place in OpenMetrics alone: whoever can read that says so.
+                # Only OpenMetrics has exemplars: a client asks for that format in its Accept header.
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                 names = parse_qs(urlsplit(self.path).query).get("name[]")
                 chosen = registry.restricted_registry(names) if names else registry
@@ -106,7 +106,7 @@ def serve(registry: CollectorRegistry, health: Health, address: tuple[str, int])
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
-            """Scrapes are not worth a line."""
+            """Log no scrapes."""
 
     try:
         server = _Server(address, Handler)

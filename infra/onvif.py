@@ -1,4 +1,4 @@
-"""ONVIF cameras of the local network: found by WS-Discovery, and asked for their streams where a login is given."""
+"""ONVIF cameras of the local network: found by WS-Discovery, and queried for their streams with a login."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _NETWORK: Final = "http://www.onvif.org/ver10/network/wsdl"
 _DEVICE: Final = "http://www.onvif.org/ver10/device/wsdl"
 _SCOPE: Final = "onvif://www.onvif.org/"
 ANSWER_S: Final = 10.0
-"""How long one camera may take for all that it is asked."""
+"""Seconds that one camera may take for all queries."""
 _MOST: Final = 1024
-"""Of whatever answers on a network, so many are looked at."""
+"""The most answers to a probe that are examined; anything on the network may answer."""
 _UNSEEN: Final = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff]")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Who has answered the probe."""
+    """A device that has answered the probe."""
 
     host: str
     port: int
@@ -52,7 +52,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Described:
-    """What a camera says of itself, or why it does not."""
+    """A camera's description of itself, or the reason that it is missing."""
 
     answer: Answer
     model: str = ""
@@ -61,7 +61,7 @@ class Described:
 
 
 def find(seconds: float) -> list[Answer]:
-    """Who answers a multicast probe on any of this machine's networks within so many seconds, by address.
+    """Return the devices that answer a multicast probe on any of this machine's networks in time, by address.
 
     Raises ConfigError when the libraries are not installed, or the network cannot be used.
     """
@@ -70,14 +70,14 @@ def find(seconds: float) -> list[Answer]:
         from wsdiscovery.discovery import ThreadedWSDiscovery
     except ImportError:
         raise ConfigError("expected the packages that speak ONVIF: install pointillist[onvif]") from None
-    # Some cameras answer with the number of the question.
+    # Some cameras repeat the message id of the probe in their answer.
     searching = ThreadedWSDiscovery(relates_to=True)
     try:
         searching.start()
     except OSError as error:
         raise ConfigError(f"expected a network for multicast on UDP port 3702: {error.strerror}") from None
     try:
-        # Types of one probe are all asked for at once, so each is asked for alone; cameras know one or the other.
+        # A device must match all types of one probe, and cameras match one type or the other: one probe for each type.
         for namespace, kind in ((_NETWORK, "NetworkVideoTransmitter"), (_DEVICE, "Device")):
             services = searching.searchServices(types=[QName(namespace, kind)], timeout=0.0)
         services = searching.searchServices(timeout=seconds)
@@ -96,7 +96,7 @@ def find(seconds: float) -> list[Answer]:
 
 
 def _answer(place: str, scopes: list[str]) -> Answer:
-    """Read the address of a device service; ValueError when it is none."""
+    """Read the address of a device service; ValueError for any other text."""
     parts = urlsplit(place)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(place)
@@ -111,25 +111,25 @@ def _answer(place: str, scopes: list[str]) -> Answer:
 
 
 def _scope(scopes: Iterable[str], kind: str) -> str:
-    """What the scopes say of a `kind`, as a person may see it: it comes from a stranger."""
+    """Return the scopes of a `kind`, cleaned for display: they come from a stranger."""
     start = f"{_SCOPE}{kind}/"
     return next((seen(unquote(scope[len(start) :])) for scope in scopes if scope.startswith(start)), "")
 
 
 def seen(text: object, most: int = 80) -> str:
-    """A stranger's text without what moves a terminal's cursor, and at most so much of it."""
+    """Return a stranger's text, shortened and without control characters for the terminal."""
     return _UNSEEN.sub("", str(text if text is not None else ""))[:most]
 
 
 async def describe_all(answers: list[Answer], user: str, password: str) -> list[Described]:
-    """Ask each for its model and streams, all at once; a camera that does not say is there with its reason."""
+    """Query all cameras at once for model and streams; a camera without an answer is returned with its reason."""
     return list(await asyncio.gather(*(_described(answer, user, password) for answer in answers)))
 
 
 async def _described(answer: Answer, user: str, password: str) -> Described:
     from onvif import ONVIFCamera
 
-    logging.getLogger().setLevel(logging.WARNING)  # the library's import has asked for more
+    logging.getLogger().setLevel(logging.WARNING)  # the library's import has set another level
     host = f"https://{answer.host}" if answer.secure else answer.host
     camera = ONVIFCamera(host, answer.port, user, password, no_cache=True, adjust_time=True)
     try:
@@ -170,7 +170,7 @@ async def _ask(camera: Any, answer: Answer) -> Described:
 
 
 def camera_name(described: Described, taken: set[str]) -> str:
-    """A name that a camera may have in a site, of what it is called, and of where it is when that is taken."""
+    """Return a valid camera name for a site, from its own name, and with its address if that name is taken."""
     text = described.answer.name or described.model or "camera"
     name = re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:40] or "camera"
     if name in taken:

@@ -1,4 +1,4 @@
-"""What is released: built as others get it, and installed where nothing else is."""
+"""Release artefacts: built as users get them, and installed into an empty environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PATIENCE_S: Final = 900.0
 
 
 def build(out: Path) -> tuple[Path, Path]:
-    """The wheel and the sdist of this checkout in `out`; the wheel is built from the sdist."""
+    """Build the wheel and the sdist of this checkout in `out`; the wheel is built from the sdist."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE_S)
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
@@ -21,7 +21,7 @@ def build(out: Path) -> tuple[Path, Path]:
 
 
 def install(wheel: Path, extra: str, folder: Path) -> Path:
-    """A new virtual environment in `folder` with the locked requirements of `extra` and the wheel; its `bin`."""
+    """Create a virtual environment with the locked requirements of `extra` and the wheel; return its `bin`."""
     python = folder / "bin" / "python"
     pip = [_uv(), "pip", "install", "-q", "--python", str(python)]
     for command in (
@@ -34,7 +34,7 @@ def install(wheel: Path, extra: str, folder: Path) -> Path:
 
 
 def _uv() -> str:
-    """On the path, or where the Makefile puts one of our own."""
+    """Return uv from the path, or from the place where the Makefile installs it."""
     found = shutil.which("uv") or shutil.which("uv", path=str(ROOT / "build" / "uv" / "bin"))
     if found is None:
         raise SystemExit("expected uv on the path or in build/uv/bin: `make setup` installs it")

@@ -1,4 +1,4 @@
-"""Is there a broker at all? Asked once, when a person starts a role; a role that runs waits for its brokers itself."""
+"""Preflight checks of brokers when a person starts a role; a running role waits for its brokers itself."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from schemas.transport.access import KafkaAccess, KafkaAddress, Login, Tls, kafk
 
 RETRY_S = 0.2
 _ANSWER_S: Final = 2.0
-# Kafka's first question, ApiVersions in version 0 without a client's name: asked for nothing, for its answer shows that
-# the server has taken our certificate, which in TLS 1.3 comes after the client's part is done.
+# Kafka's first request, ApiVersions in version 0 without a client name. Its content does not matter. In TLS 1.3 the
+# client's part ends first, so only an answer proves that the server has accepted our certificate.
 _API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 
 class Refused(Exception):  # noqa: N818  # what happened, not a defect
-    """A broker answers, and does not let us in: to wait does not help."""
+    """A broker answers and rejects us: waiting does not help."""
 
 
 def require_mqtt(address: tuple[str, int], wait_s: float, tls: Tls | None = None, login: Login | None = None) -> None:
     """Return when an MQTT 5 broker accepts a client there.
 
-    Raises `BrokerError` when none has after `wait_s` seconds, and at once when one answers and refuses us.
+    Raises `BrokerError` when none has after `wait_s` seconds, and at once when one answers and rejects us.
     """
     from infra.local.mosquitto import mqtt_refusal
 
@@ -49,7 +49,7 @@ def require_mqtt(address: tuple[str, int], wait_s: float, tls: Tls | None = None
 def require_kafka(address: KafkaAddress, wait_s: float) -> None:
     """Return when a Kafka broker answers there.
 
-    Raises `BrokerError` when none has after `wait_s` seconds, and at once when one answers and refuses us.
+    Raises `BrokerError` when none has after `wait_s` seconds, and at once when one answers and rejects us.
     """
     from infra.local.kafka import answers_kafka
 
@@ -62,7 +62,7 @@ def require_kafka(address: KafkaAddress, wait_s: float) -> None:
                 raise Refused("wrong user or password")
         return asyncio.run(answers_kafka(address))
 
-    # Its own line for each try would bury ours.
+    # A log line for each attempt would bury ours.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         require("a Kafka broker", places[0], wait_s, answers)
@@ -71,7 +71,7 @@ def require_kafka(address: KafkaAddress, wait_s: float) -> None:
 
 
 def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
-    """Raise `Refused` when one of the servers does not let us in, or we do not trust it."""
+    """Raise `Refused` when one of the servers rejects us, or we do not trust it."""
     context = tls.context()
     for host, port in places:
         try:
@@ -88,7 +88,7 @@ def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
 
 
 async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]]) -> bool:
-    """Whether a server answers that it does not know this user, or not by this password."""
+    """Return whether a server rejects this user or this password."""
     from aiokafka.conn import AIOKafkaConnection
     from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed
 
@@ -104,7 +104,7 @@ async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]])
         except (KafkaError, OSError, TimeoutError):
             link.close()
             continue
-        # What still closes when the loop ends is never closed.
+        # A transport that is still closing when the loop ends would never be closed.
         with suppress(TimeoutError):
             await asyncio.wait_for(link.close(), _ANSWER_S)
         if refused:
@@ -113,9 +113,9 @@ async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]])
 
 
 def require(what: str, address: tuple[str, int], wait_s: float, answers: Callable[[], bool]) -> None:
-    """Return when `answers` does, asked for `wait_s` seconds; it raises `Refused` where to wait does not help.
+    """Call `answers` until it returns, for `wait_s` seconds; it raises `Refused` when waiting does not help.
 
-    `BrokerError` says what was expected where.
+    Raises `BrokerError` with what was expected and where.
     """
     end = time.monotonic() + wait_s
     host, port = address

@@ -1,4 +1,4 @@
-"""Does PostgreSQL let us in? Asked once, when a person starts a recorder or an audit; a role that runs waits for it."""
+"""Preflight check of PostgreSQL when a person starts a recorder or an audit; a running role waits for it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 _ANSWER_S: Final = 5.0
-# What a client asks first that wants TLS; the server answers S, then TLS begins.
+# A client's request for TLS; the server answers S, then TLS begins.
 _SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
-# Of what libpq and the server say what a person has to mend: waiting does not.
+# Messages of libpq and the server that need a person: waiting does not help.
 _REFUSALS: Final = (
     (r"password authentication failed", "wrong user or password"),
     (
@@ -37,10 +37,10 @@ _BEFORE: Final = ("failed: ", "FATAL: ", "ERROR: ")
 
 
 def require_database(url: str, wait_s: float) -> None:
-    """Return when the PostgreSQL of an SQLAlchemy `url` lets us in; of SQLite nothing is asked, nor when `wait_s` is 0.
+    """Return when the PostgreSQL of an SQLAlchemy `url` accepts us, and at once for SQLite or a `wait_s` of 0.
 
-    Raises ConfigError for a URL that is none, and `BrokerError` when no server has answered after `wait_s` seconds,
-    or at once when one refuses us or is not to be trusted. What they say holds no password.
+    Raises ConfigError for an invalid URL. Raises `BrokerError` when no server has answered after `wait_s` seconds, or
+    at once when one rejects us or is not trusted. The messages hold no password.
     """
     parsed = _server(url)
     if parsed is None or not wait_s:
@@ -60,7 +60,7 @@ def require_database(url: str, wait_s: float) -> None:
 
 
 def look_for_refusal(url: str) -> None:
-    """Raise `BrokerError` when PostgreSQL answers and does not let us in; whether it answers is not asked."""
+    """Raise `BrokerError` when PostgreSQL answers and rejects us; no answer is no error here."""
     parsed = _server(url)
     if parsed is None:
         return
@@ -81,7 +81,7 @@ def _server(url: str) -> URL | None:
 
 
 def _refusal(url: str, parsed: URL) -> str | None:
-    """Why the server does not let us in, None when it does; OSError when none answers, which may pass."""
+    """Return the server's reason for rejecting us, None when it accepts; OSError when none answers, which may pass."""
     from sqlalchemy.exc import OperationalError
 
     from consumers.database.engine import open_engine
@@ -104,13 +104,13 @@ def _refusal(url: str, parsed: URL) -> str | None:
 
 
 def _last(said: str, place: int) -> str:
-    """The clause of a long line that says it: libpq puts the place of the connection before."""
+    """Return the clause of a long line with the reason: libpq puts the address of the connection before it."""
     before = (said.rfind(mark, 0, place) + len(mark) for mark in _BEFORE if mark in said[:place])
     return said[max(before, default=0) :].partition(" Either provide")[0].strip()
 
 
 def _settings(parsed: URL) -> dict[str, str]:
-    """What libpq makes of the URL and of its own variables, by its own names."""
+    """Return libpq's reading of the URL and of its own variables, by libpq's names."""
     import psycopg
 
     defaults = {
@@ -118,12 +118,12 @@ def _settings(parsed: URL) -> dict[str, str]:
     }
     _, given = parsed.get_dialect()().create_connect_args(parsed)
     found = {"host": "localhost", "port": "5432"} | defaults | {name: str(value) for name, value in given.items()}
-    # Of several servers the first one is spoken of.
+    # Of several servers the message names the first one.
     return found | {name: found[name].partition(",")[0] for name in ("host", "port")}
 
 
 def _distrust(settings: dict[str, str]) -> str | None:
-    """Why we do not trust the server, in the words that we have for all servers; None when that is not it."""
+    """Return the reason for our distrust, worded as for all servers; None for any other fault."""
     try:
         context = Tls(Path(settings["sslrootcert"]).read_text()).context()
         plain = socket.create_connection((settings["host"], int(settings["port"])), _ANSWER_S)

@@ -1,4 +1,4 @@
-"""May we do in Kafka what our role does? Asked once, when a person starts it: a role that runs waits for its rights."""
+"""Preflight check of a role's rights in Kafka when a person starts it; a running role waits for its rights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Role = Literal["bridge", "processor", "recorder"]
 
 _ANSWER_S: Final = 5.0
 _USED: Final = ("READ", "WRITE")
-"""What a role cannot do without; to describe is for what it tells beside its work."""
+"""The operations that a role's work needs; describing topics serves only its extra metrics."""
 
 
 class _MetadataResponse(Response):  # type: ignore[misc]  # aiokafka has no annotations
@@ -56,7 +56,7 @@ class _MetadataStruct(RequestStruct):  # type: ignore[misc]  # aiokafka has no a
 
 
 class _Metadata(Request[_MetadataStruct]):  # type: ignore[misc]  # aiokafka has no annotations
-    """What we may do with topics: version 8 of Kafka's question, as of KIP-430, which aiokafka does not ask."""
+    """Metadata request, version 8, with authorised operations (KIP-430), which aiokafka does not request."""
 
     API_KEY = 3
 
@@ -64,14 +64,14 @@ class _Metadata(Request[_MetadataStruct]):  # type: ignore[misc]  # aiokafka has
         self._topics = list(topics)
 
     def build(self, request_struct_class: type[_MetadataStruct]) -> _MetadataStruct:
-        """The question on the wire."""
+        """The request in wire format."""
         return request_struct_class(self._topics, False, False, True)
 
 
 def require_rights(address: KafkaAddress, role: Role, groups: Sequence[str] = ()) -> None:
-    """Return when Kafka lets us do the work of a role and join `groups`, or does not say.
+    """Return when Kafka allows the work of a role and its `groups`, or does not answer the question.
 
-    Raises `BrokerError` for what it says that we may not.
+    Raises `BrokerError` naming the operations that Kafka does not authorise.
     """
     try:
         missing = asyncio.run(_missing(address, role, groups))
@@ -85,7 +85,7 @@ def require_rights(address: KafkaAddress, role: Role, groups: Sequence[str] = ()
 
 
 def _groups_of(role: str) -> str:
-    """How the names of groups that a role may join begin, as a part of a message."""
+    """Describe the prefixes of the groups that a role may join, as a part of a message."""
     found = [
         right.name for right in kafka_rights()
         if right.role == role and right.resource.name == "GROUP" and right.pattern.name == "PREFIXED"
@@ -94,7 +94,7 @@ def _groups_of(role: str) -> str:
 
 
 async def _missing(address: KafkaAddress, role: str, groups: Sequence[str]) -> list[str]:
-    """What of the role's work Kafka refuses, as words of a message."""
+    """Describe the operations of the role that Kafka does not authorise, as a part of a message."""
     used: dict[str, set[str]] = defaultdict(set)
     for right in kafka_rights():
         if right.role == role and right.operation.name in _USED and right.name.startswith(f"{OURS}."):
@@ -106,14 +106,14 @@ async def _missing(address: KafkaAddress, role: str, groups: Sequence[str]) -> l
 
 
 def refusals(topics: Sequence[Mapping[str, Any]], used: Mapping[str, set[str]]) -> list[str]:
-    """Of the `used` operations by topic, those that Kafka's answer does not allow: `read pointillist.frames.v1`."""
+    """Return the `used` operations by topic that Kafka's answer does not authorise: `read pointillist.frames.v1`."""
     missing = []
     for topic in sorted(topics, key=lambda each: str(each["topic"])):
         if topic["error_code"] == TopicAuthorizationFailedError.errno:
             allowed = 0
         elif topic["error_code"] == 0 and topic["authorized_operations"] >= 0:
             allowed = topic["authorized_operations"]
-        else:  # it is not there yet, or nothing was said
+        else:  # the topic does not exist yet, or the answer lacks the field
             continue
         name = topic["topic"]
         missing += [f"{each.lower()} {name}" for each in sorted(used[name]) if not allowed >> _BITS[each] & 1]
@@ -121,7 +121,7 @@ def refusals(topics: Sequence[Mapping[str, Any]], used: Mapping[str, set[str]]) 
 
 
 _BITS: Final = {right.operation.name: int(right.operation) for right in kafka_rights()}
-"""An operation's place among the authorised ones is its number among rights."""
+"""Bits of the authorised operations in Kafka's bit field: each is the operation's number among rights."""
 
 
 async def _may_not_join(admin: Admin, group: str) -> bool:

@@ -13,10 +13,10 @@ from infra.layout import Layout
 
 
 class Attacked(TypedDict):
-    """How one camera that the red team attacked fared."""
+    """The result of one camera that the red team attacked."""
 
     frames: int
-    """Its frames under an attack whose truth is known."""
+    """Its frames under an attack with known truth."""
     accuracy: float | None
     """Share of right classes among them."""
     accuracy_clean: float | None
@@ -24,7 +24,7 @@ class Attacked(TypedDict):
 
 
 class Latency(TypedDict):
-    """From capture to record, in seconds."""
+    """Latency from capture to record, in seconds."""
 
     p50: float | None
     """Median."""
@@ -36,81 +36,80 @@ class Latency(TypedDict):
 
 @dataclass(frozen=True)
 class Measured:
-    """What the database says of the run's frames; each is null where that cannot be read, or where there is nothing."""
+    """Figures of the run's frames from the database; each is null when it cannot be read or has no frames."""
 
     frames_measured: int
-    """Recorded frames that the bounded database still holds: what follows is of them."""
+    """Recorded frames that the bounded database still holds; the figures below cover them."""
     bytes_raw: int
-    """As captured."""
+    """Bytes of the captured frames."""
     bytes_sent: int
-    """As messages, first sends only, MQTT's own header apart."""
+    """Bytes of the messages, first sends only, without MQTT's own header."""
     wire_overhead_bytes_per_frame: float | None
-    """Bytes of the message beside the pixels."""
+    """Bytes of the messages besides the pixels."""
     latency_s: Latency
     """From capture to record, in seconds."""
     latency_negative: int
-    """Frames from the future, by their cameras' clocks."""
+    """Frames with a capture time in the future, by their cameras' clocks."""
     frames_per_second: float | None
-    """Recorded frames over the time from the first capture to the last record."""
+    """Recorded frames divided by the time from the first capture to the last record."""
     accuracy: float | None
-    """Share of right classes where the truth is known and nobody attacks."""
+    """Share of right classes among unattacked frames with known truth."""
     accuracy_with_sticker: float | None
-    """The same of frames with a sticker."""
+    """The same for frames with a sticker."""
     frames_attacked: int
-    """Frames under an attack whose truth is known; they are in `accuracy_attacked` alone."""
+    """Frames under an attack with known truth; only `accuracy_attacked` counts them."""
     accuracy_attacked: float | None
     """Share of right classes among them."""
     attacked_by_camera: dict[str, Attacked]
-    """The same of each attacked camera."""
+    """The same for each attacked camera."""
     strip_checked: int
     """Frames that STRIP has checked."""
     strip_shed: int
-    """Frames that were to be checked when its queue was full."""
+    """Frames that STRIP skipped because its queue was full."""
     strip_flagged: int
-    """Checked frames whose entropy lay below the threshold."""
+    """Checked frames with an entropy below the threshold."""
     strip_frr: float | None
-    """Of the checked frames without a sticker, the share that was flagged, where the truth is known and nobody
-    attacks."""
+    """Share of flagged frames among the checked, unattacked frames without a sticker and with known truth."""
     strip_far: float | None
-    """Of those with one, the share that was not."""
+    """Share of frames that were not flagged among those with a sticker."""
     alerts: int
     """Alerts raised, one for an episode of a camera."""
     alerts_by_camera: dict[str, int]
-    """The same of each camera that had any."""
+    """The same for each camera with any."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What only the run itself knows."""
+    """Figures from the run itself."""
 
     startup_s: float
-    """From the command to the moment at which the cameras start."""
+    """Seconds from the command until the cameras start."""
     restarts: dict[str, int]
-    """How often each role was started again."""
+    """Restarts of each role."""
     unread: list[str]
-    """What could not be read, one line each."""
+    """Unreadable records, one line each."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What `pointillist audit` says besides the counts."""
+    """Findings of `pointillist audit` besides the counts."""
 
     kafka_frames: int
     """Records of the frames topic that Kafka still holds, resends included."""
     covers_from_ms: int | None
-    """When the oldest boot began that the records still cover, Unix time in milliseconds; null where there is none."""
+    """Start of the oldest boot that the records still cover, Unix time in milliseconds; null without one."""
     ledgers_refused: int
-    """Ledgers that no camera has signed: what they claim is not counted."""
+    """Ledgers without a camera's signature: their claims are not counted."""
     lost: list[Lost]
-    """Which frames are lost."""
+    """The lost frames."""
     unread: list[str]
-    """What could not be read, one line each; all else is counted."""
+    """Unreadable records, one line each; all else is counted."""
     attacked_by_camera: dict[str, Attacked] | None
-    """How each camera that the red team attacked fared; null where that cannot be read."""
+    """Results of each camera that the red team attacked; null when they cannot be read."""
 
 
 def audit_report(found: Audit, attacked: dict[str, Attacked] | None) -> dict[str, Any]:
-    """What `pointillist audit --json` prints: the fields of `Counts` and `Findings`."""
+    """The output of `pointillist audit --json`: the fields of `Counts` and `Findings`."""
     findings = Findings(
         kafka_frames=found.kafka_frames,
         covers_from_ms=found.frames_from_ms,
@@ -129,7 +128,7 @@ def audit_report(found: Audit, attacked: dict[str, Attacked] | None) -> dict[str
 def report(
     found: Audit, layout: Layout, since_ms: int, foreign_before: int, startup_s: float, restarts: dict[str, int]
 ) -> dict[str, Any]:
-    """What the boots that started at `since_ms` or later did: the fields of `Counts`, `Measured` and `Run`."""
+    """The report of the boots that started at `since_ms` or later: the fields of `Counts`, `Measured` and `Run`."""
     return {
         **found.counts(since_ms).as_dict(),
         "frames_foreign": found.foreign - foreign_before,
@@ -178,7 +177,7 @@ def _measured(found: Audit, layout: Layout, since_ms: int) -> dict[str, Any]:
 
 
 def attacked_by_camera(database_url: str) -> dict[str, Attacked] | None:
-    """Of all frames in a database: how each camera that the red team attacked fared; None where that is unread."""
+    """Return each attacked camera's result over all frames in a database; None when it cannot be read."""
     try:
         with open_records(database_url) as records:
             return {camera: beside_clean(found) for camera, found in records.accuracy_under_attack().items()}
@@ -187,7 +186,7 @@ def attacked_by_camera(database_url: str) -> dict[str, Attacked] | None:
 
 
 def beside_clean(found: Accuracy) -> Attacked:
-    """One camera's frames under an attack: how many, the share of them that was right, and that of its clean ones."""
+    """Return one camera's attacked frames: their number, their accuracy, and the accuracy of its clean frames."""
     return {
         "frames": found.attacked,
         "accuracy": share(found.attacked_correct, found.attacked),
@@ -196,5 +195,5 @@ def beside_clean(found: Accuracy) -> Attacked:
 
 
 def share(part: float, whole: float) -> float | None:
-    """`part` ÷ `whole`; None of nothing."""
+    """Return `part` ÷ `whole`; None for an empty whole."""
     return part / whole if whole else None

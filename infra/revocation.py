@@ -1,4 +1,4 @@
-"""Revoking a camera: broker, bridges and processors of a running system refuse it, without a restart of any."""
+"""Revocation of a camera: broker, bridges and processors of a running system reject it without a restart."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from schemas.identity import CameraId
 from schemas.transport.access import Tls
 
 CANARY: Final = "revoked"
-"""The name of the certificates that are issued only to be revoked."""
+"""The name in certificates that are issued only to be revoked."""
 _LOOK_S: Final = 0.02
 _BRIEF_DAYS: Final = 0.01
 
 
 @dataclass(frozen=True)
 class Revocation:
-    """What a revocation did."""
+    """The result of a revocation."""
 
     certificates: int
-    """So many of the camera's were made worthless."""
+    """The number of the camera's certificates that were revoked."""
     generation: int
-    """The lowest generation of its keys that is accepted from now on."""
+    """The lowest accepted generation of its keys."""
     broker: str | None
-    """The broker that refuses it now; None when none runs on this state folder."""
+    """The broker that now rejects it; None when none runs on this state folder."""
 
 
 def revoke(layout: Layout, camera: CameraId, within_s: float = 5.0) -> Revocation:
     """Revoke the keys, the certificates and the rights of `camera`.
 
-    Bridges and processors read the generation of its keys by themselves. The broker reads its lists again: it has done
-    so once it refuses a certificate that was made and revoked for this. Then a brief certificate of the camera's name
-    takes its connection over, which closes it. Raises StateError when a file lacks the camera after it was written,
-    BrokerError when the broker has not followed in time.
+    Bridges and processors read the generation of its keys by themselves. The broker reloads its lists. It has done so
+    once it rejects a certificate that was made and revoked for this purpose. Then a short-lived certificate of the
+    camera's name takes over its session, which closes the connection. Raises StateError when a file lacks the camera
+    after it was written. Raises BrokerError when the broker has not followed in time.
     """
     with changing_identities(layout.folder):
         authority = Authority(layout.pki)
@@ -98,7 +98,7 @@ def running_broker(layout: Layout) -> tuple[str, int] | None:
 
 
 def reload_broker(layout: Layout) -> None:
-    """Have the mosquitto of this state folder, where one runs, read its lists again."""
+    """Make the mosquitto of this state folder, if one runs, reload its lists."""
     process = running(layout.folder, "mosquitto")
     if process is not None and layout.secure:
         process.send(signal.SIGHUP)
@@ -112,18 +112,18 @@ def _raise_generation(layout: Layout, camera: CameraId) -> int:
 
 
 def issue_canary(authority: Authority) -> Issued:
-    """Issue a brief certificate to be revoked with others: once a broker refuses it, the broker has read its lists."""
+    """Issue a short-lived certificate to be revoked with others: a broker that rejects it has reloaded its lists."""
     return authority.issue(CANARY, days=_BRIEF_DAYS)
 
 
 def close_connection(broker: tuple[str, int], authority: Authority, name: str, within_s: float) -> None:
-    """Close the connection of the client of that name, by a takeover with a brief certificate of the same name."""
+    """Close the connection of the client of that name, by a takeover with a short-lived certificate of that name."""
     with tempfile.TemporaryDirectory() as folder:
         mqtt_refusal(*broker, within_s, _tls(Path(folder), authority, authority.issue(name, days=_BRIEF_DAYS)))
 
 
 def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued, within_s: float) -> None:
-    """Wait until the broker refuses a revoked certificate; BrokerError when it has not within `within_s` seconds."""
+    """Wait until the broker rejects a revoked certificate; BrokerError when it has not within `within_s` seconds."""
     end = time.monotonic() + within_s
     with tempfile.TemporaryDirectory() as folder:
         tls = _tls(Path(folder), authority, canary)
@@ -132,7 +132,7 @@ def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued,
                 if mqtt_refusal(*broker, within_s, tls) is not None:
                     return
             except OSError:
-                pass  # it is reading its lists, or is being started again
+                pass  # it is reading its lists or restarting
             if time.monotonic() >= end:
                 host, port = broker
                 raise BrokerError(

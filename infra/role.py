@@ -1,4 +1,4 @@
-"""How every role runs: logs, metrics page, signals, one event loop."""
+"""The process of every role: logs, metrics page, signals, one event loop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Entry = Callable[[CollectorRegistry, Health, asyncio.Event], Awaitable[Result]]
 
 
 def address(text: str) -> tuple[str, int]:
-    """Read host:port; `ConfigError` says the form, and repeats no password."""
+    """Read host:port; `ConfigError` names the form, and repeats no password."""
     if "@" in text:
         raise ConfigError("an address is written host:port, without a user and a password; got one with an @")
     host, _, port = text.rpartition(":")
@@ -37,7 +37,7 @@ def address(text: str) -> tuple[str, int]:
 
 
 class _Lines:
-    """Standard error, a write each line. Where a full disk takes none, it is lost: no role ends for its log."""
+    """Standard error, with one write for each line. On a full disk a line is lost: no role ends for its log."""
 
     def write(self, text: str) -> None:
         """Write the line at once."""
@@ -45,11 +45,11 @@ class _Lines:
             os.write(sys.stderr.fileno(), text.encode(errors="replace"))
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Do nothing: nothing is buffered."""
 
 
 def configure_logs() -> None:
-    """One line an event on stderr: JSON, or at a terminal in words."""
+    """Log one line for each event on stderr: JSON, or words at a terminal."""
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )
@@ -93,7 +93,7 @@ def run_role(name: str, metrics: str | None, entry: Entry[Result]) -> Result:
 
 
 def begin_trace(name: str) -> None:
-    """Stamp each frame's way where `POINTILLIST_TRACE` names a folder; `ConfigError` when that cannot be written."""
+    """Trace each frame's path if `POINTILLIST_TRACE` names a folder; `ConfigError` when that cannot be written."""
     folder = Environment().trace
     if folder is not None:
         try:

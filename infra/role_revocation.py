@@ -1,4 +1,4 @@
-"""Revoke a role's certificates: both brokers refuse the old ones, and a running system goes on with new ones."""
+"""Revocation of a role's certificates: both brokers reject the old ones, and a running system uses new ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from schemas.transport.access import KafkaAccess, Tls
 
 REVOCABLE: Final = (*CLIENTS, "kafka")
 RESTART_S: Final = 60.0
-"""Seconds that roles may take to end, and Kafka to come back."""
+"""Seconds for roles to end, and for Kafka to restart."""
 _LOOK_S: Final = 0.05
 _BRIEF_DAYS: Final = 0.01
 
@@ -37,19 +37,19 @@ class RoleRevocation:
     generation: int
     """The generation of the new certificates, the only one that Kafka accepts."""
     mqtt: str | None
-    """The MQTT broker that refuses the old ones; None when none runs on this state folder."""
+    """The MQTT broker that rejects the old ones; None when none runs on this state folder."""
     kafka: str | None
-    """The Kafka that refuses the old ones; None when none runs on this state folder."""
+    """The Kafka that rejects the old ones; None when none runs on this state folder."""
 
 
 def revoke_role(layout: Layout, role: str, within_s: float = 5.0, days: float = ROLE_DAYS) -> RoleRevocation:
     """Revoke the certificates of all instances of `role`, and issue new ones of the next generation.
 
-    Mosquitto reads its list of revoked certificates again, and open connections are closed. Kafka is given the rights
-    of the new generation; the role's processes end, which their supervisor starts again with the new certificate; then
-    the rights of the old generation are deleted. For a super user Kafka itself is started again instead.
-    Raises ConfigError for another role, StateError when a list lacks the role, BrokerError when a broker does not
-    follow: `within_s` seconds for mosquitto, a minute for Kafka.
+    Mosquitto reloads its list of revoked certificates, and open connections are closed. Kafka receives the rights of
+    the new generation. The role's processes end, and their supervisor restarts them with the new certificate. Then the
+    rights of the old generation are deleted. For a super user Kafka itself is restarted instead. Raises ConfigError for
+    another role, and StateError when a list lacks the role. Raises BrokerError when a broker does not follow:
+    `within_s` seconds for mosquitto, a minute for Kafka.
     """
     if role not in REVOCABLE:
         raise ConfigError(
@@ -127,13 +127,13 @@ def _refuse_in_kafka(layout: Layout, authority: Authority, role: str, nodes: dic
                 )
         return
     asyncio.run(grant(admin, generations=generations))
-    # In this order, for a role whose rights are gone would refuse frames that Kafka has not taken.
+    # This order matters: a role without rights would refuse frames that Kafka has not taken.
     _end_processes(layout, [name for name in read_roles(layout.folder) if kind_of(name) == role])
     asyncio.run(withdraw(admin, generations))
 
 
 def _end_processes(layout: Layout, names: list[str]) -> None:
-    """End processes in good order; their supervisor starts them again. SIGKILL for one that does not end."""
+    """End processes by SIGTERM, and by SIGKILL after a deadline; their supervisor restarts them."""
     found = [process for name in names if (process := running(layout.folder, name)) is not None]
     for process in found:
         process.send(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Alertmanager's configuration: the routes and silences that ship, and the operator's own receivers among them."""
+"""Alertmanager's configuration: the shipped routes and silences with the operator's own receivers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from schemas.errors import ConfigError
 
 SHIPPED: Final = Path(__file__).parent / "alertmanager.yml"
 _OWN: Final = ("global", "receivers", "routes", "templates", "time_intervals")
-"""What a file of receivers may hold, all under Alertmanager's own names; `receivers` it must."""
+"""The keys that a file of receivers may hold, all under Alertmanager's own names; `receivers` is required."""
 _CHECK_S: Final = 20.0
 _NAMES: Final = ("name", "receiver")
 _SECRET_LETTERS: Final = 6
 
 
 def configuration(receivers: Path | None) -> dict[str, Any]:
-    """The shipped configuration; with a file of receivers, those are told, the first of them where no route says who.
+    """Return the shipped configuration, with the file's receivers; the first one is the default.
 
-    The file's `routes` choose among its receivers, in its order, under the shipped times of grouping. Paths in it are
-    relative to its own folder. Raises ConfigError when it cannot be read, holds something else, or Alertmanager's own
-    check refuses it.
+    The file's `routes` choose among its receivers, in its order, under the shipped times of grouping. Its relative
+    paths start from its own folder. Raises ConfigError when it cannot be read, holds other keys, or fails
+    Alertmanager's own check.
     """
     shipped: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())
     if receivers is None:
@@ -52,7 +52,7 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{what}: expected a file of Alertmanager's receivers: {error.strerror}") from None
     except (yaml.YAMLError, ValueError):
-        # What it says may quote a line, and a line may hold a password.
+        # The parser's message may quote a line, and a line may hold a password.
         raise ConfigError(f"{what}: expected YAML, got something else") from None
     if not isinstance(document, dict) or "receivers" not in document:
         raise ConfigError(f"{what}: expected `receivers`, a list as Alertmanager's configuration has it")
@@ -69,7 +69,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _absolute(found: Any, folder: Path) -> Any:
-    """The same with the paths of files, such as those that hold passwords, taken from `folder`."""
+    """Return the same with the paths of files, such as those that hold passwords, relative to `folder`."""
     if isinstance(found, list):
         return [_absolute(each, folder) for each in found]
     if not isinstance(found, dict):
@@ -85,7 +85,7 @@ def _absolute(found: Any, folder: Path) -> Any:
 
 
 def _check(found: dict[str, Any], receivers: Path) -> None:
-    """Ask Alertmanager's own tool, where it is installed."""
+    """Run Alertmanager's own check, if it is installed."""
     program = shutil.which("amtool")
     if program is None:
         return
@@ -104,7 +104,7 @@ def _check(found: dict[str, Any], receivers: Path) -> None:
 
 
 def _values(found: Any) -> Iterator[str]:
-    """What a receiver is told, names apart: some of it is secret."""
+    """Return the values of a receiver without its names: some of them are secret."""
     if isinstance(found, list):
         for each in found:
             yield from _values(each)
@@ -117,7 +117,7 @@ def _values(found: Any) -> Iterator[str]:
 
 
 def as_yaml(found: dict[str, Any]) -> str:
-    """A configuration as Alertmanager reads it."""
+    """Return a configuration in Alertmanager's format."""
 
     class Plain(yaml.SafeDumper):
         def ignore_aliases(self, data: object) -> bool:

@@ -1,1 +1,1 @@
-"""A bundle from a network of one's own: read, described, calibrated, tried. `pointillist bundle` is its command."""
+"""Bundles from a user's own network: read, described, calibrated, tried. The command is `pointillist bundle`."""

@@ -1,4 +1,4 @@
-"""What a bundle is worth on a folder of pictures: how fast it is, how right, and what drop and rebuilding change."""
+"""Trial of a bundle on a folder of pictures: speed, accuracy, and the effect of drop and reconstruction."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ SHOWN: Final = 6
 _BATCH: Final = 32
 _ROUNDS: Final = 5
 _LONGEST: Final = 384
-"""Pixels of the longer side of what is shown rebuilt, as of previews."""
+"""Pixels of the longer side of a shown reconstruction, as in previews."""
 _TOP: Final = 5
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture on its way: (H, W, C) uint8 as it was, as sent with black holes, rebuilt, and as the network sees it.
+    """One picture, (H, W, C) uint8: the original, as sent with black holes, rebuilt, and as the network sees it.
 
-    With the verdicts on the whole picture and on the one that was dropped, name and confidence.
+    With the verdicts on the whole and on the dropped picture, name and confidence.
     """
 
     file: str
@@ -54,27 +54,27 @@ class Shown:
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check` found."""
+    """The result of `check`."""
 
     bundle: Bundle
     runs: str
-    """Backend and precision, as a processor would choose them here."""
+    """Backend and precision that a processor would choose on this machine."""
     load_s: float
     one_ms: float
-    """Of the network on one picture."""
+    """Seconds of the network for one picture."""
     batch_ms: float
-    """The same of a picture of a batch of 32."""
+    """Seconds for one picture of a batch of 32."""
     pictures: int
     agreement: Interval
-    """Share of the pictures whose class stays after drop and rebuilding."""
+    """Share of the pictures that keep their class after drop and reconstruction."""
     judged: Judged | None
     accuracy_dropped: Interval | None
     top: list[tuple[str, int]]
-    """The classes that most pictures come out as, and how many; of dropped pictures."""
+    """The most frequent classes of dropped pictures, with their counts."""
     shown: list[Shown]
 
     def as_dict(self) -> dict[str, Any]:
-        """For scripts."""
+        """Return the result as JSON, for scripts."""
 
         def interval(found: Interval | None) -> dict[str, float] | None:
             return None if found is None else found._asdict()
@@ -153,12 +153,12 @@ def check(
 def _rebuilt(
     pipeline: Pipeline, frames: torch.Tensor, kept: torch.Tensor, rebuilt: torch.Tensor | None
 ) -> NDArray[np.uint8]:
-    """The picture for people's eyes, in its own size up to the sheet's."""
+    """Return the picture for display, at most as large as the sheet allows."""
     return _first(pipeline.show(drop(frames, kept), kept, _LONGEST, rebuilt))
 
 
 def _seen(pipeline: Pipeline, frames: torch.Tensor, kept: torch.Tensor) -> NDArray[np.uint8]:
-    """What goes to the network, before its normalisation; of tiles, the first."""
+    """Return the network's input before its normalisation; of tiles, the first."""
     seen, _ = pipeline.see(drop(frames, kept), kept)
     return _first(seen.flatten(0, -4))
 
@@ -169,7 +169,7 @@ def _first(frames: torch.Tensor) -> NDArray[np.uint8]:
 
 
 def _timed(pipeline: Pipeline, gallery: LabelledPictures) -> tuple[float, float]:
-    """Seconds of the network for a picture, alone and in a batch: the median of some turns."""
+    """Return the network's seconds for a picture, alone and in a batch: the median of several runs."""
     bundle = pipeline.bundle
     batch = to_frames(np.resize(gallery.images, (_BATCH, *gallery.images.shape[1:])), bundle.device)
 

@@ -1,4 +1,4 @@
-"""The names of a network's classes, in the order of its outputs, from the files in which people keep them."""
+"""Class names of a network in the order of its outputs, from common file formats."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _FORMS: Final = "a name a line, a JSON list of names, or a JSON object from the 
 
 
 def read_class_names(file: Path) -> list[str]:
-    """The names of a text file, a line each, or of a JSON file: a list, or an object {"0": "tench", …}.
+    """Read the names from a text file, one a line, or a JSON file: a list, or an object {"0": "tench", …}.
 
-    An object's value may be a list, of which the last is the name, as in ImageNet's `{"0": ["n01440764", "tench"]}`.
-    Blank lines at the end do not count. Raises ConfigError in one line.
+    An object's value may be a list with the name at its end, as in ImageNet's `{"0": ["n01440764", "tench"]}`. Blank
+    lines at the end do not count. Raises ConfigError in one line.
     """
     try:
         if file.stat().st_size > MAX_SETTINGS_BYTES:
@@ -58,9 +58,9 @@ def _of_json(text: str, file: Path) -> list[str]:
 
 
 def distinct(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names with the output's number behind those that occur more than once; and which these were.
+    """Append the output's number to names that occur more than once; return the names, and the repeated ones.
 
-    ImageNet has two cranes, a bird and a machine: a verdict must say which.
+    ImageNet has two cranes, a bird and a machine: a verdict must distinguish them.
     """
     twice = {name for name, count in Counter(names).items() if count > 1}
     return [f"{name} ({number})" if name in twice else name for number, name in enumerate(names)], sorted(twice)

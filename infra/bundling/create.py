@@ -1,4 +1,4 @@
-"""From a user's network to a bundle that has been tried: written whole or not at all.
+"""Creation of a bundle from a user's network: it is tried, and written whole or not at all.
 
 The network runs here: `infra.bundling.trial` calls this in a child process with limits.
 """
@@ -26,7 +26,7 @@ from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 
 MOST_PICTURES: Final = 400
-"""Of a calibration folder; from every class as many as may be."""
+"""The most pictures of a calibration folder, spread evenly over the classes."""
 _BLIND_BITS: Final = 0.01
 _TRIED: Final = 8
 _SHARE_ERROR: Final = 1e-2
@@ -34,23 +34,23 @@ _SHARE_ERROR: Final = 1e-2
 
 @dataclass(frozen=True)
 class Made:
-    """A bundle that is there."""
+    """The summary of a finished bundle."""
 
     bundle: Bundle
     origin: str
     judged: Judged | None = None
     strip: str | None = None
-    """How STRIP was calibrated, in words; None where it was not."""
+    """STRIP's calibration in words; None without one."""
     notes: list[str] = field(default_factory=list)
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What speaks against the description."""
+        """Evidence against the description."""
         return () if self.judged is None else self.judged.doubts
 
     @property
     def summary(self) -> Summary:
-        """The same without the network."""
+        """The summary for other processes, without the network."""
         stated = self.bundle.settings
         return Summary(
             self.bundle.model_id, self.origin, stated.format, stated.input.channels, stated.input.height,
@@ -62,20 +62,20 @@ class Made:
 def create(wanted: Wanted, out: Path, say: Say = lambda line: None, skipped: Skipped = lambda name, why: None) -> Made:
     """Write the bundle into the folder `out`, which does not exist yet or is empty. Raises ConfigError, BundleError.
 
-    What is written here was asked for by a person who has seen where it comes from; a TorchScript file runs only where
-    code was allowed, see `processors.bundle.code`.
+    The user chose the network and knows its origin. A TorchScript file runs only when code was allowed, see
+    `processors.bundle.code`.
     """
     with appearing(out) as folder:
         return fill(wanted, folder, out, say, skipped)
 
 
 def fill(wanted: Wanted, folder: Path, out: Path, say: Say, skipped: Skipped) -> Made:
-    """Write the bundle that is to be called `out` into `folder`. Raises ConfigError, BundleError."""
+    """Write the bundle for `out` into `folder`. Raises ConfigError, BundleError."""
     names = None if wanted.classes is None else read_class_names(wanted.classes)
     network = _network(wanted, folder, None if names is None else len(names))
     notes = list(network.notes)
     settings = _settings(wanted, network, names, out, notes)
-    # As shares no outputs are refused: what they are is seen then.
+    # The loader accepts any outputs of a network described by probabilities; their scale is measured next.
     _write(folder, settings.model_copy(update={"output": "probabilities"}))
     output = scale_of(load_bundle(folder, torch.device("cpu"), vouched=True))
     settings = settings.model_copy(update={"output": output})
@@ -187,7 +187,7 @@ def _write(folder: Path, settings: BundleSettings) -> None:
 
 @torch.inference_mode()
 def scale_of(bundle: Bundle) -> Literal["logits", "probabilities"]:
-    """Whether a network's outputs are shares that sum to 1, seen on noise."""
+    """Return whether a network's outputs are shares that sum to 1, measured on noise."""
     wanted = bundle.settings.input
     shape = (_TRIED, wanted.channels, wanted.height, wanted.width)
     noise = torch.from_numpy(np.random.default_rng(0).random(shape, np.float32))

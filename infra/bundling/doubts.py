@@ -1,6 +1,6 @@
-"""What labelled pictures say against how a network was described: its normalisation, the order of its classes.
+"""Evidence of labelled pictures against a network's description: its normalisation, the order of its classes.
 
-A doubt is only what intervals of 95 % do not explain, and more than `GAP` beyond.
+A doubt is a difference outside of 95 % intervals and larger than `GAP`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from processors.bundle import Bundle
 
 GAP: Final = 0.05
 COMPARED: Final = 120
-"""Pictures that every other normalisation is tried on, at most, from all classes in turn: networks may be slow."""
+"""The most pictures for the other normalisations, taken from all classes in turn: networks may be slow."""
 _LEAST: Final = 2
-"""Pictures of a class that its place among the outputs is read from, at least."""
+"""The fewest pictures of a class that show its place among the outputs."""
 
 Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """How right a network is as it was described, and what speaks against the description, a line each."""
+    """The network's accuracy as described, and the evidence against the description, one line each."""
 
     accuracy: Interval
     doubts: tuple[str, ...]
@@ -38,11 +38,11 @@ class Judged:
 
 @torch.inference_mode()
 def verdicts(bundle: Bundle, pictures: LabelledPictures, given: Normalisation | None = None) -> Labels:
-    """The class (N,) of pictures as the network takes them, under its own normalisation or the `given` one."""
+    """Return the classes (N,) of pictures as the network takes them, under its own normalisation or the `given` one."""
     if given is not None:
         mean, std = (torch.tensor(values, device=bundle.device)[:, None, None] for values in given)
         bundle = replace(bundle, mean=mean, std=std)
-    # A fixed draw: the same pictures are judged the same under every normalisation.
+    # A fixed random draw: every normalisation is judged on the same pictures.
     draws = torch.Generator().manual_seed(0)
     found = [
         bundle.logits(frames, bundle.seeds(len(frames), draws)).argmax(1)
@@ -79,7 +79,7 @@ def judge(bundle: Bundle, pictures: LabelledPictures) -> Judged:
 
 
 def order_doubt(found: Labels, labels: Labels, classes: Sequence[str], accuracy: Interval) -> list[str]:
-    """Whether another order of the names would explain the verdicts."""
+    """Return whether another order of the names would explain the verdicts."""
     right = regrouped(found, labels)
     alphabetical = np.array(sorted(range(len(classes)), key=lambda number: classes[number]))
     sorted_right = share(alphabetical[found], labels)
@@ -100,7 +100,7 @@ def order_doubt(found: Labels, labels: Labels, classes: Sequence[str], accuracy:
 
 
 def place_of_each(found: Labels, labels: Labels) -> dict[int, int]:
-    """The output that most pictures of each class come out as; only of classes that no other shares it with."""
+    """Return the most frequent output of each class, for classes that share it with no other."""
     places: dict[int, int] = {}
     for label in np.unique(labels).tolist():
         own = found[labels == label]
@@ -111,10 +111,10 @@ def place_of_each(found: Labels, labels: Labels) -> dict[int, int]:
 
 
 def regrouped(found: Labels, labels: Labels) -> Interval:
-    """The share of pictures that are right if each class is where most of its pictures come out.
+    """Return the accuracy if each class is moved to the output of most of its pictures.
 
-    Where that is, one half of the pictures says, and the other half judges, in turn: what fits by chance does not
-    count. A class that one half does not tell keeps its own place.
+    One half of the pictures gives the order and the other half judges it, in turn: chance matches do not count. A class
+    without a clear output in one half keeps its own place.
     """
     right = np.zeros(len(found), np.bool_)
     halves = np.zeros(len(found), np.int64)
@@ -130,10 +130,10 @@ def regrouped(found: Labels, labels: Labels) -> Interval:
 
 
 def share(found: Labels, labels: Labels) -> Interval:
-    """The share of pictures whose class is that of their label."""
+    """Return the share of pictures with the class of their label."""
     return share_interval((found == labels)[None])
 
 
 def beyond(other: Interval, own: Interval) -> bool:
-    """Whether `other` is better than chance and `GAP` explain."""
+    """Return whether `other` exceeds what chance and `GAP` explain."""
     return other.low > own.high and other.value > own.value + GAP

@@ -1,7 +1,7 @@
-"""External data of an ONNX graph: tensors whose bytes lie in files next to it, which a foreign graph names freely.
+"""External data of an ONNX graph: tensors with their bytes in files next to it, which a foreign graph names freely.
 
-A file is accepted only directly next to the graph, with a known suffix, neither hidden nor a link, and where a tensor
-announces as many bytes as its shape and type take. Otherwise a graph could name a private key below its own folder, and
+A file is accepted only directly next to the graph, with a known suffix, and neither hidden nor a link. A tensor must
+announce as many bytes as its shape and type take. Otherwise a graph could name a private key below its own folder, and
 the key would be signed and published as weights.
 """
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 SUFFIXES: Final = (".data", ".bin", ".weights", ".onnx_data")
 """Suffixes of weight files, as exporters name them."""
 _PACKED: Final = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
-"""Bits of the types of which a byte holds several."""
+"""Bits of the types that share bytes."""
 _LOAD: Final = "Load the graph with onnx.load and save it as one file with onnx.save."
 
 
 @dataclass(frozen=True)
 class Range:
-    """Bytes of an external file that a tensor names."""
+    """The byte range of an external file that a tensor names."""
 
     location: str
     offset: int
@@ -55,7 +55,7 @@ def take_in(model: onnx.ModelProto, file: Path) -> tuple[str, ...]:
 
 
 def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """Yield each tensor of a model: of graphs inside nodes, functions, sparse and training parts as well."""
+    """Yield each tensor of a model, including graphs inside nodes, functions, sparse and training parts."""
     from google.protobuf.message import Message
     from onnx import TensorProto
 
@@ -75,7 +75,7 @@ def _is_external(tensor: onnx.TensorProto) -> bool:
 
 
 def _range(tensor: onnx.TensorProto, file: Path) -> Range:
-    """Return what a tensor names, if that may be a file of weights next to `file`."""
+    """Return the range that a tensor names, if its file may be a weight file next to `file`."""
     values = {each.key: each.value for each in tensor.external_data}
     location = values.get("location", "")
     name = f"{file.name}: external data of {tensor.name[:80]!r}"
@@ -102,7 +102,7 @@ def _number(text: str | None, name: str, key: str) -> int | None:
 
 
 def _announced(tensor: onnx.TensorProto, name: str) -> int:
-    """The bytes that a tensor's shape and type take."""
+    """Return the bytes that a tensor's shape and type take."""
     from onnx import TensorProto, helper
 
     kind = tensor.data_type
@@ -137,5 +137,5 @@ def _read(graph: Path, wanted: Range) -> bytes:
 
 
 def _without_links(path: str, flags: int) -> int:
-    """Open a file that is no link; a pipe of that name is not waited for."""
+    """Open a file that is no link; a pipe of that name does not block."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""The folder of a bundle that is being made: it appears whole or not at all."""
+"""The folder of a new bundle: it appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.errors import BundleError, ConfigError
 
 @contextmanager
 def appearing(out: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` when the block ends without an error, and else leaves nothing."""
+    """Provide a folder that becomes `out` when the block ends without an error, and is deleted otherwise."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out: expected a folder that is empty or does not exist yet, got {out}")
     try:

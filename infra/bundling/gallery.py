@@ -1,4 +1,4 @@
-"""A folder of a user's own pictures as a network takes them, with their classes where subfolders name them."""
+"""A folder of a user's own pictures in a network's input size, with their classes if subfolders name them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 
 UNKNOWN: Final = -1
-"""The label of a picture whose class nobody has said."""
+"""The label of a picture without a known class."""
 _FOLDED: Final = str.maketrans(dict.fromkeys("-_ ", ""))
 
 T = TypeVar("T")
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """Files of pictures, and the class of each: its number, or `UNKNOWN` for all."""
+    """Picture files with the class number of each, or `UNKNOWN` for all."""
 
     files: list[Path]
     labels: NDArray[np.int64]
 
     @property
     def labelled(self) -> bool:
-        """Whether classes are known."""
+        """Whether the classes are known."""
         return bool(len(self.labels)) and bool((self.labels != UNKNOWN).all())
 
     def __len__(self) -> int:
@@ -41,10 +41,10 @@ class PictureFiles:
 
 
 def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFiles:
-    """At most so many pictures of `folder`, or of its subfolders named by class, from each class as many as may be.
+    """List at most so many pictures of `folder`, or of its subfolders named by class, spread evenly over the classes.
 
-    Names are compared without regard to case, blanks, `-` and `_` where they do not match as they are. Hidden files do
-    not count. Raises ConfigError when there is none, or a subfolder is named by no class.
+    Names that do not match exactly are compared without regard to case, blanks, `-` and `_`. Hidden files do not count.
+    Raises ConfigError when there is no picture, or a subfolder is named by no class.
     """
     if not folder.is_dir():
         raise ConfigError(f"expected a folder of pictures, got {folder}")
@@ -74,12 +74,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Up to `most` of the places 0 to `count` − 1, from everywhere: what lies together was often taken together."""
+    """Return up to `most` places of 0 to `count` − 1, evenly spread: neighbouring pictures are often alike."""
     return sorted({int(place) for place in np.linspace(0, count - 1, min(count, most))})
 
 
 def _in_turn(queues: Iterable[Iterable[T]]) -> Iterator[T]:
-    """One of each queue, then the next of each."""
+    """Return the members of the queues in turn."""
     gone = object()
     for row in zip_longest(*queues, fillvalue=gone):
         yield from (each for each in row if each is not gone)  # type: ignore[misc]  # the fill value is left out
@@ -105,9 +105,9 @@ def read_gallery(
     skipped: Callable[[str, str], object],
     advance: Callable[[int], object] = lambda count: None,
 ) -> LabelledPictures:
-    """The pictures as the network takes whole frames of them: images (N, height, width, channels) uint8, and labels.
+    """Read the pictures as whole frames for the network: images (N, height, width, channels) uint8, and labels.
 
-    What cannot be read is told to `skipped` by name and reason. Raises ConfigError when nothing is left.
+    `skipped` receives name and reason of each unreadable file. Raises ConfigError when none is left.
     """
     images, labels = [], []
     for file, label in zip(chosen.files, chosen.labels, strict=True):
@@ -124,12 +124,12 @@ def read_gallery(
 
 @torch.inference_mode()
 def as_taken(pipeline: Pipeline, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One picture (H, W, C) as (1, height, width, channels) of the network; of tiles, the one that decides."""
+    """Fit one picture (H, W, C) to the network's (1, height, width, channels); of tiles, the one that decides."""
     frames = to_frames(picture[None], pipeline.bundle.device)
     return to_images(pipeline.probe_input(frames, torch.zeros(1, dtype=torch.int64, device=pipeline.bundle.device)))
 
 
 def turns(groups: NDArray[np.int64], count: int) -> NDArray[np.intp]:
-    """Places of `count` members, one of each group in turn, so that each has nearly the same number."""
+    """Return places of `count` members, one of each group in turn: the groups get nearly equal numbers."""
     queues = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     return np.array(list(_in_turn(queue.tolist() for queue in queues))[:count], np.intp)

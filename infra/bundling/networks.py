@@ -1,6 +1,6 @@
-"""Where a user's network comes from: an ONNX or TorchScript file, torchvision, timm. One function for each.
+"""Sources of a user's network, with one function for each: an ONNX or TorchScript file, torchvision, timm.
 
-Each writes the weights into the bundle's folder and says how `model.toml` is to describe them.
+Each writes the weights into the bundle's folder and returns the description for `model.toml`.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from schemas.errors import BundleError, ConfigError, first_line
 
 WEIGHTS: Final = "weights.safetensors"
 OWN_WEIGHTS: Final = "default"
-"""Those that the library offers for the network, from its cache or by its own download."""
+"""The library's own weights for the network, from its cache or by its own download."""
 RANDOM: Final = "random"
 _SILENT_S: Final = 20.0
 _CALLED: Final = re.compile(r"GLOBAL (\S+)")
-"""The name that torch quotes when it refuses a pickle; its own advice is to run the code."""
+"""The name that torch quotes when it refuses a pickle; torch itself advises to run the code."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """What was written, and what is known of it."""
+    """The written network and its known properties."""
 
     format: Format
     weights: str
@@ -52,14 +52,14 @@ class Network:
     factory: str | None = None
     factory_arguments: Mapping[str, Any] = field(default_factory=dict)
     normalisation: Normalisation | None = None
-    """Of the weights, where they say it."""
+    """The input size, if the weights name it."""
     class_names: tuple[str, ...] = ()
-    """The same."""
+    """The normalisation, if the weights name it."""
     notes: tuple[str, ...] = ()
 
 
 def of_onnx(file: Path, folder: Path, size: tuple[int, int] | None) -> Network:
-    """An ONNX classifier; see `infra.bundling.onnx_graph`. Raises BundleError."""
+    """Write an ONNX classifier; see `infra.bundling.onnx_graph`. Raises BundleError."""
     graph = read_graph(file, size)
     save_graph(graph, folder / "network.onnx")
     tools = (
@@ -73,7 +73,7 @@ def of_onnx(file: Path, folder: Path, size: tuple[int, int] | None) -> Network:
 
 
 def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, channels: int) -> Network:
-    """A TorchScript classifier of pictures of `size`. It is code: raises BundleError unless that was allowed."""
+    """Write a TorchScript classifier of pictures of `size`. It is code: raises BundleError unless code was allowed."""
     if not file.is_file():
         raise BundleError(f"--torchscript: expected a file, there is no {file}")
     if size is None:
@@ -92,11 +92,11 @@ def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, chann
 
 
 def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] | None, classes: int | None) -> Network:
-    """A network of torchvision with its default weights, a state dict's, or random ones. Raises BundleError."""
+    """Write a network of torchvision with its default weights, a state dict's, or random ones. Raises BundleError."""
     models = library("torchvision").models
     if weights != OWN_WEIGHTS:
         return _of_library(name, weights, folder, size, classes, "torchvision", Known(height=224, width=224))
-    torchvision_network(name, 2)  # what is wrong with the name is said before anything is fetched
+    torchvision_network(name, 2)  # a wrong name is reported before anything is fetched
     chosen = models.get_model_weights(name).DEFAULT
     try:
         with _patience():
@@ -110,7 +110,7 @@ def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] 
 
 
 def of_timm(name: str, weights: str, folder: Path, size: tuple[int, int] | None, classes: int | None) -> Network:
-    """A network of timm with its pretrained weights, a state dict's, or random ones. Raises BundleError."""
+    """Write a network of timm with its pretrained weights, a state dict's, or random ones. Raises BundleError."""
     timm = library("timm")
     kept: dict[str, Any] = vars(timm_network(name, 2))["pretrained_cfg"]
     _, height, width = kept["input_size"]
@@ -127,7 +127,7 @@ def of_timm(name: str, weights: str, folder: Path, size: tuple[int, int] | None,
 
 @contextmanager
 def _patience() -> Iterator[None]:
-    """Libraries fetch weights without a bound of their own: a server that says nothing for `_SILENT_S` has failed."""
+    """Bound downloads by libraries, which set no timeout: a server that is silent for `_SILENT_S` has failed."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENT_S)
     try:
@@ -138,7 +138,7 @@ def _patience() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Known:
-    """What a library says of a network's weights."""
+    """The properties of a network's weights, from their library."""
 
     height: int
     width: int
@@ -179,7 +179,7 @@ def _noted(network: Network, note: str) -> Network:
 
 
 def _load_state(network: nn.Module, file: Path, name: str) -> None:
-    """Give a network the tensors of a safetensors file or of a state dict that `torch.save` wrote. No pickled code."""
+    """Load a safetensors file, or a state dict that `torch.save` wrote, into a network. No pickled code."""
     if not file.is_file():
         raise BundleError(f"--weights: expected {OWN_WEIGHTS}, {RANDOM}, or a file; there is no {file}")
     check_size(file)
@@ -202,12 +202,12 @@ def _load_state(network: nn.Module, file: Path, name: str) -> None:
 
 
 def _unpickled(file: Path) -> object:
-    """Return what `torch.save` wrote, if that is tensors in plain containers. Raises BundleError."""
+    """Return the content of a `torch.save` file, if that is tensors in plain containers. Raises BundleError."""
     if _is_archive(file):
         check_archive(file, "a file of torch.save")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # advice about pickles that are refused anyway
+            warnings.simplefilter("ignore", UserWarning)  # torch's advice about pickles, which are refused anyway
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _CALLED.search(str(error))
@@ -216,12 +216,12 @@ def _unpickled(file: Path) -> object:
             f"--weights: expected a state dict, tensors by name, in {file.name}, got {got}. Save "
             "network.state_dict() instead; no code of the file was run."
         ) from None
-    except Exception as error:  # unpickling knows many ways to fail
+    except Exception as error:  # unpickling can fail in many ways
         raise BundleError(f"--weights: expected a state dict in {file.name}: {first_line(error)}") from None
 
 
 def _is_archive(file: Path) -> bool:
-    """Whether torch reads a file as a zip archive; older files are one pickle, with tensors behind it as they are."""
+    """Return whether torch reads a file as a zip archive; an older file is one pickle, followed by raw tensors."""
     with file.open("rb") as opened:
         return opened.read(2) == b"PK"
 

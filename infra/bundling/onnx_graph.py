@@ -1,8 +1,8 @@
-"""An ONNX classifier as a bundle holds it: one file, one picture input (N, C, H, W), the classes as first output.
+"""An ONNX classifier for a bundle: one file, one picture input (N, C, H, W), the classes as first output.
 
-The graph computes what it computed. What exporters leave around it is evened out: weights in files next to it come into
-it (`infra.bundling.external_data`), channels last are taken as channels first by a `Transpose`, a batch that was fixed
-without need becomes free.
+The graph's results stay the same, and the leftovers of exporters are removed. Weights in files next to the graph move
+into it (`infra.bundling.external_data`). A graph with channels last gets a `Transpose` in front, and then takes
+channels first. A batch size that was fixed without need becomes free.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BATCH: Final = "batch"
 
 @dataclass(frozen=True)
 class Graph:
-    """What `read_graph` found: the model to be saved, and what it takes and gives."""
+    """The result of `read_graph`: the model to save, with its input and output."""
 
     model: onnx.ModelProto
     channels: int
@@ -36,13 +36,14 @@ class Graph:
     width: int
     classes: int
     notes: tuple[str, ...]
-    """What was done to the graph, a line each."""
+    """Changes to the graph, one line each."""
 
 
 def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
-    """The classifier in `file`; `size` (height, width) is for graphs that leave the sides open.
+    """Read the classifier in `file`; `size` (height, width) is for graphs that leave the sides open.
 
-    Raises BundleError in one line: for what is no ONNX, has no single picture input, or gives no (N, classes).
+    Raises BundleError in one line for a file that is no ONNX, lacks a single picture input, or has no (N, classes)
+    output.
     """
     model = _load(file)
     notes = [f"its weights in {name} came into the bundle" for name in take_in(model, file)]
@@ -79,7 +80,7 @@ def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
 
 
 def save_graph(graph: Graph, file: Path) -> None:
-    """Write the graph with its weights as one file. Raises BundleError where it is too large for that."""
+    """Write the graph with its weights as one file. Raises BundleError when it is too large for that."""
     import onnx
 
     try:
@@ -143,7 +144,7 @@ def _shown(shape: list[int | None]) -> str:
 
 
 def _channels_first(model: onnx.ModelProto, taken: onnx.ValueInfoProto) -> None:
-    """Put a `Transpose` before what takes (N, H, W, C)."""
+    """Put a `Transpose` before an input of (N, H, W, C)."""
     from onnx import helper
 
     dims = taken.type.tensor_type.shape.dim
@@ -159,7 +160,7 @@ def _channels_first(model: onnx.ModelProto, taken: onnx.ValueInfoProto) -> None:
 
 
 def _class_output(model: onnx.ModelProto, example: NDArray[np.float32], file: Path) -> tuple[int, int]:
-    """Which of the outputs is (N, classes), the first one that is, and how many classes it has."""
+    """Return the index of the first output of shape (N, classes), and its number of classes."""
     batch = _inputs(model)[0].type.tensor_type.shape.dim[0].dim_value or len(example)
     pictures = np.resize(example, (batch, *example.shape[1:]))
     try:
@@ -176,7 +177,7 @@ def _class_output(model: onnx.ModelProto, example: NDArray[np.float32], file: Pa
 
 
 def _free_batch(model: onnx.ModelProto, example: NDArray[np.float32]) -> onnx.ModelProto | None:
-    """The model for any number of pictures, if it then gives what it gave for single ones; else None."""
+    """Return the model for any batch size, if its results equal those for single pictures; else None."""
     import onnx
 
     free = onnx.ModelProto()
@@ -186,13 +187,13 @@ def _free_batch(model: onnx.ModelProto, example: NDArray[np.float32]) -> onnx.Mo
         dims = each.type.tensor_type.shape.dim
         if dims:
             dims[0].dim_param = _BATCH
-    # What was inferred for the fixed batch would contradict it.
+    # Shapes inferred for the fixed batch would contradict it.
     del free.graph.value_info[:]
     _free_shapes(free, fixed)
     try:
         together = _run(free, example)[0]
         parts = [_run(model, np.resize(each[None], (fixed, *each.shape)))[0][:1] for each in example]
-    except Exception:  # whatever onnxruntime makes of a reshape to the fixed batch
+    except Exception:  # any error of onnxruntime about a reshape to the fixed batch
         return None
     single = np.concatenate(parts)
     same = together.shape == single.shape and np.allclose(together, single, rtol=1e-3, atol=1e-4)
@@ -200,9 +201,10 @@ def _free_batch(model: onnx.ModelProto, example: NDArray[np.float32]) -> onnx.Mo
 
 
 def _free_shapes(model: onnx.ModelProto, fixed: int) -> None:
-    """Let each `Reshape` to a written shape that begins with the fixed batch work that number out instead.
+    """Make each `Reshape` to a constant shape that begins with the fixed batch infer that number instead.
 
-    Exporters write the shape down where the network flattens. That it is the batch is only likely: see who calls.
+    Exporters write the shape as a constant when the network flattens. Its first number is only probably the batch: the
+    caller checks the results.
     """
     from onnx import numpy_helper
 

@@ -1,4 +1,4 @@
-"""How pictures in [0, 1] are normalised before a network: (x − mean) / std, by the names that people know."""
+"""Normalisations of pictures in [0, 1] before a network, (x − mean) / std, by their common names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Normalisation(NamedTuple):
     std: tuple[float, ...]
 
     def of(self, channels: int) -> Normalisation:
-        """The same for so many channels: of grey pictures, what the colours' means and deviations are in luma."""
+        """Return the same for so many channels: for grey pictures, the luma of the colours' means and deviations."""
         if channels == len(self.mean):
             return self
         if channels == 1:
@@ -35,7 +35,7 @@ PRESETS: Final[dict[str, Normalisation]] = {
 
 
 def normalisation(preset: str | None, mean: str | None, std: str | None, known: Normalisation | None) -> Normalisation:
-    """What the options ask for, else what is `known` of the weights. Raises ConfigError."""
+    """Return the normalisation of the options, else the `known` one of the weights. Raises ConfigError."""
     if preset is not None and (mean is not None or std is not None):
         raise ConfigError("expected --preset, or --mean and --std, got both")
     if preset is not None:

@@ -1,4 +1,4 @@
-"""A sheet of pictures on their way: as filmed, as sent with their holes, rebuilt, and as the network sees them."""
+"""Contact sheet of pictures along their path: as filmed, as sent with holes, rebuilt, and as the network sees them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INK: Final = "#202020"
 
 
 def write_sheet(shown: Sequence[Shown], file: Path) -> None:
-    """Draw the pictures, a row each, into a PNG. Raises ConfigError when it cannot be written."""
+    """Draw the pictures into a PNG, one row each. Raises ConfigError when it cannot be written."""
     step = _CELL + _GAP
     sheet = Image.new("RGB", (len(COLUMNS) * step + _GAP, _CAPTION + len(shown) * (step + _CAPTION) + _GAP), "white")
     pen = ImageDraw.Draw(sheet)
@@ -49,7 +49,7 @@ def _said(verdict: tuple[str, float]) -> str:
 
 
 def _fitted(picture: NDArray[np.uint8]) -> Image.Image:
-    """(H, W, C) inside a cell: small ones enlarged without smoothing, so that holes are seen as they are."""
+    """Fit (H, W, C) into a cell; small ones are enlarged without smoothing, which keeps holes visible."""
     image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).convert("RGB")
     scale = _CELL / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

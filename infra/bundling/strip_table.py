@@ -1,7 +1,7 @@
-"""STRIP for a new bundle, from whatever pictures its user has, in a bounded time.
+"""STRIP's calibration for a new bundle, from its user's pictures, in a bounded time.
 
-`pointillist lab calibrate` asks for pictures of every class and for hundreds of them, and takes the time that it takes:
-better, and not what a first look needs.
+`pointillist lab calibrate` needs hundreds of pictures of every class and has no time limit. It is better, but too slow
+for a first look.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LEAST_OVERLAYS: Final = 16
 LEAST_PICTURES: Final = 2 * LEAST_OVERLAYS
 MOST_OVERLAYS: Final = 60
 MOST_PICTURES: Final = 150
-"""Limits of the sequential mode come from triggers that are made up on these: seconds for so many, minutes for the
-hundred overlays and hundreds of pictures that `pointillist lab calibrate` takes."""
+"""Pictures for the limits of the sequential mode, which come from synthetic triggers: these take seconds. The hundred
+overlays and hundreds of pictures of `pointillist lab calibrate` take minutes."""
 _TIMED: Final = 16
 
 
@@ -39,11 +39,11 @@ def calibrate_strip(
     budget_s: float,
     advance: Callable[[int], object] = lambda count: None,
 ) -> tuple[StripSettings, int]:
-    """Write overlays and the threshold of whole frames into the bundle in `folder`; also how many pictures set it.
+    """Write overlays and whole-frame threshold into the bundle in `folder`; return the settings and the sample size.
 
-    Overlays come from every class in turn, of the labels or else of the verdicts. At most about `budget_s` seconds:
-    a network that is too slow for `MOST_PICTURES` and `MOST_OVERLAYS` gets fewer of both, and the stated share of false
-    rejections is what so few can tell. Raises ConfigError for fewer than `LEAST_PICTURES`.
+    Overlays come from every class in turn, by the labels or else by the verdicts. It takes at most about `budget_s`
+    seconds. A network that is too slow for `MOST_PICTURES` and `MOST_OVERLAYS` gets fewer of both. The stated share of
+    false rejections is the finest that so few can measure. Raises ConfigError for fewer than `LEAST_PICTURES`.
     """
     if len(pictures) < LEAST_PICTURES:
         raise ConfigError(f"expected at least {LEAST_PICTURES} pictures to calibrate STRIP, got {len(pictures)}")
@@ -55,7 +55,7 @@ def calibrate_strip(
     images = overlay_images(pipeline, first)
     overlays = overlay_frames(images, bundle.device)
     clamped = clamps(overlays)
-    # Never less than one in so many as there are frames that are no overlay themselves.
+    # The rate is at least one in the number of frames that are no overlays themselves.
     frr = max(FRR, math.ceil(1000 / (used - count)) / 1000)
     threshold, _ = calibrated(clean_verdicts(pipeline, overlays, some, clamped, 0, advance), frr)
     np.save(folder / OVERLAYS_FILE, images)
@@ -65,10 +65,10 @@ def calibrate_strip(
 
 
 def shares(pictures: int, passes: float) -> tuple[int, int]:
-    """How many overlays, and how many pictures under each, for about so many `passes` of the network.
+    """Return the numbers of overlays, and of pictures under each, for about so many `passes` of the network.
 
-    Twice as many pictures as overlays where both are few; never fewer than `LEAST_OVERLAYS` and `LEAST_PICTURES`, which
-    `pictures` is not below.
+    Twice as many pictures as overlays if both are few; never fewer than `LEAST_OVERLAYS` and `LEAST_PICTURES`.
+    `pictures` is at least the latter.
     """
     overlays = min(MOST_OVERLAYS, pictures // 2, max(LEAST_OVERLAYS, int(math.sqrt(max(0.0, passes) / 2))))
     return overlays, min(pictures, MOST_PICTURES, max(2 * overlays, int(passes / overlays)))

@@ -1,4 +1,4 @@
-"""`create` in a child process with limits of time and memory: a stranger's network may run for ever or take all memory.
+"""`create` in a child process with limits of time and memory, against a network that would exhaust either.
 
 The limits are no sandbox: the child has the rights of its user.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _GIB: Final = 2**30
 _ENDS_S: Final = 5.0
-"""For a child that has closed its pipe to end."""
+"""Seconds for a child to end after it has closed its pipe."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Limits:
     """Bounds of a trial."""
 
     seconds: float = 600.0
-    """Seconds of wall clock, downloads of weights included; processors wait as long for a model."""
+    """Seconds of wall clock, downloads of weights included; processors wait equally long for a model."""
     memory_gib: float = 8.0
     """Bytes of address space beyond the needs of the libraries."""
 
@@ -46,7 +46,7 @@ def create_within(limits: Limits, wanted: Wanted, out: Path, say: Say, skipped: 
     """
     from infra.bundling.folder import appearing
 
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that it lacks
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks held by threads that the child lacks
     with appearing(out) as folder:
         receiver, sender = context.Pipe(duplex=False)
         child = context.Process(target=_run, args=(limits, wanted, folder, out, sender), daemon=True)
@@ -63,7 +63,7 @@ def create_within(limits: Limits, wanted: Wanted, out: Path, say: Say, skipped: 
 def _result(
     child: SpawnProcess, receiver: Connection, limits: Limits, network: str, say: Say, skipped: Skipped
 ) -> Summary:
-    """Pass the child's lines on until it has a result. The time begins when its libraries are loaded."""
+    """Relay the child's lines until it has a result. The time begins when its libraries are loaded."""
     deadline: float | None = None
     while True:
         if not receiver.poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
@@ -100,7 +100,7 @@ def _ended(status: int | None, limits: Limits, network: str) -> str:
 
 
 def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connection) -> None:
-    """The child: its first message is None, its last one a Summary or the error that the parent raises."""
+    """Run in the child: its first message is None, its last one a Summary or the error that the parent raises."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which kills this process
     from infra.bundling.create import fill
 
@@ -129,10 +129,10 @@ def _skipped(sender: Connection, name: str, why: str) -> None:
 
 
 def _limit(limits: Limits) -> None:
-    """Bound what is used from here on: the libraries are loaded, and their address space is not the network's."""
+    """Bound memory and CPU time from here on: the libraries are loaded, and their address space does not count."""
     used_s = sum(os.times()[:2])
     _lower(resource.RLIMIT_AS, psutil.Process().memory_info().vms + int(limits.memory_gib * _GIB))
-    # For a parent that is gone or stopped: the kernel ends the child then.
+    # If the parent is gone or stopped, the kernel ends the child at that time.
     _lower(resource.RLIMIT_CPU, int(used_s + limits.seconds * (os.cpu_count() or 1)) + 1)
     _lower(resource.RLIMIT_CORE, 0)
 

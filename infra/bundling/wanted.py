@@ -32,7 +32,7 @@ class Wanted:
     normalisation: Callable[[Normalisation | None], Normalisation] = lambda known: (
         known or Normalisation((0.0,), (1.0,))
     )
-    """From the normalisation that is known of the weights to the one that `model.toml` states."""
+    """Maps the known normalisation of the weights to the one that `model.toml` states."""
     weights: str = "default"
     size: tuple[int, int] | None = None
     channels: int = 3
@@ -44,7 +44,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Summary:
-    """A bundle that was made, as the command prints it."""
+    """The summary of a new bundle, which the command prints."""
 
     model_id: str
     origin: str
@@ -54,7 +54,7 @@ class Summary:
     width: int
     classes: int
     accuracy: Interval | None
-    """On the pictures with classes, if there were any."""
+    """Accuracy on the pictures with classes, if there were any."""
     strip: str | None
     """The calibration of STRIP in words; None without one."""
     notes: tuple[str, ...]

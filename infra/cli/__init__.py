@@ -22,10 +22,10 @@ VARIABLES: Final = {
     "POINTILLIST_DATA": "Folder of the data sets.",
     "POINTILLIST_TRACE": "Folder for stamps of each frame's way.",
 }
-"""Secrets come that way, for arguments are seen by everybody; `NAME(_FILE)` is read from the file `NAME_FILE` too."""
+"""Variables for secrets: every user can see arguments. `NAME(_FILE)` is also read from the file `NAME_FILE`."""
 
 EPILOG: Final = "Variables: " + "\n\n".join(f"{names}: {meaning}" for names, meaning in VARIABLES.items())
-"""What `--help` says of them."""
+"""The variables' part of `--help`."""
 
 app = typer.Typer(
     name="pointillist",
@@ -58,7 +58,7 @@ def options(
 ) -> None:
     """Camera fleets that send dots while the server sees the picture."""
     if factories is not None:
-        # For what runs here and for every role that is started from here.
+        # For this process and for every role that it starts.
         os.environ["POINTILLIST_FACTORIES"] = factories
 
 
@@ -101,7 +101,7 @@ def register() -> None:
 
 
 def main() -> None:
-    """Run the command; what a person can mend becomes one line on stderr and exit status 2."""
+    """Run the command; a user's error becomes one line on stderr and exit status 2."""
     register()
     from infra.cli.passwords import hide_passwords
 

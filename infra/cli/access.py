@@ -1,4 +1,4 @@
-"""How commands are told where the brokers are and how they are reached: options, environment, or a state folder."""
+"""Access of commands to the brokers: from options, the environment, or a state folder."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ def mqtt_place(
     tls: Path | None = None,
     login: Path | None = None,
 ) -> MqttAccess:
-    """The broker as options or environment say, or of the state folder, where the role `own` has a certificate.
+    """Return the broker of the options, the environment, or the state folder that holds a certificate for `own`.
 
-    Files that were read already, or None for no files, may stand in the role's place: then nothing else is looked at.
+    `own` is a role. Files that were read already, or None for no files, may replace it: then the state folder is not
+    searched.
     """
     from infra.environment import Environment
     from infra.role import address
@@ -84,7 +85,7 @@ def mqtt_place(
         raise ConfigError("expected mqtts://host:port beside files for TLS, got mqtt://")
     secret = _login(login or environment.mqtt_login_file, environment.mqtt_login)
     if found is not None:
-        found.context()  # what is wrong with the files is said now
+        found.context()  # report faults of the files now
     if secret is not None and found is None:
         raise ConfigError(
             "mqtt_tls is missing: expected a folder next to a password for the MQTT broker. "
@@ -96,7 +97,7 @@ def mqtt_place(
 def kafka_place(
     given: str | None, state: Path | None, role: str, *, tls: Path | None = None, login: Path | None = None
 ) -> KafkaAddress:
-    """Kafka as options or environment say, or of the state folder, where `role` has a certificate."""
+    """Return Kafka of the options, the environment, or the state folder that holds a certificate for `role`."""
     from infra.environment import Environment
     from infra.role import address
     from schemas.transport.access import KafkaAccess
@@ -114,14 +115,14 @@ def kafka_place(
                 "Set kafka_tls: no password is sent without TLS."
             )
         return bootstrap
-    found.context()  # what is wrong with the files is said now
+    found.context()  # report faults of the files now
     return KafkaAccess(bootstrap, found, secret)
 
 
 def resolved(settings: Joined, own: str) -> Joined:
     """Return a role's settings with its brokers: their addresses, and the role's certificates and passwords.
 
-    `own` names the role's certificate in the state folder. ConfigError when a broker or a file is missing.
+    `own` names the role's certificate in the state folder. Raises ConfigError when a broker or a file is missing.
     """
     from schemas.settings import KafkaSettings, MqttSettings
 
@@ -145,8 +146,9 @@ def require_brokers(
     role: Role | None = None,
     groups: Sequence[str] = (),
 ) -> None:
-    """Check that brokers, and the server of the `database` at that URL, answer and let us in, unless `wait_s` is 0;
-    and where a `role` is named, that Kafka lets us do its work and join `groups`.
+    """Check that the brokers and the `database` at that URL answer and accept us, unless `wait_s` is 0.
+
+    With a `role`, also check that Kafka authorises its work and its `groups`.
     """
     from infra.reach import require_kafka, require_mqtt
 
@@ -165,7 +167,7 @@ def require_brokers(
 
 
 def share_of(state: Path | None) -> str | None:
-    """The name of the bridges' share of the frames; None is the usual one, for a broker that strangers do not reach."""
+    """Return the name of the bridges' shared subscription; None is the usual one, for a broker closed to strangers."""
     from infra.environment import Environment
     from infra.layout import Layout
 
@@ -184,7 +186,7 @@ def share_of(state: Path | None) -> str | None:
 
 
 def enrolments(layout: Layout, cameras: list[CameraId]) -> dict[CameraId, Tls] | None:
-    """How each of the `cameras` of this machine connects; None when the broker lets in whoever reaches it.
+    """Return the TLS files of each of this machine's `cameras`; None when the broker accepts every client.
 
     Raises SecretError when some have an enrolment and others have none.
     """

@@ -1,4 +1,4 @@
-"""`pointillist audit`: what became of every published frame."""
+"""`pointillist audit`: the fate of every published frame."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def audit(
 ) -> None:
     """Compare what the cameras published with what was recorded, from the database, Kafka's logs and the spools.
 
-    Of a state folder the files are read; of a deployment Kafka by its protocol, and any database of recorders. Names
-    what it cannot read and counts the rest. Exit status 0 when nothing is lost, and no frame's fate is unread.
+    For a state folder the audit reads files. For a deployment it reads Kafka by its protocol, and the recorders'
+    database. It names unreadable records and counts the rest. Exit status 0 when nothing is lost, and no frame's fate
+    is unread.
     """
     from infra.audit import audit as run_audit
     from infra.audit import audit_deployment
@@ -81,7 +82,7 @@ def audit(
 
 
 def _keys(state: Path | None) -> KeyRing:
-    """Of every generation: what was signed under a key that was revoked since was taken all the same."""
+    """Return the keys of every generation: the system took frames signed under a key that was revoked later."""
     from infra.environment import Environment, role_roots
     from infra.layout import Layout
     from schemas.keys import KeyRing

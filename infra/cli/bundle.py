@@ -1,4 +1,4 @@
-"""`pointillist bundle …`: a network of one's own, from a file to what the processors serve."""
+"""`pointillist bundle …`: a user's own network, from a file to the model that the processors serve."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ bundle_app = typer.Typer(help="A network of your own as a model bundle.", no_arg
 app.add_typer(bundle_app, name="bundle")
 
 DOUBTED = 1
-"""Exit status of what was done, and speaks against itself."""
+"""Exit status of a finished command whose pictures contradict the description."""
 
 
 @bundle_app.command()
@@ -69,7 +69,7 @@ def create(
 ) -> None:
     """Make a bundle of a network of your own: nothing to write by hand.
 
-    Exit status 1 when it was made and your pictures speak against how it was described, 2 when it was not made.
+    Exit status 1 when the bundle was made but your pictures contradict its description, 2 when it was not made.
     """
     from infra.bundling.presets import normalisation
     from infra.bundling.trial import Limits, create_within
@@ -121,9 +121,9 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Try a bundle on pictures: how fast it is here, how right, and what drop and rebuilding change.
+    """Try a bundle on pictures: speed, accuracy, and the effect of drop and reconstruction.
 
-    Exit status 1 when the pictures speak against how the bundle is described.
+    Exit status 1 when the pictures contradict the bundle's description.
     """
     from infra.bundling.check import check as run
     from infra.bundling.sheet import write_sheet
@@ -199,7 +199,7 @@ def _printer(err: bool = False) -> Callable[[str], None]:
 
 
 def _run_up(folder: Path, options: list[str]) -> None:
-    """Become `pointillist up`: what was allowed here holds there, for it is in the environment."""
+    """Become `pointillist up`: the environment passes on the permission to run code."""
     from infra.cli.passwords import hidden
     from infra.local.process import COMMAND
 

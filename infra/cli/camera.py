@@ -86,9 +86,10 @@ def attach(
 ) -> None:
     """Send a camera's pictures, dots only, to the fleet's broker.
 
-    Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline, 4 when
-    frames were refused, such as frames that are larger than the processors take: the reason is printed.
-    The key is read from the enrolment, POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state folder given.
+    Exit status 2 when the source cannot be opened, 3 when the spool still holds frames at the drain deadline. Exit
+    status 4 when frames were refused, for example because they are larger than the processors accept; the reason is
+    printed. The key is read from the enrolment, POINTILLIST_CAMERA_KEY, POINTILLIST_CAMERA_KEY_FILE, or the state
+    folder given.
     """
     import time
 
@@ -122,7 +123,7 @@ def attach(
     }
     plan = parse_camera(site, settings)
     registers = state is not None and enrolment is None
-    if registers:  # not before its source opens: with a mistyped address it would stay as a camera that is never online
+    if registers:  # only once its source opens: a mistyped address would leave a camera that is never online
         try_source(plan.source)
     if state is not None and name is not None and (near := resembling(identity, Layout(state.resolve()))):
         typer.echo(f"{identity} is a camera that this system does not know yet; it knows {near}", err=True)

@@ -1,4 +1,4 @@
-"""`pointillist camera discover`: ONVIF cameras of this network, and what their streams are."""
+"""`pointillist camera discover`: ONVIF cameras of this network, and their streams."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def discover(
 ) -> None:
     """Find ONVIF cameras by WS-Discovery.
 
-    Exit status 1 when none has answered.
+    Exit status 1 when no camera has answered.
     """
     import asyncio
 
@@ -87,7 +87,7 @@ def _tell(console: Console, described: list[Described], asked: bool) -> None:
 
 
 def _cameras_yaml(described: list[Described], site: str, login: Path) -> str:
-    """A file of cameras; those that told nothing are comments."""
+    """Return a file of cameras; those without a stream are comments."""
     import yaml
 
     from infra.onvif import camera_name

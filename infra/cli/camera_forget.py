@@ -1,4 +1,4 @@
-"""`pointillist camera forget`: a camera that is gone for good leaves the lists."""
+"""`pointillist camera forget`: removal of a decommissioned camera from the lists."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def forget(
     ],
     state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = Path(".pointillist"),
 ) -> None:
-    """Take a camera that is gone off the console, `status` and `cameras`, until it sends again.
+    """Remove a camera that is gone from the console, `status` and `cameras`, until it sends again.
 
-    Its frames, alerts and key stay: `pointillist revoke` takes the key away. Exit status 2 when the camera is not gone.
+    Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 when the camera is not gone.
     """
     from consumers.console.store import Store
     from infra.layout import Layout

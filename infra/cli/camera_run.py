@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from producers.roster.camera_spec import CameraSpecs
 
 _END_S = 15.0
-"""Beyond the time to drain, for what a process has to close."""
+"""Seconds beyond the time to drain, for closing a process."""
 
 
 @camera_app.command()
@@ -66,12 +66,11 @@ def run(
 ) -> None:
     """Send the pictures of many real cameras, dots only, to the fleet's broker.
 
-    A camera that is added to the file, changed or taken off it touches no other; nor does one that cannot be opened:
-    it is degraded, with the reason, and tried again. cameras.json in the folder of the spools says how each is.
+    Adding, changing or removing a camera in the file affects no other camera. A camera that cannot be opened is
+    degraded, with the reason, and tried again. cameras.json in the folder of the spools holds the state of each camera.
 
-    Exit status 2 when the file is wrong or not one camera can run, with --check also when one cannot or its source
-    gives no picture, 3 when spools still hold frames at the drain
-    deadline.
+    Exit status 2 when the file is wrong or not one camera can run. With --check, status 2 also when one camera cannot
+    run or its source gives no picture. Exit status 3 when spools still hold frames at the drain deadline.
     """
     from infra.camera_identity import state_home
     from infra.camera_list import FileOfCameras, Share
@@ -100,20 +99,20 @@ def run(
 
 
 def _broker(mqtt: str | None, state: Path | None, tls: Path | None, login: Path | None) -> Broker:
-    """What was said of the broker beside the file; enrolments say the rest."""
+    """Return the broker given next to the file; enrolments name the rest."""
     from infra.camera_list import Broker
     from infra.environment import Environment
 
     if mqtt is None and state is None:
         return Broker()
-    # A camera of a secure system has the certificate of its enrolment, and needs none of a role's.
+    # A camera of a secure system uses the certificate of its enrolment, and no role's.
     folder = tls or Environment().mqtt_tls
     place = mqtt_place(mqtt, state, "camera" if folder is not None else None, tls=tls, login=login)
     return Broker(place.address, place.tls, place.login)
 
 
 def _check(file: Path, specs: CameraSpecs) -> int:
-    """Open each source once and print a line for each camera; the exit status."""
+    """Open each source once and print a line for each camera; return the exit status."""
     from rich.console import Console
 
     from producers.sources.trial import try_sources
@@ -138,7 +137,7 @@ def _check(file: Path, specs: CameraSpecs) -> int:
 def _alone(
     listed: object, folder: Path, number: int | None, seconds: float | None, drain: float, metrics: str | None
 ) -> int:
-    """All cameras, or those of a share, in this process."""
+    """Run all cameras, or those of a share, in this process."""
     import time
 
     from infra.camera_list import FileOfCameras
@@ -172,7 +171,7 @@ def _several(
     drain: float,
     metrics: str | None,
 ) -> int:
-    """A process for each share of the cameras."""
+    """Run one process for each share of the cameras."""
     from infra.camera_processes import run_processes
     from infra.role import address, run_role
     from infra.up.processes import FLEET_PENDING
@@ -200,7 +199,7 @@ def _several(
             served = ["--metrics", f"{host}:{port + number - 1}"]
         return ["camera", "run", str(file.resolve()), "--share", f"{number}/{count}", *common, *served]
 
-    final = frozenset((0, FLEET_PENDING))  # the file was right: whatever else ends a process is tried again
+    final = frozenset((0, FLEET_PENDING))  # the file was right: a process that ends for any other reason is restarted
     statuses = run_role(
         "camera",
         None,

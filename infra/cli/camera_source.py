@@ -1,4 +1,4 @@
-"""Options of a camera's source and of when it sends, for commands that take one camera."""
+"""Options of a camera's source and of its schedule, for commands that take one camera."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def source_of(
     grey: bool,
     loop: bool,
 ) -> dict[str, Any]:
-    """The key `source` of a URL, a device or a file, of what was said alone; checked further where it is parsed."""
+    """Return the key `source` of a URL, a device or a file, from the given options; parsing checks it further."""
     source: dict[str, Any] = {"kind": "video", "file": place}
     if "://" in place or place.startswith("/dev/"):
         source = {"kind": "url", "address": place, "hang_s": hang}
@@ -77,7 +77,7 @@ def source_of(
 
 
 def sending_of(hours: Sequence[str] | None, zone: str | None, motion: bool, heartbeat: float | None) -> dict[str, Any]:
-    """The keys `schedule` and `motion`, where something was said of them."""
+    """Return the keys `schedule` and `motion`, if options set them."""
     if zone is not None and not hours:
         raise ConfigError("--zone: expected --schedule beside it")
     if heartbeat is not None and not motion:
@@ -91,7 +91,7 @@ def sending_of(hours: Sequence[str] | None, zone: str | None, motion: bool, hear
 
 
 def numbers(text: str | None, separator: str, count: int, form: str) -> list[int] | None:
-    """Read `count` whole numbers; `ConfigError` says the form."""
+    """Read `count` whole numbers; `ConfigError` names the form."""
     if text is None:
         return None
     parts = text.lower().split(separator)

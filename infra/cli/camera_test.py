@@ -1,4 +1,4 @@
-"""`pointillist camera test URL`: what a stream is, on one screen, and a picture of it."""
+"""`pointillist camera test URL`: the properties of a stream on one screen, with a picture."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def try_camera(
     hardware: Hardware = "none",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Open a camera's stream, look at it for some seconds, and say what it is. Nothing is sent anywhere.
+    """Open a camera's stream, watch it for some seconds, and print its properties. Nothing is sent anywhere.
 
     Exit status 2 when it cannot be opened, with the reason.
     """
@@ -117,7 +117,7 @@ def _listed(file: Path, name: str) -> SourceSettings:
 
 
 def _file_url(file: Path) -> str:
-    """The URL of a file as FFmpeg reads it: not percent-encoded."""
+    """Return the URL of a file in FFmpeg's form: not percent-encoded."""
     return f"file://{file.resolve()}"
 
 
@@ -131,7 +131,7 @@ def _tell(console: Console, found: Found) -> None:
 
 
 def _rows(found: Found) -> list[tuple[str, str]]:
-    """What one screen says: at most 80 columns."""
+    """Return the properties on one screen: at most 80 columns."""
     width, height = found.size
     rate = (
         f"{found.fps:.1f} {'measured' if found.live else 'recorded'}" if found.fps is not None else "too few to measure"
@@ -168,7 +168,7 @@ def _clock(found: Found) -> str:
 
 
 def _show(console: Console, found: Found) -> None:
-    """The picture as coloured half blocks, two pixels in a place."""
+    """Print the picture as coloured half blocks, two pixels in a place."""
     from PIL import Image
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`pointillist camera told`: which commands and requests a camera obeys, and how it forgets them."""
+"""`pointillist camera told`: the remembered commands and requests of a camera, and their reset."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def told(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
-    """Show what a camera does, and which of it commands and the system's requests for probes have set.
+    """Show the settings of a camera, and which of them commands and the system's requests for probes have set.
 
-    With --reset it forgets all of that; a camera that is away does so when it is back. Exit status 1 when it has not
-    said so in time, 2 when the broker holds nothing that the camera has signed.
+    With --reset the camera forgets all of them; a camera that is away does so at its return. Exit status 1 when it has
+    not answered in time, 2 when the broker holds nothing that the camera has signed.
     """
     from consumers.console.camera_told import CameraTold
     from schemas.identity import camera_id
@@ -64,7 +64,7 @@ def told(
 
 
 def _settings(meta: Meta) -> list[dict[str, Any]]:
-    """Each setting: what the camera does, and what a command and the system's last request have set, if anything."""
+    """Return each setting: the present value, and the values that a command and the latest request have set, if any."""
     from schemas.frame import PROFILES
 
     def commanded(field: Any) -> Any:

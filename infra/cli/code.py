@@ -1,4 +1,4 @@
-"""`--allow-code`: may a bundle that lies here run code that it brings?"""
+"""The option `--allow-code`: permission for a local bundle to run its own code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 def _allow(said: bool) -> bool:
-    """For what runs here and for every role that is started from here."""
+    """Allow code in this process and in every role that it starts."""
     if said:
         os.environ["POINTILLIST_ALLOW_CODE"] = "1"
     return said

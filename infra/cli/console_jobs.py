@@ -1,4 +1,4 @@
-"""What a console needs to run jobs of the command line: their arguments, their environment, their processes."""
+"""The console's jobs on the command line: their arguments, their environment, their processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from consumers.console.settings import ConsoleSettings, JobSettings
 
 _NICE: Final = {"lab": 15}
-"""How far a command stands back behind those who process frames; what is short, by `_NICE_SHORT`."""
+"""Niceness of long commands by group, behind processors; short commands have `_NICE_SHORT`."""
 _NICE_SHORT: Final = 5
 _KEPT: Final = ("POINTILLIST_ALLOW_CODE", "POINTILLIST_DATA", "POINTILLIST_FACTORIES")
-"""Of our own variables; the others are secrets and addresses of the console's role."""
+"""The only variables of ours that a job inherits; the others are secrets and addresses of the console's role."""
 
 
 def job_settings(settings: ConsoleSettings) -> JobSettings | None:
@@ -30,7 +30,7 @@ def job_settings(settings: ConsoleSettings) -> JobSettings | None:
     found: dict[str, Any] = {"folder": jobs.folder.resolve(), "bundle": jobs.bundle and jobs.bundle.resolve()}
     if jobs.signer is None:
         return jobs.model_copy(update=found)
-    if not jobs.signer.is_file():  # the job finds out whether it is a key: the console reads none
+    if not jobs.signer.is_file():  # the job checks the key: the console reads none
         raise ConfigError(f"jobs.signer: expected the file of a private key, got {jobs.signer}. Correct the path.")
     fixed = ["--signer", str(jobs.signer.resolve())]
     paths = {

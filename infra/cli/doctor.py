@@ -1,4 +1,4 @@
-"""`pointillist doctor`: does this machine have what the system needs?"""
+"""`pointillist doctor`: a check of this machine against the needs of the system."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def doctor(
     state: Annotated[Path, typer.Option(help="Where `up` will keep its state.")] = Path(".pointillist"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what is there, what is missing and how to get it. Exit status 2 when `up` cannot work."""
+    """Report what is installed, what is missing, and how to install it. Exit status 2 when `up` cannot work."""
     findings = [
         _finding("mosquitto", _mosquitto),
         _finding("Java", _java),

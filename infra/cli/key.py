@@ -33,7 +33,7 @@ def key(
 ) -> None:
     """Print the key of one camera, or the secret of one role: give it to that device or role and to nobody else.
 
-    The fleet secret is the one of --state, else POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
+    The fleet secret is that of --state, else POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
     """
     from infra.environment import Environment, fleet_secret
     from infra.layout import Layout, issue_role_secrets, write_private

@@ -1,4 +1,4 @@
-"""`pointillist model …`: which model the processors serve."""
+"""`pointillist model …`: the model that the processors serve."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def publish(
     kafka_login: KafkaLogin = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
-    """Sign a bundle and make it the live model: every processor loads it beside the one that it serves, and switches.
+    """Sign a bundle and make it the live model: every processor loads it next to the one that it serves, and switches.
 
-    Exit status 1 when a processor refuses it or has not said anything in time, 2 when it is not published.
+    Exit status 1 when a processor refuses it or has not answered in time, 2 when it is not published.
     """
     from infra.layout import Layout
     from infra.models_topic import check_successor
@@ -107,9 +107,9 @@ def rollback(
     kafka_login: KafkaLogin = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
-    """Withdraw the live model: the one published before it, and not withdrawn, is live again.
+    """Withdraw the live model: the newest earlier one that is not withdrawn becomes live again.
 
-    Exit status 1 when a processor refuses that or has not said anything in time.
+    Exit status 1 when a processor refuses that or has not answered in time.
     """
     from schemas import models as listed
 
@@ -138,7 +138,7 @@ def show_list(
     kafka_login: KafkaLogin = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
-    """What was published, newest first."""
+    """The published models, newest first."""
 
     async def run(topic: ModelsTopic) -> list[dict[str, Any]]:
         newest = next((i for i, model in enumerate(topic.models.published) if not model.withdrawn_ms), -1)
@@ -177,7 +177,7 @@ def status(
     kafka_login: KafkaLogin = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
-    """The live model, and what each processor serves."""
+    """The live model, and the model that each processor serves."""
     from schemas import models as listed
 
     async def run(topic: ModelsTopic) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def _folder(bundle: Path) -> Path:
 
 
 def _checked(folder: Path) -> str:
-    """The id of the bundle in `folder`, which has been loaded and tried."""
+    """Return the id of the bundle in `folder` after loading and trying it."""
     import torch
 
     from processors.bundle import load_bundle
@@ -274,7 +274,7 @@ def _described(folder: Path, model_id: str) -> Model:
 
 
 def _initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
-    """What `up` was told to serve, as the first entry of the list: so that it can be rolled back to for good."""
+    """Return the model of `up` as the first entry of the list: a rollback can then reach it permanently."""
     from infra.layout import Layout
     from infra.local.files import read_json
     from schemas.models import sign
@@ -294,7 +294,7 @@ def _initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
 
 
 async def _told(topic: ModelsTopic, done: str, wait_s: float) -> bool:
-    """Say what was done and what the processors make of it; whether all that run serve the live model."""
+    """Print the change and each processor's answer; return whether all running processors serve the live model."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(done, markup=False)
     start_s = time.monotonic()

@@ -1,6 +1,7 @@
-"""Keeps URLs, which may hold passwords, out of the process's arguments, where every user of the machine reads them.
+"""Removal of URLs, which may hold passwords, from the process's arguments, which every user of the machine can read.
 
-Where a password stands in a URL is up to the camera: before the host, in the query, in the path. So no URL stays.
+The place of a password in a URL depends on the camera: before the host, in the query, in the path. Therefore every URL
+is removed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _HIDDEN = re.compile(rf"^(--[a-z][a-z-]*=)?{_PREFIX}({_NAME}\d+)$")
 
 
 def hidden(arguments: list[str], taken: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """`arguments` with each that holds a URL replaced by env:NAME, and those variables; none of them is in `taken`."""
+    """Replace each URL in `arguments` by env:NAME, and return those variables; none of their names is in `taken`."""
     shown: list[str] = []
     variables: dict[str, str] = {}
     number = 0
@@ -38,7 +39,7 @@ def hidden(arguments: list[str], taken: Mapping[str, str]) -> tuple[list[str], d
 
 
 def revealed(arguments: list[str], variables: Mapping[str, str]) -> list[str]:
-    """What `hidden` made its first result of, given its second among `variables`."""
+    """Restore the arguments of `hidden` from the `variables` that it returned."""
 
     def text(found: re.Match[str]) -> str:
         return f"{found[1] or ''}{variables[found[2]]}" if found[2] in variables else found[0]
@@ -47,9 +48,9 @@ def revealed(arguments: list[str], variables: Mapping[str, str]) -> list[str]:
 
 
 def hide_passwords() -> None:
-    """Start this very command again without URLs in its arguments if there are any; else put them back in `sys.argv`.
+    """Restart this command without URLs in its arguments if there are any; else put them back in `sys.argv`.
 
-    The system shows the arguments that a process was started with, not what it makes of them.
+    The system shows the arguments of a process's start, not later changes to them.
     """
     shown, variables = hidden(sys.argv[1:], os.environ)
     if variables:
@@ -58,7 +59,7 @@ def hide_passwords() -> None:
 
 
 def resolve(text: str) -> str:
-    """The URL behind env:NAME; any other text is itself."""
+    """Return the URL behind env:NAME; any other text stays as it is."""
     if text.startswith(_PREFIX):
         return os.environ.get(text.removeprefix(_PREFIX), text)
     return text

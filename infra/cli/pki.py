@@ -1,4 +1,4 @@
-"""`pointillist ca`, `enroll` and `revoke`: who takes part in a fleet."""
+"""`pointillist ca`, `enroll` and `revoke`: the members of a fleet."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def init(
 ) -> None:
     """Make the authority, the certificates of brokers and roles, the brokers' rights, and a fleet secret.
 
-    The fleet secret is POINTILLIST_FLEET_SECRET(_FILE) where that is set. Each role is given its own folder of
-    pki/roles and no other's; ca.key stays where it is. `ca renew` renews the certificates before they end.
+    The fleet secret is POINTILLIST_FLEET_SECRET(_FILE) if that is set. Each role gets its own folder of pki/roles and
+    no other; ca.key stays in pki. `ca renew` renews the certificates before they end.
     """
     from infra.environment import Environment, fleet_secret
     from infra.identity_lock import changing_identities
@@ -111,7 +111,7 @@ def renew(
 ) -> None:
     """Renew the certificates of roles that are past half of their life, each in its folder of pki/roles.
 
-    Running roles present the new certificate at their next connection. `up` does this by itself.
+    Running roles present the new certificate at their next connection. `up` renews by itself.
     """
     import time
 
@@ -144,9 +144,9 @@ def enroll(
     mqtt: Mqtt = None,
     days: CameraDays = 825,
 ) -> None:
-    """Write all that one camera needs to join the fleet: its key, its certificate, the authority, the broker's place.
+    """Write everything that one camera needs to join the fleet: key, certificate, authority, and broker address.
 
-    A camera that was revoked is let in again, by this enrolment alone.
+    Only this enrolment admits a revoked camera again.
     """
     from infra.admission import admit
     from infra.layout import Layout
@@ -194,7 +194,7 @@ def revoke(
 
     If the broker is not this state folder's, give it crl.pem and mosquitto.acl of pki/roles/mosquitto and send it
     SIGHUP. Bridges, processors and recorders read generations.json by themselves. `enroll` admits the camera again;
-    `rotate` does both. A revoked role under `up` goes on with its new certificate.
+    `rotate` does both. Under `up`, a revoked role continues with its new certificate.
     """
     if (camera is None) == (role is None):
         raise ConfigError("expected SITE/CAMERA or --role NAME, got both or none")

@@ -28,8 +28,10 @@ Records = TypeVar("Records", "RecorderSettings", "ConsoleSettings")
 
 
 def role_keys(state: Path | None, role: str) -> Any:
-    """The key ring of a role, see `schemas.roots.Role`: of the state folder when that has a secret for it, else of the
-    environment."""
+    """Return a role's key ring, see `schemas.roots.Role`.
+
+    It comes from the state folder when that holds a secret for the role, else from the environment.
+    """
     from infra.environment import Environment, accepted_generations, key_ring
     from infra.layout import Layout
     from schemas.keys import KeyRing
@@ -44,7 +46,7 @@ def role_keys(state: Path | None, role: str) -> Any:
 
 
 def generations_file(state: Path | None) -> Path | None:
-    """Where the lowest accepted generations of keys are written while a role runs; None when nobody says where."""
+    """Return the file of the accepted key generations, which may change while a role runs; None without one."""
     from infra.environment import Environment
     from infra.layout import Layout
 
@@ -59,7 +61,7 @@ def generations_file(state: Path | None) -> Path | None:
     "camera_bytes_per_s", "camera_window_bytes", "camera_rates",
 )  # fmt: skip
 def bridge(settings: BridgeSettings) -> None:
-    """Carry frames from MQTT into Kafka, and confirm them to the cameras."""
+    """Forward frames from MQTT to Kafka, and confirm them to the cameras."""
     from infra.generations import following
     from infra.role import run_role
     from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
@@ -150,7 +152,7 @@ def record(settings: RecorderSettings) -> None:
 
 
 def with_records(settings: Records) -> Records:
-    """Return the settings with the database and the quarantine, those of the state folder where none are set."""
+    """Return the settings with the database and the quarantine; the default is those of the state folder."""
     from infra.layout import Layout
 
     if settings.state is None:

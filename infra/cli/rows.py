@@ -1,4 +1,4 @@
-"""Rows for a person: a table where its words fit into the terminal, else a block of lines for each row."""
+"""Rows for a person: a table if its words fit into the terminal, else a block of lines for each row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 _FRAME: Final = 3
-"""Characters of a table's frame for each column, and one more in all."""
+"""Characters of a table's frame for each column; the frame has one more in all."""
 
 
 def print_rows(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""`pointillist signer …`: keys of those who may say what processors run."""
+"""`pointillist signer …`: keys of those who may publish models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SignerFile = Annotated[
 
 @signer_app.callback()
 def group() -> None:
-    """Keys of those who may say what processors run."""
+    """Keys of those who may publish models."""
 
 
 @signer_app.command()
@@ -39,7 +39,7 @@ def init(
     name: Annotated[str, typer.Argument(help="Who signs, as processors and their logs are to name it.")],
     folder: Annotated[Path, typer.Option(help="Where NAME.key and NAME.pub go.")] = Path(),
 ) -> None:
-    """Make a key pair: NAME.key stays with you, the line in NAME.pub goes into the file that processors --trust."""
+    """Make a key pair: NAME.key stays with you; add the line in NAME.pub to the file for the processors' --trust."""
     from schemas.signers import Signer, write_signer
 
     signer = Signer.new()
@@ -57,7 +57,7 @@ def init(
 
 
 def signer_of(given: Path | None, state: Path | None) -> Signer:
-    """Who signs: the key of a file, else the state folder's. Raises ConfigError without either."""
+    """Return the signer: from a key file, else the state folder's. Raises ConfigError without either."""
     from infra.layout import Layout
     from schemas.signers import Signer
 
@@ -69,7 +69,7 @@ def signer_of(given: Path | None, state: Path | None) -> Signer:
 
 
 def trust_file(given: Path | None, state: Path | None) -> Path | None:
-    """The file of the trusted signers: the given one, else the state folder's; None without either."""
+    """Return the file of the trusted signers: the given one, else the state folder's; None without either."""
     from infra.layout import Layout
 
     if given is not None or state is None:
@@ -80,7 +80,7 @@ def trust_file(given: Path | None, state: Path | None) -> Path | None:
 
 
 def trusted_of(given: Path | None, state: Path | None) -> TrustedSigners:
-    """Who is trusted."""
+    """Return the trusted signers."""
     from schemas.signers import TrustedSigners
 
     return TrustedSigners.read(trust_file(given, state))

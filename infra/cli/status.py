@@ -1,4 +1,4 @@
-"""`pointillist status`, `cameras`, `logs` and `down`: a running system as a person asks after it."""
+"""`pointillist status`, `cameras`, `logs` and `down`: inspection and shutdown of a running system."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNWELL = 1
 
 @app.command()
 def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
-    """Roles, rules that fire, cameras by state, those that are broken with the reason, and the addresses of all pages.
+    """Roles, firing rules, cameras by state, broken cameras with the reason, and the addresses of all pages.
 
     Exit status 1 when a role or a camera is not well, 2 when nothing runs.
     """

@@ -1,4 +1,4 @@
-"""`pointillist topics`: create the Kafka topics, and set the rights of roles; `pointillist copies`: are all there?"""
+"""`pointillist topics`: creates Kafka topics and sets roles' rights. `pointillist copies`: checks replication."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def topics(
     state: Annotated[Path | None, typer.Option(help="A state folder, whose `admin` sets them.")] = None,
     broker_wait: BrokerWait = BROKER_WAIT_S,
 ) -> None:
-    """Create the topics that do not exist yet; those that do stay as they are."""
+    """Create the missing topics; existing ones stay as they are."""
     import asyncio
 
     from infra.local.topics import create_topics, pointillist_topics
@@ -49,7 +49,7 @@ def copies(
     kafka_login: KafkaLogin = None,
     state: Annotated[Path | None, typer.Option(help="The state folder of a running system.")] = None,
 ) -> None:
-    """Whether each partition has all its copies: before the next node of a Kafka is stopped. Exit status 2 when not."""
+    """Check that each partition has all its copies, before the next Kafka node is stopped. Exit status 2 when not."""
     import asyncio
 
     from infra.local.copies import await_copies

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs mosquitto with CONFIG, and has it read its lists again when one of them changes: who was revoked is refused
+# Runs mosquitto with CONFIG and makes it reload its lists when one of them changes: a revoked client is rejected
 # without a restart. Usage: follow.sh CONFIG LIST...
 config=$1
 shift

@@ -1,1 +1,1 @@
-"""Grafana: dashboards as code, and what provisions them."""
+"""Grafana: dashboards as code, and their provisioning."""

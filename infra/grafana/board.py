@@ -1,4 +1,4 @@
-"""What every dashboard has: variables, links, annotations, and its rows of panels."""
+"""Common parts of all dashboards: variables, links, annotations, and rows of panels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from schemas import metrics as m
 
 REFRESH: Final = "5s"
 CONSOLE: Final = "http://127.0.0.1:8080"
-"""Where compose has them; `up` writes its own addresses in their place."""
+"""Default URLs, as in compose; `up` replaces them by its own."""
 TAG: Final = "pointillist"
 
 
 class _Events(models.AnnotationQuery):
-    """An annotation by Prometheus: the SDK's own knows nothing of the texts and times that its data source takes."""
+    """An annotation from Prometheus: the SDK's own lacks the texts and times of that data source."""
 
     def __init__(self, name: str, colour: str, expression: str, title: str, text: str, *, at_value: bool) -> None:
         super().__init__(name, DATA_SOURCE, icon_color=colour, expr=expression)
@@ -27,23 +27,23 @@ class _Events(models.AnnotationQuery):
             "step": "5s",
             "titleFormat": title,
             "textFormat": text,
-            # The series' value is then the time of the event in milliseconds, and not how it went on.
+            # The series' value is then the time of the event in milliseconds, not the state of the event.
             "useValueForTime": "on" if at_value else False,
         }
 
     def to_json(self) -> dict[str, object]:
-        """As Grafana reads it."""
+        """Return Grafana's JSON."""
         return {**super().to_json(), **self._more}
 
 
 class _Mark(Builder[models.AnnotationQuery]):
-    """The same as the SDK's dashboards take it."""
+    """The builder of the annotation for the SDK's dashboards."""
 
     def __init__(self, events: _Events) -> None:
         self._events = events
 
     def build(self) -> models.AnnotationQuery:
-        """The annotation."""
+        """Return the annotation."""
         return self._events
 
 
@@ -76,7 +76,7 @@ ANNOTATIONS: Final = (
 
 
 def board(uid: str, title: str, description: str, rows: list[Row], *, of: tuple[str, ...]) -> dashboard.Dashboard:
-    """A dashboard that shows the last fifteen minutes; `of` names the variables by which one chooses what it shows."""
+    """Return a dashboard of the last fifteen minutes; `of` names the variables that select its series."""
     built = (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -121,7 +121,7 @@ def _source() -> dashboard.DatasourceVariable:
 
 
 def _choice(name: str, label: str, query: str, regex: str, everything: str) -> dashboard.QueryVariable:
-    """Several values of a label, all of them at first."""
+    """Return a variable for several values of a label, all of them by default."""
     return (
         dashboard.QueryVariable(name)
         .label(label)

@@ -1,8 +1,8 @@
-"""The dashboards' JSON, as Grafana is given it.
+"""The dashboards' JSON in Grafana's format.
 
-fleet      what the cameras send and what became of it
+fleet      frames that the cameras send, and their fates
 stages     rate, errors and duration of each stage (RED)
-resources  utilisation, saturation and errors of what the stages run on (USE)
+resources  utilisation, saturation and errors of the stages' resources (USE)
 machines   Kafka, mosquitto, machines and GPUs
 """
 
@@ -22,7 +22,7 @@ BOARDS = {"fleet": fleet, "stages": stages, "resources": resources, "machines": 
 
 
 def rendered() -> dict[str, str]:
-    """The JSON of each dashboard by its file's name."""
+    """Return the JSON of each dashboard by its file's name."""
     return {
         f"{name}.json": JSONEncoder(sort_keys=True, indent=2).encode(build().build()) + "\n"
         for name, build in BOARDS.items()

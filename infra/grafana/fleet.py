@@ -14,7 +14,7 @@ SAVED = f"1 - {rate(m.CAMERA_BYTES, kind='sent')} / {rate(m.CAMERA_BYTES, kind='
 
 
 def fleet() -> Dashboard:
-    """What the cameras send and what became of it."""
+    """Return the dashboard of the cameras' frames and their fates."""
     return board(
         "pointillist-fleet",
         "Pointillist: fleet",

@@ -1,4 +1,4 @@
-"""The dashboard of what is not ours: Kafka, mosquitto, the machine, its GPUs."""
+"""The dashboard of third-party components: Kafka, mosquitto, the machine, its GPUs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from infra.grafana.promql import ROLES, Query, rate, series, total
 from schemas import metrics as m
 
 HALF, THIRD, QUARTER = 12, 8, 6
-"""Columns of panels of which two, three or four stand side by side."""
+"""Widths, in columns, of panels in rows of two, three or four."""
 
 
 def machines() -> Dashboard:
-    """Brokers and machines, as the role `monitor` of each machine sees them."""
+    """Return the dashboard of brokers and machines, as the role `monitor` of each machine measures them."""
     return board(
         "pointillist-machines",
         "Pointillist: brokers and machines",

@@ -1,4 +1,4 @@
-"""How the dashboards' panels look: one way for each kind."""
+"""The look of the dashboards' panels: one form for each kind."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from infra.grafana.promql import Query
 DATA_SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 LETTERS = "ABCDEFGH"
 CAMERA_PAGE = "${console}/camera/${__field.labels.camera_id}"
-"""Where the console shows the camera of a series."""
+"""Page of the console with the camera of a series."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The value at which a figure, or a series, turns from good to bad: mostly where an alert rule begins."""
+    """The value at which a figure or a series turns from good to bad: mostly the threshold of an alert rule."""
 
     value: float
     bad: Literal["above", "below"] = "above"
 
     def steps(self) -> list[Threshold]:
-        """A base colour, and the one from the value on."""
+        """Return the thresholds: a base colour, and the other colour from the value on."""
         base, beyond = ("green", "red") if self.bad == "above" else ("red", "green")
         return [Threshold(color=base), Threshold(value=self.value, color=beyond)]
 
 
 _ALWAYS_GOOD = [Threshold(color="green")]
-"""Without steps of its own a panel would turn red at 80, Grafana's default."""
+"""Thresholds without steps: otherwise a panel would turn red at 80, Grafana's default."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A title above the panels that follow it; whoever does not need them folds them away."""
+    """A title above the panels that follow it; the user can fold them away."""
 
     title: str
     panels: list[Panel]
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Graph:
-    """Series over time. Two or three stand side by side on the 24 columns of a dashboard."""
+    """A panel of series over time. Two or three fit side by side on the 24 columns of a dashboard."""
 
     title: str
     description: str
@@ -68,7 +68,7 @@ class Graph:
     limit: Limit | None = None
 
     def build(self) -> timeseries.Panel:
-        """As the SDK has it."""
+        """Return the SDK's builder."""
         panel = (
             timeseries.Panel()
             .title(self.title)
@@ -106,7 +106,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number, as large as it can be, red beyond its limit."""
+    """A panel with one large number, red beyond its limit."""
 
     title: str
     description: str
@@ -117,7 +117,7 @@ class Figure:
     limit: Limit | None = None
 
     def build(self) -> stat.Panel:
-        """As the SDK has it."""
+        """Return the SDK's builder."""
         return (
             stat.Panel()
             .title(self.title)

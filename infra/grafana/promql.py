@@ -1,4 +1,4 @@
-"""The few forms of PromQL that the panels are made of, around the names of `schemas.metrics`."""
+"""The panels' forms of PromQL, around the names of `schemas.metrics`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from schemas.metrics import Metric
 
 WINDOW = "$__rate_interval"
-"""What a rate looks back on: four scrapes or more, and no less than the distance of two points of a panel."""
+"""Window of a rate: four scrapes or more, and at least the distance of two points of a panel."""
 CAMERAS = {"camera_id": "$site/$camera"}
-"""What the variables of a dashboard choose of the series of cameras."""
+"""Labels that select the series of cameras by a dashboard's variables."""
 ROLES = {"role": "$role"}
-"""And of those that speak of roles."""
+"""Labels that select the series of roles."""
 
 
 @dataclass(frozen=True)
@@ -23,48 +23,48 @@ class Query:
     expression: str
     legend: str = ""
     exemplars: bool = False
-    """Whether single frames stand beside the series: those by which a counter has grown last."""
+    """Whether the panel shows exemplars: the frames of a counter's latest increments."""
 
 
 def selector(name: str, **labels: str) -> str:
-    """The series of `name` that carry `labels`."""
+    """Return the series of `name` that carry `labels`."""
     where = ", ".join(f'{label}{"=~" if "$" in value else "="}"{value}"' for label, value in labels.items())
     return f"{name}{{{where}}}" if where else name
 
 
 def series(metric: Metric[Counter] | Metric[Gauge] | Metric[Histogram], suffix: str = "", **labels: str) -> str:
-    """The series of a metric that carry `labels`; of one by camera, those of the chosen cameras."""
+    """Return the series of a metric that carry `labels`; for a metric by camera, those of the chosen cameras."""
     return selector(f"{metric.name}{suffix}", **(CAMERAS if "camera_id" in metric.labels else {}), **labels)
 
 
 def total(metric: Metric[Gauge], by: str = "", **labels: str) -> str:
-    """The sum of a gauge's series, but for the labels in `by`."""
+    """Return the sum of a gauge's series, grouped by the labels in `by`."""
     return f"{_sum(by)}({series(metric, **labels)})"
 
 
 def rate(metric: Metric[Counter], by: str = "", **labels: str) -> str:
-    """Events a second, of the series that carry `labels`, summed but for the labels in `by`."""
+    """Return the events a second of the series that carry `labels`, summed by the labels in `by`."""
     return _rate(metric, "", by, **labels)
 
 
 def or_zero(expression: str) -> str:
-    """0 when there is no series at all: nothing happened is 0."""
+    """Return the expression, or 0 without any series: no events count as 0."""
     return f"{expression} or on() vector(0)"
 
 
 def mean(metric: Metric[Histogram], **labels: str) -> str:
-    """Mean of a histogram's observations."""
+    """Return the mean of a histogram's observations."""
     return f"{_rate(metric, '_sum', **labels)} / {_rate(metric, '_count', **labels)}"
 
 
 def quantile(q: float, metric: Metric[Histogram], by: str = "", **labels: str) -> str:
-    """The q-quantile of a histogram's observations, for each value of the label `by`."""
+    """Return the q-quantile of a histogram's observations, for each value of the label `by`."""
     buckets = _rate(metric, "_bucket", f"le, {by}" if by else "le", **labels)
     return f"histogram_quantile({q}, {buckets})"
 
 
 def quantiles(metric: Metric[Histogram], **labels: str) -> tuple[Query, ...]:
-    """The median, the 95th and the 99th percentile."""
+    """Return the median, the 95th and the 99th percentile."""
     return tuple(Query(quantile(q, metric, **labels), f"p{round(100 * q)}") for q in (0.5, 0.95, 0.99))
 
 

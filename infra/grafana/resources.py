@@ -11,7 +11,7 @@ from schemas import metrics as m
 
 
 def resources() -> Dashboard:
-    """Utilisation, saturation, errors of what the stages run on."""
+    """Return the dashboard: utilisation, saturation, errors of the stages' resources."""
     return board(
         "pointillist-resources",
         "Pointillist: resources (USE)",

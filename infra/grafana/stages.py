@@ -14,7 +14,7 @@ THIRD = 8
 
 
 def stages() -> Dashboard:
-    """Rate, errors, duration of each stage."""
+    """Return the dashboard: rate, errors, duration of each stage."""
     return board(
         "pointillist-stages",
         "Pointillist: stages (RED)",

@@ -1,4 +1,4 @@
-"""The panels of the dashboard "fleet" that speak of verdicts: by class, right or wrong, and of none that is missing."""
+"""Panels of the dashboard "fleet" on verdicts: by class, by correctness, and the proof that none is missing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from infra.grafana.promql import Query, or_zero, rate, total
 from schemas import metrics as m
 
 ACCURACY = f"{rate(m.TRUTH, result='correct')} / {rate(m.TRUTH)}"
-"""Of the frames that nobody attacks."""
+"""Labels of frames without an attack."""
 
 
 def verdicts() -> list[Graph | Figure]:
-    """What is seen."""
+    """Return the panels of the recognised classes."""
     return [
         Graph(
             "Verdicts by class",
@@ -35,14 +35,17 @@ def verdicts() -> list[Graph | Figure]:
 
 
 def _shown(picture: str, by: str = "") -> str:
-    """Share of right verdicts on attacked or clean pictures of attacked cameras; without any, of all clean ones."""
+    """Return the share of right verdicts on attacked or clean pictures of attacked cameras.
+
+    Without attacked cameras, it covers all clean pictures.
+    """
     right = rate(m.CAMERA_TRUTH, by, picture=picture, result="correct")
     share = f"{right} / ({rate(m.CAMERA_TRUTH, by, picture=picture)} > 0)"
     return f"{f'bottomk(10, {share})' if by else share} or on() ({ACCURACY})"
 
 
 def red_team() -> list[Graph | Figure]:
-    """Robust and clean accuracy, and the frames that were wrong."""
+    """Return robust and clean accuracy, and the wrong frames."""
     return [
         Graph(
             "Accuracy under attack",
@@ -88,7 +91,7 @@ def red_team() -> list[Graph | Figure]:
 
 
 def conservation() -> list[Graph | Figure]:
-    """What became of all that was published."""
+    """Return the panels with the fates of all published frames."""
     return [
         Graph(
             "Published frames by what became of them",

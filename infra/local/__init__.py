@@ -1,1 +1,1 @@
-"""The real parts run on this machine: processes, ports, brokers, all on loopback and in one state folder."""
+"""The real brokers and servers on this machine: processes and ports, all on loopback and in one state folder."""

@@ -1,4 +1,4 @@
-"""Alertmanager on a loopback port: takes the alerts of the run's Prometheus, and tells people. Optional, like that."""
+"""Alertmanager on a loopback port: receives the alerts of the run's Prometheus, and notifies people. Optional."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.errors import BrokerError
 
 
 def alertmanager_binary() -> str | None:
-    """Where Alertmanager is, under Debian's name or its makers'; None when it is not installed."""
+    """Return Alertmanager's program, under Debian's name or its makers'; None when it is not installed."""
     return shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 
 
@@ -33,7 +33,7 @@ class Alertmanager(Service):
         receivers: Path | None = None,
         console: str | None = None,
     ) -> None:
-        """`receivers` is the operator's file; without it alerts are only shown. Messages lead to the URL `console`."""
+        """`receivers` is the operator's file; without it alerts are only shown. Messages link to the URL `console`."""
         super().__init__(state, ports, ready_s=ready_s)
         self._console = console
         self._receivers = receivers.resolve() if receivers is not None else None
@@ -59,7 +59,7 @@ class Alertmanager(Service):
             f"--web.external-url={f'{self._console}/alerts' if self._console else self.url}",
             "--web.route-prefix=/",
             "--storage.path=data",
-            # One alone: no port for others of its kind.
+            # A single instance: no port for a cluster.
             "--cluster.listen-address=",
             "--log.level=warn",
         ]

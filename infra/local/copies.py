@@ -1,4 +1,4 @@
-"""Whether a Kafka has all copies and controllers: only then may the next node be stopped, or its disk taken."""
+"""Replication state of a Kafka: with all copies and controllers present, the next node may be stopped."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _AGAIN_S: Final = 0.2
 
 
 async def missing(address: KafkaAddress) -> str:
-    """What the Kafka at `address` lacks, of copies of partitions, its own too, or of controllers; empty if nothing.
+    """Describe the copies of partitions and the controllers that the Kafka at `address` lacks; empty if none.
 
-    Where nodes are controllers too, each of them should be. Raises what aiokafka raises when Kafka does not answer.
+    If nodes are controllers too, each of them should be. Raises what aiokafka raises when Kafka does not answer.
     """
     from infra.local.kafka_voters import voters
     from schemas.transport.kafka.admin import Admin
@@ -35,7 +35,7 @@ async def missing(address: KafkaAddress) -> str:
 
 
 async def await_copies(address: KafkaAddress, deadline_s: float) -> None:
-    """Return when nothing is missing; BrokerError when that is not so within `deadline_s` seconds."""
+    """Return when nothing is missing; BrokerError when something still is after `deadline_s` seconds."""
     from aiokafka.errors import KafkaError
 
     end = time.monotonic() + deadline_s

@@ -11,19 +11,19 @@ from schemas.runtime.atomic_file import replacing
 
 
 def write_json(path: Path, document: Mapping[str, Any] | list[Any]) -> None:
-    """Write `document` so that a reader sees the old file or the new one, never a part."""
+    """Write `document` atomically: a reader sees the old file or the new one, never a part."""
     write_text(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the new one, never a part; also where the disk fills."""
+    """Write `text` atomically: a reader sees the old file or the new one, also on a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as fresh:
         fresh.write_text(text)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty when the file is missing, or is no JSON object."""
+    """Return the object in `path`; empty when the file is missing, or is no JSON object."""
     try:
         document = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):

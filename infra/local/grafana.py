@@ -1,4 +1,4 @@
-"""Grafana on a loopback port, with the shipped dashboards on the run's Prometheus. Optional, like that."""
+"""Grafana on a loopback port, with the shipped dashboards on the run's Prometheus. Optional."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SYSTEM_PATH: Final = "/usr/sbin:/usr/local/sbin"
 
 
 def grafana_binary() -> str | None:
-    """Where Grafana is; None when it is not installed."""
+    """Return Grafana's program; None when it is not installed."""
     return shutil.which("grafana") or shutil.which("grafana", path=SYSTEM_PATH)
 
 
 class Grafana(Service):
-    """One Grafana: whoever reaches its port may look, and nobody can change anything; there is no account."""
+    """One Grafana without accounts: every client of its port may read, and none can change anything."""
 
     role = "grafana"
     port_names = ("grafana",)
@@ -41,7 +41,7 @@ class Grafana(Service):
         console: str | None = None,
         ready_s: float = 90.0,
     ) -> None:
-        """URLs of what it asks, and of the pages that its dashboards lead to; the first start makes its database."""
+        """URLs of its data source and of the pages that its dashboards link to; the first start makes its database."""
         super().__init__(state, ports, ready_s=ready_s)
         self._prometheus = prometheus
         self._console = console
@@ -52,7 +52,7 @@ class Grafana(Service):
         return f"http://{self.listen}"
 
     def _environment(self) -> Mapping[str, str]:
-        # `GF_` variables of the person's own would stand above the file.
+        # The user's own `GF_` variables would override the file.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GF_")}
         return kept | {
             "POINTILLIST_PROMETHEUS_URL": self._prometheus,
@@ -86,7 +86,7 @@ class Grafana(Service):
 
 
 def leading_to(dashboard: str, addresses: Mapping[str, str | None]) -> str:
-    """A dashboard's JSON whose variables of these names are set to these URLs; None leaves what stands there."""
+    """Set the variables of these names in a dashboard's JSON to these URLs; None keeps the present value."""
     document: dict[str, Any] = json.loads(dashboard)
     for variable in document.get("templating", {}).get("list", []):
         address = addresses.get(variable["name"])
@@ -97,6 +97,6 @@ def leading_to(dashboard: str, addresses: Mapping[str, str | None]) -> str:
 
 
 def _home(program: Path) -> Path | None:
-    """The folder of Grafana's own pages; None where it has to find it by itself."""
+    """Return the folder of Grafana's own pages; None when it has to find it by itself."""
     beside = program.resolve().parent.parent
     return next((home for home in (beside, _DEBIAN_HOME) if (home / "conf" / "defaults.ini").is_file()), None)

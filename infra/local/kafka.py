@@ -51,23 +51,23 @@ _JVM = (
 )
 
 _NATIVE_CIPHERS = (
-    # The second compiler has nothing left to do that is worth a third of Kafka's CPU in its first minute.
+    # The second compiler gains nothing that is worth a third of Kafka's CPU in its first minute.
     "-XX:TieredStopAtLevel=1",
     f"-Djava.security.properties={INFRA / 'kafka' / 'java.security'}",
 )
-"""With AES in native code, which Java's own has from its second, optimising compiler only."""
+"""Ciphers with AES in native code; Java's own AES is native only from its second, optimising compiler on."""
 
 _CIPHERS = (
     "TLS_AES_128_GCM_SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
 )
-"""AES alone: every machine here has instructions for it, and Java for no other cipher."""
+"""AES alone: every machine here has instructions for it, and Java uses none for another cipher."""
 
 
 class Kafka(Service):
     """One Kafka node. Its records stay in the state folder across restarts.
 
-    Alone it takes other ports where it must; one of several keeps its own, for the others know it by them.
+    A single node takes other ports if it must. One of several keeps its own ports, because the others use them.
     """
 
     role = "kafka"
@@ -83,9 +83,9 @@ class Kafka(Service):
         quorum: Quorum | None = None,
         number: int = 1,
     ) -> None:
-        """`pki` is the folder of the authority that all who connect are known by; None lets anybody do anything.
+        """`pki` is the folder of the authority for all clients; None accepts every client with all rights.
 
-        `quorum` has the nodes of which this is the one with that `number`; None is a Kafka of one.
+        `quorum` has the nodes, and this node has the `number`; None is a Kafka of one node.
         """
         if quorum is not None:
             self.role = node_names(len(quorum.controllers))[number - 1]
@@ -104,23 +104,22 @@ class Kafka(Service):
         return self.listen
 
     def access(self, role: str) -> KafkaAddress:
-        """How `role` reaches it."""
+        """Return the address for `role`, with its access."""
         return self.listen if self._pki is None else KafkaAccess(self.listen, role_tls(self._pki, role))
 
     @property
     def data(self) -> Path:
-        """Its logs, of the partitions and of Kafka's own metadata."""
+        """The folder of its logs: those of the partitions and of Kafka's own metadata."""
         return self.folder / "data"
 
     def _command(self) -> list[str]:
         controller_port = self._ports[self.port_names[1]]
-        # One node is named by its address in the settings and not in the log, so that its port may change.
+        # A single node has its address in the settings and not in the log, so its port may change.
         quorum = f"controller.quorum.voters={self._number}@{self.host}:{controller_port}"
         copies = 1
         if self._quorum is not None:
             quorum, copies = self._quorum.settings(), len(self._quorum.controllers)
-        # Kafka splits folder names at commas and reads backslashes in them: it runs in its folder, and the
-        # names are relative.
+        # Kafka splits folder names at commas and interprets backslashes: it runs in its folder, with relative names.
         fill(
             SERVER_TEMPLATE,
             self.folder / "server.properties",
@@ -154,10 +153,10 @@ class Kafka(Service):
         path = [jar for jar in jars if jar not in native]
         if self._archive.is_file():
             options = [f"-XX:SharedArchiveFile={self._archive}", *(_NATIVE_CIPHERS if native else ())]
-            # Behind all others, for the archive holds for what its class path begins with. Java 17 dies of writing an
-            # archive with these signed classes, so the run that leaves it goes without them.
+            # Behind all others, because an archive is valid for a prefix of the class path. Java 17 crashes when it
+            # writes an archive with these signed classes, so the run that writes it omits them.
             path += native
-        # Spelt out rather than left to a wildcard, which has no order.
+        # Listed rather than matched by a wildcard, which has no order.
         names = os.pathsep.join(map(str, path))
         return [java, *_JVM, *options, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", names]
 
@@ -176,14 +175,14 @@ class Kafka(Service):
             raise BrokerError(f"expected Kafka's storage tool to format {self.data}, got: {lines[-1][:300]}")
 
     def stop(self, deadline_s: float = 15.0) -> None:
-        """End it in good order; the first clean stop on a machine leaves the class archive for later starts.
+        """Stop it in good order; the first clean stop on a machine leaves the class archive for later starts.
 
-        Written once, in the time of another start; each later start takes about half the CPU.
+        Writing takes the time of one more start, once; each later start takes about half the CPU.
         """
         super().stop(deadline_s)
         new = self.folder / NEW_ARCHIVE
         if self._child is not None and self.poll() == STOPPED_BY_SIGTERM and new.is_file():
-            # The cache may be on another disk, so: copy beside the goal, then rename.
+            # The cache may be on another disk: copy next to the target, then rename.
             try:
                 with replacing(self._archive) as fresh:
                     shutil.copyfile(new, fresh)
@@ -197,7 +196,7 @@ class Kafka(Service):
             socket.create_connection((self.host, self.port), 0.5).close()
         except OSError:
             return False
-        # The caller's thread may have a running event loop, which this must not touch.
+        # The caller's thread may have a running event loop, which must stay untouched.
         with ThreadPoolExecutor(max_workers=1) as apart:
             return apart.submit(lambda: asyncio.run(answers_kafka(self.access("health"), node=self._number))).result()
 
@@ -218,15 +217,15 @@ class KafkaNodes:
         return ",".join(node.listen for node in self.nodes)
 
     def access(self, role: str) -> KafkaAddress:
-        """How `role` reaches it."""
+        """Return the addresses for `role`, with its access."""
         return self.bootstrap if self._pki is None else KafkaAccess(self.bootstrap, role_tls(self._pki, role))
 
 
 def kafka_security(pki: Path, folder: Path, role: str = "kafka") -> str:
-    """The lines of Kafka's configuration by which the authority in `pki` lets clients of the node `role` in.
+    """Return the lines of Kafka's configuration that accept clients of the authority in `pki` at the node `role`.
 
-    The keystore is PEM, a file in `folder`: no tool of Java's has to make one. A certificate's name is a user's,
-    without the number of an instance and with its generation; a camera's, which holds a slash, is nobody's.
+    The keystore is PEM, a file in `folder`, and needs none of Java's tools. A certificate's name, with its generation
+    and without the number of an instance, is a user's name. A camera's name holds a slash and is no user's.
     """
     own = role_folder(pki, role)
     write_private(folder / "keystore.pem", (own / KEY_FILE).read_text() + (own / CERTIFICATE_FILE).read_text())
@@ -249,7 +248,7 @@ def kafka_security(pki: Path, folder: Path, role: str = "kafka") -> str:
 
 
 async def answers_kafka(address: KafkaAddress, timeout_s: float = 2.0, node: int | None = None) -> bool:
-    """Whether Kafka at `address` has a controller and a broker that takes records: the one of that number, or any."""
+    """Return whether Kafka at `address` has a controller, and a broker that accepts records: that number, or any."""
     from aiokafka.errors import KafkaError
 
     from schemas.transport.kafka.admin import Admin

@@ -1,7 +1,7 @@
 """Kafka's program files: fetched once by Maven into the user's cache, shared by all runs.
 
-`pom.xml` names versions, `jars.sha256` the digest of each jar: what Maven fetches is used only if it has that digest.
-`python -m infra.local.kafka_jars --lock` writes the list again, for both architectures.
+`pom.xml` names versions, `jars.sha256` the digest of each jar: a fetched jar is used only with that digest. `python -m
+infra.local.kafka_jars --lock` writes the list again, for both architectures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from schemas.errors import BrokerError
 
 POM = INFRA / "kafka" / "pom.xml"
 DIGESTS = INFRA / "kafka" / "jars.sha256"
-"""In the form of sha256sum: a digest and a file name a line."""
+"""Digests in the form of sha256sum: one line with a digest and a file name for each jar."""
 FETCH_S = 600.0
 
 
@@ -33,7 +33,7 @@ def cache_folder() -> Path:
 
 
 def kafka_version() -> str:
-    """The version that `pom.xml` asks for."""
+    """Return the version that `pom.xml` names."""
     version = ElementTree.parse(POM).findtext("{*}properties/{*}kafka.version")
     if version is None:
         raise BrokerError(f"expected the property kafka.version in {POM}, found none")
@@ -41,7 +41,7 @@ def kafka_version() -> str:
 
 
 def java_binary() -> str:
-    """Where java is. Raises BrokerError that names the package when it is not installed."""
+    """Return the Java program. Raises BrokerError that names the package when it is not installed."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin") if home else None
     found = found or shutil.which("java")
@@ -53,15 +53,15 @@ def java_binary() -> str:
 
 
 def jar_folder() -> Path:
-    """The folder of the fetched and checked jars; another pom or list has another folder."""
+    """Return the folder of the fetched and checked jars; another pom or list has another folder."""
     digest = hashlib.sha256(POM.read_bytes() + DIGESTS.read_bytes()).hexdigest()[:8]
     return cache_folder() / f"kafka-{kafka_version()}-{digest}"
 
 
 def kafka_jars() -> list[Path]:
-    """Kafka's jars in a fixed order, fetched when the cache has none.
+    """Return Kafka's jars in a fixed order, fetched when the cache has none.
 
-    Raises BrokerError when Maven is missing or cannot fetch them, or one has not its digest of `jars.sha256`.
+    Raises BrokerError when Maven is missing or cannot fetch them, or a jar's digest differs from `jars.sha256`.
     """
     folder = jar_folder()
     if not folder.is_dir():
@@ -82,7 +82,7 @@ def _fetch(folder: Path) -> None:
 
 
 def _copy(jars: Path, *options: str) -> None:
-    """Let Maven fetch the jars into the folder `jars`."""
+    """Fetch the jars into the folder `jars` by Maven."""
     maven = shutil.which("mvn")
     if maven is None:
         raise BrokerError("expected Maven to fetch Kafka, found no program mvn: install the Debian package maven")
@@ -99,7 +99,7 @@ def _copy(jars: Path, *options: str) -> None:
 
 
 def read_digests() -> dict[str, str]:
-    """The SHA-256 of each jar by its name, of both architectures."""
+    """Return the SHA-256 of each jar by its name, of both architectures."""
     pairs = (line.split() for line in DIGESTS.read_text(encoding="utf-8").splitlines())
     return {name: digest for digest, name in pairs}
 
@@ -117,7 +117,7 @@ def check_digests(jars: Path, expected: Mapping[str, str]) -> None:
 
 
 def write_digests() -> None:
-    """Write the list again from what Maven fetches now, by the checksums of its repository."""
+    """Write the list again from Maven's present files, with the checksums of its repository."""
     with tempfile.TemporaryDirectory() as scratch:
         jars = Path(scratch) / "jars"
         _copy(jars, "--strict-checksums", "--activate-profiles", "amd64,arm64")
@@ -131,9 +131,9 @@ def _sha256(file: Path) -> str:
 
 
 def class_archive(java: str, jars: list[Path], *, tls: bool = False) -> Path:
-    """Where the Java class archive for this Java and these jars is, or will be after a first clean stop.
+    """Return the path of the Java class archive for this Java and these jars; a first clean stop creates it.
 
-    Kafka with `tls` loads other classes, which are half of what it starts with.
+    Kafka with `tls` loads other classes, which are half of all that it loads at its start.
     """
     program = Path(java).resolve()
     kind = "kafka-tls-classes" if tls else "kafka-classes"

@@ -1,9 +1,9 @@
-"""The nodes of a Kafka that has several: who they are, and what a node's disk must hold before it takes part.
+"""The nodes of a Kafka with several: their identities, and the required content of a node's disk at its start.
 
-They know each other's controllers by number, address and the id of the folder that holds the metadata log (KIP-853). A
-node whose disk was lost begins with another folder, and so with another id: it is no voter until the others have let
-it in again, after it has caught up (`controller.quorum.auto.join.enable`, KIP-1186). By number and address alone an
-empty node could vote for one that lacks what was committed with its help.
+The nodes identify each other's controllers by number, address and the id of the folder with the metadata log (KIP-853).
+A node that has lost its disk begins with another folder, and so with another id. It is no voter until it has caught up
+and the others admit it again (`controller.quorum.auto.join.enable`, KIP-1186). With number and address alone, an empty
+node could vote for a node without some committed records.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def node_names(count: int) -> list[str]:
 class Quorum:
     """The controllers of `count` nodes, two or more; `kafka-nodes.json` in the state folder remembers them.
 
-    Their ports stay for good: Kafka's own log names them.
+    Their ports never change: Kafka's own log names them.
     """
 
     def __init__(self, state: Path, ports: Ports, count: int) -> None:
-        """Raises StateError when the folder's Kafka has another number of nodes, or nodes that nothing names."""
+        """Raises StateError when the folder's Kafka has another number of nodes, or nodes without a list."""
         check_count(state, count)
         self._state = state
         self._file = state / NODES_FILE
@@ -42,7 +42,7 @@ class Quorum:
         found = read_json(self._file)
         self._formatted: set[int] = set(found.get("formatted", ()))
         self.controllers: list[str] = found.get("controllers", [])
-        """Of each node `NUMBER@HOST:PORT:FOLDER_ID`, as `kafka.tools.StorageTool` is told of them."""
+        """`NUMBER@HOST:PORT:FOLDER_ID` for each node, as `kafka.tools.StorageTool` takes them."""
         if not self.controllers:
             if any((state / name / "data").is_dir() for name in node_names(count)):
                 raise StateError(
@@ -55,18 +55,18 @@ class Quorum:
             self._write()
 
     def port(self, number: int) -> int:
-        """The controller's port of the node `number`, from 1 on."""
+        """Return the controller's port of the node `number`, from 1 on."""
         return int(self._address(self.controllers[number - 1]).rpartition(":")[2])
 
     def settings(self) -> str:
-        """The lines of Kafka's configuration that say where controllers are, and let one in again."""
+        """Return the lines of Kafka's configuration with the controllers, and with automatic rejoining."""
         places = ",".join(map(self._address, self.controllers))
         return f"controller.quorum.bootstrap.servers={places}\ncontroller.quorum.auto.join.enable=true"
 
     def format_options(self, number: int) -> list[str]:
-        """What the storage tool is told for the empty disk of node `number`: of a new Kafka, or of one that lost it.
+        """Return the storage tool's arguments for the empty disk of node `number`: of a new Kafka, or after a loss.
 
-        Raises StateError when most nodes have lost theirs: what was acknowledged cannot be known any more.
+        Raises StateError when most nodes have lost their disks: the acknowledged records can no longer be determined.
         """
         if number not in self._formatted:
             return ["--initial-controllers", ",".join(self.controllers)]
@@ -80,7 +80,7 @@ class Quorum:
         return ["--no-initial-controllers"]
 
     def formatted(self, number: int) -> None:
-        """Node `number` has its folder: if it is empty one day, it was lost."""
+        """Note that node `number` has its folder: an empty folder later means a loss."""
         with self._changing:
             if number not in self._formatted:
                 self._formatted.add(number)
@@ -107,13 +107,13 @@ def check_count(state: Path, count: int) -> None:
 
 
 def kafka_data(state: Path) -> list[Path]:
-    """The folders in which the nodes of this state folder's Kafka keep their logs, those that are there."""
+    """Return the existing log folders of the Kafka nodes in this state folder."""
     count = len(read_json(state / NODES_FILE).get("controllers", ())) or 1
     return [folder for name in node_names(count) if (folder := state / name / "data").is_dir()]
 
 
 def _folder_id() -> str:
-    """A random UUID as Kafka writes it; none begins with a dash, which would look like an option."""
+    """Return a random UUID in Kafka's form; none begins with a dash, which would look like an option."""
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return text

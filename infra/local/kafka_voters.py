@@ -1,4 +1,4 @@
-"""Which controllers of a Kafka vote: a question of its protocol, DescribeQuorum, that aiokafka 0.14 does not have."""
+"""The voting controllers of a Kafka, by the request DescribeQuorum, which aiokafka 0.14 lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, I
 from schemas.transport.kafka.admin import Admin, check_code
 
 STALE_MS: Final = 2_000
-"""A voter that has asked for nothing new for so long is away; they ask twice a second at least."""
+"""A voter without a fetch for this long is away; voters fetch at least twice a second."""
 _METADATA: Final = "__cluster_metadata"
 _REPLICAS: Final = CompactArray(
     ("replica_id", Int32),
@@ -76,9 +76,9 @@ class _DescribeQuorum(Request[_Asked]):  # type: ignore[misc]  # aiokafka has no
 
 
 async def voters(admin: Admin) -> set[int]:
-    """The numbers of the controllers that vote and are at work, as the one that leads says.
+    """Return the numbers of the active voting controllers, as the leader reports them.
 
-    Raises what aiokafka raises when Kafka does not answer, or knows no leading controller just now.
+    Raises what aiokafka raises when Kafka does not answer, or has no leading controller at the moment.
     """
     (answer,) = await admin.send(_DescribeQuorum())
     said = answer.to_object()
@@ -87,6 +87,6 @@ async def voters(admin: Admin) -> set[int]:
     (partition,) = topic["partitions"]
     check_code(partition["error_code"])
     found = partition["current_voters"]
-    # The one that leads has asked itself just now, by its own clock.
+    # The leader's last fetch is the present, by its own clock.
     now_ms = max((each["last_fetch_timestamp"] for each in found), default=0)
     return {each["replica_id"] for each in found if each["last_fetch_timestamp"] > now_ms - STALE_MS}

@@ -25,11 +25,11 @@ SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
 _DISCONNECT = b"\xe0\x00"
 PLAIN: Final = "allow_anonymous true"
 MAX_CONNECTIONS: Final = CAMERAS_AT_HAND + 256
-"""Those of cameras, and of roles and people who look."""
+"""Connections of cameras, of roles, and of people who look."""
 
 
 def mosquitto_binary() -> str:
-    """Where mosquitto is. Raises BrokerError that names the package when it is not installed."""
+    """Return mosquitto's program. Raises BrokerError that names the package when it is not installed."""
     # Debian puts it in /usr/sbin, which is not on every user's path.
     found = shutil.which("mosquitto") or shutil.which("mosquitto", path=SYSTEM_PATH)
     if found is None:
@@ -38,7 +38,7 @@ def mosquitto_binary() -> str:
 
 
 def answers_mqtt(host: str, port: int, timeout_s: float = 1.0, tls: Tls | None = None) -> bool:
-    """Whether an MQTT 5 broker at `host`:`port` accepts a client: an anonymous one, or the one of `tls`."""
+    """Return whether an MQTT 5 broker at `host`:`port` accepts a client: an anonymous one, or the one of `tls`."""
     try:
         return mqtt_refusal(host, port, timeout_s, tls) is None
     except OSError:
@@ -46,7 +46,7 @@ def answers_mqtt(host: str, port: int, timeout_s: float = 1.0, tls: Tls | None =
 
 
 def mqtt_refusal(host: str, port: int, timeout_s: float, tls: Tls | None, login: Login | None = None) -> str | None:
-    """Why the MQTT 5 broker there does not accept a client, for good; None when it does.
+    """Return the permanent reason for which the MQTT 5 broker there rejects a client; None when it accepts.
 
     Raises OSError when none answers, which may pass.
     """
@@ -68,9 +68,9 @@ def mqtt_refusal(host: str, port: int, timeout_s: float, tls: Tls | None, login:
 
 
 def _connect(login: Login | None) -> bytes:
-    """An MQTT 5 CONNECT: clean start, keep-alive 5 s, no properties, client id "ready".
+    """Return an MQTT 5 CONNECT: clean start, keep-alive 5 s, no properties, client id "ready".
 
-    Its answer is a CONNACK (0x20) whose fourth byte is the reason, 0 for success.
+    The answer to it is a CONNACK (0x20) whose fourth byte is the reason, 0 for success.
     """
     texts = ["ready"] + ([login.user, login.password.get_secret_value()] if login is not None else [])
     rest = b"".join(len(raw).to_bytes(2, "big") + raw for raw in map(str.encode, texts))
@@ -103,7 +103,7 @@ class Mosquitto(Service):
         pki: Path | None = None,
         outside: tuple[str, int] | None = None,
     ) -> None:
-        """`pki` is the folder of the authority that all who connect are known by; None lets anybody do anything.
+        """`pki` is the folder of the authority for all clients; None accepts every client with all rights.
 
         `outside` is the address and port of a second listener, for cameras on other machines.
         """
@@ -118,8 +118,8 @@ class Mosquitto(Service):
             TEMPLATE,
             self.folder / "mosquitto.conf",
             DATA="data/",
-            # Started by root it would turn into the user `mosquitto`, who may not write in this folder, and
-            # a change of user also clears the signal that ends it with its parent.
+            # Started by root, it would switch to the user `mosquitto`, who may not write in this folder. A change of
+            # user also clears the signal that ends it with its parent.
             USER=getpass.getuser(),
             MAX_PACKET_BYTES=MAX_BROKER_BYTES,
             LISTENERS=listeners([(self.host, self.port), *self._outside], self._pki),
@@ -132,16 +132,16 @@ class Mosquitto(Service):
 
 
 def listeners(places: Sequence[tuple[str, int]], pki: Path | None) -> str:
-    """The lines of mosquitto's configuration for a listener at each host and port, and who is let in at all of them.
+    """Return the lines of mosquitto's configuration for a listener at each host and port, with the access to all.
 
-    With the folder of an authority, a client is called what its certificate says, also as the owner of its session:
-    nobody else can take that over. Without, anybody may do anything.
+    With the folder of an authority, a client's name is its certificate's, also as the owner of its session: nobody else
+    can take the session over. Without it, every client has all rights.
     """
     common, each = PLAIN, f"max_connections {MAX_CONNECTIONS}"
     if pki is not None:
         own = role_folder(pki, "mosquitto")
         common = f"allow_anonymous false\nacl_file {rights_file(pki)}"
-        # Settings of TLS hold for the listener above them alone.
+        # Settings of TLS apply to the listener above them alone.
         each += "\n" + "\n".join(
             (
                 f"cafile {own / AUTHORITY_FILE}",

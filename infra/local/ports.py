@@ -17,7 +17,7 @@ _TRIES = 200
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Whether a server could listen on `port` now. Connections of its predecessor in TIME_WAIT do not count."""
+    """Return whether a server could listen on `port` now. Connections of its predecessor in TIME_WAIT do not count."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -28,11 +28,11 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def free_port() -> int:
-    """A free loopback port below the range that the kernel gives to outgoing connections.
+    """Return a free loopback port below the range that the kernel gives to outgoing connections.
 
-    Inside that range a client that dials a dead server again and again would one day be given the server's own
-    port as its source, be connected to itself, and keep the server from coming back.
-    Raises BrokerError when none of many tries is free.
+    A client that keeps dialling a dead server could get a port of that range as its source: the server's own port. It
+    would then be connected to itself, and block the server's return. Raises BrokerError when none of many tries is
+    free.
     """
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ceiling = low if low > FIRST_PORT + _TRIES else 65536
@@ -54,7 +54,7 @@ class Ports:
         }
 
     def take(self, name: str) -> int:
-        """The port remembered for `name` when it is free, else another, remembered from now on."""
+        """Return the port remembered for `name` when it is free, else another, remembered from now on."""
         with self._taking:
             port = self._ports.get(name)
             if port is None or not is_free(port):
@@ -65,6 +65,6 @@ class Ports:
                 try:
                     write_json(self._path, self._ports)
                 except OSError as error:
-                    if not is_full(error):  # the run goes on with it; the next one takes another
+                    if not is_full(error):  # the run continues with it; the next one uses another
                         raise
             return port

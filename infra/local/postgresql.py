@@ -1,7 +1,7 @@
-"""A PostgreSQL server on a loopback port, for tests and drills: what recorders on several machines share.
+"""A PostgreSQL server on a loopback port, for tests and drills: the database of recorders on several machines.
 
-It runs as `postgres` where this process is root, which the server refuses to be; then everybody must be let into the
-folders above its state folder.
+It runs as `postgres` if this process is root, because the server refuses to run as root. All users must then have
+access to the folders above its state folder.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from infra.local.service import Service
 from schemas.errors import BrokerError
 
 USER = "postgres"
-"""Who owns the databases, and who runs the server where this process is root."""
+"""The owner of the databases, and the server's user if this process is root."""
 _INSTALLED = Path("/usr/lib/postgresql")
 
 
 @contextmanager
 def passing_folder() -> Iterator[Path]:
-    """A folder that its server can look into, gone afterwards."""
+    """Provide a folder that the server can read, deleted afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="pointillist-postgresql-"))
     folder.chmod(0o755)
     try:
@@ -43,17 +43,17 @@ class PostgreSQL(Service):
     port_names = ("postgresql",)
 
     def url(self, database: str = "postgres") -> str:
-        """One of its databases, as SQLAlchemy names it."""
+        """Return the SQLAlchemy URL of one of its databases."""
         return f"postgresql+psycopg://{USER}@{self.listen}/{database}"
 
     def create(self, database: str) -> str:
-        """Make an empty database of that name; its URL."""
+        """Make an empty database of that name; return its URL."""
         program = [str(self._binaries / "createdb"), "-h", self.host, "-p", str(self.port), "-U", USER, database]
         subprocess.run(program, check=True, capture_output=True)
         return self.url(database)
 
     def stop(self, deadline_s: float = 15.0) -> None:
-        """End it without waiting for its clients; SIGKILL after the deadline."""
+        """Stop it without waiting for its clients; SIGKILL after the deadline."""
         if self._child is not None and self.poll() is None:
             # SIGTERM would wait until every client has left.
             self.child.identity.send(signal.SIGCONT)
@@ -93,12 +93,12 @@ class PostgreSQL(Service):
         return [*_as_user(), str(self._binaries / "postgres"), "-D", str(data), *settings]
 
     def _authentication(self) -> list[str]:
-        """Options of initdb: how users say who they are."""
+        """Return the options of initdb for the authentication of users."""
         return ["-A", "trust"]
 
     def _settings(self) -> dict[str, str]:
-        """The server's settings."""
-        # What is committed lasts when the server is killed; that the machine loses power is no case here.
+        """Return the server's settings."""
+        # Commits must survive a killed server; a power failure of the machine is no case here.
         return {
             "listen_addresses": self.host, "port": str(self.port), "unix_socket_directories": "", "fsync": "off"
         }  # fmt: skip
@@ -113,7 +113,7 @@ class PostgreSQL(Service):
 
 
 def _as_user() -> list[str]:
-    """What to put before a command so that the server takes it; it dies with whoever started it."""
+    """Return the prefix of a command that runs it as the server's user; it dies with its parent."""
     if os.geteuid() != 0:
         return []
     return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"]

@@ -15,7 +15,7 @@ _OWNER: Final = 0o700
 
 @contextmanager
 def private_folder(folder: Path) -> Iterator[None]:
-    """Close `folder` to others, also one that an earlier release has left open, and every file made in the block.
+    """Close `folder` to other users, even one that was open before, and every file made in the block.
 
     The files in it are pictures, verdicts, logs and keys. StateError if the folder cannot be made or closed.
     """

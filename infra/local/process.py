@@ -17,7 +17,7 @@ from pathlib import Path
 from schemas.runtime.disk import is_full
 
 COMMAND = (sys.executable, "-m", "infra.cli")
-"""`pointillist` by this very interpreter, whatever lies on the path."""
+"""The arguments of `pointillist` by this very interpreter, whatever the path contains."""
 LOG_LIMIT_BYTES = 4 * 1024 * 1024
 LOG_KEPT_BYTES = 256 * 1024
 POLL_S = 0.01
@@ -32,9 +32,9 @@ _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A pid with its kernel start time, in clock ticks since boot: together they name one process for good.
+    """A pid with its kernel start time, in clock ticks since boot: together they identify one process for good.
 
-    It is kept in a file. The start time of psutil is of no use there: it moves when the wall clock is set.
+    It is kept in a file. The start time of psutil is unsuitable there: it moves when the wall clock is set.
     """
 
     pid: int
@@ -42,7 +42,7 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId | None:
-        """The process that has `pid` now; None when there is none, or only its unreaped remains."""
+        """Return the process that has `pid` now; None when there is none, or only its unreaped remains."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
@@ -52,11 +52,11 @@ class ProcessId:
         return None if fields[0] in "ZX" else cls(pid, int(fields[19]))
 
     def alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Return whether this very process still runs."""
         return ProcessId.of(self.pid) == self
 
     def send(self, signum: signal.Signals) -> bool:
-        """Signal this very process; False when it is gone, whoever has the pid now."""
+        """Signal this very process; False when it is gone, even if another process has the pid now."""
         try:
             handle = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -73,7 +73,7 @@ class ProcessId:
         return True
 
     def wait_gone(self, deadline_s: float) -> bool:
-        """Wait until the process has ended, at most `deadline_s` seconds; whether it has."""
+        """Wait at most `deadline_s` seconds for the process to end; return whether it has."""
         end = time.monotonic() + deadline_s
         while self.alive():
             if time.monotonic() >= end:
@@ -83,7 +83,7 @@ class ProcessId:
 
 
 def terminate(process: ProcessId, deadline_s: float) -> None:
-    """SIGTERM, then SIGKILL after `deadline_s` seconds. A stopped process is continued so that it can obey."""
+    """Send SIGTERM, then SIGKILL after `deadline_s` seconds. A stopped process is continued to receive the signal."""
     if not (process.send(signal.SIGTERM) and process.send(signal.SIGCONT)):
         return
     if not process.wait_gone(deadline_s):
@@ -92,10 +92,10 @@ def terminate(process: ProcessId, deadline_s: float) -> None:
 
 
 class Child:
-    """One supervised program. Its output goes to `log`; `kill -9` of this process takes it along.
+    """One supervised program. Its output goes to `log`; `kill -9` of this process ends it too.
 
-    The program leads a session and process group of its own, so a Ctrl-C at the terminal reaches only the
-    supervisor, and what the program itself forked is killed with it.
+    The program leads a session and process group of its own. A Ctrl-C at the terminal therefore reaches only the
+    supervisor, and the program's own children are killed with it.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Child:
         self._reaping = threading.Lock()  # a supervisor polls from one thread while another stops
 
     def start(self) -> ProcessId:
-        """Start the program; its pid and start time.
+        """Start the program; return its pid and start time.
 
         Raises RuntimeError when it runs already, FileNotFoundError when there is no such program.
         """
@@ -124,7 +124,7 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         bound_log(self.log)
         self._popen = _SPAWNER.submit(self._spawn).result()
-        # A child that has ended is kept as a zombie until it is reaped, so its pid is still its own here.
+        # A child that has ended stays a zombie until it is reaped, so its pid is still its own here.
         self._identity = ProcessId.of(self._popen.pid) or ProcessId(self._popen.pid, -1)
         return self._identity
 
@@ -162,9 +162,9 @@ class Child:
         return self.identity.pid
 
     def poll(self) -> int | None:
-        """The exit status (−N when signal N ended it), None while it runs or before its first start.
+        """Return the exit status (−N when signal N ended it), None while it runs or before its first start.
 
-        Also keeps the log below its bound, so a supervisor that polls bounds it for the whole run.
+        Also cuts a log above its bound: a supervisor that polls bounds it for the whole run.
         """
         if self._popen is None:
             return None
@@ -173,7 +173,7 @@ class Child:
                 if not self._ended():
                     bound_log(self.log)
                     return None
-                # The unreaped leader still owns the pid, hence the group's id: this reaches no stranger.
+                # The unreaped leader still owns the pid, and so the group's id: this reaches no other process.
                 self._kill_group()
                 self._popen.wait()
             return self._popen.returncode
@@ -188,23 +188,23 @@ class Child:
             return
 
     def wait(self, deadline_s: float) -> int | None:
-        """The exit status, or None when it still runs after `deadline_s` seconds."""
+        """Wait for the exit status; None when it still runs after `deadline_s` seconds."""
         end = time.monotonic() + deadline_s
         while (status := self.poll()) is None and self._popen is not None and time.monotonic() < end:
             time.sleep(POLL_S)
         return status
 
     def stop(self, deadline_s: float = 10.0) -> int | None:
-        """SIGTERM, then SIGKILL to the whole group after `deadline_s` seconds; the exit status."""
+        """Send SIGTERM, then SIGKILL to the whole group after `deadline_s` seconds; return the exit status."""
         if self._popen is None or self.poll() is not None:
             return self.poll()
         self.identity.send(signal.SIGTERM)
-        self.identity.send(signal.SIGCONT)  # a paused program can obey only when it runs
+        self.identity.send(signal.SIGCONT)  # a paused program reacts only once it runs
         status = self.wait(deadline_s)
         return self.kill() if status is None else status
 
     def kill(self) -> int | None:
-        """SIGKILL to the program and all of its group; the exit status."""
+        """Send SIGKILL to the program and all of its group; return the exit status."""
         if self._popen is None or self.poll() is not None:
             return self.poll()
         with self._reaping:
@@ -214,19 +214,19 @@ class Child:
             return self._popen.returncode
 
     def pause(self) -> None:
-        """SIGSTOP: the program hangs with its sockets open, as a stuck machine would."""
+        """Send SIGSTOP: the program hangs with its sockets open, as on a stuck machine."""
         self.identity.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT after `pause`."""
+        """Send SIGCONT after `pause`."""
         self.identity.send(signal.SIGCONT)
 
 
 def bound_log(log: Path, limit: int = LOG_LIMIT_BYTES, kept: int = LOG_KEPT_BYTES) -> None:
     """Cut `log` down to its last `kept` bytes once it is larger than `limit`.
 
-    The writer appends (O_APPEND), so it goes on at the new end; lines written during the cut may be lost, and all of
-    them where the disk fills in that moment.
+    The writer appends (O_APPEND) at the new end. Lines written during the cut may be lost, and all lines if the disk
+    fills in that moment.
     """
     try:
         if log.stat().st_size <= limit:
@@ -245,7 +245,7 @@ def bound_log(log: Path, limit: int = LOG_LIMIT_BYTES, kept: int = LOG_KEPT_BYTE
 
 
 def last_lines(log: Path, count: int = 3) -> str:
-    """The last lines of `log` that are not blank, in one line of at most 500 characters; empty when there are none."""
+    """Return the last non-blank lines of `log` in one line of at most 500 characters; empty when there are none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))
@@ -257,5 +257,5 @@ def last_lines(log: Path, count: int = 3) -> str:
 
 
 def last_line(log: Path) -> str:
-    """The last line of `log` that is not blank; empty when there is none."""
+    """Return the last line of `log` that is not blank; empty when there is none."""
     return last_lines(log, 1)

@@ -1,4 +1,4 @@
-"""Prometheus on a loopback port, scraping every role of the run. Optional: a run goes on without it."""
+"""Prometheus on a loopback port, scraping every role of the run. Optional: a run works without it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ALERTMANAGERS = "alertmanagers.json"
 
 
 def prometheus_binary() -> str | None:
-    """Where prometheus is; None when it is not installed."""
+    """Return prometheus's program; None when it is not installed."""
     return shutil.which("prometheus")
 
 
 class Prometheus(Service):
-    """One Prometheus with the shipped rules; its targets are what `scrape` was told last."""
+    """One Prometheus with the shipped rules; the latest call of `scrape` sets its targets."""
 
     role = "prometheus"
     port_names = ("prometheus",)
@@ -35,7 +35,7 @@ class Prometheus(Service):
     def __init__(
         self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0, console: str | None = None
     ) -> None:
-        """`console` is the URL of the pages that alerts lead to; None leaves them with this server's own."""
+        """`console` is the URL of the pages that alerts link to; None keeps this server's own."""
         super().__init__(state, ports, ready_s=ready_s)
         self._console = console
 
@@ -58,7 +58,7 @@ class Prometheus(Service):
         write_json(self.folder / TARGETS, targets)
 
     def tell(self, alertmanager: str | None) -> None:
-        """Send alerts to the Alertmanager at `host:port`, None to none; Prometheus notices by itself."""
+        """Send alerts to the Alertmanager at `host:port`, or with None to no one; Prometheus notices by itself."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / ALERTMANAGERS, [] if alertmanager is None else [{"targets": [alertmanager]}])
 
@@ -84,7 +84,7 @@ class Prometheus(Service):
             program,
             "--config.file=prometheus.yml",
             f"--web.listen-address={self.listen}",
-            # An alert's `generatorURL` begins with it: Debian's Prometheus has no pages of its own.
+            # The start of an alert's `generatorURL`: Debian's Prometheus has no pages of its own.
             f"--web.external-url={f'{self._console}/rules' if self._console else self.url}",
             "--web.route-prefix=/",
             f"--web.console.templates={CONSOLES}",

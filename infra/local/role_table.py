@@ -1,4 +1,4 @@
-"""The roles of a run, as `roles.json` shows them to people and tools, and what a killed run left behind."""
+"""The roles of a run, as `roles.json` shows them to people and tools, and leftovers of a killed run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class RoleTable:
     """The processes of one state folder, and the right to be its only supervisor.
 
-    `roles.json` is `{role: {"pid": …, "listen": "host:port" or null, "metrics": "host:port" or null, "restarts": 0}}`,
-    with `"url"` where browsers need another address than `http://` with `listen`. `processes.json` next to it adds each
-    process's start time, so that only leftovers that really are ours are killed. Both are replaced atomically, and lag
-    behind where the disk is full, until `catch_up`. The folder is locked as long as this object is open or its process
-    lives.
+    `roles.json` is `{role: {"pid": …, "listen": "host:port" or null, "metrics": "host:port" or null, "restarts": 0}}`.
+    It has `"url"` too if browsers need another address than `http://` with `listen`. `processes.json` next to it adds
+    each process's start time: only leftovers that really are ours are killed. Both are replaced atomically. On a full
+    disk they lag behind until `catch_up`. The folder is locked as long as this object is open or its process lives.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +47,7 @@ class RoleTable:
             os.ftruncate(self._lock, 0)
             os.write(self._lock, f"{os.getpid()}\n".encode())
         except OSError as error:
-            if not is_full(error):  # the lock holds all the same, only whose it is stays unsaid
+            if not is_full(error):  # the lock holds all the same, only its owner stays unrecorded
                 raise
 
     def record(
@@ -60,7 +59,7 @@ class RoleTable:
         metrics: str | None = None,
         url: str | None = None,
     ) -> None:
-        """Note that `role` now runs as `process`; call it after each start and restart. Addresses are `host:port`."""
+        """Record that `role` now runs as `process`; call it after each start and restart. Addresses are `host:port`."""
         with self._writing:
             before = self._roles.get(role)
             restarts = before["restarts"] + 1 if before is not None else 0
@@ -71,25 +70,25 @@ class RoleTable:
             self._write()
 
     def remove(self, role: str) -> None:
-        """Note that `role` has been stopped for good."""
+        """Record that `role` has been stopped for good."""
         with self._writing:
             self._roles.pop(role, None)
             self._processes.pop(role, None)
             self._write()
 
     def roles(self) -> dict[str, dict[str, Any]]:
-        """What `roles.json` says now, as a copy."""
+        """Return a copy of the present content of `roles.json`."""
         with self._writing:
             return {role: dict(entry) for role, entry in self._roles.items()}
 
     def catch_up(self) -> None:
-        """Write what a full disk did not take."""
+        """Write the changes that a full disk has delayed."""
         with self._writing:
             if self._behind:
                 self._write()
 
     def _write(self) -> None:
-        # Processes first: between the two writes a killed supervisor leaves one that the next run can clean.
+        # Processes first: a supervisor killed between the two writes leaves a process that the next run can end.
         processes = {role: {"pid": p.pid, "started": p.started} for role, p in self._processes.items()}
         try:
             write_json(self.folder / "processes.json", {"boot": _boot(), "processes": processes})
@@ -102,10 +101,10 @@ class RoleTable:
             self._behind = False
 
     def kill_leftovers(self, deadline_s: float = 5.0) -> list[str]:
-        """End what an earlier supervisor of this folder left running; the roles that were.
+        """End the processes that an earlier supervisor of this folder left running; return their roles.
 
-        A process is ended only when its pid and start time are the recorded ones and the machine has not been
-        booted since; whoever else has the pid now is left alone.
+        A process is ended only when its pid and start time are the recorded ones and the machine has not been booted
+        since. Another process with the same pid is left alone.
         """
         document = read_json(self.folder / "processes.json")
         recorded = document.get("processes")
@@ -120,7 +119,7 @@ class RoleTable:
         return killed
 
     def close(self) -> None:
-        """Empty the table and give the folder free."""
+        """Empty the table and unlock the folder."""
         self._roles.clear()
         self._processes.clear()
         self._write()
@@ -134,7 +133,7 @@ class RoleTable:
 
 
 def read_roles(folder: Path) -> dict[str, dict[str, Any]]:
-    """The roles that `folder`/roles.json names. Raises StateError when there is no such file."""
+    """Return the roles that `folder`/roles.json names. Raises StateError when there is no such file."""
     path = folder / "roles.json"
     if not path.is_file():
         raise StateError(f"expected a state folder with roles.json, {folder} has none")
@@ -142,7 +141,7 @@ def read_roles(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def supervisor(folder: Path) -> ProcessId | None:
-    """The process that has claimed `folder`; None when it is free."""
+    """Return the process that has claimed `folder`; None when it is free."""
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -158,7 +157,7 @@ def supervisor(folder: Path) -> ProcessId | None:
 
 
 def running(folder: Path, role: str) -> ProcessId | None:
-    """The process of a role of the system in `folder`, when it runs now."""
+    """Return the process of a role of the system in `folder`, when it runs now."""
     document = read_json(folder / "processes.json")
     recorded = document.get("processes")
     if document.get("boot") != _boot() or not isinstance(recorded, dict):

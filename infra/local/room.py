@@ -1,4 +1,4 @@
-"""Whether a disk has room: what ends while it has none has not failed by itself."""
+"""Free space on a disk: a process that ends on a full disk has not failed by itself."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from schemas.runtime.disk import free_bytes
 LEAST_BYTES: Final = 16 * 2**20
 """Kafka, which writes most, ends before a disk is full to the last byte."""
 GRACE_S: Final = 30.0
-"""So long after there was none, what ends may have ended for that."""
+"""Seconds after a full disk during which a process's end may be its consequence."""
 
 
 class Room:
-    """The room on the disk of one folder."""
+    """The free space on the disk of one folder."""
 
     def __init__(self, folder: Path, least_bytes: int = LEAST_BYTES, grace_s: float = GRACE_S) -> None:
         self._folder = folder
@@ -25,12 +25,12 @@ class Room:
         self._full_at_s = -math.inf
 
     def is_full(self) -> bool:
-        """Whether less than `least_bytes` are free now."""
+        """Return whether less than `least_bytes` are free now."""
         full = free_bytes(self._folder) < self._least_bytes
         if full:
             self._full_at_s = time.monotonic()
         return full
 
     def was_full(self) -> bool:
-        """Whether that was so within the last `grace_s`, as far as it was asked."""
+        """Return whether the disk was full within the last `grace_s`, as far as calls have observed it."""
         return self.is_full() or time.monotonic() - self._full_at_s < self._grace_s

@@ -1,4 +1,4 @@
-"""A real RTSP server of GStreamer's on loopback, as tests and benchmarks need one."""
+"""A real RTSP server of GStreamer's on loopback, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 BITS: Final = 16
 _PROGRAM: Final = Path(__file__).with_name("rtsp_server.py")
 _SYSTEM_PYTHON: Final = "/usr/bin/python3"
-"""Debian's `python3-gi` and `gir1.2-gst-rtsp-server-1.0` are for this one."""
+"""The system's Python with Debian's `python3-gi` and `gir1.2-gst-rtsp-server-1.0`."""
 
 
 class RtspServer:
-    """Runs from `with` to its end; `address` says where. `/live` is a pattern, `/counted` has the frames' numbers."""
+    """A server that runs during the `with` block at `address`. `/live` is a pattern, `/counted` has frame numbers."""
 
     def __init__(self, *options: object, login: str | None = None, port: int = 0) -> None:
         """`login` is user:password that clients must give; `port` 0 takes a free one."""
@@ -44,22 +44,22 @@ class RtspServer:
         self.kill()
 
     def address(self, path: str = "live", login: str | None = None) -> str:
-        """The URL of a stream, with the server's login unless another one is given; an empty one is none."""
+        """Return the URL of a stream, with the server's login or the given one; an empty login is left out."""
         login = self._login if login is None else login
         user, _, password = (login or "").partition(":")
         named = f"{quote(user, safe='')}:{quote(password, safe='')}@" if login else ""
         return f"rtsp://{named}127.0.0.1:{self.port}/{path}"
 
     def pause(self) -> None:
-        """It hangs, its sockets open."""
+        """Make it hang with its sockets open."""
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """It goes on."""
+        """Continue after `pause`."""
         self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """It is gone at once."""
+        """Kill it at once."""
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
@@ -68,7 +68,7 @@ class RtspServer:
 
 
 def counted_number(picture: NDArray[np.uint8]) -> int:
-    """The number that a frame of `/counted`, (H, W, C), has in it."""
+    """Return the number in a frame of `/counted`, (H, W, C)."""
     width = picture.shape[1] // BITS
     middle = picture[:, : width * BITS].mean(axis=(0, 2)).reshape(BITS, width)
     inner = middle[:, width // 4 : width - width // 4].mean(axis=1)

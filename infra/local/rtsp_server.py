@@ -1,7 +1,7 @@
-"""A real RTSP server to test against, for the system's Python, which has GStreamer's bindings; see `infra.local.rtsp`.
+"""A real RTSP server for tests, for the system's Python with GStreamer's bindings; see `infra.local.rtsp`.
 
 Prints its port once it listens on loopback, and ends when its standard input closes. `/live` is a test pattern without
-an end, `/counted` the same with each frame's number in it as 16 stripes, `/file` the H.264 file of `--file`.
+an end. `/counted` is the same with each frame's number in it as 16 stripes. `/file` is the H.264 file of `--file`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DARK, BRIGHT, GREY = 16, 235, 128
 
 
 def counted_picture(number: int, width: int, height: int) -> bytes:
-    """An I420 picture of 16 vertical stripes, the bits of `number`, the highest one first: bright is 1."""
+    """Return an I420 picture of 16 vertical stripes: the bits of `number`, the highest one first, a one is bright."""
     stripe = width // BITS
     row = b"".join(bytes([BRIGHT if number >> bit & 1 else DARK]) * stripe for bit in reversed(range(BITS)))
     row += bytes([DARK]) * (width - len(row))
@@ -33,7 +33,7 @@ def counted_picture(number: int, width: int, height: int) -> bytes:
 
 
 class Counted:
-    """Feeds numbered pictures into each media of its factory."""
+    """A source of numbered pictures for each media of its factory."""
 
     def __init__(self, width: int, height: int, fps: int) -> None:
         self.size = width, height
@@ -44,7 +44,7 @@ class Counted:
         self.factory.connect("media-configure", self.configure)
 
     def configure(self, _factory: GstRtspServer.RTSPMediaFactory, media: GstRtspServer.RTSPMedia) -> None:
-        """Begin to feed a media that a client has asked for."""
+        """Start feeding a media that a client has requested."""
         source = media.get_element().get_by_name("source")
         number = 0
 
@@ -59,7 +59,7 @@ class Counted:
 
 
 def factory_of(launch: str, shared: bool) -> GstRtspServer.RTSPMediaFactory:
-    """What makes the media of a path; a shared one is made once for all its clients."""
+    """Return the factory for the media of a path; a shared media is made once for all its clients."""
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(launch)
     factory.set_shared(shared)

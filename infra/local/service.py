@@ -1,4 +1,4 @@
-"""What the local brokers and Prometheus have in common: ports, a child process, and a wait until it answers."""
+"""Base of the local brokers and Prometheus: ports, a child process, and a wait until it answers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _PORT_RACES = 5
 class Service(ABC):
     """A program that listens on loopback and keeps its files in `state`/`role`.
 
-    Its ports are chosen at the first start and stay for as long as this object lives: clients hold them. A later
+    Its ports are chosen at the first start and stay for as long as this object lives, because clients use them. A later
     object on the same state folder takes them again when they are free.
     """
 
     role: str
     port_names: tuple[str, ...]
-    """The first one is where clients connect."""
+    """Names of the ports; clients connect to the first."""
 
     def __init__(self, state: Path, ports: Ports | None = None, *, ready_s: float = 60.0) -> None:
-        """`state` is the state folder; `ready_s` is how long a start may take until the service answers."""
+        """`state` is the state folder; `ready_s` is the longest time from a start to the first answer."""
         self.folder = state.resolve() / self.role
         self.log = self.folder / f"{self.role}.log"
         self._memory = ports or Ports(state)
@@ -39,24 +39,24 @@ class Service(ABC):
 
     @abstractmethod
     def _command(self) -> list[str]:
-        """Write the configuration for `self._ports`; the command line. It runs in `self.folder`."""
+        """Write the configuration for `self._ports`; return the command line. It runs in `self.folder`."""
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether the service answers a client now. Takes at most a second or two."""
+        """Return whether the service answers a client now, within a second or two."""
 
     def _environment(self) -> Mapping[str, str] | None:
-        """The variables of its process; None leaves it those of this one."""
+        """Return the environment of its process; None inherits this process's."""
         return None
 
     @property
     def host(self) -> str:
-        """Always loopback."""
+        """The host, always loopback."""
         return LOOPBACK
 
     @property
     def port(self) -> int:
-        """Where clients connect. Raises BrokerError before the first start."""
+        """The port for clients. Raises BrokerError before the first start."""
         if not self._ports:
             raise BrokerError(f"expected a started {self.role}, it has no port yet")
         return self._ports[self.port_names[0]]
@@ -74,11 +74,11 @@ class Service(ABC):
         return self._child
 
     def start(self) -> ProcessId:
-        """Start and wait until the service answers; blocks, callable from any thread. Its pid and start time.
+        """Start, wait until the service answers, and return its pid and start time; callable from any thread.
 
-        A port that another program has is replaced at the first start. Raises BrokerError, with the last lines of
-        the log, when the service ends or does not answer in time, or when a port that clients already hold is
-        taken; and when a program it needs is not installed.
+        At the first start, a port that another program uses is replaced. Raises BrokerError, with the last lines of the
+        log, when the service ends or does not answer in time. Raises it too when a port that clients already use is
+        taken, or a program that it needs is not installed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         first = not self._ports
@@ -93,7 +93,7 @@ class Service(ABC):
             if self._await_answer(end):
                 return process
             if all(is_free(port) for port in self._ports.values()):
-                break  # it did not end for want of a port
+                break  # the port was not the reason of its end
         status = self.child.kill()
         if first:
             self._ports = {}
@@ -111,13 +111,13 @@ class Service(ABC):
     def _await_answer(self, end: float) -> bool:
         while self.child.poll() is None and time.monotonic() < end:
             if self._answers():
-                # A stranger may have taken the port first and answer in place of a child about to fail.
+                # Another program may have taken the port first, and answer in place of a child that is about to fail.
                 return self.child.poll() is None
             time.sleep(0.02)
         return False
 
     def stop(self, deadline_s: float = 15.0) -> None:
-        """End it in good order, by SIGTERM; SIGKILL after the deadline."""
+        """Stop it in good order, by SIGTERM; SIGKILL after the deadline."""
         if self._child is not None:
             self._child.stop(deadline_s)
 
@@ -127,19 +127,19 @@ class Service(ABC):
         return self.start()
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """Kill it by SIGKILL."""
         self.child.kill()
 
     def pause(self) -> None:
-        """SIGSTOP: it hangs, connections stay open."""
+        """Send SIGSTOP: it hangs, connections stay open."""
         self.child.pause()
 
     def resume(self) -> None:
-        """SIGCONT after `pause`."""
+        """Send SIGCONT after `pause`."""
         self.child.resume()
 
     def poll(self) -> int | None:
-        """The exit status, None while it runs."""
+        """Return the exit status, None while it runs."""
         return self.child.poll()
 
 

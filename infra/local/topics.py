@@ -1,4 +1,4 @@
-"""Kafka topics: how each is cut and bounded, and their creation."""
+"""Kafka topics: their partitions and bounds, and their creation."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class TopicSpec:
     compacted: bool = False
     """Keep the newest record of each key instead of the newest bytes."""
     config: Mapping[str, str] = field(default_factory=dict)
-    """More topic settings, by Kafka's names; they win."""
+    """More topic settings, by Kafka's names; they take precedence."""
 
     def settings(self) -> dict[str, str]:
-        """The topic's configuration by Kafka's names."""
+        """Return the topic's configuration by Kafka's names."""
         bounds = {
             "max.message.bytes": str(MAX_BROKER_BYTES),
             # Only whole segments are deleted, so a segment is a fraction of what is kept.
@@ -51,21 +51,21 @@ class TopicSpec:
 
 
 def acknowledging(copies: int) -> int:
-    """How many of so many copies must have a record before it is acknowledged: all but one, which may be away."""
+    """Return the copies that must have a record before its acknowledgement: all but one, which may be away."""
     return max(1, copies - 1)
 
 
 def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, TopicSpec]:
-    """Every topic of the system; those keyed by camera have `partitions` partitions."""
+    """Return every topic of the system; those keyed by camera have `partitions` partitions."""
     keyed = TopicSpec(partitions, replication)
     return {
-        # Bridges take no more frames well before a partition is full: BridgeSettings.max_backlog_bytes.
+        # Bridges stop accepting frames well before a partition is full: BridgeSettings.max_backlog_bytes.
         KafkaTopic.FRAMES.value: TopicSpec(partitions, replication, retention_bytes=1024 * MEBIBYTE),
         KafkaTopic.EVENTS.value: keyed,
         KafkaTopic.VERDICTS.value: keyed,
         KafkaTopic.ALERTS.value: TopicSpec(partitions, replication, retention_bytes=64 * MEBIBYTE),
         KafkaTopic.DEAD_LETTERS.value: keyed,
-        # Processors read it whole when they start: small segments, for the newest one is never compacted.
+        # Processors read it whole when they start: small segments, because the newest one is never compacted.
         KafkaTopic.MODELS.value: TopicSpec(
             1, replication, compacted=True, config={"segment.bytes": str(MEBIBYTE), "segment.ms": str(DAY_MS)}
         ),

@@ -1,1 +1,1 @@
-"""The role `monitor`: metrics of what has none of its own, brokers, machine and GPUs, and of the audit."""
+"""The role `monitor`: metrics of brokers, machine and GPUs, which have none of their own, and of the audit."""

@@ -1,4 +1,4 @@
-"""Counters that somebody else counts: a broker, a kernel. Ours follow them, past their restarts."""
+"""Counters behind those of a broker or a kernel, continued when the original restarts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from prometheus_client import Counter
 
 
 class Follower:
-    """One counter of ours behind one of another's, which may begin anew.
+    """One counter of ours behind a foreign counter, which may restart.
 
-    Its series begins where the other stands: from 0 on, all of that would look as if it had happened at once.
+    Its series begins at the foreign counter's present value: a start at 0 would show all earlier counts as one jump.
     """
 
     def __init__(self, counter: Counter, *labels: str) -> None:
@@ -17,6 +17,6 @@ class Follower:
         self._last = 0.0
 
     def see(self, value: float) -> None:
-        """The other counter stands at `value` now. Where it has fallen it has begun anew, and all of it is new."""
+        """Update to the foreign counter's `value`. A fall means a restart, and then the whole value is new."""
         self._counter.labels(*self._labels).inc(value - self._last if value >= self._last else value)
         self._last = value

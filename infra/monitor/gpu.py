@@ -1,4 +1,4 @@
-"""GPUs, as NVIDIA's own tool tells of them; a machine without one has no such metrics."""
+"""Metrics of GPUs, from NVIDIA's own tool; a machine without a GPU has none."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MEBIBYTE: Final = 2**20
 
 
 class Reading(NamedTuple):
-    """One GPU; None is what it does not tell."""
+    """One GPU; a value that the tool does not report is None."""
 
     gpu: str
     busy: float | None
-    """From 0 to 1."""
+    """Utilisation from 0 to 1."""
     used_bytes: float | None
     free_bytes: float | None
     celsius: float | None
@@ -30,7 +30,7 @@ class Reading(NamedTuple):
 
 
 def readings(text: str) -> Iterator[Reading]:
-    """The lines of `nvidia-smi --query-gpu`, in CSV without header and units; what is no such line is passed over."""
+    """Read the lines of `nvidia-smi --query-gpu`, in CSV without header and units; other lines are skipped."""
     for line in text.splitlines():
         name, *values = (part.strip() for part in line.split(","))
         if len(values) != 5 or not name.isdigit():
@@ -47,7 +47,7 @@ def readings(text: str) -> Iterator[Reading]:
 
 
 def _number(text: str) -> float | None:
-    """None for `[N/A]` and its like."""
+    """Read a number; None for `[N/A]` and similar values."""
     try:
         return float(text)
     except ValueError:
@@ -55,7 +55,7 @@ def _number(text: str) -> float | None:
 
 
 class Gpus:
-    """All GPUs of this machine."""
+    """Return all GPUs of this machine."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._program = shutil.which("nvidia-smi")
@@ -65,7 +65,7 @@ class Gpus:
         self._power = metrics.GPU_POWER.on(registry)
 
     async def look(self) -> None:
-        """Bring the metrics up to date. Raises OSError and TimeoutError when the tool does not answer."""
+        """Update the metrics. Raises OSError and TimeoutError when the tool does not answer."""
         if self._program is None:
             return
         asked = await asyncio.create_subprocess_exec(

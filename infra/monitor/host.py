@@ -13,10 +13,10 @@ from schemas import metrics
 
 
 class Host:
-    """Asks the kernel; where that does not tell, as in some containers, a metric is left out."""
+    """Reads the kernel's figures; a metric is left out if the kernel lacks it, as in some containers."""
 
     def __init__(self, registry: CollectorRegistry, folder: Path) -> None:
-        """`folder` lies on the disk whose room is told."""
+        """`folder` selects the disk for the free space."""
         self._folder = folder
         cpu, self._memory = metrics.HOST_CPU.on(registry), metrics.HOST_MEMORY.on(registry)
         self._busy, self._idle = (Follower(cpu, mode) for mode in ("busy", "idle"))
@@ -26,10 +26,10 @@ class Host:
         self._received, self._sent = (Follower(network, way) for way in ("received", "sent"))
 
     def look(self) -> None:
-        """Bring the metrics up to date."""
+        """Update the metrics."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
-        # A guest's time is in that of its user.
+        # A guest's time is part of its user's time.
         guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
         self._idle.see(idle)
         self._busy.see(sum(times) - idle - guests)

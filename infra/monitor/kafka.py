@@ -1,4 +1,4 @@
-"""Kafka, by its protocol: its nodes, what our topics hold, how far their readers are."""
+"""Metrics of Kafka, by its protocol: its nodes, the content of our topics, the progress of their readers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_GROUP = "none"
 
 
 class Kafka:
-    """Two clients that stay while Kafka answers, and are made anew after it did not."""
+    """Two clients that stay while Kafka answers, and are replaced after a failure."""
 
     def __init__(self, registry: CollectorRegistry, up: Gauge, address: KafkaAddress) -> None:
         self._up = up
@@ -38,9 +38,9 @@ class Kafka:
         self._closing = AsyncExitStack()
 
     async def look(self) -> None:
-        """Bring the metrics up to date. Raises what aiokafka raises, and TimeoutError, when Kafka does not answer."""
+        """Update the metrics. Raises what aiokafka raises, and TimeoutError, when Kafka does not answer."""
         try:
-            async with asyncio.timeout(2 * REQUEST_S):  # a group's coordinator is looked for for ever
+            async with asyncio.timeout(2 * REQUEST_S):  # the search for a group's coordinator has no end of its own
                 await self._look()
         except BaseException:
             self._up.set(0)
@@ -79,7 +79,7 @@ class Kafka:
             self._lag.labels(group).set(sum(waiting))
 
     async def end(self) -> None:
-        """Let go of Kafka."""
+        """Close the clients."""
         closing, self._closing, self._clients = self._closing, AsyncExitStack(), None
         with suppress(asyncio.CancelledError):
             await closing.aclose()

@@ -1,4 +1,4 @@
-"""Mosquitto, by what it publishes of itself under `$SYS` every ten seconds."""
+"""Metrics of Mosquitto, from its own messages under `$SYS` every ten seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AGAIN_S: Final = 5
 
 
 class Mosquitto:
-    """A client that listens, and connects again by itself for ever."""
+    """A client that subscribes, and reconnects by itself without a limit."""
 
     def __init__(
         self,
@@ -51,18 +51,18 @@ class Mosquitto:
             self._client.username_pw_set(login.user, login.password.get_secret_value())
 
     def begin(self) -> None:
-        """Connect, and listen in a thread of its own."""
+        """Connect, and receive in a separate thread."""
         self._client.connect_async(*self._address)
         self._client.loop_start()
 
     def look(self) -> bool:
-        """Whether the broker answers now, which the metrics say from now on."""
+        """Return whether the broker answers now, and set that metric."""
         is_there = self._client.is_connected()
         self._up.set(is_there)
         return is_there
 
     def end(self) -> None:
-        """Let go of the broker."""
+        """Close the client."""
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -1,4 +1,4 @@
-"""The monitor's loops: each looks at one thing, and none waits for another."""
+"""The monitor's loops: each measures one thing, and none waits for another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 async def run_monitor(
     settings: MonitorSettings, keys: KeyRing, *, registry: CollectorRegistry, health: Health, stop: asyncio.Event
 ) -> None:
-    """Look until `stop` is set. Brokers and database may be away at any time: the metrics say so."""
+    """Measure until `stop` is set. Brokers and database may be away at any time: the metrics show it."""
     up = metrics.BROKER_UP.on(registry)
     kafka = Kafka(registry, up.labels("kafka"), settings.kafka)
     broker = settings.broker
@@ -71,13 +71,13 @@ def _quiet(look: Callable[[], None]) -> Callable[[], Awaitable[None]]:
 
 
 async def _again(look: Callable[[], Awaitable[None]], condition: str | None, every_s: float, health: Health) -> None:
-    """Look again and again; the first failure in a row is logged, and told as the `condition` of the role's health."""
+    """Measure repeatedly; the first failure in a row is logged, and becomes the `condition` of the role's health."""
     failing = False
     while True:
         begun = time.monotonic()
         try:
             await look()
-        except Exception as error:  # whatever it is, what was looked at does not answer
+        except Exception as error:  # any exception means that the measured thing does not answer
             if not failing:
                 name = task.get_name() if (task := asyncio.current_task()) else ""
                 log.warning("not_answered", what=name, error=str(error)[:200] or type(error).__name__)
@@ -89,5 +89,5 @@ async def _again(look: Callable[[], Awaitable[None]], condition: str | None, eve
             if condition is not None:
                 health.set(condition, True)
         with suppress(TimeoutError):
-            # After a failure sooner: what comes back is to be seen to.
+            # After a failure sooner: the metrics must show a recovery soon.
             await asyncio.sleep(max(0.2, (min(every_s, 1.0) if failing else every_s) - (time.monotonic() - begun)))

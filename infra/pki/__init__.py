@@ -1,1 +1,1 @@
-"""Who is who in a fleet: its own authority, the roles' and cameras' certificates, and what each may do."""
+"""Identities of a fleet: its own authority, the roles' and cameras' certificates, and their rights."""

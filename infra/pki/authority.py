@@ -33,12 +33,12 @@ AUTHORITY_DAYS: Final = 20 * 365
 CERTIFICATE_DAYS: Final = 825
 CRL_FILE: Final = "crl.pem"
 CRL_DAYS: Final = AUTHORITY_DAYS
-"""A list that ran out would shut everybody out: it is made anew at each revocation instead."""
+"""Validity of a revocation list. An expired list would reject every client: each revocation makes a new one instead."""
 _BACKDATED = datetime.timedelta(days=1)
-"""Clocks of devices differ."""
+"""Allowance for clock differences between devices."""
 _CRL_BACKDATED = datetime.timedelta(days=30)
-"""OpenSSL prefers the list of the later second. Each list takes a second of this time, so that a burst of revocations
-never dates a list in the future, which would shut everybody out."""
+"""Backdating of revocation lists: OpenSSL prefers the list with the later second. Each list takes a second of this
+time. A burst of revocations therefore never dates a list in the future, which would reject every client."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Issued:
 
 
 class Authority:
-    """The authority in `folder`: `ca.crt`, `ca.key`, `crl.pem`, and `revoked.json`, which says whose numbers."""
+    """The authority in `folder`: `ca.crt`, `ca.key`, `crl.pem`, and `revoked.json` with the owner of each number."""
 
     def __init__(self, folder: Path) -> None:
         """Open it; StateError when there is none, or its files do not belong together."""
@@ -75,7 +75,7 @@ class Authority:
 
     @classmethod
     def create(cls, folder: Path) -> Authority:
-        """Make one, named by a number of its own, so that fleets are told apart; StateError when there is one."""
+        """Create an authority with a unique number in its name, to distinguish fleets; StateError when there is one."""
         with changing_identities(folder.parent):
             return cls._create(folder)
 
@@ -99,7 +99,7 @@ class Authority:
 
     @property
     def fleet(self) -> str:
-        """What the authority is called: `Pointillist fleet 1a2b3c4d`."""
+        """The authority's name: `Pointillist fleet 1a2b3c4d`."""
         return common_name(self.certificate)
 
     @property
@@ -135,7 +135,7 @@ class Authority:
         return Issued(certificate.public_bytes(Encoding.PEM).decode(), _pem(key))
 
     def issued(self, certificate: x509.Certificate) -> bool:
-        """Whether it is one of this authority's."""
+        """Return whether this authority has issued the certificate."""
         try:
             certificate.verify_directly_issued_by(self.certificate)
         except (ValueError, TypeError, InvalidSignature):
@@ -143,7 +143,7 @@ class Authority:
         return True
 
     def revoked(self) -> dict[int, str]:
-        """The numbers of revoked certificates, and whose each was."""
+        """Return the numbers of revoked certificates, with the owner of each."""
         try:
             found = json.loads((self.folder / "revoked.json").read_text())
         except FileNotFoundError:
@@ -162,7 +162,7 @@ class Authority:
             write_public(self.folder / CRL_FILE, signed.public_bytes(Encoding.PEM).decode())
 
     def on_list(self) -> set[int]:
-        """The serial numbers on the list that servers read; empty when there is none."""
+        """Return the serial numbers on the list that servers read; empty when there is none."""
         try:
             found = x509.load_pem_x509_crl((self.folder / CRL_FILE).read_bytes())
         except FileNotFoundError:
@@ -189,18 +189,18 @@ class Authority:
 
 
 def common_name(certificate: x509.Certificate) -> str:
-    """Whose certificate it is."""
+    """Return the owner of a certificate."""
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
 def generation(certificate: x509.Certificate) -> int:
-    """The generation of a role's certificate."""
+    """Return the generation of a role's certificate."""
     found = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
     return int(str(found[0].value)) if found else 0
 
 
 def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -> bool:
-    """Whether it names all `hosts` and holds for `days` more."""
+    """Return whether a certificate names all `hosts` and is valid for `days` more."""
     left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -210,7 +210,7 @@ def good_for(certificate: x509.Certificate, hosts: Iterable[str], days: float) -
 
 
 def hosts_of(certificate: x509.Certificate) -> list[str]:
-    """The names and addresses of a server's certificate; empty for a client's."""
+    """Return the names and addresses of a server's certificate; empty for a client's."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -219,7 +219,7 @@ def hosts_of(certificate: x509.Certificate) -> list[str]:
 
 
 def certificate_hosts(file: Path) -> list[str]:
-    """The names and addresses of the server's certificate in a file; empty without one."""
+    """Return the names and addresses of the server's certificate in a file; empty without one."""
     try:
         return hosts_of(x509.load_pem_x509_certificate(file.read_bytes()))
     except (OSError, ValueError):
@@ -227,7 +227,7 @@ def certificate_hosts(file: Path) -> list[str]:
 
 
 def general_name(host: str) -> x509.GeneralName:
-    """A host's name or address as certificates hold it; ConfigError when it is neither."""
+    """Convert a host's name or address for certificates; ConfigError when it is neither."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
@@ -239,14 +239,14 @@ def general_name(host: str) -> x509.GeneralName:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, private=True) as fresh:
         fresh.write_text(text)
 
 
 def write_public(path: Path, text: str) -> None:
-    """Write a file that anybody may read, whole or not at all."""
+    """Write a file that anybody may read, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as fresh:
         fresh.write_text(text)

@@ -1,7 +1,7 @@
-"""An enrolment: the one file that a camera's device is given, and all that it needs to speak as that camera.
+"""An enrolment: the one file for a camera's device, with everything that identifies the device as that camera.
 
-A PEM file with its private key, its certificate and the fleet's authority, behind lines of text that readers of PEM
-pass over: the camera's name, its key, and where the broker is.
+A PEM file with its private key, its certificate and the fleet's authority. Text lines before them, which readers of PEM
+skip, hold the camera's name, its key, and the broker's address.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BEGIN: Final = "-----BEGIN "
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What an enrolment says."""
+    """The content of an enrolment."""
 
     camera: CameraId
     key: CameraKey
@@ -37,7 +37,7 @@ class Enrolment:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """ConfigError when it is none, is damaged, or has ended."""
+        """Read an enrolment; ConfigError when it is none, is damaged, or has expired."""
         try:
             text = file.read_text()
         except OSError as error:
@@ -65,7 +65,7 @@ class Enrolment:
 def enroll(
     authority: Authority, key: CameraKey, file: Path, mqtt: str | None = None, days: float = CERTIFICATE_DAYS
 ) -> None:
-    """Write the enrolment of the key's camera to `file`, which only its owner can read, and note its number."""
+    """Write the enrolment of the key's camera to `file`, which only its owner can read, and record its number."""
     name = key.camera_id
     issued = authority.issue(name, days=days)
     lines = [_TITLE, f"camera: {name}", *([f"mqtt: {mqtt}"] if mqtt else []), f"key: {key.export()}"]

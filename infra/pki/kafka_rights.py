@@ -1,4 +1,4 @@
-"""What each role may do in Kafka, and how Kafka is told."""
+"""The rights of each role in Kafka, and their transfer to Kafka."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PRINCIPAL_RULES: Final = (
 )
 """Kafka's `ssl.principal.mapping.rules`: the user of a role's certificate, `bridge` or, of its third, `bridge.2`."""
 SUPER_USERS: Final = ("kafka", "admin")
-"""Not asked for rights: the nodes among themselves, and who sets the rights."""
+"""Users whose rights Kafka does not check: the nodes among themselves, and the administrator of the rights."""
 OURS: Final = "pointillist"
-"""How the names of all our topics and groups begin."""
+"""The prefix of all our topics and groups."""
 
 
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ _ANY_HOST: Final = "*"
 
 @dataclass(frozen=True)
 class Right:
-    """One entry of Kafka's list of rights. To read or to write is to describe too."""
+    """One entry of Kafka's access control list. Reading or writing includes describing."""
 
     role: str
     resource: _Resource
@@ -73,12 +73,12 @@ def _topics(role: str, operation: _Operation, *topics: KafkaTopic) -> list[Right
 
 
 def kafka_rights() -> list[Right]:
-    """Every right there is; what is not named is nobody's."""
+    """Return all rights of all roles; everything else is denied."""
     read, write, describe = _Operation.READ, _Operation.WRITE, _Operation.DESCRIBE
     frames, events, verdicts = KafkaTopic.FRAMES, KafkaTopic.EVENTS, KafkaTopic.VERDICTS
     alerts, dead, models = KafkaTopic.ALERTS, KafkaTopic.DEAD_LETTERS, KafkaTopic.MODELS
     return [
-        # The bridge carries frames in, hears requests to cameras, and looks how far behind the processors are.
+        # The bridge writes frames, reads requests to cameras, and measures the processors' lag.
         *_topics("bridge", write, frames, events, dead),
         *_topics("bridge", read, events),
         Right("bridge", _Resource.GROUP, PROCESSORS_GROUP, describe),
@@ -90,7 +90,7 @@ def kafka_rights() -> list[Right]:
         Right("recorder", _Resource.GROUP, f"{OURS}-recorder", read, _Pattern.PREFIXED),
         # The console shows verdicts and models.
         *_topics("console", read, verdicts, models),
-        # Refused frames, sealed as they are, go to the processors once more.
+        # Refused frames, sealed and unchanged, go to the processors once more.
         *_topics("console", read, frames),
         *_topics("console", write, frames),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),
@@ -101,21 +101,21 @@ def kafka_rights() -> list[Right]:
 
 
 def principal(role: str, generation: int = 0) -> str:
-    """Kafka's user of a role whose certificates have that generation."""
+    """Return Kafka's user of a role with certificates of that generation."""
     return f"User:{role}.{generation}" if generation else f"User:{role}"
 
 
 def super_users(generations: Mapping[str, int]) -> str:
-    """Kafka's `super.users`, by the accepted generation of each role."""
+    """Return Kafka's `super.users`, by the accepted generation of each role."""
     return ";".join(principal(role, generations.get(role, 0)) for role in SUPER_USERS)
 
 
 async def grant(
     address: KafkaAddress, deadline_s: float = 30.0, *, generations: Mapping[str, int] = _NONE_RAISED
 ) -> None:
-    """Set the rights of all roles, each of its accepted generation; those that are there stay.
+    """Set the rights of all roles, each of its accepted generation; existing rights stay.
 
-    Raises BrokerError when Kafka does not take them.
+    Raises BrokerError when Kafka rejects them.
     """
     from aiokafka.protocol.admin import CreateAclsRequest
 
@@ -139,7 +139,7 @@ async def grant(
 
 
 async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadline_s: float = 30.0) -> None:
-    """Delete the rights of all earlier generations; a connection that stands is refused from its next request on.
+    """Delete the rights of all earlier generations; an open connection is refused from its next request on.
 
     Raises BrokerError when Kafka has not done so in time.
     """
@@ -162,7 +162,7 @@ async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadli
 
 
 async def is_super_user(address: KafkaAddress, deadline_s: float = 30.0) -> bool:
-    """Whether Kafka lets this client see everybody's rights, which are for super users alone."""
+    """Return whether Kafka shows this client the rights of all users, as it does for super users alone."""
     from aiokafka.protocol.admin import DescribeAclsRequest
 
     async def describe(admin: Admin) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What each may do at the MQTT broker, as mosquitto reads it."""
+"""The rights of each client at the MQTT broker, in mosquitto's format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from schemas.topics import BROKER_STATE, BROKER_STATE_ROOT, DISCOVERY_ROOT, HOME_ROOT, ROOT, Channel
 
 _CAMERA_WRITES: Final = (Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT)
-# Its own status too: by that a camera hears of another device with its name.
+# Its own status too: it shows a camera that another device uses its name.
 _CAMERA_READS: Final = (
     Channel.STATUS,
     Channel.CONFIRM,
@@ -30,25 +30,25 @@ _CONSOLE: Final[dict[str, tuple[Channel, ...]]] = {
     "write": (Channel.SETTINGS, Channel.PROBES),
 }
 _BROKER_LOG: Final = "$SYS/broker/log/#"
-"""By which bridges count what the broker refuses."""
+"""The broker's log, from which bridges count messages that it refuses."""
 _RIGHTS: Final = {"bridge": _BRIDGE, "admin": _ADMIN, "console": _CONSOLE}
 
 _HOME: Final = (f"{DISCOVERY_ROOT}/device/+/config", f"{HOME_ROOT}/#")
 _BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "monitor": tuple(("read", f"{BROKER_STATE_ROOT}/{topic}") for topic in BROKER_STATE),
-    # It reads what it has published before, to take back what no longer holds.
+    # It reads its earlier messages to withdraw outdated ones.
     "announcer": tuple(("readwrite", topic) for topic in _HOME),
-    # Home Assistant says by `status` that it has come or gone.
+    # Home Assistant announces by `status` that it starts or ends.
     "homeassistant": (*(("read", topic) for topic in _HOME), ("readwrite", f"{DISCOVERY_ROOT}/status")),
 }
-"""Rights of roles that speak of no camera's own channels."""
+"""Rights of roles that concern no camera's own channels."""
 
 
 def mqtt_rights(roles: Sequence[str], refused: Sequence[str]) -> str:
-    """Mosquitto's `acl_file`: of each of the `roles`, of `refused` cameras, and of a camera by its certificate's name.
+    """Return mosquitto's `acl_file` for the `roles`, for `refused` cameras, and for a camera by its certificate's name.
 
-    What is not named is nobody's right. The names of cameras hold a slash and those of roles do not, so that what
-    every client may do under its own name is what a camera may do.
+    Everything else is denied. The names of cameras hold a slash and those of roles do not. The pattern for every
+    client's own name is therefore a camera's right.
     """
     lines = ["# Written by pointillist; read again at SIGHUP."]
     for role in roles:

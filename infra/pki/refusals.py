@@ -1,4 +1,4 @@
-"""Cameras whose certificates were revoked: the broker refuses them all, until they are enrolled again."""
+"""Cameras with revoked certificates: the broker rejects them all, until they are enrolled again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infra.pki.authority import write_public
 
 
 def refused(pki: Path) -> set[str]:
-    """The cameras that have no rights now."""
+    """Return the cameras without rights."""
     try:
         return set((pki / "refused").read_text().split())
     except FileNotFoundError:
@@ -18,13 +18,13 @@ def refused(pki: Path) -> set[str]:
 
 
 def refuse(pki: Path, cameras: Iterable[str]) -> None:
-    """Let `cameras` have no rights."""
+    """Deny `cameras` all rights."""
     with changing_identities(pki.parent):
         _write(pki, refused(pki) | set(cameras))
 
 
 def readmit(pki: Path, cameras: Iterable[str]) -> None:
-    """Let `cameras`, who are given new certificates, have their rights again."""
+    """Restore the rights of `cameras` that receive new certificates."""
     with changing_identities(pki.parent):
         before = refused(pki)
         if before & set(cameras):

@@ -1,4 +1,4 @@
-"""Generations of the roles' certificates: Kafka, which reads no list of revoked ones, accepts the present one alone."""
+"""Generations of the roles' certificates: Kafka reads no revocation list and accepts only the present generation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GENERATIONS_FILE: Final = "role-generations.json"
 
 
 def role_generations(folder: Path) -> dict[str, int]:
-    """The accepted generation of each role that is not at zero, from the file in `folder`; empty without one."""
+    """Return the accepted generation of each role that is not at zero, from the file in `folder`; empty without one."""
     file = folder / GENERATIONS_FILE
     try:
         content = json.loads(file.read_text())
@@ -28,7 +28,7 @@ def role_generations(folder: Path) -> dict[str, int]:
 
 
 def raise_role_generation(pki: Path, role: str) -> int:
-    """Accept the next generation of a role's certificates instead of the present one; its number."""
+    """Accept the next generation of a role's certificates instead of the present one; return its number."""
     with changing_identities(pki.parent):
         known = role_generations(pki)
         known[role] = known.get(role, 0) + 1

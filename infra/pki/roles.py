@@ -1,4 +1,4 @@
-"""The roles of a fleet beside its cameras: their certificates, each in a folder that one role alone is given."""
+"""The roles of a fleet besides its cameras: their certificates, each in a folder for that role alone."""
 
 from __future__ import annotations
 
@@ -33,38 +33,39 @@ from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 
 SERVERS: Final = ("mosquitto", "kafka", "postgresql", "pages")
-"""`pages` is the console's, for browsers."""
+"""Roles with a server's certificate; `pages` is the console's, for browsers."""
 CLIENTS: Final = (
     "bridge", "processor", "recorder", "console", "admin", "audit", "health", "monitor", "announcer", "homeassistant",
 )  # fmt: skip
-"""`admin` makes topics, publishes models and tells cameras; `audit` reads; `health` may connect, and nothing else;
-`monitor` sees how the brokers are; `announcer` tells `homeassistant` of cameras, the one who listens to that."""
+"""Roles with a client's certificate. `admin` makes topics, publishes models and commands cameras. `audit` reads.
+`health` may connect, and nothing else. `monitor` measures the brokers. `announcer` announces cameras to
+`homeassistant`, which subscribes to that."""
 SHARE_FILE: Final = "bridges.share"
 RIGHTS_FILE: Final = "mosquitto.acl"
 KEYSTORE_FILE: Final = "keystore.pem"
-"""Key and certificate in one file, as Kafka reads them."""
+"""Key and certificate in one file, in Kafka's format."""
 ROLE_DAYS: Final = 14.0
-"""Validity of a client's certificate: Kafka reads no list of revoked ones, so that a copy must end by itself."""
+"""Validity of a client's certificate in days: Kafka reads no revocation list, so a copy must expire by itself."""
 RENEWED_DAYS: Final = 30.0
-"""A certificate is renewed this long before its end, or at half of its life if that is later."""
+"""Days before its end at which a certificate is renewed; if half of its life is later, it is renewed then."""
 _ROLE = re.compile(rf"({'|'.join((*SERVERS, *CLIENTS))})(-[0-9]{{1,4}})?")
 
 
 class Roles:
-    """What `authority` has issued to roles: `roles/NAME/` in its folder, with `ca.crt`, `tls.crt` and `tls.key`."""
+    """The certificates of roles from `authority`, in `roles/NAME/` of its folder: `ca.crt`, `tls.crt`, `tls.key`."""
 
     def __init__(self, authority: Authority) -> None:
         self.authority = authority
 
     def folder(self, name: str) -> Path:
-        """The files of one role."""
+        """Return the files of one role."""
         return role_folder(self.authority.folder, name)
 
     def issue(self, name: str, hosts: Sequence[str], days: float = ROLE_DAYS) -> None:
-        """Give `name` a new certificate of its present generation; `hosts` are what servers are reached by.
+        """Issue a new certificate of the present generation for `name`; `hosts` are a server's names and addresses.
 
-        A client's holds for `days`, a server's longer. Raises ConfigError unless `name` is one of the roles, with a
-        number behind it where there are several.
+        A client's is valid for `days`, a server's longer. Raises ConfigError unless `name` is one of the roles, with a
+        number behind it if there are several.
         """
         if not _ROLE.fullmatch(name):
             raise ConfigError(
@@ -85,21 +86,22 @@ class Roles:
             self._write(name, issued)
 
     def ensure(self, names: Iterable[str], hosts: Sequence[str], days: float = ROLE_DAYS) -> list[str]:
-        """Issue those of `names` that are missing, end soon, are of another authority or generation, or lack a host.
+        """Issue certificates of `names` that are missing, end soon, lack a host, or are of an earlier generation.
 
-        A client's certificate that holds much longer than `days` is replaced too. The names that were issued.
+        Certificates of another authority are replaced too, and clients' certificates with a validity much longer than
+        `days`. Returns the names of the new certificates.
         """
         with changing_identities(self.authority.folder.parent):
             due = [name for name in names if not self._holds(name, hosts, days)]
             for name in due:
-                # A name that a server was given by hand stays.
+                # A name that a user has given to a server stays.
                 former = self._certificate(name)
                 self.issue(name, list(dict.fromkeys((*hosts, *(hosts_of(former) if former else ())))), days)
             self.write_rights()
         return due
 
     def renew(self, days: float = ROLE_DAYS) -> list[str]:
-        """Do the same for all roles that have a certificate, with the hosts that it names already."""
+        """Do the same for all roles that have a certificate, with their present hosts."""
         with changing_identities(self.authority.folder.parent):
             found = {name: self._certificate(name) for name in self.names()}
             return [
@@ -109,11 +111,11 @@ class Roles:
             ]
 
     def names(self) -> list[str]:
-        """All roles that were given a certificate."""
+        """Return all roles with a certificate."""
         return sorted(path.name for path in (self.authority.folder / "roles").iterdir())
 
     def reissue(self, kind: str, days: float = ROLE_DAYS) -> list[str]:
-        """Issue the certificates of all instances of a role again; their names."""
+        """Issue the certificates of all instances of a role again; return their names."""
         found = [name for name in self.names() if kind_of(name) == kind]
         for name in found:
             certificate = self._certificate(name)
@@ -121,12 +123,12 @@ class Roles:
         return found
 
     def numbers(self, name: str) -> set[int]:
-        """The serial numbers of all certificates of a role that are known: noted, or in its folder."""
+        """Return the known serial numbers of a role's certificates: those recorded, and the one in its folder."""
         current = self.current(name)
         return {*serials(self.authority.folder, name), *([current] if current is not None else [])}
 
     def current(self, name: str) -> int | None:
-        """The serial number of the certificate in a role's folder; None without one."""
+        """Return the serial number of the certificate in a role's folder; None without one."""
         found = self._certificate(name)
         return found.serial_number if found is not None else None
 
@@ -144,9 +146,10 @@ class Roles:
         return role_generations(self.authority.folder).get(kind_of(name), 0)
 
     def write_rights(self) -> None:
-        """The rights that mosquitto reads, and beside each certificate what else its role is given.
+        """Write mosquitto's rights, and the other files of each role next to its certificate.
 
-        Of revoked certificates mosquitto is told, of revoked keys the roles that have keys; bridges of their share.
+        Mosquitto gets the revocation list. Roles with keys get the key generations, and bridges the name of their
+        shared subscription.
         """
         with changing_identities(self.authority.folder.parent):
             self._write_rights()
@@ -169,14 +172,16 @@ class Roles:
                     self._hand(name, pki / GENERATIONS_FILE)
 
     def _hand(self, name: str, *files: Path) -> None:
-        """Give a role a copy of those `files` that there are."""
+        """Copy the existing ones of `files` to a role's folder."""
         for file in filter(Path.is_file, files):
             write = write_private if file.name == SHARE_FILE else write_public
             write(self.folder(name) / file.name, file.read_text())
 
     def let_group_read(self, names: Iterable[str]) -> None:
-        """Let the files' group read the keys of `names`: for servers that run as users of their own, each with a volume
-        that holds its folder and no other."""
+        """Let the files' group read the keys of `names`.
+
+        This is for servers with users of their own, each with a volume that holds its folder and no other.
+        """
         for name in names:
             for file in (KEY_FILE, KEYSTORE_FILE):
                 if (self.folder(name) / file).exists():
@@ -202,22 +207,22 @@ class Roles:
 
 
 def kind_of(name: str) -> str:
-    """The role of an instance: `bridge` of `bridge-2`."""
+    """Return the role of an instance: `bridge` of `bridge-2`."""
     return name.partition("-")[0]
 
 
 def role_folder(pki: Path, name: str) -> Path:
-    """The files of the role `name` of the authority in `pki`."""
+    """Return the files of the role `name` of the authority in `pki`."""
     return pki / "roles" / name
 
 
 def rights_file(pki: Path) -> Path:
-    """Mosquitto's list of rights."""
+    """Return the path of mosquitto's list of rights."""
     return role_folder(pki, "mosquitto") / RIGHTS_FILE
 
 
 def role_tls(pki: Path, name: str) -> Tls:
-    """How the role `name` connects; StateError when it has been given no certificate."""
+    """Return the TLS files of the role `name`; StateError when it has no certificate."""
     folder = role_folder(pki, name)
     if not (folder / CERTIFICATE_FILE).is_file():
         raise StateError(f"expected a certificate of {name} in {folder}: `pointillist ca role {name}` issues one")
@@ -225,10 +230,10 @@ def role_tls(pki: Path, name: str) -> Tls:
 
 
 def share_name(pki: Path) -> str:
-    """The name of the bridges' share of the frames, made at the first call.
+    """Return the name of the bridges' shared subscription, made at the first call.
 
-    Mosquitto 2.0 lets any client subscribe to anything and asks for rights only when a message is delivered: who knew
-    this name could join, and what fell to it would be lost until it is sent again.
+    Mosquitto 2.0 lets any client subscribe to anything and checks rights only at delivery. A client with this name
+    could join the subscription, and its portion of the messages would be lost until they are sent again.
     """
     file = pki / SHARE_FILE
     if not file.exists():

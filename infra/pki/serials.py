@@ -1,4 +1,4 @@
-"""Serial numbers of the certificates that each camera and role was given: to be revoked they must be known."""
+"""Serial numbers of the certificates of each camera and role: a revocation needs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def note_serial(pki: Path, holder: str, serial: int) -> None:
 
 
 def serials(pki: Path, holder: str) -> list[int]:
-    """The serial numbers of all certificates that `holder` was given, the newest last."""
+    """Return the serial numbers of all certificates of `holder`, the newest last."""
     try:
         return [int(line, 16) for line in _serials(pki, holder).read_text().split()]
     except FileNotFoundError:
@@ -25,5 +25,5 @@ def serials(pki: Path, holder: str) -> list[int]:
 
 
 def _serials(pki: Path, holder: str) -> Path:
-    # A camera's name holds a slash, and its site could be called as a role's file is.
+    # A camera's name holds a slash, and its site could have the name of a role's file.
     return pki / ("cameras" if "/" in holder else "issued") / f"{holder}.serials"

@@ -1,4 +1,4 @@
-"""The page of runbooks as Prometheus serves it: docs/runbooks.md as HTML, where an alert's anchor is its name."""
+"""The page of runbooks for Prometheus: docs/runbooks.md as HTML, with an anchor named after each alert."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLE: Final = (
 
 
 def rendered(markdown: str) -> str:
-    """The page. Links to other pages of the documentation are left as words: they are not served beside it."""
+    """Return the page. Links to other pages of the documentation become plain words: those pages are not served."""
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark").enable("table").render(markdown)

@@ -1,4 +1,4 @@
-"""`python -m infra.reference` writes the pages; `--check` says which are out of date, and ends with status 1 then."""
+"""`python -m infra.reference` writes the pages; with `--check` it lists outdated pages, and ends with status 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from infra.reference.pages import out_of_date, write
 
 
 def main() -> int:
-    """The exit status."""
+    """Write or check the pages; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m infra.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     if not parser.parse_args().check:

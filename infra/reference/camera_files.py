@@ -39,7 +39,7 @@ Paths begin where the file lies. What is wrong is said in one line that names th
 
 
 def scenario() -> str:
-    """The page on scenarios."""
+    """Return the page on scenarios."""
     cameras = "keys of [a camera](#cameras)"
     return page(
         "The scenario file",
@@ -56,7 +56,7 @@ def scenario() -> str:
 
 
 def cameras_file() -> str:
-    """The page on `cameras.yaml`."""
+    """Return the page on `cameras.yaml`."""
     return page(
         "The file of cameras",
         _CAMERAS,
@@ -67,7 +67,7 @@ def cameras_file() -> str:
 
 
 def _parts(kinds: tuple[str, ...]) -> list[str]:
-    """The keys inside a camera's keys; of sources, those that these kinds know."""
+    """Yield the nested keys of a camera; of sources, the keys of these kinds."""
     known = {key for kind in kinds for key in (*REQUIRED_KEYS[kind], *OPTIONAL_KEYS[kind], "kind")}
     rows = [(code(kind), _names(REQUIRED_KEYS[kind]), _names(OPTIONAL_KEYS[kind])) for kind in kinds]
     return [
@@ -78,5 +78,5 @@ def _parts(kinds: tuple[str, ...]) -> list[str]:
 
 
 def _names(keys: set[str]) -> str:
-    """In the order of the table above."""
+    """Return the kinds in the order of the table above."""
     return ", ".join(code(name) for name in SourceSettings.model_fields if name in keys)

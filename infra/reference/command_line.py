@@ -1,4 +1,4 @@
-"""The reference of the command line, from the parameters that it reads."""
+"""The reference of the command line, from its parameters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VARIABLE: Final = re.compile(r"\s*(POINTILLIST_\w+(?:\(_FILE\)|=1)?) says the s
 
 
 def command_line() -> str:
-    """The page: every command and option that is not hidden."""
+    """Return the page: every command and option that is not hidden."""
     register()
     root = typer.main.get_command(app)
     variables = [(code(names.replace(", ", "`, `")), meaning) for names, meaning in VARIABLES.items()]
@@ -52,7 +52,7 @@ def _overview(name: str, command: Any) -> Iterator[tuple[str, str]]:
 
 
 def _inside(command: Any) -> list[tuple[str, Any]]:
-    """The commands of a group, those that are groups themselves last."""
+    """Return the commands of a group; nested groups come last."""
     found = [item for item in getattr(command, "commands", {}).items() if not item[1].hidden]
     return sorted(found, key=lambda item: (hasattr(item[1], "commands"), item[0]))
 
@@ -68,7 +68,7 @@ def _sections(name: str, command: Any, level: int) -> Iterator[str]:
     ]  # fmt: skip
     yield table(("argument", "value", "meaning"), (_argument(each) for each in arguments))
     said = [_option(each) for each in options]
-    # Nobody reads a column in which nothing stands.
+    # An empty column helps no reader.
     kept = [number for number, name in enumerate(_COLUMNS) if name != "variable" or any(row[number] for row in said)]
     yield table([_COLUMNS[number] for number in kept], ([row[number] for number in kept] for row in said))
     for word, each in _inside(command):
@@ -120,5 +120,5 @@ def _default(parameter: Any) -> str:
 
 
 def _text(text: str | None) -> str:
-    # What looks like a tag would be one.
+    # Markdown would read angle brackets as a tag.
     return re.sub(r"<(?=\w)", "&lt;", " ".join((text or "").split()))

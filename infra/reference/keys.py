@@ -1,6 +1,6 @@
 """Tables of the keys of a settings file, from the pydantic models that read it.
 
-What a key means is its docstring there; its type, range and default are what pydantic checks.
+A key's meaning is its docstring; its type, range and default are what pydantic checks.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from infra.reference.markdown import paragraphs, table
 from infra.settings.described import bounded, docstrings, kind_of, without_none
 
 Places = Mapping[type[BaseModel], str]
-"""Where on the page the keys of a model stand: Markdown links."""
+"""Places of each model's keys on the page: Markdown links."""
 
 
 def keys(
     title: str, model: type[BaseModel], places: Places | None = None, *, left_out: Collection[str] = (), level: int = 2
 ) -> str:
-    """A section with the keys of a model, those `left_out` apart."""
+    """Return a section with the keys of a model, except those `left_out`."""
     said = docstrings(model)
     rows = [
         (f"`{info.alias or name}`", _kind(info, places or {}), _default(info), said.get(name, ""))

@@ -12,7 +12,7 @@ from schemas.metrics import Metric
 
 
 def metrics() -> str:
-    """The page: every metric, by who has it."""
+    """Return the page: every metric, by the role that exports it."""
     said = paragraphs(contract.__doc__).split("\n\n")
     parts = [*said[:2], "Every role serves its own at `/metrics` of the address that its option `--metrics` gives."]
     for heading, found in groupby(_found(), key=lambda each: each[0]):
@@ -28,7 +28,7 @@ def _row(metric: Metric[contract.Kind]) -> tuple[str, ...]:
 
 
 def _found() -> list[tuple[str, Metric[contract.Kind]]]:
-    """Every metric with the comment that heads its part of the module."""
+    """Yield every metric with the comment above its part of the module."""
     source = inspect.getsource(contract)
     headings = {number: line[2:] for number, line in enumerate(source.splitlines(), 1) if line.startswith("# ")}
     found = []

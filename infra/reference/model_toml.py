@@ -27,7 +27,7 @@ ships (`processors.networks.…`) or of packages that `--factories` names. `torc
 
 
 def model_toml() -> str:
-    """The page."""
+    """Return the page."""
     return page(
         "`model.toml`",
         _HEAD,

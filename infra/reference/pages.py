@@ -1,4 +1,4 @@
-"""Which pages there are, and what makes each."""
+"""The list of pages, with the function that makes each."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "reference/wire-format.md": wire_format,
     "adr/README.md": decisions,
 }
-"""By their places in `docs`."""
+"""The pages by their paths in `docs`."""
 
 
 def out_of_date() -> list[str]:
-    """The pages that are not what the code says."""
+    """Return the pages that differ from the code."""
     return [name for name, make in PAGES.items() if _written(DOCS / name) != make()]
 
 
@@ -45,7 +45,7 @@ def _written(file: Path) -> str | None:
 
 
 def write() -> None:
-    """Put all pages where they belong."""
+    """Write all pages to their paths."""
     for name, make in PAGES.items():
         (DOCS / name).parent.mkdir(parents=True, exist_ok=True)
         (DOCS / name).write_text(make(), encoding="utf-8")

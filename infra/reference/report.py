@@ -1,4 +1,4 @@
-"""The reference of the JSON that `up --report` and `audit --json` write, from the classes that it is made of."""
+"""The reference of the JSON that `up --report` and `audit --json` write, from its classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ one JSON object with [the counts](#counts), [what was measured](#measured) and [
 
 
 def report() -> str:
-    """The page."""
+    """Return the page."""
     return page(
         "The report of a run, and of an audit",
         _HEAD,
@@ -32,7 +32,7 @@ def report() -> str:
 
 
 def fields(title: str, described: type, level: int = 2) -> str:
-    """A section with the fields of a JSON object."""
+    """Return a section with the fields of a JSON object."""
     rows = [(code(name), kind, meaning) for name, kind, meaning in fields_of(described)]
     return "\n\n".join(
         (f"{'#' * level} {title}", paragraphs(described.__doc__), table(("key", "type", "meaning"), rows))

@@ -1,4 +1,4 @@
-"""The reference of what travels, from `schemas/pointillist.proto` and the names of topics."""
+"""The reference of the wire format, from `schemas/pointillist.proto` and the names of topics."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _FIELD: Final = DescriptorProto.DESCRIPTOR.fields_by_name["field"].number
 _VALUE: Final = EnumDescriptorProto.DESCRIPTOR.fields_by_name["value"].number
 
 Comments: TypeAlias = dict[tuple[int, ...], str]
-"""By the path of what they are about, as `SourceCodeInfo` has it."""
+"""The comments by the path of their element, as in `SourceCodeInfo`."""
 
 
 def wire_format() -> str:
-    """The page."""
+    """Return the page."""
     file = _parsed()
     said = {tuple(each.path): each.leading_comments + each.trailing_comments for each in file.source_code_info.location}
     return page(
         "The wire format",
-        # Its first paragraph is for who changes the file.
+        # Its first paragraph is for those who change the file.
         paragraphs(said[_SYNTAX,]).partition("\n\n")[2],
         "How pictures are sealed and tags are made, and who has which key: [ADR 33](../adr/0033-sealed-frames.md).",
         "## Topics of MQTT",
@@ -58,7 +58,7 @@ def wire_format() -> str:
 
 
 def _parsed() -> FileDescriptorProto:
-    """The file with its comments, which the generated module does not have."""
+    """Return the file with its comments, which the generated module lacks."""
     from grpc_tools import protoc
 
     with TemporaryDirectory() as folder:

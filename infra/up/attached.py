@@ -12,10 +12,10 @@ from schemas.errors import StateError
 
 
 def attached_frames(database_url: str, since_ms: int, fleet: Collection[str]) -> int:
-    """The frames that cameras outside `fleet` have published since their boots of `since_ms` (Unix time) or later.
+    """Return the frames of cameras outside `fleet`, published since their boots of `since_ms` (Unix time) or later.
 
-    From each boot's ledger, or, when the ledger is behind, from its recorded frames. 0 before there is a database.
-    Raises SQLAlchemyError when the database cannot be read.
+    They come from each boot's ledger, or, when the ledger lags behind, from its recorded frames. 0 before there is a
+    database. Raises SQLAlchemyError when the database cannot be read.
     """
     same_boot = and_(boots.c.camera == ledgers.c.camera, boots.c.boot == ledgers.c.boot)
     query = (

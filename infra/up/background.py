@@ -1,4 +1,4 @@
-"""A `pointillist up` in the background, driven from outside: started, killed in parts, told to end, audited."""
+"""A `pointillist up` in the background, controlled from outside: started, killed in parts, interrupted, audited."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from infra.local.process import COMMAND, ProcessId
 
 
 class RunningSystem:
-    """One `pointillist up` on the state folder `state`; its output goes to `state`.log beside it."""
+    """One `pointillist up` on the state folder `state`; its output goes to `state`.log next to it."""
 
     def __init__(self, state: Path, *options: object) -> None:
         self.state = state
@@ -36,13 +36,13 @@ class RunningSystem:
         self.close()
 
     def close(self) -> None:
-        """End it at once, if it still runs."""
+        """Stop it at once, if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
 
     def roles(self) -> dict[str, Any]:
-        """What `roles.json` says; empty before there is one."""
+        """Return the content of `roles.json`; empty before there is one."""
         try:
             found: dict[str, Any] = json.loads((self.state / "roles.json").read_text())
         except FileNotFoundError:
@@ -50,7 +50,7 @@ class RunningSystem:
         return found
 
     def await_role(self, role: str, but_not: int | None = None, deadline_s: float = 240.0) -> int:
-        """The pid of `role` once it runs, as another process than `but_not`."""
+        """Return the pid of `role` once it runs, as another process than `but_not`."""
         end = time.monotonic() + deadline_s
         while time.monotonic() < end:
             pid = self.roles().get(role, {}).get("pid")
@@ -62,7 +62,7 @@ class RunningSystem:
         raise TimeoutError(f"expected {role} to run within {deadline_s:g} s: {self.output()}")
 
     def kill(self, role: str) -> float:
-        """`kill -9` of a role; the seconds until `up` has started it again."""
+        """Kill a role by SIGKILL; return the seconds until `up` has restarted it."""
         pid = self.await_role(role)
         begun = time.monotonic()
         os.kill(pid, signal.SIGKILL)
@@ -74,21 +74,21 @@ class RunningSystem:
         os.kill(self.await_role(role), signum)
 
     def interrupt(self) -> None:
-        """Ctrl-C: the cameras end, everything drains, the report is written."""
+        """Press Ctrl-C: the cameras end, everything drains, the report is written."""
         self.process.send_signal(signal.SIGINT)
 
     def output(self) -> str:
-        """What `up` has printed."""
+        """Return the output of `up`."""
         return self.log.read_text()
 
     def wait(self, deadline_s: float) -> tuple[int, dict[str, Any]]:
-        """The exit status and the report, once `up` has ended by itself."""
+        """Return the exit status and the report, once `up` has ended by itself."""
         status = self.process.wait(timeout=deadline_s)
         report: dict[str, Any] = json.loads(self.report_file.read_text()) if self.report_file.exists() else {}
         return status, report
 
     def finish(self, deadline_s: float = 240.0) -> dict[str, Any]:
-        """The report of a run that must end with status 0."""
+        """Return the report of a run that must end with status 0."""
         status, report = self.wait(deadline_s)
         if status != 0:
             raise RuntimeError(f"expected status 0, got {status}: {self.output()[-4000:]}")
@@ -96,7 +96,7 @@ class RunningSystem:
 
 
 def audit(state: Path) -> tuple[int, dict[str, Any]]:
-    """Exit status and JSON of `pointillist audit`."""
+    """Return exit status and JSON of `pointillist audit`."""
     done = subprocess.run(
         [*COMMAND, "audit", "--state", str(state), "--json"], check=False, capture_output=True, text=True, timeout=300
     )

@@ -20,12 +20,12 @@ class BackgroundTask(Generic[T]):
         self._thread.start()
 
     def done(self, wait_s: float) -> bool:
-        """Whether the work has ended, after at most `wait_s`."""
+        """Wait at most `wait_s`; return whether the work has ended."""
         self._thread.join(wait_s)
         return not self._thread.is_alive()
 
     def result(self) -> T:
-        """The result of work that is done. Raises what it raised."""
+        """Return the result of work that is done. Raises the work's own exception."""
         if self._error is not None:
             raise self._error
         assert not self._thread.is_alive()

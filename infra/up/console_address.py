@@ -1,4 +1,4 @@
-"""The console's address under `up`: whether it is served by HTTPS, by which certificate, and the URL for browsers."""
+"""The console's address under `up`: HTTPS or HTTP, the certificate, and the URL for browsers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ELSEWHERE: Final = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_IN
 
 
 def check_console(settings: UpSettings, layout: Layout) -> None:
-    """ConfigError for an address, a certificate or users that the console would refuse, before anything runs."""
+    """Raise ConfigError, before anything runs, for an address, a certificate or users that the console would refuse."""
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
     if not is_shared(settings):
@@ -48,26 +48,26 @@ def check_console(settings: UpSettings, layout: Layout) -> None:
 
 
 def is_shared(settings: UpSettings) -> bool:
-    """Whether other machines reach the console."""
+    """Return whether other machines reach the console."""
     return settings.behind_proxy is not None or not is_local(_host(settings))
 
 
 def is_by_https(settings: UpSettings) -> bool:
-    """Whether the console itself speaks TLS."""
+    """Return whether the console itself speaks TLS."""
     if settings.http_tls is not None:
         return True
     return not (is_local(_host(settings)) or settings.http_plain or settings.behind_proxy is not None)
 
 
 def certificate_folder(settings: UpSettings, layout: Layout) -> Path | None:
-    """The folder of the console's certificate; None without TLS."""
+    """Return the folder of the console's certificate; None without TLS."""
     if not is_by_https(settings):
         return None
     return settings.http_tls or role_folder(layout.pki, CERTIFICATE)
 
 
 def advice(settings: UpSettings, layout: Layout) -> str | None:
-    """Return what the user should know of the console's address before it is opened."""
+    """Return the notes on the console's address for the user."""
     if certificate_hosts(settings):
         return (
             f"the console's certificate is of this fleet: import {layout.pki / AUTHORITY_FILE} in browsers, or give "
@@ -125,7 +125,7 @@ def own_addresses() -> tuple[str, ...]:
 
 
 def _main_address() -> str | None:
-    """The address that this machine has towards others."""
+    """Return this machine's address towards others."""
     for elsewhere, family in _ELSEWHERE:
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((elsewhere, 9))

@@ -1,4 +1,4 @@
-"""The last line of a run: every count of the conservation law that is not zero, in one sentence."""
+"""The last line of a run: every non-zero count of the conservation law, in one sentence."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FATES: Final = {
 
 
 def closing_line(report: Mapping[str, Any], away_s: Mapping[str, float], file: Path | None) -> str:
-    """`4,195 published = 4,195 recorded. Nothing lost. 1 restart (processor-1, 6 s). Report: FILE`.
+    """Format `4,195 published = 4,195 recorded. Nothing lost. 1 restart (processor-1, 6 s). Report: FILE`.
 
-    `away_s` has the seconds that each restarted role was away.
+    `away_s` has the downtime of each restarted role in seconds.
     """
     fates = [f"{report[key]:,} {called}" for key, called in _FATES.items() if report[key]]
     sentences = [f"{report['frames_published']:,} published = {' + '.join(fates) or '0 recorded'}."]

@@ -1,4 +1,4 @@
-"""Who takes part in a run: the fleet's authority, the roles' certificates, the cameras' enrolments."""
+"""Identities of a run: the fleet's authority, the roles' certificates, the cameras' enrolments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from schemas.keys import CameraKey
 
 
 def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: UpSettings) -> None:
-    """Issue the secrets, keys and certificates that are missing, have ended or were revoked; what holds stays."""
+    """Issue the secrets, keys and certificates that are missing, expired or revoked; valid ones stay."""
     with changing_identities(layout.folder):
         issue_role_secrets(layout.roles, layout.fleet_secret())
         layout.signer()
@@ -52,7 +52,7 @@ def _prepare_certificates(layout: Layout, cameras: Sequence[CameraId], settings:
 
 
 def enrol_missing(layout: Layout, authority: Authority, cameras: Sequence[CameraId]) -> None:
-    """Enrol those `cameras` of this machine, whose keys are there, that have no enrolment which still holds."""
+    """Enrol those `cameras` of this machine that have a key and no valid enrolment."""
     with changing_identities(layout.folder):
         for camera in cameras:
             key = layout.camera_key(camera)
@@ -61,12 +61,12 @@ def enrol_missing(layout: Layout, authority: Authority, cameras: Sequence[Camera
 
 
 def _enrolled(layout: Layout, authority: Authority, key: CameraKey) -> bool:
-    """Whether a camera's enrolment is there, holds its present key, and is of this fleet."""
+    """Return whether a camera's enrolment exists, holds its present key, and is of this fleet."""
     file = layout.enrolment(key.camera_id)
     if not file.is_file():
         return False
     try:
         found = Enrolment.read(file)
-    except (ConfigError, SecretError):  # also one whose key has the form of an earlier release
+    except (ConfigError, SecretError):  # also one with a key in the form of an earlier release
         return False
     return found.key.export() == key.export() and (found.tls.authorities or "").strip() == authority.pem.strip()

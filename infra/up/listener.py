@@ -43,7 +43,7 @@ def _has_port(text: str) -> bool:
 
 
 def outside_listener(settings: UpSettings) -> tuple[str, int] | None:
-    """The listener that the settings ask for; ConfigError where it cannot be had, or strangers would be let in."""
+    """Return the listener of the settings; ConfigError when it is impossible, or would admit strangers."""
     if settings.listen is None:
         return None
     host, port = parse_listener(settings.listen)
@@ -66,13 +66,13 @@ def outside_listener(settings: UpSettings) -> tuple[str, int] | None:
 
 
 def listener_for_devices(layout: Layout, given: str | None) -> str | None:
-    """The broker for an enrolment, `host:port`: the `given` one, else the listener of the running or last `up`.
+    """Return the broker for an enrolment, `host:port`: the `given` one, else the listener of the running or last `up`.
 
-    Raises ConfigError if that `up` cannot be what is `given`: it listens elsewhere, or its certificate has other names.
-    None where nothing is known.
+    Raises ConfigError if that `up` cannot be the `given` broker: it listens elsewhere, or its certificate has other
+    names. None without a `given` one and a listener.
     """
     asked = given is not None and address(given)
-    if not layout.run.is_file():  # not a folder of `up`: the broker is somebody else's
+    if not layout.run.is_file():  # not a folder of `up`: the broker is run by others
         return given
     options = json.loads(layout.run.read_text()).get("options", {})
     outside = parse_listener(options["listen"]) if options.get("listen") else None

@@ -40,7 +40,7 @@ def check_sources(scenario: Scenario, say: Say, check: Callable[[], None]) -> No
 
 
 def forget_former(layout: Layout, cameras: Sequence[CameraId]) -> None:
-    """Forget the cameras that only the scenario before this one has: else they are listed as not well for ever."""
+    """Forget the cameras of the former scenario that this one lacks: otherwise they would stay listed as not well."""
     former = set(scenario_cameras(layout)).difference(cameras)
     if not former:
         return

@@ -1,4 +1,4 @@
-"""The roles of a local system as supervised processes: how each is started, and where it listens."""
+"""The roles of a local system as supervised processes: their start and their addresses."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ FOREIGN = (
     "POINTILLIST_ROLE_SECRET_FILE",
     "POINTILLIST_SHARE_FILE",
 )
-"""Variables of the person's own that speak of other systems."""
+"""Variables of the user's own that refer to other systems."""
 
 
 class Supervised(Protocol):
-    """What the supervisor can keep running."""
+    """A process that the supervisor can keep running."""
 
     def start(self) -> ProcessId:
         """Start it; blocks until it runs."""
 
     def poll(self) -> int | None:
-        """The exit status, None while it runs."""
+        """Return the exit status, None while it runs."""
 
     def stop(self, deadline_s: float) -> None:
-        """End it in good order."""
+        """Stop it in good order."""
 
 
 @dataclass
@@ -67,28 +67,28 @@ class Role:
     process: Supervised
     listen: Callable[[], str | None] = lambda: None
     url: str | None = None
-    """The address for a browser, where it is not `http://` with `listen`."""
+    """The address for a browser, unless it is `http://` with `listen`."""
     metrics: str | None = None
     log: Path | None = None
     final: frozenset[int] = frozenset()
     """Exit statuses that mean that its work is done."""
     optional: bool = False
-    """Whether the others go on without it."""
+    """Whether the others continue without it."""
 
     def healthy(self) -> bool:
-        """Whether its `/healthz` answers 200."""
+        """Return whether its `/healthz` answers 200."""
         return self.metrics is None or health_of(self.metrics)[0]
 
 
 def health_of(address: str) -> tuple[bool, dict[str, dict[str, object]]]:
-    """What `/healthz` at host:port says; no answer is no health."""
+    """Return whether `/healthz` at host:port is healthy; no answer counts as unhealthy."""
     return asked_health(address) or (False, {})
 
 
 def asked_health(address: str) -> tuple[bool, dict[str, dict[str, object]]] | None:
-    """Whether the role at host:port is ready, and its conditions; None without an answer for `NO_ANSWER_S`.
+    """Return whether the role at host:port is ready, and its conditions; None without an answer for `NO_ANSWER_S`.
 
-    A role that starts has no conditions, and nothing listens on its address yet.
+    A starting role has no conditions, and nothing listens on its address yet.
     """
     try:
         answer = get(f"http://{address}/healthz", NO_ANSWER_S)
@@ -108,20 +108,20 @@ class RoleProcess:
         self._child = Child([*COMMAND, *arguments], log, env=environment)
 
     def start(self) -> ProcessId:
-        """Start it; its `/healthz` tells when it is ready."""
+        """Start it; its `/healthz` reports when it is ready."""
         return self._child.start()
 
     def poll(self) -> int | None:
-        """The exit status, None while it runs."""
+        """Return the exit status, None while it runs."""
         return self._child.poll()
 
     def stop(self, deadline_s: float) -> None:
-        """SIGTERM, SIGKILL after the deadline."""
+        """Send SIGTERM, and SIGKILL after the deadline."""
         self._child.stop(deadline_s)
 
 
 def names(role: str, count: int) -> list[str]:
-    """`bridge` alone, or `bridge-1`, `bridge-2`, …"""
+    """Return `bridge` alone, or `bridge-1`, `bridge-2`, …"""
     return [role] if count == 1 else [f"{role}-{index + 1}" for index in range(count)]
 
 
@@ -138,8 +138,10 @@ class LocalRoles:
         camera_messages: float | None = None,
         camera_bytes: tuple[float, int] | None = None,
     ) -> None:
-        """`camera_messages` and `camera_bytes` are what bridges take of one camera in a second, the latter with what
-        they take at once; None is what they take by themselves."""
+        """`camera_messages` and `camera_bytes` are the bridges' limits for one camera; None keeps their defaults.
+
+        The former is a rate a second. The latter is a rate a second and a burst.
+        """
         self._settings = settings
         self._camera_messages = camera_messages
         self._camera_bytes = camera_bytes
@@ -172,13 +174,13 @@ class LocalRoles:
         metrics = f"{LOOPBACK}:{self._ports.take(f'{name}-metrics')}"
         log, file = self._layout.log(name), self._layout.role_settings(name)
         table = {} if given is None else given.model_dump(mode="json", exclude_unset=True)
-        # Brokers come and go under a role that is supervised: it waits for them without a limit.
+        # Brokers come and go under a supervised role: it waits for them without a limit.
         write_private(file, toml(table | dict(values) | {"metrics": metrics, "connect_timeout_s": 0}))
         process = RoleProcess([command, "--config", str(file)], log, environment)
         return Role(name, process, listen=lambda: listen, metrics=metrics, log=log)
 
     def _identity(self, name: str) -> dict[str, str]:
-        """Where a role finds its certificate; it is told of no other's."""
+        """Return the options with a role's own certificate, and no other role's."""
         folder = str(role_folder(self._layout.pki, name).resolve())
         found = {"POINTILLIST_MQTT_TLS": folder, "POINTILLIST_KAFKA_TLS": folder}
         if name.startswith("bridge"):
@@ -186,12 +188,12 @@ class LocalRoles:
         return found
 
     def _given(self, role: SecretRole, environment: dict[str, str] | None = None) -> dict[str, str]:
-        """The environment of a role, which names the file with its own secret and no other."""
+        """Return the environment of a role, which names the file with its own secret and no other."""
         file = role_file(self._layout.roles.resolve(), role)
         return (self._light if environment is None else environment) | {"POINTILLIST_ROLE_SECRET_FILE": str(file)}
 
     def bridges(self) -> list[Role]:
-        """MQTT → Kafka."""
+        """Return the role that forwards frames from MQTT to Kafka."""
         values: dict[str, Any] = {"mqtt": self._mqtt, "kafka": self._kafka}
         if self._camera_messages is not None:
             values["camera_messages_per_s"] = self._camera_messages
@@ -205,7 +207,7 @@ class LocalRoles:
         ]
 
     def processors(self) -> list[Role]:
-        """Kafka frames → verdicts."""
+        """Return the role that turns Kafka's frames into verdicts."""
         values = {
             "kafka": self._kafka,
             "bundle": bundle_folder(self._settings),
@@ -219,12 +221,12 @@ class LocalRoles:
         ]
 
     def recorder(self) -> Role:
-        """Kafka verdicts → database, quarantine."""
+        """Return the role that writes Kafka's verdicts to the database and the quarantine."""
         values = {"kafka": self._kafka, "state": self._layout.folder}
         return self._role("record", "recorder", values, self._given(SecretRole.RECORDER), given=self._settings.recorder)
 
     def console(self, *, prometheus: bool = False) -> Role:
-        """The pages for people; whether they may ask a `prometheus` that starts after them."""
+        """Return the role with the pages for people; `prometheus` permits queries to a Prometheus that starts later."""
         settings, layout = self._settings, self._layout
         http = settings.http or f"{LOOPBACK}:{self._ports.take('console-http')}"
         tls = certificate_folder(settings, layout)
@@ -246,12 +248,12 @@ class LocalRoles:
         return role
 
     def monitor(self) -> Role:
-        """Metrics of the brokers, of this machine, and of the audit."""
+        """Return the role with metrics of the brokers, of this machine, and of the audit."""
         values = {"mqtt": self._mqtt, "kafka": self._kafka, "state": self._layout.folder}
         return self._role("monitor", "monitor", values, self._given(SecretRole.AUDITOR), given=self._settings.monitor)
 
     def fleet(self) -> Role:
-        """The simulated cameras. It is not health-checked before the start: it is started last."""
+        """Return the simulated cameras. They are not health-checked before the start: they start last."""
         values = {
             "scenario": self._layout.scenario,
             "mqtt": self._mqtt,
@@ -260,7 +262,7 @@ class LocalRoles:
             "seconds": self._settings.seconds,
             "resume": True,
         }
-        # The fleet is given its cameras' keys, and no secret.
+        # The fleet gets its cameras' keys, and no secret.
         role = self._role("fleet", "fleet", values, self._light)
         role.final = frozenset((FLEET_DRAINED, FLEET_PENDING))
         return role

@@ -12,7 +12,7 @@ from infra.pki.roles import Roles
 from schemas.errors import PointillistError
 
 EVERY_S: Final = 3600.0
-"""A certificate is due at half of its life, which is days."""
+"""Seconds between checks; a certificate is due at half of its life, which is days."""
 
 
 class RoleRenewal:
@@ -26,11 +26,11 @@ class RoleRenewal:
         self._thread = threading.Thread(target=self._renew, name="renewal", daemon=True)
 
     def start(self) -> None:
-        """Begin, with a wait: what was due at the start of the system has been renewed."""
+        """Start with a wait: certificates due at the start of the system have been renewed."""
         self._thread.start()
 
     def close(self) -> None:
-        """End."""
+        """Stop the thread."""
         self._closing.set()
         if self._thread.ident is not None:
             self._thread.join()

@@ -65,15 +65,15 @@ TICK_S = 0.1
 
 
 def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> tuple[int, dict[str, Any]]:
-    """Run the system; the exit status (0 when nothing is lost or pending) and the report.
+    """Run the system; return the exit status (0 when nothing is lost or pending) and the report.
 
-    Raises UserError for what the person can mend; whatever was started is stopped again.
+    Raises UserError for errors that the user can mend; everything that was started is stopped again.
     """
     document = scenario_document(settings, environment.data)
     scenario = parse_scenario(document)
     settings = with_bundle_of(document, settings)
     bundle_folder(settings)
-    # What is missing for an attack is said now, and not when all else runs.
+    # Fail now if an attack lacks something, rather than when all else runs.
     RedTeam(scenario.generators)
     check_receivers(settings)
     layout = Layout(settings.state.resolve())
@@ -123,7 +123,7 @@ class _Run:
         self._renewal = RoleRenewal(layout, live.say)
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
-        """Lay down the scenario, the keys and what this run is."""
+        """Write the scenario, the keys and the settings of this run."""
         check_console(self._settings, self._layout)
         check_sources(scenario, self._live.say, self._asked.stop_here)
         cameras = [camera.camera_id for camera in scenario.cameras()]
@@ -138,7 +138,7 @@ class _Run:
             self._foreign_before = found.foreign
             self._say_unread(found)
         note_unchecked_probes(self._settings, scenario, self._live.say)
-        # Another run: its sources begin at their beginning, its faults count from its own start.
+        # A new run: its sources start at their beginning, its faults count from its own start.
         fleet_started(self._layout.folder).unlink(missing_ok=True)
         note_commands(self._layout, scenario, self._live.say)
         forget_former(self._layout, cameras)
@@ -151,7 +151,7 @@ class _Run:
         write_json(self._layout.run, {"started_ms": self._started_ms, "bundle": bundle, "options": options})
 
     async def _furnish_kafka(self) -> None:
-        """The topics, and who may do what."""
+        """Create the topics and the rights."""
         admin = self._kafka.access("admin")
         furnishing = [create_topics(admin, pointillist_topics(FRAME_PARTITIONS, self._settings.kafka_nodes))]
         if not self._settings.plain:
@@ -160,12 +160,12 @@ class _Run:
         await asyncio.gather(*furnishing)
 
     def start(self) -> None:
-        """Brokers, then our roles, then, when all are ready, the cameras."""
+        """Start brokers, then our roles, then, when all are ready, the cameras."""
         mosquitto = Role("mosquitto", self._mosquitto, lambda: self._mosquitto.listen, log=self._mosquitto.log)
         kafka = [Role(node.role, node, partial(getattr, node, "listen"), log=node.log) for node in self._kafka.nodes]
         self._live.say("starting mosquitto and Kafka")
         self._brokers = [mosquitto, *kafka]
-        # Side by side: no node of Kafka is ready before most are.
+        # In parallel: no node of Kafka is ready before most are.
         with ThreadPoolExecutor(len(self._brokers)) as starting:
             for future in [starting.submit(self._supervisor.start, role) for role in self._brokers]:
                 future.result()
@@ -204,7 +204,7 @@ class _Run:
         self._supervisor.start(role)
 
     def watch(self) -> None:
-        """Keep everything running until the fleet is done or the person asks to stop."""
+        """Keep everything running until the fleet is done or the user stops the run."""
         fleet = self._fleet
         assert fleet is not None
         while fleet.process.poll() not in fleet.final:
@@ -233,7 +233,8 @@ class _Run:
     def drain(self) -> None:
         """Wait until every frame that the fleet has published has its record, at most until the deadline.
 
-        A second interrupt ends it. Other cameras do not count: they go on, and what they claim may never come.
+        A second interrupt ends the wait. Other cameras do not count: they keep publishing, and their claims may never
+        arrive.
         """
         end = time.monotonic() + self._settings.drain_s
         look, begun, next_look = self._look(), time.monotonic(), math.inf
@@ -244,7 +245,7 @@ class _Run:
                 continue
             if look.result() == 0:
                 return
-            # Looking must not slow down what it waits for.
+            # The checks must not slow down the recorder.
             now = time.monotonic()
             next_look = min(next_look, now + max(0.3, 3 * (now - begun)))
             if now >= next_look:
@@ -256,13 +257,13 @@ class _Run:
         return BackgroundTask(self._unsettled, "drain")
 
     def _unsettled(self) -> int | None:
-        # A damaged database is out of place for a moment while the recorder puts a new one there.
+        # A damaged database is missing for a moment while the recorder creates a new one.
         with contextlib.suppress(StateError):
             return unsettled(self._layout, self._started_ms, self._cameras)
         return None
 
     def stop(self) -> None:
-        """Stop everything by pid, readers before what they read from."""
+        """Stop everything by pid, readers before their sources."""
         self._system.close()
         self._live.end()
         self._renewal.close()
@@ -276,7 +277,7 @@ class _Run:
                 list(stopping.map(lambda role: self._supervisor.stop(role, STOP_S), group))
 
     def finish(self) -> tuple[int, dict[str, Any]]:
-        """The exit status and the report, from what is on disk now; an interrupt ends the audit without a report."""
+        """Return the exit status and the report from the files on disk; the report is empty after an interrupt."""
         found = self._audit()
         if found is None:
             self._live.say("interrupted: the audit has not ended, `pointillist audit` runs it again")
@@ -313,7 +314,7 @@ class _Run:
 
 
 def write_report(file: Path, document: dict[str, Any]) -> None:
-    """Write the report as JSON; `ConfigError` when that cannot be done."""
+    """Write the report as JSON; `ConfigError` when that is impossible."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(document, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Samples of a role's `/metrics`, as the live table needs them."""
+"""Samples of a role's `/metrics` for the live table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Samples:
 
     @classmethod
     def scrape(cls, addresses: Iterable[str], names: Sequence[str] = ()) -> Samples:
-        """Ask each host:port, for the metrics `names` or all; one that does not answer is left out."""
+        """Scrape each host:port for the metrics `names` or for all; a role without an answer is left out."""
         samples = cls()
         chosen = f"?{urlencode([('name[]', name) for name in names])}" if names else ""
         for address in addresses:
@@ -43,18 +43,18 @@ class Samples:
             self._values[place] = self._values.get(place, 0.0) + value
 
     def since(self, earlier: Samples) -> Samples:
-        """The growth of every series since `earlier`; for counters and histograms."""
+        """Return the growth of every series since `earlier`; for counters and histograms."""
         growth = Samples()
         growth._values = {place: value - earlier._values.get(place, 0.0) for place, value in self._values.items()}
         return growth
 
     def sum(self, name: str, **labels: str) -> float:
-        """The sum over all series of `name` that carry `labels`."""
+        """Return the sum over all series of `name` that carry `labels`."""
         wanted = set(labels.items())
         return sum(value for (found, having), value in self._values.items() if found == name and wanted <= having)
 
     def by(self, name: str, label: str) -> dict[str, float]:
-        """The series of `name` summed for each value of `label`; those that lack it under the empty one."""
+        """Return the series of `name` summed for each value of `label`; series without it go under the empty value."""
         found: dict[str, float] = {}
         for (series, having), value in self._values.items():
             if series == name:
@@ -63,7 +63,7 @@ class Samples:
         return found
 
     def quantile(self, q: float, name: str) -> float | None:
-        """The upper bound of the histogram bucket in which the q-quantile lies; None without observations."""
+        """Return the upper bound of the histogram bucket with the q-quantile; None without observations."""
         buckets: dict[float, float] = {}
         for (found, having), value in self._values.items():
             if found == f"{name}_bucket":
@@ -76,14 +76,14 @@ class Samples:
 
 
 class RunTotals:
-    """Samples of several roles over a whole run: a role that is restarted or gone keeps what it has counted."""
+    """Samples of several roles over a whole run: the counts of a restarted or missing role stay."""
 
     def __init__(self) -> None:
         self._counting: dict[str, _Process] = {}
         self._ended: list[dict[_Place, float]] = []
 
     def scrape(self, addresses: Iterable[str]) -> Samples:
-        """Ask each host:port, and add what earlier processes there had counted; gauges are of those that answer."""
+        """Scrape each host:port and add the counts of its earlier processes; gauges cover the answering roles."""
         totals = Samples()
         for address in addresses:
             text = _page(address)
@@ -97,7 +97,7 @@ class RunTotals:
         return totals
 
     def note(self, address: str, text: str) -> None:
-        """Remember the counters of one page; another start time is another process."""
+        """Remember the counters of one page; another start time means another process."""
         found, before = _Process.parse(text), self._counting.get(address)
         if before is not None and before.started != found.started:
             self._ended.append(before.counters)
@@ -124,7 +124,7 @@ class _Process:
 
 
 def _page(address: str, query: str = "") -> str:
-    """The metrics of host:port; empty when it does not answer."""
+    """Return the metrics of host:port; empty when it does not answer."""
     try:
         answer = get(f"http://{address}/metrics{query}", timeout_s=2.0)
     except httpx2.HTTPError:

@@ -25,11 +25,11 @@ from schemas.limits import BLOCK_PIXELS, CAMERAS_AT_HAND, MAX_DROPPED_PER_BLOCK
 from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, SettingsTable
 
 PRERENDERED = 256
-"""Scenes rendered beforehand for each camera that runs as fast as it can: then the renderer is not what is measured."""
+"""Scenes rendered in advance for each camera that runs as fast as it can: the renderer must not limit it."""
 
 
 QUOTA_OVER_RATE = 8
-"""So many times as often as the fastest camera captures may each of them send: enough to catch up after an outage."""
+"""Ratio of a camera's quota to the fastest camera's rate: enough to catch up after an outage."""
 LEAST_QUOTA = 100.0
 LEAST_QUOTA_BYTES = 2.0**20
 MESSAGE_OVERHEAD = 512
@@ -136,22 +136,22 @@ class UpSettings(SettingsTable):
 
     @property
     def camera_count(self) -> int:
-        """The number of cameras, where no scenario names them."""
+        """Return the number of cameras, unless a scenario names them."""
         return usual_cameras(self.source) if self.cameras is None else self.cameras
 
 
 def usual_cameras(source: str) -> int:
-    """The number of cameras without `--cameras`: 8 that share scenes or a data set, else one for the one source."""
+    """Return the number of cameras without `--cameras`: 8 that share scenes or a data set, else one for the source."""
     return 8 if source in ("scene", "cifar10") or source.endswith(".npz") else 1
 
 
 def is_real(source: str) -> bool:
-    """Whether a source is a camera or stream of its own, by a URL or a device."""
+    """Return whether a source is a single camera or stream, by a URL or a device."""
     return "://" in source or source.startswith("/dev/")
 
 
 def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> dict[str, Any]:
-    """The scenario's `source` for `scene`, `cifar10`, a URL, a device, a video file or an npz file.
+    """Return the scenario's `source` for `scene`, `cifar10`, a URL, a device, a video file or an npz file.
 
     Raises SourceError when a file is missing.
     """
@@ -183,7 +183,7 @@ def _dataset(file: Path, cameras: int) -> dict[str, Any]:
 
 
 def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]:
-    """The scenario of a run: the given file's, or one group of equal cameras."""
+    """Return the scenario of a run: the given file's, or one group of equal cameras."""
     if settings.scenario is not None:
         file = scenario_file(settings.scenario)
         document = read_scenario(file)
@@ -208,16 +208,18 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
 
 
 def camera_messages(fps: Iterable[float]) -> float | None:
-    """Messages a second that the bridges take of each camera, by the rates of all; None, which leaves that to the
-    bridges, when one runs as fast as it can."""
+    """Return the bridges' limit of messages a second for each camera, from the rates of all.
+
+    None, which keeps the bridges' default, when one camera runs as fast as it can.
+    """
     rates = list(fps)
     return max(LEAST_QUOTA, QUOTA_OVER_RATE * max(rates)) if all(rates) else None
 
 
 def camera_bytes(cameras: Iterable[CameraOptions], max_frame_pixels: int) -> tuple[float, int] | None:
-    """Bytes a second that the bridges take of each camera, and at once beyond that, by the largest and fastest.
+    """Return the bridges' limits for each camera, bytes a second and burst, from the largest and fastest camera.
 
-    None, which leaves that to the bridges, when one runs as fast as it can.
+    None, which keeps the bridges' defaults, when one camera runs as fast as it can.
     """
     rate = window = 0.0
     for camera in cameras:
@@ -225,13 +227,13 @@ def camera_bytes(cameras: Iterable[CameraOptions], max_frame_pixels: int) -> tup
             return None
         frame = frame_bytes(camera.source, max_frame_pixels)
         rate = max(rate, QUOTA_OVER_RATE * frame * camera.fps)
-        # Twice what it has unconfirmed: after a break it sends that again.
+        # Twice its unconfirmed frames: after a lost connection it sends those again.
         window = max(window, 2 * min(camera.window.frames * frame, camera.window.bytes) + frame)
     return max(LEAST_QUOTA_BYTES, rate), round(max(LEAST_QUOTA_BYTES, window))
 
 
 def frame_bytes(source: SourceSettings, max_frame_pixels: int) -> int:
-    """The size of the largest frame message of a source, raw; as large as processors take where it does not say."""
+    """Return the size of a source's largest frame message, raw; for an unknown size, the processors' limit."""
     pixels = max_frame_pixels
     if source.size or source.region or source.kind == "scene":
         width, height = source.size or (source.region[2:] if source.region else SCENE_SIZE)
@@ -240,7 +242,7 @@ def frame_bytes(source: SourceSettings, max_frame_pixels: int) -> int:
 
 
 def scenario_file(named: Path) -> Path:
-    """A scenario's file: the given one, or the shipped one of that name. ConfigError names those that ship."""
+    """Return a scenario's file: the given one, or the shipped one of that name. ConfigError lists the shipped ones."""
     if named.exists():
         return named
     shipped = {file.stem: file for file in sorted((Path(str(files("infra"))) / "scenarios").glob("*.yaml"))}
@@ -252,7 +254,7 @@ def scenario_file(named: Path) -> Path:
 
 
 def with_bundle_of(document: dict[str, Any], settings: UpSettings) -> UpSettings:
-    """The settings with the bundle that a scenario brings, where none was asked for."""
+    """Return the settings with the scenario's bundle, unless another was given."""
     named = document.get("bundle")
     if settings.bundle is not None or not isinstance(named, str):
         return settings
@@ -260,7 +262,7 @@ def with_bundle_of(document: dict[str, Any], settings: UpSettings) -> UpSettings
 
 
 def checks_for_triggers(folder: Path) -> bool:
-    """Whether a bundle's `model.toml` has the table `strip`; true when it cannot be read: its loader says so."""
+    """Return whether a bundle's `model.toml` has the table `strip`; true if unreadable: its loader reports that."""
     try:
         return "strip" in tomllib.loads((folder / "model.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -268,7 +270,7 @@ def checks_for_triggers(folder: Path) -> bool:
 
 
 def bundle_folder(settings: UpSettings) -> Path:
-    """The bundle of a run: the given one, else the shipped one that fits the source."""
+    """Return the bundle of a run: the given one, else the shipped one that fits the source."""
     shipped = Path(str(files("bundles")))
     if settings.bundle is None:
         return shipped / ("scene" if settings.source == "scene" else "cifar10")

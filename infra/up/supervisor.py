@@ -1,4 +1,4 @@
-"""Keeps roles running: what ends is started again, at once the first time and with growing pauses after that."""
+"""The supervisor of roles: a role that ends is restarted, at once the first time and then with growing pauses."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from schemas.transport.backoff import Backoff
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
 STEADY_S = 10.0
-"""A role that ran this long is started again at once."""
+"""A role that ran this long is restarted at once."""
 MOST_FAILURES = 8
-"""A role that ends so often in a row without running steadily cannot work."""
+"""A role with this many ends in a row and no steady run cannot work."""
 _RETURN_LOOK_S = 0.1
 USER_ERROR = 2
-"""Exit status of a role that only a person can mend."""
+"""Exit status of a role that only a user can mend."""
 
 
 class Supervisor:
-    """Starts roles, writes `roles.json`, restarts what ends. `watch` is called again and again by one thread.
+    """Starts roles, writes `roles.json`, and restarts roles that end. One thread calls `watch` repeatedly.
 
-    While the disk of the state folder is full, no end of a role is taken for a failure of its own.
+    While the disk of the state folder is full, the end of a role does not count as its own failure.
     """
 
     def __init__(self, table: RoleTable, room: Room, say: Callable[[str], None]) -> None:
-        """`room` is that of the state folder; `say` takes lines for the person."""
+        """`room` is that of the state folder; `say` receives lines for the user."""
         self._table = table
         self._room = room
         self._say = say
@@ -48,7 +48,7 @@ class Supervisor:
         self._writing = threading.Lock()
         self.restarts: dict[str, int] = {}
         self.away_s: dict[str, float] = {}
-        """Seconds from each role's ends to its being ready again, in all."""
+        """Downtime of each role in seconds, from its ends until it was ready again."""
 
     def start(self, role: Role) -> None:
         """Start a role and watch it from now on."""
@@ -62,7 +62,7 @@ class Supervisor:
             self._table.record(role.name, process, listen=role.listen(), metrics=role.metrics, url=role.url)
 
     def forget(self, name: str) -> None:
-        """Stop watching a role whose end is meant; it stays in `roles.json` until it is stopped."""
+        """Stop watching a role whose end is intended; it stays in `roles.json` until it is stopped."""
         self._roles.pop(name, None)
         starting = self._starting.pop(name, None)
         if starting is not None:
@@ -76,7 +76,7 @@ class Supervisor:
             self._table.remove(role.name)
 
     def watch(self) -> None:
-        """Start again what has ended. Raises the role's own words when it ended with a user's error."""
+        """Restart roles that have ended. Raises the role's own message when it ended with a user's error."""
         excused = self._look_for_room()
         for role in list(self._roles.values()):
             starting = self._starting.get(role.name)
@@ -116,7 +116,7 @@ class Supervisor:
             self._threads.submit(self._time_return, role, starting, time.monotonic())
 
     def _time_return(self, role: Role, starting: Future[None], died: float) -> None:
-        """Wait until a role that is started again is ready, has died once more or is no longer watched."""
+        """Wait until a restarted role is ready, has ended again or is no longer watched."""
         while role.name in self._roles:
             if starting.done() and (starting.exception() or role.process.poll() is not None):
                 break
@@ -126,7 +126,7 @@ class Supervisor:
         self.away_s[role.name] = self.away_s.get(role.name, 0.0) + time.monotonic() - died
 
     def _look_for_room(self) -> bool:
-        """Say it when the disk fills and when it has room again; whether it is full, or was a moment ago."""
+        """Report when the disk fills and when it has room again; return whether it is full, or was a moment ago."""
         full = self._room.is_full()
         if full != self._full:
             self._full = full
@@ -141,7 +141,7 @@ class Supervisor:
         return self._room.was_full()
 
     def await_health(self, roles: list[Role], deadline_s: float, check: Callable[[], None]) -> None:
-        """Wait until all `roles` are healthy, keeping them alive meanwhile; what `check` raises ends the wait."""
+        """Wait until all `roles` are healthy, restarting them meanwhile; an exception of `check` ends the wait."""
         end = time.monotonic() + deadline_s
         waiting = list(roles)
         while waiting:
@@ -158,22 +158,22 @@ class Supervisor:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """No more restarts."""
+        """Stop restarting roles."""
         self._roles.clear()
         self._threads.shutdown(wait=True)
 
 
 def ended_by_user_error(role: Role) -> PointillistError:
-    """What a role said before it ended with status 2."""
+    """Return the message of a role that ended with status 2."""
     return ConfigError(f"{role.name}: {last_words(role)}")
 
 
 def _ending(status: int) -> str:
-    """The exit status of a process, in words: that of Python's subprocess, negative for a signal."""
+    """Describe the exit status of a process: Python's subprocess form, negative for a signal."""
     return f"exit status {status}" if status >= 0 else f"signal {-status}"
 
 
 def last_words(role: Role) -> str:
-    """The last line of a role's log."""
+    """Return the last line of a role's log."""
     line = last_line(role.log) if role.log else ""
     return line.removeprefix("error: ") or "its log is empty"

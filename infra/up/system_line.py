@@ -1,4 +1,4 @@
-"""The roles that do not work and the rules that fire, in one line for the terminal, read by a thread of its own."""
+"""The roles that do not work and the firing rules, in one line for the terminal, read by a separate thread."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from schemas.errors import PointillistError
 
 EVERY_S: Final = 1.0
 STARTING_S: Final = 30.0
-"""The time that a fleet may take to start before it counts as not ready."""
+"""Seconds that a fleet may take to start before it counts as not ready."""
 _MOST_NAMED: Final = 3
 
 
 class SystemLine:
-    """The roles of a state folder and the rules of its Prometheus, read in a thread: a role that hangs stops nobody."""
+    """The roles of a state folder and the rules of its Prometheus, read in a thread: a hanging role blocks nothing."""
 
     def __init__(self, layout: Layout, read: Callable[[Layout], list[RoleState]] = role_states) -> None:
         self._layout = layout
@@ -31,7 +31,7 @@ class SystemLine:
         self._thread = threading.Thread(target=self._run, name="system", daemon=True)
 
     def __call__(self) -> str:
-        """The line now; empty when all is well."""
+        """Return the present line; empty when all is well."""
         return self._line
 
     def start(self) -> None:
@@ -43,23 +43,23 @@ class SystemLine:
         while not self._end.wait(EVERY_S):
             try:
                 roles = [each for each in self._read(self._layout) if not self.is_usual(each)]
-            except (PointillistError, OSError, ValueError):  # the table of roles is not there yet, or no more
+            except (PointillistError, OSError, ValueError):  # the table of roles does not exist yet, or no longer
                 continue
             self._line = line_of(roles, rules_of(roles))
 
     def is_usual(self, role: RoleState) -> bool:
-        """Whether a role that is not up is as expected: the fleet starts last, and ends when its work is done."""
+        """Return whether a role may be down: the fleet starts last, and ends when its work is done."""
         starts = role.state == "not ready" and time.monotonic() - self._started_s < STARTING_S
         return role.name == "fleet" and (starts or role.state == "gone")
 
     def close(self) -> None:
-        """Read no more; what is on its way is not waited for."""
+        """Stop reading, without a wait for requests in flight."""
         self._end.set()
         self._line = ""
 
 
 def rules_of(roles: list[RoleState]) -> Rules:
-    """The rules of the Prometheus among the roles; none where it is missing or gives none."""
+    """Return the rules of the Prometheus among the roles; none without a Prometheus or its answer."""
     address = next((each.listen for each in roles if each.name == "prometheus" and each.is_well), None)
     try:
         return read_rules(f"http://{address}") if address is not None else Rules()
@@ -68,7 +68,7 @@ def rules_of(roles: list[RoleState]) -> Rules:
 
 
 def line_of(roles: list[RoleState], rules: Rules) -> str:
-    """Roles and rules in one line; empty when all is well."""
+    """Format roles and rules in one line; empty when all is well."""
     names = rules.names
     shown = ", ".join(name.removeprefix("Pointillist") for name in names[:_MOST_NAMED])
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""

@@ -1,6 +1,6 @@
-"""How the system of a state folder is: its roles, its cameras, and which of them are not well and why.
+"""The state of the system in a state folder: its roles, its cameras, and the reasons of those not well.
 
-From what lies in the folder and from the roles' own `/healthz`: it can be asked whoever else is busy or gone.
+The sources are the folder's files and the roles' own `/healthz`: they work even if other roles are busy or gone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PAGES: Final = {"console": "console", "grafana": "Grafana"}
 """Roles with pages for people, and their names there. The others listen for programs only."""
 _BACKLOGS: Final = (LAG.name, RECORDER_LAG.name, SPOOL_FRAMES.name)
 _AT_ONCE: Final = 64
-"""Roles that are asked at once: each that hangs takes `NO_ANSWER_S`."""
+"""Roles that are queried in parallel: each hanging one takes `NO_ANSWER_S`."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class CameraState:
 
     @property
     def broken(self) -> bool:
-        """Whether somebody has to look."""
+        """Whether the camera needs attention."""
         return self.state.is_fault
 
 
 def role_states(layout: Layout) -> list[RoleState]:
-    """The roles that `up` has started; StateError when the folder is none of a system that runs."""
+    """Return the roles that `up` has started; StateError when no system runs on the folder."""
     entries = read_roles(layout.folder)
     if not entries:
         raise StateError(f"expected a running system in {layout.folder}, nothing runs there: pointillist up")
@@ -77,7 +77,7 @@ def role_states(layout: Layout) -> list[RoleState]:
 
 
 def _with_group_lag(roles: list[RoleState], monitor: str | None) -> list[RoleState]:
-    """The same with the backlog of processors that do not answer, as far as the monitor measures it."""
+    """Return the roles with the lag of processors that do not answer, if the monitor measures it."""
     processors = [role for role in roles if role.name.startswith("processor")]
     silent = next((role for role in processors if role.state == "not answering"), None)
     if silent is None or monitor is None:
@@ -91,7 +91,7 @@ def _with_group_lag(roles: list[RoleState], monitor: str | None) -> list[RoleSta
 
 
 def is_supervised(layout: Layout) -> bool:
-    """Whether an `up` runs that starts roles again."""
+    """Return whether an `up` runs that restarts roles."""
     return supervisor(layout.folder) is not None
 
 
@@ -114,14 +114,14 @@ def _role(folder: Path, name: str, entry: dict[str, Any], supervised: bool) -> R
 
 
 def _backlog(metrics: str) -> int | None:
-    """The frames or records that wait before a role; None where it counts none."""
+    """Return the lag of a role in frames or records; None if it has none."""
     samples = Samples.scrape([metrics], _BACKLOGS)
     found = [samples.by(name, "") for name in _BACKLOGS]
     return round(sum(sum(each.values()) for each in found)) if any(found) else None
 
 
 def page_addresses(roles: Sequence[RoleState]) -> dict[str, str]:
-    """What a browser is to be given, by what it is called."""
+    """Return the addresses for a browser, by the names of the pages."""
     return {
         PAGES[role.name]: f"{role.url or f'http://{role.listen}'}/"
         for role in roles
@@ -130,7 +130,7 @@ def page_addresses(roles: Sequence[RoleState]) -> dict[str, str]:
 
 
 def camera_states(layout: Layout, now_ms: int | None = None) -> list[CameraState]:
-    """The cameras that the database knows or the folder's scenario names, the worst first, then by name."""
+    """Return the cameras of the database and of the folder's scenario, the worst first, then by name."""
     now_ms = time.time_ns() // 10**6 if now_ms is None else now_ms
     found = _recorded(layout, now_ms)
     for name in scenario_cameras(layout):
@@ -139,7 +139,7 @@ def camera_states(layout: Layout, now_ms: int | None = None) -> list[CameraState
 
 
 def scenario_cameras(layout: Layout) -> list[CameraId]:
-    """The cameras of the folder's scenario; none without one that can be read."""
+    """Return the cameras of the folder's scenario; none without a readable one."""
     if not layout.scenario.is_file():
         return []
     try:
@@ -151,7 +151,7 @@ def scenario_cameras(layout: Layout) -> list[CameraId]:
 def _recorded(layout: Layout, now_ms: int) -> dict[str, CameraState]:
     try:
         engine = open_engine(layout.database_url, writes=False)
-    except StateError:  # the recorder has not made it yet
+    except StateError:  # the recorder has not created it yet
         return {}
     try:
         return _read(engine, recorded_reviews(layout.console_url), read_forgotten(layout.console_url), now_ms)

@@ -1,4 +1,4 @@
-"""What `pointillist up` shows while it runs: a live table on a terminal, a line now and then elsewhere.
+"""The progress of `pointillist up`: a live table on a terminal, periodic lines elsewhere.
 
 The table fits into 80 columns, and has a row for each camera that is not well.
 """
@@ -41,10 +41,10 @@ LINE_S = 10.0
 CAMERAS_S = 2.0
 """Seconds between two reads of the cameras that are not well and of the attached ones."""
 LATELY_S: Final = 10.0
-"""The latency is that of the frames recorded in this time."""
+"""Seconds of recorded frames that the latency covers."""
 MOST_NAMED: Final = 12
 _SELDOM: Final = 20
-"""It is not asked for more than a twentieth of the time."""
+"""Queries take at most one part in this many of the time."""
 _PAIRS: Final = 3
 """Figures side by side."""
 
@@ -70,7 +70,7 @@ class LiveTable:
         self._last: tuple[float, float] | None = None
 
     def say(self, line: str) -> None:
-        """One line of progress. What shows it may lie on a full disk, or be gone: the run goes on without."""
+        """Print one line of progress. Its target may be on a full disk, or closed: the run continues."""
         with suppress(OSError):
             self._console.print(line, highlight=False, markup=False)
 
@@ -84,8 +84,8 @@ class LiveTable:
     ) -> None:
         """Show the system, which is ready, from now on.
 
-        `broken` gives the cameras that are not well, `attached` the frames that cameras outside the fleet published,
-        `system` a line on the roles and rules, empty when all is well.
+        `broken` returns the cameras that are not well, and `attached` the published frames of cameras outside the
+        fleet. `system` returns a line on the roles and rules, empty when all is well.
         """
         self._system = system
         self._roles = roles
@@ -103,18 +103,18 @@ class LiveTable:
             self._live.start()
 
     def tick(self) -> None:
-        """Refresh when it is time to."""
+        """Refresh when the interval is over."""
         now = time.monotonic()
         self._say_system()
         if now < self._next or not self._roles:
             return
         self._next = now + (REFRESH_S if self._live else LINE_S)
         if now >= self._looked_at:
-            # The recorder may be making a new database, or it is of another release.
+            # The recorder may be creating a new database, or the database is of another release.
             with suppress(PointillistError, SQLAlchemyError):
                 self._named = self._broken() if self._live else ()
                 self._published_by_attached = self._attached()
-            # Reading must not slow down the recorder, however many cameras there are.
+            # Queries must not slow down the recorder, however many cameras there are.
             self._looked_at = now + max(CAMERAS_S, _SELDOM * (time.monotonic() - now))
         cells = self._cells(now)
         if self._live is None:
@@ -168,7 +168,7 @@ class LiveTable:
         }
 
     def _latency(self, now: float, samples: Samples) -> str:
-        """The 99th percentile over the frames recorded lately; `-` when there are none."""
+        """Return the 99th percentile over the frames recorded lately; `-` without any."""
         while len(self._recent) > 1 and self._recent[1][0] <= now - LATELY_S:
             self._recent.popleft()
         lately = samples.since(self._recent[0][1]) if self._recent else samples
@@ -180,7 +180,7 @@ class LiveTable:
 
 
 def figures(cells: dict[str, str]) -> Table:
-    """Names and values, some pairs a row."""
+    """Return names and values, several pairs in a row."""
     table = Table(title="Pointillist", title_justify="left", show_header=False)
     for _ in range(_PAIRS):
         table.add_column()
@@ -192,7 +192,7 @@ def figures(cells: dict[str, str]) -> Table:
 
 
 def broken_rows(cameras: Sequence[CameraState]) -> list[Table | str]:
-    """A row for each camera that is not well, the first of many."""
+    """Return a row for each camera that is not well, up to a limit."""
     if not cameras:
         return []
     table = Table("camera", "is", "why", title=f"not well: {len(cameras)}", title_justify="left")

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 def own_foreground() -> Iterator[None]:
     """Under `make` at a terminal, be a process group of its own in the foreground while the block runs.
 
-    Ctrl-C then reaches this process and not `make`, which would end with status 130 however well the run ends. Ctrl-Z
-    is ignored meanwhile: `make` would not see that its child has stopped.
+    Ctrl-C then reaches this process and not `make`, which would end with status 130 even after a good run. Ctrl-Z is
+    ignored meanwhile: `make` would not notice that its child has stopped.
     """
     terminal = _terminal()
     if terminal is None:
@@ -35,7 +35,7 @@ def own_foreground() -> Iterator[None]:
 
 
 def _terminal() -> int | None:
-    """The terminal that this process shares with `make`; None without one, or in the background."""
+    """Return the terminal that this process shares with `make`; None without one, or in the background."""
     if "MAKELEVEL" not in os.environ or os.getpgrp() == os.getpid():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What watches a run: Prometheus, Alertmanager and Grafana, each where it is installed."""
+"""The monitoring of a run: Prometheus, Alertmanager and Grafana, each if it is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas.errors import BrokerError, ConfigError
 
 
 def check_receivers(settings: UpSettings) -> None:
-    """ConfigError when the file of receivers is none, or nobody is there to use it."""
+    """Raise ConfigError when the file of receivers is invalid, or Prometheus or Alertmanager is missing."""
     if settings.receivers is None:
         return
     if not settings.prometheus or prometheus_binary() is None or alertmanager_binary() is None:
@@ -31,7 +31,7 @@ def check_receivers(settings: UpSettings) -> None:
 
 
 class Watching:
-    """Starts them one after the other: each is told where the one before listens."""
+    """Starts the monitoring servers in order: each gets the address of the one before."""
 
     def __init__(self, settings: UpSettings, layout: Layout, ports: Ports) -> None:
         self._settings = settings
@@ -40,10 +40,10 @@ class Watching:
         self._prometheus: Prometheus | None = None
         self._closing = False
         self.wanted = settings.prometheus and prometheus_binary() is not None
-        """Whether anybody looks at the roles' metrics."""
+        """Whether Prometheus scrapes the roles' metrics."""
 
     def start(self, begin: Callable[[Role], None], say: Callable[[str], None], console: str) -> None:
-        """Start what is installed with `begin`. `console` is the URL of the pages for people."""
+        """Start the installed servers by `begin`. `console` is the URL of the pages for people."""
         if not self.wanted:
             return
         folder, ports = self._layout.folder, self._ports
@@ -65,18 +65,18 @@ class Watching:
                 try:
                     run(grafana, optional=True)
                     say(f"{PAGES[grafana.role]}: {grafana.url}/")
-                except BrokerError as error:  # of whatever release it is
+                except BrokerError as error:  # of any release
                     if not self._closing:
                         say(f"going on without dashboards: {error}")
 
-            # Its first start takes longer than all others together: it makes a database.
+            # Its first start takes longer than all others together: it creates a database.
             threading.Thread(target=beside, name="grafana", daemon=True).start()
 
     def close(self) -> None:
-        """They are stopped: what is still starting ends without a word."""
+        """Note the shutdown: servers that are still starting then fail silently."""
         self._closing = True
 
     def scrape(self, roles: Iterable[Role]) -> None:
-        """Scrape these from now on. Ports stay for the run, so it is what is scraped after any restart."""
+        """Set the roles to scrape. The ports stay for the run, also after a restart."""
         if self._prometheus is not None:
             self._prometheus.scrape({role.name: {"metrics": role.metrics} for role in roles})

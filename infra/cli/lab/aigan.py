@@ -31,9 +31,10 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Batches; else the recipe's.", min=1)] = None,
     seed: Seed = 0,
 ) -> None:
-    """Train a generator, export it to ONNX after each thousand steps and write down how it was made.
+    """Train a generator, export it to ONNX every thousand steps and record its training.
 
-    Minutes to hours on one core. The same command goes on where it stopped; with more steps it goes on from there.
+    It takes minutes to hours on one core. The same command resumes a stopped training; with more steps it continues a
+    finished one.
     """
     with lab_extra():
         from dataclasses import replace
@@ -63,8 +64,9 @@ def attack(
 ) -> None:
     """Attack test pictures towards random other classes, and the same ones by PGD with 40 steps.
 
-    seconds is the generator's time under ONNX Runtime, pgd40_seconds that of PGD through the same network: batches of
-    the same size, as many threads, each after a first run that is not counted. l_inf is the largest change of a value.
+    seconds is the generator's time under ONNX Runtime, pgd40_seconds that of PGD through the same network. Both use the
+    same batch size and number of threads, after a first run that is not counted. l_inf is the largest change of a
+    value.
     """
     with lab_extra():
         from infra.environment import Environment

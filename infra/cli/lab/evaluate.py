@@ -36,7 +36,7 @@ JsonFile = Annotated[Path, typer.Option("--json", help="Where the figures go.")]
 
 @contextmanager
 def lab_extra() -> Iterator[None]:
-    """Say which extra is missing when a library of the lab is."""
+    """Name the missing extra when a library of the lab is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -46,13 +46,13 @@ def lab_extra() -> Iterator[None]:
 
 
 def shown_command() -> str:
-    """The command as it was typed, without the folder of the program."""
+    """Return the command as typed, without the folder of the program."""
     return shlex.join(["pointillist", *sys.argv[1:]])
 
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Any]:
-    """A bar on stderr when that is a terminal; gives the function that is told how much more is done."""
+    """Provide a bar on stderr if that is a terminal; its function takes the progress since the last call."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -61,14 +61,14 @@ def progress_bar(what: str, total: int) -> Iterator[Any]:
 
 
 def chosen(value: str, *known: str, option: str) -> Any:
-    """The value when it is one of `known`, else ConfigError."""
+    """Return the value when it is one of `known`, else raise ConfigError."""
     if value not in known:
         raise ConfigError(f"{option}: expected {' or '.join(known)}, got {value!r}")
     return value
 
 
 def torch_device(wanted: str) -> torch.device:
-    """The device that an option names."""
+    """Return the device that an option names."""
     from processors.device.batch_executor import choose_device
 
     name: Literal["auto", "cpu", "cuda"] = chosen(wanted, "auto", "cpu", "cuda", option="--device")
@@ -76,7 +76,7 @@ def torch_device(wanted: str) -> torch.device:
 
 
 def bundle_folder(given: str) -> Path:
-    """A bundle by its folder or by the name of a shipped one."""
+    """Load a bundle by its folder or by the name of a shipped one."""
     from processors.bundle import shipped_bundle
 
     folder = Path(given)
@@ -84,7 +84,7 @@ def bundle_folder(given: str) -> Path:
 
 
 def attack_of(name: str | None, eps: float | None, untargeted: bool) -> Attack | None:
-    """The attack that the options ask for; ConfigError when they do not go together."""
+    """Return the attack of the options; ConfigError when they contradict each other."""
     from lab.attacks import make_attack
 
     if name is None:
@@ -104,14 +104,14 @@ def write_json(file: Path, document: dict[str, Any]) -> None:
 
 
 def require_writable(file: Path) -> None:
-    """Refuse before the work what could not be written after it."""
+    """Raise ConfigError before the work when its result could not be written."""
     there = next(folder for folder in file.absolute().parents if folder.exists())
     if file.is_dir() or not there.is_dir():
         raise ConfigError(f"--json: expected a file to write, got {file}")
 
 
 def print_figures(title: str, document: dict[str, Any]) -> None:
-    """The numbers of a document as a table on stdout."""
+    """Print the numbers of a document as a table on stdout."""
     table = Table("figure", "value", title=title, title_justify="left")
     for name, value in document.items():
         if isinstance(value, dict):
@@ -186,9 +186,9 @@ def psnr(
 ) -> None:
     """PSNR and time of the reconstruction, of Algorithm 1 and of biharmonic inpainting on the same holes.
 
-    The restorer is run as a processor would run it: by what is the fastest here, unless `--backend torch` is asked for.
-    A file that cannot be read is named, skipped and counted. Transparent pictures are laid over white, palettes become
-    RGB, grey stays one channel, more than 8 bits become 8.
+    The restorer runs as in a processor: on the fastest backend here, unless `--backend torch` is given. A file that
+    cannot be read is named, skipped and counted. Transparent pictures are laid over white, palettes become RGB, grey
+    stays one channel, more than 8 bits become 8.
     """
     from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""`pointillist lab harden`: train a network through the defence until attacks that know it find little."""
+"""`pointillist lab harden`: adversarial training through the defence, against attacks that include it."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class _Shown:
         self._task = self.bars.add_task("harden", total=None)
 
     def phase(self, name: str, steps: int) -> None:
-        """The next one has so many steps."""
+        """Begin a phase of so many steps."""
         self.say(f"{name}: {steps} steps")
         self.bars.reset(self._task, description=name, total=steps)
 
     def advance(self, steps: int) -> None:
-        """So many are done."""
+        """Count so many finished steps."""
         self.bars.advance(self._task, steps)
 
     def say(self, line: str) -> None:
-        """A line for who reads along."""
+        """Print a line for the user."""
         if not self._quiet:
             self._console.print(line, markup=False, highlight=False)
 
@@ -82,8 +82,8 @@ def harden(
 ) -> None:
     """Adversarial training of the bundle's own network, through fresh masks and the reconstruction.
 
-    Stopped at any point, the same command goes on. Under `torchrun` all processes train one network. ε is that of the
-    training; robust accuracy is that under EOT-PGD of the same ε, by the worst of ten resubmissions.
+    After a stop at any point, the same command resumes. Under `torchrun` all processes train one network. ε is that of
+    the training. Robust accuracy is measured under EOT-PGD of the same ε, by the worst of ten resubmissions.
     """
     with lab_extra():
         import torch

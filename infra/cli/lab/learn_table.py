@@ -1,4 +1,4 @@
-"""`pointillist lab learn-table`: the table of the stage dct-quantisation, from what an attack changes."""
+"""`pointillist lab learn-table`: the table of the stage dct-quantisation, from the effect of an attack."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def learn_table(
 ) -> None:
     """Learn where an attack changes the 8×8 DCT most, and write the steps that a bundle's [[preprocess]] table names.
 
-    Of CIFAR-10's own file, the last 1,000 training pictures are used. A run that was stopped goes on where it was.
+    From CIFAR-10's own file, the last 1,000 training pictures are used. After a stop, the same command resumes.
     """
     with lab_extra():
         from lab.dct_table import learn_table as learn

@@ -1,4 +1,4 @@
-"""`pointillist lab red-team`: how a bundle behind its defence stands up to attackers who know it."""
+"""`pointillist lab red-team`: adaptive attacks on a bundle behind its defence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TELLING_S: Final = 20.0
 
 
 class Reported:
-    """A line on stderr for every batch: what is done and how long the rest will take."""
+    """Print a line on stderr for every batch: its progress and the remaining time."""
 
     def __init__(self, *, each: bool = False) -> None:
         self._each = each
@@ -44,7 +44,7 @@ class Reported:
         self._expected = self._done = self._fresh = 0.0
 
     def expect(self, plan: Plan, speeds: Speeds) -> None:
-        """What is planned, before it starts."""
+        """Print the plan before the start."""
         self._expected += plan.seconds
         gradients = "none" if not speeds.gradient_s else f"{1 / speeds.gradient_s:.0f} pictures/s"
         self._say(
@@ -57,11 +57,11 @@ class Reported:
             self._say(f"left out by the budget: {line}")
 
     def batch(self, job: Job, pictures: int, seconds: float, kept: bool) -> None:
-        """A batch that was expected to take so many seconds."""
+        """Count a batch with this expected number of seconds."""
         self._done += seconds
         self._fresh += 0.0 if kept else seconds
         took = (datetime.now() - self._began).total_seconds()
-        # How much slower or faster than measured it has been so far, when that tells anything.
+        # Ratio of the measured to the expected time so far, once there is enough of it.
         pace = took / self._fresh if self._fresh > TELLING_S else 1.0
         left = _minutes((self._expected - self._done) * pace)
         self._say(f"{job.name}: {pictures} pictures{', kept from before' if kept else ''}; about {left} left")
@@ -117,7 +117,7 @@ def red_team(
     """Attack a network through its defence and judge the evaluation itself by a checklist.
 
     A picture counts only if it withstands every attack under each of ten submissions. A high figure with signs of
-    gradient masking proves nothing. Everything takes hours on a CPU: see --budget.
+    gradient masking proves nothing. The full set takes hours on a CPU: see --budget.
     """  # fmt: skip
     with lab_extra():
         from infra.environment import Environment
@@ -140,7 +140,7 @@ def red_team(
             pictures = read_pictures(data, classes, images)
         sample = to_frames(pictures.first(sample_size(*pictures.images.shape[1:3])).images, place)
         against = Defence(defence, network, drop, sample, other)
-        # One run may not take another's batches, so that both can be resumed.
+        # One run must not use another's batches, because both can be resumed.
         name = f"{folder.resolve().name}-{defence}{f'-r{drop:g}' if against.drops else ''}-{strength:.4g}"
         groups = None if attacks is None else tuple(each.strip() for each in attacks.split(",") if each.strip())
         team = RedTeam(

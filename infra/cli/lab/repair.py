@@ -1,4 +1,4 @@
-"""`pointillist lab repair`: cure a backdoored bundle with clean pictures and what STRIP flagged."""
+"""`pointillist lab repair`: repair of a backdoored bundle from clean pictures and frames that STRIP flagged."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class _Shown:
         self._task = self.bars.add_task("repair", total=None)
 
     def phase(self, name: str, steps: int) -> None:
-        """The next one has so many steps."""
+        """Begin a phase of so many steps."""
         self._console.print(f"{name}: {steps} steps", markup=False, highlight=False)
         self.bars.reset(self._task, description=name, total=steps)
 
     def advance(self, steps: int) -> None:
-        """So many are done."""
+        """Count so many finished steps."""
         self.bars.advance(self._task, steps)
 
 
@@ -54,12 +54,12 @@ class _Lines:
         self._name, self._step, self._steps = "", 0, 0
 
     def phase(self, name: str, steps: int) -> None:
-        """The next one has so many steps."""
+        """Begin a phase of so many steps."""
         self._name, self._step, self._steps = name, 0, steps
         self._say()
 
     def advance(self, steps: int) -> None:
-        """So many are done."""
+        """Count so many finished steps."""
         self._step += steps
         if self._throttle.take(self._name, time.monotonic()) or self._step == self._steps:
             self._say()
@@ -94,8 +94,8 @@ def repair(
 ) -> None:
     """Learn the trigger from quarantined frames and make the network unlearn it.
 
-    Stopped at any point, the same command goes on. A network that loses more than one point on clean frames held out of
-    the training is not published: no model.toml, exit status 2; the report stays.
+    After a stop at any point, the same command resumes. A network that loses more than one point on clean frames held
+    out of the training is not published: no model.toml, exit status 2; the report stays.
     """
     with lab_extra():
         import torch
@@ -151,7 +151,7 @@ def repair(
 
 
 def flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Inner tables' figures beside the others."""
+    """Return the inner tables' figures in the rows of the outer ones."""
     found: dict[str, Any] = {}
     for name, value in document.items():
         found |= flat(value, f"{name}, ") if isinstance(value, dict) else {prefix + name: value}

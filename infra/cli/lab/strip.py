@@ -1,4 +1,4 @@
-"""`pointillist lab calibrate` and `lab strip`: STRIP's thresholds for any bundle, and how well they hold."""
+"""`pointillist lab calibrate` and `lab strip`: STRIP's thresholds for any bundle, and their error rates."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def calibrate(
     """Give a bundle STRIP's overlays and thresholds, from a few hundred clean pictures of every class.
 
     The threshold of frames with dropped pixels is set for one --drop at a time, after that of whole frames. With
-    --rounds-only, --frr and --drop say nothing.
+    --rounds-only, --frr and --drop have no effect.
     """
     with lab_extra():
         from lab.data import read_pictures
@@ -102,9 +102,10 @@ def strip(
 ) -> None:
     """STRIP's errors on clean and poisoned pictures, with the bundle's threshold.
 
-    frr: clean frames that are flagged; far: poisoned ones that are not; far_effective: the same of those that reach the
-    target class, which is the class that most poisoned pictures of other classes are taken for; attack_success: share
-    of the poisoned pictures of other classes that are taken for it. mean_passes is of clean pictures, seconds of all.
+    frr: share of clean frames that are flagged. far: share of poisoned frames that are not flagged. far_effective: the
+    same share among poisoned frames that reach the target class. The target class is the one that most poisoned
+    pictures of other classes get. attack_success: share of the poisoned pictures of other classes with the target class
+    as verdict. mean_passes covers clean pictures, seconds all.
     """
     with lab_extra():
         import torch
