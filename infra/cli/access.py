@@ -36,7 +36,7 @@ KafkaLogin = Annotated[
         "--kafka-login-file", help=f"{_LOGIN} By SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) says the same."
     ),
 ]
-BrokerWait = Annotated[
+ConnectTimeout = Annotated[
     float,
     typer.Option(
         "--connect-timeout-s",
@@ -44,7 +44,7 @@ BrokerWait = Annotated[
         min=0,
     ),
 ]
-BROKER_WAIT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 State = Annotated[
     Path | None, typer.Option(help="Join the running system of this state folder: its brokers, its secret.")
 ]

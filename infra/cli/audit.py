@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.cli import app
-from infra.cli.access import BROKER_WAIT_S, KafkaLogin, KafkaTls, kafka_place, require_brokers
+from infra.cli.access import CONNECT_TIMEOUT_S, KafkaLogin, KafkaTls, kafka_place, require_brokers
 from infra.cli.passwords import resolve
 from schemas.errors import ConfigError, StateError
 
@@ -68,7 +68,7 @@ def audit(
             if not folder.is_dir():
                 raise StateError(f"expected a folder with spools at {folder}, there is none")
         bootstrap = kafka_place(kafka, state, "audit", tls=kafka_tls, login=kafka_login)
-        require_brokers(BROKER_WAIT_S, kafka=bootstrap)
+        require_brokers(CONNECT_TIMEOUT_S, kafka=bootstrap)
         url = resolve(database)
         look_for_refusal(url)
         found = audit_deployment(bootstrap, url, spool or [], _keys(state))

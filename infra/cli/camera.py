@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import BROKER_WAIT_S, BrokerWait, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
+from infra.cli.access import CONNECT_TIMEOUT_S, ConnectTimeout, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
 from infra.cli.camera_source import (
     Clock,
     Grey,
@@ -82,7 +82,7 @@ def attach(
         float, typer.Option("--drain-s", help="Seconds to wait, after the end, for confirmations.")
     ] = 30.0,
     metrics: Annotated[str | None, typer.Option(help="host:port to serve /metrics and /healthz on.")] = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Send a camera's pictures, dots only, to the fleet's broker.
 
@@ -134,7 +134,7 @@ def attach(
         allow_rate(Layout(state.resolve()), identity)
     folder = spool.resolve() if spool is not None else known.home or Path()
     link = mqtt_place(mqtt or known.mqtt, state, known.tls or "camera", tls=mqtt_tls, login=mqtt_login)
-    require_brokers(broker_wait, mqtt=link)
+    require_brokers(connect_timeout_s, mqtt=link)
     if not registers:
         try_source(plan.source)
     until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None

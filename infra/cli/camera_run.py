@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli.access import (
-    BROKER_WAIT_S,
-    BrokerWait,
+    CONNECT_TIMEOUT_S,
+    ConnectTimeout,
     Mqtt,
     MqttLogin,
     MqttTls,
@@ -62,7 +62,7 @@ def run(
             help="host:port to serve /metrics and /healthz on; of several processes each takes the next port."
         ),
     ] = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Send the pictures of many real cameras, dots only, to the fleet's broker.
 
@@ -94,7 +94,7 @@ def run(
         raise typer.Exit(_several(processes, file, folder, mqtt, mqtt_tls, mqtt_login, state, seconds, drain, metrics))
     first = next(iter(specs.runnable.values()), None)
     if first is not None:
-        require_brokers(broker_wait, mqtt=MqttAccess(*first.mqtt, first.tls, first.login))
+        require_brokers(connect_timeout_s, mqtt=MqttAccess(*first.mqtt, first.tls, first.login))
     raise typer.Exit(_alone(listed, folder, part.number if part else None, seconds, drain, metrics))
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from infra.cli.access import BROKER_WAIT_S, BrokerWait, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
+from infra.cli.access import CONNECT_TIMEOUT_S, ConnectTimeout, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
 from infra.cli.camera import camera_app
 from infra.cli.roles import role_keys
 from schemas.errors import StateError
@@ -31,7 +31,7 @@ def told(
     ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait until the camera has forgotten.", min=0)] = 10.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Show the settings of a camera, and which of them commands and the system's requests for probes have set.
 
@@ -43,7 +43,7 @@ def told(
 
     identity = camera_id(name)
     place = mqtt_place(mqtt, state, "admin", tls=mqtt_tls, login=mqtt_login)
-    require_brokers(broker_wait, mqtt=place)
+    require_brokers(connect_timeout_s, mqtt=place)
     console = Console(soft_wrap=True, highlight=False)
     with CameraTold(place.address, identity, role_keys(state, "operator"), place.tls, place.login) as camera:
         forgot = camera.reset(wait) if reset else None

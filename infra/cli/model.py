@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from infra.cli import app
-from infra.cli.access import BROKER_WAIT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place, require_brokers
+from infra.cli.access import CONNECT_TIMEOUT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place, require_brokers
 from infra.cli.code import AllowCode
 from infra.cli.rows import print_rows
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
@@ -36,7 +36,7 @@ model_app = typer.Typer(
 app.add_typer(model_app, name="model")
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait until the running processors serve it.", min=0)]
-BrokerWait = Annotated[float, typer.Option(help="Seconds to wait for Kafka before giving up.", min=0.1)]
+ConnectTimeout = Annotated[float, typer.Option(help="Seconds to wait for Kafka before giving up.", min=0.1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -55,7 +55,7 @@ def publish(
     wait: Wait = 60.0,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Sign a bundle and make it the live model: every processor loads it next to the one that it serves, and switches.
 
@@ -90,7 +90,7 @@ def publish(
                 place.discard(forgotten)
         return await _told(topic, f"published {model_id}", wait)
 
-    raise typer.Exit(0 if _with_topic(where, trusted, broker_wait, run, key) else 1)
+    raise typer.Exit(0 if _with_topic(where, trusted, connect_timeout_s, run, key) else 1)
 
 
 @model_app.command()
@@ -105,7 +105,7 @@ def rollback(
     wait: Wait = 60.0,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Withdraw the live model: the newest earlier one that is not withdrawn becomes live again.
 
@@ -125,7 +125,7 @@ def rollback(
 
     key, trusted = signer_of(signer, state), trusted_of(trust, state)
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    raise typer.Exit(0 if _with_topic(where, trusted, broker_wait, run, key) else 1)
+    raise typer.Exit(0 if _with_topic(where, trusted, connect_timeout_s, run, key) else 1)
 
 
 @model_app.command(name="list")
@@ -136,7 +136,7 @@ def show_list(
     json: Json = False,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """The published models, newest first."""
 
@@ -155,7 +155,7 @@ def show_list(
         ]
 
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    rows = _with_topic(where, trusted_of(trust, state), broker_wait, run)
+    rows = _with_topic(where, trusted_of(trust, state), connect_timeout_s, run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=rows)
@@ -175,7 +175,7 @@ def status(
     json: Json = False,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """The live model, and the model that each processor serves."""
     from schemas import models as listed
@@ -201,7 +201,7 @@ def status(
         return {"live": live.model_id if live is not None else None, "error": error, "processors": processors}
 
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    found = _with_topic(where, trusted_of(trust, state), broker_wait, run)
+    found = _with_topic(where, trusted_of(trust, state), connect_timeout_s, run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=found)
@@ -230,13 +230,13 @@ def _at(ms: int) -> str:
 def _with_topic(
     where: KafkaAddress,
     trusted: TrustedSigners,
-    broker_wait: float,
+    connect_timeout_s: float,
     run: Callable[[ModelsTopic], Awaitable[R]],
     signer: Signer | None = None,
 ) -> R:
     from infra.models_topic import ModelsTopic
 
-    require_brokers(broker_wait, kafka=where)
+    require_brokers(connect_timeout_s, kafka=where)
 
     async def body() -> R:
         async with ModelsTopic(where, trusted, signer) as topic:

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.cli.access import BROKER_WAIT_S, BrokerWait, Kafka, KafkaLogin, KafkaTls, kafka_place, require_brokers
+from infra.cli.access import (
+    CONNECT_TIMEOUT_S,
+    ConnectTimeout,
+    Kafka,
+    KafkaLogin,
+    KafkaTls,
+    kafka_place,
+    require_brokers,
+)
 
 
 @app.command()
@@ -22,7 +30,7 @@ def topics(
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
     state: Annotated[Path | None, typer.Option(help="A state folder, whose `admin` sets them.")] = None,
-    broker_wait: BrokerWait = BROKER_WAIT_S,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Create the missing topics; existing ones stay as they are."""
     import asyncio
@@ -32,7 +40,7 @@ def topics(
     from infra.pki.role_generations import role_generations
 
     place = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    require_brokers(broker_wait, kafka=place)
+    require_brokers(connect_timeout_s, kafka=place)
     asyncio.run(create_topics(place, pointillist_topics(partitions, replication)))
     if rights:
         own = None if isinstance(place, str) else place.tls.certificate

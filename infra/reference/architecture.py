@@ -32,7 +32,7 @@ def architecture() -> str:
         rooms = imports_by_room(package)
         arrows = sum(map(len, rooms.values()))
         rows = [
-            (code(_short(room)), summary(room), ", ".join(code(_short(each)) for each in sorted(rooms[room])))
+            (code(_short(room)), summary(room), ", ".join(code(_short(each)) for each in sorted(rooms[room])) or "–")
             for room in upward(rooms)
         ]
         parts += [

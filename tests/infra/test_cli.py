@@ -97,7 +97,8 @@ CONSOLE = ("console", "--http", "127.0.0.1:0", "--kafka", "127.0.0.1:1", "--mqtt
         (["record", "--kafka", "127.0.0.1:1", "--state", "/nowhere", "--connect-timeout-s", "0.3"], "Kafka"),
         (["fleet", "--scenario", "/nowhere.yaml", "--state", "/nowhere"], "/nowhere.yaml"),
         (["audit", "--state", "/nowhere"], "/nowhere"),
-        (["bridge"], "--mqtt"),
+        (["bridge"], "--kafka"),
+        (["bridge", "--kafka", "127.0.0.1:1"], "--mqtt"),
         (["monitor", "--state", "/nowhere"], "roles.json"),
         (["monitor", "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1"], "database is missing"),
         (
