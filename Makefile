@@ -31,11 +31,11 @@ test-lowest: $(VENV)/.packages-test $(VENV)/.kafka $(VENV)/.assets ## Run the te
 	build/lowest/bin/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 test-cpus: setup-dev ## Run the tests that compute under the vector widths of other CPUs, with one and two threads
-	$(PYTHON) -m benchmarks.cpus $(ARGS)
+	$(PYTHON) -m benchmarks.reliability.cpus $(ARGS)
 
 mutants: setup-dev ## Change the code in small ways and count what the tests notice: make mutants ARGS="schemas.ranges*"
 	OMP_NUM_THREADS=1 PYTEST_TIMEOUT=30 $(VENV)/bin/mutmut run $(ARGS)
-	$(PYTHON) -m benchmarks.mutation docs/results/mutation/README.md
+	$(PYTHON) -m benchmarks.reliability.mutation docs/results/mutation/README.md
 
 lint: setup-dev ## Check style and format
 	$(VENV)/bin/ruff check .
@@ -50,16 +50,16 @@ docs: setup-dev ## Build the documentation site into build/site; a link to a pag
 screenshots: setup-dev ## Drive the console in a headless browser, and keep what the documentation shows of it
 	POINTILLIST_SCREENSHOTS=build/screenshots $(PYTHON) -m pytest -n0 -q tests/system/test_console.py
 	cp build/screenshots/fleet-light.png build/screenshots/camera-light.png build/screenshots/alerts-light.png docs/images/
-	$(PYTHON) -m benchmarks.dropped --out docs/images/dropped.png
+	$(PYTHON) -m benchmarks.models.dropped --out docs/images/dropped.png
 
 bench: setup-dev ## Measure the ratios again, which takes a quarter of an hour at most and wants an idle machine
 	mkdir -p build/bench
 	for each in stages edge strip preprocess pipeline bridge own_networks; do \
-		echo "== $$each"; $(PYTHON) -m benchmarks.$$each --json build/bench/$$each.json; \
+		echo "== $$each"; $(PYTHON) -m benchmarks.speed.$$each --json build/bench/$$each.json; \
 	done
 
 release-check: setup-dev ## Build what is released, install it where nothing else is, and run it there
-	$(PYTHON) -m benchmarks.release $(ARGS)
+	$(PYTHON) -m benchmarks.reliability.release $(ARGS)
 
 clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka's jars
 	rm -rf build dist mutants *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -130,5 +130,5 @@ $(VENV)/.kafka: infra/kafka/pom.xml infra/kafka/jars.sha256 | $(VENV)/pyvenv.cfg
 $(VENV)/.assets: package.json package-lock.json requirements/assets.txt | $(VENV)/pyvenv.cfg $(UV_FIRST)
 	npm --version >/dev/null 2>&1 || $(UV) pip install --quiet --python $(PYTHON) --target build/node --no-deps \
 		--require-hashes -r requirements/assets.txt
-	$(PYTHON) -m infra.assets
+	$(PYTHON) -m infra.release.assets
 	touch $@

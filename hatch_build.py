@@ -26,7 +26,7 @@ class AssetsHook(BuildHookInterface):  # type: ignore[type-arg,misc]  # hatchlin
 
 
 def _assets() -> ModuleType:
-    file = Path(__file__).parent / "infra" / "assets.py"
+    file = Path(__file__).parent / "infra" / "release" / "assets.py"
     spec = importlib.util.spec_from_file_location("assets", file)
     assert spec is not None
     assert spec.loader is not None

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.environment import accepted_generations
 from infra.identity_lock import changing_identities
-from infra.layout import Layout
 from infra.pki.authority import CERTIFICATE_DAYS, Authority
 from infra.pki.enrolment import enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import Roles
-from infra.revocation import reload_broker, revoke
+from infra.process.environment import accepted_generations
+from infra.revocation.cameras import reload_broker, revoke
+from infra.state_folder import Layout
 from infra.up.listener import listener_for_devices
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 
 
 def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None = None, days: float = CERTIFICATE_DAYS) -> None:

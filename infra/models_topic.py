@@ -11,11 +11,11 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import TopicPartition
 from google.protobuf.message import DecodeError
 
-from schemas.cloudevents import MODELS, event_headers
 from schemas.errors import BrokerError, BundleError, SecretError, WireError
-from schemas.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
+from schemas.keys.signers import Signer, TrustedSigners
+from schemas.messages.cloudevents import MODELS, event_headers
+from schemas.messages.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
 from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
-from schemas.signers import Signer, TrustedSigners
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff

@@ -25,8 +25,8 @@ from processors.results.delivery import Emitter
 from processors.results.verdicts import VerdictPublisher
 from processors.settings import ProcessorSettings
 from schemas.errors import OverQuota, OverSize, WireError
-from schemas.frame_size import over_size
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame_size import over_size
 from schemas.runtime import trace
 
 log = structlog.get_logger()

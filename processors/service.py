@@ -22,7 +22,7 @@ from processors.models.swap import ModelLoader, ModelSwap, first_model
 from processors.processor import Processor
 from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
 

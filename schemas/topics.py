@@ -83,7 +83,7 @@ PROCESSORS_GROUP: Final = "pointillist-processors"
 
 
 class KafkaTopic(StrEnum):
-    """The Kafka topics; the record key is the camera id, for models see `schemas.models`."""
+    """The Kafka topics; the record key is the camera id, for models see `schemas.messages.models`."""
 
     FRAMES = "pointillist.frames.v1"
     """`Frame` as the camera signed it: from bridges to processors."""

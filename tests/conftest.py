@@ -150,4 +150,4 @@ def kafka_topics(kafka: Kafka) -> TopicFactory:
 @pytest.fixture
 def keyed_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames of `lossless` may depend on a key frame, in place of a profile whose frames do."""
-    monkeypatch.setattr("schemas.frame.KEYED_PROFILES", frozenset({LOSSLESS}))
+    monkeypatch.setattr("schemas.messages.frame.KEYED_PROFILES", frozenset({LOSSLESS}))

@@ -106,12 +106,12 @@ def test_the_bridge_loads_no_torch() -> None:
     assert loads([dotted(file) for file in modules("producers/bridge")], ("torch",)) == []
 
 
-@pytest.mark.parametrize("name", ["producers.roster.real", "infra.camera_list", "infra.cli.camera_run"])
+@pytest.mark.parametrize("name", ["producers.fleet.real", "infra.cameras.roster", "infra.cli.camera_run"])
 def test_a_real_camera_loads_no_fault_injection(name: str) -> None:
     program = (
         f"import importlib, sys; importlib.import_module({name!r}); "
-        "print(*[each for each in sys.modules if each.startswith(('producers.faults', 'producers.redteam', "
-        "'producers.scenario', 'producers.simulated_fleet'))])"
+        "print(*[each for each in sys.modules if each.startswith(('producers.simulation.faults', 'producers.redteam', "
+        "'producers.simulation.scenario', 'producers.simulation.simulated_fleet'))])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == []

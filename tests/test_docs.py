@@ -91,5 +91,7 @@ def test_each_term_of_the_glossary_stands_once_with_a_sentence_and_a_file_that_e
 
 
 def test_a_path_in_backticks_is_found() -> None:
-    text = "`schemas/frame.py`, `docs/gone.md`, `out/model.toml`, `frame.py`, `schemas/`, [x](schemas/errors.py)"
-    assert named_files(text) == ["schemas/frame.py", "docs/gone.md"]
+    text = (
+        "`schemas/messages/frame.py`, `docs/gone.md`, `out/model.toml`, `frame.py`, `schemas/`, [x](schemas/errors.py)"
+    )
+    assert named_files(text) == ["schemas/messages/frame.py", "docs/gone.md"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import front
-from benchmarks.figures import FRONT, PAGES, Block
-from benchmarks.front import Pick, find
+from benchmarks.pages import front
+from benchmarks.pages.figures import FRONT, PAGES, Block
+from benchmarks.pages.front import Pick, find
 
 
 @pytest.mark.parametrize("block", [*PAGES, FRONT], ids=lambda block: str(block.name))

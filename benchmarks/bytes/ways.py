@@ -17,9 +17,9 @@ from av.video.frame import PictureType
 from benchmarks.bytes.quality import Quality, quality, whole_quality
 from benchmarks.bytes.rows import JPEG, PROFILES_SENT, Row, h264
 from producers.sources.decoder import to_rgb
-from schemas.frame import PROFILES, Encoding, encode_frame
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.frame import PROFILES, Encoding, encode_frame
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture
 

@@ -12,12 +12,12 @@ from typing import Final, Self
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from infra.layout import Layout
 from infra.local.rtsp import counted_number
 from infra.pki.roles import role_tls, share_name
-from schemas.frame import decode_picture, open_frame, open_message, parse_frame, sign_message
+from infra.state_folder import Layout
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import decode_picture, open_frame, open_message, parse_frame, sign_message
 from schemas.pointillist_pb2 import Confirm, Ledger, Range, State, Status
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, every_camera_filter, mqtt_topic, parse_mqtt_topic, shared_filter

@@ -15,14 +15,14 @@ from typing import Any, Final
 import yaml
 
 from benchmarks.cameras.bridge import ConfirmingBridge
-from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import LOCAL_HOSTS, Authority
 from infra.pki.enrolment import enroll
 from infra.pki.roles import CLIENTS, SERVERS, Roles
+from infra.state_folder import Layout
 from schemas.identity import CameraId
-from schemas.keys import KeyRing, derive_camera_key
+from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.runtime.atomic_file import replacing
 
 SITE: Final = "bench"

@@ -1,0 +1,1 @@
+"""Cameras as people see them: state, picture health, alerts and snapshots."""

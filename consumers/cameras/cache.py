@@ -21,7 +21,7 @@ from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
 from consumers.evidence.probe_plan import Seen
 from consumers.settings import RecorderSettings
-from consumers.store import Written
+from consumers.written import Written
 from schemas.limits import CAMERAS_AT_HAND
 from schemas.pointillist_pb2 import ENDED, OFFLINE, PAUSED
 

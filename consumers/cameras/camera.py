@@ -11,9 +11,9 @@ from google.protobuf.message import DecodeError
 
 from consumers.cameras.picture_health import PictureHealth
 from consumers.cameras.state import Facts, Judged, judge, patience_s
-from consumers.reading.rows import CameraRow, FrameRow
-from schemas.announcement import check_announcement
+from consumers.records.rows import CameraRow, FrameRow
 from schemas.errors import Malformed
+from schemas.messages.camera_status import check_announcement
 from schemas.pointillist_pb2 import CHECKED, UNKNOWN, Meta, Refusal, Status
 
 RECENT_PROBES: Final = 50

@@ -26,7 +26,8 @@ FLAT: Final = 2.0
 """A picture whose grey values deviate less shows nothing, whatever its brightness."""
 FROZEN_LEVELS: Final = 0.02
 """Mean change of the pixels sent twice, in grey levels of 255, up to which nothing has changed. `python -m
-benchmarks.frozen` prints 0 for every frozen source, and several times this as the least of every live one."""
+benchmarks.reliability.frozen` prints 0 for every frozen source, and several times this as the least of every live
+one."""
 FROZEN_MS: Final = 20_000
 """A camera is frozen when nothing has changed for this long."""
 _FROZEN_LOOKS: Final = 3

@@ -16,7 +16,7 @@ from consumers.cameras.camera import RECENT_PROBES, Camera
 from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import boots, camera_snapshots, cameras, frames
 from consumers.database.tallies import SNAPSHOTS_TO_MS, Tallies, tally
-from consumers.reading.rows import CameraRow, FrameRow
+from consumers.records.rows import CameraRow, FrameRow
 from schemas.errors import StateError
 from schemas.limits import CAMERAS_AT_HAND
 

@@ -1,0 +1,1 @@
+"""Conservation of frames: each published frame is recorded, refused, shed or pending."""

@@ -10,8 +10,8 @@ from sqlalchemy import Engine, func, select, tuple_
 
 from consumers.database.tables import boots, dead_letters, frames, ledgers, offsets, summed_ledgers
 from consumers.database.tallies import PURGED_FOREIGN, tally
-from consumers.reading.batch import BootKey
-from consumers.reading.rows import LedgerRow, SummedRow
+from consumers.records.batch import BootKey
+from consumers.records.rows import LedgerRow, SummedRow
 
 _BOOTS_AT_ONCE = 400
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TypedDict
 
 from consumers.conservation.ledgers import SignedLedger
-from consumers.reading.rows import SummedRow
+from consumers.records.rows import SummedRow
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
 

@@ -15,7 +15,7 @@ from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import upsert
 from consumers.database.runs import runs
 from consumers.database.tables import dead_letters, frames, ledgers, summed_ledgers
-from consumers.reading.rows import LedgerRow, SummedRow
+from consumers.records.rows import LedgerRow, SummedRow
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from consumers.reading.rows import LedgerRow
+from consumers.records.rows import LedgerRow
 from schemas.errors import WireError
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
-from schemas.ledger import open_ledger
+from schemas.keys.keys import KeyRing
+from schemas.messages.ledger import open_ledger
 from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 

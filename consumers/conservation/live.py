@@ -20,10 +20,10 @@ from consumers.conservation.ledgers import SignedLedger, SignedLedgers
 from consumers.conservation.rounds import Marks, Rounds
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records
-from consumers.reading.batch import BootKey
-from consumers.reading.rows import LedgerRow, SummedRow
+from consumers.records.batch import BootKey
+from consumers.records.rows import LedgerRow, SummedRow
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.ranges import RangeSet
 
 OVERLAP_MS: Final = 15_000

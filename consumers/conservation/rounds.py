@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from consumers.reading.batch import BootKey
+from consumers.records.batch import BootKey
 from schemas.ranges import RangeSet
 
 Offsets = Mapping[tuple[str, int], int]

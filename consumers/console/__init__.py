@@ -1,0 +1,1 @@
+"""The console: pages, API and jobs for people."""

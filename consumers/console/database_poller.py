@@ -21,10 +21,10 @@ from consumers.cameras.episodes import OPEN, Review
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
-from consumers.console.fleet import Fleet
-from consumers.console.recorded import Recorded
+from consumers.console.data.fleet import Fleet
+from consumers.console.data.recorded import Recorded
 from consumers.database.tables import camera_snapshots, cameras
-from consumers.reading.rows import CameraRow
+from consumers.records.rows import CameraRow
 from schemas.errors import StateError
 from schemas.limits import CAMERAS_AT_HAND
 from schemas.runtime.health import Health

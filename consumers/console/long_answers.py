@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from consumers.console.access.connections import begin_long_answer
-from consumers.console.gate import no, session_of
+from consumers.console.access.gate import no, session_of
 
 PIECE: Final = 2**16
 """Chunk size in bytes. A stalled reader is noticed after one chunk."""

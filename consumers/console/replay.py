@@ -17,9 +17,9 @@ from sqlalchemy import Engine, func, select
 
 from consumers.database.queries import Records
 from consumers.database.tables import dead_letters
-from schemas.cloudevents import camera_source, event_headers
 from schemas.errors import BrokerError
 from schemas.identity import CameraId, Identity
+from schemas.messages.cloudevents import camera_source, event_headers
 from schemas.pointillist_pb2 import Frame
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.reader import Reader

@@ -17,28 +17,28 @@ from prometheus_client import CollectorRegistry, Counter
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
-from consumers.console.commands import Commands
+from consumers.console.access.logins import OUTCOMES, Logins
+from consumers.console.access.users import Users
+from consumers.console.context import ConsoleContext
+from consumers.console.data.commands import Commands
+from consumers.console.data.feed import Feed
+from consumers.console.data.fleet import Fleet
+from consumers.console.data.models import ModelsWatch
+from consumers.console.data.prometheus import Prometheus
+from consumers.console.data.quarantined import copy_flagged
+from consumers.console.data.roles import ReadRoles
+from consumers.console.data.rollup import Rollup
+from consumers.console.data.store import Store
 from consumers.console.database_poller import DatabasePoller
-from consumers.console.desk import ConsoleContext
-from consumers.console.feed import Feed
-from consumers.console.flagged import copy_flagged
-from consumers.console.fleet import Fleet
-from consumers.console.jobs import Jobs, Launch
-from consumers.console.logins import OUTCOMES, Logins
-from consumers.console.models import ModelsWatch
-from consumers.console.prometheus import Prometheus
-from consumers.console.roles import ReadRoles
-from consumers.console.rollup import Rollup
+from consumers.console.jobs.jobs import Jobs, Launch
 from consumers.console.server import Server
 from consumers.console.settings import ConsoleSettings
-from consumers.console.store import Store
-from consumers.console.users import Users
 from consumers.console.web import listen, make_server
 from schemas import metrics
 from schemas.errors import ConfigError
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.keys.signers import TrustedSigners
 from schemas.runtime.health import Health
-from schemas.signers import TrustedSigners
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 
 _COUNT_S: Final = 1.0

@@ -15,16 +15,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.access.connections import CONNECTIONS
-from consumers.console.access.hosts import Hosts, OnlyOwnHosts
-from consumers.console.alerts_page import alert_routes
-from consumers.console.api import api_routes
-from consumers.console.browsers import COOKIE as BROWSER_COOKIE
-from consumers.console.camera_page import camera_routes
-from consumers.console.dead_letters_page import letter_routes
-from consumers.console.desk import HERE, ConsoleContext
-from consumers.console.fleet_page import fleet_routes
-from consumers.console.gate import (
+from consumers.console.access.gate import (
     Gate,
     address_of,
     browser_cookie,
@@ -34,26 +27,35 @@ from consumers.console.gate import (
     gone_of,
     is_secure,
 )
-from consumers.console.guesses import Attempt, TryLaterError
-from consumers.console.jobs_page import job_routes
-from consumers.console.models_page import model_routes
+from consumers.console.access.guesses import Attempt, TryLaterError
+from consumers.console.access.hosts import Hosts, OnlyOwnHosts
+from consumers.console.api.routes import api_routes
+from consumers.console.context import HERE, ConsoleContext
+from consumers.console.data.stream import Streams
+from consumers.console.pages.alerts import alert_routes
+from consumers.console.pages.camera import camera_routes
+from consumers.console.pages.dead_letters import letter_routes
+from consumers.console.pages.fleet import fleet_routes
+from consumers.console.pages.jobs import job_routes
+from consumers.console.pages.models import model_routes
+from consumers.console.pages.system import system_routes
 from consumers.console.server import Server
 from consumers.console.settings import Proxies
-from consumers.console.stream import Streams
-from consumers.console.system_page import system_routes
 from schemas.errors import ConfigError
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE
 
 
 class CheckedFiles(StaticFiles):
-    """Static files of the console and `infra.assets`. A browser revalidates them at each use."""
+    """Static files of the console and `infra.release.assets`. A browser revalidates them at each use."""
 
     def __init__(self) -> None:
         """Find the files. Raises ConfigError if files of packages are missing."""
         super().__init__(directory=HERE / "static")
         assets = HERE / "assets"
         if not assets.is_dir():
-            raise ConfigError(f"{assets} is missing: expected the files of packages. Run `python -m infra.assets`.")
+            raise ConfigError(
+                f"{assets} is missing: expected the files of packages. Run `python -m infra.release.assets`."
+            )
         self.all_directories.append(assets)
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:

@@ -1,0 +1,1 @@
+"""The recorder's database: tables, frames, cameras, history and queries."""

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, select, tuple_
 from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import archived, tallies
 from consumers.database.tallies import PURGED_FRAMES
-from consumers.reading.batch import FrameKey
+from consumers.records.batch import FrameKey
 from schemas.limits import CAMERAS_AT_HAND
 from schemas.ranges import RangeSet
 

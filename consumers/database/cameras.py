@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Engine, delete, select
 
 from consumers.database.engine import upsert
 from consumers.database.tables import boots, cameras
-from consumers.reading.batch import Batch, clean
-from consumers.reading.rows import CameraRow
-from schemas.announcement import is_newer
+from consumers.records.batch import Batch, clean
+from consumers.records.rows import CameraRow
+from schemas.messages.camera_status import is_newer
 from schemas.pointillist_pb2 import Meta, Status
 
 

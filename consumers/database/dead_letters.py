@@ -15,7 +15,7 @@ from consumers.database.archive import Archive, Kind
 from consumers.database.engine import NewRows
 from consumers.database.tables import dead_letters
 from consumers.database.tallies import DEAD_LETTER_BYTES, FOREIGN_BYTES, PURGED_FOREIGN, PURGED_VERIFIED, Tallies, tally
-from consumers.reading.rows import LetterRow
+from consumers.records.rows import LetterRow
 from consumers.settings import Bounds
 
 _PLACE: Final = (dead_letters.c.topic, dead_letters.c.partition, dead_letters.c.offset)

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 from sqlalchemy import Connection
 
-from consumers.reading.batch import BootKey, FrameKey
-from consumers.reading.rows import FrameRow
+from consumers.records.batch import BootKey, FrameKey
+from consumers.records.rows import FrameRow
 
 
 class Excess(NamedTuple):

@@ -12,8 +12,8 @@ from consumers.database.engine import NewRows, Prepared, upsert
 from consumers.database.frames import Excess
 from consumers.database.tables import boots, frames
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies
-from consumers.reading.batch import BootKey, FrameKey
-from consumers.reading.rows import FrameRow, bytes_of, frame_bytes
+from consumers.records.batch import BootKey, FrameKey
+from consumers.records.rows import FrameRow, bytes_of, frame_bytes
 
 
 class FramesByKey:

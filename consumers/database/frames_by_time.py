@@ -20,8 +20,8 @@ from consumers.database.identities import Identities
 from consumers.database.spans import Span, ensure_span, partition, spans_held
 from consumers.database.tables import boots, frames, spans
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies
-from consumers.reading.batch import BootKey, FrameKey
-from consumers.reading.rows import POSTGRESQL_ROW_BYTES, FrameRow, bytes_of
+from consumers.records.batch import BootKey, FrameKey
+from consumers.records.rows import POSTGRESQL_ROW_BYTES, FrameRow, bytes_of
 
 _DROP_WAIT: Final = text("SET LOCAL lock_timeout = '100ms'")
 """Maximum time that others wait behind a drop, which itself waits for readers of all partitions."""

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, Engine, delete, func, select
 
 from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import history
-from consumers.reading.rows import FrameRow
-from schemas.frame import Truth
+from consumers.records.rows import FrameRow
+from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import CHECKED, SHED
 
 MINUTE_MS: Final = 60_000

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from consumers.database.archive import Kind, grown
 from consumers.database.arrays import Unnested
 from consumers.database.tables import archived, frames
-from consumers.reading.batch import BootKey
+from consumers.records.batch import BootKey
 from schemas.ranges import RangeSet
 
 _MINE: Final = f"kind = '{Kind.FRAME.value}' AND each.camera = new.camera AND each.boot = new.boot"

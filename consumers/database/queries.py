@@ -23,8 +23,8 @@ from consumers.database.tables import (
 )
 from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
 from consumers.database.versions import of_another_version
-from consumers.reading.rows import LedgerRow, SummedRow
-from schemas.frame import ATTACKED
+from consumers.records.rows import LedgerRow, SummedRow
+from schemas.messages.frame import ATTACKED
 from schemas.pointillist_pb2 import CHECKED, SHED
 from schemas.ranges import RangeSet
 
@@ -39,7 +39,7 @@ _BOOTS_AT_ONCE: Final = 400
 _ROWS_AT_ONCE: Final = 100
 _FOREVER_MS = 2**62
 
-# The SQL form of what `schemas.frame.Truth` reads from the column.
+# The SQL form of what `schemas.messages.frame.Truth` reads from the column.
 _SHOWN = (frames.c.truth - 1) % ATTACKED
 _STICKER = _SHOWN % 2
 _UNDER_ATTACK = case((frames.c.truth > ATTACKED, 1), else_=0)

@@ -13,7 +13,7 @@ from consumers.database.tables import tallies
 SCHEMA: Final = "schema_version"
 FRAME_ROWS: Final = "frame_rows"
 FRAME_BYTES: Final = "frame_bytes"
-"""Estimated bytes of the rows of `frames`, see `consumers.reading.rows.frame_bytes`."""
+"""Estimated bytes of the rows of `frames`, see `consumers.records.rows.frame_bytes`."""
 DEAD_LETTER_BYTES: Final = "dead_letter_bytes"
 FOREIGN_BYTES: Final = "foreign_letter_bytes"
 """Bytes of the letters without a verified identity."""

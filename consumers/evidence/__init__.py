@@ -1,0 +1,1 @@
+"""Evidence in the database: chains of verdicts, alerts, quarantine and the probe plan."""

@@ -11,7 +11,7 @@ from consumers.database.arrays import Unnested
 from consumers.database.engine import Prepared, Row, upsert
 from consumers.database.tables import evidence
 from consumers.evidence.chain import Chain
-from consumers.reading.batch import BootKey
+from consumers.records.batch import BootKey
 from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
 
 _COLUMNS: Final = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Engine, delete, func, select
 
 from consumers.database.engine import upsert
 from consumers.database.tables import quarantine
-from consumers.reading.batch import FrameKey
-from consumers.reading.rows import FrameRow
+from consumers.records.batch import FrameKey
+from consumers.records.rows import FrameRow
 from schemas.errors import ConfigError
 
 

@@ -20,8 +20,8 @@ from consumers.database.tables import alerts, dead_letters, evidence, frames, le
 from consumers.evidence.chain import Chain, raise_alert
 from consumers.evidence.chains import Chains
 from consumers.evidence.quarantine import Quarantine
-from consumers.reading.batch import BootKey
-from consumers.reading.rows import FrameRow
+from consumers.records.batch import BootKey
+from consumers.records.rows import FrameRow
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Probe
 from schemas.pointillist_pb2 import CHECKED, Alert, Ledger

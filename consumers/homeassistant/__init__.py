@@ -1,0 +1,1 @@
+"""Home Assistant: cameras and alerts by MQTT discovery."""

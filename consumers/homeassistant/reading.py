@@ -15,7 +15,7 @@ from consumers.cameras.snapshots import saved_camera
 from consumers.database.engine import open_engine
 from consumers.database.tables import camera_snapshots, cameras, frames
 from consumers.homeassistant.discovery import CameraSnapshot
-from consumers.reading.rows import CameraRow
+from consumers.records.rows import CameraRow
 from consumers.settings import SILENT_AFTER_S
 
 OVERLAP_MS: Final = 15_000

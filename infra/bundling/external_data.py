@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import BundleError
-from schemas.models import MAX_BUNDLE_BYTES
+from schemas.messages.models import MAX_BUNDLE_BYTES
 
 if TYPE_CHECKING:
     import onnx

@@ -37,7 +37,7 @@ app = typer.Typer(
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        from infra.observe import software_version
+        from infra.process.metrics_server import software_version
 
         typer.echo(f"pointillist {software_version()}")
         raise typer.Exit

@@ -15,8 +15,8 @@ from infra.cli.passwords import resolve
 from schemas.errors import ConfigError, SecretError
 
 if TYPE_CHECKING:
-    from infra.layout import Layout
-    from infra.reach_rights import Role
+    from infra.preflight.kafka_rights import Role
+    from infra.state_folder import Layout
     from schemas.identity import CameraId
     from schemas.settings import RoleSettings
     from schemas.transport.access import KafkaAddress, Login, MqttAccess, Tls
@@ -67,8 +67,8 @@ def mqtt_place(
     `own` is a role. Files that were read already, or None for no files, may replace it: then the state folder is not
     searched.
     """
-    from infra.environment import Environment
-    from infra.role import address
+    from infra.process.environment import Environment
+    from infra.process.role import address
     from schemas.transport.access import MqttAccess
 
     environment = Environment()
@@ -98,8 +98,8 @@ def kafka_place(
     given: str | None, state: Path | None, role: str, *, tls: Path | None = None, login: Path | None = None
 ) -> KafkaAddress:
     """Return Kafka of the options, the environment, or the state folder that holds a certificate for `role`."""
-    from infra.environment import Environment
-    from infra.role import address
+    from infra.process.environment import Environment
+    from infra.process.role import address
     from schemas.transport.access import KafkaAccess
 
     environment = Environment()
@@ -150,26 +150,26 @@ def require_brokers(
 
     With a `role`, also check that Kafka authorises its work and its `groups`.
     """
-    from infra.reach import require_kafka, require_mqtt
+    from infra.preflight.brokers import require_kafka, require_mqtt
 
     if mqtt is not None and wait_s:
         require_mqtt(mqtt.address, wait_s, mqtt.tls, mqtt.login)
     if kafka is not None and wait_s:
         require_kafka(kafka, wait_s)
         if role is not None:
-            from infra.reach_rights import require_rights
+            from infra.preflight.kafka_rights import require_rights
 
             require_rights(kafka, role, groups)
     if database is not None:
-        from infra.reach_database import require_database
+        from infra.preflight.database import require_database
 
         require_database(database, wait_s)
 
 
 def share_of(state: Path | None) -> str | None:
     """Return the name of the bridges' shared subscription; None is the usual one, for a broker closed to strangers."""
-    from infra.environment import Environment
-    from infra.layout import Layout
+    from infra.process.environment import Environment
+    from infra.state_folder import Layout
 
     file = Environment().share_file
     if file is not None:
@@ -217,7 +217,7 @@ def _address(given: str | None, state: Path | None, role: str) -> str:
 
 
 def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:
-    from infra.layout import Layout
+    from infra.state_folder import Layout
     from schemas.transport.access import Tls
 
     if folder is not None:

@@ -16,9 +16,9 @@ from infra.cli.passwords import resolve
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
-    from infra.audit import Audit
-    from infra.report import Attacked
-    from schemas.keys import KeyRing
+    from infra.audit.audit import Audit
+    from infra.audit.report import Attacked
+    from schemas.keys.keys import KeyRing
 
 DEFAULT_STATE = Path(".pointillist")
 
@@ -51,11 +51,11 @@ def audit(
     database. It names unreadable records and counts the rest. Exit status 0 when nothing is lost, and no frame's fate
     is unread.
     """
-    from infra.audit import audit as run_audit
-    from infra.audit import audit_deployment
-    from infra.layout import Layout
-    from infra.reach_database import look_for_refusal
-    from infra.report import attacked_by_camera, audit_report
+    from infra.audit.audit import audit as run_audit
+    from infra.audit.audit import audit_deployment
+    from infra.audit.report import attacked_by_camera, audit_report
+    from infra.preflight.database import look_for_refusal
+    from infra.state_folder import Layout
 
     if (kafka is None) != (database is None) or (spool and kafka is None):
         raise ConfigError("expected --kafka and --database together, with or without --spool; or --state alone")
@@ -83,10 +83,10 @@ def audit(
 
 def _keys(state: Path | None) -> KeyRing:
     """Return the keys of every generation: the system took frames signed under a key that was revoked later."""
-    from infra.environment import Environment, role_roots
-    from infra.layout import Layout
-    from schemas.keys import KeyRing
-    from schemas.roots import Role
+    from infra.process.environment import Environment, role_roots
+    from infra.state_folder import Layout
+    from schemas.keys.keys import KeyRing
+    from schemas.keys.roots import Role
 
     held = Layout(state.resolve()).roots(Role.AUDITOR) if state is not None else None
     return KeyRing(held or role_roots(Environment(), Role.AUDITOR))

@@ -93,14 +93,14 @@ def attach(
     """
     import time
 
-    from infra.camera_identity import camera_identity, camera_named, resembling
-    from infra.camera_rates import allow_rate
-    from infra.layout import Layout
-    from infra.role import run_role
+    from infra.cameras.identity import camera_identity, camera_named, resembling
+    from infra.cameras.rates import allow_rate
+    from infra.process.role import run_role
+    from infra.state_folder import Layout
     from infra.up.processes import FLEET_PENDING, FRAMES_REFUSED
-    from producers.camera_settings import parse_camera
-    from producers.roster.camera_spec import CameraSpec
-    from producers.roster.real import run_camera
+    from producers.camera.camera_settings import parse_camera
+    from producers.fleet.camera_spec import CameraSpec
+    from producers.fleet.real import run_camera
     from producers.sources.trial import try_source
 
     place = resolve(url)

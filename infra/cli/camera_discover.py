@@ -13,7 +13,7 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from infra.onvif import Described
+    from infra.cameras.onvif import Described
 
 
 @camera_app.command()
@@ -38,7 +38,7 @@ def discover(
 
     from rich.console import Console
 
-    from infra.onvif import Described, describe_all, find
+    from infra.cameras.onvif import Described, describe_all, find
     from producers.sources.login import LoginPlace
 
     if yaml and login is None:
@@ -90,7 +90,7 @@ def _cameras_yaml(described: list[Described], site: str, login: Path) -> str:
     """Return a file of cameras; those without a stream are comments."""
     import yaml
 
-    from infra.onvif import camera_name
+    from infra.cameras.onvif import camera_name
 
     taken: set[str] = set()
     cameras = [

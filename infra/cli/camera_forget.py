@@ -23,8 +23,8 @@ def forget(
 
     Its frames, alerts and key stay: `pointillist revoke` revokes the key. Exit status 2 when the camera is not gone.
     """
-    from consumers.console.store import Store
-    from infra.layout import Layout
+    from consumers.console.data.store import Store
+    from infra.state_folder import Layout
     from infra.up.system_state import camera_states, scenario_cameras
     from schemas.identity import camera_at
 

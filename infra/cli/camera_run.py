@@ -20,8 +20,8 @@ from infra.cli.camera import camera_app
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from infra.camera_list import Broker
-    from producers.roster.camera_spec import CameraSpecs
+    from infra.cameras.roster import Broker
+    from producers.fleet.camera_spec import CameraSpecs
 
 _END_S = 15.0
 """Seconds beyond the time to drain, for closing a process."""
@@ -72,9 +72,9 @@ def run(
     Exit status 2 when the file is wrong or not one camera can run. With --check, status 2 also when one camera cannot
     run or its source gives no picture. Exit status 3 when spools still hold frames at the drain deadline.
     """
-    from infra.camera_identity import state_home
-    from infra.camera_list import FileOfCameras, Share
-    from infra.role import address
+    from infra.cameras.identity import state_home
+    from infra.cameras.roster import FileOfCameras, Share
+    from infra.process.role import address
     from schemas.transport.access import MqttAccess
 
     if share is not None and processes > 1:
@@ -100,8 +100,8 @@ def run(
 
 def _broker(mqtt: str | None, state: Path | None, tls: Path | None, login: Path | None) -> Broker:
     """Return the broker given next to the file; enrolments name the rest."""
-    from infra.camera_list import Broker
-    from infra.environment import Environment
+    from infra.cameras.roster import Broker
+    from infra.process.environment import Environment
 
     if mqtt is None and state is None:
         return Broker()
@@ -140,10 +140,10 @@ def _alone(
     """Run all cameras, or those of a share, in this process."""
     import time
 
-    from infra.camera_list import FileOfCameras
-    from infra.role import run_role
+    from infra.cameras.roster import FileOfCameras
+    from infra.process.role import run_role
     from infra.up.processes import FLEET_PENDING
-    from producers.roster.real import run_listed_cameras
+    from producers.fleet.real import run_listed_cameras
 
     assert isinstance(listed, FileOfCameras)
     report = folder / ("cameras.json" if number is None else f"cameras-{number}.json")
@@ -172,8 +172,8 @@ def _several(
     metrics: str | None,
 ) -> int:
     """Run one process for each share of the cameras."""
-    from infra.camera_processes import run_processes
-    from infra.role import address, run_role
+    from infra.cameras.processes import run_processes
+    from infra.process.role import address, run_role
     from infra.up.processes import FLEET_PENDING
 
     if str(mqtt_login) == "-":

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from schemas.errors import ConfigError
-from schemas.frame_size import over_size
+from schemas.messages.frame_size import over_size
 
 Login = Annotated[Path | None, typer.Option(help="A file with user:password.")]
 Hang = Annotated[float, typer.Option(help="Seconds without a picture after which the source counts as hung.", min=0.1)]

@@ -81,7 +81,7 @@ def _settings(
 ) -> SourceSettings:
     from pydantic import ValidationError
 
-    from producers.camera_settings import MODELS
+    from producers.camera.camera_settings import MODELS
     from producers.settings_file import first_problem
     from producers.sources.settings import SourceSettings
 
@@ -102,7 +102,7 @@ def _settings(
 def _listed(file: Path, name: str) -> SourceSettings:
     from pydantic import SecretStr
 
-    from producers.roster.camera_file import load_camera_file
+    from producers.fleet.camera_file import load_camera_file
     from schemas.identity import camera_id
 
     cameras = load_camera_file(file)

@@ -38,7 +38,7 @@ def told(
     With --reset the camera forgets all of them; a camera that is away does so at its return. Exit status 1 when it has
     not answered in time, 2 when the broker holds nothing that the camera has signed.
     """
-    from consumers.console.camera_told import CameraTold
+    from consumers.console.data.camera_settings import CameraTold
     from schemas.identity import camera_id
 
     identity = camera_id(name)
@@ -65,7 +65,7 @@ def told(
 
 def _settings(meta: Meta) -> list[dict[str, Any]]:
     """Return each setting: the present value, and the values that a command and the latest request have set, if any."""
-    from schemas.frame import PROFILES
+    from schemas.messages.frame import PROFILES
 
     def commanded(field: Any) -> Any:
         return getattr(meta.command_state, field) if meta.command_state.HasField(field) else None

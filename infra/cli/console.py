@@ -28,10 +28,10 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     """Show the fleet to people, pictures, history and alerts, and send their commands to cameras."""
     from consumers.console.role import run_console
     from infra.cli.console_jobs import job_settings, launcher
-    from infra.generations import following
-    from infra.layout import Layout
+    from infra.pki.generations import following
+    from infra.process.role import run_role
     from infra.prometheus.runbooks import PAGE
-    from infra.role import run_role
+    from infra.state_folder import Layout
     from infra.up.system_state import role_states
 
     state = settings.state

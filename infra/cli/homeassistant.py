@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def homeassistant(settings: AnnouncerSettings) -> None:
     """Announce the cameras by MQTT discovery: on Home Assistant's broker, or with --state alone on the fleet's."""
     from consumers.homeassistant.announcer import run_announcer
-    from infra.layout import Layout
-    from infra.observe import software_version
-    from infra.role import run_role
+    from infra.process.metrics_server import software_version
+    from infra.process.role import run_role
+    from infra.state_folder import Layout
 
     if settings.state is None and not settings.database:
         raise ConfigError("database is missing: expected a URL. Set database, or state.")

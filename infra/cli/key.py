@@ -11,7 +11,7 @@ from infra.cli import app
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from schemas.roots import Role
+    from schemas.keys.roots import Role
 
 
 @app.command()
@@ -35,11 +35,11 @@ def key(
 
     The fleet secret is that of --state, else POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
     """
-    from infra.environment import Environment, fleet_secret
-    from infra.layout import Layout, issue_role_secrets, write_private
+    from infra.process.environment import Environment, fleet_secret
+    from infra.state_folder import Layout, issue_role_secrets, write_private
     from schemas.identity import camera_id
-    from schemas.keys import derive_camera_key
-    from schemas.roots import Roots
+    from schemas.keys.keys import derive_camera_key
+    from schemas.keys.roots import Roots
 
     in_bulk = scenario is not None or roles is not None
     if in_bulk and (camera is not None or role is not None):
@@ -52,7 +52,7 @@ def key(
     if roles is not None:
         issue_role_secrets(roles, secret)
     if scenario is not None:
-        from producers.scenario import load_scenario
+        from producers.simulation.scenario import load_scenario
 
         if layout is None:
             raise ConfigError("expected --state DIR beside --scenario: the keys go to its folder keys/")
@@ -74,7 +74,7 @@ def key(
 
 
 def _role(name: str | None) -> Role:
-    from schemas.roots import Role
+    from schemas.keys.roots import Role
 
     try:
         return Role(name or "")

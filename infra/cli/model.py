@@ -22,8 +22,8 @@ from schemas.errors import BundleError, ConfigError
 if TYPE_CHECKING:
     from infra.models_topic import ModelsTopic
     from processors.models.store import ModelStore
+    from schemas.keys.signers import Signer, TrustedSigners
     from schemas.pointillist_pb2 import Model, Models
-    from schemas.signers import Signer, TrustedSigners
     from schemas.transport.access import KafkaAddress
 
 R = TypeVar("R")
@@ -61,10 +61,10 @@ def publish(
 
     Exit status 1 when a processor refuses it or has not answered in time, 2 when it is not published.
     """
-    from infra.layout import Layout
     from infra.models_topic import check_successor
+    from infra.state_folder import Layout
     from processors.models.store import ModelStore
-    from schemas import models as listed
+    from schemas.messages import models as listed
 
     if store is None and state is None:
         raise ConfigError("expected --store, a folder or URL that every processor can read, or --state")
@@ -111,7 +111,7 @@ def rollback(
 
     Exit status 1 when a processor refuses that or has not answered in time.
     """
-    from schemas import models as listed
+    from schemas.messages import models as listed
 
     async def run(topic: ModelsTopic) -> bool:
         live = listed.live(topic.models)
@@ -178,7 +178,7 @@ def status(
     connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """The live model, and the model that each processor serves."""
-    from schemas import models as listed
+    from schemas.messages import models as listed
 
     async def run(topic: ModelsTopic) -> dict[str, Any]:
         live = listed.live(topic.models)
@@ -275,9 +275,9 @@ def _described(folder: Path, model_id: str) -> Model:
 
 def _initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     """Return the model of `up` as the first entry of the list: a rollback can then reach it permanently."""
-    from infra.layout import Layout
     from infra.local.files import read_json
-    from schemas.models import sign
+    from infra.state_folder import Layout
+    from schemas.messages.models import sign
     from schemas.pointillist_pb2 import Models
 
     run = read_json(Layout(state.resolve()).run) if state is not None else {}

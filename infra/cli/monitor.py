@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @role_command(app, "monitor", *MQTT, *KAFKA, *COMMON, "database")
 def monitor(settings: MonitorSettings) -> None:
     """Serve metrics of what has none of its own: Kafka, mosquitto, this machine, its GPUs, the audit."""
-    from infra.layout import Layout
     from infra.monitor.service import run_monitor
-    from infra.role import run_role
+    from infra.process.role import run_role
+    from infra.state_folder import Layout
 
     if settings.state is None and not settings.database:
         raise ConfigError("database is missing: expected a URL. Set database, or state.")

@@ -44,14 +44,14 @@ def init(
     The fleet secret is POINTILLIST_FLEET_SECRET(_FILE) if that is set. Each role gets its own folder of pki/roles and
     no other; ca.key stays in pki. `ca renew` renews the certificates before they end.
     """
-    from infra.environment import Environment, fleet_secret
     from infra.identity_lock import changing_identities
-    from infra.layout import Layout
     from infra.local.files import write_json
     from infra.pki.authority import LOCAL_HOSTS, Authority, general_name
     from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
+    from infra.process.environment import Environment, fleet_secret
+    from infra.state_folder import Layout
     from infra.up.identities import enrol_missing
-    from producers.scenario import load_scenario
+    from producers.simulation.scenario import load_scenario
 
     hosts = (*LOCAL_HOSTS, *(host or ()))
     for each in hosts:
@@ -89,10 +89,10 @@ def role(
 ) -> None:
     """Issue the certificate of one more instance of a role, or renew it."""
     from infra.identity_lock import changing_identities
-    from infra.layout import Layout
     from infra.pki.authority import LOCAL_HOSTS, Authority
     from infra.pki.roles import Roles
-    from infra.revocation import reload_broker
+    from infra.revocation.cameras import reload_broker
+    from infra.state_folder import Layout
 
     layout = Layout(state.resolve())
     with changing_identities(layout.folder):
@@ -115,9 +115,9 @@ def renew(
     """
     import time
 
-    from infra.layout import Layout
     from infra.pki.authority import Authority
     from infra.pki.roles import Roles
+    from infra.state_folder import Layout
 
     layout = Layout(state.resolve())
     while True:
@@ -149,7 +149,7 @@ def enroll(
     Only this enrolment admits a revoked camera again.
     """
     from infra.admission import admit
-    from infra.layout import Layout
+    from infra.state_folder import Layout
     from schemas.identity import camera_id
 
     identity = camera_id(camera)
@@ -170,7 +170,7 @@ def rotate(
     Give the file to the device and restart the camera there. Frames that its spool holds under the old key are refused.
     """
     from infra.admission import rotate as run
-    from infra.layout import Layout
+    from infra.state_folder import Layout
     from schemas.identity import camera_id
 
     identity = camera_id(camera)
@@ -201,8 +201,8 @@ def revoke(
     if camera is None:
         _revoke_role(role or "", state, within)
         return
-    from infra.layout import Layout
-    from infra.revocation import revoke as run
+    from infra.revocation.cameras import revoke as run
+    from infra.state_folder import Layout
     from schemas.identity import camera_id
 
     identity = camera_id(camera)
@@ -214,10 +214,10 @@ def revoke(
 
 
 def _revoke_role(role: str, state: Path, within: float) -> None:
-    from infra.layout import Layout
     from infra.pki.kafka_rights import SUPER_USERS, super_users
     from infra.pki.role_generations import role_generations
-    from infra.role_revocation import revoke_role
+    from infra.revocation.roles import revoke_role
+    from infra.state_folder import Layout
 
     layout = Layout(state.resolve())
     done = revoke_role(layout, role, within)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from consumers.settings import RecorderSettings
     from processors.settings import ProcessorSettings
     from producers.bridge.settings import BridgeSettings
-    from producers.fleet_settings import FleetSettings
+    from producers.simulation.fleet_settings import FleetSettings
 
 COMMON: Final = ("state", "metrics", "connect_timeout_s")
 """Settings of every role that have an option."""
@@ -28,14 +28,14 @@ Records = TypeVar("Records", "RecorderSettings", "ConsoleSettings")
 
 
 def role_keys(state: Path | None, role: str) -> Any:
-    """Return a role's key ring, see `schemas.roots.Role`.
+    """Return a role's key ring, see `schemas.keys.roots.Role`.
 
     It comes from the state folder when that holds a secret for the role, else from the environment.
     """
-    from infra.environment import Environment, accepted_generations, key_ring
-    from infra.layout import Layout
-    from schemas.keys import KeyRing
-    from schemas.roots import Role
+    from infra.process.environment import Environment, accepted_generations, key_ring
+    from infra.state_folder import Layout
+    from schemas.keys.keys import KeyRing
+    from schemas.keys.roots import Role
 
     layout = Layout(state.resolve()) if state is not None else None
     roots = layout.roots(Role(role)) if layout is not None else None
@@ -47,8 +47,8 @@ def role_keys(state: Path | None, role: str) -> Any:
 
 def generations_file(state: Path | None) -> Path | None:
     """Return the file of the accepted key generations, which may change while a role runs; None without one."""
-    from infra.environment import Environment
-    from infra.layout import Layout
+    from infra.process.environment import Environment
+    from infra.state_folder import Layout
 
     layout = Layout(state.resolve()) if state is not None else None
     if layout is None or not layout.secret_file.is_file():
@@ -62,8 +62,8 @@ def generations_file(state: Path | None) -> Path | None:
 )  # fmt: skip
 def bridge(settings: BridgeSettings) -> None:
     """Forward frames from MQTT to Kafka, and confirm them to the cameras."""
-    from infra.generations import following
-    from infra.role import run_role
+    from infra.pki.generations import following
+    from infra.process.role import run_role
     from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
     from schemas.runtime.memory import keep_freed
 
@@ -91,11 +91,11 @@ def bridge(settings: BridgeSettings) -> None:
 )  # fmt: skip
 def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     """Rebuild, denoise, classify and check frames from Kafka."""
-    from infra.generations import following
-    from infra.layout import Layout
-    from infra.role import run_role
+    from infra.pki.generations import following
+    from infra.process.role import run_role
+    from infra.state_folder import Layout
     from processors.service import run_processor
-    from schemas.signers import TrustedSigners
+    from schemas.keys.signers import TrustedSigners
 
     bundle, model_cache = settings.bundle, settings.model_cache
     if not bundle.exists() and bundle.name == str(bundle):
@@ -129,9 +129,9 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
 )  # fmt: skip
 def record(settings: RecorderSettings) -> None:
     """Record verdicts, raise alerts, keep quarantined frames."""
-    from consumers.recorder import letters_group, run_recorder
-    from infra.generations import following
-    from infra.role import run_role
+    from consumers.recorder.recorder import letters_group, run_recorder
+    from infra.pki.generations import following
+    from infra.process.role import run_role
 
     settings = with_records(resolved(settings, "recorder"))
     group = settings.group
@@ -153,7 +153,7 @@ def record(settings: RecorderSettings) -> None:
 
 def with_records(settings: Records) -> Records:
     """Return the settings with the database and the quarantine; the default is those of the state folder."""
-    from infra.layout import Layout
+    from infra.state_folder import Layout
 
     if settings.state is None:
         for name in ("database", "quarantine"):
@@ -171,11 +171,11 @@ def with_records(settings: Records) -> Records:
 @role_command(app, "fleet", "scenario", "state", "mqtt", "metrics", "connect_timeout_s", "seconds", "drain_s", "resume")
 def fleet(settings: FleetSettings) -> None:
     """Run simulated cameras. Exit status 3 when spools still hold frames at the drain deadline."""
-    from infra.layout import Layout
-    from infra.role import run_role
+    from infra.process.role import run_role
+    from infra.state_folder import Layout
     from infra.up.processes import FLEET_PENDING
-    from producers.scenario import load_scenario
-    from producers.simulated_fleet import run_fleet
+    from producers.simulation.scenario import load_scenario
+    from producers.simulation.simulated_fleet import run_fleet
     from schemas.errors import SecretError
 
     if settings.state is None:

@@ -11,7 +11,7 @@ from infra.cli import app
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from schemas.signers import Signer, TrustedSigners
+    from schemas.keys.signers import Signer, TrustedSigners
 
 signer_app = typer.Typer(help="Keys of those who may say what processors run.", no_args_is_help=True)
 app.add_typer(signer_app, name="signer")
@@ -40,7 +40,7 @@ def init(
     folder: Annotated[Path, typer.Option(help="Where NAME.key and NAME.pub go.")] = Path(),
 ) -> None:
     """Make a key pair: NAME.key stays with you; add the line in NAME.pub to the file for the processors' --trust."""
-    from schemas.signers import Signer, write_signer
+    from schemas.keys.signers import Signer, write_signer
 
     signer = Signer.new()
     line = signer.line(name)
@@ -58,8 +58,8 @@ def init(
 
 def signer_of(given: Path | None, state: Path | None) -> Signer:
     """Return the signer: from a key file, else the state folder's. Raises ConfigError without either."""
-    from infra.layout import Layout
-    from schemas.signers import Signer
+    from infra.state_folder import Layout
+    from schemas.keys.signers import Signer
 
     if given is not None:
         return Signer.read(given)
@@ -70,7 +70,7 @@ def signer_of(given: Path | None, state: Path | None) -> Signer:
 
 def trust_file(given: Path | None, state: Path | None) -> Path | None:
     """Return the file of the trusted signers: the given one, else the state folder's; None without either."""
-    from infra.layout import Layout
+    from infra.state_folder import Layout
 
     if given is not None or state is None:
         return given
@@ -81,6 +81,6 @@ def trust_file(given: Path | None, state: Path | None) -> Path | None:
 
 def trusted_of(given: Path | None, state: Path | None) -> TrustedSigners:
     """Return the trusted signers."""
-    from schemas.signers import TrustedSigners
+    from schemas.keys.signers import TrustedSigners
 
     return TrustedSigners.read(trust_file(given, state))

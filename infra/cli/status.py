@@ -19,7 +19,7 @@ from infra.cli.rows import print_rows
 from schemas.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
-    from infra.layout import Layout
+    from infra.state_folder import Layout
     from infra.up.system_state import CameraState
 
 State = Annotated[Path, typer.Option(help="State folder of the system.")]
@@ -158,7 +158,7 @@ def down(
 
 
 def _layout(state: Path) -> Layout:
-    from infra.layout import Layout
+    from infra.state_folder import Layout
 
     if not state.is_dir():
         raise StateError(f"expected a state folder of `pointillist up`, there is no {state}")

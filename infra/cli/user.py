@@ -36,7 +36,7 @@ def add(
 ) -> None:
     """Add a user, or change the role and the password of one; the password is read from the terminal or standard
     input."""
-    from consumers.console.users import Right, write_user
+    from consumers.console.access.users import Right, write_user
 
     place = _place(file, state)
     if role not in set(Right):
@@ -54,7 +54,7 @@ def add(
 @user_app.command("list")
 def list_users(file: UsersFile = None, state: State = None) -> None:
     """Print the users, each with its role."""
-    from consumers.console.users import read_users
+    from consumers.console.access.users import read_users
 
     for user in sorted(read_users(_place(file, state)).values(), key=lambda each: each.name):
         typer.echo(f"{user.name} {user.right}")
@@ -65,7 +65,7 @@ def remove(
     name: Annotated[str, typer.Argument(help="The user's name.")], file: UsersFile = None, state: State = None
 ) -> None:
     """Remove a user; a running console ends the user's sessions."""
-    from consumers.console.users import remove_user
+    from consumers.console.access.users import remove_user
 
     place = _place(file, state)
     remove_user(place, name)
@@ -73,7 +73,7 @@ def remove(
 
 
 def _place(file: Path | None, state: Path | None) -> Path:
-    from infra.layout import Layout
+    from infra.state_folder import Layout
 
     if file is None and state is None:
         raise ConfigError("expected --file FILE or --state DIR")

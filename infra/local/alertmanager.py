@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from infra.alertmanager.receivers import as_yaml, configuration
-from infra.layout import write_private
 from infra.local.http import is_ready
 from infra.local.ports import Ports
 from infra.local.service import Service
+from infra.state_folder import write_private
 from schemas.errors import BrokerError
 
 

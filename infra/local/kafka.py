@@ -10,7 +10,6 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.layout import write_private
 from infra.local.files import write_text
 from infra.local.kafka_jars import class_archive, java_binary, kafka_jars
 from infra.local.kafka_quorum import Quorum, check_count, node_names
@@ -20,6 +19,7 @@ from infra.local.topics import acknowledging
 from infra.pki.kafka_rights import PRINCIPAL_RULES, super_users
 from infra.pki.role_generations import role_generations
 from infra.pki.roles import role_folder, role_tls
+from infra.state_folder import write_private
 from schemas.errors import BrokerError
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime.atomic_file import replacing

@@ -18,7 +18,7 @@ from consumers.conservation.result import save_result
 from consumers.conservation.rounds import Marks
 from consumers.database.engine import database_url, open_engine
 from schemas import metrics
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress
 

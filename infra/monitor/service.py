@@ -18,7 +18,7 @@ from infra.monitor.kafka import Kafka
 from infra.monitor.mosquitto import Mosquitto
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 
 log = structlog.get_logger()

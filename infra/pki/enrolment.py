@@ -13,12 +13,12 @@ from typing import Final, Self
 
 from cryptography import x509
 
-from infra.layout import write_private
 from infra.pki.authority import CERTIFICATE_DAYS, Authority, common_name
 from infra.pki.serials import note_serial
+from infra.state_folder import write_private
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
-from schemas.keys import CameraKey
+from schemas.keys.keys import CameraKey
 from schemas.transport.access import Tls
 
 _TITLE: Final = "Pointillist enrolment: whoever has this file speaks as this camera."

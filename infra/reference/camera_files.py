@@ -6,12 +6,12 @@ from typing import Final, get_args
 
 from infra.reference.keys import Places, keys
 from infra.reference.markdown import code, page, table
-from producers.camera_settings import CameraGroup, CameraOptions
+from producers.camera.camera_settings import CameraGroup, CameraOptions
+from producers.fleet.camera_file import CameraFile, RealGroup
 from producers.gate.motion import MotionSettings
 from producers.gate.schedule import Schedule
 from producers.publisher import WindowSettings
-from producers.roster.camera_file import CameraFile, RealGroup
-from producers.scenario import Fault, Scenario
+from producers.simulation.scenario import Fault, Scenario
 from producers.sources.login import LoginPlace
 from producers.sources.settings import OPTIONAL_KEYS, REQUIRED_KEYS, Kind, SourceSettings
 from producers.spool import SpoolLimits

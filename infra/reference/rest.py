@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from consumers.cameras.state import State
 from consumers.conservation.live import LiveFindings
-from consumers.console.alerts_page import Raised
-from consumers.console.api import OPERATIONS, ROOT, document
-from consumers.console.cards import Card
-from consumers.console.store import Operation
-from consumers.console.users import Right
+from consumers.console.access.users import Right
+from consumers.console.api.routes import OPERATIONS, ROOT, document
+from consumers.console.data.cards import Card
+from consumers.console.data.store import Operation
+from consumers.console.pages.alerts import Raised
 from infra.reference.markdown import code, page, table
 from infra.reference.report import fields
 from infra.settings.described import docstrings

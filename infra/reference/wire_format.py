@@ -19,7 +19,7 @@ from google.protobuf.descriptor_pb2 import (
 
 from infra.reference.markdown import code, page, paragraphs, table
 from infra.settings.described import docstrings
-from schemas import cloudevents
+from schemas.messages import cloudevents
 from schemas.topics import ROOT, Channel, KafkaTopic
 
 _PROTO: Final = "pointillist.proto"

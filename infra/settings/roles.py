@@ -11,7 +11,7 @@ from schemas.errors import ConfigError
 
 MODELS: Final = {
     "up": "infra.up.settings:UpSettings",
-    "fleet": "producers.fleet_settings:FleetSettings",
+    "fleet": "producers.simulation.fleet_settings:FleetSettings",
     "bridge": "producers.bridge.settings:BridgeSettings",
     "processor": "processors.settings:ProcessorSettings",
     "recorder": "consumers.settings:RecorderSettings",

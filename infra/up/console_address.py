@@ -11,12 +11,12 @@ from typing import Final
 
 import psutil
 
+from consumers.console.access.users import read_users
 from consumers.console.settings import is_local
-from consumers.console.users import read_users
-from infra.layout import Layout
 from infra.pki.authority import LOCAL_HOSTS
 from infra.pki.roles import role_folder
-from infra.role import address
+from infra.process.role import address
+from infra.state_folder import Layout
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, server_context

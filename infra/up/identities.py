@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from infra.environment import accepted_generations
 from infra.identity_lock import changing_identities
-from infra.layout import Layout, issue_role_secrets
 from infra.local.files import write_json
 from infra.local.kafka_quorum import node_names
 from infra.pki.authority import LOCAL_HOSTS, Authority
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
+from infra.process.environment import accepted_generations
+from infra.state_folder import Layout, issue_role_secrets
 from infra.up.console_address import CERTIFICATE, certificate_hosts
 from infra.up.listener import parse_listener
 from infra.up.processes import names
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId
-from schemas.keys import CameraKey
+from schemas.keys.keys import CameraKey
 
 
 def prepare_identities(layout: Layout, cameras: Sequence[CameraId], settings: UpSettings) -> None:

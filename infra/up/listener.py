@@ -8,11 +8,11 @@ import re
 import socket
 from typing import Final
 
-from infra.layout import Layout
 from infra.local.files import read_json
 from infra.pki.authority import LOCAL_HOSTS, certificate_hosts
 from infra.pki.roles import role_folder
-from infra.role import address
+from infra.process.role import address
+from infra.state_folder import Layout
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
 from schemas.transport.access import CERTIFICATE_FILE

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from consumers.console.store import Store
-from infra.layout import Layout
+from consumers.console.data.store import Store
+from infra.state_folder import Layout
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers
 from infra.up.system_state import scenario_cameras
 from infra.up.table import MOST_NAMED
 from producers.publisher.applied_commands import overridden, read_command_state
-from producers.scenario import Scenario
+from producers.simulation.scenario import Scenario
 from producers.sources.trial import TRIAL_S, try_sources
 from schemas.errors import SourceError
 from schemas.identity import CameraId

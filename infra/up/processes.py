@@ -11,17 +11,17 @@ from typing import Any, Protocol
 import httpx2
 from pydantic import BaseModel
 
-from consumers.console.roles import NO_ANSWER_S
-from infra.layout import Layout, role_file, write_private
+from consumers.console.data.roles import NO_ANSWER_S
 from infra.local.http import get
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
 from infra.pki.roles import SHARE_FILE, role_folder
 from infra.settings.document import toml
 from infra.settings.roles import MODELS, prefix_of
+from infra.state_folder import Layout, role_file, write_private
 from infra.up.console_address import certificate_folder, console_url, served_as
 from infra.up.settings import UpSettings, bundle_folder
-from schemas.roots import Role as SecretRole
+from schemas.keys.roots import Role as SecretRole
 
 FLEET_DRAINED = 0
 FLEET_PENDING = 3

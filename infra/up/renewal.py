@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from infra.layout import Layout
 from infra.pki.authority import Authority
 from infra.pki.roles import Roles
+from infra.state_folder import Layout
 from schemas.errors import PointillistError
 
 EVERY_S: Final = 3600.0

@@ -14,9 +14,8 @@ from typing import Any
 
 import yaml
 
-from infra.audit import Audit, audit, unsettled
-from infra.environment import Environment
-from infra.layout import Layout, write_private
+from infra.audit.audit import Audit, audit, unsettled
+from infra.audit.report import report
 from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.mosquitto import Mosquitto
@@ -27,7 +26,8 @@ from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
-from infra.report import report
+from infra.process.environment import Environment
+from infra.state_folder import Layout, write_private
 from infra.up.attached import attached_frames
 from infra.up.background_task import BackgroundTask
 from infra.up.console_address import advice, check_console
@@ -51,9 +51,9 @@ from infra.up.system_line import SystemLine
 from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
 from infra.up.watching import Watching, check_receivers
-from producers.redteam.team import RedTeam
-from producers.scenario import Scenario, parse_scenario
-from producers.start import fleet_started
+from producers.fleet.first_start import fleet_started
+from producers.simulation.red_team import RedTeam
+from producers.simulation.scenario import Scenario, parse_scenario
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
 from schemas.runtime.disk import is_full

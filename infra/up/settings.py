@@ -15,8 +15,8 @@ from consumers.settings import HostName, RecorderSettings
 from infra.monitor.settings import MonitorSettings
 from processors.settings import ProcessorSettings
 from producers.bridge.settings import BridgeSettings
-from producers.camera_settings import CameraOptions
-from producers.scenario import read_scenario
+from producers.camera.camera_settings import CameraOptions
+from producers.simulation.scenario import read_scenario
 from producers.sources.scene import SIZE as SCENE_SIZE
 from producers.sources.settings import SourceSettings
 from schemas.errors import BundleError, ConfigError, SourceError

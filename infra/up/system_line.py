@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from consumers.console.roles import RoleState, unwell
-from consumers.console.rules import Rules, read_rules
-from infra.layout import Layout
+from consumers.console.data.roles import RoleState, unwell
+from consumers.console.data.rules import Rules, read_rules
+from infra.state_folder import Layout
 from infra.up.system_state import role_states
 from schemas.errors import PointillistError
 

@@ -22,17 +22,17 @@ from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.cameras.order import natural
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.state import State, alert
-from consumers.console.roles import NO_ANSWER_S, RoleState
-from consumers.console.store import read_forgotten, recorded_reviews
+from consumers.console.data.roles import NO_ANSWER_S, RoleState
+from consumers.console.data.store import read_forgotten, recorded_reviews
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras
-from consumers.reading.rows import CameraRow
+from consumers.records.rows import CameraRow
 from consumers.settings import SILENT_AFTER_S
-from infra.layout import Layout
 from infra.local.role_table import read_roles, running, supervisor
+from infra.state_folder import Layout
 from infra.up.processes import asked_health
 from infra.up.scrape import Samples
-from producers.scenario import load_scenario
+from producers.simulation.scenario import load_scenario
 from schemas.errors import StateError, UserError
 from schemas.identity import CameraId
 from schemas.metrics import KAFKA_GROUP_LAG, LAG, RECORDER_LAG, SPOOL_FRAMES

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterable
 
 from infra.alertmanager.receivers import configuration
-from infra.layout import Layout
 from infra.local.alertmanager import Alertmanager, alertmanager_binary
 from infra.local.grafana import Grafana, grafana_binary
 from infra.local.ports import Ports
 from infra.local.prometheus import Prometheus, prometheus_binary
 from infra.local.service import Service
+from infra.state_folder import Layout
 from infra.up.processes import Role
 from infra.up.settings import UpSettings
 from infra.up.system_state import PAGES

@@ -1,0 +1,1 @@
+"""Evidence in the laboratory: the alert rule on recorded verdicts."""

@@ -1,0 +1,1 @@
+"""Restoration in the laboratory: PSNR and accuracy of the rebuilt pictures."""

@@ -1,0 +1,1 @@
+"""STRIP in the laboratory: calibration and its statistics."""

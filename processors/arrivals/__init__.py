@@ -1,0 +1,1 @@
+"""Frames on arrival: partitions in flight, validation, key frames and commits."""

@@ -1,6 +1,7 @@
 """A step of the processor: a frame that depends on a key frame waits until the key frame is there.
 
-For profiles whose frames depend on a key frame (`schemas.frame.KEYED_PROFILES`). Frames of other profiles pass.
+For profiles whose frames depend on a key frame (`schemas.messages.frame.KEYED_PROFILES`). Frames of other profiles
+pass.
 
 A key frame can be late, if it went through another bridge or is sent again. If it was dropped from memory, it is read
 back from Kafka. If it is lost, the step requests a new one from the camera. Number and time of waiting frames are
@@ -22,10 +23,10 @@ from processors.arrivals.progress import PartitionProgress
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from schemas.errors import Malformed, NoKeyFrame, WireError
-from schemas.frame import check_key_frame, is_key_frame
 from schemas.identity import Identity
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.limits import CAMERAS_AT_HAND
+from schemas.messages.frame import check_key_frame, is_key_frame
 from schemas.runtime.throttle import Throttle
 
 _REQUEST_AFTER: Final = 0.25

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple, Protocol
 from processors.arrivals.key_frames import KeyFrame
 from processors.arrivals.progress import PartitionProgress
 from schemas.errors import Malformed
-from schemas.frame import open_keyed_frame, opened_pixels
 from schemas.identity import CameraId, Identity, camera_id_on_wire
-from schemas.keys import CameraKey, KeyRing
+from schemas.keys.keys import CameraKey, KeyRing
 from schemas.limits import CAMERAS_AT_HAND
+from schemas.messages.frame import open_keyed_frame, opened_pixels
 from schemas.pointillist_pb2 import Frame
 
 TRACEPARENT: Final = "traceparent"

@@ -1,9 +1,9 @@
 """The key frames that a processor holds for each camera, and their places in Kafka.
 
-For profiles whose frames depend on a key frame (`schemas.frame.KEYED_PROFILES`). A key frame that was dropped from
-memory is read back by its place. Each commit carries the places of the key frames in use as a note: they may lie far
-behind the committed offset. After a rebalance, the new owner of the partition reads these records back before its first
-frame. Kafka bounds the length of a note (`offset.metadata.max.bytes`, 4096 by default).
+For profiles whose frames depend on a key frame (`schemas.messages.frame.KEYED_PROFILES`). A key frame that was
+dropped from memory is read back by its place. Each commit carries the places of the key frames in use as a note: they
+may lie far behind the committed offset. After a rebalance, the new owner of the partition reads these records back
+before its first frame. Kafka bounds the length of a note (`offset.metadata.max.bytes`, 4096 by default).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import IO, Final
 import numpy as np
 
 from schemas.errors import BundleError, first_line
-from schemas.models import MAX_BUNDLE_BYTES
+from schemas.messages.models import MAX_BUNDLE_BYTES
 
 MAX_SETTINGS_BYTES: Final = 2**20
 """Size limit of a `model.toml`: thresholds and classes are some kilobytes."""

@@ -1,0 +1,1 @@
+"""Work on the device: batches, fairness, compiled pipelines and STRIP's queue."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from processors.arrivals.frames import TakenFrame
 from schemas.identity import CameraId
-from schemas.keys import CameraKey
+from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK, CAMERAS_AT_HAND
 from schemas.pixels.masks import FEW_ROWS, ROWS, block_patterns, blocks_of, codebook
 

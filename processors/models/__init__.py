@@ -1,0 +1,1 @@
+"""Models: the live model, its store, trust and replacement."""

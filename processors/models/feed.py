@@ -13,9 +13,9 @@ from aiokafka.structs import TopicPartition
 
 from processors.metrics import ProcessorMetrics
 from schemas.errors import ConfigError, WireError
-from schemas.models import LIVE_KEY, claimed, unseal
+from schemas.keys.signers import TrustedSigners
+from schemas.messages.models import LIVE_KEY, claimed, unseal
 from schemas.pointillist_pb2 import Models
-from schemas.signers import TrustedSigners
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.reader import Reader, Records

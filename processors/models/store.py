@@ -20,9 +20,9 @@ import fsspec  # type: ignore[import-untyped]  # it has no type annotations
 
 from processors.bundle import read_settings
 from schemas.errors import BadTag, BundleError, ConfigError, first_line
-from schemas.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, check_signature, is_inside
+from schemas.keys.signers import TrustedSigners
+from schemas.messages.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, check_signature, is_inside
 from schemas.pointillist_pb2 import BundleFile, Model
-from schemas.signers import TrustedSigners
 
 CACHED: Final = 8
 """Number of bundles that a cache keeps, the last used ones."""

@@ -20,10 +20,10 @@ from processors.results.delivery import Emitter
 from processors.results.records import Outgoing, served_record
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError, ConfigError, first_line
-from schemas.models import PROCESSOR_PREFIX, live, standing
+from schemas.keys.signers import TrustedSigners
+from schemas.messages.models import PROCESSOR_PREFIX, live, standing
 from schemas.pointillist_pb2 import Model, ServedModel
 from schemas.runtime.health import Health
-from schemas.signers import TrustedSigners
 
 _AGAIN_S: Final = 15.0
 """Seconds before a retry of a store that did not return a bundle."""

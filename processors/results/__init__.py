@@ -1,0 +1,1 @@
+"""Results: verdicts, records and their delivery to Kafka."""

@@ -10,13 +10,13 @@ from typing import Final
 from processors.arrivals.frames import TRACEPARENT, TakenFrame
 from processors.device.loaded_model import Model
 from processors.device.probes import StripFinding
-from schemas.cloudevents import PROCESSORS, Headers, event_headers
-from schemas.dead_letters import dead_letter
 from schemas.errors import PointillistError, WireError
-from schemas.frame import frame_message, sign_message
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.cloudevents import PROCESSORS, Headers, event_headers
+from schemas.messages.dead_letters import dead_letter
+from schemas.messages.frame import frame_message, sign_message
+from schemas.messages.server_messages import seal_pictures, sign_statement
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, Refusal, ServedModel, Verdict
-from schemas.statements import seal_pictures, sign_statement
 
 REFUSAL_CHARACTERS: Final = 200
 """Maximum length of the reason in a refusal to a camera."""

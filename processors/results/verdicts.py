@@ -29,7 +29,7 @@ from processors.results.records import (
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from schemas.errors import BadPixels, BadSize, OverSize, WireError
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.pixels.packing import Picture, unpack
 from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle

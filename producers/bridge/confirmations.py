@@ -7,9 +7,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
-from schemas.frame import sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Confirm, Range
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, mqtt_topic

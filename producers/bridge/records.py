@@ -13,14 +13,14 @@ import structlog
 from google.protobuf.message import Message
 
 from producers.bridge.confirmations import Receipt
-from schemas.announcement import check_announcement
-from schemas.cloudevents import Headers, bridge_source, camera_source, event_headers
-from schemas.dead_letters import dead_letter
 from schemas.errors import BadSize, Malformed, WireError
-from schemas.frame import open_frame, open_message
 from schemas.identity import CameraId, Identity
-from schemas.keys import KeyRing
-from schemas.ledger import open_ledger
+from schemas.keys.keys import KeyRing
+from schemas.messages.camera_status import check_announcement
+from schemas.messages.cloudevents import Headers, bridge_source, camera_source, event_headers
+from schemas.messages.dead_letters import dead_letter
+from schemas.messages.frame import open_frame, open_message
+from schemas.messages.ledger import open_ledger
 from schemas.pointillist_pb2 import DeadLetter, Frame, Ledger, Meta, Status
 from schemas.runtime import trace
 from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic

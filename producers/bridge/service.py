@@ -31,7 +31,7 @@ from producers.bridge.requests.refusals import FrameRefusals
 from producers.bridge.settings import BridgeSettings
 from schemas import metrics
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest, ProbeRequest, Refusal
 from schemas.runtime import trace
 from schemas.runtime.health import Health

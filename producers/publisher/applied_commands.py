@@ -11,8 +11,8 @@ import structlog
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from schemas.errors import ConfigError
-from schemas.frame import Encoding
 from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
+from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CommandState
 from schemas.runtime.atomic_file import replacing
 

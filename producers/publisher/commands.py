@@ -17,9 +17,9 @@ from producers.publisher.applied_commands import (
     write_command_state,
 )
 from schemas.errors import ConfigError
-from schemas.frame import Encoding, open_own_message
-from schemas.keys import CameraKey
+from schemas.keys.keys import CameraKey
 from schemas.limits import MAX_AHEAD_MS
+from schemas.messages.frame import Encoding, open_own_message
 from schemas.pointillist_pb2 import Command, CommandState, KeyRequest, ProbeRequest
 
 _log = structlog.get_logger()

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import structlog
 
-from schemas.announcement import LAST_MESSAGE, turn
-from schemas.frame import open_own_message, sign_message
-from schemas.keys import CameraKey
+from schemas.keys.keys import CameraKey
+from schemas.messages.camera_status import LAST_MESSAGE, turn
+from schemas.messages.frame import open_own_message, sign_message
 from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta, State, Status
 from schemas.topics import Channel, mqtt_topic
 

@@ -23,9 +23,9 @@ from producers.publisher.settings import LinkSettings, WindowSettings
 from producers.publisher.window import Window
 from producers.spool import FrameKey, Spool
 from schemas.errors import StateError, WireError
-from schemas.frame import open_own_message
 from schemas.identity import CameraId, Identity
-from schemas.keys import CameraKey
+from schemas.keys.keys import CameraKey
+from schemas.messages.frame import open_own_message
 from schemas.pointillist_pb2 import Confirm, Meta, Refusal
 from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle

@@ -10,8 +10,8 @@ from typing import Final
 from producers.publisher.settings import LinkSettings
 from producers.spool import BootLedger
 from producers.spool.ledgers import Ledgers
-from schemas.frame import sign_message
-from schemas.keys import CameraKey
+from schemas.keys.keys import CameraKey
+from schemas.messages.frame import sign_message
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.backoff import Backoff
 

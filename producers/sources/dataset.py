@@ -14,7 +14,7 @@ from producers.sources.framing import Framing
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Captured
 from schemas.errors import SourceError
-from schemas.frame import Truth
+from schemas.messages.frame import Truth
 
 
 class Images(NamedTuple):

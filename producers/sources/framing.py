@@ -14,7 +14,7 @@ from PIL import Image
 
 from producers.sources.settings import SourceSettings
 from schemas.errors import BadSize, SourceError
-from schemas.frame import check_frame_size
+from schemas.messages.frame import check_frame_size
 from schemas.pixels.packing import Picture
 
 _NOTHING: Final = 1e-6

@@ -6,7 +6,7 @@ from producers.scene import SceneSimulator
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Captured
 from schemas.errors import SourceError
-from schemas.frame import Truth
+from schemas.messages.frame import Truth
 
 SIZE = (32, 32)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.frame import Truth
+from schemas.messages.frame import Truth
 
 
 class Captured(NamedTuple):

@@ -25,7 +25,7 @@ from producers.spool.segment import HEADER_BYTES, Segment
 from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import BadTag, StateError
 from schemas.identity import BOOT_ID_LIMIT, CameraId
-from schemas.keys import CameraKey, Purpose
+from schemas.keys.keys import CameraKey, Purpose
 
 _log = structlog.get_logger()
 

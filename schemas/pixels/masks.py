@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.keys import CameraKey
+from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK, BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK
 from schemas.pixels.philox import philox, philox_each
 from schemas.pixels.symmetries import Words, turned

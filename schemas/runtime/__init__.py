@@ -1,0 +1,1 @@
+"""Runtime parts that every role shares: atomic files, health, throttling, disks and traces."""

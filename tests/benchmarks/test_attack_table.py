@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.attacks.table.__main__ import ATTACKS
-from benchmarks.attacks.table.line import connect
-from benchmarks.attacks.table.page import markdown, verdict
-from benchmarks.secure.page import markdown as secure_page
+from benchmarks.security.attacks.table.__main__ import ATTACKS
+from benchmarks.security.attacks.table.line import connect
+from benchmarks.security.attacks.table.page import markdown, verdict
+from benchmarks.security.secure.page import markdown as secure_page
 
 CELL: dict[str, Any] = {
     "attack": "wills", "who": "stranger", "what": "leaves a will", "answer": "refused", "done": {"tries": 3},

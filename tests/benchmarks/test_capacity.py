@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.capacity import PAGE, USE, Fleet, Kind, carried, cores, page
+from benchmarks.pages.capacity import PAGE, USE, Fleet, Kind, carried, cores, page
 
 
 def test_the_page_is_what_the_committed_measurements_make() -> None:

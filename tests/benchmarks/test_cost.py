@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cost, scale_figures
-from benchmarks.cost import cells, run
-from benchmarks.cost_pages import write_pages
+from benchmarks.pages import scale_figures
+from benchmarks.pages.cost_pages import write_pages
+from benchmarks.scale import cost
+from benchmarks.scale.cost import cells, run
 
 
 def cell(cameras: int, fps: float, held: float = 1.0) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cpus
+from benchmarks.reliability import cpus
 
 TESTS = """
 import os

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.drills import hostile, suspicious_bundle
-from benchmarks.figures import SOURCES
-from benchmarks.replayed import counted, scenario, wrong_bundle
-from infra.layout import Layout
+from benchmarks.pages.figures import SOURCES
+from benchmarks.reliability.drills import hostile, suspicious_bundle
+from benchmarks.reliability.replayed import counted, scenario, wrong_bundle
+from infra.state_folder import Layout
 from processors.bundle import load_bundle, shipped_bundle
-from producers.scenario import parse_scenario
+from producers.simulation.scenario import parse_scenario
 
 
 def test_the_bundle_that_flags_every_probe_loads_and_accepts_none_early(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import io
 import numpy as np
 from PIL import Image
 
-from benchmarks.eavesdropper.__main__ import attacked, heard
-from benchmarks.eavesdropper.disks import Logged, images_in, lie_in
-from schemas.frame import Encoding, encode_frame, parse_frame
+from benchmarks.security.eavesdropper.__main__ import attacked, heard
+from benchmarks.security.eavesdropper.disks import Logged, images_in, lie_in
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
-from schemas.roots import Role, Roots
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
+from schemas.messages.frame import Encoding, encode_frame, parse_frame
 
 CAMERA = CameraId("seen/one")
 FLEET = Roots.of_fleet(b"a fleet secret of tests")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.figures import _latency
-from benchmarks.latency import STRETCHES, markdown, parsed, read_stamps, stretches, summary
+from benchmarks.pages.figures import _latency
+from benchmarks.speed.latency import STRETCHES, markdown, parsed, read_stamps, stretches, summary
 from schemas.runtime.trace import STAMPS
 
 MS = 10**6

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.mutation import by_room, fates, read_table, table, with_earlier
+from benchmarks.reliability.mutation import by_room, fates, read_table, table, with_earlier
 
 
 def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_counts_against_the_score(
@@ -45,7 +45,7 @@ def test_a_table_is_read_back_and_a_run_that_was_cut_short_hides_no_earlier_one(
         "schemas/errors.py": Counter(killed=0, survived=6, untried=0),
         "schemas/gone.py": Counter(killed=3, survived=0, untried=0),
     }
-    partly = {**earlier, "schemas/keys.py": Counter(killed=10, survived=0, untried=2)}
+    partly = {**earlier, "schemas/keys/keys.py": Counter(killed=10, survived=0, untried=2)}
     for written in (earlier, partly):
         assert read_table(table("module", written)) == written
     found = {

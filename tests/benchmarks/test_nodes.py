@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from benchmarks.nodes import gaps
+from benchmarks.reliability.nodes import gaps
 from consumers.database.tables import frames
 
 

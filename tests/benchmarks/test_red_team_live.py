@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.red_team_figures import ATTACK_S, CALM_S, CONDITIONS, judged, page
-from benchmarks.red_team_live import CAMERAS, Plan, lens_costs, scenario
-from producers.redteam.generator import Generator
-from producers.scenario import parse_scenario
+from benchmarks.models.red_team_live import CAMERAS, Plan, lens_costs, scenario
+from benchmarks.pages.red_team_figures import ATTACK_S, CALM_S, CONDITIONS, judged, page
+from producers.simulation.generator import Generator
+from producers.simulation.scenario import parse_scenario
 from tests.producers.stand_in_generator import write_generator
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.secure.revocation_race import race
+from benchmarks.security.secure.revocation_race import race
 
 
 def test_no_list_lacks_a_camera_that_several_processes_revoke_at_once() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.robustness import _hard_scenes, _scene
+from benchmarks.pages.robustness import _hard_scenes, _scene
 
 
 def test_hard_scenes_are_summed_over_the_drop_ratios_and_only_like_is_set_beside_like(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import stages
-from benchmarks.device import work_per_frame
+from benchmarks.speed import stages
+from benchmarks.speed.device import work_per_frame
 
 
 def test_the_report_holds_both_ratios_and_the_raw_figures_behind_them(

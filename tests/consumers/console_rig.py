@@ -13,16 +13,16 @@ from PIL import Image, ImageFilter
 from starlette.testclient import TestClient
 
 from consumers.cameras.camera import monotonic_ms
-from consumers.console.desk import ConsoleContext
-from consumers.console.feed import Feed
-from consumers.console.jobs import Launch
+from consumers.console.context import ConsoleContext
+from consumers.console.data.feed import Feed
+from consumers.console.data.roles import ReadRoles
+from consumers.console.jobs.jobs import Launch
 from consumers.console.role import open_desk
-from consumers.console.roles import ReadRoles
 from consumers.console.settings import ConsoleSettings, JobSettings
 from consumers.console.web import make_app
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
 from schemas.pointillist_pb2 import Verdict
-from schemas.roots import Role, Roots
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import CAMERA, SECRET, FakeRecord, spoken
 

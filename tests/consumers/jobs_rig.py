@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx2
 from sqlalchemy import insert
 
-from consumers.console.job_rows import Job
-from consumers.console.jobs import Jobs
+from consumers.console.jobs.jobs import Jobs
+from consumers.console.jobs.rows import Job
 from consumers.console.settings import JobSettings
 from consumers.console.web import make_app
 from consumers.database.tables import quarantine

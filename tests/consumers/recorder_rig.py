@@ -17,16 +17,17 @@ from consumers.database.engine import open_engine
 from consumers.database.queries import Records, open_records
 from consumers.database.tables import metadata
 from consumers.evidence.quarantine import Quarantine
-from consumers.reading.batch import Partition, read
+from consumers.recorder.store import Store
+from consumers.records.batch import Partition, read
 from consumers.settings import Bounds, RecorderSettings
-from consumers.store import Store, Written
+from consumers.written import Written
 from schemas.evidence.rule import EvidenceRule
-from schemas.frame import sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
+from schemas.messages.frame import sign_message
+from schemas.messages.server_messages import seal_pictures, sign_statement
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, DeadLetter, Ledger, Meta, Range, Refusal, Status, Verdict
-from schemas.roots import Role, Roots
-from schemas.statements import seal_pictures, sign_statement
 
 SECRET = b"a fleet secret for the recorder's tests"
 KEYS = KeyRing(SECRET)

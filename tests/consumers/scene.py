@@ -17,15 +17,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
 from consumers.database.queries import Records, open_records
-from consumers.recorder import run_recorder
+from consumers.recorder.recorder import run_recorder
 from consumers.settings import RecorderSettings
 from schemas.evidence.rule import EvidenceRule
-from schemas.frame import open_message
 from schemas.identity import CameraId
+from schemas.messages.frame import open_message
+from schemas.messages.server_messages import open_alert
 from schemas.pointillist_pb2 import Alert, Ledger, Meta, ProbeRequest, Status, Verdict
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
-from schemas.statements import open_alert
 from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, RECORDER_KEYS, SECRET, signed, spoken
 from tests.waiting import until
 
@@ -35,10 +35,10 @@ WAIT_S = 60.0
 PROGRAM = """
 import asyncio, json, signal, sys
 from prometheus_client import CollectorRegistry
-from consumers.recorder import run_recorder
+from consumers.recorder.recorder import run_recorder
 from consumers.settings import RecorderSettings
 from schemas.runtime.health import Health
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 
 async def main():
     stop = asyncio.Event()

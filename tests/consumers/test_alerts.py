@@ -7,11 +7,11 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from consumers.alerts import Due, Outbox
+from consumers.recorder.alerts import Due, Outbox
 from infra.local.kafka import Kafka
 from schemas.errors import WireError
+from schemas.messages.server_messages import open_alert
 from schemas.pointillist_pb2 import Alert, ProbeRequest
-from schemas.statements import open_alert
 from tests.conftest import TopicFactory
 from tests.consumers.recorder_rig import KEYS
 from tests.consumers.scene import alerts_held

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from consumers.reading.batch import read
-from consumers.recorder import BURST_BOOTS
+from consumers.recorder.recorder import BURST_BOOTS
+from consumers.records.batch import read
 from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 from schemas.runtime.boot_rate import BootRate

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event
 
-from consumers.purge import purge
+from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.pointillist_pb2 import DeadLetter, Meta
 from schemas.ranges import RangeSet
@@ -99,14 +99,14 @@ def test_frames_are_kept_by_time_however_many_there_are_while_the_disk_bears_it(
 ) -> None:
     rig = make_rig()
     rig.verdicts(verdict(n) for n in range(300))
-    monkeypatch.setattr("consumers.purge.LEAST_BYTES", 1)
-    monkeypatch.setattr("consumers.purge.POSTGRESQL_BYTES", 2**30)
-    monkeypatch.setattr("consumers.purge.free_bytes", lambda _: 2**30)
+    monkeypatch.setattr("consumers.recorder.purge.LEAST_BYTES", 1)
+    monkeypatch.setattr("consumers.recorder.purge.POSTGRESQL_BYTES", 2**30)
+    monkeypatch.setattr("consumers.recorder.purge.free_bytes", lambda _: 2**30)
     assert not purge(rig.store, Bounds())
     assert rig.count("frames") == 300
     # The disk has nothing left beside the frames: half of what they take is theirs.
-    monkeypatch.setattr("consumers.purge.free_bytes", lambda _: 0)
-    monkeypatch.setattr("consumers.purge.POSTGRESQL_BYTES", rig.store.bytes_held()["frames"] / 2)
+    monkeypatch.setattr("consumers.recorder.purge.free_bytes", lambda _: 0)
+    monkeypatch.setattr("consumers.recorder.purge.POSTGRESQL_BYTES", rig.store.bytes_held()["frames"] / 2)
     purge(rig.store, Bounds(purge_rows=200))
     assert rig.count("frames") == 100
     rig.verdicts(verdict(n) for n in range(300))

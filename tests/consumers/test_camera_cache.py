@@ -15,7 +15,7 @@ from consumers.cameras.state import State
 from consumers.database.tables import boots, camera_snapshots, frames, tallies
 from consumers.database.tallies import SNAPSHOTS_TO_MS
 from consumers.evidence.probe_plan import Seen
-from consumers.metrics import Meters, places_of
+from consumers.recorder.metrics import Meters, places_of
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta, Status, Turn
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
 

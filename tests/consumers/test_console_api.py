@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.routing import Route
 
-from consumers.console.api import ROOT, document
-from consumers.console.export import COLUMNS
-from consumers.console.users import Right, write_user
+from consumers.console.access.users import Right, write_user
+from consumers.console.api.routes import ROOT, document
+from consumers.console.data.export import COLUMNS
 from consumers.console.web import make_app
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, verdict

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from consumers.console.access.gate import POLICY
+from consumers.console.access.users import Right, write_user
+from consumers.console.data.fleet import Fleet
 from consumers.console.failures import EVERY_S, Failures
-from consumers.console.fleet import Fleet
-from consumers.console.gate import POLICY
-from consumers.console.users import Right, write_user
 from consumers.console.web import make_app
 from tests.consumers.console_rig import ConsoleRig
 

@@ -16,12 +16,12 @@ from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.order import natural
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import Judged, State
-from consumers.console.fleet import Query
-from consumers.console.fleet_page import Changes
-from consumers.console.gate import POLICY
+from consumers.console.access.gate import POLICY
+from consumers.console.data.fleet import Query
+from consumers.console.data.store import Store
+from consumers.console.pages.fleet import Changes
 from consumers.console.role import _follow_forgotten
-from consumers.console.store import Store
-from consumers.reading.rows import CameraRow
+from consumers.records.rows import CameraRow
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, Verdict
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, FakeRecord, spoken, verdict
@@ -89,7 +89,7 @@ def test_age_counts_from_capture_and_not_from_recording(rig: ConsoleRig) -> None
 
 def test_frames_a_second_and_bytes_saved(rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch) -> None:
     for second in range(4):
-        monkeypatch.setattr("consumers.console.feed.monotonic_ms", lambda at=second: 1_000 * at)
+        monkeypatch.setattr("consumers.console.data.feed.monotonic_ms", lambda at=second: 1_000 * at)
         # Two verdicts of each five frames have come: the others were passed over, and count all the same.
         rig.feed.show(_records(rig, [verdict(5 * second), verdict(5 * second + 1)]))
     rig.context.fleet.tick(3_000)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from consumers.console import api, export, stream
 from consumers.console.access import connections
 from consumers.console.access.connections import CONNECTIONS, network_of
-from consumers.console.desk import ConsoleContext
-from consumers.console.users import Right, write_user
+from consumers.console.access.users import Right, write_user
+from consumers.console.api import routes as api
+from consumers.console.context import ConsoleContext
+from consumers.console.data import export, stream
 from tests.consumers.served_console import Line, Lines, form, get, head, log_in, serving
 from tests.waiting import until
 

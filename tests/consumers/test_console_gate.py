@@ -13,10 +13,10 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from consumers.console.access.gate import Gate, may
 from consumers.console.access.hosts import Hosts
-from consumers.console.gate import Gate, may
-from consumers.console.logins import Logins
-from consumers.console.users import Right, Users, write_user
+from consumers.console.access.logins import Logins
+from consumers.console.access.users import Right, Users, write_user
 
 
 async def _page(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,17 +14,17 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.console import jobs as jobs_module
-from consumers.console.api import ROOT
-from consumers.console.bundles import laid_down
-from consumers.console.job_output import Progress, progress_of, report_of, said, tail_of
-from consumers.console.job_rows import JobState, Kind
-from consumers.console.models import ModelsWatch
-from consumers.console.users import Right, write_user
+from consumers.console.access.users import Right, write_user
+from consumers.console.api.routes import ROOT
+from consumers.console.data.models import ModelsWatch
+from consumers.console.jobs import jobs as jobs_module
+from consumers.console.jobs.bundles import laid_down
+from consumers.console.jobs.output import Progress, progress_of, report_of, said, tail_of
+from consumers.console.jobs.rows import JobState, Kind
 from infra.local.process import ProcessId
 from schemas.errors import StateError
-from schemas.models import LIVE_KEY, seal
-from schemas.signers import Signer, TrustedSigners
+from schemas.keys.signers import Signer, TrustedSigners
+from schemas.messages.models import LIVE_KEY, seal
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import HELD, JobsRig, hold, lay_down
 from tests.consumers.recorder_rig import CAMERA, Rig

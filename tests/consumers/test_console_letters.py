@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from consumers.console.dead_letters_page import dumped, explained
+from consumers.console.pages.dead_letters import dumped, explained
 from consumers.console.replay import letters, replay
 from infra.local.kafka import Kafka
 from schemas.pointillist_pb2 import DeadLetter, Frame

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from consumers.console.browsers import COOKIE as BROWSER_COOKIE
-from consumers.console.gate import COOKIE
-from consumers.console.guesses import Attempt, TryLaterError
-from consumers.console.logins import MOST_LINES, Logins
+from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
+from consumers.console.access.gate import COOKIE
+from consumers.console.access.guesses import Attempt, TryLaterError
+from consumers.console.access.logins import MOST_LINES, Logins
+from consumers.console.access.users import Right, Users, check_password, read_users, write_user
 from consumers.console.role import open_desk
-from consumers.console.users import Right, Users, check_password, read_users, write_user
 from schemas.errors import ConfigError
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from consumers.console.models import ModelsWatch
-from schemas.models import LIVE_KEY, bundle_digest, seal
+from consumers.console.data.models import ModelsWatch
+from schemas.keys.signers import Signer, TrustedSigners
+from schemas.messages.models import LIVE_KEY, bundle_digest, seal
 from schemas.pointillist_pb2 import BundleFile, Model, Models, ServedModel
-from schemas.signers import Signer, TrustedSigners
 from tests.consumers.console_rig import ConsoleRig
 
 OURS, STRANGER = Signer.new(), Signer.new()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from consumers.console.camera_page import changes_on
+from consumers.console.data.pictures import WHOLE, Pictures
+from consumers.console.data.rollup import Rollup
 from consumers.console.database_poller import DatabasePoller
-from consumers.console.pictures import WHOLE, Pictures
-from consumers.console.rollup import Rollup
+from consumers.console.pages.camera import changes_on
 from consumers.database.tables import alerts
-from consumers.reading.batch import frame_row
+from consumers.records.batch import frame_row
 from schemas.errors import BrokerError
 from schemas.pointillist_pb2 import DEGRADED, Alert, Status, Turn
 from schemas.runtime.health import Health

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from consumers.console import passwords
-from consumers.console.guesses import FORGET_S, Attempt, Guesses, TryLaterError
-from consumers.console.passwords import MOST_WAITING, REMEMBERED_S, Passwords
-from consumers.console.users import Right, User
+from consumers.console.access import passwords
+from consumers.console.access.guesses import FORGET_S, Attempt, Guesses, TryLaterError
+from consumers.console.access.passwords import MOST_WAITING, REMEMBERED_S, Passwords
+from consumers.console.access.users import Right, User
 from tests.waiting import until
 
 ANNA = User("anna", Right.VIEWER, b"salt", b"digest")
@@ -205,7 +205,7 @@ async def test_a_remembered_password_answers_no_guesses_beyond_the_limit(
 
 
 def test_the_tables_of_guesses_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.console.guesses.MOST", 10)
+    monkeypatch.setattr("consumers.console.access.guesses.MOST", 10)
     guesses = Guesses(clock)
     for number in range(100):
         guesses.begin(Attempt(f"192.0.2.{number}", f"name {number}"))

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from pydantic import ValidationError
 
-from consumers.console import prometheus as prometheus_module
-from consumers.console.prometheus import ASKED, POINTS, Prometheus, drawn, rows_of
+from consumers.console.data import prometheus as prometheus_module
+from consumers.console.data.prometheus import ASKED, POINTS, Prometheus, drawn, rows_of
 from consumers.console.settings import ConsoleSettings
 from schemas.errors import BrokerError
 from tests.consumers.console_rig import ConsoleRig

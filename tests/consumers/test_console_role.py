@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from consumers.console import stream
 from consumers.console.access import connections
+from consumers.console.data import stream
 from consumers.console.settings import JobSettings
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.jobs_rig import launcher, lay_down

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from consumers.console import stream
-from consumers.console.gate import COOKIE
-from consumers.console.sessions import LONGEST_S, MOST, Sessions
-from consumers.console.users import Right, User, remove_user, write_user
+from consumers.console.access.gate import COOKIE
+from consumers.console.access.sessions import LONGEST_S, MOST, Sessions
+from consumers.console.access.users import Right, User, remove_user, write_user
+from consumers.console.data import stream
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.served_console import serving
 

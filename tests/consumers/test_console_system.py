@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from starlette.routing import Match
 
-from consumers.console import system_watch
-from consumers.console.fleet_page import header_changes
-from consumers.console.prometheus import read_roles
-from consumers.console.roles import RoleState, unwell
-from consumers.console.rules import read_rules, rules_of
-from consumers.console.system_page import changes_of_system
-from consumers.console.system_watch import Pill
+from consumers.console.data import system_watch
+from consumers.console.data.prometheus import read_roles
+from consumers.console.data.roles import RoleState, unwell
+from consumers.console.data.rules import read_rules, rules_of
+from consumers.console.data.system_watch import Pill
+from consumers.console.pages.fleet import header_changes
+from consumers.console.pages.system import changes_of_system
 from consumers.console.web import make_app
 from infra.grafana.build import rendered
 from infra.local.prometheus import RULES
@@ -210,7 +210,7 @@ def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -
 
 @pytest.mark.parametrize("answer", [{}, [], None, {"data": {"groups": [{"rules": [{"type": "alerting"}]}]}}])
 def test_an_answer_that_is_no_list_of_rules_is_refused(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.console.rules.fetch", lambda _: answer)
+    monkeypatch.setattr("consumers.console.data.rules.fetch", lambda _: answer)
     with pytest.raises(BrokerError, match="expected a list of rules"):
         read_rules("http://127.0.0.1:1")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from consumers.reading.log import Log
+from consumers.records.log import Log
 from consumers.settings import RecorderSettings
 
 ALL = (1, 2, 3)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from consumers.database import spans
 from consumers.database.spans import HOUR_MS, partition, spans_held
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, tally
-from consumers.purge import purge
+from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import BOOT, CAMERA, ON_POSTGRESQL, MakeRig, Rig, verdict

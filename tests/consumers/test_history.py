@@ -7,9 +7,9 @@ import time
 import pytest
 
 from consumers.database.history import MINUTE_MS, minutes
-from consumers.purge import purge
+from consumers.recorder.purge import purge
 from consumers.settings import Bounds
-from schemas.frame import ATTACKED
+from schemas.messages.frame import ATTACKED
 from schemas.pointillist_pb2 import SHED
 from tests.consumers.recorder_rig import MakeRig, verdict
 

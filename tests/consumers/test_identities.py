@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from consumers.database.archive import grown
 from consumers.database.tables import archived
-from consumers.reading.batch import BootKey
+from consumers.records.batch import BootKey
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import ON_POSTGRESQL, MakeRig, Rig, verdict
 

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.database.tables import cameras, dead_letters, frames, ledgers
-from consumers.reading.batch import frame_row, read
-from consumers.reading.rows import CameraRow, FrameRow, LedgerRow, LetterRow
+from consumers.records.batch import frame_row, read
+from consumers.records.rows import CameraRow, FrameRow, LedgerRow, LetterRow
 from consumers.settings import RecorderSettings
 from schemas.identity import CameraId
-from schemas.keys import KeyRing, Purpose
+from schemas.keys.keys import KeyRing, Purpose
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
+from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import DeadLetter, Verdict
-from schemas.statements import sign_statement
 from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, FakeRecord, dead_letter, ledger, signed, spoken, verdict
 
 SETTINGS = RecorderSettings(kafka="127.0.0.1:1")

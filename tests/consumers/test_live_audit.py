@@ -14,9 +14,9 @@ from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.result import save_result
 from consumers.conservation.rounds import Marks
-from consumers.console.api import ROOT
+from consumers.console.api.routes import ROOT
 from consumers.database.tables import ledgers
-from consumers.purge import purge
+from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.identity import CameraId
 from tests.consumers.console_rig import ConsoleRig

@@ -6,7 +6,7 @@ import pytest
 
 from consumers.cameras.camera import Camera
 from consumers.evidence.probe_plan import Change, Probing, Seen, Told, load_told, store_told
-from consumers.reading.rows import CameraRow
+from consumers.records.rows import CameraRow
 from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import LOSSLESS, Meta, ProbeRequest
 from tests.consumers.recorder_rig import MakeRig

@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from consumers.cameras.camera import Camera
 from consumers.cameras.snapshots import saved_camera
-from consumers.recorder import run_recorder
+from consumers.recorder.recorder import run_recorder
 from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
-from schemas.announcement import turn
 from schemas.errors import ConfigError
+from schemas.messages.camera_status import turn
 from schemas.pointillist_pb2 import ONLINE, Alert, Ledger, Meta, Status, Verdict
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health

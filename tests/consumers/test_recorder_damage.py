@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumers.recorder import run_recorder
+from consumers.recorder.recorder import run_recorder
 from infra.local.kafka import Kafka
 from schemas.errors import RestartRequired
 from schemas.ranges import RangeSet

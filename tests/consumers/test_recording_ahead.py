@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumers.reading.batch import Record
-from consumers.recorder import Recorder
+from consumers.recorder.recorder import Recorder
+from consumers.records.batch import Record
 from consumers.settings import RecorderSettings
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import KEYS, FakeRecord

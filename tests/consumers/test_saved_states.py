@@ -12,9 +12,9 @@ from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.saved import CameraStates, read_states
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
+from consumers.console.data.fleet import Fleet
+from consumers.console.data.recorded import Recorded
 from consumers.console.database_poller import DatabasePoller
-from consumers.console.fleet import Fleet
-from consumers.console.recorded import Recorded
 from consumers.homeassistant.reading import Reading
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
 from schemas.runtime.health import Health

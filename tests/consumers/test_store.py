@@ -10,22 +10,22 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.schema import CreateTable
 
-from consumers.alerts import count_unpublished, mark_published, unpublished
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
 from consumers.database.tables import evidence, metadata, tallies
 from consumers.database.tallies import SCHEMA
 from consumers.evidence.quarantine import Quarantine
-from consumers.purge import purge
+from consumers.recorder.alerts import count_unpublished, mark_published, unpublished
+from consumers.recorder.purge import purge
+from consumers.recorder.store import OffsetConflict, Store
 from consumers.settings import Bounds, RecorderSettings
-from consumers.store import OffsetConflict, Store
-from infra.report import beside_clean
-from schemas.announcement import LAST_MESSAGE
+from infra.audit.report import beside_clean
 from schemas.errors import StateError
 from schemas.evidence.rule import EvidenceRule
-from schemas.frame import Truth, sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.camera_status import LAST_MESSAGE
+from schemas.messages.frame import Truth, sign_message
 from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Ledger, Meta, Status, Turn, Verdict
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, signed, verdict
@@ -245,7 +245,7 @@ def test_alerts_that_wait_are_gone_through_to_the_last_though_the_first_are_refu
 ) -> None:
     for boot in range(1, 6):
         rig.verdicts(_of(made, boot) for made in ATTACK)
-    monkeypatch.setattr("consumers.alerts._AT_ONCE", 2)
+    monkeypatch.setattr("consumers.recorder.alerts._AT_ONCE", 2)
     assert count_unpublished(rig.engine) == 5
     seen, page = [], unpublished(rig.engine)
     while page:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from consumers.store import OffsetConflict
+from consumers.recorder.store import OffsetConflict
 from schemas.evidence.rule import EvidenceRule
 from tests.consumers.recorder_rig import MakeRig, Rig, dead_letter, ledger, verdict
 

@@ -11,7 +11,7 @@ from consumers.conservation.ledger_table import UNSETTLED_TIMES
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.rounds import Marks
-from consumers.purge import purge
+from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import Ledger, Range

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
-from consumers.metrics import Meters, places_of
-from schemas.frame import Truth
+from consumers.recorder.metrics import Meters, places_of
+from schemas.messages.frame import Truth
 from schemas.metrics import MAX_CAMERA_SERIES, MAX_CLASS_SERIES, exemplar
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, verdict
 

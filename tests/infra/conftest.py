@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.layout import Layout
 from infra.local.postgresql import passing_folder
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import grant
+from infra.state_folder import Layout
 from tests.infra.secure import make_fleet
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.infra.secure_postgresql import SecurePostgreSQL

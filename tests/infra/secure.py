@@ -17,12 +17,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from infra.layout import Layout
 from infra.pki.authority import LOCAL_HOSTS, Authority, Issued, write_private
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.roles import CLIENTS, SERVERS, Roles
+from infra.state_folder import Layout
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from schemas.transport.access import Tls
 
 WAIT_S = 20.0

@@ -11,8 +11,8 @@ import pytest
 import typer
 
 import infra.cli
-from infra.layout import Layout
 from infra.pki.roles import role_folder
+from infra.state_folder import Layout
 from schemas.errors import BrokerError
 from schemas.transport.access import AUTHORITY_FILE
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords

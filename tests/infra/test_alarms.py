@@ -15,10 +15,10 @@ import pytest
 import yaml
 from httpx2 import Response
 
-from consumers.metrics import Meters, places_of
+from consumers.recorder.metrics import Meters, places_of
 from infra.local.alertmanager import Alertmanager
 from infra.local.prometheus import Prometheus
-from infra.observe import role_registry, serve
+from infra.process.metrics_server import role_registry, serve
 from infra.prometheus.runbooks import PAGE
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig

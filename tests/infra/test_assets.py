@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import assets
+from infra.release import assets
 
 LOCK = json.loads((assets.ROOT / "package-lock.json").read_text())
 

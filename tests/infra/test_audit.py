@@ -21,19 +21,19 @@ from consumers.database.engine import open_engine
 from consumers.database.queries import Records
 from consumers.database.tables import metadata
 from consumers.database.tallies import SCHEMA
-from consumers.reading.batch import ledger_row
-from consumers.reading.rows import LedgerRow
-from infra.audit import audit, unsettled
-from infra.layout import Layout
+from consumers.records.batch import ledger_row
+from consumers.records.rows import LedgerRow
+from infra.audit.audit import audit, unsettled
+from infra.audit.report import Findings, Latency, Measured, Run, audit_report, report
 from infra.local.process import COMMAND
-from infra.report import Findings, Latency, Measured, Run, audit_report, report
+from infra.state_folder import Layout
 from producers.spool import Spool
 from schemas.errors import SecretError, StateError
-from schemas.frame import Encoding, encode_frame, sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing, derive_camera_key
+from schemas.keys.keys import KeyRing, derive_camera_key
+from schemas.messages.frame import Encoding, encode_frame, sign_message
+from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import Ledger, Range, Verdict
-from schemas.statements import sign_statement
 
 CAMERA = CameraId("site/cam")
 BOOT = 77

@@ -16,16 +16,16 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from infra.audit import Audit, audit, audit_deployment
-from infra.layout import Layout, write_private
+from infra.audit.audit import Audit, audit, audit_deployment
 from infra.local.kafka import Kafka
 from infra.local.postgresql import PostgreSQL
 from infra.local.process import COMMAND
 from infra.local.topics import TopicSpec, create_topics
+from infra.state_folder import Layout, write_private
 from producers.spool import Spool
-from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.frame import Encoding, encode_frame
 from schemas.pointillist_pb2 import DeadLetter
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from tests.consumers.recorder_rig import KEYS, SECRET, Rig, ledger, signed, spoken, verdict

@@ -10,15 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.cli import app
-from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import free_port
 from infra.pki.authority import Authority, write_private
 from infra.pki.enrolment import enroll
 from infra.pki.roles import role_folder
+from infra.state_folder import Layout
 from schemas.errors import UserError
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from schemas.topics import Channel, mqtt_topic
 from tests.infra.secure import SECRET, Visitor, enrolled, make_fleet
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
@@ -208,7 +208,7 @@ def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path:
 
 
 def test_a_fleet_of_cameras_enrolled_elsewhere_is_told_so(broker: Mosquitto, other: Layout, tmp_path: Path) -> None:
-    from producers.scenario import load_scenario
+    from producers.simulation.scenario import load_scenario
 
     scenario, layout = COMPOSE / "scenario.yaml", Layout(tmp_path / "state")
     for planned in load_scenario(scenario).cameras():

@@ -12,21 +12,21 @@ import pytest
 import typer
 from pydantic import SecretStr
 
-from infra.camera_identity import camera_identity, resembling
+from infra.cameras.identity import camera_identity, resembling
 from infra.cli.camera import attach
-from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
-from producers.camera_settings import CameraSettings
+from infra.state_folder import Layout
+from producers.camera.camera_settings import CameraSettings
+from producers.fleet.camera_file import parse_camera_file
+from producers.fleet.camera_spec import CameraSpec
 from producers.publisher.first_answer import FirstAnswer, silence
-from producers.roster.camera_file import parse_camera_file
-from producers.roster.camera_spec import CameraSpec
 from producers.sources.settings import SourceSettings
 from schemas.errors import ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from tests.infra.secure import SECRET, make_fleet
 
 
@@ -105,8 +105,8 @@ class Ran:
         self.tried: list[SourceSettings] = []
         monkeypatch.setattr("infra.cli.camera.require_brokers", lambda *_, **__: None)
         monkeypatch.setattr("producers.sources.trial.try_source", self.tried.append)
-        monkeypatch.setattr("infra.role.run_role", lambda _name, _metrics, run: run(None, None, None))
-        monkeypatch.setattr("producers.roster.real.run_camera", self.run)
+        monkeypatch.setattr("infra.process.role.run_role", lambda _name, _metrics, run: run(None, None, None))
+        monkeypatch.setattr("producers.fleet.real.run_camera", self.run)
         monkeypatch.setenv("POINTILLIST_CAMERA_KEY", f"0:{'00' * 64}")
 
     def run(self, spec: CameraSpec, **_: object) -> Ran:

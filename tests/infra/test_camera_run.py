@@ -15,16 +15,16 @@ import pytest
 import typer
 import yaml
 
-from infra.camera_list import Broker, FileOfCameras, Share
+from infra.cameras.roster import Broker, FileOfCameras, Share
 from infra.cli.camera_run import run
-from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
+from infra.state_folder import Layout
 from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from tests.infra.secure import SECRET, make_fleet
 from tests.producers.fake_bridge import SECRET as BRIDGE_SECRET
 from tests.producers.fake_bridge import FakeBridge

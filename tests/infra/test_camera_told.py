@@ -14,17 +14,17 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from consumers.console.commands import Commands, changes_of
+from consumers.console.data.commands import Commands, changes_of
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from producers.publisher.commands import CameraControl
-from schemas.announcement import turn
 from schemas.errors import ConfigError
-from schemas.frame import Encoding, sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
+from schemas.messages.camera_status import turn
+from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import Command, Meta, ProbeRequest
-from schemas.roots import Role, Roots
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import MqttAccess
 from tests.waiting import wait_until

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from consumers.console.users import Right, read_users, remove_user, write_user
+from consumers.console.access.users import Right, read_users, remove_user, write_user
 from infra.cli import app, roles  # noqa: F401  # it registers its commands
-from infra.environment import Environment, accepted_generations, fleet_secret
-from infra.layout import Layout
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
-from infra.observe import role_registry, serve
+from infra.process.environment import Environment, accepted_generations, fleet_secret
+from infra.process.metrics_server import role_registry, serve
+from infra.state_folder import Layout
 from infra.up.scrape import Samples
 from infra.up.settings import (
     UpSettings,
@@ -30,11 +30,11 @@ from infra.up.settings import (
     scenario_file,
     source_entry,
 )
-from producers.camera_settings import CameraOptions
-from producers.scenario import load_scenario, parse_scenario
+from producers.camera.camera_settings import CameraOptions
+from producers.simulation.scenario import load_scenario, parse_scenario
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
-from schemas.keys import CameraKey, derive_camera_key
+from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.metrics import END_TO_END
 from schemas.runtime.health import Health
 from tests.conftest import fill

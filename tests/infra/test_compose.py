@@ -12,18 +12,18 @@ import compose_spec
 import pytest
 import yaml
 
-from infra.layout import Layout
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import TEMPLATE as MOSQUITTO_TEMPLATE
 from infra.local.mosquitto import Mosquitto, listeners
 from infra.local.ports import Ports
 from infra.local.prometheus import RULES, Prometheus
 from infra.local.prometheus import TEMPLATE as PROMETHEUS_TEMPLATE
+from infra.state_folder import Layout
 from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
-from producers.scenario import load_scenario
+from producers.simulation.scenario import load_scenario
+from schemas.keys.signers import TrustedSigners
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.signers import TrustedSigners
 from tests.infra.command_line import parsed
 
 ROOT = Path(__file__).parents[2]

@@ -12,14 +12,14 @@ from typing import Final
 
 import pytest
 
-from infra.environment import Environment
-from infra.layout import Layout
 from infra.local.kafka import CLUSTER_ID, Kafka, kafka_security
 from infra.local.kafka_jars import java_binary, kafka_jars
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant
 from infra.pki.roles import CLIENTS, ROLE_DAYS, SERVERS, role_folder, role_tls
-from infra.reach import require_kafka
+from infra.preflight.brokers import require_kafka
+from infra.process.environment import Environment
+from infra.state_folder import Layout
 from schemas.errors import BrokerError
 from schemas.transport.access import KafkaAccess, Tls
 from tests.infra.command_line import parsed

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from consumers.console.users import Right, write_user
-from infra.layout import Layout
+from consumers.console.access.users import Right, write_user
 from infra.local.ports import Ports
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority, good_for
 from infra.pki.roles import role_folder
+from infra.state_folder import Layout
 from infra.up import console_address
 from infra.up.console_address import (
     CERTIFICATE,

@@ -9,14 +9,14 @@ import pytest
 import yaml
 
 from infra.cli import app, camera, camera_forget, status  # noqa: F401  # they register their commands
-from infra.layout import Layout
 from infra.local.role_table import RoleTable
+from infra.state_folder import Layout
 from infra.up.interrupts import interrupts
 from infra.up.run import _Run
 from infra.up.settings import UpSettings
 from infra.up.system_state import camera_states, role_states
 from infra.up.table import LiveTable
-from producers.scenario import parse_scenario
+from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, SourceError, StateError
 from schemas.pointillist_pb2 import OFFLINE
 from tests.infra.test_system_state import said, write_database

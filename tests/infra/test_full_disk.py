@@ -138,7 +138,7 @@ def test_a_role_that_can_be_tried_again_says_why_and_is_started_again(
 
 LOGS = """
 import structlog
-from infra.role import configure_logs
+from infra.process.role import configure_logs
 
 configure_logs()
 for number in range(100):

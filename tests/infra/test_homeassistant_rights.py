@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from consumers.homeassistant.discovery import config_topic, state_topic
-from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
 from infra.pki.authority import Authority
 from infra.pki.roles import Roles, role_tls
+from infra.state_folder import Layout
 from tests.infra.secure import Visitor, enrolled, make_fleet
 
 pytestmark = pytest.mark.brokers

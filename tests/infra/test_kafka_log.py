@@ -13,7 +13,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.kafka_files import committed_offsets, partitions_of, read_topic
+from infra.audit.kafka_files import committed_offsets, partitions_of, read_topic
 from infra.local.topics import TopicSpec, create_topics
 
 

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from infra.kafka_files import read_topic
+from infra.audit.kafka_files import read_topic
 from infra.local.copies import await_copies
 from infra.local.kafka import Kafka, KafkaNodes
 from infra.local.kafka_quorum import kafka_data

@@ -14,11 +14,11 @@ import kubernetes_validate
 import psycopg
 import pytest
 
-from infra.environment import Environment
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import pointillist_topics
+from infra.process.environment import Environment
+from schemas.keys.signers import TrustedSigners
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.signers import TrustedSigners
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from tests.infra.command_line import parsed
 from tests.infra.crd_schemas import published

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from infra.layout import Layout
 from infra.local.files import write_json
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import free_port
@@ -15,7 +14,8 @@ from infra.pki.enrolment import Enrolment
 from infra.pki.refusals import refused
 from infra.pki.roles import role_folder, role_tls
 from infra.pki.serials import serials
-from infra.reach import require_mqtt
+from infra.preflight.brokers import require_mqtt
+from infra.state_folder import Layout
 from infra.up.identities import prepare_identities
 from infra.up.listener import listener_for_devices, outside_listener, parse_listener
 from infra.up.settings import UpSettings

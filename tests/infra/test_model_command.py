@@ -20,8 +20,8 @@ from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
 from infra.models_topic import ModelsTopic
 from schemas.errors import BrokerError, BundleError, ConfigError
+from schemas.keys.signers import Signed, Signer, TrustedSigners
 from schemas.pointillist_pb2 import Model, Models
-from schemas.signers import Signed, Signer, TrustedSigners
 from schemas.topics import KafkaTopic
 from tests.conftest import TopicFactory
 from tests.processors.tiny import SIGNER, TRUSTED, write_bundle

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto, mqtt_refusal
 from infra.pki.authority import Authority
 from infra.pki.roles import role_tls
+from infra.state_folder import Layout
 from producers.bridge.mqtt.broker_log import LOG_FILTER, LOG_TOPIC, refused
 from schemas.identity import CameraId
 from schemas.limits import MAX_BROKER_BYTES

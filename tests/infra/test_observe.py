@@ -5,7 +5,7 @@ import socket
 import threading
 import urllib.request
 
-from infra.observe import MAX_CONNECTIONS, role_registry, serve
+from infra.process.metrics_server import MAX_CONNECTIONS, role_registry, serve
 from schemas.runtime.health import Health
 
 

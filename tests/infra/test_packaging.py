@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from infra import assets
-from infra.packaging import build, install
+from infra.release import assets
+from infra.release.packaging import build, install
 
 ROOT = Path(__file__).resolve().parents[2]
 TAKEN_IN = {f"consumers/console/assets/{name}" for name in (*assets.FILES, assets.STAMP)}
@@ -73,7 +73,8 @@ def test_edge_install_has_no_torch_and_runs_the_camera_side(wheel: Path, tmp_pat
     binaries = install(wheel, "edge", tmp_path / "edge")
     program = (
         "import importlib.util, sys\n"
-        "import producers.simulated_fleet, producers.scenario, producers.sources.settings, infra.cli.camera\n"
+        "import producers.simulation.simulated_fleet, producers.simulation.scenario\n"
+        "import producers.sources.settings, infra.cli.camera\n"
         "assert importlib.util.find_spec('torch') is None\n"
         "assert 'torch' not in sys.modules\n"
     )

@@ -14,19 +14,19 @@ from typer.testing import CliRunner, Result
 
 from infra.cli import app
 from infra.cli.access import kafka_place
-from infra.generations import following
-from infra.layout import Layout
 from infra.local.files import write_json
 from infra.pki.authority import LOCAL_HOSTS, Authority, good_for
 from infra.pki.enrolment import Enrolment, enroll
+from infra.pki.generations import following
 from infra.pki.mqtt_rights import mqtt_rights
 from infra.pki.refusals import readmit, refuse, refused
 from infra.pki.roles import Roles, rights_file, role_tls, share_name
+from infra.state_folder import Layout
 from infra.up.identities import prepare_identities
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError, RevokedKey, SecretError, StateError, UserError
 from schemas.identity import CameraId
-from schemas.keys import KeyRing, derive_camera_key
+from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.transport.access import KafkaAccess, Login, Tls, kafka_options, server_context
 from tests.infra.secure import SECRET, enrolled, make_fleet
 from tests.waiting import until

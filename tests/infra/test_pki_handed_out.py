@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from infra.layout import Layout
 from infra.pki.authority import common_name
 from infra.pki.enrolment import Enrolment
 from infra.pki.refusals import refused
 from infra.pki.roles import CLIENTS, SERVERS, role_folder, share_name
-from producers.scenario import load_scenario
+from infra.state_folder import Layout
+from producers.simulation.scenario import load_scenario
 from tests.infra.test_pki import refusal, run
 
 SCENARIO = Path(__file__).parents[2] / "infra" / "compose" / "scenario.yaml"

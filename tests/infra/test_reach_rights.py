@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.reach_rights import refusals
+from infra.preflight.kafka_rights import refusals
 
 
 def test_of_kafka_s_answer_what_is_not_allowed_is_told_and_what_is_not_there_is_left_to_the_role() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.log_lines import readable_line
-from infra.role import begin_trace
+from infra.process.log_lines import readable_line
+from infra.process.role import begin_trace
 from schemas.errors import ConfigError
 from schemas.runtime import trace
 
@@ -71,7 +71,7 @@ def test_an_event_is_a_line_that_a_person_reads(event: dict[str, object], line: 
 
 
 def test_events_are_words_at_a_terminal_and_json_elsewhere() -> None:
-    log = "import structlog; from infra.role import configure_logs; configure_logs(); "
+    log = "import structlog; from infra.process.role import configure_logs; configure_logs(); "
     command = [
         sys.executable,
         "-c",

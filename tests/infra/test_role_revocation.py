@@ -13,7 +13,6 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from cryptography import x509
 
-from infra.layout import Layout
 from infra.local.kafka import kafka_security
 from infra.local.mosquitto import Mosquitto
 from infra.local.role_table import RoleTable
@@ -23,8 +22,9 @@ from infra.pki.enrolment import Enrolment
 from infra.pki.kafka_rights import grant, is_super_user, withdraw
 from infra.pki.role_generations import role_generations
 from infra.pki.roles import CLIENTS, ROLE_DAYS, SERVERS, Roles, role_folder, role_tls
-from infra.reach import require_mqtt
-from infra.role_revocation import revoke_role
+from infra.preflight.brokers import require_mqtt
+from infra.revocation.roles import revoke_role
+from infra.state_folder import Layout
 from infra.up.identities import prepare_identities
 from infra.up.renewal import RoleRenewal
 from infra.up.settings import UpSettings

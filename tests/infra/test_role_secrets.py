@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from infra.environment import Environment, role_roots
-from infra.layout import Layout, issue_role_secrets, role_file
 from infra.local.ports import Ports
+from infra.process.environment import Environment, role_roots
+from infra.state_folder import Layout, issue_role_secrets, role_file
 from infra.up.processes import LocalRoles, RoleProcess
 from infra.up.settings import UpSettings
 from schemas.errors import SecretError
 from schemas.identity import CameraId
-from schemas.keys import CameraKey
-from schemas.roots import Role, Root, Roots
+from schemas.keys.keys import CameraKey
+from schemas.keys.roots import Role, Root, Roots
 from tests.infra.test_cli import SECRET, refusal, run
 
 FLEET = Roots.of_fleet(bytes.fromhex(SECRET))

@@ -14,20 +14,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from consumers.console.roles import NO_ANSWER_S, RoleState
-from consumers.console.rules import FiringRule, Rules
+from consumers.console.data.roles import NO_ANSWER_S, RoleState
+from consumers.console.data.rules import FiringRule, Rules
 from infra.cli import app, status  # noqa: F401  # it registers its command
-from infra.layout import Layout
 from infra.local.process import ProcessId
 from infra.local.role_table import RoleTable
-from infra.observe import serve
+from infra.process.metrics_server import serve
+from infra.state_folder import Layout
 from infra.up import system_line
 from infra.up.scrape import Samples
 from infra.up.settings import UpSettings, bundle_folder, scenario_document, with_bundle_of
 from infra.up.system_line import SystemLine, line_of
 from infra.up.system_state import page_addresses, role_states
 from infra.up.table import LiveTable
-from producers.scenario import parse_scenario
+from producers.simulation.scenario import parse_scenario
 from schemas.errors import BundleError, ConfigError
 from schemas.metrics import KAFKA_GROUP_LAG, LAG
 from schemas.runtime.health import Health

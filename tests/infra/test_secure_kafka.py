@@ -19,14 +19,14 @@ from aiokafka.errors import (
 )
 
 from consumers.conservation.kafka_marks import ask_marks
-from infra.kafka_protocol import read_by_protocol
-from infra.layout import Layout
+from infra.audit.kafka_protocol import read_by_protocol
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import grant
 from infra.pki.roles import role_tls
-from infra.reach import require_kafka
+from infra.preflight.brokers import require_kafka
+from infra.state_folder import Layout
 from schemas.errors import BrokerError
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAccess, KafkaAddress, Tls, kafka_options
 from schemas.transport.kafka.clients import end, start

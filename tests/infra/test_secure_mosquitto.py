@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.layout import Layout
 from infra.local.files import write_json
 from infra.local.mosquitto import Mosquitto
 from infra.local.role_table import RoleTable
 from infra.pki.authority import Authority
 from infra.pki.roles import role_tls, share_name
-from infra.reach import require_mqtt
-from infra.revocation import revoke
+from infra.preflight.brokers import require_mqtt
+from infra.revocation.cameras import revoke
+from infra.state_folder import Layout
 from producers.publisher.broker import Broker
 from producers.publisher.link import Link
 from producers.publisher.settings import LinkSettings

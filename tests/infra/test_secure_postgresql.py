@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from consumers.database.engine import open_engine
 from consumers.database.queries import open_records
-from consumers.store import Store
+from consumers.recorder.store import Store
 from infra.cli import app
-from infra.layout import Layout
 from infra.local.kafka import Kafka
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
-from infra.reach_database import look_for_refusal, require_database
+from infra.preflight.database import look_for_refusal, require_database
+from infra.state_folder import Layout
 from schemas.errors import BrokerError, ConfigError, UserError
 from tests.infra.secure_postgresql import PASSWORD, SecurePostgreSQL
 

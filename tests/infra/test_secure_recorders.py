@@ -14,14 +14,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from consumers.database.queries import open_records
-from infra.layout import Layout, role_file, write_private
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
 from infra.pki.roles import role_folder
+from infra.state_folder import Layout, role_file, write_private
 from infra.up.processes import health_of
+from schemas.keys.roots import Role, Roots
+from schemas.messages.server_messages import open_alert
 from schemas.ranges import RangeSet
-from schemas.roots import Role, Roots
-from schemas.statements import open_alert
 from schemas.topics import KafkaTopic
 from schemas.transport.access import AUTHORITY_FILE, KafkaAddress, kafka_options
 from tests.consumers.recorder_rig import BOOT, KEYS, SECRET, dead_letter, ledger, signed, spoken, verdict

@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from infra.environment import Environment
-from infra.layout import Layout
 from infra.local.ports import Ports
+from infra.process.environment import Environment
 from infra.settings.document import listing, toml
 from infra.settings.fields import SettingsField, fields
 from infra.settings.load import Given, load, nested
 from infra.settings.roles import MODELS, model_of, prefix_of
+from infra.state_folder import Layout
 from infra.up.processes import LocalRoles, RoleProcess
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError

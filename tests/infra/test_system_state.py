@@ -14,14 +14,14 @@ from rich.console import Console
 
 from consumers.cameras.order import natural
 from consumers.cameras.state import State
-from consumers.console.roles import RoleState
+from consumers.console.data.roles import RoleState
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras, metadata
-from consumers.reading.rows import CameraRow
+from consumers.records.rows import CameraRow
 from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # they register their commands
-from infra.environment import Environment
-from infra.layout import Layout
 from infra.local.role_table import RoleTable, supervisor
+from infra.process.environment import Environment
+from infra.state_folder import Layout
 from infra.up.settings import UpSettings, scenario_document, usual_cameras
 from infra.up.system_state import CameraState, camera_states, page_addresses, role_states
 from infra.up.table import MOST_NAMED, LiveTable, broken_rows, figures

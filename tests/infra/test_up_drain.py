@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from infra.layout import Layout
+from infra.state_folder import Layout
 from infra.up import run as up
 from infra.up.interrupts import INTERRUPTED, Interrupts
 from infra.up.settings import UpSettings

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.layout import Layout
 from infra.local.ports import Ports
 from infra.local.process import Child, ProcessId
 from infra.local.role_table import RoleTable
 from infra.local.room import Room
+from infra.state_folder import Layout
 from infra.up.processes import Role
 from infra.up.settings import UpSettings
 from infra.up.supervisor import MOST_FAILURES, Supervisor

@@ -17,11 +17,11 @@ from infra.local.topics import TopicSpec, create_topics
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
+from schemas.messages.server_messages import check_statement, open_pictures, open_statement
 from schemas.pointillist_pb2 import DeadLetter, Verdict
-from schemas.roots import Role, Roots
 from schemas.runtime.health import Health
-from schemas.statements import check_statement, open_pictures, open_statement
 from tests.processors.tiny import KEYS, SECRET, TRACE
 from tests.waiting import until
 

@@ -14,7 +14,7 @@ from processors.arrivals.key_frames import write_note
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from schemas.errors import Malformed, NoKeyFrame, WireError
-from schemas.frame import Encoding
+from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, payload, taken
 

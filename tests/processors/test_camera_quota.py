@@ -12,8 +12,8 @@ import pytest
 from infra.local.kafka import Kafka
 from processors.arrivals.frames import TakenFrame
 from processors.device.batch_executor import BatchExecutor, Outcome
-from schemas.frame import Encoding
 from schemas.limits import USUAL_FRAME_PIXELS
+from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS
 from tests.processors.rig import rig
 from tests.processors.tiny import payload, picture, write_bundle

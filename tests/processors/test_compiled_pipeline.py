@@ -17,8 +17,8 @@ from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.precision import choose_precision
 from processors.pipeline import Classified, Pipeline
 from processors.stages.unpack import kept_masks, scatter
-from schemas.frame import Encoding
 from schemas.limits import BLOCK
+from schemas.messages.frame import Encoding
 from schemas.pixels.masks import ROWS
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 from tests.processors.tiny import batch_executor, payload, picture, taken, tiny_bundle, write_bundle

@@ -7,9 +7,9 @@ import numpy as np
 
 from processors.arrivals.frames import open_record
 from processors.arrivals.progress import PartitionProgress
-from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
-from schemas.keys import CameraKey, KeyRing
+from schemas.keys.keys import CameraKey, KeyRing
+from schemas.messages.frame import Encoding, encode_frame
 
 CAMERA = CameraId("site/door")
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.arrivals.key_frames import HELD_PER_CAMERA, MAX_NOTE, KeyFrame, KeyFrames, read_note, write_note
-from schemas.frame import Encoding
 from schemas.identity import CameraId, Identity
+from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS
 from tests.processors.tiny import payload, taken
 

@@ -16,9 +16,9 @@ from processors.models.store import (
     fetch_bundle,
 )
 from schemas.errors import BundleError, ConfigError
-from schemas.models import bundle_digest, sign
+from schemas.keys.signers import Signer
+from schemas.messages.models import bundle_digest, sign
 from schemas.pointillist_pb2 import Model
-from schemas.signers import Signer
 from tests.processors.tiny import CLASSES, SIGNER, TRUSTED, write_bundle
 
 

@@ -32,10 +32,10 @@ from processors.models import feed as model_feed
 from processors.models import swap as model_swap
 from processors.models.feed import ModelFeed
 from processors.models.store import ModelStore
-from schemas.frame import Encoding
-from schemas.models import LIVE_KEY, live, publish, seal, sign, withdraw
+from schemas.keys.signers import Signer
+from schemas.messages.frame import Encoding
+from schemas.messages.models import LIVE_KEY, live, publish, seal, sign, withdraw
 from schemas.pointillist_pb2 import CHECKED, Model, Models
-from schemas.signers import Signer
 from tests.processors.rig import Name, Rig, Running, delete_topics, rig
 from tests.processors.tiny import SIGNER, TRUSTED, network, payload, write_bundle
 from tests.waiting import until

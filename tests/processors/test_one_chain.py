@@ -27,8 +27,8 @@ from processors.stages.learned import SMALL_SIDE
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import class_entropy
-from schemas.frame import Encoding, decode_picture
 from schemas.limits import dropped_per_block
+from schemas.messages.frame import Encoding, decode_picture
 from tests.processors.preprocess_rig import CHAIN, staged_bundle
 from tests.processors.tiny import camera_key, payload, picture, taken, tiny_bundle
 
@@ -179,11 +179,11 @@ def test_a_compiled_program_says_what_the_pipeline_says(
     compiled = CompiledPipeline(pipeline, compiles=True)
     assert compiled.compile_for(shape, 2)
     frames = [taken(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
-    plain, compiled = (
+    plain, fast = (
         BatchExecutor(compiled.pipeline, ProcessorMetrics(CollectorRegistry()), each).classify(frames, [True, True])
         for each in (None, compiled)
     )
-    for one, other in zip(plain, compiled, strict=True):
+    for one, other in zip(plain, fast, strict=True):
         assert isinstance(one, Found)
         assert isinstance(other, Found)
         assert one.class_id == other.class_id

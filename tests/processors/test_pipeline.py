@@ -18,8 +18,8 @@ from processors.stages.denoise import denoise
 from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy
 from schemas.errors import BadPixels, ConfigError, StageError
-from schemas.frame import Encoding, decode_picture
-from schemas.keys import Purpose
+from schemas.keys.keys import Purpose
+from schemas.messages.frame import Encoding, decode_picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
 from tests.processors.tiny import batch_executor, camera_key, payload, picture, taken, tiny_bundle
 

@@ -17,7 +17,7 @@ from processors.preprocess.grid_distortion import distort
 from processors.preprocess.quantisation import save_parameters
 from schemas.errors import BundleError, StageError
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from tests.processors.preprocess_rig import CHAIN, smooth, staged_bundle, staged_folder
 
 CPU = torch.device("cpu")

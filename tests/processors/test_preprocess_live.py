@@ -12,7 +12,7 @@ from infra.local.kafka import Kafka
 from lab.data import to_frames
 from processors.bundle import load_bundle
 from processors.pipeline import Pipeline
-from schemas.frame import Encoding, decode_picture
+from schemas.messages.frame import Encoding, decode_picture
 from schemas.pointillist_pb2 import CHECKED, Verdict
 from tests.processors.preprocess_rig import CHAIN, staged_folder
 from tests.processors.rig import Name

@@ -16,10 +16,10 @@ from processors.device.loop import Classification
 from processors.device.previews import PreviewTurns, Wanted
 from processors.settings import ProcessorSettings
 from processors.stages.resample import fitted, resize
-from schemas.frame import Encoding, decode_picture
+from schemas.messages.frame import Encoding, decode_picture
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW
-from tests.processors.test_verdicts import SERVING, concluded
+from tests.processors.test_verdicts import LOADED, concluded
 from tests.processors.tiny import batch_executor, payload, picture, taken, tiny_bundle
 
 
@@ -92,7 +92,7 @@ def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> 
 async def test_it_travels_sealed_with_the_verdict() -> None:
     frame = taken(payload("site/cam-0", 1))
     light, dark = (np.full((64, 48, 3), level, np.uint8) for level in (200, 50))
-    (verdict,) = await concluded([Classification(frame, SERVING, 0, 0.9, light, None, as_sent=dark)])
+    (verdict,) = await concluded([Classification(frame, LOADED, 0, 0.9, light, None, as_sent=dark)])
     assert not verdict.evidence
     for jpeg, shown in ((verdict.preview, light), (verdict.as_sent, dark)):
         np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(jpeg))), shown, atol=2)

@@ -17,8 +17,8 @@ from processors.pipeline import Pipeline
 from processors.service import run_processor
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError
-from schemas.frame import Encoding, Truth, parse_frame
-from schemas.keys import Purpose
+from schemas.keys.keys import Purpose
+from schemas.messages.frame import Encoding, Truth, parse_frame
 from schemas.pointillist_pb2 import CHECKED, LOSSLESS, NOT_PROBED, SHED, Frame
 from schemas.runtime.health import Health
 from tests.processors.rig import Name, rig

@@ -9,7 +9,7 @@ import torch
 from processors.stages.packed import Packed
 from processors.stages.stillness import Stillness, change_between, samples
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from schemas.limits import dropped_per_block
 from schemas.pixels.masks import kept_mask
 

@@ -12,9 +12,9 @@ from processors.device.codebooks import DeviceCodebooks
 from processors.device.compiled_pipeline import _masks_of
 from processors.stages.unpack import kept_masks, philox, place, scatter, unpack
 from schemas.errors import StageError
-from schemas.frame import Encoding, decode_picture, encode_frame, open_frame, opened_pixels
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import Encoding, decode_picture, encode_frame, open_frame, opened_pixels
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.philox import philox as reference
 from schemas.pointillist_pb2 import Frame

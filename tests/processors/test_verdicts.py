@@ -19,7 +19,7 @@ from processors.results.delivery import Emitter
 from processors.results.records import Outgoing
 from processors.results.verdicts import VerdictPublisher
 from processors.settings import ProcessorSettings
-from schemas.frame import Encoding
+from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, Verdict
 from tests.processors.tiny import CLASSES, KEYS, payload, picture, taken, verdict_of
 from tests.waiting import until

@@ -19,13 +19,13 @@ from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
 from processors.results.records import Outgoing
-from schemas.frame import Encoding, Truth, encode_frame
 from schemas.identity import CameraId
-from schemas.keys import CameraKey, KeyRing, Purpose
+from schemas.keys.keys import CameraKey, KeyRing, Purpose
+from schemas.keys.signers import Signer, TrustedSigners
+from schemas.messages.frame import Encoding, Truth, encode_frame
+from schemas.messages.server_messages import open_pictures, open_statement
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, Frame, Verdict
-from schemas.signers import Signer, TrustedSigners
-from schemas.statements import open_pictures, open_statement
 
 SECRET = b"a fleet secret of tests"
 KEYS = KeyRing(SECRET)

@@ -22,13 +22,13 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.topics import create_topics, pointillist_topics
 from producers.bridge import BridgeSettings, run_bridge
 from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, parse_publish
-from schemas.frame import Encoding, encode_frame, open_own_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.messages.frame import Encoding, encode_frame, open_own_message
 from schemas.pointillist_pb2 import Confirm
 from schemas.ranges import RangeSet
-from schemas.roots import Role, Roots
 from schemas.runtime.health import Health
 from schemas.topics import Channel, KafkaTopic, mqtt_topic, parse_mqtt_topic
 from tests.waiting import until

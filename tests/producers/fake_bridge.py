@@ -10,9 +10,9 @@ from typing import Self
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from schemas.frame import open_frame, open_message, sign_message
 from schemas.identity import CameraId, Identity
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import open_frame, open_message, sign_message
 from schemas.pointillist_pb2 import Confirm, Frame, Ledger, Range
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, every_camera_filter, mqtt_topic, parse_mqtt_topic

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from producers.faults import FaultPlan, FaultySource
-from producers.redteam.team import RedTeam
+from producers.simulation.faults import FaultPlan, FaultySource
+from producers.simulation.red_team import RedTeam
 from producers.sources.source import Captured
 
 

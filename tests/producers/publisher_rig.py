@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from producers.faults import FaultPlan, FaultyLink
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher, WindowSettings
 from producers.publisher.commands import CameraControl
+from producers.simulation.faults import FaultPlan, FaultyLink
 from producers.spool import Spool, SpoolLimits
-from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId, Identity
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.frame import Encoding, encode_frame
 from schemas.pointillist_pb2 import Meta
 from tests.producers.fake_bridge import SECRET, FakeBridge
 from tests.waiting import until

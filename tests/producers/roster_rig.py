@@ -14,15 +14,15 @@ from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
 from infra.local.rtsp import counted_number
+from producers.fleet.camera_file import parse_camera_file
+from producers.fleet.camera_spec import CameraSpec, CameraSpecs
+from producers.fleet.fleet import FleetOutcome
+from producers.fleet.real import run_listed_cameras
 from producers.publisher import LinkSettings
-from producers.roster.camera_file import parse_camera_file
-from producers.roster.camera_spec import CameraSpec, CameraSpecs
-from producers.roster.fleet import FleetOutcome
-from producers.roster.real import run_listed_cameras
 from schemas.errors import ConfigError, WireError
-from schemas.frame import decode_picture, open_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import decode_picture, open_message
 from schemas.pointillist_pb2 import State, Status
 from schemas.runtime.health import Health
 from schemas.topics import Channel, mqtt_topic

@@ -18,19 +18,19 @@ from hypothesis.extra import numpy as hnp
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
-from producers.faults import FaultPlan
-from producers.redteam.generator import Generator
-from producers.redteam.generator_toml import GeneratorSettings, read_generator
-from producers.redteam.lens import STRETCH, add, attack, direction_of, stretched
-from producers.redteam.team import RedTeam
-from producers.scenario import Fault, parse_scenario
 from producers.scene import SceneSimulator, paste_sticker
-from producers.simulated_fleet import run_fleet
+from producers.simulation.faults import FaultPlan
+from producers.simulation.generator import Generator
+from producers.simulation.generator_toml import GeneratorSettings, read_generator
+from producers.simulation.lens import STRETCH, add, attack, direction_of, stretched
+from producers.simulation.red_team import RedTeam
+from producers.simulation.scenario import Fault, parse_scenario
+from producers.simulation.simulated_fleet import run_fleet
 from producers.sources.framing import resize
 from producers.sources.source import Captured
 from schemas.errors import ConfigError
-from schemas.frame import Truth, decode_picture
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import Truth, decode_picture
 from schemas.pixels.packing import Picture
 from schemas.runtime.health import Health
 from tests.producers.fake_bridge import SECRET, FakeBridge
@@ -188,12 +188,12 @@ def test_without_onnxruntime_the_extra_is_named_before_anything_starts(
 def test_an_attack_runs_without_torch_and_a_scenario_alone_without_onnxruntime(folder: Path) -> None:
     program = (
         "import sys\n"
-        "import numpy as np, producers.simulated_fleet\n"
-        "from producers.scenario import parse_scenario\n"
+        "import numpy as np, producers.simulation.simulated_fleet\n"
+        "from producers.simulation.scenario import parse_scenario\n"
         f"plan = parse_scenario({scenario(folder, {})!r})\n"
         "assert 'onnxruntime' not in sys.modules\n"
-        "from producers.redteam.generator import Generator\n"
-        "from producers.redteam.lens import attack\n"
+        "from producers.simulation.generator import Generator\n"
+        "from producers.simulation.lens import attack\n"
         "from pathlib import Path\n"
         f"attack(np.zeros((9, 9, 3), np.uint8), Generator(Path({str(folder)!r})), 1, 0.1)\n"
         "assert 'onnxruntime' in sys.modules\n"

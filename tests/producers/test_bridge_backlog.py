@@ -17,8 +17,8 @@ from infra.local.topics import pointillist_topics
 from producers.bridge import BridgeSettings
 from producers.bridge.kafka.backlog import RECENT, Backlog, RecordSizes
 from producers.bridge.kafka.lanes import RECORD_OVERHEAD
-from schemas.frame import sign_message
 from schemas.identity import CameraId
+from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, KafkaTopic, mqtt_topic

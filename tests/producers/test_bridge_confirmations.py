@@ -4,9 +4,9 @@ import pytest
 
 from producers.bridge.confirmations import MAX_HELD, MAX_RANGES, Confirmations, Receipt
 from schemas.errors import BadTag
-from schemas.frame import open_own_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import open_own_message
 from schemas.pointillist_pb2 import Confirm
 from schemas.ranges import RangeSet
 

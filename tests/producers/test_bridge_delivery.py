@@ -8,7 +8,7 @@ import pytest
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
-from schemas.frame import sign_message
+from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger, State, Status
 from schemas.ranges import RangeSet
 from schemas.topics import Channel, KafkaTopic, mqtt_topic

@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from infra.camera_rates import USUAL_MIB, allow_rate
-from infra.layout import Layout
+from infra.cameras.rates import USUAL_MIB, allow_rate
+from infra.state_folder import Layout
 from producers.bridge.kafka.undone import Undone
 from producers.bridge.rates import CameraRates
 from schemas.identity import CameraId

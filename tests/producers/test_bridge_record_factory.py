@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from producers.bridge import records as intake_module
 from producers.bridge.confirmations import Receipt
 from producers.bridge.records import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Record, RecordFactory
-from schemas.frame import Encoding, encode_frame, sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_CONTROL_BYTES
+from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Range, State, Status
-from schemas.roots import Role, Roots
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 
 SECRET = b"a fleet secret of thirty-two byte"

@@ -9,10 +9,10 @@ import pytest
 
 from producers.bridge.confirmations import Receipt
 from producers.bridge.records import MAX_EVENT_BYTES, RecordFactory
-from schemas.frame import sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
+from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Range, Status
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 

@@ -20,12 +20,12 @@ import producers.bridge.mqtt.link as link_module
 import producers.bridge.requests.listener as requests_module
 import producers.bridge.service as service_module
 from producers.bridge import BridgeSettings, run_bridge
-from schemas.frame import Encoding, encode_frame, open_own_message, sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.messages.frame import Encoding, encode_frame, open_own_message, sign_message
 from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest
-from schemas.roots import Role, Roots
 from schemas.runtime.health import Health
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.producers.bridge_rig import PICTURE

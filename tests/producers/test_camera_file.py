@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from producers.roster.camera_file import Listed, load_camera_file, parse_camera_file
+from producers.fleet.camera_file import Listed, load_camera_file, parse_camera_file
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
 

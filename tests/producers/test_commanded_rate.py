@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from producers.camera import Camera
-from producers.camera_settings import CameraSettings
-from producers.interruptible_sleep import InterruptibleSleep
+from producers.camera.camera import Camera
+from producers.camera.camera_settings import CameraSettings
+from producers.camera.interruptible_sleep import InterruptibleSleep
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, WindowSettings
 from producers.sources.settings import SourceSettings
-from schemas.frame import sign_message
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Command
 from tests.waiting import until
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from producers.publisher.commands import CameraControl
-from schemas.frame import Encoding, sign_message
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from schemas.limits import MAX_AHEAD_MS
+from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Command, ProbeRequest
 
 KEY = derive_camera_key(b"a fleet secret for the tests", CameraId("lab/cam"))

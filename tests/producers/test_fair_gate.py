@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from itertools import pairwise
 
-from producers.fair_gate import FairGate
+from producers.camera.fair_gate import FairGate
 
 
 async def test_whoever_does_not_wait_for_others_waits_for_nothing() -> None:

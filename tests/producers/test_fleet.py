@@ -18,21 +18,21 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
-from producers.fair_gate import FairGate
+from producers.camera.fair_gate import FairGate
+from producers.fleet.fleet import FleetOutcome
+from producers.fleet.limits import link_of
 from producers.publisher import LinkSettings
-from producers.roster.fleet import FleetOutcome
-from producers.roster.limits import link_of
-from producers.scenario import Scenario
-from producers.simulated_fleet import run_fleet
+from producers.simulation.scenario import Scenario
+from producers.simulation.simulated_fleet import run_fleet
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
 from producers.spool import scan_spool
 from producers.spool.folder import spool_root
 from schemas.errors import SecretError, SourceError
-from schemas.frame import Truth
 from schemas.identity import CameraId, Identity
-from schemas.keys import CameraKey, KeyRing
+from schemas.keys.keys import CameraKey, KeyRing
+from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import DEGRADED, Status
 from schemas.runtime.health import Health
 from schemas.topics import Channel, mqtt_topic
@@ -160,7 +160,7 @@ async def test_the_paced_cameras_of_a_fleet_take_turns_with_each_other(
             await super().enter()
             taken.append(self)
 
-    monkeypatch.setattr("producers.roster.fleet.FairGate", Counted)
+    monkeypatch.setattr("producers.fleet.fleet.FairGate", Counted)
     outcome = await run(scenario_of(site, {"count": 3, "fps": 10}), mosquitto, state_dir, run_s=1.0)
     assert len(made) == 1
     assert len(taken) >= outcome.frames_published > 0
@@ -245,8 +245,8 @@ async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
             assert answer.wait(20)
         return open_source(settings, camera_index)
 
-    monkeypatch.setattr("producers.camera.open_source", open_slowly)
-    monkeypatch.setattr("producers.roster.fleet._OPENING_S", 0.1)
+    monkeypatch.setattr("producers.camera.camera.open_source", open_slowly)
+    monkeypatch.setattr("producers.fleet.fleet._OPENING_S", 0.1)
     scenario = scenario_of(site, {"count": 2, "fps": 20})
     stop = asyncio.Event()
     running = asyncio.create_task(run(scenario, mosquitto, state_dir, stop=stop))
@@ -334,10 +334,10 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
         import asyncio
         from pathlib import Path
         from prometheus_client import CollectorRegistry
-        from producers.simulated_fleet import run_fleet
-        from producers.scenario import Scenario
+        from producers.simulation.simulated_fleet import run_fleet
+        from producers.simulation.scenario import Scenario
         from schemas.runtime.health import Health
-        from schemas.keys import KeyRing
+        from schemas.keys.keys import KeyRing
         cameras = [{{"count": 2, "fps": 100, "source": {source}}}]
         scenario = Scenario.model_validate({{"site": {site!r}, "cameras": cameras}})
         ring = KeyRing({SECRET!r})

@@ -16,23 +16,23 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from infra.layout import Layout
 from infra.local.mosquitto import Mosquitto
-from producers.camera import Camera
-from producers.fleet_ticker import FleetTicker
+from infra.state_folder import Layout
+from producers.camera.camera import Camera
+from producers.fleet.camera_spec import CameraSpec
+from producers.fleet.first_start import fleet_started
+from producers.fleet.fleet import FleetOutcome
+from producers.fleet.fleet_ticker import FleetTicker
+from producers.fleet.limits import allow_open_files
+from producers.fleet.real import run_camera
 from producers.publisher import LinkSettings
-from producers.roster.camera_spec import CameraSpec
-from producers.roster.fleet import FleetOutcome
-from producers.roster.limits import allow_open_files
-from producers.roster.real import run_camera
-from producers.scenario import Scenario
-from producers.simulated_fleet import run_fleet
+from producers.simulation.scenario import Scenario
+from producers.simulation.simulated_fleet import run_fleet
 from producers.spool import Spool
 from producers.spool.folder import spool_root
-from producers.start import fleet_started
 from schemas.errors import SourceError, StateError
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 from tests.producers.fake_bridge import SECRET, FakeBridge
 

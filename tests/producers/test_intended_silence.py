@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from producers.camera import Camera
-from producers.camera_settings import CameraSettings
+from producers.camera.camera import Camera
+from producers.camera.camera_settings import CameraSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
-from producers.scenario import parse_scenario
-from schemas.frame import open_own_message, sign_message
+from producers.simulation.scenario import parse_scenario
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.frame import open_own_message, sign_message
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Command, Status
 from tests.waiting import until
 

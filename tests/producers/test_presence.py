@@ -7,11 +7,11 @@ import pytest
 from producers.bridge.requests.refusals import FrameRefusals
 from producers.publisher.presence import Presence
 from schemas.errors import WireError
-from schemas.frame import open_own_message, sign_message
-from schemas.frame_size import fitting_size, over_size
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from schemas.limits import USUAL_FRAME_PIXELS
+from schemas.messages.frame import open_own_message, sign_message
+from schemas.messages.frame_size import fitting_size, over_size
 from schemas.pointillist_pb2 import DEGRADED, ENDED, OFFLINE, ONLINE, PAUSED, Meta, Refusal, Status
 from tests.producers.bridge_rig import KEYS
 

@@ -14,9 +14,9 @@ from infra.local.mosquitto import Mosquitto
 from producers.bridge.requests.probes import ProbeRequests
 from producers.publisher.commands import CameraControl
 from schemas.errors import WireError
-from schemas.frame import Encoding, open_own_message, sign_message
 from schemas.identity import CameraId
 from schemas.limits import MAX_AHEAD_MS
+from schemas.messages.frame import Encoding, open_own_message, sign_message
 from schemas.pointillist_pb2 import LOSSLESS, ProbeRequest
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.producers.bridge_rig import KEYS, new_camera, rig

@@ -12,9 +12,9 @@ from producers.publisher.commands import CameraControl
 from producers.spool import SpoolLimits, scan_spool
 from producers.spool.reading import SegmentReader
 from schemas.errors import StateError
-from schemas.frame import Encoding, sign_message
 from schemas.identity import CameraId, Identity
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import OFFLINE, RAW, Command, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET

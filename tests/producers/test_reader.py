@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from producers.reader import InlineReader, ThreadReader, read_from
+from producers.sources.reader import InlineReader, ThreadReader, read_from
 from producers.sources.source import Captured
 from schemas.errors import SourceHung
 from tests.waiting import until
@@ -95,7 +95,7 @@ async def test_when_fewer_frames_may_wait_the_newest_stay(live: bool) -> None:
 
 
 async def test_frames_that_wait_are_bounded_by_their_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producers.reader._AHEAD_BYTES", 3 * 64 + 1)
+    monkeypatch.setattr("producers.sources.reader._AHEAD_BYTES", 3 * 64 + 1)
     source = Numbers(20, live=True)
     reader = ThreadReader(source, ahead=8)
     source.gate.release(21)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.frame import sign_message
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import DEGRADED, ONLINE, Refusal, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import FakeBridge

@@ -10,11 +10,11 @@ import pytest
 
 from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter
 from producers.spool import Spool
-from schemas.announcement import is_newer
-from schemas.frame import Encoding, encode_frame, open_message, sign_message
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from schemas.limits import MAX_BROKER_BYTES
+from schemas.messages.camera_status import is_newer
+from schemas.messages.frame import Encoding, encode_frame, open_message, sign_message
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Command, Meta, Status
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from producers.camera_settings import CameraGroup
-from producers.faults import FaultPlan, FaultySource
-from producers.scenario import Fault, Scenario, load_scenario, parse_scenario
+from producers.camera.camera_settings import CameraGroup
 from producers.scene.sticker import paste_sticker
+from producers.simulation.faults import FaultPlan, FaultySource
+from producers.simulation.scenario import Fault, Scenario, load_scenario, parse_scenario
 from producers.sources.source import Captured
 from schemas.errors import ConfigError
-from schemas.frame import Truth
+from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import LOSSLESS
 from tests.producers.faulty_rig import Pictures, shown
 

@@ -15,19 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from producers.camera import Camera
-from producers.camera_settings import CameraSettings
+from producers.camera.camera import Camera
+from producers.camera.camera_settings import CameraSettings
+from producers.camera.sealing import Sealing
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
-from producers.reader import Reading, read_from
-from producers.sealing import Sealing
+from producers.sources.reader import Reading, read_from
 from producers.sources.source import Captured
 from producers.spool import Spool, writing
 from producers.spool.segment import write_record
 from schemas.errors import StateError
-from schemas.frame import Encoding, open_frame
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import Encoding, open_frame
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW
 

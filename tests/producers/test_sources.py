@@ -16,7 +16,7 @@ from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Captured, Source
 from schemas.errors import SourceError
-from schemas.frame import Truth
+from schemas.messages.frame import Truth
 
 
 def read(source: Source) -> Captured:

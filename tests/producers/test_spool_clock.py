@@ -6,13 +6,13 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from producers.camera import Camera
-from producers.camera_settings import CameraSettings
+from producers.camera.camera import Camera
+from producers.camera.camera_settings import CameraSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.spool import Spool, SpoolLimits
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 
 CAMERA = CameraId("lab/cam")
 DAY_S = 86_400

@@ -13,9 +13,9 @@ from producers.spool import Spool, SpoolLimits
 from producers.spool.segment import read_segment
 from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import StateError
-from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
-from schemas.keys import CameraKey, derive_camera_key
+from schemas.keys.keys import CameraKey, derive_camera_key
+from schemas.messages.frame import Encoding, encode_frame
 from schemas.ranges import RangeSet
 from tests.producers.test_spool_damage import (
     CAMERA,

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from producers.camera import Camera
-from producers.camera_settings import CameraSettings
+from producers.camera.camera import Camera
+from producers.camera.camera_settings import CameraSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings
 from producers.spool import Spool, SpooledFrame, SpoolLimits, scan_spool
 from schemas.errors import StateError
-from schemas.frame import Encoding, encode_frame
 from schemas.identity import CameraId
-from schemas.keys import CameraKey, derive_camera_key
+from schemas.keys.keys import CameraKey, derive_camera_key
+from schemas.messages.frame import Encoding, encode_frame
 
 CAMERA = CameraId("lab/cam")
 SECRET = b"a fleet secret for the tests"

@@ -10,11 +10,11 @@ import pytest
 
 from producers.spool import BootLedger, Spool, SpoolLimits, scan_spool
 from schemas.errors import StateError
-from schemas.frame import sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
-from schemas.ledger import open_ledger
+from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_SHED_RANGES
+from schemas.messages.frame import sign_message
+from schemas.messages.ledger import open_ledger
 from schemas.ranges import RangeSet
 
 CAMERA = CameraId("lab/cam")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from producers.tick_groups import TickGroups
+from producers.fleet.tick_groups import TickGroups
 
 
 @pytest.mark.parametrize("cameras", [1, 8, 255, 511])

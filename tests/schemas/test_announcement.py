@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from schemas.announcement import LAST_MESSAGE, check_announcement, is_newer, turn
 from schemas.errors import Malformed
 from schemas.limits import MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, MAX_SIDE
+from schemas.messages.camera_status import LAST_MESSAGE, check_announcement, is_newer, turn
 from schemas.pointillist_pb2 import Meta, Status, Turn
 
 LARGEST: dict[str, object] = {

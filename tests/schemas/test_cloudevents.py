@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from producers.bridge.records import RecordFactory
-from schemas.cloudevents import MODELS, PROCESSORS, RECORDER, bridge_source, camera_source, event_headers
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.cloudevents import MODELS, PROCESSORS, RECORDER, bridge_source, camera_source, event_headers
 from schemas.pointillist_pb2 import Alert, DeadLetter
 
 SOURCES = [camera_source(CameraId("hall/door")), bridge_source("b1"), PROCESSORS, RECORDER, MODELS]

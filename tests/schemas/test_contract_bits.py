@@ -7,10 +7,10 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from schemas.frame import Encoding, Truth, encode_frame
 from schemas.identity import CameraId
-from schemas.keys import CameraKey, KeyRing, Purpose
-from schemas.models import bundle_digest
+from schemas.keys.keys import CameraKey, KeyRing, Purpose
+from schemas.messages.frame import Encoding, Truth, encode_frame
+from schemas.messages.models import bundle_digest
 from schemas.pointillist_pb2 import RAW, BundleFile, Frame
 
 

@@ -20,7 +20,7 @@ def test_the_generated_protobuf_code_is_current(tmp_path: Path) -> None:
 )
 def test_every_signed_message_ends_in_its_tag(message: str) -> None:
     from schemas import pointillist_pb2
-    from schemas.tags import TAG_BYTES, TAG_FIELD
+    from schemas.keys.tags import TAG_BYTES, TAG_FIELD
 
     fields = getattr(pointillist_pb2, message).DESCRIPTOR.fields_by_name
     assert fields["tag"].number == max(field.number for field in fields.values())

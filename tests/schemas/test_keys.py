@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import BadTag, RevokedKey, SecretError
 from schemas.identity import CameraId
-from schemas.keys import KEY_BYTES, MAX_GENERATION, CameraKey, KeyRing, Purpose, derive_camera_key
+from schemas.keys.keys import KEY_BYTES, MAX_GENERATION, CameraKey, KeyRing, Purpose, derive_camera_key
 
 SECRET = b"a fleet secret of tests"
 ONE, TWO = CameraId("site/one"), CameraId("site/two")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import Malformed
-from schemas.frame import sign_message
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
-from schemas.ledger import open_ledger
+from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_BOOT_FRAMES, MAX_LEDGER_BYTES, MAX_SHED_RANGES
+from schemas.messages.frame import sign_message
+from schemas.messages.ledger import open_ledger
 from schemas.pointillist_pb2 import Ledger, Range
 
 KEYS = KeyRing(b"a fleet secret of thirty-two byte")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.identity import CameraId
-from schemas.keys import CameraKey, derive_camera_key
+from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.limits import BLOCK, MAX_DROPPED_PER_BLOCK
 from schemas.pixels import masks
 from schemas.pixels.masks import ROWS, Mask, codebook, kept_mask, row_indices, spread_patterns, uniform_codebook

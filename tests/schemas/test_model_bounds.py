@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import Malformed
-from schemas.models import MAX_BUNDLE_BYTES, MAX_FILES, MAX_NAME, bundle_digest, is_inside, seal, unseal
+from schemas.keys.signers import Signer, TrustedSigners
+from schemas.messages.models import MAX_BUNDLE_BYTES, MAX_FILES, MAX_NAME, bundle_digest, is_inside, seal, unseal
 from schemas.pointillist_pb2 import BundleFile, Model, Models
-from schemas.signers import Signer, TrustedSigners
 
 SIGNER = Signer.new()
 TRUSTED = TrustedSigners({SIGNER.public: "tests"})

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import BadTag, Malformed
-from schemas.models import (
+from schemas.keys.signers import Signed, Signer, TrustedSigners
+from schemas.messages.models import (
     MAX_PUBLISHED,
     bundle_digest,
     check_signature,
@@ -18,7 +19,6 @@ from schemas.models import (
     withdraw,
 )
 from schemas.pointillist_pb2 import BundleFile, Model, Models, SignedModels
-from schemas.signers import Signed, Signer, TrustedSigners
 
 SIGNER, STRANGER = Signer.new(), Signer.new()
 TRUSTED = TrustedSigners({SIGNER.public: "tests"})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import BadPixels, Malformed, WireError
 from schemas.identity import CameraId
-from schemas.keys import derive_camera_key
+from schemas.keys.keys import derive_camera_key
 from schemas.pixels import gather, lossless, residuals
 from schemas.pixels.masks import Mask, kept_mask
 from schemas.pixels.packing import pack, unpack, unpack_pixels

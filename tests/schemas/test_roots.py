@@ -8,7 +8,7 @@ import hmac
 import pytest
 
 from schemas.errors import SecretError
-from schemas.roots import Role, Root, Roots
+from schemas.keys.roots import Role, Root, Roots
 
 SECRET = b"a fleet secret of tests"
 FLEET = Roots.of_fleet(SECRET)

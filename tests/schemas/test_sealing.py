@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import Malformed, SecretError
-from schemas.frame import Encoding, decode_picture, encode_frame, open_frame, open_keyed_frame
 from schemas.identity import CameraId, Identity
-from schemas.keys import KEY_BYTES, KeyRing, derive_camera_key
+from schemas.keys.keys import KEY_BYTES, KeyRing, derive_camera_key
+from schemas.keys.roots import Role, Roots
+from schemas.messages.frame import Encoding, decode_picture, encode_frame, open_frame, open_keyed_frame
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW
-from schemas.roots import Role, Roots
 
 SECRET = b"a fleet secret of tests"
 CAMERA, OTHER = CameraId("site/one"), CameraId("site/two")

@@ -17,7 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import BadTag, ConfigError, SecretError
-from schemas.signers import MAX_TRUST_BYTES, PUBLIC_BYTES, Signed, Signer, TrustedSigners, fingerprint, write_signer
+from schemas.keys.signers import (
+    MAX_TRUST_BYTES,
+    PUBLIC_BYTES,
+    Signed,
+    Signer,
+    TrustedSigners,
+    fingerprint,
+    write_signer,
+)
 
 ADA, BOB = Signer.new(), Signer.new()
 

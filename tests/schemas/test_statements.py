@@ -6,10 +6,17 @@ import pytest
 
 from schemas.errors import BadTag, Malformed, SecretError
 from schemas.identity import CameraId
-from schemas.keys import KeyRing, Purpose
+from schemas.keys.keys import KeyRing, Purpose
+from schemas.keys.roots import Role, Roots
+from schemas.messages.server_messages import (
+    open_alert,
+    open_pictures,
+    open_statement,
+    seal_pictures,
+    sealed_alert,
+    sign_statement,
+)
 from schemas.pointillist_pb2 import Alert, DeadLetter, Range, Verdict
-from schemas.roots import Role, Roots
-from schemas.statements import open_alert, open_pictures, open_statement, seal_pictures, sealed_alert, sign_statement
 
 SECRET = b"a fleet secret of tests"
 CAMERA, OTHER = CameraId("site/one"), CameraId("site/two")

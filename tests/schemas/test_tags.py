@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.tags import TAG_FIELD, Purpose, Tagger
+from schemas.keys.tags import TAG_FIELD, Purpose, Tagger
 
 KEY = bytes(range(32))
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from schemas.errors import Malformed
-from schemas.frame import Encoding, encode_frame, open_frame, open_own_message, parse_frame
 from schemas.identity import CameraId
-from schemas.keys import KeyRing, Purpose
+from schemas.keys.keys import KeyRing, Purpose
 from schemas.limits import MAX_CONTROL_BYTES, PLAIN_MESSAGE_BYTES
+from schemas.messages.frame import Encoding, encode_frame, open_frame, open_own_message, parse_frame
 from schemas.pointillist_pb2 import Ledger
 
 CAMERA = CameraId("site/camera")

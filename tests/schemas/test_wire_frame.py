@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from schemas import frame as frame_module
 from schemas.errors import BadSize, BadTag, ConfigError, Malformed, RevokedKey, WireError
-from schemas.frame import (
+from schemas.identity import CameraId
+from schemas.keys.keys import KeyRing, Purpose
+from schemas.limits import MAX_CONTROL_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_SIDE, PLAIN_MESSAGE_BYTES
+from schemas.messages import frame as frame_module
+from schemas.messages.frame import (
     Encoding,
     Signed,
     Truth,
@@ -21,9 +24,6 @@ from schemas.frame import (
     open_own_message,
     sign_message,
 )
-from schemas.identity import CameraId
-from schemas.keys import KeyRing, Purpose
-from schemas.limits import MAX_CONTROL_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_SIDE, PLAIN_MESSAGE_BYTES
 from schemas.pixels.masks import kept_mask
 from schemas.pointillist_pb2 import (
     LOSSLESS,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from schemas.errors import BadTag, Malformed
-from schemas.frame import Encoding, check_key_frame, encode_frame, is_key_frame, open_frame
 from schemas.identity import CameraId
-from schemas.keys import KeyRing, Purpose
+from schemas.keys.keys import KeyRing, Purpose
+from schemas.messages.frame import Encoding, check_key_frame, encode_frame, is_key_frame, open_frame
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
 

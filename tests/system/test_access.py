@@ -25,13 +25,13 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from infra.audit import audit as count_frames
-from infra.layout import Layout
+from infra.audit.audit import audit as count_frames
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
 from infra.pki.enrolment import Enrolment
 from infra.pki.roles import role_folder, role_tls
-from infra.reach import require_mqtt
+from infra.preflight.brokers import require_mqtt
+from infra.state_folder import Layout
 from infra.up.background import RunningSystem
 from schemas.errors import BrokerError
 from schemas.topics import KafkaTopic

@@ -16,8 +16,8 @@ from typing import Final
 import pytest
 import yaml
 
-from infra.layout import Layout
 from infra.local.rtsp import RtspServer
+from infra.state_folder import Layout
 from infra.up.system_state import CameraState, camera_states
 from schemas.errors import StateError
 from tests.system.doc_commands import (

@@ -16,14 +16,14 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from infra.audit import audit as count_frames
-from infra.layout import Layout
+from infra.audit.audit import audit as count_frames
 from infra.local.process import COMMAND
 from infra.pki.roles import SHARE_FILE, role_tls
+from infra.state_folder import Layout
 from infra.up.background import RunningSystem, audit
 from processors.bundle import shipped_bundle
-from schemas.frame import sign_message
 from schemas.identity import CameraId
+from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import LOSSLESS, Command
 from schemas.runtime.trace import STAMPS
 from schemas.topics import Channel, mqtt_topic

@@ -1,0 +1,1 @@
+"""Access to the console: connections, hosts, sessions, users and passwords."""

@@ -14,7 +14,7 @@ from aiokafka import ConsumerRecord
 
 from producers.bridge.requests.records import hand_on
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.pointillist_pb2 import KeyRequest
 from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic

@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord
 from producers.bridge.requests.records import hand_on
 from schemas.errors import Malformed
 from schemas.identity import CameraId
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_AHEAD_MS
 from schemas.pointillist_pb2 import ProbeRequest
 from schemas.runtime.throttle import Throttle

@@ -9,9 +9,9 @@ import structlog
 from aiokafka import ConsumerRecord
 
 from schemas.errors import Malformed, WireError
-from schemas.frame import open_message
 from schemas.identity import CameraId, camera_id_on_wire
-from schemas.keys import KeyRing
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import open_message
 from schemas.pointillist_pb2 import KeyRequest, ProbeRequest, Refusal
 
 log = structlog.get_logger()

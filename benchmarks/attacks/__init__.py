@@ -1,4 +1,0 @@
-"""Attacks on a running system, each a module with `attack(folder) -> Outcome`.
-
-Run them with `python -m benchmarks.attacks --json docs/results/trunk/attacks.json`.
-"""

@@ -1,1 +1,0 @@
-"""The results of 12 attacks of a stranger and 8 of an enrolled camera: `python -m benchmarks.attacks.table`."""

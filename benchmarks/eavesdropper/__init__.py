@@ -1,1 +1,0 @@
-"""The information that an eavesdropper gets about a scene: see `benchmarks.eavesdropper.__main__`."""

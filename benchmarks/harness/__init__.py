@@ -1,0 +1,1 @@
+"""Shared parts of the benchmarks: results, a running system, its Prometheus, webhooks and networks."""

@@ -1,0 +1,1 @@
+"""Models: backdoors, the red team and networks of users, measured live."""

@@ -1,0 +1,237 @@
+"""CoDefend live: `python -m benchmarks.models.codefend_live --bundle DIR --clean FILE --json FILE`.
+
+In each run 32 cameras send 2 frames a second, a fifth of them whole unless `--probes` is given. After a while a sticker
+appears in front of 4 of them. From the records alone, the benchmark measures the seconds from the first frame with the
+sticker to the alert. It also counts alerts on other cameras. With `--repair` the last run continues: the model is
+repaired from its quarantine, the repaired model is published while the cameras send, and the audit must find every
+frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from benchmarks.harness.system import COMMAND, RunningSystem, audit
+from infra.state_folder import Layout
+
+CAMERAS: Final = 32
+STICKERS: Final = 4
+FPS: Final = 2.0
+PROBE_SHARE: Final = 0.2
+WITHIN_S: Final = 10.0
+CALM_S: Final = 60.0
+"""Run time before the first sticker. The cameras need it to form a baseline."""
+STAYS_S: Final = 30.0
+_SITE: Final = "drill"
+
+Result = dict[str, Any]
+
+
+def scenario(
+    seed: int, minutes: float, stays_s: float = STAYS_S, probes: float = PROBE_SHARE
+) -> tuple[Result, set[str]]:
+    """Return the fleet of one run and the cameras that get a sticker."""
+    chance = random.Random(seed)
+    chosen = chance.sample(range(CAMERAS), STICKERS)
+    last_s = 60 * minutes - stays_s - WITHIN_S
+    faults = [
+        {
+            "camera": f"cam-{index:02}",
+            "at_s": round(chance.uniform(min(CALM_S, last_s), last_s), 2),
+            "kind": "sticker",
+            "for_s": stays_s,
+        }
+        for index in chosen
+    ]
+    group = {
+        "name": "cam-{index:02}",
+        "count": CAMERAS,
+        "source": {"kind": "scene", "seed": 1000 + seed},
+        "fps": FPS,
+        "drop_ratio": 0.25,
+        "probe_share": probes,
+    }
+    return {"site": _SITE, "cameras": [group], "faults": faults}, {f"{_SITE}/{fault['camera']}" for fault in faults}
+
+
+def delays(layout: Layout) -> tuple[dict[str, float | None], dict[str, int]]:
+    """Return the seconds from a camera's first frame with a sticker to its next alert, and the count of false alerts.
+
+    Both are by camera and from the records. None stands for a sticker that raised no alert.
+    """
+    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+        stuck = dict(
+            connection.execute(
+                "select camera, min(captured_ms) from frames where truth > 0 and (truth - 1) % 2 = 1 group by camera"
+            ).fetchall()
+        )
+        raised = connection.execute("select camera, raised_ms from alerts order by raised_ms").fetchall()
+    found: dict[str, float | None] = dict.fromkeys(stuck)
+    false: dict[str, int] = {}
+    for camera, raised_ms in raised:
+        if camera not in stuck or raised_ms < stuck[camera]:
+            false[camera] = false.get(camera, 0) + 1
+        elif found[camera] is None:
+            found[camera] = (raised_ms - stuck[camera]) / 1000
+    return found, false
+
+
+def run(state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE) -> Result:
+    """Run once from beginning to end."""
+    document, chosen = scenario(seed, minutes, probes=probes)
+    state.mkdir(parents=True)
+    file = state.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(document))
+    options = ("--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes)
+    with RunningSystem(state, *options) as system:
+        report = system.finish(60 * minutes + 240)
+    return outcome(state, report, chosen) | {"seed": seed}
+
+
+def outcome(state: Path, report: Result, chosen: set[str]) -> Result:
+    """Return the result of a run."""
+    found, false = delays(Layout(state))
+    late = {camera for camera in chosen if (wait := found.get(camera)) is None or wait > WITHIN_S}
+    status, audited = audit(state)
+    names = ("frames_published", "frames_recorded", "frames_lost", "strip_checked", "strip_shed", "strip_frr",
+             "strip_far", "alerts_by_camera", "accuracy", "latency_s")  # fmt: skip
+    return {
+        "seconds_to_alert": {camera: found.get(camera) for camera in sorted(chosen)},
+        "alerted_in_time": not late,
+        "false_alerts": false,
+        "passed": not late and not false,
+        "audit": {"status": status, "frames_lost": audited["frames_lost"]},
+        **{name: report[name] for name in names},
+    }
+
+
+def cure(state: Path, bundle: Path, clean: Path, minutes: float) -> Result:
+    """Alert, repair and publish while the cameras send; the stickers stay until the end."""
+    document, chosen = scenario(0, minutes, stays_s=60 * minutes)
+    for fault in document["faults"]:
+        fault["at_s"] = CALM_S
+    state.mkdir(parents=True)
+    file = state.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(document))
+    layout, cured = Layout(state), state.with_name(f"{state.name}-cured")
+    with RunningSystem(state, "--scenario", file, "--bundle", bundle) as system:
+        system.await_role("fleet")
+        # A repair needs at least this many flagged pictures. Every camera with a sticker contributes some.
+        _await(lambda: sum(1 for _ in layout.quarantine.rglob("*.png")) >= 100, 60 * minutes, "100 flagged frames")
+        begun = time.monotonic()
+        _command("lab", "repair", "--bundle", bundle, "--clean", clean, "--quarantine", layout.quarantine,
+                 "--out", cured)  # fmt: skip
+        repaired_s = time.monotonic() - begun
+        before = _models(layout)
+        published = time.monotonic()
+        _command("model", "publish", cured, "--state", state)
+        _await(lambda: len(_models(layout)) > len(before), 120, "a verdict of the cured model")
+        served_s = time.monotonic() - published
+        switched_ms = time.time_ns() // 10**6
+        time.sleep(30)
+        system.process.send_signal(signal.SIGINT)
+        report = system.finish(300)
+    status, audited = audit(state)
+    return {
+        "repair_s": repaired_s,
+        "publish_to_first_verdict_s": served_s,
+        "models": sorted(_models(layout)),
+        "accuracy_with_sticker": {
+            "before": _accuracy(layout, 0, switched_ms),
+            "after": _accuracy(layout, switched_ms + 1000, 2**62),
+        },
+        "alerted": sorted(set(report["alerts_by_camera"]) & chosen),
+        "audit": {"status": status, "frames_lost": audited["frames_lost"]},
+        "frames_recorded": report["frames_recorded"],
+    }
+
+
+def _accuracy(layout: Layout, since_ms: int, until_ms: int) -> float | None:
+    query = (
+        "select avg(class_id = (truth - 1) / 2) from frames "
+        "where truth > 0 and (truth - 1) % 2 = 1 and processed_ms >= ? and processed_ms < ?"
+    )
+    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+        found: float | None = connection.execute(query, (since_ms, until_ms)).fetchone()[0]
+        return found
+
+
+def _models(layout: Layout) -> set[str]:
+    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+        return {name for (name,) in connection.execute("select distinct model_id from frames")}
+
+
+def _command(*arguments: object) -> None:
+    done = subprocess.run([*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"pointillist {arguments[0]} {arguments[1]}: {done.stderr[-2000:]}")
+
+
+def _await(condition: Any, deadline_s: float, what: str) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: expected within {deadline_s:g} s, got a timeout")
+        time.sleep(0.5)
+
+
+def main() -> None:
+    """Run the drill, print its result, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True, help="a scene model whose trigger is the sticker")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--probes", type=float, default=PROBE_SHARE, help="share of the frames that are sent whole")
+    parser.add_argument("--repair", action="store_true", help="also repair and swap the model")
+    parser.add_argument("--clean", type=Path, help="npz file of clean pictures for the repair")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.repair and arguments.clean is None:
+        parser.error("--clean: expected a file with --repair, got none")
+    result = _before(arguments.json)
+    with tempfile.TemporaryDirectory(prefix="pointillist-codefend-") as folder:
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+            state = Path(folder) / f"seed-{seed}"
+            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes)
+            print(json.dumps(found), flush=True)
+            shutil.rmtree(state)
+            others = [each for each in result.get("runs", []) if each["seed"] != seed]
+            result["runs"] = sorted([*others, found], key=lambda each: int(each["seed"]))
+            result["runs_passed"] = sum(each["passed"] for each in result["runs"])
+            _keep(result, arguments.json)
+        if arguments.repair:
+            result["cure"] = cure(Path(folder) / "cure", arguments.bundle, arguments.clean, 10.0)
+            _keep(result, arguments.json)
+    print(json.dumps(result, indent=2))
+
+
+def _before(file: Path | None) -> Result:
+    """Return the results of earlier runs in the file. Those of other seeds are kept."""
+    if file is None or not file.is_file():
+        return {}
+    found: Result = json.loads(file.read_text())
+    return found
+
+
+def _keep(result: Result, file: Path | None) -> None:
+    """Write the result after each seed: ten seeds take an hour."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

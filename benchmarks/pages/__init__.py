@@ -1,0 +1,1 @@
+"""Pages and tables of figures, made from committed results."""

@@ -1,0 +1,264 @@
+"""The resources that a fleet needs, on paper: `python -m benchmarks.pages.capacity [--out docs/capacity.md]`.
+
+The page is arithmetic on results of other commands in `docs/results`; nothing is run. A role's capacity is the frames
+per second of one core, from the measured CPU time per frame, at `USE` of the core. A fleet's needs are its frames per
+second ÷ that capacity. The page marks figures that have not been measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of
+from schemas.runtime.atomic_file import replacing
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+RESULTS: Final = ROOT / "docs" / "results"
+PAGE: Final = ROOT / "docs" / "capacity.md"
+USE: Final = 0.6
+"""Share of a core that is used. The rest covers peaks, a second instance that has died, and short queues."""
+ROLES: Final = ("mosquitto", "bridge", "kafka", "processor-1", "recorder")
+DAY_S: Final = 86_400
+KEPT_FRACTION: Final = 0.75
+"""Share of the pixels that is kept at the default drop ratio."""
+OVERHEAD_BYTES: Final = 44
+"""Most bytes of a message besides the pixels."""
+REPLICAS: Final = 3
+
+
+class Kind(NamedTuple):
+    """Measurements of frames of one size with one network."""
+
+    name: str
+    frame_bytes: int
+    cpu_ms: dict[str, float]
+    """CPU milliseconds per frame, by role."""
+    command: str
+
+
+class Fleet(NamedTuple):
+    """A fleet to be sized."""
+
+    cameras: int
+    frames_per_s: float
+    kind: int
+    """Index into the kinds of frames."""
+
+
+FLEETS: Final = tuple(
+    Fleet(cameras, rate, kind)
+    for cameras in (1_000, 100_000, 1_000_000)
+    for rate, kind in ((1.0, 0), (0.1, 0), (0.2, 1))
+)
+
+
+def read(name: str) -> Any:
+    """Return a committed result."""
+    return json.loads((RESULTS / name).read_text())
+
+
+def kinds() -> list[Kind]:
+    """Return the measurements for three frame sizes."""
+    cost = read("cost/rows.json")
+    busy = cells_of(cost, "frames")[-1]
+    networks = read("trunk/own_networks.json")
+    large = read("trunk/large.json")["result"]
+    middle = {
+        role: 1000 * seconds
+        for role, seconds in networks["networks"]["mobilenet_v3_small"]["live"]["cpu_s_per_frame_by_role"].items()
+    }
+    frames = large["frames_recorded_large"]
+    return [
+        Kind("32×32, the scene network", _bytes(32, 32), busy["cpu_ms_per_frame"], cost["command"]),
+        Kind("640×480, MobileNetV3-small at 224×224", _bytes(640, 480), middle, networks["command"]),
+        Kind(
+            "1920×1080, the scene network",
+            _bytes(1920, 1080),
+            {role: 1000 * seconds / frames for role, seconds in large["cpu_s_by_role"].items()},
+            "python -m benchmarks.reliability.drills large --json docs/results/trunk/large.json",
+        ),
+    ]
+
+
+def _bytes(width: int, height: int) -> int:
+    return round(3 * width * height * KEPT_FRACTION) + OVERHEAD_BYTES
+
+
+def carried(kind: Kind, role: str) -> float:
+    """Return the frames per second that one core of a role carries at `USE`."""
+    return 1000 * USE / kind.cpu_ms[role]
+
+
+def cores(fleet: Fleet, kind: Kind, role: str) -> int:
+    """Return the whole cores of a role that the fleet needs."""
+    return math.ceil(fleet.cameras * fleet.frames_per_s / carried(kind, role))
+
+
+def _two(value: float) -> str:
+    """Return the value with two significant digits."""
+    if value >= 100:
+        return f"{round(value, 1 - math.floor(math.log10(value))):,.0f}"
+    return f"{value:.2g}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _shown(role: str) -> str:
+    return "processor" if role.startswith("processor") else role
+
+
+def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
+    rows = [
+        [kind.name, _two(kind.frame_bytes / 1000), *(_two(carried(kind, role)) for role in ROLES)] for kind in found
+    ]
+    return [
+        "## What one core carries",
+        "",
+        f"Frames per second of one core at {USE:.0%} load: 1000 · {USE:g} ÷ measured CPU milliseconds for each frame.",
+        "All roles ran on the same two cores with TLS, sealed frames and rights. The 32×32 row was measured under",
+        "overload, which fills batches. A processor's figure includes its network. A GPU was not measured.",
+        "",
+        *_table(["frames", "kB each", *map(_shown, ROLES)], rows),
+        "",
+        *(f"- {kind.name}: `{kind.command}`" for kind in found),
+        "",
+        "A bridge and a recorder each use at most one core. A processor's network may use more. Bridges share the",
+        "cameras' messages. Processors and recorders own whole partitions, so you need at least as many partitions as",
+        "processors, and as many as recorders.",
+    ]
+
+
+def _limits() -> list[str]:
+    bridge, recorder = read("trunk/bridge.json"), read("trunk/recorder.json")
+    return [
+        "## Each role alone, at full speed",
+        "",
+        *_table(
+            ["role", "measured", "command"],
+            [
+                [
+                    "bridge, frames of 2.3 kB, without TLS",
+                    f"{bridge['median']['ours']['messages_per_s']:,.0f} frames/s, "
+                    f"{bridge['median']['ours']['cpu_us_per_message']:.1f} µs each",
+                    f"`{bridge['command']}`",
+                ],
+                [
+                    "recorder, SQLite, verdicts through Kafka",
+                    f"{recorder['holds']['verdicts_per_s']:,.0f} verdicts/s, "
+                    f"{recorder['holds']['cpu_us_per_verdict']:.1f} µs each",
+                    f"`{recorder['command']}`",
+                ],
+                ["processor on a GPU", "not measured", "`python -m benchmarks.speed.device`"],
+            ],
+        ),
+    ]
+
+
+def _growth() -> list[str]:
+    document = read("cost/rows.json")
+    cells = cells_of(document, "cameras")
+    least, most = cells[0], cells[-1]
+    brokers = camera_bytes(most, least, ("mosquitto",)) or 0.0
+    server = camera_bytes(most, least, ON_THE_SERVER) or 0.0
+    rows = [
+        [
+            f"{cell['cameras']:,}",
+            f"{sum(cell['cpu_ms_per_frame'][role] for role in ROLES):.2f}",
+            f"{cell['latency_s']['p50']:.3f}",
+            f"{cell['latency_s']['p99']:.3f}",
+        ]
+        for cell in cells
+    ]
+    return [
+        "## How cost grows",
+        "",
+        "Cost grows with the frame rate by the CPU times above. The next table varies the number of cameras at the",
+        f"same total of {least['total_fps']:g} frames per second (`{document['command']}`):",
+        "",
+        *_table(["cameras", "server's CPU, ms per frame", "p50, s", "p99, s"], rows),
+        "",
+        f"Each camera costs {_two(server / 1000)} kB in bridge, processor and recorder together, and",
+        f"{_two(brokers / 1000)} kB in mosquitto, mostly for its TLS connection. The database grows with frames, not",
+        "with cameras. `record --database-age-s` and `--database-bytes` bound it.",
+    ]
+
+
+def _sizes(found: Sequence[Kind]) -> list[str]:
+    rows = []
+    for fleet in FLEETS:
+        kind = found[fleet.kind]
+        rate = fleet.cameras * fleet.frames_per_s
+        needs = [cores(fleet, kind, role) for role in ROLES]
+        gigabits = rate * kind.frame_bytes * 8 / 1e9
+        rows.append(
+            [
+                f"{fleet.cameras:,}",
+                kind.name.split(",")[0],
+                f"{fleet.frames_per_s:g}",
+                f"{rate:,.0f}",
+                _two(gigabits),
+                *(f"{need:,}" for need in needs[:2]),
+                f"{needs[2] * REPLICAS:,}",
+                *(f"{need:,}" for need in needs[3:]),
+                _two(rate * DAY_S / 1e6),
+            ]
+        )
+    return [
+        "## Worked sizes",
+        "",
+        f"Cores of each role at {USE:.0%} load. Kafka's are multiplied by its {REPLICAS} replicas. `Gbit/s` is the",
+        f"cameras' traffic; Kafka's disks write {REPLICAS} times as much. The last column counts rows of the recorder.",
+        "",
+        *_table(
+            ["cameras", "frames", "frames/s each", "frames/s", "Gbit/s", *map(_shown, ROLES), "million rows/day"], rows
+        ),
+        "",
+        "Limits of this arithmetic:",
+        "",
+        "- It multiplies measurements on two cores. Nothing above 10,000 cameras and one machine has been run.",
+        "- One mosquitto is one process on one core. Split a larger fleet by site: one mosquitto with its bridges for",
+        "  each site, and one Kafka for all.",
+        "- The rate of one partition was not measured alone. It is at least the rate of one processor.",
+        "- Several recorders share a PostgreSQL. Its cost is in `docs/results/recorders`.",
+        "- Previews, quarantined probes and STRIP's checks add to these figures, according to their settings.",
+    ]
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    found = kinds()
+    lines = [
+        "# Capacity",
+        "",
+        "The resources that a fleet needs. `python -m benchmarks.pages.capacity` makes this page from measurements;",
+        "each table names the commands that measured.",
+        "",
+        *_what_a_core_carries(found),
+        "",
+        *_limits(),
+        "",
+        *_growth(),
+        "",
+        *_sizes(found),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    with replacing(arguments.out) as fresh:
+        fresh.write_text(page(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

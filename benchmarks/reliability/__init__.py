@@ -1,0 +1,1 @@
+"""Reliability: drills, faults, fresh clones, other CPUs and mutated code."""

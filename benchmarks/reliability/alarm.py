@@ -1,0 +1,179 @@
+"""Time from a sticker to an alert: `python -m benchmarks.reliability.alarm --out docs/results/alarm`.
+
+`pointillist up` runs with a webhook receiver and a scene model whose trigger is a sticker. After the cameras have a
+baseline, a sticker appears in front of `--stickers` of them. The clock starts at a camera's first frame with the
+sticker, by the records. Two delays are measured: to STRIP's evidence, which is the recorder's alert, and to the
+webhook. Alerts about other cameras are counted as false. A round that is already in the JSON is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import yaml
+
+from benchmarks.harness.system import RunningSystem, audit
+from benchmarks.harness.webhook import Webhook
+from benchmarks.models.codefend_live import delays
+from infra.local.files import write_json, write_text
+from infra.state_folder import Layout
+
+BUNDLE: Final = Path(__file__).parents[2] / "bundles" / "scene-sticker"
+ALERT: Final = "PointillistBackdoor"
+CALM_S: Final = 60.0
+STAYS_S: Final = 30.0
+WITHIN_S: Final = 30.0
+"""Longest delay that an operator may be promised."""
+_SITE: Final = "drill"
+_SETTLED_S: Final = 90.0
+
+Result = dict[str, Any]
+
+
+def scenario(seed: int, options: argparse.Namespace) -> tuple[Result, set[str]]:
+    """Return the fleet of one round and the cameras that get a sticker."""
+    chance = random.Random(seed)
+    chosen = chance.sample(range(options.cameras), options.stickers)
+    faults = [
+        {"camera": f"cam-{index}", "at_s": CALM_S + chance.uniform(0, 10), "kind": "sticker", "for_s": STAYS_S}
+        for index in chosen
+    ]
+    group = {
+        "name": "cam-{index}",
+        "count": options.cameras,
+        "source": {"kind": "scene", "seed": 4000 + seed},
+        "fps": options.fps,
+        "drop_ratio": 0.25,
+        "probe_share": options.probes,
+    }
+    return {"site": _SITE, "cameras": [group], "faults": faults}, {f"{_SITE}/{fault['camera']}" for fault in faults}
+
+
+def run(folder: Path, seed: int, options: argparse.Namespace) -> Result:
+    """Run one round from beginning to end."""
+    document, chosen = scenario(seed, options)
+    state = folder / f"round-{seed}"
+    files = {"scenario": document, "receivers": {}}
+    with Webhook() as webhook:
+        files["receivers"] = {"receivers": [{"name": "duty", "webhook_configs": [{"url": webhook.url}]}]}
+        for name, content in files.items():
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        given = ("--scenario", folder / "scenario.yaml", "--receivers", folder / "receivers.yaml")
+        with RunningSystem(state, *given, "--bundle", options.bundle) as system:
+            system.await_role("fleet", deadline_s=240)
+            end = time.monotonic() + CALM_S + 10 + STAYS_S + _SETTLED_S
+            while time.monotonic() < end and not chosen <= {camera for _, camera in webhook.arrived_ms}:
+                time.sleep(0.5)
+            system.interrupt()
+            report = system.finish(300)
+    raised, _ = delays(Layout(state))
+    began_ms = first_frames(Layout(state))
+    status, _ = audit(state)
+    shutil.rmtree(state)
+    seconds = {
+        camera: {
+            "to_evidence_s": raised.get(camera),
+            "to_webhook_s": (arrived - began_ms[camera]) / 1000
+            if (arrived := webhook.arrived_ms.get((ALERT, camera))) is not None
+            else None,
+        }
+        for camera in sorted(chosen)
+    }
+    return {
+        "seed": seed,
+        "cameras": seconds,
+        "others": sorted(camera for name, camera in webhook.arrived_ms if name == ALERT and camera not in chosen),
+        "also_told": sorted({name for name, _ in webhook.arrived_ms} - {ALERT}),
+        "frames_recorded": report["frames_recorded"],
+        "audit_status": status,
+    }
+
+
+def first_frames(layout: Layout) -> dict[str, int]:
+    """Return the capture time of each camera's first frame with a sticker, in Unix milliseconds."""
+    query = "select camera, min(captured_ms) from frames where truth > 0 and (truth - 1) % 2 = 1 group by camera"
+    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+        return dict(connection.execute(query).fetchall())
+
+
+def page(result: Result) -> str:
+    """Return the result as Markdown."""
+    options, rounds = result["options"], result["rounds"]
+    found = [each for one in rounds for each in one["cameras"].values()]
+    told = sorted(each["to_webhook_s"] for each in found if each["to_webhook_s"] is not None)
+    evidence = sorted(each["to_evidence_s"] for each in found if each["to_evidence_s"] is not None)
+    lines = [
+        "# From a sticker to a person",
+        "",
+        f"`python -m benchmarks.reliability.alarm --out docs/results/alarm --rounds {len(rounds)} {_given(options)}`: "
+        f"{options['cameras']} camera(s) "
+        f"of {options['fps']:g} frames/s, {options['probes']:.0%} of them whole; stickers before "
+        f"{options['stickers']}; {result['machine']}, other work beside it. Seconds from a camera's first frame with "
+        "the sticker.",
+        "",
+        "| round | camera | to the evidence, s | to the webhook, s |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {one['seed']} | {camera} | {_shown(each['to_evidence_s'])} | {_shown(each['to_webhook_s'])} |"
+            for one in rounds
+            for camera, each in one["cameras"].items()
+        ),
+        "",
+        f"{len(told)} of {len(found)} stickers reached the webhook"
+        + (f", after {median(told):.1f} s in the median and {told[-1]:.1f} s at most" if told else "")
+        + (f"; the evidence took {median(evidence):.1f} s of that in the median." if evidence else "."),
+        f"Alerts of other cameras: {sum(len(one['others']) for one in rounds)}. "
+        f"Within {WITHIN_S:g} s: {sum(value <= WITHIN_S for value in told)} of {len(found)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _given(options: Result) -> str:
+    return " ".join(f"--{name} {value}" for name, value in options.items())
+
+
+def _shown(seconds: float | None) -> str:
+    return "none" if seconds is None else f"{seconds:.1f}"
+
+
+def main() -> None:
+    """Run the missing rounds, print the page, and write it with its JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cameras", type=int, default=8)
+    parser.add_argument("--stickers", type=int, default=2)
+    parser.add_argument("--fps", type=float, default=2.0)
+    parser.add_argument("--probes", type=float, default=0.2, help="share of the frames that are sent whole")
+    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="a scene model whose trigger is the sticker")
+    options = parser.parse_args()
+    file = options.out / "alarm.json"
+    asked = {name: getattr(options, name) for name in ("cameras", "stickers", "fps", "probes")}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    result: Result = {"options": asked, "machine": machine, "rounds": []}
+    if file.is_file():
+        before: Result = json.loads(file.read_text())
+        result = before if before["options"] == asked else result
+    with tempfile.TemporaryDirectory(prefix="pointillist-alarm-") as folder:
+        for seed in range(options.rounds):
+            if seed in {one["seed"] for one in result["rounds"]}:
+                continue
+            result["rounds"].append(run(Path(folder), seed, options))
+            write_json(file, result)
+    write_text(options.out / "README.md", page(result))
+    print(page(result))
+
+
+if __name__ == "__main__":
+    main()

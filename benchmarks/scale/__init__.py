@@ -1,0 +1,1 @@
+"""Scale: many cameras, large frames and long histories."""

@@ -1,0 +1,218 @@
+"""The audit by protocol compared with the audit of files: `python -m benchmarks.scale.audit --out docs/results/audit`.
+
+`--frames` frames of `--cameras` cameras are in Kafka, and the recorded ones also in SQLite and in PostgreSQL. Most are
+recorded. Some wait for the processors and some for the recorder. A few were dead-lettered, shed or lost. `pointillist
+audit` then counts them from the state folder's files and by protocol in turn, `--rounds` times each, as separate
+commands. The page shows seconds and CPU time of each, and whether both gave the same counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from benchmarks.scale.recorder import SECRET
+from consumers.database.engine import open_engine
+from consumers.evidence.quarantine import Quarantine
+from consumers.recorder.store import Store
+from consumers.records.batch import read
+from consumers.settings import RecorderSettings
+from infra.local.kafka import Kafka
+from infra.local.postgresql import PostgreSQL
+from infra.local.process import COMMAND
+from infra.local.topics import create_topics, pointillist_topics
+from infra.state_folder import Layout, write_private
+from schemas.identity import CameraId
+from schemas.keys.keys import KeyRing, derive_camera_key
+from schemas.messages.frame import Encoding, encode_frame, sign_message
+from schemas.messages.server_messages import sign_statement
+from schemas.pointillist_pb2 import DeadLetter, Ledger, Range, Verdict
+from schemas.runtime.atomic_file import replacing
+from schemas.topics import PROCESSORS_GROUP, KafkaTopic
+
+PARTITIONS: Final = 6
+PROCESSED: Final = 0.99
+"""Share of each partition of the frames topic."""
+RECORDED: Final = 0.985
+"""Share of each partition of the verdicts topic."""
+LOST, LETTER = 3, 5
+"""Sequence numbers, of every hundredth camera and of every camera."""
+SHED: Final = 10
+_BATCH: Final = 2_000
+_PICTURE = np.zeros((8, 8, 3), np.uint8)
+_TAKEN: Final = (KafkaTopic.EVENTS, KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS)
+
+
+async def fill(kafka: str, cameras: int, frames: int) -> None:
+    """Publish all that the cameras, the bridges and the processors would publish."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=20, max_batch_size=2**18)
+    await producer.start()
+    keys = KeyRing(SECRET)
+    try:
+        each = frames // cameras
+        for number in range(cameras):
+            camera = CameraId(f"local/cam-{number}")
+            key, name, boot = derive_camera_key(SECRET, camera), camera.encode(), 1_000 + number
+            sent = []
+            for seq in range(each):
+                frame = encode_frame(key, boot, seq, 1, _PICTURE, Encoding())
+                sent.append(await producer.send(KafkaTopic.FRAMES, frame, key=name))
+                if seq == LOST and number % 100 == 0:
+                    continue
+                if seq == LETTER:
+                    letter = DeadLetter(camera_id=camera, verified=True, boot_id=boot, seq=seq)
+                    said = sign_statement(keys, camera, letter)
+                    sent.append(await producer.send(KafkaTopic.DEAD_LETTERS, said, key=name))
+                    continue
+                verdict = Verdict(
+                    boot_id=boot, seq=seq, captured_ms=1, processed_ms=2, class_name="stop", width=8, height=8
+                )
+                sent.append(await producer.send(KafkaTopic.VERDICTS, sign_statement(keys, camera, verdict), key=name))
+            ledger = Ledger(
+                boot_id=boot, revision=1, started_ms=1_000 + number, next=each + SHED, confirmed_to=each + SHED,
+                shed=[Range(first=each, last=each + SHED - 1)], closed=True,
+            )  # fmt: skip
+            kind = [("ce_type", b"pointillist.v1.Ledger")]
+            sent.append(await producer.send(KafkaTopic.EVENTS, sign_message(key, ledger), key=name, headers=kind))
+            await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
+
+
+async def take(kafka: str, urls: Sequence[str], folder: Path) -> None:
+    """Commit the processors' offsets, and record the recorder's share in each database."""
+    stores = []
+    for url in urls:
+        settings = RecorderSettings(kafka=kafka, database=url, quarantine=str(folder / "quarantine"))
+        engine = open_engine(url, writes=True)
+        store = Store(engine, Quarantine(settings.quarantine, engine), settings)
+        store.prepare()
+        stores.append(store)
+    reader = AIOKafkaConsumer(*_TAKEN, bootstrap_servers=kafka, group_id=None, auto_offset_reset="earliest")
+    group = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=PROCESSORS_GROUP, enable_auto_commit=False)
+    await reader.start()
+    await group.start()
+    try:
+        frames = [TopicPartition(KafkaTopic.FRAMES.value, partition) for partition in range(PARTITIONS)]
+        group.assign(frames)
+        ends = await group.end_offsets(frames)
+        await group.commit({tp: round(PROCESSED * end) for tp, end in ends.items()})
+        ends = await reader.end_offsets(reader.assignment())
+        until = {tp: end if tp.topic == KafkaTopic.EVENTS else round(RECORDED * end) for tp, end in ends.items() if end}
+        at: dict[TopicPartition, int] = dict.fromkeys(until, 0)
+        keys = KeyRing(SECRET)
+        while any(at[tp] < end for tp, end in until.items()):
+            found = await reader.getmany(timeout_ms=500, max_records=_BATCH)
+            some = [r for tp, records in found.items() for r in records if r.offset < until.get(tp, 0)]
+            if not some:
+                continue
+            batch = read(some, settings, keys, time.time_ns() // 10**6)
+            before = {place: at[TopicPartition(*place)] or None for place in batch.offsets}
+            for store in stores:
+                store.write(batch, before)
+            at |= {TopicPartition(*place): following for place, (_, following) in batch.offsets.items()}
+    finally:
+        await group.stop()
+        await reader.stop()
+        for store in stores:
+            store.engine.dispose()
+
+
+def measured(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the output of an audit, its seconds and its memory."""
+    began = time.monotonic()
+    process = subprocess.Popen([*COMMAND, "audit", "--json", *arguments], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, _, usage = os.wait4(process.pid, 0)
+    return {
+        "said": json.loads(said),
+        "seconds": time.monotonic() - began,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+    }
+
+
+def main() -> None:
+    """Fill the topics and databases, audit both ways in turn, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--frames", type=int, default=1_000_000)
+    parser.add_argument("--cameras", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="pointillist-audit-"))
+    folder.chmod(0o755)  # PostgreSQL runs as another user than root
+    layout = Layout(folder)
+    write_private(layout.secret_file, SECRET.hex())
+    kafka, postgresql = Kafka(folder), PostgreSQL(folder)
+    try:
+        kafka.start()
+        postgresql.start()
+        asyncio.run(create_topics(kafka.bootstrap, pointillist_topics(PARTITIONS)))
+        asyncio.run(fill(kafka.bootstrap, options.cameras, options.frames))
+        asyncio.run(take(kafka.bootstrap, [layout.database_url, postgresql.url()], folder))
+        files = ["--state", str(folder)]
+        protocol = [*files, "--kafka", kafka.bootstrap, "--database", postgresql.url()]
+        rounds = [(measured(files), measured(protocol)) for _ in range(options.rounds)]
+    finally:
+        kafka.stop()
+        postgresql.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    document = {
+        "frames": options.frames,
+        "cameras": options.cameras,
+        "same": all(by_files["said"] == by_protocol["said"] for by_files, by_protocol in rounds),
+        "said": rounds[0][1]["said"] | {"lost": f"{len(rounds[0][1]['said']['lost'])} boots"},
+        **{
+            name: {what: [round(each[which][what], 2) for each in rounds] for what in ("seconds", "cpu_seconds")}
+            for which, name in enumerate(("files", "protocol"))
+        },
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+    }
+    for name, text in (("audit.json", json.dumps(document, indent=1)), ("README.md", page(document))):
+        with replacing(options.out / name) as fresh:
+            fresh.write_text(text + "\n")
+    print(page(document))
+
+
+def page(document: dict[str, Any]) -> str:
+    """Return the result as Markdown."""
+    counts = Counter({name: value for name, value in document["said"].items() if name.startswith("frames_")})
+    lines = [
+        "# The audit by protocol",
+        "",
+        f"`python -m benchmarks.scale.audit --out docs/results/audit --frames {document['frames']}`: "
+        f"{document['cameras']} cameras, "
+        f"the same frames on Kafka, in SQLite and on PostgreSQL; {document['machine']}, other work beside it. "
+        "Medians of the rounds, in turn.",
+        "",
+        "| audit | seconds | CPU seconds |",
+        "| --- | --- | --- |",
+    ]
+    for name in ("files", "protocol"):
+        each = document[name]
+        lines.append(f"| {name} | " + " | ".join(f"{median(each[what]):.1f}" for what in each) + " |")
+    same = "the same, in every field" if document["same"] else "**not the same**"
+    lines += ["", f"What both said is {same}:", ""]
+    lines += [f"- `{name}` {value}" for name, value in counts.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,382 @@
+"""Cost and delay of the console: `python -m benchmarks.scale.console --out docs/results/console`.
+
+- *verdict to page*: 32 cameras at 2 frames/s. Verdicts are signed as processors sign them and pass through a real Kafka
+  to a stream that a viewer reads. The figure is the seconds from sending a verdict to its card.
+- *fleet*: 2,000 cameras in the database, 200 verdicts/s. The figures are the seconds until Chromium shows the first
+  cards, and the memory that ten open streams add to the recorder and the console.
+- *month*: one camera at one frame a second for 30 days in SQLite. The figures are the seconds until Chromium has drawn
+  its month, and the time to compute the sums from all its frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, Final
+
+import httpx2
+import psutil
+from aiokafka import AIOKafkaProducer
+from playwright.sync_api import sync_playwright
+from sqlalchemy import insert
+
+from consumers.cameras.cache import CameraCache
+from consumers.cameras.snapshots import Snapshots
+from consumers.console.data.rollup import DAY_MS, Rollup
+from consumers.console.data.store import Store as Books
+from consumers.database.engine import open_engine
+from consumers.database.tables import frames
+from consumers.evidence.quarantine import Quarantine
+from consumers.recorder.store import Store
+from consumers.records.batch import frame_row
+from consumers.settings import RecorderSettings
+from consumers.written import Written
+from infra.local.kafka import Kafka
+from infra.local.ports import free_port
+from infra.local.process import COMMAND
+from infra.local.topics import create_topics, pointillist_topics
+from schemas.keys.keys import KeyRing
+from schemas.messages.server_messages import sign_statement
+from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, Verdict
+from schemas.runtime.atomic_file import replacing
+from schemas.topics import KafkaTopic
+
+SECRET: Final = "7c" * 32
+KEYS: Final = KeyRing(bytes.fromhex(SECRET))
+CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+BOOT: Final = 77
+_WAIT_S: Final = 60.0
+
+Result = dict[str, Any]
+
+
+def verdict(seq: int, word: str, captured_ms: int) -> Verdict:
+    """Return a verdict whose class is `word`. Every tenth frame is a checked probe."""
+    probe = seq % 10 == 0
+    return Verdict(
+        boot_id=BOOT, seq=seq, captured_ms=captured_ms, processed_ms=captured_ms + 20, class_name=word, confidence=0.9,
+        model_id="m", policy="resize", width=32, height=32, channels=3, dropped_per_block=16, frame_bytes=2340,
+        pixel_bytes=2304, strip=CHECKED if probe else NOT_PROBED, entropy_bits=1.4 if probe else 0.0,
+        threshold_bits=0.4 if probe else 0.0,
+    )  # fmt: skip
+
+
+def now_ms() -> int:
+    """Return Unix time in milliseconds."""
+    return time.time_ns() // 10**6
+
+
+class Room:
+    """A folder with a recorder's database, and the roles that run on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"sqlite:///{folder}/records.sqlite"
+        self.settings = RecorderSettings(kafka="127.0.0.1:1", database=self.url, quarantine=str(folder / "quarantine"))
+        self.engine = open_engine(self.url, writes=True)
+        self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
+        self.store.prepare()
+        self.page = ""
+
+    @contextmanager
+    def role(self, name: str, kafka: str, *options: str) -> Iterator[psutil.Process]:
+        """Run one of our roles as a process until the block ends."""
+        port = free_port()
+        place = f"127.0.0.1:{port}"
+        command = [*COMMAND, name, "--kafka", kafka, "--database", self.url, "--quarantine", self.settings.quarantine]
+        command += ["--http", place, "--connect-timeout-s", "0", *options]
+        environment = os.environ | {"POINTILLIST_FLEET_SECRET": SECRET}
+        with (self.folder / f"{name}.log").open("wb") as log:
+            child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            _await_page(f"http://{place}/")
+            if name == "console":
+                self.page = f"http://{place}"
+            yield psutil.Process(child.pid)
+        finally:
+            child.terminate()
+            try:
+                child.wait(30)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+    @contextmanager
+    def console(self, kafka: str) -> Iterator[psutil.Process]:
+        """Run the console."""
+        with self.role("console", kafka, "--store", f"sqlite:///{self.folder}/console.sqlite") as process:
+            yield process
+
+
+def _await_page(url: str) -> None:
+    end_s = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            if httpx2.get(url, timeout=5).status_code == 200:
+                return
+        except httpx2.HTTPError:
+            pass
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"{url}: expected an answer within {_WAIT_S:g} s, got none")
+        time.sleep(0.05)
+
+
+@contextmanager
+def running_kafka(folder: Path) -> Iterator[str]:
+    """Run a Kafka with our topics."""
+    kafka = Kafka(folder)
+    kafka.start()
+    try:
+        asyncio.run(create_topics(kafka.bootstrap, pointillist_topics(6)))
+        yield kafka.bootstrap
+    finally:
+        kafka.stop(10)
+
+
+async def sending(kafka: str, cameras: int, per_second: float, seconds: float, sent_s: dict[str, float]) -> None:
+    """Send verdicts of `cameras` in turn. `sent_s` receives the time at which the verdict with each word was sent."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=0)
+    await producer.start()
+    try:
+        begun_s = time.monotonic()
+        for number in itertools.count():
+            due_s = begun_s + number / per_second
+            if due_s > begun_s + seconds:
+                return
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            camera, word = f"drill/cam-{number % cameras}", f"v{number}"
+            value = sign_statement(KEYS, camera, verdict(number // cameras, word, now_ms()))
+            sent_s[word] = time.monotonic()
+            await producer.send(KafkaTopic.VERDICTS.value, value, key=camera.encode())
+    finally:
+        await producer.stop()
+
+
+async def verdicts_to_page(kafka: str, page: str, cameras: int, seconds: float) -> list[float]:
+    """Return the seconds from sending a verdict to its card in a viewer's stream, except in the first two seconds."""
+    sent_s: dict[str, float] = {}
+    shown_s: dict[str, float] = {}
+
+    async def look() -> None:
+        async with (
+            httpx2.AsyncClient(timeout=None) as client,
+            client.stream("GET", f"{page}/fleet/live") as answer,
+        ):
+            async for line in answer.aiter_lines():
+                at = line.find("<strong>")
+                if at >= 0:
+                    shown_s.setdefault(line[at + 8 : line.index("</strong>")], time.monotonic())
+
+    looking = asyncio.create_task(look())
+    begun_s = time.monotonic()
+    await sending(kafka, cameras, 2.0 * cameras, seconds, sent_s)
+    await asyncio.sleep(1.5)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    # Some cards are overtaken by the camera's next verdict before a push. Those are not counted.
+    return [shown_s[word] - at for word, at in sent_s.items() if word in shown_s and at > begun_s + 2]
+
+
+def measure_verdicts(folder: Path, kafka: str, seconds: float) -> Result:
+    """Measure verdict to page."""
+    room = Room(folder)
+    with room.console(kafka):
+        waits = sorted(asyncio.run(verdicts_to_page(kafka, room.page, 32, seconds)))
+    cuts = quantiles(waits, n=100)
+    return {"verdicts": len(waits), "p50_s": median(waits), "p99_s": cuts[98], "slowest_s": waits[-1]}
+
+
+def in_browser(url: str, selector: str, times: int = 5) -> list[float]:
+    """Return the seconds from requesting a page to the element that `selector` matches.
+
+    Each request runs in Chromium, in a fresh context.
+    """
+    found = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        for _ in range(times):
+            context = browser.new_context(viewport={"width": 1280, "height": 860})
+            page = context.new_page()
+            begun_s = time.monotonic()
+            page.goto(url, wait_until="commit")
+            page.wait_for_selector(selector, state="attached")
+            found.append(time.monotonic() - begun_s)
+            context.close()
+        browser.close()
+    return found
+
+
+def rss(process: psutil.Process) -> int:
+    """Return the bytes of memory of a process and its children."""
+    return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+
+
+async def ten_viewers(kafka: str, page: str, processes: dict[str, psutil.Process], cameras: int) -> dict[str, int]:
+    """Return the bytes of memory that ten open pages add to each process while verdicts arrive."""
+
+    async def look() -> None:
+        async with (
+            httpx2.AsyncClient(timeout=None) as client,
+            client.stream("GET", f"{page}/fleet/live") as answer,
+        ):
+            async for _ in answer.aiter_lines():
+                pass
+
+    load = asyncio.create_task(sending(kafka, cameras, 200.0, 60.0, {}))
+    await asyncio.sleep(15)
+    before = {name: rss(process) for name, process in processes.items()}
+    viewers = [asyncio.create_task(look()) for _ in range(10)]
+    await asyncio.sleep(20)
+    after = {name: rss(process) for name, process in processes.items()}
+    for viewer in viewers:
+        viewer.cancel()
+    load.cancel()
+    await asyncio.gather(load, *viewers, return_exceptions=True)
+    return {name: after[name] - before[name] for name in processes}
+
+
+def measure_fleet(folder: Path, kafka: str, cameras: int) -> Result:
+    """Measure the fleet page."""
+    room = Room(folder)
+    cache = CameraCache(room.settings)
+    keys = [(f"drill/cam-{number}", BOOT, 0) for number in range(cameras)]
+    rows = [frame_row(key, verdict(0, "sign", now_ms()), now_ms()) for key in keys]
+    cache.take(Written(rows=rows))
+    Snapshots(room.engine, 0).save(cache.all(), now_ms())
+    with room.role("record", kafka) as recorder, room.console(kafka) as console:
+        end_s = time.monotonic() + _WAIT_S
+        while httpx2.get(f"{room.page}/api/v1/cameras").json()["found"] < cameras and time.monotonic() < end_s:
+            time.sleep(0.1)
+        cards_s = in_browser(f"{room.page}/", "#grid .card")
+        added = asyncio.run(ten_viewers(kafka, room.page, {"recorder": recorder, "console": console}, cameras))
+        held = rss(console)
+    mib = {f"{name}_added_mib": round(size / 2**20, 1) for name, size in added.items()}
+    return {"cameras": cameras, "first_cards_s": cards_s, "console_mib": round(held / 2**20), **mib}
+
+
+def measure_month(folder: Path, days: int) -> Result:
+    """Measure the month page."""
+    room = Room(folder)
+    begin_ms = now_ms() - days * DAY_MS
+    total, at_once = days * 86_400, 20_000
+    names = [column.name for column in frames.columns]
+    statement = insert(frames)
+    for start in range(0, total, at_once):
+        rows = []
+        for seq in range(start, min(total, start + at_once)):
+            at_ms = begin_ms + 1_000 * seq
+            word = f"class {seq // 7_200 % 12}"
+            rows.append(
+                dict(
+                    zip(
+                        names, frame_row(("drill/cam-1", BOOT, seq), verdict(seq, word, at_ms), at_ms + 80), strict=True
+                    )
+                )
+            )
+        with room.engine.begin() as connection:
+            connection.execute(statement, rows)
+    cache = CameraCache(room.settings)
+    cache.take(Written(rows=[frame_row(("drill/cam-1", BOOT, total), verdict(total, "class", now_ms()), now_ms())]))
+    Snapshots(room.engine, 0).save(cache.all(), now_ms())
+    books = Books(f"sqlite:///{folder}/console.sqlite")
+    books.prepare()
+    rollup = Rollup(open_engine(room.url, writes=False), books.engine)
+    begun_s, steps = time.monotonic(), 0
+    while rollup.step():
+        steps += 1
+    rolled_s = time.monotonic() - begun_s
+    books.close()
+    with room.console("127.0.0.1:1"):
+        _await_page(f"{room.page}/camera/drill/cam-1")
+        page = in_browser(f"{room.page}/camera/drill/cam-1?range=month", '#charts[aria-busy="false"]')
+        begun_s = time.monotonic()
+        answer = httpx2.get(f"{room.page}/camera/drill/cam-1/history?range=month", timeout=30)
+        asked_s = time.monotonic() - begun_s
+    found = answer.json()
+    counted = sum(found["classes"].values())
+    return {
+        "frames": total, "counted": counted, "page_s": page, "history_s": asked_s, "points": len(found["columns"]["t"]),
+        "rolled_up_s": rolled_s, "steps": steps,
+    }  # fmt: skip
+
+
+def table(document: Result) -> str:
+    """Return the figures as Markdown."""
+    lines = ["# The console", "", "| what | must | found |", "| --- | --- | --- |"]
+    if (one := document.get("verdicts")) is not None:
+        lines.append(
+            "| 32 cameras: a new verdict is on the fleet page after | ≤ 1.5 s, aim .5 s | "
+            f"median {one['p50_s']:.2f} s, p99 {one['p99_s']:.2f} s, "
+            f"slowest {one['slowest_s']:.2f} s of {one['verdicts']} |"
+        )
+    if (one := document.get("fleet")) is not None:
+        cards = one["first_cards_s"]
+        lines.append(
+            f"| {one['cameras']} cameras: first cards in Chromium | ≤ 2 s, aim 1 s | median {median(cards):.2f} s, "
+            f"slowest {max(cards):.2f} s of {len(cards)} |"
+        )
+        lines.append(
+            f"| the same, 10 viewers: memory of the recorder | + ≤ 200 MB | {one['recorder_added_mib']:+.1f} MiB "
+            f"(of the console {one['console_added_mib']:+.1f}, which holds {one['console_mib']}) |"
+        )
+    if (one := document.get("month")) is not None:
+        page = one["page_s"]
+        lines.append(
+            f"| a month of one camera, {one['frames']:,} frames: its page with charts in Chromium | ≤ 1 s, aim .3 s | "
+            f"median {median(page):.2f} s, slowest {max(page):.2f} s of {len(page)}; {one['points']} points in "
+            f"{one['history_s']:.3f} s; {one['counted']:,} frames counted |"
+        )
+        lines.append(
+            f"| the sums of that month from its frames, once | – | {one['rolled_up_s']:.1f} s in {one['steps']} steps |"
+        )
+    lines += [
+        "",
+        "`python -m benchmarks.scale.console --out docs/results/console`; processor cores that it could use: ",
+    ]
+    return "\n".join(lines) + f"{document['cores']}; load of the machine before: {document['load']}.\n"
+
+
+def main() -> None:
+    """Measure the requested figures, and write them next to the earlier ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", choices=("verdicts", "fleet", "month"), action="append")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--cameras", type=int, default=2_000)
+    parser.add_argument("--days", type=int, default=30)
+    options = parser.parse_args()
+    file = options.out / "console.json"
+    options.out.mkdir(parents=True, exist_ok=True)
+    document: Result = json.loads(file.read_text()) if file.exists() else {}
+    document["cores"] = len(os.sched_getaffinity(0))
+    document["load"] = round(os.getloadavg()[0], 1)
+    for part in options.only or ("verdicts", "fleet", "month"):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if part == "month":
+                document[part] = measure_month(folder, options.days)
+            else:
+                with running_kafka(folder / "kafka") as kafka:
+                    document[part] = (
+                        measure_verdicts(folder, kafka, options.seconds)
+                        if part == "verdicts"
+                        else measure_fleet(folder, kafka, options.cameras)
+                    )
+        print(json.dumps({part: document[part]}))
+        for path, text in ((file, json.dumps(document, indent=2) + "\n"), (options.out / "README.md", table(document))):
+            with replacing(path) as fresh:
+                fresh.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

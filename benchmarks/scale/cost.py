@@ -1,0 +1,200 @@
+"""Cost against load: `python -m benchmarks.scale.cost [--out docs/results/cost] [--short]`.
+
+Two sweeps of the whole system, every process on the same few cores:
+
+    cameras   8 → 10,000 cameras that together send the same 250 frames a second
+    frames    32 cameras that together send 16 frames a second, then four times as many, until not all are recorded
+
+Each cell starts `pointillist up` on an empty state folder. It waits until `--warm` seconds after the first frame and
+the last camera's connection. Then it measures for `--window` seconds: CPU time of each role, frames recorded, and
+seconds from capture to record. At the end of the window it reads the memory of each role, and after the run the losses.
+
+Results are written to `rows.json` at once, and a cell in that file is not measured again. The table and the plots are
+made from that file; `--only-pages` does only this. All cells take a quarter of an hour. `--short` measures fewer cells
+for a shorter time. `--cameras 8,2000 --total 50` measures one custom sweep. Run nothing else on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from benchmarks.harness.system import RunningSystem, audit
+from benchmarks.pages.cost_pages import write_pages
+from infra.local.files import write_json
+from infra.state_folder import Layout
+from infra.up.processes import health_of
+
+TOTAL_FPS: Final = 250.0
+CAMERAS: Final = (8, 512, 4_096, 10_000)
+SHORT_CAMERAS: Final = (8, 512)
+FRAMES_CAMERAS: Final = 32
+FRAMES: Final = (16, 64, 256, 1_024, 4_096)
+SHORT_FRAMES: Final = (16, 128)
+HELD: Final = 0.95
+"""Share of the requested frame rate below which a system counts as saturated."""
+_DRAIN_S: Final = 240.0
+_START_S: Final = 600.0
+
+Cell = dict[str, Any]
+
+
+def memory_bytes(system: RunningSystem) -> dict[str, int]:
+    """Return the private memory (unique set size) of each role."""
+    return {
+        role: int(psutil.Process(entry["pid"]).memory_full_info().uss)
+        for role, entry in system.roles().items()
+        if psutil.pid_exists(entry["pid"])
+    }
+
+
+def _rows(database: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
+    if not database.is_file():
+        return []
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as connection:
+        try:
+            return connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError:  # no tables yet
+            return []
+
+
+def await_all(system: RunningSystem) -> None:
+    """Wait until every camera has its connection and the first frame is recorded."""
+    system.await_role("fleet", deadline_s=_START_S)
+    address = system.roles()["fleet"]["metrics"]
+    database = Layout(system.state).database
+    end = time.monotonic() + _START_S
+    while not (health_of(address)[0] and _rows(database, "select 1 from frames limit 1")):
+        if system.process.poll() is not None:
+            raise RuntimeError(f"`up`: expected a frame, got its end: {system.output()[-2000:]}")
+        if time.monotonic() > end:
+            raise TimeoutError(
+                f"`up`: expected all cameras and a frame within {_START_S:g} s, got {system.output()[-2000:]}"
+            )
+        time.sleep(0.25)
+
+
+def measure(folder: Path, cameras: int, fps: float, warm_s: float, window_s: float) -> Cell:
+    """Measure one cell. `fps` is the rate of each camera."""
+    state = folder / f"{cameras}-{fps:g}"
+    options = ("--cameras", cameras, "--fps", fps, "--no-prometheus", "--drain-s", _DRAIN_S)
+    with RunningSystem(state, *options) as system:
+        await_all(system)
+        time.sleep(warm_s)
+        from_s, before = time.time(), system.cpu_seconds()
+        time.sleep(window_s)
+        until_s, after = time.time(), system.cpu_seconds()
+        memory = memory_bytes(system)
+        system.interrupt()
+        status, report = system.wait(_DRAIN_S + _START_S)
+        output = system.output()
+    if not report:
+        raise RuntimeError(f"`up`: expected a report, got status {status}: {output[-2000:]}")
+    late = sorted(
+        ms
+        for (ms,) in _rows(
+            Layout(state).database,
+            "select recorded_ms - captured_ms from frames where recorded_ms >= ? and recorded_ms < ?",
+            round(1000 * from_s),
+            round(1000 * until_s),
+        )
+    )
+    _, found = audit(state)
+    frames = len(late)
+    asked = cameras * fps * (until_s - from_s)
+    used = {role: seconds - before.get(role, 0.0) for role, seconds in after.items()}
+    return {
+        "cameras": cameras,
+        "fps": fps,
+        "total_fps": cameras * fps,
+        "window_s": until_s - from_s,
+        "frames": frames,
+        "frames_asked": asked,
+        "held": frames / asked,
+        "cpu_ms_per_frame": {role: 1000 * seconds / max(1, frames) for role, seconds in used.items()},
+        "cores_used": sum(used.values()) / (until_s - from_s),
+        "memory_bytes": memory,
+        "latency_s": {name: late[int(q * (frames - 1))] / 1000 if frames else None for name, q in QUANTILES.items()},
+        "frames_lost": found["frames_lost"],
+        "frames_pending": report["frames_pending"],
+        "frames_shed": report["frames_shed"],
+        "status": status,
+        "startup_s": report["startup_s"],
+    }
+
+
+QUANTILES: Final = {"p50": 0.5, "p99": 0.99}
+
+
+def cells(short: bool, own: Sequence[int], total_fps: float) -> Iterator[tuple[str, int, float]]:
+    """Yield the sweep, the cameras and the frames per second of each.
+
+    If `own` is given, it holds the only numbers of cameras.
+    """
+    if own:
+        yield from (("cameras", cameras, total_fps / cameras) for cameras in own)
+        return
+    for cameras in SHORT_CAMERAS if short else CAMERAS:
+        yield "cameras", cameras, TOTAL_FPS / cameras
+    for total in SHORT_FRAMES if short else FRAMES:
+        yield "frames", FRAMES_CAMERAS, total / FRAMES_CAMERAS
+
+
+def run(out: Path, wanted: Iterable[tuple[str, int, float]], warm_s: float, window_s: float, command: str) -> None:
+    """Measure the missing `wanted` cells, one by one."""
+    file = out / "rows.json"
+    document: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"cells": {}}
+    document["machine"] = {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+    document["command"] = command
+    known: dict[str, Cell] = document["cells"]
+    for sweep, cameras, fps in wanted:
+        name = f"{sweep} {cameras} {fps:g} {window_s:g}"
+        if name not in known:
+            saturated = [cell for cell in known.values() if cell["sweep"] == sweep == "frames" and cell["held"] < HELD]
+            if any(cell["total_fps"] < cameras * fps for cell in saturated):
+                continue
+            with tempfile.TemporaryDirectory(prefix="pointillist-cost-") as folder:
+                known[name] = {"sweep": sweep, **measure(Path(folder), cameras, fps, warm_s, window_s)}
+            write_json(file, document)
+        print(name, json.dumps({key: known[name][key] for key in ("held", "latency_s", "frames_lost", "cores_used")}))
+
+
+def main() -> None:
+    """Measure, and write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/cost"))
+    parser.add_argument("--json", type=Path, help="Also write the cells to this file.")
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--cameras", help="Comma-separated numbers of cameras, instead of both sweeps.")
+    parser.add_argument(
+        "--total", type=float, default=TOTAL_FPS, help="Frames per second of all these cameras together."
+    )
+    parser.add_argument("--only-pages", action="store_true")
+    parser.add_argument("--warm", type=float, help="Warm-up in seconds (default: 20, or 10 with --short).")
+    parser.add_argument("--window", type=float, help="Measured seconds (default: 40, or 15 with --short).")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    warm_s = arguments.warm or (10.0 if arguments.short else 20.0)
+    window_s = arguments.window or (15.0 if arguments.short else 40.0)
+    if not arguments.only_pages:
+        own = [int(cameras) for cameras in arguments.cameras.split(",")] if arguments.cameras else []
+        command = " ".join(("python -m benchmarks.scale.cost", *sys.argv[1:]))
+        run(arguments.out, cells(arguments.short, own, arguments.total), warm_s, window_s, command)
+    write_pages(arguments.out)
+    if arguments.json:
+        arguments.json.write_text((arguments.out / "rows.json").read_text())
+
+
+if __name__ == "__main__":
+    main()

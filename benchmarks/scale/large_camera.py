@@ -1,0 +1,74 @@
+"""The drill `large`: cameras of 1920×1080 next to small ones, on few cores; see `benchmarks.reliability.drills`."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from benchmarks.harness.system import Result, RunningSystem, summary
+from infra.state_folder import Layout
+from processors.bundle import shipped_bundle
+
+FPS: Final = 15
+STARTING: Final = 0.05
+"""Share of the first frames that is excluded: parts of the system are still starting then."""
+
+
+def scenario(cameras: int) -> dict[str, Any]:
+    """Return a scenario: `cameras` of 1920×1080 at `FPS` with prerendered scenes, and eight of 32×32 at 2 frames/s."""
+    usual = {"drop_ratio": 0.25, "probe_share": 0.0}
+    source = {"kind": "scene", "size": [1920, 1080], "prerendered": 8}
+    return {
+        "site": "local",
+        "cameras": [
+            {"name": "large-{index}", "count": cameras, "source": source, "fps": FPS} | usual,
+            {"name": "cam-{index}", "count": 8, "source": {"kind": "scene"}, "fps": 2} | usual,
+        ],
+    }
+
+
+def large(folder: Path, seconds: float = 60.0, cores: int = 2, cameras: int = 1) -> Result:
+    """Run the scenario at r = .25 with the scene bundle, with every process on the same cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:cores])
+    folder.mkdir(parents=True, exist_ok=True)
+    file, state = folder / "large.yaml", folder / "large"
+    file.write_text(yaml.safe_dump(scenario(cameras)))
+    options = ("--scenario", file, "--bundle", shipped_bundle("scene"), "--seconds", seconds, "--no-prometheus")
+    cpu: dict[str, float] = {}
+    try:
+        with RunningSystem(state, *options) as system:
+            system.await_role("fleet")
+            while system.process.poll() is None:
+                cpu |= system.cpu_seconds()
+                time.sleep(0.25)
+            report = system.finish()
+        shown = summary(report, state) | {"frames_skipped": report["frames_skipped"]}
+    finally:
+        os.sched_setaffinity(0, before)
+    shown["frames_expected_large"] = round(cameras * FPS * seconds)
+    shown["cpu_s_by_role"] = cpu
+    return shown | latencies(Layout(state).database)
+
+
+def latencies(database: Path) -> Result:
+    """Return the recorded frames, and seconds from capture to record after the start, of large cameras and others."""
+    found: Result = {}
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        for kind, where in (("large", "like"), ("others", "not like")):
+            rows = connection.execute(
+                f"select recorded_ms - captured_ms from frames where camera {where} 'local/large-%' order by seq"
+            ).fetchall()
+            waited = sorted(wait for (wait,) in rows[int(STARTING * len(rows)) :])
+            found[f"frames_recorded_{kind}"] = len(rows)
+            found[f"latency_s_{kind}"] = {
+                f"p{percent}": waited[min(len(waited) - 1, len(waited) * percent // 100)] / 1000
+                for percent in (50, 95, 99)
+                if waited
+            }
+    return found

@@ -1,0 +1,170 @@
+"""The cost of the live audit by the size of the history: `python -m benchmarks.scale.live_audit --out
+docs/results/audit`.
+
+One PostgreSQL database has `--boots` boots of 50 frames each, another one a tenth of them. The figures are the seconds
+of the first reading and of later readings, each after 2,000 more frames of 500 boots. A later reading is the cost of an
+open page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from sqlalchemy import insert, text
+
+from benchmarks.scale.recorder import SECRET
+from consumers.conservation.live import LiveAudit
+from consumers.conservation.rounds import Marks
+from consumers.database.engine import open_engine
+from consumers.database.spans import ensure_span
+from consumers.database.tables import archived, boots, frames, ledgers
+from consumers.evidence.quarantine import Quarantine
+from consumers.recorder.store import Store
+from consumers.records.batch import ledger_row
+from consumers.settings import RecorderSettings
+from infra.local.postgresql import PostgreSQL, passing_folder
+from schemas.identity import CameraId
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import sign_message
+from schemas.pointillist_pb2 import Ledger
+from schemas.runtime.atomic_file import replacing
+
+EACH: Final = 50
+CHANGED: Final = 500
+"""Boots with new frames between two readings."""
+NEW: Final = 4
+"""New frames of each of them."""
+_KEYS: Final = KeyRing(SECRET)
+_TEXTS: Final = ("camera", "class_name", "model_id", "policy")
+
+
+class System:
+    """A database of some size and its live audit."""
+
+    def __init__(self, url: str, count: int, folder: Path) -> None:
+        self.count = count
+        self.engine = open_engine(url, writes=True)
+        settings = RecorderSettings(kafka="127.0.0.1:1", database=url, quarantine=str(folder / "quarantine"))
+        Store(self.engine, Quarantine(settings.quarantine, self.engine), settings).prepare()
+        self._following = EACH
+        old_ms = 1_000
+        for start in range(0, count, CHANGED):
+            self._record(range(start, min(start + CHANGED, count)), 0, EACH, old_ms)
+        with self.engine.begin() as connection:
+            connection.execute(insert(ledgers), list(self._ledgers(old_ms)))
+        with self.engine.begin() as connection:
+            connection.execute(text("ANALYZE"))
+        self.live = LiveAudit(url, _KEYS)
+        self.first_s = self.refreshed()
+
+    def _ledgers(self, taken_ms: int) -> Iterator[dict[str, object]]:
+        for number in range(self.count):
+            camera = CameraId(f"local/cam-{number}")
+            said = Ledger(boot_id=1, revision=1, next=EACH, confirmed_to=EACH, started_ms=1, closed=True)
+            yield ledger_row((camera, 1), said, sign_message(_KEYS.current(camera), said), taken_ms)._asdict()
+
+    def _record(self, cameras: range, first: int, count: int, at_ms: int) -> None:
+        fixed = {"camera": "'local/cam-' || n", "boot": "1", "seq": f"{first} + s", "recorded_ms": str(at_ms)}
+        values = ", ".join(
+            fixed.get(column.name)
+            or ("''" if column.name in _TEXTS else "false" if column.type.python_type is bool else "0")
+            for column in frames.columns
+        )
+        span = f"generate_series({cameras.start}, {cameras.stop - 1}) n, generate_series(0, {count - 1}) s"
+        with self.engine.begin() as connection:
+            ensure_span(connection, at_ms)
+            connection.execute(text(f"INSERT INTO frames SELECT {values} FROM {span}"))
+            connection.execute(
+                text(
+                    f"INSERT INTO {archived.name} SELECT 'frame', 'local/cam-' || n, 1, 0, {first + count - 1} "
+                    f"FROM generate_series({cameras.start}, {cameras.stop - 1}) n "
+                    "ON CONFLICT (kind, camera, boot, first) DO UPDATE SET last = excluded.last"
+                )
+            )
+            connection.execute(
+                text(
+                    f"INSERT INTO {boots.name} SELECT 'local/cam-' || n, 1, {count}, 0, {at_ms} "
+                    f"FROM generate_series({cameras.start}, {cameras.stop - 1}) n "
+                    f"ON CONFLICT (camera, boot) DO UPDATE SET frames = boots.frames + {count}"
+                )
+            )
+
+    def refreshed(self) -> float:
+        """Return the seconds of a reading."""
+        began = time.perf_counter()
+        document = self.live.refresh(Marks({}, {}, {}))
+        took = time.perf_counter() - began
+        expected = self.count * EACH + (self._following - EACH) * CHANGED
+        assert document["frames_recorded"] == expected, (document, expected)
+        return took
+
+    def go_on(self) -> float:
+        """Record a few more frames. Return the seconds of the next reading."""
+        self._record(range(CHANGED), self._following, NEW, time.time_ns() // 10**6)
+        self._following += NEW
+        return self.refreshed()
+
+    def close(self) -> None:
+        """Close the database."""
+        self.live.close()
+        self.engine.dispose()
+
+
+def main() -> None:
+    """Fill both, read them in turn, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--boots", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    systems: list[System] = []
+    with passing_folder() as folder:
+        server = PostgreSQL(folder)
+        try:
+            server.start()
+            counts = (options.boots // 10, options.boots)
+            systems += [System(server.create(f"boots_{count}"), count, folder) for count in counts]
+            rounds = [[system.go_on() for system in systems] for _ in range(options.rounds)]
+        finally:
+            for system in systems:
+                system.close()
+            server.stop()
+    small, large = zip(*rounds, strict=True)
+    document = {
+        "boots": [system.count for system in systems],
+        "frames": [system.count * EACH for system in systems],
+        "first_s": [round(system.first_s, 2) for system in systems],
+        "again_s": [[round(each, 3) for each in found] for found in (small, large)],
+        "again_ratio": round(median(large) / median(small), 2),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    lines = [
+        "# The live audit",
+        "",
+        f"`python -m benchmarks.scale.live_audit --out docs/results/audit --boots {options.boots}`: on PostgreSQL, "
+        f"other work beside it; each later reading after {CHANGED * NEW} more frames of {CHANGED} boots, "
+        "medians in turn.",
+        "",
+        "| boots | frames | first reading, s | later ones, s |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {system.count:,} | {system.count * EACH:,} | {system.first_s:.1f} | {median(found):.2f} |"
+            for system, found in zip(systems, (small, large), strict=True)
+        ),
+        "",
+        f"With ten times the history a later reading takes {document['again_ratio']} times as long.",
+    ]
+    for name, content in (("live.json", json.dumps(document, indent=1)), ("LIVE.md", "\n".join(lines))):
+        with replacing(options.out / name) as fresh:
+            fresh.write_text(content + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

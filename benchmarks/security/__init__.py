@@ -1,0 +1,1 @@
+"""Security: attacks, floods, eavesdroppers, and the cost of TLS and rights."""

@@ -1,0 +1,180 @@
+"""Floods of the console: `python -m benchmarks.security.floods [--out docs/results/floods] [NAME …]`.
+
+`pointillist up` runs with users. Each flood lasts `--seconds`, from a separate process. Meanwhile two visitors load the
+login page, the fleet page (with a session) and `/health`, each time on a fresh connection. One visitor uses its own
+address, the other one an address of the flood. A third one logs in once a second. A flood is withstood if no page fails
+and none takes more than 1 s. With names, only these floods are measured; the document keeps the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.harness.system import RunningSystem
+from benchmarks.security.floods.crowd import Address, besiege
+from benchmarks.security.floods.kinds import FLOODS, SOURCE, Flood, Target
+from benchmarks.security.floods.page import LONGEST_PAGE_S, markdown
+from benchmarks.security.floods.visits import PAGES, Visitor, Visits, post_login
+from consumers.console.access.users import Right, write_user
+from infra.local.ports import free_port
+from infra.state_folder import Layout
+from schemas.runtime.atomic_file import replacing
+
+CAMERAS: Final = 4
+FPS: Final = 2
+PASSWORD: Final = "long enough to guess at"
+VISITOR: Final = "127.0.0.2"
+LOGS_IN: Final = "127.0.0.3"
+_WAIT_S: Final = 240.0
+_CALM_S: Final = 120.0
+"""Longest wait for the console to recover before the next flood."""
+_SETTLE_S: Final = 2.0
+
+Result = dict[str, Any]
+
+
+def log_in(address: Address, name: str) -> str:
+    """Return the cookie of a new session."""
+    answer = post_login(address, VISITOR, name, PASSWORD)
+    if answer.status != 303:
+        raise RuntimeError(f"login of {name}: expected status 303, got {answer.status}")
+    return answer.headers["set-cookie"].partition(";")[0]
+
+
+def look_around(address: Address, source: str, cookie: str, visits: Visits) -> None:
+    """Load all pages once."""
+    for path in PAGES:
+        visits.load(address, source, path, cookie)
+
+
+def visited(target: Target, cookie: str, source: str, seconds: float) -> Result:
+    """Return the results of visits over `seconds`: from another address, from `source`, and logins."""
+    address = target.address
+    visitors = {
+        "elsewhere": Visitor(partial(look_around, address, VISITOR, cookie)),
+        "same_address": Visitor(partial(look_around, address, source, cookie)),
+        "logins": Visitor(lambda visits: visits.log_in(address, LOGS_IN, "visitor", PASSWORD), pause_s=1.0),
+    }
+    time.sleep(seconds)
+    found = {name: visitor.close() for name, visitor in visitors.items()}
+    return {**found, "load": round(os.getloadavg()[0], 1)}
+
+
+def await_calm(address: Address, cookie: str) -> float:
+    """Return the seconds until all pages are answered within half of the bound, five times in succession."""
+    begun_s, good = time.monotonic(), 0
+    while good < 5:
+        if time.monotonic() - begun_s > _CALM_S:
+            break
+        visits = Visits()
+        look_around(address, VISITOR, cookie, visits)
+        good = good + 1 if not visits.failures and visits.summary()["max_s"] < LONGEST_PAGE_S / 2 else 0
+        time.sleep(0.2)
+    return round(time.monotonic() - begun_s, 1)
+
+
+def measured(target: Target, visitors_cookie: str, flood: Flood, seconds: float) -> Result:
+    """Measure one flood and the visits during it."""
+    made = multiprocessing.get_context("spawn")
+    begins, ends, counts = made.Event(), made.Event(), made.Queue()
+    # A separate process: threads of this one would delay the visitors.
+    place = (target.address, flood.habit(target), flood.held, flood.per_second, flood.sources)
+    process = made.Process(target=besiege, args=(*place, begins, ends, counts))
+    process.start()
+    try:
+        if not begins.wait(60):
+            raise TimeoutError(f"flood {flood.name}: expected its start within 60 s, got none")
+        visits = visited(target, visitors_cookie, flood.sources[0], seconds)
+    finally:
+        ends.set()
+        found = counts.get(timeout=60)
+        process.join()
+    return {
+        "flood": flood.name, "who": flood.who, "what": flood.what, "held": flood.held,
+        "per_second": flood.per_second, **found, **visits,
+    }  # fmt: skip
+
+
+def run(folder: Path, floods: list[Flood], seconds: float, recorded_s: float) -> list[Result]:
+    """Run all floods on one system."""
+    state = folder / "system"
+    state.mkdir()
+    users = Layout(state).users
+    for name in ("visitor", "flood"):
+        write_user(users, name, Right.VIEWER, PASSWORD)
+    address = ("127.0.0.1", free_port())
+    options = ("--cameras", CAMERAS, "--fps", FPS, "--no-prometheus", "--http", f"{address[0]}:{address[1]}")
+    with RunningSystem(state, *options) as system:
+        system.await_role("console")
+        _await_health(address)
+        time.sleep(recorded_s)
+        cookie = log_in(address, "visitor")
+        target = Target(address, log_in(address, "flood"), time.time_ns() // 10**6)
+        console = system.await_role("console")
+        quiet = {"flood": "none", "who": "nobody", "what": "the visits without a flood"}
+        results = [quiet | visited(target, cookie, SOURCE, seconds)]
+        for flood in floods:
+            calm_s = await_calm(address, cookie)
+            time.sleep(_SETTLE_S)
+            results.append(measured(target, cookie, flood, seconds) | {"calm_before_s": calm_s})
+            print(json.dumps(results[-1]), flush=True)
+        restarted = system.await_role("console") != console
+        system.interrupt()
+        system.wait(300)
+    if restarted:
+        raise RuntimeError("console: expected one process throughout, got a restart")
+    return results
+
+
+def _await_health(address: Address) -> None:
+    end_s = time.monotonic() + _WAIT_S
+    while True:
+        visits = Visits()
+        visits.load(address, VISITOR, "/health", "")
+        if not visits.failures:
+            return
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"console: expected an answer within {_WAIT_S:g} s, got {visits.failures}")
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """Measure, and write the document and the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = sorted({flood.name for flood in FLOODS})
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"names among {', '.join(names)} (default: all)")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of each flood")
+    parser.add_argument(
+        "--recorded", type=float, default=60.0, help="seconds of frames recorded before the first flood"
+    )
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(names))
+    if unknown:
+        parser.error(f"NAME: expected names among {', '.join(names)}, got {', '.join(unknown)}")
+    chosen = [flood for flood in FLOODS if not options.names or flood.name in options.names]
+    with tempfile.TemporaryDirectory(prefix="pointillist-floods-") as folder:
+        found = run(Path(folder), chosen, options.seconds, options.recorded)
+    file = options.out / "floods.json" if options.out else None
+    known = json.loads(file.read_text())["floods"] if file and options.names and file.is_file() else []
+    merged = {(each["flood"], each["who"]): each for each in [*known, *found]}
+    document = {"cores": len(os.sched_getaffinity(0)), "seconds": options.seconds, "floods": list(merged.values())}
+    page = markdown(document)
+    print(page)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for path, text in ((file, json.dumps(document, indent=1) + "\n"), (file.with_name("README.md"), page)):
+            with replacing(path) as fresh:
+                fresh.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The cost of TLS, certificates and access rights: `python -m benchmarks.security.secure [--out docs/results/secure]`.
+
+`secure N` and `plain N` are `pointillist up` at full speed, by default and with `--plain`, in turn: frames per second,
+and CPU time per frame of each process. `revocation` revokes a camera of a running system. `race` revokes a thousand
+cameras with eight processes at once. `crowd` connects many cameras at once. Each cell is written when it is measured,
+and not measured again without `--again`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.security.secure.crowd import crowd
+from benchmarks.security.secure.page import markdown
+from benchmarks.security.secure.revocation import revocation
+from benchmarks.security.secure.revocation_race import race
+from benchmarks.speed.pipeline import whole_pipeline
+from infra.up.settings import UpSettings, bundle_folder
+from schemas.runtime.atomic_file import replacing
+
+
+def cells(rounds: int, cameras: int, seconds: float, in_crowd: int) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return the cells by name, in the order of their measurement."""
+    bundle = bundle_folder(UpSettings())
+    found: dict[str, Callable[[], dict[str, Any]]] = {}
+    for number in range(1, rounds + 1):
+        found[f"secure {number}"] = lambda: whole_pipeline(bundle, cameras, seconds)
+        found[f"plain {number}"] = lambda: whole_pipeline(bundle, cameras, seconds, "--plain")
+    return found | {"revocation": revocation, "race": race, "crowd": lambda: crowd(in_crowd)}
+
+
+def main() -> None:
+    """Measure the missing cells."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="cells such as `crowd` (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/secure"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cameras", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--crowd", type=int, default=2000, help="cameras that connect at once")
+    parser.add_argument("--again", action="store_true", help="also measure again what was measured before")
+    options = parser.parse_args()
+    known = cells(options.rounds, options.cameras, options.seconds, options.crowd)
+    if unknown := [name for name in options.cells if name not in known]:
+        parser.error(f"CELL: expected names among {', '.join(known)}, got {', '.join(unknown)}")
+    keep = options.out / "secure.json"
+    done: dict[str, Any] = json.loads(keep.read_text()) if keep.is_file() else {}
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.cells or known:
+        if name in done and not options.again:
+            continue
+        machine = {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "load": os.getloadavg()[0]}
+        done[name] = known[name]() | {"machine": machine}
+        print(json.dumps({name: done[name]}, indent=2), flush=True)
+        with replacing(keep) as fresh:
+            fresh.write_text(json.dumps(done, indent=2) + "\n")
+        (options.out / "README.md").write_text(markdown(done))
+
+
+if __name__ == "__main__":
+    main()

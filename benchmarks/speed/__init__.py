@@ -1,0 +1,1 @@
+"""Speed: cost of stages, roles and frames as ratios within one run."""

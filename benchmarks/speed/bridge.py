@@ -1,0 +1,274 @@
+"""Our bridge compared with quix-streams' MQTTSource: `python -m benchmarks.speed.bridge --json FILE [--messages
+20000]`.
+
+Both move the same signed frames of 2.3 KB at QoS 1 from the same mosquitto to the same Kafka. They run in alternating
+rounds, each in its own process. Our bridge verifies every tag and acknowledges to MQTT after Kafka's `acks=all`.
+MQTTSource verifies nothing and acknowledges before.
+
+`cpu_ratio` is our CPU time per message ÷ theirs. `rate_ratio` is our messages per second ÷ theirs, from the first
+publish to the last record in Kafka. Both are ratios of the medians over rounds. With `--beside CHECKOUT` the bridge of
+another checkout takes turns too, and `cpu_over_beside` is our CPU time per message ÷ its.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import multiprocessing
+import os
+import platform
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from benchmarks.harness.document import tell
+from benchmarks.speed.bridge_load import publish, signed_frames
+from infra.local.kafka import Kafka
+from infra.local.mosquitto import Mosquitto
+from infra.local.process import COMMAND
+from infra.local.topics import TopicSpec, create_topics, pointillist_topics
+from schemas.keys.keys import KeyRing
+from schemas.topics import Channel, KafkaTopic, every_camera_filter
+
+SECRET = bytes(range(32))
+CAMERAS = 32
+DISTINCT = 2000
+WARM_UP = 2000
+PARTITIONS = 4
+THEIR_TOPIC = "mqtt-source"
+SETTLE_S = 0.5
+"""Wait after the last record is in Kafka, for the last acknowledgements."""
+PATIENCE_S = 120.0
+
+
+def run_ours(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
+    """Run our bridge until SIGTERM, as `pointillist bridge` does."""
+    from prometheus_client import CollectorRegistry
+
+    from producers.bridge import KEPT_BYTES, BridgeSettings, run_bridge
+    from schemas.runtime.health import Health
+    from schemas.runtime.memory import collect_seldom, keep_freed
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+    async def body() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        settings = BridgeSettings(mqtt=f"{mqtt_host}:{mqtt_port}", kafka=bootstrap)
+        await run_bridge(settings, KeyRing(SECRET), registry=CollectorRegistry(), health=Health(), stop=stop)
+
+    collect_seldom()
+    keep_freed(KEPT_BYTES)
+    asyncio.run(body())
+
+
+def run_theirs(mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
+    """Run a quix-streams application with an MQTTSource, which has its own child process."""
+    from quixstreams import Application
+    from quixstreams.sources.community.mqtt import MQTTSource
+
+    state_dir = tempfile.mkdtemp(prefix="quixstreams-")
+    application = Application(broker_address=bootstrap, auto_create_topics=False, loglevel="ERROR", state_dir=state_dir)
+    topic = application.topic(THEIR_TOPIC, key_serializer="str", value_serializer="bytes")
+    source = MQTTSource(
+        topic=every_camera_filter(Channel.FRAME),
+        client_id="mqtt-source",
+        server=mqtt_host,
+        port=mqtt_port,
+        tls_enabled=False,
+        payload_deserializer=None,
+        qos=1,
+    )
+    application.add_source(source, topic)
+    application.run()
+
+
+def run_checkout(checkout: Path, mqtt_host: str, mqtt_port: int, bootstrap: str) -> None:
+    """Run the bridge of another checkout until SIGTERM."""
+    os.chdir(checkout)  # the first place where Python looks for packages
+    os.environ["POINTILLIST_FLEET_SECRET"] = SECRET.hex()
+    options = ("--mqtt", f"{mqtt_host}:{mqtt_port}", "--kafka", bootstrap)
+    os.execv(sys.executable, [*COMMAND, "bridge", *options])
+
+
+class Offsets:
+    """The record count of a topic."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
+        self._consumer = consumer
+        self._partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+
+    async def count(self) -> int:
+        """Return the number of records ever written."""
+        return sum((await self._consumer.end_offsets(self._partitions)).values())
+
+    async def reach(self, goal: int) -> float:
+        """Wait until there are `goal` records, and return the monotonic time."""
+        give_up = time.monotonic() + PATIENCE_S
+        while (now := await self.count()) < goal:
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"records in Kafka: expected {goal} within {PATIENCE_S:g} s, got {now}")
+            await asyncio.sleep(0.02)
+        return time.monotonic()
+
+
+class Side:
+    """One bridge: the function that runs it, the process that does its work, and its Kafka topic."""
+
+    def __init__(self, name: str, run: Callable[[str, int, str], None], topic: str, in_child: bool) -> None:
+        self.name = name
+        self.topic = topic
+        self._run = run
+        self._in_child = in_child
+        self._process: BaseProcess | None = None
+
+    def start(self, host: str, port: int, bootstrap: str) -> None:
+        """Start it in its own process."""
+        self._process = multiprocessing.get_context("spawn").Process(target=self._run, args=(host, port, bootstrap))
+        self._process.start()
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds of the process that moves messages."""
+        assert self._process is not None
+        process = psutil.Process(self._process.pid)
+        if self._in_child:
+            (process,) = (c for c in process.children() if "resource_tracker" not in " ".join(c.cmdline()))
+        times = process.cpu_times()
+        return times.user + times.system
+
+    def stop(self) -> None:
+        """Stop it by SIGTERM."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(20)
+            if self._process.is_alive():
+                self._process.kill()
+            self._process.join()
+            self._process = None
+
+
+async def measure(
+    side: Side, broker: Mosquitto, kafka: Kafka, offsets: Offsets, frames: list[tuple[str, bytes]], messages: int
+) -> dict[str, float]:
+    """Run one round: start, warm up, measure, stop."""
+    side.start(broker.host, broker.port, kafka.bootstrap)
+    try:
+        before = await offsets.count()
+        give_up = time.monotonic() + PATIENCE_S
+        while await offsets.count() == before:  # one message each half second, until the bridge has subscribed
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"{side.name}: expected a message in Kafka within {PATIENCE_S:g} s, got none")
+            await asyncio.to_thread(publish, broker.host, broker.port, frames, 1)
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(SETTLE_S)
+        before = await offsets.count()
+        await load(broker, WARM_UP)
+        await offsets.reach(before + WARM_UP)
+        await asyncio.sleep(SETTLE_S)
+        cpu = side.cpu_s()
+        started = await load(broker, messages)
+        finished = await offsets.reach(before + WARM_UP + messages)
+        await asyncio.sleep(SETTLE_S)
+        cpu = side.cpu_s() - cpu
+    finally:
+        await asyncio.to_thread(side.stop)
+    return {"cpu_us_per_message": cpu / messages * 1e6, "messages_per_s": messages / (finished - started)}
+
+
+async def load(broker: Mosquitto, messages: int) -> float:
+    """Publish from a separate process, and return the monotonic time of its first message."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_load, args=(broker.host, broker.port, messages, there))
+    process.start()
+    try:
+        return float(await asyncio.to_thread(here.recv))
+    finally:
+        await asyncio.to_thread(process.join)
+
+
+def _load(host: str, port: int, messages: int, report: Any) -> None:
+    frames = signed_frames(KeyRing(SECRET), CAMERAS, DISTINCT)
+    report.send(publish(host, port, frames, messages))
+
+
+async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str, Any]:
+    """Run all sides in alternating rounds, on brokers started for this comparison."""
+    ours = Side("ours", run_ours, KafkaTopic.FRAMES.value, in_child=False)
+    theirs = Side("theirs", run_theirs, THEIR_TOPIC, in_child=True)
+    sides = [ours, theirs]
+    if checkout is not None:
+        sides.append(Side("beside", partial(run_checkout, checkout), KafkaTopic.FRAMES.value, in_child=False))
+    raw: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
+    frames = signed_frames(KeyRing(SECRET), CAMERAS, 1)
+    with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
+        broker, kafka = Mosquitto(Path(folder)), Kafka(Path(folder))
+        try:
+            broker.start()
+            kafka.start()
+            topics = {**pointillist_topics(PARTITIONS), THEIR_TOPIC: TopicSpec(PARTITIONS)}
+            await create_topics(kafka.bootstrap, topics)
+            async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap) as consumer:
+                for number in range(rounds):
+                    for side in sides if number % 2 == 0 else reversed(sides):
+                        offsets = Offsets(consumer, side.topic)
+                        raw[side.name].append(await measure(side, broker, kafka, offsets, frames, messages))
+        finally:
+            kafka.stop()
+            broker.stop()
+    median = {
+        name: {key: statistics.median(found[key] for found in results) for key in results[0]}
+        for name, results in raw.items()
+    }
+    return {
+        "cpu_ratio": _cpu_ratio(median, "theirs"),
+        **({"cpu_over_beside": _cpu_ratio(median, "beside")} if checkout is not None else {}),
+        "rate_ratio": median["ours"]["messages_per_s"] / median["theirs"]["messages_per_s"],
+        "median": median,
+        "rounds": raw,
+        "messages": messages,
+        "payload_bytes": len(frames[0][1]),
+        "machine": {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "quixstreams": version("quixstreams"),
+            "aiokafka": version("aiokafka"),
+            "paho-mqtt": version("paho-mqtt"),
+        },
+        "command": f"python -m benchmarks.speed.bridge --messages {messages} --rounds {rounds}",
+    }
+
+
+def _cpu_ratio(median: dict[str, dict[str, float]], other: str) -> float:
+    return median["ours"]["cpu_us_per_message"] / median[other]["cpu_us_per_message"]
+
+
+def main() -> None:
+    """Measure, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--beside", type=Path, help="another checkout, whose packages this Python can run")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    document = asyncio.run(compare(arguments.messages, arguments.rounds, arguments.beside))
+    tell(document, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

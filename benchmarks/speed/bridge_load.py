@@ -1,0 +1,83 @@
+"""A cheap publisher, so that the broker and the bridge dominate the measurement.
+
+Frames are built in advance and written to a plain socket as MQTT 5 at QoS 1, with many unacknowledged.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from schemas.identity import CameraId
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import Encoding, encode_frame
+from schemas.topics import Channel, mqtt_topic
+
+UNACKNOWLEDGED = 1000
+_CONNECT = b"\x10\x11\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x04load"
+
+
+def signed_frames(keys: KeyRing, cameras: int, count: int) -> list[tuple[str, bytes]]:
+    """Return MQTT topic and message of `count` different frames, 32x32 RGB with a quarter dropped.
+
+    The frames are spread over `cameras` cameras.
+    """
+    generator = np.random.default_rng(0)
+    ids = [CameraId(f"bench/camera-{index}") for index in range(cameras)]
+    frames = []
+    for index in range(count):
+        camera_id = ids[index % cameras]
+        picture = generator.integers(0, 256, (32, 32, 3), np.uint8)
+        message = encode_frame(
+            keys.current(camera_id), 1, index // cameras, time.time_ns() // 10**6, picture, Encoding(16)
+        )
+        frames.append((mqtt_topic(camera_id, Channel.FRAME), message))
+    return frames
+
+
+def publish(host: str, port: int, frames: Sequence[tuple[str, bytes]], count: int) -> float:
+    """Publish `count` frames, repeating `frames` as needed. Return the monotonic time of the first."""
+    bodies = []
+    for topic, payload in frames:
+        name = topic.encode()
+        bodies.append((struct.pack(">H", len(name)) + name, b"\0" + payload))
+    with socket.create_connection((host, port), 10) as link:
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link.sendall(_CONNECT)
+        if link.recv(4096)[:1] != b"\x20":
+            raise ConnectionError("MQTT connection: expected a CONNACK, got another packet")
+        started = time.monotonic()
+        sent = acknowledged = 0
+        rest = b""
+        while acknowledged < count:
+            room = min(count - sent, UNACKNOWLEDGED - (sent - acknowledged))
+            if room >= UNACKNOWLEDGED // 4 or (room and sent + room == count):
+                packets = []
+                for number in range(sent, sent + room):
+                    head, tail = bodies[number % len(bodies)]
+                    packet_id = struct.pack(">H", number % 65535 + 1)
+                    packets.append(b"\x32" + _varint(len(head) + 2 + len(tail)) + head + packet_id + tail)
+                link.sendall(b"".join(packets))
+                sent += room
+            data = rest + link.recv(65536)
+            if not data:
+                raise ConnectionError("MQTT connection: expected PUBACKs, got the end of the connection")
+            at = 0
+            while at + 2 <= len(data) and at + 2 + data[at + 1] <= len(data):
+                acknowledged += data[at] == 0x40
+                at += 2 + data[at + 1]
+            rest = data[at:]
+        return started
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while True:
+        value, low = value >> 7, value & 127
+        digits.append(low | 128 if value else low)
+        if not value:
+            return bytes(digits)

@@ -1,0 +1,208 @@
+"""The whole pipeline compared with its bare stages: `python -m benchmarks.speed.pipeline --json FILE`.
+
+Both classify the same kind of frames with the same bundle on the same cores, in turn, in two rounds. `ratio` is the
+pipeline's frames per second ÷ the bare stages'. The bare stages are reconstruct, denoise and classify in one process,
+on frames in memory. `overhead_receives` is the pipeline's additional CPU time per frame ÷ the CPU time of one bare paho
+receive of the same payload. The additional CPU time covers all processes, brokers and supervisor included. With
+`--beside CHECKOUT` the pipeline of another checkout takes turns too, and `over_beside` is the frames per second of this
+one ÷ its.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.harness.document import tell
+from benchmarks.harness.system import RunningSystem
+from benchmarks.speed.receive import bare_receive_seconds
+from infra.local.mosquitto import Mosquitto
+from infra.state_folder import Layout
+from infra.up.settings import UpSettings, bundle_folder
+from processors.bundle import load_bundle
+from producers.scene import SceneSimulator
+from schemas.identity import CameraId
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.frame import Encoding, encode_frame
+from schemas.pixels.masks import kept_mask
+
+BATCH = 64
+DROPPED = 16
+WARM_S = 10.0
+DRAIN_S = 120.0
+SECRET = bytes(range(32))
+
+
+def pictures(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return rendered scenes (count, 32, 32, 3)."""
+    simulator = SceneSimulator(0, 0, (32, 32))
+    return np.stack([simulator.render(index)[0] for index in range(count)])
+
+
+def bare_stages(bundle: Path, seconds: float) -> dict[str, float]:
+    """Return frames per second and CPU seconds per frame of the stages alone, over batches in memory."""
+    from processors.pipeline import Pipeline
+
+    loaded = load_bundle(bundle, torch.device("cpu"))
+    pipeline = Pipeline(loaded)
+    key = derive_camera_key(SECRET, CameraId("bench/camera"))
+    scenes = pictures(BATCH)
+    kept = np.stack([kept_mask(key, 1, seq, 32, 32, DROPPED) for seq in range(BATCH)])[:, None]
+    frames = torch.from_numpy(scenes.transpose(0, 3, 1, 2).copy()).float().div_(255)
+    mask = torch.from_numpy(kept)
+    frames = frames * mask
+    for _ in range(5):
+        pipeline(frames, mask)
+    done = 0
+    cpu = time.process_time()
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        pipeline(frames, mask)
+        done += BATCH
+    elapsed = time.perf_counter() - begun
+    return {"frames_per_second": done / elapsed, "cpu_s_per_frame": (time.process_time() - cpu) / done}
+
+
+def whole_pipeline(bundle: Path, cameras: int, seconds: float, *more: str) -> dict[str, Any]:
+    """Return frames per second and CPU seconds per frame of `pointillist up` at full speed after the warm-up.
+
+    `more` are further options.
+    """
+    load = (
+        "--cameras",
+        cameras,
+        "--fps",
+        0,
+        "--seconds",
+        seconds + 2 * WARM_S,
+        "--probe-share",
+        0,
+        "--drain-s",
+        DRAIN_S,
+    )
+    with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
+        state = Path(folder) / "state"
+        with RunningSystem(
+            state, *load, "--bundle", bundle, "--batch-frames", BATCH, "--no-prometheus", *more
+        ) as system:
+            system.await_role("fleet")
+            while recorded(Layout(state)) == 0:
+                time.sleep(0.2)
+            time.sleep(WARM_S)
+            before = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
+            time.sleep(seconds)
+            after = (recorded(Layout(state)), time.perf_counter(), system.cpu_seconds())
+            # On a busy machine the drain may end early: frames that still wait are neither lost nor measured.
+            _, report = system.wait(DRAIN_S + 300)
+    if report["frames_lost"]:
+        raise RuntimeError(f"pipeline: expected no lost frames, got {report['frames_lost']}")
+    frames = after[0] - before[0]
+    by_role = {role: (after[2][role] - before[2][role]) / frames for role in before[2]}
+    return {
+        "frames_per_second": frames / (after[1] - before[1]),
+        "cpu_s_per_frame": sum(by_role.values()),
+        "cpu_s_per_frame_by_role": by_role,
+        "frames_lost": report["frames_lost"],
+        "frames_recorded": report["frames_recorded"],
+    }
+
+
+def recorded(layout: Layout) -> int:
+    """Return the number of rows that the recorder has written."""
+    try:
+        with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+            return int(connection.execute("select count(*) from frames").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def receive_cost(messages: int = 20000) -> float:
+    """Return the CPU seconds of one bare paho receive of a frame message."""
+    key = derive_camera_key(SECRET, CameraId("bench/camera"))
+    payload = encode_frame(key, 1, 0, time.time_ns() // 10**6, pictures(1)[0], Encoding(DROPPED))
+    with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
+        broker = Mosquitto(Path(folder))
+        broker.start()
+        try:
+            return bare_receive_seconds(broker.host, broker.port, payload, messages)
+        finally:
+            broker.stop()
+
+
+def of_checkout(checkout: Path, cameras: int, seconds: float) -> float:
+    """Return the frames per second of another checkout, by its own benchmark and with its own default bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        options = ["--json", str(found), "--rounds", "1", "--cameras", str(cameras), "--seconds", str(seconds)]
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.speed.pipeline", *options],
+            cwd=checkout,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        return float(json.loads(found.read_text())["median"]["pipeline_frames_per_second"])
+
+
+def main() -> None:
+    """Measure, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--bundle", type=Path, default=bundle_folder(UpSettings(source="cifar10")))
+    parser.add_argument("--cameras", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--beside", type=Path, help="another checkout, whose packages this Python can run")
+    parser.add_argument("--beside-name", default="", help="its name in the tables, such as its commit")
+    arguments = parser.parse_args()
+    beside: list[float] = []
+    bare: list[dict[str, float]] = []
+    pipeline: list[dict[str, Any]] = []
+    receive: list[float] = []
+    for _ in range(arguments.rounds):
+        bare.append(bare_stages(arguments.bundle, arguments.seconds / 3))
+        receive.append(receive_cost())
+        pipeline.append(whole_pipeline(arguments.bundle, arguments.cameras, arguments.seconds))
+        if arguments.beside:
+            beside.append(of_checkout(arguments.beside, arguments.cameras, arguments.seconds))
+    middle = {
+        "bare_frames_per_second": statistics.median(b["frames_per_second"] for b in bare),
+        "bare_cpu_s_per_frame": statistics.median(b["cpu_s_per_frame"] for b in bare),
+        "pipeline_frames_per_second": statistics.median(p["frames_per_second"] for p in pipeline),
+        "pipeline_cpu_s_per_frame": statistics.median(p["cpu_s_per_frame"] for p in pipeline),
+        "receive_cpu_s": statistics.median(receive),
+    }
+    added = middle["pipeline_cpu_s_per_frame"] - middle["bare_cpu_s_per_frame"]
+    document = {
+        "ratio": middle["pipeline_frames_per_second"] / middle["bare_frames_per_second"],
+        "overhead_receives": added / middle["receive_cpu_s"],
+        "median": middle,
+        **(
+            {
+                "over_beside": middle["pipeline_frames_per_second"] / statistics.median(beside),
+                "beside": arguments.beside_name,
+            }
+            if beside
+            else {}
+        ),
+        "rounds": {"bare": bare, "pipeline": pipeline, "receive_cpu_s": receive, "beside": beside},
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
+        "command": f"python -m benchmarks.speed.pipeline --seconds {arguments.seconds:g} --cameras {arguments.cameras}",
+    }
+    tell(document, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

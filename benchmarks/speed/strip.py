@@ -1,0 +1,168 @@
+"""The throughput of STRIP on ResNet-20: `python -m benchmarks.speed.strip [--bundle DIR] [--inputs 1000] [--json
+FILE]`.
+
+All sides check the same CIFAR-10 pictures: clean ones of the last 1,000 training pictures, which were held out of the
+training. One side is the stage as it runs live: sequential if the bundle has limits for it, overlays of several frames
+together, with the backend that a processor would choose. The other side is a loop that runs one batch of all overlays
+through the network for each input.
+
+`ratio` is the loop's time with the network in torch ÷ the stage's. `ratio_of_one_backend` is the loop's time with the
+stage's backend ÷ the stage's. `ratio_in_torch` runs both in torch. The sides take turns on one thread, in CPU seconds,
+so that other processes affect all alike. With a GPU, the result also contains the frames per second with all overlays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infra.cli.lab.evaluate import bundle_folder
+from infra.process.environment import Environment
+from lab.data import to_frames
+from processors.bundle import Bundle, load_bundle
+from processors.device.backends.choose import Wish
+from processors.device.backends.engines import engines
+from processors.device.precision import arithmetic, choose_precision
+from processors.pipeline import Pipeline
+from processors.stages.strip import class_entropy
+from schemas.errors import ConfigError
+
+HELD_OUT: Final = 1000
+BLOCK: Final = 128
+"""Inputs of each side per turn."""
+AT_ONCE: Final = 64
+"""The largest batch of a processor."""
+GPU_FRAMES: Final = 256
+GPU_ROUNDS: Final = 20
+
+
+def held_out(count: int) -> Tensor:
+    """Return the first `count` held-out pictures, repeated as needed: (count, 3, 32, 32)."""
+    folder = Environment().data
+    if folder is None:
+        raise ConfigError("POINTILLIST_DATA is missing: set it to a folder with cifar10.npz")
+    with np.load(folder / "cifar10.npz") as data:
+        pictures = data["train_x"][-HELD_OUT:]
+    return to_frames(np.resize(pictures, (count, *pictures.shape[1:])), torch.device("cpu"))
+
+
+def loop(bundle: Bundle, frames: Tensor) -> Tensor:
+    """Return the mean entropy (B,), computed one frame after the other."""
+    overlays = bundle.overlays
+    assert overlays is not None
+    return torch.stack([class_entropy(bundle.logits(frame[None] + overlays)).mean() for frame in frames])
+
+
+def cpu_s(run: Callable[[], object]) -> float:
+    """Return the CPU seconds of a call."""
+    started = time.process_time()
+    run()
+    return time.process_time() - started
+
+
+@torch.inference_mode()
+def on_cpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
+    """Measure all sides in turns of `BLOCK` inputs."""
+    live, chosen = engines(bundle, Wish(), "none")
+    plain = Pipeline(bundle, "none")
+    passes: list[Tensor] = []
+
+    def staged(pipeline: Pipeline, block: Tensor) -> None:
+        parts = block.split(AT_ONCE)  # type: ignore[no-untyped-call]  # no annotations
+        found = [pipeline.strip(some).passes for some in parts]
+        if pipeline is live:
+            passes.extend(found)
+
+    sides: dict[str, Callable[[Tensor], object]] = {
+        "stage": partial(staged, live),
+        "stage_in_torch": partial(staged, plain),
+        "loop": partial(loop, bundle),
+        "loop_of_one_backend": partial(loop, live.bundle),
+    }
+    for run in sides.values():
+        run(frames[:2])
+    passes.clear()
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for start in range(0, len(frames), BLOCK):
+        block = frames[start : start + BLOCK]
+        for name, run in sides.items():
+            taken[name].append(cpu_s(partial(run, block)))
+    ratios = [b / a for a, b in zip(taken["stage"], taken["loop"], strict=True)]
+    total = {name: sum(seconds) for name, seconds in taken.items()}
+    return {
+        "ratio": total["loop"] / total["stage"],
+        "ratio_of_blocks": [min(ratios), max(ratios)],
+        "ratio_of_one_backend": total["loop_of_one_backend"] / total["stage"],
+        "ratio_in_torch": total["loop"] / total["stage_in_torch"],
+        "cpu_s": total,
+        "backend": str(chosen.classifier),
+        "mean_passes": float(torch.cat(passes).float().mean()),
+        "inputs": len(frames),
+    }
+
+
+@torch.inference_mode()
+def on_gpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
+    """Return the frames per second with all overlays, in the precision that the processor would choose."""
+    pipeline = Pipeline(bundle)
+    precision = choose_precision(pipeline)
+    batch = frames[:GPU_FRAMES].to(bundle.device)
+    taken = []
+    with arithmetic(bundle.device, precision):
+        for _ in range(GPU_ROUNDS + 3):
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            pipeline.strip(batch, sequential=False)
+            torch.cuda.synchronize()
+            taken.append(time.perf_counter() - started)
+    seconds = sorted(taken[3:])
+    return {
+        "frames_per_s": len(batch) / seconds[len(seconds) // 2],
+        "slowest_frames_per_s": len(batch) / seconds[-1],
+        "precision": precision,
+        "gpu": torch.cuda.get_device_name(bundle.device),
+    }
+
+
+def main() -> None:
+    """Measure, print and, with `--json`, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", default="cifar10")
+    parser.add_argument("--inputs", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = bundle_folder(arguments.bundle)
+    bundle = load_bundle(folder, torch.device("cpu"))
+    if bundle.settings.strip is None:
+        raise ConfigError(f"bundle {folder}: expected a strip table, got none. Run `pointillist lab calibrate`.")
+    frames = held_out(arguments.inputs)
+    report: dict[str, object] = on_cpu(bundle, frames)
+    if torch.cuda.is_available():
+        report["gpu"] = on_gpu(load_bundle(folder, torch.device("cuda")), frames)
+    else:
+        report["gpu"] = "not measured"
+    report |= {
+        "bundle": bundle.model_id,
+        "sequential": bool(bundle.settings.strip.rounds),
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+    }
+    for name, value in report.items():
+        print(f"{name:18} {value}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""The gate before every page: security headers, sessions, rights, and protection against cross-site forms."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+from typing import Final
+from urllib.parse import parse_qs, quote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
+from consumers.console.access.guesses import KNOWN_S, Attempt, TryLaterError
+from consumers.console.access.logins import Logins
+from consumers.console.access.passwords import Gone
+from consumers.console.access.sessions import Session
+from consumers.console.access.users import Right, User
+from consumers.console.failures import Failures
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    # A stricter policy would send forms with `Origin: null`, which proves nothing.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+_STRICT_TRANSPORT: Final = {"strict-transport-security": "max-age=31536000"}
+"""The header for HTTPS: browsers then never use HTTP for this host."""
+COOKIE: Final = "pointillist"
+LARGEST_FORM: Final = 2**16
+LARGEST_LOGIN: Final = 2**13
+"""Maximum size in bytes of the login form, the only form that is read without a session."""
+LOGIN: Final = "/login"
+_VIEWERS_FORMS: Final = (LOGIN, "/logout")
+"""Forms that viewers may send. Other forms are read for operators and admins only."""
+_OPEN: Final = ("/login", "/static/", "/health")
+"""Paths that need no session."""
+
+
+class Visit:
+    """The messages of one request. `gone` reads ahead; the application still receives every message."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ahead: Message | None = None
+
+    async def __call__(self) -> Message:
+        """Return the next message."""
+        found, self._ahead = self._ahead, None
+        return found if found is not None else await self._receive()
+
+    async def gone(self) -> None:
+        """Return when the visitor has left."""
+        if self._ahead is None:
+            self._ahead = await self._receive()
+        while self._ahead["type"] != "http.disconnect":
+            if self._ahead.get("more_body", False):
+                await asyncio.Event().wait()  # reading on would buffer more of the body
+            if (await self._receive())["type"] == "http.disconnect":
+                return
+
+
+class Gate:
+    """ASGI middleware that sets `scope["state"]["session"]` on admitted requests."""
+
+    def __init__(self, app: ASGIApp, logins: Logins) -> None:
+        self._app = app
+        self._failures = Failures()
+        self._logins = logins
+        self._sessions = logins.sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reject the request, or pass it to the application."""
+        if scope["type"] != "http":
+            return
+
+        headers = _HEADERS | (_STRICT_TRANSPORT if scope["scheme"] == "https" else {})
+        has_begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                made = MutableHeaders(scope=message)
+                for name, value in headers.items():
+                    made.setdefault(name, value)
+                made.setdefault("cache-control", "no-store")
+            await send(message)
+
+        visit = Visit(receive)
+        request = Request(scope, visit)
+        try:
+            await self._answer(request, scope, visit, sending)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            self._failures.log(request, error)
+            if has_begun:
+                raise
+            await no(500, "internal error: see the console's log")(scope, visit, sending)
+
+    async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:
+        session, by_password, refusal = self._sessions.local, False, None
+        state = scope.setdefault("state", {})
+        state["session"], state["form"], state["gone"] = None, {}, visit.gone
+        if session is None:
+            session = self._sessions.find(request.cookies.get(cookie_name(secure=is_secure(request)), ""))
+        if session is None and not is_open(path_of(request)):
+            try:
+                user = await self._by_password(request)
+            except TryLaterError as later:
+                refusal = try_later(later)
+            else:
+                by_password = user is not None
+                session = self._sessions.passing(user) if user is not None else None
+                refusal = _stranger(request) if user is None else None
+        state["session"] = session
+        if refusal is None and request.method not in ("GET", "HEAD"):
+            refusal = await self._foreign(request, session, by_password)
+        await (refusal or self._app)(scope, visit, sending)
+
+    async def _foreign(self, request: Request, session: Session | None, by_password: bool) -> Response | None:
+        """Check a state-changing request: origin, right, form and CSRF token. Return a refusal, or None."""
+        if not is_own(request.headers):
+            return no(403, "origin: expected a page of this console, got another site's")
+        if path_of(request).startswith("/api/"):
+            # A page of another site cannot send this header without a preflight request.
+            is_json = request.headers.get("content-type", "").startswith("application/json")
+            return None if is_json else no(415, "content-type: expected application/json")
+        path = path_of(request)
+        if path not in _VIEWERS_FORMS and session is not None and not session.right.covers(Right.OPERATOR):
+            return no(403, f"user: expected the right `{Right.OPERATOR}`")
+        if session is None and path != LOGIN:
+            return None  # Strangers may send no other form: the routes reject the method, and the body stays unread.
+        largest = LARGEST_LOGIN if path == LOGIN else LARGEST_FORM
+        fields = await _fields(request, largest)
+        if fields is None:
+            return no(400, f"body: expected a form of at most {largest} bytes")
+        request.scope["state"]["form"] = fields
+        if by_password or session is None or path == LOGIN:
+            return None
+        said = request.headers.get("x-csrf-token") or fields.get("csrf", "")
+        return (
+            None
+            if hmac.compare_digest(said.encode(), session.csrf.encode())
+            else no(403, "csrf: expected the token of this page. Reload the page.")
+        )
+
+    async def _by_password(self, request: Request) -> User | None:
+        kind, _, text = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "basic":
+            return None
+        try:
+            name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
+        except ValueError:
+            return None
+        return await self._logins.by_header(Attempt(address_of(request), name), password, gone_of(request))
+
+
+def _stranger(request: Request) -> Response:
+    path = path_of(request)
+    if path.startswith("/api/") or request.headers.get("hx-request"):
+        return no(401, "login is missing: send a session cookie or HTTP Basic credentials")
+    return RedirectResponse(f"/login?then={quote(path)}", 303)
+
+
+def path_of(request: Request) -> str:
+    """Return the path used for routing. `request.url` may come from the `Host` header."""
+    found: str = request.scope["path"]
+    return found
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no session."""
+    return any(path == each or (each[-1] == "/" and path.startswith(each)) for each in _OPEN)
+
+
+def try_later(later: TryLaterError) -> Response:
+    """Return 429: no password is checked now."""
+    refusal = no(429, str(later))
+    refusal.headers["retry-after"] = str(later.after_s)
+    return refusal
+
+
+def address_of(request: Request) -> str:
+    """Return the visitor's address."""
+    return request.client.host if request.client else ""
+
+
+def gone_of(request: Request) -> Gone:
+    """Return a function that waits until the visitor has left."""
+    found: Gone = request.scope["state"]["gone"]
+    return found
+
+
+def session_of(request: Request) -> Session:
+    """Return the session of a request. Raises LookupError without one; the gate lets no page see that."""
+    found: Session | None = request.scope["state"]["session"]
+    if found is None:
+        raise LookupError("session: expected one, the request has none")
+    return found
+
+
+def may(request: Request, needed: Right) -> bool:
+    """Whether the session of a request includes a right; without a session, none."""
+    session: Session | None = request.scope["state"]["session"]
+    return session is not None and session.right.covers(needed)
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the request came by HTTPS."""
+    return bool(request.scope["scheme"] == "https")
+
+
+def cookie_name(*, secure: bool) -> str:
+    """Return the name of the session's cookie; by HTTPS browsers bind `__Host-` to this very host."""
+    return f"__Host-{COOKIE}" if secure else COOKIE
+
+
+def cookie(token: str, *, secure: bool) -> str:
+    """Return the header that sets the session cookie; an empty token deletes it."""
+    return _cookie(f"{cookie_name(secure=secure)}={token}; Path=/", secure) + ("" if token else "; Max-Age=0")
+
+
+def browser_cookie(mark: str, *, secure: bool) -> str:
+    """Return the header that sets the device cookie of a browser in which a user has logged in."""
+    return _cookie(f"{BROWSER_COOKIE}={mark}; Path=/login; Max-Age={KNOWN_S:.0f}", secure)
+
+
+def _cookie(text: str, secure: bool) -> str:
+    return f"{text}; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
+
+
+def is_own(headers: Headers) -> bool:
+    """Return whether a browser sent this from one of our pages, or the client is no browser."""
+    site = headers.get("sec-fetch-site")
+    if site is not None and site not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == headers.get("host")
+
+
+def form_of(request: Request) -> dict[str, str]:
+    """Return the fields of the submitted form."""
+    found: dict[str, str] = request.scope["state"]["form"]
+    return found
+
+
+async def body_of(request: Request, largest: int = LARGEST_FORM) -> bytes | None:
+    """Return the request's body; None if it is larger than `largest` bytes."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > largest:
+            return None
+    return body
+
+
+async def _fields(request: Request, largest: int) -> dict[str, str] | None:
+    """Return the fields of a form; None if it is larger than `largest` bytes or no form."""
+    body = await body_of(request, largest)
+    if body is None:
+        return None
+    try:
+        return {name: values[-1] for name, values in parse_qs(body.decode(), keep_blank_values=True).items()}
+    except ValueError:
+        return None
+
+
+def no(status: int, complaint: str) -> Response:
+    """Return a refusal in one line."""
+    return JSONResponse({"error": complaint}, status)

@@ -1,0 +1,1 @@
+"""The REST API of the console: routes, jobs, and its OpenAPI document."""

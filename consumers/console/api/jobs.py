@@ -1,0 +1,91 @@
+"""The job operations of the REST API."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from consumers.console.access.gate import no
+from consumers.console.access.users import Right
+from consumers.console.api.operation import OBJECT, TEXT, Operation, fields, json_of
+from consumers.console.context import ConsoleContext
+from consumers.console.jobs.jobs import KEPT, Jobs
+from consumers.console.jobs.rows import Job, Kind
+from consumers.console.pages.jobs import CHANGES, NONE, STARTS, Act, acted, offered
+
+
+def _json(jobs: Jobs, job: Job) -> dict[str, Any]:
+    progress = jobs.progress(job.job_id)
+    return asdict(job) | {"progress": asdict(progress) if progress is not None else None}
+
+
+async def _all(context: ConsoleContext, _request: Request) -> Response:
+    if context.jobs is None:
+        return no(409, NONE)
+    jobs, offer = context.jobs, await offered(context)
+    return JSONResponse(
+        {
+            "jobs": [_json(jobs, job) for job in await context.read(jobs.newest, KEPT)],
+            "bundles": [
+                {"bundle": each.choice_id, "label": each.label, "name": each.name} for each in offer["choices"]
+            ],
+            "repairs": jobs.repairs,
+            "publishes": jobs.publishes,
+        }
+    )
+
+
+async def _one(context: ConsoleContext, request: Request) -> Response:
+    jobs = context.jobs
+    job = await context.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
+    if jobs is None or job is None:
+        return no(404, "job: expected the id of a stored job")
+    report = await context.read(jobs.report, job) if job.kind is Kind.REPAIR else None
+    return JSONResponse(_json(jobs, job) | {"figures": report.figures if report is not None else None})
+
+
+async def _act(act: Act, context: ConsoleContext, request: Request) -> Response:
+    sent = await json_of(request)
+    if sent is None:
+        return no(400, "body: expected a JSON object")
+    found = await acted(context, act, request, sent)
+    return found if isinstance(found, Response) else JSONResponse({"job_id": found.job_id, "state": found.state}, 202)
+
+
+def _start(name: str, summary: str, **body: dict[str, Any]) -> Operation:
+    return Operation(
+        "POST", f"/jobs/{name}", summary, partial(_act, STARTS[name]), body=fields(**body), needed=Right.ADMIN
+    )
+
+
+def _change(name: str, summary: str) -> Operation:
+    return Operation(
+        "POST", f"/jobs/{{job_id}}/{name}", summary, partial(_act, CHANGES[name]), body=OBJECT, needed=Right.ADMIN
+    )
+
+
+JOB_OPERATIONS: Final = (
+    Operation(
+        "GET",
+        "/jobs",
+        "The newest jobs, and the bundles that jobs may use",
+        _all,
+        "`jobs`, newest first; `bundles`; `repairs` and `publishes`, whether this console can do so.",
+    ),
+    Operation(
+        "GET",
+        "/jobs/{job_id}",
+        "One job, and the figures of a repair",
+        _one,
+        "The job, its `progress`, and `figures` of a repair.",
+    ),
+    _start("repair", "Repair a bundle with the quarantine of one camera or all", bundle=TEXT, camera=TEXT),
+    _start("publish", "Sign a bundle and make it the live model", bundle=TEXT),
+    _start("rollback", "Withdraw the live model"),
+    _change("cancel", "Cancel a running job"),
+    _change("continue", "Resume a cancelled or interrupted repair"),
+)

@@ -1,0 +1,50 @@
+"""The OpenAPI document of the REST API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from consumers.console.api.operation import TEXT, Operation, Schema
+
+
+def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of these operations below `root`."""
+    paths: dict[str, dict[str, Any]] = {}
+    for each in operations:
+        names = [part[1:-1] for part in each.path.split("/") if part.startswith("{")]
+        parameters = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in names]
+        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in each.query.items()]
+        error = {"description": "An error message in one line", "content": {"application/json": {"schema": _ERROR}}}
+        entry: dict[str, Any] = {
+            "summary": each.summary,
+            "description": f"Needs the right `{each.needed}`.",
+            "parameters": parameters,
+            "responses": {"200": {"description": each.returns, "content": {each.gives: {}}}, "4XX": error},
+        }
+        if each.body is not None:
+            entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": each.body}}}
+        paths.setdefault(root + each.path, {})[each.method.lower()] = entry
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Pointillist's console", "version": _version()},
+        "security": [{"session": []}, {"password": []}],
+        "components": {
+            "securitySchemes": {
+                "session": {"type": "apiKey", "in": "cookie", "name": "pointillist"},
+                "password": {"type": "http", "scheme": "basic"},
+            }
+        },
+        "paths": paths,
+    }
+
+
+_ERROR: Final[Schema] = {"type": "object", "properties": {"error": TEXT}, "required": ["error"]}
+
+
+def _version() -> str:
+    try:
+        return version("pointillist")
+    except PackageNotFoundError:
+        return "unknown"

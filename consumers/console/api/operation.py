@@ -1,0 +1,62 @@
+"""The parts of one operation of the REST API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from consumers.console.access.gate import body_of
+from consumers.console.access.users import Right
+from consumers.console.context import ConsoleContext
+
+Schema = dict[str, Any]
+Answer = Callable[[ConsoleContext, Request], Awaitable[Response]]
+
+TEXT: Final[Schema] = {"type": "string"}
+NUMBER: Final[Schema] = {"type": "number"}
+WHOLE: Final[Schema] = {"type": "integer"}
+OBJECT: Final[Schema] = {"type": "object"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the API."""
+
+    method: str
+    path: str
+    summary: str
+    """Its purpose, without a full stop."""
+    answer: Answer
+    returns: str = "The outcome in words."
+    """Content of the response."""
+    query: dict[str, Schema] = field(default_factory=dict)
+    """Query parameters by name."""
+    body: Schema | None = None
+    """Schema of the JSON object in the request; None without a body."""
+    needed: Right = Right.VIEWER
+    gives: str = "application/json"
+    """Media type of the response."""
+
+
+def fields(**properties: Schema) -> Schema:
+    """Return the schema of an object with these properties and no others."""
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+async def json_of(request: Request) -> dict[str, Any] | None:
+    """Return the JSON object in the request; None if it is invalid, too large, too deep or not text."""
+    body = await body_of(request)
+    if body is None:
+        return None
+    try:
+        found = json.loads(body or b"{}")
+        # A text may hold a lone surrogate ("\ud800"), which nothing can store or send.
+        json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,291 @@
+"""The REST API: the functions of the pages, for programs.
+
+Its routes and `/api/v1/openapi.json` come from the same table.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from consumers.cameras.episodes import STATES
+from consumers.cameras.state import State
+from consumers.console.access.gate import may, no, path_of, session_of
+from consumers.console.access.users import Right
+from consumers.console.api.jobs import JOB_OPERATIONS
+from consumers.console.api.openapi import described
+from consumers.console.api.operation import NUMBER, OBJECT, TEXT, WHOLE, Operation, fields, json_of
+from consumers.console.context import ConsoleContext
+from consumers.console.data.cards import Card
+from consumers.console.data.commands import settings_of
+from consumers.console.data.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
+from consumers.console.data.history import RANGES
+from consumers.console.pages.alerts import find_raised, review
+from consumers.console.pages.camera import name_of, past, tell
+from consumers.console.pages.dead_letters import replay_reason
+from consumers.console.pages.fleet import forget, query_of
+from consumers.console.pages.system import audited
+from consumers.console.pages.system import past as past_of_system
+from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
+from consumers.console.replay import reasons
+from schemas.errors import UserError
+from schemas.identity import camera_id
+
+ROOT: Final = "/api/v1"
+_CAMERA: Final = "/cameras/{site}/{camera}"
+_ROLE: Final = ("name", "state", "detail", "backlog", "restarts")
+
+
+def card_json(card: Card) -> dict[str, Any]:
+    """Return a camera as the API shows it."""
+    return asdict(card) | {"state": card.state.value, "site": card.site}
+
+
+async def _cameras(context: ConsoleContext, request: Request) -> Response:
+    view = context.fleet.view(query_of(request))
+    return JSONResponse(
+        {
+            "cameras": [card_json(card) for card in view.cards],
+            "counts": dict(view.counts),
+            "found": view.found,
+            "page": view.page,
+            "pages": view.pages,
+        }
+    )
+
+
+async def _camera(context: ConsoleContext, request: Request) -> Response:
+    name = name_of(request)
+    card, camera = context.fleet.card(name), context.fleet.camera(name)
+    if card is None or camera is None:
+        return no(404, f"camera: expected one of this fleet, got {name}")
+    pictures = {way: shown and shown.told() for way, shown in context.fleet.ways(name)._asdict().items()}
+    return JSONResponse(card_json(card) | {"settings": settings_of(camera.meta), "pictures": pictures})
+
+
+async def _history(context: ConsoleContext, request: Request) -> Response:
+    length_ms = RANGES.get(request.query_params.get("range", "day"))
+    if length_ms is None:
+        return no(400, f"expected range={'|'.join(RANGES)}")
+    return JSONResponse(await past(context, name_of(request), time.time_ns() // 10**6, length_ms))
+
+
+async def _command(context: ConsoleContext, request: Request) -> Response:
+    asked = await json_of(request)
+    if asked is None:
+        return no(400, "body: expected a JSON object")
+    reset = asked.pop("reset", False)
+    if reset and asked:
+        return no(400, "reset: expected no other setting next to it")
+    said = await tell(context, session_of(request).name, name_of(request), None if reset else asked)
+    sent = said == "obeyed" or said.startswith("sent")
+    return JSONResponse({"outcome": said}, 200 if sent else 400)
+
+
+async def _forget(context: ConsoleContext, request: Request) -> Response:
+    complaint = await forget(context, session_of(request).name, name_of(request))
+    return no(409, complaint) if complaint else JSONResponse({"outcome": "forgotten"})
+
+
+async def _alerts(context: ConsoleContext, request: Request) -> Response:
+    state = request.query_params.get("state", "")
+    if state not in ("", *STATES):
+        return no(400, f"expected state={'|'.join(STATES)}")
+    found = await find_raised(context, state, request.query_params.get("camera", ""))
+    comments = await context.read(context.store.said, [each.alert_id for each in found])
+    return JSONResponse([asdict(each) | {"comments": comments[each.alert_id]} for each in found])
+
+
+async def _review(context: ConsoleContext, request: Request) -> Response:
+    asked = await json_of(request)
+    if asked is None:
+        return no(400, "body: expected a JSON object")
+    state, text = asked.get("state"), asked.get("comment", "")
+    if not isinstance(text, str) or not (state is None or isinstance(state, str)):
+        return no(400, "state and comment: expected texts")
+    complaint = await review(context, session_of(request).name, request.path_params["alert_id"], state, text)
+    return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
+
+
+async def _operations(context: ConsoleContext, request: Request) -> Response:
+    found = await context.read(context.store.noted, request.query_params.get("subject") or None, 1_000)
+    return JSONResponse([asdict(each) for each in found])
+
+
+async def _export(context: ConsoleContext, request: Request) -> Response:
+    asked, kind = request.query_params, path_of(request).rpartition(".")[2]
+    now_ms = time.time_ns() // 10**6
+    try:
+        until_ms = int(asked.get("until_ms", now_ms))
+        since_ms = int(asked.get("since_ms", until_ms - 3_600_000))
+        camera = camera_id(asked["camera"]) if "camera" in asked else None
+        if not 0 <= since_ms <= until_ms < 2**53 or until_ms - since_ms > LONGEST_MS:
+            raise ValueError
+        engine = await context.read(context.engine)
+    except ValueError:
+        return no(400, "since_ms and until_ms: expected Unix times in milliseconds, at most 31 days apart")
+    except UserError as error:
+        return no(400, str(error))
+    found = rows(engine, since_ms, until_ms, camera)
+    made, media = (
+        (as_csv(found), "text/csv") if kind == "csv" else (as_parquet(found), "application/vnd.apache.parquet")
+    )
+    headers = {"content-disposition": f'attachment; filename="verdicts.{kind}"'}
+    return context.exports.answer(request, made, media, headers)
+
+
+async def _audit(context: ConsoleContext, _request: Request) -> Response:
+    return JSONResponse(await audited(context))
+
+
+async def _letters(context: ConsoleContext, _request: Request) -> Response:
+    try:
+        return JSONResponse(await context.read(lambda: reasons(context.engine())))
+    except UserError as error:
+        return no(503, str(error))
+
+
+async def _replay(context: ConsoleContext, request: Request) -> Response:
+    asked = await json_of(request)
+    reason = asked.get("reason") if asked is not None else None
+    if not isinstance(reason, str) or not reason:
+        return no(400, "reason: expected a text")
+    return JSONResponse({"outcome": await replay_reason(context, session_of(request).name, reason[:80])})
+
+
+async def _models(context: ConsoleContext, _request: Request) -> Response:
+    watch = context.models
+    if watch is None:
+        return no(503, "models are missing: this console does not read them")
+    served = {
+        name: {"model": each.model_id, "since_ms": each.since_ms, "runs": each.runs, "refuses": each.error}
+        for name, each in watch.served.items()
+    }
+    published = [
+        {"model": each.model_id, "digest": each.digest, "published_ms": each.published_ms}
+        | {"withdrawn_ms": each.withdrawn_ms or None, "classes": list(each.classes), "strip": each.strip}
+        for each in watch.models.published
+    ]
+    live = watch.live.model_id if watch.live is not None else None
+    return JSONResponse({"live": live, "served": served, "published": published, "refused": watch.refused})
+
+
+async def _system(context: ConsoleContext, _request: Request) -> Response:
+    watch = context.watch
+    roles = [{name: getattr(role, name) for name in _ROLE} for role in watch.roles]
+    firing = [asdict(each) for each in watch.rules.firing]
+    status = {"text": watch.pill().text, "level": watch.pill().level}
+    return JSONResponse(
+        {"status": status, "roles": roles, "no_roles": watch.no_roles, "rules": firing, "no_rules": watch.no_rules}
+    )
+
+
+async def _openapi(_desk: ConsoleContext, _request: Request) -> Response:
+    return JSONResponse(document())
+
+
+_SPAN: Final = {"camera": TEXT, "since_ms": WHOLE, "until_ms": WHOLE}
+OPERATIONS: Final = (
+    Operation(
+        "GET", "/cameras", "The cameras, the worst first", _cameras,
+        "`cameras`, a page of cards; `counts`, cameras in each state; `found`, cameras that match the query; "
+        "`page`, `pages`.",
+        {"site": TEXT, "state": {"enum": [state.value for state in State]}, "text": TEXT, "page": WHOLE},
+    ),
+    Operation(
+        "GET", _CAMERA, "One camera, its settings and its last pictures", _camera,
+        "Its card, and `settings`: `drop`, `probes`, `profile`, `enabled`, `frames_per_second`, `source` and "
+        "`software` as announced; `commanded`, the commanded ones, and `told_ms`, their time; `pictures`, the last "
+        "ones, as sent, rebuilt and whole.",
+    ),
+    Operation(
+        "GET", f"{_CAMERA}/history", "Its history, in columns over time", _history,
+        "`span_s`, `step_s`; `columns`, lists of numbers by name, next to the times `t` in Unix seconds; "
+        "`classes`, how often each was the verdict; `outages` and `alerts` in that time.",
+        {"range": {"enum": list(RANGES)}},
+    ),
+    Operation(
+        "POST", f"{_CAMERA}/command", "Send it a signed, retained command (in the audit log)", _command,
+        body=fields(
+            drop=NUMBER, probes=NUMBER, profile={"enum": ["raw", "lossless"]},
+            enabled={"type": "boolean"}, reset={"type": "boolean"},
+            fps={"type": "number", "description": "Frames per second; 0 restores the camera's own rate"},
+        ),
+        needed=Right.OPERATOR,
+    ),
+    Operation(
+        "POST", f"{_CAMERA}/forget", "Remove a camera that is gone from the fleet", _forget,
+        body=OBJECT, needed=Right.OPERATOR,
+    ),
+    Operation(
+        "GET", "/alerts", "Alerts, newest first", _alerts,
+        "A list of alerts, each with the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
+        {"state": {"enum": list(STATES)}, "camera": TEXT},
+    ),
+    Operation(
+        "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen its episode, and comment on it", _review,
+        body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR,
+    ),
+    Operation(
+        "GET", "/operations", "The audit log, newest first", _operations,
+        "A list of its lines, at most 1,000.", {"subject": TEXT},
+    ),
+    Operation(
+        "GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export,
+        "A header line, then one line for each verdict.", _SPAN, gives="text/csv",
+    ),
+    Operation(
+        "GET", "/export/verdicts.parquet", "The same as Parquet", _export, "A file of the same columns.", _SPAN,
+        gives="application/vnd.apache.parquet",
+    ),
+    Operation(
+        "GET", "/models", "The published models, and the model of each processor", _models,
+        "`live`; `served`, by processor; `published`, newest first; `refused`, why the newest list was rejected.",
+    ),
+    Operation(
+        "GET", "/system", "The status of the system, its roles and the rules that fire", _system,
+        "`status`, the words of the header and their level, `good`, `warn` or `bad`; `roles`, each with `name`, "
+        "`state`, `detail`, `backlog` and `restarts`; `rules`, those that fire; `no_roles` and "
+        "`no_rules`, the reasons if there are none.",
+    ),
+    Operation(
+        "GET", "/system/history", "The system's history as charts", past_of_system,
+        "The charts and their source.", {"range": {"enum": list(SYSTEM_RANGES)}},
+    ),
+    Operation(
+        "GET", "/audit", "The current counts of the conservation law", _audit,
+        "The counts and further results of the live audit; `error` if there is no result yet.",
+    ),
+    Operation(
+        "GET", "/dead-letters", "The number of rejected payloads, by reason", _letters,
+        "A list, with `reason`, `stage`, `verified`, `letters` (how many), `newest_ms`, `error` (one of them) each.",
+    ),
+    Operation(
+        "POST", "/dead-letters/replay", "Send the frames rejected for a reason again", _replay,
+        body=fields(reason=TEXT), needed=Right.ADMIN,
+    ),
+    *JOB_OPERATIONS,
+    Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1."),
+)  # fmt: skip
+
+
+def api_routes(context: ConsoleContext) -> list[Route]:
+    """Return the routes of the table."""
+    return [Route(ROOT + each.path, partial(_answer, context, each), methods=[each.method]) for each in OPERATIONS]
+
+
+async def _answer(context: ConsoleContext, operation: Operation, request: Request) -> Response:
+    if not may(request, operation.needed):
+        return no(403, f"user: expected the right `{operation.needed}`")
+    return await operation.answer(context, request)
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of the API."""
+    return described(ROOT, OPERATIONS)

@@ -1,0 +1,182 @@
+"""The console's application context: fleet, stores and templates, shared by all pages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy import Engine
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from consumers.cameras.episodes import Review
+from consumers.console.access.gate import may, path_of, session_of
+from consumers.console.access.logins import Logins
+from consumers.console.access.users import Right, Users
+from consumers.console.data.commands import Commands
+from consumers.console.data.export import export_places
+from consumers.console.data.fleet import Fleet
+from consumers.console.data.models import ModelsWatch
+from consumers.console.data.prometheus import Prometheus
+from consumers.console.data.recorded import Recorded
+from consumers.console.data.roles import ReadRoles
+from consumers.console.data.store import Store
+from consumers.console.data.system_watch import SystemWatch
+from consumers.console.jobs.jobs import Jobs
+from consumers.console.settings import ConsoleSettings
+from schemas.runtime.health import Health
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+HERE: Final = Path(str(files("consumers.console")))
+PAGES: Final = (
+    ("/", "Fleet"),
+    ("/alerts", "Alerts"),
+    ("/models", "Models"),
+    ("/system", "System"),
+    ("/conservation", "Conservation"),
+    ("/dead-letters", "Dead letters"),
+)
+
+
+@dataclass
+class ConsoleContext:
+    """The context of one console."""
+
+    settings: ConsoleSettings
+    fleet: Fleet
+    store: Store
+    users: Users | None = None
+    """None gives everybody who reaches the address full access."""
+    clock_s: Callable[[], float] = time.monotonic
+    models: ModelsWatch | None = None
+    health: Health | None = None
+    commands: Commands | None = None
+    """None disables commands to cameras."""
+    jobs: Jobs | None = None
+    """None disables jobs."""
+    read_roles: ReadRoles | None = None
+    """Reads the states of the system's roles; None reads them from Prometheus instead."""
+    prometheus: Prometheus | None = None
+    """None draws the system from the recorder's own history."""
+    reviews: dict[str, Review] = field(default_factory=dict)
+    """Decisions on alerts, by alert id."""
+    runbooks: Path | None = None
+    """An HTML file with the runbooks; None serves none."""
+    _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
+    _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
+    _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
+
+    def __post_init__(self) -> None:
+        self.logins = Logins(self.users, self.note, self.clock_s)
+        self.sessions = self.logins.sessions
+        self.recorded = Recorded(self.settings.database)
+        self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
+        self.exports = export_places(logs_in=self.users is not None)
+        self.templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )  # fmt: skip
+        self.templates.globals["pages"] = PAGES
+        self.templates.filters |= {"percent": percent, "rate": rate, "moment": moment, "count": count, "size": size}
+
+    def published_ms(self) -> list[int]:
+        """Times at which models were published or withdrawn, Unix time in milliseconds."""
+        published = self.models.models.published if self.models is not None else ()
+        return sorted({at_ms for each in published for at_ms in (each.published_ms, each.withdrawn_ms) if at_ms})
+
+    def engine(self) -> Engine:
+        """The recorder's database for immediate reading. Raises StateError if it does not exist yet."""
+        return self.recorded.engine()
+
+    async def read(self, query: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a database query in the reading thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: query(*args, **kwargs))
+
+    async def write(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an action that writes to the console's own database, in the writing thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: action(*args, **kwargs))
+
+    async def command(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an action that commands a camera and waits for its confirmation."""
+        return await asyncio.get_running_loop().run_in_executor(self._telling, lambda: action(*args, **kwargs))
+
+    async def note(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
+        """Write a line of the audit log."""
+        await self.write(self.store.note, who, what, subject, detail, outcome)
+
+    def render(self, template: str, **context: Any) -> str:
+        """Render a part of a page."""
+        return self.templates.get_template(template).render(context)
+
+    def page(self, request: Request, template: str, status: int = 200, **context: Any) -> Response:
+        """Render a whole page."""
+        session = session_of(request)
+        known: Mapping[str, Any] = {
+            "path": path_of(request),
+            "session": session,
+            "can_operate": may(request, Right.OPERATOR),
+            "can_admin": may(request, Right.ADMIN),
+            "logs_in": self.users is not None,
+            "pill": self.watch.pill(),
+            "now_ms": time.time_ns() // 10**6,
+            "stream": "/live",
+            "runbooks": self.runbooks is not None,
+        }
+        return HTMLResponse(self.render(template, **{**known, **context}), status)
+
+    def close(self) -> None:
+        """Close threads and databases."""
+        self.logins.close()
+        for pool in (self._reading, self._writing, self._telling):
+            pool.shutdown(wait=True, cancel_futures=True)
+        self.watch.close()
+        if self.jobs is not None:
+            self.jobs.close()
+        if self.prometheus is not None:
+            self.prometheus.close()
+        self.recorded.close()
+
+
+def percent(share: float | None) -> str:
+    """Format a fraction as a percentage."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def rate(frames: float) -> str:
+    """Format a frame rate."""
+    return f"{frames:.1f}/s"
+
+
+def count(number: float) -> str:
+    """Format a large number with thin spaces between thousands."""
+    return f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def size(number: float) -> str:
+    """Format a number of bytes."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def moment(at_ms: int | None) -> str:
+    """Format a Unix time in milliseconds."""
+    if not at_ms:
+        return "–"
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return "–"

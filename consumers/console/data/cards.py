@@ -1,0 +1,139 @@
+"""The cards of the fleet page, one for each camera."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from consumers.cameras.camera import Camera
+from consumers.cameras.order import NaturalKey, natural
+from consumers.cameras.saved import SavedState
+from consumers.cameras.state import State, alert
+from consumers.records.rows import FrameRow
+
+_SAMPLES: Final = 10
+_EVERY_MS: Final = 1_000
+_REMEMBERED: Final = 1_000
+"""Number of frames after which a sample of saved bytes has half its weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The visible data of one camera. Two equal cards look the same."""
+
+    name: str
+    """Name of the camera, `site/camera`."""
+    state: State
+    """The camera's state, the same in all programs."""
+    detail: str = ""
+    """The reason of that state, in plain words."""
+    captured_ms: int | None = None
+    """Capture time of its last frame, by the camera's clock."""
+    verdict: str = ""
+    """The predicted class of that frame."""
+    confidence: float = 0.0
+    """Confidence of that verdict, 0 to 1."""
+    model: str = ""
+    """The model that gave that verdict."""
+    frames_per_second: float = 0.0
+    """Frame rate over the last ten seconds with frames."""
+    saved: float | None = None
+    """Fraction of the raw bytes that was not sent."""
+    evidence: float = 0.0
+    """Evidence of a backdoor, from 0 to 1. An alert is raised at 1."""
+    alert: str = ""
+    """Id of the newest alert that is not closed."""
+    acknowledged: bool = False
+    """Whether all of its alerts are acknowledged."""
+    picture: int = 0
+    """Counter of received pictures; 0 before the first."""
+    size: tuple[int, int, int] | None = None
+    """Width, height and channels of its frames."""
+    frames: int = 0
+    """Number of recorded frames."""
+
+    @property
+    def site(self) -> str:
+        """The part of the camera's name before the slash."""
+        return self.name.partition("/")[0]
+
+    @property
+    def order(self) -> tuple[int, NaturalKey]:
+        """Return the sort key: the worst state first, then by name."""
+        return self.state.severity, natural(self.name)
+
+    @property
+    def element(self) -> str:
+        """The id of its HTML element: letters, digits and hyphens, unique for each name."""
+        return "card-" + "".join(
+            each if each.isascii() and each.isalnum() else f"-{ord(each):x}-" for each in self.name
+        )
+
+
+@dataclass(slots=True)
+class Watched:
+    """The data from which one camera's card is built."""
+
+    camera: Camera
+    pictures: int = 0
+    alerts: list[str] = field(default_factory=list)
+    """The newest alert of each open episode, newest last."""
+    acknowledged: bool = False
+    newest_ms: int = 0
+    """Latest capture time, Unix time in milliseconds."""
+    _raw: float = 0.0
+    _sent: float = 0.0
+    _counted: float = 0.0
+    _samples: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
+    """Time, boot and sequence number. The number counts skipped frames too."""
+
+    def take(self, row: FrameRow, now_ms: int) -> None:
+        """Add a frame's verdict, received at `now_ms` of a monotonic clock."""
+        self.camera.take(row, now_ms)
+        self.newest_ms = max(self.newest_ms, row.captured_ms) if row.captured_ms <= row.recorded_ms else row.recorded_ms
+        self._raw += row.width * row.height * row.channels
+        self._sent += row.frame_bytes
+        self._counted += 1
+        if self._counted > _REMEMBERED:
+            self._raw, self._sent, self._counted = self._raw / 2, self._sent / 2, self._counted / 2
+        last = self._samples[-1] if self._samples else None
+        if last is not None and last[1] != row.boot:
+            self._samples.clear()
+        if last is None or not self._samples or (now_ms - last[0] >= _EVERY_MS and row.seq > last[2]):
+            self._samples.append((now_ms, row.boot, row.seq))
+
+    def rate(self) -> float:
+        """Return the frames per second over the last ten seconds with frames."""
+        if len(self._samples) < 2:
+            return 0.0
+        (begin_ms, _, first), (end_ms, _, last) = self._samples[0], self._samples[-1]
+        return 1000 * (last - first) / max(1, end_ms - begin_ms)
+
+    def card(self, saved: SavedState | None, now_ms: int, silent_after_s: float) -> Card:
+        """Return the current card, with the recorder's `saved` state if there is one."""
+        camera, last = self.camera, self.camera.last
+        heard_ms = camera.heard_ms if last is not None else None
+        patience_s = camera.patience_s(silent_after_s) if saved is None else saved.patience_s
+        sends = heard_ms is not None and now_ms - heard_ms <= 1000 * patience_s
+        judged = camera.judge(now_ms, silent_after_s) if saved is None else saved.now(heard_ms, now_ms)
+        judged = alert(judged, len(self.alerts))
+        meta = camera.meta
+        size = (meta.width, meta.height, meta.channels) if meta and meta.width else None
+        return Card(
+            name=camera.name,
+            state=judged.state,
+            detail=judged.reason,
+            captured_ms=self.newest_ms or (last.captured_ms if last else None),
+            verdict=last.class_name if last else "",
+            confidence=round(last.confidence, 3) if last else 0.0,
+            model=last.model_id if last else "",
+            frames_per_second=round(self.rate(), 1) if sends else 0.0,
+            saved=round(1 - self._sent / self._raw, 3) if self._raw else None,
+            evidence=round(camera.level, 2),
+            alert=self.alerts[-1] if self.alerts else "",
+            acknowledged=bool(self.alerts) and self.acknowledged,
+            picture=self.pictures,
+            size=(last.width, last.height, last.channels) if last else size,
+            frames=camera.frames,
+        )

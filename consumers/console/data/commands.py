@@ -1,0 +1,133 @@
+"""Signed MQTT commands to cameras. Each is in the audit log with user, time and outcome."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from consumers.console.data.camera_settings import CameraTold
+from schemas.errors import ConfigError
+from schemas.identity import CameraId, camera_id
+from schemas.keys.keys import KeyRing
+from schemas.limits import LEAST_FRAMES_PER_SECOND, MAX_FRAMES_PER_SECOND
+from schemas.messages.frame import PROFILES
+from schemas.pointillist_pb2 import Command, Meta
+from schemas.transport.access import MqttAccess
+
+OBEYED_S: Final = 8.0
+"""Seconds to wait for a confirmation. The broker retains the command for an absent camera."""
+MOST_DROPPED: Final = 56
+SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled", "frames_per_second")
+_KNOWN: Final = "drop, probes, profile, enabled or fps"
+NAMES: Final = {number: name for name, number in PROFILES.items()}
+
+
+def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings to change, by the names of `Command`. Raises ConfigError in one line for invalid values.
+
+    `drop` is a fraction of the pixels, `probes` a fraction of the frames, `profile` a name and `enabled` a flag. `fps`
+    is in frames per second; 0 restores the camera's own rate.
+    """
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "drop":
+            found["dropped_per_block"] = round(64 * _share(name, value, MOST_DROPPED / 64))
+        elif name == "probes":
+            found["probe_share"] = _share(name, value, 1.0)
+        elif name == "profile":
+            if value not in PROFILES:
+                raise ConfigError(f"profile: expected {', '.join(PROFILES)}, got {str(value)[:40]!r}")
+            found["profile"] = PROFILES[value]
+        elif name == "enabled":
+            if value not in (True, False, "true", "false"):
+                raise ConfigError(f"enabled: expected true or false, got {str(value)[:40]!r}")
+            found["enabled"] = value in (True, "true")
+        elif name == "fps":
+            found["frames_per_second"] = _rate(name, value)
+        else:
+            raise ConfigError(f"setting: expected {_KNOWN}, got {str(name)[:40]!r}")
+    if not found:
+        raise ConfigError(f"settings: expected {_KNOWN}, got none")
+    return found
+
+
+def _number(value: Any) -> float:
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _share(name: str, value: Any, most: float) -> float:
+    share = _number(value)
+    if not 0 <= share <= most:
+        raise ConfigError(f"{name}: expected a fraction from 0 to {most:g}, got {str(value)[:40]!r}")
+    return share
+
+
+def _rate(name: str, value: Any) -> float:
+    rate = _number(value)
+    if rate != 0 and not LEAST_FRAMES_PER_SECOND <= rate <= MAX_FRAMES_PER_SECOND:
+        raise ConfigError(
+            f"{name}: expected 1/3600 to {MAX_FRAMES_PER_SECOND} frames per second, or 0 for the camera's own rate, "
+            f"got {str(value)[:40]!r}"
+        )
+    return rate
+
+
+def command_of(meta: Meta | None, changes: Mapping[str, Any]) -> Command:
+    """Return a command with these changes and all earlier settings: the broker retains only the last command."""
+    command = Command()
+    for name in SETTINGS:
+        if meta is not None and meta.command_state.HasField(name):
+            setattr(command, name, getattr(meta.command_state, name))
+    for name, value in changes.items():
+        setattr(command, name, value)
+    return command
+
+
+class Commands:
+    """Sends commands to cameras. Every method blocks: call them outside the event loop."""
+
+    def __init__(self, broker: MqttAccess, keys: KeyRing) -> None:
+        self._broker = broker
+        self._keys = keys
+
+    def tell(self, name: str, changes: Mapping[str, Any]) -> str:
+        """Change settings of a camera. Return the outcome. Raises UserError if the broker is unreachable."""
+        with self._connected(camera_id(name)) as camera:
+            obeyed = camera.tell(command_of(camera.meta, changes), OBEYED_S)
+        return _outcome(obeyed)
+
+    def reset(self, name: str) -> str:
+        """Reset a camera to its own settings. Return the outcome. Raises UserError if the broker is unreachable."""
+        with self._connected(camera_id(name)) as camera:
+            obeyed = camera.reset(OBEYED_S)
+        return _outcome(obeyed)
+
+    def _connected(self, camera: CameraId) -> CameraTold:
+        broker = self._broker
+        return CameraTold(broker.address, camera, self._keys, broker.tls, broker.login)
+
+
+def _outcome(obeyed: bool) -> str:
+    return "confirmed" if obeyed else f"sent; the camera has not confirmed within {OBEYED_S:g} s"
+
+
+def settings_of(meta: Meta | None) -> dict[str, Any]:
+    """Return a camera's announced settings for people, and which of them were commanded."""
+    if meta is None:
+        return {}
+    told = meta.command_state
+    return {
+        "drop": meta.dropped_per_block / 64,
+        "probes": meta.probe_share,
+        "profile": NAMES.get(meta.profile, str(meta.profile)),
+        "enabled": told.enabled if told.HasField("enabled") else True,
+        "frames_per_second": meta.frames_per_second,
+        "source": meta.source,
+        "software": meta.software,
+        "commanded": [name for name in SETTINGS if told.HasField(name)],
+        "told_ms": told.issued_ms or None,
+    }

@@ -1,0 +1,144 @@
+"""Verdict export as CSV or Parquet, streamed in short reads that do not block writers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sqlalchemy import Engine, func, select
+
+from consumers.console.long_answers import Places
+from consumers.database.tables import frames
+from schemas.messages.frame import Truth
+from schemas.pointillist_pb2 import CHECKED, SHED
+
+LONGEST_MS: Final = 31 * 86_400_000
+LONGEST_S: Final = 600.0
+"""Maximum duration of one export, reading included, in seconds."""
+MOST_EXPORTS: Final = 8
+MOST_OF_USER: Final = 2
+"""Exports of one user at once. Without logins only `MOST_EXPORTS` applies."""
+_SPAN_MS: Final = 60_000
+_STRIP: Final = {CHECKED: "checked", SHED: "shed"}
+
+COLUMNS: Final = {
+    "camera": pa.string(),
+    "boot": pa.string(),
+    "seq": pa.int64(),
+    "captured_ms": pa.int64(),
+    "processed_ms": pa.int64(),
+    "recorded_ms": pa.int64(),
+    "class_id": pa.int64(),
+    "class_name": pa.string(),
+    "confidence": pa.float64(),
+    "model_id": pa.string(),
+    "policy": pa.string(),
+    "true_class": pa.int64(),
+    "width": pa.int64(),
+    "height": pa.int64(),
+    "channels": pa.int64(),
+    "dropped_per_block": pa.int64(),
+    "whole": pa.bool_(),
+    "frame_bytes": pa.int64(),
+    "pixel_bytes": pa.int64(),
+    "strip": pa.string(),
+    "entropy_bits": pa.float64(),
+    "threshold_bits": pa.float64(),
+    "flagged": pa.bool_(),
+}
+"""Columns of both formats.
+
+`true_class` is empty unless the source was simulated; entropy and threshold are empty unless STRIP checked the frame.
+"""
+
+
+def export_places(*, logs_in: bool) -> Places:
+    """Return the limits on all exports of a console."""
+    most_of_user = MOST_OF_USER if logs_in else MOST_EXPORTS
+    return Places("exports", most=MOST_EXPORTS, most_of_user=most_of_user, patience_s=LONGEST_S)
+
+
+def rows(engine: Engine, since_ms: int, until_ms: int, camera: str | None = None) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the verdicts recorded in that time in chunks, in recording order."""
+    mine = () if camera is None else (frames.c.camera == camera,)
+    order = (frames.c.recorded_ms, frames.c.camera, frames.c.boot, frames.c.seq)
+    at_ms = since_ms
+    while at_ms < until_ms:
+        with engine.begin() as connection:
+            next_one = select(func.min(frames.c.recorded_ms)).where(frames.c.recorded_ms >= at_ms, *mine)
+            first_ms = connection.scalar(next_one)
+            if first_ms is None or first_ms >= until_ms:
+                return
+            at_ms = min(until_ms, first_ms + _SPAN_MS)
+            some = select(frames).where(frames.c.recorded_ms >= first_ms, frames.c.recorded_ms < at_ms, *mine)
+            found = connection.execute(some.order_by(*order)).fetchall()
+        yield [_values(row) for row in found]
+
+
+def _values(row: Any) -> tuple[Any, ...]:
+    truth = Truth.from_wire(row.truth)
+    checked = row.strip == CHECKED
+    values = dict(row._mapping) | {
+        "boot": f"{row.boot:016x}",
+        "true_class": truth.class_id if truth is not None else None,
+        "strip": _STRIP.get(row.strip, ""),
+        "entropy_bits": row.entropy_bits if checked else None,
+        "threshold_bits": row.threshold_bits if checked else None,
+    }
+    return tuple(values[name] for name in COLUMNS)
+
+
+def as_csv(parts: Iterator[list[tuple[Any, ...]]]) -> Iterator[bytes]:
+    """Yield CSV with a header line. An apostrophe precedes cells that a spreadsheet would run as a formula."""
+    yield _lines([tuple(COLUMNS)])
+    for part in parts:
+        yield _lines([tuple(_harmless(value) for value in row) for row in part])
+
+
+def _lines(some: Sequence[tuple[Any, ...]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(some)
+    return text.getvalue().encode()
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+class _Sink(io.RawIOBase):
+    """A write buffer that `take` empties."""
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Append `data` to the buffer."""
+        kept = bytes(data)
+        self._held.append(kept)
+        return len(kept)
+
+    def take(self) -> bytes:
+        """Return and clear the buffer."""
+        data, self._held = b"".join(self._held), []
+        return data
+
+
+def as_parquet(parts: Iterator[list[tuple[Any, ...]]]) -> Iterator[bytes]:
+    """Yield Parquet with one row group for each part."""
+    schema = pa.schema(list(COLUMNS.items()))
+    sink = _Sink()
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
+        for part in parts:
+            by_column = zip(*part, strict=True)
+            arrays = [pa.array(column, kind) for column, kind in zip(by_column, COLUMNS.values(), strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            yield sink.take()
+    yield sink.take()

@@ -1,0 +1,262 @@
+"""The latest state of all cameras in the console: bounded, with numbered changes, so that only changes are pushed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from consumers.cameras.camera import Camera
+from consumers.cameras.saved import SavedState
+from consumers.cameras.state import State
+from consumers.console.data.cards import Card, Watched
+from consumers.console.data.pictures import AS_SENT, REBUILT, WHOLE, CameraPicture, Pictures, Ways
+from consumers.records.batch import FrameKey
+from consumers.records.rows import CameraRow, FrameRow
+from consumers.settings import RecordsSettings
+from schemas.limits import CAMERAS_AT_HAND
+
+_ALL_EVERY_MS: Final = 1_000
+"""Interval at which all cameras are checked: silence arrives without a message."""
+_VIEWS_KEPT: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Selection and order of the cameras on a page."""
+
+    site: str = ""
+    state: str = ""
+    text: str = ""
+    page: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page of cameras."""
+
+    cards: tuple[Card, ...]
+    counts: Mapping[str, int]
+    """Number of cameras in each state, among those that site and text select."""
+    sites: tuple[str, ...]
+    found: int
+    page: int
+    pages: int
+
+
+class Fleet:
+    """The cameras by name, with their last pictures and their cards. For one event loop."""
+
+    def __init__(self, settings: RecordsSettings, page_cards: int = 60) -> None:
+        self._silent_after_s = settings.silent_after_s
+        self._bounds = settings.bounds
+        self._page_cards = page_cards
+        self._watched: OrderedDict[str, Watched] = OrderedDict()
+        """Cameras by name, the most recently received last."""
+        self._states: OrderedDict[str, SavedState] = OrderedDict()
+        """States saved by the recorder, also for cameras without a message yet."""
+        self._cards: dict[str, Card] = {}
+        self._order: list[Card] = []
+        self._touched: set[str] = set()
+        self._all_at_ms = 0
+        self._forgotten: dict[str, int] = {}
+        """Unix time at which each camera was removed. Frames recorded before it do not bring it back."""
+        most = self._bounds.preview_bytes
+        self._pictures = {
+            kind: Pictures(kind, share) for kind, share in ((REBUILT, most), (AS_SENT, most // 2), (WHOLE, most // 2))
+        }
+        self._views: dict[Query, View] = {}
+        self.version = 0
+        """Increased with every change that a page could show."""
+        self.stirred = asyncio.Event()
+        """Set and replaced at each change."""
+
+    # Updates
+
+    def take(
+        self, rows: Sequence[FrameRow], rebuilt: Mapping[FrameKey, bytes], sent: Mapping[FrameKey, bytes], now_ms: int
+    ) -> None:
+        """Add verdicts, and the pictures that came with some of them. `now_ms` is on a monotonic clock."""
+        for row in rows:
+            if row.recorded_ms <= self._forgotten.get(row.camera, -1):
+                continue
+            self._watch(row.camera).take(row, now_ms)
+            self._touched.add(row.camera)
+            key = row[:3]
+            if (jpeg := rebuilt.get(key)) and self._pictures[REBUILT].keep(row, jpeg):
+                self._watched[row.camera].pictures += 1
+            if jpeg := sent.get(key):
+                self._pictures[WHOLE if row.whole else AS_SENT].keep(row, jpeg)
+        self._make_room()
+
+    def say(self, status: CameraRow, age_ms: int, now_ms: int) -> None:
+        """Apply a camera's own status message, sent `age_ms` ago."""
+        if status.seen_ms <= self._forgotten.get(status.camera, -1):
+            return
+        camera = self._watch(status.camera).camera
+        if camera.status is None or camera.status.state_ms != status.state_ms:
+            camera.said_ms = now_ms - age_ms
+        camera.say(status)
+        self._touched.add(status.camera)
+        self._make_room()
+
+    def correct(self, saved: Camera, age_ms: int, now_ms: int) -> None:
+        """Merge a camera's saved row. Counts and evidence come from the recorder; the newer frame wins."""
+        if saved.last is None or saved.last.recorded_ms <= self._forgotten.get(saved.name, -1):
+            return
+        watched = self._watch(saved.name)
+        mine, last = watched.camera, saved.last
+        mine.frames, mine.level, mine.is_new, mine.boot = saved.frames, saved.level, saved.is_new, saved.boot
+        mine.entropy_bits, mine.probes = saved.entropy_bits, saved.probes
+        if mine.last is None or (last.boot == mine.last.boot and last.seq > mine.last.seq):
+            mine.last = last
+            mine.heard_ms = max(mine.heard_ms, now_ms - age_ms)
+            watched.newest_ms = max(watched.newest_ms, min(last.captured_ms, last.recorded_ms))
+        self._touched.add(saved.name)
+
+    def judge(self, saved: Iterable[SavedState]) -> None:
+        """Apply the states that the recorder has saved since the last call."""
+        for each in saved:
+            self._states[each.camera] = each
+            self._states.move_to_end(each.camera)
+            self._touched.add(each.camera)
+        while len(self._states) > CAMERAS_AT_HAND + self._bounds.strangers:
+            self._states.popitem(last=False)
+
+    def alert(self, opened: Mapping[str, Sequence[str]], acknowledged: Collection[str] = ()) -> None:
+        """Set the newest alert of each open episode, by camera, newest last.
+
+        `acknowledged` are the cameras whose episodes are all acknowledged.
+        """
+        for name, watched in self._watched.items():
+            now, known = list(opened.get(name, ())), name in acknowledged
+            if (now, known) != (watched.alerts, watched.acknowledged):
+                watched.alerts, watched.acknowledged = now, known
+                self._touched.add(name)
+
+    def forget(self, name: str, at_ms: int) -> None:
+        """Remove a camera until a message from it arrives after `at_ms` (Unix time)."""
+        self._forgotten[name] = at_ms
+        self._drop(name)
+
+    def forget_all(self, gone: Mapping[str, int]) -> None:
+        """Remove the cameras in `gone`, each with its Unix time, that are not removed yet."""
+        for name, at_ms in gone.items():
+            if self._forgotten.get(name, -1) < at_ms:
+                self.forget(name, at_ms)
+
+    # Views
+
+    def tick(self, now_ms: int) -> bool:
+        """Bring the cards up to date. Return whether one has changed."""
+        if now_ms - self._all_at_ms >= _ALL_EVERY_MS:
+            self._all_at_ms = now_ms
+            names: Iterable[str] = list(self._watched)
+        else:
+            names = self._touched
+        changed, moved = False, len(self._order) != len(self._watched)
+        for name in names:
+            watched = self._watched.get(name)
+            if watched is None:
+                continue
+            card = watched.card(self._states.get(name), now_ms, self._silent_after_s)
+            before = self._cards.get(name)
+            if card != before:
+                changed = True
+                moved = moved or before is None or before.order != card.order
+                self._cards[name] = card
+        self._touched = set()
+        if not (changed or moved):
+            return False
+        if moved:
+            self._order = sorted(self._cards.values(), key=lambda card: card.order)
+        else:
+            self._order = [self._cards[card.name] for card in self._order]
+        self._views.clear()
+        self.version += 1
+        self.stir()
+        return True
+
+    def stir(self) -> None:
+        """Wake every open page to check for changes."""
+        self.stirred.set()
+        self.stirred = asyncio.Event()
+
+    def view(self, query: Query) -> View:
+        """Return the page of cameras that `query` selects, built once for all its readers."""
+        found = self._views.get(query)
+        if found is None:
+            if len(self._views) >= _VIEWS_KEPT:
+                self._views.clear()
+            found = self._views[query] = self._view(query)
+        return found
+
+    def _view(self, query: Query) -> View:
+        text = query.text.casefold()
+        chosen = [
+            card
+            for card in self._order
+            if (not query.site or card.site == query.site)
+            and (not text or text in card.name.casefold() or text in card.verdict.casefold())
+        ]
+        counts = Counter(card.state.value for card in chosen)
+        if query.state:
+            chosen = [card for card in chosen if card.state.value == query.state]
+        pages = max(1, -(-len(chosen) // self._page_cards))
+        page = min(max(1, query.page), pages)
+        begin = (page - 1) * self._page_cards
+        cards = tuple(chosen[begin : begin + self._page_cards])
+        sites = tuple(sorted({card.site for card in self._order}))
+        ordered = {state.value: counts[state.value] for state in State if counts[state.value]}
+        return View(cards, ordered, sites, len(chosen), page, pages)
+
+    def cards(self) -> Sequence[Card]:
+        """Return all cards, the worst state first."""
+        return self._order
+
+    def card(self, name: str) -> Card | None:
+        """Return the card of one camera; None if it is unknown."""
+        return self._cards.get(name)
+
+    def camera(self, name: str) -> Camera | None:
+        """Return the full record of one camera; None if it is unknown."""
+        watched = self._watched.get(name)
+        return watched.camera if watched is not None else None
+
+    def alerts(self) -> tuple[int, int]:
+        """Return the number of cameras with an open alert, and of others with an acknowledged one."""
+        raised = [card for card in self._order if card.alert]
+        acknowledged = sum(1 for card in raised if card.acknowledged)
+        return len(raised) - acknowledged, acknowledged
+
+    def picture(self, name: str, kind: str = REBUILT) -> CameraPicture | None:
+        """Return the camera's last picture of a `kind`; None if it is not in memory."""
+        found = self._pictures.get(kind)
+        return found.get(name) if found is not None else None
+
+    def ways(self, name: str) -> Ways:
+        """Return the camera's last picture in its three versions."""
+        return Ways(self.picture(name, AS_SENT), self.picture(name), self.picture(name, WHOLE))
+
+    # Limits
+
+    def _watch(self, name: str) -> Watched:
+        watched = self._watched.get(name)
+        if watched is None:
+            watched = self._watched[name] = Watched(Camera(name))
+        else:
+            self._watched.move_to_end(name)
+        return watched
+
+    def _make_room(self) -> None:
+        while len(self._watched) > CAMERAS_AT_HAND + self._bounds.strangers:
+            self._drop(next(iter(self._watched)))
+
+    def _drop(self, name: str) -> None:
+        self._watched.pop(name, None)
+        self._cards.pop(name, None)
+        for pictures in self._pictures.values():
+            pictures.drop(name)
+        self._touched.add(name)

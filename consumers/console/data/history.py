@@ -1,0 +1,112 @@
+"""One camera's history for its page: columns over time, and outages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+from sqlalchemy import Engine, func, select
+
+from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, classes_of, spans
+from consumers.console.data.store import NO_ENTROPY, camera_hours, camera_minutes
+from consumers.database.tables import alerts
+
+RANGES: Final = {"hour": HOUR_MS, "day": DAY_MS, "week": 7 * DAY_MS, "month": 31 * DAY_MS, "year": 366 * DAY_MS}
+_BY_THE_HOUR_FROM: Final = 2 * DAY_MS
+_MOST_OUTAGES: Final = 100
+
+
+@dataclass(frozen=True)
+class Outage:
+    """A time span without any captured frame of a camera."""
+
+    since_ms: int
+    until_ms: int
+
+    @property
+    def seconds(self) -> int:
+        """Duration of the outage in seconds."""
+        return (self.until_ms - self.since_ms) // 1000
+
+
+def history(engine: Engine, camera: str, since_ms: int, until_ms: int) -> dict[str, Any]:
+    """Return columns over time in uPlot's JSON form. A null value interrupts the line.
+
+    `t` is in Unix seconds. Spans up to two days have one value a minute, longer ones one an hour.
+    """
+    step_ms = MINUTE_MS if until_ms - since_ms <= _BY_THE_HOUR_FROM else HOUR_MS
+    table = camera_minutes if step_ms == MINUTE_MS else camera_hours
+    begin_ms = since_ms - since_ms % step_ms
+    with engine.begin() as connection:
+        found = spans(connection, table, camera, begin_ms, until_ms)
+        classes = classes_of(connection, camera, begin_ms, until_ms)
+    gaps = outages([row["begin_ms"] for row in found], step_ms)
+    return {
+        "span_s": (begin_ms / 1000, until_ms / 1000),
+        "step_s": step_ms // 1000,
+        "classes": classes,
+        "columns": columns(found, step_ms),
+        "outages": [(each.since_ms, each.until_ms) for each in gaps],
+    }
+
+
+def columns(found: Sequence[dict[str, Any]], step_ms: int) -> dict[str, list[float | None]]:
+    """Return the sums as plot columns, with one row of nulls in each gap."""
+    names = ("t", "rate", "confidence", "late_s", "slowest_s", "sent", "saved", "entropy", "least", "threshold")
+    drawn: dict[str, list[float | None]] = {name: [] for name in (*names, "flagged", "evidence")}
+    before_ms: int | None = None
+    for row in found:
+        begin_ms = row["begin_ms"]
+        if before_ms is not None and begin_ms - before_ms > step_ms:
+            _append(drawn, (before_ms + step_ms) / 1000, {})
+        before_ms = begin_ms
+        frames, checked = row["frames"], row["checked"]
+        values = {
+            "rate": frames / (step_ms / 1000),
+            "confidence": row["confidence"] / frames,
+            "late_s": row["late_ms"] / frames / 1000,
+            "slowest_s": row["slowest_ms"] / 1000,
+            "sent": row["frame_bytes"] / (step_ms / 1000),
+            "saved": 1 - row["frame_bytes"] / row["raw_bytes"] if row["raw_bytes"] else None,
+            "entropy": row["entropy_bits"] / checked if checked else None,
+            "least": row["least_entropy_bits"] if row["least_entropy_bits"] < NO_ENTROPY else None,
+            "threshold": row["threshold_bits"] / checked if checked else None,
+            "flagged": row["flagged"] / checked if checked else None,
+            "evidence": row["evidence"],
+        }
+        _append(drawn, begin_ms / 1000, values)
+    return drawn
+
+
+def _append(drawn: dict[str, list[float | None]], at_s: float, values: dict[str, float | None]) -> None:
+    for name, column in drawn.items():
+        value = values.get(name)
+        column.append(at_s if name == "t" else None if value is None else float(f"{value:.5g}"))
+
+
+def outages(begins_ms: Sequence[int], step_ms: int) -> list[Outage]:
+    """Return the gaps between minutes (or hours) with captured frames, newest first."""
+    pairs = pairwise(begins_ms)
+    found = [Outage(before + step_ms, after) for before, after in pairs if after - before > step_ms]
+    return found[::-1][:_MOST_OUTAGES]
+
+
+def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]]:
+    """Return the times of a camera's alerts and its baseline then, newest first, from the recorder's database."""
+    query = (
+        select(alerts.c.alert_id, alerts.c.raised_ms, alerts.c.baseline_bits, alerts.c.threshold_bits)
+        .where(alerts.c.camera == camera, alerts.c.raised_ms >= since_ms)
+        .order_by(alerts.c.raised_ms.desc())
+        .limit(_MOST_OUTAGES)
+    )
+    with engine.begin() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def reaches_to(engine: Engine, camera: str) -> int | None:
+    """Return the capture time of the first counted frame, in Unix milliseconds; None without frames."""
+    with engine.begin() as connection:
+        found = connection.scalar(select(func.min(camera_hours.c.begin_ms)).where(camera_hours.c.camera == camera))
+    return None if found is None else int(found)

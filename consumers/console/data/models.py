@@ -1,0 +1,77 @@
+"""The published models and the served model of each processor, read from Kafka continuously."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from schemas.errors import WireError
+from schemas.keys.signers import TrustedSigners
+from schemas.messages.models import LIVE_KEY, PROCESSOR_PREFIX, live, unseal
+from schemas.pointillist_pb2 import Model, Models, ServedModel
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.reader import Reader
+
+_WAIT_S: Final = 1.0
+
+log = structlog.get_logger()
+
+
+class ModelsWatch:
+    """The models topic, read from its beginning. Records without a trusted signature are rejected."""
+
+    def __init__(self, kafka: KafkaAddress, topic: str, trusted: TrustedSigners) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._trusted = trusted
+        self.models = Models()
+        self.refused = ""
+        """The error in the newest list; the previous list stays valid then."""
+        self.served: dict[str, ServedModel] = {}
+
+    @property
+    def live(self) -> Model | None:
+        """The model that processors should serve; None if each serves its own bundle."""
+        return live(self.models)
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with Reader(self._kafka, self._topic) as reader:
+                    backoff.reset()
+                    while True:
+                        for records in (await reader.fetch(wait_s=_WAIT_S)).values():
+                            for record in records:
+                                self.take(record.key or b"", record.value)
+            except Exception as error:  # any error of a broker that is unreachable
+                log.warning("models_not_read", error=str(error) or type(error).__name__)
+            await backoff.wait()
+
+    def take(self, key: bytes, value: bytes | None) -> None:
+        """Apply one record of the topic."""
+        if key == LIVE_KEY:
+            try:
+                models = unseal(value or b"", self._trusted)
+            except WireError as error:
+                self.refused = str(error)
+                return
+            self.refused = ""
+            if models.changed_ms >= self.models.changed_ms:
+                self.models = models
+            return
+        name = key.decode("utf-8", "replace")
+        if not name.startswith(PROCESSOR_PREFIX):
+            return
+        name = name.removeprefix(PROCESSOR_PREFIX)
+        try:
+            if value is None:
+                self.served.pop(name, None)
+            else:
+                self.served[name] = ServedModel.FromString(value)
+        except DecodeError:
+            self.served.pop(name, None)

@@ -1,0 +1,301 @@
+"""The console's own database for people's actions, apart from the recorder's, whose writing it never blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    delete,
+    func,
+    select,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from consumers.cameras.episodes import OPEN, Review
+from consumers.database.engine import open_engine, upsert
+from consumers.database.versions import of_another_version
+from schemas.errors import StateError
+
+T = TypeVar("T")
+
+metadata = MetaData()
+VERSION: Final = 1
+_LONGEST: Final = 2_000
+MOST_OPERATIONS: Final = 200_000
+MOST_COMMENTS: Final = 100_000
+
+
+def _text(name: str, *, primary_key: bool = False) -> Column[str]:
+    return Column(name, Text, primary_key=primary_key, nullable=False)
+
+
+def _integer(name: str, *, primary_key: bool = False) -> Column[int]:
+    return Column(name, BigInteger, primary_key=primary_key, autoincrement=False, nullable=False)
+
+
+def _number(name: str) -> Column[float]:
+    return Column(name, Float, nullable=False)
+
+
+marks = Table("console_marks", metadata, _text("name", primary_key=True), _integer("value"))
+"""Reading positions, and the version of these tables."""
+
+operations = Table(
+    "console_operations",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _integer("at_ms"),
+    _text("who"),
+    _text("what"),
+    _text("subject"),
+    _text("detail"),
+    _text("outcome"),
+)
+"""The audit log: user, action, subject (camera, alert or model), and outcome."""
+Index("console_operations_by_subject", operations.c.subject, operations.c.id)
+
+reviews = Table(
+    "console_reviews",
+    metadata,
+    _text("alert_id", primary_key=True),
+    _text("state"),
+    _text("who"),
+    _integer("at_ms"),
+)
+"""Decisions on alerts: acknowledged or closed. An alert without a row is open."""
+
+comments = Table(
+    "console_comments",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _text("alert_id"),
+    _integer("at_ms"),
+    _text("who"),
+    _text("text"),
+    Index("console_comments_by_alert", "alert_id"),
+)
+
+forgotten = Table("console_forgotten", metadata, _text("camera", primary_key=True), _integer("at_ms"))
+"""Cameras that users removed from the fleet, and when."""
+
+_SPAN_COLUMNS: Final = (
+    "frames", "frame_bytes", "raw_bytes", "late_ms", "slowest_ms", "checked", "flagged", "strip_shed",
+)  # fmt: skip
+_SPAN_SUMS: Final = ("confidence", "entropy_bits", "threshold_bits")
+NO_ENTROPY: Final = 1e9
+"""Value of the least entropy if no frame was checked."""
+
+
+def _spans(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        _text("camera", primary_key=True),
+        _integer("begin_ms", primary_key=True),
+        *(_integer(each) for each in _SPAN_COLUMNS),
+        *(_number(each) for each in _SPAN_SUMS),
+        _number("least_entropy_bits"),
+        _number("evidence"),
+        Index(f"{name}_by_age", "begin_ms"),
+        sqlite_with_rowid=False,
+    )
+
+
+camera_minutes = _spans("console_minutes")
+camera_hours = _spans("console_hours")
+"""Sums over the frames that each camera captured in a minute or an hour; see `consumers.console.data.rollup`."""
+
+class_hours = Table(
+    "console_class_hours",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("begin_ms", primary_key=True),
+    _text("class_name", primary_key=True),
+    _integer("frames"),
+    Index("console_class_hours_by_age", "begin_ms"),
+    sqlite_with_rowid=False,
+)
+"""Number of verdicts of each class on a camera in an hour."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One line of the audit log."""
+
+    at_ms: int
+    """Unix time in milliseconds."""
+    who: str
+    """The user; `local` where nobody logs in, `unknown` for a login with a name that is no user's."""
+    what: str
+    """The action: `command`, `forget`, `alert`, `replay`, the kind of a job, `login` or `logout`."""
+    subject: str
+    """The camera, alert, reason, model or address that it was about."""
+    detail: str
+    """The requested values."""
+    outcome: str
+    """The outcome."""
+
+
+class Store:
+    """Reads and writes the console's tables. Every method may block: call them outside the event loop."""
+
+    def __init__(self, url: str) -> None:
+        self.engine: Engine = open_engine(url, writes=True)
+
+    def prepare(self) -> None:
+        """Create missing tables. Raises StateError for tables of another version."""
+        with self.engine.begin() as connection:
+            metadata.create_all(connection)
+            found = mark(connection, "version")
+            if not found:
+                set_mark(connection, "version", VERSION)
+            elif found != VERSION:
+                raise of_another_version(VERSION, found, "a console's database", "--store")
+
+    def close(self) -> None:
+        """Close the database."""
+        self.engine.dispose()
+
+    # Actions of users
+
+    def note(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
+        """Write a line of the audit log. Delete the oldest lines beyond the limit."""
+        values = {
+            "at_ms": _now_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
+            "outcome": outcome[:_LONGEST],
+        }  # fmt: skip
+        with self.engine.begin() as connection:
+            made = connection.execute(operations.insert().values(values)).inserted_primary_key
+            if made is not None:
+                connection.execute(delete(operations).where(operations.c.id <= made[0] - MOST_OPERATIONS))
+
+    def noted(self, subject: str | None = None, limit: int = 100) -> list[Operation]:
+        """Return the newest lines of the audit log first."""
+        columns = [operations.c[name] for name in Operation.__dataclass_fields__]
+        query = select(*columns).order_by(operations.c.id.desc()).limit(limit)
+        if subject is not None:
+            query = query.where(operations.c.subject == subject)
+        with self.engine.begin() as connection:
+            return [Operation(*row) for row in connection.execute(query)]
+
+    # Reviews of alerts
+
+    def review(self, alert_ids: Sequence[str], state: str, who: str) -> Review:
+        """Set the alerts of an episode to `acknowledged`, `closed`, or `open` again."""
+        made = Review(state, who, _now_ms())
+        with self.engine.begin() as connection:
+            for some in batched(alert_ids):
+                connection.execute(delete(reviews).where(reviews.c.alert_id.in_(some)))
+                if state != OPEN:
+                    values = [{"alert_id": each, **made._asdict()} for each in some]
+                    connection.execute(reviews.insert(), values)
+        return made
+
+    def reviewed(self) -> dict[str, Review]:
+        """Return the decision on each alert that is acknowledged or closed."""
+        with self.engine.begin() as connection:
+            return read_reviews(connection)
+
+    def comment(self, alert_id: str, who: str, text: str) -> None:
+        """Add a comment to an alert."""
+        values = {"alert_id": alert_id, "at_ms": _now_ms(), "who": who, "text": text[:_LONGEST]}
+        with self.engine.begin() as connection:
+            made = connection.execute(comments.insert().values(values)).inserted_primary_key
+            if made is not None:
+                connection.execute(delete(comments).where(comments.c.id <= made[0] - MOST_COMMENTS))
+
+    def said(self, alert_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """Return the comments on each of these alerts, oldest first."""
+        found: dict[str, list[dict[str, Any]]] = {alert_id: [] for alert_id in alert_ids}
+        with self.engine.begin() as connection:
+            for some in batched(alert_ids):
+                query = select(comments).where(comments.c.alert_id.in_(some)).order_by(comments.c.id)
+                for row in connection.execute(query).mappings():
+                    found[row["alert_id"]].append(dict(row))
+        return found
+
+    # Removed cameras
+
+    def forget(self, *cameras: str) -> int:
+        """Store that these cameras were removed. Return the Unix time of it."""
+        at_ms = _now_ms()
+        with self.engine.begin() as connection:
+            for camera in cameras:
+                insertion = upsert(self.engine, forgotten).values(camera=camera, at_ms=at_ms)
+                connection.execute(insertion.on_conflict_do_update(index_elements=["camera"], set_={"at_ms": at_ms}))
+        return at_ms
+
+    def gone(self) -> dict[str, int]:
+        """Return the removed cameras, each with its Unix time."""
+        with self.engine.begin() as connection:
+            return {row.camera: row.at_ms for row in connection.execute(select(forgotten))}
+
+    def count(self, table: Table) -> int:
+        """Return the number of rows of one table."""
+        with self.engine.begin() as connection:
+            return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def recorded_reviews(url: str) -> dict[str, Review]:
+    """Return the decisions on alerts in the console's database at `url`, for other programs."""
+    return _read_elsewhere(url, read_reviews) or {}
+
+
+def read_forgotten(url: str) -> dict[str, int]:
+    """Return the removed cameras and their times from the console's database at `url`."""
+    return _read_elsewhere(url, lambda each: {row.camera: row.at_ms for row in each.execute(select(forgotten))}) or {}
+
+
+def _read_elsewhere(url: str, read: Callable[[Connection], T]) -> T | None:
+    """Read a console's database from another process. Return None if it is absent or not complete yet."""
+    try:
+        engine = open_engine(url, writes=False)
+    except StateError:
+        return None
+    try:
+        with engine.begin() as connection:
+            return read(connection)
+    except SQLAlchemyError:  # tables of another release, or tables still being created
+        return None
+    finally:
+        engine.dispose()
+
+
+def read_reviews(connection: Connection) -> dict[str, Review]:
+    """Return the decision on each alert that is acknowledged or closed."""
+    columns = (reviews.c.alert_id, reviews.c.state, reviews.c.who, reviews.c.at_ms)
+    return {alert_id: Review(*rest) for alert_id, *rest in connection.execute(select(*columns))}
+
+
+def mark(connection: Connection, name: str) -> int:
+    """Return the value of a mark, 0 if it does not exist."""
+    return connection.scalar(select(marks.c.value).where(marks.c.name == name)) or 0
+
+
+def set_mark(connection: Connection, name: str, value: int) -> None:
+    """Set the value of a mark."""
+    insertion = upsert(connection.engine, marks).values(name=name, value=value)
+    connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+
+
+def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
+    """Split `names` into parts that fit the parameters of one SQL statement."""
+    for start in range(0, len(names), size):
+        yield names[start : start + size]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 10**6

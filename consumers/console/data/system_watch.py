@@ -1,0 +1,134 @@
+"""Poller of all roles' states and the firing rules, and the system status computed from them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from consumers.cameras.state import State
+from consumers.console.data.fleet import Fleet
+from consumers.console.data.prometheus import read_roles
+from consumers.console.data.roles import ReadRoles, RoleState, unwell
+from consumers.console.data.rules import FiringRule, Rules, read_rules
+from schemas.errors import BrokerError
+
+ROLES_S: Final = 1.0
+RULES_S: Final = 2.0
+NO_RULES: Final = (
+    "There are no rules: start the console with --prometheus. `pointillist up` starts Prometheus if the Debian package "
+    "prometheus is installed."
+)
+NO_ROLES: Final = "There are no roles: start the console with --prometheus, or with the state folder of a running `up`."
+
+
+@dataclass(frozen=True)
+class Pill:
+    """The system status in a few words, for the header of every page."""
+
+    text: str
+    level: str
+    """`good`, `warn` or `bad`."""
+    address: str
+    """The page with details."""
+
+
+class SystemWatch:
+    """The last states read. For one event loop."""
+
+    def __init__(self, fleet: Fleet, read: ReadRoles | None, prometheus: str | None) -> None:
+        """Set the sources.
+
+        `read` returns the roles. Without it they are read from the Prometheus at the URL, if there is one.
+        """
+        self._fleet = fleet
+        if read is None and prometheus is not None:
+            read = _of_prometheus(prometheus)
+        self._read = read
+        self._prometheus = prometheus
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="system")
+        self.roles: tuple[RoleState, ...] = ()
+        self.rules = Rules()
+        self.no_roles = NO_ROLES if read is None else "The roles have not been read yet."
+        """The reason why there are no roles; empty if there are some."""
+        self.no_rules = NO_RULES if prometheus is None else "The rules have not been read yet."
+        """The reason why the rules are unknown; empty if they are known."""
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._read is not None:
+                tasks.create_task(self._again(self.look_at_roles, ROLES_S))
+            if self._prometheus is not None:
+                tasks.create_task(self._again(self.look_at_rules, RULES_S))
+            await asyncio.Event().wait()
+
+    async def _again(self, look: Callable[[], None], every_s: float) -> None:
+        while True:
+            before = self.roles, self.rules, self.no_roles, self.no_rules
+            await asyncio.get_running_loop().run_in_executor(self._threads, look)
+            if before != (self.roles, self.rules, self.no_roles, self.no_rules):
+                self._fleet.stir()
+            await asyncio.sleep(every_s)
+
+    def look_at_roles(self) -> None:
+        """Read the roles. Blocks."""
+        assert self._read is not None
+        try:
+            self.roles, self.no_roles = tuple(self._read()), ""
+        except Exception as error:  # another program's answer: the pages continue without it
+            self.roles, self.no_roles = (), str(error)[:200] or type(error).__name__
+
+    def look_at_rules(self) -> None:
+        """Read the rules. Blocks."""
+        assert self._prometheus is not None
+        try:
+            self.rules, self.no_rules = read_rules(self._prometheus), ""
+        except BrokerError as error:
+            self.rules, self.no_rules = Rules(), str(error)
+
+    def pill(self) -> Pill:
+        """Return the current status, the worst first."""
+        parts: list[tuple[str, str, str]] = []  # text, level, address
+        if down := unwell(self.roles):
+            parts.append((down, "bad", "/system"))
+        opened, acknowledged = self._fleet.alerts()
+        if opened:
+            parts.append((_counted(opened, "alert"), "bad", "/alerts"))
+        if acknowledged:
+            parts.append((f"{_counted(acknowledged, 'alert')} acknowledged", "warn", "/alerts?state=acknowledged"))
+        if self.rules.names:
+            critical = any(each.severity == "critical" and not self._known(each) for each in self.rules.firing)
+            parts.append((_counted(len(self.rules.names), "rule"), "bad" if critical else "warn", "/rules"))
+        if impaired := sum(1 for card in self._fleet.cards() if card.state.is_fault and card.state is not State.ALERT):
+            parts.append((f"{_counted(impaired, 'camera')} not well", "warn", "/"))
+        if not parts:
+            return Pill("all well", "good", "/system") if self.roles else Pill("no alert", "good", "/system")
+        level = "bad" if any(each[1] == "bad" for each in parts) else "warn"
+        return Pill(" · ".join(each[0] for each in parts), level, parts[0][2])
+
+    def _known(self, rule: FiringRule) -> bool:
+        """Return whether a rule concerns a camera with an acknowledged alert.
+
+        The rule fires until the cause is over.
+        """
+        card = self._fleet.card(rule.subject)
+        return card is not None and card.acknowledged
+
+    def told(self) -> dict[str, Any]:
+        """Return the context of the templates that show roles and rules."""
+        return {"roles": self.roles, "no_roles": self.no_roles, "rules": self.rules, "no_rules": self.no_rules}
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _of_prometheus(url: str) -> ReadRoles:
+    return lambda: read_roles(url)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

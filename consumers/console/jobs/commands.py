@@ -1,0 +1,51 @@
+"""The command lines of jobs. Paths are built from ids that the console found itself, never from user input."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from consumers.console.jobs.bundles import Choice
+from consumers.console.jobs.rows import Job, Kind
+from consumers.console.settings import JobSettings
+
+CLEAN: Final = "clean.npz"
+FIGURES: Final = "figures.json"
+OUT: Final = "out"
+_EVALUATE: Final = (("--evaluate-clean", "evaluate-clean.npz"), ("--evaluate-poisoned", "evaluate-poisoned.npz"))
+
+Copy = Callable[[str, Path, Callable[[], bool]], int]
+"""Copies the quarantine of one or all cameras into a folder until the last argument returns true."""
+
+
+def arguments_of(settings: JobSettings, job: Job, choice: Choice | None, place: Path) -> list[str]:
+    """Return the arguments of a job with the folder `place`. A repair also gets the quarantine in it."""
+    if choice is None:
+        return ["model", "rollback", *(settings.rollback or ())]
+    if job.kind is Kind.PUBLISH:
+        return ["model", "publish", str(choice.place), *(settings.publish or ())]
+    found = [
+        "lab", "repair", "--bundle", str(choice.place), "--clean", str(settings.folder / CLEAN),
+        "--quarantine", str(place / "quarantine"), "--out", str(place / OUT), "--json", str(place / FIGURES),
+        "--progress",
+    ]  # fmt: skip
+    for option, name in _EVALUATE:
+        if (settings.folder / name).is_file():
+            found += [option, str(settings.folder / name)]
+    return found
+
+
+def hold(copy: Copy, camera: str, place: Path, stopped: Callable[[], bool]) -> None:
+    """Copy the quarantine into a job's folder, whole or not at all.
+
+    Earlier copies stay: a resumed repair learns from the same frames.
+    """
+    held, part = place / "quarantine", place / "quarantine.part"
+    if held.is_dir():
+        return
+    shutil.rmtree(part, ignore_errors=True)
+    copy(camera, part, stopped)
+    if not stopped():
+        part.rename(held)

@@ -1,0 +1,318 @@
+"""Jobs: the command line as a child process, one at a time, started and stopped from the pages.
+
+The console imports neither the laboratory nor the signing code. Its caller passes in the function that starts a child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+
+from consumers.console.data.store import Store
+from consumers.console.jobs import rows as job_rows
+from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired
+from consumers.console.jobs.commands import CLEAN, FIGURES, OUT, Copy, arguments_of, hold
+from consumers.console.jobs.output import Progress, Report, progress_of, report_of, said, tail_of
+from consumers.console.jobs.rows import Job, JobState, Kind
+from consumers.console.settings import JobSettings
+from schemas.errors import ConfigError, StateError, UserError, first_line
+
+LOG: Final = "log"
+POLL_INTERVAL_S: Final = 0.5
+STOP_S: Final = 4.0
+"""Seconds from the request to stop to the kill: less than a supervisor's stop timeout for the console."""
+KEPT: Final = 30
+"""Maximum number of stored jobs, with their folders."""
+SHOWN: Final = 10
+ID: Final = re.compile(r"[0-9a-f]{16}")
+AGAIN: Final = (JobState.CANCELLED, JobState.INTERRUPTED)
+"""States from which a repair can be resumed."""
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class Process(Protocol):
+    """A child process that ends with this process."""
+
+    def start(self) -> object:
+        """Start the process."""
+
+    def poll(self) -> int | None:
+        """Return its exit status, None while it runs."""
+
+    def stop(self, deadline_s: float) -> int | None:
+        """Stop the process, by force after the deadline. Return its exit status."""
+
+
+Launch = Callable[[Sequence[str], Path], Process]
+"""Creates a child process from arguments and the file to which its output is appended."""
+Write = Callable[..., Awaitable[Any]]
+"""Runs a function that writes to the console's database, outside the event loop."""
+
+
+@dataclass
+class _Running:
+    job: Job
+    progress: Progress = field(default_factory=lambda: Progress("begins"))
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _why: JobState | None = None
+
+    def end(self, why: JobState) -> None:
+        """Request the job's end before it is finished."""
+        self._why = why
+        self.wake.set()
+
+    def ends(self) -> JobState | None:
+        """The reason of the requested end; None if there was no request."""
+        return self._why
+
+
+class Jobs:
+    """The jobs of one folder. For one event loop."""
+
+    def __init__(
+        self, settings: JobSettings, store: Store, launch: Launch, write: Write, copy: Copy, stir: Callable[[], None]
+    ) -> None:
+        """Open the folder. Raises ConfigError if it cannot be created, StateError if another console holds it."""
+        self.settings = settings
+        self._engine, self._note = store.engine, store.note
+        self._launch, self._write, self._copy, self._stir = launch, write, copy, stir
+        self._runs = settings.folder / "runs"
+        self._beside = ThreadPoolExecutor(2, thread_name_prefix="jobs")
+        self._running: _Running | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._lock = _claimed(settings.folder, self._runs)
+        for job in job_rows.interrupt(self._engine):
+            self._note(job.who, job.kind, job.subject, job.job_id, JobState.INTERRUPTED)
+
+    # Queries
+
+    @property
+    def publishes(self) -> bool:
+        """Whether the operator has configured publication."""
+        return self.settings.publish is not None and self.settings.rollback is not None
+
+    @property
+    def repairs(self) -> bool:
+        """Whether clean pictures are configured, which repairs need."""
+        return (self.settings.folder / CLEAN).is_file()
+
+    @property
+    def running(self) -> Job | None:
+        """The running job, None if there is none."""
+        return self._running.job if self._running is not None else None
+
+    def choices(self) -> dict[str, Choice]:
+        """Return the bundles that a job may use, by id. Blocks."""
+        done = [job for job in self.newest(KEPT) if job.kind is Kind.REPAIR and job.state is JobState.DONE]
+        made = repaired((job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done)
+        found = [*own(self.settings.bundle), *laid_down(self.settings.folder / "bundles"), *made]
+        return {choice.choice_id: choice for choice in found}
+
+    def newest(self, limit: int = SHOWN) -> list[Job]:
+        """Return the newest jobs first. Blocks."""
+        return job_rows.newest(self._engine, limit)
+
+    def find(self, job_id: str) -> Job | None:
+        """Return one job; None for an invalid or unknown id. Blocks."""
+        return job_rows.find(self._engine, job_id) if ID.fullmatch(job_id) else None
+
+    def progress(self, job_id: str) -> Progress | None:
+        """Return the progress of a running job."""
+        now = self._running
+        return now.progress if now is not None and now.job.job_id == job_id else None
+
+    def output(self, job: Job) -> list[str]:
+        """Return the last output lines of a job. Blocks."""
+        return tail_of(self._place(job.job_id) / LOG)
+
+    def report(self, job: Job) -> Report | None:
+        """Return the report of a repair. Blocks."""
+        place = self._place(job.job_id)
+        return report_of(place / FIGURES, place / OUT)
+
+    def picture(self, job: Job, name: str) -> bytes:
+        """Return a report picture with a name in `PICTURES`; empty bytes if there is none. Blocks."""
+        try:
+            return (self._place(job.job_id) / OUT / f"{name}.png").read_bytes()
+        except OSError:
+            return b""
+
+    def _place(self, job_id: str) -> Path:
+        return self._runs / job_id
+
+    # Actions
+
+    async def repair(self, who: str, choice_id: str, camera: str) -> Job:
+        """Start the repair of a bundle with the quarantine of `camera` (empty: all cameras).
+
+        Raises StateError while another job runs.
+        """
+        if not self.repairs:
+            raise ConfigError(f"{CLEAN} is missing: put clean labelled pictures into the jobs folder")
+        return await self._begin(who, Kind.REPAIR, await self._chosen(choice_id), camera)
+
+    async def publish(self, who: str, choice_id: str) -> Job:
+        """Start to sign a bundle and make it the live model. Raises StateError while another job runs."""
+        self._require_signer()
+        if choice_id == OWN:
+            raise ConfigError(
+                "bundle: expected one other than the processors' default, which they serve if none is published"
+            )
+        return await self._begin(who, Kind.PUBLISH, await self._chosen(choice_id))
+
+    async def roll_back(self, who: str, live: str) -> Job:
+        """Start to withdraw the model `live`. Raises StateError while another job runs."""
+        self._require_signer()
+        return await self._begin(who, Kind.ROLLBACK, Choice("", live, Path(), ""))
+
+    async def again(self, who: str, job: Job) -> Job:
+        """Resume a cancelled or interrupted repair. Raises StateError while another job runs."""
+        if job.kind is not Kind.REPAIR or job.state not in AGAIN:
+            raise ConfigError("job: expected a cancelled or interrupted repair")
+        await self._chosen(job.bundle)
+        fresh = replace(job, who=who, at_ms=job_rows.now_ms(), ended_ms=None, state=JobState.RUNNING, outcome="")
+        return await self._run_now(fresh)
+
+    async def cancel(self, who: str, job: Job) -> None:
+        """Cancel the running job. Raises ConfigError if it does not run."""
+        now = self._running
+        if now is None or now.job.job_id != job.job_id:
+            raise ConfigError("job: expected a running one")
+        now.end(JobState.CANCELLED)
+        await self._write(self._note, who, "cancel", job.subject, job.job_id, "cancellation requested")
+
+    def _require_signer(self) -> None:
+        if not self.publishes:
+            raise ConfigError("jobs.signer is missing: set it to publish or roll back models")
+
+    async def _chosen(self, choice_id: str) -> Choice:
+        choice = (await self._aside(self.choices)).get(choice_id)
+        if choice is None:
+            raise ConfigError("bundle: expected the id of a bundle in the jobs folder")
+        return choice
+
+    async def _begin(self, who: str, kind: Kind, choice: Choice, camera: str = "") -> Job:
+        job_id = secrets.token_hex(8)
+        return await self._run_now(Job(job_id, kind, choice.choice_id, choice.label, camera, who, job_rows.now_ms()))
+
+    async def _run_now(self, job: Job) -> Job:
+        if self._running is not None:
+            raise StateError(f"job: expected no other job, {self._running.job.kind} is running. Try again later.")
+        now = self._running = _Running(job)
+        try:
+            await self._write(job_rows.begin, self._engine, job)
+            await self._write(self._note, job.who, job.kind, job.subject, job.job_id, "started")
+        except BaseException:
+            self._running = None
+            raise
+        self._task = asyncio.create_task(self._carry_out(now), name="job")
+        return job
+
+    async def _carry_out(self, now: _Running) -> None:
+        job = now.job
+        state, outcome = JobState.FAILED, "internal error: see the console's log"
+        try:
+            state, outcome = await self._child(now)
+        except (UserError, OSError) as error:
+            outcome = first_line(error)
+        except Exception as error:  # the page shows the error; the console continues
+            log.exception("job_failed", kind=str(job.kind))
+            outcome = f"{outcome}: {type(error).__name__}"
+        try:
+            await self._write(job_rows.end, self._engine, job.job_id, state, outcome)
+            words = f"{state}: {outcome}" if outcome else str(state)
+            await self._write(self._note, job.who, job.kind, job.subject, job.job_id, words)
+            for old in await self._write(job_rows.forget_old, self._engine, KEPT):
+                await self._aside(shutil.rmtree, self._place(old), True)
+        except Exception:  # own database: an unwritten outcome becomes `interrupted` at the next start
+            log.exception("job_not_noted", kind=str(job.kind))
+        finally:
+            self._running = None
+            self._stir()
+
+    async def _child(self, now: _Running) -> tuple[JobState, str]:
+        arguments = await self._aside(self._prepared, now)
+        if (why := now.ends()) is not None:
+            return why, "stopped before it began"
+        limit_s = self.settings.repair_s if now.job.kind is Kind.REPAIR else self.settings.model_s
+        written = self._place(now.job.job_id) / LOG
+        now.progress = Progress("starts")
+        child = self._launch(arguments, written)
+        await self._aside(child.start)
+        end_s = time.monotonic() + limit_s
+        while (status := await self._aside(child.poll)) is None:
+            progress = await self._aside(progress_of, written)
+            if progress is not None and progress != now.progress:
+                now.progress = progress
+                self._stir()
+            if (why := now.ends()) is not None or time.monotonic() > end_s:
+                await self._aside(child.stop, STOP_S)
+                if why is not None:
+                    return why, f"stopped in phase {now.progress.phase}"
+                return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_INTERVAL_S):
+                    await now.wake.wait()
+        words = await self._aside(said, written)
+        if status != 0:
+            return JobState.FAILED, words or f"exit status {status}"
+        return JobState.DONE, "" if now.job.kind is Kind.REPAIR else words
+
+    def _prepared(self, now: _Running) -> list[str]:
+        job = now.job
+        place = self._place(job.job_id)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / LOG).unlink(missing_ok=True)  # an old log would show old progress
+        if job.kind is Kind.ROLLBACK:
+            return arguments_of(self.settings, job, None, place)
+        choice = self.choices().get(job.bundle)
+        if choice is None:
+            raise ConfigError(f"the bundle {job.subject} is missing")
+        if job.kind is Kind.REPAIR:
+            now.progress = Progress("copying the quarantine")
+            hold(self._copy, job.camera, place, lambda: now.ends() is not None)
+        return arguments_of(self.settings, job, choice, place)
+
+    async def _aside(self, action: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._beside, lambda: action(*args))
+
+    async def stop(self) -> None:
+        """Stop the running job as interrupted. Blocks for little longer than `STOP_S`."""
+        if self._running is not None:
+            self._running.end(JobState.INTERRUPTED)
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def close(self) -> None:
+        """Release the folder."""
+        self._beside.shutdown(wait=True, cancel_futures=True)
+        os.close(self._lock)
+
+
+def _claimed(folder: Path, runs: Path) -> int:
+    try:
+        runs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"jobs.folder: expected a writable folder, got {folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StateError(f"jobs.folder: expected a folder that no other console uses, got {folder}") from None
+    return lock

@@ -1,0 +1,286 @@
+"""The alerts page: open, acknowledged and closed alerts, and the frames in quarantine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from sqlalchemy import Connection, Engine, RowMapping, select
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from consumers.cameras.episodes import OPEN, STATES, Episode, Found, Reviews, episodes, sentence
+from consumers.console.access.gate import form_of, may, no, session_of
+from consumers.console.access.users import Right
+from consumers.console.context import ConsoleContext
+from consumers.console.data.quarantined import cameras_of, frame_of
+from consumers.console.pages.jobs import offered
+from consumers.database.tables import alerts, frames, quarantine
+from schemas.errors import UserError
+from schemas.pointillist_pb2 import Alert
+
+SHOWN: Final = 50
+GALLERY: Final = 120
+_LOOKED_AT: Final = 2_000
+_LONGEST: Final = 200
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+_FILE: Final = re.compile(r"[0-9a-f]{16}-[0-9]{1,16}")
+_CACHED: Final = {"cache-control": "private, max-age=86400, immutable"}
+"""Headers of content whose name holds its identity: it never changes."""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An alert with its review state."""
+
+    alert_id: str
+    """Deterministic id: the same evidence always gives the same id."""
+    camera: str
+    """Name of the camera, `site/camera`."""
+    kind: str
+    """The kind of evidence."""
+    raised_ms: int
+    """When it was raised, Unix time in milliseconds."""
+    checked: int
+    """Frames that STRIP has checked for it."""
+    flagged: int
+    """Frames whose entropy lay below the threshold."""
+    mean_entropy_bits: float
+    """Mean entropy over the checked frames, in bits."""
+    threshold_bits: float
+    """Entropy in bits below which a frame is suspect."""
+    baseline_bits: float
+    """Median entropy of the camera before the alert, in bits; 0 without a history."""
+    evidence_octaves: float
+    """Sum of the distances of the frames below their baseline, in octaves."""
+    first: int
+    """Sequence number of the first frame."""
+    last: int
+    """Sequence number of the last frame."""
+    state: str = "open"
+    """The state of its episode: `open`, `acknowledged` or `closed`."""
+    who: str = ""
+    """The user who set the state."""
+    at_ms: int | None = None
+    """Time of that decision, Unix time in milliseconds."""
+    episode: str = ""
+    """Id of the first alert of its episode: successive alerts of one camera form an episode."""
+
+
+_OWN: Final = ("state", "who", "at_ms", "episode")
+_COLUMNS: Final = tuple(name for name in Raised.__dataclass_fields__ if name not in _OWN)
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """One episode as the page shows it."""
+
+    episode: Episode
+    newest: Raised
+    checked: int
+    """Checked frames of all its alerts."""
+    class_name: str
+    """The predicted class in its newest alert; empty if it is no longer in the database."""
+    model: str
+    """The model that predicted this class."""
+
+    @property
+    def sentence(self) -> str:
+        """Return the episode in plain words."""
+        return sentence(self.class_name, self.checked)
+
+
+def alert_routes(context: ConsoleContext) -> list[Route]:
+    """Return the routes of the page."""
+    return [
+        Route("/alerts", partial(_page, context)),
+        Route("/alerts/{alert_id}.png", partial(_thumbnail, context)),
+        Route("/alerts/{alert_id}", partial(_review, context), methods=["POST"]),
+        Route("/quarantine", partial(_gallery, context)),
+        Route("/quarantine/{site}/{camera}/{name}.png", partial(_flagged, context)),
+    ]
+
+
+def in_episodes(
+    engine: Engine, reviews: Reviews, published_ms: Sequence[int], camera: str = ""
+) -> list[tuple[Episode, list[Raised]]]:
+    """Return the newest alerts of one camera or all, grouped into episodes, newest first."""
+    columns = [alerts.c[name] for name in _COLUMNS]
+    query = select(*columns).order_by(alerts.c.raised_ms.desc()).limit(_LOOKED_AT)
+    if camera:
+        query = query.where(alerts.c.camera == camera)
+    with engine.begin() as connection:
+        rows = {row["alert_id"]: row for row in connection.execute(query).mappings()}
+    known = [Found(row["camera"], row["alert_id"], row["raised_ms"]) for row in rows.values()]
+    return [(each, _raised(each, rows)) for each in episodes(known, reviews, published_ms)]
+
+
+def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[Raised]:
+    review = episode.review
+    who, at_ms = (review.who, review.at_ms) if review is not None else ("", None)
+    first = episode.alert_ids[0]
+    return [
+        Raised(**rows[alert_id], state=episode.state, who=who, at_ms=at_ms, episode=first)
+        for alert_id in reversed(episode.alert_ids)
+    ]
+
+
+def newest_of(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> list[EpisodeSummary]:
+    """Return the episodes with the class and the model of their newest alert."""
+    shown = []
+    with engine.begin() as connection:
+        for episode, raised in found:
+            newest, checked = raised[0], sum(each.checked for each in raised)
+            message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == newest.alert_id))
+            shown.append(EpisodeSummary(episode, newest, checked, *_answered(connection, newest, message or b"")))
+    return shown
+
+
+def _answered(connection: Connection, newest: Raised, message: bytes) -> tuple[str, str]:
+    """Return the most frequent class of an alert's frames and the model; empty strings if no frame is left."""
+    try:
+        alert = Alert.FromString(message)
+    except DecodeError:
+        return "", ""
+    mine = (frames.c.camera == newest.camera, frames.c.boot == alert.boot_id, frames.c.class_id == alert.class_id)
+    span = frames.c.seq.between(newest.first, newest.last)
+    query = select(frames.c.class_name, frames.c.model_id).where(*mine, span).order_by(frames.c.seq.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return (row.class_name, row.model_id) if row is not None else ("", "")
+
+
+async def find_episodes(context: ConsoleContext, state: str, camera: str = "") -> list[tuple[Episode, list[Raised]]]:
+    """Return the newest `SHOWN` episodes in a state (all states if empty); none without a database."""
+    reviews = await context.read(context.store.reviewed)
+    try:
+        found = await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
+    except UserError:
+        return []
+    return [each for each in found if state in ("", each[0].state)][:SHOWN]
+
+
+async def find_raised(context: ConsoleContext, state: str, camera: str = "") -> list[Raised]:
+    """Return the newest alerts whose episode is in a state (all states if empty)."""
+    found = [each for _, raised in await find_episodes(context, state, camera) for each in raised]
+    return sorted(found, key=lambda each: each.raised_ms, reverse=True)[:SHOWN]
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
+    state = state if state in STATES else OPEN
+    found = await find_episodes(context, state, camera)
+    try:
+        shown = await context.read(lambda: newest_of(context.engine(), found))
+    except UserError:
+        shown = []
+    said = await context.read(context.store.said, [alert_id for each in shown for alert_id in each.episode.alert_ids])
+    comments = {
+        each.newest.alert_id: sorted(
+            (one for alert_id in each.episode.alert_ids for one in said[alert_id]), key=lambda one: one["at_ms"]
+        )
+        for each in shown
+    }
+    return context.page(
+        request, "alerts.html", state=state, states=STATES, shown=shown, comments=comments, most=SHOWN, camera=camera
+    )
+
+
+async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
+    alert_id = request.path_params["alert_id"]
+    if not _ID.fullmatch(alert_id):
+        return no(404, "alert: expected the id of a stored alert")
+
+    def read() -> bytes:
+        with context.engine().begin() as connection:
+            message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == alert_id))
+        try:
+            return Alert.FromString(message or b"").thumbnail
+        except DecodeError:
+            return b""
+
+    picture = await context.read(read)
+    if not picture:
+        return no(404, "the picture of this alert is missing")
+    return Response(picture, media_type="image/png", headers=_CACHED)
+
+
+async def _review(context: ConsoleContext, request: Request) -> Response:
+    if not may(request, Right.OPERATOR):
+        return no(403, "user: expected the right `operator`")
+    fields = form_of(request)
+    who = session_of(request).name
+    complaint = await review(context, who, request.path_params["alert_id"], fields.get("state"), fields.get("text", ""))
+    if complaint:
+        return no(400, complaint)
+    back = fields.get("back", OPEN)
+    return RedirectResponse(f"/alerts?state={back if back in STATES else OPEN}", 303)
+
+
+async def review(context: ConsoleContext, who: str, alert_id: str, state: str | None, text: str) -> str:
+    """Set the state of an alert's episode, if one is given, and add a comment, if there is one.
+
+    Return an error text, empty on success.
+    """
+    camera = await context.read(_camera_of, context, alert_id) if _ID.fullmatch(alert_id) else None
+    if camera is None:
+        return "alert: expected the id of a stored alert"
+    if state is not None and state not in STATES:
+        return f"state: expected {', '.join(STATES)}, got {state[:40]!r}"
+    if text.strip():
+        await context.write(context.store.comment, alert_id, who, text.strip())
+    if state is not None:
+        reviews = await context.read(context.store.reviewed)
+        found = await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
+        mine = next((each.alert_ids for each, _ in found if alert_id in each.alert_ids), [alert_id])
+        made = await context.write(context.store.review, mine, state, who)
+        for each in mine:
+            context.reviews.pop(each, None)
+            if state != OPEN:
+                context.reviews[each] = made
+        await context.write(context.store.note, who, "alert", alert_id, state, "done")
+    return ""
+
+
+def _camera_of(context: ConsoleContext, alert_id: str) -> str | None:
+    with context.engine().begin() as connection:
+        return connection.scalar(select(alerts.c.camera).where(alerts.c.alert_id == alert_id))
+
+
+async def _gallery(context: ConsoleContext, request: Request) -> Response:
+    def read() -> list[tuple[str, int]]:
+        newest = select(quarantine.c.name, quarantine.c.at_ms).order_by(quarantine.c.at_ms.desc()).limit(GALLERY)
+        with context.engine().begin() as connection:
+            return [(name, at_ms) for name, at_ms in connection.execute(newest)]
+
+    try:
+        held = await context.read(read)
+        cameras = await context.read(lambda: cameras_of(context.engine()))
+    except UserError:
+        held, cameras = [], {}
+    return context.page(request, "quarantine.html", held=held, most=GALLERY, cameras=cameras, **await offered(context))
+
+
+async def _flagged(context: ConsoleContext, request: Request) -> Response:
+    place = request.path_params
+    name = f"{place['site']}/{place['camera']}/{place['name']}"
+
+    def read() -> bytes:
+        # Only names from the recorder's database are read, never a path that a visitor made up.
+        with context.engine().begin() as connection:
+            known = connection.scalar(select(quarantine.c.name).where(quarantine.c.name == name))
+        if known is None:
+            return b""
+        try:
+            return frame_of(context.settings.quarantine, known)
+        except FileNotFoundError:
+            return b""
+
+    picture = await context.read(read) if _FILE.fullmatch(place["name"]) else b""
+    if not picture:
+        return no(404, "the frame is missing: it is not in quarantine")
+    return Response(picture, media_type="image/png", headers=_CACHED)

@@ -1,0 +1,151 @@
+"""The camera page: last pictures, history, settings and commands in force."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import select
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from consumers.console.access.gate import form_of, may, no, session_of
+from consumers.console.access.users import Right
+from consumers.console.context import ConsoleContext
+from consumers.console.data.cards import Card
+from consumers.console.data.commands import changes_of, settings_of
+from consumers.console.data.history import RANGES, alerts_of, history
+from consumers.console.data.pictures import Ways
+from consumers.console.data.stream import Streams
+from consumers.console.pages.fleet import header_changes
+from consumers.database.tables import quarantine
+from schemas.errors import ConfigError, UserError
+
+SHOWN_FRAMES = 24
+"""Maximum number of flagged frames on a camera's page."""
+
+
+def camera_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
+    """Return the routes of the page."""
+    place = "/camera/{site}/{camera}"
+    return [
+        Route(place, partial(_page, context)),
+        Route(f"{place}/live", partial(_live, context, streams)),
+        Route(f"{place}/history", partial(_history, context)),
+        Route(f"{place}/command", partial(_command, context), methods=["POST"]),
+    ]
+
+
+def name_of(request: Request) -> str:
+    """Return the camera named in the path."""
+    return f"{request.path_params['site']}/{request.path_params['camera']}"
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    name = name_of(request)
+    card, camera = context.fleet.card(name), context.fleet.camera(name)
+    if card is None or camera is None:
+        return context.page(request, "missing.html", 404, what=f"There is no camera named {name}.")
+    asked = request.query_params.get("range", "day")
+    return context.page(
+        request,
+        "camera.html",
+        card=card,
+        ways=context.fleet.ways(name),
+        settings=settings_of(camera.meta),
+        entropy=camera.entropy_bits,
+        flagged=camera.flagged_share(),
+        status_ms=camera.status.state_ms if camera.status else None,
+        operations=await context.read(context.store.noted, name, 20),
+        held=await context.read(flagged_frames, context, name),
+        ranges=list(RANGES),
+        range=asked if asked in RANGES else "day",
+        said=request.query_params.get("said", "")[:300],
+        can_tell=context.commands is not None and may(request, Right.OPERATOR),
+        stream=f"/camera/{name}/live",
+    )
+
+
+def flagged_frames(context: ConsoleContext, name: str) -> list[str]:
+    """Return the names of the camera's newest frames in quarantine."""
+    mine = quarantine.c.name.between(f"{name}/", f"{name}0")  # "0" is the character after "/"
+    newest = select(quarantine.c.name).where(mine).order_by(quarantine.c.at_ms.desc()).limit(SHOWN_FRAMES)
+    try:
+        with context.engine().begin() as connection:
+            return list(connection.scalars(newest))
+    except UserError:  # the recorder has not created its database yet
+        return []
+
+
+async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
+    return streams.answer(request, changes_on(context, name_of(request)))
+
+
+def changes_on(context: ConsoleContext, name: str) -> Callable[[], str]:
+    """Return a function that renders the changed parts of a camera's page; empty if nothing changed."""
+    shown: tuple[Card, Ways] | None = None
+    header = header_changes(context)
+
+    def changed() -> str:
+        nonlocal shown
+        card = context.fleet.card(name)
+        now = (card, context.fleet.ways(name)) if card is not None else None
+        if now is None or now == shown:
+            return header()
+        shown = now
+        return header() + context.render("now.html", card=now[0], ways=now[1], pushed=True)
+
+    return changed
+
+
+async def _history(context: ConsoleContext, request: Request) -> Response:
+    length_ms = RANGES.get(request.query_params.get("range", "day"))
+    if length_ms is None:
+        return no(400, f"expected range={'|'.join(RANGES)}")
+    return JSONResponse(await past(context, name_of(request), time.time_ns() // 10**6, length_ms))
+
+
+async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
+    """Return a camera's history with its alerts."""
+    found = await context.read(history, context.store.engine, name, until_ms - length_ms, until_ms)
+    try:
+        found["alerts"] = await context.read(lambda: alerts_of(context.engine(), name, until_ms - length_ms))
+    except UserError:
+        found["alerts"] = []
+    return found
+
+
+async def _command(context: ConsoleContext, request: Request) -> Response:
+    name, fields = name_of(request), form_of(request)
+    if not may(request, Right.OPERATOR):
+        return no(403, "user: expected the right `operator`")
+    asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
+    outcome = await tell(context, session_of(request).name, name, None if "reset" in fields else asked)
+    return RedirectResponse(f"/camera/{name}?{urlencode({'said': outcome})}", 303)
+
+
+async def tell(context: ConsoleContext, who: str, name: str, asked: dict[str, Any] | None) -> str:
+    """Send a command to a camera and log it in the audit log. Return the outcome.
+
+    With `asked` None, reset the camera to its own settings.
+    """
+    if context.fleet.card(name) is None:
+        return f"camera: expected one of this fleet, got {name}"
+    if context.commands is None:
+        return "mqtt is missing: start the console with an MQTT broker to send commands"
+    detail = "own settings" if asked is None else ", ".join(f"{key} {value}" for key, value in sorted(asked.items()))
+    try:
+        if asked is None:
+            outcome = await context.command(context.commands.reset, name)
+        else:
+            outcome = await context.command(context.commands.tell, name, changes_of(asked))
+    except ConfigError as error:
+        return str(error)  # nothing was sent
+    except UserError as error:
+        outcome = str(error)
+    await context.write(context.store.note, who, "command", name, detail, outcome)
+    return outcome

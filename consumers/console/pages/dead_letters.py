@@ -1,0 +1,122 @@
+"""The dead-letter page: counts by reason, one payload decoded, and replay after the cause is fixed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from google.protobuf.message import DecodeError
+from sqlalchemy import select
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from consumers.console.access.gate import form_of, may, no, session_of
+from consumers.console.access.users import Right
+from consumers.console.context import ConsoleContext
+from consumers.console.replay import letters, reasons, replay
+from consumers.database.tables import dead_letters
+from schemas.errors import UserError
+from schemas.pointillist_pb2 import Frame
+
+SHOWN: Final = 100
+_EXPLAINED: Final = (
+    "boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile",
+    "key_generation", "key_distance",
+)  # fmt: skip
+
+
+def letter_routes(context: ConsoleContext) -> list[Route]:
+    """Return the routes of the page."""
+    return [
+        Route("/dead-letters", partial(_page, context)),
+        Route("/dead-letters/{topic}/{partition:int}/{offset:int}", partial(_letter, context)),
+        Route("/dead-letters/replay", partial(_replay, context), methods=["POST"]),
+    ]
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    reason = request.query_params.get("reason", "")[:80]
+    try:
+        found = await context.read(lambda: reasons(context.engine()))
+        shown = await context.read(_newest, context, reason) if reason else []
+    except UserError:
+        found, shown = [], []
+    return context.page(
+        request,
+        "dead_letters.html",
+        reasons=found,
+        reason=reason,
+        shown=shown,
+        can_replay=may(request, Right.ADMIN) and any(each["verified"] for each in found if each["reason"] == reason),
+        said=request.query_params.get("said", "")[:300],
+        most=SHOWN,
+    )
+
+
+def _newest(context: ConsoleContext, reason: str) -> list[dict[str, Any]]:
+    columns = [column for column in dead_letters.columns if column.name not in ("payload", "stored_bytes")]
+    query = select(*columns).where(dead_letters.c.reason == reason).order_by(dead_letters.c.recorded_ms.desc())
+    with context.engine().begin() as connection:
+        return [dict(row) for row in connection.execute(query.limit(SHOWN)).mappings()]
+
+
+async def _letter(context: ConsoleContext, request: Request) -> Response:
+    place = request.path_params
+
+    def read() -> dict[str, Any] | None:
+        mine = [dead_letters.c[name] == place[name] for name in ("topic", "partition", "offset")]
+        with context.engine().begin() as connection:
+            row = connection.execute(select(dead_letters).where(*mine)).mappings().first()
+            return dict(row) if row is not None else None
+
+    found = await context.read(read)
+    if found is None:
+        return context.page(request, "missing.html", 404, what="This dead letter does not exist or was purged.")
+    return context.page(
+        request, "dead_letter.html", letter=found, frame=explained(found["payload"]), dump=dumped(found["payload"])
+    )
+
+
+def explained(payload: bytes) -> dict[str, Any]:
+    """Return the frame fields at a payload's beginning; empty if it is no frame. Nothing is verified here."""
+    for end in (len(payload), *range(min(len(payload), 64), 8, -1)):
+        try:
+            frame = Frame.FromString(payload[:end])
+        except DecodeError:
+            continue
+        if frame.boot_id:
+            return {name: getattr(frame, name) for name in _EXPLAINED}
+    return {}
+
+
+def dumped(payload: bytes, most: int = 512) -> str:
+    """Return the first `most` bytes in hexadecimal and as text, sixteen bytes a line."""
+    lines = []
+    for start in range(0, min(len(payload), most), 16):
+        part = payload[start : start + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        lines.append(f"{start:04x}  {part.hex(' '):<47}  {text}")
+    return "\n".join(lines)
+
+
+async def _replay(context: ConsoleContext, request: Request) -> Response:
+    if not may(request, Right.ADMIN):
+        return no(403, "user: expected the right `admin`")
+    reason = form_of(request).get("reason", "")[:80]
+    said = await replay_reason(context, session_of(request).name, reason)
+    return RedirectResponse(f"/dead-letters?{urlencode({'reason': reason, 'said': said})}", 303)
+
+
+async def replay_reason(context: ConsoleContext, who: str, reason: str) -> str:
+    """Replay the dead letters of a reason and log it in the audit log. Return the outcome."""
+    try:
+        found, recorded = await context.read(lambda: letters(context.engine(), reason))
+        if not found:
+            return f"no frame to send again; {recorded} recorded meanwhile"
+        outcome = str(await replay(context.settings.kafka, context.settings.frames_topic, found, recorded))
+    except UserError as error:
+        outcome = str(error)
+    await context.write(context.store.note, who, "replay", reason, "", outcome)
+    return outcome

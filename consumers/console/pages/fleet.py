@@ -1,0 +1,148 @@
+"""The fleet page: a card for each camera, the worst first, with changes pushed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from consumers.cameras.state import State
+from consumers.console.access.gate import form_of, may, no, session_of
+from consumers.console.access.users import Right
+from consumers.console.context import ConsoleContext
+from consumers.console.data.cards import Card
+from consumers.console.data.fleet import Query, View
+from consumers.console.data.pictures import REBUILT
+from consumers.console.data.stream import Streams
+from consumers.console.data.system_watch import Pill
+
+_LONGEST: Final = 200
+_GONE: Final = (State.OFFLINE, State.SILENT, State.REFUSED, State.ENDED, State.REVOKED, State.ALERT)
+"""States in which a camera may be gone for good."""
+
+
+def fleet_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
+    """Return the routes of the page."""
+    return [
+        Route("/", partial(_page, context)),
+        Route("/fleet/live", partial(_live, context, streams)),
+        Route("/live", partial(_header_live, context, streams)),
+        Route("/picture/{site}/{camera}.jpg", partial(_picture, context)),
+        Route("/picture/{site}/{camera}/{kind}.jpg", partial(_picture, context)),
+        Route("/fleet/forget", partial(_forget, context), methods=["POST"]),
+    ]
+
+
+def query_of(request: Request) -> Query:
+    """Return the selection in the request. Invalid values are ignored."""
+    asked = request.query_params
+    state = asked.get("state", "")
+    page = asked.get("page", "1")
+    return Query(
+        site=asked.get("site", "")[:_LONGEST],
+        state=state if state in set(State) else "",
+        text=asked.get("text", "").strip()[:_LONGEST],
+        page=int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 1,
+    )
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    query = query_of(request)
+    view = context.fleet.view(query)
+    query_string = request.scope["query_string"].decode("latin-1")
+    asked = f"?{query_string}" if query_string else ""
+    return context.page(request, "fleet.html", query=query, view=view, states=list(State), stream=f"/fleet/live{asked}")
+
+
+async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
+    return streams.answer(request, Changes(context, query_of(request)))
+
+
+async def _header_live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
+    return streams.answer(request, header_changes(context))
+
+
+def header_changes(context: ConsoleContext) -> Callable[[], str]:
+    """Return a function that renders the header's status when it has changed."""
+    shown: Pill | None = None
+
+    def changed() -> str:
+        nonlocal shown
+        now = context.watch.pill()
+        if now == shown:
+            return ""
+        shown = now
+        return context.render("pill.html", pill=now, pushed=True)
+
+    return changed
+
+
+class Changes:
+    """The changes that one open fleet page has not received yet."""
+
+    def __init__(self, context: ConsoleContext, query: Query) -> None:
+        self._desk = context
+        self._query = query
+        self._version = -1
+        self._header = header_changes(context)
+        self._shown: View | None = None
+
+    def __call__(self) -> str:
+        """Return the parts that changed since the last call, each with the id of its place; empty if none did."""
+        fleet, header = self._desk.fleet, self._header()
+        if fleet.version == self._version:
+            return header
+        self._version = fleet.version
+        before, now = self._shown, fleet.view(self._query)
+        self._shown = now
+        known = {"query": self._query, "view": now, "states": list(State), "pushed": True}
+        parts = [header]
+        if before is None or _frame(before) != _frame(now):
+            parts.append(self._desk.render("counts.html", **known))
+        if before is None or [card.name for card in before.cards] != [card.name for card in now.cards]:
+            parts.append(self._desk.render("grid.html", **known))
+        else:
+            changed = [card for old, card in zip(before.cards, now.cards, strict=True) if old != card]
+            parts += [self._desk.render("card.html", card=card, pushed=True) for card in changed]
+        return "\n".join(part for part in parts if part)
+
+
+def _frame(view: View) -> object:
+    return view.counts, view.sites, view.found, view.page, view.pages
+
+
+async def _picture(context: ConsoleContext, request: Request) -> Response:
+    asked = request.path_params
+    found = context.fleet.picture(f"{asked['site']}/{asked['camera']}", asked.get("kind", REBUILT))
+    if found is None:
+        return no(404, "the picture is missing: none of this camera is in memory")
+    # Each picture has its own address, so browsers can cache it.
+    headers = {"cache-control": "private, max-age=60"} if request.scope["query_string"] else {}
+    return Response(found.jpeg, media_type="image/jpeg", headers=headers)
+
+
+async def _forget(context: ConsoleContext, request: Request) -> Response:
+    name = form_of(request).get("camera", "")
+    if not may(request, Right.OPERATOR):
+        return no(403, "user: expected the right `operator`")
+    complaint = await forget(context, session_of(request).name, name)
+    return no(409, complaint) if complaint else RedirectResponse("/", 303)
+
+
+async def forget(context: ConsoleContext, who: str, name: str) -> str:
+    """Remove a camera from the fleet. Return an error text if it is unknown or not gone, else an empty one."""
+    card: Card | None = context.fleet.card(name)
+    if card is None:
+        return f"camera: expected one of this fleet, got {name}"
+    if card.state not in _GONE or card.frames_per_second:
+        return f"{name}: expected a camera that is gone, it is {card.state.value}"
+    at_ms = await context.write(context.store.forget, name)
+    context.fleet.forget(name, at_ms)
+    context.fleet.tick(time.monotonic_ns() // 10**6)
+    await context.write(context.store.note, who, "forget", name, "", "done")
+    return ""

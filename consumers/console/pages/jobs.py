@@ -1,0 +1,181 @@
+"""The jobs page: repair from the quarantine, publish and roll back, with live progress and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from consumers.console.access.gate import form_of, may, no, session_of
+from consumers.console.access.users import Right
+from consumers.console.context import ConsoleContext
+from consumers.console.data.quarantined import cameras_of
+from consumers.console.data.stream import Streams
+from consumers.console.jobs.bundles import OWN
+from consumers.console.jobs.jobs import AGAIN, Jobs
+from consumers.console.jobs.output import PICTURES, Progress
+from consumers.console.jobs.rows import Job, JobState, Kind
+from consumers.console.pages.fleet import header_changes
+from schemas.errors import ConfigError, StateError, UserError
+
+NONE = "jobs.folder is missing: set it to start jobs from this console"
+Act = Callable[[ConsoleContext, Jobs, str, dict[str, Any]], Awaitable[Job]]
+"""Starts or changes a job for a user, from the submitted values."""
+
+
+def job_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
+    """Return the routes of the page."""
+    return [
+        *(Route(f"/jobs/{name}", partial(_act, context, act), methods=["POST"]) for name, act in STARTS.items()),
+        Route("/jobs/{job_id}", partial(_page, context)),
+        Route("/jobs/{job_id}/live", partial(_live, context, streams)),
+        Route("/jobs/{job_id}/{name}.png", partial(_picture, context)),
+        *(
+            Route(f"/jobs/{{job_id}}/{name}", partial(_act, context, act), methods=["POST"])
+            for name, act in CHANGES.items()
+        ),
+    ]
+
+
+def text_of(sent: dict[str, Any], name: str) -> str:
+    """Return one text among the submitted values. Raises ConfigError for any other type."""
+    value = sent.get(name, "")
+    if not isinstance(value, str):
+        raise ConfigError(f"{name}: expected a text")
+    return value
+
+
+async def _repair(context: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+    camera = text_of(sent, "camera")
+    if camera and camera not in await context.read(lambda: cameras_of(context.engine())):
+        raise ConfigError("camera: expected one with frames in quarantine, or none")
+    return await jobs.repair(who, text_of(sent, "bundle"), camera)
+
+
+async def _publish(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+    return await jobs.publish(who, text_of(sent, "bundle"))
+
+
+async def _roll_back(context: ConsoleContext, jobs: Jobs, who: str, _sent: dict[str, Any]) -> Job:
+    live = context.models.live if context.models is not None else None
+    if live is None:
+        raise ConfigError("the live model is missing: publish one first")
+    return await jobs.roll_back(who, live.model_id)
+
+
+async def _cancel(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+    job = await _known(_desk, jobs, sent)
+    await jobs.cancel(who, job)
+    return job
+
+
+async def _again(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+    return await jobs.again(who, await _known(_desk, jobs, sent))
+
+
+async def _known(context: ConsoleContext, jobs: Jobs, sent: dict[str, Any]) -> Job:
+    job = await context.read(jobs.find, text_of(sent, "job_id"))
+    if job is None:
+        raise ConfigError("job: expected the id of a stored job")
+    return job
+
+
+STARTS: dict[str, Act] = {"repair": _repair, "publish": _publish, "rollback": _roll_back}
+CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _again}
+
+
+async def acted(context: ConsoleContext, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
+    """Start or change a job. Return the job, or a refusal in one line."""
+    if not may(request, Right.ADMIN):
+        return no(403, f"user: expected the right `{Right.ADMIN}`")
+    if context.jobs is None:
+        return no(409, NONE)
+    try:
+        return await act(context, context.jobs, session_of(request).name, sent | request.path_params)
+    except StateError as error:
+        return no(409, str(error))
+    except UserError as error:
+        return no(400, str(error))
+
+
+async def _act(context: ConsoleContext, act: Act, request: Request) -> Response:
+    found = await acted(context, act, request, dict(form_of(request)))
+    return found if isinstance(found, Response) else RedirectResponse(f"/jobs/{found.job_id}", 303)
+
+
+async def offered(context: ConsoleContext) -> dict[str, Any]:
+    """Return the context of pages that start jobs: the jobs, the bundles, and missing requirements."""
+    jobs = context.jobs
+    if jobs is None:
+        return {"jobs": None, "newest": [], "choices": [], "publishable": [], "usual": ""}
+    choices = list((await context.read(jobs.choices)).values())
+    live = context.models.live if context.models is not None else None
+    same = [each.choice_id for each in choices if live and each.name and live.model_id.startswith(f"{each.name}+")]
+    return {
+        "jobs": jobs,
+        "newest": await context.read(jobs.newest),
+        "choices": choices,
+        "publishable": [each for each in choices if each.choice_id != OWN],
+        "usual": (same or [""])[-1],
+    }
+
+
+async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request) -> dict[str, Any]:
+    admin = may(request, Right.ADMIN)
+    ended = job.state is not JobState.RUNNING
+    report = await context.read(jobs.report, job) if ended and job.kind is Kind.REPAIR else None
+    cured = job.kind is Kind.REPAIR and job.state is JobState.DONE
+    return {
+        "job": job,
+        "progress": jobs.progress(job.job_id),
+        # The text may hold file paths.
+        "lines": await context.read(jobs.output, job) if admin else [],
+        "report": report,
+        "can_admin": admin,
+        "session": session_of(request),
+        "cured": f"job-{job.job_id}" if cured else "",
+        "can_publish": jobs.publishes,
+        "can_again": job.kind is Kind.REPAIR and job.state in AGAIN,
+    }
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    job_id, jobs = request.path_params["job_id"], context.jobs
+    job = await context.read(jobs.find, job_id) if jobs is not None else None
+    if jobs is None or job is None:
+        return context.page(request, "missing.html", 404, what="This job does not exist.")
+    shown = await _shown(context, jobs, job, request)
+    return context.page(request, "job.html", **shown, stream=f"/jobs/{job_id}/live")
+
+
+async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
+    jobs, job_id = context.jobs, request.path_params["job_id"]
+    if jobs is None or await context.read(jobs.find, job_id) is None:
+        return no(404, "job: expected the id of a stored job")
+    header = header_changes(context)
+    shown: list[Progress | None] = []
+
+    async def changed() -> str:
+        parts = [header()]
+        now = jobs.progress(job_id)
+        if shown != [now]:
+            job = await context.read(jobs.find, job_id)
+            shown[:] = [now]
+            if job is not None:
+                parts.append(context.render("job_now.html", **await _shown(context, jobs, job, request), pushed=True))
+        return "\n".join(part for part in parts if part)
+
+    return streams.answer(request, changed)
+
+
+async def _picture(context: ConsoleContext, request: Request) -> Response:
+    jobs, name = context.jobs, request.path_params["name"]
+    job = await context.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
+    picture = await context.read(jobs.picture, job, name) if jobs and job and name in PICTURES else b""
+    if not picture:
+        return no(404, "the picture is missing in this job's report")
+    return Response(picture, media_type="image/png")

@@ -1,0 +1,140 @@
+"""The System page: roles and rules, conservation as a picture, recent charts, and the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from consumers.conservation.result import read_result
+from consumers.console.access.gate import no
+from consumers.console.context import ConsoleContext
+from consumers.console.data.stream import Streams
+from consumers.console.pages.fleet import header_changes
+from consumers.console.pages.system_charts import RANGES, USUAL, system_past
+from schemas.errors import UserError
+
+FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread")
+"""The possible fates of a published frame, by their names in the audit's counts."""
+
+
+def system_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
+    """Return the routes of the page."""
+    return [
+        Route("/conservation", partial(_conservation, context)),
+        Route("/conservation/now", partial(_conservation_now, context)),
+        Route("/system", partial(_system, context)),
+        Route("/system/history", partial(past, context)),
+        Route("/system/live", partial(_live, context, streams)),
+        Route("/rules", partial(_rules, context)),
+        Route("/rules/graph", _rules_of_prometheus),
+        Route("/runbooks", partial(_runbooks, context)),
+    ]
+
+
+async def audited(context: ConsoleContext) -> dict[str, Any]:
+    """Return the last result of the monitor's live audit, or an object with its `error`."""
+
+    def read() -> dict[str, Any] | None:
+        with context.engine().begin() as connection:
+            return read_result(connection)
+
+    try:
+        found = await context.read(read)
+    except (UserError, SQLAlchemyError) as error:
+        return {"error": str(error) if isinstance(error, UserError) else "the recorder's database does not respond"}
+    return found or {"error": "the monitor has not finished an audit yet"}
+
+
+def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the fates as parts of a bar 1,000 wide. Each non-empty part is wide enough to see."""
+    counts = {fate: int(found.get(f"frames_{fate}", 0)) for fate in FATES}
+    published = max(1, sum(counts.values()))
+    widths = {fate: max(4.0, 1000 * number / published) if number else 0.0 for fate, number in counts.items()}
+    scale = 1000 / max(1.0, sum(widths.values()))
+    parts, x = [], 0.0
+    for fate, number in counts.items():
+        width = widths[fate] * scale
+        parts.append({"fate": fate, "count": number, "x": round(x, 1), "width": round(width, 1)})
+        x += width
+    return parts
+
+
+async def _conservation(context: ConsoleContext, request: Request) -> Response:
+    found = await audited(context)
+    return context.page(request, "conservation.html", found=found, bars=bars(found))
+
+
+async def _conservation_now(context: ConsoleContext, _request: Request) -> Response:
+    found = await audited(context)
+    return Response(context.render("balance.html", found=found, bars=bars(found)), media_type="text/html")
+
+
+async def _system(context: ConsoleContext, request: Request) -> Response:
+    asked = request.query_params.get("range", USUAL)
+    conditions = context.health.report()[1] if context.health is not None else {}
+    return context.page(
+        request,
+        "system.html",
+        ranges=list(RANGES),
+        range=asked if asked in RANGES else USUAL,
+        conditions=conditions,
+        operations=await context.read(context.store.noted, None, 50),
+        cameras=len(context.fleet.cards()),
+        rate=sum(card.frames_per_second for card in context.fleet.cards()),
+        stream="/system/live",
+        **context.watch.told(),
+    )
+
+
+async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
+    return streams.answer(request, changes_of_system(context))
+
+
+def changes_of_system(context: ConsoleContext) -> Callable[[], str]:
+    """Return a function that renders the changed parts of the System page: header, roles and rules."""
+    header, shown = header_changes(context), ""
+
+    def changed() -> str:
+        nonlocal shown
+        now = context.render(
+            "system_now.html", pushed=True, runbooks=context.runbooks is not None, **context.watch.told()
+        )
+        if now == shown:
+            return header()
+        shown = now
+        return header() + now
+
+    return changed
+
+
+async def _rules(context: ConsoleContext, request: Request) -> Response:
+    return context.page(request, "rules.html", **context.watch.told())
+
+
+async def _rules_of_prometheus(_request: Request) -> Response:
+    """Redirect to the rules: under `up`, the `generatorURL` of an alert leads here."""
+    return RedirectResponse("/rules", 303)
+
+
+async def _runbooks(context: ConsoleContext, request: Request) -> Response:
+    if context.runbooks is None:
+        return context.page(
+            request, "missing.html", 404, what="There are no runbooks: start the console with them to read them here."
+        )
+    text = await context.read(context.runbooks.read_text, encoding="utf-8")
+    body = text.partition("<body>")[2].partition("</body>")[0]
+    return context.page(request, "runbooks.html", body=body)
+
+
+async def past(context: ConsoleContext, request: Request) -> Response:
+    """Return the charts of a time range."""
+    length_ms = RANGES.get(request.query_params.get("range", USUAL))
+    if length_ms is None:
+        return no(400, f"expected range={'|'.join(RANGES)}")
+    return JSONResponse(await system_past(context, length_ms))

@@ -1,0 +1,96 @@
+"""The charts of the System page: from Prometheus if it responds, else from the recorder's own history."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from sqlalchemy import Connection, select
+
+from consumers.console.context import ConsoleContext
+from consumers.console.data.rollup import DAY_MS, HOUR_MS
+from consumers.database.history import MINUTE_MS, minutes
+from consumers.database.tables import alerts
+from schemas.errors import BrokerError, UserError
+
+RANGES: Final = {"hour": HOUR_MS, "6 hours": 6 * HOUR_MS, "day": DAY_MS}
+USUAL: Final = "6 hours"
+_NAMES: Final = ("t", "rate", "late_s", "slowest_s", "sent", "saved", "accuracy", "robust", "flagged", "alerts")
+CHARTS: Final[tuple[dict[str, Any], ...]] = (
+    {"title": "Frames per second", "series": [["rate", "frames/s"]]},
+    {"title": "Latency from capture to record, s", "series": [["late_s", "mean"], ["slowest_s", "slowest"]]},
+    {
+        "title": "Fractions of bytes saved and probes flagged",
+        "series": [["saved", "saved"], ["flagged", "flagged"]],
+        "range": [0, 1],
+    },
+    {"title": "Alerts per minute", "series": [["alerts", "alerts"]]},
+)
+TRUTH: Final[dict[str, Any]] = {
+    "title": "Accuracy over frames with a known class",
+    "series": [["accuracy", "clean"], ["robust", "under attack"]],
+    "range": [0, 1],
+}
+
+
+async def system_past(context: ConsoleContext, length_ms: int) -> dict[str, Any]:
+    """Return `charts`, `columns`, `span_s`, and their source in `note`."""
+    note = "From the recorder's own history, by the minute."
+    if context.prometheus is not None:
+        try:
+            return await context.prometheus.past(length_ms // 1000) | {
+                "source": "prometheus",
+                "note": "From Prometheus.",
+            }
+        except BrokerError as error:
+            note = f"{error}. {note}"
+    now_ms = time.time_ns() // 10**6
+    since_ms = now_ms - length_ms
+
+    def read() -> dict[str, list[float | None]]:
+        with context.engine().begin() as connection:
+            return by_column(minutes(connection, since_ms), _raised(connection, since_ms))
+
+    try:
+        columns = await context.read(read)
+    except UserError:
+        columns = by_column([], {})
+    judged = any(value is not None for name in ("accuracy", "robust") for value in columns[name])
+    charts = [*CHARTS, *([TRUTH] if judged else [])]
+    span_s = (since_ms / 1000, now_ms / 1000)
+    return {"span_s": span_s, "charts": charts, "columns": columns, "source": "recorder", "note": note}
+
+
+def _raised(connection: Connection, since_ms: int) -> dict[int, int]:
+    """Return the number of alerts raised in each minute."""
+    found: dict[int, int] = {}
+    for at_ms in connection.scalars(select(alerts.c.raised_ms).where(alerts.c.raised_ms >= since_ms)):
+        minute_ms = at_ms - at_ms % MINUTE_MS
+        found[minute_ms] = found.get(minute_ms, 0) + 1
+    return found
+
+
+def by_column(found: list[dict[str, int]], raised: dict[int, int]) -> dict[str, list[float | None]]:
+    """Return plot columns of frames and alerts by minute, with one row of nulls in each gap."""
+    drawn: dict[str, list[float | None]] = {name: [] for name in _NAMES}
+    before_ms: int | None = None
+    for row in found:
+        if before_ms is not None and row["minute_ms"] - before_ms > MINUTE_MS:
+            for name, column in drawn.items():
+                column.append((before_ms + MINUTE_MS) / 1000 if name == "t" else None)
+        before_ms = row["minute_ms"]
+        values = {
+            "t": before_ms / 1000,
+            "rate": row["frames"] / 60,
+            "late_s": row["late_ms"] / row["frames"] / 1000,
+            "slowest_s": row["slowest_ms"] / 1000,
+            "sent": row["frame_bytes"] / 60,
+            "saved": 1 - row["frame_bytes"] / row["raw_bytes"] if row["raw_bytes"] else None,
+            "accuracy": row["judged_correct"] / row["judged"] if row["judged"] else None,
+            "robust": row["attacked_correct"] / row["attacked"] if row["attacked"] else None,
+            "flagged": row["flagged"] / row["checked"] if row["checked"] else None,
+            "alerts": float(raised.get(before_ms, 0)),
+        }
+        for name, column in drawn.items():
+            column.append(values[name])
+    return drawn

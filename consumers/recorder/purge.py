@@ -1,0 +1,89 @@
+"""Purge of the stores: the oldest first, in steps that block recording only briefly."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+from sqlalchemy import Connection, delete, func, select, tuple_
+
+from consumers.database.frames import Excess
+from consumers.database.tables import alerts, evidence
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, PURGED_ALERTS, tally
+from consumers.database.turns import may_purge
+from consumers.recorder.store import Store
+from consumers.settings import LEAST_BYTES, POSTGRESQL_BYTES, Bounds
+from schemas.runtime.disk import free_bytes
+
+
+def purge(store: Store, bounds: Bounds) -> bool:
+    """Run one step for each store, at most `bounds.purge_rows` rows each. Return whether more is left to purge."""
+    now_ms = time.time_ns() // 10**6
+    # In its own transaction: it may wait for readers, and holds no other lock meanwhile.
+    with store.engine.begin() as connection:
+        dropped = may_purge(connection) and store.frames.drop(connection, _excess(connection, bounds, now_ms))
+    with store.engine.begin() as connection:
+        if not may_purge(connection):
+            return False
+        taken = (
+            store.frames.purge(connection, _excess(connection, bounds, now_ms), bounds.purge_rows),
+            store.dead_letters.purge(connection, bounds, _before(now_ms, bounds.dead_letter_age_s)),
+            _purge_evidence(connection, bounds, now_ms),
+            _purge_alerts(store, connection, bounds),
+            store.camera_rows.purge_strangers(connection, bounds.strangers, bounds.purge_rows),
+            store.quarantine.purge(
+                connection, bounds.quarantine_bytes, _before(now_ms, bounds.quarantine_age_s), bounds.purge_rows
+            ),
+        )
+        store.ledgers.purge(connection, bounds.camera_ledgers)
+        store.history.purge(connection, _before(now_ms, bounds.database_age_s))
+    return bool(dropped) or max(taken) >= bounds.purge_rows
+
+
+def _before(now_ms: int, age_s: float) -> int:
+    return now_ms - round(age_s * 1000)
+
+
+def most_frame_bytes(connection: Connection, bounds: Bounds, held: int) -> float:
+    """Return the maximum bytes of the frames, which now take `held` bytes."""
+    if bounds.database_bytes is not None:
+        return bounds.database_bytes
+    if connection.dialect.name == "postgresql":
+        return POSTGRESQL_BYTES
+    free = free_bytes(Path(connection.engine.url.database or "").parent)
+    return max(LEAST_BYTES, (held + (0 if math.isnan(free) else free)) / 2)
+
+
+def _excess(connection: Connection, bounds: Bounds, now_ms: int) -> Excess:
+    # Not the file's size: the growth of other tables must not displace frames.
+    held = tally(connection, FRAME_BYTES)
+    return Excess(
+        _before(now_ms, bounds.database_age_s),
+        tally(connection, FRAME_ROWS) - (bounds.database_rows or 2**62),
+        held - most_frame_bytes(connection, bounds, held),
+    )
+
+
+def _purge_evidence(connection: Connection, bounds: Bounds, now_ms: int) -> int:
+    key = (evidence.c.camera, evidence.c.boot)
+    excess = (connection.scalar(select(func.count()).select_from(evidence)) or 0) - bounds.evidence_rows
+    oldest = select(*key).order_by(evidence.c.updated_ms)
+    if excess > 0:
+        oldest = oldest.limit(min(excess, bounds.purge_rows))
+    else:
+        stale = evidence.c.updated_ms < _before(now_ms, bounds.database_age_s)
+        oldest = oldest.where(stale).limit(bounds.purge_rows)
+    return connection.execute(delete(evidence).where(tuple_(*key).in_(oldest))).rowcount
+
+
+def _purge_alerts(store: Store, connection: Connection, bounds: Bounds) -> int:
+    excess = (connection.scalar(select(func.count()).select_from(alerts)) or 0) - bounds.alert_rows
+    if excess <= 0:
+        return 0
+    # An alert without Kafka's confirmation stays.
+    oldest = select(alerts.c.alert_id).where(alerts.c.published).order_by(alerts.c.raised_ms)
+    ids = oldest.limit(min(excess, bounds.purge_rows))
+    gone = connection.execute(delete(alerts).where(alerts.c.alert_id.in_(ids))).rowcount
+    store.tallies.add(connection, {PURGED_ALERTS: gone})
+    return gone

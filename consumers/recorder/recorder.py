@@ -1,0 +1,397 @@
+"""The recorder: it writes verdicts, events and dead letters from Kafka to the database, exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from consumers.cameras.cache import MAX_CAMERAS, CameraCache
+from consumers.cameras.camera import Camera, monotonic_ms
+from consumers.cameras.saved import CameraStates, read_states
+from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
+from consumers.database.damage import set_aside
+from consumers.database.engine import open_engine
+from consumers.database.thread import DatabaseCorrupt, DatabaseThread, Stopped
+from consumers.evidence.probe_plan import Probing, Told, load_told, store_told
+from consumers.evidence.quarantine import Quarantine
+from consumers.recorder.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
+from consumers.recorder.metrics import Meters, places_of
+from consumers.recorder.purge import purge
+from consumers.recorder.store import OffsetConflict, Store
+from consumers.records.batch import Partition, Record, Span, read, refusal
+from consumers.records.log import Log, LogRewound
+from consumers.records.membership import Membership, Reassigned
+from consumers.settings import RecorderSettings
+from consumers.written import Written
+from schemas.errors import Malformed, RestartRequired, UserError
+from schemas.identity import CameraId, Identity
+from schemas.keys.keys import KeyRing
+from schemas.limits import MAX_BROKER_BYTES
+from schemas.metrics import MAX_CAMERA_SERIES
+from schemas.pointillist_pb2 import SHED
+from schemas.runtime import trace
+from schemas.runtime.boot_rate import BootRate
+from schemas.runtime.health import Health
+from schemas.runtime.linger import Linger
+from schemas.transport.backoff import Backoff
+
+T = TypeVar("T")
+
+_LETTERS_AT_ONCE: Final = 200
+"""Maximum dead letters in one transaction, so that verdicts do not wait long."""
+_LETTER_FETCH_BYTES: Final = 2**20
+BURST_BOOTS: Final = 1024
+"""Maximum boots of a camera at once: more than the bridges admit for a camera that restarts often."""
+_TICK_S: Final = 1.0
+_PURGE_S: Final = 5.0
+_MORE_S: Final = 0.05
+"""Seconds between two purge steps while more is left to purge."""
+_PICTURES_S: Final = 0.2
+"""Seconds in each tick for checking previews. The rest is checked in a later tick."""
+_PICTURES_AT_ONCE: Final = 8
+_STRAINED_S: Final = 10.0
+"""Seconds after a probe skipped for lack of time during which the processors count as strained."""
+
+log = structlog.get_logger()
+
+
+def _see(pictures: Sequence[tuple[Camera, bytes]]) -> None:
+    for camera, jpeg in pictures:
+        camera.health.see(jpeg)
+
+
+def letters_group(group: str) -> str:
+    """Return the group in which recorders of `group` share dead letters."""
+    return f"{group}.letters"
+
+
+async def run_recorder(
+    settings: RecorderSettings,
+    keys: KeyRing,
+    *,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+) -> None:
+    """Record until `stop` is set. Records read from Kafka are then committed or left for the next start.
+
+    Messages of cameras are verified under `keys`, and requests to cameras are signed.
+
+    Brokers and database may be unreachable at any time. The recorder then waits, and reads nothing from Kafka that it
+    cannot write. Raises `UserError` for an invalid setting. Raises `RestartRequired` after it has set a damaged SQLite
+    file aside: the next start creates a new one from the records in Kafka.
+    """
+    recorder = Recorder(settings, keys, registry, health, stop)
+    try:
+        await recorder.run()
+    except Stopped:
+        log.info("recorder_stopped_waiting")
+    except DatabaseCorrupt as error:
+        recorder.close()
+        aside = set_aside(settings.database, time.time_ns() // 10**6)
+        raise RestartRequired(
+            f"the database is damaged ({error}) and was set aside as {aside}; a new one is filled from Kafka"
+        ) from None
+    finally:
+        recorder.close()
+
+
+class Recorder:
+    """One recorder. All database work runs in its single database thread."""
+
+    def __init__(
+        self,
+        settings: RecorderSettings,
+        keys: KeyRing,
+        registry: CollectorRegistry,
+        health: Health,
+        stop: asyncio.Event,
+    ) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._health = health
+        self._stop = stop
+        health.set("kafka", False, "not connected yet")
+        self._engine = open_engine(settings.database, writes=True)
+        self._database = DatabaseThread(self._engine, stop, health, (OffsetConflict,))
+        self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
+        self._snapshots = Snapshots(self._engine, settings.bounds.strangers)
+        self._states = CameraStates(self._engine, MAX_CAMERAS + settings.bounds.strangers)
+        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._meters = Meters(registry, places_of(settings))
+        self._cameras = CameraCache(settings)
+        # Letters have their own task: strangers can send many, which must not delay verdicts.
+        verdicts, damaged = (settings.verdicts_topic, settings.events_topic), self._meters.count_damaged
+        group, session_s = settings.group, settings.session_timeout_s
+        self._log = Log(settings, verdicts, MAX_BROKER_BYTES, Membership(group, session_s), damaged)
+        beside = Membership(None if group is None else letters_group(group), session_s)
+        self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES, beside, damaged)
+        self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic, keys)
+        self._probing = Probing(settings.probes)
+        self._plan_due = asyncio.Event()
+        self._planning = asyncio.Lock()
+        self._strained_until_s = 0.0
+        self._alerts = Alerts(self._outbox, self._engine, self._database)
+        self._offsets: dict[Partition, int] = {}
+        self._boots = BootRate(BURST_BOOTS)
+        self._linger = Linger(settings.linger_ms / 1000)
+
+    async def run(self) -> None:
+        """Run all tasks until `stop` is set."""
+        await self._database.run(self._store.prepare)
+        self._cameras.restore(await self._database.run(self._restore))
+        self._alerts.due.set()
+        beside = [
+            asyncio.create_task(self._alerts.publish(), name="alerts"),
+            asyncio.create_task(self._keep_house(), name="housekeeping"),
+            asyncio.create_task(self._plan_probes(), name="probes"),
+        ]
+        recording = [
+            asyncio.create_task(self._record(self._log, self._settings.batch_records), name="recording"),
+            asyncio.create_task(self._record(self._letters, _LETTERS_AT_ONCE), name="letters"),
+        ]
+        try:
+            await asyncio.wait([*recording, *beside], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self._end(recording, beside)
+
+    async def _end(self, recording: Sequence[asyncio.Task[None]], beside: Sequence[asyncio.Task[None]]) -> None:
+        """Let recording finish its transaction, then cancel the other tasks. Raise the first error of any."""
+        deadline = time.monotonic() + self._settings.shutdown_s
+        failed = any(task.done() for task in beside) or not self._stop.is_set()
+        if failed:
+            for task in recording:
+                task.cancel()
+        await asyncio.wait(recording, timeout=max(0.0, deadline - time.monotonic()))
+        for task in [*recording, *beside]:
+            task.cancel()
+        results = await asyncio.gather(*recording, *beside, return_exceptions=True)
+        with contextlib.suppress(Exception):  # unpublished messages are published at the next start
+            await asyncio.wait_for(self._alerts.publish_due(), max(0.1, deadline - time.monotonic()))
+        await self._outbox.close()
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, Stopped):
+                raise result
+
+    def close(self) -> None:
+        """Close the database."""
+        self._pictures.shutdown(wait=True, cancel_futures=True)
+        self._database.close()
+        self._engine.dispose()
+
+    def _restore(self) -> list[Camera]:
+        self._probing.told = self._told()
+        found = self._snapshots.load()
+        with self._engine.begin() as connection:
+            saved = {each.camera: each for each in read_states(connection)}
+        for camera in found:
+            if (known := saved.get(camera.name)) is not None:
+                camera.judged, camera.since_ms = known.judged, known.since_ms
+        return found
+
+    # Recording
+
+    async def _record(self, source: Log, at_once: int) -> None:
+        backoff = Backoff()
+        while not self._stop.is_set():
+            try:
+                await self._unless_stopped(asyncio.create_task(source.open()))
+                while not self._stop.is_set():
+                    await self._unless_stopped(asyncio.create_task(source.take_up(self._take_up)))
+                    if self._log.is_open and self._letters.is_open:
+                        self._health.set("kafka", True)
+                    backoff.reset()
+                    with contextlib.suppress(Reassigned):
+                        await self._record_all(source, at_once)
+            except (OffsetConflict, LogRewound) as error:
+                log.warning("reading_again", reason=str(error))
+            except (Stopped, DatabaseCorrupt, UserError):
+                raise
+            except Exception as error:  # any error of a broker that is unreachable
+                self._health.set("kafka", False, str(error) or type(error).__name__)
+                log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
+            finally:
+                await source.close()
+            if await backoff.wait(self._stop):
+                raise Stopped
+
+    async def _record_all(self, source: Log, at_once: int) -> None:
+        """Write incoming records until `stop` is set. The next records are read while others are written."""
+
+        def gather() -> asyncio.Task[list[Record]]:
+            linger_s = self._linger.seconds(time.monotonic())
+            return asyncio.create_task(source.gather(linger_s, at_once))
+
+        gathering = gather()
+        try:
+            while not self._stop.is_set():
+                records = await self._unless_stopped(gathering)
+                gathering = gather()
+                if records:
+                    async with source.writing():
+                        self._linger.begin(time.monotonic())
+                        try:
+                            await self._write(records)
+                        finally:
+                            self._linger.end(time.monotonic())
+        finally:
+            gathering.cancel()
+            await asyncio.gather(gathering, return_exceptions=True)
+
+    async def _take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> Mapping[Partition, int]:
+        """Claim partitions, and load the requests that other recorders sent to their cameras."""
+        taken = await self._database.run(self._store.take_up, topics, spans)
+        self._offsets = {place: at for place, at in self._offsets.items() if place[0] not in topics} | taken
+        async with self._planning:
+            self._probing.told = await self._database.run(self._told)
+        self._alerts.due.set()
+        return taken
+
+    def _told(self) -> dict[str, Told]:
+        with self._engine.begin() as connection:
+            return load_told(connection)
+
+    async def _unless_stopped(self, task: asyncio.Task[T]) -> T:
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Stopped
+            return task.result()
+        finally:
+            stopping.cancel()
+            task.cancel()
+            await asyncio.gather(task, stopping, return_exceptions=True)
+
+    async def _write(self, records: Sequence[Record]) -> None:
+        """Commit all of `records`. A record that the database never accepts becomes a dead letter."""
+        try:
+            written, moved = await self._database.run(self._commit, records)
+        except self._database.poison as error:
+            if len(records) > 1:
+                half = len(records) // 2
+                await self._write(records[:half])
+                await self._write(records[half:])
+                return
+            log.warning("record_refused", topic=records[0].topic, offset=records[0].offset, error=str(error))
+            refused = Malformed(f"database: expected a valid record, got {error}")
+            written, moved = await self._database.run(self._commit, records, refused)
+        self._offsets |= moved
+        self._meters.take(written)
+        self._cameras.take(written)
+        if written.alerts:
+            self._alerts.due.set()
+        if written.chains:
+            self._plan_due.set()
+        if any(row.strip == SHED for row in written.rows):
+            self._strained_until_s = time.monotonic() + _STRAINED_S
+
+    def _commit(
+        self, records: Sequence[Record], refused: Malformed | None = None
+    ) -> tuple[Written, Mapping[Partition, int]]:
+        now_ms = time.time_ns() // 10**6
+        if refused is None:
+            batch = read(records, self._settings, self._keys, now_ms, self._boots)
+        else:
+            batch = refusal(records[0], now_ms, refused)
+        if trace.on():
+            trace.stamp("recorded", *(Identity(CameraId(camera), boot, seq) for camera, boot, seq in batch.verdicts))
+        written = self._store.write(batch, {partition: self._offsets.get(partition) for partition in batch.offsets})
+        if trace.on():
+            trace.stamp("committed", *(Identity(CameraId(camera), boot, seq) for camera, boot, seq in batch.verdicts))
+        return written, {partition: following for partition, (_, following) in batch.offsets.items()}
+
+    # Other tasks
+
+    async def _plan_probes(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._plan_due.wait(), _TICK_S)
+            self._plan_due.clear()
+            now_ms = time.time_ns() // 10**6
+            now_s = time.monotonic()
+            strained = now_s < self._strained_until_s
+            for each in self._cameras.stirred(monotonic_ms()):
+                if isinstance(each, str):
+                    self._probing.gone(each)
+                else:
+                    self._probing.see(each)
+            async with self._planning:
+                changes = self._probing.changes(now_s, now_ms, strained=strained)
+                if not changes:
+                    continue
+                # Stored first: a commanded camera must return to its own setting even if this process dies.
+                await self._database.run(store_told, self._engine, self._probing.remember(changes))
+            requests = [(each.camera, each.request) for each in changes if each.request is not None]
+            try:
+                await asyncio.wait_for(self._outbox.request(requests), PUBLISH_S)
+            except Exception as error:  # the plan requests it again after any Kafka error
+                log.warning("requests_not_published", error=str(error) or type(error).__name__)
+
+    async def _keep_house(self) -> None:
+        purge_at = time.monotonic()
+        while True:
+            await self._look_at_pictures()
+            await self._judge_cameras()
+            heard, faulty = self._cameras.heard_last(MAX_CAMERA_SERIES), self._cameras.faulty(MAX_CAMERA_SERIES)
+            self._meters.show_cameras(heard, faulty, monotonic_ms(), self._settings.forget_after_s)
+            await self._save_cameras()
+            await self._ask_kafka()
+            await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))
+            read_on = await self._database.run(self._store.read_on)
+            self._cameras.take_evidence(read_on)
+            if read_on.alerts:
+                self._alerts.due.set()
+                self._meters.count_alerts(read_on.alerts)
+            if time.monotonic() >= purge_at:
+                more = await self._database.run(purge, self._store, self._settings.bounds)
+                await self._database.run(self._snapshots.purge)
+                await self._database.run(self._states.purge)
+                self._meters.show_stores(await self._database.run(self._store.bytes_held))
+                waiting = await self._database.run(count_unpublished, self._engine)
+                self._meters.show_unpublished(waiting)
+                if waiting:
+                    self._alerts.due.set()
+                purge_at = time.monotonic() + (0 if more else _PURGE_S)
+                if more:
+                    await asyncio.sleep(_MORE_S)
+                    continue
+            await asyncio.sleep(_TICK_S)
+
+    async def _look_at_pictures(self) -> None:
+        """Check previews that arrived since the last call, as many as fit into the time limit."""
+        end_s = time.monotonic() + _PICTURES_S
+        loop = asyncio.get_running_loop()
+        while time.monotonic() < end_s and (some := self._cameras.unseen(_PICTURES_AT_ONCE)):
+            await loop.run_in_executor(self._pictures, _see, some)
+            self._cameras.looked_at(camera for camera, _ in some)
+
+    async def _judge_cameras(self) -> None:
+        """Compute the states of changed cameras and save those that differ."""
+        self._cameras.revoke(self._keys.accepted_from)
+        now_ms = time.time_ns() // 10**6
+        changed = self._cameras.judge(monotonic_ms(), now_ms)
+        for start in range(0, len(changed), SAVED_AT_ONCE):
+            await self._database.run(self._states.save, changed[start : start + SAVED_AT_ONCE], now_ms)
+
+    async def _save_cameras(self) -> None:
+        changed, left_from_ms = self._cameras.unsaved(SAVED_AT_ONCE)
+        if changed:
+            await self._database.run(self._snapshots.save, changed, left_from_ms)
+
+    async def _ask_kafka(self) -> None:
+        self._meters.show_copies_missing(self._log.copies_missing() + self._letters.copies_missing())
+        try:
+            self._meters.show_lag(await self._log.lag() + await self._letters.lag())
+        except Exception as error:  # any error means that Kafka does not respond
+            self._health.set("kafka", False, str(error) or type(error).__name__)
+        else:
+            if self._log.is_open and self._letters.is_open:
+                self._health.set("kafka", True)

@@ -1,0 +1,220 @@
+"""The recorder's writes: one transaction holds a batch's effect and the offsets that it reaches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from sqlalchemy import Connection, Engine, bindparam, func, select, update
+
+from consumers.conservation.ledger_table import LedgerTable
+from consumers.database.archive import Archive
+from consumers.database.cameras import CameraRows
+from consumers.database.dead_letters import DeadLetters
+from consumers.database.engine import Prepared, upsert
+from consumers.database.frames import Frames
+from consumers.database.frames_by_key import FramesByKey
+from consumers.database.frames_by_time import FramesByTime
+from consumers.database.history import History
+from consumers.database.tables import SCHEMA_VERSION, metadata, offsets
+from consumers.database.tallies import FRAME_BYTES, SCHEMA, Tallies, tally
+from consumers.database.turns import wait_to_prepare
+from consumers.database.versions import of_another_version
+from consumers.evidence.quarantine import Quarantine
+from consumers.evidence.watch import Watch
+from consumers.records.batch import Batch, BootKey, Partition, Span, frame_row
+from consumers.records.rows import FrameRow
+from consumers.settings import RecorderSettings
+from consumers.written import Written
+from schemas.pointillist_pb2 import CHECKED
+
+
+class OffsetConflict(Exception):  # noqa: N818  # a state of the database, not a failure
+    """Another recorder has moved the stored offsets. Resume from them."""
+
+
+class Store:
+    """The database and the quarantine. All methods are for one thread, the recorder's database thread."""
+
+    def __init__(self, engine: Engine, quarantine: Quarantine, settings: RecorderSettings) -> None:
+        self.engine = engine
+        self.quarantine = quarantine
+        self.tallies = Tallies(engine)
+        self.archive = Archive(engine)
+        self._alone = settings.group is None
+        self.frames: Frames = (
+            FramesByKey(engine, self.archive, self.tallies, alone=self._alone)
+            if engine.dialect.name == "sqlite"
+            else FramesByTime(engine, self.tallies)
+        )
+        self.watch = Watch(engine, settings.evidence, self.frames)
+        self.camera_rows = CameraRows(engine)
+        self.history = History(engine)
+        self.ledgers = LedgerTable(engine)
+        self._first_offset = Prepared(engine, upsert(engine, offsets).on_conflict_do_nothing())
+        place = (offsets.c.topic == bindparam("of"), offsets.c.partition == bindparam("part"))
+        mine = (offsets.c.next == bindparam("before"), offsets.c.epoch == bindparam("mine"))
+        moved = update(offsets).where(*place, *mine).values(next=bindparam("following"))
+        self._move_offset = Prepared(engine, moved)
+        self._epoch_of = Prepared(engine, select(offsets.c.epoch).where(*place).with_for_update())
+        insertion = upsert(engine, offsets)
+        taken = insertion.on_conflict_do_update(
+            index_elements=[offsets.c.topic, offsets.c.partition],
+            set_={"epoch": offsets.c.epoch + insertion.excluded.epoch},
+        )
+        self._take_up = Prepared(engine, taken.returning(offsets.c.next, offsets.c.epoch))
+        self._verdicts_topic = settings.verdicts_topic
+        self._epochs: dict[Partition, int] = {}
+        """The epochs of the partitions that this recorder has claimed."""
+        self.dead_letters = DeadLetters(engine, self.archive, self.tallies, settings.bounds)
+
+    def prepare(self) -> None:
+        """Create missing tables and load the state. Raises `StateError` for tables of another version."""
+        with self.engine.begin() as connection:
+            wait_to_prepare(connection)
+            metadata.create_all(connection)
+            version = tally(connection, SCHEMA)
+            if not version:
+                self.tallies.add(connection, {SCHEMA: SCHEMA_VERSION})
+            elif version != SCHEMA_VERSION:
+                raise of_another_version(SCHEMA_VERSION, version)
+            self.reload(connection)
+
+    def reload(self, connection: Connection) -> None:
+        """Load the cached state from the database again."""
+        self.archive.forget()
+        self.frames.forget()
+        held = {partition for topic, partition in self._epochs if topic == self._verdicts_topic}
+        self.watch.load(connection, None if self._alone else held)
+
+    def take_up(self, topics: Collection[str], spans: Mapping[Partition, Span]) -> dict[Partition, int]:
+        """Claim these partitions, all that this recorder now has of `topics`. Return the next offset of each.
+
+        The previous owner can then no longer write for them, and this recorder reloads its cache. An offset beyond the
+        end of its log belongs to an earlier log: the current one is read from its beginning.
+        """
+        before = self._epochs
+        found: dict[Partition, int] = {}
+        self._epochs = {place: epoch for place, epoch in before.items() if place[0] not in topics}
+        try:
+            with self.engine.begin() as connection:
+                for place, (begin, end) in sorted(spans.items()):
+                    topic, partition = place
+                    row = self._take_up.run(connection, topic=topic, partition=partition, next=begin, epoch=1)
+                    ((following, self._epochs[place]),) = row.fetchall()
+                    if following > end:
+                        values = {"of": topic, "part": partition, "before": following, "mine": self._epochs[place]}
+                        self._move_offset.run(connection, **values, following=begin)
+                        following = begin
+                    found[place] = following
+                self.reload(connection)
+        except BaseException:
+            self._epochs = before
+            raise
+        return found
+
+    def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
+        """Commit the batch.
+
+        Raises `OffsetConflict` if the stored offsets differ from `expected` (None: no offset yet).
+        """
+        try:
+            return self._write(batch, expected)
+        except BaseException:
+            self.frames.forget()
+            raise
+
+    def _write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
+        written = Written(verdicts=batch.verdicts, refusals=batch.refusals)
+        if batch.verdicts:
+            self.frames.make_room(batch.recorded_ms)
+        with self.engine.begin() as connection:
+            self._move_offsets(connection, batch, expected)
+            touched: set[BootKey] = set()
+            if batch.verdicts:
+                self._record_frames(connection, batch, written)
+                touched.update((row.camera, row.boot) for row in written.rows)
+            if batch.letters:
+                written.letters = self.dead_letters.record(connection, list(batch.letters.values()))
+                touched.update((row.camera, row.boot) for row in written.letters if row.verified)
+            if batch.ledgers:
+                self.ledgers.record(connection, batch.ledgers.values())
+                touched.update(batch.ledgers)
+            if batch.statuses or batch.metas:
+                written.cameras = self.camera_rows.update(connection, batch)
+            pending = self.watch.fold(connection, written.rows)
+            raised = self.watch.read(connection, pending, touched, batch.recorded_ms, self.quarantine, batch.partitions)
+            if written.rows:
+                self.history.add(connection, written.rows, batch.recorded_ms)
+                self.frames.count(connection, written.rows)
+        self.watch.commit(raised)
+        written.alerts = raised.alerts
+        written.chains = raised.chains
+        return written
+
+    def read_on(self) -> Written:
+        """Apply the rule where the wait for a missing frame has expired, or another recorder wrote it.
+
+        Return the effect.
+        """
+        waiting = self.watch.overdue()
+        if not self._alone:
+            waiting |= self.watch.look_again()
+        if not waiting:
+            return Written()
+        with self.engine.begin() as connection:
+            for partition in sorted(set(waiting.values())):
+                if not self._holds(connection, partition):
+                    self.watch.release(partition)
+                    waiting = {boot: its for boot, its in waiting.items() if its != partition}
+            raised = self.watch.read(connection, {}, waiting, time.time_ns() // 10**6, self.quarantine, {})
+        self.watch.commit(raised)
+        return Written(alerts=raised.alerts, chains=raised.chains)
+
+    def _holds(self, connection: Connection, partition: int) -> bool:
+        """Return whether this recorder holds this partition of the verdicts, and lock it until the transaction ends."""
+        mine = self._epochs.get((self._verdicts_topic, partition))
+        if self._alone and mine is None:
+            return True
+        row = self._epoch_of.run(connection, of=self._verdicts_topic, part=partition).fetchone()
+        return row is not None and row[0] == mine
+
+    def _move_offsets(self, connection: Connection, batch: Batch, expected: dict[Partition, int | None]) -> None:
+        # All recorders lock in the same order, so no deadlock can occur.
+        for (topic, partition), (_, following) in sorted(batch.offsets.items()):
+            before, mine = expected[topic, partition], self._epochs.get((topic, partition), 0)
+            if before is None:
+                values = {"topic": topic, "partition": partition, "next": following, "epoch": mine}
+                moved = self._first_offset.run(connection, **values)
+            else:
+                values = {"of": topic, "part": partition, "before": before, "mine": mine}
+                moved = self._move_offset.run(connection, **values, following=following)
+            if moved.rowcount != 1:
+                raise OffsetConflict(f"{topic} partition {partition}: expected offset {before} in the database")
+
+    def _record_frames(self, connection: Connection, batch: Batch, written: Written) -> None:
+        rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}
+        written.rows = self.frames.record(connection, rows, batch.repeated, batch.recorded_ms)
+        written.duplicates = len(rows) + batch.repeated.total() - len(written.rows)
+        self._keep_evidence(connection, batch, written.rows)
+
+    def _keep_evidence(self, connection: Connection, batch: Batch, rows: Sequence[FrameRow]) -> None:
+        for row in rows:
+            verdict = batch.verdicts[row.camera, row.boot, row.seq]
+            if verdict.flagged and verdict.strip == CHECKED and verdict.evidence:
+                self.quarantine.write(connection, row, verdict.evidence, batch.recorded_ms)
+
+    def bytes_held(self) -> dict[str, int]:
+        """Return the bytes of each store, by their names in the metrics."""
+        with self.engine.begin() as connection:
+            if self.engine.dialect.name == "sqlite":
+                pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+                database = pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+            else:
+                database = connection.scalar(select(func.pg_database_size(func.current_database()))) or 0
+            return {
+                "database": int(database),
+                "frames": tally(connection, FRAME_BYTES),
+                "quarantine": self.quarantine.bytes_held(connection),
+                **self.dead_letters.bytes_held(connection),
+            }

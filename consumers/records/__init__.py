@@ -1,0 +1,1 @@
+"""Kafka records as rows: batches, the log they are read from, and group membership."""

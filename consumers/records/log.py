@@ -1,0 +1,164 @@
+"""A reader of Kafka from offsets in the database: of every partition, or of this recorder's share in a group.
+
+The group only assigns partitions. The database holds the next offset of each, written in one transaction with the
+effect of the earlier records. Offsets are also committed to the group, so that its lag can be monitored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+
+from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import TopicPartition
+
+from consumers.records.batch import Partition, Record, Span
+from consumers.records.membership import Membership
+from consumers.settings import RecorderSettings
+from schemas.runtime import trace
+from schemas.transport.kafka.clients import REQUEST_S
+from schemas.transport.kafka.reader import Reader
+
+TakeUp = Callable[[Collection[str], Mapping[Partition, Span]], Awaitable[Mapping[Partition, int]]]
+"""Claims the reader's partitions of these topics, given each log's begin and end. Returns the next offsets."""
+
+
+class LogRewound(Exception):  # noqa: N818  # a state of Kafka, not a failure
+    """A partition does not continue: its topic was created again, or has more partitions now."""
+
+
+class Log:
+    """The records of some topics from given offsets on, each once and in order per partition."""
+
+    def __init__(
+        self,
+        settings: RecorderSettings,
+        topics: Collection[str],
+        partition_bytes: int,
+        membership: Membership | None = None,
+        on_damaged: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Set the source. About `partition_bytes` of each partition are fetched at once, or one larger record.
+
+        Without a `membership` of a group, all partitions are read. `on_damaged` receives the number of records skipped
+        in damaged batches.
+        """
+        self.topics = frozenset(topics)
+        self._next: dict[TopicPartition, int] = {}
+        self._membership = membership or Membership()
+        self._reader = Reader(
+            settings.kafka,
+            *self.topics,
+            group=self._membership.join(),
+            partition_bytes=partition_bytes,
+            on_skipped=on_damaged,
+        )
+
+    async def open(self) -> None:
+        """Connect and join the group. Call `take_up` next.
+
+        Raises aiokafka's errors if Kafka does not respond or lacks a topic.
+        """
+        self._membership.begin()
+        await self._reader.open()
+
+    async def take_up(self, take_up: TakeUp) -> None:
+        """Continue at the database's offsets in the assigned partitions.
+
+        Raises `LogRewound` if a log does not continue.
+        """
+        reader = self._reader
+        while True:
+            await self._membership.settled()
+            self._next = {}
+            partitions = reader.assignment()
+            begins = await reader.beginnings(partitions)
+            ends = await reader.ends(partitions)
+            spans = {(tp.topic, tp.partition): (begins[tp], ends[tp]) for tp in partitions}
+            stored = await take_up(self.topics, spans)
+            if not self._membership.is_settled:
+                continue
+            self._next = {tp: max(stored[tp.topic, tp.partition], begins[tp]) for tp in partitions}
+            with suppress(IllegalStateError):  # revoked meanwhile, as the group is about to report
+                reader.seek(self._next)
+            return
+
+    def writing(self) -> AbstractAsyncContextManager[None]:
+        """Keep all partitions while records are written. Raises `Reassigned` if one was revoked before."""
+        return self._membership.writing()
+
+    async def tell(self, offsets: Mapping[Partition, int]) -> None:
+        """Commit offsets to the group, for lag monitoring only."""
+        if not self.is_open or not self._membership.group or not self._membership.is_settled:
+            return
+        mine = {tp: offsets[tp.topic, tp.partition] for tp in self._next if (tp.topic, tp.partition) in offsets}
+        if not mine:
+            return
+        with suppress(KafkaError, TimeoutError, IllegalStateError):
+            # Without a limit, aiokafka searches for the group's coordinator for ever.
+            async with asyncio.timeout(REQUEST_S):
+                await self._reader.commit(mine)
+
+    async def gather(self, linger_s: float, limit: int) -> list[Record]:
+        """Return the records that arrive within `linger_s` of the first one, at most about `limit`.
+
+        The list is empty if none arrives for half a second. Raises `LogRewound` if reading must restart with `open`.
+        Raises `Reassigned` if it continues with `take_up`.
+        """
+        records: list[Record] = []
+        deadline: float | None = None
+        while len(records) < limit:
+            wait_s = 0.5 if deadline is None else deadline - time.monotonic()
+            if wait_s <= 0:
+                break
+            self._membership.check()
+            found = await self._reader.fetch(wait_s=wait_s, most=limit)
+            self._membership.check()
+            if set(self._reader.assignment()) != self._next.keys():
+                raise LogRewound("topics: expected the same partitions as before, got others")
+            if trace.on():
+                trace.stamp("gathered", *(named(record) for some in found.values() for record in some))
+            for partition, some in found.items():
+                if some[0].offset < self._next[partition]:
+                    raise LogRewound(f"{partition}: expected offset {self._next[partition]}, got {some[0].offset}")
+                self._next[partition] = some[-1].offset + 1
+                records += some
+            if not found and deadline is None:
+                break
+            if deadline is None:
+                deadline = time.monotonic() + linger_s
+        return records
+
+    async def lag(self) -> int:
+        """Return the number of records in Kafka beyond those gathered. Raises an error if Kafka does not respond."""
+        positions = dict(self._next)
+        if not positions:
+            return 0
+        ends = await asyncio.wait_for(self._reader.ends(list(positions)), REQUEST_S)
+        return sum(max(0, ends[partition] - position) for partition, position in positions.items())
+
+    def copies_missing(self) -> int:
+        """Missing or lagging replicas of its topics' partitions by Kafka's last metadata; 0 before `open`."""
+        return self._reader.missing_replicas()
+
+    @property
+    def held(self) -> int:
+        """Number of partitions that are read now."""
+        return len(self._next)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` has succeeded and `close` has not been called since."""
+        return self._reader.is_open
+
+    async def close(self) -> None:
+        """Disconnect and leave the group."""
+        self._next = {}
+        await self._reader.close()
+
+
+def named(record: Record) -> str:
+    """Return the name of a record's event: for a verdict, the identity of its frame."""
+    return next((value.decode(errors="replace") for name, value in record.headers if name == "ce_id"), "")

@@ -1,0 +1,121 @@
+"""The identity of an attached camera: its key, its certificate, and its home."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from infra.identity_lock import changing_identities
+from infra.pki.authority import Authority
+from infra.pki.enrolment import Enrolment, enroll
+from infra.process.environment import Environment, accepted_generations, attached_camera_key
+from infra.state_folder import Layout
+from schemas.errors import ConfigError, SecretError
+from schemas.identity import CameraId, camera_at
+from schemas.keys.keys import CameraKey, derive_camera_key
+from schemas.transport.access import Tls
+
+
+@dataclass(frozen=True)
+class CameraIdentity:
+    """The identity that a camera holds."""
+
+    key: CameraKey
+    tls: Tls | None = None
+    mqtt: str | None = None
+    home: Path | None = None
+    """The default folder of its spool."""
+
+
+def camera_identity(name: str | None, enrolment: Path | None, state: Path | None) -> CameraIdentity:
+    """Read the identity from an enrolment, else from the environment, else have the state folder's system issue it.
+
+    Raises ConfigError when the name is missing or differs from the enrolment's.
+    """
+    if enrolment is not None:
+        found = Enrolment.read(enrolment)
+        _check_name(name, found, enrolment)
+        return CameraIdentity(found.key, found.tls, found.mqtt, state_home())
+    identity = camera_named(name, None, state)
+    environment = Environment()
+    if state is None:
+        return CameraIdentity(attached_camera_key(environment, identity))
+    layout = Layout(state.resolve())
+    if _has_key(environment):
+        given = attached_camera_key(environment, identity)
+        _check_key(layout, given)
+        return CameraIdentity(given, home=layout.folder)
+    return issued_identity(layout, identity)
+
+
+def camera_named(name: str | None, enrolment: Path | None, state: Path | None) -> CameraId:
+    """Return the camera that an enrolment or a name means, without issuing a key. The default site is `DEFAULT_SITE`.
+
+    Raises ConfigError when the name is missing or differs from the enrolment's. Raises it too when the state folder,
+    which would issue the key, holds no system.
+    """
+    if enrolment is not None:
+        found = Enrolment.read(enrolment)
+        _check_name(name, found, enrolment)
+        return found.camera
+    if name is None:
+        raise ConfigError("--name: expected SITE/CAMERA, got none. Give --name or --enrolment FILE.")
+    if state is not None and not _has_key(Environment()):
+        _require_system(Layout(state.resolve()))
+    return camera_at(name)
+
+
+def _has_key(environment: Environment) -> bool:
+    return environment.camera_key is not None or environment.camera_key_file is not None
+
+
+def _check_name(name: str | None, found: Enrolment, file: Path) -> None:
+    if name is not None and camera_at(name, found.camera.partition("/")[0]) != found.camera:
+        raise ConfigError(f"expected {found.camera} as --name, whose enrolment {file} is; got {name}")
+
+
+def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
+    """Issue the identity of a camera on the system's own machine; ConfigError when the folder holds no system."""
+    _require_system(layout)
+    with changing_identities(layout.folder):
+        generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
+        layout.issue_key(identity, generations.get(identity, 0))
+        key = layout.camera_key(identity)
+        if not layout.secure:
+            return CameraIdentity(key, home=layout.folder)
+        file = layout.enrolment(identity)
+        if not file.is_file() or Enrolment.read(file).key.export() != key.export():
+            enroll(Authority(layout.pki), key, file)
+    return CameraIdentity(key, Enrolment.read(file).tls, home=layout.folder)
+
+
+def _require_system(layout: Layout) -> None:
+    """Raise ConfigError when the folder holds no system."""
+    if not layout.secret_file.is_file():
+        raise ConfigError(f"expected the state folder of a system, {layout.folder} holds no fleet secret")
+
+
+def _check_key(layout: Layout, given: CameraKey) -> None:
+    """Raise SecretError for a key that the folder's system rejects, if its secret is there to check the key."""
+    if not layout.secret_file.is_file():
+        return
+    issued = derive_camera_key(layout.fleet_secret(), given.camera_id, given.generation)
+    if issued.export() != given.export():
+        raise SecretError(
+            f"expected the key of {given.camera_id} in POINTILLIST_CAMERA_KEY or its _FILE, as the system of "
+            f"{layout.folder} issues it; got that of another camera or another fleet"
+        )
+
+
+def resembling(name: str, layout: Layout) -> str | None:
+    """Return a known camera with nearly the same name; None if the name itself is known."""
+    known = [f"{file.parent.name}/{file.stem}" for file in layout.keys.glob("*/*.key")]
+    return None if name in known else next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
+
+
+def state_home() -> Path:
+    """Return the default folder for the files of a device."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "pointillist"

@@ -1,0 +1,107 @@
+"""The cameras of `cameras.yaml` with their identities: from enrolments, or issued by a system's state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from infra.cameras.identity import CameraIdentity, camera_identity, issued_identity
+from infra.process.role import address
+from infra.state_folder import Layout
+from producers.fleet.camera_file import Listed, load_camera_file
+from producers.fleet.camera_spec import CameraSpec, CameraSpecs
+from schemas.errors import ConfigError, UserError
+from schemas.identity import CameraId
+from schemas.runtime.file_version import FileVersion, file_version
+from schemas.transport.access import Login, Tls
+
+"""Inode, size and modification time of a file; None when it is missing."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of `of` processes that share a file's cameras. A camera's name alone decides its share."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Read `1/3`; ConfigError names the form."""
+        number, _, of = text.partition("/")
+        if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+            raise ConfigError(f"expected a share as 1/3, got {text[:40]!r}")
+        return cls(int(number), int(of))
+
+    def has(self, camera: CameraId) -> bool:
+        """Return whether a camera belongs to this share."""
+        return int.from_bytes(blake2b(camera.encode(), digest_size=8).digest(), "big") % self.of == self.number - 1
+
+
+@dataclass(frozen=True)
+class Broker:
+    """The broker given next to the file; None when the enrolments name it."""
+
+    mqtt: tuple[str, int] | None = None
+    tls: Tls | None = None
+    login: Login | None = None
+
+
+class FileOfCameras:
+    """A `CameraList` that reads `file`.
+
+    A camera whose enrolment cannot be read is rejected, and the others run. After one enrolment of twenty has expired
+    overnight, a restarted device still has nineteen cameras.
+    """
+
+    def __init__(
+        self, file: Path, *, state: Path | None = None, broker: Broker | None = None, share: Share | None = None
+    ) -> None:
+        self._file = file
+        self._state = state
+        self._broker = broker or Broker()
+        self._share = share
+        self._enrolments: tuple[Path, ...] = ()
+
+    def stamp(self) -> Hashable:
+        """Return the stamps of the file and of every enrolment that it names."""
+        return tuple(file_version(file) for file in (self._file, *self._enrolments))
+
+    def read(self) -> CameraSpecs:
+        """Return the wanted cameras; ConfigError names the fault in the file."""
+        listed = load_camera_file(self._file)
+        if self._share is not None:
+            listed = {name: camera for name, camera in listed.items() if self._share.has(name)}
+        named = {camera.enrolment for camera in listed.values() if camera.enrolment is not None}
+        self._enrolments = tuple(sorted(named))
+        runnable: dict[CameraId, CameraSpec] = {}
+        rejected: dict[CameraId, str] = {}
+        for name, camera in listed.items():
+            try:
+                runnable[name] = self._spec(name, camera)
+            except UserError as error:
+                rejected[name] = str(error)
+        return CameraSpecs(runnable, rejected)
+
+    def _spec(self, name: CameraId, camera: Listed) -> CameraSpec:
+        stamp: FileVersion = None
+        if camera.enrolment is not None:
+            stamp = file_version(
+                camera.enrolment
+            )  # stamped before reading: a change during the read is noticed at the next look
+            known = camera_identity(name, camera.enrolment, None)
+        elif self._state is not None:
+            known = issued_identity(Layout(self._state.resolve()), name)
+        else:
+            raise ConfigError("expected its enrolment: enrolments, a folder, in the file of cameras, or --state DIR")
+        broker = self._broker
+        return CameraSpec(camera.settings, known.key, self._place(known), known.tls or broker.tls, broker.login, stamp)
+
+    def _place(self, known: CameraIdentity) -> tuple[str, int]:
+        if self._broker.mqtt is not None:
+            return self._broker.mqtt
+        if known.mqtt is None:
+            raise ConfigError("expected the broker's address in its enrolment, or --mqtt host:port")
+        return address(known.mqtt)

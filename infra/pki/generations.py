@@ -1,0 +1,53 @@
+"""Accepted key generations, followed while a role runs: a revocation needs no restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from infra.process.environment import accepted_generations
+from schemas.errors import ConfigError
+from schemas.keys.keys import KeyRing
+from schemas.runtime.file_version import file_version
+
+LOOK_S: Final = 0.25
+"""Seconds between two looks; each costs one request to the file system."""
+
+Result = TypeVar("Result")
+log = structlog.get_logger()
+
+
+async def following(file: Path | None, keys: KeyRing, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run `work`, and update the generations in `keys` whenever `file` changes. None stands for no file."""
+    if file is None:
+        return await work
+    watch = asyncio.create_task(_follow(file, keys), name="generations")
+    try:
+        return await work
+    finally:
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+
+
+async def _follow(file: Path, keys: KeyRing) -> None:
+    # Changes since the role read the file at its start count too.
+    seen: object = None
+    while True:
+        now = file_version(file)
+        if now != seen and now is not None:
+            try:
+                lowest = accepted_generations(file)
+            except ConfigError as error:
+                # Revocations stay in force: a damaged file makes no generation acceptable.
+                log.error("generations_not_read", detail=str(error))
+            else:
+                keys.accept_from(lowest)
+                log.info("generations", raised=len(lowest))
+        seen = now
+        await asyncio.sleep(LOOK_S)

@@ -1,0 +1,1 @@
+"""Preflight checks: whether brokers, database and Kafka rights are as a role needs them."""

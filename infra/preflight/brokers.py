@@ -1,0 +1,130 @@
+"""Preflight checks of brokers when a person starts a role; a running role waits for its brokers itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import Final
+
+from infra.process.role import address as parse
+from schemas.errors import BrokerError
+from schemas.transport.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options, secured, tls_refusal
+
+RETRY_S = 0.2
+_ANSWER_S: Final = 2.0
+# Kafka's first request, ApiVersions in version 0 without a client name. Its content does not matter. In TLS 1.3 the
+# client's part ends first, so only an answer proves that the server has accepted our certificate.
+_API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
+
+
+class Refused(Exception):  # noqa: N818  # what happened, not a defect
+    """A broker answers and rejects us: waiting does not help."""
+
+
+def require_mqtt(address: tuple[str, int], wait_s: float, tls: Tls | None = None, login: Login | None = None) -> None:
+    """Return when an MQTT 5 broker accepts a client there.
+
+    Raises `BrokerError` when none has after `wait_s` seconds, and at once when one answers and rejects us.
+    """
+    from infra.local.mosquitto import mqtt_refusal
+
+    def accepts() -> bool:
+        try:
+            why = mqtt_refusal(*address, _ANSWER_S, tls, login)
+        except OSError:
+            return False
+        if why is not None:
+            raise Refused(why)
+        return True
+
+    require("an MQTT 5 broker", address, wait_s, accepts)
+
+
+def require_kafka(address: KafkaAddress, wait_s: float) -> None:
+    """Return when a Kafka broker answers there.
+
+    Raises `BrokerError` when none has after `wait_s` seconds, and at once when one answers and rejects us.
+    """
+    from infra.local.kafka import answers_kafka
+
+    places = [parse(place) for place in str(address).split(",")]
+
+    def answers() -> bool:
+        if isinstance(address, KafkaAccess):
+            _look_for_refusal(places, address.tls)
+            if address.login is not None and asyncio.run(_password_refused(address, places)):
+                raise Refused("wrong user or password")
+        return asyncio.run(answers_kafka(address))
+
+    # A log line for each attempt would bury ours.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    try:
+        require("a Kafka broker", places[0], wait_s, answers)
+    finally:
+        logging.getLogger("aiokafka").setLevel(logging.NOTSET)
+
+
+def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
+    """Raise `Refused` when one of the servers rejects us, or we do not trust it."""
+    context = tls.context()
+    for host, port in places:
+        try:
+            plain = socket.create_connection((host, port), _ANSWER_S)
+            with closing(secured(plain, context, host, _ANSWER_S)) as link:
+                link.sendall(_API_VERSIONS)
+                link.recv(4)
+        except ssl.SSLError as error:
+            why = tls_refusal(error)
+            if why is not None and not isinstance(error, ssl.SSLEOFError):
+                raise Refused(why) from None
+        except OSError:
+            continue
+
+
+async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]]) -> bool:
+    """Return whether a server rejects this user or this password."""
+    from aiokafka.conn import AIOKafkaConnection
+    from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed
+
+    options = kafka_options(address)
+    del options["bootstrap_servers"]
+    for host, port in places:
+        link = AIOKafkaConnection(host, port, client_id="ready", request_timeout_ms=int(_ANSWER_S * 1000), **options)
+        refused = False
+        try:
+            await link.connect()
+        except (AuthenticationFailedError, SaslAuthenticationFailed):
+            refused = True
+        except (KafkaError, OSError, TimeoutError):
+            link.close()
+            continue
+        # A transport that is still closing when the loop ends would never be closed.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(link.close(), _ANSWER_S)
+        if refused:
+            return True
+    return False
+
+
+def require(what: str, address: tuple[str, int], wait_s: float, answers: Callable[[], bool]) -> None:
+    """Call `answers` until it returns, for `wait_s` seconds; it raises `Refused` when waiting does not help.
+
+    Raises `BrokerError` with what was expected and where.
+    """
+    end = time.monotonic() + wait_s
+    host, port = address
+    while True:
+        try:
+            if answers():
+                return
+        except Refused as why:
+            raise BrokerError(f"expected {what} at {host}:{port} to let us in: {why}") from None
+        if time.monotonic() >= end:
+            raise BrokerError(f"expected {what} at {host}:{port}, none has answered for {wait_s:g} s")
+        time.sleep(RETRY_S)

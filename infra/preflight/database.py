@@ -1,0 +1,141 @@
+"""Preflight check of PostgreSQL when a person starts a recorder or an audit; a running role waits for it."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import struct
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from infra.preflight.brokers import Refused, require
+from schemas.errors import BrokerError, ConfigError
+from schemas.transport.access import Tls, secured, tls_refusal
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+_ANSWER_S: Final = 5.0
+# A client's request for TLS; the server answers S, then TLS begins.
+_SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
+# Messages of libpq and the server that need a person: waiting does not help.
+_REFUSALS: Final = (
+    (r"password authentication failed", "wrong user or password"),
+    (
+        r"no password supplied",
+        "it asks for a password and none is given: say it in PGPASSWORD or in a file that PGPASSFILE names",
+    ),
+    (r"no pg_hba\.conf entry .*no encryption", "it takes nobody without TLS: sslmode=verify-full"),
+    (r"no pg_hba\.conf entry", "it has no rule for this user, database and address in its pg_hba.conf"),
+    (r'(database|role) "[^"]*" does not exist', None),
+    (r"does not support SSL", "it does not speak TLS"),
+    (r"certificate|SSL error|sslmode|sslrootcert", None),
+)
+_BEFORE: Final = ("failed: ", "FATAL: ", "ERROR: ")
+
+
+def require_database(url: str, wait_s: float) -> None:
+    """Return when the PostgreSQL of an SQLAlchemy `url` accepts us, and at once for SQLite or a `wait_s` of 0.
+
+    Raises ConfigError for an invalid URL. Raises `BrokerError` when no server has answered after `wait_s` seconds, or
+    at once when one rejects us or is not trusted. The messages hold no password.
+    """
+    parsed = _server(url)
+    if parsed is None or not wait_s:
+        return
+
+    def answers() -> bool:
+        try:
+            why = _refusal(url, parsed)
+        except OSError:
+            return False
+        if why is not None:
+            raise Refused(why)
+        return True
+
+    settings = _settings(parsed)
+    require("PostgreSQL", (settings["host"], int(settings["port"])), wait_s, answers)
+
+
+def look_for_refusal(url: str) -> None:
+    """Raise `BrokerError` when PostgreSQL answers and rejects us; no answer is no error here."""
+    parsed = _server(url)
+    if parsed is None:
+        return
+    try:
+        why = _refusal(url, parsed)
+    except OSError:
+        return
+    if why is not None:
+        settings = _settings(parsed)
+        raise BrokerError(f"expected PostgreSQL at {settings['host']}:{settings['port']} to let us in: {why}")
+
+
+def _server(url: str) -> URL | None:
+    from consumers.database.engine import database_url
+
+    parsed = database_url(url)
+    return None if parsed.get_backend_name() == "sqlite" else parsed
+
+
+def _refusal(url: str, parsed: URL) -> str | None:
+    """Return the server's reason for rejecting us, None when it accepts; OSError when none answers, which may pass."""
+    from sqlalchemy.exc import OperationalError
+
+    from consumers.database.engine import open_engine
+
+    engine = open_engine(url, writes=False)
+    try:
+        engine.connect().close()
+    except OperationalError as error:
+        said = " ".join(str(error.orig).split())
+    else:
+        return None
+    finally:
+        engine.dispose()
+    for pattern, words in _REFUSALS:
+        if found := re.search(pattern, said):
+            if words is not None:
+                return words
+            return _distrust(_settings(parsed)) or _last(said, found.start())
+    raise ConnectionError(said)
+
+
+def _last(said: str, place: int) -> str:
+    """Return the clause of a long line with the reason: libpq puts the address of the connection before it."""
+    before = (said.rfind(mark, 0, place) + len(mark) for mark in _BEFORE if mark in said[:place])
+    return said[max(before, default=0) :].partition(" Either provide")[0].strip()
+
+
+def _settings(parsed: URL) -> dict[str, str]:
+    """Return libpq's reading of the URL and of its own variables, by libpq's names."""
+    import psycopg
+
+    defaults = {
+        option.keyword.decode(): option.val.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.val
+    }
+    _, given = parsed.get_dialect()().create_connect_args(parsed)
+    found = {"host": "localhost", "port": "5432"} | defaults | {name: str(value) for name, value in given.items()}
+    # Of several servers the message names the first one.
+    return found | {name: found[name].partition(",")[0] for name in ("host", "port")}
+
+
+def _distrust(settings: dict[str, str]) -> str | None:
+    """Return the reason for our distrust, worded as for all servers; None for any other fault."""
+    try:
+        context = Tls(Path(settings["sslrootcert"]).read_text()).context()
+        plain = socket.create_connection((settings["host"], int(settings["port"])), _ANSWER_S)
+        plain.sendall(_SSL_REQUEST)
+        if plain.recv(1) != b"S":
+            plain.close()
+            return "it does not speak TLS"
+        with closing(secured(plain, context, settings["host"], _ANSWER_S)):
+            return None
+    except ssl.SSLError as error:
+        return tls_refusal(error)
+    except ConfigError as error:
+        return f"sslrootcert: {error}"
+    except (OSError, ValueError, KeyError):
+        return None

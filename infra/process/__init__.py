@@ -1,0 +1,1 @@
+"""A role as a process: its start, environment, metrics server and log lines."""

@@ -1,0 +1,102 @@
+"""The process of every role: logs, metrics page, signals, one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from infra.process.environment import Environment
+from infra.process.log_lines import readable_line
+from infra.process.metrics_server import role_registry, serve
+from schemas.errors import ConfigError
+from schemas.runtime import trace
+from schemas.runtime.health import Health
+from schemas.runtime.memory import collect_seldom
+
+Result = TypeVar("Result")
+Entry = Callable[[CollectorRegistry, Health, asyncio.Event], Awaitable[Result]]
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read host:port; `ConfigError` names the form, and repeats no password."""
+    if "@" in text:
+        raise ConfigError("an address is written host:port, without a user and a password; got one with an @")
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"an address is written host:port with a port from 1 to 65535, got {text!r}")
+    return host.strip("[]"), int(port)
+
+
+class _Lines:
+    """Standard error, with one write for each line. On a full disk a line is lost: no role ends for its log."""
+
+    def write(self, text: str) -> None:
+        """Write the line at once."""
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), text.encode(errors="replace"))
+
+    def flush(self) -> None:
+        """Do nothing: nothing is buffered."""
+
+
+def configure_logs() -> None:
+    """Log one line for each event on stderr: JSON, or words at a terminal."""
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            readable_line if sys.stderr.isatty() else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(_Lines()),  # type: ignore[arg-type]  # all that it uses of a file
+        cache_logger_on_first_use=True,
+    )
+
+
+def run_role(name: str, metrics: str | None, entry: Entry[Result]) -> Result:
+    """Run `entry` until it returns; SIGTERM and SIGINT set its stop event, once."""
+    configure_logs()
+    registry = role_registry(name.rpartition("-")[0] if name[-1].isdigit() else name)
+    health = Health()
+    begin_trace(name)
+    collect_seldom()
+    server = serve(registry, health, address(metrics)) if metrics else None
+
+    async def body() -> Result:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        return await entry(registry, health, stop)
+
+    try:
+        return asyncio.run(body())
+    finally:
+        trace.end()
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+def begin_trace(name: str) -> None:
+    """Trace each frame's path if `POINTILLIST_TRACE` names a folder; `ConfigError` when that cannot be written."""
+    folder = Environment().trace
+    if folder is not None:
+        try:
+            trace.begin(folder, name)
+        except OSError as error:
+            raise ConfigError(f"POINTILLIST_TRACE: expected a folder to write to, {folder}: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""The release: the console's assets and the contents of the wheel."""

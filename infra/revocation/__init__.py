@@ -1,0 +1,1 @@
+"""Revocation of certificates: of cameras and of roles."""

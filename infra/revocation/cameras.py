@@ -1,0 +1,147 @@
+"""Revocation of a camera: broker, bridges and processors of a running system reject it without a restart."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.identity_lock import changing_identities
+from infra.local.files import write_json
+from infra.local.mosquitto import mqtt_refusal
+from infra.local.role_table import running
+from infra.pki.authority import CRL_FILE, Authority, Issued, write_private
+from infra.pki.refusals import refuse, refused
+from infra.pki.roles import Roles, rights_file
+from infra.pki.serials import serials
+from infra.process.environment import accepted_generations
+from infra.state_folder import Layout
+from schemas.errors import BrokerError, StateError
+from schemas.identity import CameraId
+from schemas.transport.access import Tls
+
+CANARY: Final = "revoked"
+"""The name in certificates that are issued only to be revoked."""
+_LOOK_S: Final = 0.02
+_BRIEF_DAYS: Final = 0.01
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """The result of a revocation."""
+
+    certificates: int
+    """The number of the camera's certificates that were revoked."""
+    generation: int
+    """The lowest accepted generation of its keys."""
+    broker: str | None
+    """The broker that now rejects it; None when none runs on this state folder."""
+
+
+def revoke(layout: Layout, camera: CameraId, within_s: float = 5.0) -> Revocation:
+    """Revoke the keys, the certificates and the rights of `camera`.
+
+    Bridges and processors read the generation of its keys by themselves. The broker reloads its lists. It has done so
+    once it rejects a certificate that was made and revoked for this purpose. Then a short-lived certificate of the
+    camera's name takes over its session, which closes the connection. Raises StateError when a file lacks the camera
+    after it was written. Raises BrokerError when the broker has not followed in time.
+    """
+    with changing_identities(layout.folder):
+        authority = Authority(layout.pki)
+        generation = _raise_generation(layout, camera)
+        numbers = serials(layout.pki, camera)
+        broker = running_broker(layout)
+        canary = issue_canary(authority) if broker is not None else None
+        gone: dict[int, str] = dict.fromkeys(numbers, camera)
+        authority.revoke(gone if canary is None else gone | {canary.serial: CANARY})
+        refuse(layout.pki, [camera])
+        Roles(authority).write_rights()
+        _check_written(layout, authority, camera, generation)
+    if broker is not None and canary is not None:
+        reload_broker(layout)
+        await_refusal(broker, authority, canary, within_s)
+        close_connection(broker, authority, camera, within_s)
+    place = f"{broker[0]}:{broker[1]}" if broker is not None else None
+    return Revocation(len(numbers), generation, place)
+
+
+def _check_written(layout: Layout, authority: Authority, camera: CameraId, generation: int) -> None:
+    """Read every list again; StateError when one of them lacks the camera."""
+    numbers = set(serials(layout.pki, camera))
+    lists = {
+        layout.generations: accepted_generations(layout.generations).get(camera, 0) >= generation,
+        layout.pki / "revoked.json": numbers <= authority.revoked().keys(),
+        layout.pki / CRL_FILE: numbers <= authority.on_list(),
+        layout.pki / "refused": camera in refused(layout.pki),
+    }
+    rights = rights_file(layout.pki)
+    if rights.parent.is_dir():
+        copy = rights.with_name(CRL_FILE)
+        lists[rights] = f"user {camera}\ntopic deny #" in rights.read_text()
+        lists[copy] = copy.read_bytes() == (layout.pki / CRL_FILE).read_bytes()
+    for file, holds in lists.items():
+        if not holds:
+            raise StateError(f"{file}: expected {camera} as revoked, it is not. Run `pointillist revoke` again.")
+
+
+def running_broker(layout: Layout) -> tuple[str, int] | None:
+    """Return the address of the mosquitto of this state folder; None without one that uses certificates."""
+    if running(layout.folder, "mosquitto") is None or not layout.secure:
+        return None
+    listen = json.loads((layout.folder / "roles.json").read_text())["mosquitto"]["listen"]
+    host, _, port = str(listen).rpartition(":")
+    return host, int(port)
+
+
+def reload_broker(layout: Layout) -> None:
+    """Make the mosquitto of this state folder, if one runs, reload its lists."""
+    process = running(layout.folder, "mosquitto")
+    if process is not None and layout.secure:
+        process.send(signal.SIGHUP)
+
+
+def _raise_generation(layout: Layout, camera: CameraId) -> int:
+    known = accepted_generations(layout.generations if layout.generations.is_file() else None)
+    known[camera] = known.get(camera, 0) + 1
+    write_json(layout.generations, known)
+    return known[camera]
+
+
+def issue_canary(authority: Authority) -> Issued:
+    """Issue a short-lived certificate to be revoked with others: a broker that rejects it has reloaded its lists."""
+    return authority.issue(CANARY, days=_BRIEF_DAYS)
+
+
+def close_connection(broker: tuple[str, int], authority: Authority, name: str, within_s: float) -> None:
+    """Close the connection of the client of that name, by a takeover with a short-lived certificate of that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        mqtt_refusal(*broker, within_s, _tls(Path(folder), authority, authority.issue(name, days=_BRIEF_DAYS)))
+
+
+def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued, within_s: float) -> None:
+    """Wait until the broker rejects a revoked certificate; BrokerError when it has not within `within_s` seconds."""
+    end = time.monotonic() + within_s
+    with tempfile.TemporaryDirectory() as folder:
+        tls = _tls(Path(folder), authority, canary)
+        while True:
+            try:
+                if mqtt_refusal(*broker, within_s, tls) is not None:
+                    return
+            except OSError:
+                pass  # it is reading its lists or restarting
+            if time.monotonic() >= end:
+                host, port = broker
+                raise BrokerError(
+                    f"expected the broker at {host}:{port} to refuse what is revoked within {within_s:g} s"
+                )
+            time.sleep(_LOOK_S)
+
+
+def _tls(folder: Path, authority: Authority, issued: Issued) -> Tls:
+    file = folder / "identity.pem"
+    write_private(file, issued.key + issued.certificate)
+    return Tls(authority.pem, file)

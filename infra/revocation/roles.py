@@ -1,0 +1,162 @@
+"""Revocation of a role's certificates: both brokers reject the old ones, and a running system uses new ones."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.identity_lock import changing_identities
+from infra.local.role_table import read_roles, running
+from infra.pki.authority import CRL_FILE, Authority, write_private
+from infra.pki.kafka_rights import SUPER_USERS, grant, is_super_user, withdraw
+from infra.pki.role_generations import raise_role_generation, role_generations
+from infra.pki.roles import CLIENTS, ROLE_DAYS, Roles, kind_of, rights_file, role_tls
+from infra.revocation.cameras import (
+    CANARY,
+    await_refusal,
+    close_connection,
+    issue_canary,
+    reload_broker,
+    running_broker,
+)
+from infra.state_folder import Layout
+from schemas.errors import BrokerError, ConfigError, StateError
+from schemas.transport.access import KafkaAccess, Tls
+
+REVOCABLE: Final = (*CLIENTS, "kafka")
+RESTART_S: Final = 60.0
+"""Seconds for roles to end, and for Kafka to restart."""
+_LOOK_S: Final = 0.05
+_BRIEF_DAYS: Final = 0.01
+
+
+@dataclass(frozen=True)
+class RoleRevocation:
+    """The result of a revocation."""
+
+    names: list[str]
+    """The instances of the role that were given new certificates."""
+    generation: int
+    """The generation of the new certificates, the only one that Kafka accepts."""
+    mqtt: str | None
+    """The MQTT broker that rejects the old ones; None when none runs on this state folder."""
+    kafka: str | None
+    """The Kafka that rejects the old ones; None when none runs on this state folder."""
+
+
+def revoke_role(layout: Layout, role: str, within_s: float = 5.0, days: float = ROLE_DAYS) -> RoleRevocation:
+    """Revoke the certificates of all instances of `role`, and issue new ones of the next generation.
+
+    Mosquitto reloads its list of revoked certificates, and open connections are closed. Kafka receives the rights of
+    the new generation. The role's processes end, and their supervisor restarts them with the new certificate. Then the
+    rights of the old generation are deleted. For a super user Kafka itself is restarted instead. Raises ConfigError for
+    another role, and StateError when a list lacks the role. Raises BrokerError when a broker does not follow:
+    `within_s` seconds for mosquitto, a minute for Kafka.
+    """
+    if role not in REVOCABLE:
+        raise ConfigError(
+            f"--role: expected one of {', '.join(REVOCABLE)}, got {role!r}. A server's key is replaced as the runbook "
+            "'A role's machine is in other hands' describes."
+        )
+    with changing_identities(layout.folder):
+        authority = Authority(layout.pki)
+        roles = Roles(authority)
+        mqtt = running_broker(layout)
+        canary = issue_canary(authority) if mqtt is not None else None
+        names = [name for name in roles.names() if kind_of(name) == role]
+        old = {number: name for name in names for number in roles.numbers(name)}
+        authority.revoke(old if canary is None else old | {canary.serial: CANARY})
+        generation = raise_role_generation(layout.pki, role)
+        roles.reissue(role, days)
+        roles.write_rights()
+        _check_written(layout, roles, role, set(old), generation)
+    if mqtt is not None and canary is not None:
+        reload_broker(layout)
+        await_refusal(mqtt, authority, canary, within_s)
+        for name in names:
+            close_connection(mqtt, authority, name, within_s)
+    kafka = _running_kafka(layout)
+    if kafka:
+        _refuse_in_kafka(layout, authority, role, kafka)
+    place = f"{mqtt[0]}:{mqtt[1]}" if mqtt is not None else None
+    return RoleRevocation(names, generation, place, ",".join(kafka.values()) or None)
+
+
+def _check_written(layout: Layout, roles: Roles, role: str, old: set[int], generation: int) -> None:
+    """Read every list again; StateError when one of them lacks the role."""
+    lists = {
+        layout.pki / "revoked.json": old <= roles.authority.revoked().keys(),
+        layout.pki / CRL_FILE: old <= roles.authority.on_list(),
+        layout.pki / "roles": role_generations(layout.pki).get(role) == generation
+        and not any(roles.current(name) in old for name in roles.names() if kind_of(name) == role),
+    }
+    copy = rights_file(layout.pki).with_name(CRL_FILE)
+    if copy.parent.is_dir():
+        lists[copy] = copy.read_bytes() == (layout.pki / CRL_FILE).read_bytes()
+    for file, holds in lists.items():
+        if not holds:
+            raise StateError(f"{file}: expected {role} as revoked, it is not. Run `pointillist revoke --role` again.")
+
+
+def _running_kafka(layout: Layout) -> dict[str, str]:
+    """Return the addresses of the Kafka nodes of this state folder; empty without TLS or a running node."""
+    if not layout.secure or not (layout.folder / "roles.json").is_file():
+        return {}
+    return {
+        name: str(entry["listen"])
+        for name, entry in sorted(read_roles(layout.folder).items())
+        if kind_of(name) == "kafka" and running(layout.folder, name) is not None
+    }
+
+
+def _refuse_in_kafka(layout: Layout, authority: Authority, role: str, nodes: dict[str, str]) -> None:
+    generations = role_generations(layout.pki)
+    bootstrap = ",".join(nodes.values())
+    admin = KafkaAccess(bootstrap, role_tls(layout.pki, "admin"))
+    if role in SUPER_USERS:
+        # Kafka reads its super users when it starts.
+        _end_processes(layout, list(nodes))
+        _await_restart(layout, list(nodes))
+        asyncio.run(grant(admin, RESTART_S, generations=generations))
+        with tempfile.TemporaryDirectory() as folder:
+            former = authority.issue(role, days=_BRIEF_DAYS, generation=generations[role] - 1)
+            file = Path(folder) / "identity.pem"
+            write_private(file, former.key + former.certificate)
+            if asyncio.run(is_super_user(KafkaAccess(bootstrap, Tls(authority.pem, file)))):
+                raise BrokerError(
+                    f"Kafka at {bootstrap}: expected it to refuse the former certificate of {role}, it does not. "
+                    "Restart it: its super.users names the accepted generation."
+                )
+        return
+    asyncio.run(grant(admin, generations=generations))
+    # This order matters: a role without rights would refuse frames that Kafka has not taken.
+    _end_processes(layout, [name for name in read_roles(layout.folder) if kind_of(name) == role])
+    asyncio.run(withdraw(admin, generations))
+
+
+def _end_processes(layout: Layout, names: list[str]) -> None:
+    """End processes by SIGTERM, and by SIGKILL after a deadline; their supervisor restarts them."""
+    found = [process for name in names if (process := running(layout.folder, name)) is not None]
+    for process in found:
+        process.send(signal.SIGTERM)
+    end = time.monotonic() + RESTART_S / 2
+    for process in found:
+        if not process.wait_gone(max(0.0, end - time.monotonic())):
+            process.send(signal.SIGKILL)
+
+
+def _await_restart(layout: Layout, names: list[str]) -> None:
+    """Wait until these roles run again; BrokerError when one does not."""
+    end = time.monotonic() + RESTART_S
+    while missing := [name for name in names if running(layout.folder, name) is None]:
+        if time.monotonic() >= end:
+            raise BrokerError(
+                f"{missing[0]}: expected it to be started again within {RESTART_S:g} s, it is not. Start it, and run "
+                "`pointillist revoke --role` again."
+            )
+        time.sleep(_LOOK_S)

@@ -1,0 +1,239 @@
+"""Paths of the files in a state folder."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.identity_lock import changing_identities
+from infra.process.environment import parse_fleet_secret
+from producers.spool.folder import spool_root
+from schemas.errors import SecretError
+from schemas.identity import CameraId
+from schemas.keys.keys import CameraKey, derive_camera_key
+from schemas.keys.roots import Role, Roots
+from schemas.keys.signers import Signer
+from schemas.limits import USUAL_FRAME_PIXELS
+from schemas.runtime.atomic_file import replacing
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The state folder of one local system."""
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        """The recorder's SQLite file."""
+        return self.folder / "pointillist.sqlite"
+
+    @property
+    def database_url(self) -> str:
+        """The same as an SQLAlchemy URL."""
+        return f"sqlite:///{self.database}"
+
+    @property
+    def console_url(self) -> str:
+        """The console's own database."""
+        return f"sqlite:///{self.folder / 'console.sqlite'}"
+
+    @property
+    def users(self) -> Path:
+        """The users who may log in to the console."""
+        return self.folder / "users"
+
+    @property
+    def spool(self) -> Path:
+        """One folder for each site, with one for each camera in it."""
+        return spool_root(self.folder)
+
+    @property
+    def quarantine(self) -> Path:
+        """Flagged frames."""
+        return self.folder / "quarantine"
+
+    @property
+    def models(self) -> Path:
+        """Published bundles, each in a folder named by its content."""
+        return self.folder / "models"
+
+    @property
+    def model_cache(self) -> Path:
+        """The copies that the processors of this machine have loaded."""
+        return self.folder / "cache" / "models"
+
+    @property
+    def jobs(self) -> Path:
+        """Inputs and outputs of the console's jobs: clean pictures, bundles, a folder for each job."""
+        return self.folder / "jobs"
+
+    @property
+    def kafka_data(self) -> Path:
+        """The partitions of a one-node Kafka; `infra.local.kafka_quorum.kafka_data` also covers several nodes."""
+        return self.folder / "kafka" / "data"
+
+    @property
+    def secret_file(self) -> Path:
+        """The fleet secret, readable by its owner only."""
+        return self.folder / "fleet.secret"
+
+    @property
+    def roles(self) -> Path:
+        """The share of the fleet secret that each role holds, in a folder of its own."""
+        return self.folder / "roles"
+
+    @property
+    def signer_file(self) -> Path:
+        """The private key that signs models published from this folder, readable by its owner only."""
+        return self.folder / "signer.key"
+
+    @property
+    def trusted(self) -> Path:
+        """The signers whose published models this system's processors serve."""
+        return self.folder / "trusted-signers"
+
+    @property
+    def keys(self) -> Path:
+        """The camera keys of the simulated fleet."""
+        return self.folder / "keys"
+
+    @property
+    def generations(self) -> Path:
+        """Lowest accepted key generation by camera, unless it is zero."""
+        return self.folder / "generations.json"
+
+    @property
+    def camera_rates(self) -> Path:
+        """Limits, in MiB a second, that bridges apply to cameras outside the scenario."""
+        return self.folder / "camera-rates.json"
+
+    def role_settings(self, name: str) -> Path:
+        """The TOML file with the settings of a role that `up` runs, readable by its owner only."""
+        return self.folder / "settings" / f"{name}.toml"
+
+    @property
+    def pki(self) -> Path:
+        """The fleet's authority, and the certificates that it has issued."""
+        return self.folder / "pki"
+
+    @property
+    def plain(self) -> bool:
+        """Whether the brokers of the last run accepted every client."""
+        return bool(self._options().get("plain", False))
+
+    @property
+    def max_frame_pixels(self) -> int:
+        """The most pixels of a frame that the processors of the last run accept."""
+        processor = self._options().get("processor")
+        found = processor.get("max_frame_pixels") if isinstance(processor, dict) else None
+        return found if isinstance(found, int) else USUAL_FRAME_PIXELS
+
+    def _options(self) -> dict[str, object]:
+        try:
+            run = json.loads(self.run.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        options = run.get("options", {})
+        return options if isinstance(options, dict) else {}
+
+    @property
+    def secure(self) -> bool:
+        """Whether the brokers of this system accept only clients with a certificate of the authority."""
+        return self.pki.is_dir() and not self.plain
+
+    def enrolment(self, camera_id: CameraId) -> Path:
+        """The enrolment of a camera that runs on this machine."""
+        return self.folder / "enrolments" / f"{camera_id}.enrolment"
+
+    @property
+    def scenario(self) -> Path:
+        """The scenario that the fleet runs."""
+        return self.folder / "scenario.yaml"
+
+    @property
+    def report(self) -> Path:
+        """The report of the last run, unless `up --report` named another file."""
+        return self.folder / "report.json"
+
+    @property
+    def run(self) -> Path:
+        """The settings of the last run."""
+        return self.folder / "run.json"
+
+    def log(self, role: str) -> Path:
+        """The log of one of our roles."""
+        return self.folder / "logs" / f"{role}.log"
+
+    def key_file(self, camera_id: CameraId) -> Path:
+        """The key of one camera."""
+        return self.keys / f"{camera_id}.key"
+
+    def fleet_secret(self, given: bytes | None = None) -> bytes:
+        """Return the fleet secret; the first call writes it: the `given` one, or a new one."""
+        if not self.secret_file.exists():
+            with changing_identities(self.folder):
+                if not self.secret_file.exists():
+                    write_private(self.secret_file, (given or secrets.token_bytes(32)).hex())
+        return parse_fleet_secret(self.secret_file.read_text().strip())
+
+    def roots(self, role: Role) -> Roots | None:
+        """Return the root keys of a role: from its own file, else from the fleet secret; None when there is neither."""
+        file = role_file(self.roles, role)
+        if file.is_file():
+            return Roots.from_export(file.read_text(), role)
+        return Roots.of_fleet(self.fleet_secret()).of(role) if self.secret_file.is_file() else None
+
+    def signer(self) -> Signer:
+        """Return this folder's own signer; the first call creates it and makes it trusted."""
+        if not self.signer_file.exists():
+            with changing_identities(self.folder):
+                if not self.signer_file.exists():
+                    signer = Signer.new()
+                    # Trusted first: after an interruption, an untrusted signer would stay untrusted.
+                    self.trust(signer, "own")
+                    write_private(self.signer_file, signer.export().rstrip())
+        return Signer.read(self.signer_file)
+
+    def trust(self, signer: Signer, name: str) -> None:
+        """Add a signer to those that are trusted here."""
+        with changing_identities(self.folder):
+            before = self.trusted.read_text() if self.trusted.exists() else ""
+            with replacing(self.trusted) as fresh:
+                fresh.write_text(f"{before}{signer.line(name)}\n")
+
+    def issue_key(self, camera_id: CameraId, generation: int = 0, secret: bytes | None = None) -> None:
+        """Write a camera's key where the fleet reads it, unless a key of that generation or later is there."""
+        file = self.key_file(camera_id)
+        secret = secret or self.fleet_secret()
+        with changing_identities(self.folder):
+            with suppress(FileNotFoundError, SecretError):  # one of an earlier release, which had another form
+                if CameraKey.from_export(camera_id, file.read_text()).generation >= generation:
+                    return
+            write_private(file, derive_camera_key(secret, camera_id, generation).export())
+
+    def camera_key(self, camera_id: CameraId) -> CameraKey:
+        """Return the key that was issued to a camera."""
+        return CameraKey.from_export(camera_id, self.key_file(camera_id).read_text())
+
+
+def role_file(folder: Path, role: Role) -> Path:
+    """Return the path of a role's secret: with one folder for each role, a volume can hold that folder alone."""
+    return folder / role / "role.secret"
+
+
+def issue_role_secrets(folder: Path, fleet_secret: bytes) -> None:
+    """Write the secret of each role of a running system."""
+    roots = Roots.of_fleet(fleet_secret)
+    for role in (Role.BRIDGE, Role.PROCESSOR, Role.RECORDER, Role.AUDITOR, Role.CONSOLE):
+        write_private(role_file(folder, role), roots.of(role).export())
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, private=True) as fresh:
+        fresh.write_text(text + "\n")

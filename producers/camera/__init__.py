@@ -1,0 +1,1 @@
+"""One camera: capture, sealing, pace and fairness on a shared event loop."""

@@ -1,0 +1,408 @@
+"""A camera: source, encoder, spool and publisher."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from producers.camera.camera_settings import CameraSettings
+from producers.camera.fair_gate import FairGate
+from producers.camera.interruptible_sleep import InterruptibleSleep
+from producers.camera.sealing import Sealing
+from producers.daemon_thread import run_in_daemon_thread
+from producers.gate.motion import MotionGate
+from producers.metrics import Instruments
+from producers.publisher import Broker, LinkSettings, Publisher
+from producers.publisher.commands import CameraControl
+from producers.publisher.link import Connection, Link
+from producers.sources.opening import open_source
+from producers.sources.reader import Reader, Reading, read_from
+from producers.sources.source import Source
+from producers.spool import Spool
+from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
+from schemas.identity import Identity
+from schemas.keys.keys import CameraKey
+from schemas.limits import BLOCK
+from schemas.pixels.masks import kept_mask
+from schemas.pointillist_pb2 import Meta
+from schemas.runtime import trace
+from schemas.transport.backoff import Backoff
+
+_log = structlog.get_logger()
+
+_RETRY_S: Final = (0.5, 15.0)
+_LATE_S: Final = 5.0
+"""Maximum lateness in seconds, after a pause of the machine, that a camera catches up; beyond it the camera continues
+from now."""
+_STALLED_S: Final = 0.2
+"""A source that takes longer for a picture has stalled: the camera continues from now instead of catching up."""
+_OFF_S: Final = 0.1
+_HOURS_S: Final = 1.0
+_AHEAD: Final = 64
+"""Frames of a live source of which all are wanted that may wait for the loop."""
+_TURNS: Final = 8
+"""Frames that a camera without a rate may publish before the others have their turn."""
+
+
+class Camera:
+    """One camera of this process. `run` captures until the source ends; `tick` is called a few times a second.
+
+    What an earlier process left in the spool under another key is shed: nobody takes it any more.
+
+    Raises `StateError` when the spool is in use and `SecretError` when the key is not this camera's.
+    """
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        key: CameraKey,
+        folder: Path,
+        broker: Broker,
+        link: LinkSettings,
+        instruments: Instruments,
+        fair_gate: FairGate | None = None,
+        phase_s: float = 0.0,
+        wrap_source: Callable[[Source], Source] | None = None,
+        wrap_link: Callable[[Link], Connection] | None = None,
+    ) -> None:
+        """`fair_gate` is shared by all cameras of a process; `phase_s` is the delay of the first frame.
+
+        `wrap_source` and `wrap_link` return decorators of the camera's source and connection.
+        """
+        if key.camera_id != settings.camera_id:
+            raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
+        self.settings = settings
+        self.ended = False
+        self.closed = False
+        self.resting = False
+        """Whether its schedule keeps it from sending now."""
+        self.still = 0
+        """Frames that were not sent because nothing moved in them."""
+        self.trouble = ""
+        """Why its source gives nothing now, without its address; empty when it does."""
+        self.spool = Spool(folder, settings.camera_id, settings.spool)
+        self._key = key
+        self._instruments = instruments
+        self._fair_gate = fair_gate or FairGate()
+        self._wrap_source = wrap_source
+        self._sleep = InterruptibleSleep()
+        self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
+        self._control.on_rate = self._sleep.interrupt
+        self._gate = MotionGate(settings.motion) if settings.motion is not None else None
+        self._size = (0, 0, 0)
+        self._source: Source | None = None
+        self._opening: asyncio.Future[Source] | None = None
+        self._masks: threading.Thread | None = None
+        self._kind = ""
+        self._phase_s = phase_s
+        self.publisher = Publisher(
+            key,
+            self.spool,
+            self._control,
+            self._meta,
+            broker,
+            settings.window,
+            link,
+            instruments,
+            wrap_link,
+        )
+        if settings.motion is not None:
+            self.publisher.presence.longest_gap_s = settings.motion.heartbeat_s
+        self._sealing = Sealing(key, self.spool, self.publisher.publish)
+        refused = self.spool.shed_signed_otherwise(key)
+        if refused:
+            _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
+
+    async def open_source(self) -> None:
+        """Open the source where this spool's last frame left it; `SourceError` when that fails.
+
+        When this is cancelled the opening goes on, and the next call waits for it.
+        """
+        if self._opening is None:
+            self._opening = run_in_daemon_thread(self._open, f"open-{self.settings.camera_id}")
+        try:
+            self._source = await asyncio.shield(self._opening)
+        finally:
+            if self._opening.done():
+                self._opening = None
+        self._kind = self._source.kind
+
+    def _open(self) -> Source:
+        """Open the source and make the mask codebook, in a thread: both would delay the other cameras."""
+        # The codebook is made while the source opens. A source that fails is reported at once, and a live source is
+        # read before many of its frames have come.
+        if self._masks is None:
+            sizes = BLOCK, BLOCK, self._control.encoding.dropped_per_block
+            name = f"masks-{self.settings.camera_id}"
+            self._masks = threading.Thread(target=kept_mask, args=(self._key, 0, 0, *sizes), name=name, daemon=True)
+            self._masks.start()
+        source = open_source(self.settings.source, self.settings.index)
+        if self._wrap_source is not None:
+            source = self._wrap_source(source)
+        try:
+            self._masks.join()
+            if not source.live:
+                source.seek(self.spool.position)
+        except BaseException:
+            source.close()
+            raise
+        return source
+
+    async def run(self) -> None:
+        """Capture until the source ends. A failing source is retried with exponential backoff; nothing else ends the
+        capture."""
+        backoff = Backoff(*_RETRY_S)
+        while not self.ended:
+            published = self.spool.current.next
+            try:
+                if self._source is None:
+                    await self._await_hours()
+                    await self.open_source()
+                await self._capture()
+            except Exception as error:
+                if self.spool.current.next > published:
+                    backoff.reset()
+                self._failed(error)
+                await backoff.wait()
+
+    @property
+    def sending(self) -> tuple[int, int, float]:
+        """Width and height of its last frame, 0 before the first, and frames a second, 0 for every frame."""
+        return self._size[1], self._size[0], self._control.rate
+
+    @property
+    def idle(self) -> bool:
+        """Whether `tick` only keeps the connection alive and reports the ledger."""
+        waits = self.spool.frames or self.ended or self.publisher.presence.degraded
+        return self.publisher.link.idle and not waits
+
+    def tick(self, now: float) -> None:
+        """Keep the connection, resend, and shed frames beyond the age limit. `now` is monotonic, in seconds."""
+        self.publisher.tick(now)
+        self.spool.shed_old()
+        if self.ended and not self.spool.current.closed:
+            self.finish()
+
+    def finish(self) -> None:
+        """This boot publishes nothing more. Where the spool cannot note that, `tick` tries again."""
+        self.ended = True
+        try:
+            self.publisher.finish()
+        except StateError as error:
+            self._spool_failed(error)
+        else:
+            self.publisher.presence.mended("spool")
+
+    async def close(self, timeout_s: float) -> None:
+        """Disconnect and release the spool."""
+        self.closed = True
+        try:
+            if self._opening is not None:
+                self._opening.add_done_callback(_close_opened)
+            if self._source is not None:
+                source, self._source = self._source, None
+                source.close()
+            await self.publisher.close(timeout_s)
+        finally:
+            self.spool.close()
+
+    async def _capture(self) -> None:
+        source, self._source = self._source, None
+        assert source is not None
+        reader = read_from(source, self._ahead)
+        try:
+            over = None
+            while over is None:
+                reader.keep_ahead(self._ahead)
+                paced = self._control.rate > 0
+                over = await (self._capture_paced if paced else self._capture_unpaced)(reader, source.live)
+        finally:
+            reader.close()
+        if over:
+            self.publisher.presence.end("its source has ended")
+            self.finish()
+
+    @property
+    def _ahead(self) -> int:
+        """Maximum number of waiting frames of a live source: a camera with a rate takes the newest."""
+        return 1 if self._control.rate else _AHEAD
+
+    def _in_hours(self) -> bool:
+        schedule = self.settings.schedule
+        return schedule is None or schedule.holds(time.time())
+
+    async def _await_hours(self) -> None:
+        """Return when the schedule lets the camera send."""
+        schedule, now = self.settings.schedule, time.time()
+        if schedule is None or schedule.holds(now):
+            return
+        self.resting, opens_s = True, schedule.opens_at(now)
+        self.publisher.presence.rest("hours", "outside the hours in which it sends")
+        _log.info("camera_rests", camera=self.settings.camera_id, until_ms=opens_s and round(1000 * opens_s))
+        try:
+            while not schedule.holds(now):
+                await asyncio.sleep(_HOURS_S)
+                now = time.time()
+        finally:
+            self.resting = False
+            self.publisher.presence.resume("hours")
+
+    async def _capture_paced(self, reader: Reader, live: bool) -> bool | None:
+        """Capture frame k at start + k / rate, independent of the broker: the spool stores what the broker does not
+        accept.
+
+        Returns True when the source has ended, False when the camera's hours have ended, and None when a command asks
+        for all frames. At another rate it continues from its last frame.
+        """
+        rate = self._control.rate
+        last = time.monotonic() + self._phase_s - 1 / rate
+        self._phase_s = 0.0
+        while rate > 0:
+            due = last + 1 / rate
+            late_s = time.monotonic() - due
+            if self._control.rate == rate:
+                await (self._sleep.sleep(-late_s) if late_s < 0 else asyncio.sleep(0))
+            if self._control.rate != rate:
+                if (rate := self._control.rate) > 0:
+                    last = max(last, time.monotonic() - 1 / rate)
+                continue
+            if not self._in_hours():
+                return False
+            if late_s > (1 / rate if live else _LATE_S):
+                due += late_s
+            if not self._control.enabled:
+                await self._stay_off(reader)
+                due = time.monotonic()
+            await self._fair_gate.enter()
+            asked = time.monotonic()
+            reading = await reader.next()
+            if reading is None:
+                return True
+            answered = time.monotonic()
+            await self._publish(reader, reading)
+            last = due if answered - asked < _STALLED_S else answered
+        return None
+
+    async def _capture_unpaced(self, reader: Reader, live: bool) -> bool | None:
+        """Capture as fast as the window allows; a live source at its own rate, into the spool.
+
+        Returns as `_capture_paced` does, and None when a command sets a rate.
+        """
+        turn = 0
+        while not self._control.rate:
+            turn += 1
+            if turn % _TURNS == 0:
+                await asyncio.sleep(0)
+            if not live and not self.publisher.has_room:
+                await self.publisher.wait_for_room()
+            if not self._in_hours():
+                return False
+            if not self._control.enabled:
+                await self._stay_off(reader)
+            reading = await reader.next()
+            if reading is None:
+                return True
+            await self._publish(reader, reading)
+        return None
+
+    async def _stay_off(self, reader: Reader) -> None:
+        self.publisher.presence.rest("command", "paused by a command")
+        while not self._control.enabled:
+            reader.discard()
+            await asyncio.sleep(_OFF_S)
+        self.publisher.presence.resume("command")
+        reader.discard()
+
+    async def _publish(self, reader: Reader, reading: Reading) -> None:
+        captured, captured_ms = reading
+        picture, ledger = captured.picture, self.spool.current
+        skipped = reader.take_skipped()
+        if skipped:
+            ledger.frames_skipped += skipped
+            self._instruments.skipped.inc(skipped)
+        await self._append()  # what a try that was broken off has sealed
+        if self._gate is not None and not self._gate.passes(picture, captured_ms):
+            self.still += 1
+            self._instruments.still.inc()
+            self._source_gives()
+            return
+        try:
+            self._sealing.seal(picture, captured_ms, captured.position, self._control.encoding, captured.truth)
+        except WireError as error:
+            raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
+        if trace.on():
+            identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
+            trace.stamp("captured", identity, at_ns=captured_ms * 10**6)
+        await self._append()
+        if picture.shape != self._size:
+            self._size = picture.shape
+            self.publisher.presence.describe()
+        self._source_gives()
+        if self.publisher.presence.degraded:
+            self.publisher.presence.mended("spool")
+
+    def _source_gives(self) -> None:
+        if self.trouble:
+            self.trouble = ""
+            self.publisher.presence.mended("source")
+
+    async def _append(self) -> None:
+        while self._sealing.waits:
+            try:
+                self._sealing.append()
+            except StateError as error:
+                self._spool_failed(error)
+                await asyncio.sleep(_RETRY_S[0])
+
+    def _spool_failed(self, error: StateError) -> None:
+        if self.publisher.presence.impaired("spool", "the spool cannot be written"):
+            _log.error("spool_failed", camera=self.settings.camera_id, detail=str(error))
+
+    def _failed(self, error: Exception) -> None:
+        """Report that the source, or the code around it, has failed, without effect on other cameras."""
+        cause = "hung" if isinstance(error, SourceHung) else "failed"
+        self._instruments.source_restarts.labels(cause).inc()
+        if isinstance(error, SourceError):
+            _log.error("source_failed", camera=self.settings.camera_id, cause=cause, detail=str(error))
+        else:
+            _log.exception("camera_failed", camera=self.settings.camera_id)
+        self.trouble = error.reason if isinstance(error, SourceError) else ""
+        if not self.trouble:
+            self.trouble = "the source gives no frames" if cause == "hung" else "the source cannot be read"
+        self.publisher.presence.impaired("source", self.trouble)
+
+    def _meta(self) -> Meta:
+        height, width, channels = self._size
+        encoding = self._control.encoding
+        return Meta(
+            install_id=self.spool.install_id,
+            boot_id=self.spool.current.boot_id,
+            width=width,
+            height=height,
+            channels=channels,
+            frames_per_second=self._control.rate,
+            dropped_per_block=encoding.dropped_per_block,
+            probe_share=encoding.probe_share,
+            profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
+            source=self._kind,
+            software=_software(),
+            command_state=self._control.state,
+        )
+
+
+@cache
+def _software() -> str:
+    return f"pointillist {version('pointillist')}"
+
+
+def _close_opened(opening: asyncio.Future[Source]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,0 +1,144 @@
+"""The settings of cameras, one by one and in groups; real and simulated cameras share them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from producers.gate.motion import MotionSettings
+from producers.gate.schedule import Schedule
+from producers.publisher import WindowSettings
+from producers.settings_file import first_problem
+from producers.sources.login import LoginPlace
+from producers.sources.settings import SourceSettings
+from producers.spool import SpoolLimits
+from schemas.errors import ConfigError
+from schemas.identity import CameraId, camera_id
+from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
+from schemas.messages.frame import PROFILES, Encoding
+
+_INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class CameraOptions(BaseModel):
+    """The options for all cameras and for each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: SourceSettings = Field(default_factory=SourceSettings)
+    """The source of the pictures; a simulated scene by default."""
+    fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
+    """Frames per second; 0 is as fast as the window allows, or as a live source gives them."""
+    drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
+    """Share of the pixels that is not sent, rounded to whole pixels of the 64 of a block."""
+    probe_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
+    profile: Literal["raw", "lossless"] = "raw"
+    """The coding of the kept pixels: unchanged, or lossless in fewer bytes."""
+    schedule: Schedule | None = None
+    """When it sends; else always. Outside of its hours its source is closed."""
+    motion: MotionSettings | None = None
+    """It sends only while something moves, and a heartbeat; else every frame."""
+    spool: SpoolLimits = SpoolLimits()
+    """Limits of the frames on disk that are not confirmed."""
+    window: WindowSettings = WindowSettings()
+    """Limits of the frames in flight."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding of frames until a command changes it."""
+        return Encoding(dropped_per_block(self.drop_ratio), self.probe_share, PROFILES[self.profile])
+
+
+class CameraSettings(CameraOptions):
+    """One camera; `index` is its place in the fleet and makes its simulated source differ from the others'."""
+
+    camera_id: CameraId
+    index: int = Field(default=0, ge=0)
+
+
+class CameraGroup(CameraOptions):
+    """`count` cameras that differ in name and index only.
+
+    `{index}` in the name and in the source's address counts from `first`; `{index:02}` is padded with zeros.
+    """
+
+    name: str = "cam-{index:02}"
+    """Without the site: a–z, 0–9, `_ . -`, at most 64 with it. With `{index}` where there are several."""
+    count: int = Field(default=1, ge=1, le=100_000)
+    """Number of cameras."""
+    first: int = Field(default=0, ge=0, le=10**9)
+    """The first value of `{index}`."""
+
+    def numbers(self) -> range:
+        """Return the value of `{index}` for each camera."""
+        return range(self.first, self.first + self.count)
+
+
+MODELS: Final[dict[str, type[BaseModel]]] = {
+    "defaults": CameraOptions,
+    "cameras": CameraGroup,
+    "source": SourceSettings,
+    "login": LoginPlace,
+    "motion": MotionSettings,
+    "schedule": Schedule,
+    "spool": SpoolLimits,
+    "window": WindowSettings,
+}
+"""The model of each key in a file of cameras."""
+
+
+def cameras_of(site: str, groups: list[CameraGroup]) -> list[CameraSettings]:
+    """Return every camera of the groups with its own name; `ConfigError` when two have the same."""
+    cameras: list[CameraSettings] = []
+    seen: set[CameraId] = set()
+    for group in groups:
+        options = {name: getattr(group, name) for name in CameraOptions.model_fields}
+        for index in group.numbers():
+            name = camera_id(f"{site}/{numbered(group.name, index)}")
+            if name in seen:
+                raise ConfigError(f"cameras: expected one camera {name}, got two; write {{index}} in the name")
+            seen.add(name)
+            options["source"] = addressed(group.source, index)
+            cameras.append(CameraSettings(camera_id=name, index=len(cameras), **options))
+    return cameras
+
+
+def parse_camera(site: str, values: Mapping[str, Any]) -> CameraSettings:
+    """Check the settings of one camera; `ConfigError` names the key and what was expected there."""
+    try:
+        [camera] = cameras_of(site, [CameraGroup.model_validate(values)])
+    except ValidationError as error:
+        raise ConfigError(f"camera: {first_problem(error, CameraGroup, MODELS)}") from None
+    return camera
+
+
+def addressed(source: SourceSettings, index: int) -> SourceSettings:
+    """The source of camera `index` of a group: `{index}` is replaced in a file, and `${VARIABLE}` too in an address.
+
+    Raises `ConfigError` for a variable that the environment does not have.
+    """
+    if source.address is None:
+        file = source.file and Path(numbered(str(source.file), index))
+        return source if file == source.file else source.model_copy(update={"file": file})
+    said = source.address.get_secret_value()
+    text = _VARIABLE.sub(lambda found: _variable(found[1]), numbered(said, index))
+    return source if text == said else source.model_copy(update={"address": SecretStr(text)})
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name)
+    if value is None:
+        raise ConfigError(f"source.address: expected the variable {name}, which ${{{name}}} asks for; it is not set")
+    return value
+
+
+def numbered(text: str, index: int) -> str:
+    """`text` with each `{index}` replaced; `{index:02}` is padded with zeros."""
+    return _INDEX.sub(lambda found: str(index).zfill(int(found[1] or 1)), text)

@@ -1,0 +1,64 @@
+"""Each frame is sealed once: the bytes that were sealed for a place in the spool are the only ones ever written there.
+
+A frame's place, boot and sequence number, is the nonce of its cipher. Two pictures sealed for one place would reveal
+their difference to anyone who has both, on the wire, in a broker's memory or on a disk. Therefore a frame that the
+spool could not store waits, sealed, through any command, and is stored before any other. A new process has another
+boot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from producers.spool import Spool
+from schemas.keys.keys import CameraKey
+from schemas.messages.frame import Encoding, Truth, encode_frame
+from schemas.pixels.packing import Picture
+
+
+class _Sealed(NamedTuple):
+    seq: int
+    payload: bytes
+    position: int
+    captured_ms: int
+    raw_bytes: int
+
+
+class Sealing:
+    """Seals the frames of one camera for their places in its spool, one at a time."""
+
+    def __init__(self, key: CameraKey, spool: Spool, publish: Callable[[bytes, int, int, int], None]) -> None:
+        """`publish` appends a payload, with its position in the source, the time of its capture and its raw bytes."""
+        self._key = key
+        self._spool = spool
+        self._publish = publish
+        self._waiting: _Sealed | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether a sealed frame is not yet in the spool."""
+        return self._waiting is not None
+
+    def seal(
+        self, picture: Picture, captured_ms: int, position: int, encoding: Encoding, truth: Truth | None = None
+    ) -> None:
+        """Seal a `picture` (H, W, C) uint8 for the next place; nothing may wait.
+
+        Raises `WireError` for a picture that no frame can hold.
+        """
+        if self._waiting is not None:
+            raise RuntimeError(f"frame {self._waiting.seq} is sealed and waits for the spool")
+        ledger = self._spool.current
+        payload = encode_frame(self._key, ledger.boot_id, ledger.next, captured_ms, picture, encoding, truth)
+        self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes)
+
+    def append(self) -> None:
+        """Append the waiting frame, if any; it remains waiting when that raises `StateError`."""
+        sealed = self._waiting
+        if sealed is None:
+            return
+        # Above it already, when what failed the last time came after the append.
+        if self._spool.current.next == sealed.seq:
+            self._publish(sealed.payload, sealed.position, sealed.captured_ms, sealed.raw_bytes)
+        self._waiting = None

@@ -1,0 +1,1 @@
+"""Many cameras in one process: simulated, or listed in a file."""

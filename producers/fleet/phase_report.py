@@ -1,0 +1,80 @@
+"""The phases of a process's camera tasks: as a gauge, in the log, in the health report and in a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from producers.camera.camera import Camera
+from producers.fleet.supervisor import TaskPhase
+from producers.metrics import Instruments
+from schemas.identity import CameraId
+from schemas.runtime.atomic_file import replacing
+from schemas.runtime.health import Health
+
+_log = structlog.get_logger()
+_NAMED: Final = 8
+"""Most failing cameras that the health report names."""
+_UNUSUAL: Final = (TaskPhase.FAILING, TaskPhase.DISCONNECTED)
+
+_Tasks = Mapping[CameraId, tuple[TaskPhase, str, Camera | None]]
+
+
+class PhaseReport:
+    """Publishes the phase of each task; `update` is called about once a second."""
+
+    def __init__(
+        self, tasks: Callable[[], _Tasks], instruments: Instruments, health: Health, file: Path | None, *, logs: bool
+    ) -> None:
+        """`tasks` returns the phase, its reason and the camera of each task. With `logs`, each change is logged."""
+        self._tasks = tasks
+        self._instruments = instruments
+        self._health = health
+        self._file = file
+        self._logs = logs
+        self._logged: dict[CameraId, tuple[TaskPhase, str, tuple[int, int, float]]] = {}
+        self._written: dict[CameraId, tuple[TaskPhase, str]] | None = None
+
+    def update(self) -> None:
+        """Publish the current phases."""
+        tasks = self._tasks()
+        counts = Counter(phase for phase, _, _ in tasks.values())
+        for phase in TaskPhase:
+            self._instruments.camera_tasks.labels(phase).set(counts[phase])
+        failing = [f"{name}: {reason}" for name, (phase, reason, _) in tasks.items() if phase is TaskPhase.FAILING]
+        more = f" and {len(failing) - _NAMED} more" if len(failing) > _NAMED else ""
+        detail = f"{len(failing)} of {len(tasks)} fail: {'; '.join(failing[:_NAMED])}{more}" if failing else ""
+        # Always healthy: one failing camera must not have the process of all others restarted.
+        self._health.set("cameras", True, detail)
+        if self._logs:
+            self._log_changes(tasks)
+        if self._file is not None:
+            self._write(self._file, {name: (phase, reason) for name, (phase, reason, _) in tasks.items()})
+
+    def _log_changes(self, tasks: _Tasks) -> None:
+        for name, (phase, reason, camera) in tasks.items():
+            sending = camera.sending if camera is not None else (0, 0, 0.0)
+            if self._logged.get(name) != (phase, reason, sending):
+                self._logged[name] = phase, reason, sending
+                log = _log.warning if phase in _UNUSUAL else _log.info
+                log(
+                    "camera_phase_changed", camera=name, phase=phase.value, detail=reason, width=sending[0],
+                    height=sending[1], frames_per_second=sending[2],
+                )  # fmt: skip
+
+    def _write(self, file: Path, phases: dict[CameraId, tuple[TaskPhase, str]]) -> None:
+        if phases == self._written:
+            return
+        self._written = phases
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as fresh:
+                shown = {name: {"phase": phase, "detail": why} for name, (phase, why) in sorted(phases.items())}
+                fresh.write_text(json.dumps(shown, indent=1) + "\n")
+        except OSError as error:
+            _log.warning("camera_report_not_written", file=str(file), detail=error.strerror)

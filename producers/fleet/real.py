@@ -1,0 +1,71 @@
+"""Real cameras: one that is attached, and many that a file lists."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from producers.daemon_thread import run_in_daemon_thread
+from producers.fleet.camera_spec import CameraList, CameraSpec, CameraSpecs, FixedCameras
+from producers.fleet.fleet import Fleet, FleetOutcome
+from producers.fleet.limits import link_of
+from producers.publisher import LinkSettings
+from producers.publisher.first_answer import FIRST_ANSWER_S
+from schemas.runtime.health import Health
+
+
+async def run_camera(
+    spec: CameraSpec,
+    *,
+    state: Path,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+    ends_at_ms: int | None = None,
+    drain_s: float = 30.0,
+    link: LinkSettings | None = None,
+) -> FleetOutcome:
+    """Run one attached camera until its source ends, `ends_at_ms` (Unix time) or `stop`; then drain its spool.
+
+    It continues where a killed process left it, and begins again after one that ended in good order. It is
+    independent of other cameras in the same `state`. Raises `StateError` when its spool is in use and `SourceError`
+    when its source does not open, at every start.
+    """
+    cameras = CameraSpecs({spec.settings.camera_id: spec})
+    link = link or link_of(1).model_copy(update={"first_answer_s": FIRST_ANSWER_S})
+    fleet = Fleet(cameras, state=state, registry=registry, health=health, stop=stop, link=link)
+    async with fleet:
+        fleet.open()
+        if await fleet.open_sources(strict=True, ends_at_ms=ends_at_ms):
+            await fleet.follow(FixedCameras(cameras), ends_at_ms)
+        await fleet.drain(drain_s)
+    return fleet.outcome
+
+
+async def run_listed_cameras(
+    cameras: CameraList,
+    *,
+    state: Path,
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+    ends_at_ms: int | None = None,
+    drain_s: float = 30.0,
+    link: LinkSettings | None = None,
+    report: Path | None = None,
+) -> FleetOutcome:
+    """Run all cameras of a list until `stop`, `ends_at_ms` (Unix time) or until every source has ended; then drain.
+
+    The list is read again whenever its stamp changes. If it cannot be read, its former cameras continue. `report` is
+    a JSON file with the phase of each camera's task and its reason.
+
+    Raises `ConfigError` when the list cannot be read at the start.
+    """
+    specs = await run_in_daemon_thread(cameras.read, "camera-list")
+    fleet = Fleet(specs, state=state, registry=registry, health=health, stop=stop, link=link, report=report)
+    async with fleet:
+        await fleet.follow(cameras, ends_at_ms)
+        await fleet.drain(drain_s)
+    return fleet.outcome

@@ -1,0 +1,139 @@
+"""One camera's task in a fleet: open, retry, capture, drain, close. It does not affect the other cameras."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from producers.camera.camera import Camera
+from producers.fleet.camera_spec import CameraSpec
+from producers.fleet.first_start import Start
+from schemas.errors import PointillistError
+from schemas.transport.backoff import Backoff
+
+_log = structlog.get_logger()
+
+_RETRY_S: Final = (1.0, 30.0)
+_CLOSE_S: Final = 2.0
+_STARTED: Final = "started.json"
+
+Build = Callable[[CameraSpec], Camera]
+
+
+class TaskPhase(StrEnum):
+    """The phase of a camera's task in this process. It is not the camera's state, which the recorder computes."""
+
+    OPENING = "opening"
+    """Its spool is not open yet."""
+    CAPTURING = "capturing"
+    """It is connected, and reads its source whenever its schedule allows."""
+    FAILING = "failing"
+    """Its enrolment, spool or source fails and is retried, or its frames are refused."""
+    DISCONNECTED = "disconnected"
+    """It captures into its spool and has no connection to the broker."""
+    DRAINING = "draining"
+    """It captures no more, and some of its frames are not confirmed."""
+    ENDED = "ended"
+    """It captures no more, and everything is confirmed."""
+
+
+class CameraSupervisor:
+    """Runs one camera: `start` or `open`, later `cancel`, `finish` and `close`.
+
+    A spool that cannot be opened is retried with exponential backoff, as a source is.
+    """
+
+    def __init__(self, spec: CameraSpec, folder: Path, build: Build, *, marks_start: bool) -> None:
+        """`folder` is its spool's. With `marks_start`, a file there distinguishes a restart from the first start."""
+        self.spec = spec
+        self.camera: Camera | None = None
+        self._start = Start(folder / _STARTED) if marks_start else None
+        self._build = build
+        self._task: asyncio.Task[None] | None = None
+        self._failure = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether its source has ended."""
+        return self._task is not None and self._task.done()
+
+    def phase(self) -> tuple[TaskPhase, str]:
+        """Return the phase and its reason, which is empty when everything is well."""
+        camera = self.camera
+        if camera is None:
+            return (TaskPhase.FAILING, self._failure) if self._failure else (TaskPhase.OPENING, "")
+        if camera.trouble:
+            return TaskPhase.FAILING, camera.trouble
+        if not camera.publisher.link.up:
+            return TaskPhase.DISCONNECTED, "no connection to the broker"
+        if camera.publisher.presence.degraded:
+            return TaskPhase.FAILING, camera.publisher.presence.detail
+        if camera.ended:
+            return (TaskPhase.ENDED if camera.spool.drained else TaskPhase.DRAINING), ""
+        return TaskPhase.CAPTURING, "its schedule keeps it from sending" if camera.resting else ""
+
+    def open(self) -> Camera:
+        """Open the camera's spool; `StateError` when it cannot be read or is in use, `SecretError` for a wrong key."""
+        camera = self._build(self.spec)
+        try:
+            if self._start is not None and self._start.first() == (None, False):
+                camera.spool.rewind()
+                self._start.note(time.time_ns() // 10**6)
+        except BaseException:
+            camera.spool.close()
+            raise
+        self.camera = camera
+        return camera
+
+    def start(self, after: asyncio.Task[None] | None = None) -> None:
+        """Begin its task, unless it has begun; `after` is the task of the camera that still holds the spool."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(after), name=self.spec.settings.camera_id)
+
+    async def cancel(self) -> None:
+        """End its task; the camera stays open."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def finish(self, *, resumes: bool) -> None:
+        """Publish nothing more. If it `resumes`, the next start continues in the source; else it begins again."""
+        if self.camera is None:
+            return
+        self.camera.finish()
+        if self._start is not None and not resumes:
+            with contextlib.suppress(OSError):  # then the next start continues where this one ended
+                self._start.forget()
+
+    async def close(self) -> None:
+        """Disconnect and release the spool; a failure is logged."""
+        if self.camera is None:
+            return
+        try:
+            await self.camera.close(_CLOSE_S)
+        except Exception as error:
+            _log.error("camera_close_failed", camera=self.spec.settings.camera_id, detail=str(error))
+
+    async def _run(self, after: asyncio.Task[None] | None) -> None:
+        if after is not None:
+            await asyncio.wait({after})
+        backoff = Backoff(*_RETRY_S)
+        while self.camera is None:
+            try:
+                self.open()
+            except PointillistError as error:
+                self._failure = str(error)
+            except Exception as error:
+                self._failure = type(error).__name__
+                _log.exception("camera_failed", camera=self.spec.settings.camera_id)
+            if self.camera is None:
+                await backoff.wait()
+        self._failure = ""
+        await self.camera.run()

@@ -1,0 +1,1 @@
+"""Simulated cameras: scenario, faults and the red team."""

@@ -1,0 +1,185 @@
+"""Faults of simulated cameras, injected by decorators of their source and of their connection."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from producers.publisher.link import Link
+from producers.scene.sticker import paste_sticker
+from producers.simulation.lens import attack
+from producers.simulation.red_team import RedTeam
+from producers.simulation.scenario import Fault
+from producers.sources.source import Captured, Source
+
+_DARK_POLL_S: Final = 0.05
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 10**6
+
+
+class _Span(NamedTuple):
+    """One fault and its time span, Unix time in milliseconds."""
+
+    begin_ms: float
+    end_ms: float
+    fault: Fault
+
+
+class FaultPlan:
+    """The faults of one camera on the fleet's clock, which continues through restarts.
+
+    No fault is active before `begin`.
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.kinds = {fault.kind for fault in faults}
+        self._faults = faults
+        self._spans: list[_Span] = []
+
+    def begin(self, started_ms: int) -> None:
+        """Start the clock: `started_ms` is the fleet's first capture, Unix time in milliseconds."""
+        self._spans = [
+            _Span(started_ms + 1000 * fault.at_s, started_ms + 1000 * (fault.at_s + fault.for_s), fault)
+            for fault in self._faults
+        ]
+
+    def active(self, kind: str, now_ms: int) -> Fault | None:
+        """Return the first fault of this kind that is active at a Unix time in milliseconds."""
+        return next(
+            (fault for begin_ms, end_ms, fault in self._spans if begin_ms <= now_ms < end_ms and kind == fault.kind),
+            None,
+        )
+
+    def is_dark(self, now_ms: int) -> bool:
+        """Whether the camera is gone."""
+        return self.active("dark", now_ms) is not None
+
+    def is_cut_off(self, now_ms: int) -> bool:
+        """Whether the camera has no connection."""
+        return self.is_dark(now_ms) or self.active("disconnect", now_ms) is not None
+
+
+class FaultySource:
+    """A `Source` with the faults of a plan: its pictures, and the truth about them, as the faults leave them.
+
+    `red_team` holds the generators of the attacks. While the camera is dark, `read` waits.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        plan: FaultPlan,
+        red_team: RedTeam | None = None,
+        clock_ms: Callable[[], int] = _unix_ms,
+    ) -> None:
+        self.kind = source.kind
+        self.live = source.live
+        self.blocking = source.blocking or not plan.kinds.isdisjoint(("dark", "attack"))
+        self.on_demand = not source.live
+        self._source = source
+        self._plan = plan
+        self._red_team = red_team
+        self._clock_ms = clock_ms
+        self._closed = threading.Event()
+        self._frozen: Captured | None = None
+
+    def seek(self, position: int) -> None:
+        """Make the next read return the picture of this position."""
+        self._source.seek(position)
+
+    def read(self) -> Captured | None:
+        """Return the next picture; None at the end of the source or after `close`."""
+        while self._plan.is_dark(self._clock_ms()):
+            if self.live:
+                if self._source.read() is None:
+                    return None
+            elif self._closed.wait(_DARK_POLL_S):
+                return None
+        captured = self._source.read()
+        if captured is None:
+            return None
+        return self._apply(captured, self._clock_ms() if captured.captured_ms is None else captured.captured_ms)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._closed.set()
+        self._source.close()
+
+    def _apply(self, captured: Captured, now_ms: int) -> Captured:
+        active = self._plan.active
+        if active("freeze", now_ms) is None:
+            self._frozen = None
+        elif self._frozen is None:
+            self._frozen = captured
+        else:
+            captured = captured._replace(picture=self._frozen.picture, truth=self._frozen.truth)
+        if active("black", now_ms) is not None:
+            captured = captured._replace(picture=np.zeros_like(captured.picture), truth=None)
+        if active("sticker", now_ms) is not None:
+            truth = captured.truth._replace(sticker=True) if captured.truth else None
+            captured = captured._replace(picture=paste_sticker(captured.picture), truth=truth)
+        fault = active("attack", now_ms)
+        return captured if fault is None else self._attack(captured, fault)
+
+    def _attack(self, captured: Captured, fault: Fault) -> Captured:
+        """Return the picture under an attack; a picture that already shows the target's class stays unchanged."""
+        assert self._red_team is not None
+        assert fault.generator is not None  # by the fault's own check
+        generator, truth = self._red_team.generators[fault.generator], captured.truth
+        shown = truth.class_id if truth else None
+        target = generator.settings.target_of(fault.aim, shown, captured.position)
+        if target == shown:
+            return captured
+        eps = generator.settings.eps if fault.eps is None else fault.eps
+        marked = truth._replace(attacked=True) if truth else None
+        with self._red_team.one_core:
+            picture = attack(captured.picture, generator, target, eps)
+        return captured._replace(picture=picture, truth=marked)
+
+
+class FaultyLink:
+    """A `Connection` that breaks, as a failing network would break it, while the plan cuts the camera off."""
+
+    def __init__(self, link: Link, plan: FaultPlan, clock_ms: Callable[[], int] = _unix_ms) -> None:
+        self.wanted = True
+        self.idle = False
+        self._link = link
+        self._plan = plan
+        self._clock_ms = clock_ms
+
+    @property
+    def up(self) -> bool:
+        """Whether it is connected."""
+        return self._link.up
+
+    @property
+    def connections(self) -> int:
+        """The number of connections since the start."""
+        return self._link.connections
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket has not yet taken all bytes."""
+        return self._link.blocked
+
+    def tick(self, now: float) -> None:
+        """Cut the connection, or keep it alive. `now` is monotonic, in seconds."""
+        self.wanted = not self._plan.is_cut_off(self._clock_ms())
+        if self.wanted:
+            self._link.tick(now)
+        else:
+            self._link.cut()
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> int | None:
+        """Send at QoS 1; returns the message id, None when there is no connection."""
+        return self._link.publish(topic, payload, retain)
+
+    async def close(self, timeout_s: float) -> None:
+        """Disconnect, end the session and release the socket."""
+        await self._link.close(timeout_s)

@@ -1,0 +1,116 @@
+"""A simulated fleet: the cameras of a scenario, which start together and keep one clock through restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from producers.fleet.camera_spec import CameraSpec, CameraSpecs, FixedCameras
+from producers.fleet.first_start import Start, fleet_started
+from producers.fleet.fleet import Fleet, FleetOutcome
+from producers.publisher import LinkSettings
+from producers.simulation.faults import FaultPlan, FaultyLink, FaultySource
+from producers.simulation.red_team import RedTeam
+from producers.simulation.scenario import Scenario
+from schemas.errors import SecretError, StateError
+from schemas.identity import CameraId
+from schemas.keys.keys import CameraKey
+from schemas.runtime.health import Health
+from schemas.transport.access import Tls
+
+_log = structlog.get_logger()
+
+
+async def run_fleet(
+    scenario: Scenario,
+    *,
+    mqtt: tuple[str, int],
+    state: Path,
+    keys: Mapping[CameraId, CameraKey],
+    registry: CollectorRegistry,
+    health: Health,
+    stop: asyncio.Event,
+    ends_at_ms: int | None = None,
+    run_s: float | None = None,
+    drain_s: float = 30.0,
+    link: LinkSettings | None = None,
+    mark: Path | None = None,
+    again: bool = False,
+    patient: bool = False,
+    tls: Mapping[CameraId, Tls] | None = None,
+) -> FleetOutcome:
+    """Run all cameras until their sources end, `ends_at_ms` (Unix time), `run_s` or `stop`; then drain the spools.
+
+    A fleet that is started again with the same `mark` continues the last run, however that ended; `run_s` counts in
+    seconds from the first capture. After the end of its time it only drains, also when it was killed in the drain.
+    With `again` it then begins another run, also when all sources had ended. `mark` is the file with the time of the
+    first capture, by default that of `fleet_started`. `tls` holds the certificates of each camera; None is no TLS.
+
+    Raises `SecretError` without a key for each camera, `ConfigError` when a generator of an attack cannot be run,
+    `StateError` when a spool is in use, and, at the very first start, `SourceError` when no camera has a source that
+    opens. A `patient` fleet retries sources that have an address instead.
+    """
+    settings = scenario.cameras()
+    missing = [camera.camera_id for camera in settings if camera.camera_id not in keys]
+    if missing:
+        raise SecretError(f"expected a key for each camera, got none for {missing[0]} ({len(missing)} in all)")
+    patient = patient and any(camera.source.kind == "url" for camera in settings)
+    red_team = RedTeam(fault.generator for fault in scenario.faults if fault.generator is not None)
+    plans: list[FaultPlan] = []
+    runnable: dict[CameraId, CameraSpec] = {}
+    for number, camera in enumerate(settings):
+        name = camera.camera_id
+        spec = CameraSpec(
+            camera, keys[name], mqtt, tls[name] if tls is not None else None,
+            phase_s=number / len(settings) / camera.fps if camera.fps else 0.0,
+        )  # fmt: skip
+        if faults := [fault for fault in scenario.faults if name.partition("/")[2] in fault.cameras]:
+            plan = FaultPlan(faults)
+            plans.append(plan)
+            spec = replace(
+                spec,
+                wrap_source=partial(FaultySource, plan=plan, red_team=red_team),
+                wrap_link=partial(FaultyLink, plan=plan),
+            )
+        runnable[name] = spec
+    specs = CameraSpecs(runnable)
+    start = Start(mark or fleet_started(state))
+    fleet = Fleet(
+        specs, state=state, registry=registry, health=health, stop=stop, link=link, marks_starts=False,
+        logs_cameras=False,
+    )  # fmt: skip
+    async with fleet:
+        opened = fleet.open()
+        started_ms, over = start.first()
+        if run_s is not None and started_ms is not None:
+            ends_at_ms = started_ms + round(1000 * run_s)
+            over = over or ends_at_ms <= time.time_ns() // 10**6
+        if over and again:
+            _log.info("run_repeated", detail=f"the run that began at {started_ms} ms is over")
+            started_ms, ends_at_ms = None, None if run_s is not None else ends_at_ms
+        if ends_at_ms is None or ends_at_ms > time.time_ns() // 10**6:
+            first = started_ms is None
+            if first:
+                for each in opened:
+                    each.spool.rewind()
+            if await fleet.open_sources(strict=first and not patient, ends_at_ms=ends_at_ms):
+                if started_ms is None:
+                    started_ms = start.note(time.time_ns() // 10**6)
+                    if run_s is not None:
+                        ends_at_ms = started_ms + round(1000 * run_s)
+                for plan in plans:
+                    plan.begin(started_ms)
+                await fleet.follow(FixedCameras(specs), ends_at_ms)
+                if not stop.is_set():
+                    with contextlib.suppress(StateError):  # then the next start finds that out by itself
+                        start.note(started_ms, over=True)
+        await fleet.drain(drain_s)
+    return fleet.outcome

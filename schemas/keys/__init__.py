@@ -1,0 +1,1 @@
+"""Keys: derivation from the fleet secret, signing, sealing and trusted signers."""

@@ -1,0 +1,1 @@
+"""Messages on the wire: frames, ledgers, camera status, server messages, dead letters and models."""
