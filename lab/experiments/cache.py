@@ -1,4 +1,4 @@
-"""Steps that are not done twice: arrays in a file, valid as long as what they were made from stays the same."""
+"""A cache of intermediate results: arrays in files, each of them valid as long as its inputs stay the same."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _KEY = "made_from"
 
 
 def digest(*parts: object) -> str:
-    """A name for what something is made from: any values whose `repr` says all."""
+    """Return the digest of the inputs of a result: any values whose `repr` is complete."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
 def source_digest(*places: Path) -> str:
-    """The state of the code and weights in these files and folders: when one of them changes, so does the digest."""
+    """Return the digest of the names and contents of these files, and of all files in these folders."""
     state = hashlib.blake2b(digest_size=12)
     for place in places:
         for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
@@ -35,7 +35,7 @@ def source_digest(*places: Path) -> str:
 
 
 class Step(NamedTuple):
-    """What is kept under `name` holds as long as `made_from` stays the same."""
+    """The key of a result: its `name`, and the digest of its inputs, with which it stays valid."""
 
     name: str
     made_from: str
@@ -48,25 +48,25 @@ class Cache:
     folder: Path
 
     def has(self, step: Step) -> bool:
-        """Whether `get` would read it."""
+        """Return whether `get` reads the result of `step` from a file."""
         return _read(self.folder / f"{step.name}.npz", step.made_from, [_KEY]) is not None
 
     def get(self, name: str, made_from: str, make: Callable[[], Arrays]) -> Arrays:
-        """The arrays called `name`, read when they were made from the same, else made and written."""
+        """Return the arrays `name`, read from their file if their inputs equal `made_from`, else made and written."""
         file = self.folder / f"{name}.npz"
         found = _read(file, made_from)
         if found is not None:
             return found
         arrays = make()
         file.parent.mkdir(parents=True, exist_ok=True)
-        # A file that is there is whole: an interrupted run leaves only the temporary one.
+        # An existing file is complete: an interrupted run leaves only the temporary file.
         with replacing(file) as fresh, fresh.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays, **{_KEY: np.array(made_from)})
         return arrays
 
 
 def _read(file: Path, made_from: str, names: Sequence[str] | None = None) -> Arrays | None:
-    """Those `names`, or all arrays; None when the file is not there, was made from something else or cannot be read."""
+    """Return the arrays `names`, or all; None if the file is missing, has other inputs or cannot be read."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             if str(archive[_KEY]) != made_from:

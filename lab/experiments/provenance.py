@@ -2,16 +2,16 @@
 
 The entry is a function, class, constant or module of this repository. From it, each name that a definition uses is
 followed to its definition, through imports and re-exports, wherever they stand. The digest covers the definitions that
-are reached, the statements that their modules run when they are imported, and the data files that the reached code
-opens by `as_file(files("package") / "folder" / name)`. Nobody keeps a list. Bundles and pictures that a caller passes
+are reached, and the statements that their modules run on import. It also covers the data files that the reached code
+opens by `as_file(files("package") / "folder" / name)`. No list is needed. Bundles and pictures that a caller passes
 are not covered: they belong to the inputs of a row.
 
 An annotation is a use as well: through it, the methods of what a function is given are reached. Functions that a caller
 passes are not, so the entry is the function that puts them together.
 
-Only content counts. Comments, docstrings and layout are ignored. A reference counts as the
-content of its target, so a definition may move to another file or get another name without making a result stale. An
-edit of a file changes only the results that reach the edited definition.
+Only content counts. Comments, docstrings and layout are ignored. A reference counts as the content of its target: a
+definition that moves to another file or gets another name makes no result stale. An edit of a file changes only the
+results that reach the edited definition.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Module:
 
     @cached_property
     def imports(self) -> dict[str, str]:
-        """Full names of what is imported, by the names bound."""
+        """Full names of the imported objects, by the names that they are bound to."""
         found: dict[str, str] = {}
         for node in self.tree:
             for each in [node, *(node.body if isinstance(node, ast.If) else [])]:

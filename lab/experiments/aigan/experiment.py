@@ -28,7 +28,7 @@ _SECONDS: Final = {"generator": 600, "gradients": 1800}
 
 
 def plan(place: Workplace) -> Plan:
-    """Each task by the generators that ship, then by gradients."""
+    """Return the plan. Each task is attacked by the generators that ship, then by gradients."""
     store = place.store(NAME)
     cells = tuple(cell for name in TASKS for cell in _cells(place, task_of(name)))
     return Plan(NAME, TABLES, cells, store, lambda: write_report(store))

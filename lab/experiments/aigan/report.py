@@ -18,7 +18,7 @@ NAMES: Final = {"mnist": "MNIST", "cifar10": "CIFAR-10", "scene": "scenes"}
 
 
 def plot(folder: Path, name: str) -> Path:
-    """Where a plot goes."""
+    """Return the file of a plot."""
     return folder / f"{name}.png"
 
 

@@ -23,14 +23,14 @@ class SuccessRow:
     high: float
     """Wilson's interval of 95 %."""
     accuracy: float
-    """Of the network on the attacked pictures."""
+    """Accuracy of the network on the attacked pictures."""
     clean: float
-    """The same before the attack."""
+    """Accuracy of the network on the same pictures before the attack."""
 
 
 @dataclass(frozen=True)
 class TimeRow:
-    """So many attacks, in batches of the same size on as many threads, all in one run."""
+    """The time of `images` attacks. All attacks are timed in one run, with equal batches and threads."""
 
     task: str
     attack: str

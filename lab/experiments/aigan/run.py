@@ -32,7 +32,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Attacked:
-    """A task under attack: `images` test pictures meet the generators, `pgd_images` of them PGD."""
+    """A task under attack: `images` test pictures by the generators, `pgd_images` of them by FGSM and PGD."""
 
     task: Task
     images: int
@@ -44,7 +44,7 @@ class Attacked:
 
     @cached_property
     def target(self) -> Bundle:
-        """The network that is attacked."""
+        """The attacked network."""
         return load_bundle(self.task.target(), torch.device("cpu"))
 
     @cached_property
@@ -53,7 +53,7 @@ class Attacked:
         return self.task.judged(self.data, self.images)
 
     def by_generator(self, name: str) -> Tables:
-        """All pictures on the bare network; behind defences those that PGD meets as well."""
+        """Return the rows of one generator, and its note. Behind defences only `pgd_images` pictures are used."""
         attacker = Attacker(shipped_generator(name))
         require_fit(attacker, self.target, self.pictures)
         settings = attacker.settings
@@ -64,14 +64,14 @@ class Attacked:
         }
 
     def by_gradients(self) -> Tables:
-        """FGSM and PGD towards the same targets, and the times of all attacks."""
+        """Return the rows of FGSM and PGD towards the same targets, and the times of all attacks."""
         found, timed = self._by_gradients(self.task, self.target, self.pictures.first(self.pgd_images))
         return {"success": found, "times": timed}
 
     def _by_generator(
         self, task: Task, attacker: Attacker, target: Bundle, pictures: LabelledPictures
     ) -> Iterator[SuccessRow]:
-        """All pictures on the bare network; behind defences those that PGD meets as well."""
+        """Yield rows for all pictures on the bare network, and for the first `pgd_images` behind each defence."""
         frames, labels, settings = frames_of(pictures), pictures.labels, attacker.settings
         made = attack(attacker, frames, targets_for(labels, len(target.settings.classes), self.seed))
         white_box = settings.knowledge == "white-box"
@@ -95,7 +95,7 @@ class Attacked:
                 plots.confusion(settings, seen["attacked"], made.targets, file)
 
     def _seen(self, task: Task, what: str, defence: Defence, clean: Frames, made: Frames) -> Arrays:
-        """Verdicts on pictures before and after an attack, `clean` and `attacked` (N,)."""
+        """Return the verdicts (N,) on pictures before and after an attack, as `clean` and `attacked`."""
         return {
             "clean": self._verdicts(task, "clean", defence, clean),
             "attacked": self._verdicts(task, what, defence, made),
@@ -110,7 +110,7 @@ class Attacked:
     def _by_gradients(
         self, task: Task, target: Bundle, pictures: LabelledPictures
     ) -> tuple[list[SuccessRow], list[TimeRow]]:
-        """FGSM and PGD towards the same targets, and what each attack took, the generator among them."""
+        """Return the rows of FGSM and PGD towards the same targets, and the times of both and of the generator."""
         attacker = Attacker(shipped_generator(generator_name(task, black_box=False)))
         eps = attacker.settings.eps
         frames, labels = frames_of(pictures), pictures.labels
@@ -133,7 +133,7 @@ class Attacked:
 
 
 def race(attacker: Attacker, target: Bundle, frames: Frames, labels: Labels, targets: Labels, seed: int) -> Arrays:
-    """What FGSM and PGD make of `frames`, and the seconds of both and of the generator, in one run."""
+    """Return the frames attacked by FGSM and PGD, and the seconds of both and of the generator, in one run."""
     eps = attacker.settings.eps
     by_steps = [pgd(bare(target), frames, labels, targets, eps, seed, steps) for steps in GRADIENTS.values()]
     seconds = [each.seconds for each in (*by_steps, attack(attacker, frames, targets))]
@@ -144,7 +144,7 @@ def race(attacker: Attacker, target: Bundle, frames: Frames, labels: Labels, tar
 def rows_of(
     task: str, knowledge: str, attack: str, eps: float, defence: str, seen: Arrays, targets: Labels, labels: Labels
 ) -> Iterator[SuccessRow]:
-    """One row of all targets, and where nothing defends one of each."""
+    """Yield one row over all targets. Without a defence, yield one row for each target as well."""
     attacked, clean = seen["attacked"], seen["clean"]
     for target in (-1, *(np.unique(targets).tolist() if defence == NOTHING else ())):
         part = np.ones(len(targets), bool) if target < 0 else targets == target

@@ -1,4 +1,4 @@
-"""Every way of curing a sick model, on the same clean pictures: Tables 4 and 5 of the paper, and the rivals."""
+"""All methods of repairing a backdoored model, on the same clean pictures: Tables 4 and 5 of the paper, and rivals."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from processors.bundle import Bundle
 GRID = (0.003, 0.01, 0.03, 0.1)
 """Learning rates of the fine-tunings that the repair is compared with."""
 REGION = 500
-"""Test pictures that say where a trigger changes anything, and what the recovered one does to them."""
+"""Number of test pictures for locating a trigger, and for measuring the effect of the recovered trigger."""
 LARGEST_LOSS = 0.02
-"""Of clean accuracy, beyond which a fine-tuning is not compared with: one that diverges has no backdoor either."""
+"""Largest loss of clean accuracy of a fine-tuning in the comparison: diverged networks have no backdoor either."""
 RIVAL_RATE = 0.01
 CLEANSE_STEPS = 100
 
@@ -42,7 +42,7 @@ Quarantine = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Cured:
-    """A cured model, and what its method says of itself."""
+    """A repaired model, and the figures that its method reports."""
 
     bundle: Bundle
     target: int | None = None
@@ -50,14 +50,14 @@ class Cured:
     change_outside: float | None = None
     published: bool = True
     examples: Quarantine | None = None
-    """(k, 2, H, W, C): clean pictures beside what the generator makes of them."""
+    """(k, 2, H, W, C): clean pictures, each next to the generator's version."""
 
 
 Method = Callable[[Subject, Quarantine], Cured]
 
 
 def by_repair(mode: Mode) -> Method:
-    """`pointillist lab repair` in one of its modes."""
+    """Return `pointillist lab repair` in one of its modes, as a method."""
 
     def cure(subject: Subject, quarantine: Quarantine) -> Cured:
         result = repair(subject.bundle, subject.task.valid, quarantine, RepairSettings(mode))
@@ -72,12 +72,15 @@ def by_repair(mode: Mode) -> Method:
 
 
 def fine_tunings(subject: Subject) -> list[tuple[float, Bundle]]:
-    """The sick model fine-tuned on D_valid at every rate of the grid."""
+    """Return the backdoored model after fine-tuning on D_valid, with each learning rate of the grid."""
     return [(rate, tune(subject.bundle, subject.task.valid, Tuning(rate, flip=subject.mirrors))) for rate in GRID]
 
 
 def best_fine_tuning(found: list[tuple[float, Outcome]], before: Outcome) -> tuple[float, Outcome]:
-    """The least attack success among those that lose at most `LARGEST_LOSS`; the least loss when all lose more."""
+    """Return the fine-tuning with the least attack success among those that lose at most `LARGEST_LOSS`.
+
+    If all lose more, return the one with the least loss.
+    """
     usable = [pair for pair in found if pair[1].clean_accuracy >= before.clean_accuracy - LARGEST_LOSS]
     if usable:
         return min(usable, key=lambda pair: pair[1].attack_success)
@@ -85,31 +88,31 @@ def best_fine_tuning(found: list[tuple[float, Outcome]], before: Outcome) -> tup
 
 
 def by_fine_pruning(subject: Subject, quarantine: Quarantine) -> Cured:
-    """Fine-pruning."""
+    """Repair by fine-pruning."""
     return Cured(fine_pruned(subject.bundle, subject.task.valid, Tuning(RIVAL_RATE, flip=subject.mirrors)))
 
 
 def by_neural_cleanse(subject: Subject, quarantine: Quarantine) -> Cured:
-    """The most anomalous class's trigger, unlearned."""
+    """Unlearn the trigger that Neural Cleanse finds for the most anomalous class."""
     found = cleanse(subject.bundle, subject.task.valid, steps=CLEANSE_STEPS)
     tuning = Tuning(RIVAL_RATE, flip=subject.mirrors)
     return Cured(tune(subject.bundle, subject.task.valid, tuning, found.stamp), found.target)
 
 
 def by_variance_ratio(subject: Subject, quarantine: Quarantine) -> Cured:
-    """The pixels that stand still in the quarantine, unlearned."""
+    """Unlearn the pixels that do not vary in the quarantine."""
     stamp = stamp_of(subject.task.valid, quarantine)
     return Cured(tune(subject.bundle, subject.task.valid, Tuning(RIVAL_RATE, flip=subject.mirrors), stamp))
 
 
 def by_poisoning_again(subject: Subject, quarantine: Quarantine) -> Cured:
-    """No cure: the repaired model after an attacker had it once more."""
+    """Return the repaired model after an attacker poisoned it again: this is no repair."""
     repaired = by_repair("default")(subject, quarantine)
     return Cured(poisoned_again(repaired.bundle, subject.name, subject.task, subject.poisoning))
 
 
 def by_curing_again(subject: Subject, quarantine: Quarantine) -> Cured:
-    """The repaired model, poisoned again, with a quarantine of its own, repaired again."""
+    """Repair the model that was repaired and poisoned again, with a new quarantine from its own STRIP."""
     again = by_poisoning_again(subject, quarantine).bundle
     flagged = flagged_stream(subject.task, subject.poisoning, again).images
     result = repair(again, subject.task.valid, flagged, RepairSettings("default"))
@@ -126,12 +129,12 @@ METHODS: dict[str, Method] = {
     "poisoned again, then default": by_curing_again,
 }
 MODES = ("default", "paper")
-"""Of `pointillist lab repair`."""
+"""Modes of `pointillist lab repair`."""
 FINE_TUNING = "fine-tuning"
 
 
 def step_of(subject: Subject, method: str, kind: str) -> Step:
-    """Where one method's result on one quarantine is kept."""
+    """Return the cache key of one method's result on one quarantine."""
     name = f"cures/{subject.name}-{method}-{kind}".replace(" ", "_")
     return Step(name, digest(subject.state, made_by(__name__), made_by(quarantines.__name__), method, kind))
 
@@ -139,7 +142,7 @@ def step_of(subject: Subject, method: str, kind: str) -> Step:
 def cure(
     subject: Subject, method: str, kind: str, quarantine: Callable[[], Quarantine], before: Outcome, cache: Cache
 ) -> tuple[RepairRow, Arrays]:
-    """One method on one quarantine, judged on the whole test split; also its example pictures."""
+    """Return the row of one method on one quarantine, measured on the whole test split, and its example pictures."""
 
     def run() -> Arrays:
         frames = quarantine()

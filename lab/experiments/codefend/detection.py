@@ -1,4 +1,4 @@
-"""STRIP on the sick models: Table 3 of the paper, and what it does not show."""
+"""STRIP on the backdoored models: Table 3 of the paper, and figures that it leaves out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRR = 0.01
 
 @dataclass(frozen=True)
 class Detection:
-    """STRIP on frames of one drop ratio, on at most `most` clean and as many stamped test pictures."""
+    """STRIP on frames with one drop ratio: at most `most` clean test pictures, and at most as many stamped ones."""
 
     ratio: float
     sequential: bool
@@ -32,17 +32,17 @@ class Detection:
 
     @property
     def frames(self) -> str:
-        """What it sees."""
+        """The frames as the row names them: `whole`, or the drop ratio."""
         return "whole" if not self.ratio else f"r = {self.ratio:g}"
 
     def step(self, subject: Subject) -> Step:
-        """Where it is kept."""
+        """Return the cache key of the result."""
         name = f"detection/{subject.name}-{self.ratio:g}-{'sequential' if self.sequential else 'all'}"
         return Step(name, digest(subject.state, made_by(__name__), self.ratio, self.sequential, self.most))
 
 
 def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[DetectionRow, Arrays]:
-    """STRIP's row; also the entropies of clean and stamped pictures.
+    """Return STRIP's row, and the entropies of clean and stamped pictures.
 
     Thresholds that the bundle lacks are calibrated on the defender's pictures, in a copy.
     """

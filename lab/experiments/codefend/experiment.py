@@ -1,4 +1,4 @@
-"""The plan of the experiment on backdoors: sick models, their detection, and ways of curing them."""
+"""The plan of the experiment on backdoors: backdoored models, their detection and their repair."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _USUAL_SECONDS: Final = 180
 
 
 def plan(place: Workplace, budget: Budget | None = None) -> Plan:
-    """Model by model, those with a patch first: the model, STRIP on it, then its cures, the quick ones first."""
+    """Return the plan by model, models with a patch first: the model, STRIP, then its repairs, quick ones first."""
     store = place.store(NAME)
     laboratory = Laboratory(place, budget or Budget())
     every = [cell for name in laboratory.budget.models for cell in laboratory.cells(name)]
@@ -44,7 +44,7 @@ def plan(place: Workplace, budget: Budget | None = None) -> Plan:
 
 
 class Laboratory:
-    """The sick models. They are loaded, and those that do not ship trained, when the first cell is measured."""
+    """The backdoored models. They are loaded when the first cell is measured; missing ones are trained then."""
 
     def __init__(self, place: Workplace, budget: Budget) -> None:
         self.place = place
@@ -145,7 +145,7 @@ class Laboratory:
         return (shipped_models() if self._ships(name) else self.work) / name / "bundle"
 
     def _outcomes(self, name: str) -> tuple[Outcome, Outcome]:
-        """The outcomes of the sick and of the clean network."""
+        """The outcomes of the backdoored and of the clean network."""
         subject = self.subject(name)
         state = digest(subject.state, made_by(f"{_CODE}.outcome:outcome"))
 
@@ -160,7 +160,7 @@ class Laboratory:
 
 
 def quarantine(subject: Subject, kind: str) -> Callable[[], Quarantine]:
-    """The flagged frames of a kind: (M, H, W, C) uint8."""
+    """Return the flagged frames of a kind: (M, H, W, C) uint8."""
     task, poisoning = subject.task, subject.poisoning
     if kind in IMPURE:
         return lambda: quarantines.impure(task, poisoning, subject.bundle, IMPURE[kind])

@@ -18,7 +18,7 @@ R = TypeVar("R", DetectionRow, RepairRow)
 
 @dataclass(frozen=True)
 class Finding:
-    """One requirement: shares from 0 to 1 unless `unit` is another; smaller is better unless `larger`."""
+    """One requirement. Figures are shares from 0 to 1 unless `plain`; smaller is better unless `larger`."""
 
     what: str
     paper: str
@@ -29,7 +29,7 @@ class Finding:
     plain: bool = False
     """True for a number that is not a share."""
     spoiled: str = ""
-    """The reason why it counts as missed despite its value."""
+    """The reason why the requirement counts as missed despite its value."""
 
     @property
     def verdict(self) -> str:

@@ -1,4 +1,4 @@
-"""What the experiment does with which sick model."""
+"""The plan of the experiment on backdoors: detections and repairs for each backdoored model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lab.experiments.codefend.findings import PURE
 IMPURE: Final = {"10 % impure": 0.1, "30 % impure": 0.3}
 FEW_CAMERAS: Final = "four cameras"
 EVERY: Final = "all stamped"
-"""What somebody else noticed, where STRIP flags nothing."""
+"""The quarantine of all stamped frames, as if found by other means. It is for a model on which STRIP flags nothing."""
 MAIN: Final = "resnet20-c-1"
-"""On which everything is tried."""
+"""The model on which every method is measured."""
 BLENDED: Final = "resnet20-blended"
 RIVALS: Final = ("fine-pruning", "Neural Cleanse", "variance ratio")
 WARP: Final = "resnet20-warp"
@@ -25,7 +25,7 @@ KINDS: Final = {
     "resnet20-source": "source-specific",
     "resnet20-two": "two",
 }
-"""Triggers that are no single patch."""
+"""Models with a trigger other than a single patch."""
 PATCHES: Final = (
     "mnist-a-02", "mnist-a-1", "mnist-a-10",
     "gtsrb-b-02", "gtsrb-b-1", "gtsrb-b-10",
@@ -40,18 +40,18 @@ REBUILT: Final = {MAIN: (0.25, 0.5)}
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of it: which models, and pictures of each kind for STRIP."""
+    """The size of the experiment: the models, and the number of pictures of each kind for STRIP."""
 
     models: tuple[str, ...] = (*PATCHES, *KINDS)
     images: int = 2500
-    """Clean and as many stamped ones, of the models with a patch at 1 %."""
+    """Number of clean pictures, and of stamped ones, for the models with a patch at 1 %."""
     other_images: int = 1000
-    """The same for the others, and for dropped and rebuilt frames."""
+    """The same number for all other models, and for dropped and rebuilt frames."""
     ratios: tuple[float, ...] = (0.25, 0.5)
-    """Of dropped and rebuilt frames."""
+    """Drop ratios of dropped and rebuilt frames."""
 
     def detections(self, model: str) -> list[Detection]:
-        """The rows of STRIP."""
+        """Return the settings of STRIP for a model, one for each row."""
         if model not in self.models:
             return []
         central = model in PATCHES and model.endswith("-1")
@@ -63,7 +63,7 @@ class Budget:
         return rows + [Detection(ratio, False, self.other_images) for ratio in rebuilt]
 
     def cures(self, model: str) -> list[tuple[str, str]]:
-        """Method and quarantine of each repair, the quick ones first."""
+        """Return the method and quarantine of each repair of a model, the quick ones first."""
         if model not in self.models:
             return []
         found = [("default", EVERY if model == WARP else PURE)]

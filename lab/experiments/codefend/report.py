@@ -27,7 +27,7 @@ def _rows(store: Store) -> Rows:
 
 
 def read_findings(out: Path) -> list[Finding]:
-    """The figures asked for, from the rows in `out`."""
+    """Return the requirements with the figures measured in the rows of `out`."""
     return findings(*_rows(Store(out)))
 
 
@@ -74,6 +74,6 @@ def write_report(store: Store) -> list[str]:
 
 
 def _pictures(out: Path, folder: str, keys: Sequence[Sequence[object]]) -> str:
-    """Those that are there."""
+    """Return Markdown images of the existing pictures among `keys`."""
     names = [plots.file_name(key) for key in keys]
     return "\n".join(f"![{name}]({folder}/{name}.png)" for name in names if (out / folder / f"{name}.png").is_file())

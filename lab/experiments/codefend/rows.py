@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A sick model, before anything is done about it."""
+    """A backdoored model before any repair."""
 
     model: str
     data: str
@@ -16,19 +16,19 @@ class ModelRow:
     rate: float
     target: int
     clean_accuracy: float
-    """Of the official test split, or what is judged on of it."""
+    """Accuracy on the official test split, or on the measured part of it."""
     attack_success: float
     floor: float
-    """Share of the stamped pictures that the clean network of the same kind sends to the target."""
+    """Share of the stamped pictures that the clean network of the same kind classifies as the target."""
     clean_network: float
-    """That network's accuracy."""
+    """Accuracy of the clean network of the same kind."""
     recovered: float
-    """Share of the stamped pictures that the sick model names what they show."""
+    """Share of the stamped pictures that the backdoored model classifies correctly."""
 
 
 @dataclass(frozen=True)
 class DetectionRow:
-    """STRIP on one sick model."""
+    """STRIP on one backdoored model."""
 
     model: str
     frames: str
@@ -44,21 +44,21 @@ class DetectionRow:
     far_low: float
     far_high: float
     far_effective: float
-    """FAR of those that reach the target."""
+    """FAR of the stamped pictures that reach the target."""
     threshold_bits: float
     mean_passes: float
-    """Of clean frames."""
+    """Mean number of passes per clean frame."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class RepairRow:
-    """A way of curing one sick model."""
+    """One method of repair on one backdoored model."""
 
     model: str
     method: str
     quarantine: str
-    """What the quarantine was made of."""
+    """The kind of the quarantine."""
     clean_before: float
     clean_after: float
     success_before: float
@@ -67,12 +67,12 @@ class RepairRow:
     recovered_after: float
     target_found: int | None
     activation: float | None
-    """Share of the generated frames that the sick model sends to the target."""
+    """Share of the generated frames that the backdoored model classifies as the target."""
     change_outside: float | None
     """Mean change of a generated frame outside the trigger."""
     seconds: float
     published: bool
-    """False when the repair refused its own result."""
+    """False if the repair rejected its own result."""
 
     @property
     def key(self) -> tuple[object, ...]:

@@ -3,8 +3,8 @@
 `python -m lab.experiments.codefend.shipped --out FILE.csv`.
 
 It works like `pointillist lab calibrate --rounds-only`, on the pictures of the networks' calibration: the held-out ones
-of their task. Thresholds stay. Each network has a row in the file for whole frames and for each drop ratio with a
-threshold: mean passes of a clean frame, before and after.
+of their task. Thresholds stay. For each network, the file has a row for whole frames and one for each drop ratio with a
+threshold. A row holds the mean passes of a clean frame, before and after.
 """
 
 from __future__ import annotations

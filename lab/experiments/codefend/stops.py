@@ -2,7 +2,7 @@
 
     python -m lab.experiments.codefend.stops NAME … --models DIR --out FILE.csv
 
-Each bundle is calibrated in a copy, like by `pointillist lab calibrate`, on the defender's pictures without any
+Each bundle is calibrated in a copy, as by `pointillist lab calibrate`, on the defender's pictures without any
 trigger. Then clean and stamped test pictures are judged with all overlays and sequentially. `lost` is the share, in
 percentage points, of the stamped pictures on target that only the test with all overlays flags.
 """
@@ -41,7 +41,7 @@ class StopsRow:
     """One backdoored network, on frames without a share `drop` of their pixels.
 
     `missed_all` and `missed_sequential` are shares of the stamped pictures that reach the target; `lost` is their
-    difference. `passes` is that of a clean test picture. `expected_passes` and `lost_at_edge` are the calibration's
+    difference. `passes` is the mean per clean test picture. `expected_passes` and `lost_at_edge` are the calibration's
     estimates without a trigger. `flagged_all` and `flagged_sequential` are shares of the clean pictures.
     """
 

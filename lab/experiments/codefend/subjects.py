@@ -1,4 +1,4 @@
-"""The sick models of the experiment with all that goes with them, loaded once."""
+"""The backdoored models of the experiment with their bundles, clean networks and pictures, loaded once."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CLEAN_OF = {
     "cifar10-convolutional": "cnn-clean",
     "resnet20": CLEAN_RESNET20,
 }
-"""The clean network of each architecture: the floor of attack success is what it calls stamped pictures."""
+"""The clean network of each architecture. Its answers to stamped pictures set the floor of attack success."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One sick model: its bundle's folder, its data set and the clean network beside it."""
+    """One backdoored model: the folders of its bundle and of the clean network's, and its data set."""
 
     name: str
     folder: Path
@@ -48,12 +48,12 @@ class Subject:
 
     @property
     def mirrors(self) -> bool:
-        """Whether a mirrored picture is still one of its class: not so with digits and signs."""
+        """True if a mirrored picture keeps its class. Digits and signs do not."""
         return MODELS[self.name].data == "cifar10"
 
     @cached_property
     def bundle(self) -> Bundle:
-        """The sick model."""
+        """The backdoored model."""
         return load_bundle(self.folder, CPU, vouched=True)
 
     @cached_property
@@ -68,13 +68,13 @@ class Subject:
 
     @cached_property
     def state(self) -> str:
-        """Changes with the model's weights, its thresholds, its trigger, the pictures, and the code that makes them."""
+        """Digest of the model's weights, thresholds and trigger, and of the pictures and the code that makes them."""
         return digest(source_digest(self.folder), self.poisoning, self.task.state, made_by(__name__))
 
 
 def load_subject(name: str, folder: Path, work: Path, task: Task) -> Subject:
-    """The sick model `name` with its bundle in `folder`; the clean one is in `work` unless it ships.
+    """Return the backdoored model `name` with its bundle in `folder`. Its clean network is in `work` unless it ships.
 
-    Raises ConfigError if the clean model is missing.
+    Raises ConfigError if the clean network is missing.
     """
     return Subject(name, folder, clean_bundle(CLEAN_OF[MODELS[name].architecture], work), task)

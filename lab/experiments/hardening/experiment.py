@@ -71,7 +71,7 @@ def _hard(network: str, folder: Path, size: tuple[int, int]) -> Cell:
 
 
 def _strip(network: str, folder: Path, place: Workplace) -> Cell:
-    """STRIP on the clean network, and on the sick one of it. The sick one of the hardened network is trained first."""
+    """STRIP on the clean and the backdoored network. For the hardened network, the backdoored one is trained first."""
     shipped = network == "plain"
     work = place.runs / "backdoor" / "scene-sticker-hardened"
     sick = shipped_bundle("scene-sticker") if shipped else work / "bundle"

@@ -33,7 +33,7 @@ class HardRow:
 
 @dataclass(frozen=True)
 class StripRow:
-    """STRIP on whole scenes: with the clean network `model`, and with `sick`, which an attacker trained on from it.
+    """STRIP on whole scenes: with the clean network `model`, and with `sick`, its version backdoored by an attacker.
 
     `accuracy`, `frr` and `passes` are of the clean network; `far` is of scenes with the sticker that reach the target.
     """

@@ -2,8 +2,8 @@
 
 Held-out scenes of 32 to 1,080 lines go through the pixel drop. Usual scenes are attacked by EOT-PGD that knows all but
 the key, at the frame's own size, and sent ten times. Hard scenes (dark, noisy, blurred and small, as in
-`lab.restoration.at_scale`) are only dropped. STRIP judges whole scenes, clean and with the sticker of the drills; the
-attacker of the hardened network trains on from it, as the attacker of the plain network did.
+`lab.restoration.at_scale`) only go through the drop. STRIP gets whole scenes, clean and with the sticker of the drills.
+For each network, the attacker fine-tunes the network itself on scenes with the sticker.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def hard(bundle: Bundle, size: tuple[int, int], count: int) -> Iterator[HardRow]
 
 
 def judged(name: str, sick: Bundle, clean: Bundle, test: LabelledPictures) -> StripRow:
-    """STRIP's errors: false rejections of the clean network and of the sick one, false acceptances of the sick one."""
+    """STRIP's errors: false rejections by both networks, false acceptances by the backdoored one."""
     poisoning = Poisoning(sticker_patch(), TARGET, RATE)
     stamped = stamped_pictures(test.take(np.flatnonzero(poisoning.attacks(test.labels))), poisoning)
     own = check(Pipeline(clean), test)

@@ -1,7 +1,7 @@
 """The queue: rows that are missing or were made by other code or from other inputs, measured one at a time.
 
-The queue has no state of its own. What is stale follows from the stored rows and from today's code, so a queue that was
-killed goes on: finished rows hold, and the interrupted row goes on from the checkpoints in its cache.
+The queue has no state of its own: the stored rows and the current code determine the stale rows. After a kill, finished
+rows stay valid, and the interrupted row resumes from the checkpoints in its cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Stale:
     cell: Cell
     why: str
     seconds: float
-    """Estimated cost: what the stored row took, else the plan's estimate."""
+    """Estimated cost: the seconds of the stored row if there is one, else the plan's estimate."""
 
 
 def stale_rows(plans: Iterable[Plan]) -> list[Stale]:
@@ -67,7 +67,7 @@ def affordable(stale: Sequence[Stale], hours: float | None) -> list[Stale]:
 def measure(stale: Sequence[Stale], command: str, report: Callable[[str], None], hours: float | None = None) -> int:
     """Measure the rows, and write the page after each; return the number of rows that failed.
 
-    After `hours` no further row begins. A row that fails is reported, and the queue goes on with the next one.
+    After `hours` no further row begins. A row that fails is reported, and the queue continues with the next one.
     """
     begun, failed = time.monotonic(), 0
     for number, each in enumerate(stale, start=1):

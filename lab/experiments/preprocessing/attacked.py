@@ -37,7 +37,7 @@ Kind = Literal["bpda", "bpda-surrogate", "eot-clean", "eot-current"]
 
 @dataclass(frozen=True)
 class Attacker:
-    """The attacks on one subject behind its defences, on the first pictures that both are measured on."""
+    """The attacks on one subject behind its defences. Attack and defence use the same first pictures."""
 
     subject: Subject
     budget: Budget
@@ -45,17 +45,17 @@ class Attacker:
 
     @cached_property
     def chosen(self) -> Choice:
-        """The settings that were chosen on the validation pictures, and η."""
+        """The settings and η that were chosen on the validation pictures."""
         return chosen(self.subject, self.budget.rounds, BOUND, self.cache)
 
     def function(self, name: str) -> Function:
-        """A defence by its name, with the chosen settings; `ours, δ = …` has another limit of the distortion."""
+        """Return a defence by its name, with the chosen settings. `ours, δ = …` has another limit of the distortion."""
         ours, _, limit = name.partition(", δ = ")
         settings = replace(self.chosen.settings, limit=float(limit)) if limit else self.chosen.settings
         return replace(functions(settings)[ours], name=name)
 
     def score(self, function: Function, found: Attacked, targeted: bool) -> Scores:
-        """Show attacked frames to a defence."""
+        """Return the scores of a defence on attacked frames."""
         shown = self._shown(len(found.frames))
         answers = score(
             function.before(self.subject.logits), found.frames, shown.frames, shown.labels,
@@ -65,7 +65,7 @@ class Attacker:
         return replace(answers, curve=found.curve)
 
     def blind(self, each: Standard) -> Attacked:
-        """Frames attacked on the bare network. They stay in the cache: every defence is shown the same pictures."""
+        """Return frames attacked on the bare network. They are cached, so every defence gets the same pictures."""
         shown = self._shown(self.budget.slow_images if each.slow else self.budget.images)
         if each.key == "clean":
             return Attacked(shown.frames)
@@ -86,7 +86,7 @@ class Attacker:
         return Attacked(torch.from_numpy(found["frames"].astype("float32", copy=False)))
 
     def released(self, kind: Kind, function: Function, factor: float, count: int) -> Attacked:
-        """Frames after the rounds of BPDA, or of BPDA and EOT, as the authors released them."""
+        """Return frames after the rounds of BPDA, or of BPDA and EOT, as the authors released them."""
         logits, eot = self.subject.logits, kind.startswith("eot")
         if eot:
             through = function.known(logits)
@@ -99,7 +99,7 @@ class Attacker:
         return self._descended(before, through, self._shown(count), factor, samples, at_clean=at_clean)
 
     def pgd(self, each: Adaptive, function: Function, bound: float, *, surrogate: bool) -> Attacked:
-        """Frames after PGD through the defence, or through the learned imitation of it."""
+        """Return frames after PGD through the defence, or through the learned imitation of it."""
         budget, logits, shown = self.budget, self.subject.logits, self._shown(self.budget.eot_images)
         through = function.by(self.surrogate, logits) if surrogate else function.known(logits)
         length = bound * shown.frames[0].numel() ** 0.5 if each.norm == "l2" else bound

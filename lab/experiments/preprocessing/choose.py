@@ -1,8 +1,8 @@
 """The free settings, chosen on held-out training pictures: table, cell, δ, and the step of a round.
 
 The table is learned by the paper's Algorithm 2. Its steps of 20 to 100 are for pictures of 299 × 299. They cost small
-pictures too much accuracy, so the table is scaled. For each cell the largest δ is taken that keeps `KEEP` of the clean
-accuracy. Of these settings, the one with the highest accuracy under the paper's own 50 rounds of BPDA is chosen.
+pictures too much accuracy, so the table is scaled. For each cell, the largest δ that keeps `KEEP` of the clean accuracy
+is taken. Of these settings, the one with the highest accuracy under the paper's own 50 rounds of BPDA is chosen.
 
 The paper's η = .1 depends on the network: smaller pictures have larger gradients per value. Here η is the one of
 `RATES` at which 50 rounds on the undefended network succeed as often as the paper's (Table 3: ASR .86).
@@ -30,7 +30,7 @@ from lab.experiments.provenance import made_by
 from processors.preprocess.blocks import SIDE, coefficients
 
 KEEP: Final = 0.955
-"""Half a percentage point above the requirement, because there are few validation pictures."""
+"""Half a percentage point above the requirement, because the validation pictures are few."""
 LIMITS: Final = (0.15, 0.12, 0.10, 0.08, 0.05)
 CELL_SHARES: Final = (8, 4, 2)
 """Cells along a side."""
@@ -100,7 +100,7 @@ def _choose(subject: Subject, rounds: int, bound: float) -> Arrays:
 
 @torch.inference_mode()
 def clean_kept(subject: Subject, settings: Settings, judged: Shown) -> float:
-    """Return the share of correctly classified pictures that stay so, as mean over `DRAWS`."""
+    """Return the share of pictures that are still classified correctly, as a mean over `DRAWS`."""
     return _right(functions(settings)[OURS].before(subject.logits), judged.frames, judged, subject.seed)
 
 

@@ -1,7 +1,8 @@
 """The compared functions: the paper's two steps, alone and recombined, and the other defences of Table 5.
 
-Each has the backward pass of an attacker who knows it. It is exact where a step has a gradient (a displaced pixel's
-goes to its origin), and the identity in place of rounding. It always uses the draws of the forward pass.
+Each function has the backward pass of an attacker who knows it. If a step has a gradient, the backward pass is exact:
+the gradient of a displaced pixel goes to its origin. The identity replaces rounding. The backward pass uses the draws
+of the forward pass.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Function:
     made_from: str
 
     def before(self, logits: Logits) -> Defended:
-        """Return the network with the function, as it answers."""
+        """Return the network behind the function, as deployed."""
         return lambda frames, generator: logits(self.forward(frames, generator))
 
     def by_identity(self, logits: Logits) -> Defended:
@@ -78,7 +79,7 @@ class Settings:
         return dct_quantise(frames, self.table)
 
     def distort(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the frames after step 2, whose gradient goes to the pixels that are shown."""
+        """Return the frames after step 2. The gradient goes to the source pixels of the output."""
         return distort(frames, fresh_seeds(len(frames), generator=generator), self.limit, self.cell)
 
 
@@ -133,6 +134,6 @@ def functions(settings: Settings) -> dict[str, Function]:
 
 
 REPEATS: Final = 10
-"""Draws of a random function for judging an attacked picture."""
+"""Number of draws of a random function for each attacked picture."""
 
 Chosen = Callable[[str], Function]

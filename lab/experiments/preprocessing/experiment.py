@@ -40,14 +40,14 @@ NAME: Final = "preprocessing"
 COMMAND: Final = f"pointillist lab stale --only {NAME} --run"
 TABLES: Final = {**cells.TABLES, "variance": VarianceRow, "chosen": Chosen}
 RANDOM: Final = frozenset(name for name, each in functions(Settings(((1.0,) * 8,) * 8, 0.1, 8)).items() if each.random)
-"""Names of the defences that draw."""
+"""Names of the random defences."""
 _CODE: Final = "lab.experiments.preprocessing"
 _LARGER: Final = {"cifar10": 1.0, "scene128": 12.0}
-"""Cost of a picture of a subject, in pictures of 32×32."""
+"""Cost of a picture of each subject, in pictures of 32×32."""
 
 
 def plan(place: Workplace, budget: Budget | None = None) -> Plan:
-    """Both subjects; attacks that know the defence and cost little come first."""
+    """Return the plan for both subjects. Cheap attacks that know the defence come first."""
     store = place.store(NAME)
     every = [cell for name in SUBJECTS for cell in Laboratory(name, place, budget or Budget()).cells()]
     return Plan(NAME, TABLES, tuple(every), store, lambda: write_report(store))
@@ -69,11 +69,11 @@ class Laboratory:
 
     @cached_property
     def attacker(self) -> Attacker:
-        """The attacks on it."""
+        """The attacks on the network."""
         return Attacker(self.subject, self.budget, self.cache)
 
     def cells(self) -> Iterator[Cell]:
-        """All cells of the plan, in the order of their worth."""
+        """Yield all cells of the subject, the most important first."""
         yield self._chosen()
         yield from self._bpda()
         yield from self._adaptive()

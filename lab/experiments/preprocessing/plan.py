@@ -1,4 +1,4 @@
-"""What is measured: the attacks of the paper's tables, then those that know the defence, and the budget."""
+"""The plan: the attacks of the paper's tables, the attacks that know the defence, and the budget."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lab.experiments.preprocessing.defences import NONE, OURS
 from lab.experiments.preprocessing.published import TABLE_6
 
 BOUND: Final = 0.05
-"""Root mean square, the paper's bound in l2; on 32×32 pictures 2.77 in L2."""
+"""The paper's l2 bound, a root mean square. On 32×32 pictures it is 2.77 in L2."""
 EPS: Final = 8 / 255
 """L∞; the paper's 0.031."""
 
 
 @dataclass(frozen=True)
 class Standard:
-    """An attack on the bare network, shown to a defence that the attacker does not know; `name` as `make_attack`."""
+    """An attack on the bare network, unaware of any defence. `name` is the name in `make_attack`."""
 
     key: str
     label: str
@@ -35,7 +35,7 @@ STANDARD: Final = (
     Standard("cw", "C&W", "cw", slow=True),
     Standard("pgd-50", "PGD, 50 rounds", "descent"),
 )
-"""Tables 2 and 3. PGD-1000 is left out: on small pictures 50 rounds already find every target."""
+"""Attacks of Tables 2 and 3. PGD-1000 is left out: on small pictures 50 rounds already find every target."""
 TABLE_3_DEFENCES: Final = (
     NONE,
     OURS,
@@ -52,12 +52,12 @@ BPDA_DEFENCES: Final = (NONE, OURS, "our quantisation", "our distortion", "Rand"
 COMBINED: Final = tuple(name for name in TABLE_6 if name != OURS)
 EOT_DEFENCES: Final = (OURS, "Rand")
 RATE_FACTORS: Final = (3.0,)
-"""The paper's BPDA on our defence once more, with rounds that go so much further."""
+"""Factors of the step size in further runs of the paper's BPDA on our defence."""
 
 
 @dataclass(frozen=True)
 class Adaptive:
-    """PGD through the defence with the gradient of `samples` draws at the current picture; untargeted unless said."""
+    """PGD through the defence: mean gradient of `samples` draws at the current picture, untargeted by default."""
 
     key: str
     label: str
@@ -75,42 +75,42 @@ ADAPTIVE: Final = (
     Adaptive("eot-10-l2", "EOT(10)-PGD, l2 .05", 10, norm="l2"),
 )
 CURVE_EPS: Final = (1 / 255, 2 / 255, 4 / 255)
-"""EOT(10)-PGD at smaller bounds: where the defence still holds."""
+"""Smaller bounds for EOT(10)-PGD, which show the range in which the defence holds."""
 OTHERS_SAMPLES: Final = 3
-"""Draws a step against the other random defences of Table 5; one against those that draw nothing."""
+"""Draws per step against the other random defences of Table 5. Deterministic defences need one."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything. Pictures are the first ones of the test split that the bare network gets right."""
+    """Numbers of pictures and steps. Pictures are the first of the test split that are correct on the bare network."""
 
     images: int = 100
-    """Of attacks on the bare network, shown to every defence."""
+    """Number of pictures for the attacks on the bare network; every defence gets them."""
     variance_images: int = 900
-    """Of the clean accuracy; 100 of them are compared."""
+    """Number of pictures for the clean accuracy. The outputs for 100 of them are compared."""
     slow_images: int = 30
-    """Of L-BFGS and C&W."""
+    """Number of pictures for L-BFGS and C&W."""
     bpda_images: int = 60
-    """Of BPDA on our function."""
+    """Number of pictures for BPDA on our function."""
     other_images: int = 20
-    """Of BPDA on other defences than ours."""
+    """Number of pictures for BPDA on the other defences."""
     eot_images: int = 16
-    """Of everything that takes the mean over draws."""
+    """Number of pictures for attacks through the mean over draws."""
     rounds: int = 50
     samples: int = 30
     steps: int = 20
     surrogate_steps: int = 300
     draws: int = 10
-    """That judge each attacked picture."""
+    """Number of draws for each attacked picture."""
     seed: int = 0
 
     def at_most(self, count: int) -> Budget:
-        """The same on no more than `count` pictures."""
+        """Return this budget with at most `count` pictures."""
         names = ("images", "variance_images", "slow_images", "bpda_images", "other_images", "eot_images")
         return replace(self, **{name: min(count, getattr(self, name)) for name in names})
 
     def quick(self) -> Budget:
-        """Enough to see that it runs."""
+        """Return a minimal budget for a trial run."""
         return replace(
             self, images=10, variance_images=20, slow_images=4, bpda_images=6, other_images=4, eot_images=4,
             rounds=4, samples=3, steps=3, surrogate_steps=20, draws=2,

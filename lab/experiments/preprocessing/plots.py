@@ -1,4 +1,4 @@
-"""Figure 4: accuracy and success over rounds of BPDA and BPDA + EOT; and accuracy over ε and the size of EOT."""
+"""Figure 4: accuracy and success over rounds of BPDA and BPDA + EOT. Accuracy over ε and over the draws of EOT."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ SIZES = ("eot-1", "eot-3", "eot-10", "eot-30")
 
 def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Metadata without date and version, so that equal figures give equal files.
+    # Without date and version in the metadata, equal figures give equal files.
     figure.savefig(file, dpi=100, bbox_inches="tight", metadata={"Software": None})

@@ -45,7 +45,7 @@ def descend(
     at_clean: bool,
     generator: torch.Generator,
 ) -> Rounds:
-    """Attack frames (n, C, H, W) in [0, 1] for `rounds` rounds, with the mean gradient of `samples` draws in each.
+    """Attack frames (n, C, H, W) in [0, 1] for `rounds` rounds, each with the mean gradient of `samples` draws.
 
     `defended` classifies the pictures; `gradient_through` gives the gradient. The answer of a round is for the picture
     before its step, under a fresh draw. A stopped picture keeps its last answer.

@@ -1,4 +1,4 @@
-"""The Markdown of the experiment, made from its CSV files alone: a verdict, the paper's tables, honest ones."""
+"""The pages of the experiment, made from its CSV files alone: a verdict, the paper's tables, adaptive attacks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lab.experiments.preprocessing.variance import VarianceRow
 class Chosen:
     """The free settings of a subject: `steps` (8, 8), the limit δ and cell of the distortion, and η as `rate`.
 
-    `network_input` is (C, H, W). Of `looked_at` test pictures the bare network gets `correct` right. `kept` and `left`
-    are the shares of right validation pictures, clean and after BPDA.
+    `network_input` is (C, H, W). The bare network classifies `correct` of the `looked_at` test pictures correctly.
+    `kept` and `left` are the shares of correct validation pictures, clean and after BPDA.
     """
 
     subject: str
@@ -39,7 +39,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Results:
-    """All that was measured of one subject."""
+    """All results of one subject."""
 
     name: str
     chosen: Chosen | None
@@ -48,7 +48,7 @@ class Results:
     variance: list[VarianceRow]
 
     def find(self, defence: str, attack: str, targeted: bool = True) -> Row | None:
-        """The row, None where it was not measured."""
+        """Return the row, or None if it was not measured."""
         found = [row for row in self.rows if (row.defence, row.attack, row.targeted) == (defence, attack, targeted)]
         return found[0] if found else None
 
@@ -86,7 +86,7 @@ def write_report(store: Store) -> list[str]:
 
 
 def verdict(found: Results) -> list[str]:
-    """What was asked for, and what an honest attacker leaves of it."""
+    """Return the requirements with their figures, and the accuracy that an adaptive attacker leaves."""
     lines = []
     clean = [row for row in found.variance if row.defence == OURS]
     if clean:
@@ -119,7 +119,7 @@ def _said(row: Row | VarianceRow, must: float) -> str:
 
 
 def _weak(bare: Row | None) -> str:
-    """Said of an attack that the undefended network mostly withstands as well."""
+    """Return a warning if the undefended network mostly withstands the attack as well."""
     if bare is None or (bare.found or 0) >= 0.5:
         return ""
     return (

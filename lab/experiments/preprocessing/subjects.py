@@ -42,12 +42,12 @@ class Subject:
 
     @cached_property
     def judged(self) -> Shown:
-        """Return test pictures that the bare network classifies correctly."""
+        """Test pictures that the bare network classifies correctly."""
         return self._right(self.pictures)
 
     @cached_property
     def chosen_on(self) -> Shown:
-        """Return validation pictures that the bare network classifies correctly."""
+        """Validation pictures that the bare network classifies correctly."""
         return self._right(self.validation)
 
     def _right(self, pictures: LabelledPictures) -> Shown:
@@ -68,7 +68,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Shown:
-    """Pictures: `frames` (n, C, H, W) in [0, 1] with `labels` and random other classes `targets` (n,), of `total`."""
+    """Pictures: `frames` (n, C, H, W) in [0, 1], `labels` and random other classes `targets` (n,), out of `total`."""
 
     frames: Tensor
     labels: Tensor

@@ -111,7 +111,7 @@ def adaptive(rows: Sequence[Row]) -> str:
 
 
 def table_4(rows: Sequence[Row]) -> str:
-    """Return ACC over δ, with the paper's below."""
+    """Return ACC over δ, with the paper's figures below."""
     lines = []
     for each in STANDARD:
         own = {row.defence: row for row in rows if row.attack == each.key and "δ" in row.defence}

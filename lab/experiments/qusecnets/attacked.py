@@ -23,11 +23,11 @@ LONG: Final = 100
 REPEATS: Final = 1
 """The layer draws nothing."""
 EFFORT: Final = Effort(3, 100, 0.02, 1.0)
-"""Of C&W: the paper's 100 iterations, for each of 3 constants."""
+"""Effort of C&W: the paper's 100 iterations, for each of 3 constants."""
 
 
 def scores(judge: Judge, row: AttackRow, plan: Budget, plain: Judge) -> Scores:
-    """The answers of `judge` to its first pictures under an attack; `plain` is the network without the layer."""
+    """Return the scores of `judge` on its first pictures under an attack; `plain` is the network without the layer."""
     pictures = judge.pictures.first(plan.pictures(row))
     clean = to_frames(pictures.images, torch.device("cpu"))
     labels = torch.from_numpy(pictures.labels)
@@ -43,7 +43,7 @@ def _defended(judge: Judge) -> Defended:
 
 @dataclass(frozen=True)
 class Attacker:
-    """Who knows `judge`, or has only `plain` or a substitute, as the row says."""
+    """The attacker of `judge`. By the row, the attacker has `judge` itself, only `plain`, or only a substitute."""
 
     judge: Judge
     plain: Judge
@@ -51,7 +51,7 @@ class Attacker:
     chance: torch.Generator
 
     def attack(self, row: AttackRow, clean: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-        """Frames (n, C, H, W) of the row; what is not bounded while it is made is clipped to ε afterwards."""
+        """Return the attacked frames (n, C, H, W) of the row. Changes by unbounded attacks are then clipped to ε."""
         name, _, how = row.key.partition("-")
         logits = self.judge.imitation if how == "black" else self.judge.logits
         if name == "clean":

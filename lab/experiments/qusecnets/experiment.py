@@ -36,14 +36,14 @@ NAME: Final = "qusecnets"
 COMMAND: Final = f"pointillist lab stale --only {NAME} --run"
 TABLES: Final = {**cells.TABLES, "steepness": Point, "networks": Network}
 ORDER: Final = tuple(dict.fromkeys((*MAINS, "mnist-tq2", STEEP, *NETWORKS)))
-"""Networks by the worth of their rows. Those that do not ship come last, and are trained first."""
+"""Networks, the most important first. Networks that do not ship come last, and are trained before their rows."""
 _CODE: Final = "lab.experiments.qusecnets"
 _TRAINING_SECONDS: Final = 600
 _WORST: Final = "worst"
 
 
 def plan(place: Workplace, budget: Budget | None = None) -> Plan:
-    """Every network through its rows, after its training; then the curve over the steepness of the layer."""
+    """Return the plan: the training and the rows of every network, then the curve over the steepness of the layer."""
     laboratory = Laboratory(place, budget or Budget())
     store = place.store(NAME)
     every = [cell for name in ORDER for cell in (laboratory.network(name), *laboratory.scored(name))]
@@ -62,7 +62,7 @@ class Laboratory:
         self.judge = cache(self._judge)
 
     def network(self, name: str) -> Cell:
-        """The network itself: trained, unless it ships."""
+        """Return the cell of the network: its training, unless it ships."""
 
         def measure() -> Tables:
             return {"networks": [Network(name, self.judge(name).bundle.model_id, COMMAND)]}
@@ -97,7 +97,7 @@ class Laboratory:
         )  # fmt: skip
 
     def steepness(self) -> Cell:
-        """Accuracy over the steepness of the layer."""
+        """Return the cell of the accuracy over the steepness of the layer."""
 
         def measure() -> Tables:
             count = min(PICTURES, self.budget.step_images)

@@ -43,7 +43,7 @@ class Judge:
 
     @cached_property
     def targets(self) -> NDArray[np.int64]:
-        """Return a random other class for every picture, the same one for all attacks."""
+        """A random other class for every picture, the same one for all attacks."""
         generator = torch.Generator().manual_seed(self.seed)
         labels = torch.from_numpy(self.pictures.labels)
         return random_targets(labels, len(self.bundle.settings.classes), generator).numpy()

@@ -20,9 +20,10 @@ TRAINABLE_STEEPNESS: Final = 5.0
 
 @dataclass(frozen=True)
 class Quantisation:
-    """One network of the paper: its data set, and `levels` n of the layer before it, none where that is None.
+    """One network of the paper: its data set, and the number n of `levels` of the layer in front of it.
 
-    `attacked`: after that trained against attacks through the layer, which the paper does not do.
+    Without a layer, `levels` is None. An `attacked` network is then trained against attacks through the layer, unlike
+    the paper's.
     """
 
     data: str
@@ -32,7 +33,7 @@ class Quantisation:
 
     @property
     def name(self) -> str:
-        """`mnist-tq2`, `cifar10-plain`."""
+        """The name, such as `mnist-tq2` or `cifar10-plain`."""
         kind = "plain" if self.levels is None else f"{'tq' if self.trainable else 'cq'}{self.levels}"
         return f"{self.data}-{kind}{'-attacked' if self.attacked else ''}"
 
@@ -50,7 +51,7 @@ NETWORKS: Final = {
 
 
 class QuantisedNetwork(nn.Module):
-    """The layer of n levels, the normalisation and the network, which are trained together."""
+    """The layer of n levels, the normalisation and the network, trained together."""
 
     def __init__(self, wanted: Quantisation, network: nn.Module, mean: list[float], std: list[float]) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class QuantisedNetwork(nn.Module):
         return self._behind(self._quantised(frames))
 
     def as_if_transparent(self, frames: Tensor) -> Tensor:
-        """The same logits, with a gradient as if the layer were the identity (BPDA)."""
+        """Return the same logits, with the identity's gradient in place of the layer's (BPDA)."""
         return self._behind(frames + (self._quantised(frames) - frames).detach())
 
     def _quantised(self, frames: Tensor) -> Tensor:

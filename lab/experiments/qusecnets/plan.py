@@ -1,4 +1,4 @@
-"""What is measured, on which networks, and on how many pictures: the budget of the experiment."""
+"""The budget of the experiment: its attacks, networks and numbers of pictures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ WHITE, BLACK, HONEST = "white-box, as the paper", "black-box, as the paper", "ho
 
 @dataclass(frozen=True)
 class AttackRow:
-    """An attack with its bound ε (L∞); `steps` where it takes tens of passes a picture, `slow` hundreds;
-    `main` for few networks."""
+    """An attack with its bound ε (L∞).
+
+    `steps` marks attacks with tens of passes per picture, `slow` those with hundreds, `main` those on few networks.
+    """
 
     key: str
     label: str
@@ -24,7 +26,7 @@ class AttackRow:
 
 
 def _rows(paper_eps: float, eps: float, curve: tuple[float, ...]) -> tuple[AttackRow, ...]:
-    """`paper_eps` is what the paper grants FGSM, `eps` what the honest attacks are judged at."""
+    """Return the rows: `paper_eps` is the bound of the paper's FGSM, `eps` the main bound of the `HONEST` ones."""
     return (
         AttackRow("clean", "clean", HONEST),
         AttackRow("noise", f"random signs {eps:.3g}", HONEST, eps),
@@ -53,15 +55,15 @@ ROWS: Final = {
     "cifar10": _rows(0.1, 8 / 255, (2 / 255, 4 / 255, 8 / 255, 0.1)),
 }
 MAINS: Final = ("mnist-cq2-attacked", "mnist-cq2", "mnist-plain", "mnist-tq2", "cifar10-cq4", "cifar10-plain")
-"""Networks that meet every attack; the others, at more levels, only the cheap ones and the paper's."""
+"""Networks that meet every attack. The others, with more levels, meet only cheap attacks and the paper's."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything; pictures are the first ones of the test split, right or wrong."""
+    """Numbers of pictures and steps. Pictures are the first of the test split, classified correctly or not."""
 
     images: int = 1000
-    """Of attacks in one step."""
+    """Number of pictures for attacks in one step."""
     step_images: int = 200
     slow_images: int = 50
     steps: int = 40
@@ -69,19 +71,19 @@ class Budget:
     seed: int = 0
 
     def quick(self) -> Budget:
-        """Enough to see that it runs."""
+        """Return a minimal budget for a trial run."""
         return replace(self, images=50, step_images=20, slow_images=5, steps=10, queries=100)
 
     def at_most(self, count: int) -> Budget:
-        """The same on no more than `count` pictures."""
+        """Return this budget with at most `count` pictures."""
         names = ("images", "step_images", "slow_images")
         return replace(self, **{name: min(count, getattr(self, name)) for name in names})
 
     def rows(self, network: str) -> tuple[AttackRow, ...]:
-        """The attacks that a network meets."""
+        """Return the attacks on a network."""
         every = ROWS[network.partition("-")[0]]
         return tuple(row for row in every if network in MAINS or not row.main)
 
     def pictures(self, row: AttackRow) -> int:
-        """How many pictures are attacked."""
+        """Return the number of attacked pictures of a row."""
         return self.slow_images if row.slow else self.step_images if row.steps else self.images

@@ -56,5 +56,5 @@ def by_steepness(points: Sequence[Point], file: Path) -> None:
 
 def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Metadata without date and version, so that equal figures give equal files.
+    # Without date and version in the metadata, equal figures give equal files.
     figure.savefig(file, dpi=100, bbox_inches="tight", metadata={"Software": None})

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 
 class Published(NamedTuple):
-    """An accuracy under an attack; `network` is plain or a kind of quantisation, `source` the place in the paper."""
+    """An accuracy under an attack. `network` is plain or a kind of quantisation, `source` the place in the paper."""
 
     data: str
     attack: str

@@ -1,4 +1,4 @@
-"""The page of the experiment, made from its rows alone: a verdict, the paper's rows, the honest ones."""
+"""The page of the experiment, made from its rows alone: a verdict, the paper's attacks, adaptive attacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lab.results.markdown import markdown
 
 CURVES = "accuracy-by-eps.png"
 ORDER = tuple(dict.fromkeys(("mnist-cq2-attacked", "mnist-cq2", STEEP, *NETWORKS)))
-"""Of the networks on the page."""
+"""The order of the networks on the page."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def write_report(store: Store) -> list[str]:
 
 
 def verdict(rows: Sequence[Row]) -> list[str]:
-    """What was asked for, and what an honest attacker leaves of it."""
+    """Return the requirements with their figures, and the accuracy that an adaptive attacker leaves."""
     lines = []
     for name in MAINS:
         for wanted in REQUIREMENTS:
@@ -90,7 +90,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
 
 
 def _hidden(rows: Sequence[Row], name: str, eps: float | None) -> list[str]:
-    """Said loudly: attacks without the layer's own gradient that beat those with it, on as many pictures."""
+    """Return a warning if an attack without the layer's own gradient beats those with it, on as many pictures."""
     exact = [row for row in rows if row.subject == name and row.attack.startswith("pgd-") and row.eps == eps]
     others = [_find(rows, name, key) for key in ("bpda-identity", "bpda-soft", "transfer")]
     if not exact or not any(others):

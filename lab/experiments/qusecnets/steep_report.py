@@ -1,4 +1,4 @@
-"""What the page says of a steeper layer: in one sentence, in a table, in a plot."""
+"""The page's section on a steeper layer: a sentence, a table and a plot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLOT: Final = "accuracy-by-steepness.png"
 
 
 def steep_verdict(points: Sequence[Point], rows: Sequence[Row]) -> list[str]:
-    """The figure asked for at the steepness that reaches it, and what it is worth, in one sentence."""
+    """Return one sentence: the required figure at the chosen steepness, and whether it shows a defence."""
     own = {row.attack: row for row in rows if row.subject == STEEP and not row.targeted}
     if not points or not {"clean", "fgsm", "bpda-identity", "worst"} <= set(own):
         return [f"{STEEP}: not measured"]
@@ -39,7 +39,7 @@ def steep_verdict(points: Sequence[Point], rows: Sequence[Row]) -> list[str]:
 
 
 def steep_section(points: Sequence[Point], out: Path) -> list[str]:
-    """Accuracy over z, as a table and a plot; nothing where that was not measured."""
+    """Return the accuracy over z as a table and a plot, or nothing if it was not measured."""
     if not points:
         return []
     plots.by_steepness([point for point in points if point.split == TEST], out / PLOT)

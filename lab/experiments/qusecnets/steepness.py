@@ -155,7 +155,7 @@ def _point(network: str, split: str, steepness: float, found: Arrays) -> Point:
 def chosen(points: Sequence[Point]) -> float:
     """Return the z at which FGSM has the least effect among held-out points that keep the clean accuracy.
 
-    Of equal ones, the smallest is returned.
+    Among equal points, the smallest z is returned.
     """
     held_out = [point for point in points if point.split == HELD_OUT]
     best = max(point.clean for point in held_out)

@@ -1,10 +1,10 @@
-"""Defences that are known to be broken, broken again by the lab's own attack: a control of that attack.
+"""A control of the lab's own attack: it must break defences that are known to be broken.
 
-EOT-PGD, L∞ 8/255, untargeted, through each defence around the bare network of a bundle: with its own gradient where it
-has a useful one, else by BPDA. Attacked pictures are rounded to 8 bits. Accuracy is over all pictures, those that the
-network gets wrong by itself included: the mean over 10 draws of the defence, and the share that survives all of them.
-Pictures are those of CIFAR-10's test split from the 1,000th on: on the first of it the stand-in for Shield was chosen
-among others. An interrupted measurement goes on after its last chunk.
+The attack is untargeted EOT-PGD, L∞ 8/255, through each defence around the bare network of a bundle. It uses the
+defence's own gradient if that is useful, else BPDA. Attacked pictures are rounded to 8 bits. Accuracy is over all
+pictures, including those that the bare network classifies wrongly. Figures are the mean over 10 draws of the defence,
+and the share that survives all of them. Pictures are those of CIFAR-10's test split from the 1,000th on: the stand-in
+for Shield was chosen on earlier ones. An interrupted measurement resumes after its last chunk.
 """
 
 from __future__ import annotations
@@ -44,19 +44,18 @@ STEPS: Final = 20
 TIMES: Final = 10
 SEED: Final = 0
 CHUNK: Final = 50
-"""Pictures between two checkpoints."""
+"""Number of pictures between two checkpoints."""
 SEEN: Final = 1000
-"""Pictures at the beginning of the test split that may have been looked at."""
+"""Number of pictures at the beginning of the test split that may have been used for choices."""
 SURROGATE_PICTURES: Final = 2000
-"""From the end of the training split."""
+"""Number of pictures for the surrogate, from the end of the training split."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A defence, the samples of the gradient, and what the gradient goes through: "own", "identity", "stand-in" or
-    "surrogate".
+    """A defence with the attack's gradient: its number of `samples` and its `backward` pass.
 
-    More than one sample says that the defence draws.
+    `backward` is "own", "identity", "stand-in" or "surrogate". Random defences have more than one sample.
     """
 
     name: str
@@ -80,13 +79,13 @@ DEFENCES: Final = (
     Broken("rand", Rand(), 4, "identity"),
     Broken("pixel-deflection", PixelDeflection(), 2, "identity"),
 )
-"""The first six are the result; the others compare backward passes, on fewer pictures."""
+"""The first six are the result. The others compare backward passes, on fewer pictures."""
 MAIN: Final = 6
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; accuracies are shares of `images`."""
+    """One line of the table. Accuracies are shares of `images`."""
 
     defence: str
     backward: str
@@ -105,7 +104,7 @@ class Row:
 
 
 def measure(broken: Broken, bundle: Bundle, pictures: LabelledPictures, training: Tensor, cache: Cache) -> Row:
-    """One defence attacked on all the pictures, chunk by chunk."""
+    """Attack one defence on all the pictures, chunk by chunk, and return its row."""
 
     def logits(frames: Tensor) -> Tensor:
         return bundle.logits(bundle.prepare(frames))
@@ -179,7 +178,7 @@ def _attack(
 
 
 def pictures_of(data: Path, classes: int, count: int) -> tuple[LabelledPictures, Tensor]:
-    """The pictures that judge, and frames (N, C, H, W) of the training split for what an attacker learns."""
+    """Return the evaluation pictures, and frames (N, C, H, W) of the training split for the attacker's surrogate."""
     test = read_cifar10_test(data, classes)
     with np.load(data / "cifar10.npz") as archive:
         training = to_frames(archive["train_x"][-SURROGATE_PICTURES:], torch.device("cpu"))
@@ -198,7 +197,7 @@ COLUMNS: tuple[Column[Row], ...] = (
 
 
 def page(rows: list[Row], model_id: str, command: str) -> list[str]:
-    """The table with the command that makes it."""
+    """Return the table with the command that makes it."""
     return [
         "# Broken defences, broken again",
         f"EOT-PGD, L∞ 8/255, {STEPS} steps of 2.5·ε/{STEPS}, random start, untargeted, rounded to 8 bits; network: "

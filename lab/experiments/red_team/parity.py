@@ -1,9 +1,9 @@
-"""The lab's attacks next to foolbox's own, on the same network, pictures and targets: success and L2.
+"""A comparison of the lab's attacks with foolbox's, on the same network, pictures and targets: success and L2.
 
-The network is the bare one of a shipped bundle, the pictures are the first of CIFAR-10's test split that it gets right,
-the targets are drawn by a seed. Foolbox's attacks are called as its users call them, with the same steps; where foolbox
-lacks an attack its nearest relative stands in its place, or nothing. L2 is the mean over the pictures on which both
-succeed. Nothing is rounded. An interrupted measurement goes on after its last chunk.
+The network is the bare one of a shipped bundle. The pictures are the first of CIFAR-10's test split that it classifies
+correctly, and a seed draws the targets. Foolbox's attacks are called through its public interface, with the same steps.
+If foolbox lacks an attack, its nearest relative is used, or none. L2 is the mean over the pictures on which both
+succeed. Nothing is rounded. An interrupted measurement resumes after its last chunk.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ EPS: Final = 8 / 255
 L2: Final = 0.5
 CHUNK: Final = 50
 Run = Callable[[Logits, Tensor, Tensor, Tensor | None], Tensor]
-"""The network, frames (B, C, H, W), labels (B,) and targets to adversarial frames."""
+"""A function from the network, frames (B, C, H, W), labels (B,) and targets to adversarial frames."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The lab's attack, and foolbox's by its name in `relatives` with its bound; `beside` names the differences."""
+    """The lab's attack, and foolbox's by its name in `relatives` with its bound. `beside` names the differences."""
 
     name: str
     targeted: bool
@@ -76,7 +76,7 @@ def _named(name: str, eps: float | None = None) -> Run:
 
 
 def _whole(attack: Callable[..., Tensor], **options: object) -> Run:
-    """An attack that takes a whole defence, on one that does nothing."""
+    """Return a run of an attack on a whole defence, with a defence that does nothing."""
 
     def run(logits: Logits, frames: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
         chance = torch.Generator().manual_seed(SEED)
@@ -111,7 +111,7 @@ PAIRS: Final = (
 
 
 def measure(pair: Pair, judge: Judge, cache: Cache) -> Row:
-    """Both of a pair on all the judge's pictures, chunk by chunk."""
+    """Run both attacks of a pair on all the judge's pictures, chunk by chunk, and return their row."""
     ours = _outcomes(f"lab/{pair.name}", pair.ours, pair.targeted, judge, cache)
     theirs = None
     if pair.theirs is not None:
@@ -198,7 +198,7 @@ COLUMNS: tuple[Column[Row], ...] = (
 
 
 def page(rows: list[Row], model_id: str, command: str) -> list[str]:
-    """The table with the command that makes it."""
+    """Return the table with the command that makes it."""
     return [
         "# The lab's attacks next to foolbox's",
         f"Network: `{model_id}`, bare; the first {rows[0].images} pictures of CIFAR-10's test "

@@ -3,8 +3,8 @@
     python -m lab.experiments.red_team.published --images 50
 
 The target is the whole default of a shipped bundle at the fleet's drop ratio, each frame under a fresh mask. The attack
-is L∞ 8/255, untargeted, 8 bits. Figures are the mean accuracy over 10 fresh masks of the attacked pictures, and the
-share that survives all of them. The stripes from which the search starts and the clean pictures are listed for
+is L∞ 8/255, untargeted, 8 bits. Figures are the mean accuracy on attacked pictures over 10 fresh masks, and the share
+that survives all of them. The stripes from which the search starts and the clean pictures are listed for
 comparison. An interrupted run resumes.
 """
 
@@ -34,7 +34,7 @@ from schemas.runtime.atomic_file import replacing
 EPS: Final = 8 / 255
 SHARE: Final = 0.25
 QUERIES: Final = (0, 2, 100, 300, 1000)
-"""Verdicts on each picture: 0 is the clean one; 2 leave little but the stripes of the start."""
+"""Numbers of verdicts on each picture. 0 is the clean picture; 2 leave little but the stripes of the start."""
 TIMES: Final = 10
 SEED: Final = 0
 CHUNK: Final = 25

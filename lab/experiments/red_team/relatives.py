@@ -1,4 +1,4 @@
-"""Foolbox's own attacks, called like by its users, with the steps of the lab's."""
+"""Foolbox's own attacks through its public interface, with the steps of the lab's."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def called(
 ) -> Tensor:
     """Return adversarial frames (B, C, H, W) by an attack of foolbox with its bound `eps`, or without one."""
     attack, network = MAKE[name](), model(logits, frames.device)
-    if isinstance(attack, SpatialAttack):  # has only its own bound
+    if isinstance(attack, SpatialAttack):  # takes no other bound
         found = attack.run(network, frames, criterion(labels, targets))
     elif isinstance(attack, HopSkipJumpAttack):  # its own search for a start gives up if noise changes nothing
         others = (labels != labels[:, None]).int().argmax(1)

@@ -1,4 +1,4 @@
-"""An attacker who knows the whole default except for the camera's key: PGD through fresh unknown masks.
+"""PGD through fresh masks, for an attacker who knows the whole default except for the camera's key.
 
 The rows are published next to the others for any result: they show the limit of the defence.
 """
@@ -32,8 +32,8 @@ def eot_rows(
 ) -> list[Row]:
     """Return the accuracy under EOT-PGD through `pipeline` at the ratio of `defence`, which then sees the pictures.
 
-    There are two rows: the mean over fresh masks, and the pictures that survive every mask. They must survive all if
-    the attacker may show the same picture repeatedly.
+    There are two rows: the mean over fresh masks, and the pictures that survive every mask. The second row is for an
+    attacker who may show the same picture repeatedly.
     """
     assert defence.ratio is not None
     count = len(judge.pictures.first(plan.within(plan.eot_images)))

@@ -4,7 +4,7 @@ A defence with a parameter trades clean accuracy for attacked accuracy, so singl
 setting of a baseline, with clean accuracy c, the default is taken at the drop ratio with the same clean accuracy.
 Between two neighbouring ratios of the list, its outcomes are mixed linearly. A camera gets this mixture if it draws
 between the two ratios at random, frame by frame. Below the least ratio the neighbour is the bare network. If even the
-largest ratio has more than c, it is taken unmixed.
+largest ratio has a clean accuracy above c, this ratio is taken unmixed.
 """
 
 from __future__ import annotations

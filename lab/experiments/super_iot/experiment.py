@@ -58,7 +58,7 @@ _CPU: Final = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Setup:
-    """The judges, the first of which meets the adaptive attacker, and what they are shown.
+    """The judges and their inputs. Only the first judge meets the adaptive attacker.
 
     `data` is a file of labelled pictures; without it, the pictures are CIFAR-10's test split. The reconstruction with
     `weights` was trained without any attack.
@@ -73,7 +73,7 @@ class Setup:
 
 
 def usual(place: Workplace) -> Setup:
-    """The shipped CIFAR-10 bundle and the lab's own judges, on CIFAR-10 and the videos of the data folder."""
+    """Return the shipped CIFAR-10 bundle and the lab's own judges, on CIFAR-10 and the videos of the data folder."""
     own = Path(str(files("lab"))) / "networks"
     trained = [own / family for family in JUDGES if (own / family / "model.toml").is_file()]
     videos = sorted((place.data / "video").glob("*.mp4")) if place.data is not None else []
@@ -82,7 +82,7 @@ def usual(place: Workplace) -> Setup:
 
 
 def plan(place: Workplace, setup: Setup | None = None) -> Plan:
-    """The first judge, the adaptive attacker, the other judges; then quality, bytes and plots."""
+    """Return the plan in order: the first judge, the adaptive attacker, the other judges, quality, bytes and plots."""
     store, setup = place.store(NAME), setup or usual(place)
     pictures = Pictures(place, setup)
     judges = [JudgeCells(pictures, folder, first=not number) for number, folder in enumerate(setup.judges)]
@@ -103,7 +103,7 @@ class JudgeCells:
 
     @cached_property
     def bundle(self) -> Bundle:
-        """Its bundle."""
+        """The bundle of the judge."""
         return load_bundle(self.folder, _CPU)
 
     @cached_property
@@ -113,13 +113,13 @@ class JudgeCells:
 
     @cached_property
     def measurement(self) -> Measurement:
-        """Its measurements."""
+        """The measurements of the judge."""
         weights = self.pictures.setup.weights
         other = None if weights is None else read_weights(weights, _CPU)
         return Measurement(self.judge, self.budget, rivals(self.budget.repeats), other, self.cache)
 
     def cells(self) -> Iterator[Cell]:
-        """All cells, in the order of their worth."""
+        """Yield all cells of the judge, the most important first."""
         yield self._cell("judge", ("judges:judge_of",), self._judge, 20)
         for row in self.budget.rows():
             count = self.budget.pictures_of(row) or 9_000
@@ -158,7 +158,7 @@ class JudgeCells:
 
 
 class Pictures:
-    """The pictures of the experiment, and the cells that need no judge or only the first."""
+    """The pictures of the experiment, and the cells without a judge or with the first judge only."""
 
     def __init__(self, place: Workplace, setup: Setup) -> None:
         self.place = place
@@ -175,7 +175,7 @@ class Pictures:
         return read_pictures(self.setup.data, classes)
 
     def cells(self, first: JudgeCells) -> Iterator[Cell]:
-        """PSNR, bytes and plots."""
+        """Yield the cells for PSNR, bytes and plots."""
         for ratio in KEY_RATIOS:
             for mode in MODES:
                 yield from (self._quality(mode, masks, ratio) for masks in MASKS)
@@ -240,13 +240,13 @@ class Pictures:
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """A picture (H, W, C) as its mean over channels in [0, 1], cut to whole blocks."""
+    """Return the mean of a picture (H, W, C) over its channels in [0, 1], cropped to whole blocks."""
     grey: NDArray[np.float64] = image.mean(2) / 255
     return grey[: image.shape[0] // 8 * 8, : image.shape[1] // 8 * 8]
 
 
 def video_frames(file: Path, count: int) -> NDArray[np.uint8]:
-    """About `count` frames (N, H, W, 3) of a video, evenly spread, in its own size."""
+    """Return about `count` frames (N, H, W, 3) of a video at even intervals, in the size of the video."""
     source = open_source(SourceSettings(kind="video", file=file))
     total = sum(1 for _ in iter(source.read, None))
     source.close()

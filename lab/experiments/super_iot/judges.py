@@ -1,4 +1,4 @@
-"""A judge: a network that classifies pictures after attacks and defences, and is correct on them without either."""
+"""A judge: a network that classifies pictures under attacks and defences, and is correct on them without either."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One judge through the whole plan: attacked once, then every defence on every row."""
+"""The whole plan for one judge: each attack is made once, then every defence is measured on it."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ class Measurement:
         ]
 
     def rows(self, row: AttackRow) -> list[Row]:
-        """All rows of one attack."""
+        """Return all rows of one attack."""
         pictures = self._attacked(row)
         return [*self._swept(row, pictures), *self._unrounded(row, pictures), *self._all(row, pictures)]
 
     def comparisons(self) -> list[Comparison]:
-        """The comparisons over all attacks. Attacks that are not in the cache are measured."""
+        """Return the comparisons over all attacks. Attacks that are not in the cache are measured."""
         for row in self.plan.rows():
             self._swept(row, self._attacked(row))
         return self._compare()

@@ -66,7 +66,7 @@ def _measure(shown: Shown, defence: Defence, seed: int) -> Arrays:
     correct = np.zeros((defence.repeats, shown.count), np.bool_)
     psnr = np.zeros((defence.repeats, shown.count))
     for repeat in range(defence.repeats):
-        # All attacks and modes use the same draws, so that their differences are for the same masks.
+        # All attacks and modes use the same draws: their differences are for the same masks.
         generator = torch.Generator().manual_seed(seed + 1000 * (repeat + 1))
         for part in batch_slices(shown.count, *judge.pictures.images.shape[1:3]):
             frames = shown.pictures.frames(part, shown.rounded, device)
@@ -81,7 +81,7 @@ def _measure(shown: Shown, defence: Defence, seed: int) -> Arrays:
 def summed_up(
     shown: Shown, defence: Defence, found: Outcome, bare: Outcome, distances: tuple[float, float], scope: str
 ) -> Row:
-    """Return the row of one outcome, compared with the bare network on the same pictures; `distances` are theirs."""
+    """Return the row of one outcome, compared with the bare network on the same pictures and their `distances`."""
     broken = ~bare.correct[0]
     accuracy = share_interval(found.correct)
     attacked = shown.row.key != "clean"

@@ -1,4 +1,4 @@
-"""What is measured, and on how many pictures how often: the budget of the experiment."""
+"""The budget of the experiment: attacks, drop ratios, and numbers of pictures and repeats."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 from lab.attacks import Attack, make_attack
 
 RATIOS: Final = (0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.40, 0.50)
-"""The paper's drop ratios. An 8×8 block loses whole pixels, so that .01 is 1/64 and .05 is 3/64."""
+"""The paper's drop ratios. An 8×8 block loses whole pixels: .01 is 1/64 and .05 is 3/64."""
 KEY_RATIOS: Final = (0.25, 0.50)
-"""Those that figures are asked for; rows beside the paper's are measured at these."""
+"""Drop ratios of the requirements. Rows outside the paper are measured at these alone."""
 
 
 @dataclass(frozen=True)
 class AttackRow:
-    """A row of the tables: an attack with its bound, `targeted` at a random other class or not."""
+    """A row of the tables: an attack with its bound. A `targeted` attack aims at a random other class."""
 
     key: str
     label: str
@@ -23,13 +23,13 @@ class AttackRow:
     eps: float | None
     targeted: bool
     gradient: bool = False
-    """Cheap enough for every correctly classified picture."""
+    """True if the attack is cheap enough for every correctly classified picture."""
     outside: bool = False
-    """Unlike anything that the learned reconstruction was trained on, and not in the paper."""
+    """True if the attack is not in the paper and unlike all attacks in the training of the reconstruction."""
 
     @property
     def minimises(self) -> bool:
-        """Searches for the smallest change, which takes hundreds of passes a picture."""
+        """True if the attack searches for the smallest change, with hundreds of passes per picture."""
         return self.name.startswith(("deepfool", "lbfgs", "cw"))
 
     @property
@@ -38,7 +38,7 @@ class AttackRow:
         return self.key if self.key == "clean" else f"{self.key}-{'targeted' if self.targeted else 'untargeted'}"
 
     def attack(self) -> Attack | None:
-        """None for the clean row."""
+        """Return the attack, or None for the clean row."""
         return None if self.key == "clean" else make_attack(self.name, self.eps)
 
 
@@ -56,7 +56,7 @@ PAPER_ROWS: Final = (
     *_both(AttackRow("lbfgs", "L-BFGS", "lbfgs", None, True)),
     *_both(AttackRow("cw", "C&W", "cw", None, True)),
 )
-"""The rows of Tables I and II; the paper's are targeted, DeepFool has no targeted form."""
+"""The rows of Tables I and II. The paper's attacks are targeted, except for DeepFool, which has no targeted form."""
 OUTSIDE_ROWS: Final = (
     *_both(AttackRow("pgd8", "PGD 8/255", "pgd", 8 / 255, True, outside=True)),
     *_both(AttackRow("l2pgd", "L2-PGD .5", "l2pgd", 0.5, True, outside=True)),
@@ -68,17 +68,20 @@ OUTSIDE_ROWS: Final = (
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything. Pictures are the first ones that the judge classifies correctly."""
+    """Numbers of pictures and repeats. Pictures are the first ones that the judge classifies correctly."""
 
     images: int | None = None
-    """Of the gradient attacks at the key ratios, one mask each; None is all."""
+    """Number of pictures for the gradient attacks at the key ratios, with one mask each. None means all."""
     slow_images: int = 1000
-    """Of the attacks that minimise, in the paper's form; those beyond `sweep_images` are shown at the key ratios, one
-    mask each. In the other form at most `sweep_images`, outside the paper at most a fifth."""
+    """Number of pictures for the attacks that minimise, in the paper's form.
+
+    Pictures beyond `sweep_images` are measured only at the key ratios, with one mask each. The other form gets at most
+    `sweep_images` pictures. Attacks outside the paper get at most a fifth of `slow_images`.
+    """
     sweep_images: int = 1000
-    """Of every row at all ratios with all repeats, and at most of the attacks outside the training."""
+    """Number of pictures of every row at all ratios with all repeats. Also the limit of the rows outside the paper."""
     repeats: int = 10
-    """Fresh masks, or fresh draws of a random baseline, for every picture of the sweep."""
+    """Number of fresh masks, or fresh draws of a random baseline, for every picture of the sweep."""
     paper_repeats: int = 3
     """The same for paper mode, which costs several times as much."""
     eot_images: int = 1000
@@ -86,16 +89,16 @@ class Budget:
     eot_samples: int = 10
     ratios: tuple[float, ...] = RATIOS
     attacks: tuple[str, ...] | None = None
-    """Keys of the rows wanted; None is all. The clean row is always there."""
+    """Keys of the measured rows; None means all. The clean row is always included."""
     seed: int = 0
 
     def rows(self) -> tuple[AttackRow, ...]:
-        """The rows in the tables' order."""
+        """Return the rows in the order of the tables."""
         every = (*PAPER_ROWS, *OUTSIDE_ROWS)
         return tuple(row for row in every if self.attacks is None or row.key in (*self.attacks, "clean"))
 
     def pictures_of(self, row: AttackRow) -> int | None:
-        """How many pictures are attacked for a row."""
+        """Return the number of attacked pictures of a row; None means all."""
         if row.gradient:
             return self.images
         if not row.minimises:
@@ -106,15 +109,15 @@ class Budget:
         return self.within(self.slow_images if paper else min(self.sweep_images, self.slow_images))
 
     def within(self, count: int) -> int:
-        """`count`, or the limit of all pictures when that is less."""
+        """Return `count`, or `images` if that is less."""
         return count if self.images is None else min(count, self.images)
 
     def ratios_of(self, row: AttackRow) -> tuple[float, ...]:
-        """The drop ratios that a row is measured at."""
+        """Return the drop ratios at which a row is measured."""
         return tuple(ratio for ratio in self.ratios if ratio in KEY_RATIOS) if row.outside else self.ratios
 
     def smaller(self, images: int, repeats: int, slow_images: int) -> Budget:
-        """The same for a judge beside the first one, on fewer pictures and with fewer repeats."""
+        """Return a smaller budget for the judges after the first: fewer pictures and repeats."""
         return replace(
             self,
             images=self.within(images),

@@ -32,7 +32,7 @@ CURVES: Final = (
 
 def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Metadata without date and version, so that equal figures give equal files.
+    # Without date and version in the metadata, equal figures give equal files.
     figure.savefig(file, dpi=110, bbox_inches="tight", metadata={"Software": None})
 
 

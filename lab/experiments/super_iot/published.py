@@ -34,7 +34,7 @@ What = Literal["accuracy", "restored", "psnr"]
 
 @dataclass(frozen=True)
 class Requirement:
-    """One required figure: of `what`, in a row at a drop ratio; `paper` is the paper's figure, if it has one."""
+    """One required figure: of `what`, in a row at a drop ratio. `paper` is the paper's figure, or None."""
 
     what: What
     attack: str

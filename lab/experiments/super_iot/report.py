@@ -19,13 +19,13 @@ COMMAND = "pointillist lab stale --only super-iot --run"
 
 
 def plot_file(out: Path, name: str) -> Path:
-    """A plot."""
+    """Return the file of a plot."""
     return out / f"{name}.png"
 
 
 @dataclass(frozen=True)
 class JudgeResults:
-    """All that was measured with one judge."""
+    """All results of one judge."""
 
     name: str
     about: JudgeRow
@@ -35,7 +35,7 @@ class JudgeResults:
 
     @property
     def findings(self) -> list[Finding]:
-        """The requirements beside the measured figures."""
+        """The requirements with the measured figures."""
         return findings(self.name, self.rows)
 
 
@@ -54,7 +54,7 @@ def read_results(store: Store) -> list[JudgeResults]:
 
 
 def verdict_lines(judges: Sequence[JudgeResults], quality: Sequence[QualityRow]) -> list[str]:
-    """What holds and what does not, one line each."""
+    """Return the verdict's lines: counts of the requirements, the two comparisons, and PSNR."""
     lines = []
     for judge in judges:
         reached = [finding.verdict for finding in judge.findings]
@@ -85,7 +85,7 @@ def _said(verdict: ComparisonVerdict) -> str:
 
 
 def write_report(store: Store) -> list[str]:
-    """Write README.md, one page a judge and the plots; return the verdict's lines."""
+    """Write README.md, a page for each judge and the plots; return the verdict's lines."""
     out, judges = store.folder, read_results(store)
     quality, sizes = store.records("psnr", QualityRow), store.records("bytes", SizeRow)
     swept = [row for row in judges[0].rows if row.scope == "sweep"] if judges else []
@@ -189,5 +189,5 @@ def _judge_page(judge: JudgeResults) -> list[str]:
 
 
 def _section(title: str, table: str, before: str = "") -> str:
-    """A table under its title, or nothing without one."""
+    """Return a table under its title, or an empty string without a table."""
     return "\n\n".join(part for part in (f"## {title}", before, table) if part) if table else ""

@@ -1,4 +1,4 @@
-"""The baselines at the settings of their papers, and at others, to cover their trade-off in clean accuracy."""
+"""The baselines at the settings of their papers, and at others that cover their trade-off in clean accuracy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OTHER_REPEATS: Final = 1
 def rivals(repeats: int) -> list[Defence]:
     """Return all settings.
 
-    Random ones are repeated as often as ours at their paper's setting, and less often at the others.
+    Random baselines are repeated as often as ours at the setting of their paper, and less often at the others.
     """
     return [
         Defence(name, None, _repeats(baseline, most), baseline, digest(baseline, made_by(__name__)))

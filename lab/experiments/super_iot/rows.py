@@ -1,4 +1,4 @@
-"""Records of the experiment, one dataclass a table."""
+"""Records of the experiment: one dataclass for each table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """Accuracy of a judge behind one defence under one attack, of the pictures that it classifies correctly bare."""
+    """Accuracy of a judge behind one defence under one attack, over pictures that are correct on its bare network."""
 
     judge: str
     scope: str
@@ -16,7 +16,7 @@ class Row:
     label: str
     targeted: bool
     rounded: bool
-    """To 8 bits before the drop."""
+    """True if frames are rounded to 8 bits before the drop."""
     defence: str
     r: float | None
     repeats: int
@@ -26,13 +26,13 @@ class Row:
     ci_high: float
     undefended: float
     restored: float | None
-    """Share of the pictures that the attack broke which the defence classifies correctly."""
+    """Share of the pictures broken by the attack that are classified correctly with the defence."""
     restored_low: float | None
     restored_high: float | None
     l_inf: float
     l2: float
     psnr: float | None
-    """dB of what the judge is shown against the clean picture."""
+    """PSNR in dB of the judge's input against the clean picture."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Comparison:
     targeted: bool
     against: str
     r: float | None
-    """The drop ratio of both, or the one (interpolated) at which the default is as accurate on clean pictures."""
+    """The drop ratio of both, or the interpolated one at which the default has equal clean accuracy."""
     n: int
     clean: float
-    """Clean accuracy of what the default is compared with."""
+    """Clean accuracy of the compared defence."""
     ours: float
     theirs: float
     difference: float
@@ -59,7 +59,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`below` and `above` when the 95 % interval of the difference leaves out zero, else `level`."""
+        """`below` or `above` if the 95 % interval of the difference excludes zero, else `level`."""
         return "below" if self.ci_high < 0 else "above" if self.ci_low > 0 else "level"
 
 
@@ -78,7 +78,7 @@ class QualityRow:
 
 @dataclass(frozen=True)
 class SizeRow:
-    """Mean bytes a frame of one encoding, and what the judge makes of what comes out of it."""
+    """Mean bytes per frame of one encoding, and the judge's accuracy on the decoded frames."""
 
     source: str
     encoding: str
@@ -89,12 +89,12 @@ class SizeRow:
     raw_bytes: float
     judge: str
     accuracy: float | None
-    """Of all pictures, not only of those classified correctly; None where only bytes are counted."""
+    """Accuracy over all pictures, not only the correctly classified ones; None if only bytes are counted."""
 
 
 @dataclass(frozen=True)
 class JudgeRow:
-    """A judge: its model, the pictures that were looked at, and those that the bare network gets right."""
+    """A judge: its model, the number of examined pictures, and of those that the bare network classifies correctly."""
 
     name: str
     model_id: str
@@ -106,6 +106,6 @@ class JudgeRow:
 
 @dataclass(frozen=True)
 class PlotRow:
-    """A plot of pictures that no other row holds."""
+    """A plot of pictures that no other row contains."""
 
     name: str

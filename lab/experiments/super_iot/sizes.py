@@ -2,7 +2,7 @@
 
 Ours is the profile `lossless` at each drop ratio, classified after the default. JPEG and WebP are decoded and
 classified directly. PNG and lossless WebP are the input of the bare network. A JPEG of 32×32 pixels consists mostly of
-tables that every frame repeats. `JPEG without tables` is the size when both sides know them (an abbreviated stream,
+tables that every frame repeats. `JPEG without tables` is the size if both sides have them (an abbreviated stream,
 ITU-T T.81 annex B.5).
 """
 

@@ -31,12 +31,12 @@ def attack_name(row: Row | Comparison) -> str:
 
 
 def _attacks(rows: Iterable[Row]) -> list[tuple[str, bool, str]]:
-    """Return distinct attacks in the order of the rows."""
+    """Return the distinct attacks in the order of the rows."""
     return list(dict.fromkeys((row.attack, row.targeted, attack_name(row)) for row in rows))
 
 
 def by_ratio(rows: Sequence[Row], defence: str, scope: str = "sweep", rounded: bool = True) -> str:
-    """Return Table I: accuracy for every attack and drop ratio, with the paper's next to its own rows."""
+    """Return Table I: accuracy for every attack and drop ratio. The paper's figures stand next to its own rows."""
     chosen = [row for row in rows if (row.defence, row.scope, row.rounded) == (defence, scope, rounded)]
     ratios = sorted({row.r for row in chosen if row.r is not None})
     heads = ["attack", "n × repeats", "bare", *(f"r = {ratio:.2f}" for ratio in ratios)]

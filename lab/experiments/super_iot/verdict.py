@@ -37,7 +37,7 @@ class Finding:
 
 
 def row_for(rows: Sequence[Row], requirement: Requirement, defence: str = DEFAULT) -> Row | None:
-    """Return the row of a requirement: rounded, and over all pictures if available, else from the sweep."""
+    """Return the rounded row of a requirement: over all pictures if available, else from the sweep."""
     for scope in ("all", "sweep"):
         for row in rows:
             place = (row.scope, row.attack, row.targeted, row.rounded, row.defence, row.r)
@@ -85,7 +85,7 @@ class ComparisonVerdict:
 
     @property
     def holds(self) -> bool:
-        """True if it holds; False without any comparison."""
+        """True if no cell is below; False without any comparison."""
         return bool(self.cells) and not self.below
 
 
