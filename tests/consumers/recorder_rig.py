@@ -150,8 +150,7 @@ class Rig:
             quarantine=str(self.folder / "quarantine"),
             bounds=self.bounds,
             evidence=self.rule,
-            group=self.group,
-        )
+        ).model_copy(update={"group": self.group})  # on SQLite too: one connection after the other shares it here
         self.cameras = CameraCache(self.settings)
         self.open()
 

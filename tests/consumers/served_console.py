@@ -24,6 +24,7 @@ from tests.waiting import until
 @contextlib.asynccontextmanager
 async def serving(folder: Path, **changed: object) -> AsyncIterator[tuple[int, Health]]:
     """A console whose Kafka and database are away; `changed` are settings of its own."""
+    assert changed.keys() <= ConsoleSettings.model_fields.keys()
     port, health, stop = free_port(), Health(), asyncio.Event()
     settings = ConsoleSettings(
         kafka="127.0.0.1:1",

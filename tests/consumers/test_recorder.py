@@ -45,7 +45,7 @@ async def test_records_of_kafka_are_recorded_and_counted(scene: Scene) -> None:
         with contextlib.closing(sqlite3.connect(scene.settings.database.removeprefix("sqlite:///"))) as other:
 
             def saved() -> dict[str, Camera]:
-                rows = other.execute("SELECT camera, state FROM shown").fetchall()
+                rows = other.execute("SELECT camera, state FROM camera_snapshots").fetchall()
                 return {name: saved_camera(name, state) for name, state in rows}
 
             await until(

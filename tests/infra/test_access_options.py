@@ -41,7 +41,7 @@ COMMANDS = dict(commands())
 @pytest.mark.parametrize("broker", ["kafka", "mqtt"])
 def test_every_command_that_names_a_broker_is_told_how_it_is_reached(broker: str) -> None:
     named = {words for words, options in COMMANDS.items() if f"--{broker}" in options}
-    told = {words for words in named if {f"--{broker}-tls", f"--{broker}-login"} <= COMMANDS[words]}
+    told = {words for words in named if {f"--{broker}-tls", f"--{broker}-login-file"} <= COMMANDS[words]}
     issued = {"enroll", "rotate"} | CAMERAS_OWN  # the first two only write down where the broker is
     enrolled = {words for words in named if "--enrolment" in COMMANDS[words]}
     assert named - told <= issued | enrolled

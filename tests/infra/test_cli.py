@@ -442,7 +442,7 @@ def test_users_of_the_console_are_listed_and_removed(tmp_path: Path) -> None:
     assert users_command(tmp_path, "list").stdout == "anna admin\nvera viewer\n"
     unknown = users_command(tmp_path, "remove", "carl")
     assert (unknown.returncode, len(unknown.stderr.splitlines())) == (2, 1)
-    assert "one of vera, anna; got 'carl'" in unknown.stderr
+    assert "(vera, anna), got 'carl'" in unknown.stderr
     assert users_command(tmp_path, "remove", "vera").returncode == 0
     assert users_command(tmp_path, "list").stdout == "anna admin\n"
     assert (tmp_path / "users").stat().st_mode & 0o777 == 0o600

@@ -92,7 +92,7 @@ def test_up_says_which_numbers_of_nodes_there_are(tmp_path: Path) -> None:
         [*COMMAND, "up", "--kafka-nodes", "2", "--state", str(tmp_path)], check=False, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr == "error: --kafka-nodes: input should be 1 or 3, got 2\n"
+    assert done.stderr == "error: --kafka-nodes: expected 1 or 3, got 2. `pointillist config up` shows all settings.\n"
 
 
 def test_the_logs_of_all_nodes_are_found_but_those_that_are_lost(state_dir: Path) -> None:

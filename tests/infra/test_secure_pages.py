@@ -25,7 +25,7 @@ def issue(folder: Path) -> Authority:
 
 async def test_the_pages_are_served_by_https_to_whoever_trusts_their_authority(tmp_path: Path) -> None:
     authority, other = issue(tmp_path), Authority.create(tmp_path / "other")
-    async with serving(tmp_path, tls=tmp_path / "tls") as (port, _):
+    async with serving(tmp_path, http_tls=tmp_path / "tls") as (port, _):
         assert (await get(port, "/health", tls=Tls(authority.pem).context()))[0] == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             await get(port, "/health", tls=Tls(other.pem).context())
@@ -33,7 +33,7 @@ async def test_the_pages_are_served_by_https_to_whoever_trusts_their_authority(t
 
 async def test_pages_without_their_certificate_do_not_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected a certificate and its private key in .*tls\.crt"):
-        async with serving(tmp_path, tls=tmp_path):
+        async with serving(tmp_path, http_tls=tmp_path):
             pass
 
 
@@ -42,7 +42,7 @@ async def test_connections_without_a_handshake_displace_only_each_other(
 ) -> None:
     monkeypatch.setattr(acceptor, "MAX_HANDSHAKES", 4)
     authority = issue(tmp_path)
-    async with serving(tmp_path, tls=tmp_path / "tls") as (port, _), Lines(port) as lines:
+    async with serving(tmp_path, http_tls=tmp_path / "tls") as (port, _), Lines(port) as lines:
         for _ in range(2):
             silent = [await lines.open() for _ in range(12)]
             assert all([await each.has_ended() for each in silent[:8]])

@@ -145,7 +145,7 @@ def test_a_server_that_is_away_is_waited_for_and_then_named() -> None:
     require_database(url, 0)
     look_for_refusal(url)
     require_database("sqlite:////nowhere/records.sqlite", 5)
-    with pytest.raises(ConfigError, match="expected a database URL"):
+    with pytest.raises(ConfigError, match="database URL: expected sqlite:///FILE"):
         require_database("mysql://eve:s3cret@127.0.0.1/x", 5)
 
 

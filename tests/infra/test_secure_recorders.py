@@ -166,7 +166,7 @@ async def test_recorders_by_certificate_and_by_password_share_the_work_of_a_grou
     await settled(119)
 
     async def all_alerted() -> bool:
-        return await alerted(secure_kafka.access("recorder")) == set(CAMERAS)
+        return await alerted(secure_kafka.access("audit")) == set(CAMERAS)
 
     await until(all_alerted)
     shown = Path(f"/proc/{second.pid}/cmdline").read_bytes()

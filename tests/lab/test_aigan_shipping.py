@@ -130,7 +130,6 @@ def test_what_cannot_be_done_is_said_in_one_line(refusal: Refusal, tmp_path: Pat
     assert "--black-box: expected one of mnist, cifar10, got scene" in refusal(
         "train", "--dataset", "scene", "--black-box"
     )
-    assert "got 'svhn'" in refusal("--dataset", "svhn")
     missing = tmp_path / "nowhere"
     assert f"{missing / SETTINGS}: expected a generator's settings, cannot read" in refusal(
         "attack", "--dataset", "scene", "--generator", missing, *to_json

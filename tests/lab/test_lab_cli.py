@@ -254,11 +254,3 @@ def test_a_missing_library_names_the_extra(
     monkeypatch.setattr(builtins, "__import__", without)
     ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", tmp_path / "x.json")
     assert ended.refusal() == "error: this command needs foolbox: install pointillist[lab]"
-
-
-def test_the_experiment_on_backdoors_without_sick_models_says_where_they_come_from(
-    lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("POINTILLIST_DATA", str(tmp_path))
-    refusal = lab("codefend", "--models", tmp_path, "--out", tmp_path / "out", "--runs", tmp_path / "runs").refusal()
-    assert refusal.startswith(f"error: expected sick models in {tmp_path}")

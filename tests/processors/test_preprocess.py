@@ -212,7 +212,7 @@ def test_settings_are_read_and_written_again(tmp_path: Path) -> None:
         ('stage = "grid-distortion"\nsize = 8', "grid-distortion: size: unknown parameter; expected limit, cell$"),
         ('stage = "quantisation"', "quantisation: expected either levels or parameters"),
         ('stage = "quantisation"\nlevels = 1', "quantisation: levels: .*greater than or equal to 2, got 1"),
-        ('stage = "quantisation"\nparameters = "x"\nsteepness = 3.0', "quantisation: steepness: expected none beside"),
+        ('stage = "quantisation"\nparameters = "x"\nsteepness = 3.0', "quantisation: steepness: expected none"),
         ('stage = "dct-quantisation"\ntable = "none.txt"', "preprocess.0: no file none.txt"),
         ('stage = "dct-quantisation"\ntable = "../t.txt"', "preprocess.0: expected a file inside the bundle's folder"),
         ('stage = "dct-quantisation"\ntable = ".t.txt"', "preprocess.0: expected a file that is not hidden"),
