@@ -1,1 +1,0 @@
-"""Kafka records as rows: batches, the log they are read from, and group membership."""

@@ -1,1 +1,0 @@
-"""Many cameras in one process: their list, their tasks, and the file that lists real cameras."""
