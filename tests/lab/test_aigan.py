@@ -110,7 +110,8 @@ def test_no_picture_leaves_the_bound_or_the_range(eps: float, seed: int) -> None
         attacked = perturbed(pictures, generator(pictures, torch.arange(5) % 3), eps * WITHIN)
     assert attacked.min() >= 0
     assert attacked.max() <= 1
-    assert (attacked.double() - pictures.double()).abs().max() <= eps
+    # A unit in the last place of float32 below 1: sum and step are rounded.
+    assert (attacked.double() - pictures.double()).abs().max() <= eps + 2**-24
 
 
 def test_the_direction_depends_on_the_target_and_on_the_picture() -> None:

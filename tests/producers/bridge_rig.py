@@ -232,7 +232,9 @@ class Rig:
             "credit_frames": 10**9,
             **settings,
         }
-        bridge = RunningBridge(BridgeSettings(**given))
+        # A bound of a camera below the credit is refused by the model; tests reach it with few frames.
+        small = {"camera_backlog_bytes": given.pop("camera_backlog_bytes")} if "camera_backlog_bytes" in given else {}
+        bridge = RunningBridge(BridgeSettings(**given).model_copy(update=small))
         self._bridges.append(bridge)
         if ready:
             await until(bridge.well, "a bridge that is well")
