@@ -69,7 +69,7 @@ import pytest
 
 
 @pytest.mark.brokers
-@pytest.mark.parametrize("n", range(6))
+@pytest.mark.parametrize("n", range(8))
 def test_system(n):
     (Path({ran!r}) / f"system-{{n}}").write_text(os.environ["PYTEST_XDIST_WORKER"])
 """
@@ -87,7 +87,8 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
     workers = {file.name: file.read_text() for file in ran.iterdir()}
-    assert len(workers) == 50
+    assert len(workers) == 52
     for group in (("session", "own"), ("system",), ("module",), ("named",)):
         assert len({workers[f"{name}-{n}"] for name in group for n in range(6)}) == 1
+    assert workers["system-0"] != workers["own-0"]
     assert set(workers.values()) == {"gw0", "gw1"}

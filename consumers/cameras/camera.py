@@ -46,7 +46,7 @@ class Camera:
     pictured: tuple[int, int] | None = None
     """Boot and sequence number of the newest frame with a preview."""
     status: CameraRow | None = None
-    """The last status; set by `say`."""
+    """The row of the last status message."""
     longest_gap_s: float = 0.0
     """The longest intended time between two frames, by its status."""
     refusal: str = ""

@@ -1,4 +1,4 @@
-"""`pointillist camera told`: the remembered commands and requests of a camera, and their reset."""
+"""The command `camera told`: the commands and requests that a camera has applied, and their reset."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
 
-from infra.reference.markdown import code, page, paragraphs, table
+from infra.reference.markdown import code, page, table
+from infra.settings.described import paragraph
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -84,7 +85,7 @@ def summary(name: str) -> str:
     path = ROOT / name.replace(".", "/")
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.is_file() else None
-    return paragraphs(text).partition("\n\n")[0]
+    return paragraph(text)
 
 
 def modules(package: str) -> list[Path]:

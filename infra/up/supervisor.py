@@ -33,7 +33,7 @@ class Supervisor:
     """
 
     def __init__(self, table: RoleTable, room: Room, say: Callable[[str], None]) -> None:
-        """`room` is that of the state folder; `say` receives lines for the user."""
+        """`room` watches the disk of the state folder. `say` prints a line for the user."""
         self._table = table
         self._room = room
         self._say = say

@@ -34,7 +34,7 @@ def generator_name(task: Task, black_box: bool) -> str:
 def train_task(
     task: Task, recipe: Recipe, *, black_box: bool, data: Path | None, out: Path, runs: Path, say: Say
 ) -> None:
-    """Train by `recipe` and ship into `out` after each cycle. `say` receives progress lines.
+    """Train by `recipe` and export to `out` after each cycle. Progress lines go to `say`.
 
     An interrupted run continues from its checkpoint in `runs`, if recipe, pictures and target are the same. A finished
     run continues in the same way if its number of steps is raised. The test pictures are used once, after the last

@@ -42,7 +42,7 @@ Run = Callable[[Logits, Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Pair:
-    """The lab's attack, and foolbox's by its name in `relatives` with its bound. `beside` names the differences."""
+    """An attack of the lab and its counterpart in foolbox, with their bound. `beside` lists their differences."""
 
     name: str
     targeted: bool
