@@ -15,10 +15,10 @@ from consumers.console.pages.camera import changes_on
 from consumers.database.tables import alerts
 from consumers.records.batch import frame_row
 from schemas.errors import BrokerError
-from schemas.pointillist_pb2 import DEGRADED, Alert, Status, Turn
+from schemas.pointillist_pb2 import Alert
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig, scene
-from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, verdict
 
 ALERT = "ab" * 16
 
@@ -125,18 +125,6 @@ def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
     (tmp_path / "quarantine" / CAMERA / f"{BOOT:016x}-1.png").write_bytes(b"not the recorder's")
     for other in (f"{CAMERA}/{BOOT:016x}-1", f"{CAMERA}/..", "lab/%2e%2e/x"):
         assert browser.get(f"/quarantine/{other}.png").status_code == 404
-
-
-def test_what_a_camera_says_comes_from_the_database(console: ConsoleRig, recorder: Rig) -> None:
-    recorder.verdicts([verdict(0)])
-    said = Turn(connection=1, message=1, at_ms=time.time_ns() // 10**6)
-    status = Status(state=DEGRADED, detail="the disk is full", boot_id=BOOT, turn=said)
-    topic = recorder.settings.events_topic
-    recorder.feed([recorder.record(topic, CAMERA.encode(), signed(status), "Status")])
-    poll(console)
-    text = console.browser().get("/").text
-    assert 'class="card degraded"' in text
-    assert "the disk is full" in text
 
 
 def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:

@@ -54,10 +54,6 @@ def test_no_two_cameras_are_one_device(one: str, other: str) -> None:
     assert (object_id(one) == object_id(other)) == (one == other)
 
 
-def test_cameras_whose_names_differ_in_marks_alone_are_two_devices() -> None:
-    assert len({object_id(f"lab/gate{mark}2") for mark in "._-"} | {object_id("lab.gate/2")}) == 4
-
-
 def test_every_template_names_what_the_state_has() -> None:
     said = CameraSnapshot(CAMERA, "online", "stop", backdoor=True).document()
     for entity in config(CAMERA, "1")["components"].values():
@@ -117,17 +113,6 @@ def test_bytes_saved_are_those_of_all_frames_and_each_counts_once(rig: Rig, monk
         3 * (32 * 24 * 3 - 1768),
     )  # the last one may be of this instant
     assert door.saved_share == pytest.approx(1 - 1768 / (32 * 24 * 3), abs=1e-6)
-
-
-def test_a_camera_that_was_forgotten_is_no_longer_read(rig: Rig) -> None:
-    reading = Reading(rig.url)
-    rig.verdicts([verdict(0)])
-    rig.verdicts([verdict(0)], GATE)
-    saved(rig)
-    assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
-    with rig.engine.begin() as connection:
-        connection.execute(delete(camera_snapshots).where(camera_snapshots.c.camera == GATE))
-    assert [each.camera for each in reading.poll()] == [CAMERA]
 
 
 @dataclass

@@ -5,7 +5,6 @@ import contextlib
 import math
 import random
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -67,15 +66,6 @@ async def test_records_of_kafka_are_recorded_and_counted(scene: Scene) -> None:
         (row,) = records.ledgers()
         assert (row.revision, row.next) == (2, 13)
         assert [(shed.first, shed.last) for shed in Ledger.FromString(row.message).shed] == [(10, 10)]
-
-
-@pytest.mark.brokers
-async def test_a_verdict_waits_for_no_others_while_the_database_is_idle(scene: Scene) -> None:
-    async with scene.recorder(linger_ms=10_000):
-        began_s = time.monotonic()
-        await scene.verdicts([verdict(0)])
-        await until(lambda: scene.metric("pointillist_recorded_frames_total", outcome="recorded") == 1)
-        assert time.monotonic() - began_s < 10
 
 
 @pytest.mark.brokers

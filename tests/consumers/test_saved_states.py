@@ -16,7 +16,7 @@ from consumers.console.data.fleet import Fleet
 from consumers.console.data.recorded import Recorded
 from consumers.console.database_poller import DatabasePoller
 from consumers.homeassistant.reading import Reading
-from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status, Turn
+from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
@@ -88,16 +88,6 @@ def test_a_camera_whose_pixels_stop_changing_is_frozen_to_every_program(rig: Rig
     states = by_every_program(rig)
     assert {state for state, _ in states} == {"frozen"}
     assert all("do not change" in reason for _, reason in states)
-
-
-def test_a_live_camera_is_not_frozen(rig: Rig) -> None:
-    clock = Clock()
-    rig.cameras = CameraCache(rig.settings, clock)
-    for seq in range(60):
-        rig.verdicts([verdict(seq, changed=1.2)])
-        clock.now_ms += 1_000
-    housekeeping(rig, clock())
-    assert {state for state, _ in by_every_program(rig)} == {"online"}
 
 
 @pytest.mark.parametrize(("reported", "expected"), [(PAUSED, "paused"), (ENDED, "ended")])
@@ -173,14 +163,3 @@ def test_a_recorder_that_hears_a_camera_no_more_does_not_call_it_silent_for_the_
     states.save(changed, 2)
     with rig.engine.begin() as connection:
         assert [each.judged.state for each in read_states(connection)] == [State.ONLINE]
-
-
-def test_heartbeats_of_a_motion_gate_are_no_silence(rig: Rig) -> None:
-    clock = Clock()
-    rig.cameras = CameraCache(rig.settings, clock)
-    tell(rig, Status(state=ONLINE, boot_id=BOOT, longest_gap_s=60, turn=Turn(connection=1)))
-    rig.verdicts([verdict(0)])
-    clock.now_ms += 59_000
-    assert rig.cameras.all()[0].judge(clock(), rig.settings.silent_after_s).state is State.ONLINE
-    clock.now_ms += 100_000
-    assert rig.cameras.all()[0].judge(clock(), rig.settings.silent_after_s).state is State.SILENT

@@ -1,4 +1,4 @@
-"""What the experiment on the network's scale says of itself."""
+"""The experiment on the network's scale: its ratios, its scenes and its rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lab.restoration import at_scale
-from lab.restoration.at_scale import Cost, Row, measure, ratio_interval, scenes, tables
+from lab.restoration.at_scale import Row, measure, ratio_interval, scenes
 from lab.results.csv_rows import read_rows, write_rows
 from processors.bundle import load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
@@ -46,8 +46,3 @@ def test_a_size_is_measured_at_every_ratio_clean_and_attacked(tmp_path: Path) ->
     assert max(row.undropped for row in attacked) < 1.0
     write_rows(tmp_path / "rows.csv", clean + attacked, Row)
     assert len(read_rows(tmp_path / "rows.csv", Row)) == 6
-    text = tables(clean + attacked, [Cost("32×32", 0.25, 1.0, 2.0, 200.0, "a network", 3.0)])
-    assert "| usual | 96×96 | 0.25 | 6 |" in text
-    assert "| dim, PGD 0.03 | 64×64 | 0.75 | 6 |" in text
-    assert "| 32×32 | 0.25 | 1.0 | 2.0 | 200 | a network | 3.0 |" in text
-    assert "All under PGD" in text

@@ -15,7 +15,6 @@ from lab.experiments.codefend import experiment
 from lab.experiments.codefend.detection import Detection
 from lab.experiments.codefend.outcome import Outcome
 from lab.experiments.codefend.plan import Budget
-from lab.experiments.codefend.report import write_report
 from lab.experiments.codefend.rows import DetectionRow, RepairRow
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.harness.plan import Plan, Workplace
@@ -70,22 +69,6 @@ def test_strip_on_other_pictures_is_another_row(plan: Plan, tmp_path: Path) -> N
     states = {cell.name: cell.input_state for cell in plan.cells}
     changed = {cell.name for cell in other.cells if cell.input_state != states[cell.name]}
     assert changed == {"mnist-a-02/strip/whole", "mnist-a-10/strip/whole"}
-
-
-def test_the_page_shows_the_pictures_that_are_there(plan: Plan) -> None:
-    for cell in plan.cells:
-        plan.measure(cell, "pointillist lab stale")
-    out, verdict = plan.store.folder, plan.write_page()
-    assert any("mnist-a-02: clean accuracy lost: aim" in line for line in verdict)
-    text = (out / "README.md").read_text()
-    shown = ["entropies/mnist-a-02.png", "generated/mnist-a-10-default-pure.png", "triggers/mnist-a-02.png"]
-    for name in shown:
-        assert f"({name})" in text
-        assert (out / name).is_file()
-    (out / shown[1]).unlink()
-    write_report(plan.store)
-    text = (out / "README.md").read_text()
-    assert [f"({name})" in text for name in shown] == [True, False, True]
 
 
 def test_a_trigger_that_strip_cannot_see_is_cured_from_frames_that_somebody_else_noticed() -> None:
