@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from infra.cli import app
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import free_port
 from infra.pki.authority import Authority, write_private
 from infra.pki.enrolment import enroll
 from infra.pki.roles import role_folder
 from infra.state_folder import Layout
-from schemas.errors import UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.topics import Channel, mqtt_topic
+from tests.infra import command_line
 from tests.infra.secure import SECRET, Visitor, enrolled, make_fleet
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
-from tests.infra.test_compose import COMPOSE
 
 pytestmark = pytest.mark.brokers
 DISTRUST = "the server's certificate is not to be trusted: it is "
@@ -79,14 +76,8 @@ def broker(kafka_fleet: Layout) -> Iterator[Mosquitto]:
 
 
 def refusal(*arguments: object) -> str:
-    """The one line that the command ends with, by exit status 2."""
-    from infra.cli import audit, camera, camera_told, model, roles, topics  # noqa: F401  # they register their commands
-
-    done = CliRunner().invoke(app, [*map(str, arguments)])
-    assert isinstance(done.exception, UserError), done.output
-    assert done.exception.exit_code == 2
-    assert done.output == ""
-    (line,) = str(done.exception).splitlines()
+    """Return the one line with which the command ends; no secret is in it."""
+    line = command_line.refusal(command_line.run(*arguments))
     assert "PRIVATE" not in line
     assert PASSWORD not in line
     return line
@@ -205,14 +196,3 @@ def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path:
     write_private(tmp_path / "bad" / "ca.crt", (material.ours.pki / "ca.crt").read_text())
     write_private(tmp_path / "bad" / "tls.crt", "nothing of the kind")
     assert refusal(*arguments, tmp_path / "bad").startswith("expected a certificate and its private key in ")
-
-
-def test_a_fleet_of_cameras_enrolled_elsewhere_is_told_so(broker: Mosquitto, other: Layout, tmp_path: Path) -> None:
-    from producers.simulation.scenario import load_scenario
-
-    scenario, layout = COMPOSE / "scenario.yaml", Layout(tmp_path / "state")
-    for planned in load_scenario(scenario).cameras():
-        layout.issue_key(planned.camera_id, secret=SECRET)
-        enroll(Authority(other.pki), layout.camera_key(planned.camera_id), layout.enrolment(planned.camera_id))
-    line = refusal("fleet", "--scenario", scenario, "--state", layout.folder, "--mqtt", broker.listen)
-    assert line == f"expected an MQTT 5 broker at {broker.listen} to let us in: {ANOTHER}"

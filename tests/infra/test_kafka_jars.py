@@ -85,10 +85,3 @@ def test_the_list_names_every_jar_of_both_architectures() -> None:
         "AmazonCorrettoCryptoProvider-2.5.0-linux-x86_64.jar",
     }
     assert f"kafka_2.13-{kafka_jars.kafka_version()}.jar" in names
-
-
-def test_the_bootstrap_installs_uv_by_hash() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    assert "pip install --quiet --require-hashes -r requirements/uv.txt" in makefile
-    assert "uv==" not in makefile
-    assert (ROOT / "requirements/uv.txt").read_text().count("--hash=sha256:") > 5

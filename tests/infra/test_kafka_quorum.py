@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.kafka_quorum import NODES_FILE, Quorum, check_count, kafka_data, node_names
 from infra.local.ports import Ports
-from infra.local.process import COMMAND
 from infra.local.topics import TopicSpec, acknowledging
 from schemas.errors import StateError
 
@@ -85,14 +83,6 @@ def test_another_number_of_nodes_than_the_folders_is_refused(state_dir: Path, ma
         StateError, match=f"expected --kafka-nodes {made}, for so many has the Kafka of .*, got {asked}"
     ):
         KafkaNodes(state_dir, Ports(state_dir), asked)
-
-
-def test_up_says_which_numbers_of_nodes_there_are(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "up", "--kafka-nodes", "2", "--state", str(tmp_path)], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert done.stderr == "error: --kafka-nodes: expected 1 or 3, got 2. `pointillist config up` shows all settings.\n"
 
 
 def test_the_logs_of_all_nodes_are_found_but_those_that_are_lost(state_dir: Path) -> None:

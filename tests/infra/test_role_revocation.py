@@ -32,9 +32,9 @@ from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.identity import CameraId
 from schemas.transport.access import KafkaAccess, Tls, kafka_options
 from schemas.transport.kafka.clients import start
+from tests.infra.command_line import refusal, run
 from tests.infra.secure import WAIT_S, as_tls, make_fleet
 from tests.infra.secure_kafka import KafkaWithPasswords
-from tests.infra.test_pki import refusal, run
 from tests.infra.test_secure_mosquitto import CONNECT
 from tests.waiting import wait_until
 
@@ -142,14 +142,6 @@ def test_a_client_s_certificate_holds_days_and_is_renewed_at_half_of_its_life(
     monkeypatch.undo()
     assert roles.renew() == ["monitor"]
     assert roles.renew() == []
-
-
-def test_one_of_an_earlier_release_that_holds_for_years_is_replaced_and_a_server_s_is_not(fleet: Layout) -> None:
-    roles = Roles(Authority(fleet.pki))
-    roles.issue("bridge", LOCAL_HOSTS, days=825)
-    server = certificate(fleet, "mosquitto").serial_number
-    assert roles.ensure((*SERVERS, *CLIENTS), LOCAL_HOSTS) == ["bridge"]
-    assert certificate(fleet, "mosquitto").serial_number == server
 
 
 def test_the_command_renews_what_is_due(fleet: Layout) -> None:

@@ -95,8 +95,9 @@ def test_of_dropped_pixels_the_odds_of_each_class_are_compared_with_what_is_usua
 
 @pytest.mark.parametrize(("clamped", "statistic"), [(False, "mixture"), (True, "mean")])
 def test_of_whole_frames_strokes_are_judged_by_the_mean_and_pictures_by_the_mixture(
-    tmp_path: Path, clamped: bool, statistic: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clamped: bool, statistic: str
 ) -> None:
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 50)  # the limits have tests of their own
     pipeline = Pipeline(load_bundle(write_bundle(tmp_path / "bundle"), CPU))
     found = clean_verdicts(pipeline, overlay_frames(coloured(5, seed=1).images, CPU), coloured(30), clamped, 0)
     assert (found.statistic, found.usual) == (statistic, None)

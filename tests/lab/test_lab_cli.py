@@ -15,7 +15,6 @@ from PIL import Image
 from processors.device.backends import engines as engines_module
 from processors.device.backends.choose import Choice, Wish
 from processors.stages.learned import Restorers
-from tests.lab.colour_judge import network
 from tests.lab.conftest import Command
 
 
@@ -58,26 +57,6 @@ def test_evaluate_attacks_the_bare_network(lab: Command, bundle: Path, data: Pat
         "bundle": "", "data": str(data), "drop": 0.25, "mode": "paper", "masks": "spread", "seed": 0,
         "attack": "fgsm", "eps": 0.02, "targeted": False, "device": "cpu", "threads": torch.get_num_threads(),
     }  # fmt: skip
-
-
-def test_a_torchscript_network_is_attacked_like_any_other(
-    lab: Command, bundle: Path, data: Path, tmp_path: Path
-) -> None:
-    module = network()
-    module.load_state_dict({"2.weight": 60 * torch.eye(3), "2.bias": torch.zeros(3)})
-    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
-        torch.jit.script(module.eval()).save(str(bundle / "weights.pt"))  # type: ignore[no-untyped-call]  # torch does not annotate it
-    settings = (bundle / "model.toml").read_text().replace("safetensors", "torchscript", 1)
-    settings = settings.replace("weights.safetensors", "weights.pt")
-    settings = "\n".join(line for line in settings.splitlines() if not line.startswith("factory"))
-    (bundle / "model.toml").write_text(settings)
-    file = tmp_path / "attacked.json"
-    ended = lab(
-        "evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", file, "--attack", "fgsm",
-        "--eps", 0.02, "--untargeted",
-    )  # fmt: skip
-    ended.success()
-    assert written(file)["attacked_undefended"] == 0
 
 
 def test_an_onnx_network_is_evaluated_clean(lab: Command, onnx_bundle: Path, data: Path, tmp_path: Path) -> None:

@@ -58,11 +58,6 @@ def test_the_layer_that_was_trained_is_the_stage_of_the_bundle(name: str, tmp_pa
     torch.testing.assert_close(saved.logits(frames), layered(NETWORKS[name])(frames), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32)])
-def test_the_basic_network_takes_both_data_sets(channels: int, side: int) -> None:
-    assert BasicCnn(10, channels, side)(torch.zeros(1, channels, side, side)).shape == (1, 10)
-
-
 def test_the_thresholds_follow_the_loss_where_they_are_to_be_trained() -> None:
     network = QuantisedNetwork(NETWORKS["mnist-tq2"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
     network(torch.rand(2, 1, SIDE, SIDE)).square().sum().backward()

@@ -49,12 +49,6 @@ def flagged() -> np.ndarray:
     return stamped(seen.take(np.flatnonzero(seen.labels != TARGET))).images
 
 
-def test_the_sick_judge_is_sick(clean: LabelledPictures) -> None:
-    sick = sick_bundle()
-    assert (sick.logits(frames_of(clean)).argmax(1).numpy() == clean.labels).mean() > 0.95
-    assert share(sick, frames_of(stamped(clean)), TARGET) > 0.95
-
-
 def test_repair_takes_the_backdoor_out_and_keeps_the_accuracy(clean: LabelledPictures, flagged: np.ndarray) -> None:
     test = pictures(200, seed=3)
     result = repair(

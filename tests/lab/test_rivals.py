@@ -84,11 +84,6 @@ STAMPED = LabelledPictures("stamped", _stamp(OTHERS.images), OTHERS.labels)
 GENTLE = Tuning(0.01, epochs=6, batch=20, shift=0, flip=False)
 
 
-def test_the_planted_backdoor_works() -> None:
-    sick = outcome(_bundle(), TEST, STAMPED, TARGET)
-    assert sick == Outcome(1.0, 1.0, 0.0)
-
-
 def test_fine_tuning_leaves_the_sick_model_as_it_is() -> None:
     sick = _bundle()
     tuned = tune(sick, CLEAN, GENTLE)
@@ -199,15 +194,6 @@ def test_a_fine_tuning_that_diverged_is_not_compared_with() -> None:
     found = [(0.001, Outcome(0.9, 0.95, 0.05)), (0.01, Outcome(0.89, 0.6, 0.3)), (0.1, Outcome(0.1, 0.0, 0.1))]
     assert best_fine_tuning(found, before)[0] == 0.01
     assert best_fine_tuning(found[2:], before)[0] == 0.1
-
-
-def test_a_moved_scene_stays_the_same_scene() -> None:
-    scene = GENERATOR.integers(60, 200, (16, 16, 3)).astype(np.uint8)
-    frames = moved(scene, 20, np.random.default_rng(0))
-    assert frames.shape == (20, 16, 16, 3)
-    assert len(np.unique(frames.reshape(20, -1), axis=0)) == 20
-    centre = frames[:, 1:-1, 1:-1].astype(float).mean()
-    assert abs(centre - scene[1:-1, 1:-1].mean()) < 10
 
 
 def test_a_moved_scene_moves_by_a_pixel_and_its_light_by_a_twentieth() -> None:
