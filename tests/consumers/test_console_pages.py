@@ -235,17 +235,6 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     ]
 
 
-def test_pages_are_shown_before_the_recorder_has_made_a_database(tmp_path: Path) -> None:
-    console = ConsoleRig(tmp_path / "empty")
-    try:
-        console.show([verdict(0)])
-        browser = console.browser()
-        for page in ("/", "/alerts", "/quarantine", f"/camera/{CAMERA}", f"/camera/{CAMERA}/history"):
-            assert browser.get(page).status_code == 200, page
-    finally:
-        console.close()
-
-
 def test_a_database_that_the_recorder_replaced_is_read_and_not_the_one_set_aside(
     console: ConsoleRig, recorder: Rig, tmp_path: Path
 ) -> None:

@@ -47,13 +47,6 @@ async def test_files_hold_the_records_and_commits_that_the_broker_reports(kafka:
     assert committed_offsets(data, "another group") == {}
 
 
-def test_a_batch_that_is_not_whole_is_the_end(tmp_path: Path) -> None:
-    folder = tmp_path / "t-0"
-    folder.mkdir()
-    (folder / "00000000000000000000.log").write_bytes(b"\0" * 40)
-    assert list(read_topic(tmp_path, "t")) == []
-
-
 def batch(offset: int, epoch: int, values: list[bytes]) -> bytes:
     """A batch of records as Kafka's log holds it, written under the leader of that epoch."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)

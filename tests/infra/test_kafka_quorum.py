@@ -40,14 +40,6 @@ def test_the_nodes_keep_their_ports_and_folder_ids_from_one_run_to_the_next(stat
     assert all(len(each) == 22 and not each.startswith("-") for each in ids)
 
 
-def test_settings_name_every_controller_and_let_one_in_that_comes_back(quorum: Quorum) -> None:
-    places, join = quorum.settings().splitlines()
-    assert places == "controller.quorum.bootstrap.servers=" + ",".join(
-        f"127.0.0.1:{quorum.port(number)}" for number in (1, 2, 3)
-    )
-    assert join == "controller.quorum.auto.join.enable=true"
-
-
 def test_a_node_that_was_never_formatted_is_one_of_the_first_voters(quorum: Quorum) -> None:
     assert quorum.format_options(2) == ["--initial-controllers", ",".join(quorum.controllers)]
 

@@ -10,12 +10,10 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
-import psycopg
 import pytest
 
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import pointillist_topics
-from infra.process.environment import Environment
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import KafkaTopic
 from tests.infra.command_line import parsed
@@ -30,9 +28,6 @@ ROLES = {"bridge", "processor", "recorder", "console", "monitor"}
 OF_THE_DATABASE = {"recorder", "console", "monitor"}
 OPERATORS = published()
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
-OF_LIBRARIES = {option.envvar.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.envvar} | {
-    "OMP_NUM_THREADS", "HOME",
-}  # fmt: skip
 
 
 def of_kind(overlay: str, *kinds: str) -> dict[str, Resource]:
@@ -109,15 +104,6 @@ def test_our_own_command_line_accepts_the_arguments_of_every_role(overlay: str) 
     for name, container, _ in containers(overlay):
         if name in ROLES:
             assert parsed(container["args"])
-
-
-@each_overlay
-def test_every_variable_is_one_that_is_read(overlay: str) -> None:
-    ours = {f"POINTILLIST_{name}".upper() for name in Environment.model_fields}
-    for name, container, _ in containers(overlay):
-        for variable in environment(container):
-            known = ours | OF_LIBRARIES | set(re.findall(r"\$\((\w+)\)", " ".join(container["args"])))
-            assert variable in known, f"{name}: {variable}"
 
 
 @each_overlay

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.mosquitto import Mosquitto, mqtt_refusal
+from infra.local.mosquitto import mqtt_refusal
 from infra.pki.authority import Authority
 from infra.pki.roles import role_tls
 from infra.state_folder import Layout
@@ -23,21 +23,6 @@ from tests.infra.secure import WAIT_S, Visitor, enrolled, make_fleet
 
 pytestmark = pytest.mark.brokers
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return make_fleet(tmp_path_factory.mktemp("fleet"))
-
-
-@pytest.fixture(scope="module")
-def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
-    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
-    mosquitto.start()
-    try:
-        yield mosquitto.host, mosquitto.port
-    finally:
-        mosquitto.stop()
 
 
 @pytest.fixture

@@ -25,15 +25,10 @@ from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.transport.access import KafkaAccess, Login, Tls, server_context
 from tests.infra.command_line import refusal, run
-from tests.infra.secure import SECRET, enrolled, make_fleet
+from tests.infra.secure import SECRET, enrolled
 from tests.waiting import until
 
 DOOR = CameraId("site/door")
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return make_fleet(tmp_path_factory.mktemp("fleet"))
 
 
 def test_what_is_secret_is_for_its_owner_only(fleet: Layout) -> None:

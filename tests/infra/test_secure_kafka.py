@@ -130,11 +130,6 @@ async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: KafkaWithPa
         await joins(kafka.access("processor"), "another-group", KafkaTopic.FRAMES)
 
 
-async def test_recorders_join_the_groups_that_begin_with_their_name(kafka: KafkaWithPasswords) -> None:
-    await joins(kafka.access("recorder"), "pointillist-recorders", KafkaTopic.VERDICTS)
-    await joins(kafka.access("recorder"), "pointillist-recorders.letters", KafkaTopic.DEAD_LETTERS)
-
-
 async def test_the_monitor_is_told_how_far_frames_and_processors_are(kafka: KafkaWithPasswords) -> None:
     frames = TopicPartition(KafkaTopic.FRAMES.value, 0)
     group = AIOKafkaConsumer(
@@ -171,11 +166,6 @@ async def test_a_camera_may_do_nothing_in_kafka(kafka: KafkaWithPasswords, fleet
     assert answer.topic_errors[0][1] != 0
     # Kafka counts refusals in JMX alone: its log is where they show.
     assert "is Denied operation" in server_log(kafka)
-
-
-async def test_a_user_with_a_password_has_the_rights_of_its_name(kafka: KafkaWithPasswords, fleet: Layout) -> None:
-    address = kafka.by_password(fleet.pki, "recorder")
-    assert await may_write(address) == {KafkaTopic.ALERTS.value, KafkaTopic.EVENTS.value}
 
 
 async def test_what_was_not_granted_is_asked_for_in_vain_by_whoever_asks(kafka: KafkaWithPasswords) -> None:

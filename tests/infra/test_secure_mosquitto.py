@@ -6,14 +6,13 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from infra.local.files import write_json
 from infra.local.mosquitto import Mosquitto
-from infra.local.role_table import RoleTable
 from infra.pki.authority import Authority
 from infra.pki.roles import role_tls, share_name
 from infra.preflight.brokers import require_mqtt
@@ -32,23 +31,6 @@ pytestmark = pytest.mark.brokers
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
 NOT_AUTHORIZED = 0x87
 CONNECT = b"\x10\x12\x00\x04MQTT\x05\x02\x00\x05\x00\x00\x05visit"
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return make_fleet(tmp_path_factory.mktemp("fleet"))
-
-
-@pytest.fixture(scope="module")
-def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
-    """A mosquitto of that fleet, in its `roles.json` as `up` writes it."""
-    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
-    with RoleTable(fleet.folder) as table:
-        table.record("mosquitto", mosquitto.start(), listen=mosquitto.listen)
-        try:
-            yield mosquitto.host, mosquitto.port
-        finally:
-            mosquitto.stop()
 
 
 def role(fleet: Layout, name: str) -> Tls:

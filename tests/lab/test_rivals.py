@@ -134,20 +134,6 @@ def test_the_most_anomalous_class_is_the_one_that_neural_cleanse_takes(monkeypat
     assert neural_cleanse.cleanse(_bundle(), CLEAN, steps=1).target == 2
 
 
-@pytest.mark.parametrize(
-    ("better", "worse"), [((0.99, 5.0), (0.5, 1.0)), ((0.98, 4.0), (1.0, 5.0)), ((0.6, 5.0), (0.5, 1.0))]
-)
-def test_of_patches_that_work_the_smallest_is_kept_else_the_one_that_works_best(
-    better: tuple[float, float], worse: tuple[float, float]
-) -> None:
-    first, second = (
-        Reversed(0, torch.full((1, 4, 4), norm / 16), torch.zeros(1, 4, 4), success)
-        for success, norm in (better, worse)
-    )
-    assert neural_cleanse._better(first, second)
-    assert not neural_cleanse._better(second, first)
-
-
 def test_fine_pruning_cuts_the_channel_that_clean_pictures_leave_asleep() -> None:
     cured = fine_pruned(_bundle(), CLEAN, GENTLE)
     after = outcome(cured, TEST, STAMPED, TARGET)
