@@ -15,13 +15,14 @@ from consumers.cameras.snapshots import saved_camera
 from consumers.recorder.recorder import run_recorder
 from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
+from infra.local.ports import free_port
 from schemas.errors import ConfigError
 from schemas.messages.camera_status import turn
 from schemas.pointillist_pb2 import ONLINE, Alert, Ledger, Meta, Status, Verdict
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, spoken, verdict
-from tests.consumers.scene import WAIT_S, Scene, free_port
+from tests.consumers.scene import WAIT_S, Scene
 from tests.waiting import until
 
 

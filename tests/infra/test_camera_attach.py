@@ -6,8 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 import typer
 from pydantic import SecretStr
@@ -56,24 +54,11 @@ def test_an_address_that_cannot_be_read_is_one_line_and_status_2_at_every_start(
         assert "hidden" not in done.stdout + done.stderr
 
 
-def write_video(file: Path) -> Path:
-    """Two seconds of grey, 48×32."""
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for number in range(20):
-            picture = np.full((32, 48, 3), 10 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file
-
-
 @pytest.mark.brokers
 def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers_says_why_within_5_s(
-    mosquitto: Mosquitto, tmp_path: Path
+    mosquitto: Mosquitto, film: Path, tmp_path: Path
 ) -> None:
-    video = write_video(tmp_path / "grey.mp4")
-    command = [*COMMAND, "camera", "attach", str(video), "--name", "lab/door", "--spool", str(tmp_path / "spools")]
+    command = [*COMMAND, "camera", "attach", str(film), "--name", "lab/door", "--spool", str(tmp_path / "spools")]
     command += ["--mqtt", f"{mosquitto.host}:{mosquitto.port}", "--fps", "1", "--seconds", "8", "--drain-s", "0"]
     environment = os.environ | {"POINTILLIST_CAMERA_KEY": f"0:{'00' * 64}"}
 
@@ -85,7 +70,7 @@ def test_a_region_outside_the_frame_is_one_line_and_a_camera_that_nobody_answers
     refused = attach("--region", "30,0,20,20")
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1] == (
-        f"error: video {video}: expected a region inside 48x32, got 20x20 at (30, 0)"
+        f"error: video {film}: expected a region inside 48x32, got 20x20 at (30, 0)"
     )
     unanswered = attach()
     assert unanswered.returncode == 3

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import typer
 import yaml
@@ -31,19 +29,6 @@ from tests.producers.fake_bridge import FakeBridge
 from tests.waiting import wait_until
 
 _sites = (f"cli-{number}" for number in range(100))
-
-
-@pytest.fixture
-def film(tmp_path: Path) -> Path:
-    file = tmp_path / "film.mp4"
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for number in range(20):
-            picture = np.full((32, 48, 3), 10 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file
 
 
 @pytest.fixture
