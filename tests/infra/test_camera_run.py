@@ -94,20 +94,6 @@ def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: P
             run(good, **options)
 
 
-def test_check_says_who_would_run_and_who_not(tmp_path: Path) -> None:
-    fleet = make_fleet(tmp_path / "fleet")
-    key = derive_camera_key(SECRET, CameraId("yard/gate"))
-    enroll(Authority(fleet.pki), key, tmp_path / "enrolments" / "gate.enrolment", "broker.example:8883")
-    cameras: list[dict[str, object]] = [
-        {"name": name, "source": {"address": "rtsp://u:hidden@127.0.0.1:9/x"}} for name in ("gate", "door")
-    ]
-    done = ended(write(tmp_path / "cameras.yaml", "yard", cameras, enrolments="enrolments"), "--check")
-    assert done.returncode == 2
-    assert "yard/gate: 2 frames/s, raw, no picture: rtsp://127.0.0.1:9/x: Connection refused\n" in done.stdout
-    assert "yard/door: cannot run: expected an enrolment in " in done.stdout
-    assert "hidden" not in done.stdout + done.stderr
-
-
 def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     tmp_path: Path, film: Path, system: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lab.data import LabelledPictures, to_frames
 from lab.repair.checkpoints import Checkpoint, Checkpoints
-from lab.repair.cyclegan import CycleGanSettings, train_cyclegan
 from lab.repair.figures import Evaluation, trigger_region
 from lab.repair.inpainting import inpaint
 from lab.repair.inputs import FEWEST_CLEAN, find_target, trainable_copy
@@ -223,20 +222,6 @@ def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
     assert checkpoint.file is not None
     checkpoint.file.write_text("no checkpoint")
     assert checkpoint.load() is None
-
-
-def test_the_cyclegan_of_the_paper_maps_both_ways(clean: LabelledPictures, flagged: np.ndarray) -> None:
-    settings = CycleGanSettings(epochs=2, decay_from=1)
-    epochs: list[int] = []
-    forth, back = train_cyclegan(
-        frames_of(clean), to_frames(flagged, torch.device("cpu")), settings, None, Checkpoint(None, ""), epochs.append
-    )
-    frames = frames_of(clean)[:4]
-    for made, changed in (forth.parts(frames), back.parts(frames)):
-        assert made.shape == frames.shape
-        assert changed.shape == (4, 1, SIDE, SIDE)
-        assert 0 <= float(made.min()) <= float(made.max()) <= 1
-    assert sum(epochs) == 2
 
 
 def test_the_region_of_a_fixed_trigger_comes_from_pairs() -> None:
