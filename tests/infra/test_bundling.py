@@ -36,7 +36,7 @@ from infra.bundling.wanted import Wanted
 from lab.data import LabelledPictures
 from processors.bundle import load_bundle
 from schemas.errors import BundleError, ConfigError
-from tests.infra.own_networks import COLOURS, SIDE, Colours, picture, write_names, write_onnx, write_pictures
+from tests.infra.own_networks import SIDE, Colours, picture, write_names, write_onnx, write_pictures
 
 CPU = torch.device("cpu")
 
@@ -384,7 +384,3 @@ def test_timm_is_asked_for_no_weights_when_a_bundle_is_loaded(monkeypatch: pytes
     asked.clear()
     load_bundle(tmp_path / "out", CPU)
     assert asked == [{"name": "colours", "pretrained": False, "num_classes": 3, "in_chans": 3}]
-
-
-def test_names_of_the_colours_are_the_folders(tmp_path: Path) -> None:
-    assert picture_files(write_pictures(tmp_path, each=1), COLOURS, 9).labels.tolist() == [2, 1, 0]

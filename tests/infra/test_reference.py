@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,21 @@ from schemas.topics import Channel, KafkaTopic
 ROOT = Path(__file__).parents[2]
 
 
+@cache
+def made(name: str) -> str:
+    """The text of a page; some take seconds."""
+    return PAGES[name]()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_says_what_the_code_says(name: str) -> None:
-    assert (pages.DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "make reference makes it anew"
+    assert (pages.DOCS / name).read_text(encoding="utf-8") == made(name), "make reference makes it anew"
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_key_field_and_option_is_explained(name: str) -> None:
     """Messages apart: what `width` of a frame is needs no words there."""
-    rows = [line for line in PAGES[name]().splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    rows = [line for line in made(name).splitlines() if line.startswith("| ") and not line.startswith("| ---")]
     assert name == "reference/wire-format.md" or [row for row in rows if row.endswith("|  |")] == []
 
 
