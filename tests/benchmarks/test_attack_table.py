@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.security.attacks.table.line import connect
 from benchmarks.security.attacks.table.page import markdown, verdict
 
 CELL: dict[str, Any] = {
@@ -33,9 +32,3 @@ def test_an_attack_that_reached_nothing_and_was_counted_is_refused() -> None:
 def test_an_attack_is_refused_only_when_nothing_is_wrong(change: dict[str, Any], words: str) -> None:
     assert verdict(CELL | change) == f"**{words}**"
     assert words in markdown([CELL | change])
-
-
-def test_a_connect_packet_of_any_length_has_mqtts_own_form() -> None:
-    assert connect("visit") == b"\x10\x12\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x05visit"
-    assert connect("x" * 200)[:4] == b"\x10\xd5\x01\x00"
-    assert connect("v", ("t", b"w")).endswith(b"\x00\x01v\x00\x00\x01t\x00\x01w")

@@ -145,13 +145,6 @@ def test_a_camera_that_is_slow_to_obey_has_not_been_set_by_somebody_else() -> No
     assert fleet.plan() == {"lab/0": 0.2}
 
 
-def test_a_camera_that_probes_more_by_itself_is_not_told_to_probe_less() -> None:
-    fleet = Fleet()
-    fleet.share["lab/0"] = 0.7
-    fleet.new = {"lab/0"}
-    assert fleet.plan() == {}
-
-
 @pytest.mark.parametrize("meta", [b"\xff\xff", b""])
 def test_an_announcement_that_cannot_be_read_is_no_camera_to_tell(meta: bytes) -> None:
     assert announced(meta) is None

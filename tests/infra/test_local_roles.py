@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,13 +40,6 @@ def test_roles_json_has_the_documented_shape_and_follows_restarts(state_dir: Pat
         table.remove("kafka")
         assert set(read_roles(state_dir)) == {"bridge"} == set(table.roles())
     assert read_roles(state_dir) == {}
-
-
-def test_roles_recorded_from_many_threads_are_all_there(state_dir: Path) -> None:
-    with RoleTable(state_dir) as table, ThreadPoolExecutor(8) as threads:
-        names = [f"role-{number}" for number in range(64)]
-        list(threads.map(lambda name: table.record(name, ProcessId(1, 1)), names))
-        assert sorted(read_roles(state_dir)) == sorted(names)
 
 
 def test_a_state_folder_has_one_supervisor_at_a_time(state_dir: Path) -> None:
