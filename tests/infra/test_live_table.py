@@ -11,14 +11,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
-from consumers.cameras.state import State
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, ledgers, metadata
 from infra.up.attached import attached_frames
 from infra.up.ending import closing_line
 from infra.up.processes import Role
 from infra.up.scrape import RunTotals
-from infra.up.system_state import CameraState
 from infra.up.table import LATELY_S, LiveTable
 from schemas.metrics import CAMERA_FRAMES, END_TO_END, SECONDS, SPOOL_FRAMES, STRIP_FRAMES
 
@@ -98,20 +96,6 @@ def test_latency_is_of_frames_recorded_lately_and_never_infinite(pages: dict[str
 def printed(shown: LiveTable) -> str:
     assert isinstance(shown._console.file, StringIO)
     return shown._console.file.getvalue()
-
-
-def test_a_run_that_stops_names_no_camera_as_not_well() -> None:
-    gone = CameraState("local/cam-0", State.OFFLINE, "no connection for 0 s", 0.0, 9, None, None)
-    shown = LiveTable(Console(width=80, file=StringIO(), force_terminal=True, color_system=None))
-    shown.begin({"fleet": Role("fleet", None)}, 1.0, lambda: [gone])  # type: ignore[arg-type]  # never started
-    shown.tick()
-    assert "not well: 1" in printed(shown)
-    before = len(printed(shown))
-    shown.stopping()
-    shown._next = shown._looked_at = 0.0
-    shown.tick()
-    assert "published" in printed(shown)[before:]
-    assert "not well" not in printed(shown)[before:]
 
 
 @pytest.mark.parametrize(
