@@ -20,6 +20,7 @@ from schemas.topics import Channel, mqtt_topic
 from tests.infra import command_line
 from tests.infra.secure import SECRET, Visitor, enrolled, make_fleet
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
+from tests.infra.test_compose import COMPOSE
 
 pytestmark = pytest.mark.brokers
 DISTRUST = "the server's certificate is not to be trusted: it is "
@@ -196,3 +197,14 @@ def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path:
     write_private(tmp_path / "bad" / "ca.crt", (material.ours.pki / "ca.crt").read_text())
     write_private(tmp_path / "bad" / "tls.crt", "nothing of the kind")
     assert refusal(*arguments, tmp_path / "bad").startswith("expected a certificate and its private key in ")
+
+
+def test_a_fleet_of_cameras_enrolled_elsewhere_is_told_so(broker: Mosquitto, other: Layout, tmp_path: Path) -> None:
+    from producers.simulation.scenario import load_scenario
+
+    scenario, layout = COMPOSE / "scenario.yaml", Layout(tmp_path / "state")
+    for planned in load_scenario(scenario).cameras():
+        layout.issue_key(planned.camera_id, secret=SECRET)
+        enroll(Authority(other.pki), layout.camera_key(planned.camera_id), layout.enrolment(planned.camera_id))
+    line = refusal("fleet", "--scenario", scenario, "--state", layout.folder, "--mqtt", broker.listen)
+    assert line == f"expected an MQTT 5 broker at {broker.listen} to let us in: {ANOTHER}"

@@ -17,9 +17,11 @@ from infra.up import console_address
 from infra.up.console_address import (
     CERTIFICATE,
     advice,
+    certificate_hosts,
     check_console,
     console_url,
     is_by_https,
+    own_addresses,
 )
 from infra.up.identities import prepare_identities
 from infra.up.processes import LocalRoles, Role, RoleProcess
@@ -116,3 +118,14 @@ def test_what_the_console_would_refuse_is_refused_before_anything_runs(layout: L
 def test_a_proxy_is_an_address_or_a_network_and_never_everybody(proxy: str) -> None:
     with pytest.raises(ValueError, match="behind_proxy"):
         UpSettings(behind_proxy=proxy)
+
+
+def test_the_printed_address_is_one_that_a_person_can_open() -> None:
+    anywhere = UpSettings(http="0.0.0.0:8443")
+    host = console_url(anywhere, "0.0.0.0:8443").removeprefix("https://").rpartition(":")[0]
+    assert host in (*own_addresses(), "localhost")
+    assert host == "localhost" or host in certificate_hosts(anywhere)
+    assert console_url(UpSettings(http="[::1]:80"), "[::1]:80") == "http://[::1]:80"
+    assert console_url(UpSettings(), "127.0.0.1:5") == "http://127.0.0.1:5"
+    named = UpSettings(http="0.0.0.0:8443", served_as=("cameras.example",))
+    assert console_url(named, "0.0.0.0:8443") == "https://cameras.example:8443"

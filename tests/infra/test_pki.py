@@ -16,8 +16,7 @@ from infra.local.files import write_json
 from infra.pki.authority import LOCAL_HOSTS, Authority, good_for
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.generations import following
-from infra.pki.mqtt_rights import mqtt_rights
-from infra.pki.refusals import readmit, refuse, refused
+from infra.pki.refusals import refused
 from infra.pki.roles import Roles, rights_file, role_tls, share_name
 from infra.state_folder import Layout
 from schemas.errors import ConfigError, RevokedKey, SecretError, StateError
@@ -91,36 +90,6 @@ def test_each_list_of_revoked_certificates_is_newer_than_the_last_and_valid_now(
         times.append(found.last_update_utc)
     assert times == sorted(set(times))
     assert times[-1] < datetime.datetime.now(datetime.UTC)
-
-
-def test_rights_name_every_camera_by_its_certificate_and_refuse_the_revoked(fleet: Layout) -> None:
-    text = mqtt_rights(["admin", "bridge", "bridge-2", "health"], ["site/door"])
-    sections = {part.splitlines()[0]: part.splitlines()[1:] for part in text.split("\n\n")}
-    assert sections["user site/door"] == ["topic deny #"]
-    assert sections["user bridge"] == sections["user bridge-2"] != []
-    assert "user health" not in sections
-    patterns = [line for line in text.splitlines() if line.startswith("pattern")]
-    assert len(patterns) == 10
-    assert all(" pointillist/v1/%u/" in line and "+" not in line and "#" not in line for line in patterns)
-
-
-def test_a_refused_camera_stays_so_until_it_is_readmitted(tmp_path: Path) -> None:
-    assert refused(tmp_path) == set()
-    refuse(tmp_path, ["site/a", "site/b"])
-    refuse(tmp_path, ["site/a"])
-    readmit(tmp_path, ["site/b", "site/c"])
-    assert refused(tmp_path) == {"site/a"}
-
-
-def test_an_enrolment_says_all_that_a_camera_needs(fleet: Layout, tmp_path: Path) -> None:
-    key = derive_camera_key(SECRET, DOOR, 2)
-    authority = Authority(fleet.pki)
-    enroll(authority, key, tmp_path / "door.enrolment", "broker.example:8883")
-    found = Enrolment.read(tmp_path / "door.enrolment")
-    assert (found.camera, found.key.export(), found.mqtt) == (DOOR, key.export(), "broker.example:8883")
-    assert found.tls.authorities is not None
-    assert found.tls.authorities.strip() == authority.pem.strip()
-    assert found.tls.context().verify_mode == ssl.CERT_REQUIRED
 
 
 def test_the_longest_name_of_a_camera_is_enrolled_and_a_longer_one_is_one_line(tmp_path: Path) -> None:
