@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from infra.local.mosquitto import Mosquitto
@@ -70,17 +67,3 @@ def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
             yield mosquitto.host, mosquitto.port
         finally:
             mosquitto.stop()
-
-
-@pytest.fixture
-def film(tmp_path: Path) -> Path:
-    """Two seconds of grey, 48x32."""
-    file = tmp_path / "film.mp4"
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for number in range(20):
-            picture = np.full((32, 48, 3), 10 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file

@@ -24,11 +24,17 @@ from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from tests.infra.secure import SECRET, make_fleet
+from tests.infra.test_camera_attach import write_video
 from tests.producers.fake_bridge import SECRET as BRIDGE_SECRET
 from tests.producers.fake_bridge import FakeBridge
 from tests.waiting import wait_until
 
 _sites = (f"cli-{number}" for number in range(100))
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "film.mp4")
 
 
 @pytest.fixture
