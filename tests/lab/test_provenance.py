@@ -176,7 +176,7 @@ from lab.experiments.cache import Cache
 from lab.experiments.codefend.detection import Detection, measure
 from lab.experiments.codefend.subjects import Subject
 from lab.strip import limits
-limits.DRAWS = 5
+limits.DRAWS = 50
 random = np.random.default_rng(0)
 def some(count):
     return LabelledPictures("few", random.integers(0, 256, (count, 28, 28, 1)).astype(np.uint8), np.arange(count) % 10)
