@@ -79,7 +79,7 @@ def test_a_case_without_a_needed_field_has_no_such_figure(tmp_path: Path) -> Non
     extra = {"a": {"bound": 1}, "b": {"bound": 4}}
     rows = Source("found.json", figures, at="cases", each=True, extra=extra).rows(tmp_path)
     assert [(row.what, row.must, row.measured) for row in rows] == [
-        ("a: speed", "≥ 1", "2.0 m/s"), ("b: speed", "≥ 4", "3.0 m/s"), ("b: wait", "–", "0"),
+        ("a: speed", "≥ 1", "2.0 m/s"), ("b: speed", "≥ 4", "3.0 m/s"), ("b: wait", "–", "0 s"),
     ]  # fmt: skip
 
 

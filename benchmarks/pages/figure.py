@@ -46,14 +46,14 @@ class Template(string.Formatter):
     """
 
     def convert_field(self, value: Any, conversion: str | None) -> Any:  # noqa: D102  # as in the base class
-        if conversion not in ("t", "n", "l", "m", "k"):
+        if conversion is None or conversion not in "tnlmk":
             return super().convert_field(value, conversion)
         if conversion == "k":
             return max(value, key=value.get)
         values = list(value.values() if isinstance(value, Mapping) else value)
-        if conversion == "n":
-            return len(values)
-        return {"t": sum, "l": min, "m": max}[str(conversion)](values)
+        if conversion in "nt":
+            return len(values) if conversion == "n" else sum(values)
+        return min(values) if conversion == "l" else max(values)
 
     def format_field(self, value: Any, format_spec: str) -> str:  # noqa: D102  # as in the base class
         if format_spec.endswith("f") and isinstance(value, str):

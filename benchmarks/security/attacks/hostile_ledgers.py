@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.security.attacks._costs import Message, measured
-from benchmarks.security.attacks._stranger import now_ms
+from benchmarks.security.attacks._good_traffic import now_ms
 from benchmarks.security.attacks.outcome import Outcome
 from schemas.keys.keys import CameraKey
 from schemas.messages.frame import sign_message

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.security.attacks._costs import Message, measured
-from benchmarks.security.attacks._stranger import now_ms
+from benchmarks.security.attacks._good_traffic import now_ms
 from benchmarks.security.attacks.outcome import Outcome
 from schemas.keys.keys import CameraKey
 from schemas.messages.frame import Encoding, encode_frame, sign_message

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.security.attacks._enrolled import Intruder, enrolled, mqtt_of
-from benchmarks.security.attacks.good_traffic import p99_s
+from benchmarks.security.attacks._good_traffic import now_ms, p99_s
 from benchmarks.security.attacks.outcome import Outcome
 from infra.audit.kafka_files import read_topic
 from infra.state_folder import Layout
@@ -93,8 +93,3 @@ def refusals(layout: Layout, camera_id: CameraId) -> Counter[Any]:
         if record.value
     ]
     return Counter(letter.reason for letter in letters if letter.camera_id == camera_id)
-
-
-def now_ms() -> int:
-    """Return the wall time in Unix milliseconds, as frames are stamped with it."""
-    return time.time_ns() // 1_000_000

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness.system import RunningSystem
-from benchmarks.security.attacks._stranger import await_frames, now_ms
+from benchmarks.security.attacks._good_traffic import await_frames, now_ms
 from benchmarks.security.attacks.table.attack import Attack
 from benchmarks.security.attacks.table.enrolled import ENROLLED
 from benchmarks.security.attacks.table.page import markdown
