@@ -3,7 +3,7 @@
 A page has the file `PAGE.toml` with sources:
 
     [[source]]
-    file = "trunk/nodes.json"       # below docs/results: JSON, CSV, a pattern of JSON files, or EXPERIMENT/TABLE
+    file = "trunk/nodes.json"       # below docs/results: JSON, a pattern of JSON files, or EXPERIMENT/TABLE
     command = "python -m …"         # if it is not in the document's own `command`
     at = "result"                   # the field that holds the case, as a dotted path (default: the document)
     each = true                     # that field maps names to cases, or lists them; a case gets its key as `name`
@@ -18,7 +18,6 @@ All texts of a figure are templates, see `Template`. `needs` names a field witho
 
 from __future__ import annotations
 
-import csv
 import json
 import string
 import tomllib
@@ -153,9 +152,6 @@ def read(results: Path, file: str) -> Any:
         return Store(place.parent).texts(place.name)
     if not place.is_file():
         return None
-    if place.suffix == ".csv":
-        with place.open(newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
     return json.loads(place.read_text(encoding="utf-8"))
 
 

@@ -1,7 +1,5 @@
 """Losses and savings of the chain at the network's scale, compared with rebuilding whole frames.
 
-    python -m lab.restoration.at_scale --out docs/results/scale
-
 Held-out scenes of 64 to 1,080 lines pass through the pixel drop and then take two ways to the same network: the chain
 as it runs (`Pipeline`), and every frame rebuilt whole and resized. `hard` scenes are dark, noisy, blurred and small, so
 that 80 to 95 of 100 whole frames are classified correctly. `dim` and usual scenes are also attacked by a blind PGD at
@@ -13,12 +11,10 @@ table shows milliseconds per frame on one thread, with the cost of a network wit
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -30,10 +26,8 @@ from lab.attacks import make_attack, to_8_bits
 from lab.data import LabelledPictures, to_frames
 from lab.masks import random_masks
 from lab.networks.families import densenet, mobilenet
-from lab.results.csv_rows import read_rows, write_rows
-from lab.results.markdown import markdown
 from lab.statistics import Interval
-from processors.bundle import Bundle, load_bundle, shipped_bundle
+from processors.bundle import Bundle
 from processors.networks.resnet import resnet20
 from processors.pipeline import Pipeline
 from processors.stages.at_scale import at_scale, density
@@ -223,83 +217,3 @@ def _milliseconds(work: Callable[[], object], repeats: int = 15) -> float:
         work()
         taken.append(time.perf_counter() - begun)
     return 1000 * min(taken)
-
-
-def _line(row: Row) -> list[str]:
-    return [
-        f"{row.scenes}{', ' + row.attack if row.attack else ''}", f"{row.width}×{row.height}", f"{row.drop:g}",
-        str(row.frames), f"{row.undropped:.3f}", f"{row.whole:.3f}", f"{row.chain:.3f} ({row.way})",
-        f"{row.ratio:.3f} [{row.ratio_low:.3f}, {row.ratio_high:.3f}]", f"{row.filled:.3f}", f"{row.restored:.3f}",
-        f"{row.whole_ms:.1f}", f"{row.chain_ms:.1f}",
-    ]  # fmt: skip
-
-
-def tables(rows: list[Row], parts: list[Cost]) -> str:
-    """Return the tables of the README next to the figures."""
-    heads = (
-        "scenes", "frame", "r", "n", "nothing dropped", "rebuilt whole", "chain", "chain ÷ whole [95 %]",
-        "at scale, filled", "at scale, restored", "whole, ms", "chain, ms",
-    )  # fmt: skip
-    cost_heads = (
-        "network's input",
-        "r",
-        "resampled and filled, ms",
-        "restorer at scale, ms",
-        "rebuilt whole, ms",
-        "a network",
-        "ms",
-    )
-    cost_lines = [
-        [
-            cost.input, f"{cost.drop:g}", f"{cost.resampled_and_filled_ms:.1f}", f"{cost.restorer_ms:.1f}",
-            f"{cost.whole_ms:.0f}", cost.network, f"{cost.network_ms:.1f}",
-        ]
-        for cost in parts
-    ]  # fmt: skip
-    sums = []
-    for what, some in (("clean", [r for r in rows if not r.attack]), ("under PGD", [r for r in rows if r.attack])):
-        if some:
-            ours, theirs = (sum(getattr(row, name) * row.frames for row in some) for name in ("chain", "whole"))
-            sums.append(f"All {what}: chain ÷ whole {ours / theirs:.4f} over {sum(row.frames for row in some)} frames.")
-    return "\n\n".join(
-        [
-            "# The chain at the network's scale",
-            "Made by `python -m lab.restoration.at_scale --out docs/results/scale`, with the plain scene network "
-            "(32×32) on one thread. Columns are explained in `lab/restoration/at_scale.py`, the rule in ADR 16.",
-            *sums,
-            markdown(heads, map(_line, rows)),
-            "Of a 768×432 frame, one thread:",
-            markdown(cost_heads, cost_lines),
-        ]
-    )
-
-
-def main() -> None:
-    """Measure, print progress, and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--share", type=float, default=1.0, help="share of the usual number of frames")
-    parser.add_argument(
-        "--only", choices=CONDITIONS, nargs="*", help="measure only these scenes; keep the others' rows"
-    )
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    pipeline = Pipeline(load_bundle(shipped_bundle("scene-plain"), torch.device("cpu")))
-    chosen = list(CONDITIONS) if arguments.only is None else arguments.only
-    accuracy, cost = arguments.out / "accuracy.csv", arguments.out / "costs.csv"
-    rows = [row for row in read_rows(accuracy, Row) if row.scenes not in chosen]
-    for name in chosen:
-        for size, counts in SIZES.items():
-            attacked = name != "hard"
-            count = max(2, round(arguments.share * counts[attacked]))
-            for row in measure(pipeline, name, size, count, attacked):
-                rows.append(row)
-                print(" ".join(_line(row)), flush=True)
-            write_rows(accuracy, rows, Row)
-    parts = list(costs())
-    write_rows(cost, parts, Cost)
-    (arguments.out / "README.md").write_text(tables(rows, parts) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
