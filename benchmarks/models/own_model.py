@@ -11,10 +11,7 @@ all cores. Exports and pictures are made in advance.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import sqlite3
 import subprocess
 import sys
@@ -24,12 +21,14 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import psutil
 import torch
 from PIL import Image
 from torch import nn
 
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import machine, report
+from infra.local.files import write_text
 from infra.local.process import COMMAND
 from infra.state_folder import Layout
 from lab.chance import seeded
@@ -146,10 +145,7 @@ def page(document: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print, and write the page with its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--cores", type=int)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, out=Path, cores=int)
     if arguments.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     with tempfile.TemporaryDirectory(prefix="pointillist-own-model-") as folder:
@@ -157,19 +153,13 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     document = {
         "networks": networks,
-        "machine": {
-            "cores": cores,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        "machine": machine("torch", "numpy", cores=cores),
         "command": f"python -m benchmarks.models.own_model --cores {cores}",
     }
     sys.stdout.write(page(document))
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "README.md").write_text(page(document))
-        (arguments.out / "own-model.json").write_text(json.dumps(document, indent=2) + "\n")
+        write_text(arguments.out / "README.md", page(document))
+        report(document, arguments.out / "own-model.json", shown=False)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import yaml
 
+from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.webhook import Webhook
 from benchmarks.models.codefend_live import delays
@@ -149,15 +150,16 @@ def _shown(seconds: float | None) -> str:
 
 def main() -> None:
     """Run the missing rounds, print the page, and write it with its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cameras", type=int, default=8)
-    parser.add_argument("--stickers", type=int, default=2)
-    parser.add_argument("--fps", type=float, default=2.0)
-    parser.add_argument("--probes", type=float, default=0.2, help="share of the frames that are sent whole")
-    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="a scene model whose trigger is the sticker")
-    options = parser.parse_args()
+    options = command_line(
+        __doc__,
+        out=Option(Path, required=True),
+        rounds=3,
+        cameras=8,
+        stickers=2,
+        fps=2.0,
+        probes=Option(0.2, "share of the frames that are sent whole"),
+        bundle=Option(BUNDLE, "a scene model whose trigger is the sticker"),
+    )
     file = options.out / "alarm.json"
     asked = {name: getattr(options, name) for name in ("cameras", "stickers", "fps", "probes")}
     machine = f"{platform.machine()}, {os.cpu_count()} cores"

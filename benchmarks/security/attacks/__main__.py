@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import pkgutil
@@ -12,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import benchmarks.security.attacks
+from benchmarks.harness.command_line import command_line
 from benchmarks.security.attacks.outcome import Outcome
 
 
@@ -29,13 +29,7 @@ def attacks() -> dict[str, Callable[[Path], Outcome]]:
 def main() -> None:
     """Run the attacks one after the other. The file keeps earlier outcomes of the attacks that were not named."""
     known = attacks()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"names among {', '.join(known)} (default: all)")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in known]
-    if unknown:
-        parser.error(f"NAME: expected names among {', '.join(known)}, got {', '.join(unknown)}")
+    arguments = command_line(__doc__, *known, json=Path)
     results = {}
     if arguments.json and arguments.json.is_file():
         results = json.loads(arguments.json.read_text())["result"]
