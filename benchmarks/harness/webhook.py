@@ -21,8 +21,8 @@ class Webhook:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 now_ms = time.time_ns() // 10**6
-                told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                for alert in told["alerts"]:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                for alert in body["alerts"]:
                     labels = alert["labels"]
                     if alert["status"] == "firing":
                         arrived_ms.setdefault((labels["alertname"], labels.get("camera_id", "")), now_ms)

@@ -112,7 +112,7 @@ def page(result: Result) -> str:
     """Return the result as Markdown."""
     options, rounds = result["options"], result["rounds"]
     found = [each for one in rounds for each in one["cameras"].values()]
-    told = sorted(each["to_webhook_s"] for each in found if each["to_webhook_s"] is not None)
+    delays = sorted(each["to_webhook_s"] for each in found if each["to_webhook_s"] is not None)
     evidence = sorted(each["to_evidence_s"] for each in found if each["to_evidence_s"] is not None)
     lines = [
         "# From a sticker to a person",
@@ -131,11 +131,11 @@ def page(result: Result) -> str:
             for camera, each in one["cameras"].items()
         ),
         "",
-        f"{len(told)} of {len(found)} stickers reached the webhook"
-        + (f", after {median(told):.1f} s in the median and {told[-1]:.1f} s at most" if told else "")
+        f"{len(delays)} of {len(found)} stickers reached the webhook"
+        + (f", after {median(delays):.1f} s in the median and {delays[-1]:.1f} s at most" if delays else "")
         + (f"; the evidence took {median(evidence):.1f} s of that in the median." if evidence else "."),
         f"Alerts of other cameras: {sum(len(one['others']) for one in rounds)}. "
-        f"Within {WITHIN_S:g} s: {sum(value <= WITHIN_S for value in told)} of {len(found)}.",
+        f"Within {WITHIN_S:g} s: {sum(value <= WITHIN_S for value in delays)} of {len(found)}.",
     ]
     return "\n".join(lines) + "\n"
 

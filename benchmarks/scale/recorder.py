@@ -176,7 +176,7 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
         for batch in recorder.records(recorder.settings.verdicts_topic, made):
             recorder.take(batch)
 
-    def said() -> Iterator[tuple[CameraId, bytes, str]]:
+    def announced() -> Iterator[tuple[CameraId, bytes, str]]:
         for number in range(cameras):
             camera = CameraId(f"local/cam-{number}")
             meta = Meta(
@@ -194,7 +194,7 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
             status = Status(state=ONLINE, boot_id=1, turn=turn(1, 2))
             yield camera, sign_message(keys.current(camera), status), "pointillist.v1.Status"
 
-    for batch in recorder.records(recorder.settings.events_topic, said()):
+    for batch in recorder.records(recorder.settings.events_topic, announced()):
         recorder.take(batch)
     # The saved state is that of the last second's housekeeping: a killed recorder saves nothing more.
     shown = Snapshots(recorder.engine, recorder.settings.bounds.strangers)

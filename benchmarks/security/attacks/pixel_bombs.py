@@ -6,6 +6,7 @@ import secrets
 import signal
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,8 @@ FPS = 2
 WINDOW_S = 30.0
 LARGEST = (1792, 8192)
 """Height and width: as many pixels as the wire allows, in grey."""
-
-
-def attack(folder: Path) -> Outcome:
-    """Send decompression bombs while good cameras send. The aim is to delay the good cameras."""
-    return bombed(folder / "bombs", LARGEST)
+LARGEST_TAKEN = (1088, 1920)
+"""Height and width: as many pixels as `schemas.limits.USUAL_FRAME_PIXELS`, which only the device-time quota stops."""
 
 
 def bombed(state: Path, shape: tuple[int, int]) -> Outcome:
@@ -93,3 +91,10 @@ def refusals(layout: Layout, camera_id: CameraId) -> Counter[Any]:
         if record.value
     ]
     return Counter(letter.reason for letter in letters if letter.camera_id == camera_id)
+
+
+BOMBS_BY_NAME = {
+    "pixel-bomb": partial(bombed, shape=LARGEST),
+    "largest-frames": partial(bombed, shape=LARGEST_TAKEN),
+}
+"""Attacks by name; each takes the folder of the system's state."""
