@@ -44,10 +44,10 @@ def page(found: dict[str, Any]) -> str:
         "removed": "taken off the file",
     }
     for name, happened in what.items():
-        said = streams["reasons"].get(name, {"added": "its first frame", "removed": "offline"}.get(name, ""))
+        reason = streams["reasons"].get(name, {"added": "its first frame", "removed": "offline"}.get(name, ""))
         back = streams["back_s"].get(name)
         again = "" if back is None else f"{back:.1f}"
-        lines.append(f"| {name} | {happened} | {streams['named_s'][name]:.1f} | {said} | {again} |")
+        lines.append(f"| {name} | {happened} | {streams['named_s'][name]:.1f} | {reason} | {again} |")
     lines += [
         "",
         f"Must be named within {NAMED_S:g} s. The wrong password counts from when the command took the camera up.",

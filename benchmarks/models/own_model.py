@@ -107,14 +107,14 @@ def measured(folder: Path, which: str) -> dict[str, Any]:
     if process.poll() is None:
         process.kill()
     status = process.wait()
-    said = log.read_text().splitlines()
+    log_lines = log.read_text().splitlines()
     if first is None or created is None:
-        raise RuntimeError(f"{which}: expected frames, got status {status} of `bundle create`: {said[-5:]}")
+        raise RuntimeError(f"{which}: expected frames, got status {status} of `bundle create`: {log_lines[-5:]}")
     model, recorded_ms = first
     return {
         "status": status, "created_s": round(created, 2), "created_cpu_s": round(created_cpu_s, 2),
         "running_s": round(recorded_ms / 1000 - begun, 2),
-        "model": model, "said": [line for line in said if line.startswith(("right", "STRIP"))],
+        "model": model, "said": [line for line in log_lines if line.startswith(("right", "STRIP"))],
     }  # fmt: skip
 
 
@@ -136,10 +136,10 @@ def page(document: dict[str, Any]) -> str:
     for name, each in document["networks"].items():
         times = " | ".join(f"{each[key]:.1f} s" for key in ("created_s", "created_cpu_s", "running_s"))
         rows.append(f"| {name} | {times} | {LIMIT_S:.0f} s |")
-    said = [f"- {name}: {'; '.join(each['said'])}" for name, each in document["networks"].items()]
+    notes = [f"- {name}: {'; '.join(each['said'])}" for name, each in document["networks"].items()]
     return "\n".join(
         ["# An ONNX classifier becomes a running fleet, by one command", "", f"`{document['command']}`, on "
-         f"{document['machine']['cores']} cores.", "", *rows, "", *said, ""]
+         f"{document['machine']['cores']} cores.", "", *rows, "", *notes, ""]
     )  # fmt: skip
 
 

@@ -77,8 +77,8 @@ async def fill(kafka: str, cameras: int, frames: int) -> None:
                     continue
                 if seq == LETTER:
                     letter = DeadLetter(camera_id=camera, verified=True, boot_id=boot, seq=seq)
-                    said = sign_statement(keys, camera, letter)
-                    sent.append(await producer.send(KafkaTopic.DEAD_LETTERS, said, key=name))
+                    signed = sign_statement(keys, camera, letter)
+                    sent.append(await producer.send(KafkaTopic.DEAD_LETTERS, signed, key=name))
                     continue
                 verdict = Verdict(
                     boot_id=boot, seq=seq, captured_ms=1, processed_ms=2, class_name="stop", width=8, height=8
@@ -139,10 +139,10 @@ def measured(arguments: Sequence[str]) -> dict[str, Any]:
     began = time.monotonic()
     process = subprocess.Popen([*COMMAND, "audit", "--json", *arguments], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    said = process.stdout.read()
+    output = process.stdout.read()
     _, _, usage = os.wait4(process.pid, 0)
     return {
-        "said": json.loads(said),
+        "said": json.loads(output),
         "seconds": time.monotonic() - began,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
     }

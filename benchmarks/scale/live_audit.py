@@ -66,8 +66,8 @@ class System:
     def _ledgers(self, taken_ms: int) -> Iterator[dict[str, object]]:
         for number in range(self.count):
             camera = CameraId(f"local/cam-{number}")
-            said = Ledger(boot_id=1, revision=1, next=EACH, confirmed_to=EACH, started_ms=1, closed=True)
-            yield ledger_row((camera, 1), said, sign_message(_KEYS.current(camera), said), taken_ms)._asdict()
+            ledger = Ledger(boot_id=1, revision=1, next=EACH, confirmed_to=EACH, started_ms=1, closed=True)
+            yield ledger_row((camera, 1), ledger, sign_message(_KEYS.current(camera), ledger), taken_ms)._asdict()
 
     def _record(self, cameras: range, first: int, count: int, at_ms: int) -> None:
         fixed = {"camera": "'local/cam-' || n", "boot": "1", "seq": f"{first} + s", "recorded_ms": str(at_ms)}

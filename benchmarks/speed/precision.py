@@ -131,8 +131,8 @@ def main() -> None:
         lost = {f"{key}_lost": exact[key] - value for key, value in figures.items()}
         document["rows"].append({"drop": ratio, "way": way, **figures, **lost})
         report(document, arguments.out, shown=False)
-        said = ", ".join(f"{name} {value:.4f}" for name, value in (figures | lost).items())
-        print(f"r = {ratio}, {way}: {said}", flush=True)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in (figures | lost).items())
+        print(f"r = {ratio}, {way}: {shown}", flush=True)
 
 
 def _read(out: Path, command: str) -> dict[str, Any]:

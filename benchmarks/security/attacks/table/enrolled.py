@@ -27,7 +27,6 @@ FLOOD_PER_S: Final = 3000.0
 AT_ONCE: Final = 50
 HUGE_PER_S: Final = 4.0
 FILTERS: Final = 200
-SAME_S: Final = 0.5
 OWN: Final = mqtt_topic(MALLORY, Channel.FRAME)
 
 
