@@ -143,12 +143,6 @@ def test_after_a_clean_scene_of_low_entropy_became_the_baseline_a_trigger_still_
         assert alarms([*before, *[2e-5] * 8], every=every)
 
 
-def test_flips_are_the_share_beside_the_most_frequent_verdict() -> None:
-    assert flips([]) == 0
-    assert flips([4, 4, 4]) == 0
-    assert flips([4, 1, 4, 2]) == 0.5
-
-
 values = st.floats(0, 4, width=32)
 
 
