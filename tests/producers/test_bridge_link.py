@@ -106,19 +106,6 @@ async def test_retained_channels_are_subscribed_plainly_and_the_others_as_a_shar
         assert not it.paused()
 
 
-async def test_messages_come_in_order_with_their_packet_ids_and_what_is_sent_arrives() -> None:
-    async with scripted_broker() as broker, linked(broker) as it:
-        await until(it.well, "a link that is well")
-        broker.publish("a/b", b"first", 3)
-        broker.publish("a/c", bytes(100_000), 4)
-        broker.publish("a/d", b"without a number", 0)
-        await until(lambda: len(it.came) == 3, "three messages")
-        assert it.came == [(b"a/b", 3, b"first"), (b"a/c", 4, bytes(100_000)), (b"a/d", 0, b"without a number")]
-        it.link.send(pubacks([3, 4]))
-        it.link.send(b"")
-        await until(lambda: broker.acknowledged == [3, 4], "both acknowledged")
-
-
 async def test_a_paused_link_reads_nothing_and_stays_connected_until_it_reads_again() -> None:
     async with scripted_broker() as broker, linked(broker, keepalive_s=1) as it:
         await until(it.well, "a link that is well")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.errors import StateError
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
-from schemas.evidence.track import Probe, Track, advance, flips
+from schemas.evidence.track import Probe, Track, advance
 
 RULE = EvidenceRule()
 THRESHOLD = 0.1
