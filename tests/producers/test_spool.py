@@ -13,10 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
-from producers.metrics import Instruments
-from producers.publisher import Broker, LinkSettings
 from producers.spool import BootLedger, Spool, SpoolLimits, scan_spool
 from producers.spool.folder import spool_root
 from producers.spool.ledger import ledger_boot, remove_ledger, write_ledger
@@ -28,6 +25,7 @@ from schemas.limits import MAX_SHED_RANGES
 from schemas.messages.frame import sign_message
 from schemas.messages.ledger import open_ledger
 from schemas.ranges import RangeSet
+from tests.producers.fleet_rig import offline_camera
 from tests.producers.spool_rig import CAMERA, Clock, fill, kill, ledger_of, refuse, scanned, segments_of
 
 DAY_S = 86_400
@@ -136,8 +134,7 @@ async def test_a_time_of_day_that_is_set_forward_in_an_outage_sheds_nothing(tmp_
     registry = CollectorRegistry()
     key = derive_camera_key(b"a fleet secret for the tests", CAMERA)
     settings = CameraSettings(camera_id=CAMERA, spool=AGE)
-    broker = Broker("127.0.0.1", 1, at_once=1)
-    camera = Camera(settings, key, tmp_path, broker, LinkSettings(), Instruments.on(registry))
+    camera = offline_camera(settings, key, tmp_path, registry)
     for seq in range(50):
         camera.spool.append(b"frame", seq, IN_1970_MS + seq, 1)
     camera.tick(0.0)

@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
-from producers.metrics import Instruments
-from producers.publisher import Broker, LinkSettings
 from producers.spool import Spool, SpooledFrame, SpoolLimits
 from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import StateError
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
+from tests.producers.fleet_rig import offline_camera
 from tests.producers.spool_rig import CAMERA, fill, flip, ledger_copies, payload_of, refuse, scanned, segments_of
 
 SMALL = SpoolLimits(max_bytes=2**12)
@@ -169,9 +167,7 @@ async def test_a_camera_counts_damaged_frames_and_ledgers_and_those_under_anothe
     for copy in ledger_copies(tmp_path, boot_id):
         copy.write_text("{}")
     registry = CollectorRegistry()
-    broker = Broker("127.0.0.1", 1, at_once=1)
-    settings = CameraSettings(camera_id=CAMERA)
-    camera = Camera(settings, key_of(generation), tmp_path, broker, LinkSettings(), Instruments.on(registry))
+    camera = offline_camera(CameraSettings(camera_id=CAMERA), key_of(generation), tmp_path, registry)
 
     def counted() -> tuple[float | None, ...]:
         kinds = [registry.get_sample_value("pointillist_spool_damaged_total", {"what": w}) for w in ("frame", "ledger")]
