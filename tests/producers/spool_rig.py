@@ -113,7 +113,7 @@ def readable(spool: Spool, boot_id: int) -> RangeSet:
 
 
 def assert_only(folder: Path, boot_id: int, missing: set[int], published: int = FRAMES) -> None:
-    """Of the frames of a boot only those are missing, and they are shed: before its next start and after it."""
+    """Assert that only these frames of a boot are missing, and are shed: before its next start and after it."""
     for_audit = scanned(folder, boot_id)
     assert (for_audit.next, set(for_audit.shed)) == (published, missing)
     assert for_audit.waiting == RangeSet([(0, published - 1)]).minus(RangeSet.of(missing))

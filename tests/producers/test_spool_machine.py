@@ -106,7 +106,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.check_oldest_shed(before)
 
     def check_oldest_shed(self, before: set[FrameKey]) -> None:
-        """What was shed since is older than all that waits."""
+        """Frames shed since are older than all that wait."""
         newly, waiting = (sorted(map(self.place, keys)) for keys in (self.shed - before, self.waiting()))
         assert not newly or not waiting or newly[-1] < waiting[0]
 
