@@ -202,20 +202,6 @@ def test_a_confirmation_outdates_a_revision_where_it_moves_the_first_frame_that_
     spool.close()
 
 
-def test_a_boot_is_drained_when_the_server_holds_its_last_revision(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, CAMERA)
-    fill(spool, 2)
-    spool.finish()
-    confirm_revision(spool, spool.current)
-    spool.confirm(spool.current.boot_id, [(0, 1)])
-    assert not spool.drained
-    [last] = spool.ledgers.unsettled()
-    assert (last.to_message().confirmed_to, last.to_message().next) == (2, 2)
-    confirm_revision(spool, last)
-    assert spool.drained
-    spool.close()
-
-
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_earlier_boot_is_kept_until_its_last_revision_is_confirmed(tmp_path: Path, killed: bool) -> None:
     first = Spool(tmp_path, CAMERA)
