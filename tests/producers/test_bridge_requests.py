@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -63,7 +64,7 @@ def passed_on(kind: type, *groups: tuple[float, Sequence[Event]]) -> tuple[list[
     else:
         requests = ProbeRequests(KEYS, publish, refused.append, lambda: NOW_MS)
     for now_s, events in groups:
-        requests.take(events, now_s)  # type: ignore[arg-type]  # records as a consumer gives them
+        requests.take(events, now_s)
     return out, refused
 
 
@@ -147,8 +148,15 @@ async def test_a_bridge_passes_key_requests_on_and_retains_probe_requests(mosqui
 
     def listening(*channels: Channel) -> Client:
         client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-        client.on_connect = lambda c, *_: [c.subscribe(mqtt_topic(camera_id, channel), 1) for channel in channels]
-        client.on_message = lambda _c, _u, message: came.setdefault(message.topic, message)
+
+        def subscribe(client: Client, *_: Any) -> None:
+            for channel in channels:
+                client.subscribe(mqtt_topic(camera_id, channel), 1)
+
+        def note(_client: Client, _userdata: Any, message: MQTTMessage) -> None:
+            came.setdefault(message.topic, message)
+
+        client.on_connect, client.on_message = subscribe, note
         client.connect(mosquitto.host, mosquitto.port)
         client.loop_start()
         return client

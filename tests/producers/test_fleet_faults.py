@@ -45,7 +45,8 @@ def images(tmp_path: Path) -> Path:
 
 async def two_cameras(mosquitto: Mosquitto, state: Path, images: Path, site: str, **options: Any) -> FleetOutcome:
     source = {"kind": "dataset", "file": images, "offset": 0}
-    return await run(scenario_of(site, {"count": 2, "fps": 0, "source": source}), mosquitto, state, **options)
+    cameras: dict[str, object] = {"count": 2, "fps": 0, "source": source}
+    return await run(scenario_of(site, cameras), mosquitto, state, **options)
 
 
 async def attach(mosquitto: Mosquitto, state: Path, site: str, file: Path, **options: Any) -> FleetOutcome:
