@@ -51,7 +51,7 @@ async def two_cameras(mosquitto: Mosquitto, state: Path, images: Path, site: str
 
 async def attach(mosquitto: Mosquitto, state: Path, site: str, file: Path, **options: Any) -> FleetOutcome:
     source = {"kind": "dataset", "file": file, "loop": "stop" in options}
-    camera = {"name": "door", "fps": 20 if "stop" in options else 0, "source": source}
+    camera: dict[str, object] = {"name": "door", "fps": 20 if "stop" in options else 0, "source": source}
     [settings] = scenario_of(site, camera).cameras()
     spec = CameraSpec(settings, KeyRing(SECRET).current(settings.camera_id), (mosquitto.host, mosquitto.port))
     given = {"registry": CollectorRegistry(), "health": Health(), "stop": asyncio.Event(), "link": QUICK, **options}
