@@ -203,6 +203,8 @@ async def test_what_is_read_waits_for_half_of_what_may_be_held_to_the_byte(monke
         await until(lambda: it.metric("unacknowledged_messages") == 8, "eight on the way")
         it.broker.publish(FRAMES, frame(9), 9)
         for delivered in range(1, 5):
+            await until(lambda: len(it.kafka.batches) == delivered, "a batch in flight")  # noqa: B023
+            await asyncio.sleep(0)  # until its answer is waited for
             it.kafka.answer_once()
             await until(lambda: len(it.broker.acknowledged) == delivered, "one acknowledged")  # noqa: B023
             await asyncio.sleep(0.03)  # time to read and count
