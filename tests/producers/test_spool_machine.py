@@ -218,6 +218,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def damage_a_ledger(self, back: int, where: float, mask: int, copy: bool) -> None:
         boot_id = self.boots[max(0, len(self.boots) - 1 - back)]
         copies = ledger_copies(self.folder, boot_id)
+        assert len(copies) in (0, 2)  # none of a boot that is settled
         for path in copies[copy : copy + 1]:
             flip(path, int(where * path.stat().st_size), mask)
             self.copies.add(path)
