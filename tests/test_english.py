@@ -20,6 +20,7 @@ REWRITTEN = (
     "processors",
     "producers",
     "schemas",
+    "tests/commands.py",
     "tests/infra/test_settings.py",
     "tests/lab/test_cells.py",
     "tests/lab/test_harness.py",
