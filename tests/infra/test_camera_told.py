@@ -16,7 +16,6 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from consumers.console.data.commands import Commands, changes_of
 from infra.local.mosquitto import Mosquitto
-from infra.local.process import COMMAND
 from producers.publisher.commands import CameraControl
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
@@ -27,6 +26,7 @@ from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import Command, Meta, ProbeRequest
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import MqttAccess
+from tests.commands import run_command
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.brokers
@@ -90,11 +90,15 @@ def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Camera]:
 
 def told(mosquitto: Mosquitto, *options: str) -> subprocess.CompletedProcess[str]:
     place = f"{mosquitto.host}:{mosquitto.port}"
-    return subprocess.run(
-        [*COMMAND, "camera", "told", CAMERA, "--mqtt", place, *options],
-        capture_output=True, text=True, timeout=60, check=False,
-        env=os.environ | {"POINTILLIST_FLEET_SECRET": SECRET},
-    )  # fmt: skip
+    return run_command(
+        "camera",
+        "told",
+        CAMERA,
+        "--mqtt",
+        place,
+        *options,
+        environment=os.environ | {"POINTILLIST_FLEET_SECRET": SECRET},
+    )
 
 
 def settings(done: subprocess.CompletedProcess[str]) -> dict[str, list[object]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,9 @@ from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.kafka_quorum import NODES_FILE, Quorum, check_count, kafka_data, node_names
 from infra.local.ports import Ports
-from infra.local.process import COMMAND
 from infra.local.topics import TopicSpec, acknowledging
 from schemas.errors import StateError
+from tests.commands import run_command
 
 
 @pytest.fixture
@@ -88,9 +87,7 @@ def test_another_number_of_nodes_than_the_folders_is_refused(state_dir: Path, ma
 
 
 def test_up_says_which_numbers_of_nodes_there_are(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "up", "--kafka-nodes", "2", "--state", str(tmp_path)], check=False, capture_output=True, text=True
-    )
+    done = run_command("up", "--kafka-nodes", 2, "--state", tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: --kafka-nodes: expected 1 or 3, got 2. `pointillist config up` shows all settings.\n"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +16,11 @@ from consumers.database.queries import open_records
 from consumers.recorder.store import Store
 from infra.cli import app
 from infra.local.kafka import Kafka
-from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.preflight.database import look_for_refusal, require_database
 from infra.state_folder import Layout
 from schemas.errors import BrokerError, ConfigError, UserError
+from tests.commands import run_command
 from tests.infra.secure_postgresql import PASSWORD, SecurePostgreSQL
 
 pytestmark = pytest.mark.brokers
@@ -180,9 +179,7 @@ def test_a_database_of_another_version_is_one_line_with_exit_status_2(
     engine.dispose()
     arguments = [name, "--kafka", kafka.bootstrap, *_beside(name, tmp_path), "--database", url]
     environment = os.environ | {"POINTILLIST_FLEET_SECRET": SECRET}
-    done = subprocess.run(
-        [*COMMAND, *arguments], env=environment, check=False, capture_output=True, text=True, timeout=60
-    )
+    done = run_command(*arguments, environment=environment)
     assert done.returncode == 2
     assert "error: expected a database of version " in done.stderr.splitlines()[-1]
     assert "got version 99, which a later release has made: go on with that release" in done.stderr.splitlines()[-1]
