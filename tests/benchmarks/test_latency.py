@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.pages.figures import _latency
 from benchmarks.speed.latency import STRETCHES, markdown, parsed, read_stamps, stretches, summary
 from schemas.runtime.trace import STAMPS
 
@@ -59,14 +57,3 @@ def test_a_load_is_cameras_and_frames_a_second() -> None:
     assert parsed("32x8") == (32, 8.0)
     with pytest.raises(ValueError, match="invalid literal"):
         parsed("many")
-
-
-def test_the_readme_gets_a_row_of_each_load_that_was_measured(tmp_path: Path) -> None:
-    file = tmp_path / "latency.json"
-    assert _latency(file) == []
-    sides = {"this": {"p50_s": 0.0214, "p99_s": 0.07, "frames_lost": 0}}
-    file.write_text(json.dumps({"command": "python x", "summary": {"8x2": sides, "1x0.5": sides}}))
-    small, other = _latency(file)
-    assert small[0] == "8 cameras × 2 fps: capture to record, p50 and p99"
-    assert small[1:] == ("≤ .04 s, ≤ .10 s (aim .02, .05), 0 lost", "0.021 s, 0.070 s, 0 lost", "`python x`")
-    assert other[:2] == ("1 cameras × 0.5 fps: capture to record, p50 and p99", "")
