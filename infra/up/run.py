@@ -46,7 +46,7 @@ from infra.up.settings import (
     scenario_document,
     with_bundle_of,
 )
-from infra.up.supervisor import Supervisor
+from infra.up.supervisor import RoleSupervisor
 from infra.up.system_line import SystemLine
 from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
@@ -104,7 +104,7 @@ class _Run:
         self._live = live
         self._asked = asked
         self._ports = Ports(layout.folder)
-        self._supervisor = Supervisor(table, Room(layout.folder), live.say)
+        self._supervisor = RoleSupervisor(table, Room(layout.folder), live.say)
         pki = None if settings.plain else layout.pki
         self._mosquitto = Mosquitto(layout.folder, self._ports, pki=pki, outside=outside_listener(settings))
         self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki)

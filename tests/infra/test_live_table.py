@@ -21,7 +21,7 @@ from infra.up.attached import attached_frames
 from infra.up.ending import closing_line
 from infra.up.processes import Role, RoleProcess
 from infra.up.scrape import RunTotals
-from infra.up.supervisor import Supervisor
+from infra.up.supervisor import RoleSupervisor
 from infra.up.system_state import CameraState
 from infra.up.table import LATELY_S, LiveTable
 from schemas.metrics import CAMERA_FRAMES, END_TO_END, SECONDS, SPOOL_FRAMES, STRIP_FRAMES
@@ -146,7 +146,7 @@ def test_the_last_line_names_every_term_of_the_law_that_is_not_zero(
 def test_a_role_that_dies_is_named_and_the_time_until_it_is_ready_again_is_counted(tmp_path: Path) -> None:
     said: list[str] = []
     with RoleTable(tmp_path) as roles:
-        supervisor = Supervisor(roles, Room(tmp_path), said.append)
+        supervisor = RoleSupervisor(roles, Room(tmp_path), said.append)
         child = RoleProcess([], tmp_path / "role.log", {})
         child._child.command = [sys.executable, "-c", "import time; time.sleep(60)"]
         role = Role("processor-1", child)
