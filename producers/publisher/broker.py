@@ -35,7 +35,7 @@ class Broker:
         self.tls = tls
         self.login = login
         self.dialling = asyncio.Semaphore(at_once)
-        """To be held while a link connects."""
+        """Held by each link while it connects."""
         self._told: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
 
     def complain(self, event: str, detail: str) -> None:
