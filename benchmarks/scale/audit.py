@@ -26,6 +26,7 @@ from typing import Any, Final
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from benchmarks.harness.postgresql import PostgreSQL
 from benchmarks.scale.recorder import SECRET
 from consumers.database.engine import open_engine
 from consumers.evidence.quarantine import Quarantine
@@ -33,7 +34,6 @@ from consumers.recorder.store import Store
 from consumers.records.batch import read
 from consumers.settings import RecorderSettings
 from infra.local.kafka import Kafka
-from infra.local.postgresql import PostgreSQL
 from infra.local.process import COMMAND
 from infra.local.topics import create_topics, pointillist_topics
 from infra.state_folder import Layout, write_private

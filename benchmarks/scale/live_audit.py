@@ -18,6 +18,7 @@ from typing import Final
 
 from sqlalchemy import insert, text
 
+from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from benchmarks.scale.recorder import SECRET
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.rounds import Marks
@@ -28,7 +29,6 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import ledger_row
 from consumers.settings import RecorderSettings
-from infra.local.postgresql import PostgreSQL, passing_folder
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from benchmarks.harness.recorder_store import MadeRecord
 from consumers.recorder.recorder import Recorder
 from consumers.records.batch import Record
 from consumers.settings import RecorderSettings
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import KEYS, FakeRecord
+from tests.consumers.recorder_rig import KEYS
 from tests.waiting import until
 
 
@@ -28,7 +29,7 @@ class Source:
         self.calls += 1
         if self.calls > 3:
             await asyncio.Event().wait()
-        return [FakeRecord("verdicts", 0, self.calls - 1, None, None)]
+        return [MadeRecord("verdicts", 0, self.calls - 1, None, None)]
 
     @contextlib.asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:

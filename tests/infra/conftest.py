@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.local.postgresql import passing_folder
+from benchmarks.harness.postgresql import passing_folder
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import grant

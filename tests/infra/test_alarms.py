@@ -15,6 +15,7 @@ import pytest
 import yaml
 from httpx2 import Response
 
+from benchmarks.harness.webhook import Webhook
 from consumers.recorder.metrics import Meters, places_of
 from infra.local.alertmanager import Alertmanager
 from infra.local.prometheus import Prometheus
@@ -23,7 +24,6 @@ from infra.prometheus.runbooks import PAGE
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
-from tests.infra.webhook import Webhook
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.brokers

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from benchmarks.harness.rtsp import RtspServer, counted_number
 from infra.cli.camera_test import try_camera
-from infra.local.rtsp import RtspServer, counted_number
 from infra.settings.load import Given, load
 from producers.camera.role_settings import CameraTestSettings
 from schemas.errors import ConfigError, SourceError, UserError

@@ -16,11 +16,11 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from benchmarks.harness.system import RunningSystem, audit
 from infra.audit.audit import audit as count_frames
 from infra.local.process import COMMAND
 from infra.pki.roles import SHARE_FILE, role_tls
 from infra.state_folder import Layout
-from infra.up.background import RunningSystem, audit
 from processors.bundle import shipped_bundle
 from schemas.identity import CameraId
 from schemas.messages.frame import sign_message

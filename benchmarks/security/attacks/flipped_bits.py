@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.security.attacks.outcome import Outcome
 from infra.audit.kafka_files import committed_offsets
 from infra.state_folder import Layout
-from infra.up.background import RunningSystem, audit
 from infra.up.scrape import Samples
 from schemas.metrics import DATABASES_SET_ASIDE, KAFKA_DAMAGED
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic

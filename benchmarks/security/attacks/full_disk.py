@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.security.attacks.outcome import Outcome
 from consumers.database.queries import open_records
 from infra.state_folder import Layout
-from infra.up.background import RunningSystem, audit
 from infra.up.scrape import Samples
 from schemas.metrics import DISK_FREE, RECORDED
 
