@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infra.process.environment import Environment
+from infra.state_folder.environment import Environment
 from lab.attacks import make_attack, to_8_bits
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db

@@ -45,7 +45,7 @@ def run(
     """
     from infra.cameras.identity import state_home
     from infra.cameras.roster import FileOfCameras, Share
-    from infra.process.role import address
+    from schemas.settings import address
     from schemas.transport.access import MqttAccess
 
     file = file or settings.cameras
@@ -131,12 +131,13 @@ def _alone(settings: CameraRunSettings, listed: FileOfCameras, folder: Path, num
 def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     """Run one process for each share of the cameras."""
     from infra.cameras.processes import run_processes
-    from infra.process.role import address, run_role
+    from infra.process.role import run_role
     from infra.settings.document import toml
     from infra.settings.load import SHARED
     from infra.settings.roles import prefix_of
     from infra.state_folder import write_private
     from infra.up.processes import FLEET_PENDING
+    from schemas.settings import address
 
     if str(settings.mqtt_login_file) == "-":
         raise ConfigError(

@@ -26,8 +26,8 @@ from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
-from infra.process.environment import Environment
 from infra.state_folder import Layout, write_private
+from infra.state_folder.environment import Environment
 from infra.up.attached import attached_frames
 from infra.up.background_task import BackgroundTask
 from infra.up.console_address import advice, check_console

@@ -18,8 +18,8 @@ from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant
 from infra.pki.roles import CLIENTS, ROLE_DAYS, SERVERS, role_folder, role_tls
 from infra.preflight.brokers import require_kafka
-from infra.process.environment import Environment
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment
 from schemas.errors import BrokerError
 from schemas.transport.access import KafkaAccess, Tls
 from tests.infra.command_line import parsed

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra import identity_lock
+from infra.admission.camera_revocation import revoke
 from infra.cameras.identity import issued_identity
-from infra.identity_lock import changing_identities
-from infra.revocation.cameras import revoke
-from infra.state_folder import Layout
+from infra.state_folder import Layout, identity_lock
+from infra.state_folder.identity_lock import changing_identities
 from infra.up.identities import prepare_identities
 from infra.up.settings import UpSettings
 from schemas.errors import StateError
@@ -34,7 +33,7 @@ class Writes:
     def __init__(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.files: set[str] = set()
         self._state = state.resolve()
-        for module in ("infra.pki.authority", "infra.state_folder", "infra.local.files"):
+        for module in ("infra.pki.authority", "infra.state_folder.layout", "infra.local.files"):
             monkeypatch.setattr(f"{module}.replacing", self.replacing)
 
     def replacing(self, path: Path, *, private: bool = False) -> AbstractContextManager[Path]:
@@ -107,6 +106,6 @@ def test_an_error_releases_the_lock(tmp_path: Path) -> None:
 
 def test_a_revocation_that_a_list_does_not_hold_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = make_fleet(tmp_path / "state")
-    monkeypatch.setattr("infra.revocation.cameras.refuse", lambda pki, cameras: None)
+    monkeypatch.setattr("infra.admission.camera_revocation.refuse", lambda pki, cameras: None)
     with pytest.raises(StateError, match=r"refused: expected site/gone as revoked, it is not\. Run `pointillist"):
         revoke(layout, GONE)

@@ -16,7 +16,7 @@ import pytest
 
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import pointillist_topics
-from infra.process.environment import Environment
+from infra.state_folder.environment import Environment
 from schemas.keys.signers import TrustedSigners
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic

@@ -13,15 +13,15 @@ from typing import Any
 import psycopg
 import pytest
 
+from infra.admission.camera_revocation import revoke
 from infra.local.mosquitto import Mosquitto, mosquitto_binary
 from infra.local.ports import free_port, is_free
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import SUPER_USERS, kafka_rights
 from infra.pki.roles import role_folder, role_tls
 from infra.preflight.brokers import require_mqtt
-from infra.process.environment import Environment
-from infra.revocation.cameras import revoke
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.topics import Channel, KafkaTopic, mqtt_topic

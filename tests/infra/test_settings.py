@@ -12,12 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from infra.local.ports import Ports
-from infra.process.environment import Environment
 from infra.settings.document import listing, toml
 from infra.settings.fields import SettingsField, fields
 from infra.settings.load import Given, load, nested
 from infra.settings.roles import MODELS, model_of, prefix_of
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment
 from infra.up.processes import LocalRoles, RoleProcess
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
