@@ -8,11 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from paho.mqtt.enums import MQTTErrorCode
-
 from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, ProtocolError, parse_publish
 from schemas.limits import MAX_BROKER_BYTES
-from schemas.transport.mqtt.internals import SocketClient
+from schemas.transport.mqtt.internals import Result, SocketClient
 
 RECEIVE_BYTES: Final = 256 * 1024
 RECORD_BYTES: Final = 2**14
@@ -37,20 +35,20 @@ class PacketClient(SocketClient):
         # Kept: the system would give and take back pages of a fresh one at each read.
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
 
-    def adopt(self, connected: socket.socket) -> MQTTErrorCode:
+    def adopt(self, connected: socket.socket) -> Result:
         """Begin an MQTT connection on a connected socket."""
         self._splitter = PacketSplitter(MAX_BROKER_BYTES)
         return super().adopt(connected)
 
-    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+    def loop_read(self, max_packets: int = 1) -> Result:
         """Read once and handle every packet that is complete."""
         sock = self.socket()
         if not isinstance(sock, socket.socket):
-            return MQTTErrorCode.MQTT_ERR_NO_CONN
+            return Result.MQTT_ERR_NO_CONN
         try:
             length = self._receive(sock)
         except (BlockingIOError, ssl.SSLWantReadError):
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
+            return Result.MQTT_ERR_SUCCESS
         except OSError:
             return self.lose()
         if not length:
@@ -64,8 +62,8 @@ class PacketClient(SocketClient):
                 elif (rc := self.handle_packet(first, body)) > 0:
                     return self.lose(rc)
         except ProtocolError:
-            return self.lose(MQTTErrorCode.MQTT_ERR_PROTOCOL)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
+            return self.lose(Result.MQTT_ERR_PROTOCOL)
+        return Result.MQTT_ERR_SUCCESS
 
     def _receive(self, sock: socket.socket) -> int:
         """The bytes that have come, at the beginning of the buffer: how many.

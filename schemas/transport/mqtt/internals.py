@@ -12,6 +12,9 @@ from typing import Literal
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
+Result = MQTTErrorCode
+"""The result of a step of the client: `MQTT_ERR_SUCCESS`, or the reason why the connection is gone."""
+
 
 class SocketClient(Client):
     """paho's MQTT 5 client on a socket that the caller has connected, with entrances for faster reading and writing.
