@@ -16,9 +16,9 @@ import pytest
 import structlog
 from hypothesis import Phase, settings
 
+from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
-from infra.local.postgresql import PostgreSQL, passing_folder
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
 from schemas.pointillist_pb2 import LOSSLESS

@@ -45,7 +45,7 @@ def told(
     place = mqtt_place(mqtt, state, "admin", tls=mqtt_tls, login=mqtt_login)
     require_brokers(connect_timeout_s, mqtt=place)
     console = Console(soft_wrap=True, highlight=False)
-    with CameraTold(place.address, identity, role_keys(state, "operator"), place.tls, place.login) as camera:
+    with CameraTold(place, identity, role_keys(state, "operator")) as camera:
         forgot = camera.reset(wait) if reset else None
         meta, refused = camera.meta, camera.refused
     if meta is None and forgot is None:

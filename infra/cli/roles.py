@@ -32,8 +32,8 @@ def role_keys(state: Path | None, role: str) -> Any:
 
     It comes from the state folder when that holds a secret for the role, else from the environment.
     """
-    from infra.process.environment import Environment, accepted_generations, key_ring
     from infra.state_folder import Layout
+    from infra.state_folder.environment import Environment, accepted_generations, key_ring
     from schemas.keys.keys import KeyRing
     from schemas.keys.roots import Role
 
@@ -47,8 +47,8 @@ def role_keys(state: Path | None, role: str) -> Any:
 
 def generations_file(state: Path | None) -> Path | None:
     """Return the file of the accepted key generations, which may change while a role runs; None without one."""
-    from infra.process.environment import Environment
     from infra.state_folder import Layout
+    from infra.state_folder.environment import Environment
 
     layout = Layout(state.resolve()) if state is not None else None
     if layout is None or not layout.secret_file.is_file():

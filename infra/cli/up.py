@@ -35,7 +35,7 @@ def up(
 
     Exit status 0 when nothing is lost or pending, 1 when something is, 2 for what you can mend.
     """
-    from infra.process.environment import Environment
+    from infra.state_folder.environment import Environment
     from infra.up.run import run_up
     from infra.up.table import LiveTable
     from infra.up.terminal import own_foreground

@@ -30,8 +30,7 @@ async def run_monitor(
     """Measure until `stop` is set. Brokers and database may be away at any time: the metrics show it."""
     up = metrics.BROKER_UP.on(registry)
     kafka = Kafka(registry, up.labels("kafka"), settings.kafka)
-    broker = settings.broker
-    mosquitto = Mosquitto(registry, up.labels("mosquitto"), broker.address, broker.tls, broker.login)
+    mosquitto = Mosquitto(registry, up.labels("mosquitto"), settings.broker)
     host, gpus = Host(registry, settings.folder or settings.state or Path()), Gpus(registry)
     conservation = Conservation(registry, settings.kafka, settings.database, keys)
     for condition in ("kafka", "mqtt"):

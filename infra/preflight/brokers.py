@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Final
 
-from infra.process.role import address as parse
 from schemas.errors import BrokerError
+from schemas.settings import address as parse
 from schemas.transport.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options, secured, tls_refusal
 
 RETRY_S = 0.2

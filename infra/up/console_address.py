@@ -15,10 +15,10 @@ from consumers.console.access.users import read_users
 from consumers.console.settings import is_local
 from infra.pki.authority import LOCAL_HOSTS
 from infra.pki.roles import role_folder
-from infra.process.role import address
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
+from schemas.settings import address
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, server_context
 
 CERTIFICATE: Final = "pages"

@@ -206,7 +206,7 @@ class Bridge:
         if trace.on():
             stamp_records("received", [record])
         self._lanes.put(record, ticket)
-        if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.paused:
+        if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.is_paused:
             self._link.pause()
 
     def _takes_from(self, receipt: Receipt) -> bool:
@@ -249,7 +249,7 @@ class Bridge:
                     self._confirmations.add(receipt)
         self._kafka_seconds.observe(seconds)
         if (
-            self._link.paused
+            self._link.is_paused
             and not self._draining
             and self._lanes.buffered_bytes <= self._settings.max_buffered_bytes // 2
         ):

@@ -19,9 +19,9 @@ from consumers.console.access.users import Right, read_users, remove_user, write
 from infra.cli import MODULES, app, command_of, register, roles  # noqa: F401  # it registers its commands
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
-from infra.process.environment import Environment, accepted_generations, fleet_secret
 from infra.process.metrics_server import role_registry, serve
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment, accepted_generations, fleet_secret
 from infra.up.scrape import Samples
 from infra.up.settings import (
     UpSettings,

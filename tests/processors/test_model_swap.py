@@ -20,9 +20,9 @@ import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from safetensors.torch import save_file
 
+from infra.bundling.models_topic import ModelsTopic
 from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
-from infra.models_topic import ModelsTopic
 from processors.arrivals.frames import TakenFrame
 from processors.bundle import load_bundle
 from processors.device.backends.openvino_cpu import OpenVino

@@ -28,6 +28,7 @@ from schemas.messages.frame import Encoding, encode_frame, open_own_message, sig
 from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest
 from schemas.runtime.health import Health
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from schemas.transport.mqtt.connection import Retries
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
 from tests.producers.scripted_broker import DISCONNECT, ScriptedBroker, scripted_broker
@@ -83,7 +84,7 @@ class Running:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "BACKOFF_S", (0.01, 0.04))
+    monkeypatch.setattr(link_module, "RETRIES", Retries(connect_s=5.0, first_s=0.01, longest_s=0.04, steady_s=10.0))
     monkeypatch.setattr(link_module, "TICK_S", 0.02)
     monkeypatch.setattr(random, "uniform", lambda *_: 0.01)
 

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks.harness.rtsp import RtspServer
 from infra.local.mosquitto import Mosquitto
-from infra.local.rtsp import RtspServer
 from producers.spool import scan_spool
 from producers.spool.folder import spool_root
 from schemas.pointillist_pb2 import DEGRADED, ONLINE

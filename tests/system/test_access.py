@@ -24,13 +24,13 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from benchmarks.harness.system import RunningSystem
 from infra.audit.audit import audit as count_frames
 from infra.local.ports import free_port
 from infra.pki.enrolment import Enrolment
 from infra.pki.roles import role_folder, role_tls
 from infra.preflight.brokers import require_mqtt
 from infra.state_folder import Layout
-from infra.up.background import RunningSystem
 from schemas.errors import BrokerError
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAccess, Tls, kafka_options

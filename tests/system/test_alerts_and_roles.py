@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.webhook import Webhook
 from infra.local.prometheus import prometheus_binary
-from infra.up.background import RunningSystem
 from tests.commands import run_command
 from tests.infra.grafana_stand_in import install_grafana
 from tests.waiting import wait_until

@@ -22,8 +22,8 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
+from benchmarks.harness.system import RunningSystem
 from infra.release.assets import NODE_MODULES, TESTED_WITH, make
-from infra.up.background import RunningSystem
 from infra.up.processes import FRAMES_REFUSED
 from tests.commands import run_command
 from tests.waiting import wait_until

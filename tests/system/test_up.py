@@ -15,10 +15,10 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from benchmarks.harness.system import RunningSystem, audit
 from infra.audit.audit import audit as count_frames
 from infra.pki.roles import SHARE_FILE, role_tls
 from infra.state_folder import Layout
-from infra.up.background import RunningSystem, audit
 from infra.up.preparation import note_unchecked_probes
 from infra.up.settings import UpSettings, scenario_document
 from processors.bundle import shipped_bundle

@@ -107,8 +107,7 @@ class Commands:
         return _outcome(obeyed)
 
     def _connected(self, camera: CameraId) -> CameraTold:
-        broker = self._broker
-        return CameraTold(broker.address, camera, self._keys, broker.tls, broker.login)
+        return CameraTold(self._broker, camera, self._keys)
 
 
 def _outcome(obeyed: bool) -> str:

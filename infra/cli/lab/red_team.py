@@ -120,7 +120,7 @@ def red_team(
     gradient masking proves nothing. The full set takes hours on a CPU: see --budget.
     """  # fmt: skip
     with lab_extra():
-        from infra.process.environment import Environment
+        from infra.state_folder.environment import Environment
         from lab.data import read_cifar10_test, read_pictures, to_frames
         from lab.red_team.defences import Defence, sample_size
         from lab.red_team.pages import write_pages
