@@ -352,12 +352,6 @@ CAMERA_PROBE_SHARE = Metric(
     "Share of its frames that a camera sends whole by its settings, at most 200 cameras",
     ("camera_id",),
 )
-CAMERA_ALERTS = Metric(
-    Counter,
-    "pointillist_camera_alerts_total",
-    "Alerts raised on a camera; those of cameras beyond the first 200 count under the camera_id `other`",
-    ("camera_id",),
-)
 
 MAX_CAMERA_SERIES: Final = 200
 MAX_CLASS_SERIES: Final = 100

@@ -85,8 +85,6 @@ class Meters:
         self._probe_share = metrics.CAMERA_PROBE_SHARE.on(registry)
         self._impaired = metrics.CAMERA_IMPAIRED.on(registry)
         self._impairments: set[tuple[str, str]] = set()
-        self._camera_alerts = metrics.CAMERA_ALERTS.on(registry)
-        self._alerted: set[str] = set()
         self._shown: set[str] = set()
         self._ahead_ms = 0
         self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
@@ -155,13 +153,9 @@ class Meters:
         return name if name in self._classes else "other"
 
     def count_alerts(self, alerts: Sequence[Alert]) -> None:
-        """Count raised alerts by kind and by camera."""
+        """Count raised alerts by kind."""
         for alert in alerts:
             self._alerts.labels(alert.kind).inc()
-            if len(self._alerted) < metrics.MAX_CAMERA_SERIES:
-                self._alerted.add(alert.camera_id)
-            known = alert.camera_id in self._alerted
-            self._camera_alerts.labels(alert.camera_id if known else "other").inc()
 
     def show_stores(self, held: Mapping[str, int]) -> None:
         """Set the bytes of each store."""

@@ -236,15 +236,12 @@ def _defence() -> list[Graph | Figure]:
             8,
         ),
         Graph(
-            "Alerts by camera",
-            "Raised in the last hour, the ten that raised most; and those that Kafka has not taken yet.",
+            "Alerts",
+            "Alerts raised in the last hour, and alerts that Kafka has not acknowledged. The console lists them.",
             "none",
             (
-                Query(
-                    or_zero(f"topk(10, sum by (camera_id) (increase({series(m.CAMERA_ALERTS)}[1h])) > 0)"),
-                    "{{camera_id}}",
-                ),
-                Query(total(m.ALERTS_UNPUBLISHED), "wait for Kafka"),
+                Query(or_zero(f"sum(increase({series(m.ALERTS)}[1h]))"), "raised"),
+                Query(total(m.ALERTS_UNPUBLISHED), "not acknowledged"),
             ),
             8,
         ),

@@ -247,9 +247,15 @@ class LocalRoles:
         role.url = console_url(settings, http)
         return role
 
-    def monitor(self) -> Role:
-        """Return the role with metrics of the brokers, of this machine, and of the audit."""
-        values = {"mqtt": self._mqtt, "kafka": self._kafka, "state": self._layout.folder}
+    def monitor(self, *, alertmanager: bool = False, console: str | None = None) -> Role:
+        """Return the role with metrics of the brokers, of this machine, and of the audit.
+
+        `alertmanager` makes it post alerts to an Alertmanager that starts later, with links to the URL `console`.
+        """
+        values: dict[str, Any] = {"mqtt": self._mqtt, "kafka": self._kafka, "state": self._layout.folder}
+        if alertmanager:
+            values["alertmanager"] = f"http://{LOOPBACK}:{self._ports.take('alertmanager')}"
+            values["console"] = console
         return self._role("monitor", "monitor", values, self._given(SecretRole.AUDITOR), given=self._settings.monitor)
 
     def fleet(self) -> Role:

@@ -193,7 +193,7 @@ def with_component(folder: Path, name: str) -> dict[tuple[str, str], Resource]:
 def test_an_alertmanager_comes_as_a_component_with_the_routes_of_the_others(tmp_path: Path) -> None:
     found = with_component(tmp_path, "alertmanager")
     alertmanager, service = found["StatefulSet", "alertmanager"], found["Service", "alertmanager"]
-    for resource in (alertmanager, service, found["NetworkPolicy", "alertmanager-tells"]):
+    for resource in (alertmanager, service, found["NetworkPolicy", "alertmanager-to-receivers"]):
         check(resource)
     spec = alertmanager["spec"]["template"]["spec"]
     (container,) = spec["containers"]
@@ -210,6 +210,21 @@ def test_an_alertmanager_comes_as_a_component_with_the_routes_of_the_others(tmp_
     labels = alertmanager["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
     assert service["spec"]["ports"][0]["targetPort"] in {port["name"] for port in container["ports"]}
+
+
+def test_the_monitor_posts_alerts_to_the_alertmanager_of_the_component(tmp_path: Path) -> None:
+    found = with_component(tmp_path, "alertmanager")
+    options = parsed(found["Deployment", "monitor"]["spec"]["template"]["spec"]["containers"][0]["args"])
+    assert options["alertmanager"] == "http://alertmanager:9093"
+    (port,) = found["Service", "alertmanager"]["spec"]["ports"]
+    assert port["port"] == 9093
+    to, ours = found["NetworkPolicy", "monitor-to-alertmanager"], found["NetworkPolicy", "alertmanager-from-monitor"]
+    for policy, way, peers in ((to, "egress", "to"), (ours, "ingress", "from")):
+        check(policy)
+        (rule,) = policy["spec"][way]
+        assert rule["ports"] == [{"protocol": "TCP", "port": port["targetPort"]}]
+        names = [policy["spec"]["podSelector"], *(each["podSelector"] for each in rule[peers])]
+        assert {each["matchLabels"]["app.kubernetes.io/name"] for each in names} == {"monitor", "alertmanager"}
 
 
 def test_several_recorders_come_as_a_component_whose_resources_are_valid(tmp_path: Path) -> None:
