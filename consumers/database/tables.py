@@ -204,8 +204,7 @@ evidence = Table(
     _integer("partition"),
     _integer("following"),
     _bytes("waiting"),
-    _bytes("whole"),
-    _bytes("dropped"),
+    _bytes("track"),
     _integer("updated_ms"),
     Index("evidence_by_age", "updated_ms"),
 )

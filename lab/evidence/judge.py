@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lab.backdoor.catalogue import MODELS, sticker_patch, trigger_of
 from lab.backdoor.triggers import Trigger
 from lab.data import read_pictures
-from lab.evidence.watched_cameras import View, Watched, watch
+from lab.evidence.watched_cameras import Watched, watch
 from lab.masks import check_drop_ratio
 from lab.statistics import share_interval
 from processors.bundle import load_bundle
@@ -83,11 +83,11 @@ def judge(
         before = [each for each in found if each.seq < clean]
         stamped = [each for each in found if each.seq >= clean]
         classes = watched.class_id[camera]
-        tracks, raised = _Tracks(), 0
+        track, raised = Track(), 0
         for turn in range(repeats):
             shown = before if not turn else [before[place] for place in order.permutation(len(before))]
             placed = [each._replace(seq=turn * clean + place * every) for place, each in enumerate(shown)]
-            tracks, seqs = _read(tracks, placed, rule, classes[:clean], turn * clean)
+            track, seqs = _read(track, placed, rule, classes[:clean], turn * clean)
             raised += len(seqs)
         alarms += raised
         frames += clean * repeats
@@ -96,54 +96,40 @@ def judge(
         cameras += 1
         shift = repeats * clean - clean
         later = [each._replace(seq=each.seq + shift) for each in stamped]
-        _, seqs = _read(tracks.calm(), later, rule, classes[clean:], repeats * clean)
+        _, seqs = _read(track._replace(calm=-1), later, rule, classes[clean:], repeats * clean)
         waits += [seqs[0] - repeats * clean + 1] if seqs else []
         missed += not seqs
         works = float((classes[clean:] == target).mean()) >= WORKS
         working += works
         missed_working += works and not seqs
-        _, seqs = _read(_Tracks(), stamped, rule, classes[clean:], clean)
+        _, seqs = _read(Track(), stamped, rule, classes[clean:], clean)
         missed_first += not seqs
     return Figures(cameras, frames, alarms, missed, missed_first, working, missed_working, waits)
 
 
-class _Tracks(NamedTuple):
-    """One camera's tracks, one for each kind of frame, as in the recorder."""
-
-    dropped: Track = Track()
-    whole: Track = Track()
-
-    def calm(self) -> _Tracks:
-        """Return the tracks without an episode that would suppress alarms."""
-        return _Tracks(*(track._replace(calm=-1) for track in self))
-
-
 def _read(
-    tracks: _Tracks, probes: Sequence[Probe], rule: EvidenceRule, classes: NDArray[np.int64], first: int
-) -> tuple[_Tracks, list[int]]:
-    """Return the tracks after `probes`, and the sequence numbers of alarms. `classes` begin at `first`."""
-    after = list(tracks)
+    track: Track, probes: Sequence[Probe], rule: EvidenceRule, classes: NDArray[np.int64], first: int
+) -> tuple[Track, list[int]]:
+    """Return the track after `probes`, and the sequence numbers of alarms. `classes` begin at `first`."""
     raised = []
 
     def verdicts(since: int, until: int) -> list[int]:
         return [int(each) for each in classes[max(0, since - first) : until - first + 1]]
 
     for probe in probes:
-        after[probe.whole], alarm = advance(after[probe.whole], probe, rule, verdicts)
+        track, alarm = advance(track, probe, rule, verdicts)
         if alarm is not None:
             raised.append(probe.seq)
-    return _Tracks(*after), raised
+    return track, raised
 
 
 def main() -> None:
     """Print the rule's results on a bundle's cameras as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    view_help = "STRIP's view of a frame: the whole picture, or its kept pixels alone"
     parser.add_argument("--bundle", type=Path, required=True, help="a backdoored bundle, calibrated for the drop ratio")
     parser.add_argument("--clean", type=Path, required=True, help="npz with the scenes: images and labels")
     parser.add_argument("--trigger", required=True, help=f"sticker, or the trigger of one of {', '.join(MODELS)}")
     parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--view", choices=get_args(View), default="whole", help=view_help)
     parser.add_argument("--every", type=int, default=1, help="check only every n-th frame")
     parser.add_argument("--cameras", type=int, default=200)
     parser.add_argument("--skip", type=int, default=0, help="pictures to skip at the beginning")
@@ -166,7 +152,7 @@ def main() -> None:
             raise ConfigError(f"{arguments.clean}: expected more than {arguments.skip} pictures, got {len(pictures)}")
         watched = watch(
             pipeline, pictures.take(chosen), _trigger(arguments.trigger), arguments.drop, arguments.clean_frames,
-            arguments.trigger_frames, arguments.seed, view=arguments.view,
+            arguments.trigger_frames, arguments.seed,
         )  # fmt: skip
         if arguments.cache is not None:
             watched.save(arguments.cache)

@@ -1,7 +1,7 @@
 """A simulated camera in front of each picture: its frames, the trigger on the last of them, and STRIP's results.
 
 The camera shakes by up to a pixel, its light drifts slowly, its sensor adds noise, and every frame has its own mask.
-STRIP checks each frame whole, like a probe, or its kept pixels alone.
+STRIP checks each frame whole, like a probe.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from lab.masks import random_masks
 from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 from schemas.evidence.track import Probe
-from schemas.limits import dropped_per_block
 
 TREMBLE: Final = 1
 """Pixels by which the camera shakes, each way."""
@@ -40,13 +39,11 @@ NOISE: Final = 2.0
 class Watched:
     """The results of STRIP and the classifier on each camera's frames: arrays (cameras, frames), clean ones first.
 
-    `whole` is True for frames that STRIP checked whole. The entropy is NaN for unchecked frames. Frames from
-    `clean_frames` on carry the trigger. `labels` (cameras,) are the scenes' true classes.
+    Frames from `clean_frames` on carry the trigger. `labels` (cameras,) are the scenes' true classes.
     """
 
     entropy_bits: NDArray[np.float32]
     threshold_bits: NDArray[np.float32]
-    whole: NDArray[np.bool_]
     class_id: NDArray[np.int64]
     labels: NDArray[np.int64]
     clean_frames: int
@@ -70,9 +67,7 @@ class Watched:
         chosen = np.arange(self.entropy_bits.shape[1])[frames]
         for seq in chosen[chosen % every == 0]:
             bits, threshold = (float(of[camera, seq]) for of in (self.entropy_bits, self.threshold_bits))
-            if bits == bits:
-                whole, class_id = bool(self.whole[camera, seq]), int(self.class_id[camera, seq])
-                yield Probe(int(seq), bits, threshold, bits < threshold, whole, class_id)
+            yield Probe(int(seq), bits, threshold, bits < threshold, int(self.class_id[camera, seq]))
 
 
 def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -89,10 +84,6 @@ def shots(picture: NDArray[np.uint8], count: int, first: int, generator: np.rand
     return np.stack(frames)
 
 
-View = Literal["whole", "alone"]
-"""STRIP's input: the whole frame, like a live probe, or its kept pixels alone."""
-
-
 @torch.inference_mode()
 def watch(
     pipeline: Pipeline,
@@ -102,13 +93,8 @@ def watch(
     clean_frames: int,
     trigger_frames: int,
     seed: int,
-    *,
-    view: View = "whole",
 ) -> Watched:
-    """Run a camera for each picture and return the results.
-
-    Frames whose kept pixels are checked alone need a threshold for their drop in the bundle.
-    """
+    """Run a camera for each picture and return the results. STRIP checks each frame whole, like a probe."""
     masks = torch.Generator().manual_seed(seed)
     draws = torch.Generator().manual_seed(seed + 1)
     entropies, thresholds, classes = [], [], []
@@ -122,30 +108,18 @@ def watch(
         kept = random_masks(len(frames), height, width, drop, masks).to(frames.device)
         seeds = pipeline.bundle.seeds(len(frames), draws)
         classes.append(pipeline(frames, kept, seeds=seeds).class_id.cpu().numpy())
-        bits, threshold = _checked(pipeline, frames, kept, drop, view, seeds)
+        bits, threshold = _checked(pipeline, frames, seeds)
         entropies.append(bits)
         thresholds.append(np.full(len(bits), threshold, np.float32))
-    bits_of_all = np.stack(entropies)
-    whole = np.full(bits_of_all.shape, view == "whole")
-    return Watched(bits_of_all, np.stack(thresholds), whole, np.stack(classes), pictures.labels, clean_frames)
+    return Watched(np.stack(entropies), np.stack(thresholds), np.stack(classes), pictures.labels, clean_frames)
 
 
-def _checked(
-    pipeline: Pipeline, frames: Tensor, kept: Tensor, drop: float, view: View, seeds: Tensor | None
-) -> tuple[NDArray[np.float32], float]:
-    """Return entropies (frames,) and threshold in bits of one camera's frames.
-
-    Without a threshold in the bundle, the entropies are NaN and the threshold is 0.
-    """
+def _checked(pipeline: Pipeline, frames: Tensor, seeds: Tensor | None) -> tuple[NDArray[np.float32], float]:
+    """Return entropies (frames,) and threshold in bits of one camera's frames."""
     settings = pipeline.bundle.settings.strip
     if settings is None:
         raise ConfigError(
             "--bundle: expected one with a threshold for STRIP, got one without. Run `pointillist lab calibrate`."
         )
-    dropped = dropped_per_block(drop) if view == "alone" else 0
-    found = settings.threshold(dropped)
-    if found is None:
-        return np.full(len(frames), np.nan, np.float32), 0.0
-    seen = pipeline.dropped_input(frames, kept, seeds) if dropped else pipeline.probe_input(frames, seeds)
-    bits = pipeline.strip(seen, dropped, seeds=seeds).entropy_bits.cpu().float().numpy()
-    return bits, found.threshold_bits
+    bits = pipeline.strip(pipeline.probe_input(frames, seeds), seeds=seeds).entropy_bits.cpu().float().numpy()
+    return bits, settings.threshold_bits

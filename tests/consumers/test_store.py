@@ -172,9 +172,9 @@ def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
         rig.verdicts([made, made])
     (alert,) = _alerts(rig)
     assert (alert.camera_id, alert.boot_id, alert.kind) == (CAMERA, BOOT, "strip")
-    assert (alert.flagged, alert.checked, alert.whole, alert.class_id) == (2, 2, True, 3)
+    assert (alert.flagged, alert.checked, alert.class_id) == (2, 2, 3)
     assert alert.baseline_bits == pytest.approx(1.5)
-    assert alert.evidence_octaves >= EvidenceRule().whole.limit
+    assert alert.evidence_octaves >= EvidenceRule().sum.limit
     assert alert.thumbnail.startswith(b"\x89PNG")
     rig.close()
     rig.open()
@@ -196,7 +196,7 @@ def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> Non
         for start in range(0, len(stream), 7):
             rig.verdicts(stream[start : start + 7])
         with rig.engine.begin() as connection:
-            columns = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)
+            columns = (evidence.c.following, evidence.c.waiting, evidence.c.track)
             row = connection.execute(select(*columns).where(evidence.c.boot == boot)).one()
         (alert,) = [alert for alert in _alerts(rig) if alert.boot_id == boot]
         found.append((tuple(row), alert.frames, alert.checked, alert.flagged, alert.mean_entropy_bits))

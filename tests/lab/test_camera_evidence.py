@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from lab.backdoor.triggers import Patch
 from lab.data import LabelledPictures
 from lab.evidence.judge import judge, target_of
 from lab.evidence.watched_cameras import Watched, shots, watch
-from processors.bundle import Bundle, DroppedStripThreshold
 from processors.pipeline import Pipeline
 from schemas.evidence.rule import EvidenceRule
 from tests.processors.tiny import tiny_bundle
@@ -28,15 +26,7 @@ def watched(falls: bool = True) -> Watched:
     if falls:
         bits[:5, CLEAN:] /= 8
         classes[:5, CLEAN:] = TARGET
-    threshold, whole = np.full_like(bits, 0.9), np.zeros(bits.shape, np.bool_)
-    return Watched(bits, threshold, whole, classes, labels, CLEAN)
-
-
-def with_strip(bundle: Bundle, dropped: list[DroppedStripThreshold]) -> Pipeline:
-    strip = bundle.settings.strip
-    assert strip is not None
-    changed = bundle.settings.model_copy(update={"strip": strip.model_copy(update={"dropped": dropped})})
-    return Pipeline(replace(bundle, settings=changed))
+    return Watched(bits, np.full_like(bits, 0.9), classes, labels, CLEAN)
 
 
 def test_cameras_before_which_entropies_fall_are_found_and_the_targets_own_is_not_asked_for() -> None:
@@ -80,29 +70,15 @@ def test_a_camera_trembles_and_its_light_drifts_but_the_scene_stays(channels: in
     assert light[200:250].mean() < 0.95
 
 
-def test_a_camera_seen_whole_is_checked_from_its_first_frame(tmp_path: Path) -> None:
+def test_a_camera_is_checked_from_its_first_frame(tmp_path: Path) -> None:
     pictures = LabelledPictures("scenes", scenes(2), np.array([0, 1]))
     trigger = Patch(np.full((4, 4, 3), 255, np.uint8), 2, 2)
-    found = watch(with_strip(tiny_bundle(tmp_path, threshold_bits=10.0), []), pictures, trigger, 0.25, 5, 4, 0)
+    found = watch(Pipeline(tiny_bundle(tmp_path, threshold_bits=10.0)), pictures, trigger, 0.25, 5, 4, 0)
     assert found.entropy_bits.shape == (2, 9)
     assert np.isfinite(found.entropy_bits).all()
     assert (found.threshold_bits == 10).all()
     probes = list(found.probes(0, slice(0, 9)))
     assert [each.seq for each in probes] == list(range(9))
-    assert all(each.whole for each in probes)
-
-
-def test_a_camera_seen_alone_needs_a_threshold_for_its_drop_and_gets_that_one(tmp_path: Path) -> None:
-    pictures = LabelledPictures("scenes", scenes(1), np.array([0]))
-    trigger = Patch(np.full((4, 4, 3), 255, np.uint8), 2, 2)
-    bundle = tiny_bundle(tmp_path, threshold_bits=10.0)
-    none = watch(with_strip(bundle, []), pictures, trigger, 0.25, 3, 3, 0, view="alone")
-    assert np.isnan(none.entropy_bits).all()
-    table = DroppedStripThreshold(dropped_per_block=16, threshold_bits=0.5, frr=0.01, statistic="mixture")
-    found = watch(with_strip(bundle, [table]), pictures, trigger, 0.25, 3, 3, 0, view="alone")
-    assert np.isfinite(found.entropy_bits).all()
-    assert (found.threshold_bits == 0.5).all()
-    assert not found.whole.any()
 
 
 def scenes(count: int) -> NDArray[np.uint8]:

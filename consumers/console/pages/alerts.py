@@ -176,7 +176,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
     found = await find_episodes(context, state, camera)
-    return await _shown(context, request, found, state, alert_id="", camera=camera)
+    return await _shown(context, request, found, state, camera)
 
 
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:
@@ -194,7 +194,7 @@ async def _alert_page(context: ConsoleContext, request: Request) -> Response:
     ]
     if not mine:
         return no(404, f"alert: expected one of the newest {_LOOKED_AT} of its camera, got an older one")
-    return await _shown(context, request, mine, mine[0][0].state, alert_id=alert_id, camera=camera)
+    return await _shown(context, request, mine, mine[0][0].state, camera, alert_id)
 
 
 async def _shown(
@@ -202,7 +202,8 @@ async def _shown(
     request: Request,
     found: Sequence[tuple[Episode, list[Raised]]],
     state: str,
-    **fields: str,
+    camera: str,
+    alert_id: str = "",
 ) -> Response:
     """The page with these episodes."""
     try:
@@ -217,7 +218,15 @@ async def _shown(
         for each in shown
     }
     return context.page(
-        request, "alerts.html", state=state, states=STATES, shown=shown, comments=comments, most=SHOWN, **fields
+        request,
+        "alerts.html",
+        state=state,
+        states=STATES,
+        shown=shown,
+        comments=comments,
+        most=SHOWN,
+        camera=camera,
+        alert_id=alert_id,
     )
 
 
