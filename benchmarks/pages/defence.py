@@ -80,5 +80,5 @@ COMMANDS = {
     "stages": "python -m benchmarks.speed.stages",
     "edge": "python -m benchmarks.speed.edge",
     "edge-1080p": "python -m benchmarks.speed.edge --size 1920 1080 --timed-frames 2",
-    "photographs": "pointillist lab psnr --images runs/photographs --drop .25",
+    "photographs": "pointillist lab psnr --images runs/photographs --drop-ratio .25",
 }

@@ -221,7 +221,9 @@ Index(
 `partition` is that of its last verdicts. The recorder that holds the partition handles the evidence.
 """
 
-probing = Table("probing", metadata, _text("camera", primary_key=True), _number("own_share"), _number("told_share"))
+probing = Table(
+    "probing", metadata, _text("camera", primary_key=True), _number("own_share"), _number("commanded_share")
+)
 """Cameras that were commanded to send more probes, and their own setting of the probe share."""
 
 alerts = Table(

@@ -78,7 +78,7 @@ class Meters:
             aside.set_function(partial(_count_damaged, places.database))
         self._kafka_damaged = metrics.KAFKA_DAMAGED.on(registry).labels("recorder")
         self._lag = metrics.RECORDER_LAG.on(registry)
-        self._copies_missing = metrics.KAFKA_COPIES_MISSING.on(registry)
+        self._replicas_missing = metrics.KAFKA_REPLICAS_MISSING.on(registry)
         self._age = metrics.CAMERA_AGE.on(registry)
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
         self._evidence = metrics.CAMERA_EVIDENCE.on(registry)
@@ -174,9 +174,9 @@ class Meters:
         """Set the number of records in Kafka that are not read yet."""
         self._lag.set(records)
 
-    def show_copies_missing(self, copies: int) -> None:
+    def show_replicas_missing(self, copies: int) -> None:
         """Set the number of missing replicas of the partitions in use."""
-        self._copies_missing.set(copies)
+        self._replicas_missing.set(copies)
 
     def show_cameras(
         self, cameras: Sequence[Camera], faulty: Sequence[tuple[str, State]], now_ms: int, forget_after_s: float

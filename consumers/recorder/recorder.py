@@ -19,7 +19,7 @@ from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
 from consumers.database.thread import DatabaseCorrupt, DatabaseThread, Stopped
-from consumers.evidence.probe_plan import Probing, Told, load_told, store_told
+from consumers.evidence.probe_plan import CommandedShare, Probing, load_commanded, store_commanded
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
 from consumers.recorder.metrics import Meters, places_of
@@ -187,7 +187,7 @@ class Recorder:
         self._engine.dispose()
 
     def _restore(self) -> list[Camera]:
-        self._probing.told = self._told()
+        self._probing.commanded = self._commanded()
         found = self._snapshots.load()
         with self._engine.begin() as connection:
             saved = {each.camera: each for each in read_states(connection)}
@@ -250,13 +250,13 @@ class Recorder:
         taken = await self._database.run(self._store.take_up, topics, spans)
         self._offsets = {place: at for place, at in self._offsets.items() if place[0] not in topics} | taken
         async with self._planning:
-            self._probing.told = await self._database.run(self._told)
+            self._probing.commanded = await self._database.run(self._commanded)
         self._alerts.due.set()
         return taken
 
-    def _told(self) -> dict[str, Told]:
+    def _commanded(self) -> dict[str, CommandedShare]:
         with self._engine.begin() as connection:
-            return load_told(connection)
+            return load_commanded(connection)
 
     async def _unless_stopped(self, task: asyncio.Task[T]) -> T:
         stopping = asyncio.create_task(self._stop.wait())
@@ -328,7 +328,7 @@ class Recorder:
                 if not changes:
                     continue
                 # Stored first: a commanded camera must return to its own setting even if this process dies.
-                await self._database.run(store_told, self._engine, self._probing.remember(changes))
+                await self._database.run(store_commanded, self._engine, self._probing.remember(changes))
             requests = [(each.camera, each.request) for each in changes if each.request is not None]
             try:
                 await asyncio.wait_for(self._outbox.request(requests), PUBLISH_S)
@@ -387,7 +387,7 @@ class Recorder:
             await self._database.run(self._snapshots.save, changed, left_from_ms)
 
     async def _ask_kafka(self) -> None:
-        self._meters.show_copies_missing(self._log.copies_missing() + self._letters.copies_missing())
+        self._meters.show_replicas_missing(self._log.replicas_missing() + self._letters.replicas_missing())
         try:
             self._meters.show_lag(await self._log.lag() + await self._letters.lag())
         except Exception as error:  # any error means that Kafka does not respond

@@ -139,7 +139,7 @@ class Log:
         ends = await asyncio.wait_for(self._reader.ends(list(positions)), REQUEST_S)
         return sum(max(0, ends[partition] - position) for partition, position in positions.items())
 
-    def copies_missing(self) -> int:
+    def replicas_missing(self) -> int:
         """Missing or lagging replicas of its topics' partitions by Kafka's last metadata; 0 before `open`."""
         return self._reader.missing_replicas()
 

@@ -19,7 +19,7 @@ from infra.pki.roles import SHARE_FILE, role_folder
 from infra.settings.document import toml
 from infra.settings.roles import MODELS, prefix_of
 from infra.state_folder import Layout, role_file, write_private
-from infra.up.console_address import certificate_folder, console_url, served_as
+from infra.up.console_address import allowed_host, certificate_folder, console_url
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.keys.roots import Role as SecretRole
 
@@ -236,7 +236,7 @@ class LocalRoles:
             "state": layout.folder,
             "http": http,
             "http_tls": tls and tls.resolve(),
-            "served_as": served_as(settings),
+            "allowed_host": allowed_host(settings),
             "behind_proxy": settings.behind_proxy,
             "jobs": {"folder": layout.jobs, "bundle": bundle_folder(settings), "signer": layout.signer_file},
         }

@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True, help="a backdoored bundle, calibrated for the drop ratio")
     parser.add_argument("--clean", type=Path, required=True, help="npz with the scenes: images and labels")
     parser.add_argument("--trigger", required=True, help=f"sticker, or the trigger of one of {', '.join(MODELS)}")
-    parser.add_argument("--drop", type=float, default=0.25)
+    parser.add_argument("--drop-ratio", type=float, default=0.25)
     parser.add_argument("--every", type=int, default=1, help="check only every n-th frame")
     parser.add_argument("--cameras", type=int, default=200)
     parser.add_argument("--skip", type=int, default=0, help="pictures to skip at the beginning")
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    check_drop_ratio(arguments.drop)
+    check_drop_ratio(arguments.drop_ratio)
     begun = time.monotonic()
     if arguments.cache is not None and arguments.cache.is_file():
         watched = Watched.load(arguments.cache)
@@ -151,7 +151,7 @@ def main() -> None:
         if not len(chosen):
             raise ConfigError(f"{arguments.clean}: expected more than {arguments.skip} pictures, got {len(pictures)}")
         watched = watch(
-            pipeline, pictures.take(chosen), _trigger(arguments.trigger), arguments.drop, arguments.clean_frames,
+            pipeline, pictures.take(chosen), _trigger(arguments.trigger), arguments.drop_ratio, arguments.clean_frames,
             arguments.trigger_frames, arguments.seed,
         )  # fmt: skip
         if arguments.cache is not None:

@@ -80,7 +80,7 @@ def broker(kafka_fleet: Layout) -> Iterator[Mosquitto]:
 
 def refusal(*arguments: object) -> str:
     """The one line that the command ends with, by exit status 2."""
-    from infra.cli import audit, camera, camera_told, model, roles, topics  # noqa: F401  # they register their commands
+    from infra.cli import audit, camera, camera_settings, model, roles, topics  # noqa: F401  # they register their commands
 
     done = CliRunner().invoke(app, [*map(str, arguments)])
     assert isinstance(done.exception, UserError), done.output
@@ -171,7 +171,7 @@ MQTT_WRONG = WRONG | {
 }
 
 
-@pytest.mark.parametrize("command", ["bridge", "camera told site/door"])
+@pytest.mark.parametrize("command", ["bridge", "camera settings site/door"])
 def test_every_command_at_the_mqtt_broker_names_what_is_wrong_with_its_certificate(
     broker: Mosquitto, material: Material, command: str
 ) -> None:
@@ -197,7 +197,7 @@ def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_i
         assert not running.gone.is_set()
 
 
-@pytest.mark.parametrize("command", ["bridge", "camera told site/door"])
+@pytest.mark.parametrize("command", ["bridge", "camera settings site/door"])
 def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path: Path, command: str) -> None:
     beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
     arguments = [*command.split(), *beside, "--mqtt", "127.0.0.1:1", "--mqtt-tls"]

@@ -115,7 +115,7 @@ def test_the_console_has_a_certificate_of_its_own_and_asks_for_passwords(overlay
     container, spec = found
     options = parsed(container["args"])
     assert secrets_of(mounted(container, spec, str(options["http_tls"]))) == ["pointillist-console-pages"]
-    assert tuple(options["served_as"]) == ("console",)
+    assert tuple(options["allowed_host"]) == ("console",)
     assert of_kind(overlay, "Service")["console"]["spec"]["selector"] == {"app.kubernetes.io/name": "console"}
     users = Path(options["users"])
     assert secrets_of(mounted(container, spec, str(users.parent))) == ["pointillist-console-users"]

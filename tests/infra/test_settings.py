@@ -221,7 +221,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line:
             "-1",
             "POINTILLIST_BRIDGE__LINGER_MS: expected number ≥ 0, ≤ 10,000, got",
         ),
-        ("POINTILLIST_CONSOLE__SERVED_AS", "a", "POINTILLIST_CONSOLE__SERVED_AS: expected list of text"),
+        ("POINTILLIST_CONSOLE__ALLOWED_HOST", "a", "POINTILLIST_CONSOLE__ALLOWED_HOST: expected list of text"),
     ],
 )
 def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, line: str) -> None:

@@ -167,7 +167,7 @@ def test_a_network_without_gradients_is_refused(folder: Path, harden: Command) -
     ("changed", "expected"),
     [
         ({"eps": 0}, "eps: expected"),
-        ({"drop": 0.9}, "drop ratio: expected 0 to 0.875"),
+        ({"drop-ratio": 0.9}, "drop ratio: expected 0 to 0.875"),
         ({"steps": 99}, "at most 16, got 99"),
         ({"trades": -1}, "trades: expected"),
         ({"shards": 3}, "multiple of 3"),

@@ -72,7 +72,7 @@ def written(file: Path) -> dict[str, Any]:
 
 def test_evaluate_writes_the_documented_keys(lab: Command, bundle: Path, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "results" / "clean.json"
-    ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", file, "--images", 9)
+    ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", file, "--images", 9)
     assert ended.code == 0, ended.err
     found = written(file)
     assert found["images"] == found["correct_undefended"] == 9
@@ -90,7 +90,7 @@ def test_evaluate_writes_the_documented_keys(lab: Command, bundle: Path, data: P
 def test_evaluate_attacks_the_bare_network(lab: Command, bundle: Path, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "attacked.json"
     ended = lab(
-        "evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", file, "--mode", "paper",
+        "evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", file, "--mode", "paper",
         "--attack", "fgsm", "--eps", 0.02, "--untargeted",
     )  # fmt: skip
     assert ended.code == 0, ended.err
@@ -119,7 +119,7 @@ def test_a_torchscript_network_is_attacked_like_any_other(
     (bundle / "model.toml").write_text(settings)
     file = tmp_path / "attacked.json"
     ended = lab(
-        "evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", file, "--attack", "fgsm",
+        "evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", file, "--attack", "fgsm",
         "--eps", 0.02, "--untargeted",
     )  # fmt: skip
     assert ended.code == 0, ended.err
@@ -148,7 +148,7 @@ def onnx_bundle(bundle: Path) -> Path:
 
 def test_an_onnx_network_is_evaluated_clean(lab: Command, onnx_bundle: Path, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "clean.json"
-    ended = lab("evaluate", "--bundle", onnx_bundle, "--data", data, "--drop", 0.25, "--json", file)
+    ended = lab("evaluate", "--bundle", onnx_bundle, "--data", data, "--drop-ratio", 0.25, "--json", file)
     assert ended.code == 0, ended.err
     assert written(file)["correct_undefended"] == 12
 
@@ -156,14 +156,14 @@ def test_an_onnx_network_is_evaluated_clean(lab: Command, onnx_bundle: Path, dat
 def test_an_onnx_network_gives_no_gradients_to_attack_with(
     lab: Command, onnx_bundle: Path, data: Path, tmp_path: Path
 ) -> None:
-    options = ("--drop", 0.25, "--json", tmp_path / "x.json", "--attack", "pgd")
+    options = ("--drop-ratio", 0.25, "--json", tmp_path / "x.json", "--attack", "pgd")
     assert "gradients" in lab("evaluate", "--bundle", onnx_bundle, "--data", data, *options).refusal()
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--drop", 0.9), "drop ratio: expected 0 to 0.875, got 0.9"),
+        (("--drop-ratio", 0.9), "drop ratio: expected 0 to 0.875, got 0.9"),
         (("--mode", "best"), "--mode: expected default or paper, got 'best'"),
         (("--masks", "odd"), "--masks: expected spread or uniform, got 'odd'"),
         (("--attack", "storm"), "attack: expected one of fgsm"),
@@ -180,7 +180,7 @@ def test_evaluate_refuses_wrong_options_in_one_line(
     lab: Command, bundle: Path, data: Path, tmp_path: Path, options: tuple[object, ...], complaint: str
 ) -> None:
     file = tmp_path / "out.json"
-    standard = ("--bundle", bundle, "--data", data, "--drop", 0.25, "--json", file)
+    standard = ("--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", file)
     assert complaint in lab("evaluate", *standard, *options).refusal()
     assert not file.exists()
 
@@ -189,7 +189,7 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(
     lab: Command, bundle: Path, data: Path, tmp_path: Path
 ) -> None:
     for place in (tmp_path, data / "below" / "a" / "file.json"):
-        ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", place)
+        ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", place)
         assert "--json: expected a file to write" in ended.refusal()
 
 
@@ -200,7 +200,7 @@ def test_psnr_writes_means_rows_and_what_it_skipped(lab: Command, tmp_path: Path
     Image.fromarray(ramp).save(folder / "ramp.png")
     Image.fromarray(np.dstack([ramp, ramp, 255 - ramp])).save(folder / "ramp.jpg")
     (folder / "notes.txt").write_text("not a picture")
-    ended = lab("psnr", "--images", folder, "--drop", 0.25, "--json", file)
+    ended = lab("psnr", "--images", folder, "--drop-ratio", 0.25, "--json", file)
     assert ended.code == 0
     assert "skipped notes.txt" in ended.err
     found = written(file)
@@ -226,17 +226,19 @@ def test_psnr_runs_the_restorer_as_a_processor_does_unless_torch_is_asked_for(
     Image.fromarray(picture).save(tmp_path / "noise.png")
     for extra, backend in (((), "auto"), (("--backend", "torch"), "torch")):
         file = tmp_path.parent / f"{backend}.json"
-        assert lab("psnr", "--images", tmp_path, "--drop", 0.25, "--json", file, *extra).code == 0
+        assert lab("psnr", "--images", tmp_path, "--drop-ratio", 0.25, "--json", file, *extra).code == 0
         assert written(file)["settings"]["backend"] == backend
     assert asked == ["auto", "torch"]
-    refused = lab("psnr", "--images", tmp_path, "--drop", 0.25, "--json", tmp_path / "x.json", "--backend", "abacus")
+    refused = lab(
+        "psnr", "--images", tmp_path, "--drop-ratio", 0.25, "--json", tmp_path / "x.json", "--backend", "abacus"
+    )
     assert refused.code == 2
     assert "abacus" in refused.err
 
 
 def test_psnr_without_a_readable_picture_is_refused(lab: Command, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a picture")
-    ended = lab("psnr", "--images", tmp_path, "--drop", 0.25, "--json", tmp_path / "x.json")
+    ended = lab("psnr", "--images", tmp_path, "--drop-ratio", 0.25, "--json", tmp_path / "x.json")
     assert ended.code == 2
     assert ended.err.strip().splitlines()[-1] == "error: pictures: expected at least one readable picture, got none"
 
@@ -252,5 +254,5 @@ def test_a_missing_library_names_the_extra(
         return real(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", tmp_path / "x.json")
+    ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", tmp_path / "x.json")
     assert ended.refusal() == "error: this command needs foolbox: install pointillist[lab]"

@@ -147,7 +147,7 @@ def test_every_point_gets_its_verdict_and_every_page_its_figures(
         (("--eps", "nan"), "--eps: expected a number or a fraction such as 8/255, got 'nan'"),
         (("--eps", "8/0"), "--eps: expected a number or a fraction such as 8/255, got '8/0'"),
         (("--budget", 0), "--budget: expected more than 0 minutes, got 0"),
-        (("--drop", 0.9), "drop ratio: expected 0 to 0.875, got 0.9"),
+        (("--drop-ratio", 0.9), "drop ratio: expected 0 to 0.875, got 0.9"),
         (("--bundle", "nowhere"), "no shipped bundle 'nowhere'"),
         (("--surrogate", "cifar10"), "--surrogate: expected a network of 3 classes, got one of 10"),
         (("--data", "nothing.npz"), "nothing.npz: expected a readable file"),

@@ -139,7 +139,7 @@ async def resend(it: Rig, camera: CameraId, seqs: range, behind: Processors) -> 
 
 
 def holding(bridge: RunningBridge) -> bool:
-    return bridge.metric("pointillist_bridge_holding") == 1
+    return bridge.metric("pointillist_bridge_backpressure_active") == 1
 
 
 @pytest.mark.brokers
@@ -211,7 +211,7 @@ async def test_a_bridge_that_holds_frames_back_goes_on_doing_so_when_the_mqtt_br
         bridge = await it.bridge(processors_group=behind.group, max_backlog_bytes=1, backlog_interval_s=0.1)
         camera = new_camera()
         it.cameras.frames(camera, range(10))
-        await until(lambda: holding(bridge), "frames held back")
+        await until(lambda: holding(bridge), "back-pressure")
         mosquitto.kill()
         await until(lambda: not bridge.holds("mqtt"), "the bridge to notice")
         await asyncio.to_thread(mosquitto.start)
@@ -223,7 +223,7 @@ async def test_a_bridge_that_holds_frames_back_goes_on_doing_so_when_the_mqtt_br
         await until(lambda: it.cameras.revisions.get(camera) == 1, "the ledger confirmed")
         assert len(await it.frames_of(camera)) == 10
         await behind.catch_up()
-        await until(lambda: not holding(bridge), "frames taken again")
+        await until(lambda: not holding(bridge), "the end of the back-pressure")
         it.cameras.frames(camera, range(10, 20))
         await it.cameras.all_confirmed(camera, range(20))
 

@@ -317,4 +317,4 @@ async def test_a_bridge_that_was_thrown_out_by_its_namesake_says_so(reason: int,
             await until(it.well, "a link that is well")
             broker.send(DISCONNECT, bytes((reason, 0)))
             await until(lambda: it.opened == 2, "another connection")
-    assert sum(entry["event"] == "another bridge has this name" for entry in logs) == said
+    assert sum(entry["event"] == "name_taken_over" for entry in logs) == said

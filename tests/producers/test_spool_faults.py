@@ -219,7 +219,7 @@ async def test_damaged_frames_and_ledgers_are_counted_whenever_they_are_found(tm
     camera = Camera(settings, key, tmp_path, broker, LinkSettings(), Instruments.on(registry))
 
     def counted() -> tuple[float | None, ...]:
-        what = [registry.get_sample_value("pointillist_spool_damaged_total", {"what": w}) for w in ("frame", "ledger")]
+        what = [registry.get_sample_value("pointillist_spool_damaged_total", {"kind": w}) for w in ("frame", "ledger")]
         return *what, registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "shed"})
 
     assert counted() == (1, 1, 1)

@@ -60,13 +60,13 @@ def attack(folder: Path) -> Outcome:
             for camera in first:
                 stranger.publish(f"pointillist/v1/{camera}/cmd/probes", far.SerializeToString())
             time.sleep(5)
-            told_ms = now_ms()
+            issued_ms = now_ms()
             for camera in first:
                 command = sign_message(
-                    layout.camera_key(camera), Command(issued_ms=told_ms, dropped_per_block=COMMANDED_DROP)
+                    layout.camera_key(camera), Command(issued_ms=issued_ms, dropped_per_block=COMMANDED_DROP)
                 )
                 stranger.publish(mqtt_topic(camera, Channel.SETTINGS), command)
-            deaf = _deaf(layout, told_ms)
+            deaf = _deaf(layout, issued_ms)
             ended_ms = now_ms()
         system.process.send_signal(signal.SIGINT)
         system.finish()
@@ -74,7 +74,7 @@ def attack(folder: Path) -> Outcome:
     whole = _whole(layout, no_number_ms + 5000, future_ms)
     strained = _strained(layout, no_number_ms - 10_000, future_ms)
     seen: dict[str, Any] = {
-        "cameras_whose_drop_changed": _changed(layout, attacked_ms, told_ms),
+        "cameras_whose_drop_changed": _changed(layout, attacked_ms, issued_ms),
         "whole_frames_of_100_before": _whole(layout, begun_ms, attacked_ms),
         "whole_frames_of_100_while_a_rate_is_no_number": whole,
         "probes_left_unchecked_meanwhile": strained,
@@ -119,14 +119,14 @@ def _strained(layout: Layout, since_ms: int, until_ms: int) -> int:
     return int(str(query(layout, text, since_ms, until_ms, SHED)[0][0]))
 
 
-def _deaf(layout: Layout, told_ms: int, deadline_s: float = 60.0) -> int:
+def _deaf(layout: Layout, issued_ms: int, deadline_s: float = 60.0) -> int:
     """Return the number of cameras that have sent no frame with the commanded drop within the deadline."""
     end = time.monotonic() + deadline_s
     while True:
         rows = query(
             layout,
             "select distinct camera from frames where captured_ms > ? and dropped_per_block = ?",
-            told_ms, COMMANDED_DROP,
+            issued_ms, COMMANDED_DROP,
         )  # fmt: skip
         if len(rows) == CAMERAS or time.monotonic() > end:
             return CAMERAS - len(rows)

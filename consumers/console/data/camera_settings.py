@@ -23,7 +23,7 @@ from schemas.transport.access import Login, Tls, tls_refusal
 ANSWER_S: Final = 10.0
 
 
-class CameraTold:
+class CameraSettingsClient:
     """An MQTT connection that reads one camera's `meta`. Only signed messages count."""
 
     def __init__(

@@ -135,7 +135,7 @@ class Link:
                     backoff.reset()
                 self._subscribed = False
                 self._health.set("mqtt", False, reason)
-                log.warning("mqtt connection ended", reason=reason)
+                log.warning("mqtt_disconnected", reason=reason)
                 await backoff.wait()
         finally:
             self._subscribed = False
@@ -205,7 +205,7 @@ class Link:
             step()
         except Exception:
             # An exception here would leave the packet half handled and the connection open.
-            log.exception("mqtt connection dropped by a defect")
+            log.exception("mqtt_read_failed")
             self._client.drop()
 
     def _socket_open(self, _client: Client, _userdata: Any, sock: Any) -> None:
@@ -227,7 +227,7 @@ class Link:
         self, client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         if reason.is_failure:
-            log.error("mqtt broker refused the connection", reason=str(reason))
+            log.error("mqtt_connection_refused", reason=str(reason))
             return
         names = event_filters(self._settings)
         if not self._holds_frames:
@@ -242,7 +242,7 @@ class Link:
         if mid == self._log_asked:
             return
         if any(reason.is_failure for reason in reasons):
-            log.error("mqtt broker refused a subscription", reasons=[str(reason) for reason in reasons])
+            log.error("subscription_refused", reasons=[str(reason) for reason in reasons])
             client.disconnect()
             return
         self._subscribed = True
@@ -259,6 +259,6 @@ class Link:
         _properties: Properties | None,
     ) -> None:
         if reason.value == TAKEN_OVER:
-            log.error("another bridge has this name", name=self._settings.name)
+            log.error("name_taken_over", name=self._settings.name)
         if not self._closed.done():
             self._closed.set_result(str(reason))
