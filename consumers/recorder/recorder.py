@@ -18,15 +18,15 @@ from consumers.cameras.saved import CameraStates, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
-from consumers.database.thread import DatabaseCorrupt, DatabaseThread, Stopped
+from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
 from consumers.evidence.probe_plan import CommandedShare, Probing, load_commanded, store_commanded
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
 from consumers.recorder.metrics import Meters, places_of
 from consumers.recorder.purge import purge
-from consumers.recorder.store import OffsetConflict, Store
+from consumers.recorder.store import OffsetConflictError, Store
 from consumers.records.batch import Partition, Record, Span, read, refusal
-from consumers.records.log import Log, LogRewound
+from consumers.records.log import Log, LogRewoundError
 from consumers.records.membership import Membership, Reassigned
 from consumers.settings import RecorderSettings
 from consumers.written import Written
@@ -93,7 +93,7 @@ async def run_recorder(
         await recorder.run()
     except Stopped:
         log.info("recorder_stopped_waiting")
-    except DatabaseCorrupt as error:
+    except DatabaseCorruptError as error:
         recorder.close()
         aside = set_aside(settings.database, time.time_ns() // 10**6)
         raise RestartRequired(
@@ -120,7 +120,7 @@ class Recorder:
         self._stop = stop
         health.set("kafka", False, "not connected yet")
         self._engine = open_engine(settings.database, writes=True)
-        self._database = DatabaseThread(self._engine, stop, health, (OffsetConflict,))
+        self._database = DatabaseThread(self._engine, stop, health, (OffsetConflictError,))
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
         self._snapshots = Snapshots(self._engine, settings.bounds.strangers)
         self._states = CameraStates(self._engine, MAX_CAMERAS + settings.bounds.strangers)
@@ -210,9 +210,9 @@ class Recorder:
                     backoff.reset()
                     with contextlib.suppress(Reassigned):
                         await self._record_all(source, at_once)
-            except (OffsetConflict, LogRewound) as error:
+            except (OffsetConflictError, LogRewoundError) as error:
                 log.warning("reading_again", reason=str(error))
-            except (Stopped, DatabaseCorrupt, UserError):
+            except (Stopped, DatabaseCorruptError, UserError):
                 raise
             except Exception as error:  # any error of a broker that is unreachable
                 self._health.set("kafka", False, str(error) or type(error).__name__)

@@ -17,7 +17,7 @@ from consumers.database.tallies import SCHEMA
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.alerts import count_unpublished, mark_published, unpublished
 from consumers.recorder.purge import purge
-from consumers.recorder.store import OffsetConflict, Store
+from consumers.recorder.store import OffsetConflictError, Store
 from consumers.settings import Bounds, RecorderSettings
 from infra.audit.report import beside_clean
 from schemas.errors import StateError
@@ -59,11 +59,11 @@ def test_a_batch_is_refused_when_another_recorder_has_gone_on(make_rig: MakeRig)
     first, second = make_rig(), make_rig()
     records = first.verdict_records([verdict(0)])
     first.feed(records)
-    with pytest.raises(OffsetConflict):
+    with pytest.raises(OffsetConflictError):
         second.feed(records)
     second.offsets |= first.offsets
     second.feed(second.verdict_records([verdict(1)]))
-    with pytest.raises(OffsetConflict):
+    with pytest.raises(OffsetConflictError):
         first.feed(first.verdict_records([verdict(7)]))
     with first.records() as read:
         assert read.recorded(CAMERA, BOOT) == RangeSet([(0, 1)])
