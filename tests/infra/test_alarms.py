@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,9 @@ import pytest
 import yaml
 from httpx2 import Response
 
+from benchmarks.harness.webhook import Webhook
 from infra.local.alertmanager import Alertmanager
+from infra.local.ports import free_port
 from infra.local.prometheus import Prometheus
 from infra.monitor.alerts import ALERT_NAME, REPEAT_S, AlertNotifier
 from infra.process.metrics_server import role_registry, serve
@@ -24,7 +25,6 @@ from schemas.errors import BrokerError
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, PNG, Rig, verdict
-from tests.infra.webhook import Webhook
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.brokers
@@ -53,12 +53,6 @@ def alertmanager(folder: Path, file: Path, console: str | None = None) -> Iterat
         yield made
     finally:
         made.stop()
-
-
-def free_address() -> tuple[str, int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return "127.0.0.1", int(probe.getsockname()[1])
 
 
 def ask(url: str) -> Any:
@@ -188,7 +182,7 @@ def test_without_the_consoles_decisions_an_alert_ends_by_itself(
 def test_a_rule_that_fires_leads_from_prometheus_to_a_webhook(
     tmp_path: Path, webhook: Webhook, pages: ConsoleRig
 ) -> None:
-    registry, address = role_registry("recorder"), free_address()
+    registry, address = role_registry("recorder"), ("127.0.0.1", free_port())
     server = serve(registry, Health(), address)
     prometheus = Prometheus(tmp_path, console=CONSOLE)
     name = "PointillistCameraSuspect"

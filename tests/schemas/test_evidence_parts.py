@@ -87,11 +87,6 @@ def test_a_frame_that_is_calm_enters_the_history_and_one_that_is_not_the_run() -
     assert back[1:] == ((), 0.0, 10, -1, 5, -1)
 
 
-def test_a_sum_of_exactly_nothing_is_calm() -> None:
-    track, _ = step(Track(), probe(-3.25, 1), RULE)
-    assert (track.total, track.run, len(track.history)) == (0.0, (), 1)
-
-
 def test_the_history_and_the_run_keep_the_newest_frames() -> None:
     track = Track()
     for seq in range(20):
@@ -126,12 +121,6 @@ def test_an_episode_ends_after_so_many_calm_frames_in_a_row() -> None:
         assert alarm is None
         calms.append((track.calm, track.last, track.class_id, track.run))
     assert calms == [(1, 4, 2, ()), (0, 5, 2, ()), (1, 6, 2, ()), (-1, 7, 2, ())]
-
-
-def test_a_frame_that_adds_exactly_nothing_is_not_calm() -> None:
-    track = Track(calm=1, last=3)
-    assert gain(track, probe(-3.25, 4), RULE) == 0.0
-    assert step(track, probe(-3.25, 4), RULE)[0].calm == 0
 
 
 def test_flips_are_the_share_of_verdicts_other_than_the_most_frequent_one() -> None:
@@ -183,12 +172,3 @@ def test_a_stranger_that_keeps_its_class_for_long_has_a_scene_of_low_entropy_for
     assert alarm is None
     assert after.history == (Past(-5.0, True), *[Past(-5.0, False)] * count)
     assert after[1:] == ((), 0.0, count, -1, 2, -1)
-
-
-def test_a_camera_with_a_baseline_is_not_asked_for_its_verdicts() -> None:
-    track = Track(past(-2, -2, -2, -2), run=(probe(-9, 4),), total=5.0, class_id=0)
-
-    def classes(*_: int) -> list[int]:
-        raise AssertionError("expected no question")
-
-    assert advance(track, probe(-9, 5), RULE, classes)[1] is not None
