@@ -67,7 +67,7 @@ def options(
 MODULES: Final = {
     "audit": ("audit",),
     "bundle": ("bundle",),
-    "camera": ("camera", "camera_discover", "camera_forget", "camera_run", "camera_test", "camera_told"),
+    "camera": ("camera", "camera_discover", "camera_forget", "camera_run", "camera_test", "camera_settings"),
     "config": ("config",),
     "console": ("console",),
     "doctor": ("doctor",),
@@ -89,7 +89,7 @@ MODULES: Final = {
     "logs": ("status",),
     "down": ("status",),
     "topics": ("topics",),
-    "copies": ("topics",),
+    "replicas": ("topics",),
     "up": ("up",),
     "user": ("user",),
     "lab": tuple(

@@ -111,7 +111,9 @@ def check(
     images: Annotated[
         Path, typer.Option(help="Pictures as cameras will see them; in subfolders named by class, or not.")
     ],
-    drop: Annotated[float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875.")] = 0.25,
+    drop: Annotated[
+        float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")
+    ] = 0.25,
     most: Annotated[int, typer.Option(help="Pictures at most.", min=1)] = 200,
     sheet: Annotated[
         Path | None,

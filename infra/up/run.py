@@ -174,7 +174,8 @@ class _Run:
             self._settings, self._layout, self._ports, *addresses, self._camera_messages, self._camera_bytes
         )
         console = local.console(prometheus=self._watching.wanted)
-        self._roles = [*local.processors(), *local.bridges(), local.recorder(), console, local.monitor()]
+        monitor = local.monitor(alertmanager=self._watching.notifies, console=console.url)
+        self._roles = [*local.processors(), *local.bridges(), local.recorder(), console, monitor]
         asyncio.run(self._furnish_kafka())
         for role in self._roles:
             self._asked.stop_here()

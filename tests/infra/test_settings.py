@@ -36,6 +36,7 @@ CONTRARY: dict[str, tuple[str, ...]] = {
 EXAMPLES: dict[str, Any] = {
     "behind_proxy": "192.0.2.1",
     "prometheus": "http://127.0.0.1:9090",
+    "alertmanager": "http://127.0.0.1:9093",
     "console": "http://127.0.0.1:8080",
     "database": "postgresql+psycopg://host/name",
     "hours": ["mon-fri 07:00-19:00"],
@@ -131,8 +132,8 @@ def test_every_field_is_set_by_the_environment(role: str) -> None:
 def test_one_value_of_a_table_leaves_the_others_as_they_are() -> None:
     """Evidence from whole frames has other defaults than its model."""
     usual: Any = load(model_of("recorder"), Given("recorder"))
-    found: Any = load(model_of("recorder"), Given("recorder", options={"evidence.whole.spreads": "3"}))
-    assert found.evidence.whole == usual.evidence.whole.model_copy(update={"spreads": 3.0})
+    found: Any = load(model_of("recorder"), Given("recorder", options={"evidence.sum.spreads": "3"}))
+    assert found.evidence.sum == usual.evidence.sum.model_copy(update={"spreads": 3.0})
 
 
 @pytest.mark.parametrize("role", MODELS)
@@ -233,7 +234,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line:
             "-1",
             "POINTILLIST_BRIDGE__LINGER_MS: expected number ≥ 0, ≤ 10,000, got",
         ),
-        ("POINTILLIST_CONSOLE__SERVED_AS", "a", "POINTILLIST_CONSOLE__SERVED_AS: expected list of text"),
+        ("POINTILLIST_CONSOLE__ALLOWED_HOST", "a", "POINTILLIST_CONSOLE__ALLOWED_HOST: expected list of text"),
     ],
 )
 def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, line: str) -> None:

@@ -83,9 +83,12 @@ def test_one_sticker_is_one_alert_whose_message_leads_to_its_page(system: Runnin
     assert alert["labels"]["camera_id"] == SICK
     page = opened(alert["annotations"]["console_url"])
     assert page.count("<article") == 1
+    assert f'id="alert-{alert["labels"]["alert_id"]}"' in page
+    with urllib.request.urlopen(alert["annotations"]["thumbnail_url"], timeout=30) as thumbnail:
+        assert thumbnail.read().startswith(b"\x89PNG")
     assert "The network answers hazard whatever is in the picture" in page
     assert "PointillistBackdoor" in opened(alert["annotations"]["runbook_url"])
-    assert "Rules" in opened(alert["generatorURL"])
+    assert alert["generatorURL"] == alert["annotations"]["console_url"]
     assert page.count("<article") == opened(webhook.received[0][1]["externalURL"]).count("<article")
     wait_until(lambda: re.match(r"1 alert\b", pill(system)), "the header", 30)
 

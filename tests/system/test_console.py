@@ -252,7 +252,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     camera.get_by_label("Pixels not sent").fill("0.5")
     camera.get_by_role("button", name="Send").click()
     expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
-    expect(camera.locator("main table").last).to_contain_text("drop 0.5")
+    expect(camera.locator("main table").last).to_contain_text("drop_ratio 0.5")
     wait_until(
         lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("tr", has_text="Pixels not sent").inner_text(),
         "the setting",
@@ -286,7 +286,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     visit.open("/system")
     expect(page.locator("#charts .chart").first).to_be_visible(timeout=15_000)
     expect(page.locator("#charts-note")).to_contain_text("From the recorder's own history")
-    expect(page.locator("main")).to_contain_text("drop 0.5")
+    expect(page.locator("main")).to_contain_text("drop_ratio 0.5")
     visit.keep("system")
     visit.open("/dead-letters")
     expect(page.locator("main")).to_contain_text(f"frame size: expected at most {MOST_PIXELS} pixels")

@@ -21,7 +21,7 @@ from schemas.transport.mqtt.connection import Subscription
 ANSWER_S: Final = 10.0
 
 
-class CameraTold:
+class CameraSettingsClient:
     """An MQTT connection that reads one camera's `meta`. Only signed messages count."""
 
     def __init__(self, broker: MqttAccess, camera_id: CameraId, keys: KeyRing) -> None:

@@ -93,7 +93,9 @@ def red_team(
         ),
     ] = "fleet",
     eps: Annotated[str, typer.Option(help="L∞ bound on frames in [0, 1]: a number or a fraction.")] = "8/255",
-    drop: Annotated[float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875.")] = 0.25,
+    drop: Annotated[
+        float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")
+    ] = 0.25,
     attacks: Annotated[
         str | None, typer.Option(help="Only these, with commas between them: eot-pgd, square, strength, …; else all.")
     ] = None,
