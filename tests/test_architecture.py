@@ -24,7 +24,6 @@ ALLOWED = {
     "lab": (
         "schemas",
         "processors.bundle",
-        "processors.modes",
         "processors.networks",
         "processors.pipeline",
         "processors.preprocess",

@@ -11,10 +11,10 @@ import torch
 from processors.bundle import Bundle
 from processors.device.batch_executor import Failed, Found, choose_device, most_pixels
 from processors.device.probes import Probe, StripFinding
-from processors.modes import DenoiseSettings
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.denoise import denoise
+from processors.stages.modes import DenoiseSettings
 from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy
 from schemas.errors import BadPixels, ConfigError, StageError
