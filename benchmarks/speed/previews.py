@@ -20,11 +20,9 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.speed.camera_cost import runs
 from benchmarks.speed.stages import cpu_seconds
-from processors.arrivals.frames import TakenFrame, open_record
-from processors.arrivals.progress import PartitionProgress
+from processors.arrivals.job import FrameJob, Wanted, open_record
 from processors.bundle import load_bundle, shipped_bundle
-from processors.device.batch_executor import BatchExecutor, Found
-from processors.device.previews import Wanted
+from processors.device.batch_executor import BatchExecutor
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.results.preview import HOLES_QUALITY, preview_jpeg
@@ -38,12 +36,12 @@ SIZES: Final = ((768, 432), (32, 32))
 DROPPED: Final = 16
 
 
-def taken(keys: KeyRing, picture: Picture, seq: int) -> TakenFrame:
+def taken(keys: KeyRing, picture: Picture, seq: int) -> FrameJob:
     """Return a frame of the picture as it arrives from Kafka."""
     key = keys.current(CameraId("bench/cam"))
     value, name = encode_frame(key, 1, seq, 0, picture, Encoding(DROPPED)), key.camera_id.encode()
     record = ConsumerRecord("frames", 0, seq, 0, 0, name, value, None, len(name), len(value), ())
-    return open_record(record, keys, PartitionProgress(), 0.0)
+    return open_record(record, keys)
 
 
 def encoded(pictures: list[Picture], most: int) -> list[bytes]:
@@ -57,18 +55,19 @@ def rows(size: tuple[int, int], rounds: int) -> list[str]:
     executor = BatchExecutor(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
     frames = [taken(keys, pictures[0], seq) for seq, pictures in enumerate(runs(size, 1))]
 
-    def classified(wanted: Wanted) -> list[Found]:
-        outcomes = [outcome for frame in frames for outcome in executor.classify([frame], [wanted])]
-        return [outcome for outcome in outcomes if isinstance(outcome, Found)]
+    def classified(wanted: Wanted) -> None:
+        for frame in frames:
+            frame.wanted = wanted
+            executor.classify([frame])
 
     spent: dict[Wanted, list[float]] = {wanted: [] for wanted in Wanted}
     for _ in range(rounds + 3):
         for wanted, each in spent.items():
             each += cpu_seconds(partial(classified, wanted), 1)
     device_us = {wanted: 1e6 * statistics.median(each[3:]) / len(frames) for wanted, each in spent.items()}
-    found = classified(Wanted.BOTH)
-    rebuilt = [each.shown for each in found if each.shown is not None]
-    as_sent = [each.as_sent for each in found if each.as_sent is not None]
+    classified(Wanted.BOTH)
+    rebuilt = [frame.shown for frame in frames if frame.shown is not None]
+    as_sent = [frame.as_sent for frame in frames if frame.as_sent is not None]
     lines = []
     for name, pictures, most, us in (
         ("rebuilt", rebuilt, 85, device_us[Wanted.REBUILT] - device_us[Wanted.NOTHING]),

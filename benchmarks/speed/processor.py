@@ -14,6 +14,7 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,12 +24,11 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.speed.own_networks import NETWORKS, random_bundle
 from benchmarks.speed.stages import cpu_seconds
-from processors.arrivals.frames import TakenFrame, open_record
-from processors.arrivals.progress import PartitionProgress
+from processors.arrivals.job import FrameJob, open_record
 from processors.bundle import load_bundle, shipped_bundle
-from processors.device.batch_executor import BatchExecutor, Found
+from processors.device.batch_executor import BatchExecutor
 from processors.device.codebooks import DeviceCodebooks
-from processors.device.loaded_model import Model
+from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.results.records import verdict_record
@@ -73,25 +73,23 @@ def records_of(case: Case, keys: KeyRing) -> list[ConsumerRecord[bytes, bytes]]:
 
 def sides_of(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
     """Return the measured sides of one case, each a call for one batch."""
-    keys, progress = KeyRing(bytes(range(32))), PartitionProgress()
+    keys = KeyRing(bytes(range(32)))
     records = records_of(case, keys)
     bundle = load_bundle(folder, torch.device("cpu"))
     executor = BatchExecutor(Pipeline(bundle), ProcessorMetrics(CollectorRegistry()))
-    model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
-    wanted = bundle.settings.input
+    wanted, classes = bundle.settings.input, tuple(bundle.settings.classes)
+    model = LoadedModel(executor, bundle.model_id, wanted.policy, classes, ThreadPoolExecutor(1), None)
     pictures = torch.rand(case.batch, wanted.channels, wanted.height, wanted.width)
 
-    def opened() -> list[TakenFrame]:
-        return [open_record(record, keys, progress, 0.0) for record in records]
+    def opened() -> list[FrameJob]:
+        return [open_record(record, keys) for record in records]
 
     def whole() -> list[bytes | None]:
-        frames = opened()
-        outcomes = executor.classify(frames, [False] * len(frames))
-        return [
-            verdict_record(keys, frame, model, found.class_id, found.confidence, None, _nothing).value
-            for frame, found in zip(frames, outcomes, strict=True)
-            if isinstance(found, Found)
-        ]
+        jobs = opened()
+        for job in jobs:
+            job.model = model
+        executor.classify(jobs)
+        return [verdict_record(keys, job).value for job in jobs]
 
     taken = opened()
     books = DeviceCodebooks(torch.device("cpu"))
@@ -104,10 +102,6 @@ def sides_of(case: Case, folder: Path) -> dict[str, Callable[[], object]]:
         return unpack(sent, seeds, books.table, slots, probes, case.height, case.width)
 
     return {"network": lambda: bundle.network_logits(pictures), "whole": whole, "unpacking": unpacked, "tags": opened}
-
-
-def _nothing() -> None:
-    """Do nothing: in this benchmark no acknowledgement of a verdict is expected."""
 
 
 @torch.inference_mode()
