@@ -16,7 +16,7 @@ class Step(ABC):
     """
 
     next: Step
-    """The step behind this one; `processors.steps.chain.Chain` sets it."""
+    """The step behind this one; `processors.steps.chain.build_chain` sets it."""
 
     @abstractmethod
     def submit(self, job: FrameJob) -> None:
