@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 Place = tuple[int, int]
 """Partition and offset."""
-Taken = Callable[[Place, ConsumerRecord | None], None]
+Found = Callable[[Place, ConsumerRecord | None], None]
 
 _FETCH_BYTES: Final = 64 * 1024
 """Kafka returns at least one whole batch of records, of any size."""
@@ -29,11 +29,11 @@ _RETRY_S: Final = 0.5
 class KeyFrameRecall:
     """A task that fetches records. If Kafka does not answer, it retries each place a few times."""
 
-    def __init__(self, bootstrap: KafkaAddress, topic: str, taken: Taken) -> None:
-        """`taken` gets each record; None if Kafka no longer has it or does not return it."""
+    def __init__(self, bootstrap: KafkaAddress, topic: str, found: Found) -> None:
+        """`found` gets each record; None if Kafka no longer has it or does not return it."""
         self._bootstrap = bootstrap
         self._topic = topic
-        self._taken = taken
+        self._found = found
         self.wanted: dict[Place, int] = {}
         self._wake = asyncio.Event()
 
@@ -69,7 +69,7 @@ class KeyFrameRecall:
                         raise
                     record = None
                 del self.wanted[place]
-                self._taken(place, record)
+                self._found(place, record)
 
     async def _read(self, reader: Reader, place: Place) -> ConsumerRecord | None:
         partition = TopicPartition(self._topic, place[0])

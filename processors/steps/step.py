@@ -26,7 +26,10 @@ class Step(ABC):
         """Do the work that is due at this monotonic time; called after each fetch, and twice a second."""
 
     def discard(self, partition: int) -> Sequence[FrameJob]:
-        """Remove and return the jobs of a revoked partition that wait here: Kafka delivers them again."""
+        """Remove and return the jobs of a revoked partition that wait here: Kafka delivers them again.
+
+        A job that is being worked on, as on the device, may go on. Its result changes no offset of the next assignment.
+        """
         return ()
 
     async def close(self) -> None:  # noqa: B027
