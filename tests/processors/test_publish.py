@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,10 +54,13 @@ class Held(Emitter):
         super().__init__("none", lambda _ok, _detail: None)
         self.sent: list[tuple[str, list[Outgoing]]] = []
         self.verdicts: list[Verdict] = []
+        self.hangs = False
 
     async def send(
         self, topic: str, records: Sequence[Outgoing], delivered: Callable[[Outgoing], None] = lambda _: None
     ) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
         self.sent.append((topic, list(records)))
         if topic == SETTINGS.verdicts_topic:
             self.verdicts += [verdict_of(record) for record in records]
