@@ -6,18 +6,17 @@ import json
 import os
 import re
 import signal
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
 import yaml
 
-from infra.local.process import COMMAND
+from benchmarks.harness.webhook import Webhook
 from infra.local.prometheus import prometheus_binary
 from infra.up.background import RunningSystem
+from tests.commands import run_command
 from tests.infra.grafana_stand_in import install_grafana
-from tests.infra.webhook import Webhook
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -98,8 +97,7 @@ def test_a_role_that_hangs_is_named_by_console_status_and_terminal_until_it_answ
         wait_until(lambda: pill(system).startswith("processor-1 does not answer"), "the header", SEEN_S)
         assert "not answering" in console(system, "/system")
         wait_until(lambda: "not well: processor-1 does not answer" in system.output(), "the terminal", SEEN_S)
-        command = [*COMMAND, "status", "--state", str(system.state)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        done = run_command("status", "--state", system.state)
         assert done.returncode == 1
         assert "processor-1 does not answer: no answer for 3 s" in done.stdout
         wait_until(lambda: "PointillistRoleDown" in firing(system), "the rule", 120, every_s=0.5)
