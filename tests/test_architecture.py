@@ -27,7 +27,6 @@ ALLOWED = {
     "lab": (
         "schemas",
         "processors.bundle",
-        "processors.modes",
         "processors.networks",
         "processors.pipeline",
         "processors.preprocess",
