@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from consumers.cameras.picture_health import PictureHealth
 from consumers.cameras.state import Facts, Judged, judge, patience_s
 from consumers.records.rows import CameraRow, FrameRow
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.messages.camera_status import check_announcement
 from schemas.pointillist_pb2 import CHECKED, UNKNOWN, Meta, Refusal, Status
 
@@ -147,6 +147,6 @@ def _announced(meta: bytes) -> Meta | None:
     try:
         announced = Meta.FromString(meta)
         check_announcement(announced)
-    except (DecodeError, Malformed):
+    except (DecodeError, MalformedError):
         return None
     return announced

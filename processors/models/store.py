@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import fsspec  # type: ignore[import-untyped]  # it has no type annotations
 
 from processors.bundle import read_settings
-from schemas.errors import BadTag, BundleError, ConfigError, first_line
+from schemas.errors import BadTagError, BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, check_signature, is_inside
 from schemas.pointillist_pb2 import BundleFile, Model
@@ -136,7 +136,7 @@ def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
     """
     try:
         check_signature(model, trusted)
-    except BadTag as error:
+    except BadTagError as error:
         raise UntrustedBundleError(f"{model.model_id}: {error}") from None
     folder = cache / model.digest
     if folder.is_dir() and _is_whole(folder, model):

@@ -24,7 +24,7 @@ from processors.results.delivery import Emitter
 from processors.results.records import key_request_record
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
-from schemas.errors import Malformed, NoKeyFrame, WireError
+from schemas.errors import MalformedError, NoKeyFrameError, WireError
 from schemas.identity import Identity
 from schemas.keys.keys import KeyRing
 from schemas.limits import CAMERAS_AT_HAND
@@ -121,7 +121,7 @@ class AwaitKeyFrame(Step):
     def _pass_on(self, job: FrameJob, key_frame: KeyFrame) -> None:
         try:
             check_key_frame(job.frame, key_frame.frame)
-        except Malformed as error:
+        except MalformedError as error:
             job.fail("key", error)
         else:
             job.key_frame = key_frame
@@ -140,7 +140,7 @@ class AwaitKeyFrame(Step):
     def _fail(self, job: FrameJob, wanted: Identity, now_s: float) -> None:
         self._request(job, now_s)
         self._metrics.keyed_frames["without_key"].inc()
-        job.fail("key", NoKeyFrame(f"key frame {wanted} is missing: the camera is sent a request for a new one"))
+        job.fail("key", NoKeyFrameError(f"key frame {wanted} is missing: the camera is sent a request for a new one"))
         self.next.submit(job)
 
     def _request(self, job: FrameJob, now_s: float) -> None:

@@ -27,7 +27,7 @@ from producers.sources.opening import open_source
 from producers.sources.reader import Reader, Reading, read_from
 from producers.sources.source import Source
 from producers.spool import Spool
-from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
+from schemas.errors import SecretError, SourceError, SourceHungError, StateError, WireError
 from schemas.identity import Identity
 from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
@@ -368,7 +368,7 @@ class Camera:
 
     def _failed(self, error: Exception) -> None:
         """Report that the source, or the code around it, has failed, without effect on other cameras."""
-        cause = "hung" if isinstance(error, SourceHung) else "failed"
+        cause = "hung" if isinstance(error, SourceHungError) else "failed"
         self._instruments.source_restarts.labels(cause).inc()
         if isinstance(error, SourceError):
             _log.error("source_failed", camera=self.settings.camera_id, cause=cause, detail=str(error))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from producers.sources.clock import StreamClock
 from producers.sources.framing import Framing
-from schemas.errors import SourceError, SourceHung
+from schemas.errors import SourceError, SourceHungError
 
 
 def check_video(container: InputContainer, name: str, framing: Framing) -> None:
@@ -31,7 +31,7 @@ def decode_video(
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of the first video stream in presentation order.
 
-    A packet that does not decode is skipped. With `hang_s`, raises `SourceHung` when no frame came for this many
+    A packet that does not decode is skipped. With `hang_s`, raises `SourceHungError` when no frame came for this many
     seconds. The container must have been opened with the same read timeout, because only FFmpeg can interrupt a read.
     Each packet is passed to `clock`.
     """
@@ -78,4 +78,4 @@ def _raise_when_hung(name: str, since: float, hang_s: float, refused: str) -> No
     # FFmpeg's own timer may fire a little early by this clock.
     if time.monotonic() - since > hang_s - 0.05:
         cause = f"; its data does not decode: {refused}" if refused else ""
-        raise SourceHung.of(name, f"no frame for {hang_s:g} s{cause}")
+        raise SourceHungError.of(name, f"no frame for {hang_s:g} s{cause}")

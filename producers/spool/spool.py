@@ -23,7 +23,7 @@ from producers.spool.reading import SegmentReader
 from producers.spool.recovery import recover
 from producers.spool.segment import HEADER_BYTES, Segment
 from producers.spool.writing import DiskFullError, SegmentWriter
-from schemas.errors import BadTag, StateError
+from schemas.errors import BadTagError, StateError
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 from schemas.keys.keys import CameraKey, Purpose
 from schemas.settings import SettingsTable
@@ -299,7 +299,7 @@ class Spool:
                 try:
                     key.verify(Purpose.FRAME, self.read(frame))
                     return True
-                except BadTag:
+                except BadTagError:
                     return False
                 except StateError as error:
                     problem = error

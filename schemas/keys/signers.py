@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from schemas.errors import BadTag, ConfigError, SecretError
+from schemas.errors import BadTagError, ConfigError, SecretError
 
 PUBLIC_BYTES: Final = 32
 MAX_TRUST_BYTES: Final = 2**20
@@ -121,19 +121,19 @@ class TrustedSigners:
         return self if signer is None else TrustedSigners({signer.public: "this signer", **self._names})
 
     def verify(self, what: Signed, message: bytes, public: bytes, signature: bytes) -> str:
-        """Return the name of the signer of `message`. Raises BadTag unless a trusted signer signed it."""
+        """Return the name of the signer of `message`. Raises BadTagError unless a trusted signer signed it."""
         if not public or not signature:
-            raise BadTag("expected a signature, found none")
+            raise BadTagError("expected a signature, found none")
         name = self._names.get(public)
         if name is None:
-            raise BadTag(
+            raise BadTagError(
                 f"signed by {fingerprint(public)}, who is not trusted"
                 + ("" if self._names else ": no signer is, --trust FILE names them")
             )
         try:
             Ed25519PublicKey.from_public_bytes(public).verify(signature, what.value + message)
         except (InvalidSignature, ValueError):
-            raise BadTag(f"the signature does not match the key of {name}") from None
+            raise BadTagError(f"the signature does not match the key of {name}") from None
         return name
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from typing import Final, TypeVar
 
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.identity import BOOT_ID_LIMIT
 from schemas.limits import MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, MAX_SIDE
 from schemas.messages.frame import CHANNELS, PROFILES, TIME_LIMIT
@@ -24,30 +24,30 @@ def turn(connection: int, message: int) -> Turn:
 
 
 def check_announcement(said: Meta | Status) -> None:
-    """Raise `Malformed` for a field out of its range: one camera's message must not stop the plan for the others."""
+    """Raise `MalformedError` for a field out of its range: one camera's message must not stop the others' plan."""
     if not (0 < said.boot_id < BOOT_ID_LIMIT and said.turn.at_ms < TIME_LIMIT):
-        raise Malformed(
+        raise MalformedError(
             f"expected 0 < boot_id < 2**63 and a time below 2**53, got {said.boot_id} and {said.turn.at_ms}"
         )
     if isinstance(said, Meta):
         _check_meta(said)
     elif not 0 <= said.longest_gap_s < math.inf:
-        raise Malformed(f"longest_gap_s: expected 0 or more seconds, got {said.longest_gap_s}")
+        raise MalformedError(f"longest_gap_s: expected 0 or more seconds, got {said.longest_gap_s}")
 
 
 def _check_meta(meta: Meta) -> None:
     if not (meta.height <= MAX_SIDE and meta.width <= MAX_SIDE and meta.channels in (0, *CHANNELS)):
-        raise Malformed(
+        raise MalformedError(
             f"expected sides up to {MAX_SIDE} and 0, 1 or 3 channels, got {meta.height}x{meta.width}x{meta.channels}"
         )
     # The comparisons are written such that NaN is rejected as well.
     if not (0 <= meta.frames_per_second <= MAX_FRAMES_PER_SECOND and 0 <= meta.probe_share <= 1):
-        raise Malformed(
+        raise MalformedError(
             f"expected 0 to {MAX_FRAMES_PER_SECOND} frames per second and a probe share from 0 to 1, "
             f"got {meta.frames_per_second} and {meta.probe_share}"
         )
     if meta.dropped_per_block > MAX_DROPPED_PER_BLOCK or meta.profile not in PROFILES.values():
-        raise Malformed(
+        raise MalformedError(
             f"expected at most {MAX_DROPPED_PER_BLOCK} dropped pixels a block and one of the profiles {PROFILES}, "
             f"got {meta.dropped_per_block} and {meta.profile}"
         )

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from schemas.errors import BadSize, ConfigError, Malformed
+from schemas.errors import BadSizeError, ConfigError, MalformedError
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId
 from schemas.keys.keys import TAG_BYTES, CameraKey, KeyRing, Purpose
 from schemas.limits import (
@@ -104,11 +104,11 @@ class Encoding:
 
 
 def check_frame_size(height: int, width: int, channels: int) -> None:
-    """Raise `BadSize` unless a frame of this size may be sent."""
+    """Raise `BadSizeError` unless a frame of this size may be sent."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and channels in CHANNELS):
-        raise BadSize(f"expected sides from 1 to {MAX_SIDE} and 1 or 3 channels, got {height}x{width}x{channels}")
+        raise BadSizeError(f"expected sides from 1 to {MAX_SIDE} and 1 or 3 channels, got {height}x{width}x{channels}")
     if height * width * channels > MAX_FRAME_BYTES:
-        raise BadSize(f"expected at most {MAX_FRAME_BYTES} bytes a frame, got {height}x{width}x{channels}")
+        raise BadSizeError(f"expected at most {MAX_FRAME_BYTES} bytes a frame, got {height}x{width}x{channels}")
 
 
 def encode_frame(
@@ -157,30 +157,30 @@ def _varint(value: int) -> Iterator[int]:
 def parse_frame(payload: bytes) -> Frame:
     """Parse and check a frame message without its tag; `WireError` if a field is out of its range."""
     if len(payload) > MAX_MESSAGE_BYTES:
-        raise BadSize(f"expected at most {MAX_MESSAGE_BYTES} bytes a message, got {len(payload)}")
+        raise BadSizeError(f"expected at most {MAX_MESSAGE_BYTES} bytes a message, got {len(payload)}")
     if len(payload) > PLAIN_MESSAGE_BYTES:
         _check_mostly_pixels(payload)
     try:
         frame = Frame.FromString(payload)
     except DecodeError:
-        raise Malformed("expected a pointillist.v1.Frame") from None
+        raise MalformedError("expected a pointillist.v1.Frame") from None
     if not (0 < frame.boot_id < BOOT_ID_LIMIT and frame.seq < SEQ_LIMIT and frame.captured_ms < TIME_LIMIT):
-        raise Malformed(
+        raise MalformedError(
             "expected 0 < boot_id < 2**63, seq and captured_ms < 2**53, "
             f"got {frame.boot_id}, {frame.seq}, {frame.captured_ms}"
         )
     frame.height = frame.height or frame.width
     check_frame_size(frame.height, frame.width, frame.channels)
     if frame.dropped_per_block > MAX_DROPPED_PER_BLOCK:
-        raise Malformed(
+        raise MalformedError(
             f"expected at most {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {frame.dropped_per_block}"
         )
     if frame.profile not in _PROFILE_NUMBERS:
-        raise Malformed(f"expected one of the profiles {PROFILES}, got {frame.profile}")
+        raise MalformedError(f"expected one of the profiles {PROFILES}, got {frame.profile}")
     if frame.key_distance and not (
         frame.profile in KEYED_PROFILES and not frame.whole and frame.key_distance <= frame.seq
     ):
-        raise Malformed(
+        raise MalformedError(
             f"expected key distance 0, or up to {frame.seq} in a frame of a keyed profile that is no probe, "
             f"got {frame.key_distance}, profile {frame.profile}, whole {frame.whole}"
         )
@@ -188,7 +188,7 @@ def parse_frame(payload: bytes) -> Frame:
 
 
 def _check_mostly_pixels(payload: bytes) -> None:
-    """Raise `Malformed` unless the pixels fill all but the first few bytes and the tag, as in a message of `sign`.
+    """Raise `MalformedError` unless the pixels fill all but the first few bytes and the tag, as in a message of `sign`.
 
     A message of 15 MiB of tiny fields takes half a second to parse, 30 times as long as a frame of that size. Anyone
     can send one: the key of the tag is in the message and is only available after parsing.
@@ -215,7 +215,7 @@ def _check_mostly_pixels(payload: bytes) -> None:
                 at += 1
     except (IndexError, KeyError):
         pass
-    raise Malformed(
+    raise MalformedError(
         f"expected a pointillist.v1.Frame whose pixels begin within {_MOST_HEADER_BYTES} bytes and end before its tag, "
         f"got {len(payload)} other bytes"
     )
@@ -255,9 +255,9 @@ def is_key_frame(frame: Frame) -> bool:
 
 
 def check_key_frame(frame: Frame, key_frame: Frame) -> None:
-    """Raise `Malformed` unless `frame` can depend on `key_frame`."""
+    """Raise `MalformedError` unless `frame` can depend on `key_frame`."""
     if not is_key_frame(key_frame) or _setup(frame) != _setup(key_frame):
-        raise Malformed(
+        raise MalformedError(
             f"expected a key frame of height, width, channels, dropped pixels and key generation {_setup(frame)}, "
             f"got profile {key_frame.profile}, whole {key_frame.whole}, {_setup(key_frame)}"
         )
@@ -288,12 +288,12 @@ def sign_message(
 
 
 def parse_message(kind: type[Signed], payload: bytes) -> Signed:
-    """Parse a control message without its tag; `BadSize`, before parsing, if it is too large."""
+    """Parse a control message without its tag; `BadSizeError`, before parsing, if it is too large."""
     _check_control_size(kind, payload)
     try:
         return kind.FromString(payload)
     except DecodeError:
-        raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
+        raise MalformedError(f"expected a pointillist.v1.{kind.__name__}") from None
 
 
 def open_message(kind: type[Signed], camera_id: CameraId, payload: bytes, keys: KeyRing) -> Signed:
@@ -312,4 +312,4 @@ def open_own_message(kind: type[Signed], key: CameraKey, payload: bytes) -> Sign
 
 def _check_control_size(kind: type[Signed], payload: bytes) -> None:
     if len(payload) > MAX_CONTROL_BYTES:
-        raise BadSize(f"expected at most {MAX_CONTROL_BYTES} bytes of {kind.__name__}, got {len(payload)}")
+        raise BadSizeError(f"expected at most {MAX_CONTROL_BYTES} bytes of {kind.__name__}, got {len(payload)}")

@@ -19,7 +19,7 @@ from infra.pki.generations import following
 from infra.pki.refusals import refused
 from infra.pki.roles import Roles, rights_file, role_tls, share_name
 from infra.state_folder import Layout
-from schemas.errors import ConfigError, RevokedKey, SecretError, StateError
+from schemas.errors import ConfigError, RevokedKeyError, SecretError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.transport.access import KafkaAccess, Login, Tls, server_context
@@ -200,7 +200,7 @@ async def test_a_raised_generation_is_accepted_no_more_while_a_role_runs(tmp_pat
     def revoked() -> bool:
         try:
             keys.key(DOOR, 0)
-        except RevokedKey:
+        except RevokedKeyError:
             return True
         return False
 

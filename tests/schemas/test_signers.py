@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import BadTag, ConfigError, SecretError
+from schemas.errors import BadTagError, ConfigError, SecretError
 from schemas.keys.signers import (
     MAX_TRUST_BYTES,
     PUBLIC_BYTES,
@@ -56,7 +56,7 @@ def test_a_signature_holds_for_its_message_its_purpose_and_its_signer_alone(
         (what, message, b"", signature),
         (what, message, ADA.public[:-1], signature),
     ):
-        with pytest.raises(BadTag):
+        with pytest.raises(BadTagError):
             trusted.verify(*wrong)
 
 
@@ -66,14 +66,14 @@ def test_what_ssh_keygen_takes_for_a_key_is_what_is_trusted(tmp_path: Path) -> N
     assert trusted.verify(Signed.MODELS, b"x", ADA.public, ADA.sign(Signed.MODELS, b"x")) == "ada@office"
     assert trusted.verify(Signed.MODELS, b"x", BOB.public, BOB.sign(Signed.MODELS, b"x")) == "bob"
     carol = Signer.new()
-    with pytest.raises(BadTag, match=f"signed by {fingerprint(carol.public)}, who is not trusted$"):
+    with pytest.raises(BadTagError, match=f"signed by {fingerprint(carol.public)}, who is not trusted$"):
         trusted.verify(Signed.MODELS, b"x", carol.public, carol.sign(Signed.MODELS, b"x"))
     assert len(ADA.public) == PUBLIC_BYTES
 
 
 def test_a_file_that_names_nobody_trusts_nobody(tmp_path: Path) -> None:
     for trusted in (TrustedSigners.read(trust_file(tmp_path, "# nobody yet")), TrustedSigners.read(None)):
-        with pytest.raises(BadTag, match="no signer is, --trust FILE names them"):
+        with pytest.raises(BadTagError, match="no signer is, --trust FILE names them"):
             trusted.verify(Signed.MODELS, b"x", ADA.public, ADA.sign(Signed.MODELS, b"x"))
 
 
