@@ -152,7 +152,10 @@ def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Pa
     if names is None:
         names = list(network.class_names)
         if not names:
-            raise ConfigError("expected --classes FILE with the names of the network's classes, in their order")
+            raise ConfigError(
+                "--classes is missing: expected a file with the names of the network's classes, in their order. "
+                "Give --classes FILE."
+            )
     if len(names) != network.classes:
         raise ConfigError(
             f"--classes: expected {network.classes} names, for the network has so many outputs, got {len(names)}"

@@ -131,9 +131,9 @@ def _read(graph: Path, wanted: Range) -> bytes:
             file.seek(wanted.offset)
             return file.read(wanted.length)
     except FileNotFoundError:
-        raise BundleError(f"{name} is missing. Copy it next to the graph.") from None
+        raise BundleError(f"{name} is missing: expected it next to the graph. Copy it there.") from None
     except OSError as error:
-        raise BundleError(f"{name}: expected a plain file, got: {error.strerror}. {_LOAD}") from None
+        raise BundleError(f"{name}: expected a plain file, got {error.strerror}. {_LOAD}") from None
 
 
 def _without_links(path: str, flags: int) -> int:

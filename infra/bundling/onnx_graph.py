@@ -86,7 +86,9 @@ def save_graph(graph: Graph, file: Path) -> None:
     try:
         onnx.save_model(graph.model, file, save_as_external_data=False)
     except ValueError as error:
-        raise BundleError(f"{file.name}: expected a graph of at most 2 GiB: {first_line(error)}") from None
+        raise BundleError(
+            f"{file.name}: expected a graph of at most 2 GiB, got more: {first_line(error)}. Choose a smaller network."
+        ) from None
 
 
 def _load(file: Path) -> onnx.ModelProto:
@@ -96,11 +98,16 @@ def _load(file: Path) -> onnx.ModelProto:
         check_size(file)
         return onnx.load_model(file, load_external_data=False)
     except FileNotFoundError:
-        raise BundleError(f"{file.name}: expected {file}, there is no such file") from None
+        raise BundleError(f"--onnx: expected an existing file, got {file}. Correct the path.") from None
     except OSError as error:
-        raise BundleError(f"{file.name}: cannot read it: {error.strerror or first_line(error)}") from None
+        raise BundleError(
+            f"{file.name}: expected a readable file, got {error.strerror or first_line(error)}. Correct the "
+            "path or its rights."
+        ) from None
     except Exception as error:  # protobuf's and onnx's own, which share no base
-        raise BundleError(f"{file.name}: expected an ONNX graph: {first_line(error)}") from None
+        raise BundleError(
+            f"{file.name}: expected an ONNX graph, got {first_line(error)}. Export the network again."
+        ) from None
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -134,7 +141,8 @@ def _sides(shape: list[int | None], size: tuple[int, int] | None, file: Path) ->
         return height, width
     if size is None:
         raise BundleError(
-            f"{file.name} takes pictures of any size: expected --size WIDTHxHEIGHT, what it was trained on"
+            f"--size is missing: {file.name} accepts pictures of any size. Give --size WIDTHxHEIGHT of the "
+            "training pictures."
         )
     return size
 
@@ -166,13 +174,16 @@ def _class_output(model: onnx.ModelProto, example: NDArray[np.float32], file: Pa
     try:
         results = _run(model, pictures)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        raise BundleError(f"{file.name}: it does not take {pictures.shape}: {first_line(error)}") from None
+        raise BundleError(
+            f"{file.name}: expected a graph that accepts {pictures.shape}, got {first_line(error)}. Correct --size."
+        ) from None
     for number, result in enumerate(results):
         if getattr(result, "ndim", 0) == 2 and result.shape[0] == batch and result.shape[1] >= 2:
             return number, result.shape[1]
     got = ", ".join(str(getattr(result, "shape", type(result).__name__)) for result in results)
     raise BundleError(
-        f"{file.name}: expected a classifier, whose output is (N, classes); got {got} for {batch} pictures"
+        f"{file.name}: expected a classifier, whose output is (N, classes), got {got} for {batch} "
+        "pictures. Choose another network."
     )
 
 

@@ -40,7 +40,9 @@ def write_sheet(shown: Sequence[Shown], file: Path) -> None:
         with replacing(file) as fresh:
             sheet.save(fresh, format="PNG")
     except OSError as error:
-        raise ConfigError(f"--sheet: cannot write {file}: {error.strerror or error}") from None
+        raise ConfigError(
+            f"--sheet: expected a writable file, got {file}: {error.strerror or error}. Choose another file."
+        ) from None
 
 
 def _said(verdict: tuple[str, float]) -> str:

@@ -68,8 +68,8 @@ def _result(
     while True:
         if not receiver.poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
             raise BundleError(
-                f"{network}: expected a network that is tried within {limits.seconds:g} s, it still runs. If it is "
-                "only slow, raise --most-seconds."
+                f"{network}: expected a trial of at most {limits.seconds:g} s, got a longer one. If the network "
+                "is only slow, raise --most-seconds."
             )
         try:
             message = receiver.recv()
@@ -93,10 +93,10 @@ def _ended(status: int | None, limits: Limits, network: str) -> str:
     if status is not None and status < 0:
         name = signal.Signals(-status).name
         return (
-            f"{network}: expected a network that is tried within {limits.memory_gib:g} GiB, its trial ended by {name}. "
-            "If it is only large, raise --most-memory."
+            f"{network}: expected a trial within {limits.memory_gib:g} GiB, got its end by {name}. "
+            "If the network is only large, raise --most-memory."
         )
-    return f"{network}: expected a network that can be tried, its trial ended with status {status}."
+    return f"{network}: expected a trial with status 0, got {status}. Choose another network."
 
 
 def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connection) -> None:
@@ -116,8 +116,8 @@ def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connec
             raise
         sender.send(
             BundleError(
-                f"{wanted.network}: expected a network that is tried within {limits.memory_gib:g} GiB, got: "
-                f"{first_line(error)[:200] or 'no memory'}. If it is only large, raise --most-memory."
+                f"{wanted.network}: expected a trial within {limits.memory_gib:g} GiB, got "
+                f"{first_line(error)[:200] or 'no memory'}. If the network is only large, raise --most-memory."
             )
         )
     else:

@@ -132,7 +132,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
             raise
-        message = f"error: this command needs {error.name}: install pointillist[server]"
+        message = f"error: {error.name} is missing: this command needs it. Install pointillist[server]."
         Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
         sys.exit(UserError.exit_code)
 

@@ -78,9 +78,9 @@ def create(
 
     origin, network = _one_of(onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm)
     if options and not up:
-        raise ConfigError(f"expected --up before options of `up`, got {options[0]!r}")
+        raise ConfigError(f"{options[0]}: expected options of `up` after --up, got no --up. Give --up.")
     if publish is not None and up:
-        raise ConfigError("expected --publish or --up, got both")
+        raise ConfigError("bundle: expected --publish or --up, got both. Remove one.")
     if channels not in (1, 3):
         raise ConfigError(f"--channels: expected 1 or 3, got {channels}")
     sides = _sides(size)
@@ -171,14 +171,16 @@ def _sides(size: str | None) -> list[int] | None:
     try:
         return whole_numbers(size, "x", 2, "WIDTHxHEIGHT")
     except ValueError as error:
-        raise ConfigError(f"--size: {error}") from None
+        raise ConfigError(f"--size: {error}. Correct it.") from None
 
 
 def _one_of(**given: Path | str | None) -> tuple[Origin, str]:
     found = [(name, str(value)) for name, value in given.items() if value is not None]
     if len(found) != 1:
         got = " and ".join(f"--{name}" for name, _ in found) or "none"
-        raise ConfigError(f"expected one of --onnx, --torchscript, --torchvision and --timm, got {got}")
+        raise ConfigError(
+            f"network: expected one of --onnx, --torchscript, --torchvision and --timm, got {got}. Give exactly one."
+        )
     return found[0]  # type: ignore[return-value]  # the caller's names are the origins
 
 

@@ -42,7 +42,9 @@ def discover(
     from producers.sources.login import LoginPlace
 
     if yaml and login is None:
-        raise ConfigError("expected --login FILE beside --yaml: a camera tells its streams to those whom it knows")
+        raise ConfigError(
+            "--login is missing: a camera lists its streams only after a login. Give --login FILE with --yaml."
+        )
     known = LoginPlace(file=login).read() if login is not None else None
     answers = [answer for answer in find(seconds) if not host or answer.host in host]
     described = asyncio.run(describe_all(answers, *known)) if known else [Described(answer) for answer in answers]

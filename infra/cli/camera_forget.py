@@ -29,7 +29,7 @@ def forget(
     from schemas.identity import camera_at
 
     if not state.is_dir():
-        raise StateError(f"expected a state folder of `pointillist up`, there is no {state}")
+        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
     layout, identity = Layout(state.resolve()), camera_at(name)
     if identity in scenario_cameras(layout):
         raise ConfigError(

@@ -50,7 +50,9 @@ def settings(
         meta, refused = camera.meta, camera.refused
     if meta is None and forgot is None:
         why = f"refused: {refused}" if refused is not None else "the broker retains nothing of it"
-        raise StateError(f"expected what {identity} says of itself, {why}")
+        raise StateError(
+            f"{identity}: expected its announced settings, got none: {why}. Start the camera, or correct its name."
+        )
     if json:
         shown: dict[str, Any] = {"camera": identity, "forgot": forgot, "settings": _settings(meta) if meta else []}
         console.print_json(data=shown)

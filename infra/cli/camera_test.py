@@ -70,7 +70,9 @@ def _source(place: str, stream: StreamSettings) -> SourceSettings:
 
     if not is_stream(place):
         if not Path(place).exists():
-            raise ConfigError(f"expected an address as rtsp://…, a device or a file, got {place[:80]!r}")
+            raise ConfigError(
+                f"camera: expected an address such as rtsp://…, a device or a file, got {place[:80]!r}. Correct it."
+            )
         place = _file_url(Path(place))
     return source_at(place, stream)
 
@@ -85,7 +87,9 @@ def _listed(file: Path, name: str) -> SourceSettings:
     found = cameras.get(camera_id(name))
     if found is None:
         known = ", ".join(list(cameras)[:8])
-        raise ConfigError(f"expected one of {known}{', …' if len(cameras) > 8 else ''} in {file}, got {name}")
+        raise ConfigError(
+            f"{file}: expected one of {known}{', …' if len(cameras) > 8 else ''}, got {name}. Correct the name."
+        )
     source = found.settings.source
     if source.file is None:
         return source
@@ -176,4 +180,6 @@ def _save(found: Found, file: Path) -> None:
     try:
         Image.fromarray(picture).save(file)
     except OSError as error:
-        raise ConfigError(f"--picture: cannot write {file}: {error.strerror or error}") from None
+        raise ConfigError(
+            f"--picture: expected a writable file, got {file}: {error.strerror or error}. Choose another file."
+        ) from None

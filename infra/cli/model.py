@@ -67,7 +67,9 @@ def publish(
     from schemas.messages import models as listed
 
     if store is None and state is None:
-        raise ConfigError("expected --store, a folder or URL that every processor can read, or --state")
+        raise ConfigError(
+            "--store is missing: expected a folder or URL that every processor can read. Give --store or --state."
+        )
     key, trusted = signer_of(signer, state), trusted_of(trust, state)
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
     folder = _folder(bundle)
@@ -116,7 +118,10 @@ def rollback(
     async def run(topic: ModelsTopic) -> bool:
         live = listed.live(topic.models)
         if live is None:
-            raise ConfigError("no model is published, or all are withdrawn: each processor serves its own bundle")
+            raise ConfigError(
+                "model: expected a published one, got none, or only withdrawn ones. Each processor serves its "
+                "own bundle."
+            )
         after = listed.withdraw(topic.models, time.time_ns() // 1_000_000, everything=own)
         await topic.write(after)
         now = listed.live(after)

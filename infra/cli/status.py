@@ -116,7 +116,7 @@ def logs(
     file = _log_files(_layout(state)).get(role)
     if file is None:
         known = ", ".join(sorted(_log_files(_layout(state)))) or "none"
-        raise ConfigError(f"expected a role with a log in {state}, one of {known}; got {role!r}")
+        raise ConfigError(f"role: expected one with a log in {state} ({known}), got {role!r}. Correct the name.")
     with file.open("rb") as opened:
         sys.stdout.buffer.write(b"".join(opened.read().splitlines(keepends=True)[-lines:]))
         sys.stdout.buffer.flush()
@@ -149,7 +149,7 @@ def down(
     layout = _layout(state)
     process = supervisor(layout.folder)
     if process is None or not process.send(signal.SIGINT):
-        raise StateError(f"expected a running system in {layout.folder}, nothing runs there")
+        raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
     _say(f"stopping: the cameras of {layout.folder} drain")
     if not process.wait_gone(wait):
         _say(f"still stopping after {wait:g} s, as pid {process.pid}")
@@ -161,7 +161,7 @@ def _layout(state: Path) -> Layout:
     from infra.state_folder import Layout
 
     if not state.is_dir():
-        raise StateError(f"expected a state folder of `pointillist up`, there is no {state}")
+        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
     return Layout(state.resolve())
 
 

@@ -65,7 +65,9 @@ class Prometheus(Service):
     def _command(self) -> list[str]:
         program = prometheus_binary()
         if program is None:
-            raise BrokerError("expected the program prometheus, found none: install the Debian package prometheus")
+            raise BrokerError(
+                "prometheus is missing: expected the program on PATH. Install the Debian package prometheus."
+            )
         if not (self.folder / TARGETS).is_file():
             self.scrape({})
         if not (self.folder / ALERTMANAGERS).is_file():

@@ -70,7 +70,10 @@ def look_for_refusal(url: str) -> None:
         return
     if why is not None:
         settings = _settings(parsed)
-        raise BrokerError(f"expected PostgreSQL at {settings['host']}:{settings['port']} to let us in: {why}")
+        raise BrokerError(
+            f"PostgreSQL at {settings['host']}:{settings['port']}: expected an accepted connection, got "
+            f"{why}. Correct the login or the database."
+        )
 
 
 def _server(url: str) -> URL | None:

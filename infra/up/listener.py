@@ -29,12 +29,10 @@ def parse_listener(text: str) -> tuple[str, int]:
         every = ipaddress.ip_address(host).is_unspecified
     except ValueError:
         if not _NAME.fullmatch(host):  # it becomes a line of mosquitto's settings
-            raise ConfigError(f"--listen: {form}, got {text!r}.") from None
+            raise ConfigError(f"--listen: {form}, got {text!r}. Correct it.") from None
         every = False
     if every:
-        raise ConfigError(
-            f"--listen: {form}, got {text!r}. An enrolment names one address, and so does the certificate."
-        )
+        raise ConfigError(f"--listen: {form}, got {text!r}. Give one address: enrolments and the certificate name it.")
     return host, port
 
 

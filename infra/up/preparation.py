@@ -32,7 +32,7 @@ def check_sources(scenario: Scenario, say: Say, check: Callable[[], None]) -> No
     name, error = next(iter(failed.items()))
     if len(failed) == len(cameras):
         others = f" ({len(failed) - 1} other cameras do not answer either)" if len(failed) > 1 else ""
-        raise SourceError(f"{name}: {error}{others}. Start the camera, or mend its address.")
+        raise SourceError(f"{name}: {error}{others}. Start the camera, or correct its address.")
     for name, error in list(failed.items())[:MOST_NAMED]:
         say(f"{name}: {error}; it is degraded, and tried again")
     if len(failed) > MOST_NAMED:

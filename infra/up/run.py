@@ -87,7 +87,10 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
             except OSError as error:
                 if not is_full(error):
                     raise
-                raise StateError(f"expected room on the disk of {layout.folder}, it is full") from None
+                raise StateError(
+                    f"{layout.folder}: expected free space on its disk, got a full disk. Delete files, or choose "
+                    "another folder."
+                ) from None
             run.watch()
             run.drain()
         finally:
@@ -320,4 +323,6 @@ def write_report(file: Path, document: dict[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(document, indent=2) + "\n")
     except OSError as error:
-        raise ConfigError(f"--report: cannot write {file}: {error.strerror}") from None
+        raise ConfigError(
+            f"--report: expected a writable file, got {file}: {error.strerror}. Choose another file."
+        ) from None

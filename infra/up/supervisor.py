@@ -101,7 +101,9 @@ class RoleSupervisor:
                     self._say(f"going on without {role.name}: {last_words(role)}")
                     del self._roles[role.name]
                     continue
-                raise BrokerError(f"{role.name} ended {MOST_FAILURES} times in a row: {last_words(role)}")
+                raise BrokerError(
+                    f"{role.name}: expected a running role, got {MOST_FAILURES} ends in a row: {last_words(role)}"
+                )
             if step is not Step.RESTARTS:
                 continue
             if status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused):
@@ -148,7 +150,7 @@ class RoleSupervisor:
                 log = waiting[0].log
                 line = last_line(log) if log else ""
                 raise BrokerError(
-                    f"expected {names} to be ready within {deadline_s:.0f} s; last line of the log: {line}"
+                    f"{names}: expected readiness within {deadline_s:.0f} s, got none. Last line of the log: {line}"
                 )
             time.sleep(0.05)
 

@@ -69,7 +69,7 @@ def role_states(layout: Layout) -> list[RoleState]:
     """Return the roles that `up` has started; StateError when no system runs on the folder."""
     entries = read_roles(layout.folder)
     if not entries:
-        raise StateError(f"expected a running system in {layout.folder}, nothing runs there: pointillist up")
+        raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
     supervised = is_supervised(layout)
     with ThreadPoolExecutor(min(len(entries), _AT_ONCE)) as asking:
         roles = list(asking.map(lambda name: _role(layout.folder, name, entries[name], supervised), entries))
@@ -157,7 +157,8 @@ def _recorded(layout: Layout, now_ms: int) -> dict[str, CameraState]:
         return _read(engine, recorded_reviews(layout.console_url) or {}, read_forgotten(layout.console_url), now_ms)
     except SQLAlchemyError as error:
         raise StateError(
-            f"expected the recorder's database in {layout.folder} to answer: {error.__class__.__name__}"
+            f"the recorder's database: expected a response in {layout.folder}, got "
+            f"{error.__class__.__name__}. Start the recorder."
         ) from None
     finally:
         engine.dispose()

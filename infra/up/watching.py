@@ -24,8 +24,8 @@ def check_receivers(settings: UpSettings) -> None:
         return
     if not settings.prometheus or prometheus_binary() is None or alertmanager_binary() is None:
         raise ConfigError(
-            "--receivers: expected Prometheus and Alertmanager to tell them: install the Debian packages prometheus "
-            "and prometheus-alertmanager"
+            "--receivers: expected the programs prometheus and alertmanager, got fewer. Install the Debian "
+            "packages prometheus and prometheus-alertmanager."
         )
     configuration(settings.receivers)
 

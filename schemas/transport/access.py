@@ -195,7 +195,7 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
     try:
         context.load_cert_chain(certificate, key, no_password)
     except ssl.SSLError as error:
-        why = "they do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "not in PEM"
+        why = "do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "are not in PEM"
         raise ConfigError(f"expected a certificate and its private key in {names}: {why}") from None
     except OSError as error:
         raise ConfigError(f"expected a certificate and its private key in {names}: {_why(error)}") from None

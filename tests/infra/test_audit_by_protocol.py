@@ -180,7 +180,7 @@ async def test_a_camera_whose_spool_is_out_of_reach_is_counted_by_the_ledger_tha
         ),
         (
             ["--kafka", "KAFKA", "--database", "postgresql+psycopg://eve:s3cret@127.0.0.1:1/records"],
-            "expected the recorder's database to answer: ",
+            "the recorder's database: expected a response, got ",
         ),
         (
             ["--kafka", "KAFKA", "--database", "sqlite:///x", "--spool", "/nowhere"],

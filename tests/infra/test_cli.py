@@ -326,7 +326,7 @@ def test_health_page_answers_503_until_all_conditions_hold() -> None:
                 refused.value.close()
         samples = Samples.scrape([f"127.0.0.1:{port}"])
         assert samples.sum("pointillist_build_info", role="test") == 1
-        with pytest.raises(ConfigError, match="cannot serve metrics"):
+        with pytest.raises(ConfigError, match="metrics: expected a free address"):
             serve(role_registry("other"), health, ("127.0.0.1", port))
     finally:
         server.shutdown()
@@ -389,8 +389,8 @@ def test_an_attack_that_cannot_be_is_one_line_before_anything_starts(
     [
         ([], None, "No such file"),
         ([], "duty", "expected `receivers`"),
-        ([], "receivers: [{name: duty, pigeon_configs: []}]", "Alertmanager refuses it"),
-        (["--no-prometheus"], "receivers: [{name: duty}]", "expected Prometheus and Alertmanager"),
+        ([], "receivers: [{name: duty, pigeon_configs: []}]", "expected a file that Alertmanager accepts"),
+        (["--no-prometheus"], "receivers: [{name: duty}]", "expected the programs prometheus and alertmanager"),
     ],
 )
 def test_receivers_that_cannot_be_told_are_one_line_before_anything_starts(
@@ -502,5 +502,5 @@ def test_up_shows_its_console_to_others_only_with_users(tmp_path: Path) -> None:
     for options in (["--http", "0.0.0.0:18080"], ["--behind-proxy", "127.0.0.1"]):
         refused = run("up", "--state", str(tmp_path / "state"), *options)
         assert refused.returncode == 2
-        assert "expected users where others reach the console" in refused.stderr
+        assert "needs users" in refused.stderr
         assert "pointillist user add NAME" in refused.stderr

@@ -79,7 +79,7 @@ def test_what_is_published_can_be_withdrawn_down_to_the_bundle_that_the_system_w
 ) -> None:
     assert listed(state) == []
     assert live(state) is None
-    with pytest.raises(ConfigError, match="no model is published"):
+    with pytest.raises(ConfigError, match="model: expected a published one"):
         run("rollback", "--state", state)
     second, third = bundle(tmp_path, "2"), bundle(tmp_path, "3")
     done = run("publish", second, "--state", state)
@@ -134,7 +134,7 @@ def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
     made, store, place = bundle(tmp_path, "2"), ("--store", tmp_path / "store"), ("--kafka", kafka.bootstrap)
     with pytest.raises(ConfigError, match="--store"):
         run("publish", made, *place)
-    with pytest.raises(ConfigError, match=r"expected --signer FILE.*, or --state"):
+    with pytest.raises(ConfigError, match=r"--signer is missing: .*or --state"):
         run("publish", made, *place, *store)
     ada = init(tmp_path, "ada")
     run("publish", made, *place, *store, "--signer", ada.with_suffix(".key"))

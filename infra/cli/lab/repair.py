@@ -145,8 +145,9 @@ def repair(
     print_figures(sick.model_id, flat(document))
     if not good:
         raise BundleError(
-            f"not published: {result.held_out.describe()}; of the {result.chosen.count} that chose the weights "
-            f"{100 * result.chosen.lost:.1f} points; expected at most 1 point of either; see {out / 'report.md'}"
+            f"repair: expected a loss of at most 1 point, got {result.held_out.describe()}, and "
+            f"{100 * result.chosen.lost:.1f} points of the {result.chosen.count} that chose the weights. The "
+            f"network is not published: see {out / 'report.md'}."
         )
 
 
