@@ -55,14 +55,14 @@ def _read(file: Path) -> dict[str, Any]:
         ) from None
     except (yaml.YAMLError, ValueError):
         # The parser's message may quote a line, and a line may hold a password.
-        raise ConfigError(f"{what}: expected YAML, got something else") from None
+        raise ConfigError(f"{what}: expected YAML, got something else. Correct the file.") from None
     if not isinstance(document, dict) or "receivers" not in document:
         raise ConfigError(
             f"{what}: expected `receivers`, a list as in Alertmanager's configuration, got none. Correct the file."
         )
     strange = sorted(str(key) for key in document if key not in _OWN)
     if strange:
-        raise ConfigError(f"{what}: expected {', '.join(_OWN)}, got {strange[0]}")
+        raise ConfigError(f"{what}: expected {', '.join(_OWN)}, got {strange[0]}. Correct the file.")
     for key in ("receivers", "routes"):
         found = document.get(key, [])
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):

@@ -137,7 +137,9 @@ def check(
                 )
             )  # fmt: skip
     if not taken:
-        raise ConfigError(f"{images}: expected pictures that can be read, got {len(chosen)} files that cannot")
+        raise ConfigError(
+            f"{images}: expected pictures that can be read, got {len(chosen)} files that cannot. Replace them."
+        )
     gallery = LabelledPictures("own pictures", np.concatenate(taken), np.array(labels, np.int64))
     one_s, batch_s = _timed(pipeline, gallery)
     same = np.array(whole) == np.array(dropped)

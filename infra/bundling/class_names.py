@@ -39,7 +39,9 @@ def read_class_names(file: Path) -> list[str]:
     names = [name.strip() for name in names]
     for number, name in enumerate(names):
         if not name:
-            raise ConfigError(f"--classes: expected a name for output {number} in {file}, got an empty line")
+            raise ConfigError(
+                f"--classes: expected a name for output {number} in {file}, got an empty line. Correct the file."
+            )
     if len(names) < 2:
         raise ConfigError(
             f"--classes: expected at least 2 names ({_FORMS}), got {len(names)} in {file}. Correct the file."

@@ -158,14 +158,18 @@ def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Pa
             )
     if len(names) != network.classes:
         raise ConfigError(
-            f"--classes: expected {network.classes} names, for the network has so many outputs, got {len(names)}"
+            f"--classes: expected {network.classes} names, as many as the network has outputs, got "
+            f"{len(names)}. Correct the list."
         )
     classes, repeated = distinct(names)
     if repeated:
         notes.append(f"class names that occur twice have their output's number behind them: {', '.join(repeated[:5])}")
     normalisation = wanted.normalisation(network.normalisation).of(network.channels)
     if len(normalisation.mean) != network.channels:
-        raise ConfigError(f"--mean: expected {network.channels} numbers, one a channel, got {len(normalisation.mean)}")
+        raise ConfigError(
+            f"--mean: expected {network.channels} numbers, one a channel, got {len(normalisation.mean)}. "
+            "Correct the list."
+        )
     stated = InputSettings(
         height=network.height, width=network.width, channels=1 if network.channels == 1 else 3,
         mean=list(normalisation.mean), std=list(normalisation.std), policy=wanted.policy,

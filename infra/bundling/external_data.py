@@ -46,7 +46,10 @@ def take_in(model: onnx.ModelProto, file: Path) -> tuple[str, ...]:
     wanted = [(tensor, _range(tensor, file)) for tensor in _tensors(model) if _is_external(tensor)]
     total = sum(each.length for _, each in wanted)
     if total > MAX_BUNDLE_BYTES:
-        raise BundleError(f"{file.name}: expected at most {MAX_BUNDLE_BYTES} bytes of external data, got {total}.")
+        raise BundleError(
+            f"{file.name}: expected at most {MAX_BUNDLE_BYTES} bytes of external data, got {total}. Choose a "
+            "smaller network."
+        )
     for tensor, each in wanted:
         tensor.raw_data = _read(file, each)
         tensor.data_location = tensor.DEFAULT

@@ -15,7 +15,9 @@ from schemas.errors import BundleError, ConfigError
 def appearing(out: Path) -> Iterator[Path]:
     """Provide a folder that becomes `out` when the block ends without an error, and is deleted otherwise."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out: expected a folder that is empty or does not exist yet, got {out}")
+        raise ConfigError(
+            f"--out: expected a folder that is empty or does not exist yet, got {out}. Choose another folder."
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

@@ -93,7 +93,7 @@ def _number(name: str, classes: Sequence[str], folder: Path) -> int:
     near = [number for number, each in enumerate(classes) if _folded(each) == _folded(name)]
     if len(near) != 1:
         shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
-        raise ConfigError(f"{folder}: expected subfolders named by class ({shown}), got {name}/")
+        raise ConfigError(f"{folder}: expected subfolders named by class ({shown}), got {name}/. Rename it.")
     return near[0]
 
 

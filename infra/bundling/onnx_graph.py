@@ -50,13 +50,19 @@ def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
     taken = _input(model, file)
     shape = [each.dim_value or None for each in taken.type.tensor_type.shape.dim]
     if len(shape) != 4:
-        raise BundleError(f"{file.name}: expected an input (N, C, H, W), got {taken.name} with {len(shape)} axes")
+        raise BundleError(
+            f"{file.name}: expected an input (N, C, H, W), got {taken.name} with {len(shape)} axes. Export "
+            "the network again."
+        )
     if shape[1] not in _CHANNELS and shape[3] in _CHANNELS:
         _channels_first(model, taken)
         shape = [shape[0], shape[3], shape[1], shape[2]]
         notes.append("its input has the channels last: the graph now takes them first")
     if shape[1] not in _CHANNELS:
-        raise BundleError(f"{file.name}: expected an input of 1 or 3 channels, got {taken.name} {_shown(shape)}")
+        raise BundleError(
+            f"{file.name}: expected an input of 1 or 3 channels, got {taken.name} {_shown(shape)}. Export the "
+            "network again."
+        )
     height, width = _sides(shape, size, file)
     channels = int(shape[1])
     example = np.random.default_rng(0).random((3, channels, height, width), np.float32)
@@ -121,13 +127,13 @@ def _input(model: onnx.ModelProto, file: Path) -> onnx.ValueInfoProto:
     inputs = _inputs(model)
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs) or "none"
-        raise BundleError(f"{file.name}: expected one input, the pictures, got {names}")
+        raise BundleError(f"{file.name}: expected one input, the pictures, got {names}. Export the network again.")
     kind = inputs[0].type.tensor_type.elem_type
     if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         got = TensorProto.DataType.Name(kind).lower()
         raise BundleError(
-            f"{file.name}: expected an input of floating-point pictures, got {inputs[0].name} of {got}; export the "
-            "network without what converts bytes"
+            f"{file.name}: expected an input of floating-point pictures, got {inputs[0].name} of {got}. "
+            "Export the network without the conversion of bytes."
         )
     return inputs[0]
 
@@ -137,7 +143,9 @@ def _sides(shape: list[int | None], size: tuple[int, int] | None, file: Path) ->
     if None not in stated:
         height, width = int(stated[0] or 0), int(stated[1] or 0)
         if size is not None and size != (height, width):
-            raise BundleError(f"--size: expected {width}x{height}, what {file.name} takes, got {size[1]}x{size[0]}")
+            raise BundleError(
+                f"--size: expected {width}x{height}, the input of {file.name}, got {size[1]}x{size[0]}. Correct --size."
+            )
         return height, width
     if size is None:
         raise BundleError(

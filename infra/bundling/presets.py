@@ -40,7 +40,7 @@ def normalisation(preset: str | None, mean: str | None, std: str | None, known: 
         raise ConfigError("normalisation: expected --preset, or --mean and --std, got both. Remove one.")
     if preset is not None:
         if preset not in PRESETS:
-            raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+            raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}. Correct it.")
         return PRESETS[preset]
     if mean is not None and std is not None:
         given = Normalisation(_numbers("--mean", mean), _numbers("--std", std))
@@ -63,5 +63,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) not in (1, 3):
-        raise ConfigError(f"{option}: expected one number, or three with commas between them, got {text!r}")
+        raise ConfigError(
+            f"{option}: expected one number, or three with commas between them, got {text!r}. Correct it."
+        )
     return values

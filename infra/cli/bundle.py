@@ -82,7 +82,7 @@ def create(
     if publish is not None and up:
         raise ConfigError("bundle: expected --publish or --up, got both. Remove one.")
     if channels not in (1, 3):
-        raise ConfigError(f"--channels: expected 1 or 3, got {channels}")
+        raise ConfigError(f"--channels: expected 1 or 3, got {channels}. Correct it.")
     sides = _sides(size)
     wanted = Wanted(
         origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,

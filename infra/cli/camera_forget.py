@@ -38,7 +38,9 @@ def forget(
         )
     found = {each.name: each for each in camera_states(layout)}.get(identity)
     if found is None:
-        raise ConfigError(f"{identity}: expected a camera of `pointillist cameras`, got an unknown one")
+        raise ConfigError(
+            f"{identity}: expected a camera of `pointillist cameras`, got an unknown one. Correct the name."
+        )
     if found.state not in ("offline", "silent"):
         raise ConfigError(f"{identity}: expected a camera that is gone, got one that is {found.state}. Stop it first.")
     store = Store(layout.console_url)

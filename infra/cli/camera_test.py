@@ -46,7 +46,9 @@ def try_camera(
     from rich.console import Console
 
     if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ConfigError(f"--picture: expected a name that ends in .png, .jpg or .jpeg, got {picture.name!r}")
+        raise ConfigError(
+            f"--picture: expected a name that ends in .png, .jpg or .jpeg, got {picture.name!r}. Correct it."
+        )
     from producers.sources.examine import examine
 
     place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))

@@ -85,4 +85,4 @@ def _role(name: str | None) -> Role:
     try:
         return Role(name or "")
     except ValueError:
-        raise ConfigError(f"--role: expected one of {', '.join(Role)}, got {name!r}") from None
+        raise ConfigError(f"--role: expected one of {', '.join(Role)}, got {name!r}. Correct it.") from None

@@ -40,7 +40,7 @@ def add(
 
     place = _place(file, state)
     if role not in set(Right):
-        raise ConfigError(f"--role: expected {', '.join(Right)}, got {role!r}")
+        raise ConfigError(f"--role: expected {', '.join(Right)}, got {role!r}. Correct it.")
     if sys.stdin.isatty():
         password = getpass(f"password of {name}: ")
         if getpass("again: ") != password:

@@ -53,7 +53,8 @@ def outside_listener(settings: UpSettings) -> tuple[str, int] | None:
     except OSError as error:
         why = error.strerror or str(error)
         raise ConfigError(
-            f"--listen: expected an address of this machine with a free port, got {host}:{port}: {why.lower()}."
+            f"--listen: expected an address of this machine with a free port, got {host}:{port}: "
+            f"{why.lower()}. Choose another address."
         ) from None
     if settings.plain and not ipaddress.ip_address(str(place[0])).is_loopback:
         raise ConfigError(

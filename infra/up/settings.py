@@ -164,8 +164,7 @@ def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> di
     if is_real(source):
         if cameras > 1:
             raise ConfigError(
-                f"--cameras: expected 1 with a URL or device, for each would fetch the stream anew, got {cameras}; "
-                "several cameras are named in a --scenario"
+                f"--cameras: expected 1 with a URL or device, got {cameras}. Name several cameras in a --scenario."
             )
         return {"kind": "url", "address": source}
     file = Path(source).expanduser()

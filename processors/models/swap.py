@@ -58,12 +58,18 @@ class ModelLoader:
         except (BundleError, ConfigError):
             raise
         except TimeoutError:
-            raise BundleError(f"{name}: not ready after {self._settings.model_load_s:g} s") from None
+            raise BundleError(
+                f"{name}: expected a loaded bundle within {self._settings.model_load_s:g} s, got none. Raise "
+                "model_load_s."
+            ) from None
         except (Exception, SystemExit) as error:  # a bundle's own code may raise anything
-            raise BundleError(f"{name}: {type(error).__name__}: {first_line(error)}") from error
+            raise BundleError(
+                f"{name}: expected a bundle that loads, got {type(error).__name__}: {first_line(error)}. Publish "
+                "another one."
+            ) from error
         if loaded.model_id != name:
             loaded.close()
-            raise BundleError(f"expected {name} in {model.location}, got {loaded.model_id}")
+            raise BundleError(f"{model.location}: expected {name}, got {loaded.model_id}. Publish the bundle again.")
         return loaded
 
     def _cache(self) -> Path:

@@ -78,7 +78,10 @@ class Camera:
         `wrap_source` and `wrap_link` return decorators of the camera's source and connection.
         """
         if key.camera_id != settings.camera_id:
-            raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
+            raise SecretError(
+                f"the camera key: expected one of {settings.camera_id}, got one of {key.camera_id}. Print the "
+                "right one with `pointillist key`."
+            )
         self.settings = settings
         self.ended = False
         self.closed = False

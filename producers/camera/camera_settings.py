@@ -105,7 +105,7 @@ def cameras_of(site: str, groups: list[CameraGroup]) -> list[CameraSettings]:
         for index in group.numbers():
             name = camera_id(f"{site}/{numbered(group.name, index)}")
             if name in seen:
-                raise ConfigError(f"cameras: expected one camera {name}, got two; write {{index}} in the name")
+                raise ConfigError(f"cameras: expected one camera {name}, got two. Write {{index}} in the name.")
             seen.add(name)
             options["source"] = addressed(group.source, index)
             cameras.append(CameraSettings(camera_id=name, index=len(cameras), **options))
@@ -128,7 +128,7 @@ def addressed(source: SourceSettings, index: int) -> SourceSettings:
 def _variable(name: str) -> str:
     value = os.environ.get(name)
     if value is None:
-        raise ConfigError(f"source.address: expected the variable {name}, which ${{{name}}} asks for; it is not set")
+        raise ConfigError(f"source.address: expected the environment variable {name}, got none. Set it.")
     return value
 
 

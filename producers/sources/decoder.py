@@ -22,7 +22,7 @@ def check_video(container: InputContainer, name: str, framing: Framing) -> None:
         raise SourceError.of(name, f"expected a video stream, got {kinds}")
     # Without a decoder a stream has no codec context, in spite of the annotation.
     if not getattr(container.streams.video[0], "codec_context", None):
-        raise SourceError.of(name, "no decoder for its video stream")
+        raise SourceError.of(name, "expected a video stream with a known codec, got one without a decoder")
     framing.check(name, container.streams.video[0].width, container.streams.video[0].height)
 
 

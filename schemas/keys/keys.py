@@ -55,7 +55,9 @@ class CameraKey:
     ) -> None:
         for key in (authentication, picture):
             if key is not None and len(key) != KEY_BYTES:
-                raise SecretError(f"a camera key has {KEY_BYTES} bytes, got {len(key)}")
+                raise SecretError(
+                    f"camera key: expected {KEY_BYTES} bytes, got {len(key)}. Print it with `pointillist key`."
+                )
         self.camera_id = camera_id
         self.generation = generation
         self._authentication = authentication
@@ -85,7 +87,8 @@ class CameraKey:
             return cls(camera_id, int(generation), keys[:KEY_BYTES], keys[KEY_BYTES:])
         except ValueError:
             raise SecretError(
-                f"a camera key is written generation:{4 * KEY_BYTES} hexadecimal digits, as `pointillist key` prints it"
+                f"camera key: expected generation:{4 * KEY_BYTES} hexadecimal digits, got another form. Print it "
+                "with `pointillist key`."
             ) from None
 
     # Signatures
@@ -146,7 +149,10 @@ class CameraKey:
     @property
     def _picture_key(self) -> bytes:
         if self._picture is None:
-            raise SecretError(f"expected a secret with the root key {Root.PICTURE}: this role cannot read pictures")
+            raise SecretError(
+                f"secret: expected one with the root key {Root.PICTURE}, got one of a role that cannot read "
+                "pictures. Print one with `pointillist key --role`."
+            )
         return self._picture
 
     def _boot_cipher(self, boot_id: int) -> BootCipher:

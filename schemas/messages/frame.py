@@ -95,12 +95,13 @@ class Encoding:
     def __post_init__(self) -> None:
         if not 0 <= self.dropped_per_block <= MAX_DROPPED_PER_BLOCK:
             raise ConfigError(
-                f"expected 0 to {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {self.dropped_per_block}"
+                f"dropped pixels a block: expected 0 to {MAX_DROPPED_PER_BLOCK}, got {self.dropped_per_block}. "
+                "Correct the drop ratio."
             )
         if not 0 <= self.probe_share <= 1:
-            raise ConfigError(f"expected a probe share from 0 to 1, got {self.probe_share}")
+            raise ConfigError(f"probe share: expected 0 to 1, got {self.probe_share}. Correct it.")
         if self.profile not in PROFILES.values():
-            raise ConfigError(f"expected one of the profiles {PROFILES}, got {self.profile}")
+            raise ConfigError(f"profile: expected one of {PROFILES}, got {self.profile}. Correct it.")
 
 
 def check_frame_size(height: int, width: int, channels: int) -> None:

@@ -111,7 +111,10 @@ def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_pass
     known = ("--kafka", secure_kafka.login, "--kafka-tls", material.trust_alone(), "--kafka-login-file")
     line = refusal(*arguments, *known, material.login(f"recorder:not {PASSWORD}"))
     assert line.endswith(f"expected an accepted connection, got wrong user or password. {CORRECT}")
-    assert refusal(*arguments, *known, material.login(PASSWORD)) == "a login is written user:password, in one line"
+    assert (
+        refusal(*arguments, *known, material.login(PASSWORD))
+        == "login: expected user:password in one line, got another form. Correct it."
+    )
     assert not list(tmp_path.glob("*.sqlite"))
 
 
@@ -205,7 +208,9 @@ def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path:
     assert refusal(*arguments, tmp_path / "none").startswith("expected the authority's certificate in ")
     write_private(tmp_path / "bad" / "ca.crt", (material.ours.pki / "ca.crt").read_text())
     write_private(tmp_path / "bad" / "tls.crt", "nothing of the kind")
-    assert refusal(*arguments, tmp_path / "bad").startswith("expected a certificate and its private key in ")
+    assert "expected a certificate and its private key, got files that are not in PEM" in refusal(
+        *arguments, tmp_path / "bad"
+    )
 
 
 def test_a_fleet_of_cameras_enrolled_elsewhere_is_told_so(broker: Mosquitto, other: Layout, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_a_normalisation_is_named_given_or_known() -> None:
 
 def test_as_many_names_as_outputs_and_an_empty_folder_are_asked_for(tmp_path: Path) -> None:
     network = write_onnx(tmp_path / "network.onnx")
-    with pytest.raises(ConfigError, match="expected 3 names, for the network has so many outputs, got 2"):
+    with pytest.raises(ConfigError, match="expected 3 names, as many as the network has outputs, got 2"):
         made(tmp_path, network, classes=write_names(tmp_path / "two.txt", ("a", "b")), calibrate=None)
     made(tmp_path, network, calibrate=None)
     with pytest.raises(ConfigError, match="--out: expected a folder that is empty or does not exist yet"):
@@ -260,7 +260,7 @@ def test_torchscript_runs_only_where_code_was_allowed(tmp_path: Path, monkeypatc
         "torchscript", str(file), names, normalisation=lambda known: PRESETS["imagenet"], size=(SIDE, SIDE)
     )  # fmt: skip
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "0")
-    with pytest.raises(BundleError, match=r"TorchScript network\.pt is code .*expected --allow-code"):
+    with pytest.raises(BundleError, match=r"TorchScript network\.pt: expected permission .*give --allow-code"):
         create(wanted, tmp_path / "out")
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
     create(wanted, tmp_path / "out")
@@ -310,7 +310,7 @@ def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_no
 @pytest.mark.parametrize(
     ("name", "weights", "classes", "said"),
     [
-        ("resnet_18", "random", 3, "expected a network of torchvision, such as resnet18"),
+        ("resnet_18", "random", 3, "network: expected one of torchvision, such as resnet18"),
         ("resnet18", "random", None, "--classes is missing"),
         ("resnet18", "/nowhere.pth", 3, "--weights: expected default, random, or an existing file"),
         ("squeezenet1_1", "other.pth", 3, "expected the state dict of squeezenet1_1"),
@@ -357,7 +357,7 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # "not there", in the import system's terms
-    with pytest.raises(BundleError, match="expected the package timm, which is not installed: pip install timm"):
+    with pytest.raises(BundleError, match=r"timm is missing: .*`pip install timm`"):
         create(Wanted("timm", "resnet18", write_names(tmp_path / "names.txt")), tmp_path / "out")
 
 

@@ -90,7 +90,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: Path) -> None:
     cameras: list[dict[str, object]] = [{"name": "one", "source": {"file": str(film)}}]
     good = write(tmp_path / "cameras.yaml", "yard", cameras)
-    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+    with pytest.raises(ConfigError, match="expected a readable file, got No such file"):
         listed_at(tmp_path / "none.yaml")
     wrong = write(tmp_path / "wrong.yaml", "yard", [{"name": "one", "source": {"file": str(film)}, "fsp": 1}])
     assert "cameras.0.fsp: unknown key; expected one of" in error_of(ended(wrong))
@@ -98,7 +98,7 @@ def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: P
         ({}, "got none of 1. yard/one: enrolment is missing"),
         ({"share": "4/3"}, "share: expected a share such as 1/3"),
         ({"share": "1/3", "processes": 2}, "share: expected no processes next to it"),
-        ({"mqtt": "nowhere"}, "an address is written host:port"),
+        ({"mqtt": "nowhere"}, "address: expected host:port"),
         ({"mqtt": "http://broker:1883"}, "--mqtt: expected host:port or mqtts"),
         ({"state": tmp_path}, "expected a running mosquitto|roles.json"),
         ({"metrics": "nowhere"}, "got none of 1"),

@@ -245,7 +245,7 @@ def test_a_processor_does_not_run_code_of_its_bundle_unasked(tmp_path: Path) -> 
     last = refused.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert "network.py:network is code of the bundle" in last
-    assert "expected --allow-code or POINTILLIST_ALLOW_CODE=1" in last
+    assert "give --allow-code or POINTILLIST_ALLOW_CODE=1" in last
     assert not (tmp_path / "ran").exists()
 
 

@@ -159,7 +159,7 @@ def test_code_that_a_bundle_brings_runs_here_only_when_that_is_said(
     table = made / "model.toml"
     table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
     (made / "network.py").write_text("from tests.processors.tiny import network\n")
-    with pytest.raises(BundleError, match=r"the factory network.py:network is code .* expected --allow-code"):
+    with pytest.raises(BundleError, match=r"the factory network.py:network: expected permission .* give --allow-code"):
         run("publish", made, "--state", state)
     assert listed(state) == []
     run("publish", made, "--state", state, "--allow-code")

@@ -153,15 +153,15 @@ def test_the_commands_make_a_fleet_enrol_a_camera_and_revoke_it(tmp_path: Path) 
 
 
 def test_files_for_tls_that_are_missing_or_do_not_belong_together_are_named(fleet: Layout, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"expected the authority's certificate in .*ca.crt: No such file"):
+    with pytest.raises(ConfigError, match=r"ca.crt: expected the authority's certificate, got No such file"):
         Tls.of_folder(tmp_path)
     roles = fleet.pki / "roles"
     mixed = Tls(Authority(fleet.pki).pem, roles / "bridge" / "tls.crt", roles / "admin" / "tls.key")
-    with pytest.raises(ConfigError, match="they do not belong together"):
+    with pytest.raises(ConfigError, match="do not belong together"):
         mixed.context()
     with pytest.raises(ConfigError, match="not in PEM"):
         server_context(fleet.pki / "revoked.json", fleet.pki / "revoked.json")
-    with pytest.raises(ConfigError, match="expected certificates of authorities in PEM"):
+    with pytest.raises(ConfigError, match="authorities: expected certificates in PEM"):
         Tls("nothing").context()
     with pytest.raises(StateError, match="Run `pointillist ca role bridge-9`"):
         role_tls(fleet.pki, "bridge-9")

@@ -104,7 +104,7 @@ def test_what_a_person_has_to_mend_is_one_line_at_once(
     cases = (
         (Way(way.server, other.folder / "ca.crt"), f"{place}{distrust}of another authority than the one we were given"),
         (Way(way.server, tmp_path / "none"), f'{place}root certificate file "{tmp_path}/none" does not exist'),
-        (Way(way.server, tmp_path / "empty"), f"{place}sslrootcert: expected certificates of authorities in PEM"),
+        (Way(way.server, tmp_path / "empty"), f"{place}sslrootcert: authorities: expected certificates in PEM"),
         (Way(way.server, way.root, options={"sslmode": "disable"}), f"{place}it takes nobody without TLS"),
     )
     for wrong, line in cases:

@@ -19,7 +19,7 @@ REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
         (("--eps", 0.1), "--attack is missing"),
         (("--attack", "deepfool"), "untargeted"),
         (("--device", "abacus"), "--device: expected auto or cpu or cuda"),
-        (("--bundle", "nowhere"), "no shipped bundle 'nowhere'"),
+        (("--bundle", "nowhere"), "got 'nowhere'"),
         (("--data", "nothing.npz"), "nothing.npz: expected a readable file"),
         (("--json", "."), "--json: expected a writable file"),
     ],

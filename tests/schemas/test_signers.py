@@ -103,7 +103,7 @@ def test_another_kind_of_line_is_named_by_its_number(tmp_path: Path, kind: str) 
 
 
 def test_a_missing_or_huge_file_of_trusted_signers_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"expected in .*absent: No such file"):
+    with pytest.raises(ConfigError, match=r"trusted signers: expected a readable file, got .*absent: No such file"):
         TrustedSigners.read(tmp_path / "absent")
     with pytest.raises(ConfigError, match="expected at most"):
         TrustedSigners.read(trust_file(tmp_path, "#" * MAX_TRUST_BYTES, "#"))
@@ -127,7 +127,7 @@ def test_a_key_that_openssl_made_is_taken(tmp_path: Path) -> None:
 
 def test_what_is_no_private_key_is_refused_without_being_shown(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    with pytest.raises(SecretError, match=r"expected in the file .*: No such file"):
+    with pytest.raises(SecretError, match=r"signer: expected a readable private key, got .*: No such file"):
         Signer.read(file)
     locked = load_pem_private_key(ADA.export().encode(), None).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")

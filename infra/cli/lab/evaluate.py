@@ -63,7 +63,7 @@ def progress_bar(what: str, total: int) -> Iterator[Any]:
 def chosen(value: str, *known: str, option: str) -> Any:
     """Return the value when it is one of `known`, else raise ConfigError."""
     if value not in known:
-        raise ConfigError(f"{option}: expected {' or '.join(known)}, got {value!r}")
+        raise ConfigError(f"{option}: expected {' or '.join(known)}, got {value!r}. Correct it.")
     return value
 
 

@@ -165,7 +165,7 @@ def _strength(text: str) -> float:
     try:
         return float(Fraction(text))
     except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"--eps: expected a number or a fraction such as 8/255, got {text!r}") from None
+        raise ConfigError(f"--eps: expected a number or a fraction such as 8/255, got {text!r}. Correct it.") from None
 
 
 def _print(result: Result) -> None:
