@@ -72,7 +72,7 @@ def look_for_refusal(url: str) -> None:
         settings = _settings(parsed)
         raise BrokerError(
             f"PostgreSQL at {settings['host']}:{settings['port']}: expected an accepted connection, got "
-            f"{why}. Correct the login or the database."
+            f"{why}. Correct the address, the login or the certificate."
         )
 
 

@@ -24,7 +24,7 @@ from tests.infra.test_compose import COMPOSE
 
 pytestmark = pytest.mark.brokers
 DISTRUST = "the server's certificate is not to be trusted: it is "
-CORRECT = "Correct the login or the certificate."
+CORRECT = "Correct the address, the login or the certificate."
 ANOTHER = f"{DISTRUST}of another authority than the one we were given"
 
 
@@ -205,7 +205,7 @@ def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_i
 def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path: Path, command: str) -> None:
     beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
     arguments = [*command.split(), *beside, "--mqtt", "127.0.0.1:1", "--mqtt-tls"]
-    assert refusal(*arguments, tmp_path / "none").startswith("expected the authority's certificate in ")
+    assert "ca.crt: expected the authority's certificate, got " in refusal(*arguments, tmp_path / "none")
     write_private(tmp_path / "bad" / "ca.crt", (material.ours.pki / "ca.crt").read_text())
     write_private(tmp_path / "bad" / "tls.crt", "nothing of the kind")
     assert "expected a certificate and its private key, got files that are not in PEM" in refusal(

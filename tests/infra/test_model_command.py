@@ -177,7 +177,7 @@ def test_a_signer_is_made_once_and_its_private_key_is_for_its_owner_only(tmp_pat
         == "ada"
     )
     kept = private.read_bytes(), public.read_bytes()
-    with pytest.raises(ConfigError, match=r"ada\.key exists"):
+    with pytest.raises(ConfigError, match=r"ada\.key: expected no signer of that name"):
         init(tmp_path, "ada")
     with pytest.raises(ConfigError, match="1 to 64 letters, digits"):
         init(tmp_path, "two words")

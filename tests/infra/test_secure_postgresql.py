@@ -20,7 +20,7 @@ from tests.infra.secure_postgresql import PASSWORD, SecurePostgreSQL
 
 pytestmark = pytest.mark.brokers
 PREFIX = "PostgreSQL at "
-CORRECT = "Correct the login or the database."
+CORRECT = "Correct the address, the login or the certificate."
 
 
 @dataclass
