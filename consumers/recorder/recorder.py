@@ -344,7 +344,7 @@ class Recorder:
             self._meters.show_cameras(heard, faulty, monotonic_ms(), self._settings.forget_after_s)
             await self._save_cameras()
             await self._ask_kafka()
-            await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))
+            await asyncio.gather(self._log.commit(self._offsets), self._letters.commit(self._offsets))
             read_on = await self._database.run(self._store.read_on)
             self._cameras.take_evidence(read_on)
             if read_on.alerts:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from infra.bundling.class_names import distinct, read_class_names
-from infra.bundling.doubts import Judged, judge
 from infra.bundling.folder import appearing
 from infra.bundling.gallery import picture_files, read_gallery
+from infra.bundling.label_checks import Judged, judge
 from infra.bundling.networks import Network, of_onnx, of_timm, of_torchscript, of_torchvision
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
-from infra.bundling.wanted import Say, Skipped, Summary, Wanted
+from infra.bundling.wanted import PrintLine, Skipped, Summary, Wanted
 from lab.strip.calibrate import FRR
 from lab.training.bundle import to_toml
 from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
@@ -59,17 +59,19 @@ class Made:
         )  # fmt: skip
 
 
-def create(wanted: Wanted, out: Path, say: Say = lambda line: None, skipped: Skipped = lambda name, why: None) -> Made:
+def create(
+    wanted: Wanted, out: Path, print_line: PrintLine = lambda line: None, skipped: Skipped = lambda name, why: None
+) -> Made:
     """Write the bundle into the folder `out`, which does not exist yet or is empty. Raises ConfigError, BundleError.
 
     The user chose the network and knows its origin. A TorchScript file runs only when code was allowed, see
     `processors.bundle.code`.
     """
     with appearing(out) as folder:
-        return fill(wanted, folder, out, say, skipped)
+        return fill(wanted, folder, out, print_line, skipped)
 
 
-def fill(wanted: Wanted, folder: Path, out: Path, say: Say, skipped: Skipped) -> Made:
+def fill(wanted: Wanted, folder: Path, out: Path, print_line: PrintLine, skipped: Skipped) -> Made:
     """Write the bundle for `out` into `folder`. Raises ConfigError, BundleError."""
     names = None if wanted.classes is None else read_class_names(wanted.classes)
     network = _network(wanted, folder, None if names is None else len(names))
@@ -88,10 +90,12 @@ def fill(wanted: Wanted, folder: Path, out: Path, say: Say, skipped: Skipped) ->
             "the network takes grey pictures: cameras' colours become luma, and a trigger that differs from its "
             "surroundings by colour alone is not there for it"
         )
-    return _calibrated(wanted, folder, bundle, notes, say, skipped)
+    return _calibrated(wanted, folder, bundle, notes, print_line, skipped)
 
 
-def _calibrated(wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], say: Say, skipped: Skipped) -> Made:
+def _calibrated(
+    wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], print_line: PrintLine, skipped: Skipped
+) -> Made:
     origin = wanted.origin
     if wanted.calibrate is None:
         notes.append(
@@ -100,7 +104,7 @@ def _calibrated(wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], 
         )
         return Made(bundle, origin, notes=notes)
     chosen = picture_files(wanted.calibrate, bundle.settings.classes, MOST_PICTURES)
-    say(f"reading {len(chosen)} pictures")
+    print_line(f"reading {len(chosen)} pictures")
     gallery = read_gallery(Pipeline(bundle), chosen, skipped)
     judged = judge(bundle, gallery) if chosen.labelled else None
     if not chosen.labelled:
@@ -116,7 +120,7 @@ def _calibrated(wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], 
     if not wanted.strip_s:
         notes.append("no [strip] table, for it was not to take any time: no frame is checked for triggers")
         return Made(bundle, origin, judged, notes=notes)
-    say("calibrating STRIP")
+    print_line("calibrating STRIP")
     strip, used = calibrate_strip(folder, bundle, gallery, wanted.strip_s)
     bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
     if strip.threshold_bits < _BLIND_BITS:

@@ -182,11 +182,11 @@ class ModelsTopic:
         while True:
             await self.refresh()
             running = await self.running()
-            said = {name: self.served[name] for name in running if name in self.served}
-            serve = {name for name, served in said.items() if served.digest == digest}
+            reports = {name: self.served[name] for name in running if name in self.served}
+            serve = {name for name, served in reports.items() if served.digest == digest}
             refuse = {
                 name: f"{served.error}; it serves {served.model_id}"
-                for name, served in said.items()
+                for name, served in reports.items()
                 if name not in serve and served.error and served.refused_digest == digest
             }
             silent = running - serve - refuse.keys()

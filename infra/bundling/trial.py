@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from infra.bundling.wanted import Say, Skipped, Summary, Wanted
+from infra.bundling.wanted import PrintLine, Skipped, Summary, Wanted
 from schemas.errors import BundleError, UserError, first_line
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Limits:
     """Bytes of address space beyond the needs of the libraries."""
 
 
-def create_within(limits: Limits, wanted: Wanted, out: Path, say: Say, skipped: Skipped) -> Summary:
+def create_within(limits: Limits, wanted: Wanted, out: Path, print_line: PrintLine, skipped: Skipped) -> Summary:
     """Write the bundle into the folder `out`, as `create` does. Raises ConfigError, BundleError.
 
     A trial that exceeds the limits is killed, raises BundleError and leaves nothing.
@@ -53,7 +53,7 @@ def create_within(limits: Limits, wanted: Wanted, out: Path, say: Say, skipped: 
         child.start()
         sender.close()
         try:
-            return _result(child, receiver, limits, wanted.network, say, skipped)
+            return _result(child, receiver, limits, wanted.network, print_line, skipped)
         finally:
             child.kill()
             child.join()
@@ -61,7 +61,7 @@ def create_within(limits: Limits, wanted: Wanted, out: Path, say: Say, skipped: 
 
 
 def _result(
-    child: SpawnProcess, receiver: Connection, limits: Limits, network: str, say: Say, skipped: Skipped
+    child: SpawnProcess, receiver: Connection, limits: Limits, network: str, print_line: PrintLine, skipped: Skipped
 ) -> Summary:
     """Relay the child's lines until it has a result. The time begins when its libraries are loaded."""
     deadline: float | None = None
@@ -84,7 +84,7 @@ def _result(
             case UserError():
                 raise message
             case str():
-                say(message)
+                print_line(message)
             case (str(name), str(why)):
                 skipped(name, why)
 

@@ -239,11 +239,11 @@ def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:
     return role_tls(layout.pki, role)
 
 
-def _login(file: Path | None, said: SecretStr | None) -> Login | None:
+def _login(file: Path | None, login: SecretStr | None) -> Login | None:
     from schemas.transport.access import Login
 
     if file is None:
-        return Login.parse(said.get_secret_value()) if said is not None else None
+        return Login.parse(login.get_secret_value()) if login is not None else None
     if str(file) == "-":
         return Login.parse(sys.stdin.readline())
     try:

@@ -55,7 +55,7 @@ def discover(
         assert login is not None
         console.print(_cameras_yaml(described, site, login.resolve()), end="", markup=False)
     else:
-        _tell(console, described, asked=known is not None)
+        _print_cameras(console, described, asked=known is not None)
     raise typer.Exit(0 if described else 1)
 
 
@@ -71,7 +71,7 @@ def _summary(camera: Described) -> dict[str, Any]:
     }
 
 
-def _tell(console: Console, described: list[Described], asked: bool) -> None:
+def _print_cameras(console: Console, described: list[Described], asked: bool) -> None:
     if not described:
         console.print("no camera has answered: multicast reaches this network only, and some cameras have ONVIF off")
     for camera in described:

@@ -58,7 +58,7 @@ def try_camera(
     if json:
         console.print_json(data=found.summary())
     else:
-        _tell(console, found)
+        _print_result(console, found)
         if show or (show is None and sys.stdout.isatty()):
             _show(console, found)
     if picture is not None:
@@ -103,7 +103,7 @@ def _file_url(file: Path) -> str:
     return f"file://{file.resolve()}"
 
 
-def _tell(console: Console, found: Found) -> None:
+def _print_result(console: Console, found: Found) -> None:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -143,7 +143,7 @@ def _rows(found: Found) -> list[tuple[str, str]]:
 
 def _clock(found: Found) -> str:
     if found.skew_ms is None:
-        return "its own: none said (no RTCP report); frames have the time of their arrival"
+        return "its own: none sent (no RTCP report); frames have the time of their arrival"
     if not found.believed:
         return f"its own is {abs(found.skew_ms) / 1000:.0f} s off ours: not believed, arrival counts. Set its NTP"
     return f"its own by RTCP, {found.clock_after_s or 0:.1f} s after the first picture"

@@ -83,14 +83,14 @@ def publish(
             check_successor(_described(folder, model_id), live)
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
-            return await _told(topic, f"{model_id} is live already", wait)
+            return await _report_change(topic, f"{model_id} is live already", wait)
         after = listed.publish(before, model)
         await topic.write(after)
         kept = {each.digest for each in after.published}
         for forgotten in before.published:
             if forgotten.digest not in kept:
                 place.discard(forgotten)
-        return await _told(topic, f"published {model_id}", wait)
+        return await _report_change(topic, f"published {model_id}", wait)
 
     raise typer.Exit(0 if _with_topic(where, trusted, connect_timeout_s, run, key) else 1)
 
@@ -126,7 +126,7 @@ def rollback(
         await topic.write(after)
         now = listed.live(after)
         name = now.model_id if now is not None else "each processor's own bundle"
-        return await _told(topic, f"withdrawn {live.model_id}; live is {name}", wait)
+        return await _report_change(topic, f"withdrawn {live.model_id}; live is {name}", wait)
 
     key, trusted = signer_of(signer, state), trusted_of(trust, state)
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
@@ -298,7 +298,7 @@ def _initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     return Models(published=[first])
 
 
-async def _told(topic: ModelsTopic, done: str, wait_s: float) -> bool:
+async def _report_change(topic: ModelsTopic, done: str, wait_s: float) -> bool:
     """Print the change and each processor's answer; return whether all running processors serve the live model."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(done, markup=False)

@@ -49,12 +49,12 @@ class Enrolment:
                 f"{file}: expected an enrolment, got bytes that are no text. Run `pointillist enroll` again."
             ) from None
         head, begin, blocks = text.partition(_BEGIN)
-        said = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
-        if not head.startswith(_TITLE) or not begin or not {"camera", "key"} <= said.keys():
+        fields = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
+        if not head.startswith(_TITLE) or not begin or not {"camera", "key"} <= fields.keys():
             raise ConfigError(
                 f"{file}: expected an enrolment written by `pointillist enroll`, got another form. Run it again."
             )
-        name = camera_id(said["camera"])
+        name = camera_id(fields["camera"])
         try:
             own, *authorities = x509.load_pem_x509_certificates((begin + blocks).encode())
         except ValueError:
@@ -73,7 +73,7 @@ class Enrolment:
                 "enroll` again."
             )
         authority = text[text.rindex(_BEGIN) :]
-        return cls(name, CameraKey.from_export(name, said["key"]), said.get("mqtt"), Tls(authority, file))
+        return cls(name, CameraKey.from_export(name, fields["key"]), fields.get("mqtt"), Tls(authority, file))
 
 
 def enroll(

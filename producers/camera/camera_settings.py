@@ -120,9 +120,9 @@ def addressed(source: SourceSettings, index: int) -> SourceSettings:
     if source.address is None:
         file = source.file and Path(numbered(str(source.file), index))
         return source if file == source.file else source.model_copy(update={"file": file})
-    said = source.address.get_secret_value()
-    text = _VARIABLE.sub(lambda found: _variable(found[1]), numbered(said, index))
-    return source if text == said else source.model_copy(update={"address": SecretStr(text)})
+    address = source.address.get_secret_value()
+    text = _VARIABLE.sub(lambda found: _variable(found[1]), numbered(address, index))
+    return source if text == address else source.model_copy(update={"address": SecretStr(text)})
 
 
 def _variable(name: str) -> str:

@@ -201,14 +201,14 @@ class FakeCommands:
         self.told: list[tuple[str, dict[str, object]]] = []
         self._away = away
 
-    def tell(self, name: str, changes: dict[str, object]) -> str:
+    def send(self, name: str, changes: dict[str, object]) -> str:
         if self._away:
             raise BrokerError("expected an MQTT broker at 127.0.0.1:1")
         self.told.append((name, changes))
         return "confirmed"
 
     def reset(self, name: str) -> str:
-        return self.tell(name, {"reset": True})
+        return self.send(name, {"reset": True})
 
 
 def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: ConsoleRig) -> None:

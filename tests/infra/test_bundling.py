@@ -20,8 +20,8 @@ from onnx import TensorProto
 
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import Made, create
-from infra.bundling.doubts import order_doubt, place_of_each, regrouped, share
 from infra.bundling.gallery import picture_files
+from infra.bundling.label_checks import order_doubt, place_of_each, regrouped, share
 from infra.bundling.networks import of_torchvision
 from infra.bundling.presets import PRESETS, Normalisation, normalisation
 from infra.bundling.strip_table import (

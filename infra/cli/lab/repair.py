@@ -56,15 +56,15 @@ class _Lines:
     def phase(self, name: str, steps: int) -> None:
         """Begin a phase of so many steps."""
         self._name, self._step, self._steps = name, 0, steps
-        self._say()
+        self._show()
 
     def advance(self, steps: int) -> None:
         """Count so many finished steps."""
         self._step += steps
         if self._throttle.take(self._name, time.monotonic()) or self._step == self._steps:
-            self._say()
+            self._show()
 
-    def _say(self) -> None:
+    def _show(self) -> None:
         print(json_text({"phase": self._name, "step": self._step, "steps": self._steps}), flush=True)
 
 

@@ -32,7 +32,7 @@ def write_sheet(shown: Sequence[Shown], file: Path) -> None:
         top = _CAPTION + row * (step + _CAPTION)
         for column, picture in enumerate((each.original, each.sent, each.rebuilt, each.seen)):
             sheet.paste(_fitted(picture), (_GAP + column * step, top))
-        captions = {0: f"{each.file}\n{_said(each.whole)}", 3: f"after the drop\n{_said(each.dropped)}"}
+        captions = {0: f"{each.file}\n{_caption(each.whole)}", 3: f"after the drop\n{_caption(each.dropped)}"}
         for column, text in captions.items():
             pen.text((_GAP + column * step, top + _CELL + 2), text, fill=_INK, spacing=2)
     try:
@@ -45,7 +45,7 @@ def write_sheet(shown: Sequence[Shown], file: Path) -> None:
         ) from None
 
 
-def _said(verdict: tuple[str, float]) -> str:
+def _caption(verdict: tuple[str, float]) -> str:
     name, confidence = verdict
     return f"{name[:24]} {confidence:.0%}"
 
