@@ -292,7 +292,7 @@ def test_fleet_secret_is_read_from_variable_or_file_and_never_shown(
         with pytest.raises(SecretError) as refused:
             fleet_secret(Environment(fleet_secret_file=file))
         assert wrong not in str(refused.value)
-    with pytest.raises(SecretError, match="neither is set"):
+    with pytest.raises(SecretError, match="is missing: expected it in"):
         fleet_secret(Environment())
 
 
