@@ -217,7 +217,7 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     console.context.commands = told  # type: ignore[assignment]
     browser, place = console.browser(), f"/camera/{CAMERA}/command"
     answer = browser.post(place, data={"csrf": console.csrf(), "drop_ratio": "0.5", "probe_share": "", "profile": ""})
-    assert answer.headers["location"] == f"/camera/{CAMERA}?said=confirmed"
+    assert answer.headers["location"] == f"/camera/{CAMERA}?outcome=confirmed"
     assert told.told == [(CAMERA, {"dropped_per_block": 32})]
     browser.post(place, data={"csrf": console.csrf(), "reset": "yes"})
     browser.post(place, data={"csrf": console.csrf(), "drop_ratio": "7"})
