@@ -34,7 +34,7 @@ class Root(StrEnum):
 
 
 class Role(StrEnum):
-    """A holder of roots."""
+    """A process type or service that holds root keys."""
 
     BRIDGE = "bridge"
     PROCESSOR = "processor"
@@ -72,7 +72,7 @@ class Roots:
     def __init__(self, keys: Mapping[Root, bytes]) -> None:
         for root, key in keys.items():
             if len(key) != ROOT_BYTES:
-                raise SecretError(f"the root key {root} has {ROOT_BYTES} bytes, got {len(key)}")
+                raise SecretError(f"root key {root}: expected {ROOT_BYTES} bytes, got {len(key)}")
         self._keys = dict(keys)
 
     def __repr__(self) -> str:
@@ -82,7 +82,7 @@ class Roots:
         return root in self._keys
 
     def __getitem__(self, root: Root) -> bytes:
-        """Return the root key; `SecretError` if the role was not given it."""
+        """Return the root key; `SecretError` if the role does not have it."""
         try:
             return self._keys[root]
         except KeyError:
@@ -92,7 +92,7 @@ class Roots:
     def of_fleet(cls, fleet_secret: bytes) -> Roots:
         """Derive all roots of a fleet."""
         if len(fleet_secret) < LEAST_SECRET_BYTES:
-            raise SecretError(f"the fleet secret has at least {LEAST_SECRET_BYTES} bytes, got {len(fleet_secret)}")
+            raise SecretError(f"fleet secret: expected at least {LEAST_SECRET_BYTES} bytes, got {len(fleet_secret)}")
         extracted = hmac.digest(bytes(ROOT_BYTES), fleet_secret, sha256)
         keys = {root: expanded(extracted, b"pointillist v1 root\0" + root.encode()) for root in Root}
         keys[Root.PREVIEWS] = expanded(keys[Root.PICTURE], b"pointillist v1 previews")
