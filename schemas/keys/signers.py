@@ -64,7 +64,7 @@ class Signer:
         try:
             key = load_pem_private_key(file.read_bytes(), password=None)
         except OSError as error:
-            raise SecretError(f"a signer's private key is expected in the file {file}: {error.strerror}") from None
+            raise SecretError(f"signer's private key: cannot read {file}: {error.strerror}") from None
         except (ValueError, TypeError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, Ed25519PrivateKey):
@@ -94,7 +94,7 @@ class TrustedSigners:
     """Public keys and the names of their holders."""
 
     def __init__(self, names: Mapping[bytes, str] | None = None) -> None:
-        """`names` by public key."""
+        """`names` maps public keys to their holders; None trusts nobody."""
         self._names = dict(names or {})
 
     @classmethod
@@ -106,7 +106,7 @@ class TrustedSigners:
             with file.open("rb") as opened:
                 text = opened.read(MAX_TRUST_BYTES + 1)
         except OSError as error:
-            raise ConfigError(f"the trusted signers are expected in {file}: {error.strerror}") from None
+            raise ConfigError(f"trusted signers: cannot read {file}: {error.strerror}") from None
         if len(text) > MAX_TRUST_BYTES:
             raise ConfigError(f"{file}: expected at most {MAX_TRUST_BYTES} bytes of trusted signers")
         names = {}
@@ -117,7 +117,7 @@ class TrustedSigners:
         return cls(names)
 
     def with_signer(self, signer: Signer | None) -> TrustedSigners:
-        """Return these keys and the signer's own."""
+        """Return these keys and the signer's own public key; these keys alone without a signer."""
         return self if signer is None else TrustedSigners({signer.public: "this signer", **self._names})
 
     def verify(self, what: Signed, message: bytes, public: bytes, signature: bytes) -> str:
