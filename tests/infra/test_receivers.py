@@ -10,7 +10,7 @@ import yaml
 
 from infra.alertmanager.receivers import SHIPPED, as_yaml, configuration
 from infra.local.prometheus import RULES
-from infra.monitor.alerts import ALERT_NAME, document_of
+from infra.monitor.alert_notifier import ALERT_NAME, document_of
 from schemas.errors import ConfigError
 from schemas.pointillist_pb2 import Alert
 
