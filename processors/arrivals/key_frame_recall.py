@@ -20,7 +20,7 @@ Place = tuple[int, int]
 Found = Callable[[Place, ConsumerRecord | None], None]
 
 _FETCH_BYTES: Final = 64 * 1024
-"""Kafka returns at least one whole batch of records, of any size."""
+"""Maximum bytes of a fetch. Kafka returns at least one whole batch of records, even a larger one."""
 _READ_S: Final = 5.0
 _TRIES: Final = 5
 _RETRY_S: Final = 0.5
@@ -30,7 +30,7 @@ class KeyFrameRecall:
     """A task that fetches records. If Kafka does not answer, it retries each place a few times."""
 
     def __init__(self, bootstrap: KafkaAddress, topic: str, found: Found) -> None:
-        """`found` gets each record; None if Kafka no longer has it or does not return it."""
+        """`found` receives each record, or None if Kafka no longer has the record or does not return it."""
         self._bootstrap = bootstrap
         self._topic = topic
         self._found = found
@@ -38,7 +38,7 @@ class KeyFrameRecall:
         self._wake = asyncio.Event()
 
     def want(self, places: Iterable[Place]) -> None:
-        """Fetch these records. A place that is wanted already is fetched once."""
+        """Fetch these records. A place that is already queued is fetched once."""
         for place in places:
             self.wanted.setdefault(place, 0)
         self._wake.set()
