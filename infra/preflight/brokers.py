@@ -125,8 +125,8 @@ def require(what: str, address: tuple[str, int], wait_s: float, answers: Callabl
                 return
         except RefusedError as why:
             raise BrokerError(
-                f"{what} at {host}:{port}: expected an accepted connection, got {why}. Correct the login or the "
-                "certificate."
+                f"{what} at {host}:{port}: expected an accepted connection, got {why}. Correct the address, the "
+                "login or the certificate."
             ) from None
         if time.monotonic() >= end:
             raise BrokerError(
