@@ -26,6 +26,7 @@ REWRITTEN = (
     "tests/processors/test_await_key_frame.py",
     "tests/producers/test_bridge_lanes.py",
     "tests/schemas/test_backoff.py",
+    "tests/schemas/test_fill.py",
     "tests/schemas/test_kafka_internals.py",
     "tests/schemas/test_kafka_reader.py",
     "tests/schemas/test_kafka_sender.py",
