@@ -19,11 +19,13 @@ from schemas.limits import (
     MAX_SIDE,
     PLAIN_MESSAGE_BYTES,
 )
+from schemas.messages.access_unit import check_video_size
 from schemas.pixels.masks import Mask, kept_mask
 from schemas.pixels.packing import Picture, packed, unpack
 from schemas.pointillist_pb2 import (
     LOSSLESS,
     RAW,
+    VIDEO,
     Command,
     Confirm,
     Frame,
@@ -39,13 +41,13 @@ CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
 PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS}
 """Profiles by their names in settings."""
-KEYED_PROFILES: frozenset[int] = frozenset()
+KEYED_PROFILES: frozenset[int] = frozenset({VIDEO})
 """Profiles whose frames depend on a key frame: neither `raw` nor `lossless`."""
-_PROFILE_NUMBERS: Final = frozenset(PROFILES.values())
+_PROFILE_NUMBERS: Final = frozenset((RAW, LOSSLESS, VIDEO))
 ATTACKED: Final = 2**31
 """Flag in the field `truth` for a picture that the red team changed; a class is below half of it."""
 
-_MOST_HEADER_BYTES: Final = 64
+_MOST_HEADER_BYTES: Final = 80
 _PIXELS_FIELD: Final = 14 << 3 | 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 """Sizes of protobuf's fixed-size wire types."""
@@ -130,20 +132,29 @@ def encode_frame(
         seq=seq,
         captured_ms=captured_ms,
         width=width,
-        height=0 if height == width else height,
+        height=height,
         channels=channels,
         dropped_per_block=encoding.dropped_per_block,
         whole=whole,
         profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
-        key_generation=key.generation,
         truth=truth.to_wire() if truth else 0,
     )
-    pixels = packed(picture, kept, encoding.profile)
+    return seal_frame(key, message, packed(picture, kept, encoding.profile))
+
+
+def seal_frame(key: CameraKey, message: Frame, pixels: bytes | memoryview) -> bytes:
+    """Return the sealed and signed message of a frame: the fields of `message`, and its packed `pixels`.
+
+    Seal once for each boot and sequence number: see `producers.camera.sealing`.
+    """
+    message.key_generation = key.generation
+    if message.height == message.width:
+        message.height = 0
     # The last field before the tag is written here, because protobuf would copy the pixels three more times.
     head = message.SerializeToString()
     if len(pixels):
         head += bytes((_PIXELS_FIELD, *_varint(len(pixels))))
-    return key.seal_frame(boot_id, seq, head, pixels)
+    return key.seal_frame(message.boot_id, message.seq, head, pixels)
 
 
 def _varint(value: int) -> Iterator[int]:
@@ -184,6 +195,14 @@ def parse_frame(payload: bytes) -> Frame:
             f"expected key distance 0, or up to {frame.seq} in a frame of a keyed profile that is no probe, "
             f"got {frame.key_distance}, profile {frame.profile}, whole {frame.whole}"
         )
+    if frame.profile == VIDEO:
+        check_video_size(frame.height, frame.width)
+        if bool(frame.place) != bool(frame.key_distance) or frame.place > frame.key_distance:
+            raise Malformed(
+                f"expected a place from 1 to {frame.key_distance}, or 0 in a key frame and a probe, got {frame.place}"
+            )
+    elif frame.place:
+        raise Malformed(f"expected place 0 outside of the profile video, got {frame.place}")
     return frame
 
 
