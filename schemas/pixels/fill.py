@@ -52,7 +52,7 @@ class Fill:
             raise ValueError(f"expected a mask that keeps a pixel, got {kept.shape} without any")
         self.kept = kept
         self._luma = _Holes(kept)
-        self._count = _by_cell(kept)
+        self._count = _by_cell(kept.view(np.uint8))
         self._chroma = _Holes(self._count > 0)
 
     def planes(self, planes: Planes) -> Planes:
@@ -130,11 +130,12 @@ def _sources(kept: Mask, holes: Index) -> Index:
     return found
 
 
-def _by_cell(samples: Plane | Mask) -> Counts:
+def _by_cell(samples: Plane) -> Counts:
     """Return the sums of `samples` (H, W) over the pixels of each chroma sample."""
     height, width = samples.shape
+    even: Plane = samples
     if height % 2 or width % 2:
-        samples = np.pad(samples, ((0, height % 2), (0, width % 2)))
-    rows = samples[0::2].astype(np.uint16)
-    rows += samples[1::2]
+        even = np.pad(samples, ((0, height % 2), (0, width % 2)))
+    rows = even[0::2].astype(np.uint16)
+    rows += even[1::2]
     return rows[:, 0::2] + rows[:, 1::2]
