@@ -19,7 +19,9 @@
     │   ├── OverQuota             a camera has more frames waiting than it may while others need the device
     │   ├── TooManyBoots          a camera has started more often than the limit for one camera
     │   ├── BadPixels             the pixel data does not decode to what the header announces
-    │   └── NoKeyFrame            the key frame that a frame depends on is missing
+    │   ├── NoKeyFrame            the key frame that a frame depends on is missing
+    │   ├── MissingReference      an earlier frame of its group of pictures is missing or did not decode
+    │   └── DecoderLost           the decoding process ended or hung on it
     └── StageError                a stage failed on frames that were well formed
 
 Messages give the expected form and the received value.
@@ -145,6 +147,18 @@ class NoKeyFrame(WireError):  # noqa: N818
     """The key frame that a frame depends on is missing."""
 
     reason: ClassVar[str] = "no_key_frame"
+
+
+class MissingReference(WireError):  # noqa: N818
+    """An earlier frame of its group of pictures is missing or did not decode."""
+
+    reason: ClassVar[str] = "missing_reference"
+
+
+class DecoderLost(WireError):  # noqa: N818
+    """The decoding process ended or hung on it."""
+
+    reason: ClassVar[str] = "decoder_lost"
 
 
 class StageError(PointillistError):

@@ -59,7 +59,7 @@ class _Group:
         self.fill = fill
         self.encoder = encoder
         self.place = 0
-        """Of its next frame."""
+        """The place of its next frame."""
         self.last: Plane | None = None
         """Samples of its last picture."""
 

@@ -32,7 +32,7 @@ Index = NDArray[np.intp]
 Counts = NDArray[np.uint16]
 
 _WEIGHTS: Final = np.array([0] + [TWELFTHS // count for count in range(1, SOURCES + 1)], dtype=np.uint16)
-"""By the number of kept pixels of a chroma sample."""
+"""The weight of a sum, for each number of kept pixels of a chroma sample."""
 
 _OFFSETS: Final = sorted(
     ((down, right) for down in range(-REACH, REACH + 1) for right in range(-REACH, REACH + 1) if down or right),
