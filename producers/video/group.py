@@ -190,5 +190,5 @@ def _differs(last: Plane | None, luma: Plane) -> bool:
     """Return whether the scene has changed since the `last` picture's samples."""
     if last is None:
         return False
-    now = luma[::_SAMPLED, ::_SAMPLED]
-    return float(np.abs(now.astype(np.int16) - last).mean()) >= SCENE_CHANGE
+    difference = luma[::_SAMPLED, ::_SAMPLED].astype(np.int16) - last
+    return int(np.abs(difference).sum()) >= SCENE_CHANGE * last.size
