@@ -26,6 +26,7 @@ REWRITTEN = (
     "tests/processors/test_await_key_frame.py",
     "tests/producers/test_bridge_lanes.py",
     "tests/processors/test_decoding.py",
+    "tests/producers/test_video_camera.py",
     "tests/producers/test_video_groups.py",
     "tests/schemas/test_backoff.py",
     "tests/schemas/test_fill.py",

@@ -27,12 +27,14 @@ from producers.sources.opening import open_source
 from producers.sources.reader import Reader, Reading, read_from
 from producers.sources.source import Source
 from producers.spool import Spool
+from producers.video.group import GroupEncoder
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.identity import Identity
 from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
 from schemas.pixels.masks import kept_mask
-from schemas.pointillist_pb2 import Meta
+from schemas.pixels.planes import Planes
+from schemas.pointillist_pb2 import VIDEO, Meta
 from schemas.runtime import trace
 from schemas.transport.backoff import Backoff
 
@@ -116,7 +118,9 @@ class Camera:
         )
         if settings.motion is not None:
             self.publisher.presence.longest_gap_s = settings.motion.heartbeat_s
-        self._sealing = Sealing(key, self.spool, self.publisher.publish)
+        groups = GroupEncoder(key, settings.video, settings.fps)
+        self._sealing = Sealing(key, self.spool, self.publisher.publish, groups)
+        self.publisher.on_shed = self._sealing.shed
         refused = self.spool.shed_signed_otherwise(key)
         if refused:
             _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
@@ -144,7 +148,8 @@ class Camera:
             name = f"masks-{self.settings.camera_id}"
             self._masks = threading.Thread(target=kept_mask, args=(self._key, 0, 0, *sizes), name=name, daemon=True)
             self._masks.start()
-        source = open_source(self.settings.source, self.settings.index)
+        planar = self._control.encoding.profile == VIDEO
+        source = open_source(self.settings.source, self.settings.index, planar=planar)
         if self._wrap_source is not None:
             source = self._wrap_source(source)
         try:
@@ -212,6 +217,7 @@ class Camera:
                 source.close()
             await self.publisher.close(timeout_s)
         finally:
+            self._sealing.close()
             self.spool.close()
 
     async def _capture(self) -> None:
@@ -329,11 +335,13 @@ class Camera:
             ledger.frames_skipped += skipped
             self._instruments.skipped.inc(skipped)
         await self._append()  # what a try that was broken off has sealed
-        if self._gate is not None and not self._gate.passes(picture, captured_ms):
+        seen = picture.luma[..., None] if isinstance(picture, Planes) else picture
+        if self._gate is not None and not self._gate.passes(seen, captured_ms):
             self.still += 1
             self._instruments.still.inc()
             self._source_gives()
             return
+        self._sealing.request_key(self._control.key_wanted)
         try:
             self._sealing.seal(picture, captured_ms, captured.position, self._control.encoding, captured.truth)
         except WireError as error:

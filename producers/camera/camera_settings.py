@@ -17,6 +17,7 @@ from producers.settings_file import first_problem
 from producers.sources.login import LoginPlace
 from producers.sources.settings import SourceSettings
 from producers.spool import SpoolLimits
+from producers.video.video_settings import VideoSettings
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
@@ -39,8 +40,10 @@ class CameraOptions(BaseModel):
     """Share of the pixels that is not sent, rounded to whole pixels of the 64 of a block."""
     probe_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
-    profile: Literal["raw", "lossless"] = "raw"
-    """The coding of the kept pixels: unchanged, or lossless in fewer bytes."""
+    profile: Literal["raw", "lossless", "video"] = "raw"
+    """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec (sides from 64 on)."""
+    video: VideoSettings = VideoSettings()
+    """The codec of the profile `video`."""
     schedule: Schedule | None = None
     """When it sends; else always. Outside of its hours its source is closed."""
     motion: MotionSettings | None = None
@@ -89,6 +92,7 @@ MODELS: Final[dict[str, type[BaseModel]]] = {
     "motion": MotionSettings,
     "schedule": Schedule,
     "spool": SpoolLimits,
+    "video": VideoSettings,
     "window": WindowSettings,
 }
 """The model of each key in a file of cameras."""

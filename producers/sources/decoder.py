@@ -94,6 +94,13 @@ def to_planes(frame: av.VideoFrame) -> Planes | None:
     return Planes(luma, blue, red, Colour.BT601_FULL if full else Colour.BT601_LIMITED)
 
 
+def framed(frame: av.VideoFrame, framing: Framing, *, planar: bool) -> NDArray[np.uint8] | Planes:
+    """A decoded frame as it is sent: planes if they are wanted, the frame has them and nothing is cut, else pixels."""
+    if planar and framing.whole and (planes := to_planes(frame)) is not None:
+        return planes
+    return framing(to_rgb(frame))
+
+
 def _samples(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
     """The samples of a plane (H, W), a copy."""
     rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.messages.frame import Truth
+from schemas.pixels.planes import Planes
 
 
 class Captured(NamedTuple):
     """One picture of a source."""
 
-    picture: NDArray[np.uint8]
-    """(H, W, C) with 1 channel (grey) or 3 (RGB)."""
+    picture: NDArray[np.uint8] | Planes
+    """(H, W, C) with 1 channel (grey) or 3 (RGB); planes from a source that was opened for them."""
     position: int
     """Its index in the source, from 0: `seek` to the next one continues there."""
     truth: Truth | None

@@ -13,13 +13,11 @@ Probes are outside of the chain.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import structlog
 
-from producers.video.encoder import Encoder, encode_alone, software_encoder
-from producers.video.hardware import hardware_encoder
 from producers.video.video_settings import VideoSettings
 from schemas.keys.keys import CameraKey
 from schemas.messages.access_unit import AccessUnit, Codec, check_video_size, pack_unit
@@ -29,6 +27,9 @@ from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Colour, Plane, Planes
 from schemas.pointillist_pb2 import VIDEO, Frame
+
+if TYPE_CHECKING:
+    from producers.video.encoder import Encoder
 
 _log = structlog.get_logger()
 
@@ -116,6 +117,8 @@ class GroupEncoder:
             truth=truth.to_wire() if truth else 0,
         )
         if self._key.is_probe(boot_id, seq, encoding.probe_share):
+            from producers.video.encoder import encode_alone
+
             message.whole = True
             unit = AccessUnit(Codec.H264, colour, encode_alone(self._unmasked(picture)))
         else:
@@ -154,6 +157,10 @@ class GroupEncoder:
         return _Group(setup, message.seq, message.captured_ms, Fill(kept), self._encoder(height, width))
 
     def _encoder(self, height: int, width: int) -> Encoder:
+        # FFmpeg is loaded on demand: a camera of another profile needs no video library.
+        from producers.video.encoder import software_encoder
+        from producers.video.hardware import hardware_encoder
+
         chosen = self._settings
         if not self._software_only and chosen.codec_number is Codec.H264:
             encoder, reason = hardware_encoder(chosen.hardware, height, width, self._rate, chosen.rate_factor)

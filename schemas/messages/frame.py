@@ -39,11 +39,11 @@ from schemas.pointillist_pb2 import (
 
 CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
-PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS}
+PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS, "video": VIDEO}
 """Profiles by their names in settings."""
 KEYED_PROFILES: frozenset[int] = frozenset({VIDEO})
 """Profiles whose frames depend on a key frame: neither `raw` nor `lossless`."""
-_PROFILE_NUMBERS: Final = frozenset((RAW, LOSSLESS, VIDEO))
+_PROFILE_NUMBERS: Final = frozenset(PROFILES.values())
 ATTACKED: Final = 2**31
 """Flag in the field `truth` for a picture that the red team changed; a class is below half of it."""
 
@@ -271,6 +271,20 @@ def opened_pixels(key: CameraKey, frame: Frame) -> memoryview:
 def is_key_frame(frame: Frame) -> bool:
     """Return whether other frames may depend on this one."""
     return frame.profile in KEYED_PROFILES and not frame.whole and not frame.key_distance
+
+
+def group_of(payload: bytes) -> int | None:
+    """Return the sequence number of the key frame of a message's group; None for a probe under `video`.
+
+    A frame of another profile is a group by itself. Nothing of the message is verified; a damaged one belongs to none.
+    """
+    try:
+        frame = Frame.FromString(payload)
+    except DecodeError:
+        return None
+    if frame.profile not in KEYED_PROFILES:
+        return frame.seq
+    return None if frame.whole else frame.seq - frame.key_distance
 
 
 def check_key_frame(frame: Frame, key_frame: Frame) -> None:
