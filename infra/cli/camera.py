@@ -59,7 +59,7 @@ def attach(
     fps: Annotated[float, typer.Option(help="Frames a second to send; 0 = all that come.")] = 0.0,
     drop: Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are not sent.")] = 0.25,
     probe_share: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
-    profile: Annotated[str, typer.Option(help="raw or lossless.")] = "raw",
+    profile: Annotated[str, typer.Option(help="raw, lossless or video.")] = "raw",
     login: Login = None,
     rotate: Rotate = 0,
     privacy: Privacy = None,

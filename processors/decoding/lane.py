@@ -1,4 +1,4 @@
-"""A decoding process with its thread: units in order, decoders opened and closed within a bound.
+"""A decoding process with its thread: cameras take turns, and decoders are opened and closed within a bound.
 
 If a decoder was closed, or its process was replaced, it is opened again with the earlier units of its group.
 """
@@ -6,11 +6,10 @@ If a decoder was closed, or its process was replaced, it is opened again with th
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
-from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 import structlog
@@ -82,7 +81,10 @@ class Lane:
         self._lost = lost
         self._timeout_s = timeout_s
         self._open_pixels = open_pixels
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: OrderedDict[CameraId, deque[_Job]] = OrderedDict()
+        """Jobs by camera; the first camera is the next."""
+        self._change = threading.Condition()
+        self._closed = False
         self._process: DecodingProcess | None = None
         self._units = 0
         self._open: OrderedDict[Group, _Open] = OrderedDict()
@@ -91,18 +93,35 @@ class Lane:
         self._thread.start()
 
     def put(self, group: Group, place: int | None, unit: AccessUnit, done: Future[Planes]) -> None:
-        """Decode a unit after all that were put before, and set `done`."""
-        self._jobs.put(_Job(group, place, unit, done))
+        """Decode a unit after all that were put before for its camera, and set `done`."""
+        with self._change:
+            self._jobs.setdefault(group.camera_id, deque()).append(_Job(group, place, unit, done))
+            self._change.notify()
 
     def close(self) -> None:
         """End the process after the current unit. Later units are cancelled."""
-        self._jobs.put(None)
+        with self._change:
+            self._closed = True
+            self._change.notify()
         self._thread.join()
 
+    def _take(self) -> _Job | None:
+        """Wait for the next job; None when the lane is closed."""
+        with self._change:
+            while not self._jobs and not self._closed:
+                self._change.wait()
+            if self._closed:
+                return None
+            camera_id, jobs = self._jobs.popitem(last=False)
+            job = jobs.popleft()
+            if jobs:
+                self._jobs[camera_id] = jobs
+            return job
+
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._take()) is not None:
+            # A later unit that needs a cancelled one decodes it with its group's units.
             if not job.done.set_running_or_notify_cancel():
-                # Later units need this one: it is decoded all the same, from the group's units.
                 continue
             try:
                 planes = self._decoded(job)
@@ -115,10 +134,9 @@ class Lane:
                 self._counted("decoded")
                 job.done.set_result(planes)
         self._end_process()
-        while not self._jobs.empty():
-            left = self._jobs.get()
-            if left is not None:
-                left.done.cancel()
+        for left in self._jobs.values():
+            for job in left:
+                job.done.cancel()
 
     def _decoded(self, job: _Job) -> Planes:
         group = job.group

@@ -33,7 +33,6 @@ from schemas.identity import Identity
 from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
 from schemas.pixels.masks import kept_mask
-from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import VIDEO, Meta
 from schemas.runtime import trace
 from schemas.transport.backoff import Backoff
@@ -330,28 +329,28 @@ class Camera:
     async def _publish(self, reader: Reader, reading: Reading) -> None:
         captured, captured_ms = reading
         picture, ledger = captured.picture, self.spool.current
+        shown = picture if captured.planes is None else captured.planes
         skipped = reader.take_skipped()
         if skipped:
             ledger.frames_skipped += skipped
             self._instruments.skipped.inc(skipped)
         await self._append()  # what a try that was broken off has sealed
-        seen = picture.luma[..., None] if isinstance(picture, Planes) else picture
-        if self._gate is not None and not self._gate.passes(seen, captured_ms):
+        if self._gate is not None and not self._gate.passes(picture, captured_ms):
             self.still += 1
             self._instruments.still.inc()
             self._source_gives()
             return
         self._sealing.request_key(self._control.key_wanted)
         try:
-            self._sealing.seal(picture, captured_ms, captured.position, self._control.encoding, captured.truth)
+            self._sealing.seal(shown, captured_ms, captured.position, self._control.encoding, captured.truth)
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
         if trace.on():
             identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
             trace.stamp("captured", identity, at_ns=captured_ms * 10**6)
         await self._append()
-        if picture.shape != self._size:
-            self._size = picture.shape
+        if shown.shape != self._size:
+            self._size = shown.shape
             self.publisher.presence.describe()
         self._source_gives()
         if self.publisher.presence.degraded:

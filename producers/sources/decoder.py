@@ -94,11 +94,14 @@ def to_planes(frame: av.VideoFrame) -> Planes | None:
     return Planes(luma, blue, red, Colour.BT601_FULL if full else Colour.BT601_LIMITED)
 
 
-def framed(frame: av.VideoFrame, framing: Framing, *, planar: bool) -> NDArray[np.uint8] | Planes:
-    """A decoded frame as it is sent: planes if they are wanted, the frame has them and nothing is cut, else pixels."""
+def framed(frame: av.VideoFrame, framing: Framing, *, planar: bool) -> tuple[NDArray[np.uint8], Planes | None]:
+    """The picture and the planes of a decoded frame as it is sent, as in `Captured`.
+
+    There are planes if they are wanted, the frame has them, and nothing is cut.
+    """
     if planar and framing.whole and (planes := to_planes(frame)) is not None:
-        return planes
-    return framing(to_rgb(frame))
+        return planes.luma[..., None], planes
+    return framing(to_rgb(frame)), None
 
 
 def _samples(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:

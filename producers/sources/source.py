@@ -14,11 +14,13 @@ from schemas.pixels.planes import Planes
 class Captured(NamedTuple):
     """One picture of a source."""
 
-    picture: NDArray[np.uint8] | Planes
-    """(H, W, C) with 1 channel (grey) or 3 (RGB); planes from a source that was opened for them."""
+    picture: NDArray[np.uint8]
+    """(H, W, C) with 1 channel (grey) or 3 (RGB); only the luma (H, W, 1) if `planes` are set."""
     position: int
     """Its index in the source, from 0: `seek` to the next one continues there."""
     truth: Truth | None
+    planes: Planes | None = None
+    """The picture as planes, from a source that was opened for them."""
     captured_ms: int | None = None
     """The capture time in Unix milliseconds, if the source measures it better than its reader."""
 

@@ -110,8 +110,8 @@ class UrlSource:
                 self._next += 1
                 if self.live or position >= self._position:
                     captured_ms = self.clock.captured_ms(frame, time.time_ns() // 10**6) if self.clock else None
-                    picture = framed(frame, self._frame, planar=self._planar)
-                    return Captured(picture, position, None, captured_ms if self.live else None)
+                    picture, planes = framed(frame, self._frame, planar=self._planar)
+                    return Captured(picture, position, None, planes, captured_ms if self.live else None)
         if self.live:
             raise SourceError.of(self._name, "the other side ended the stream")
         return None

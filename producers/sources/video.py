@@ -51,7 +51,8 @@ class VideoSource:
             if frame is None:
                 return None
             self._position = position + 1
-            return Captured(framed(frame, self._frame, planar=self._planar), position, None)
+            picture, planes = framed(frame, self._frame, planar=self._planar)
+            return Captured(picture, position, None, planes)
 
     def close(self) -> None:
         """Close the file."""

@@ -12,15 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from processors.decoding.decoders import DecodingSettings, Duplicate, VideoDecoders, VideoUnit
 from processors.decoding.process import DecodingProcess
+from processors.device.decode import decoded_batch
 from producers.video.encoder import encode_alone, software_encoder
+from producers.video.group import GroupEncoder
+from producers.video.video_settings import VideoSettings
 from schemas.errors import BadPixels, DecoderLost, Malformed, MissingReference, OverSize
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit, Codec
+from schemas.messages.frame import Encoding
 from schemas.pixels.planes import Colour, Planes
+from tests.processors.tiny import camera_key, taken
 
 DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
 HEIGHT, WIDTH = 72, 101
@@ -222,6 +228,20 @@ def test_units_in_memory_are_bounded(make: Make) -> None:
     assert "not held" in fails(decoders.submit(unit(units[1], 1), 0.0), MissingReference)
 
 
+def test_cameras_take_turns(make: Make, processes: Processes) -> None:
+    decoders = make()
+    units = chain(40)
+    assert shows(decoders.submit(unit(units[0]), 0.0), 0)
+    os.kill(processes.started[0].pid, signal.SIGSTOP)
+    burst = [decoders.submit(unit(units[place], place), 0.0) for place in range(1, 40)]
+    other = decoders.submit(unit(units[0], camera=GATE), 0.0)
+    other.add_done_callback(lambda _: left.append(sum(not each.done() for each in burst)))
+    left: list[int] = []
+    os.kill(processes.started[0].pid, signal.SIGCONT)
+    assert shows(burst[-1], 39)
+    assert left[0] >= 37
+
+
 def test_a_camera_that_is_discarded_leaves_nothing(make: Make) -> None:
     decoders = make()
     units = chain(2)
@@ -301,3 +321,14 @@ def test_mutated_units_end_no_other_process_and_each_is_counted(make: Make) -> N
     assert outcomes.count(BadPixels) == counts.get("refused", 0) > 0
     assert outcomes.count(DecoderLost) == counts.get("crashed", 0) + counts.get("hung", 0)
     assert shows(decoders.submit(unit(whole[Codec.H264][0], camera=GATE), 0.0), 0)
+
+
+def test_the_processor_refuses_the_profile_in_one_line_until_it_decodes_it() -> None:
+    message = GroupEncoder(camera_key("site/cam-0"), VideoSettings()).encode(
+        luma(0)[..., None], 7, 0, 1000, Encoding(16)
+    )
+    frame = taken(message)
+    masks = torch.ones(1, 1, HEIGHT, WIDTH, dtype=torch.bool)
+    found = decoded_batch([frame], masks, masks)
+    assert "expected profile RAW (0) or LOSSLESS (1), got 2" in str(found.refused[0])
+    assert not found.good
