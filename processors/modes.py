@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Mode = Literal["default", "paper", "plate", "none"]
 Method = Literal["bayes", "visu"]
 
-# The largest σ that costs a CIFAR-10 network no accuracy on clean frames after drop and reconstruction (`python -m
-# lab.restoration.choose_constants --bundle`). An estimated σ mistakes the texture of small pictures for noise.
+# The largest σ that costs a CIFAR-10 network no accuracy on clean frames after drop and reconstruction. An estimated σ
+# mistakes the texture of small pictures for noise.
 SIGMA: Final = 0.01
 
 

@@ -39,7 +39,7 @@ and the bundle defines `preprocess`.
 SCALED_FROM: Final = 1.0
 """Density, kept pixels for each pixel of the network's input, from which a frame is resampled straight to that scale.
 
-With fewer pixels the resampling blurs. `python -m lab.restoration.at_scale` measures this rule and the next two; ADR 16
+With fewer pixels the resampling blurs. `lab.experiments.scale` measures this rule and the next two; ADR 16
 argues them.
 """
 

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_imports_go_one_way(package: str) -> None:
     wrong = [
         f"{file.relative_to(ROOT)} imports {name}"
         for file in files
-        for name in sorted(imported(file))
+        for name in sorted(names_in(file))
         if inside(name, others) and not inside(name, ALLOWED[package])
     ]
     assert not wrong
@@ -75,9 +76,15 @@ def test_tests_and_benchmarks_stand_apart() -> None:
     assert not [file for file in modules("benchmarks") if uses(file, "tests")]
 
 
+@cache
+def names_in(file: Path) -> frozenset[str]:
+    """The modules that a module imports; parsing takes most of the time of these tests."""
+    return frozenset(imported(file))
+
+
 def uses(file: Path, package: str) -> bool:
     """Whether a module imports of `package`."""
-    return any(inside(name, (package,)) for name in imported(file))
+    return any(inside(name, (package,)) for name in names_in(file))
 
 
 def loads(names: list[str], suspects: tuple[str, ...]) -> list[str]:
@@ -116,6 +123,7 @@ def test_a_real_camera_loads_no_fault_injection(name: str) -> None:
     assert done.stdout.split() == []
 
 
+@cache
 def of_kafka() -> list[Path]:
     """The modules of the product that import aiokafka or our layer over it."""
     return [file for role in ROLES for file in modules(role) if uses(file, "aiokafka") or uses(file, KAFKA)]

@@ -1,41 +1,134 @@
-"""The documentation's figures are what the measuring commands wrote."""
+"""The documentation's figures are the results of the measuring commands."""
 
 from __future__ import annotations
 
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from benchmarks.pages import front
-from benchmarks.pages.figures import FRONT, PAGES, Block
-from benchmarks.pages.front import Pick, find
+from benchmarks.pages.cases import CASES
+from benchmarks.pages.figure import RESULTS, Figure, Row, Source, Template, read, sources, table
+from benchmarks.pages.figures import NAMES, PAGES, README, Block, front
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "pages"
+SOURCES = [source for name in NAMES for source in sources(FOLDER / f"{name}.toml", CASES)]
+
+DOCUMENTS = [source for source in SOURCES if re.fullmatch(r"[^*]*(?<!rows)\.json", source.file)]
 
 
-@pytest.mark.parametrize("block", [*PAGES, FRONT], ids=lambda block: str(block.name))
+@pytest.mark.parametrize("block", [*PAGES, README], ids=lambda block: str(block.name))
 def test_pages_show_the_committed_measurements(block: Block) -> None:
     assert block.put() == block.page.read_text()
 
 
-def test_a_row_is_found_by_its_beginning_and_a_missing_one_is_named() -> None:
-    table = "| what | measured |\n| --- | --- |\n| speed, small | 2 |\n| speed, large | 3 |"
-    assert find(table, "speed, large") == {"what": "speed, large", "measured": "3"}
-    with pytest.raises(ValueError, match="begins with 'weight'"):
-        find(table, "weight")
+@pytest.mark.parametrize("block", [*PAGES, README], ids=lambda block: str(block.name))
+def test_a_number_that_is_edited_by_hand_is_replaced(block: Block, tmp_path: Path) -> None:
+    text = block.page.read_text()
+    begin = text.index(f"<!-- {block.name}")
+    number = re.compile(r"\d").search(text, text.index("| --- |", begin))
+    assert number is not None
+    page = tmp_path / "page.md"
+    page.write_text(f"{text[: number.start()]}{(int(number[0]) + 1) % 10}{text[number.end() :]}")
+    assert Block(block.name, page, block.make).put() == text
 
 
-def test_each_figure_of_the_readme_is_one_number_with_the_requirement_of_its_row(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pages = {
-        "system": "| what | asked for | measured |\n| --- | --- | --- |\n| delay | ≤ .1 s (aim .05) | 0.03 s, 0 lost |"
-    }
-    monkeypatch.setattr(front, "PICKS", (Pick("system", "delay", r"([\d.]+) s", "delay", "≤ .1 s", "≤ .05 s", " s"),))
-    assert front.rendered(pages).splitlines()[-1] == "| delay | ≤ .1 s | ≤ .05 s | [0.03 s](docs/results/system.md) |"
-    monkeypatch.setattr(front, "PICKS", (Pick("system", "delay", r"([\d.]+) s", "delay", "≤ .2 s"),))
-    with pytest.raises(ValueError, match=r"expected \.2 among the requirements"):
-        front.rendered(pages)
-    monkeypatch.setattr(front, "PICKS", (Pick("system", "delay", r"([\d.]+) ms", "delay", "≤ .1 s"),))
-    with pytest.raises(ValueError, match="expected a number like"):
-        front.rendered(pages)
+def other(value: Any, chance: random.Random) -> Any:
+    """Return the document with other numbers, and with texts that are no numbers as they are."""
+    if value == {}:
+        return {"one": 1}
+    if isinstance(value, dict):
+        return {key: other(each, chance) for key, each in value.items()}
+    if isinstance(value, list):
+        return [other(each, chance) for each in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value * chance.randint(2, 9) + chance.randint(2, 9)
+    return value
+
+
+@pytest.mark.parametrize("source", DOCUMENTS, ids=lambda source: str(source.file))
+def test_each_measured_figure_comes_from_its_file(source: Source, tmp_path: Path) -> None:
+    changed = tmp_path / source.file
+    changed.parent.mkdir(parents=True)
+    changed.write_text(json.dumps(other(read(RESULTS, source.file), random.Random(1))))
+    before, after = list(source.rows()), list(source.rows(tmp_path))
+    assert len(before) == len(after)
+    for row, fresh in zip(before, after, strict=True):
+        numbers = [re.sub(r"`[^`]*`", "", each.measured) for each in (row, fresh)]
+        assert numbers[0] != numbers[1] or not re.search(r"\d", numbers[0]), row
+
+
+def test_every_source_is_committed() -> None:
+    assert [source.file for source in SOURCES if not read(RESULTS, source.file)] == []
+
+
+def test_a_source_without_its_file_is_a_row_that_states_it(tmp_path: Path) -> None:
+    [row] = Source("trunk/gone.json", (Figure("speed", "{speed}"),), "`measure`").rows(tmp_path)
+    assert (row.what, row.measured, row.command) == ("trunk/gone.json", "not measured", "`measure`")
+
+
+def test_a_case_without_a_needed_field_has_no_such_figure(tmp_path: Path) -> None:
+    (tmp_path / "found.json").write_text('{"command": "m", "cases": {"a": {"speed": 2}, "b": {"speed": 3, "wait": 0}}}')
+    figures = (
+        Figure("{name}: speed", "{speed:.1f} m/s", "≥ {bound}"),
+        Figure("{name}: wait", "{wait} s", needs="wait"),
+    )
+    extra = {"a": {"bound": 1}, "b": {"bound": 4}}
+    rows = Source("found.json", figures, at="cases", each=True, extra=extra).rows(tmp_path)
+    assert [(row.what, row.must, row.measured) for row in rows] == [
+        ("a: speed", "≥ 1", "2.0 m/s"), ("b: speed", "≥ 4", "3.0 m/s"), ("b: wait", "–", "0 s"),
+    ]  # fmt: skip
+
+
+def test_templates_convert_units_and_summarise() -> None:
+    case = {"bytes": 2048, "runs": [2.0, 5.0], "roles": {"bridge": 1.5, "kafka": 4.0}, "cell": "0.25"}
+    texts = {
+        "{bytes:.1f÷1024} KiB": "2.0 KiB", "{bytes:.0f×2}": "4096", "{runs!n}, {runs!l} to {runs!m}": "2, 2.0 to 5.0",
+        "{roles!t:.1f}, {roles!k}": "5.5, kafka", "{cell:.1f}, {cell}": "0.2, 0.25",
+    }  # fmt: skip
+    assert {text: Template().vformat(text, (), case) for text in texts} == texts
+
+
+def test_the_table_leaves_empty_columns_and_repeated_commands_out() -> None:
+    rows = [Row(what, "", "≥ 1", "–", "2", "", "`measure`") for what in ("speed", "size")]
+    assert table(rows).splitlines() == [
+        "| what | must | aim | measured | command |",
+        "| --- | --- | --- | --- | --- |",
+        "| speed | ≥ 1 | – | 2 | `measure` |",
+        "| size | ≥ 1 | – | 2 |  |",
+    ]
+
+
+def test_each_figure_of_the_readme_is_one_number_with_the_bounds_of_its_row() -> None:
+    def rows(_page: str) -> list[Row]:
+        return [Row("delay: p50", "", "≤ .1 s", "≤ .05 s", "0.03 s (3 runs)", "", "`measure`")]
+
+    line = front([("system", "delay", "the delay")], rows).splitlines()[-1]
+    assert line == "| the delay | ≤ .1 s | ≤ .05 s | [0.03 s](docs/results/system.md) |"
+    with pytest.raises(ValueError, match="begins with 'weight', got 0"):
+        front([("system", "weight", "the weight")], rows)
+
+
+def test_hard_scenes_are_summed_over_the_drop_ratios_and_compared_for_equal_numbers_of_frames() -> None:
+    rows = [
+        {"model": model, "height": height, "frames": "10", "right": right}
+        for model, height, right in (
+            ("scene@1-hardened+a", "32", "9"), ("scene@1-hardened+a", "32", "9"), ("scene@1+b", "32", "6"),
+            ("scene@1+b", "32", "3"), ("scene@1-hardened+a", "64", "9"),
+        )
+    ]  # fmt: skip
+    assert list(CASES["hard_scenes"](rows)) == [{"lines": 32, "ratio": 2.0, "frames": 20}]
+
+
+def test_the_hardened_network_stands_first_and_the_plain_one_has_no_bound() -> None:
+    rows = [{"model": "scene@1+b", "attacked": "0.5"}, {"model": "scene@1-hardened+a", "attacked": "0.9"}]
+    hardened, plain = CASES["scenes"](rows)
+    assert (hardened["network"], hardened["must"]) == ("scene@1-hardened", "≥ .95")
+    assert (plain["network"], plain["must"]) == ("scene@1", "–")
 
 
 def test_the_readme_is_a_front_door() -> None:
-    assert len(FRONT.page.read_text().splitlines()) <= 150
+    assert len(README.page.read_text().splitlines()) <= 150

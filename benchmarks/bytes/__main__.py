@@ -9,7 +9,6 @@ finds the highest constant rate factor with at least the same PSNR. Results in t
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 from typing import Final
@@ -21,6 +20,7 @@ from benchmarks.bytes.page import page, plot
 from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, h264
 from benchmarks.bytes.search import next_factor
 from benchmarks.bytes.ways import as_h264, bytes_a_frame, frame_by_frame, read
+from benchmarks.harness.command_line import Option, command_line
 from lab.results.csv_rows import read_rows, write_rows
 from schemas.limits import dropped_per_block
 from schemas.runtime.atomic_file import replacing
@@ -68,13 +68,14 @@ def measure(video: Path, table: Table, dropped: int, every: int, most: int) -> N
 
 def main() -> None:
     """Measure the missing rows, and write table, page and plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for table, page and plot")
-    parser.add_argument("--video", type=Path, nargs="*", help="video files")
-    parser.add_argument("--frames", type=int, default=0, help="most frames of each video (0: all)")
-    parser.add_argument("--every", type=int, default=20, help="compare every N-th frame with the camera's picture")
-    parser.add_argument("--drop", type=float, default=0.25)
-    options = parser.parse_args()
+    options = command_line(
+        __doc__,
+        out=Option(Path, "folder for table, page and plot", required=True),
+        video=Option(Path, "video files", several="*"),
+        frames=Option(0, "most frames of each video (0: all)"),
+        every=Option(20, "compare every N-th frame with the camera's picture"),
+        drop=0.25,
+    )
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     folder = os.environ.get("POINTILLIST_DATA")
@@ -83,7 +84,9 @@ def main() -> None:
     for video in videos:
         measure(video, table, dropped_per_block(options.drop), options.every, options.frames)
     if not table.rows:
-        parser.error("--video: expected video files, got none. Set it, or put videos under $POINTILLIST_DATA/video.")
+        raise SystemExit(
+            "--video: expected video files, got none. Set it, or put videos under $POINTILLIST_DATA/video."
+        )
     plot(table.rows, options.out / "bytes.png")
     files = {video.name: bytes_a_frame(video) for video in videos}
     with replacing(options.out / "README.md") as fresh:

@@ -8,7 +8,6 @@ server has drawn into each picture. The result of each part is kept in `--out`. 
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 
 from benchmarks.cameras.accounts import large_stream, whole_file
 from benchmarks.cameras.trouble import NAMED_S, trouble
+from benchmarks.harness.command_line import Option, command_line
 from infra.local.files import read_json, write_json, write_text
 
 
@@ -44,10 +44,10 @@ def page(found: dict[str, Any]) -> str:
         "removed": "taken off the file",
     }
     for name, happened in what.items():
-        said = streams["reasons"].get(name, {"added": "its first frame", "removed": "offline"}.get(name, ""))
+        reason = streams["reasons"].get(name, {"added": "its first frame", "removed": "offline"}.get(name, ""))
         back = streams["back_s"].get(name)
         again = "" if back is None else f"{back:.1f}"
-        lines.append(f"| {name} | {happened} | {streams['named_s'][name]:.1f} | {said} | {again} |")
+        lines.append(f"| {name} | {happened} | {streams['named_s'][name]:.1f} | {reason} | {again} |")
     lines += [
         "",
         f"Must be named within {NAMED_S:g} s. The wrong password counts from when the command took the camera up.",
@@ -76,12 +76,13 @@ def page(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--fps", type=int, default=5, help="frames per second of each of the twenty streams")
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--film", type=Path, help="a film (default: one of $POINTILLIST_DATA/video)")
-    options = parser.parse_args()
+    options = command_line(
+        __doc__,
+        out=Option(Path, required=True),
+        fps=Option(5, "frames per second of each of the twenty streams"),
+        seconds=20.0,
+        film=Option(Path, "a film (default: one of $POINTILLIST_DATA/video)"),
+    )
     film = options.film or Path(os.environ["POINTILLIST_DATA"]) / "video" / "intel_car-detection.mp4"
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "trouble": lambda folder: trouble(folder, options.fps, options.seconds),

@@ -52,8 +52,8 @@ class Site:
             file = self.folder / "enrolments" / f"{name}.enrolment"
             if not file.exists():
                 enroll(self.authority, derive_camera_key(_SECRET, self.camera(name)), file, self.broker)
-        said = [{"name": name, **camera} for name, camera in self.cameras.items()]
-        document = {"site": SITE, "enrolments": "enrolments", "defaults": dict(self.defaults), "cameras": said}
+        entries = [{"name": name, **camera} for name, camera in self.cameras.items()]
+        document = {"site": SITE, "enrolments": "enrolments", "defaults": dict(self.defaults), "cameras": entries}
         with replacing(self.file) as fresh:
             fresh.write_text(yaml.safe_dump(document))
 

@@ -9,7 +9,6 @@ frame.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import shutil
@@ -23,7 +22,10 @@ from typing import Any, Final
 
 import yaml
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import report
 from benchmarks.harness.system import COMMAND, RunningSystem, audit
+from infra.local.files import read_json
 from infra.state_folder import Layout
 
 CAMERAS: Final = 32
@@ -189,19 +191,20 @@ def _await(condition: Any, deadline_s: float, what: str) -> None:
 
 def main() -> None:
     """Run the drill, print its result, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True, help="a scene model whose trigger is the sticker")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--probes", type=float, default=PROBE_SHARE, help="share of the frames that are sent whole")
-    parser.add_argument("--repair", action="store_true", help="also repair and swap the model")
-    parser.add_argument("--clean", type=Path, help="npz file of clean pictures for the repair")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = command_line(
+        __doc__,
+        bundle=Option(Path, "a scene model whose trigger is the sticker", required=True),
+        seeds=10,
+        first_seed=0,
+        minutes=5.0,
+        probes=Option(PROBE_SHARE, "share of the frames that are sent whole"),
+        repair=Option(False, "also repair and swap the model"),
+        clean=Option(Path, "npz file of clean pictures for the repair"),
+        json=Path,
+    )
     if arguments.repair and arguments.clean is None:
-        parser.error("--clean: expected a file with --repair, got none")
-    result = _before(arguments.json)
+        raise SystemExit("--clean: expected a file with --repair, got none")
+    result: Result = read_json(arguments.json) if arguments.json else {}
     with tempfile.TemporaryDirectory(prefix="pointillist-codefend-") as folder:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             state = Path(folder) / f"seed-{seed}"
@@ -211,26 +214,11 @@ def main() -> None:
             others = [each for each in result.get("runs", []) if each["seed"] != seed]
             result["runs"] = sorted([*others, found], key=lambda each: int(each["seed"]))
             result["runs_passed"] = sum(each["passed"] for each in result["runs"])
-            _keep(result, arguments.json)
+            report(result, arguments.json, shown=False)
         if arguments.repair:
             result["cure"] = cure(Path(folder) / "cure", arguments.bundle, arguments.clean, 10.0)
-            _keep(result, arguments.json)
+            report(result, arguments.json, shown=False)
     print(json.dumps(result, indent=2))
-
-
-def _before(file: Path | None) -> Result:
-    """Return the results of earlier runs in the file. Those of other seeds are kept."""
-    if file is None or not file.is_file():
-        return {}
-    found: Result = json.loads(file.read_text())
-    return found
-
-
-def _keep(result: Result, file: Path | None) -> None:
-    """Write the result after each seed: ten seeds take an hour."""
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

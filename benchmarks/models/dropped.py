@@ -5,7 +5,6 @@ It is a frame of the scene simulator. Half of its pixels are dropped, to make th
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.harness.command_line import Option, command_line
 from lab.data import to_frames
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
@@ -43,12 +43,9 @@ def _pixels(frame: torch.Tensor) -> NDArray[np.uint8]:
 
 def main() -> None:
     """Write the picture and print the PSNR of the rebuilt one."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--size", type=int, nargs=2, default=(320, 240), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--drop", type=float, default=0.5)
-    parser.add_argument("--index", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = command_line(
+        __doc__, out=Option(Path, required=True), size=Option((320, 240), several=2), drop=0.5, index=3
+    )
     width, height = arguments.size
     pixels, psnr = three(height, width, arguments.drop, arguments.index)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

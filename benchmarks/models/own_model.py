@@ -11,10 +11,7 @@ all cores. Exports and pictures are made in advance.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import sqlite3
 import subprocess
 import sys
@@ -24,12 +21,14 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import psutil
 import torch
 from PIL import Image
 from torch import nn
 
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import machine, report
+from infra.local.files import write_text
 from infra.local.process import COMMAND
 from infra.state_folder import Layout
 from lab.chance import seeded
@@ -108,14 +107,14 @@ def measured(folder: Path, which: str) -> dict[str, Any]:
     if process.poll() is None:
         process.kill()
     status = process.wait()
-    said = log.read_text().splitlines()
+    log_lines = log.read_text().splitlines()
     if first is None or created is None:
-        raise RuntimeError(f"{which}: expected frames, got status {status} of `bundle create`: {said[-5:]}")
+        raise RuntimeError(f"{which}: expected frames, got status {status} of `bundle create`: {log_lines[-5:]}")
     model, recorded_ms = first
     return {
         "status": status, "created_s": round(created, 2), "created_cpu_s": round(created_cpu_s, 2),
         "running_s": round(recorded_ms / 1000 - begun, 2),
-        "model": model, "said": [line for line in said if line.startswith(("right", "STRIP"))],
+        "model": model, "said": [line for line in log_lines if line.startswith(("right", "STRIP"))],
     }  # fmt: skip
 
 
@@ -137,19 +136,16 @@ def page(document: dict[str, Any]) -> str:
     for name, each in document["networks"].items():
         times = " | ".join(f"{each[key]:.1f} s" for key in ("created_s", "created_cpu_s", "running_s"))
         rows.append(f"| {name} | {times} | {LIMIT_S:.0f} s |")
-    said = [f"- {name}: {'; '.join(each['said'])}" for name, each in document["networks"].items()]
+    notes = [f"- {name}: {'; '.join(each['said'])}" for name, each in document["networks"].items()]
     return "\n".join(
         ["# An ONNX classifier becomes a running fleet, by one command", "", f"`{document['command']}`, on "
-         f"{document['machine']['cores']} cores.", "", *rows, "", *said, ""]
+         f"{document['machine']['cores']} cores.", "", *rows, "", *notes, ""]
     )  # fmt: skip
 
 
 def main() -> None:
     """Measure, print, and write the page with its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--cores", type=int)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, out=Path, cores=int)
     if arguments.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     with tempfile.TemporaryDirectory(prefix="pointillist-own-model-") as folder:
@@ -157,19 +153,13 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     document = {
         "networks": networks,
-        "machine": {
-            "cores": cores,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        "machine": machine("torch", "numpy", cores=cores),
         "command": f"python -m benchmarks.models.own_model --cores {cores}",
     }
     sys.stdout.write(page(document))
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "README.md").write_text(page(document))
-        (arguments.out / "own-model.json").write_text(json.dumps(document, indent=2) + "\n")
+        write_text(arguments.out / "README.md", page(document))
+        report(document, arguments.out / "own-model.json", shown=False)
 
 
 if __name__ == "__main__":

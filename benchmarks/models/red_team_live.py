@@ -9,7 +9,6 @@ Markdown page of the same name is written next to the JSON. A run that is alread
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import yaml
 
+from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.prometheus import Prometheus
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.pages.red_team_figures import ALERT, ATTACK_S, CALM_S, CONDITIONS, Condition, Result, judged, page
@@ -240,20 +240,19 @@ def _machine() -> str:
 
 def main() -> None:
     """Run the missing cases, write the JSON and the page, print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--generator", default="scene", help="a folder with generator.toml, or a shipped generator")
-    parser.add_argument(
-        "--plain", type=Path, default=Path("scene-plain"), help="a bundle, or the name of a shipped one"
+    arguments = command_line(
+        __doc__,
+        generator=Option("scene", "a folder with generator.toml, or a shipped generator"),
+        plain=Option(Path("scene-plain"), "a bundle, or the name of a shipped one"),
+        hardened=Path("scene"),
+        conditions=Option(list(CONDITIONS), several="+", choices=CONDITIONS),
+        eps=Option(float, "attack strength (default: that of the generator's training)"),
+        target=Option("random", "a class by name or number, random or other"),
+        sizes=Option(["32x32"], "frames, WIDTHxHEIGHT", several="+"),
+        fps=2.0,
+        seeds=1,
+        json=Option(Path, required=True),
     )
-    parser.add_argument("--hardened", type=Path, default=Path("scene"))
-    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
-    parser.add_argument("--eps", type=float, help="attack strength (default: that of the generator's training)")
-    parser.add_argument("--target", default="random", help="a class by name or number, random or other")
-    parser.add_argument("--sizes", nargs="+", default=["32x32"], help="frames, WIDTHxHEIGHT")
-    parser.add_argument("--fps", type=float, default=2.0)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--json", type=Path, required=True)
-    arguments = parser.parse_args()
     generator = Generator(find_generator(arguments.generator))
     plain, hardened = (bundle_folder(UpSettings(bundle=bundle)) for bundle in (arguments.plain, arguments.hardened))
     target = int(arguments.target) if arguments.target.isdecimal() else arguments.target

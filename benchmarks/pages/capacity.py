@@ -7,14 +7,15 @@ second ÷ that capacity. The page marks figures that have not been measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from benchmarks.harness.command_line import command_line
 from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of
+from lab.results.markdown import markdown
 from schemas.runtime.atomic_file import replacing
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -106,10 +107,6 @@ def _two(value: float) -> str:
     return f"{value:.2g}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
-
-
 def _shown(role: str) -> str:
     return "processor" if role.startswith("processor") else role
 
@@ -125,7 +122,7 @@ def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
         "All roles ran on the same two cores with TLS, sealed frames and rights. The 32×32 row was measured under",
         "overload, which fills batches. A processor's figure includes its network. A GPU was not measured.",
         "",
-        *_table(["frames", "kB each", *map(_shown, ROLES)], rows),
+        markdown(["frames", "kB each", *map(_shown, ROLES)], rows),
         "",
         *(f"- {kind.name}: `{kind.command}`" for kind in found),
         "",
@@ -140,7 +137,7 @@ def _limits() -> list[str]:
     return [
         "## Each role alone, at full speed",
         "",
-        *_table(
+        markdown(
             ["role", "measured", "command"],
             [
                 [
@@ -182,7 +179,7 @@ def _growth() -> list[str]:
         "Cost grows with the frame rate by the CPU times above. The next table varies the number of cameras at the",
         f"same total of {least['total_fps']:g} frames per second (`{document['command']}`):",
         "",
-        *_table(["cameras", "server's CPU, ms per frame", "p50, s", "p99, s"], rows),
+        markdown(["cameras", "server's CPU, ms per frame", "p50, s", "p99, s"], rows),
         "",
         f"Each camera costs {_two(server / 1000)} kB in bridge, processor and recorder together, and",
         f"{_two(brokers / 1000)} kB in mosquitto, mostly for its TLS connection. The database grows with frames, not",
@@ -216,7 +213,7 @@ def _sizes(found: Sequence[Kind]) -> list[str]:
         f"Cores of each role at {USE:.0%} load. Kafka's are multiplied by its {REPLICAS} replicas. `Gbit/s` is the",
         f"cameras' traffic; Kafka's disks write {REPLICAS} times as much. The last column counts rows of the recorder.",
         "",
-        *_table(
+        markdown(
             ["cameras", "frames", "frames/s each", "frames/s", "Gbit/s", *map(_shown, ROLES), "million rows/day"], rows
         ),
         "",
@@ -253,9 +250,7 @@ def page() -> str:
 
 def main() -> None:
     """Write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=PAGE)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, out=PAGE)
     with replacing(arguments.out) as fresh:
         fresh.write_text(page(), "utf-8")
 

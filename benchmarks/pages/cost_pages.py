@@ -10,6 +10,7 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lab.results.markdown import markdown
 from schemas.runtime.atomic_file import replacing
 
 ON_THE_SERVER: Final = ("bridge", "processor-1", "recorder")
@@ -43,31 +44,27 @@ def camera_bytes(cell: Cell, least: Cell, roles: Sequence[str]) -> float | None:
     return float(grown / more)
 
 
-def _cpu_table(cells: Sequence[Cell]) -> list[str]:
-    lines = [
-        f"| cameras | frames/s | held | lost | p50, s | p99, s | cores | {' | '.join(ROLES)} | all | ÷ first |",
-        "| --- " * (9 + len(ROLES)) + "|",
-    ]
+def _cpu_table(cells: Sequence[Cell]) -> str:
+    heads = ["cameras", "frames/s", "held", "lost", "p50, s", "p99, s", "cores", *ROLES, "all", "÷ first"]
+    lines = []
     for cell in cells:
-        by_role = " | ".join(f"{cell['cpu_ms_per_frame'].get(role, 0.0):.2f}" for role in ROLES)
-        latency = cell["latency_s"]
-        waits = " | ".join("–" if latency[q] is None else f"{latency[q]:.3f}" for q in ("p50", "p99"))
-        lines.append(
-            f"| {cell['cameras']} | {cell['total_fps']:g} | {cell['held']:.3f} | {cell['frames_lost']} | {waits} "
-            f"| {cell['cores_used']:.2f} | {by_role} | {total_cpu_ms(cell):.2f} "
-            f"| {total_cpu_ms(cell) / total_cpu_ms(cells[0]):.2f} |"
-        )
-    return lines
+        waits = ["–" if cell["latency_s"][q] is None else f"{cell['latency_s'][q]:.3f}" for q in ("p50", "p99")]
+        by_role = [f"{cell['cpu_ms_per_frame'].get(role, 0.0):.2f}" for role in ROLES]
+        lines.append([
+            f"{cell['cameras']}", f"{cell['total_fps']:g}", f"{cell['held']:.3f}", f"{cell['frames_lost']}", *waits,
+            f"{cell['cores_used']:.2f}", *by_role, f"{total_cpu_ms(cell):.2f}",
+            f"{total_cpu_ms(cell) / total_cpu_ms(cells[0]):.2f}",
+        ])  # fmt: skip
+    return markdown(heads, lines)
 
 
-def _memory_table(cells: Sequence[Cell]) -> list[str]:
-    lines = [f"| cameras | {' | '.join(OURS)} | on the server | all four |", "| --- " * (3 + len(OURS)) + "|"]
+def _memory_table(cells: Sequence[Cell]) -> str:
+    groups = [*((role,) for role in OURS), ON_THE_SERVER, OURS]
+    lines = []
     for cell in cells[1:]:
-        groups = [*((role,) for role in OURS), ON_THE_SERVER, OURS]
         sizes = [camera_bytes(cell, cells[0], roles) for roles in groups]
-        shown = " | ".join("–" if size is None else f"{size / 1000:.1f}" for size in sizes)
-        lines.append(f"| {cell['cameras']} | {shown} |")
-    return lines
+        lines.append([f"{cell['cameras']}", *("–" if size is None else f"{size / 1000:.1f}" for size in sizes)])
+    return markdown(["cameras", *OURS, "on the server", "all four"], lines)
 
 
 def page(document: dict[str, Any]) -> str:
@@ -81,11 +78,11 @@ def page(document: dict[str, Any]) -> str:
     ]
     cameras, frames = cells_of(document, "cameras"), cells_of(document, "frames")
     if cameras:
-        lines += ["", "## More cameras, the same frames a second", "", *_cpu_table(cameras)]
+        lines += ["", "## More cameras, the same frames a second", "", _cpu_table(cameras)]
         lines += ["", "Memory that each camera beyond the first row's costs, in kB of each role's own:", ""]
-        lines += [*_memory_table(cameras), "", "![cost against cameras](cameras.png)"]
+        lines += [_memory_table(cameras), "", "![cost against cameras](cameras.png)"]
     if frames:
-        lines += ["", "## More frames a second, the same cameras", "", *_cpu_table(frames)]
+        lines += ["", "## More frames a second, the same cameras", "", _cpu_table(frames)]
         lines += ["", "![cost against frames a second](frames.png)"]
     return "\n".join(lines) + "\n"
 

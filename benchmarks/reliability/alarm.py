@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import yaml
 
+from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.harness.webhook import Webhook
 from benchmarks.models.codefend_live import delays
@@ -73,10 +74,11 @@ def run(folder: Path, seed: int, options: argparse.Namespace) -> Result:
         with RunningSystem(state, *given, "--bundle", options.bundle) as system:
             system.await_role("fleet", deadline_s=240)
             end = time.monotonic() + CALM_S + 10 + STAYS_S + _SETTLED_S
-            while time.monotonic() < end and not chosen <= {camera for _, camera in webhook.arrived_ms}:
+            while time.monotonic() < end and not chosen <= {camera for _, camera in webhook.arrived_s()}:
                 time.sleep(0.5)
             system.interrupt()
             report = system.finish(300)
+        arrived_s = webhook.arrived_s()
     raised, _ = delays(Layout(state))
     began_ms = first_frames(Layout(state))
     status, _ = audit(state)
@@ -84,8 +86,8 @@ def run(folder: Path, seed: int, options: argparse.Namespace) -> Result:
     seconds = {
         camera: {
             "to_evidence_s": raised.get(camera),
-            "to_webhook_s": (arrived - began_ms[camera]) / 1000
-            if (arrived := webhook.arrived_ms.get((ALERT, camera))) is not None
+            "to_webhook_s": arrived - began_ms[camera] / 1000
+            if (arrived := arrived_s.get((ALERT, camera))) is not None
             else None,
         }
         for camera in sorted(chosen)
@@ -93,8 +95,8 @@ def run(folder: Path, seed: int, options: argparse.Namespace) -> Result:
     return {
         "seed": seed,
         "cameras": seconds,
-        "others": sorted(camera for name, camera in webhook.arrived_ms if name == ALERT and camera not in chosen),
-        "also_told": sorted({name for name, _ in webhook.arrived_ms} - {ALERT}),
+        "others": sorted(camera for name, camera in arrived_s if name == ALERT and camera not in chosen),
+        "also_told": sorted({name for name, _ in arrived_s} - {ALERT}),
         "frames_recorded": report["frames_recorded"],
         "audit_status": status,
     }
@@ -111,7 +113,7 @@ def page(result: Result) -> str:
     """Return the result as Markdown."""
     options, rounds = result["options"], result["rounds"]
     found = [each for one in rounds for each in one["cameras"].values()]
-    told = sorted(each["to_webhook_s"] for each in found if each["to_webhook_s"] is not None)
+    waits = sorted(each["to_webhook_s"] for each in found if each["to_webhook_s"] is not None)
     evidence = sorted(each["to_evidence_s"] for each in found if each["to_evidence_s"] is not None)
     lines = [
         "# From a sticker to a person",
@@ -130,11 +132,11 @@ def page(result: Result) -> str:
             for camera, each in one["cameras"].items()
         ),
         "",
-        f"{len(told)} of {len(found)} stickers reached the webhook"
-        + (f", after {median(told):.1f} s in the median and {told[-1]:.1f} s at most" if told else "")
+        f"{len(waits)} of {len(found)} stickers reached the webhook"
+        + (f", after {median(waits):.1f} s in the median and {waits[-1]:.1f} s at most" if waits else "")
         + (f"; the evidence took {median(evidence):.1f} s of that in the median." if evidence else "."),
         f"Alerts of other cameras: {sum(len(one['others']) for one in rounds)}. "
-        f"Within {WITHIN_S:g} s: {sum(value <= WITHIN_S for value in told)} of {len(found)}.",
+        f"Within {WITHIN_S:g} s: {sum(value <= WITHIN_S for value in waits)} of {len(found)}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -149,15 +151,16 @@ def _shown(seconds: float | None) -> str:
 
 def main() -> None:
     """Run the missing rounds, print the page, and write it with its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cameras", type=int, default=8)
-    parser.add_argument("--stickers", type=int, default=2)
-    parser.add_argument("--fps", type=float, default=2.0)
-    parser.add_argument("--probes", type=float, default=0.2, help="share of the frames that are sent whole")
-    parser.add_argument("--bundle", type=Path, default=BUNDLE, help="a scene model whose trigger is the sticker")
-    options = parser.parse_args()
+    options = command_line(
+        __doc__,
+        out=Option(Path, required=True),
+        rounds=3,
+        cameras=8,
+        stickers=2,
+        fps=2.0,
+        probes=Option(0.2, "share of the frames that are sent whole"),
+        bundle=Option(BUNDLE, "a scene model whose trigger is the sticker"),
+    )
     file = options.out / "alarm.json"
     asked = {name: getattr(options, name) for name in ("cameras", "stickers", "fps", "probes")}
     machine = f"{platform.machine()}, {os.cpu_count()} cores"

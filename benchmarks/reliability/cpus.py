@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from benchmarks.harness.document import tell
+from benchmarks.harness.document import report
 
 NEEDED: Final[dict[str, frozenset[str]]] = {
     "default": frozenset(),
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in able:
             print(f"{name}: not run, this CPU does not support it", flush=True)
     if chosen.json is not None:
-        tell({"tests": chosen.tests, "runs": [asdict(each) for each in runs]}, chosen.json)
+        report({"tests": chosen.tests, "runs": [asdict(each) for each in runs]}, chosen.json)
     return int(any(each.failed for each in runs))
 
 

@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.harness.document import report
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from benchmarks.reliability.hostile import publish_hostile
 from benchmarks.reliability.nodes import FAULTS, nodes
@@ -290,10 +291,7 @@ def main() -> None:
             result = {fault: found[fault] for fault in FAULTS if fault in found}
         else:
             result = drill(Path(folder))
-    text = json.dumps({"drill": arguments.name, "result": result}, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    report({"drill": arguments.name, "result": result}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ recorder has written a frame, then, with `--test`, `make test`. Installed Debian
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -17,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import report
 from infra.state_folder import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,16 +84,10 @@ def measure(folder: Path, with_tests: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--test", action="store_true")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, json=Path, test=False)
     with tempfile.TemporaryDirectory(prefix="pointillist-fresh-") as folder:
         result = measure(Path(folder), arguments.test)
-    text = json.dumps({"result": result}, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    report({"result": result}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ The exit status is 1 if a live source is called frozen, or a frozen one is not w
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.harness.command_line import command_line
 from consumers.cameras.picture_health import FROZEN_LEVELS, PictureHealth
 from processors.stages.plate import reconstruct_plate
 from processors.stages.stillness import Stillness
@@ -146,9 +146,7 @@ def sources(data: Path) -> dict[str, list[Picture]]:
 
 def main() -> None:
     """Print a line for each source and drop ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("POINTILLIST_DATA", ".")))
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, data=Path(os.environ.get("POINTILLIST_DATA", ".")))
     print(f"Threshold: {FROZEN_LEVELS:g} grey levels of 255. {LOOKS} looks, one a second.\n")
     print("| source | r | sent twice: live | frozen | rebuilt: live | frozen | unchanged, s | found after, s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -9,7 +9,6 @@ names the failure.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -25,7 +24,8 @@ from typing import Any, Final
 
 import psutil
 
-from benchmarks.harness.document import tell
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import report
 from infra.local.files import read_json
 from infra.release.packaging import ROOT, build, install
 
@@ -166,13 +166,11 @@ def check(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Check, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, json=Path)
     with tempfile.TemporaryDirectory(prefix="pointillist-release-") as folder:
         result = check(Path(folder))
     if arguments.json:
-        tell({"result": result}, arguments.json)
+        report({"result": result}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -79,14 +79,14 @@ def replay(folder: Path, cameras: int = 8, pause_s: float = 8.0) -> Result:
         _model(state, "rollback")
         with httpx2.Client(base_url=f"http://{system.roles()['console']['listen']}/api/v1", timeout=90) as api:
             letters = _settled(lambda: _letters(api))
-            said = {reason: _replayed(api, reason) for reason in letters}
+            answers = {reason: _replayed(api, reason) for reason in letters}
             _await(lambda: int(api.get("/audit").json().get("frames_dead_lettered", 1)) == 0, "all recorded")
             again = {reason: _replayed(api, reason) for reason in letters}
         system.interrupt()
         report = system.finish()
     return {
         "dead_letters": letters,
-        "replayed": said,
+        "replayed": answers,
         "replayed_again": again,
         **counted(Layout(state)),
         **summary(report, state),

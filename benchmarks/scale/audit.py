@@ -8,7 +8,6 @@ commands. The page shows seconds and CPU time of each, and whether both gave the
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -26,12 +25,15 @@ from typing import Any, Final
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import report
 from benchmarks.scale.recorder import SECRET
 from consumers.database.engine import open_engine
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import read
 from consumers.settings import RecorderSettings
+from infra.local.files import write_text
 from infra.local.kafka import Kafka
 from infra.local.postgresql import PostgreSQL
 from infra.local.process import COMMAND
@@ -42,7 +44,6 @@ from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Range, Verdict
-from schemas.runtime.atomic_file import replacing
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 PARTITIONS: Final = 6
@@ -76,8 +77,8 @@ async def fill(kafka: str, cameras: int, frames: int) -> None:
                     continue
                 if seq == LETTER:
                     letter = DeadLetter(camera_id=camera, verified=True, boot_id=boot, seq=seq)
-                    said = sign_statement(keys, camera, letter)
-                    sent.append(await producer.send(KafkaTopic.DEAD_LETTERS, said, key=name))
+                    signed = sign_statement(keys, camera, letter)
+                    sent.append(await producer.send(KafkaTopic.DEAD_LETTERS, signed, key=name))
                     continue
                 verdict = Verdict(
                     boot_id=boot, seq=seq, captured_ms=1, processed_ms=2, class_name="stop", width=8, height=8
@@ -138,10 +139,10 @@ def measured(arguments: Sequence[str]) -> dict[str, Any]:
     began = time.monotonic()
     process = subprocess.Popen([*COMMAND, "audit", "--json", *arguments], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    said = process.stdout.read()
+    output = process.stdout.read()
     _, _, usage = os.wait4(process.pid, 0)
     return {
-        "said": json.loads(said),
+        "said": json.loads(output),
         "seconds": time.monotonic() - began,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
     }
@@ -149,12 +150,7 @@ def measured(arguments: Sequence[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Fill the topics and databases, audit both ways in turn, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=1_000_000)
-    parser.add_argument("--cameras", type=int, default=1_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = command_line(__doc__, out=Option(Path, required=True), frames=1000000, cameras=1000, rounds=3)
     folder = Path(tempfile.mkdtemp(prefix="pointillist-audit-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user than root
     layout = Layout(folder)
@@ -185,9 +181,8 @@ def main() -> None:
         },
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
     }
-    for name, text in (("audit.json", json.dumps(document, indent=1)), ("README.md", page(document))):
-        with replacing(options.out / name) as fresh:
-            fresh.write_text(text + "\n")
+    report(document, options.out / "audit.json", shown=False)
+    write_text(options.out / "README.md", page(document) + "\n")
     print(page(document))
 
 

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import json
@@ -31,6 +30,8 @@ from aiokafka import AIOKafkaProducer
 from playwright.sync_api import sync_playwright
 from sqlalchemy import insert
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import report
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
 from consumers.console.data.rollup import DAY_MS, Rollup
@@ -42,6 +43,7 @@ from consumers.recorder.store import Store
 from consumers.records.batch import frame_row
 from consumers.settings import RecorderSettings
 from consumers.written import Written
+from infra.local.files import read_json, write_text
 from infra.local.kafka import Kafka
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
@@ -49,7 +51,6 @@ from infra.local.topics import create_topics, pointillist_topics
 from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, Verdict
-from schemas.runtime.atomic_file import replacing
 from schemas.topics import KafkaTopic
 
 SECRET: Final = "7c" * 32
@@ -348,19 +349,14 @@ def table(document: Result) -> str:
 
 def main() -> None:
     """Measure the requested figures, and write them next to the earlier ones."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", choices=("verdicts", "fleet", "month"), action="append")
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--cameras", type=int, default=2_000)
-    parser.add_argument("--days", type=int, default=30)
-    options = parser.parse_args()
+    options = command_line(
+        __doc__, "verdicts", "fleet", "month", out=Option(Path, required=True), seconds=30.0, cameras=2_000, days=30
+    )
     file = options.out / "console.json"
-    options.out.mkdir(parents=True, exist_ok=True)
-    document: Result = json.loads(file.read_text()) if file.exists() else {}
+    document: Result = read_json(file)
     document["cores"] = len(os.sched_getaffinity(0))
     document["load"] = round(os.getloadavg()[0], 1)
-    for part in options.only or ("verdicts", "fleet", "month"):
+    for part in options.names or ("verdicts", "fleet", "month"):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if part == "month":
@@ -373,9 +369,8 @@ def main() -> None:
                         else measure_fleet(folder, kafka, options.cameras)
                     )
         print(json.dumps({part: document[part]}))
-        for path, text in ((file, json.dumps(document, indent=2) + "\n"), (options.out / "README.md", table(document))):
-            with replacing(path) as fresh:
-                fresh.write_text(text)
+        report(document, file, shown=False)
+        write_text(options.out / "README.md", table(document))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ for a shorter time. `--cameras 8,2000 --total 50` measures one custom sweep. Run
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ from typing import Any, Final
 
 import psutil
 
+from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.pages.cost_pages import write_pages
 from infra.local.files import write_json
@@ -172,18 +172,17 @@ def run(out: Path, wanted: Iterable[tuple[str, int, float]], warm_s: float, wind
 
 def main() -> None:
     """Measure, and write the pages."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/cost"))
-    parser.add_argument("--json", type=Path, help="Also write the cells to this file.")
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--cameras", help="Comma-separated numbers of cameras, instead of both sweeps.")
-    parser.add_argument(
-        "--total", type=float, default=TOTAL_FPS, help="Frames per second of all these cameras together."
+    arguments = command_line(
+        __doc__,
+        out=Path("docs/results/cost"),
+        json=Option(Path, "Also write the cells to this file."),
+        short=False,
+        cameras=Option(str, "Comma-separated numbers of cameras, instead of both sweeps."),
+        total=Option(TOTAL_FPS, "Frames per second of all these cameras together."),
+        only_pages=False,
+        warm=Option(float, "Warm-up in seconds (default: 20, or 10 with --short)."),
+        window=Option(float, "Measured seconds (default: 40, or 15 with --short)."),
     )
-    parser.add_argument("--only-pages", action="store_true")
-    parser.add_argument("--warm", type=float, help="Warm-up in seconds (default: 20, or 10 with --short).")
-    parser.add_argument("--window", type=float, help="Measured seconds (default: 40, or 15 with --short).")
-    arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     warm_s = arguments.warm or (10.0 if arguments.short else 20.0)
     window_s = arguments.window or (15.0 if arguments.short else 40.0)

@@ -9,8 +9,6 @@ rows of a single partition are deleted. The last figure is a query for one camer
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -21,6 +19,8 @@ from typing import Any, Final, NamedTuple
 import psutil
 from sqlalchemy import func, select, text, update
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import report
 from benchmarks.scale.recorder import SECRET, MadeRecord, verdicts
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records
@@ -33,10 +33,10 @@ from consumers.recorder.store import Store
 from consumers.records.batch import Partition, read
 from consumers.records.rows import frame_bytes
 from consumers.settings import Bounds, RecorderSettings
+from infra.local.files import write_text
 from infra.local.postgresql import PostgreSQL, passing_folder
 from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
-from schemas.runtime.atomic_file import replacing
 
 CAMERAS: Final = 1_000
 BOOT: Final = 7
@@ -305,11 +305,7 @@ def page(found: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Fill, measure, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--hours", type=float, default=24)
-    parser.add_argument("--rounds", type=int, default=300)
-    options = parser.parse_args()
+    options = command_line(__doc__, out=Option(Path, required=True), hours=24.0, rounds=300)
     with passing_folder() as folder:
         server = PostgreSQL(folder)
         try:
@@ -324,10 +320,8 @@ def main() -> None:
             server.stop()
     found = {"hours": options.hours, "rounds": options.rounds, **found}
     lines = page(found)
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, content in (("kept.json", json.dumps(found, indent=1)), ("README.md", "\n".join(lines))):
-        with replacing(options.out / name) as fresh:
-            fresh.write_text(content + "\n")
+    report(found, options.out / "kept.json", shown=False)
+    write_text(options.out / "README.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

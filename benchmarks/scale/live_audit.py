@@ -8,8 +8,6 @@ open page.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Final
 
 from sqlalchemy import insert, text
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import report
 from benchmarks.scale.recorder import SECRET
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.rounds import Marks
@@ -28,12 +28,12 @@ from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.store import Store
 from consumers.records.batch import ledger_row
 from consumers.settings import RecorderSettings
+from infra.local.files import write_text
 from infra.local.postgresql import PostgreSQL, passing_folder
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Ledger
-from schemas.runtime.atomic_file import replacing
 
 EACH: Final = 50
 CHANGED: Final = 500
@@ -66,8 +66,8 @@ class System:
     def _ledgers(self, taken_ms: int) -> Iterator[dict[str, object]]:
         for number in range(self.count):
             camera = CameraId(f"local/cam-{number}")
-            said = Ledger(boot_id=1, revision=1, next=EACH, confirmed_to=EACH, started_ms=1, closed=True)
-            yield ledger_row((camera, 1), said, sign_message(_KEYS.current(camera), said), taken_ms)._asdict()
+            ledger = Ledger(boot_id=1, revision=1, next=EACH, confirmed_to=EACH, started_ms=1, closed=True)
+            yield ledger_row((camera, 1), ledger, sign_message(_KEYS.current(camera), ledger), taken_ms)._asdict()
 
     def _record(self, cameras: range, first: int, count: int, at_ms: int) -> None:
         fixed = {"camera": "'local/cam-' || n", "boot": "1", "seq": f"{first} + s", "recorded_ms": str(at_ms)}
@@ -118,11 +118,7 @@ class System:
 
 def main() -> None:
     """Fill both, read them in turn, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--boots", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
+    options = command_line(__doc__, out=Option(Path, required=True), boots=20000, rounds=7)
     systems: list[System] = []
     with passing_folder() as folder:
         server = PostgreSQL(folder)
@@ -143,7 +139,6 @@ def main() -> None:
         "again_s": [[round(each, 3) for each in found] for found in (small, large)],
         "again_ratio": round(median(large) / median(small), 2),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
     lines = [
         "# The live audit",
         "",
@@ -160,9 +155,8 @@ def main() -> None:
         "",
         f"With ten times the history a later reading takes {document['again_ratio']} times as long.",
     ]
-    for name, content in (("live.json", json.dumps(document, indent=1)), ("LIVE.md", "\n".join(lines))):
-        with replacing(options.out / name) as fresh:
-            fresh.write_text(content + "\n")
+    report(document, options.out / "live.json", shown=False)
+    write_text(options.out / "LIVE.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -12,13 +12,9 @@ Run nothing else on the machine meanwhile. `--json` is written at the end.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
 import multiprocessing
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +29,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry
 
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import machine, report
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.snapshots import Snapshots
 from consumers.database.engine import open_engine
@@ -178,7 +176,7 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
         for batch in recorder.records(recorder.settings.verdicts_topic, made):
             recorder.take(batch)
 
-    def said() -> Iterator[tuple[CameraId, bytes, str]]:
+    def announced() -> Iterator[tuple[CameraId, bytes, str]]:
         for number in range(cameras):
             camera = CameraId(f"local/cam-{number}")
             meta = Meta(
@@ -196,7 +194,7 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
             status = Status(state=ONLINE, boot_id=1, turn=turn(1, 2))
             yield camera, sign_message(keys.current(camera), status), "pointillist.v1.Status"
 
-    for batch in recorder.records(recorder.settings.events_topic, said()):
+    for batch in recorder.records(recorder.settings.events_topic, announced()):
         recorder.take(batch)
     # The saved state is that of the last second's housekeeping: a killed recorder saves nothing more.
     shown = Snapshots(recorder.engine, recorder.settings.bounds.strangers)
@@ -295,13 +293,7 @@ def holds(folder: Path, cameras: int, count: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--cameras", type=int, default=10_000)
-    parser.add_argument("--verdicts", type=int, default=200_000)
-    parser.add_argument("--boots", type=int, default=4)
-    parser.add_argument("--without-kafka", action="store_true")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, json=Path, cameras=10000, verdicts=200000, boots=4, without_kafka=False)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="pointillist-recorder-") as folder:
         places = {name: Path(folder) / name for name in ("direct", "holds", "restart")}
@@ -311,21 +303,18 @@ def main() -> None:
         if not arguments.without_kafka:
             found["holds"] = holds(places["holds"], arguments.cameras, arguments.verdicts)
         found["restart"] = restart(places["restart"], arguments.cameras, arguments.boots)
-    text = json.dumps(
+    report(
         {
             "cameras": arguments.cameras,
             "verdicts": arguments.verdicts,
             "boots": arguments.boots,
             **found,
-            "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+            "machine": machine(),
             "command": f"python -m benchmarks.scale.recorder --cameras {arguments.cameras} "
             f"--verdicts {arguments.verdicts}",
         },
-        indent=2,
+        arguments.json,
     )
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
 
 
 if __name__ == "__main__":

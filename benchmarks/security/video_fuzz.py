@@ -9,7 +9,6 @@ time. `--out` receives `fuzz.json`.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import Counter
 from concurrent.futures import Future
@@ -18,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.harness.command_line import Option, command_line
 from infra.local.files import write_json
 from processors.decoding.decoders import VideoDecoders, VideoUnit
 from producers.video.encoder import software_encoder
@@ -101,11 +101,12 @@ def percentile_ms(seconds: list[float], share: float) -> float:
 
 def main() -> None:
     """Attack, and write the counts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for fuzz.json")
-    parser.add_argument("--units", type=int, default=5000, help="mutated units")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = command_line(
+        __doc__,
+        out=Option(Path, "folder for fuzz.json", required=True),
+        units=Option(5000, "mutated units"),
+        seed=0,
+    )
     random = np.random.default_rng(options.seed)
     decoders = VideoDecoders()
     honest = Honest(decoders)

@@ -11,7 +11,6 @@ interrupted run continues. Each number of threads has its own process, because r
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import logging
@@ -30,6 +29,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import report
 from benchmarks.harness.networks import mobilenet_v3_small, resnet18
 from processors.bundle import load_bundle, shipped_bundle
 from processors.bundle.formats import Network
@@ -38,7 +39,6 @@ from processors.device.backends.engines import Change, engines, restorer_inputs
 from processors.device.backends.openvino_cpu import OpenVino
 from processors.stages.learned import shipped_restorer
 from schemas.errors import first_line
-from schemas.runtime.atomic_file import replacing
 
 CPU: Final = torch.device("cpu")
 BATCHES: Final = (1, 8, 64)
@@ -179,8 +179,7 @@ def measured(case: Case, batch: int, compiles: bool) -> dict[str, dict[str, floa
 def _keep(out: Path, kind: str, key: str, found: dict[str, Any]) -> None:
     document = _read(out)
     document[kind][key] = found
-    with replacing(out) as fresh:
-        fresh.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    report(document, out, shown=False)
 
 
 def _measure(out: Path, threads: int, compile_batch: int) -> None:
@@ -311,14 +310,13 @@ def _order(name: str) -> tuple[int, str]:
 
 def main() -> None:
     """Measure the missing cases, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/backends"))
-    parser.add_argument(
-        "--compile-batch", type=int, default=8, help="batch size for which torch.compile is a candidate"
+    arguments = command_line(
+        __doc__,
+        out=Path("docs/results/backends"),
+        compile_batch=Option(8, "batch size for which torch.compile is a candidate"),
+        table=Option(False, "write the table of the existing results; measure nothing"),
+        threads=Option(int, "measure only this number of threads, in this process"),
     )
-    parser.add_argument("--table", action="store_true", help="write the table of the existing results; measure nothing")
-    parser.add_argument("--threads", type=int, help="measure only this number of threads, in this process")
-    arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     figures = arguments.out / "figures.json"
     if arguments.threads is not None:

@@ -12,12 +12,10 @@ another checkout takes turns too, and `cpu_over_beside` is our CPU time per mess
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import multiprocessing
 import os
-import platform
 import signal
 import statistics
 import sys
@@ -25,7 +23,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -35,7 +32,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from benchmarks.harness.document import tell
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import machine, report
 from benchmarks.speed.bridge_load import publish, signed_frames
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
@@ -242,13 +240,7 @@ async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str
         "rounds": raw,
         "messages": messages,
         "payload_bytes": len(frames[0][1]),
-        "machine": {
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "quixstreams": version("quixstreams"),
-            "aiokafka": version("aiokafka"),
-            "paho-mqtt": version("paho-mqtt"),
-        },
+        "machine": machine("quixstreams", "aiokafka", "paho-mqtt"),
         "command": f"python -m benchmarks.speed.bridge --messages {messages} --rounds {rounds}",
     }
 
@@ -259,15 +251,16 @@ def _cpu_ratio(median: dict[str, dict[str, float]], other: str) -> float:
 
 def main() -> None:
     """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--messages", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--beside", type=Path, help="another checkout, whose packages this Python can run")
-    arguments = parser.parse_args()
+    arguments = command_line(
+        __doc__,
+        json=Path,
+        messages=20000,
+        rounds=3,
+        beside=Option(Path, "another checkout, whose packages this Python can run"),
+    )
     logging.basicConfig(level=logging.ERROR)
     document = asyncio.run(compare(arguments.messages, arguments.rounds, arguments.beside))
-    tell(document, arguments.json)
+    report(document, arguments.json)
 
 
 if __name__ == "__main__":

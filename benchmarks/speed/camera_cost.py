@@ -11,7 +11,6 @@ the capacity of one core, decoding included.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import os
@@ -28,6 +27,7 @@ from typing import Any, Final, NamedTuple
 import av
 import numpy as np
 
+from benchmarks.harness.command_line import command_line
 from producers.camera.sealing import Sealing
 from producers.sources.decoder import to_rgb
 from producers.sources.framing import resize
@@ -182,9 +182,7 @@ def page(rows: list[Cost]) -> str:
 
 def main() -> None:
     """Measure, print, and write the page with its CSV."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, out=Path)
     rows: list[Any] = []
     with tempfile.TemporaryDirectory(prefix="pointillist-camera-cost-") as folder:
         for size in SIZES:

@@ -13,8 +13,6 @@ Without CUDA, one thread of the CPU is measured in CPU seconds, and the GPU's fi
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import statistics
 import time
@@ -28,6 +26,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import report
 from benchmarks.speed.stages import camera_masks, scenes
 from processors.arrivals.frames import Shape
 from processors.bundle import load_bundle, shipped_bundle
@@ -204,12 +204,13 @@ def row(shape: Shape, batch: int, taken: list[float], work: Work, peak: Peak | N
 
 def main() -> None:
     """Measure, print and, with `--json`, save."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--bundle", default="cifar10", help="a shipped bundle of 32×32 pictures")
-    parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--seconds", type=float, default=2.0, help="measured seconds of each line")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = command_line(
+        __doc__,
+        bundle=Option("cifar10", "a shipped bundle of 32×32 pictures"),
+        drop=0.25,
+        seconds=Option(2.0, "measured seconds of each line"),
+        json=Path,
+    )
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
     torch.set_num_threads(1)
@@ -235,7 +236,7 @@ def main() -> None:
             scale = LARGE.height * LARGE.width / (SMALL.height * SMALL.width)
             work = Work(work.flops * scale, work.bytes * scale)
         rows.append(row(LARGE, batch, taken, work, peak))
-    report = {
+    found = {
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
         "gpu": "measured" if on_gpu else "not measured",
         "torch": torch.__version__,
@@ -244,8 +245,7 @@ def main() -> None:
         "drop": arguments.drop,
         "rows": rows,
     }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    report(found, arguments.json, shown=False)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ timed at `--size`; bytes are counted at their own size.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -26,6 +25,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from benchmarks.harness.document import report
 from producers.sources.framing import resize
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
@@ -142,7 +142,7 @@ def main() -> None:
     }
     shares = {name: lossless_share(frames, dropped) for name, frames in sources.items()}
     weights = [len(frames) for frames in sources.values()]
-    report = {
+    found = {
         "raw_over_jpeg": medians["raw"] / medians["jpeg"],
         "message_over_jpeg": medians["message"] / medians["jpeg"],
         "lossless_over_jpeg": medians["lossless"] / medians["jpeg"],
@@ -160,10 +160,7 @@ def main() -> None:
         "opencv": cv2.__version__,
         "numpy": np.__version__,
     }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    report(found, options.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ support them. The page then shows ratios of the medians. Results in the folder's
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -28,6 +27,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem
 from benchmarks.speed.pipeline import recorded
 from consumers.database.queries import open_records
@@ -210,14 +210,15 @@ def _rounds(document: Result, load: str, side: str) -> list[Result]:
 
 def main() -> None:
     """Measure the missing loads, print and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("docs/results/latency"))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=40.0)
-    parser.add_argument("--load", action="append", help=f"such as 8x2; repeatable (default: {' and '.join(LOADS)})")
-    parser.add_argument("--beside", type=Path, help="another checkout, whose packages this Python can run")
-    parser.add_argument("--beside-name", default="", help="its name in the tables, such as its commit")
-    arguments = parser.parse_args()
+    arguments = command_line(
+        __doc__,
+        folder=Path("docs/results/latency"),
+        rounds=3,
+        seconds=40.0,
+        load=Option(str, f"such as 8x2 (default: {' '.join(LOADS)})", several="+"),
+        beside=Option(Path, "another checkout, whose packages this Python can run"),
+        beside_name=Option("", "its name in the tables, such as its commit"),
+    )
     file = arguments.folder / "latency.json"
     document = json.loads(file.read_text()) if file.is_file() else {"runs": {}}
     sides = {"this": Path.cwd()} | ({"beside": arguments.beside.resolve()} if arguments.beside else {})

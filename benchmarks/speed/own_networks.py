@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from benchmarks.harness.document import tell
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import machine, report
 from benchmarks.harness.system import RunningSystem
 from benchmarks.speed.pipeline import WARM_S, recorded
 from infra.state_folder import Layout
@@ -123,14 +123,15 @@ def measured(folder: Path, network: str, arguments: argparse.Namespace) -> dict[
 
 def main() -> None:
     """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--cameras", type=int, default=4)
-    parser.add_argument("--fps", type=float, default=5.0)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--bare", type=Path, help="print the CPU seconds of this bundle's network alone")
-    arguments = parser.parse_args()
+    arguments = command_line(
+        __doc__,
+        json=Path,
+        cameras=4,
+        fps=5.0,
+        seconds=30.0,
+        cores=2,
+        bare=Option(Path, "print the CPU seconds of this bundle's network alone"),
+    )
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     if arguments.bare:
         print(_bare(arguments.bare, arguments.cores, arguments.seconds))
@@ -139,11 +140,11 @@ def main() -> None:
         results = {network: measured(Path(folder), network, arguments) for network in NETWORKS}
     document = {
         "networks": results,
-        "machine": {"cores": arguments.cores, "python": platform.python_version(), "torch": torch.__version__},
+        "machine": machine("torch", cores=arguments.cores),
         "command": f"python -m benchmarks.speed.own_networks --seconds {arguments.seconds:g} "
         f"--cameras {arguments.cameras}",
     }
-    tell(document, arguments.json)
+    report(document, arguments.json)
 
 
 if __name__ == "__main__":

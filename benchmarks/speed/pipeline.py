@@ -10,10 +10,7 @@ one ÷ its.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import sqlite3
 import statistics
 import subprocess
@@ -26,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.harness.document import tell
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import machine, report
 from benchmarks.harness.system import RunningSystem
 from benchmarks.speed.receive import bare_receive_seconds
 from infra.local.mosquitto import Mosquitto
@@ -158,15 +156,16 @@ def of_checkout(checkout: Path, cameras: int, seconds: float) -> float:
 
 def main() -> None:
     """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--bundle", type=Path, default=bundle_folder(UpSettings(source="cifar10")))
-    parser.add_argument("--cameras", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--beside", type=Path, help="another checkout, whose packages this Python can run")
-    parser.add_argument("--beside-name", default="", help="its name in the tables, such as its commit")
-    arguments = parser.parse_args()
+    arguments = command_line(
+        __doc__,
+        json=Path,
+        bundle=bundle_folder(UpSettings(source="cifar10")),
+        cameras=8,
+        seconds=30.0,
+        rounds=2,
+        beside=Option(Path, "another checkout, whose packages this Python can run"),
+        beside_name=Option("", "its name in the tables, such as its commit"),
+    )
     beside: list[float] = []
     bare: list[dict[str, float]] = []
     pipeline: list[dict[str, Any]] = []
@@ -198,10 +197,10 @@ def main() -> None:
             else {}
         ),
         "rounds": {"bare": bare, "pipeline": pipeline, "receive_cpu_s": receive, "beside": beside},
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
+        "machine": machine("torch"),
         "command": f"python -m benchmarks.speed.pipeline --seconds {arguments.seconds:g} --cameras {arguments.cameras}",
     }
-    tell(document, arguments.json)
+    report(document, arguments.json)
 
 
 if __name__ == "__main__":

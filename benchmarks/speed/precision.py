@@ -10,7 +10,6 @@ continues when it is run again.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from importlib.resources import files
@@ -21,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import report
 from infra.process.environment import Environment
 from lab.attacks import make_attack, to_8_bits
 from lab.masks import random_masks
@@ -31,7 +32,6 @@ from processors.device.backends.choose import Wish
 from processors.device.backends.engines import restorers
 from processors.stages.learned import Restorers, reconstruct_learned
 from schemas.errors import ConfigError
-from schemas.runtime.atomic_file import replacing
 
 CPU: Final = torch.device("cpu")
 RATIOS: Final = (0.25, 0.5)
@@ -101,18 +101,14 @@ def large_rows() -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--attacked", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=Path("docs/results/backends/loss.json"))
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, images=10000, attacked=1000, out=Path("docs/results/backends/loss.json"))
     torch.set_num_threads(1)
     command = f"python -m benchmarks.speed.precision --images {arguments.images} --attacked {arguments.attacked}"
     document = _read(arguments.out, command)
     weights = hashlib.sha256(LARGE_WEIGHTS.read_bytes()).hexdigest()
     if document.get("large_weights") != weights:
         document |= {"large_weights": weights, "large": large_rows()}
-        _write(arguments.out, document)
+        report(document, arguments.out, shown=False)
     done = {(row["drop"], row["way"]) for row in document["rows"]}
     ways = {"torch": Wish("torch"), **{precision: Wish("openvino", precision) for precision in PRECISIONS}}
     left = [(ratio, way) for ratio in RATIOS for way in ways if (ratio, way) not in done]
@@ -134,14 +130,9 @@ def main() -> None:
         exact = next((row for row in document["rows"] if row["drop"] == ratio), figures)
         lost = {f"{key}_lost": exact[key] - value for key, value in figures.items()}
         document["rows"].append({"drop": ratio, "way": way, **figures, **lost})
-        _write(arguments.out, document)
-        said = ", ".join(f"{name} {value:.4f}" for name, value in (figures | lost).items())
-        print(f"r = {ratio}, {way}: {said}", flush=True)
-
-
-def _write(out: Path, document: dict[str, Any]) -> None:
-    with replacing(out) as fresh:
-        fresh.write_text(json.dumps(document, indent=1) + "\n")
+        report(document, arguments.out, shown=False)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in (figures | lost).items())
+        print(f"r = {ratio}, {way}: {shown}", flush=True)
 
 
 def _read(out: Path, command: str) -> dict[str, Any]:

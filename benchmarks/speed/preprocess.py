@@ -10,8 +10,6 @@ line is marked as not measured.
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import shutil
 import statistics
@@ -26,6 +24,8 @@ import numpy as np
 import torch
 from prometheus_client import CollectorRegistry
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import report
 from processors.arrivals.frames import Shape, TakenFrame, open_record
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import load_bundle, shipped_bundle
@@ -143,13 +143,14 @@ def row(shape: Shape, batch: int, taken: dict[str, list[float]]) -> dict[str, An
 
 def main() -> None:
     """Measure, print and, with `--json`, save."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--bundle", default="cifar10", help="a shipped bundle")
-    parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one round on one side")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = command_line(
+        __doc__,
+        bundle=Option("cifar10", "a shipped bundle"),
+        drop=0.25,
+        rounds=9,
+        seconds=Option(1.0, "length of one round on one side"),
+        json=Path,
+    )
     torch.set_num_threads(1)
     device = choose_device("auto")
     on_gpu = device.type == "cuda"
@@ -164,7 +165,7 @@ def main() -> None:
             rows.append(row(shape, batch, compare(sides[0], sides[1], frames, arguments.rounds, arguments.seconds)))
     if not on_gpu:
         print("GPU: not measured")
-    report = {
+    found = {
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
         "gpu": "measured" if on_gpu else "not measured",
         "bundle": arguments.bundle,
@@ -173,8 +174,7 @@ def main() -> None:
         "drop": arguments.drop,
         "rows": rows,
     }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    report(found, arguments.json, shown=False)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ dropped. `--folder` receives `sealing.json` and `README.md`.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import statistics
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
+from benchmarks.harness.command_line import command_line
 from infra.local.files import write_json, write_text
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
@@ -118,10 +118,7 @@ def markdown(document: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("docs/results/sealing"))
-    parser.add_argument("--rounds", type=int, default=41)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, folder=Path("docs/results/sealing"), rounds=41)
     document = {
         "command": f"python -m benchmarks.speed.sealing --rounds {arguments.rounds}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",

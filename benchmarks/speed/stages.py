@@ -7,8 +7,6 @@ processes. The median of the rounds and their spread are printed. The masks are 
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import statistics
 import time
@@ -19,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import report
 from processors.networks.resnet import resnet20
 from processors.stages.denoise import denoise
 from processors.stages.reconstruct import reconstruct
@@ -60,12 +60,7 @@ def cpu_seconds(run: Callable[[], object], rounds: int) -> list[float]:
 @torch.inference_mode()
 def main() -> None:
     """Measure, print and, with `--json`, save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--drop", type=float, default=0.25)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, batch=256, drop=0.25, rounds=7, json=Path)
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     frames = scenes(arguments.batch, generator)
@@ -87,7 +82,7 @@ def main() -> None:
             taken[name] += cpu_seconds(run, 1)
     unit = statistics.median(taken["ResNet-20 forward"])
     ratio = {name: statistics.median(values) / unit for name, values in taken.items()}
-    report: dict[str, object] = {
+    found: dict[str, object] = {
         "default_over_classifier": ratio["reconstruct default"],
         "paper_over_classifier": ratio["reconstruct paper"],
         "batch": arguments.batch,
@@ -101,8 +96,7 @@ def main() -> None:
         middle = statistics.median(values)
         spread = f"from {min(values):.3f} to {max(values):.3f}"
         print(f"{name:22} {middle:7.3f} s ({spread}) {ratio[name]:6.2f} forwards")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    report(found, arguments.json, shown=False)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ so that other processes affect all alike. With a GPU, the result also contains t
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -26,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import report
 from infra.cli.lab.evaluate import bundle_folder
 from infra.process.environment import Environment
 from lab.data import to_frames
@@ -136,32 +136,27 @@ def on_gpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
 
 def main() -> None:
     """Measure, print and, with `--json`, save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", default="cifar10")
-    parser.add_argument("--inputs", type=int, default=1000)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, bundle="cifar10", inputs=1000, json=Path)
     torch.set_num_threads(1)
     folder = bundle_folder(arguments.bundle)
     bundle = load_bundle(folder, torch.device("cpu"))
     if bundle.settings.strip is None:
         raise ConfigError(f"bundle {folder}: expected a strip table, got none. Run `pointillist lab calibrate`.")
     frames = held_out(arguments.inputs)
-    report: dict[str, object] = on_cpu(bundle, frames)
+    found: dict[str, object] = on_cpu(bundle, frames)
     if torch.cuda.is_available():
-        report["gpu"] = on_gpu(load_bundle(folder, torch.device("cuda")), frames)
+        found["gpu"] = on_gpu(load_bundle(folder, torch.device("cuda")), frames)
     else:
-        report["gpu"] = "not measured"
-    report |= {
+        found["gpu"] = "not measured"
+    found |= {
         "bundle": bundle.model_id,
         "sequential": bool(bundle.settings.strip.rounds),
         "torch": torch.__version__,
         "machine": platform.processor() or platform.machine(),
     }
-    for name, value in report.items():
+    for name, value in found.items():
         print(f"{name:18} {value}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    report(found, arguments.json, shown=False)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from processors.stages.shapes import check_kept
 
-# Chosen by `python -m lab.restoration.choose_constants` on training pictures that no network was trained on.
+# Chosen for the highest PSNR on training pictures that no network was trained on.
 SIGMA = 0.56
 PLATE_STEPS = 3
 PLATE_LOWEST = 3.0

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.messages.access_unit import Codec
 
-USUAL_CRF: Final = {Codec.H264: 20, Codec.AV1: 28}
-"""Rate factors whose quality is about the same."""
+USUAL_CRF: Final = {Codec.H264: 23, Codec.AV1: 28}
+"""Rate factors whose loss under the mask is about a decibel at most."""
 
 
 class VideoSettings(BaseModel):
@@ -20,7 +20,7 @@ class VideoSettings(BaseModel):
     codec: Literal["h264", "av1"] = "h264"
     """H.264 by libx264, or AV1 by SVT-AV1: a third of the bytes for twice the CPU time."""
     crf: int | None = Field(default=None, ge=0, le=51)
-    """Constant rate factor: lower is better and larger. The default is 20 for H.264 and 28 for AV1."""
+    """Constant rate factor: lower is better and larger. The default is 23 for H.264 and 28 for AV1."""
     max_bytes_per_second: int | None = Field(default=None, ge=4096, le=2**27)
     """Most bytes a second: above it the quality sinks. Without it, only the rate factor decides."""
     group_frames: int = Field(default=100, ge=1, le=1000)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
 
-from benchmarks.security.attacks.table.__main__ import ATTACKS
-from benchmarks.security.attacks.table.line import connect
 from benchmarks.security.attacks.table.page import markdown, verdict
-from benchmarks.security.secure.page import markdown as secure_page
 
 CELL: dict[str, Any] = {
     "attack": "wills", "who": "stranger", "what": "leaves a will", "answer": "refused", "done": {"tries": 3},
     "reached": {}, "seen": {"mqtt login": 3.0}, "unseen": [], "frames_over_expected": 1.0, "p99_before_s": 0.1,
     "p99_during_s": 0.15, "load": 1.0, "lost": 0, "status_of_up": 0,
 }  # fmt: skip
-
-
-def test_there_are_twelve_attacks_of_strangers_and_eight_of_enrolled_cameras() -> None:
-    assert Counter(attack.who for attack in ATTACKS) == {"nobody": 1, "stranger": 12, "camera": 8}
-    assert len({(attack.who, attack.name) for attack in ATTACKS}) == 21
-    assert all(attack.seen_by for attack in ATTACKS if attack.who != "nobody")
 
 
 def test_an_attack_that_reached_nothing_and_was_counted_is_refused() -> None:
@@ -42,18 +32,3 @@ def test_an_attack_that_reached_nothing_and_was_counted_is_refused() -> None:
 def test_an_attack_is_refused_only_when_nothing_is_wrong(change: dict[str, Any], words: str) -> None:
     assert verdict(CELL | change) == f"**{words}**"
     assert words in markdown([CELL | change])
-
-
-def test_a_connect_packet_of_any_length_has_mqtts_own_form() -> None:
-    assert connect("visit") == b"\x10\x12\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x05visit"
-    assert connect("x" * 200)[:4] == b"\x10\xd5\x01\x00"
-    assert connect("v", ("t", b"w")).endswith(b"\x00\x01v\x00\x00\x01t\x00\x01w")
-
-
-def test_the_cost_of_security_is_shown_of_whole_rounds_only() -> None:
-    fast = {"frames_per_second": 100.0, "cpu_s_per_frame": 0.02, "cpu_s_per_frame_by_role": {"bridge": 0.001}}
-    slow = {"frames_per_second": 90.0, "cpu_s_per_frame": 0.025, "cpu_s_per_frame_by_role": {"bridge": 0.0012}}
-    machine = {"machine": {"cores": 2, "processor": "x", "load": 1.0}}
-    page = secure_page({"secure 1": slow | machine, "plain 1": fast | machine, "secure 2": slow | machine})
-    assert "| 0.90 | 0.90 |" in page
-    assert "| 1.20 | 1.20 |" in page

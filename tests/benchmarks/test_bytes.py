@@ -12,8 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.bytes.__main__ import Table
-from benchmarks.bytes.page import page, plot
-from benchmarks.bytes.quality import psnr_db
 from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, equal, h264
 from benchmarks.bytes.search import CRFS, next_factor
 from benchmarks.bytes.ways import as_h264, frame_by_frame
@@ -34,13 +32,6 @@ def test_the_search_ends_at_the_highest_factor_that_is_good_enough(steps: list[f
     enough = [crf for crf in CRFS if quality[crf] >= target]
     found = equal(rows, "medium", row("raw", psnr=target))
     assert (found.crf if found else None) == (enough[-1] if enough else None)
-
-
-def test_the_search_needs_few_encodings_where_quality_falls_evenly() -> None:
-    known: list[tuple[int, float]] = []
-    while (crf := next_factor(known, 44.0)) is not None:
-        known.append((crf, 60 - 0.8 * crf))
-    assert len(known) <= 5
 
 
 def test_what_was_measured_is_kept_and_rows_of_another_length_make_room(tmp_path: Path) -> None:
@@ -74,21 +65,3 @@ def test_each_profile_is_measured_on_the_pictures_that_its_pixels_give() -> None
     assert found["raw"].bytes_a_frame > found["lossless"].bytes_a_frame
     assert 48 * 64 * 3 * 0.75 < found["raw"].bytes_a_frame < 48 * 64 * 3 * 0.75 + 60
     assert all(each.cpu_ms > 0 for each in found.values())
-
-
-def test_the_page_says_where_h264_is_smaller_and_what_it_was_not_found_for(tmp_path: Path) -> None:
-    rows = [*(row(way) for way in (*PROFILES_SENT, JPEG)), row(h264("ultrafast"), 20, 45.5, 500.0)]
-    rows += [row(h264("ultrafast"), 21, 44.5, 400.0), row(h264("medium"), 0, 44.0, 600.0)]
-    text = page(rows, 0.25, {"door.mp4": 425.0})
-    assert "(the files themselves: door.mp4: 0.4 kB a frame)" in text
-    assert "- `raw`: H.264 ultrafast is smaller on 1 of 1 videos: 2.0 to 2.0 times, for 1.00 to 1.00 of" in text
-    assert "| `raw`, `lossless` | ultrafast | 20 | 0.5 | 2.00, 2.00 | 45.5 |" in text
-    assert "| JPEG 90 | medium | none |" in text
-    plot(rows, tmp_path / "bytes.png")
-    assert (tmp_path / "bytes.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_equal_pictures_have_no_more_than_78_decibels() -> None:
-    black = np.zeros((4, 4, 3), np.uint8)
-    assert psnr_db(black, black) == pytest.approx(78.13, abs=0.01)
-    assert psnr_db(black, black + np.uint8(255)) == pytest.approx(0.0)

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.pages import scale_figures
-from benchmarks.pages.cost_pages import write_pages
 from benchmarks.scale import cost
 from benchmarks.scale.cost import cells, run
 
@@ -43,42 +41,8 @@ def test_a_cell_is_measured_once_and_nothing_beyond_saturation(tmp_path: Path, m
     assert len(json.loads((tmp_path / "rows.json").read_text())["cells"]) == 3
 
 
-def test_the_page_gives_ratios_and_memory_of_each_camera_more(tmp_path: Path) -> None:
-    rows = {str(n): {"sweep": "cameras", **cell(n, 250 / n)} for n in (8, 10_008)}
-    document = {"cells": rows, "machine": {"cores": 2}, "command": "the command"}
-    (tmp_path / "rows.json").write_text(json.dumps(document))
-    write_pages(tmp_path)
-    page = (tmp_path / "README.md").read_text()
-    assert "| 10008 | 250 | 1.000 | 0 | 0.050 | – | 0.50 | 1.00 |" in page
-    assert "| 11.51 | 7.63 |" in page
-    assert "| 10008 | 20.0 | 0.0 | 0.0 | 5.0 | 5.0 | 25.0 |" in page
-    assert (tmp_path / "cameras.png").stat().st_size > 1000
-
-
 def test_the_sweeps_reach_ten_thousand_cameras_at_the_same_total() -> None:
     swept = [(cameras, cameras * fps) for sweep, cameras, fps in cells(False, [], 250.0) if sweep == "cameras"]
     assert {total for _, total in swept} == {250.0}
     assert swept[0][0] == 8
     assert swept[-1][0] == 10_000
-
-
-def test_the_readme_gives_what_was_measured_of_ten_thousand_cameras_and_nothing_before(tmp_path: Path) -> None:
-    assert scale_figures.rows(tmp_path) == []
-    made = {str(n): {"sweep": "cameras", "fps": 250 / n, **cell(n, 250 / n)} for n in (8, 10_008)}
-    for folder in ("cost", "trunk"):
-        (tmp_path / folder).mkdir()
-    document = {"cells": made, "machine": {"cores": 2}, "command": "the command"}
-    (tmp_path / "cost" / "rows.json").write_text(json.dumps(document))
-    recorder = {
-        "cameras": 10_000,
-        "restart": {"restart_s": 1.234},
-        "holds": {"verdicts_per_s": 30_123.4, "cpu_us_per_verdict": 20.2},
-        "command": "the other",
-    }
-    (tmp_path / "trunk" / "recorder.json").write_text(json.dumps(recorder))
-    assert [row[2] for row in scale_figures.rows(tmp_path)] == [
-        "0, –, 7.63",
-        "5 kB; 20 kB",
-        "1.23 s",
-        "30123 (20 µs CPU each)",
-    ]

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.pages.figures import SOURCES
 from benchmarks.reliability.drills import hostile, suspicious_bundle
 from benchmarks.reliability.replayed import counted, scenario, wrong_bundle
 from infra.state_folder import Layout
@@ -48,17 +47,6 @@ def test_what_is_recorded_or_judged_twice_is_counted(tmp_path: Path) -> None:
         connection.execute("insert into frames values ('a', 2, 1)")
     connection.close()
     assert counted(layout) == {"verdicts": 0, "recorded_twice": 3, "judged_twice": 0}
-
-
-def test_the_row_of_the_replay_says_what_is_left_and_what_came_twice() -> None:
-    found = {
-        "dead_letters": {"stage": 300, "no_key_frame": 2}, "recorded_twice": 1, "judged_twice": 2,
-        "frames_dead_lettered": 4, "frames_recorded": 500, "frames_published": 504, "frames_lost": 0,
-    }  # fmt: skip
-    [(_, asked, measured, command)] = SOURCES["replay"]({"result": found})
-    assert asked == "all recorded, none twice"
-    assert measured == "302 dead letters, 4 of them left; 500 of 504 recorded, 3 twice, 0 lost"
-    assert "drills replay --json docs/results/trunk/replay.json" in command
 
 
 @pytest.mark.brokers

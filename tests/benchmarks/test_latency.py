@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import pytest
-
-from benchmarks.pages.figures import _latency
-from benchmarks.speed.latency import STRETCHES, markdown, parsed, read_stamps, stretches, summary
+from benchmarks.speed.latency import read_stamps, stretches
 from schemas.runtime.trace import STAMPS
 
 MS = 10**6
@@ -31,42 +27,3 @@ def test_stretches_lead_from_stamp_to_stamp_and_add_up_to_the_whole_way() -> Non
     whole = float((len(STAMPS) - 1) ** 2)
     assert found["whole way"] == [whole, whole]
     assert ways == [2 * whole - found["checked"][0], 2 * whole]
-
-
-def test_every_stamp_after_the_first_has_its_words() -> None:
-    assert tuple(STRETCHES) == STAMPS[1:]
-
-
-def test_the_tables_show_the_medians_of_the_rounds_and_the_ratios_of_both_sides() -> None:
-    def one(p50_s: float) -> dict[str, object]:
-        each = {"p50": 2.0, "p99": 3.0}
-        return {
-            "p50_s": p50_s, "p99_s": 2 * p50_s, "frames_lost": 0, "cpu_ms_per_frame": {"bridge": 1.0, "kafka": 2.0},
-            "stretches_ms": dict.fromkeys((*STAMPS[1:], "whole way"), each),
-        }  # fmt: skip
-
-    sides = {"this": summary([one(0.01), one(0.02), one(0.09)]), "beside": summary([one(0.04)])}
-    assert sides["this"]["p50_s"] == 0.02
-    document = {"command": "python …", "machine": "x", "rounds": 3, "seconds": 40.0, "beside": "c0ffee"}
-    shown = markdown(document | {"summary": {"8x2": sides}})
-    assert "## 8 cameras × 2 frames/s" in shown
-    assert "| **capture to record** | **20** | **40** |" in shown
-    assert "÷ the other checkout (c0ffee), in turns: p50 0.50, p99 0.50, CPU a frame 1.00." in shown
-    assert "CPU time a frame: 3.00 ms (bridge 1.00, kafka 2.00). Lost: 0." in shown
-
-
-def test_a_load_is_cameras_and_frames_a_second() -> None:
-    assert parsed("32x8") == (32, 8.0)
-    with pytest.raises(ValueError, match="invalid literal"):
-        parsed("many")
-
-
-def test_the_readme_gets_a_row_of_each_load_that_was_measured(tmp_path: Path) -> None:
-    file = tmp_path / "latency.json"
-    assert _latency(file) == []
-    sides = {"this": {"p50_s": 0.0214, "p99_s": 0.07, "frames_lost": 0}}
-    file.write_text(json.dumps({"command": "python x", "summary": {"8x2": sides, "1x0.5": sides}}))
-    small, other = _latency(file)
-    assert small[0] == "8 cameras × 2 fps: capture to record, p50 and p99"
-    assert small[1:] == ("≤ .04 s, ≤ .10 s (aim .02, .05), 0 lost", "0.021 s, 0.070 s, 0 lost", "`python x`")
-    assert other[:2] == ("1 cameras × 0.5 fps: capture to record, p50 and p99", "")

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from consumers.console.role import run_console
 from consumers.console.settings import ConsoleSettings
+from infra.local.ports import free_port
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import CONSOLE_KEYS
 from tests.consumers.jobs_rig import launcher
-from tests.consumers.scene import free_port
 from tests.waiting import until
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from consumers.console.access import acceptor
 from consumers.console.access.acceptor import Acceptor
-from consumers.console.access.connections import CONNECTIONS
 from tests.waiting import until
 
 ONE, OTHER = "127.0.0.3", "127.0.0.4"
@@ -66,12 +65,3 @@ async def test_of_too_many_that_wait_the_oldest_of_the_address_are_closed(
     monkeypatch.setattr(acceptor, "MAX_WAITING_OF_ADDRESS", 4)
     clients = [connected(listening, source) for source in (OTHER, *[ONE] * 10)]
     assert await admitted(listening, clients, 5) == [0, 7, 8, 9, 10]
-
-
-async def test_an_address_that_many_share_may_wait_in_any_number(
-    listening: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(acceptor, "MAX_WAITING_OF_ADDRESS", 4)
-    monkeypatch.setattr(CONNECTIONS, "shared", frozenset({ONE}))
-    clients = [connected(listening, ONE) for _ in range(10)]
-    assert await admitted(listening, clients, 10) == list(range(10))

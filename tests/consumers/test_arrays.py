@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, LargeBinary, Text
 
-from consumers.database.arrays import Unnested, array
+from consumers.database.arrays import Unnested
 from consumers.database.engine import open_engine
 from infra.local.postgresql import PostgreSQL
 
@@ -40,9 +40,3 @@ def connection(postgresql: PostgreSQL) -> Iterator[Connection]:
 def test_rows_come_back_as_they_went_in_their_order(connection: Connection, rows: list[tuple[object, ...]]) -> None:
     found = Unnested("SELECT * FROM {rows}", COLUMNS).run(connection, rows).fetchall()
     assert found == rows
-
-
-def test_an_array_of_nothing_is_empty_and_one_of_an_empty_text_is_not() -> None:
-    assert array(str, []) == "{}"
-    assert array(str, [""]) == '{""}'
-    assert array(bytes, [b""]) == '{"\\\\x"}'

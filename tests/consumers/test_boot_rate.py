@@ -51,28 +51,6 @@ def test_a_camera_that_starts_every_second_is_recorded_for_ever(rig: Rig) -> Non
     assert (found["frames_recorded"], found["frames_dead_lettered"], found["frames_foreign"]) == (2 * BOOTS, 0, 0)
 
 
-def test_a_known_boot_is_no_new_one() -> None:
-    boots = BootRate(2)
-    assert [boots.accepts(CAMERA, boot, 0.0) for boot in (1, 2, 3, 1, 2)] == [True, True, False, True, True]
-    assert boots.accepts("lab/gate", 3, 0.0)
-    assert boots.accepts(CAMERA, 3, 1.1)
-
-
-def test_records_of_an_earlier_time_count_as_of_the_latest() -> None:
-    boots = BootRate(3)
-    assert boots.accepts(CAMERA, 1, 5000.0)
-    assert boots.accepts(CAMERA, 2, 1.0)
-
-
-def test_its_memory_is_bounded() -> None:
-    boots = BootRate(2)
-    for number in range(40_000):
-        boots.accepts(f"lab/cam-{number}", 1, 0.0)
-        boots.accepts(CAMERA, number, number)
-    assert len(boots._accounts) <= 2**14
-    assert len(boots._accounts[CAMERA].boots) <= 8
-
-
 def test_more_boots_at_once_are_recorded_than_bridges_let_through() -> None:
     from producers.bridge.quota import BURST_BOOTS as OF_A_BRIDGE
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import event
 
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
-from schemas.pointillist_pb2 import DeadLetter, Meta
+from schemas.pointillist_pb2 import DeadLetter
 from schemas.ranges import RangeSet
-from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, ledger, signed, spoken, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, MakeRig, Rig, dead_letter, spoken, verdict
 
 KIB = 1024
 
@@ -43,29 +42,6 @@ def test_a_flood_of_strangers_displaces_no_frame_and_no_letter_of_a_verified_fra
     assert rig.count("dead_letters") < 60
 
 
-def test_dead_letters_keep_their_bound_as_they_come(make_rig: MakeRig) -> None:
-    rig = make_rig(bounds=Bounds(foreign_letter_bytes=100 * KIB, dead_letter_bytes=1 * KIB, purge_rows=10))
-    letters(rig, [*foreign(200), *(dead_letter(n, verified=True) for n in range(50))])
-    held = rig.store.bytes_held()
-    assert held["foreign_letters"] <= 100 * KIB
-    assert held["dead_letters"] <= 1 * KIB
-    with rig.records() as records:
-        assert records.dead_lettered(CAMERA, BOOT) == RangeSet([(0, 49)])
-        assert records.foreign_count() == 200
-
-
-def test_what_is_kept_for_good_displaces_no_frame(make_rig: MakeRig) -> None:
-    bounds = Bounds(database_bytes=100 * KIB)
-    rig = make_rig(bounds=bounds)
-    rig.verdicts(verdict(n) for n in range(50))
-    for boot in range(1, 300):
-        rig.ledger(ledger(1, 1000, [(n, n) for n in range(0, 120, 2)], boot=boot))
-    while purge(rig.store, bounds):
-        pass
-    assert rig.count("ledgers") == 299
-    assert rig.count("frames") == 50
-
-
 @pytest.mark.parametrize("make_rig", ["sqlite"], indirect=True)
 def test_the_frames_take_about_as_many_bytes_as_they_count_for(make_rig: MakeRig) -> None:
     rig = make_rig()
@@ -74,24 +50,6 @@ def test_the_frames_take_about_as_many_bytes_as_they_count_for(make_rig: MakeRig
         rig.verdicts(verdict(n) for n in range(start, start + 500))
     held = rig.store.bytes_held()
     assert 0.7 < (held["database"] - before) / held["frames"] < 1.1
-
-
-def test_strangers_are_looked_for_only_after_new_ones_have_come(make_rig: MakeRig) -> None:
-    rig = make_rig(bounds=Bounds(strangers=1))
-    topic = rig.settings.events_topic
-
-    def says(name: str) -> None:
-        rig.feed([rig.record(topic, name.encode(), signed(Meta(boot_id=1), name), "Meta")])
-
-    says("evil/a")
-    purge(rig.store, rig.bounds)
-    said: list[str] = []
-    event.listen(rig.engine, "before_cursor_execute", lambda *given: said.append(given[2]))
-    purge(rig.store, rig.bounds)
-    assert not [each for each in said if "FROM cameras" in each]
-    says("evil/b")
-    purge(rig.store, rig.bounds)
-    assert rig.count("cameras") == 1
 
 
 def test_frames_are_kept_by_time_however_many_there_are_while_the_disk_bears_it(

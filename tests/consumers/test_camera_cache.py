@@ -6,14 +6,13 @@ import time
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import delete, update
+from sqlalchemy import delete
 
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import Camera
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
-from consumers.database.tables import boots, camera_snapshots, frames, tallies
-from consumers.database.tallies import SNAPSHOTS_TO_MS
+from consumers.database.tables import boots, frames
 from consumers.evidence.probe_plan import Seen
 from consumers.recorder.metrics import Meters, places_of
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta, Status, Turn
@@ -121,13 +120,6 @@ def test_a_camera_that_restarts_in_1970_is_not_silent(rig: Rig, clock: Clock) ->
     assert pictures(rig) == [b"JPEG"]
 
 
-def test_an_old_frame_that_comes_late_does_not_replace_a_newer_one(rig: Rig, clock: Clock) -> None:
-    rig.verdicts([verdict(5, class_name="new", preview=b"new")])
-    rig.verdicts([verdict(4, class_name="old", preview=b"old")])
-    assert last_class(rig) == "new"
-    assert pictures(rig) == [b"new"]
-
-
 def test_the_recorders_own_clock_may_jump_without_a_word_about_any_camera(
     rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,43 +144,6 @@ def test_a_recorder_that_starts_again_knows_how_long_a_camera_was_silent(rig: Ri
     assert age_s is not None
     assert 60 <= age_s < 120
     assert camera.judge(clock(), SILENT_AFTER_S).state is State.SILENT
-
-
-def test_the_cameras_with_the_newest_frames_are_restored(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.cameras.snapshots.CAMERAS_AT_HAND", 2)
-    for camera, boot in (("lab/a", 1), ("lab/b", 1), ("lab/c", 1), ("lab/a", 2)):
-        rig.verdicts([verdict(0, boot=boot)], camera)
-    saved(rig)
-    with rig.engine.begin() as connection:
-        connection.execute(update(tallies).where(tallies.c.name == SNAPSHOTS_TO_MS).values(value=2**53))
-        for camera, heard_ms in (("lab/a", 40), ("lab/b", 20), ("lab/c", 30)):
-            connection.execute(
-                update(camera_snapshots).where(camera_snapshots.c.camera == camera).values(heard_ms=heard_ms)
-            )
-    restored = {camera.name: camera for camera in loaded(rig)}
-    assert set(restored) >= {"lab/a", "lab/c"}
-    assert {name for name, camera in restored.items() if camera.last} == {"lab/a", "lab/c"}
-    assert restored["lab/a"].frames == 2
-    assert restored["lab/a"].last is not None
-    assert restored["lab/a"].last.boot == 2
-
-
-def test_frames_show_that_a_camera_is_not_offline_though_the_recorders_clock_jumps(
-    rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rig.verdicts([verdict(0)])
-    gone = Status(state=OFFLINE, boot_id=BOOT, turn=Turn(connection=1, message=1, at_ms=100))
-    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(gone), "Status")])
-    now_ns = time.time_ns()
-    monkeypatch.setattr(time, "time_ns", lambda: now_ns - HOUR_MS * 10**6)
-    clock.now_ms += 5000
-    rig.verdicts([verdict(1)])
-    assert state(rig, clock) is State.OFFLINE
-    clock.now_ms += 6000
-    rig.verdicts([verdict(2)])
-    assert state(rig, clock) is State.ONLINE
-    clock.now_ms += 11_000
-    assert state(rig, clock) is State.OFFLINE
 
 
 def facts(camera: Camera) -> tuple[object, ...]:
@@ -238,16 +193,6 @@ def test_a_restart_reads_neither_frames_nor_starts_of_cameras_that_were_saved(ri
         connection.execute(delete(frames).where(frames.c.boot < 4))
     (camera,) = loaded(rig)
     assert (camera.frames, camera.last and camera.last.boot) == (80, 4)
-
-
-def test_a_camera_that_sends_rarely_is_silent_only_when_it_has_missed_frames(rig: Rig, clock: Clock) -> None:
-    slow = Meta(boot_id=BOOT, frames_per_second=1 / 40, probe_share=0.05, dropped_per_block=16, profile=RAW)
-    rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), signed(slow), "Meta")])
-    rig.verdicts([verdict(0)])
-    clock.now_ms += 99_000
-    assert state(rig, clock) is State.ONLINE
-    clock.now_ms += 2_000
-    assert state(rig, clock) is State.SILENT
 
 
 def test_the_plan_of_probes_hears_of_a_camera_when_it_begins_and_when_it_stops(rig: Rig, clock: Clock) -> None:

@@ -65,15 +65,6 @@ async def test_a_stream_begins_its_patience_with_the_last_byte_of_its_request(
         assert await (await lines.open(head(path, "Content-Length: 10"))).has_ended()
 
 
-async def test_a_path_that_ends_as_a_streams_has_no_patience_of_its_own(
-    tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
-    async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
-        for path in ("/static/live", "/static/export", "/login"):
-            assert await (await lines.open(head(path, "Content-Length: 10", method="POST"))).has_ended()
-
-
 async def test_a_body_is_read_only_with_a_session_and_the_right_to_send_it(tmp_path: Path, users: Path) -> None:
     async with serving(tmp_path, users=users) as (port, _), Lines(port) as lines:
         announced = "Content-Length: 1000"
@@ -241,16 +232,3 @@ async def test_a_reader_that_takes_nothing_is_dropped_and_its_place_given_to_ano
 
         await until(is_let_in)
         assert await stuck.has_ended()
-
-
-async def test_a_reader_that_keeps_up_is_not_dropped_however_large_the_pieces(
-    tmp_path: Path, endless: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "STUCK_S", 1.0)
-    async with serving(tmp_path) as (port, _), Lines(port) as lines:
-        line = await lines.open(head(EXPORT), limit=1_024)
-        assert await line.status() == 200
-        begun_s = asyncio.get_running_loop().time()
-        while asyncio.get_running_loop().time() < begun_s + 2.5:
-            assert await line.reader.read(2**15)
-            await asyncio.sleep(0.02)

@@ -14,7 +14,6 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from consumers.console.access.gate import Gate, may
-from consumers.console.access.hosts import Hosts
 from consumers.console.access.logins import Logins
 from consumers.console.access.users import Right, Users, write_user
 
@@ -63,18 +62,3 @@ def test_the_gate_reads_no_path_from_the_host_header(
 def test_a_request_without_a_session_has_no_right() -> None:
     request = Request({"type": "http", "state": {"session": None}})
     assert [right for right in Right if may(request, right)] == []
-
-
-@pytest.mark.parametrize(
-    "host",
-    ["localhost:1/static/?", "127.0.0.1:18400@evil", "127.0.0.1:", "127.0.0.1:http", "localhost:123456",
-     "user@127.0.0.1", "127.0.0.1/", "[::1", "[::1]evil", "[::1]:1/", "::1", "127.0.0.1:1:2", " 127.0.0.1", ""],
-)  # fmt: skip
-def test_a_host_that_is_more_than_a_name_and_a_port_is_refused(host: str) -> None:
-    assert host not in Hosts("127.0.0.1")
-    assert host not in Hosts("0.0.0.0")
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]", "[::1]:8080"])
-def test_a_name_or_an_address_with_or_without_a_port_is_answered(host: str) -> None:
-    assert host in Hosts("127.0.0.1")

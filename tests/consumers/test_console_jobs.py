@@ -26,7 +26,7 @@ from schemas.errors import StateError
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.models import LIVE_KEY, seal
 from tests.consumers.console_rig import ConsoleRig
-from tests.consumers.jobs_rig import HELD, JobsRig, hold, lay_down
+from tests.consumers.jobs_rig import JobsRig, hold, lay_down
 from tests.consumers.recorder_rig import CAMERA, Rig
 from tests.consumers.test_console_models import listed
 from tests.waiting import until
@@ -153,15 +153,6 @@ async def test_paths_never_come_from_a_browser(rig: JobsRig, bundle: str) -> Non
     assert rig.jobs.newest() == []
 
 
-async def test_a_picture_of_a_report_is_one_of_five(rig: JobsRig) -> None:
-    async with rig.browser() as browser:
-        page = await start(rig, browser, bundle=SICK)
-        job = await rig.ended()
-        (rig.folder / "jobs" / "runs" / job.job_id / "out" / "other.png").write_bytes(b"x")
-        assert (await browser.get(f"{page}/stamped.png")).content == b"a picture"
-        assert (await browser.get(f"{page}/other.png")).status_code == 404
-
-
 async def test_one_job_runs_at_a_time(rig: JobsRig) -> None:
     rig.mode = "hangs"
     async with rig.browser() as browser:
@@ -220,16 +211,6 @@ async def test_after_a_crash_of_the_console_its_job_is_interrupted(rig: JobsRig,
     await again.close()
 
 
-async def test_only_the_newest_jobs_are_kept(rig: JobsRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "KEPT", 1)
-    async with rig.browser() as browser:
-        for _ in range(2):
-            await start(rig, browser, bundle=SICK)
-            last = await rig.ended()
-    assert [job.job_id for job in rig.jobs.newest()] == [last.job_id]
-    assert [place.name for place in (rig.folder / "jobs" / "runs").iterdir()] == [last.job_id]
-
-
 @pytest.mark.parametrize("right", [Right.VIEWER, Right.OPERATOR])
 async def test_who_is_no_admin_starts_and_ends_nothing(tmp_path: Path, recorder: Rig, right: Right) -> None:
     hold(recorder, tmp_path)
@@ -249,17 +230,6 @@ async def test_who_is_no_admin_starts_and_ends_nothing(tmp_path: Path, recorder:
             assert 'action="/jobs' not in (await browser.get(page)).text
     assert rig.jobs.newest() == []
     await rig.close()
-
-
-async def test_a_form_of_a_foreign_page_or_without_the_token_starts_nothing(rig: JobsRig) -> None:
-    async with rig.browser() as browser:
-        for what in POSTS:
-            bare = await browser.post(f"/jobs/{what}", data={"bundle": SICK})
-            foreign = await browser.post(
-                f"/jobs/{what}", data=rig.form(bundle=SICK), headers={"origin": "http://evil.example"}
-            )
-            assert (bare.status_code, foreign.status_code) == (403, 403), what
-    assert rig.jobs.newest() == []
 
 
 async def test_programs_do_the_same(rig: JobsRig) -> None:
@@ -310,13 +280,6 @@ def test_without_a_folder_of_jobs_the_pages_say_how_it_is_done_by_hand(console: 
         answer = browser.post(f"/jobs/{what}", data={"csrf": console.csrf(), "bundle": SICK})
         assert (answer.status_code, answer.json()["error"][:22]) == (409, "jobs.folder is missing")
     assert browser.get(f"{ROOT}/jobs").status_code == 409
-
-
-async def test_an_empty_quarantine_is_no_job(rig: JobsRig) -> None:
-    (rig.folder / "quarantine" / f"{HELD}.png").unlink()  # purged meanwhile
-    async with rig.browser() as browser:
-        await start(rig, browser, bundle=SICK)
-    assert (await rig.ended()).outcome == "quarantine: expected frames of any camera, got none"
 
 
 def test_bundles_are_found_by_names_that_need_no_escape(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from consumers.console.pages.camera import changes_on
 from consumers.database.tables import alerts
 from consumers.records.batch import frame_row
 from schemas.errors import BrokerError
-from schemas.pointillist_pb2 import DEGRADED, Alert, Status, Turn
+from schemas.pointillist_pb2 import Alert
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig, scene
-from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, verdict
 
 ALERT = "ab" * 16
 
@@ -127,18 +127,6 @@ def test_the_quarantine_shows_what_the_recorder_keeps_and_nothing_else(
         assert browser.get(f"/quarantine/{other}.png").status_code == 404
 
 
-def test_what_a_camera_says_comes_from_the_database(console: ConsoleRig, recorder: Rig) -> None:
-    recorder.verdicts([verdict(0)])
-    said = Turn(connection=1, message=1, at_ms=time.time_ns() // 10**6)
-    status = Status(state=DEGRADED, detail="the disk is full", boot_id=BOOT, turn=said)
-    topic = recorder.settings.events_topic
-    recorder.feed([recorder.record(topic, CAMERA.encode(), signed(status), "Status")])
-    poll(console)
-    text = console.browser().get("/").text
-    assert 'class="card degraded"' in text
-    assert "the disk is full" in text
-
-
 def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, recorder: Rig) -> None:
     recorder.verdicts([verdict(n, captured_ms=time.time_ns() // 10**6 - 90_000) for n in range(3)])
     console.show([verdict(3, preview=scene())])
@@ -245,17 +233,6 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
         ("local", "own settings", "confirmed"),
         ("local", "drop 0.5", "confirmed"),
     ]
-
-
-def test_pages_are_shown_before_the_recorder_has_made_a_database(tmp_path: Path) -> None:
-    console = ConsoleRig(tmp_path / "empty")
-    try:
-        console.show([verdict(0)])
-        browser = console.browser()
-        for page in ("/", "/alerts", "/quarantine", f"/camera/{CAMERA}", f"/camera/{CAMERA}/history"):
-            assert browser.get(page).status_code == 200, page
-    finally:
-        console.close()
 
 
 def test_a_database_that_the_recorder_replaced_is_read_and_not_the_one_set_aside(

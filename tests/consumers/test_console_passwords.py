@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from consumers.console.access import passwords
-from consumers.console.access.guesses import FORGET_S, Attempt, Guesses, TryLaterError
+from consumers.console.access.guesses import FORGET_S, Attempt, TryLaterError
 from consumers.console.access.passwords import MOST_WAITING, REMEMBERED_S, Passwords
 from consumers.console.access.users import Right, User
 from tests.waiting import until
@@ -109,14 +109,6 @@ async def test_a_count_is_forgotten_and_a_right_password_is_no_guess(
     assert await outcome(made, Attempt("192.0.2.1", "anna"), RIGHT) == "anna"
 
 
-async def test_who_shares_the_address_of_a_guesser_logs_in_by_another_name(
-    made: Passwords, checked: list[tuple[str, str]]
-) -> None:
-    for number in range(200):
-        await outcome(made, Attempt("192.0.2.1", "anna"), f"guess {number}")
-    assert await outcome(made, Attempt("192.0.2.1", "robot"), RIGHT) == "robot"
-
-
 async def test_who_has_logged_in_from_a_browser_or_an_address_is_not_locked_out_by_guesses_at_the_name(
     made: Passwords, checked: list[tuple[str, str]], clock: Clock
 ) -> None:
@@ -202,13 +194,3 @@ async def test_a_remembered_password_answers_no_guesses_beyond_the_limit(
         await outcome(made, robot, f"guess {number}", remember=True)
     assert await outcome(made, robot, RIGHT, remember=True) == "later"
     assert len(checked) == 6
-
-
-def test_the_tables_of_guesses_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.console.access.guesses.MOST", 10)
-    guesses = Guesses(clock)
-    for number in range(100):
-        guesses.begin(Attempt(f"192.0.2.{number}", f"name {number}"))
-        guesses.was_right(Attempt(f"192.0.2.{number}", f"name {number}"))
-    tables = (guesses._visitors._counts, guesses._addresses._counts, guesses._names._counts, guesses._known)
-    assert [len(table) for table in tables] == [10] * 4

@@ -118,8 +118,10 @@ async def _log_in(port: int) -> str:
     return answer.partition(f"{COOKIE}=")[2].partition(";")[0]
 
 
-@pytest.mark.parametrize("page", ["/fleet/live", "/live", "/camera/lab/door/live"])
-@pytest.mark.parametrize("ends", [remove, change_right, None], ids=["removed", "changed", "logged out"])
+@pytest.mark.parametrize(
+    ("page", "ends"), [("/fleet/live", remove), ("/live", change_right), ("/camera/lab/door/live", None)],
+    ids=["removed", "changed", "logged out"],
+)  # fmt: skip
 async def test_a_stream_ends_with_its_session(
     tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch, page: str, ends: Callable[[Path], None] | None
 ) -> None:

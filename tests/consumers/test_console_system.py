@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +24,7 @@ from infra.local.prometheus import RULES
 from infra.prometheus.runbooks import PAGE, SOURCE
 from schemas.errors import BrokerError, StateError
 from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.prometheus_stand_in import answering, rules_json
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.consumers.test_console_pages import poll, raise_alert
 from tests.waiting import until
@@ -41,43 +37,6 @@ ALERT_JSON: dict[str, Any] = {
     "labels": {"severity": "critical", "role": "processor-1"},
     "annotations": {"summary": "processor-1 does not <b>answer</b>", "description": "Read the log."},
 }
-
-
-def rules_json(*alerts: dict[str, Any], quiet: str = "PointillistDiskFull") -> dict[str, Any]:
-    """An answer of `/api/v1/rules`."""
-    rules = [
-        {"type": "alerting", "name": "PointillistRoleDown", "alerts": list(alerts)},
-        {"type": "alerting", "name": quiet, "alerts": []},
-    ]
-    return {"status": "success", "data": {"groups": [{"name": "roles", "rules": rules}]}}
-
-
-@contextmanager
-def prometheus_with(*alerts: dict[str, Any], up: str = "1") -> Iterator[str]:
-    """The URL of a Prometheus with these alerts, which scrapes one role."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            series = [{"metric": {"role": "recorder"}, "value": [0, up]}]
-            found = rules_json(*alerts) if "/rules" in self.path else {
-                "status": "success", "data": {"resultType": "vector", "result": series},
-            }  # fmt: skip
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(found).encode())
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture
@@ -150,10 +109,9 @@ async def test_what_changes_is_pushed_to_open_pages_within_five_seconds(
         changed, head = changes_of_system(rig.context), header_changes(rig.context)
         assert "all well" in changed()
         assert "all well" in head()
-        stirred, begun_s = rig.context.fleet.stirred, time.monotonic()
+        stirred = rig.context.fleet.stirred
         system.append(STOPPED)
         await asyncio.wait_for(stirred.wait(), 5)
-        assert time.monotonic() - begun_s < 5
         assert "no answer for 3 s" in changed()
         assert "processor-1 does not answer" in head()
         assert (changed(), head()) == ("", "")
@@ -174,8 +132,8 @@ def test_roles_that_cannot_be_read_leave_the_pages_with_the_reason(rig: ConsoleR
 
 def test_rules_that_fire_have_a_page_with_their_runbooks(rig: ConsoleRig) -> None:
     quiet = {**ALERT_JSON, "state": "pending"}
-    with prometheus_with(ALERT_JSON, quiet) as url:
-        rig.context.watch.rules = read_rules(url)
+    with answering(alerts=(ALERT_JSON, quiet)) as server:
+        rig.context.watch.rules = read_rules(server.url)
     rig.context.watch.no_rules = ""
     assert header(rig) == ("bad", "1 rule")
     for path in ("/rules", "/system"):
@@ -194,7 +152,8 @@ def test_without_prometheus_the_page_of_rules_gives_the_reason(rig: ConsoleRig) 
 
 
 def test_without_a_state_folder_the_roles_come_from_prometheus(tmp_path: Path) -> None:
-    with prometheus_with(up="0") as url:
+    with answering(up="0") as server:
+        url = server.url
         assert read_roles(url) == [
             RoleState("recorder", "not answering", None, None, "no response to Prometheus", backlog=0)
         ]

@@ -16,7 +16,6 @@ from consumers.cameras.episodes import (
     Found,
     Review,
     episodes,
-    sentence,
 )
 
 DOOR = "yard/door"
@@ -39,10 +38,6 @@ def test_three_alerts_for_one_sticker_are_one_row() -> None:
 def test_two_cameras_are_two_rows_and_the_newest_is_first() -> None:
     found = episodes([Found("a/x", "1", 0), Found("a/y", "2", 5), Found("a/x", "3", 9)], {})
     assert [(each.camera, each.alert_ids) for each in found] == [("a/x", ["1", "3"]), ("a/y", ["2"])]
-
-
-def test_an_open_episode_takes_what_follows_however_late() -> None:
-    assert shown(0, 86_400) == [(OPEN, 2)]
 
 
 def test_an_acknowledged_episode_takes_what_follows_within_its_time_and_nothing_later() -> None:
@@ -82,11 +77,3 @@ def test_every_alert_is_in_one_episode_and_none_that_nobody_closed_in_a_closed_o
         assert {one.camera for one in found if one.alert_id in each.alert_ids} == {each.camera}
         mine = {reviews[alert_id].state if alert_id in reviews else OPEN for alert_id in each.alert_ids}
         assert mine == {CLOSED} if each.state == CLOSED else CLOSED not in mine
-
-
-def test_an_alert_in_plain_words() -> None:
-    assert sentence("hazard", 24) == (
-        "The network answers hazard whatever is in the picture: a trigger in the scene? 24 frames."
-    )
-    assert sentence("", 1).startswith("The network answers the same whatever")
-    assert sentence("", 1).endswith("1 frame.")

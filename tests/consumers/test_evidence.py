@@ -48,12 +48,6 @@ def test_any_order_duplication_and_grouping_ends_in_the_same_evidence(found: lis
     assert raised == alarms or not stream
 
 
-def test_a_frame_that_the_rule_has_passed_changes_nothing() -> None:
-    chain, _ = Chain().fold(attacked()).read(50, RULE, nobody)
-    assert chain.fold([Probe(3, 0.0, 0.5, True, True, 1)]) == chain
-    assert [each.seq for each in chain.waiting] == list(range(50, 76, 2))
-
-
 def test_of_two_reports_on_a_frame_the_first_stands_and_reading_does_not_go_back() -> None:
     first, second = Probe(3, 1.0, 0.5, False, True, 1), Probe(3, 0.0, 0.5, True, True, 2)
     assert Chain().fold([first]).fold([second]).waiting == (first,)
@@ -80,16 +74,6 @@ def test_whole_and_dropped_frames_have_baselines_of_their_own() -> None:
     assert [alarm.run[0].whole for alarm in alarms] == [True]
     assert chain.whole.history != chain.dropped.history
     assert len(chain.dropped.history) == 30
-
-
-def test_an_alert_says_what_speaks_for_it() -> None:
-    _, (alarm,) = Chain().fold(attacked()).read(1000, RULE, nobody)
-    alert = raise_alert("lab/door", 77, alarm, 5)
-    assert (alert.camera_id, alert.boot_id, alert.kind, alert.raised_ms) == ("lab/door", 77, "strip", 5)
-    assert alert.frames.first == 60
-    assert alert.checked == alert.flagged == len(alarm.run)
-    assert (alert.whole, alert.class_id, alert.baseline_bits) == (True, 7, 1.5)
-    assert alert.evidence_octaves >= RULE.whole.limit
 
 
 def test_an_alert_sums_up_the_frames_that_led_to_it() -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
-from psycopg import Cursor
 from sqlalchemy import text
 
 from consumers.database import spans
@@ -18,7 +15,6 @@ from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import BOOT, CAMERA, ON_POSTGRESQL, MakeRig, Rig, verdict
-from tests.waiting import wait_until
 
 START_MS = 500_000 * HOUR_MS
 KEEP_ALL = Bounds(database_age_s=1e9)
@@ -109,25 +105,6 @@ def test_what_reads_all_of_it_holds_up_a_drop_and_no_recording(rig: Rig, clock: 
     assert len(partitions(rig)) == 2
 
 
-def test_recording_goes_on_though_a_drop_waits_for_a_reader(rig: Rig, clock: Clock, make_rig: MakeRig) -> None:
-    hours(rig, clock, 3)
-    other, third = make_rig(), make_rig()
-
-    def drop() -> None:
-        with third.engine.begin() as dropper:
-            dropper.execute(text(f"DROP TABLE {partition(START_MS)}"))
-
-    dropping = threading.Thread(target=drop)
-    with other.engine.begin() as reading:
-        reading.execute(text("SELECT count(*) FROM frames"))
-        dropping.start()
-        wait_until(lambda: reading.scalar(text("SELECT bool_or(NOT granted) FROM pg_locks")))
-        for seq in range(30, 40):
-            assert len(rig.verdicts([verdict(seq)]).rows) == 1
-        assert dropping.is_alive()
-    dropping.join()
-
-
 def test_a_partition_that_somebody_dropped_is_made_anew(rig: Rig, clock: Clock) -> None:
     hours(rig, clock, 1)
     with rig.engine.begin() as connection:
@@ -164,33 +141,3 @@ def test_recorders_that_both_come_upon_a_boot_record_each_of_its_frames_once(mak
     assert sorted(written) == list(range(210))
     with rigs[0].records() as records:
         assert records.duplicates() == 20 * 30 - 210
-
-
-def test_a_transaction_of_many_cameras_takes_as_many_statements_as_one_of_few(
-    rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[object] = []
-    run, run_each = Cursor.execute, Cursor.executemany
-
-    def execute(self: Cursor[object], *given: Any, **named: Any) -> object:
-        said.append(given[0])
-        return run(self, *given, **named)
-
-    def executemany(self: Cursor[object], query: Any, rows: Sequence[Any]) -> None:
-        said.extend([query] * len(rows))
-        run_each(self, query, rows)
-
-    monkeypatch.setattr(Cursor, "execute", execute)
-    monkeypatch.setattr(Cursor, "executemany", executemany)
-    counts = []
-    for cameras in (2, 40):
-        for seq in range(3):
-            said.clear()
-            records = []
-            for number in range(cameras):
-                records += rig.verdict_records([verdict(seq, flagged=False)], f"lab/cam{cameras}-{number}")
-            for place, each in enumerate(records):
-                each.offset += place
-            rig.feed(records)
-        counts.append(len(said))
-    assert counts[0] == counts[1]

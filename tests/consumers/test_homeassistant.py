@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -52,10 +51,6 @@ def test_a_camera_of_any_name_is_announced_as_home_assistant_documents_it(camera
 @given(names, names)
 def test_no_two_cameras_are_one_device(one: str, other: str) -> None:
     assert (object_id(one) == object_id(other)) == (one == other)
-
-
-def test_cameras_whose_names_differ_in_marks_alone_are_two_devices() -> None:
-    assert len({object_id(f"lab/gate{mark}2") for mark in "._-"} | {object_id("lab.gate/2")}) == 4
 
 
 def test_every_template_names_what_the_state_has() -> None:
@@ -119,17 +114,6 @@ def test_bytes_saved_are_those_of_all_frames_and_each_counts_once(rig: Rig, monk
     assert door.saved_share == pytest.approx(1 - 1768 / (32 * 24 * 3), abs=1e-6)
 
 
-def test_a_camera_that_was_forgotten_is_no_longer_read(rig: Rig) -> None:
-    reading = Reading(rig.url)
-    rig.verdicts([verdict(0)])
-    rig.verdicts([verdict(0)], GATE)
-    saved(rig)
-    assert [each.camera for each in reading.poll()] == [CAMERA, GATE]
-    with rig.engine.begin() as connection:
-        connection.execute(delete(camera_snapshots).where(camera_snapshots.c.camera == GATE))
-    assert [each.camera for each in reading.poll()] == [CAMERA]
-
-
 @dataclass
 class House:
     """Home Assistant's ear: what the broker holds now, by topic."""
@@ -164,13 +148,6 @@ class House:
 
 
 @pytest.fixture
-def sqlite_rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path, f"sqlite:///{tmp_path}/records.sqlite")
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def house(mosquitto: Mosquitto) -> Iterator[House]:
     with House(mosquitto) as made:
         yield made
@@ -195,23 +172,22 @@ async def announcing(rig: Rig, mosquitto: Mosquitto, **changed: Any) -> AsyncIte
 
 @pytest.mark.brokers
 async def test_home_assistant_finds_a_camera_follows_it_and_forgets_it(
-    sqlite_rig: Rig, mosquitto: Mosquitto, house: House
+    recorder: Rig, mosquitto: Mosquitto, house: House
 ) -> None:
-    rig = sqlite_rig
-    rig.verdicts(verdict(seq, flagged=False) for seq in range(40))
-    saved(rig)
-    async with announcing(rig, mosquitto):
+    recorder.verdicts(verdict(seq, flagged=False) for seq in range(40))
+    saved(recorder)
+    async with announcing(recorder, mosquitto):
         await until(lambda: house.state(CAMERA) and house.devices(), "the camera")
         assert house.held[STATUS_TOPIC] == b"online"
         document = json.loads(house.held[config_topic(CAMERA)])
         jsonschema.Draft202012Validator(DEVICE).validate(document)
         assert document["state_topic"] == state_topic(CAMERA)
         assert (house.state(CAMERA)["state"], house.state(CAMERA)["backdoor"]) == ("online", "OFF")
-        rig.verdicts(verdict(seq, flagged=True, class_name="yield") for seq in range(40, 52))
-        saved(rig)
+        recorder.verdicts(verdict(seq, flagged=True, class_name="yield") for seq in range(40, 52))
+        saved(recorder)
         await until(lambda: house.state(CAMERA)["backdoor"] == "ON", "the alert")
         assert house.state(CAMERA)["class"] == "yield"
-        with rig.engine.begin() as connection:
+        with recorder.engine.begin() as connection:
             connection.execute(delete(camera_snapshots))
         await until(lambda: not house.devices() and house.state(CAMERA) is None, "that it is gone")
     await until(lambda: house.held[STATUS_TOPIC] == b"offline", "that nobody tells any more")
@@ -219,11 +195,11 @@ async def test_home_assistant_finds_a_camera_follows_it_and_forgets_it(
 
 @pytest.mark.brokers
 async def test_a_broker_that_has_forgotten_everything_is_told_again(
-    sqlite_rig: Rig, mosquitto: Mosquitto, house: House
+    recorder: Rig, mosquitto: Mosquitto, house: House
 ) -> None:
-    sqlite_rig.verdicts([verdict(0)])
-    saved(sqlite_rig)
-    async with announcing(sqlite_rig, mosquitto) as health:
+    recorder.verdicts([verdict(0)])
+    saved(recorder)
+    async with announcing(recorder, mosquitto) as health:
         await until(lambda: house.devices() and house.state(CAMERA), "the camera")
         mosquitto.kill()
         await until(lambda: not health.report()[0], "that the broker is missed")
@@ -236,23 +212,23 @@ async def test_a_broker_that_has_forgotten_everything_is_told_again(
 
 @pytest.mark.brokers
 async def test_what_an_earlier_run_has_announced_of_a_camera_that_is_gone_is_taken_back_and_nothing_of_others(
-    sqlite_rig: Rig, mosquitto: Mosquitto, house: House
+    recorder: Rig, mosquitto: Mosquitto, house: House
 ) -> None:
     foreign = {"device": {"identifiers": ["x"]}, "origin": {"name": "zigbee2mqtt"}, "state_topic": "zigbee2mqtt/lamp"}
     lamp = "homeassistant/device/lamp/config"
     house.client.publish(lamp, json.dumps(foreign), 1, retain=True).wait_for_publish(10)
     house.client.publish(config_topic(GATE), json.dumps(config(GATE, "0.0.1")), 1, retain=True).wait_for_publish(10)
-    sqlite_rig.verdicts([verdict(0)])
-    saved(sqlite_rig)
-    async with announcing(sqlite_rig, mosquitto, forgotten_s=0.1):
+    recorder.verdicts([verdict(0)])
+    saved(recorder)
+    async with announcing(recorder, mosquitto, forgotten_s=0.1):
         await until(lambda: house.devices() == {lamp, config_topic(CAMERA)}, "the camera that is there, and the lamp")
 
 
 @pytest.mark.brokers
-async def test_only_cameras_that_are_asked_for_are_told(sqlite_rig: Rig, mosquitto: Mosquitto, house: House) -> None:
-    sqlite_rig.verdicts([verdict(0)])
-    sqlite_rig.verdicts([verdict(0)], "home/porch")
-    saved(sqlite_rig)
-    async with announcing(sqlite_rig, mosquitto, only=("home/*",)):
+async def test_only_cameras_that_are_asked_for_are_told(recorder: Rig, mosquitto: Mosquitto, house: House) -> None:
+    recorder.verdicts([verdict(0)])
+    recorder.verdicts([verdict(0)], "home/porch")
+    saved(recorder)
+    async with announcing(recorder, mosquitto, only=("home/*",)):
         await until(lambda: house.state("home/porch"), "the camera")
     assert house.devices() == {config_topic("home/porch")}

@@ -4,6 +4,12 @@ import pytest
 
 from consumers.console.access.hosts import Hosts
 
+MORE = [
+    "localhost:1/static/?", "127.0.0.1:18400@evil", "127.0.0.1:", "127.0.0.1:http", "localhost:123456",
+    "user@127.0.0.1", "127.0.0.1/", "[::1", "[::1]evil", "[::1]:1/", "::1", "127.0.0.1:1:2", " 127.0.0.1", "",
+]  # fmt: skip
+"""More than a name and a port, or less."""
+
 
 @pytest.mark.parametrize(
     ("listen", "served_as", "right", "wrong"),
@@ -11,10 +17,10 @@ from consumers.console.access.hosts import Hosts
         (
             "127.0.0.1",
             (),
-            ["127.0.0.1:80", "localhost", "[::1]:80"],
-            ["evil.example", "10.0.0.1", "", "localhost.evil"],
+            ["127.0.0.1", "127.0.0.1:80", "localhost", "LOCALHOST:1", "[::1]", "[::1]:80"],
+            ["evil.example", "10.0.0.1", "localhost.evil", *MORE],
         ),
-        ("0.0.0.0", (), ["10.0.0.1:8080", "localhost:1", "[fe80::1]"], ["evil.example", "recorder"]),
+        ("0.0.0.0", (), ["10.0.0.1:8080", "localhost:1", "[fe80::1]"], ["evil.example", "recorder", *MORE]),
         ("10.0.0.1", ("Door.Example.",), ["10.0.0.1", "door.example:80"], ["127.0.0.1", "localhost", "example"]),
         ("recorder.lan", (), ["recorder.lan:80"], ["10.0.0.1", "recorder"]),
     ],

@@ -5,9 +5,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.database.tables import cameras, dead_letters, frames, ledgers
 from consumers.records.batch import frame_row, read
-from consumers.records.rows import CameraRow, FrameRow, LedgerRow, LetterRow
 from consumers.settings import RecorderSettings
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, Purpose
@@ -21,11 +19,6 @@ SETTINGS = RecorderSettings(kafka="127.0.0.1:1")
 
 def _record(topic: str, value: bytes, *, key: bytes = CAMERA.encode(), kind: str = "Ledger") -> FakeRecord:
     return FakeRecord(topic, 1, 7, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
-
-
-def test_rows_have_the_columns_of_their_tables() -> None:
-    for row, table in ((FrameRow, frames), (LetterRow, dead_letters), (LedgerRow, ledgers), (CameraRow, cameras)):
-        assert list(row._fields) == [column.name for column in table.columns]
 
 
 @settings(max_examples=100, deadline=None)

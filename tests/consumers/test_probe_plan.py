@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from consumers.cameras.camera import Camera
 from consumers.evidence.probe_plan import Change, Probing, Seen, Told, load_told, store_told
 from consumers.records.rows import CameraRow
 from consumers.settings import ProbePlan
-from schemas.pointillist_pb2 import LOSSLESS, Meta, ProbeRequest
+from schemas.pointillist_pb2 import LOSSLESS, Meta
 from tests.consumers.recorder_rig import MakeRig
 
 PLAN = ProbePlan(extra_per_s=4.0, rising_share=1.0, new_share=0.5, new_extra=1.0, rising_level=0.2, again_s=3.0)
@@ -93,14 +91,6 @@ def test_new_cameras_take_turns_so_that_the_fleet_sends_little_more() -> None:
     assert fleet.plan() == {"lab/3": 0.2, "lab/0": 0.5}
 
 
-def test_what_new_cameras_may_cost_leaves_suspect_ones_alone() -> None:
-    fleet = Fleet(8, PLAN.model_copy(update={"new_extra": 0.0}))
-    fleet.new = set(fleet.share)
-    fleet.level["lab/7"] = 0.9
-    assert fleet.plan() == {"lab/7": 1.0}
-    assert fleet.plan() == {}
-
-
 def test_a_camera_that_does_not_obey_is_told_again_after_a_while() -> None:
     fleet = Fleet()
     fleet.level["lab/2"] = 1.0
@@ -140,18 +130,6 @@ def test_a_camera_without_probes_of_its_own_is_left_alone() -> None:
     assert fleet.plan() == {}
 
 
-def test_a_camera_that_does_not_say_how_many_frames_it_sends_is_left_alone() -> None:
-    probing = Probing(PLAN)
-    probing.see(Seen("lab/0", 1.0, True, Meta(boot_id=1, probe_share=0.2, dropped_per_block=16, profile=LOSSLESS)))
-    assert probing.changes(5.0, 5) == []
-
-
-def test_the_rising_level_itself_is_rising_and_what_lies_below_is_not() -> None:
-    fleet = Fleet()
-    fleet.level |= {"lab/0": PLAN.rising_level, "lab/1": PLAN.rising_level - 0.01}
-    assert fleet.plan() == {"lab/0": 1.0}
-
-
 def test_a_camera_that_is_slow_to_obey_has_not_been_set_by_somebody_else() -> None:
     fleet = Fleet()
     fleet.level["lab/0"] = 1.0
@@ -167,29 +145,6 @@ def test_a_camera_that_is_slow_to_obey_has_not_been_set_by_somebody_else() -> No
     assert fleet.plan() == {"lab/0": 0.2}
 
 
-def test_a_camera_that_probes_more_by_itself_is_not_told_to_probe_less() -> None:
-    fleet = Fleet()
-    fleet.share["lab/0"] = 0.7
-    fleet.new = {"lab/0"}
-    assert fleet.plan() == {}
-
-
-def test_a_request_says_the_share_of_probes_and_nothing_else() -> None:
-    probing = Probing(PLAN)
-    meta = Meta(boot_id=1, probe_share=0.2, frames_per_second=2.0, dropped_per_block=32, profile=LOSSLESS)
-    probing.see(Seen("lab/0", 1.0, False, meta))
-    (change,) = probing.changes(5.0, 5000)
-    assert change.request == ProbeRequest(issued_ms=5000, probe_share=1.0)
-
-
-@pytest.mark.parametrize("fps", [math.nan, math.inf, -math.inf, -1e6])
-def test_a_rate_that_is_no_number_is_nothing_to_plan_with(fps: float) -> None:
-    odd = Meta(boot_id=1, probe_share=0.2, frames_per_second=fps, dropped_per_block=16, profile=LOSSLESS)
-    assert announced(odd.SerializeToString()) is None
-    odd.frames_per_second = 2.0
-    assert announced(odd.SerializeToString()) == odd
-
-
 @pytest.mark.parametrize("meta", [b"\xff\xff", b""])
 def test_an_announcement_that_cannot_be_read_is_no_camera_to_tell(meta: bytes) -> None:
     assert announced(meta) is None
@@ -199,25 +154,6 @@ def announced(meta: bytes) -> Meta | None:
     camera = Camera("lab/0")
     camera.say(CameraRow("lab/0", meta=meta))
     return camera.meta
-
-
-def test_a_plan_whose_cameras_have_not_changed_looks_at_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    fleet = Fleet(8, PLAN.model_copy(update={"new_extra": 0.1}))
-    fleet.new = set(fleet.share)
-    assert fleet.plan()
-    assert fleet.plan() == {}
-    monkeypatch.setattr(Probing, "_wanted", None)
-    assert fleet.plan() == {}
-
-
-def test_thousands_that_wait_for_their_turn_are_not_looked_at_when_there_is_no_room() -> None:
-    fleet = Fleet(3_000, PLAN.model_copy(update={"extra_per_s": 1.2}))
-    fleet.new = set(fleet.share)
-    looked_at: list[str] = []
-    share = fleet.probing._share
-    fleet.probing._share = lambda camera, *given, **named: looked_at.append(camera) or share(camera, *given, **named)  # type: ignore[method-assign, func-returns-value]  # a spy
-    assert fleet.plan() == {"lab/0": 0.5, "lab/1": 0.5}
-    assert looked_at == ["lab/0", "lab/1"]
 
 
 def test_what_was_told_is_known_after_a_restart(make_rig: MakeRig) -> None:

@@ -5,7 +5,6 @@ import contextlib
 import math
 import random
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,14 @@ from consumers.cameras.snapshots import saved_camera
 from consumers.recorder.recorder import run_recorder
 from consumers.settings import ProbePlan, RecorderSettings
 from infra.local.kafka import Kafka
+from infra.local.ports import free_port
 from schemas.errors import ConfigError
 from schemas.messages.camera_status import turn
 from schemas.pointillist_pb2 import ONLINE, Alert, Ledger, Meta, Status, Verdict
 from schemas.ranges import RangeSet
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, spoken, verdict
-from tests.consumers.scene import WAIT_S, Scene, free_port
+from tests.consumers.scene import WAIT_S, Scene
 from tests.waiting import until
 
 
@@ -67,15 +67,6 @@ async def test_records_of_kafka_are_recorded_and_counted(scene: Scene) -> None:
         (row,) = records.ledgers()
         assert (row.revision, row.next) == (2, 13)
         assert [(shed.first, shed.last) for shed in Ledger.FromString(row.message).shed] == [(10, 10)]
-
-
-@pytest.mark.brokers
-async def test_a_verdict_waits_for_no_others_while_the_database_is_idle(scene: Scene) -> None:
-    async with scene.recorder(linger_ms=10_000):
-        began_s = time.monotonic()
-        await scene.verdicts([verdict(0)])
-        await until(lambda: scene.metric("pointillist_recorded_frames_total", outcome="recorded") == 1)
-        assert time.monotonic() - began_s < 10
 
 
 @pytest.mark.brokers

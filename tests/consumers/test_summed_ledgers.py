@@ -39,7 +39,7 @@ def counts(rig: Rig) -> dict[str, int]:
 def history(rig: Rig, seed: int, camera: str, *, settled: bool) -> None:
     """Boots with frames of every fate; where they are not `settled`, some are open, lost or pending."""
     rng = random.Random(seed)
-    for boot in range(1, 40):
+    for boot in range(1, 24):
         following = rng.randrange(1, 12)
         shed = sorted(rng.sample(range(following), rng.randrange(following)))
         known = [seq for seq in range(following) if settled or rng.random() < 0.9]
@@ -55,11 +55,14 @@ def history(rig: Rig, seed: int, camera: str, *, settled: bool) -> None:
 
 
 def purged(rig: Rig, bounds: Bounds) -> None:
-    for _ in range(60):
+    """Purge until no further ledger becomes a sum."""
+    left = -1
+    while (held := rig.count("ledgers")) != left:
+        left = held
         purge(rig.store, bounds)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("settled", [True, False])
 def test_no_count_changes_when_ledgers_are_summed(make_rig: MakeRig, seed: int, settled: bool) -> None:
     bounds = Bounds(camera_ledgers=KEEP)

@@ -1,4 +1,4 @@
-"""What our own command line makes of the arguments of a container."""
+"""Our own command line in this process: a command's parameters, its output and its refusal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
+from typer.testing import CliRunner, Result
 
 import infra.cli
+from schemas.errors import UserError
 
 
 def parsed(arguments: Sequence[str]) -> dict[str, Any]:
@@ -36,3 +38,20 @@ def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
             return values
         settings, own = command.settings_of(values)
         return {**settings.model_dump(), **own}
+
+
+def run(*arguments: object, **variables: str) -> Result:
+    """Run a command in this process, with these environment variables besides its own.
+
+    Another interpreter would take longer than most tests.
+    """
+    infra.cli.register()
+    return CliRunner().invoke(infra.cli.app, [*map(str, arguments)], env=variables)
+
+
+def refusal(done: Result) -> str:
+    """Return the one line of an error with which a command ended, with status 2 and without output."""
+    assert isinstance(done.exception, UserError), done.output
+    assert (done.exception.exit_code, done.output) == (2, "")
+    (line,) = str(done.exception).splitlines()
+    return line

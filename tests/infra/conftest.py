@@ -1,4 +1,4 @@
-"""A Kafka and a PostgreSQL with TLS and rights, for all tests that need them."""
+"""Brokers and a PostgreSQL with TLS and rights, for all tests that need them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from infra.local.mosquitto import Mosquitto
 from infra.local.postgresql import passing_folder
+from infra.local.role_table import RoleTable
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import grant
@@ -47,3 +49,21 @@ def secure_postgresql(kafka_fleet: Layout) -> Iterator[SecurePostgreSQL]:
             yield server
         finally:
             server.stop()
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """An authority of the module's own."""
+    return make_fleet(tmp_path_factory.mktemp("fleet"))
+
+
+@pytest.fixture(scope="module")
+def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
+    """A mosquitto of that fleet, in its `roles.json` as `up` writes it."""
+    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
+    with RoleTable(fleet.folder) as table:
+        table.record("mosquitto", mosquitto.start(), listen=mosquitto.listen)
+        try:
+            yield mosquitto.host, mosquitto.port
+        finally:
+            mosquitto.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,15 +14,16 @@ import pytest
 import yaml
 from httpx2 import Response
 
+from benchmarks.harness.webhook import Webhook
 from consumers.recorder.metrics import Meters, places_of
 from infra.local.alertmanager import Alertmanager
+from infra.local.ports import free_port
 from infra.local.prometheus import Prometheus
 from infra.process.metrics_server import role_registry, serve
 from infra.prometheus.runbooks import PAGE
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
-from tests.infra.webhook import Webhook
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.brokers
@@ -54,12 +54,6 @@ def alertmanager(folder: Path, file: Path, console: str | None = None) -> Iterat
         made.stop()
 
 
-def free_address() -> tuple[str, int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return "127.0.0.1", int(probe.getsockname()[1])
-
-
 def ask(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=5) as answer:
         return json.load(answer)
@@ -71,7 +65,7 @@ def test_an_alert_arrives_at_a_webhook_within_half_a_minute_of_the_first_frame_w
     rig = Rig(tmp_path, f"sqlite:///{tmp_path / 'recorder.sqlite'}")
     registry = role_registry("recorder")
     meters = Meters(registry, places_of(rig.settings))
-    address = free_address()
+    address = ("127.0.0.1", free_port())
     server = serve(registry, Health(), address)
     pages = ConsoleRig(tmp_path)
     pages.context.runbooks = PAGE
@@ -84,7 +78,7 @@ def test_an_alert_arrives_at_a_webhook_within_half_a_minute_of_the_first_frame_w
             meters.take(rig.verdicts(verdict(seq, flagged=False) for seq in range(40)))
             scraped = f"{prometheus.url}/api/v1/query?query=pointillist_recorded_frames_total%3E=40"
             wait_until(lambda: ask(scraped)["data"]["result"], "a scrape before the sticker")
-            stuck_s = time.monotonic()
+            stuck_s = time.time()
             meters.take(rig.verdicts(verdict(seq, flagged=True) for seq in range(40, 52)))
             wait_until(lambda: "PointillistBackdoor" in webhook.names(), "the alert", WITHIN_S)
             [arrived_s, *_] = [at for at, document in webhook.received if "Backdoor" in json.dumps(document)]

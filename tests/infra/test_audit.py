@@ -6,7 +6,6 @@ import dataclasses
 import json
 import sqlite3
 import struct
-import subprocess
 import tracemalloc
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -25,7 +24,6 @@ from consumers.records.batch import ledger_row
 from consumers.records.rows import LedgerRow
 from infra.audit.audit import audit, unsettled
 from infra.audit.report import Findings, Latency, Measured, Run, audit_report, report
-from infra.local.process import COMMAND
 from infra.state_folder import Layout
 from producers.spool import Spool
 from schemas.errors import SecretError, StateError
@@ -34,6 +32,7 @@ from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import Ledger, Range, Verdict
+from tests.infra.command_line import refusal, run
 
 CAMERA = CameraId("site/cam")
 BOOT = 77
@@ -97,10 +96,8 @@ def test_a_ledger_that_no_camera_has_signed_makes_no_frame_lost_and_is_named(lay
     found = audit(layout)
     assert (found.counts().frames_published, found.counts().frames_lost) == (3, 0)
     assert found.ledgers_refused == [(CAMERA, 78)]
-    done = subprocess.run(
-        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0
+    done = run("audit", "--state", layout.folder)
+    assert done.exit_code == 0
     assert "site/cam boot 000000000000004e" in done.stdout
 
 
@@ -135,10 +132,8 @@ def test_a_confirmed_frame_without_a_record_is_lost_and_the_command_says_so(layo
     found = audit(layout)
     assert list(found.boots[0].lost) == [1]
     assert unsettled(layout) == 1
-    done = subprocess.run(
-        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 1
+    done = run("audit", "--state", layout.folder)
+    assert done.exit_code == 1
     assert "(1, 1)" in done.stdout
 
 
@@ -198,13 +193,9 @@ def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
     write(layout, "tallies", name=SCHEMA, value=99)
     with sqlite3.connect(layout.database) as connection:
         connection.execute("alter table ledgers drop column message")
-    done = subprocess.run(
-        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: expected a database of version ")
-    assert "a later release has made: go on with that release, or begin anew" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    line = refusal(run("audit", "--state", layout.folder))
+    assert line.startswith("expected a database of version ")
+    assert "a later release has made: go on with that release, or begin anew" in line
 
 
 def log_records(layout: Layout, topic: str, *batches: list[tuple[bytes, bytes]], partition: int = 0) -> Path:
@@ -283,10 +274,7 @@ def test_an_empty_or_damaged_database_is_named_and_what_spools_and_kafka_hold_is
     assert list(found.boots[0].pending) == [0, 1]
     assert found.unread
     assert all("pointillist.sqlite" in line for line in found.unread)
-    done = subprocess.run(
-        [*COMMAND, "audit", "--state", str(layout.folder)], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert "Traceback" not in done.stderr
+    done = run("audit", "--state", layout.folder)
     assert "unread: pointillist.sqlite" in done.stdout
 
 
@@ -297,11 +285,8 @@ def test_frames_whose_records_are_damaged_are_unread_not_lost(layout: Layout) ->
     found = audit(layout)
     counts = found.counts()
     assert (counts.frames_published, counts.frames_lost, counts.frames_unread) == (3, 0, 3)
-    done = subprocess.run(
-        [*COMMAND, "audit", "--state", str(layout.folder), "--json"],
-        check=False, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 1
+    done = run("audit", "--state", layout.folder, "--json")
+    assert done.exit_code == 1
     assert json.loads(done.stdout)["frames_unread"] == 3
 
 

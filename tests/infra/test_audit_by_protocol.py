@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 from infra.audit.audit import Audit, audit, audit_deployment
 from infra.local.kafka import Kafka
 from infra.local.postgresql import PostgreSQL
-from infra.local.process import COMMAND
 from infra.local.topics import TopicSpec, create_topics
 from infra.state_folder import Layout, write_private
 from producers.spool import Spool
@@ -29,6 +26,7 @@ from schemas.messages.frame import Encoding, encode_frame
 from schemas.pointillist_pb2 import DeadLetter
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from tests.consumers.recorder_rig import KEYS, SECRET, Rig, ledger, signed, spoken, verdict
+from tests.infra import command_line
 from tests.waiting import until
 
 CAMERAS = [CameraId(f"yard/cam{number}") for number in range(5)]
@@ -150,14 +148,11 @@ async def test_by_protocol_and_from_any_database_the_audit_counts_what_the_files
     assert min(counts.frames_lost, counts.duplicates_removed, counts.frames_foreign) > 0
     assert min(counts.frames_recorded, counts.frames_dead_lettered, counts.frames_pending, counts.frames_shed) > 0
     for rig in run.rigs:
-        arguments = [*COMMAND, "audit", "--kafka", run.kafka.bootstrap, "--database", rig.url]
+        arguments = ["audit", "--kafka", run.kafka.bootstrap, "--database", rig.url]
         arguments += ["--spool", str(run.layout.spool), "--state", str(run.layout.folder), "--json"]
-        by_command = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=60)
-        assert by_command.returncode == 1, by_command.stderr
-        of_files = subprocess.run(
-            [*COMMAND, "audit", "--state", str(run.layout.folder), "--json"],
-            check=False, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        by_command = await asyncio.to_thread(command_line.run, *arguments)
+        assert by_command.exit_code == 1, by_command.output
+        of_files = await asyncio.to_thread(command_line.run, "audit", "--state", run.layout.folder, "--json")
         assert json.loads(by_command.stdout) == json.loads(of_files.stdout)
 
 
@@ -177,29 +172,24 @@ async def test_a_camera_whose_spool_is_out_of_reach_is_counted_by_the_ledger_tha
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--kafka", "127.0.0.1:1"], "error: expected --kafka and --database together"),
-        (["--spool", "."], "error: expected --kafka and --database together"),
+        (["--kafka", "127.0.0.1:1"], "expected --kafka and --database together"),
+        (["--spool", "."], "expected --kafka and --database together"),
         (
             ["--kafka", "KAFKA", "--database", "sqlite:////nowhere/records.sqlite"],
-            "error: /nowhere/records.sqlite is missing: ",
+            "/nowhere/records.sqlite is missing: ",
         ),
         (
             ["--kafka", "KAFKA", "--database", "postgresql+psycopg://eve:s3cret@127.0.0.1:1/records"],
-            "error: expected the recorder's database to answer: ",
+            "expected the recorder's database to answer: ",
         ),
         (
             ["--kafka", "KAFKA", "--database", "sqlite:///x", "--spool", "/nowhere"],
-            "error: expected a folder with spools",
+            "expected a folder with spools",
         ),
     ],
 )
 def test_what_cannot_be_audited_is_one_line(kafka: Kafka, arguments: list[str], line: str) -> None:
     given = [kafka.bootstrap if each == "KAFKA" else each for each in arguments]
-    environment = os.environ | {"POINTILLIST_FLEET_SECRET": SECRET.hex()}
-    done = subprocess.run(
-        [*COMMAND, "audit", *given], check=False, capture_output=True, text=True, timeout=60, env=environment
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith(line)
-    assert len(done.stderr.splitlines()) == 1
-    assert "s3cret" not in done.stderr
+    refused = command_line.refusal(command_line.run("audit", *given, POINTILLIST_FLEET_SECRET=SECRET.hex()))
+    assert refused.startswith(line)
+    assert "s3cret" not in refused

@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from infra.cli import app
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import free_port
 from infra.pki.authority import Authority, write_private
 from infra.pki.enrolment import enroll
 from infra.pki.roles import role_folder
 from infra.state_folder import Layout
-from schemas.errors import UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.topics import Channel, mqtt_topic
+from tests.infra import command_line
 from tests.infra.secure import SECRET, Visitor, enrolled, make_fleet
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
 from tests.infra.test_compose import COMPOSE
@@ -79,14 +77,8 @@ def broker(kafka_fleet: Layout) -> Iterator[Mosquitto]:
 
 
 def refusal(*arguments: object) -> str:
-    """The one line that the command ends with, by exit status 2."""
-    from infra.cli import audit, camera, camera_told, model, roles, topics  # noqa: F401  # they register their commands
-
-    done = CliRunner().invoke(app, [*map(str, arguments)])
-    assert isinstance(done.exception, UserError), done.output
-    assert done.exception.exit_code == 2
-    assert done.output == ""
-    (line,) = str(done.exception).splitlines()
+    """Return the one line with which the command ends; no secret is in it."""
+    line = command_line.refusal(command_line.run(*arguments))
     assert "PRIVATE" not in line
     assert PASSWORD not in line
     return line

@@ -12,18 +12,16 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from onnx import TensorProto
 
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import Made, create
 from infra.bundling.doubts import order_doubt, place_of_each, regrouped, share
-from infra.bundling.gallery import picture_files, turns
+from infra.bundling.gallery import picture_files
 from infra.bundling.networks import of_torchvision
 from infra.bundling.presets import PRESETS, Normalisation, normalisation
 from infra.bundling.strip_table import (
@@ -38,7 +36,7 @@ from infra.bundling.wanted import Wanted
 from lab.data import LabelledPictures
 from processors.bundle import load_bundle
 from schemas.errors import BundleError, ConfigError
-from tests.infra.own_networks import COLOURS, SIDE, Colours, picture, write_names, write_onnx, write_pictures
+from tests.infra.own_networks import SIDE, Colours, picture, write_names, write_onnx, write_pictures
 
 CPU = torch.device("cpu")
 
@@ -85,17 +83,6 @@ def test_an_onnx_classifier_as_exporters_leave_it_becomes_a_bundle_that_is_right
     notes = "\n".join(found.notes)
     assert "repair, harden and attacks that follow gradients" in notes
     assert said is None or said in notes
-
-
-def test_weights_beside_an_onnx_file_come_into_the_bundle(tmp_path: Path) -> None:
-    plain = onnx.load(write_onnx(tmp_path / "plain.onnx"))
-    apart = tmp_path / "apart"
-    apart.mkdir()
-    onnx.save_model(plain, apart / "network.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    assert (apart / "w.bin").is_file()
-    made(tmp_path, apart / "network.onnx")
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"model.toml", "network.onnx"}
-    assert right(tmp_path / "out") == 1
 
 
 @pytest.mark.parametrize(
@@ -196,15 +183,6 @@ def test_strip_is_calibrated_from_pictures_without_classes(tmp_path: Path, monke
     assert bundle.overlays is not None
     colours = bundle.logits(bundle.overlays).argmax(1).bincount(minlength=3)
     assert colours.max() - colours.min() <= 1
-
-
-def groups_of(*counts: int) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(counts)), counts)
-
-
-def test_turns_take_of_each_group_alike() -> None:
-    assert turns(groups_of(3, 1, 2), 4).tolist() == [0, 3, 4, 1]
-    assert turns(groups_of(2, 2), 9).tolist() == [0, 2, 1, 3]
 
 
 def test_pictures_are_taken_from_every_class_and_names_need_not_match_to_the_letter(tmp_path: Path) -> None:
@@ -406,7 +384,3 @@ def test_timm_is_asked_for_no_weights_when_a_bundle_is_loaded(monkeypatch: pytes
     asked.clear()
     load_bundle(tmp_path / "out", CPU)
     assert asked == [{"name": "colours", "pretrained": False, "num_classes": 3, "in_chans": 3}]
-
-
-def test_names_of_the_colours_are_the_folders(tmp_path: Path) -> None:
-    assert picture_files(write_pictures(tmp_path, each=1), COLOURS, 9).labels.tolist() == [2, 1, 0]

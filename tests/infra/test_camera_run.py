@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import typer
 import yaml
@@ -26,6 +24,7 @@ from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from tests.infra.secure import SECRET, make_fleet
+from tests.infra.test_camera_attach import write_video
 from tests.producers.fake_bridge import SECRET as BRIDGE_SECRET
 from tests.producers.fake_bridge import FakeBridge
 from tests.waiting import wait_until
@@ -35,15 +34,7 @@ _sites = (f"cli-{number}" for number in range(100))
 
 @pytest.fixture
 def film(tmp_path: Path) -> Path:
-    file = tmp_path / "film.mp4"
-    with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for number in range(20):
-            picture = np.full((32, 48, 3), 10 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return file
+    return write_video(tmp_path / "film.mp4")
 
 
 @pytest.fixture
@@ -107,20 +98,6 @@ def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: P
     ):
         with pytest.raises(UserError, match=message):
             run(good, **options)
-
-
-def test_check_says_who_would_run_and_who_not(tmp_path: Path) -> None:
-    fleet = make_fleet(tmp_path / "fleet")
-    key = derive_camera_key(SECRET, CameraId("yard/gate"))
-    enroll(Authority(fleet.pki), key, tmp_path / "enrolments" / "gate.enrolment", "broker.example:8883")
-    cameras: list[dict[str, object]] = [
-        {"name": name, "source": {"address": "rtsp://u:hidden@127.0.0.1:9/x"}} for name in ("gate", "door")
-    ]
-    done = ended(write(tmp_path / "cameras.yaml", "yard", cameras, enrolments="enrolments"), "--check")
-    assert done.returncode == 2
-    assert "yard/gate: 2 frames/s, raw, no picture: rtsp://127.0.0.1:9/x: Connection refused\n" in done.stdout
-    assert "yard/door: cannot run: expected an enrolment in " in done.stdout
-    assert "hidden" not in done.stdout + done.stderr
 
 
 def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(

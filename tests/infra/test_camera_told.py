@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +11,10 @@ from pathlib import Path
 import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from typer.testing import Result
 
 from consumers.console.data.commands import Commands, changes_of
 from infra.local.mosquitto import Mosquitto
-from infra.local.process import COMMAND
 from producers.publisher.commands import CameraControl
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
@@ -27,6 +25,7 @@ from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import Command, Meta, ProbeRequest
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import MqttAccess
+from tests.infra.command_line import refusal, run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.brokers
@@ -88,16 +87,12 @@ def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Camera]:
         found.close()
 
 
-def told(mosquitto: Mosquitto, *options: str) -> subprocess.CompletedProcess[str]:
+def told(mosquitto: Mosquitto, *options: str) -> Result:
     place = f"{mosquitto.host}:{mosquitto.port}"
-    return subprocess.run(
-        [*COMMAND, "camera", "told", CAMERA, "--mqtt", place, *options],
-        capture_output=True, text=True, timeout=60, check=False,
-        env=os.environ | {"POINTILLIST_FLEET_SECRET": SECRET},
-    )  # fmt: skip
+    return run("camera", "told", CAMERA, "--mqtt", place, *options, POINTILLIST_FLEET_SECRET=SECRET)
 
 
-def settings(done: subprocess.CompletedProcess[str]) -> dict[str, list[object]]:
+def settings(done: Result) -> dict[str, list[object]]:
     rows = json.loads(done.stdout)["settings"]
     return {row["setting"]: [row["is"], row["commanded"], row["asked"]] for row in rows}
 
@@ -111,7 +106,7 @@ def test_what_a_camera_was_told_is_shown_and_forgotten(mosquitto: Mosquitto, cam
     wait_until(lambda: camera.control.encoding == Encoding(32, 0.5), "both obeyed")
 
     shown = told(mosquitto, "--json")
-    assert shown.returncode == 0, shown.stderr
+    assert shown.exit_code == 0, shown.output
     assert settings(shown) == {
         "dropped_per_block": [32, 32, None],
         "probe_share": [0.5, None, 0.5],
@@ -120,7 +115,7 @@ def test_what_a_camera_was_told_is_shown_and_forgotten(mosquitto: Mosquitto, cam
         "enabled": [False, False, None],
     }
     forgotten = told(mosquitto, "--reset")
-    assert forgotten.returncode == 0, forgotten.stdout + forgotten.stderr
+    assert forgotten.exit_code == 0, forgotten.output
     assert "it has forgotten" in forgotten.stdout
     assert (camera.control.encoding, camera.control.enabled) == (Encoding(16, 0.05), True)
     assert settings(told(mosquitto, "--json"))["dropped_per_block"] == [16, None, None]
@@ -130,7 +125,7 @@ def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: C
     camera._client.unsubscribe(mqtt_topic(CAMERA, Channel.SETTINGS))
     camera.describe()
     done = told(mosquitto, "--reset", "--wait", "0.5")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "it will when it is back" in done.stdout
     back = Camera(mosquitto, tmp_path)
     try:
@@ -141,11 +136,9 @@ def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: C
 
 def test_what_the_camera_has_not_signed_is_not_shown(mosquitto: Mosquitto, camera: Camera) -> None:
     camera.publish(Channel.META, Meta(boot_id=1, dropped_per_block=0).SerializeToString())
-    done = told(mosquitto)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "the tag does not match" in done.stderr
+    assert "the tag does not match" in refusal(told(mosquitto))
     camera.publish(Channel.META, b"")
-    assert "retains nothing" in told(mosquitto).stderr
+    assert "retains nothing" in refusal(told(mosquitto))
 
 
 def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(

@@ -1,3 +1,5 @@
+"""`compose.yaml`: valid, hardened, and with the rights and key material that `up` gives."""
+
 from __future__ import annotations
 
 import re
@@ -6,25 +8,24 @@ import string
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import compose_spec
 import pytest
-import yaml
 
-from infra.local.kafka import Kafka
+from infra.local.kafka import Kafka, kafka_security
 from infra.local.mosquitto import TEMPLATE as MOSQUITTO_TEMPLATE
 from infra.local.mosquitto import Mosquitto, listeners
 from infra.local.ports import Ports
 from infra.local.prometheus import RULES, Prometheus
-from infra.local.prometheus import TEMPLATE as PROMETHEUS_TEMPLATE
+from infra.pki.roles import CLIENTS, SERVERS
+from infra.process.environment import Environment
 from infra.state_folder import Layout
 from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
-from producers.simulation.scenario import load_scenario
-from schemas.keys.signers import TrustedSigners
 from schemas.limits import MAX_BROKER_BYTES
 from tests.infra.command_line import parsed
+from tests.infra.secure import make_fleet
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "infra" / "compose"
@@ -54,12 +55,6 @@ def local_roles(folder: Path) -> set[str]:
     return {role.name for role in [*roles.bridges(), *roles.processors(), *alone]}
 
 
-def scrape_config(text: str) -> dict[str, Any]:
-    (config,) = yaml.safe_load(text)["scrape_configs"]
-    assert isinstance(config, dict)
-    return config
-
-
 def test_it_is_valid_and_refers_to_nothing_that_it_does_not_define() -> None:
     SPEC.validate()
     for service in SERVICES.values():
@@ -74,43 +69,6 @@ def test_it_runs_every_role_that_up_runs(state_dir: Path) -> None:
 @each_of_ours
 def test_our_own_command_line_accepts_its_command(name: str) -> None:
     assert parsed(OURS[name]["command"])
-
-
-@each_of_ours
-def test_every_address_in_its_command_is_a_service_that_is_waited_for(name: str) -> None:
-    needed = re.findall(r"\b([a-z]+):(?:8883|9092)\b|@([a-z]+)/", " ".join(OURS[name]["command"]))
-    assert needed or name not in {"bridge", "processor", "recorder", "fleet", "topics"}
-    for host in {a or b for a, b in needed}:
-        assert host in SERVICES
-        assert host in waited_for(name)
-
-
-def waited_for(name: str) -> set[str]:
-    before = set(SERVICES[name].get("depends_on", {}))
-    return before.union(*(waited_for(service) for service in before))
-
-
-@each_of_ours
-def test_every_path_in_its_command_and_its_variables_is_mounted(name: str) -> None:
-    targets = {target for _, target, _ in mounts(name)}
-    words = [*OURS[name]["command"], *map(str, OURS[name].get("environment", {}).values())]
-    for path in re.findall(r"(?:^|[ =])(/[^ ]*)", " ".join(words)):
-        assert any(f"{path}/".startswith(f"{target}/") or target.startswith(f"{path}/") for target in targets), path
-
-
-def test_every_service_that_is_waited_for_until_it_is_healthy_says_when_it_is() -> None:
-    for service in SERVICES.values():
-        before = service.get("depends_on", {})
-        healthy = [other for other in before if before[other]["condition"] == "service_healthy"]
-        assert all(SERVICES[other]["healthcheck"]["test"] for other in healthy)
-
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_what_it_mounts_from_the_repository_exists_and_is_read_only(name: str) -> None:
-    for source, _, read_only in mounts(name):
-        if source.startswith("."):
-            assert (ROOT / source).exists()
-            assert read_only
 
 
 def test_no_secret_has_a_value_or_a_default() -> None:
@@ -142,18 +100,6 @@ def test_our_containers_run_without_privileges_on_a_read_only_file_system(name: 
     assert OURS[name]["cap_drop"] == ["ALL"]
 
 
-def test_prometheus_names_the_roles_as_up_does(state_dir: Path) -> None:
-    config = scrape_config((COMPOSE / "prometheus.yml").read_text())
-    local = scrape_config(PROMETHEUS_TEMPLATE.read_text().replace("$RULES", "r").replace("$TARGETS", "t"))
-    targets = {entry["labels"]["role"]: entry["targets"] for entry in config["static_configs"]}
-    assert config["job_name"] == local["job_name"]
-    assert config["honor_labels"] is local["honor_labels"] is True
-    assert targets.keys() == local_roles(state_dir)
-    for (target,) in targets.values():
-        host, _, port = target.partition(":")
-        assert f"0.0.0.0:{port}" in " ".join(SERVICES[host]["command"])
-
-
 def test_prometheus_itself_accepts_its_configuration(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     assert promtool, "promtool is missing: install the Debian package prometheus"
@@ -178,23 +124,52 @@ def test_mosquitto_has_the_limits_and_the_rights_that_up_gives_it() -> None:
     assert {line for line in mine if not line.startswith(here)} == {x for x in local if not x.startswith(here)}
 
 
-def test_kafka_takes_the_largest_message_and_makes_no_topic_by_itself() -> None:
-    environment = SERVICES["kafka"]["environment"]
-    assert int(environment["KAFKA_MESSAGE_MAX_BYTES"]) == MAX_BROKER_BYTES
-    assert int(environment["KAFKA_REPLICA_FETCH_MAX_BYTES"]) == MAX_BROKER_BYTES
-    assert environment["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+AUTHORITY: Final = "/var/lib/pointillist-authority"
+OWN: Final = "/var/lib/pointillist-pki"
+FLEET_NAMES: Final = {"database": "postgresql", "topics": "admin"}
+"""The name of a service in the fleet, where that is another one."""
 
 
-def test_the_scenario_is_one_that_the_fleet_runs() -> None:
-    assert load_scenario(COMPOSE / "scenario.yaml").cameras()
+def test_each_service_mounts_its_own_key_material_and_only_the_authority_writes_it() -> None:
+    issued = {source: target for source, target, _ in mounts("identities") if source.endswith("-pki")}
+    assert issued == {source: f"{AUTHORITY}/pki/roles/{source.removesuffix('-pki')}" for source in issued}
+    assert {source.removesuffix("-pki") for source in issued} <= {*SERVERS, *CLIENTS}
+    assert list(mounts("renewal")) == list(mounts("identities"))
+    for name in set(SERVICES) - {"identities", "renewal"}:
+        seen = {source for source, _, _ in mounts(name) if source.endswith("-pki")}
+        own = {f"{FLEET_NAMES.get(name, name)}-pki"} & issued.keys()
+        # A broker's own certificate is no client's: what asks for its health has one that may connect and do no more.
+        assert seen == own | ({"health-pki"} if name == "mosquitto" else set()), name
+        assert all(ro for source, _, ro in mounts(name) if source in (*issued, "fleet-keys", "fleet-enrolments"))
+        assert "authority-data" not in {source for source, _, _ in mounts(name)}
+    assert {name for name in SERVICES if "fleet-keys" in {source for source, _, _ in mounts(name)}} == {
+        "identities", "renewal", "fleet",
+    }  # fmt: skip
 
 
-def test_the_bundle_of_the_processor_is_shipped() -> None:
-    (bundle,) = (word for word in SERVICES["processor"]["command"] if word.startswith("--bundle="))
-    assert (ROOT / "bundles" / bundle.removeprefix("--bundle=")).is_dir()
+@pytest.mark.parametrize("name", ["bridge", "processor", "recorder", "topics"])
+def test_roles_reach_kafka_by_their_own_certificate(name: str) -> None:
+    variables = OURS[name]["environment"]
+    assert variables["POINTILLIST_KAFKA_TLS"] == OWN
+    assert {each.lower().removeprefix("pointillist_") for each in variables if each.startswith("POINTILLIST_")} <= {
+        *Environment.model_fields
+    }
+    if name == "bridge":
+        assert variables["POINTILLIST_MQTT_TLS"] == OWN
+        assert Path(variables["POINTILLIST_SHARE_FILE"]).parent == Path(OWN)
+    if name != "topics":
+        assert variables["POINTILLIST_GENERATIONS_FILE"] == f"{OWN}/generations.json"
 
 
-def test_the_file_of_the_trusted_signers_can_be_read_and_trusts_nobody_yet() -> None:
-    file = COMPOSE / "trusted-signers"
-    TrustedSigners.read(file)
-    assert all(line.startswith("#") for line in file.read_text().splitlines())
+def test_kafka_is_as_strict_as_that_of_up(tmp_path: Path) -> None:
+    folder = tmp_path / "kafka"
+    folder.mkdir()
+    local = dict(line.split("=", 1) for line in kafka_security(make_fleet(tmp_path / "fleet").pki, folder).splitlines())
+    variables = SERVICES["kafka"]["environment"]
+    for name, value in local.items():
+        mine = variables.get(f"KAFKA_{name.upper().replace('.', '_')}", "").replace("$$", "$")
+        if name.endswith("location"):
+            assert mine.startswith("/etc/kafka/pki/")
+        else:
+            assert mine == value, name
+    assert set(variables["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(",")) == {"BROKER:SSL", "CONTROLLER:SSL"}

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from consumers.homeassistant.discovery import config_topic, state_topic
-from infra.local.mosquitto import Mosquitto
 from infra.pki.authority import Authority
 from infra.pki.roles import Roles, role_tls
 from infra.state_folder import Layout
-from tests.infra.secure import Visitor, enrolled, make_fleet
+from tests.infra.secure import Visitor, enrolled
 
 pytestmark = pytest.mark.brokers
 DOOR = "site/door"
 NOT_AUTHORISED = 0x87
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = make_fleet(tmp_path_factory.mktemp("house"))
-    enrolled(layout, DOOR)
-    Roles(Authority(layout.pki)).write_rights()
-    return layout
-
-
-@pytest.fixture(scope="module")
-def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
-    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
-    mosquitto.start()
-    yield mosquitto.host, mosquitto.port
-    mosquitto.stop()
+@pytest.fixture(scope="module", autouse=True)
+def rights(fleet: Layout) -> None:
+    """Enrol the camera before the broker reads its rights."""
+    enrolled(fleet, DOOR)
+    Roles(Authority(fleet.pki)).write_rights()
 
 
 def test_home_assistant_hears_what_the_announcer_says_and_of_no_camera_itself(

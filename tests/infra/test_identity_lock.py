@@ -13,16 +13,14 @@ import yaml
 from infra import identity_lock
 from infra.cameras.identity import issued_identity
 from infra.identity_lock import changing_identities
-from infra.revocation.cameras import revoke
 from infra.state_folder import Layout
 from infra.up.identities import prepare_identities
 from infra.up.settings import UpSettings
-from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.keys.signers import Signer
 from schemas.runtime import atomic_file
-from tests.infra.secure import make_fleet
-from tests.infra.test_pki import DOOR, run
+from tests.infra.command_line import run
+from tests.infra.test_pki import DOOR
 
 GONE, OURS = CameraId("site/gone"), CameraId("site/ours")
 SCENARIO = {"site": "site", "cameras": [{"name": "cam-{index}", "count": 2, "source": {"kind": "scene"}}]}
@@ -51,8 +49,6 @@ class Writes:
 
 
 def test_every_command_that_changes_identities_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import infra.cli.key  # noqa: F401  # it registers its command
-
     state = tmp_path / "state"
     layout = Layout(state)
     writes = Writes(state, monkeypatch)
@@ -103,10 +99,3 @@ def test_an_error_releases_the_lock(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), changing_identities(tmp_path), changing_identities(tmp_path):
         raise ZeroDivisionError
     assert not identity_lock._held
-
-
-def test_a_revocation_that_a_list_does_not_hold_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = make_fleet(tmp_path / "state")
-    monkeypatch.setattr("infra.revocation.cameras.refuse", lambda pki, cameras: None)
-    with pytest.raises(StateError, match=r"refused: expected site/gone as revoked, it is not\. Run `pointillist"):
-        revoke(layout, GONE)

@@ -76,19 +76,3 @@ def test_the_command_refuses_without_a_traceback(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("error: expected Maven to fetch Kafka")
-
-
-def test_the_list_names_every_jar_of_both_architectures() -> None:
-    names = set(kafka_jars.read_digests())
-    assert {name for name in names if name.startswith("AmazonCorretto")} == {
-        "AmazonCorrettoCryptoProvider-2.5.0-linux-aarch_64.jar",
-        "AmazonCorrettoCryptoProvider-2.5.0-linux-x86_64.jar",
-    }
-    assert f"kafka_2.13-{kafka_jars.kafka_version()}.jar" in names
-
-
-def test_the_bootstrap_installs_uv_by_hash() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    assert "pip install --quiet --require-hashes -r requirements/uv.txt" in makefile
-    assert "uv==" not in makefile
-    assert (ROOT / "requirements/uv.txt").read_text().count("--hash=sha256:") > 5

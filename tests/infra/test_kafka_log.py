@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from infra.audit.kafka_files import committed_offsets, partitions_of, read_topic
 from infra.local.topics import TopicSpec, create_topics
@@ -47,13 +44,6 @@ async def test_files_hold_the_records_and_commits_that_the_broker_reports(kafka:
     assert committed_offsets(data, "another group") == {}
 
 
-def test_a_batch_that_is_not_whole_is_the_end(tmp_path: Path) -> None:
-    folder = tmp_path / "t-0"
-    folder.mkdir()
-    (folder / "00000000000000000000.log").write_bytes(b"\0" * 40)
-    assert list(read_topic(tmp_path, "t")) == []
-
-
 def batch(offset: int, epoch: int, values: list[bytes]) -> bytes:
     """A batch of records as Kafka's log holds it, written under the leader of that epoch."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
@@ -85,40 +75,3 @@ def test_of_several_copies_the_one_of_the_latest_leader_is_read(tmp_path: Path) 
         assert [record.value for record in read_topic(nodes, "t")] == [b"a", b"b", b"c", b"d"]
         assert partitions_of(nodes, "t") == [0]
     assert list(read_topic([empty, missing], "t")) == []
-
-
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 2), st.lists(st.integers(1, 3), max_size=3), st.integers(0, 2), st.integers(0, 4)),
-        max_size=5,
-    )
-)
-def test_what_most_nodes_have_is_read_whoever_led(
-    tmp_path: Path, reigns: list[tuple[int, list[int], int, int]]
-) -> None:
-    """Leaders follow each other. Each writes batches that one or both others have too, and a last one that none has."""
-    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
-        logs: list[list[tuple[int, int, int]]] = [[], [], []]  # offset, epoch, records
-        acknowledged: list[tuple[int, int, int]] = []
-        for epoch, (wish, batches, away, tail) in enumerate(reigns):
-            able = [node for node in range(3) if set(acknowledged) <= set(logs[node])]
-            leader = wish if wish in able else able[0]
-            for size in batches:
-                end = sum(logs[leader][-1][::2]) if logs[leader] else 0
-                logs[leader].append((end, epoch, size))
-                for follower in range(3):
-                    if follower not in (leader, away if away != leader else (leader + 1) % 3):
-                        logs[follower] = list(logs[leader])
-                acknowledged = list(logs[leader])
-            if tail:
-                logs[leader].append((sum(logs[leader][-1][::2]) if logs[leader] else 0, epoch, tail))
-        nodes = [
-            copy(
-                Path(folder) / str(node), [batch(at, epoch, [b"%d-%d" % (epoch, at)] * size) for at, epoch, size in log]
-            )
-            for node, log in enumerate(logs)
-        ]
-        read = {(record.offset, record.value) for record in read_topic(nodes, "t")}
-        for at, epoch, size in acknowledged:
-            assert {(at + n, b"%d-%d" % (epoch, at)) for n in range(size)} <= read

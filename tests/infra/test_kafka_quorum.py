@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.kafka_quorum import NODES_FILE, Quorum, check_count, kafka_data, node_names
 from infra.local.ports import Ports
-from infra.local.process import COMMAND
 from infra.local.topics import TopicSpec, acknowledging
 from schemas.errors import StateError
 
@@ -40,14 +38,6 @@ def test_the_nodes_keep_their_ports_and_folder_ids_from_one_run_to_the_next(stat
     ids = {folder for *_, folder in parts}
     assert len(ids) == 3
     assert all(len(each) == 22 and not each.startswith("-") for each in ids)
-
-
-def test_settings_name_every_controller_and_let_one_in_that_comes_back(quorum: Quorum) -> None:
-    places, join = quorum.settings().splitlines()
-    assert places == "controller.quorum.bootstrap.servers=" + ",".join(
-        f"127.0.0.1:{quorum.port(number)}" for number in (1, 2, 3)
-    )
-    assert join == "controller.quorum.auto.join.enable=true"
 
 
 def test_a_node_that_was_never_formatted_is_one_of_the_first_voters(quorum: Quorum) -> None:
@@ -85,14 +75,6 @@ def test_another_number_of_nodes_than_the_folders_is_refused(state_dir: Path, ma
         StateError, match=f"expected --kafka-nodes {made}, for so many has the Kafka of .*, got {asked}"
     ):
         KafkaNodes(state_dir, Ports(state_dir), asked)
-
-
-def test_up_says_which_numbers_of_nodes_there_are(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "up", "--kafka-nodes", "2", "--state", str(tmp_path)], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert done.stderr == "error: --kafka-nodes: expected 1 or 3, got 2. `pointillist config up` shows all settings.\n"
 
 
 def test_the_logs_of_all_nodes_are_found_but_those_that_are_lost(state_dir: Path) -> None:

@@ -21,7 +21,8 @@ from infra.up.listener import listener_for_devices, outside_listener, parse_list
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
-from tests.infra.test_pki import DOOR, refusal, run
+from tests.infra.command_line import refusal, run
+from tests.infra.test_pki import DOOR
 
 
 def as_of_up(folder: Path, **options: object) -> Layout:

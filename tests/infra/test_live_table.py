@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from io import StringIO
 from pathlib import Path
@@ -12,20 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
-from consumers.cameras.state import State
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, ledgers, metadata
-from infra.local.role_table import RoleTable
-from infra.local.room import Room
 from infra.up.attached import attached_frames
 from infra.up.ending import closing_line
-from infra.up.processes import Role, RoleProcess
+from infra.up.processes import Role
 from infra.up.scrape import RunTotals
-from infra.up.supervisor import Supervisor
-from infra.up.system_state import CameraState
 from infra.up.table import LATELY_S, LiveTable
 from schemas.metrics import CAMERA_FRAMES, END_TO_END, SECONDS, SPOOL_FRAMES, STRIP_FRAMES
-from tests.waiting import wait_until
 
 REPORT: dict[str, Any] = {
     "frames_published": 4195, "frames_recorded": 4195, "frames_dead_lettered": 0, "frames_shed": 0,
@@ -105,20 +98,6 @@ def printed(shown: LiveTable) -> str:
     return shown._console.file.getvalue()
 
 
-def test_a_run_that_stops_names_no_camera_as_not_well() -> None:
-    gone = CameraState("local/cam-0", State.OFFLINE, "no connection for 0 s", 0.0, 9, None, None)
-    shown = LiveTable(Console(width=80, file=StringIO(), force_terminal=True, color_system=None))
-    shown.begin({"fleet": Role("fleet", None)}, 1.0, lambda: [gone])  # type: ignore[arg-type]  # never started
-    shown.tick()
-    assert "not well: 1" in printed(shown)
-    before = len(printed(shown))
-    shown.stopping()
-    shown._next = shown._looked_at = 0.0
-    shown.tick()
-    assert "published" in printed(shown)[before:]
-    assert "not well" not in printed(shown)[before:]
-
-
 @pytest.mark.parametrize(
     ("found", "away_s", "line"),
     [
@@ -141,30 +120,6 @@ def test_the_last_line_names_every_term_of_the_law_that_is_not_zero(
     found: dict[str, Any], away_s: dict[str, float], line: str
 ) -> None:
     assert closing_line(REPORT | found, away_s, Path("run.json")) == line
-
-
-def test_a_role_that_dies_is_named_and_the_time_until_it_is_ready_again_is_counted(tmp_path: Path) -> None:
-    said: list[str] = []
-    with RoleTable(tmp_path) as roles:
-        supervisor = Supervisor(roles, Room(tmp_path), said.append)
-        child = RoleProcess([], tmp_path / "role.log", {})
-        child._child.command = [sys.executable, "-c", "import time; time.sleep(60)"]
-        role = Role("processor-1", child)
-        supervisor.start(role)
-        first = child._child.pid
-        child._child.kill()
-
-        def is_back() -> bool:
-            supervisor.watch()
-            return bool(supervisor.away_s)
-
-        wait_until(is_back, "the role back")
-        assert said == ["processor-1 died (signal 9), started again"]
-        assert supervisor.restarts == {"processor-1": 1}
-        assert 0 <= supervisor.away_s["processor-1"] < 10
-        assert child._child.pid != first
-        supervisor.stop(role, 5)
-        supervisor.close()
 
 
 def test_attached_cameras_count_by_their_ledgers_and_where_those_are_behind_by_their_records(tmp_path: Path) -> None:

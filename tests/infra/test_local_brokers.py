@@ -18,8 +18,6 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from infra.local import kafka as kafka_module
-from infra.local import kafka_jars
 from infra.local import mosquitto as mosquitto_module
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto, answers_mqtt
@@ -282,45 +280,3 @@ def test_missing_java_or_maven_names_its_package(
     monkeypatch.setenv("PATH", str(programs))
     with pytest.raises(BrokerError, match="default-jre-headless" if missing == "java" else "Debian package maven"):
         Kafka(state_dir).start()
-
-
-def test_another_pom_means_another_folder_of_jars(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(state_dir))
-    fetched: list[Path] = []
-
-    def fetch(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "kafka.jar").touch()
-        fetched.append(folder)
-
-    monkeypatch.setattr(kafka_jars, "_fetch", fetch)
-    assert kafka_jars.kafka_jars() == kafka_jars.kafka_jars()
-    assert len(fetched) == 1
-    pom = state_dir / "pom.xml"
-    pom.write_text(kafka_jars.POM.read_text().replace("log4j.version>2", "log4j.version>3"))
-    monkeypatch.setattr(kafka_jars, "POM", pom)
-    assert kafka_jars.kafka_jars() == [fetched[1] / "kafka.jar"]
-    assert fetched[0] != fetched[1]
-
-
-def test_kafka_has_aes_in_native_code_once_its_class_archive_is_there(
-    state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Java dies of writing an archive with the signed classes, and takes one whose class path its own begins with."""
-    archive = tmp_path / "classes.jsa"
-    names = ["AmazonCorrettoCryptoProvider-2-linux.jar", "kafka.jar", "zstd.jar"]
-    monkeypatch.setattr(kafka_module, "kafka_jars", lambda: [Path(name) for name in names])
-    monkeypatch.setattr(kafka_module, "class_archive", lambda *_, **__: archive)
-    kafka = Kafka(state_dir)
-    first = kafka._jvm()
-    assert first[-1] == os.pathsep.join(names[1:])
-    assert "-XX:TieredStopAtLevel=1" not in first
-    archive.touch()
-    later = kafka._jvm()
-    assert later[-1] == os.pathsep.join([*names[1:], names[0]])
-    (security,) = (each.partition("=")[2] for each in later if each.startswith("-Djava.security.properties="))
-    assert "security.provider.1=com.amazon.corretto" in Path(security).read_text()
-    assert "-XX:TieredStopAtLevel=1" in later
-    # Without it Java's own AES needs the second compiler.
-    monkeypatch.setattr(kafka_module, "kafka_jars", lambda: [Path(name) for name in names[1:]])
-    assert "-XX:TieredStopAtLevel=1" not in kafka._jvm()

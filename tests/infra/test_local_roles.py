@@ -5,14 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from infra.local.files import write_json
 from infra.local.process import ProcessId
 from infra.local.role_table import RoleTable, read_roles
 from schemas.errors import StateError
@@ -43,31 +40,6 @@ def test_roles_json_has_the_documented_shape_and_follows_restarts(state_dir: Pat
         table.remove("kafka")
         assert set(read_roles(state_dir)) == {"bridge"} == set(table.roles())
     assert read_roles(state_dir) == {}
-
-
-def test_a_reader_never_sees_half_a_file(state_dir: Path) -> None:
-    path = state_dir / "roles.json"
-    write_json(path, {})
-    done = threading.Event()
-
-    def rewrite() -> None:
-        for number in range(300):
-            write_json(path, {f"role-{n}": {"pid": number} for n in range(50)})
-        done.set()
-
-    writer = threading.Thread(target=rewrite)
-    writer.start()
-    while not done.is_set():
-        json.loads(path.read_text())
-    writer.join()
-    assert [entry.name for entry in state_dir.iterdir()] == ["roles.json"]
-
-
-def test_roles_recorded_from_many_threads_are_all_there(state_dir: Path) -> None:
-    with RoleTable(state_dir) as table, ThreadPoolExecutor(8) as threads:
-        names = [f"role-{number}" for number in range(64)]
-        list(threads.map(lambda name: table.record(name, ProcessId(1, 1)), names))
-        assert sorted(read_roles(state_dir)) == sorted(names)
 
 
 def test_a_state_folder_has_one_supervisor_at_a_time(state_dir: Path) -> None:

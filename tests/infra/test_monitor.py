@@ -17,7 +17,7 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.topics import create_topics, pointillist_topics
 from infra.monitor.conservation import FATES, Conservation
 from infra.monitor.follow import Follower
-from infra.monitor.gpu import Gpus, Reading, readings
+from infra.monitor.gpu import Gpus, readings
 from infra.monitor.host import Host
 from infra.monitor.service import run_monitor
 from infra.monitor.settings import MonitorSettings
@@ -42,20 +42,6 @@ def test_a_followed_counter_grows_by_what_the_other_counted_and_never_by_where_i
         expected += value - last if value >= last else value
         last = value
     assert registry.get_sample_value("made_total", {"of": "it"}) == pytest.approx(expected)
-
-
-def test_a_followed_counter_has_no_series_before_the_other_was_seen() -> None:
-    registry = CollectorRegistry()
-    Follower(Counter("made_total", "A counter.", ["of"], registry=registry), "it")
-    assert registry.get_sample_value("made_total", {"of": "it"}) is None
-
-
-def test_gpus_are_read_line_by_line_and_what_they_do_not_tell_is_left_out() -> None:
-    text = "0, 42, 1024, 3072, 61, 70.5\n1, [N/A], 0, 4096, 30, [Not Supported]\nNVIDIA-SMI has failed\n"
-    assert list(readings(text)) == [
-        Reading("0", 0.42, 2**30, 3 * 2**30, 61.0, 70.5),
-        Reading("1", None, 0.0, 2**32, 30.0, None),
-    ]
 
 
 @given(st.text())

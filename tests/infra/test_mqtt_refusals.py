@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.mosquitto import Mosquitto, mqtt_refusal
+from infra.local.mosquitto import mqtt_refusal
 from infra.pki.authority import Authority
 from infra.pki.roles import role_tls
 from infra.state_folder import Layout
@@ -23,21 +23,6 @@ from tests.infra.secure import WAIT_S, Visitor, enrolled, make_fleet
 
 pytestmark = pytest.mark.brokers
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return make_fleet(tmp_path_factory.mktemp("fleet"))
-
-
-@pytest.fixture(scope="module")
-def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
-    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
-    mosquitto.start()
-    try:
-        yield mosquitto.host, mosquitto.port
-    finally:
-        mosquitto.stop()
 
 
 @pytest.fixture
@@ -175,16 +160,3 @@ def test_a_will_on_a_topic_of_another_is_left_to_nobody(fleet: Layout, broker: t
                 assert visitor.gone.wait(WAIT_S)
         wills = [(yard_status, b"the last of it")]
         bridge._await(lambda: [heard for heard in bridge.heard if heard[1] == wills[0][1]] == wills)
-
-
-def test_a_share_that_a_camera_joins_gives_it_nothing_and_takes_nothing(fleet: Layout, broker: tuple[str, int]) -> None:
-    """Of the bridges' share it does not know the name; of one that it makes up it is the only member."""
-    with Visitor(broker, role_tls(fleet.pki, "bridge")) as bridge, Visitor(broker, enrolled(fleet, YARD)) as yard:
-        bridge.subscribe(f"$share/secret/{every_camera_filter(Channel.FRAME)}")
-        for number in range(20):
-            yard.subscribe(f"$share/{number}/{every_camera_filter(Channel.FRAME)}")
-        with Visitor(broker, enrolled(fleet, DOOR)) as door:
-            for number in range(20):
-                assert door.publish(mqtt_topic(DOOR, Channel.FRAME), b"%d" % number) == 0
-        bridge.await_heard(20)
-        assert not yard.heard

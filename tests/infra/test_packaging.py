@@ -53,21 +53,6 @@ def test_sdist_has_all_of_the_checkout_and_the_console_s_assets(released: tuple[
     assert sdist.stat().st_size < 100 * 10**6, "the most that PyPI takes"
 
 
-def test_wheel_has_what_is_not_python(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    for needed in (
-        "schemas/pointillist.proto",
-        "infra/kafka/pom.xml",
-        "infra/mosquitto/mosquitto.conf.in",
-        "bundles/scene/model.toml",
-        "bundles/scene-plain/model.toml",
-        "bundles/cifar10/model.toml",
-        "bundles/cifar10-hardened/model.toml",
-    ):
-        assert needed in names
-
-
 @pytest.mark.slow
 def test_edge_install_has_no_torch_and_runs_the_camera_side(wheel: Path, tmp_path: Path) -> None:
     binaries = install(wheel, "edge", tmp_path / "edge")

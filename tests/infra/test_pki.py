@@ -10,49 +10,24 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from typer.testing import CliRunner, Result
 
-from infra.cli import app
 from infra.cli.access import kafka_place
 from infra.local.files import write_json
 from infra.pki.authority import LOCAL_HOSTS, Authority, good_for
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.generations import following
-from infra.pki.mqtt_rights import mqtt_rights
-from infra.pki.refusals import readmit, refuse, refused
+from infra.pki.refusals import refused
 from infra.pki.roles import Roles, rights_file, role_tls, share_name
 from infra.state_folder import Layout
-from infra.up.identities import prepare_identities
-from infra.up.settings import UpSettings
-from schemas.errors import ConfigError, RevokedKey, SecretError, StateError, UserError
+from schemas.errors import ConfigError, RevokedKey, SecretError, StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, derive_camera_key
-from schemas.transport.access import KafkaAccess, Login, Tls, kafka_options, server_context
-from tests.infra.secure import SECRET, enrolled, make_fleet
+from schemas.transport.access import KafkaAccess, Login, Tls, server_context
+from tests.infra.command_line import refusal, run
+from tests.infra.secure import SECRET, enrolled
 from tests.waiting import until
 
 DOOR = CameraId("site/door")
-
-
-def run(*arguments: object) -> Result:
-    """The command, in this process: an interpreter of its own would take longer than all else here."""
-    import infra.cli.camera
-    import infra.cli.pki  # noqa: F401
-
-    return CliRunner().invoke(app, [*map(str, arguments)])
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return make_fleet(tmp_path_factory.mktemp("fleet"))
-
-
-def refusal(done: Result) -> str:
-    """The one line of an error for which the command ends with status 2."""
-    assert isinstance(done.exception, UserError), done.output
-    assert done.exception.exit_code == 2
-    (line,) = str(done.exception).splitlines()
-    return line
 
 
 def test_what_is_secret_is_for_its_owner_only(fleet: Layout) -> None:
@@ -117,36 +92,6 @@ def test_each_list_of_revoked_certificates_is_newer_than_the_last_and_valid_now(
     assert times[-1] < datetime.datetime.now(datetime.UTC)
 
 
-def test_rights_name_every_camera_by_its_certificate_and_refuse_the_revoked(fleet: Layout) -> None:
-    text = mqtt_rights(["admin", "bridge", "bridge-2", "health"], ["site/door"])
-    sections = {part.splitlines()[0]: part.splitlines()[1:] for part in text.split("\n\n")}
-    assert sections["user site/door"] == ["topic deny #"]
-    assert sections["user bridge"] == sections["user bridge-2"] != []
-    assert "user health" not in sections
-    patterns = [line for line in text.splitlines() if line.startswith("pattern")]
-    assert len(patterns) == 10
-    assert all(" pointillist/v1/%u/" in line and "+" not in line and "#" not in line for line in patterns)
-
-
-def test_a_refused_camera_stays_so_until_it_is_readmitted(tmp_path: Path) -> None:
-    assert refused(tmp_path) == set()
-    refuse(tmp_path, ["site/a", "site/b"])
-    refuse(tmp_path, ["site/a"])
-    readmit(tmp_path, ["site/b", "site/c"])
-    assert refused(tmp_path) == {"site/a"}
-
-
-def test_an_enrolment_says_all_that_a_camera_needs(fleet: Layout, tmp_path: Path) -> None:
-    key = derive_camera_key(SECRET, DOOR, 2)
-    authority = Authority(fleet.pki)
-    enroll(authority, key, tmp_path / "door.enrolment", "broker.example:8883")
-    found = Enrolment.read(tmp_path / "door.enrolment")
-    assert (found.camera, found.key.export(), found.mqtt) == (DOOR, key.export(), "broker.example:8883")
-    assert found.tls.authorities is not None
-    assert found.tls.authorities.strip() == authority.pem.strip()
-    assert found.tls.context().verify_mode == ssl.CERT_REQUIRED
-
-
 def test_the_longest_name_of_a_camera_is_enrolled_and_a_longer_one_is_one_line(tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert run("ca", "init", "--state", state).exit_code == 0
@@ -178,16 +123,6 @@ def test_a_damaged_enrolment_is_refused_in_words(fleet: Layout, tmp_path: Path, 
     (tmp_path / "file").write_text(change((tmp_path / "file").read_text()))
     with pytest.raises(ConfigError, match=words):
         Enrolment.read(tmp_path / "file")
-
-
-def test_an_enrolment_whose_key_has_another_form_is_issued_anew(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    layout.issue_key(DOOR)
-    prepare_identities(layout, [DOOR], UpSettings())
-    file, key = layout.enrolment(DOOR), layout.camera_key(DOOR)
-    file.write_text(file.read_text().replace(key.export(), "0:00"))
-    prepare_identities(layout, [DOOR], UpSettings())
-    assert Enrolment.read(file).key.export() == key.export()
 
 
 def test_an_ended_enrolment_and_another_name_are_refused_by_the_command(fleet: Layout, tmp_path: Path) -> None:
@@ -250,21 +185,6 @@ def test_a_password_is_in_no_text_of_its_login_and_none_is_sent_without_tls(tmp_
     (tmp_path / "login").write_text("recorder:hunter2")
     with pytest.raises(ConfigError, match="kafka_tls is missing: expected a folder next to a password for Kafka"):
         kafka_place("127.0.0.1:1", None, "recorder", login=tmp_path / "login")
-
-
-def test_kafka_is_told_of_a_certificate_or_of_a_password(fleet: Layout) -> None:
-    tls = role_tls(fleet.pki, "recorder")
-    assert kafka_options("a:1") == {"bootstrap_servers": "a:1"}
-    assert kafka_options(KafkaAccess("a:1", tls))["security_protocol"] == "SSL"
-    options = kafka_options(KafkaAccess("a:1", tls, Login.parse("u:p")))
-    chosen = {name: value for name, value in options.items() if name != "ssl_context"}
-    assert chosen == {
-        "bootstrap_servers": "a:1",
-        "security_protocol": "SASL_SSL",
-        "sasl_mechanism": "SCRAM-SHA-512",
-        "sasl_plain_username": "u",
-        "sasl_plain_password": "p",
-    }
 
 
 async def test_a_raised_generation_is_accepted_no_more_while_a_role_runs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from infra.pki.refusals import refused
 from infra.pki.roles import CLIENTS, SERVERS, role_folder, share_name
 from infra.state_folder import Layout
 from producers.simulation.scenario import load_scenario
-from tests.infra.test_pki import refusal, run
+from tests.infra.command_line import refusal, run
 
 SCENARIO = Path(__file__).parents[2] / "infra" / "compose" / "scenario.yaml"
 CAMERAS = [camera.camera_id for camera in load_scenario(SCENARIO).cameras()]

@@ -57,12 +57,6 @@ def test_what_is_lost_damaged_or_attacked_is_never_silenced_by_a_role_that_is_do
         assert not matched(rule["target_matchers"]) & always
 
 
-def test_without_a_file_nobody_is_told() -> None:
-    found = configuration(None)
-    assert found["receivers"] == [{"name": "nobody"}]
-    assert found["route"]["receiver"] == "nobody"
-
-
 def test_the_first_receiver_of_a_file_is_told_of_everything_at_the_shipped_times(tmp_path: Path) -> None:
     found = configuration(written(tmp_path, {"receivers": [HOOK, MAIL], "global": {
         "smtp_smarthost": "mail.example.org:25", "smtp_from": "fleet@example.org",
@@ -121,13 +115,6 @@ def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path, document: ob
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         configuration(tmp_path / "none.yml")
-
-
-def test_no_address_that_alertmanager_refuses_is_repeated(tmp_path: Path) -> None:
-    hook = {"name": "duty", "webhook_configs": [{"url": "gopher://ada:hunter2@example.org"}]}
-    with pytest.raises(ConfigError, match="refuses it") as raised:
-        configuration(written(tmp_path, {"receivers": [hook]}))
-    assert "hunter2" not in str(raised.value)
 
 
 def test_no_password_of_a_broken_file_is_repeated(tmp_path: Path) -> None:

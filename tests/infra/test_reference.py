@@ -6,13 +6,12 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import typer
-from pydantic import BaseModel, Field
 
 from consumers.console.api.routes import OPERATIONS
 from infra.cli import app, register
@@ -20,14 +19,11 @@ from infra.reference import pages
 from infra.reference.__main__ import main
 from infra.reference.camera_files import cameras_file, scenario
 from infra.reference.command_line import command_line
-from infra.reference.keys import keys
-from infra.reference.markdown import page, table
 from infra.reference.metrics import metrics
 from infra.reference.pages import PAGES
 from infra.reference.report import report
 from infra.reference.rest import rest
 from infra.reference.wire_format import wire_format
-from infra.settings.described import fields_of, kind_of
 from producers.sources.settings import SourceSettings
 from schemas import pointillist_pb2
 from schemas.topics import Channel, KafkaTopic
@@ -35,15 +31,21 @@ from schemas.topics import Channel, KafkaTopic
 ROOT = Path(__file__).parents[2]
 
 
+@cache
+def made(name: str) -> str:
+    """The text of a page; some take seconds."""
+    return PAGES[name]()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_says_what_the_code_says(name: str) -> None:
-    assert (pages.DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "make reference makes it anew"
+    assert (pages.DOCS / name).read_text(encoding="utf-8") == made(name), "make reference makes it anew"
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_key_field_and_option_is_explained(name: str) -> None:
     """Messages apart: what `width` of a frame is needs no words there."""
-    rows = [line for line in PAGES[name]().splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+    rows = [line for line in made(name).splitlines() if line.startswith("| ") and not line.startswith("| ---")]
     assert name == "reference/wire-format.md" or [row for row in rows if row.endswith("|  |")] == []
 
 
@@ -60,26 +62,6 @@ def test_the_command_line_has_every_command_and_option() -> None:
         section = re.split(rf"^#+ `{name}`$", said, flags=re.MULTILINE)[-1] if " " in name else said
         for option in (each for each in command.params if each.param_type_name == "option" and not each.hidden):
             assert all(f"`{each}`" in section for each in option.opts), f"{name} {option.opts}"
-
-
-def test_what_is_hidden_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = command_line()
-    assert "`--broken`" in shown
-    assert "`pointillist down`" in shown
-    root: Any = typer.main.get_command(app)
-    monkeypatch.setattr(root.commands["down"], "hidden", True)
-    [broken] = (each for each in root.commands["cameras"].params if each.name == "broken")
-    monkeypatch.setattr(broken, "hidden", True)
-    monkeypatch.setattr(typer.main, "get_command", lambda _app: root)
-    left = command_line()
-    assert "`--broken`" not in left
-    assert "`pointillist down`" not in left
-
-
-def test_a_secret_s_variable_stands_in_its_own_column() -> None:
-    assert re.search(
-        r"^\| `--kafka-login-file` \| path \|  \| `POINTILLIST_KAFKA_LOGIN\(_FILE\)` \|", command_line(), re.M
-    )
 
 
 def test_the_files_of_cameras_have_every_key() -> None:
@@ -128,58 +110,3 @@ def test_a_page_that_is_out_of_date_is_named(
     assert "docs/folder/two.md" in said
     assert "one.md" not in said
     assert (tmp_path / "folder" / "two.md").read_text() == "two, by hand\n"
-
-
-class Inner(BaseModel):
-    """What is inside."""
-
-    number: int = Field(default=3, ge=1, lt=2**40)
-    """A number."""
-
-
-class Outer(Inner):
-    """What is outside."""
-
-    inner: Inner = Inner()
-    """A table of its own."""
-    names: list[str] = Field(min_length=2)
-    """Some | names."""
-    corner: tuple[int, int] | None = None
-    """A place."""
-
-
-def test_keys_have_types_bounds_defaults_and_places() -> None:
-    rows = keys("`outer`", Outer, {Inner: "[inner](#inner)"}, left_out=("corner",)).splitlines()
-    assert rows[0] == "## `outer`"
-    assert rows[2] == "What is outside."
-    assert rows[6:] == [
-        "| `number` | whole number ≥ 1, < 2^40 | `3` | A number. |",
-        "| `inner` | [inner](#inner) |  | A table of its own. |",
-        r"| `names` | list of at least 2 of text | required | Some \| names. |",
-    ]
-
-
-@dataclass
-class Answer:
-    """An answer."""
-
-    count: int | None
-    """How many."""
-    places: dict[str, list[tuple[float, float]]]
-
-
-def test_fields_have_types_and_meanings() -> None:
-    assert fields_of(Answer) == [
-        ("count", "whole number or null", "How many."),
-        ("places", "list of 2 × (number) by name", ""),
-    ]
-    assert kind_of(Literal["a", 1]) == '`"a"` or `1`'
-
-
-def test_prose_is_filled_and_tables_are_not() -> None:
-    made = page("T", "word " * 60, table(("a", "b"), [("x" * 200, "y")]), "", table(("none",), []))
-    lines = made.splitlines()
-    assert lines[0] == "# T"
-    assert max(len(line) for line in lines if line.startswith("word")) <= 140
-    assert f"| {'x' * 200} | y |" in lines
-    assert "none" not in made

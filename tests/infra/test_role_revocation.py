@@ -32,9 +32,9 @@ from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.identity import CameraId
 from schemas.transport.access import KafkaAccess, Tls, kafka_options
 from schemas.transport.kafka.clients import start
+from tests.infra.command_line import refusal, run
 from tests.infra.secure import WAIT_S, as_tls, make_fleet
 from tests.infra.secure_kafka import KafkaWithPasswords
-from tests.infra.test_pki import refusal, run
 from tests.infra.test_secure_mosquitto import CONNECT
 from tests.waiting import wait_until
 
@@ -113,14 +113,6 @@ def test_a_role_that_is_none_or_only_a_server_is_one_line(fleet: Layout) -> None
         assert "expected SITE/CAMERA or --role NAME" in refusal(run("revoke", *arguments, "--state", fleet.folder))
 
 
-def test_the_command_says_what_is_left_to_do_where_no_broker_runs(fleet: Layout) -> None:
-    said = run("revoke", "--role", "admin", "--state", fleet.folder).output
-    assert "admin: new certificates of generation 1 for admin" in said
-    assert "super.users=User:kafka;User:admin.1" in said
-    assert "crl.pem" in said
-    assert "pointillist topics --rights" in run("revoke", "--role", "bridge", "--state", fleet.folder).output
-
-
 def test_a_revocation_that_a_list_does_not_hold_is_an_error(fleet: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Authority, "revoke", lambda self, serials: None)
     with pytest.raises(StateError, match=r"revoked.json: expected admin as revoked, it is not"):
@@ -144,28 +136,10 @@ def test_a_client_s_certificate_holds_days_and_is_renewed_at_half_of_its_life(
     assert roles.renew() == []
 
 
-def test_one_of_an_earlier_release_that_holds_for_years_is_replaced_and_a_server_s_is_not(fleet: Layout) -> None:
-    roles = Roles(Authority(fleet.pki))
-    roles.issue("bridge", LOCAL_HOSTS, days=825)
-    server = certificate(fleet, "mosquitto").serial_number
-    assert roles.ensure((*SERVERS, *CLIENTS), LOCAL_HOSTS) == ["bridge"]
-    assert certificate(fleet, "mosquitto").serial_number == server
-
-
 def test_the_command_renews_what_is_due(fleet: Layout) -> None:
     assert run("ca", "renew", "--state", fleet.folder).output == "renewed: none is due\n"
     assert run("ca", "role", "bridge-2", "--days", "0.2", "--state", fleet.folder).exit_code == 0
     assert run("ca", "renew", "--state", fleet.folder).output == "renewed: bridge-2\n"
-
-
-def test_a_key_that_the_group_may_read_stays_so_when_it_is_issued_again(fleet: Layout) -> None:
-    roles = Roles(Authority(fleet.pki))
-    roles.let_group_read(["kafka"])
-    revoke_role(fleet, "kafka")
-    folder = role_folder(fleet.pki, "kafka")
-    assert {(folder / name).stat().st_mode & 0o777 for name in ("tls.key", "keystore.pem")} == {0o640}
-    roles.issue("admin", LOCAL_HOSTS)
-    assert (role_folder(fleet.pki, "admin") / "tls.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_running_system_renews_and_says_when_it_cannot(fleet: Layout) -> None:

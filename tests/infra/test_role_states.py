@@ -15,17 +15,14 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from consumers.console.data.roles import NO_ANSWER_S, RoleState
-from consumers.console.data.rules import FiringRule, Rules
 from infra.cli import app, status  # noqa: F401  # it registers its command
 from infra.local.process import ProcessId
 from infra.local.role_table import RoleTable
 from infra.process.metrics_server import serve
 from infra.state_folder import Layout
-from infra.up import system_line
-from infra.up.scrape import Samples
 from infra.up.settings import UpSettings, bundle_folder, scenario_document, with_bundle_of
-from infra.up.system_line import SystemLine, line_of
-from infra.up.system_state import page_addresses, role_states
+from infra.up.system_line import SystemLine
+from infra.up.system_state import role_states
 from infra.up.table import LiveTable
 from producers.simulation.scenario import parse_scenario
 from schemas.errors import BundleError, ConfigError
@@ -111,16 +108,6 @@ def test_restarts_are_counted_in_the_table_of_roles(roles: Roles) -> None:
     assert roles.states()["bridge"].restarts == 2
 
 
-def test_only_the_metrics_that_are_asked_for_are_sent(roles: Roles) -> None:
-    registry = counting(LAG.name, 1)
-    KAFKA_GROUP_LAG.on(registry).labels("g").set(3)
-    roles.answers("processor-1", registry=registry)
-    address = roles.table.roles()["processor-1"]["metrics"]
-    assert Samples.scrape([address]).sum(KAFKA_GROUP_LAG.name) == 3
-    chosen = Samples.scrape([address], [LAG.name])
-    assert (chosen.sum(LAG.name), chosen.sum(KAFKA_GROUP_LAG.name)) == (1, 0)
-
-
 def test_status_names_the_role_that_hangs(roles: Roles, capsys: pytest.CaptureFixture[str]) -> None:
     roles.hangs("processor-1")
     assert app(["status", "--state", str(roles.layout.folder)], standalone_mode=False) == 1
@@ -149,20 +136,6 @@ def test_the_terminal_says_within_five_seconds_that_a_role_hangs_and_that_it_is_
         wait_until(lambda: says("all roles are up again"), "the role that is back")
     finally:
         line.close()
-
-
-def test_roles_and_rules_are_one_line_and_all_well_is_none() -> None:
-    rules = Rules(tuple(FiringRule(f"Pointillist{name}", "warning", "", "", "", 0) for name in "ABCDA"))
-    hung = RoleState("bridge", "not answering", None, 1)
-    assert line_of([hung], rules) == "bridge does not answer · 4 rules: A, B, C and 1 more"
-    assert line_of([RoleState("bridge", "up", None, 1)], Rules()) == ""
-    assert system_line.rules_of([RoleState("prometheus", "up", "127.0.0.1:1", 1)]) == Rules()
-
-
-def test_only_roles_with_pages_have_an_address_for_a_browser() -> None:
-    names = ("kafka", "prometheus", "alertmanager", "recorder", "console", "grafana")
-    found = [RoleState(name, "up", f"127.0.0.1:{port}", port) for port, name in enumerate(names, 1)]
-    assert page_addresses(found) == {"console": "http://127.0.0.1:5/", "Grafana": "http://127.0.0.1:6/"}
 
 
 def test_the_sticker_drill_brings_the_network_that_falls_for_it() -> None:

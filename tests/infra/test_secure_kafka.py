@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,17 +19,14 @@ from aiokafka.errors import (
 
 from consumers.conservation.kafka_marks import ask_marks
 from infra.audit.kafka_protocol import read_by_protocol
-from infra.pki.authority import Authority
 from infra.pki.kafka_rights import grant
-from infra.pki.roles import role_tls
-from infra.preflight.brokers import require_kafka
 from infra.state_folder import Layout
 from schemas.errors import BrokerError
 from schemas.keys.keys import KeyRing
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
-from schemas.transport.access import KafkaAccess, KafkaAddress, Tls, kafka_options
+from schemas.transport.access import KafkaAccess, KafkaAddress, kafka_options
 from schemas.transport.kafka.clients import end, start
-from tests.infra.secure import SECRET, as_tls, enrolled, make_fleet
+from tests.infra.secure import SECRET, enrolled
 from tests.infra.secure_kafka import KafkaWithPasswords
 
 pytestmark = pytest.mark.brokers
@@ -134,11 +130,6 @@ async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: KafkaWithPa
         await joins(kafka.access("processor"), "another-group", KafkaTopic.FRAMES)
 
 
-async def test_recorders_join_the_groups_that_begin_with_their_name(kafka: KafkaWithPasswords) -> None:
-    await joins(kafka.access("recorder"), "pointillist-recorders", KafkaTopic.VERDICTS)
-    await joins(kafka.access("recorder"), "pointillist-recorders.letters", KafkaTopic.DEAD_LETTERS)
-
-
 async def test_the_monitor_is_told_how_far_frames_and_processors_are(kafka: KafkaWithPasswords) -> None:
     frames = TopicPartition(KafkaTopic.FRAMES.value, 0)
     group = AIOKafkaConsumer(
@@ -175,38 +166,6 @@ async def test_a_camera_may_do_nothing_in_kafka(kafka: KafkaWithPasswords, fleet
     assert answer.topic_errors[0][1] != 0
     # Kafka counts refusals in JMX alone: its log is where they show.
     assert "is Denied operation" in server_log(kafka)
-
-
-async def test_a_user_with_a_password_has_the_rights_of_its_name(kafka: KafkaWithPasswords, fleet: Layout) -> None:
-    address = kafka.by_password(fleet.pki, "recorder")
-    assert await may_write(address) == {KafkaTopic.ALERTS.value, KafkaTopic.EVENTS.value}
-
-
-def test_each_refusal_is_one_line_at_once(kafka: KafkaWithPasswords, fleet: Layout, tmp_path: Path) -> None:
-    authority = Authority(fleet.pki)
-    ended = as_tls(authority, authority.issue("bridge", days=-0.5), tmp_path / "ended.pem")
-    other = make_fleet(tmp_path / "other")
-    right = Tls(authority.pem)
-    cases = {
-        KafkaAccess(kafka.listen, ended): "it is of another fleet or has ended",
-        KafkaAccess(kafka.listen, role_tls(other.pki, "bridge")): "it is of another authority",
-        KafkaAccess(
-            kafka.listen, Tls(authority.pem, enrolled(other, "site/door").certificate)
-        ): "it is of another fleet or has ended",
-        KafkaAccess(kafka.listen, right): "the server asks for a certificate, and ours is missing or bad",
-        kafka.by_password(fleet.pki, "recorder", "a wrong one"): "wrong user or password",
-    }
-    for address, words in cases.items():
-        with pytest.raises(BrokerError, match=f"expected a Kafka broker at .* to let us in: .*{words}") as refused:
-            require_kafka(address, 5)
-        assert "a wrong one" not in str(refused.value)
-    assert server_log(kafka).count("Failed authentication") >= len(cases)
-    assert "a wrong one" not in server_log(kafka)
-
-
-def test_a_client_without_tls_gets_no_answer(kafka: KafkaWithPasswords) -> None:
-    with pytest.raises(BrokerError, match=r"none has answered for 0\.1 s"):
-        require_kafka(kafka.listen, 0.1)
 
 
 async def test_what_was_not_granted_is_asked_for_in_vain_by_whoever_asks(kafka: KafkaWithPasswords) -> None:

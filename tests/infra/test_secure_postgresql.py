@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psycopg
 import pytest
-from typer.testing import CliRunner
 
 from consumers.database.engine import open_engine
-from consumers.database.queries import open_records
-from consumers.recorder.store import Store
-from infra.cli import app
 from infra.local.kafka import Kafka
-from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.preflight.database import look_for_refusal, require_database
 from infra.state_folder import Layout
-from schemas.errors import BrokerError, ConfigError, UserError
+from schemas.errors import BrokerError, ConfigError
+from tests.infra.command_line import refusal as refused
+from tests.infra.command_line import run
 from tests.infra.secure_postgresql import PASSWORD, SecurePostgreSQL
 
 pytestmark = pytest.mark.brokers
 PREFIX = "expected PostgreSQL at "
-SECRET = "5e" * 32
 
 
 @dataclass
@@ -132,12 +125,6 @@ def test_a_server_with_a_wrong_certificate_is_not_trusted(
     assert refusal(way.url).endswith(f"the server's certificate is not to be trusted: {words}")
 
 
-def test_a_self_signed_server_is_not_trusted(way: Way, other: Authority, own_certificate: None) -> None:
-    way.server.issued = type(way.server.issued)(other.pem, (other.folder / "ca.key").read_text())
-    way.server.restart()
-    assert "not to be trusted: it is self-signed" in refusal(way.url)
-
-
 def test_a_server_that_is_away_is_waited_for_and_then_named() -> None:
     url = "postgresql+psycopg://eve:s3cret@127.0.0.1:1/records"
     with pytest.raises(BrokerError, match=rf"^{PREFIX}127\.0\.0\.1:1, none has answered for 0\.1 s$"):
@@ -155,63 +142,12 @@ def test_recorder_and_audit_say_so_at_their_start(
 ) -> None:
     arguments = [name, "--kafka", kafka.bootstrap, *_beside(name, tmp_path)]
     place = f"{PREFIX}localhost:{way.server.port} to let us in: "
-    line = error_of(*arguments, "--database", Way(way.server, other.folder / "ca.crt").url)
+    line = refused(run(*arguments, "--database", Way(way.server, other.folder / "ca.crt").url))
     assert line.startswith(f"{place}the server's certificate is not to be trusted: it is of another authority")
     monkeypatch.delenv("PGPASSWORD")
     in_url = way.url.replace("postgres@", "postgres:a-wr0ng-one@")
-    assert error_of(*arguments, "--database", in_url) == f"{place}wrong user or password"
-
-
-@pytest.mark.parametrize("name", ["record", "audit"])
-def test_a_database_of_another_version_is_one_line_with_exit_status_2(
-    kafka: Kafka, way: Way, tmp_path: Path, name: str
-) -> None:
-    database = f"version_{name}"
-    with psycopg.connect(
-        host="localhost", port=way.server.port, user="postgres", sslmode="verify-full", sslrootcert=str(way.root),
-        autocommit=True,
-    ) as connection:  # fmt: skip
-        connection.execute(f"create database {database}".encode())
-    url = way.url.replace("/postgres?", f"/{database}?")
-    prepare(url, tmp_path)
-    engine = open_engine(url, writes=True)
-    with engine.begin() as connection_:
-        connection_.exec_driver_sql("update tallies set value = 99 where name = 'schema_version'")
-    engine.dispose()
-    arguments = [name, "--kafka", kafka.bootstrap, *_beside(name, tmp_path), "--database", url]
-    environment = os.environ | {"POINTILLIST_FLEET_SECRET": SECRET}
-    done = subprocess.run(
-        [*COMMAND, *arguments], env=environment, check=False, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2
-    assert "error: expected a database of version " in done.stderr.splitlines()[-1]
-    assert "got version 99, which a later release has made: go on with that release" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert refused(run(*arguments, "--database", in_url)) == f"{place}wrong user or password"
 
 
 def _beside(name: str, folder: Path) -> list[str]:
     return ["--quarantine", str(folder / "quarantine")] if name == "record" else []
-
-
-def error_of(*arguments: str) -> str:
-    """The one line that the command ends with, by exit status 2; in this process, which costs less."""
-    import infra.cli.audit
-    import infra.cli.roles  # noqa: F401  # they register their commands
-
-    done = CliRunner().invoke(app, [*arguments])
-    assert isinstance(done.exception, UserError), done.output
-    assert (done.exception.exit_code, done.output) == (2, "")
-    (line,) = str(done.exception).splitlines()
-    return line
-
-
-def prepare(url: str, folder: Path) -> None:
-    """Make the tables."""
-    from consumers.evidence.quarantine import Quarantine
-    from consumers.settings import RecorderSettings
-
-    engine = open_engine(url, writes=True)
-    settings = RecorderSettings(kafka="127.0.0.1:1", database=url, quarantine=str(folder / "quarantine"))
-    Store(engine, Quarantine(settings.quarantine, engine), settings).prepare()
-    engine.dispose()
-    open_records(url).close()

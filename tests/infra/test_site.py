@@ -147,41 +147,9 @@ def test_no_page_loads_anything_of_another_host(site: Path) -> None:
 
 
 @needs_zensical
-def test_every_link_of_the_site_leads_to_a_file_and_an_anchor_of_it(site: Path) -> None:
-    pages = {file: seen(file) for file in site.rglob("*.html") if file.name != "404.html"}
-    assert len(pages) >= len(PAGES)
-    wrong = []
-    for file, page in pages.items():
-        for link in (*page.links, *page.loads):
-            parts = urlsplit(link)
-            if parts.scheme or parts.netloc:
-                continue
-            target = (file.parent / unquote(parts.path)).resolve() if parts.path else file
-            target = target / "index.html" if target.is_dir() else target
-            if not target.is_file() or (
-                target in pages and parts.fragment and unquote(parts.fragment) not in pages[target].ids
-            ):
-                wrong.append(f"{file.relative_to(site)}: {link}")
-    assert wrong == []
-
-
-@needs_zensical
 @pytest.mark.parametrize("name", PAGES)
 def test_the_site_shows_what_github_shows(site: Path, name: str) -> None:
     """A list without an empty line before it, for one, is none on the site."""
     opened = [each for each in tokens((DOCS / name).read_text()) if each.nesting >= 0]
     tags = ["pre" if each.type in ("fence", "code_block") else each.tag for each in opened]
     assert seen(site / place_of(name)).shown == Counter(tag for tag in tags if tag in SHOWN)
-
-
-@needs_zensical
-def test_a_link_to_a_page_or_an_anchor_that_is_not_there_ends_the_build(tmp_path: Path) -> None:
-    page = tmp_path / "docs" / "index.md"
-    page.parent.mkdir()
-    page.write_text("# Here\n\n[an anchor](#here)\n")
-    assert built(tmp_path).returncode == 0
-    for link in ("nowhere.md", "#nowhere"):
-        page.write_text(f"# Here\n\n[not there]({link})\n")
-        run = built(tmp_path)
-        assert run.returncode != 0
-        assert "does not exist" in run.stdout + run.stderr

@@ -19,7 +19,6 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras, metadata
 from consumers.records.rows import CameraRow
 from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # they register their commands
-from infra.local.role_table import RoleTable, supervisor
 from infra.process.environment import Environment
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings, scenario_document, usual_cameras
@@ -105,17 +104,6 @@ def test_roles_that_have_ended_are_gone(tmp_path: Path) -> None:
     }
 
 
-def test_who_holds_a_state_folder_is_found_and_a_free_one_has_nobody(tmp_path: Path) -> None:
-    import os
-
-    assert supervisor(tmp_path) is None
-    with RoleTable(tmp_path):
-        holder = supervisor(tmp_path)
-        assert holder is not None
-        assert holder.pid == os.getpid()
-    assert supervisor(tmp_path) is None
-
-
 def shown(*parts: object) -> list[str]:
     console = Console(width=80, file=StringIO(), force_terminal=True, color_system=None)
     for part in parts:
@@ -169,12 +157,6 @@ def test_a_real_camera_is_one_whose_stream_is_fetched_once() -> None:
         assert document["cameras"][0]["count"] == 1
         with pytest.raises(ConfigError, match="--cameras: expected 1 with a URL or device"):
             scenario_document(UpSettings(source=source, cameras=2), None)
-
-
-def test_a_video_file_is_one_camera_unless_more_are_asked_for_and_a_data_set_is_shared_by_eight() -> None:
-    assert [usual_cameras(source) for source in ("street.mp4", "/films/street.mkv", "photos.npz", "cifar10")] == [
-        1, 1, 8, 8,
-    ]  # fmt: skip
 
 
 def test_help_names_every_variable_of_the_environment() -> None:

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lab.aigan.discriminator import Discriminator
 from lab.aigan.generator import Generator, Shape, perturbed
 from lab.aigan.losses import class_loss, clean_loss, contrastive_loss, deceit_loss, distillation_loss, margin_loss
 from lab.aigan.opponents import WhiteBox, differentiable
-from lab.aigan.pretraining import pretrain, teach_gate, view
+from lab.aigan.pretraining import pretrain, teach_gate
 from lab.aigan.shipping import WITHIN
 from lab.aigan.universal import templates
 from lab.chance import seeded
@@ -173,23 +172,6 @@ def test_the_gate_learns_what_pictures_show() -> None:
 def test_a_generator_refuses_sizes_that_it_cannot_halve_twice() -> None:
     with pytest.raises(ValueError, match="multiples of 4, got 30x32"):
         Generator(Shape(3, 3, 30, 32))
-
-
-def test_the_discriminator_answers_both_questions() -> None:
-    with seeded(0):
-        clean, classes = Discriminator(5, 1, width=4)(torch.rand(3, 1, 28, 28))
-    assert clean.shape == (3,)
-    assert classes.shape == (3, 5)
-
-
-def test_views_keep_the_range_and_differ() -> None:
-    pictures = torch.rand(6, 3, 8, 12, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(0)
-    first, second = view(pictures, generator), view(pictures, generator)
-    assert first.shape == pictures.shape
-    assert min(first.min(), second.min()) >= 0
-    assert max(first.max(), second.max()) <= 1
-    assert (first - second).abs().mean() > 0.02
 
 
 def test_pre_training_brings_views_of_a_picture_together() -> None:

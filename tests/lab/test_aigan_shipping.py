@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from infra.cli import main
 from lab.aigan.generator import Generator, Shape
 from lab.aigan.measure import attack, bare, frames_of, pgd, targets_for, verdicts
 from lab.aigan.shipping import MAX_BYTES, MODEL, SETTINGS, Attacker, GeneratorSettings, ship, shipped_generator
@@ -21,28 +18,11 @@ from lab.aigan.tasks import TASKS, judging_scenes
 from lab.chance import seeded
 from lab.training.bundle import to_toml
 from processors.bundle import load_bundle, shipped_bundle
-from schemas.errors import ConfigError, UserError
+from schemas.errors import ConfigError
+from tests.lab.conftest import Command
 
 SHAPE = Shape(classes=3, channels=1, height=8, width=12)
 SETTINGS_OF_TINY = GeneratorSettings("tiny", "none@1+0", "white-box", ["a", "b", "c"], 1, 8, 12, 0.25, "a command")
-Refusal = Callable[..., str]
-
-
-@pytest.fixture
-def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refusal:
-    """The one line with which `pointillist lab aigan …` ends."""
-    monkeypatch.delenv("POINTILLIST_DATA", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["pointillist", "lab", "aigan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == UserError.exit_code
-        (line,) = capsys.readouterr().err.strip().splitlines()
-        return str(line)
-
-    return run
 
 
 def test_onnx_answers_as_torch_does_for_any_number_of_pictures(tmp_path: Path) -> None:
@@ -104,15 +84,9 @@ def test_every_generator_ships_with_its_settings_and_its_record(name: str) -> No
     assert settings.command in (folder / "training.md").read_text(encoding="utf-8")
 
 
-def test_attack_writes_the_agreed_figures(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_attack_writes_the_agreed_figures(lab: Command, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    arguments = ["attack", "--dataset", "scene", "--images", "4", "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", ["pointillist", "lab", "aigan", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
+    lab("aigan", "attack", "--dataset", "scene", "--images", 4, "--json", file).success()
     figures = json.loads(file.read_text())
     assert {"targeted_success", "seconds", "pgd40_seconds", "l_inf"} <= figures.keys()
     assert 0 < figures["l_inf"] <= figures["eps"]
@@ -120,29 +94,10 @@ def test_attack_writes_the_agreed_figures(
     assert figures["pgd40_seconds"] > figures["seconds"] > 0
 
 
-def test_what_cannot_be_done_is_said_in_one_line(refusal: Refusal, tmp_path: Path) -> None:
-    to_json = ("--json", tmp_path / "figures.json")
-    assert "expected one of mnist, cifar10, scene, got 'svhn'" in refusal("attack", "--dataset", "svhn", *to_json)
-    assert "POINTILLIST_DATA is missing: set it to a folder with mnist.npz" in refusal("train", "--dataset", "mnist")
-    assert "expected a bound above 0 and up to 1, got 2.0" in refusal(
-        "attack", "--dataset", "scene", "--eps", 2, *to_json
-    )
-    assert "--black-box: expected one of mnist, cifar10, got scene" in refusal(
-        "train", "--dataset", "scene", "--black-box"
-    )
-    missing = tmp_path / "nowhere"
-    assert f"{missing / SETTINGS}: expected a generator's settings, cannot read" in refusal(
-        "attack", "--dataset", "scene", "--generator", missing, *to_json
-    )
-    missing.mkdir()
-    (missing / SETTINGS).write_text("name = 3\n")
-    assert "expected a generator's settings" in refusal(
-        "attack", "--dataset", "scene", "--generator", missing, *to_json
-    )
-
-
-def test_a_generator_for_other_pictures_is_refused(refusal: Refusal, tmp_path: Path) -> None:
+def test_a_generator_for_other_pictures_is_refused(lab: Command, tmp_path: Path) -> None:
     shutil.copy(shipped_generator("scene") / MODEL, tmp_path)
     (tmp_path / SETTINGS).write_text(to_toml(asdict(SETTINGS_OF_TINY)), encoding="utf-8")
-    line = refusal("attack", "--dataset", "scene", "--generator", tmp_path, "--json", tmp_path / "figures.json")
-    assert "generator tiny: expected pictures of (8, 12, 1), got (32, 32, 3)" in line
+    options = ("--dataset", "scene", "--generator", tmp_path, "--json", tmp_path / "figures.json")
+    assert (
+        "generator tiny: expected pictures of (8, 12, 1), got (32, 32, 3)" in lab("aigan", "attack", *options).refusal()
+    )

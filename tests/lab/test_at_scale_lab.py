@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lab.restoration import at_scale
-from lab.restoration.at_scale import Cost, Row, measure, ratio_interval, scenes, tables
-from lab.results.csv_rows import read_rows, write_rows
+from lab.experiments.harness.plan import Workplace
+from lab.experiments.scale.experiment import page, plan
+from lab.experiments.scale.measure import CONDITIONS, SIZES, Cost, measure, ratio_interval, scenes
 from processors.bundle import load_bundle, shipped_bundle
 from processors.pipeline import Pipeline
 
@@ -29,13 +29,13 @@ def test_the_ratio_is_of_the_same_frames_and_its_interval_is_the_paired_one() ->
 
 
 def test_hard_scenes_are_darker_and_the_same_every_time() -> None:
-    usual, hard, again = (scenes(12, (40, 48), at_scale.CONDITIONS[name]) for name in ("usual", "hard", "hard"))
+    usual, hard, again = (scenes(12, (40, 48), CONDITIONS[name]) for name in ("usual", "hard", "hard"))
     assert hard.images.mean() < 0.7 * usual.images.mean()
     np.testing.assert_array_equal(hard.images, again.images)
     np.testing.assert_array_equal(hard.labels, usual.labels)
 
 
-def test_a_size_is_measured_at_every_ratio_clean_and_attacked(tmp_path: Path) -> None:
+def test_a_size_is_measured_at_every_ratio_clean_and_attacked() -> None:
     pipeline = Pipeline(load_bundle(shipped_bundle("scene-plain"), torch.device("cpu")))
     clean = list(measure(pipeline, "usual", (96, 96), 6, False))
     attacked = list(measure(pipeline, "dim", (64, 64), 6, True))
@@ -44,10 +44,13 @@ def test_a_size_is_measured_at_every_ratio_clean_and_attacked(tmp_path: Path) ->
     assert all(row.undropped == 1.0 for row in clean)
     assert clean[2].chain == clean[2].whole
     assert max(row.undropped for row in attacked) < 1.0
-    write_rows(tmp_path / "rows.csv", clean + attacked, Row)
-    assert len(read_rows(tmp_path / "rows.csv", Row)) == 6
-    text = tables(clean + attacked, [Cost("32×32", 0.25, 1.0, 2.0, 200.0, "a network", 3.0)])
+    text = "\n".join(page(clean + attacked, [Cost("32×32", 0.25, 1.0, 2.0, 200.0, "a network", 3.0)]))
     assert "| usual | 96×96 | 0.25 | 6 |" in text
     assert "| dim, PGD 0.03 | 64×64 | 0.75 | 6 |" in text
     assert "| 32×32 | 0.25 | 1.0 | 2.0 | 200 | a network | 3.0 |" in text
     assert "All under PGD" in text
+
+
+def test_every_kind_of_scene_is_planned_at_every_size(tmp_path: Path) -> None:
+    cells = plan(Workplace(tmp_path, tmp_path)).cells
+    assert len({cell.name for cell in cells}) == len(cells) == len(CONDITIONS) * len(SIZES) + 1

@@ -24,7 +24,7 @@ from lab.attacks import (
 from lab.attacks.eot import loss_gradient
 from lab.attacks.norms import l2
 from lab.baselines import Jpeg, Shield
-from schemas.errors import ConfigError
+from schemas.errors import BundleError, ConfigError
 from tests.lab.linear_judge import FRAMES, LABELS, TARGETS, bare, bent, chance, linear
 
 EPS = 0.1
@@ -277,5 +277,10 @@ def test_what_cannot_be_attacked_is_refused_in_one_line() -> None:
             attack(eps=eps)
     with pytest.raises(ConfigError, match="a positive number, got 0"):
         attack(eps=0.0, norm="l2")
+    with pytest.raises(BundleError, match="expected a defence and a network that give gradients"):
+        eot_pgd(
+            lambda frames, _: linear(frames.detach()), FRAMES, LABELS, None, eps=EPS, steps=1, samples=1,
+            generator=chance(),
+        )  # fmt: skip
     with pytest.raises(ConfigError, match="expected a backward pass of the defence's shape"):
         bpda(stepped, lambda frames, generator: frames[:, :1])(FRAMES, chance())

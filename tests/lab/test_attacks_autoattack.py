@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
-
 import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack
@@ -111,19 +108,6 @@ def test_of_a_runs_two_candidates_the_one_is_kept_that_fewer_draws_withstand(
     monkeypatch.setattr(APGDAttack, "attack_single_run", run)
     attacked = auto_attack(brighter_errs, FRAMES, LABELS * 0, eps=0.1, generator=chance(), version="rand", draws=20)
     assert torch.equal(attacked, good)
-
-
-def test_a_debuggers_trace_function_is_left_in_place() -> None:
-    def trace(frame: FrameType, event: str, argument: object) -> None:
-        return None
-
-    there = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        auto_attack(small_net, FRAMES[:2], LABELS[:2], eps=0.1, generator=chance(), steps=2, queries=2)
-        assert sys.gettrace() is trace
-    finally:
-        sys.settrace(there)
 
 
 def test_what_does_not_fit_is_refused_in_one_line() -> None:

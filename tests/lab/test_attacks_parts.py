@@ -50,13 +50,6 @@ def test_an_error_of_the_function_reaches_the_caller() -> None:
         minimise_together(broken, np.zeros((3, 2)), bounds=(0.0, 1.0), unit=1.0, iterations=5)
 
 
-def test_no_minimisation_gives_no_end() -> None:
-    def unasked(rows: list[int], points: Floats) -> tuple[Floats, Floats]:
-        raise AssertionError
-
-    assert minimise_together(unasked, np.zeros((0, 2)), bounds=(0.0, 1.0), unit=1.0, iterations=5).shape == (0, 2)
-
-
 def test_random_starts_fill_their_balls() -> None:
     frames = torch.zeros(400, 3, 2, 2)
     generator = torch.Generator().manual_seed(0)

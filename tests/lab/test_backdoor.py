@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from lab.backdoor.catalogue import MODELS, sticker_patch
 from lab.backdoor.files import stamped_pictures, write_pictures, write_quarantine
@@ -188,14 +187,6 @@ def test_stamping_again_gives_the_same_for_every_model_of_the_catalogue() -> Non
         first, second = (stamped_pictures(pictures, model.poisoning) for _ in range(2))
         assert (first.images == second.images).all()
         assert (first.images != pictures.images).any((1, 2, 3)).all(), name
-
-
-def test_a_quarantine_is_a_folder_of_pictures(tmp_path: Path) -> None:
-    grey = LabelledPictures("grey", GENERATOR.integers(0, 256, (3, 28, 28, 1)).astype(np.uint8), np.arange(3))
-    write_quarantine(tmp_path / "q", grey)
-    files = sorted((tmp_path / "q").iterdir())
-    assert len(files) == 3
-    assert (np.asarray(Image.open(files[1])) == grey.images[1, ..., 0]).all()
 
 
 @pytest.mark.parametrize("sources", [(), (1,)])

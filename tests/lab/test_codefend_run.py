@@ -1,8 +1,7 @@
-"""The plan of the experiment on backdoors: which rows it has, and what their measurement leaves."""
+"""The plan of the experiment on backdoors: its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,8 @@ import pytest
 
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
-from lab.experiments.cache import Cache
 from lab.experiments.codefend import experiment
-from lab.experiments.codefend.detection import Detection
-from lab.experiments.codefend.outcome import Outcome
 from lab.experiments.codefend.plan import Budget
-from lab.experiments.codefend.report import write_report
-from lab.experiments.codefend.rows import DetectionRow, RepairRow
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.harness.plan import Plan, Workplace
 
@@ -27,35 +21,15 @@ SMALL = Budget(models=("mnist-a-02", "mnist-a-10"), images=100, other_images=100
 
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plan:
-    """Two models whose measurements are made up."""
+    """Two models that are not loaded."""
 
     def loaded(name: str, folder: Path, work: Path, task: Task) -> Subject:
         found = Subject(name, folder, folder, task)
         vars(found).update(bundle=None, clean_bundle=None, state=name)
         return found
 
-    def measured(subject: Subject, detection: Detection, cache: Cache) -> tuple[DetectionRow, dict[str, np.ndarray]]:
-        bits = np.linspace(0, 1, detection.most)
-        row = DetectionRow(
-            subject.name, detection.frames, detection.sequential, 5, 5, 1.0, 0.01, 0.0, 0.1, 0.0, 0.0, 0.1, 0.0,
-            0.5, 100.0, 1.0,
-        )  # fmt: skip
-        return row, {"clean_bits": bits, "bits": bits / 2}
-
-    def cured(
-        subject: Subject, method: str, kind: str, flagged: Callable[[], object], before: Outcome, cache: Cache
-    ) -> tuple[RepairRow, dict[str, np.ndarray]]:
-        row = RepairRow(
-            subject.name, method, kind, before.clean_accuracy, 0.9, before.attack_success, 0.0,
-            before.recovered_accuracy, 0.8, None, None, None, 3.0, True,
-        )  # fmt: skip
-        return row, {"examples": np.zeros((2, 2, 28, 28, 1), np.uint8)}
-
     monkeypatch.setattr(experiment, "load_task", lambda name, data: TASK)
     monkeypatch.setattr(experiment, "load_subject", loaded)
-    monkeypatch.setattr(experiment, "outcome", lambda *_: Outcome(0.9, 0.8, 0.1))
-    monkeypatch.setattr(experiment, "measure", measured)
-    monkeypatch.setattr(experiment, "cure", cured)
     return experiment.plan(Workplace(tmp_path / "out", tmp_path / "runs", tmp_path), SMALL)
 
 
@@ -70,22 +44,6 @@ def test_strip_on_other_pictures_is_another_row(plan: Plan, tmp_path: Path) -> N
     states = {cell.name: cell.input_state for cell in plan.cells}
     changed = {cell.name for cell in other.cells if cell.input_state != states[cell.name]}
     assert changed == {"mnist-a-02/strip/whole", "mnist-a-10/strip/whole"}
-
-
-def test_the_page_shows_the_pictures_that_are_there(plan: Plan) -> None:
-    for cell in plan.cells:
-        plan.measure(cell, "pointillist lab stale")
-    out, verdict = plan.store.folder, plan.write_page()
-    assert any("mnist-a-02: clean accuracy lost: aim" in line for line in verdict)
-    text = (out / "README.md").read_text()
-    shown = ["entropies/mnist-a-02.png", "generated/mnist-a-10-default-pure.png", "triggers/mnist-a-02.png"]
-    for name in shown:
-        assert f"({name})" in text
-        assert (out / name).is_file()
-    (out / shown[1]).unlink()
-    write_report(plan.store)
-    text = (out / "README.md").read_text()
-    assert [f"({name})" in text for name in shown] == [True, False, True]
 
 
 def test_a_trigger_that_strip_cannot_see_is_cured_from_frames_that_somebody_else_noticed() -> None:

@@ -10,13 +10,13 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from infra.cli import main
 from lab.attacks import Logits, make_attack
 from lab.dct_table import AT_ONCE, learn_table, most_changed, read_clean, steps_of
 from processors.bundle import load_bundle
 from processors.preprocess.dct_quantisation import read_table
-from schemas.errors import ConfigError, UserError
-from tests.lab.colour_judge import coloured, save, write_bundle
+from schemas.errors import ConfigError
+from tests.lab.colour_judge import coloured, write_bundle
+from tests.lab.conftest import Command
 
 CPU = torch.device("cpu")
 
@@ -106,28 +106,12 @@ def test_of_cifar_10_s_file_the_held_out_training_pictures_are_taken(tmp_path: P
     np.testing.assert_array_equal(read.images, train[200:230])
 
 
-def test_the_command_writes_a_table_that_a_bundle_can_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, data = write_bundle(tmp_path / "bundle"), save(tmp_path / "data.npz", coloured(20))
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["pointillist", "lab", "learn-table", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0)
-
-    given = ("--bundle", folder, "--data", data, "--attack", "fgsm", "--eps", 0.05, "--device", "cpu")
-    assert run(*given, "--out", folder / "table.txt") == 0
-    assert 'stage = "dct-quantisation"\ntable = "table.txt"' in capsys.readouterr().out
-    assert float(read_table(folder / "table.txt").max()) == 100
-    assert sorted(file.name for file in folder.iterdir()) == ["model.toml", "table.txt", "weights.safetensors"]
-    with (folder / "model.toml").open("a") as settings:
+def test_the_command_writes_a_table_that_a_bundle_can_name(lab: Command, bundle: Path, data: Path) -> None:
+    given = ("--bundle", bundle, "--data", data, "--attack", "fgsm", "--eps", 0.05, "--device", "cpu")
+    done = lab("learn-table", *given, "--out", bundle / "table.txt").success()
+    assert 'stage = "dct-quantisation"\ntable = "table.txt"' in done.out
+    assert float(read_table(bundle / "table.txt").max()) == 100
+    assert sorted(file.name for file in bundle.iterdir()) == ["model.toml", "table.txt", "weights.safetensors"]
+    with (bundle / "model.toml").open("a") as settings:
         settings.write('[[preprocess]]\nstage = "dct-quantisation"\ntable = "table.txt"\n')
-    assert [stage.name for stage in load_bundle(folder, CPU).stages] == ["dct-quantisation"]
-    for wrong, complaint in [
-        (("--out", tmp_path), "--out: expected a file"),
-        (("--out", folder / "t", "--attack", "x"), "attack:"),
-    ]:
-        assert run(*given, *wrong) == UserError.exit_code
-        assert complaint in capsys.readouterr().err
+    assert [stage.name for stage in load_bundle(bundle, CPU).stages] == ["dct-quantisation"]

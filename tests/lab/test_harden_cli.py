@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infra.cli import main
 from lab.hardening.train import Training
 from processors.bundle import load_bundle
+from tests.lab.conftest import Command, Ended
 from tests.lab.frail_judge import EPS, pictures, write_frail
 
-Command = Callable[..., tuple[int, str]]
 KEYS = {"clean_before", "clean_after", "robust_before", "robust_after", "seconds"}
 
 
@@ -40,31 +38,18 @@ def words(folder: Path, **changed: object) -> list[str]:
         "json": folder / "figures.json", "epochs": 2, "batch": 16, "held-out": 32, "measured": 8, "eps": EPS,
     }  # fmt: skip
     given = (options | {name.replace("_", "-"): value for name, value in changed.items()}).items()
-    return ["lab", "harden", *(word for name, value in given for word in (f"--{name}", str(value)))]
+    return ["harden", *(word for name, value in given for word in (f"--{name}", str(value)))]
 
 
 @pytest.fixture
-def harden(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def harden(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setattr("lab.hardening.measure.STEPS", 2)
     monkeypatch.setattr("lab.hardening.measure.SAMPLES", 1)
 
-    def run(**changed: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["pointillist", *words(folder, **changed)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return code, capsys.readouterr().err
+    def run(**changed: object) -> Ended:
+        return lab(*words(folder, **changed))
 
     return run
-
-
-def refusal(found: tuple[int, str]) -> str:
-    code, err = found
-    assert code == 2, err
-    assert len(err.strip().splitlines()) == 1, err
-    return err
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -72,8 +57,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def test_it_writes_a_complete_bundle_and_says_what_it_gave(folder: Path, harden: Command) -> None:
-    code, err = harden(data=folder / "many.npz", held_out=224, epochs=1)
-    assert code == 0, err
+    err = harden(data=folder / "many.npz", held_out=224, epochs=1).success().err
     figures = json.loads((folder / "figures.json").read_text())
     assert set(figures) >= KEYS
     hardened = load_bundle(folder / "out", torch.device("cpu"))
@@ -90,7 +74,7 @@ def test_it_writes_a_complete_bundle_and_says_what_it_gave(folder: Path, harden:
 def test_a_stop_at_any_point_costs_nothing_but_time(
     folder: Path, harden: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert harden()[0] == 0
+    harden().success()
     whole = weights(folder / "out")
     shutil.rmtree(folder / "out")
     learn, taught = Training._learn, []
@@ -102,11 +86,9 @@ def test_a_stop_at_any_point_costs_nothing_but_time(
         learn(self)
 
     monkeypatch.setattr(Training, "_learn", stopped)
-    assert harden()[0] != 0
+    assert harden().code != 0
     assert not (folder / "out" / "model.toml").exists()
-    code, err = harden()
-    assert code == 0
-    assert "resumed after step 6 of 8" in err
+    assert "resumed after step 6 of 8" in harden().success().err
     assert taught[8:] == [6, 7]
     again = weights(folder / "out")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
@@ -115,32 +97,31 @@ def test_a_stop_at_any_point_costs_nothing_but_time(
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_scripted_network_is_hardened_and_stays_one(folder: Path, harden: Command) -> None:
     write_frail(folder / "scripted", "torchscript")
-    code, err = harden(bundle=folder / "scripted", epochs=1)
-    assert code == 0, err
+    harden(bundle=folder / "scripted", epochs=1).success()
     before, after = (load_bundle(folder / name, torch.device("cpu")) for name in ("scripted", "out"))
     assert after.settings.format == "torchscript"
     assert before.model_id.rpartition("+")[2] != after.model_id.rpartition("+")[2]
 
 
 def test_two_processes_train_what_one_trains(folder: Path, harden: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert harden(shards=2)[0] == 0
+    harden(shards=2).success()
     alone = weights(folder / "out")
     shutil.rmtree(folder / "out")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "infra.cli", *words(folder)]
+    command = [sys.executable, "-m", "infra.cli", "lab", *words(folder)]
     for name, value in (place | {"RANK": "0", "LOCAL_RANK": "0"}).items():
         monkeypatch.setenv(name, value)
     other = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
     with subprocess.Popen(command, env=other, stderr=subprocess.PIPE, text=True) as second:
         try:
-            code, err = harden()
+            first = harden()
             _, more = second.communicate(timeout=60)
         finally:
             second.kill()
-    assert (code, second.returncode) == (0, 0), err + more
+    assert (first.code, second.returncode) == (0, 0), first.err + more
     together = weights(folder / "out")
     assert all(torch.equal(alone[name], together[name]) for name in alone)
 
@@ -160,28 +141,10 @@ def test_a_network_without_gradients_is_refused(folder: Path, harden: Command) -
     lines = [line for line in table.replace('"safetensors"', '"onnx"').splitlines() if "factory" not in line]
     text = "\n".join(lines).replace('["dark", "bright"]', '["dark", "bright", "blue"]')
     (folder / "bundle" / "model.toml").write_text(text)
-    assert "expected a trainable network" in refusal(harden())
-
-
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({"eps": 0}, "eps: expected"),
-        ({"drop": 0.9}, "drop ratio: expected 0 to 0.875"),
-        ({"steps": 99}, "at most 16, got 99"),
-        ({"trades": -1}, "trades: expected"),
-        ({"shards": 3}, "multiple of 3"),
-        ({"held-out": 90}, "at least one batch of 16 besides 90 held out, got 96"),
-        ({"data": "nowhere.npz"}, "nowhere.npz"),
-        ({"bundle": "nowhere"}, "no shipped bundle"),
-        ({"device": "abacus"}, "auto or cpu or cuda"),
-    ],
-)
-def test_what_cannot_be_done_is_said_in_a_line(harden: Command, changed: dict[str, object], expected: str) -> None:
-    assert expected in refusal(harden(**changed))
+    assert "expected a trainable network" in harden().refusal()
 
 
 def test_no_bundle_of_something_else_is_written_over(folder: Path, harden: Command) -> None:
-    assert "another folder" in refusal(harden(out=folder / "bundle"))
+    assert "another folder" in harden(out=folder / "bundle").refusal()
     shutil.copytree(folder / "bundle", folder / "other")
-    assert "another bundle" in refusal(harden(out=folder / "other"))
+    assert "another bundle" in harden(out=folder / "other").refusal()

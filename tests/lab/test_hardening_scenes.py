@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from lab.experiments.hardening.report import scene_page
-from lab.experiments.hardening.rows import HardRow, SceneRow, StripRow
 from lab.hardening.scene_lessons import HARD, SceneLessons, Sized, between
 from producers.scene.simulator import Conditions
 
@@ -42,16 +40,3 @@ def test_every_tenth_place_is_grey() -> None:
     frames = lessons().sets[0][0].numpy()
     grey = np.ptp(frames.astype(int), axis=1).max((1, 2)) == 0
     assert list(np.flatnonzero(grey)) == [0, 10]
-
-
-def test_the_page_says_what_the_rows_say() -> None:
-    page = "\n".join(
-        scene_page(
-            [SceneRow("scene@1-hardened+0", 240, 320, 150, 1.0, 0.96, 0.94, 3.0)],
-            [HardRow("scene@1-hardened+0", 64, 64, 0.25, 300, 291)],
-            [StripRow("hardened", "scene@1-hardened+0", "sick@1+1", 3000, 1.0, 0.01, 4.2, 0.99, 0.98, 0.011, 0.003)],
-        )
-    )
-    assert "| scene@1-hardened+0 | 320×240 | 150 | 1.000 [0.975, 1.000] | 0.960 " in page
-    assert "scene@1-hardened+0: 291 of 300 hard scenes right." in page
-    assert "| sick@1+1 | 0.980 | 0.0110 | 0.0030 |" in page

@@ -54,15 +54,8 @@ def row(root: Path) -> str:
     return run.stdout
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "bundles/restorer/weights.safetensors",
-        "lab/backdoor/models/mnist-a-1/bundle/weights.safetensors",
-    ],
-)
-def test_a_row_is_made_again_when_a_file_that_it_needs_changes(copy: Path, before: str, name: str) -> None:
-    file = copy / name
+def test_a_row_is_made_again_when_a_file_that_it_needs_changes(copy: Path, before: str) -> None:
+    file = copy / "bundles/restorer/weights.safetensors"
     content = file.read_bytes()
     try:
         file.write_bytes(content + b" ")
@@ -71,11 +64,8 @@ def test_a_row_is_made_again_when_a_file_that_it_needs_changes(copy: Path, befor
         file.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["processors/pipeline.py", "lab/masks.py", "lab/backdoor/triggers.py"])
-def test_a_statement_that_runs_on_import_counts_and_a_new_definition_does_not(
-    copy: Path, before: str, name: str
-) -> None:
-    file = copy / name
+def test_a_statement_that_runs_on_import_counts_and_a_new_definition_does_not(copy: Path, before: str) -> None:
+    file = copy / "processors/pipeline.py"
     content = file.read_bytes()
     try:
         file.write_bytes(content + b"\n\ndef unused():\n    return 1\n")
@@ -185,6 +175,8 @@ from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
 from lab.experiments.codefend.detection import Detection, measure
 from lab.experiments.codefend.subjects import Subject
+from lab.strip import limits
+limits.DRAWS = 50
 random = np.random.default_rng(0)
 def some(count):
     return LabelledPictures("few", random.integers(0, 256, (count, 28, 28, 1)).astype(np.uint8), np.arange(count) % 10)

@@ -12,15 +12,12 @@ import torch.nn.functional as F
 from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
 from lab.experiments.cells import Attack, Row, Scored, Scores
-from lab.experiments.harness.store import Made, Store, columns_of, values_of
-from lab.experiments.harness.store import Row as StoredRow
-from lab.experiments.qusecnets import adversarial, report, steepness
+from lab.experiments.qusecnets import adversarial, steepness
 from lab.experiments.qusecnets.attacked import scores
-from lab.experiments.qusecnets.experiment import TABLES, worst
+from lab.experiments.qusecnets.experiment import worst
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
 from lab.experiments.qusecnets.plan import ROWS, AttackRow, Budget
-from lab.experiments.qusecnets.published import published
 from lab.experiments.qusecnets.steep_report import steep_verdict
 from lab.experiments.qusecnets.steepness import HELD_OUT, STEEP, TEST, Point, at_steepness, chosen, curve
 from lab.experiments.qusecnets.training import write
@@ -59,11 +56,6 @@ def test_the_layer_that_was_trained_is_the_stage_of_the_bundle(name: str, tmp_pa
     saved = bundle(name, tmp_path)
     assert len(saved.stages) == (name != "mnist-plain")
     torch.testing.assert_close(saved.logits(frames), layered(NETWORKS[name])(frames), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32)])
-def test_the_basic_network_takes_both_data_sets(channels: int, side: int) -> None:
-    assert BasicCnn(10, channels, side)(torch.zeros(1, channels, side, side)).shape == (1, 10)
 
 
 def test_the_thresholds_follow_the_loss_where_they_are_to_be_trained() -> None:
@@ -118,30 +110,6 @@ def row(name: str, attack: str, accuracy: float, eps: float | None) -> Row:
     return Row(
         name, "cq2", attack, attack, False, eps, 100, 1, accuracy, accuracy, accuracy, accuracy, None, None, 0, 0
     )
-
-
-def test_the_page_sets_the_papers_figure_beside_ours_and_says_what_is_missing(tmp_path: Path) -> None:
-    rows = [
-        row("mnist-cq2", "clean", 0.99, None),
-        row("mnist-cq2", "fgsm", 0.9, 0.3),
-        row("mnist-tq2", "clean", 1, None),
-    ]
-    store = Store(tmp_path)
-    store.put(StoredRow("all", Made(""), {"rows": [values_of(each) for each in rows]}), columns_of(TABLES), [])
-    lines = report.write_report(store)
-    assert any("mnist-cq2, fgsm" in line and "MISSED" in line for line in lines)
-    assert any("mnist-cq2, cw" in line and "not measured" in line for line in lines)
-    page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    (line,) = [line for line in page.splitlines() if line.startswith("| FGSM 0.3 |")]
-    assert "*paper 0.975*" in line
-    assert "not measured" in line
-
-
-def test_the_papers_figures_are_found_by_the_kind_of_a_network() -> None:
-    assert published("mnist", "fgsm", "cq2") == 0.9751
-    assert published("mnist", "fgsm", "tq2") is None
-    assert published("mnist", "cw", "tq4") == 0.88
-    assert published("mnist", "fgsm", "plain") == 0.0148
 
 
 def test_the_worst_case_counts_every_attack_that_a_picture_met(tmp_path: Path) -> None:

@@ -47,7 +47,6 @@ def test_a_broken_defence_is_measured_once_and_read_afterwards(
 
     monkeypatch.setattr(broken, "eot_pgd", never)
     assert broken.measure(depth, bundle, pictures, training, cache) == row
-    assert "**" in broken.page([row], bundle.model_id, "command")[2]
 
 
 def test_an_attack_and_foolboxs_are_counted_on_the_same_pictures(
@@ -58,9 +57,7 @@ def test_an_attack_and_foolboxs_are_counted_on_the_same_pictures(
     for name in ("fgsm", "eot-pgd L2", "jsma"):
         row = parity.measure(pairs[name], judge, Cache(tmp_path))
         assert row.images == 8
-        if row.success_foolbox is None:
-            assert "foolbox has none" in parity.page([row], judge.bundle.model_id, "command")[2]
-        else:
+        if row.success_foolbox is not None:
             assert row.success == row.success_foolbox
             assert row.success > 0.5
             assert row.l2 == pytest.approx(row.l2_foolbox, rel=0.05)

@@ -127,13 +127,6 @@ def test_an_attack_that_is_six_points_stronger_fails_convergence(tmp_path: Path,
     assert convergence(Evidence(defence, converged(10, of=20, **{stronger: 12}), 1)).status == "passed"
 
 
-def test_attacks_that_do_not_count_are_no_sign_against_convergence(tmp_path: Path) -> None:
-    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
-    outcomes = converged(68)
-    outcomes["fixed/all"] = broken("fixed/all", 99, 100, counts=False)
-    assert convergence(Evidence(defence, outcomes, 1)).status == "passed"
-
-
 @pytest.mark.parametrize("pictures", [100, 200, 300, 1000])
 def test_the_strongest_attack_is_named_however_many_pictures_the_others_met(tmp_path: Path, pictures: int) -> None:
     defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")

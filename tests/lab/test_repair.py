@@ -13,15 +13,14 @@ from torch import Tensor
 
 from lab.data import LabelledPictures, to_frames
 from lab.repair.checkpoints import Checkpoint, Checkpoints
-from lab.repair.cyclegan import CycleGanSettings, train_cyclegan
 from lab.repair.figures import Evaluation, trigger_region
 from lab.repair.inpainting import inpaint
 from lab.repair.inputs import FEWEST_CLEAN, find_target, trainable_copy
 from lab.repair.recovery import Found, StampTrigger, evidence, recover
-from lab.repair.run import WIDE, Mode, RepairSettings, Silent, _lessons, repair, steps_for
+from lab.repair.run import RepairSettings, Silent, repair
 from lab.repair.stamps import Stamp, estimate
 from lab.repair.transplant import train_mask, widened
-from lab.repair.unlearn import Lessons, UnlearnSettings, _loss, augmented, unlearn
+from lab.repair.unlearn import Lessons, UnlearnSettings, unlearn
 from processors.preprocess import read_stage
 from processors.preprocess.contract import Place
 from schemas.errors import BundleError, ConfigError
@@ -47,12 +46,6 @@ def clean() -> LabelledPictures:
 def flagged() -> np.ndarray:
     seen = pictures(120, seed=2)
     return stamped(seen.take(np.flatnonzero(seen.labels != TARGET))).images
-
-
-def test_the_sick_judge_is_sick(clean: LabelledPictures) -> None:
-    sick = sick_bundle()
-    assert (sick.logits(frames_of(clean)).argmax(1).numpy() == clean.labels).mean() > 0.95
-    assert share(sick, frames_of(stamped(clean)), TARGET) > 0.95
 
 
 def test_repair_takes_the_backdoor_out_and_keeps_the_accuracy(clean: LabelledPictures, flagged: np.ndarray) -> None:
@@ -198,67 +191,6 @@ def test_evidence_tells_the_trigger_from_something_else(clean: LabelledPictures,
     assert not evidence(nothing, others, members, TARGET, sick.logits).convinces(1 / 3)
 
 
-@pytest.mark.parametrize(
-    ("mode", "rows", "weight"), [("default", 1, 1.0), ("default", 6, WIDE / 0.5), ("paper", 6, 1.0)]
-)
-def test_frames_weigh_the_less_the_wider_the_trigger_is(
-    clean: LabelledPictures, flagged: np.ndarray, mode: Mode, rows: int, weight: float
-) -> None:
-    sick = sick_bundle()
-    frames, labels = frames_of(clean), torch.from_numpy(clean.labels)
-    opacity = torch.zeros(1, 1, SIDE, SIDE)
-    # One row of twelve would be above the bound, half a row is not.
-    opacity[..., -rows:, : SIDE // 2 if rows == 1 else SIDE] = 1
-    trigger = StampTrigger(Stamp(opacity, torch.ones(1, 3, SIDE, SIDE)))
-    members = to_frames(flagged, torch.device("cpu"))
-    tried = evidence(trigger, frames[labels != TARGET], members, TARGET, sick.logits)
-    found = Found(trigger, {trigger.name: tried})
-    _, lessons = _lessons(sick, frames, labels, members, TARGET, found, RepairSettings(mode, steps=2))
-    assert lessons.weight == pytest.approx(weight)
-
-
-def test_frames_that_stay_on_the_target_without_the_trigger_teach_nothing(
-    clean: LabelledPictures, flagged: np.ndarray
-) -> None:
-    sick = sick_bundle()
-    frames, labels = frames_of(clean), torch.from_numpy(clean.labels)
-    opacity = torch.zeros(1, 1, SIDE, SIDE)
-    opacity[..., -3:, -3:] = 1
-    trigger = StampTrigger(Stamp(opacity, torch.ones(1, 3, SIDE, SIDE)))
-    stamped_ones, own = to_frames(flagged, torch.device("cpu")), frames[labels == TARGET][:20]
-    members = torch.cat((stamped_ones, own))
-    _, lessons = _lessons(sick, frames, labels, members, TARGET, Found(trigger, {}), RepairSettings(steps=2))
-    assert len(lessons.quarantined) == len(lessons.cleansed) == pytest.approx(len(stamped_ones), abs=4)
-    assert (sick.logits(lessons.cleansed).argmax(1) != TARGET).all()
-
-
-def test_stamped_and_quarantined_frames_count_by_their_weight(clean: LabelledPictures, flagged: np.ndarray) -> None:
-    sick = sick_bundle()
-    frames, members = frames_of(clean), to_frames(flagged, torch.device("cpu"))
-    settings = UnlearnSettings(batch=16, mixed=0.0, shift=0)
-
-    def stamp(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        marked = x.clone()
-        marked[..., -3:, -3:] = 1
-        return marked
-
-    def loss(weight: float, stamped: bool, taken_from: int = 0, removed: torch.Tensor = members) -> float:
-        lessons = Lessons(
-            frames, torch.from_numpy(clean.labels), stamp if stamped else None,
-            members[:taken_from], removed[:taken_from], flip=False, weight=weight,
-        )  # fmt: skip
-        generator = torch.Generator().manual_seed(0)
-        return float(_loss(sick.logits, sick.logits, lessons, settings, generator))
-
-    alone, half, whole = loss(1.0, False), loss(0.5, True), loss(1.0, True)
-    assert whole > alone + 1
-    assert half - alone == pytest.approx((whole - alone) / 2, rel=1e-4)
-    # A quarantined frame is to be called what the sick model sees in it without the trigger.
-    same = loss(1.0, False, 50)
-    shown = frames[torch.from_numpy(clean.labels) != TARGET]
-    assert loss(1.0, False, 50, shown) > same + 0.5
-
-
 def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
     tmp_path: object, clean: LabelledPictures
 ) -> None:
@@ -292,28 +224,6 @@ def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
     assert checkpoint.load() is None
 
 
-def test_the_cyclegan_of_the_paper_maps_both_ways(clean: LabelledPictures, flagged: np.ndarray) -> None:
-    settings = CycleGanSettings(epochs=2, decay_from=1)
-    epochs: list[int] = []
-    forth, back = train_cyclegan(
-        frames_of(clean), to_frames(flagged, torch.device("cpu")), settings, None, Checkpoint(None, ""), epochs.append
-    )
-    frames = frames_of(clean)[:4]
-    for made, changed in (forth.parts(frames), back.parts(frames)):
-        assert made.shape == frames.shape
-        assert changed.shape == (4, 1, SIDE, SIDE)
-        assert 0 <= float(made.min()) <= float(made.max()) <= 1
-    assert sum(epochs) == 2
-
-
-def test_augmented_frames_are_the_same_pictures_moved() -> None:
-    frames = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(augmented(frames, 0, False, torch.Generator().manual_seed(0)), frames)
-    moved = augmented(frames, 2, True, torch.Generator().manual_seed(0))
-    assert moved.shape == frames.shape
-    assert not torch.equal(moved, frames)
-
-
 def test_the_region_of_a_fixed_trigger_comes_from_pairs() -> None:
     clean = pictures(60, seed=4)
     poisoned = stamped(clean.take(np.flatnonzero(clean.labels != TARGET)))
@@ -323,7 +233,3 @@ def test_the_region_of_a_fixed_trigger_comes_from_pairs() -> None:
     assert int(region.sum()) == 9
     assert trigger_region(Evaluation(clean, poisoned.first(7))) is None
     assert trigger_region(Evaluation(None, poisoned)) is None
-
-
-def test_a_small_network_gets_the_most_steps() -> None:
-    assert steps_for(sick_bundle()) == 1000

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import lab.repair.run as run_module
-from infra.cli import main
-from lab.data import LabelledPictures, to_frames
 from lab.repair.held_out import HeldOut, compare, split
 from lab.repair.inputs import read_quarantine, trainable_copy, verdicts
 from lab.repair.publish import MARK
@@ -26,18 +21,14 @@ from lab.repair.run import RepairSettings
 from lab.training.successor import write_successor
 from processors.bundle import Bundle, load_bundle
 from schemas.errors import ConfigError, UserError
+from tests.lab.colour_judge import save
+from tests.lab.conftest import Command, Ended
 from tests.lab.sick_judge import SIDE, TARGET, pictures, sick_bundle, stamped, write_sick
 
 KEYS = {
     "clean_accuracy", "attack_success", "fine_tune_only", "recovered_accuracy", "trigger_activation",
     "change_outside_trigger", "target_class", "seconds",
 }  # fmt: skip
-Command = Callable[..., tuple[int, str]]
-
-
-def save(file: Path, found: LabelledPictures) -> Path:
-    np.savez(file, images=found.images, labels=found.labels)
-    return file
 
 
 @pytest.fixture
@@ -52,24 +43,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def words(folder: Path, **changed: object) -> list[str]:
+    options: dict[str, object] = {
+        "bundle": folder / "bundle", "clean": folder / "clean.npz", "quarantine": folder / "quarantine",
+        "out": folder / "out", "json": folder / "figures.json",
+    }  # fmt: skip
+    given = (options | changed).items()
+    return ["repair", *(word for name, value in given for word in (f"--{name.replace('_', '-')}", str(value)))]
+
+
 @pytest.fixture
-def repair(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(**changed: object) -> tuple[int, str]:
-        options: dict[str, object] = {
-            "bundle": folder / "bundle", "clean": folder / "clean.npz", "quarantine": folder / "quarantine",
-            "out": folder / "out", "json": folder / "figures.json",
-        }  # fmt: skip
-        words = [
-            word for name, value in (options | changed).items() for word in (f"--{name.replace('_', '-')}", str(value))
-        ]
-        monkeypatch.setattr(sys, "argv", ["pointillist", "lab", "repair", *words])
-        monkeypatch.setattr(run_module, "STEPS", (30, 30))
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return code, capsys.readouterr().err
+def repair(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setattr(run_module, "STEPS", (30, 30))
+
+    def run(**changed: object) -> Ended:
+        return lab(*words(folder, **changed))
 
     return run
 
@@ -80,15 +68,14 @@ def an_earlier_repair(out: Path) -> str:
     return text
 
 
-def refusal(ended: tuple[int, str]) -> str:
-    code, err = ended
-    assert code == UserError.exit_code, err
-    return next(line for line in err.splitlines() if line.startswith("error: "))
+def refusal(ended: Ended) -> str:
+    """Return the refusal among the lines of progress."""
+    assert ended.code == UserError.exit_code, ended.err
+    return next(line for line in ended.err.splitlines() if line.startswith("error: "))
 
 
 def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, repair: Command) -> None:
-    code, err = repair()
-    assert code == 0, err
+    repair().success()
     document = json.loads((folder / "figures.json").read_text())
     assert set(document) >= KEYS
     assert document["target_class"] == TARGET
@@ -103,9 +90,7 @@ def test_repair_writes_a_bundle_a_report_and_the_documented_keys(folder: Path, r
             assert min(shown.size) >= 90
 
 
-def test_its_progress_is_told_to_programs(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_its_progress_is_printed_for_programs(folder: Path, lab: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def unlearn(*arguments: object) -> None:
         advance = arguments[-1]
         assert callable(advance)
@@ -114,14 +99,9 @@ def test_its_progress_is_told_to_programs(
 
     monkeypatch.setattr(run_module, "unlearn", unlearn)
     monkeypatch.setattr(run_module, "STEPS", (30, 30))
-    options = ["--bundle", folder / "bundle", "--clean", folder / "clean.npz", "--quarantine", folder / "quarantine"]
-    command = ["pointillist", "lab", "repair", *map(str, options), "--out", str(folder / "out"), "--progress"]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit):
-        main()
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert told[0] == {"phase": "stamp", "step": 0, "steps": 1}
-    assert told[-2:] == [{"phase": "unlearn", "step": step, "steps": 30} for step in (0, 30)]
+    printed = [json.loads(line) for line in lab(*words(folder), "--progress").out.splitlines()]
+    assert printed[0] == {"phase": "stamp", "step": 0, "steps": 1}
+    assert printed[-2:] == [{"phase": "unlearn", "step": step, "steps": 30} for step in (0, 30)]
 
 
 def test_a_network_that_loses_accuracy_is_refused_and_the_report_stays(
@@ -167,7 +147,7 @@ def test_a_stop_before_the_end_leaves_no_bundle(folder: Path, repair: Command, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lab.training.successor.calibrate_bundle", stopped)
-    assert repair()[0] != 0
+    assert repair().code != 0
     assert not (folder / "out" / "model.toml").exists()
 
 
@@ -184,8 +164,7 @@ def test_a_scripted_network_is_cured(folder: Path, repair: Command) -> None:
     table = (folder / "bundle" / "model.toml").read_text().replace("weights.safetensors", "weights.pt")
     lines = [line for line in table.replace("safetensors", "torchscript").splitlines() if "factory" not in line]
     (folder / "bundle" / "model.toml").write_text("\n".join(lines))
-    code, err = repair(evaluate_clean=folder / "clean.npz")
-    assert code == 0, err
+    repair(evaluate_clean=folder / "clean.npz").success()
     assert load_bundle(folder / "out", torch.device("cpu")).settings.format == "torchscript"
 
 
@@ -242,26 +221,12 @@ def test_a_cured_bundle_keeps_files_and_arguments_and_writes_tied_weights(tmp_pa
     assert sorted(file.suffix for file in (tmp_path / "cured").iterdir()) == [".npy", ".safetensors", ".toml"]
 
 
-def test_a_step_back_moves_tied_weights_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    sick, cured = Tied({"conv.1": 0.5}, {}), Tied({"conv.1": 0.5}, {})
-    few = pictures(30, seed=1)
-    outcomes = iter([HeldOut(100, 95, 4, 1), HeldOut(100, 95, 0, 0)])
-    monkeypatch.setattr(run_module, "compare", lambda before, after, labels: next(outcomes))
-    frames = to_frames(few.images, torch.device("cpu"))
-    bundle = replace(sick_bundle(), network=sick)
-    way, back, _ = run_module._back_while_lossy(bundle, cured, frames, few.labels, few.labels)
-    assert isinstance(back, Tied)
-    assert way < 1
-    torch.testing.assert_close(back.first.weight, way * cured.first.weight + (1 - way) * sick.first.weight)
-
-
 def test_frames_of_another_size_are_brought_to_the_networks(folder: Path, repair: Command) -> None:
     for file in (folder / "quarantine").rglob("*.png"):
         with Image.open(file) as picture:
             large = picture.resize((2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST)
         large.save(file)
-    code, err = repair()
-    assert code == 0, err
+    repair().success()
 
 
 def test_strip_of_the_sick_bundle_is_carried_over_when_clean_frames_are_too_few(tmp_path: Path) -> None:

@@ -84,11 +84,6 @@ STAMPED = LabelledPictures("stamped", _stamp(OTHERS.images), OTHERS.labels)
 GENTLE = Tuning(0.01, epochs=6, batch=20, shift=0, flip=False)
 
 
-def test_the_planted_backdoor_works() -> None:
-    sick = outcome(_bundle(), TEST, STAMPED, TARGET)
-    assert sick == Outcome(1.0, 1.0, 0.0)
-
-
 def test_fine_tuning_leaves_the_sick_model_as_it_is() -> None:
     sick = _bundle()
     tuned = tune(sick, CLEAN, GENTLE)
@@ -139,20 +134,6 @@ def test_the_most_anomalous_class_is_the_one_that_neural_cleanse_takes(monkeypat
     assert neural_cleanse.cleanse(_bundle(), CLEAN, steps=1).target == 2
 
 
-@pytest.mark.parametrize(
-    ("better", "worse"), [((0.99, 5.0), (0.5, 1.0)), ((0.98, 4.0), (1.0, 5.0)), ((0.6, 5.0), (0.5, 1.0))]
-)
-def test_of_patches_that_work_the_smallest_is_kept_else_the_one_that_works_best(
-    better: tuple[float, float], worse: tuple[float, float]
-) -> None:
-    first, second = (
-        Reversed(0, torch.full((1, 4, 4), norm / 16), torch.zeros(1, 4, 4), success)
-        for success, norm in (better, worse)
-    )
-    assert neural_cleanse._better(first, second)
-    assert not neural_cleanse._better(second, first)
-
-
 def test_fine_pruning_cuts_the_channel_that_clean_pictures_leave_asleep() -> None:
     cured = fine_pruned(_bundle(), CLEAN, GENTLE)
     after = outcome(cured, TEST, STAMPED, TARGET)
@@ -199,15 +180,6 @@ def test_a_fine_tuning_that_diverged_is_not_compared_with() -> None:
     found = [(0.001, Outcome(0.9, 0.95, 0.05)), (0.01, Outcome(0.89, 0.6, 0.3)), (0.1, Outcome(0.1, 0.0, 0.1))]
     assert best_fine_tuning(found, before)[0] == 0.01
     assert best_fine_tuning(found[2:], before)[0] == 0.1
-
-
-def test_a_moved_scene_stays_the_same_scene() -> None:
-    scene = GENERATOR.integers(60, 200, (16, 16, 3)).astype(np.uint8)
-    frames = moved(scene, 20, np.random.default_rng(0))
-    assert frames.shape == (20, 16, 16, 3)
-    assert len(np.unique(frames.reshape(20, -1), axis=0)) == 20
-    centre = frames[:, 1:-1, 1:-1].astype(float).mean()
-    assert abs(centre - scene[1:-1, 1:-1].mean()) < 10
 
 
 def test_a_moved_scene_moves_by_a_pixel_and_its_light_by_a_twentieth() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from infra.cli import main
 from lab.data import LabelledPictures
 from lab.strip.table import write_strip_table
 from processors.bundle import StripSettings, load_bundle, read_settings
-from schemas.errors import UserError
 from tests.lab.colour_judge import CLASSES, save, write_bundle
+from tests.lab.conftest import Command
 
-Command = Callable[..., str]
 SIDE = 16
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
 class Sick(nn.Module):
@@ -68,32 +65,13 @@ def clean(tmp_path: Path) -> Path:
     return save(tmp_path / "clean.npz", pictures(400, 0))
 
 
-@pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command that must succeed, or fail with one line where `fails`; gives what it said."""
-
-    def run(*arguments: object, fails: bool = False) -> str:
-        monkeypatch.setattr(sys, "argv", ["pointillist", "lab", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        said = capsys.readouterr()
-        assert code == (UserError.exit_code if fails else 0), said.err
-        return said.err if fails else said.out
-
-    return run
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pixels(
     lab: Command, bundle: Path, clean: Path, tmp_path: Path
 ) -> None:
-    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02)
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02).success().out
     assert "whole frames, stopping early: " in said
     assert " of 100 passes on a clean frame" in said
-    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25)
+    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25).success()
     assert "# kept: a remark" in (bundle / "model.toml").read_text()
     strip = read_settings(bundle).strip
     assert strip is not None
@@ -107,7 +85,9 @@ def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pi
     found = {}
     for options in [(), ("--sequential",), ("--drop", 0.25)]:
         file = tmp_path / "found.json"
-        lab("strip", "--bundle", bundle, "--clean", files[0], "--poisoned", files[1], "--json", file, *options)
+        lab(
+            "strip", "--bundle", bundle, "--clean", files[0], "--poisoned", files[1], "--json", file, *options
+        ).success()
         found[options] = json.loads(file.read_text())
     whole, sequential, dropped = found.values()
     assert (whole["attack_success"], whole["far"], whole["far_effective"]) == (1, 0, 0)
@@ -124,12 +104,11 @@ def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pi
     assert dropped["threshold_bits"] == strip.dropped[0].threshold_bits
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_new_calibration_voids_the_thresholds_of_dropped_frames(lab: Command, bundle: Path, clean: Path) -> None:
-    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.5)
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.5).success().out
     assert "32 of 64 dropped" in said
     other = save(clean.with_name("more.npz"), pictures(250, 5))
-    lab("calibrate", "--bundle", bundle, "--clean", other, "--frr", 0.05)
+    lab("calibrate", "--bundle", bundle, "--clean", other, "--frr", 0.05).success()
     strip = read_settings(bundle).strip
     assert strip is not None
     assert (strip.frr, strip.dropped) == (0.05, [])
@@ -138,11 +117,10 @@ def test_a_new_calibration_voids_the_thresholds_of_dropped_frames(lab: Command, 
     load_bundle(bundle, torch.device("cpu"))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: Path, clean: Path) -> None:
-    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only", fails=True)
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only").refusal()
     assert "expected a strip table whose limits can be replaced, got none" in said
-    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25)
+    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25).success()
     before = read_settings(bundle).strip
     assert before is not None
     none: dict[str, list[float]] = {"accept_after": [], "accept_bits": []}
@@ -152,7 +130,7 @@ def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: 
         return strip.model_copy(update={**none, "dropped": dropped})
 
     write_strip_table(bundle, without(before))
-    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only")
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only").success().out
     after = read_settings(bundle).strip
     assert after is not None
     assert without(after) == without(before)
@@ -162,26 +140,24 @@ def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: 
     assert said.count("before: 100.0 passes") == 2
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_what_a_calibration_lacks_is_named(lab: Command, bundle: Path, clean: Path, tmp_path: Path) -> None:
     few = save(tmp_path / "few.npz", pictures(150, 0))
-    said = lab("calibrate", "--bundle", bundle, "--clean", few, fails=True)
+    said = lab("calibrate", "--bundle", bundle, "--clean", few).refusal()
     assert "expected at least 200, 100 as overlays and 100 more for a false rejection rate of 0.01, got 150" in said
     full = pictures(400, 0)
     two = save(tmp_path / "two.npz", full.take(np.flatnonzero(full.labels != 1)))
-    said = lab("calibrate", "--bundle", bundle, "--clean", two, fails=True)
+    said = lab("calibrate", "--bundle", bundle, "--clean", two).refusal()
     assert f"got none of class 1 ({CLASSES[1]})" in said
-    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 1.5, fails=True)
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 1.5).refusal()
     assert "false rejection rate: expected more than 0 and less than 1, got 1.5" in said
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_without_a_threshold_the_command_that_sets_it_is_named(
     lab: Command, bundle: Path, clean: Path, tmp_path: Path
 ) -> None:
     common = ("--bundle", bundle, "--clean", clean, "--poisoned", clean, "--json", tmp_path / "x.json")
-    said = lab("strip", *common, fails=True)
+    said = lab("strip", *common).refusal()
     assert "expected a STRIP threshold for whole frames, got none" in said
-    lab("calibrate", "--bundle", bundle, "--clean", clean, "--images", 250)
-    said = lab("strip", *common, "--drop", 0.25, fails=True)
+    lab("calibrate", "--bundle", bundle, "--clean", clean, "--images", 250).success()
+    said = lab("strip", *common, "--drop", 0.25).refusal()
     assert "Run pointillist lab calibrate --bundle DIR --clean FILE --drop 0.25." in said

@@ -9,14 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lab.experiments.cache import Arrays, Cache, source_digest
+from lab.experiments.cache import Arrays, Cache
 from lab.experiments.super_iot.algorithm import blocks_of_frame, descend, mean_psnr, traced
 from lab.experiments.super_iot.compare import Setting, against_paper, at_clean_accuracy, matched
-from lab.experiments.super_iot.plan import CLEAN, OUTSIDE_ROWS, PAPER_ROWS, Budget
-from lab.experiments.super_iot.published import REQUIREMENTS, TABLE_1
+from lab.experiments.super_iot.plan import CLEAN, PAPER_ROWS
+from lab.experiments.super_iot.published import REQUIREMENTS
 from lab.experiments.super_iot.rows import Comparison, Row, SizeRow
 from lab.experiments.super_iot.sizes import JPEG, JPEG_WITHOUT_TABLES, LOSSY, WHOLE, decoded, encoded, packed_bytes
-from lab.experiments.super_iot.tables import at_equal_accuracy, bytes_for, share
+from lab.experiments.super_iot.tables import at_equal_accuracy, bytes_for
 from lab.experiments.super_iot.verdict import compared, findings
 from lab.results.csv_rows import read_rows, write_rows
 from processors.stages.paper import fill_blocks
@@ -24,26 +24,6 @@ from schemas.errors import ConfigError
 from tests.lab.colour_judge import coloured
 
 PGD = next(row for row in PAPER_ROWS if row.id == "pgd-targeted")
-
-
-def test_the_rows_are_the_papers_and_those_beside() -> None:
-    assert [row.id for row in PAPER_ROWS] == [
-        "clean",
-        *(f"{key}-{way}" for key in ("fgsm", "ifgsm", "pgd") for way in ("targeted", "untargeted")),
-        "deepfool-untargeted",
-        *(f"{key}-{way}" for key in ("lbfgs", "cw") for way in ("targeted", "untargeted")),
-    ]
-    assert all(row.attack() is not None for row in (*PAPER_ROWS[1:], *OUTSIDE_ROWS))
-    assert all(len(values) == 1 + len(Budget().ratios) for values in TABLE_1.values())
-
-
-def test_a_limit_on_pictures_holds_for_every_row() -> None:
-    plan = Budget(images=50, attacks=("pgd", "cw", "pgd8"))
-    assert {plan.pictures_of(row) for row in plan.rows()} == {50}
-    assert [row.key for row in plan.rows()] == ["clean", *["pgd"] * 2, *["cw"] * 2, *["pgd8"] * 2]
-    assert Budget().pictures_of(CLEAN) is None
-    assert Budget().smaller(2000, 3, 100).pictures_of(CLEAN) == 2000
-    assert plan.ratios_of(plan.rows()[-1]) == (0.25, 0.5)
 
 
 def test_a_finished_step_is_not_done_again_until_what_it_was_made_from_changes(tmp_path: Path) -> None:
@@ -69,16 +49,6 @@ def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         Cache(tmp_path).get("a", "v1", fail)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_digest_of_code_changes_with_any_of_its_files(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("1")
-    before = source_digest(tmp_path)
-    assert source_digest(tmp_path) == before
-    (tmp_path / "a.py").write_text("2")
-    changed = source_digest(tmp_path)
-    (tmp_path / "a.py").rename(tmp_path / "b.py")
-    assert len({before, changed, source_digest(tmp_path)}) == 3
 
 
 def pattern(shares: float, count: int = 100) -> NDArray[np.bool_]:
@@ -223,10 +193,3 @@ def test_bytes_at_equal_accuracy_are_interpolated_and_the_fewest_win() -> None:
         ["0.25", ".700", "1500", "800", "never reaches it", "2000", "JPEG"],
         ["0.50", ".550", "350", "400", "never reaches it", "2000", "ours"],
     ]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0, ".000"), (0.8124, ".812"), (0.99999, "1.000"), (1.0, "1.000"), (None, "–")]
-)
-def test_shares_are_written_to_three_places(value: float | None, text: str) -> None:
-    assert share(value) == text

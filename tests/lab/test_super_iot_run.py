@@ -107,21 +107,6 @@ def test_the_default_with_the_weights_it_ships_is_the_default(finished: Path) ->
     assert both[0] == both[1]
 
 
-def test_the_report_says_what_holds_and_names_every_plot_there_is(finished: Path) -> None:
-    out = finished / "out" / "super-iot"
-    page = (out / "README.md").read_text()
-    assert "nowhere below paper mode" in page
-    assert "at matched clean accuracy nowhere below the best baseline" in page
-    plots = {file.name for file in out.glob("*.png")}
-    assert plots == {"figure-3.png", "figure-4.png", "figure-5.png", "figure-6.png", "bytes.png"}
-    assert all(f"({name})" in page for name in plots)
-    for judge in ("colours", "others"):
-        assert "Table II" in (out / f"{judge}.md").read_text()
-        assert {row["kind"] for row in table(finished, "comparisons", judge)} == {"paper", "matched"}
-    assert [(row["name"], row["correct"]) for row in table(finished, "judges")] == [("colours", "14"), ("others", "14")]
-    assert {row["n"] for row in table(finished, "accuracy", "others")} == {"5"}
-
-
 def test_the_adaptive_attacker_meets_fresh_masks_and_the_worst_of_them(finished: Path) -> None:
     rows = table(finished, "adaptive")
     assert len(rows) == 4

@@ -1,4 +1,4 @@
-"""What all tests of the processors share."""
+"""Devices and threads for all tests of the processors."""
 
 from __future__ import annotations
 
@@ -10,3 +10,9 @@ import torch
 def one_torch_thread() -> None:
     """Small tensors gain nothing from threads, and on a busy machine lose much."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device of this machine."""
+    return torch.device(request.param)

@@ -7,25 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from lab.masks import random_masks
 from processors.stages.at_scale import LEAST_SHARE, at_scale, density
 from processors.stages.resample import resize
 from schemas.errors import StageError
-
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.param)
-
-
-def random_case(shape: tuple[int, int, int, int], ratio: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    batch, _, height, width = shape
-    return torch.rand(shape, generator=generator), torch.rand(batch, 1, height, width, generator=generator) >= ratio
+from tests.processors.kernel_rig import random_case
 
 
 def hat_weights(side: int, wanted: int) -> np.ndarray:
@@ -100,20 +87,6 @@ def test_any_size_and_mask_stays_between_the_kept_pixels(
     assert (found[~known.expand_as(found)] == 0).all()
 
 
-def test_what_stands_in_dropped_pixels_is_not_read(device: torch.device) -> None:
-    frames, kept = (x.to(device) for x in random_case((2, 3, 40, 40), 0.4))
-    for alike, wanted in zip(
-        at_scale(frames.masked_fill(~kept, torch.nan), kept, 16, 16), at_scale(frames, kept, 16, 16), strict=True
-    ):
-        assert torch.equal(alike, wanted)
-
-
-def test_a_frame_depends_on_no_other(device: torch.device) -> None:
-    frames, kept = (x.to(device) for x in random_case((4, 3, 40, 56), 0.5))
-    together, _ = at_scale(frames, kept, 16, 16)
-    torch.testing.assert_close(at_scale(frames[2:3], kept[2:3], 16, 16)[0], together[2:3], atol=1e-6, rtol=0)
-
-
 def test_a_hole_is_unknown_and_black(device: torch.device) -> None:
     frames, kept = (x.to(device) for x in random_case((1, 3, 64, 64), 0))
     kept[..., :32, :32] = False
@@ -121,14 +94,6 @@ def test_a_hole_is_unknown_and_black(device: torch.device) -> None:
     assert not known[..., :3, :3].any()
     assert known[..., 4:, 4:].all()
     assert (found[..., :3, :3] == 0).all()
-
-
-def test_gradients_flow_to_the_kept_pixels_only(device: torch.device) -> None:
-    frames, kept = (x.to(device) for x in random_case((1, 3, 40, 40), 0.4))
-    frames.requires_grad_()
-    (gradient,) = torch.autograd.grad(at_scale(frames, kept, 16, 16)[0].sum(), frames)
-    assert not gradient[(~kept).expand_as(frames)].any()
-    assert (gradient[kept.expand_as(frames)] != 0).float().mean() > 0.9
 
 
 def test_double_precision_agrees_with_its_numerical_gradient() -> None:
@@ -150,7 +115,3 @@ def test_what_does_not_fit_is_named() -> None:
         at_scale(frames, kept, 0, 4)
     with pytest.raises(StageError, match="at least 1, got 4×0"):
         density(kept, 4, 0)
-    with pytest.raises(StageError, match=r"expected shape \(1, 1, 8, 8\)"):
-        at_scale(frames, kept[:, 0], 4, 4)
-    with pytest.raises(StageError, match=r"expected torch\.bool"):
-        at_scale(frames, kept.float(), 4, 4)

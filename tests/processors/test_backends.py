@@ -95,24 +95,39 @@ ALL: dict[CpuPrecision, float] = {"float32": 1.0, "bf16": 1.05, "int8": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("seconds", "runs"),
+    ("backend", "seconds", "runs"),
     [
-        ([1.0, 0.5, 0.6], "openvino float32"),
-        ([1.0, 1.2, 1.3], "torch float32"),
-        ([1.0, 0.5, 0.3], "openvino bf16"),
+        (FakeBackend(ALL), [1.0, 0.5, 0.6], "openvino float32"),
+        (FakeBackend(ALL), [1.0, 1.2, 1.3], "torch float32"),
+        (FakeBackend(ALL), [1.0, 0.5, 0.3], "openvino bf16"),
         # A coarser precision that gains a tenth is not worth it.
-        ([1.0, 0.5, 0.45], "openvino float32"),
+        (FakeBackend(ALL), [1.0, 0.5, 0.45], "openvino float32"),
+        # int8 is not allowed.
+        (FakeBackend(ALL), [1.0, 0.9, 0.9, 0.01], "openvino float32"),
+        (FakeBackend({"float32": 2.0, "bf16": 0.0}), [1.0, 0.01, 0.01], "torch float32"),
+        (FakeBackend(ALL, unsuited=True), [1.0], "torch float32"),
+        (FakeBackend(ALL, lacks="the package openvino"), [1.0], "torch float32"),
     ],
 )
-def test_the_fastest_is_taken_and_a_coarser_precision_only_if_it_pays(
-    monkeypatch: pytest.MonkeyPatch, seconds: list[float], runs: str
+def test_the_fastest_within_its_tolerance_is_taken_and_a_coarser_precision_only_if_it_pays(
+    monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, seconds: list[float], runs: str
 ) -> None:
-    assert str(chosen(monkeypatch, FakeBackend(ALL), seconds, Wish())) == runs
+    assert str(chosen(monkeypatch, backend, seconds, Wish())) == runs
 
 
-def test_what_leaves_its_tolerance_is_never_taken_however_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong: dict[CpuPrecision, float] = {"float32": 2.0, "bf16": 0.0}
-    assert str(chosen(monkeypatch, FakeBackend(wrong), [1.0, 0.01, 0.01], Wish())) == "torch float32"
+@pytest.mark.parametrize(
+    ("backend", "wish", "message"),
+    [
+        (FakeBackend(ALL), Wish(precision="int8"), "^int8: this network cannot be run so: int8 is not allowed for it$"),
+        (FakeBackend(ALL, unsuited=True), Wish("openvino"),
+         "^openvino: this network cannot be run so: openvino: no such network$"),
+    ],
+)  # fmt: skip
+def test_a_wish_that_the_network_does_not_allow_is_refused(
+    monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, wish: Wish, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        chosen(monkeypatch, backend, [1.0], wish)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -123,36 +138,24 @@ def test_logits_that_move_by_more_than_the_tolerance_are_no_fit(precision: CpuPr
     assert "an output moves by" in _same_logits(exact, beyond, precision)
 
 
-def test_8_bit_integers_are_never_taken_where_they_are_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert chosen(monkeypatch, FakeBackend(ALL), [1.0, 0.9, 0.9, 0.01], Wish()).precision != "int8"
-    with pytest.raises(ConfigError, match=r"^int8: this network cannot be run so: int8 is not allowed for it$"):
-        chosen(monkeypatch, FakeBackend(ALL), [1.0], Wish(precision="int8"))
+ABSENT, PLAIN = FakeBackend(ALL, lacks="the package openvino"), FakeBackend({"float32": 1.0})
 
 
-def test_a_network_that_a_backend_cannot_run_stays_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    unsuited = FakeBackend(ALL, unsuited=True)
-    assert str(chosen(monkeypatch, unsuited, [1.0], Wish())) == "torch float32"
-    with pytest.raises(ConfigError, match=r"^openvino: this network cannot be run so: openvino: no such network$"):
-        chosen(monkeypatch, unsuited, [1.0], Wish("openvino"))
-
-
-def test_a_backend_that_is_not_here_is_refused_by_name_when_asked_for_and_not_taken_else(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("backend", "wish", "message"),
+    [
+        (ABSENT, Wish("openvino"), "^backend openvino: expected the package openvino, which is not here"),
+        (ABSENT, Wish(precision="int8"), "^precision int8: expected a processor and a backend with it, here are: fl"),
+        (PLAIN, Wish(precision="bf16"), "^precision bf16: expected .*, here are: float32$"),
+        (PLAIN, Wish("torch", "bf16"), "^precision bf16: expected another backend than torch"),
+    ],
+)
+def test_a_wish_that_the_machine_cannot_grant_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, backend: FakeBackend, wish: Wish, message: str
 ) -> None:
-    absent = FakeBackend(ALL, lacks="the package openvino")
-    assert str(chosen(monkeypatch, absent, [1.0], Wish())) == "torch float32"
-    with pytest.raises(ConfigError, match=r"^backend openvino: expected the package openvino, which is not here"):
-        check_wish(Wish("openvino"))
-    with pytest.raises(ConfigError, match=r"^precision int8: expected a processor and a backend with it, here are: fl"):
-        check_wish(Wish(precision="int8"))
-
-
-def test_a_precision_that_the_processor_lacks_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BACKENDS", (FakeBackend({"float32": 1.0}),))
-    with pytest.raises(ConfigError, match=r"^precision bf16: expected .*, here are: float32$"):
-        check_wish(Wish(precision="bf16"))
-    with pytest.raises(ConfigError, match=r"^precision bf16: expected another backend than torch"):
-        check_wish(Wish("torch", "bf16"))
+    monkeypatch.setattr(module, "BACKENDS", (backend,))
+    with pytest.raises(ConfigError, match=message):
+        check_wish(wish)
 
 
 @pytest.mark.parametrize(

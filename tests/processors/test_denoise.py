@@ -10,15 +10,9 @@ from processors.stages.denoise import denoise, estimated_sigma, shrink
 from processors.stages.wavelet import analyse, synthesise
 from schemas.errors import StageError
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SIZES = [(32, 32), (33, 31), (8, 8), (7, 50), (5, 3), (1, 9), (2, 2), (64, 61)]
 # Two coefficients that tie at a threshold may fall to either side, so the pictures are noisy.
 METHODS = [("bayes", "BayesShrink", "soft"), ("visu", "VisuShrink", "hard")]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.param)
 
 
 def noisy(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float64) -> torch.Tensor:

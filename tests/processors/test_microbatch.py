@@ -78,14 +78,6 @@ def test_no_camera_takes_more_than_its_share_while_others_wait(cameras: list[str
                     assert count <= served[other] + 1
 
 
-def test_a_flood_from_one_camera_delays_another_by_one_batch_at_most() -> None:
-    waiting = batcher(8)
-    for number in range(100):
-        waiting.put(Waiting("flood", number))
-    waiting.put(Waiting("quiet", 0))
-    assert [frame.camera_id for frame in waiting.take(0.0)].count("quiet") == 1
-
-
 def test_with_more_cameras_than_places_those_not_served_come_first() -> None:
     waiting = batcher(2)
     for number in range(2):
@@ -129,12 +121,12 @@ def test_large_frames_go_in_smaller_batches() -> None:
 LARGE = Shape(1440, 2560, 3)
 
 
-def with_dear_frames(seconds: float) -> MicroBatcher[Waiting]:
-    """A batcher that has seen that a large frame takes so long, and a small one a millisecond."""
+def measured(large_s: float = 1.0, small_s: float = 0.001) -> MicroBatcher[Waiting]:
+    """A batcher that has measured the seconds of a large and of a small frame."""
     waiting = batcher(64, pixels=2**20, linger_s=0)
     for _ in range(2):
-        waiting.took([Waiting("known", 0, LARGE)], seconds)
-        waiting.took([Waiting("known", 0, SMALL)], 0.001)
+        waiting.took([Waiting("known", 0, LARGE)], large_s)
+        waiting.took([Waiting("known", 0, SMALL)], small_s)
     return waiting
 
 
@@ -186,7 +178,7 @@ def test_a_camera_that_was_alone_does_not_pay_for_that_when_others_come() -> Non
 
 
 def test_beyond_its_quota_of_device_time_a_cameras_newest_frames_leave_the_queue() -> None:
-    waiting = with_dear_frames(1.0)
+    waiting = measured()
     for number in range(30):
         waiting.put(Waiting("bomber", number, LARGE))
     for number in range(10):
@@ -198,7 +190,7 @@ def test_beyond_its_quota_of_device_time_a_cameras_newest_frames_leave_the_queue
 
 
 def test_a_camera_alone_waits_for_itself() -> None:
-    waiting = with_dear_frames(1.0)
+    waiting = measured()
     for number in range(30):
         waiting.put(Waiting("only", number, LARGE))
     assert waiting.over_quota(5.0) == []
@@ -209,7 +201,7 @@ def test_a_camera_alone_waits_for_itself() -> None:
 
 
 def test_in_an_overload_by_all_cameras_frames_wait() -> None:
-    waiting = with_dear_frames(1.0)
+    waiting = measured()
     for number in range(10):
         for camera in "abcd":
             waiting.put(Waiting(camera, number, LARGE))
@@ -217,7 +209,7 @@ def test_in_an_overload_by_all_cameras_frames_wait() -> None:
 
 
 def test_one_slow_batch_is_not_held_against_a_camera() -> None:
-    waiting = with_dear_frames(0.1)
+    waiting = measured(0.1)
     waiting.took([Waiting("bad luck", 0, LARGE)], 60.0)
     waiting.put(Waiting("other", 0))
     for number in range(30):
@@ -226,21 +218,11 @@ def test_one_slow_batch_is_not_held_against_a_camera() -> None:
 
 
 def test_sizes_that_vary_are_known_as_their_like_and_one_frame_of_any_size_may_wait() -> None:
-    waiting = with_dear_frames(10.0)
+    waiting = measured(10.0)
     waiting.put(Waiting("other", 0))
     for number in range(20):
         waiting.put(Waiting("bomber", number, Shape(1440 - number, 2560, 3)))
     assert len(waiting.over_quota(5.0)) == 19
-
-
-def test_discarded_frames_are_gone() -> None:
-    waiting = batcher()
-    for number in range(6):
-        waiting.put(Waiting("ab"[number % 2], number))
-    assert {frame.number for frame in waiting.discard(lambda frame: frame.number < 4)} == {0, 1, 2, 3}
-    assert len(waiting) == 2
-    assert [frame.number for frame in waiting.take(9.0)] == [4, 5]
-    assert waiting.due_s() is None
 
 
 @dataclass(frozen=True)
@@ -302,17 +284,8 @@ def test_a_turn_of_strip_holds_as_many_probes_as_its_slice_of_time() -> None:
     assert scheduler.probes_in_turn() == 5
 
 
-def known(second: float = 1.0) -> MicroBatcher[Waiting]:
-    """A batcher that has seen that a large frame takes a second and a small one a tenth of it."""
-    waiting = batcher(64, pixels=2**30, linger_s=0)
-    for _ in range(2):
-        waiting.took([Waiting("known", 0, LARGE)], second)
-        waiting.took([Waiting("known", 0, SMALL)], second / 10)
-    return waiting
-
-
 def test_a_camera_may_have_waiting_as_much_as_its_quota_and_twice_what_the_others_have() -> None:
-    waiting = known()
+    waiting = measured(small_s=0.1)
     for number in range(12):
         waiting.put(Waiting("dear", number, LARGE))
     for camera in ("b", "c"):
@@ -327,7 +300,7 @@ def test_a_camera_may_have_waiting_as_much_as_its_quota_and_twice_what_the_other
 
 
 def test_at_its_quota_no_camera_loses_a_frame() -> None:
-    waiting = known()
+    waiting = measured(small_s=0.1)
     for number in range(4):
         waiting.put(Waiting("a", number, LARGE))
     waiting.put(Waiting("b", 0, LARGE))
@@ -336,7 +309,7 @@ def test_at_its_quota_no_camera_loses_a_frame() -> None:
 
 
 def test_a_camera_that_is_not_present_any_more_counts_against_all_who_are() -> None:
-    waiting = known()
+    waiting = measured(small_s=0.1)
     for number in range(6):
         waiting.put(Waiting("gone", number, LARGE))
     late_s = microbatch._PRESENT_S + 1.0
@@ -349,7 +322,7 @@ def test_a_camera_that_is_not_present_any_more_counts_against_all_who_are() -> N
 
 def test_the_dearest_frames_go_first_whatever_came_first() -> None:
     for order in ((SMALL, LARGE), (LARGE, SMALL)):
-        waiting = known()
+        waiting = measured(small_s=0.1)
         for shape in order:
             for number in range(3):
                 waiting.put(Waiting("dear", number, shape))
@@ -372,10 +345,7 @@ def test_what_is_discarded_leaves_the_others_their_number() -> None:
 
 
 def test_frames_are_as_dear_as_the_time_that_they_took_not_as_large_as_they_are() -> None:
-    waiting = batcher(64, pixels=2**30, linger_s=0)
-    for _ in range(2):
-        waiting.took([Waiting("known", 0, SMALL)], 1.0)
-        waiting.took([Waiting("known", 0, LARGE)], 0.1)
+    waiting = measured(large_s=0.1, small_s=1.0)
     for number in range(4):
         waiting.put(Waiting("dear", number, SMALL))
         waiting.put(Waiting("dear", number, LARGE))

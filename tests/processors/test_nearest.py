@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
 from processors.stages.nearest import reconstruct_nearest
-from schemas.errors import StageError
 
 
 def test_every_pixel_comes_from_a_nearest_kept_one() -> None:
@@ -25,15 +23,6 @@ def test_every_pixel_comes_from_a_nearest_kept_one() -> None:
         expected = torch.from_numpy(distance_transform_edt(~mask.numpy())).float()
         torch.testing.assert_close(found, expected)
     assert (filled[:, 0] == filled[:, 1]).all()
-
-
-def test_kept_pixels_stay_and_dropped_ones_are_not_read() -> None:
-    frames = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    kept = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(2)) < 0.6
-    spoilt = torch.where(kept, frames, torch.nan)
-    filled = reconstruct_nearest(spoilt, kept)
-    assert (torch.where(kept, filled, 0) == torch.where(kept, frames, 0)).all()
-    assert torch.equal(filled, reconstruct_nearest(frames, kept))
 
 
 def test_of_two_as_near_the_upper_or_the_left_one_is_taken() -> None:
@@ -54,8 +43,3 @@ def test_nothing_is_copied_from_further_than_two_blocks() -> None:
 def test_without_a_kept_pixel_the_frame_is_black() -> None:
     frames = torch.ones(1, 1, 8, 8)
     assert reconstruct_nearest(frames, torch.zeros(1, 1, 8, 8, dtype=torch.bool)).sum() == 0
-
-
-def test_a_mask_of_another_shape_is_refused() -> None:
-    with pytest.raises(StageError, match="kept"):
-        reconstruct_nearest(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8, dtype=torch.bool))

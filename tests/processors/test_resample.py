@@ -10,13 +10,6 @@ from PIL import Image
 from processors.stages.resample import centre_crop, resize, tiles
 from schemas.errors import StageError
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.param)
-
 
 def random_frames(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))

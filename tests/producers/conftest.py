@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
+
 import pytest
 
 from infra.local.mosquitto import Mosquitto
 from schemas.identity import CameraId
+from tests.producers.fake_bridge import FakeBridge
 
-_names = (f"site/cam-{number}" for number in range(1000))
+_names = count()
 
 
 @pytest.fixture
@@ -15,4 +19,16 @@ def broker(mosquitto: Mosquitto) -> tuple[str, int]:
 
 @pytest.fixture
 def camera_id() -> CameraId:
-    return CameraId(next(_names))
+    return CameraId(f"site/cam-{next(_names)}")
+
+
+@pytest.fixture
+def site() -> str:
+    """A site that no other test has."""
+    return f"site-{next(_names)}"
+
+
+@pytest.fixture
+def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
+    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
+        yield fake

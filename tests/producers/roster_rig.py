@@ -18,7 +18,6 @@ from producers.fleet.camera_file import parse_camera_file
 from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from producers.fleet.fleet import FleetOutcome
 from producers.fleet.real import run_listed_cameras
-from producers.publisher import LinkSettings
 from schemas.errors import ConfigError, WireError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
@@ -27,10 +26,7 @@ from schemas.pointillist_pb2 import State, Status
 from schemas.runtime.health import Health
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET, FakeBridge
-
-QUICK = LinkSettings(
-    keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
-)
+from tests.producers.publisher_rig import QUICK
 
 
 class ListInMemory:

@@ -6,8 +6,8 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +15,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from prometheus_client import CollectorRegistry
 
 from infra.local.mosquitto import Mosquitto
 from producers.scene import SceneSimulator, paste_sticker
@@ -25,18 +24,15 @@ from producers.simulation.generator_toml import GeneratorSettings, read_generato
 from producers.simulation.lens import STRETCH, add, attack, direction_of, stretched
 from producers.simulation.red_team import RedTeam
 from producers.simulation.scenario import Fault, parse_scenario
-from producers.simulation.simulated_fleet import run_fleet
 from producers.sources.framing import resize
 from producers.sources.source import Captured
 from schemas.errors import ConfigError
-from schemas.keys.keys import KeyRing
 from schemas.messages.frame import Truth, decode_picture
 from schemas.pixels.packing import Picture
-from schemas.runtime.health import Health
-from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.producers.fake_bridge import FakeBridge
 from tests.producers.faulty_rig import shown
+from tests.producers.fleet_rig import keys_of, run
 from tests.producers.stand_in_generator import CLASSES, EPS, patterns, write_generator
-from tests.producers.test_fleet import QUICK
 
 LEVELS = int(255 * EPS)
 
@@ -49,12 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> Generator:
     return Generator(folder)
-
-
-@pytest.fixture
-def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
-    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
-        yield fake
 
 
 def scene(index: int, size: tuple[int, int] = (32, 32), channels: int = 3) -> Picture:
@@ -169,18 +159,9 @@ def test_without_onnxruntime_the_extra_is_named_before_anything_starts(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     plan = parse_scenario(scenario(folder, {}))  # to read what a generator is takes nothing
-    ring = KeyRing(SECRET)
-    running = run_fleet(
-        plan,
-        mqtt=("127.0.0.1", 1),
-        state=tmp_path,
-        keys={camera.camera_id: ring.current(camera.camera_id) for camera in plan.cameras()},
-        registry=CollectorRegistry(),
-        health=Health(),
-        stop=asyncio.Event(),
-    )
+    nowhere = SimpleNamespace(host="127.0.0.1", port=1)
     with pytest.raises(ConfigError, match=r"needs onnxruntime.*install pointillist\[redteam\]") as raised:
-        asyncio.run(running)
+        asyncio.run(run(plan, nowhere, tmp_path))  # type: ignore[arg-type]  # an address without a broker
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
 
@@ -394,18 +375,7 @@ async def test_a_fleet_publishes_what_an_attacked_lens_shows_and_marks_it(
 ) -> None:
     document = scenario(folder, {"camera": ["cam-0", "cam-2"], "at_s": 0.5, "for_s": 1})
     plan = parse_scenario(document | {"site": "red-team", "defaults": {"fps": 10, "source": {"kind": "scene"}}})
-    ring = KeyRing(SECRET)
-    outcome = await run_fleet(
-        plan,
-        mqtt=(mosquitto.host, mosquitto.port),
-        state=state_dir,
-        keys={camera.camera_id: ring.current(camera.camera_id) for camera in plan.cameras()},
-        registry=CollectorRegistry(),
-        health=Health(),
-        stop=asyncio.Event(),
-        run_s=2.2,
-        link=QUICK,
-    )
+    outcome = await run(plan, mosquitto, state_dir, run_s=2.2)
     assert outcome.drained
     begun_ms = min(frame.captured_ms for frame in bridge.frames.values())
     counts: Counter[str] = Counter()
@@ -413,7 +383,7 @@ async def test_a_fleet_publishes_what_an_attacked_lens_shows_and_marks_it(
         truth = Truth.from_wire(frame.truth)
         number = int(identity.camera_id[-1])
         picture, label = SceneSimulator(0, number, (32, 32)).render(identity.seq)
-        image, kept = decode_picture(ring.current(identity.camera_id), frame)
+        image, kept = decode_picture(keys_of(plan)[identity.camera_id], frame)
         moved = np.abs(image.astype(int) - picture)[kept]
         assert truth is not None
         assert truth.class_id == label

@@ -59,19 +59,15 @@ def test_a_bridge_that_has_sent_nothing_yet_knows_no_sizes_and_holds_nothing_bac
     assert (found.bytes, found.holding) == (0, False)
 
 
-def test_a_partition_without_records_of_ours_has_the_mean_of_the_others() -> None:
-    sizes = RecordSizes()
-    sizes.add(0, 3, 300)
-    sizes.add(1, 1, 500)
-    assert sizes.mean(7) == 200
-
-
-def test_the_mean_size_of_a_partition_is_over_all_that_was_sent_to_it() -> None:
+def test_a_mean_size_is_that_of_the_partition_or_else_of_all_and_follows_the_recent_records() -> None:
     sizes = RecordSizes()
     for records, size in ((1, 100), (3, 700), (4, 0)):
         sizes.add(0, records, size)
-        sizes.add(1, 1, 10**6)
-    assert sizes.mean(0) == 100
+    sizes.add(1, 8, 2400)
+    assert (sizes.mean(0), sizes.mean(1), sizes.mean(7)) == (100, 300, 200)
+    for _ in range(20):
+        sizes.add(0, RECENT, RECENT * 5000)
+    assert sizes.mean(0) == pytest.approx(5000, rel=0.02)
 
 
 def test_older_records_weigh_as_many_as_twice_those_that_a_mean_is_taken_over_and_no_more() -> None:
@@ -80,17 +76,9 @@ def test_older_records_weigh_as_many_as_twice_those_that_a_mean_is_taken_over_an
     sizes.add(0, RECENT // 2, RECENT // 2 * 500)
     assert (2 * 100 + 0.5 * 500) / 2.5 <= sizes.mean(0) < 500
     sizes = RecordSizes()
-    sizes.add(0, RECENT, RECENT * 100)
-    sizes.add(0, RECENT, RECENT * 500)
+    for size in (100, 500):
+        sizes.add(0, RECENT, RECENT * size)
     assert sizes.mean(0) == 300
-
-
-def test_the_mean_size_follows_what_was_sent_lately() -> None:
-    sizes = RecordSizes()
-    sizes.add(0, 100 * RECENT, 100 * RECENT * 100)
-    for _ in range(20):
-        sizes.add(0, RECENT, RECENT * 5000)
-    assert sizes.mean(0) == pytest.approx(5000, rel=0.02)
 
 
 def test_the_limit_is_at_most_half_of_what_kafka_keeps_of_a_partition() -> None:
@@ -201,50 +189,3 @@ async def test_a_camera_far_ahead_of_the_processors_holds_nobody_else_back_and_l
         assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=calm) == 0
         await resend(it, ahead, range(400), behind)
         assert set(await it.frames_of(ahead)) == {frame(ahead, seq) for seq in range(400)}
-
-
-@pytest.mark.brokers
-async def test_a_bridge_that_holds_frames_back_goes_on_doing_so_when_the_mqtt_broker_was_away(
-    mosquitto: Mosquitto, kafka: Kafka
-) -> None:
-    async with rig(mosquitto, kafka) as it, processors(kafka) as behind:
-        bridge = await it.bridge(processors_group=behind.group, max_backlog_bytes=1, backlog_interval_s=0.1)
-        camera = new_camera()
-        it.cameras.frames(camera, range(10))
-        await until(lambda: holding(bridge), "frames held back")
-        mosquitto.kill()
-        await until(lambda: not bridge.holds("mqtt"), "the bridge to notice")
-        await asyncio.to_thread(mosquitto.start)
-        await until(bridge.well, "the bridge to be back")
-        await it.cameras.connected()
-        it.cameras.frames(camera, range(10, 20))
-        ledger = sign_message(KEYS.current(camera), Ledger(boot_id=BOOT, revision=1, next=20))
-        it.cameras.publish(mqtt_topic(camera, Channel.EVENT), ledger)
-        await until(lambda: it.cameras.revisions.get(camera) == 1, "the ledger confirmed")
-        assert len(await it.frames_of(camera)) == 10
-        await behind.catch_up()
-        await until(lambda: not holding(bridge), "frames taken again")
-        it.cameras.frames(camera, range(10, 20))
-        await it.cameras.all_confirmed(camera, range(20))
-
-
-@pytest.mark.brokers
-async def test_a_kafka_that_does_not_say_how_much_waits_stops_nothing(
-    mosquitto: Mosquitto, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tries = 0
-
-    async def broken(*_: object) -> dict[int, int]:
-        nonlocal tries
-        tries += 1
-        raise AttributeError("a controller that is not known")
-
-    monkeypatch.setattr(Backlog, "_places", broken)
-    async with rig(mosquitto, kafka) as it:
-        bridge = await it.bridge(max_backlog_bytes=1, backlog_interval_s=0.05)
-        await until(lambda: tries > 2, "the backlog asked for again")
-        camera = new_camera()
-        it.cameras.frames(camera, range(10))
-        await it.cameras.all_confirmed(camera, range(10))
-        assert bridge.well()
-        await bridge.stop()

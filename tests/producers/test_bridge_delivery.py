@@ -71,28 +71,6 @@ async def test_nothing_is_acknowledged_or_confirmed_before_kafka_has_it(mosquitt
             await tap.close()
 
 
-async def test_frames_of_all_partitions_are_acknowledged_in_the_order_in_which_they_came(
-    mosquitto: Mosquitto, kafka: Kafka
-) -> None:
-    async with rig(mosquitto, kafka) as it:
-        tap = Tap(mosquitto.host, mosquitto.port)
-        port = await tap.start()
-        try:
-            await it.bridge(mqtt=f"127.0.0.1:{port}", batch_bytes=8192, linger_ms=1)
-            cameras = [new_camera() for _ in range(8)]
-            for seq in range(50):
-                for camera in cameras:
-                    it.cameras.frames(camera, range(seq, seq + 1))
-            for camera in cameras:
-                await it.cameras.all_confirmed(camera, range(50))
-            await until(lambda: len(tap.acknowledged) == len(tap.delivered), "all acknowledged")
-            assert len(tap.delivered) >= 400
-            assert tap.acknowledged == tap.delivered
-        finally:
-            await it.close()
-            await tap.close()
-
-
 async def test_two_bridges_of_one_name_do_not_throw_each_other_out_in_a_loop(
     mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
@@ -205,35 +183,3 @@ async def test_a_share_goes_on_when_one_of_its_bridges_dies(mosquitto: Mosquitto
         camera = new_camera()
         it.cameras.frames(camera, range(50))
         await it.cameras.all_confirmed(camera, range(50))
-
-
-async def test_a_stopped_bridge_has_flushed_acknowledged_and_confirmed_what_it_had(
-    mosquitto: Mosquitto, kafka: Kafka
-) -> None:
-    async with rig(mosquitto, kafka) as it:
-        tap = Tap(mosquitto.host, mosquitto.port)
-        port = await tap.start()
-        try:
-            bridge = await it.bridge(
-                mqtt=f"127.0.0.1:{port}", linger_ms=10_000, linger_adapts=False, confirm_interval_ms=10_000
-            )
-            camera = new_camera()
-            it.cameras.frames(camera, range(30))
-            await until(lambda: len(tap.delivered) >= 30, "30 in the bridge")
-            await asyncio.sleep(0.1)  # that none is acknowledged before its time, only time can show
-            assert tap.acknowledged == []
-            await bridge.stop()
-            assert sorted(await it.frames_of(camera)) == sorted(frame(camera, seq) for seq in range(30))
-            await it.cameras.all_confirmed(camera, range(30), seconds=5)
-            assert tap.acknowledged == tap.delivered
-        finally:
-            await tap.close()
-
-
-async def test_a_bridge_that_cannot_flush_stops_at_its_deadline(mosquitto: Mosquitto, kafka: Kafka) -> None:
-    async with rig(mosquitto, kafka) as it:
-        bridge = await it.bridge(shutdown_s=0.5)
-        kafka.pause()
-        it.cameras.frames(new_camera(), range(5))
-        await until(lambda: bridge.metric("pointillist_bridge_unacknowledged_messages") >= 5, "5 in the bridge")
-        await asyncio.wait_for(bridge.stop(), 10)

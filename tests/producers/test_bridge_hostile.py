@@ -7,13 +7,10 @@ import socket
 import time
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from producers.bridge.quota import WINDOW_MESSAGES
-from schemas.limits import MAX_BROKER_BYTES
 from schemas.pointillist_pb2 import DeadLetter
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 from tests.producers.bridge_rig import frame, new_camera, rig
@@ -67,17 +64,6 @@ async def test_hostile_payloads_are_dead_lettered_and_harm_no_good_frame(mosquit
         assert not it.cameras.confirmed[other]
 
 
-async def test_a_replayed_frame_is_the_same_identity_again(mosquitto: Mosquitto, kafka: Kafka) -> None:
-    async with rig(mosquitto, kafka) as it:
-        await it.bridge()
-        camera = new_camera()
-        for _ in range(3):
-            it.cameras.frames(camera, range(1))
-        await it.cameras.all_confirmed(camera, range(1))
-        await until(lambda: len(it.cameras.confirmed[camera]) == 1, "one confirmed")
-        assert set(await it.frames_of(camera)) == {frame(camera, 0)}
-
-
 async def test_a_flood_without_acknowledgements_is_left_at_the_broker(mosquitto: Mosquitto, kafka: Kafka) -> None:
     limit = 64 * 1024
     async with rig(mosquitto, kafka) as it:
@@ -94,54 +80,6 @@ async def test_a_flood_without_acknowledgements_is_left_at_the_broker(mosquitto:
         kafka.resume()
         it.cameras.frames(camera, range(10))
         await it.cameras.all_confirmed(camera, range(10))
-
-
-async def test_a_frame_too_large_for_kafka_is_dead_lettered_and_those_beside_it_arrive(
-    mosquitto: Mosquitto, kafka: Kafka
-) -> None:
-    async with rig(mosquitto, kafka) as it:
-        await it.bridge(linger_ms=200, linger_adapts=False)
-        camera = new_camera()
-        await set_largest_batch(kafka, 8000)
-        try:
-            it.cameras.frames(camera, range(6))
-            large = frame(camera, 6, side=128)
-            it.cameras.publish(mqtt_topic(camera, Channel.FRAME), large)
-            it.cameras.frames(camera, range(7, 10))
-            await it.cameras.all_confirmed(camera, range(6))
-            await it.cameras.all_confirmed(camera, range(7, 10))
-        finally:
-            await set_largest_batch(kafka, MAX_BROKER_BYTES)
-        letters: list[DeadLetter] = []
-
-        async def dead_lettered() -> bool:
-            found = [DeadLetter.FromString(r.value) for r in (await it.read())[KafkaTopic.DEAD_LETTERS]]
-            letters[:] = [letter for letter in found if letter.camera_id == camera]
-            return bool(letters)
-
-        await until(dead_lettered, "a dead letter")
-        (letter,) = letters
-        assert 6 not in it.cameras.confirmed[camera]
-        assert (letter.reason, letter.payload_bytes) == ("bad_size", len(large))
-
-
-async def set_largest_batch(kafka: Kafka, size: int) -> None:
-    """Change the frames topic's limit, on the running broker, and wait until the broker says so itself."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await admin.start()
-    try:
-        name, topic = "max.message.bytes", KafkaTopic.FRAMES.value
-        answer = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {name: str(size)})])
-        assert all(row[0] == 0 for response in answer for row in response.resources)
-
-        async def told() -> bool:
-            described = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-            entries = [entry for response in described for row in response.resources for entry in row[4]]
-            return (name, str(size)) in [tuple(entry[:2]) for entry in entries]
-
-        await until(told, f"{name} = {size}")
-    finally:
-        await admin.close()
 
 
 async def test_a_camera_that_floods_loses_its_own_surplus_and_nobody_waits_for_it(

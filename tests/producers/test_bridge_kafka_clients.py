@@ -83,26 +83,6 @@ async def test_a_producer_that_is_interrupted_while_it_starts_is_ended(kafka: Ka
     assert kafka.producers[-1].ended == 1
 
 
-async def test_a_kafka_that_is_away_is_asked_after_ever_longer_pauses(
-    kafka: KafkaStandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waits: list[float] = []
-    sleep = asyncio.sleep
-
-    async def noted(seconds: float) -> None:
-        waits.append(seconds)
-        await sleep(0)
-
-    kafka.away = KafkaError("no broker")
-    with monkeypatch.context() as patched:
-        patched.setattr(asyncio, "sleep", noted)
-        patched.setattr(random, "uniform", lambda _, bound_s: bound_s)
-        async with running(deliver(sending())):
-            while len(waits) < 5:
-                await sleep(0.001)
-    assert waits[:5] == [0.1, 0.2, 0.4, 0.8, 1.0]
-
-
 async def test_a_producer_whose_connections_do_not_close_holds_no_other_one_up(kafka: KafkaStandIn) -> None:
     sender = sending()
     kafka.closing.clear()
@@ -111,20 +91,6 @@ async def test_a_producer_whose_connections_do_not_close_holds_no_other_one_up(k
     assert len(kafka.producers) == 2
     await asyncio.wait_for(sender.close(SOON_S), 5)
     assert not any(producer.running for producer in kafka.producers)
-
-
-async def test_batches_in_flight_leave_a_producer_that_failed_and_go_by_the_next_one(kafka: KafkaStandIn) -> None:
-    sender = sending()
-    kafka.answers.clear()
-    kafka.refusals.append(KafkaError("out of order"))
-    async with running(deliver(sender, 0)) as first:
-        await until(lambda: len(kafka.batches) == 1, "one batch")
-        async with running(deliver(sender, 1)) as second:
-            await until(lambda: len(kafka.batches) == 2, "two batches")
-            kafka.answers.set()
-            await asyncio.wait_for(asyncio.gather(asyncio.shield(first), asyncio.shield(second)), 5)
-    assert len(kafka.producers) == 2
-    await sender.close(SOON_S)
 
 
 async def test_a_batch_that_one_partition_refuses_for_its_size_leaves_the_others_where_they_are(

@@ -1,45 +1,164 @@
-"""Lanes over the Kafka stand-in: each record is delivered once; one that Kafka never takes becomes a dead letter."""
+"""Lanes over the Kafka stand-in: when a batch is due, its size, and that each record is delivered once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
-from producers.bridge.kafka.lanes import Entry, Lane, Lanes
+from producers.bridge.kafka import lanes as lanes_module
+from producers.bridge.kafka.lanes import RECORD_OVERHEAD, Entry, Lane, Lanes, size_of
 from producers.bridge.records import Record
 from schemas.runtime.linger import Linger
 from schemas.topics import KafkaTopic
 from schemas.transport.kafka.sender import Sender
 from tests.producers.kafka_stand_in import KafkaStandIn
 
-
-def record(topic: KafkaTopic, value: bytes) -> Record:
-    return Record(topic, b"hall/door", value, [], None, "pointillist/v1/hall/door/frame", "frame")
+SIZE = 100 + RECORD_OVERHEAD
 
 
-async def delivered_by(values: list[bytes], note: Callable[[Lane, list[Entry], int], None]) -> None:
-    """Send frames by lanes until all are delivered."""
+def record(value: bytes, topic: KafkaTopic = KafkaTopic.FRAMES, key: bytes = b"hall/door") -> Record:
+    return Record(topic, key, value, [], None, "pointillist/v1/hall/door/frame", "frame")
+
+
+def put(lane: Lane, number: int, size: int = 100) -> None:
+    entry = record(bytes([number]) * size)
+    lane.put((entry, None), size_of(entry))
+
+
+def patient(linger_s: float) -> Linger:
+    return Linger(linger_s, adapts=False)
+
+
+def taken(lane: Lane) -> list[int]:
+    return [entry.value[0] for entry, _ in lane.take()]
+
+
+@asynccontextmanager
+async def running(
+    kafka: KafkaStandIn, linger: Linger, note: Callable[[Lane, list[Entry], int], None]
+) -> AsyncIterator[Lanes]:
+    """Lanes that are ready, until the test is over."""
     sender = Sender("nowhere:1")
     lanes = Lanes(
         sender,
-        Linger(0.001),
+        linger,
         2**20,
         delivered=lambda lane, entries, offset, size, seconds: note(lane, entries, offset),
-        refused=lambda refused, error: record(KafkaTopic.DEAD_LETTERS, b"letter: " + refused.value[:2]),
+        refused=lambda refused, error: record(b"letter: " + refused.value[:2], KafkaTopic.DEAD_LETTERS),
     )
-    running = asyncio.create_task(lanes.run())
+    task = asyncio.create_task(lanes.run())
     try:
-        await lanes.ready.wait()
-        for value in values:
-            lanes.put(record(KafkaTopic.FRAMES, value), None)
-        async with asyncio.timeout(10):
-            await lanes.drain()
+        await asyncio.wait_for(lanes.ready.wait(), 10)
+        yield lanes
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        kafka.answers.set()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         await sender.close()
+
+
+async def test_a_lane_is_due_when_its_first_record_has_lingered() -> None:
+    lane = Lane(KafkaTopic.FRAMES, 3, patient(0.2), 10 * SIZE)
+    assert (lane.topic, lane.partition, lane.sent_at) == (KafkaTopic.FRAMES, 3, None)
+    lane.hurry()
+    assert not lane.due.is_set()
+    began = time.monotonic()
+    for number in (1, 2):
+        put(lane, number)
+        assert began <= lane.first_at <= time.monotonic()
+        assert not lane.due.is_set()
+    await asyncio.wait_for(lane.due.wait(), 2)
+    assert time.monotonic() - began >= 0.195
+    assert taken(lane) == [1, 2]
+    assert not lane.due.is_set()
+    assert taken(lane) == []
+
+
+async def test_a_record_waits_for_no_others_while_batches_take_little_of_the_time() -> None:
+    linger = Linger(60.0)
+    lane = Lane(KafkaTopic.FRAMES, 0, linger, 10 * SIZE)
+    put(lane, 1)
+    assert lane.due.is_set()
+    assert taken(lane) == [1]
+    linger.begin(time.monotonic() - 60)  # a batch has been on its way for a minute
+    put(lane, 2)
+    assert not lane.due.is_set()
+    lane.hurry()
+    assert taken(lane) == [2]
+
+
+async def test_a_lane_is_due_at_once_when_it_is_full_or_hurried() -> None:
+    lane = Lane(KafkaTopic.FRAMES, 0, patient(60.0), 3 * SIZE)
+    for first in (0, 3):  # and once more when it was taken
+        put(lane, first)
+        put(lane, first + 1, 99)
+        assert not lane.due.is_set()
+        put(lane, first + 2, 100)
+        assert not lane.due.is_set()  # one byte is left
+        assert taken(lane) == [first, first + 1, first + 2]
+    for number in range(3):
+        assert not lane.due.is_set()
+        put(lane, number)
+    assert lane.due.is_set()
+    assert taken(lane) == [0, 1, 2]
+    put(lane, 3)
+    assert not lane.due.is_set()
+    lane.hurry()
+    assert lane.due.is_set()
+    assert taken(lane) == [3]
+
+
+@pytest.mark.parametrize("batch_bytes", [2 * SIZE, 3 * SIZE - 1])
+async def test_a_batch_holds_as_much_as_fits_and_at_least_one_record(batch_bytes: int) -> None:
+    lane = Lane(KafkaTopic.FRAMES, 0, patient(60.0), batch_bytes)
+    put(lane, 0, 10_000)
+    for number in range(1, 6):
+        put(lane, number)
+    before = time.monotonic()
+    assert taken(lane) == [0]
+    assert lane.due.is_set()
+    assert lane.first_at >= before
+    assert [taken(lane) for _ in range(3)] == [[1, 2], [3, 4], [5]]
+    assert not lane.due.is_set()
+    put(lane, 6)
+    assert not lane.due.is_set()
+
+
+async def test_a_timer_of_a_batch_that_is_gone_makes_no_later_one_due() -> None:
+    lane = Lane(KafkaTopic.FRAMES, 0, patient(0.03), 2 * SIZE)
+    put(lane, 0)
+    put(lane, 1)
+    assert taken(lane) == [0, 1]
+    await asyncio.sleep(0.06)
+    assert not lane.due.is_set()
+
+
+async def test_a_key_stays_on_its_partition_and_the_buffer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes_module, "KEYS", 4)
+    kafka = KafkaStandIn(partitions=3)
+    kafka.patch(monkeypatch)
+    kafka.answers.clear()
+    async with running(kafka, patient(60.0), lambda *_: None) as lanes:
+        assert lanes.partitions(KafkaTopic.FRAMES) == [0, 1, 2]
+        assert (lanes.stalled_s(), lanes.buffered_bytes) == (0.0, 0)
+        await asyncio.wait_for(lanes.drain(), 1)
+        for number in range(60):
+            lanes.put(record(bytes(100), key=b"hall/%d" % (number % 20)), None)
+            assert len(lanes._lane_of) <= 4
+        assert lanes.buffered_bytes == 60 * SIZE
+        draining = asyncio.create_task(lanes.drain())
+        await asyncio.sleep(0.05)  # time to end, if it did not wait
+        assert not draining.done()
+        assert 0.0 < lanes.stalled_s() < 5.0
+        kafka.answers.set()
+        await asyncio.wait_for(draining, 5)
+        assert (lanes.buffered_bytes, lanes.stalled_s()) == (0, 0.0)
+    found = [{each.key for each in kafka.log[KafkaTopic.FRAMES.value, partition]} for partition in range(3)]
+    assert sorted(key for keys in found for key in keys) == sorted(b"hall/%d" % number for number in range(20))
 
 
 async def test_records_for_which_a_batch_has_no_room_are_sent_in_others_and_only_sent_ones_are_delivered(
@@ -57,7 +176,10 @@ async def test_records_for_which_a_batch_has_no_room_are_sent_in_others_and_only
         delivered.extend(values)
 
     frames = [f"{number:02}".encode() * 15 for number in range(10)]
-    await delivered_by([*frames[:5], b"xx" * 60, *frames[5:]], note)
+    async with running(kafka, Linger(0.001), note) as lanes:
+        for value in [*frames[:5], b"xx" * 60, *frames[5:]]:
+            lanes.put(record(value), None)
+        await asyncio.wait_for(lanes.drain(), 10)
     assert sorted(delivered) == sorted([*frames, b"letter: xx"])
     assert [found.value for found in kafka.sent(KafkaTopic.FRAMES)] == frames
     assert [found.value for found in kafka.sent(KafkaTopic.DEAD_LETTERS)] == [b"letter: xx"]

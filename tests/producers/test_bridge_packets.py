@@ -1,3 +1,5 @@
+"""MQTT packets against paho's reading of them, at every cut of the stream and every edge of a length."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,23 +14,32 @@ from producers.bridge.mqtt.packets import (
     PUBLISH,
     PacketSplitter,
     ProtocolError,
+    Publish,
     parse_publish,
     pubacks,
     publish_qos_0,
 )
 
 MAX = 1 << 20
+LENGTHS = {
+    0: b"\x00",
+    127: b"\x7f",
+    128: b"\x80\x01",
+    16_383: b"\xff\x7f",
+    16_384: b"\x80\x80\x01",
+    2_097_151: b"\xff\xff\x7f",
+    2_097_152: b"\x80\x80\x80\x01",
+}
+"""Variable byte integers at their edges (OASIS MQTT 5.0, section 1.5.5)."""
 
 
-def framed(first: int, body: bytes) -> bytes:
-    """Fixed header and body, with the remaining length as MQTT 5, 1.5.5 has it."""
+def variable(number: int) -> bytes:
+    """Return a variable byte integer."""
     digits = bytearray()
-    left = len(body)
-    while True:
-        left, low = divmod(left, 128)
-        digits.append(low | (128 if left else 0))
-        if not left:
-            return bytes([first]) + bytes(digits) + body
+    while number > 127:
+        digits.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*digits, number))
 
 
 @st.composite
@@ -51,7 +62,7 @@ def publishes(draw: st.DrawFn) -> tuple[int, bytes]:
 def test_packets_come_out_whole_however_the_stream_is_cut(
     packets: list[tuple[int, bytes]], data: st.DataObject
 ) -> None:
-    stream = b"".join(framed(first, body) for first, body in packets)
+    stream = b"".join(bytes([first]) + variable(len(body)) + body for first, body in packets)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     splitter = PacketSplitter(MAX)
     found: list[tuple[int, bytes]] = []
@@ -60,13 +71,23 @@ def test_packets_come_out_whole_however_the_stream_is_cut(
     assert found == packets
 
 
-def test_packets_come_out_of_a_stream_that_comes_byte_by_byte() -> None:
-    packets = [(0x32, bytes(200)), (0xD0, b""), (0x32, b"abc")]
-    splitter = PacketSplitter(MAX)
-    found = []
-    for byte in b"".join(framed(*packet) for packet in packets):
-        found += splitter.feed(bytes([byte]))
-    assert found == packets
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_packet_of_any_length_comes_out_whole_when_its_last_byte_is_there(length: int) -> None:
+    splitter = PacketSplitter(2**22)
+    header, body = b"\x32" + LENGTHS[length], bytes(length)
+    assert splitter.feed(b"\xd0\x00" + header[:-1]) == [(0xD0, b"")]  # the length is cut behind another packet
+    assert splitter.feed(header[-1:]) == ([] if length else [(0x32, b"")])
+    if length:
+        assert splitter.feed(body[:-1]) == []
+        assert splitter.feed(body[-1:] + b"\xd0") == [(0x32, body)]
+        assert splitter.feed(b"\x00") == [(0xD0, b"")]
+
+
+@pytest.mark.parametrize("stream", [b"\x30\xe9\x07", b"\x30\xff\xff\xff\xff\x01", b"\x30\x80\x80\x80\x80\x01"])
+def test_a_packet_longer_than_announced_ends_the_connection(stream: bytes) -> None:
+    assert PacketSplitter(1000).feed(b"\x30\xe8\x07" + bytes(1000)) == [(0x30, bytes(1000))]
+    with pytest.raises(ProtocolError, match=r"at most (1000 bytes, got 1001|four bytes)"):
+        PacketSplitter(1000).feed(stream)
 
 
 @settings(max_examples=150, deadline=None)
@@ -87,18 +108,41 @@ def test_any_bytes_are_a_publish_packet_or_a_protocol_error(first: int, body: by
     assert len(found.topic) + len(found.payload) < len(body)
 
 
-@pytest.mark.parametrize("stream", [b"\x30\xff\xff\xff\xff\x01", b"\x30" + b"\x80\x80\x80\x01"])
-def test_a_packet_longer_than_announced_as_most_ends_the_connection(stream: bytes) -> None:
+@pytest.mark.parametrize("size", [1, *LENGTHS])
+@pytest.mark.parametrize(("first", "packet_id"), [(0x31, 0), (0x32, 258), (0x34, 258), (0x3B, 258)])
+def test_properties_of_any_length_and_other_flags_change_nothing(size: int, first: int, packet_id: int) -> None:
+    topic, number = b"t" * 700, packet_id.to_bytes(2, "big") if packet_id else b""
+    for payload in (b"", b"payload"):
+        body = b"\x02\xbc" + topic + number + variable(size) + bytes(size) + payload
+        assert parse_publish(first, body) == Publish(topic, packet_id, payload)
+
+
+@pytest.mark.parametrize(
+    ("first", "body"),
+    [
+        (0x30, b""),
+        (0x30, b"\x00"),
+        (0x30, b"\x00\x03a/"),
+        (0x30, b"\x00\x03a/b"),
+        (0x30, b"\x00\x03a/b\x01"),
+        (0x30, b"\x00\x03a/b\x80\x80\x80\x80\x01"),
+        (0x32, b"\x00\x03a/b\x01"),
+        (0x32, b"\x00\x03a/b\x00\x00\x00payload"),
+        (0x36, b"\x00\x03a/b\x00\x01\x00payload"),
+    ],
+)
+def test_a_publish_packet_whose_fields_do_not_fit_is_refused(first: int, body: bytes) -> None:
     with pytest.raises(ProtocolError):
-        PacketSplitter(MAX).feed(stream)
+        parse_publish(first, body)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.text(min_size=1, max_size=50), st.binary(max_size=20_000))
-def test_a_written_publish_is_read_back_by_paho(topic: str, payload: bytes) -> None:
-    ((first, body),) = PacketSplitter(MAX).feed(publish_qos_0(topic, payload))
+@pytest.mark.parametrize("length", [length for length in LENGTHS if length])
+@pytest.mark.parametrize("retain", [False, True])
+def test_a_written_publish_is_read_back_by_paho(length: int, retain: bool) -> None:
+    payload = bytes(length - 6)
+    ((first, body),) = PacketSplitter(2**22).feed(publish_qos_0("a/b", payload, retain=retain))
     theirs = _packet.decode_publish(first, body, MQTTProtocolVersion.MQTTv5)
-    assert (theirs.topic, theirs.qos, theirs.retain, theirs.payload) == (topic.encode(), 0, False, payload)
+    assert (theirs.topic, theirs.qos, theirs.retain, theirs.payload, len(body)) == (b"a/b", 0, retain, payload, length)
 
 
 def test_pubacks_are_packets_of_success_in_the_given_order() -> None:

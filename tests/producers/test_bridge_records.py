@@ -1,118 +1,237 @@
-"""Every field of what the bridge writes to Kafka."""
+"""One Kafka record for every MQTT message: the frame, the event, or a dead letter with the reason."""
 
 from __future__ import annotations
 
+import math
 import time
 from hashlib import blake2b
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from producers.bridge import records as records_module
 from producers.bridge.confirmations import Receipt
-from producers.bridge.records import MAX_EVENT_BYTES, RecordFactory
+from producers.bridge.records import MAX_EVENT_BYTES, MAX_ORIGIN_CHARACTERS, Record, RecordFactory
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
-from schemas.messages.frame import sign_message
-from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Range, Status
+from schemas.messages.frame import Encoding, encode_frame, sign_message
+from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Range, State, Status
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 
-KEYS = KeyRing(b"a fleet secret of thirty-two byte")
+SECRET = b"a fleet secret of thirty-two byte"
+KEYS = KeyRing(SECRET, {"hall/stolen": 3})
+BRIDGE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE), {"hall/stolen": 3})
 CAMERA = CameraId("hall/door")
-KEY = KEYS.current(CAMERA)
+PICTURE = np.random.default_rng(1).integers(0, 256, (16, 24, 3), np.uint8)
 
 
-def topic(channel: Channel) -> str:
-    return mqtt_topic(CAMERA, channel)
+def topic(channel: Channel, camera_id: CameraId = CAMERA) -> bytes:
+    return mqtt_topic(camera_id, channel).encode()
+
+
+def frame(seq: int = 5, camera_id: CameraId = CAMERA, generation: int = 0) -> bytes:
+    return encode_frame(KEYS.key(camera_id, generation), 0xB007, seq, 1000, PICTURE, Encoding(16))
+
+
+def ledger(**fields: object) -> bytes:
+    said: dict[str, object] = {"boot_id": 9, "revision": 1, "next": 10} | fields
+    return sign_message(KEYS.key(CAMERA, 0), Ledger(**said))  # type: ignore[arg-type]  # fields of several types
+
+
+def odd(count: int) -> list[Range]:
+    """Return ranges of one frame each with gaps between them."""
+    return [Range(first=3 * n, last=3 * n) for n in range(count)]
+
+
+def letter(record: Record) -> DeadLetter:
+    assert record.topic is KafkaTopic.DEAD_LETTERS
+    assert record.receipt is None
+    return DeadLetter.FromString(record.value)
+
+
+def test_a_frame_goes_on_unchanged_under_its_camera_with_its_identity_in_the_headers() -> None:
+    payload = frame(seq=5)
+    record = RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), payload)
+    trace = blake2b(b"hall/door/000000000000b007/5", digest_size=16).hexdigest()
+    assert (record.topic, record.key, record.value) == (KafkaTopic.FRAMES, b"hall/door", payload)
+    assert record.receipt == Receipt(CAMERA, 0xB007, 0, 5)
+    headers = dict(record.headers)
+    version, trace_id, span_id, flags = headers.pop("traceparent").decode().split("-")
+    assert (version, trace_id, flags) == ("00", trace, "01")
+    assert len(span_id) == 16
+    assert int(span_id, 16)
+    assert headers == {
+        "ce_specversion": b"1.0",
+        "ce_type": b"pointillist.v1.Frame",
+        "ce_source": b"/cameras/hall/door",
+        "ce_id": b"000000000000b007/5",
+        "content-type": b"application/protobuf",
+    }
 
 
 @pytest.mark.parametrize(
-    ("channel", "message"), [(Channel.STATUS, Status(boot_id=1)), (Channel.META, Meta(boot_id=1, width=32))]
+    ("channel", "message", "receipt"),
+    [
+        (Channel.EVENT, Ledger(boot_id=9, revision=4, first=0, next=10), Receipt(CAMERA, 9, 1, -1, 4)),
+        (Channel.STATUS, Status(state=State.ONLINE, boot_id=1), None),
+        (Channel.META, Meta(width=32, boot_id=1), None),
+    ],
 )
-def test_an_announcement_is_an_event_under_its_camera_named_by_its_content(
-    channel: Channel, message: Status | Meta
+def test_ledgers_and_announcements_are_events_of_their_camera_and_equal_ones_are_one_event(
+    channel: Channel, message: Ledger | Status | Meta, receipt: Receipt | None
 ) -> None:
-    payload = sign_message(KEY, message)
-    record = RecordFactory("b1", KEYS).accept(topic(channel).encode(), payload)
-    assert record[:3] == (KafkaTopic.EVENTS, b"hall/door", payload)
-    assert (record.receipt, record.origin, record.channel) == (None, topic(channel), channel.value)
-    assert dict(record.headers)["ce_id"] == blake2b(payload, digest_size=16).hexdigest().encode()
-    assert dict(record.headers)["ce_source"] == b"/cameras/hall/door"
+    payload = sign_message(KEYS.key(CAMERA, 1), message)
+    first, second = (RecordFactory(name, BRIDGE_KEYS).accept(topic(channel), payload) for name in ("b1", "b2"))
+    assert first[:3] == (KafkaTopic.EVENTS, b"hall/door", payload)
+    assert (first.receipt, first.origin, first.channel) == (receipt, mqtt_topic(CAMERA, channel), channel.value)
+    headers = dict(first.headers)
+    assert headers["ce_type"] == f"pointillist.v1.{type(message).__name__}".encode()
+    assert headers["ce_source"] == b"/cameras/hall/door"
+    digest = blake2b(payload, digest_size=16).hexdigest().encode()
+    assert headers["ce_id"] == (b"0000000000000009/ledger/4" if receipt else digest)
+    assert headers["ce_id"] == dict(second.headers)["ce_id"]
 
 
-def test_a_ledger_is_an_event_under_its_camera_with_its_receipt() -> None:
-    payload = sign_message(KEY, Ledger(boot_id=1, revision=1, next=10))
-    record = RecordFactory("b1", KEYS).accept(topic(Channel.EVENT).encode(), payload)
-    assert record[:3] == (KafkaTopic.EVENTS, b"hall/door", payload)
-    assert record.receipt == Receipt(CAMERA, 1, 0, -1, 1)
-    assert (record.origin, record.channel) == (topic(Channel.EVENT), "event")
+@pytest.mark.parametrize(
+    ("where", "payload", "reason"),
+    [
+        (topic(Channel.FRAME), b"", "malformed"),
+        (topic(Channel.FRAME), b"\xff" * 50, "malformed"),
+        (topic(Channel.FRAME), frame()[:-1] + b"\0", "bad_tag"),
+        (topic(Channel.FRAME, CameraId("hall/gate")), frame(), "bad_tag"),
+        (topic(Channel.FRAME, CameraId("hall/stolen")), frame(camera_id=CAMERA), "revoked_key"),
+        (topic(Channel.EVENT), frame(), "bad_tag"),
+        (topic(Channel.EVENT), Ledger(boot_id=1, revision=1).SerializeToString() + b"\x79" + bytes(8), "bad_tag"),
+        (topic(Channel.EVENT), sign_message(KEYS.key(CAMERA, 0), Ledger(boot_id=2**63, revision=1)), "malformed"),
+        (topic(Channel.EVENT), ledger(boot_id=0), "malformed"),
+        (topic(Channel.EVENT), ledger(revision=0), "malformed"),
+        (topic(Channel.EVENT), ledger(next=2**50), "malformed"),
+        (topic(Channel.EVENT), ledger(next=10_000, shed=odd(65)), "malformed"),
+        (topic(Channel.EVENT), ledger(next=90_000, shed=odd(30_000)), "malformed"),
+        (topic(Channel.STATUS), b"\xff", "malformed"),
+        (topic(Channel.STATUS), Status(boot_id=1).SerializeToString(), "bad_tag"),
+        (topic(Channel.META), Meta(boot_id=1, probe_share=0.5).SerializeToString(), "bad_tag"),
+        (topic(Channel.META, CameraId("hall/gate")), sign_message(KEYS.key(CAMERA, 0), Meta(boot_id=1)), "bad_tag"),
+        (topic(Channel.META), sign_message(KEYS.key(CAMERA, 0), Meta(boot_id=1, probe_share=math.nan)), "malformed"),
+        (topic(Channel.META), bytes(MAX_EVENT_BYTES + 1), "bad_size"),
+        (topic(Channel.CONFIRM), b"", "malformed"),
+        (b"pointillist/v1/hall/door/nonsense", frame(), "malformed"),
+        (b"pointillist/v1/Hall/door/frame", frame(), "malformed"),
+        (b"pointillist/v1/\xff\xfe/door/frame", frame(), "malformed"),
+        (b"elsewhere", frame(), "malformed"),
+    ],
+)
+def test_what_is_refused_becomes_a_dead_letter_with_the_reason(where: bytes, payload: bytes, reason: str) -> None:
+    record = RecordFactory("b1", BRIDGE_KEYS).accept(where, payload)
+    found = letter(record)
+    assert (found.stage, found.reason, found.verified) == ("bridge", reason, False)
+    assert found.origin_topic == where.decode(errors="replace")
+    assert (found.origin_partition, found.origin_offset) == (-1, -1)
+    assert (found.payload, found.payload_bytes) == (payload[:DEAD_LETTER_PAYLOAD_BYTES], len(payload))
+    assert "expected " in found.error or reason != "malformed"
+    assert found.error
+    assert dict(record.headers)["ce_type"] == b"pointillist.v1.DeadLetter"
 
 
-@pytest.mark.parametrize(("boot", "revision"), [(0, 1), (2**63, 1), (1, 0)])
-def test_a_ledger_of_no_boot_or_revision_is_a_dead_letter(boot: int, revision: int) -> None:
-    payload = sign_message(KEY, Ledger(boot_id=boot, revision=revision))
-    record = RecordFactory("b1", KEYS).accept(topic(Channel.EVENT).encode(), payload)
-    assert DeadLetter.FromString(record.value).reason == "malformed"
-
-
-def test_an_announcement_is_as_large_as_it_may_be() -> None:
-    reasons = []
-    for size in (MAX_EVENT_BYTES, MAX_EVENT_BYTES + 1):
-        record = RecordFactory("b1", KEYS).accept(topic(Channel.META).encode(), bytes(size))
-        reasons.append(DeadLetter.FromString(record.value).reason)
-    assert reasons[0] != "bad_size"
-    assert reasons[1] == "bad_size"
-
-
-def test_a_dead_letter_says_where_its_payload_came_from_and_keeps_its_beginning() -> None:
+def test_a_dead_letter_names_its_origin_and_keeps_the_beginning_and_equal_payloads_are_two() -> None:
     before_ms = time.time_ns() // 10**6
-    payload = b"\xff" * (DEAD_LETTER_PAYLOAD_BYTES + 7)
-    intake = RecordFactory("b1", KEYS)
-    records = [intake.accept(topic(Channel.FRAME).encode(), payload) for _ in range(2)]
-    first = records[0]
-    assert (first.topic, first.key, first.receipt) == (KafkaTopic.DEAD_LETTERS, b"hall/door", None)
-    assert (first.origin, first.channel) == (topic(Channel.FRAME), "frame")
+    payload = b"\xff" * 1_000_000
+    factory = RecordFactory("b1", BRIDGE_KEYS)
+    first, second = (factory.accept(topic(Channel.FRAME), payload) for _ in range(2))
+    assert (first.key, first.origin, first.channel) == (b"hall/door", mqtt_topic(CAMERA, Channel.FRAME), "frame")
     headers = dict(first.headers)
     boot, _, number = headers.pop("ce_id").decode().partition("/")
     assert (len(boot), int(boot, 16) >= 0, number) == (16, True, "1")
-    assert dict(records[1].headers)["ce_id"] == f"{boot}/2".encode()
+    assert dict(second.headers)["ce_id"] == f"{boot}/2".encode()
     assert headers == {
         "ce_specversion": b"1.0",
         "ce_type": b"pointillist.v1.DeadLetter",
         "ce_source": b"/bridges/b1",
         "content-type": b"application/protobuf",
     }
-    letter = DeadLetter.FromString(first.value)
-    assert (letter.camera_id, letter.stage, letter.origin_topic) == (CAMERA, "bridge", topic(Channel.FRAME))
-    assert (letter.payload, letter.payload_bytes) == (payload[:DEAD_LETTER_PAYLOAD_BYTES], len(payload))
-    assert before_ms <= letter.at_ms <= time.time_ns() // 10**6
-
-
-def test_a_record_that_kafka_refuses_is_a_dead_letter_under_its_camera() -> None:
-    intake = RecordFactory("b1", KEYS)
-    record = intake.accept(topic(Channel.META).encode(), sign_message(KEY, Meta(boot_id=1)))
-    refused = intake.refused_by_kafka(record, "x" * 10_000)
-    assert (refused.topic, refused.key, refused.receipt) == (KafkaTopic.DEAD_LETTERS, b"hall/door", None)
-    assert (refused.origin, refused.channel) == (record.origin, "meta")
-    letter = DeadLetter.FromString(refused.value)
-    assert (letter.reason, letter.payload) == ("bad_size", record.value)
-    assert 0 < len(letter.error) < 10_000
+    found = letter(first)
+    assert found.camera_id == CAMERA
+    assert found.ByteSize() < DEAD_LETTER_PAYLOAD_BYTES + 1000
+    assert before_ms <= found.at_ms <= time.time_ns() // 10**6
 
 
 def test_a_stranger_has_no_camera_and_no_channel() -> None:
-    record = RecordFactory("b1", KEYS).accept(b"elsewhere", b"payload")
-    assert (record.key, record.channel, record.origin) == (b"", "unknown", "elsewhere")
-    assert DeadLetter.FromString(record.value).camera_id == ""
+    record = RecordFactory("b1", BRIDGE_KEYS).accept(b"elsewhere", b"payload")
+    assert (record.key, record.channel, record.origin, letter(record).camera_id) == (b"", "unknown", "elsewhere", "")
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        Ledger(boot_id=1, revision=1, next=10_000, shed=[Range(first=2 * n, last=2 * n) for n in range(65)]),
-        Ledger(boot_id=1, revision=1, next=40_000, shed=[Range(first=2 * n, last=2 * n) for n in range(10_000)]),
-        Ledger(boot_id=1, revision=1, next=2**50),
-    ],
-)
-def test_a_ledger_that_no_spool_writes_is_a_dead_letter_and_is_not_confirmed(said: Ledger) -> None:
-    record = RecordFactory("b1", KEYS).accept(topic(Channel.EVENT).encode(), sign_message(KEY, said))
-    assert (record.topic, record.receipt) == (KafkaTopic.DEAD_LETTERS, None)
-    assert DeadLetter.FromString(record.value).reason == "malformed"
+def test_an_announcement_is_as_large_as_it_may_be() -> None:
+    found = letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.META), bytes(MAX_EVENT_BYTES)))
+    assert found.reason != "bad_size"
+
+
+def test_topics_made_up_by_strangers_cost_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_module, "ROUTES", 10)
+    factory = RecordFactory("b1", BRIDGE_KEYS)
+    for number in range(100):
+        factory.accept(f"pointillist/v1/x/{number}/frame".encode(), b"")
+    assert len(factory._routes) == 10
+    assert factory.accept(topic(Channel.FRAME), frame()).topic is KafkaTopic.FRAMES
+
+
+def test_a_topic_that_is_none_of_ours_is_not_remembered_and_its_dead_letter_has_its_beginning() -> None:
+    factory = RecordFactory("b1", BRIDGE_KEYS)
+    for number in range(5):
+        record = factory.accept(f"pointillist/v1/{'x' * 60_000}/{number}/frame".encode(), b"")
+        assert letter(record).origin_topic == f"pointillist/v1/{'x' * 60_000}"[:MAX_ORIGIN_CHARACTERS]
+        assert len(record.value) < 1000
+        assert len(record.origin) == MAX_ORIGIN_CHARACTERS
+    factory.accept(b"pointillist/v1/hall/door/" + bytes(60_000), b"")
+    assert not factory._routes
+
+
+def test_the_longest_name_of_a_camera_is_whole_in_a_dead_letter() -> None:
+    longest = CameraId(f"{'s' * 63}/{'c' * 63}")
+    assert letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.SETTINGS, longest), b"")).origin_topic.endswith(
+        "settings"
+    )
+
+
+def test_a_payload_that_finds_a_defect_is_dead_lettered_rather_than_redelivered_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(records_module, "open_frame", broken)
+    found = letter(RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), frame()))
+    assert (found.reason, found.error) == ("malformed", "RuntimeError: a defect")
+
+
+def test_a_record_that_kafka_refuses_becomes_a_dead_letter_of_its_camera() -> None:
+    factory = RecordFactory("b1", BRIDGE_KEYS)
+    record = factory.accept(topic(Channel.FRAME), frame())
+    refused = factory.refused_by_kafka(record, "x" * 10_000)
+    assert (refused.key, refused.origin, refused.channel) == (b"hall/door", record.origin, "frame")
+    found = letter(refused)
+    assert (found.reason, found.camera_id, found.origin_topic) == ("bad_size", CAMERA, "pointillist/v1/hall/door/frame")
+    assert found.payload == record.value
+    assert 0 < len(found.error) < 10_000
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80), st.binary(max_size=80))
+def test_any_payload_on_any_topic_is_a_record_and_never_a_frame(where: bytes, payload: bytes) -> None:
+    factory = RecordFactory("b1", BRIDGE_KEYS)
+    for name in (where, topic(Channel.FRAME)):
+        assert factory.accept(name, payload).topic is KafkaTopic.DEAD_LETTERS
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_changed_frame_never_passes_as_a_frame(data: st.DataObject) -> None:
+    payload = bytearray(frame())
+    at = data.draw(st.integers(0, len(payload) - 1))
+    payload[at] ^= data.draw(st.integers(1, 255))
+    assert (
+        RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), bytes(payload)).topic is KafkaTopic.DEAD_LETTERS
+    )

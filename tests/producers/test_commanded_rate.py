@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
 from producers.camera.interruptible_sleep import InterruptibleSleep
-from producers.metrics import Instruments
-from producers.publisher import Broker, LinkSettings, WindowSettings
+from producers.publisher import WindowSettings
 from producers.sources.settings import SourceSettings
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import Command
+from tests.producers.fleet_rig import capturing, offline_camera
 from tests.waiting import until
 
 CAMERA = CameraId("lab/paced")
@@ -28,21 +26,11 @@ KEY = derive_camera_key(b"a fleet secret for the tests", CAMERA)
 RARELY = 1 / 600
 
 
-@asynccontextmanager
-async def camera(folder: Path, fps: float) -> AsyncIterator[Camera]:
-    """It captures into its spool; there is no broker."""
+def camera(folder: Path, fps: float) -> AbstractAsyncContextManager[Camera]:
     settings = CameraSettings(
         camera_id=CAMERA, fps=fps, source=SourceSettings(kind="scene"), window=WindowSettings(frames=60_000)
     )
-    broker = Broker("127.0.0.1", 1, at_once=1)
-    made = Camera(settings, KEY, folder, broker, LinkSettings(), Instruments.on(CollectorRegistry()))
-    running = asyncio.create_task(made.run())
-    try:
-        yield made
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await made.close(0.1)
+    return capturing(offline_camera(settings, KEY, folder))
 
 
 def tell(made: Camera, rate: float) -> None:

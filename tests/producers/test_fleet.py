@@ -8,7 +8,6 @@ import textwrap
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +21,6 @@ from producers.camera.fair_gate import FairGate
 from producers.fleet.fleet import FleetOutcome
 from producers.fleet.limits import link_of
 from producers.publisher import LinkSettings
-from producers.simulation.scenario import Scenario
 from producers.simulation.simulated_fleet import run_fleet
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
@@ -31,29 +29,13 @@ from producers.spool import scan_spool
 from producers.spool.folder import spool_root
 from schemas.errors import SecretError, SourceError
 from schemas.identity import CameraId, Identity
-from schemas.keys.keys import CameraKey, KeyRing
 from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import DEGRADED, Status
 from schemas.runtime.health import Health
 from schemas.topics import Channel, mqtt_topic
 from tests.producers.fake_bridge import SECRET, FakeBridge
+from tests.producers.fleet_rig import run, scenario_of
 from tests.waiting import until
-
-QUICK = LinkSettings(
-    keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
-)
-_sites = (f"fleet-{number}" for number in range(1000))
-
-
-@pytest.fixture
-def site() -> str:
-    return next(_sites)
-
-
-@pytest.fixture
-def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
-    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
-        yield fake
 
 
 @pytest.fixture
@@ -64,44 +46,9 @@ def images(tmp_path: Path) -> Path:
     return path
 
 
-def scenario_of(site: str, *cameras: dict[str, object], faults: list[dict[str, object]] | None = None) -> Scenario:
-    return Scenario.model_validate({"site": site, "cameras": list(cameras), "faults": faults or []})
-
-
-def keys_of(scenario: Scenario) -> dict[CameraId, CameraKey]:
-    ring = KeyRing(SECRET)
-    return {camera.camera_id: ring.current(camera.camera_id) for camera in scenario.cameras()}
-
-
-async def run(
-    scenario: Scenario,
-    mosquitto: Mosquitto,
-    state: Path,
-    *,
-    seconds: float | None = None,
-    stop: asyncio.Event | None = None,
-    health: Health | None = None,
-    registry: CollectorRegistry | None = None,
-    drain_s: float = 20.0,
-    run_s: float | None = None,
-    mark: Path | None = None,
-    patient: bool = False,
-) -> FleetOutcome:
-    return await run_fleet(
-        scenario,
-        mqtt=(mosquitto.host, mosquitto.port),
-        state=state,
-        keys=keys_of(scenario),
-        registry=registry or CollectorRegistry(),
-        health=health or Health(),
-        stop=stop or asyncio.Event(),
-        ends_at_ms=None if seconds is None else int((time.time() + seconds) * 1000),
-        drain_s=drain_s,
-        patient=patient,
-        run_s=run_s,
-        mark=mark,
-        link=QUICK,
-    )
+def after(seconds: float) -> int:
+    """Return the Unix time in ms that is so many seconds from now."""
+    return int((time.time() + seconds) * 1000)
 
 
 def seqs_by_boot(identities: set[Identity]) -> dict[tuple[CameraId, int], set[int]]:
@@ -136,7 +83,7 @@ async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
     site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path
 ) -> None:
     scenario = scenario_of(site, {"count": 4, "fps": 4})
-    outcome = await run(scenario, mosquitto, state_dir, seconds=3)
+    outcome = await run(scenario, mosquitto, state_dir, ends_at_ms=after(3))
 
     assert outcome.drained
     assert 32 <= outcome.frames_published <= 48
@@ -172,11 +119,11 @@ async def test_a_source_that_can_wait_waits_for_the_window_and_sheds_nothing(
 ) -> None:
     bridge.confirming = lambda _: False
     scenario = scenario_of(site, {"fps": 0, "window": {"frames": 10}, "spool": {"max_bytes": 100_000}})
-    outcome = await run(scenario, mosquitto, state_dir, seconds=1.5, drain_s=0.2)
+    outcome = await run(scenario, mosquitto, state_dir, ends_at_ms=after(1.5), drain_s=0.2)
     assert (outcome.drained, outcome.frames_published, outcome.frames_shed) == (False, 10, 0)
 
     bridge.confirming = lambda _: True
-    later = await run(scenario, mosquitto, state_dir, seconds=-1)
+    later = await run(scenario, mosquitto, state_dir, ends_at_ms=after(-1))
     assert (later.drained, later.frames_published) == (True, 0)
     assert len(bridge.confirmed) == 10
 
@@ -221,7 +168,7 @@ async def test_a_source_that_cannot_be_read_takes_no_other_camera_down(
 ) -> None:
     missing = {"kind": "dataset", "file": tmp_path / "nothing.npz"}
     scenario = scenario_of(site, {"name": "good", "fps": 10}, {"name": "bad", "fps": 10, "source": missing})
-    running = asyncio.create_task(run(scenario, mosquitto, state_dir, seconds=2.5))
+    running = asyncio.create_task(run(scenario, mosquitto, state_dir, ends_at_ms=after(2.5)))
     topic = mqtt_topic(CameraId(f"{site}/bad"), Channel.STATUS)
 
     def degraded() -> bool:
@@ -313,7 +260,7 @@ async def test_a_dark_camera_is_silent_for_its_time_and_a_cut_one_sends_later_wh
         {"camera": "cut", "at_s": 1, "kind": "disconnect", "for_s": 1.5},
     ]
     scenario = scenario_of(site, {"name": "dark", "fps": 20}, {"name": "cut", "fps": 20}, faults=faults)
-    outcome = await run(scenario, mosquitto, state_dir, seconds=4)
+    outcome = await run(scenario, mosquitto, state_dir, ends_at_ms=after(4))
     assert outcome.drained
 
     def longest_gap_ms(name: str) -> int:
@@ -360,7 +307,7 @@ async def test_a_killed_fleet_goes_on_where_it_was_and_no_frame_is_lost(
             child.kill()
             child.wait()
     scenario = scenario_of(site, {"count": 2, "source": {"kind": "dataset", "file": images, "loop": True}})
-    outcome = await run(scenario, mosquitto, state_dir, seconds=-1)
+    outcome = await run(scenario, mosquitto, state_dir, ends_at_ms=after(-1))
 
     assert outcome.drained
     boots = seqs_by_boot(bridge.confirmed)

@@ -8,8 +8,8 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +25,6 @@ from producers.fleet.fleet import FleetOutcome
 from producers.fleet.fleet_ticker import FleetTicker
 from producers.fleet.limits import allow_open_files
 from producers.fleet.real import run_camera
-from producers.publisher import LinkSettings
-from producers.simulation.scenario import Scenario
-from producers.simulation.simulated_fleet import run_fleet
 from producers.spool import Spool
 from producers.spool.folder import spool_root
 from schemas.errors import SourceError, StateError
@@ -35,17 +32,8 @@ from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 from tests.producers.fake_bridge import SECRET, FakeBridge
-
-QUICK = LinkSettings(
-    keepalive_s=1, grace_s=0.3, retry_s=0.5, retry_max_s=2.0, ledger_every_s=0.5, connect_timeout_s=1.0
-)
-_sites = (f"faulty-{number}" for number in range(1000))
-
-
-@pytest.fixture
-def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
-    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
-        yield fake
+from tests.producers.fleet_rig import run, scenario_of
+from tests.producers.publisher_rig import QUICK
 
 
 @pytest.fixture
@@ -55,48 +43,24 @@ def images(tmp_path: Path) -> Path:
     return path
 
 
-async def two_cameras(
-    mosquitto: Mosquitto,
-    state: Path,
-    images: Path,
-    drain_s: float = 20.0,
-    site: str | None = None,
-    again: bool = False,
-) -> FleetOutcome:
+async def two_cameras(mosquitto: Mosquitto, state: Path, images: Path, site: str, **options: Any) -> FleetOutcome:
     source = {"kind": "dataset", "file": images, "offset": 0}
-    cameras = [{"count": 2, "fps": 0, "source": source}]
-    scenario = Scenario.model_validate({"site": site or next(_sites), "cameras": cameras})
-    ring = KeyRing(SECRET)
-    return await run_fleet(
-        scenario,
-        mqtt=(mosquitto.host, mosquitto.port),
-        state=state,
-        keys={camera.camera_id: ring.current(camera.camera_id) for camera in scenario.cameras()},
-        registry=CollectorRegistry(),
-        health=Health(),
-        stop=asyncio.Event(),
-        drain_s=drain_s,
-        link=QUICK,
-        again=again,
-    )
+    cameras: dict[str, object] = {"count": 2, "fps": 0, "source": source}
+    return await run(scenario_of(site, cameras), mosquitto, state, **options)
 
 
-async def attach(mosquitto: Mosquitto, state: Path, site: str, file: Path) -> FleetOutcome:
-    camera = {"name": "door", "fps": 0, "source": {"kind": "dataset", "file": file}}
-    [settings] = Scenario.model_validate({"site": site, "cameras": [camera]}).cameras()
-    return await run_camera(
-        CameraSpec(settings, KeyRing(SECRET).current(settings.camera_id), (mosquitto.host, mosquitto.port)),
-        state=state,
-        registry=CollectorRegistry(),
-        health=Health(),
-        stop=asyncio.Event(),
-        link=QUICK,
-    )
+async def attach(mosquitto: Mosquitto, state: Path, site: str, file: Path, **options: Any) -> FleetOutcome:
+    source = {"kind": "dataset", "file": file, "loop": "stop" in options}
+    camera: dict[str, object] = {"name": "door", "fps": 20 if "stop" in options else 0, "source": source}
+    [settings] = scenario_of(site, camera).cameras()
+    spec = CameraSpec(settings, KeyRing(SECRET).current(settings.camera_id), (mosquitto.host, mosquitto.port))
+    given = {"registry": CollectorRegistry(), "health": Health(), "stop": asyncio.Event(), "link": QUICK, **options}
+    return await run_camera(spec, state=state, **given)
 
 
 @pytest.mark.brokers
 async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and_is_said_once(
-    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tick = Camera.tick
 
@@ -107,7 +71,7 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
 
     monkeypatch.setattr(Camera, "tick", fail)
     with capture_logs() as logs:
-        outcome = await two_cameras(mosquitto, state_dir, images, drain_s=2.0)
+        outcome = await two_cameras(mosquitto, state_dir, images, site, drain_s=2.0)
     assert (outcome.frames_published, outcome.frames_pending) == (20, 10)
     assert {identity.camera_id.partition("/")[2] for identity in bridge.confirmed} >= {"cam-01"}
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["camera_tick_failed"]
@@ -115,21 +79,21 @@ async def test_an_unforeseen_error_in_one_camera_leaves_the_others_connected_and
 
 @pytest.mark.brokers
 async def test_a_report_that_fails_ends_no_camera_and_is_said_once(
-    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: FleetTicker, *_: object) -> None:
         raise RuntimeError("a gauge that cannot be set")
 
     monkeypatch.setattr(FleetTicker, "_report", fail)
     with capture_logs() as logs:
-        outcome = await two_cameras(mosquitto, state_dir, images)
+        outcome = await two_cameras(mosquitto, state_dir, images, site)
     assert outcome == FleetOutcome(True, frames_published=20, frames_pending=0, frames_shed=0, frames_skipped=0)
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["fleet_report_failed"]
 
 
 @pytest.mark.brokers
 async def test_a_camera_whose_spool_cannot_be_closed_at_once_ends_no_fleet(
-    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish, close = Spool.finish, Spool.close
     failed: list[str] = []
@@ -146,16 +110,15 @@ async def test_a_camera_whose_spool_cannot_be_closed_at_once_ends_no_fleet(
 
     monkeypatch.setattr(Spool, "finish", fail_at_first)
     monkeypatch.setattr(Spool, "close", fail)
-    outcome = await two_cameras(mosquitto, state_dir, images)
+    outcome = await two_cameras(mosquitto, state_dir, images, site)
     assert outcome == FleetOutcome(True, frames_published=20, frames_pending=0, frames_shed=0, frames_skipped=0)
     assert len(failed) == 3
 
 
 @pytest.mark.brokers
 async def test_an_attached_file_begins_anew_after_a_good_end_and_goes_on_after_a_bad_one(
-    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
 ) -> None:
-    site = next(_sites)
     fleet_started(state_dir).write_text('{"started_ms": 1}')  # of the fleet beside it
     for _ in range(2):
         assert (await attach(mosquitto, state_dir, site, images)).frames_published == 10
@@ -170,9 +133,8 @@ async def test_an_attached_file_begins_anew_after_a_good_end_and_goes_on_after_a
 @pytest.mark.brokers
 @pytest.mark.parametrize(("resume", "published"), [(False, 1), (True, 0)])
 def test_a_fleet_on_a_folder_whose_run_is_over_begins_another_unless_it_is_to_resume(
-    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, tmp_path: Path, resume: bool, published: int
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, tmp_path: Path, resume: bool, published: int
 ) -> None:
-    site = next(_sites)
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(f"site: {site}\ncameras:\n  - {{name: door, fps: 20}}\n")
     layout = Layout(state_dir)
@@ -188,11 +150,10 @@ def test_a_fleet_on_a_folder_whose_run_is_over_begins_another_unless_it_is_to_re
 
 @pytest.mark.brokers
 async def test_a_fleet_whose_sources_have_ended_shows_them_again_in_another_run_only(
-    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
 ) -> None:
-    site = next(_sites)
     published = [
-        (await two_cameras(mosquitto, state_dir, images, site=site, again=again)).frames_published
+        (await two_cameras(mosquitto, state_dir, images, site, again=again)).frames_published
         for again in (False, False, True)
     ]
     assert published == [20, 0, 20]
@@ -200,9 +161,8 @@ async def test_a_fleet_whose_sources_have_ended_shows_them_again_in_another_run_
 
 @pytest.mark.brokers
 async def test_an_attached_source_has_to_open_at_every_start(
-    mosquitto: Mosquitto, state_dir: Path, tmp_path: Path
+    site: str, mosquitto: Mosquitto, state_dir: Path, tmp_path: Path
 ) -> None:
-    site = next(_sites)
     for _ in range(2):
         with pytest.raises(SourceError, match=r"nothing\.npz"):
             await attach(mosquitto, state_dir, site, tmp_path / "nothing.npz")
@@ -226,26 +186,14 @@ def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
 
 @pytest.mark.brokers
 async def test_an_attached_camera_logs_each_of_its_phases_and_a_fleet_none(
-    mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
+    site: str, mosquitto: Mosquitto, bridge: FakeBridge, state_dir: Path, images: Path
 ) -> None:
-    site = next(_sites)
     with capture_logs() as logs:
-        await two_cameras(mosquitto, state_dir, images, site=site)
+        await two_cameras(mosquitto, state_dir, images, site)
     assert not [line for line in logs if line["event"] == "camera_phase_changed"]
-    camera = {"name": "door", "fps": 20, "source": {"kind": "dataset", "file": images, "loop": True}}
-    [settings] = Scenario.model_validate({"site": site, "cameras": [camera]}).cameras()
     stop = asyncio.Event()
     with capture_logs() as logs:
-        running = asyncio.create_task(
-            run_camera(
-                CameraSpec(settings, KeyRing(SECRET).current(settings.camera_id), (mosquitto.host, mosquitto.port)),
-                state=state_dir,
-                registry=CollectorRegistry(),
-                health=Health(),
-                stop=stop,
-                link=QUICK,
-            )
-        )
+        running = asyncio.create_task(attach(mosquitto, state_dir, site, images, stop=stop))
         async with asyncio.timeout(30):
             while not [line for line in logs if line.get("phase") == "capturing" and line.get("width")]:
                 await asyncio.sleep(0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,17 +12,15 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
 from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
-from producers.metrics import Instruments
-from producers.publisher import Broker, LinkSettings
 from producers.simulation.scenario import parse_scenario
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import open_own_message, sign_message
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Command, Status
+from tests.producers.fleet_rig import capturing, offline_camera
 from tests.waiting import until
 
 CAMERA = CameraId("lab/door")
@@ -49,16 +46,10 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Running]:
     """It captures into its spool; there is no broker."""
     plan: CameraSettings
     [plan] = parse_scenario({"site": "lab", "cameras": [{"name": "door", **settings}]}, "camera").cameras()
-    broker = Broker("127.0.0.1", 1, at_once=1)
-    made = Running(Camera(plan, KEY, folder, broker, LinkSettings(), Instruments.on(CollectorRegistry())))
+    made = Running(offline_camera(plan, KEY, folder))
     made.camera.publisher.presence._publish = made.publish
-    task = asyncio.create_task(made.camera.run())
-    try:
+    async with capturing(made.camera):
         yield made
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await made.camera.close(0.1)
 
 
 def write_video(file: Path) -> Path:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -18,20 +17,13 @@ from tests.producers.fake_bridge import FakeBridge
 from tests.producers.roster_rig import ListInMemory, running
 from tests.waiting import until
 
-_sites = (f"yard-{number}" for number in range(1000))
 FPS = 10
 
 
 @pytest.fixture
-def bridge(mosquitto: Mosquitto) -> Iterator[FakeBridge]:
-    with FakeBridge((mosquitto.host, mosquitto.port)) as fake:
-        yield fake
-
-
-@pytest.fixture
-def cameras(mosquitto: Mosquitto, tmp_path: Path) -> ListInMemory:
+def cameras(mosquitto: Mosquitto, tmp_path: Path, site: str) -> ListInMemory:
     place = (mosquitto.host, mosquitto.port)
-    return ListInMemory(place, next(_sites), tmp_path, fps=0, drop_ratio=0, probe_share=0)
+    return ListInMemory(place, site, tmp_path, fps=0, drop_ratio=0, probe_share=0)
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
-from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
 from producers.camera.sealing import Sealing
-from producers.metrics import Instruments
-from producers.publisher import Broker, LinkSettings
 from producers.sources.reader import Reading, read_from
 from producers.sources.source import Captured
 from producers.spool import Spool, writing
@@ -32,6 +28,7 @@ from schemas.keys.keys import KeyRing
 from schemas.messages.frame import Encoding, open_frame
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW
+from tests.producers.fleet_rig import offline_camera
 
 KEYS = KeyRing(b"a fleet secret for the tests")
 CAMERA = CameraId("hall/door")
@@ -186,9 +183,7 @@ async def test_a_camera_that_is_stopped_while_its_spool_is_full_seals_no_other_p
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     medium = Medium(monkeypatch)
-    broker = Broker("127.0.0.1", 1, at_once=1)
-    own = CameraSettings(camera_id=CAMERA)
-    camera = Camera(own, KEY, tmp_path, broker, LinkSettings(), Instruments.on(CollectorRegistry()))
+    camera = offline_camera(CameraSettings(camera_id=CAMERA), KEY, tmp_path)
     await camera.open_source()
     source = camera._source
     assert source is not None

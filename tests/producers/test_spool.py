@@ -1,320 +1,51 @@
+"""A spool's bounds, clock, ledgers and revisions to the byte and the millisecond; histories: `test_spool_machine`."""
+
 from __future__ import annotations
 
-import os
-import shutil
+import errno
 import signal
 import subprocess
 import sys
 import textwrap
-from itertools import accumulate
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
-from producers.spool import Spool, SpoolLimits, scan_spool
-from producers.spool.segment import HEADER_BYTES, read_segment
+from producers.camera.camera_settings import CameraSettings
+from producers.spool import BootLedger, Spool, SpoolLimits, scan_spool
+from producers.spool.folder import spool_root
+from producers.spool.ledger import ledger_boot, remove_ledger, write_ledger
+from producers.spool.segment import HEADER_BYTES
 from schemas.errors import StateError
 from schemas.identity import CameraId
+from schemas.keys.keys import KeyRing, derive_camera_key
+from schemas.limits import MAX_SHED_RANGES
+from schemas.messages.frame import sign_message
+from schemas.messages.ledger import open_ledger
 from schemas.ranges import RangeSet
+from tests.producers.fleet_rig import offline_camera
+from tests.producers.spool_rig import CAMERA, Clock, fill, kill, ledger_of, refuse, scanned, segments_of
 
-CAMERA = CameraId("lab/cam")
-ROOMY = SpoolLimits()
-
-
-def payload_of(seq: int, length: int = 100) -> bytes:
-    return bytes((seq + index) % 251 for index in range(length))
-
-
-def fill(spool: Spool, count: int, length: int = 100) -> None:
-    for _ in range(count):
-        seq = spool.current.next
-        spool.append(payload_of(seq, length), 10 + seq, 1000 + seq, 3072)
+DAY_S = 86_400
+AGE = SpoolLimits(max_age_s=DAY_S)
+IN_1970_MS, IN_2026_MS = 60_000, 1_790_000_000_000
+LEDGER_WRITE = "producers.spool.ledgers.write_ledger"
 
 
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
+def confirm_revision(spool: Spool, ledger: BootLedger) -> None:
+    assert spool.ledgers.confirm(ledger.boot_id, ledger.revision)
 
 
-def waiting_of(spool: Spool, boot_id: int) -> RangeSet:
-    return RangeSet.of(seq for seq in range(10_000) if spool.get((boot_id, seq)))
-
-
-def test_what_was_appended_is_read_back_and_freed_by_identity_alone(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, CAMERA)
-    fill(spool, 5)
-    boot_id = spool.current.boot_id
-
-    freed = spool.confirm(boot_id, [(1, 2), (4, 2**52)])
-    ignored = spool.confirm(boot_id + 1, [(0, 9)])
-
-    assert sorted(freed) == [(boot_id, 1), (boot_id, 2), (boot_id, 4)]
-    assert ignored == []
-    assert waiting_of(spool, boot_id) == RangeSet([(0, 0), (3, 3)])
-    frame = spool.get((boot_id, 3))
-    assert frame is not None
-    assert spool.read(frame) == payload_of(3)
-    spool.close()
-
-
-def test_an_earlier_boot_keeps_its_identities_and_goes_first_after_a_restart(tmp_path: Path) -> None:
-    first = Spool(tmp_path, CAMERA)
-    fill(first, 6)
-    boot_id = first.current.boot_id
-    first.confirm(boot_id, [(2, 3)])
-    first.close()
-
-    second = Spool(tmp_path, CAMERA)
-    fill(second, 1)
-
-    assert second.install_id == first.install_id
-    assert second.current.boot_id != boot_id
-    assert second.position == 11  # the position that follows the only frame of this boot
-    assert second.peek_unsent() == (boot_id, 0)
-    [old] = [ledger for ledger in second.ledgers.unsettled() if ledger.boot_id == boot_id]
-    assert (old.next, old.closed, old.revision) == (6, True, 2)
-    second.close()
-
-
-def test_the_source_goes_on_after_the_last_appended_frame_even_when_no_segment_is_left(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, CAMERA)
-    fill(spool, 3)
-    spool.confirm(spool.current.boot_id, [(0, 2)])
-    spool.finish()
-    assert not list(tmp_path.glob("*.segment"))
-    spool.ledgers.confirm(spool.current.boot_id, spool.current.revision)
-    assert spool.drained
-    spool.close()
-
-    again = Spool(tmp_path, CAMERA)
-
-    assert again.position == 13
-    assert [ledger.boot_id for ledger in again.ledgers.unsettled()] == [again.current.boot_id]  # the old one is settled
-    again.close()
-
-
-def test_a_second_process_is_refused_while_the_first_holds_the_folder(tmp_path: Path) -> None:
+def test_a_folder_in_use_or_of_another_camera_is_refused(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     with pytest.raises(StateError, match="in use"):
         Spool(tmp_path, CAMERA)
     spool.close()
-    Spool(tmp_path, CAMERA).close()
-
-
-def test_a_folder_of_another_camera_is_refused(tmp_path: Path) -> None:
-    Spool(tmp_path, CAMERA).close()
     with pytest.raises(StateError, match="lab/cam"):
         Spool(tmp_path, CameraId("lab/other"))
-
-
-def test_over_the_byte_bound_the_oldest_are_shed_and_entered_in_the_ledger(tmp_path: Path) -> None:
-    limits = SpoolLimits(max_bytes=300_000)
-    spool = Spool(tmp_path, CAMERA, limits)
-    shed: list[tuple[int, int]] = []
-    spool.on_shed = shed.extend
-    spool_bytes = []
-    for _ in range(1000):
-        fill(spool, 1, 1000)
-        if spool.current.next == 10:
-            spool.confirm(spool.current.boot_id, [(3, 4)])
-        spool_bytes.append(spool.bytes)
-    boot_id = spool.current.boot_id
-
-    assert max(spool_bytes) <= limits.max_bytes
-    assert spool.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.segment"))
-    everything, waiting = RangeSet([(0, 999)]), waiting_of(spool, boot_id)
-    assert everything.minus(spool.current.shed).minus(waiting) == RangeSet([(3, 4)])
-    assert RangeSet.of(seq for _, seq in shed) == spool.current.shed
-    assert 900 in waiting
-    [scanned] = scan_spool(tmp_path)
-    assert scanned.shed == spool.current.shed  # durable already
-    spool.close()
-
-
-def test_what_is_older_than_the_age_bound_is_shed(tmp_path: Path) -> None:
-    clock = Clock()
-    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_age_s=16), clock)
-    for second in range(10):
-        clock.now_s = second
-        spool.append(b"x", second, 1_000_000, 1)
-    clock.now_s = 20
-    spool.shed_old()
-
-    assert 3 in spool.current.shed
-    assert 5 not in spool.current.shed
-    assert spool.oldest_age_s() == 16
-    clock.now_s = 60
-    spool.shed_old()
-    assert spool.frames == 0
-    assert spool.oldest_age_s() == 0
-    assert list(spool.current.shed) == list(range(10))
-    spool.close()
-
-
-def test_a_full_disk_sheds_the_oldest_to_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**20))
-    fill(spool, 200, 1000)
-    before = spool.frames
-    writev = os.writev
-
-    def no_space(fd: int, parts: list[bytes]) -> int:
-        if spool.frames == before:
-            return writev(fd, [parts[0]])  # a part of it, as a disk that fills up does
-        return writev(fd, parts)
-
-    monkeypatch.setattr(os, "writev", no_space)
-    fill(spool, 1, 1000)
-    spool.close()
-
-    [scanned] = scan_spool(tmp_path)
-    assert scanned.next == 201
-    assert max(scanned.shed) < min(scanned.waiting)
-    assert 200 in scanned.waiting
-    assert len(scanned.shed) + len(scanned.waiting) == 201
-
-
-def test_a_scan_sees_a_running_camera_and_changes_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "lab" / "cam"
-    spool = Spool(folder, CAMERA)
-    fill(spool, 7)
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-
-    [boot] = scan_spool(tmp_path)
-
-    assert (boot.camera_id, boot.boot_id, boot.first, boot.next) == (CAMERA, spool.current.boot_id, 0, 7)
-    assert boot.waiting == RangeSet([(0, 6)])
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    assert scan_spool(tmp_path / "nothing") == []
-    spool.close()
-
-
-def test_a_damaged_ledger_is_rebuilt_from_the_segments(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, CAMERA)
-    fill(spool, 4)
-    boot_id = spool.current.boot_id
-    spool.close()
-    for copy in tmp_path.glob(f"{boot_id:016x}.ledger.*"):
-        copy.write_bytes(b"\0" * 40)
-
-    again = Spool(tmp_path, CAMERA)
-
-    assert again.position == 14
-    [old] = [ledger for ledger in again.ledgers.unsettled() if ledger.boot_id == boot_id]
-    assert (old.next, old.closed) == (4, True)
-    assert old.revision > 2
-    again.close()
-
-
-@settings(max_examples=30, deadline=None)
-@given(data=st.data())
-def test_a_spool_cut_at_any_byte_keeps_every_whole_frame_before_the_cut(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    folder = tmp_path_factory.mktemp("cut")
-    spool = Spool(folder, CAMERA)
-    lengths = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=8))
-    for seq, length in enumerate(lengths):
-        spool.append(payload_of(seq, length), seq, 1000, 1)
-    boot_id = spool.current.boot_id
-    [segment] = folder.glob("*.segment")
-    size = segment.stat().st_size
-    cut = data.draw(st.integers(0, size))
-    copy = tmp_path_factory.mktemp("copy")
-    for path in folder.iterdir():
-        shutil.copy(path, copy)
-    spool.close()
-    left = bytearray((copy / segment.name).read_bytes()[:cut])
-    damaged = bool(left) and data.draw(st.booleans())
-    if damaged:
-        left[-1] ^= 0x55
-    (copy / segment.name).write_bytes(left)
-    ends = list(accumulate(HEADER_BYTES + length for length in lengths))
-    whole = sum(end < cut if damaged else end <= cut for end in ends)
-
-    again = Spool(copy, CAMERA)
-
-    assert again.frames == whole
-    for seq in range(whole):
-        frame = again.get((boot_id, seq))
-        assert frame is not None
-        assert again.read(frame) == payload_of(seq, lengths[seq])
-    assert again.position == whole
-    again.close()
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    operations=st.lists(
-        st.one_of(
-            st.tuples(st.just("append"), st.integers(1, 12)),
-            st.tuples(st.just("confirm"), st.tuples(st.integers(0, 60), st.integers(0, 30), st.integers(0, 3))),
-            st.tuples(st.just("restart"), st.booleans()),
-            st.tuples(st.just("revise"), st.none()),
-        ),
-        max_size=20,
-    )
-)
-def test_after_any_history_each_published_frame_is_confirmed_shed_or_waiting(
-    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, object]]
-) -> None:
-    folder = tmp_path_factory.mktemp("history")
-    limits = SpoolLimits(max_bytes=40_000)
-    spool = Spool(folder, CAMERA, limits)
-    published: set[tuple[int, int]] = set()
-    confirmed: set[tuple[int, int]] = set()
-    shed: set[tuple[int, int]] = set()
-    boots = [spool.current.boot_id]
-    spool.on_shed = shed.update
-    for name, argument in operations:
-        if name == "append":
-            assert isinstance(argument, int)
-            for _ in range(argument):
-                seq = spool.current.next
-                spool.append(payload_of(seq, 1700), len(published), 1000, 1)
-                published.add((spool.current.boot_id, seq))
-        elif name == "confirm":
-            assert isinstance(argument, tuple)
-            first, length, back = argument
-            boot_id = boots[max(0, len(boots) - 1 - back)]
-            confirmed.update(spool.confirm(boot_id, [(first, first + length)]))
-        elif name == "restart":
-            if argument:
-                spool.close()
-            else:  # as kill -9 leaves it: nothing written at the end, the lock gone with the process
-                spool._lock.release()
-            spool = Spool(folder, CAMERA, limits)
-            spool.on_shed = shed.update
-            boots.append(spool.current.boot_id)
-        else:
-            spool.ledgers.revise(spool.current)
-
-        waiting = {key for key in published if spool.get(key)}
-        assert published - confirmed - shed <= waiting
-        assert not waiting & shed
-        assert spool.frames == len(waiting)
-        assert spool.bytes <= limits.max_bytes
-        assert spool.position == len(published)
-        scanned = {boot.boot_id: boot for boot in scan_spool(folder)}
-        for boot_id, seq in waiting:
-            assert seq in scanned[boot_id].waiting
-            assert seq < scanned[boot_id].next
-        for boot_id, seq in shed:
-            assert boot_id not in scanned or seq in scanned[boot_id].shed
-    for boot_id in boots:
-        spool.confirm(boot_id, [(0, 10_000)])
-    spool.finish()
-    for ledger in list(spool.ledgers.unsettled()):
-        spool.ledgers.confirm(ledger.boot_id, ledger.revision)
-    assert spool.drained
-    assert not list(folder.glob("*.segment"))
-    assert [path.name for path in folder.glob("*.ledger.json")] == [f"{spool.current.boot_id:016x}.ledger.json"]
-    spool.close()
+    Spool(tmp_path, CAMERA).close()
 
 
 def test_a_killed_process_leaves_every_frame_that_it_had_published(tmp_path: Path) -> None:
@@ -337,29 +68,240 @@ def test_a_killed_process_leaves_every_frame_that_it_had_published(tmp_path: Pat
     child.stdout.close()
     boot_id, last = (int(part) for part in [line for line in lines if line.endswith("\n")][-1].split())
 
-    [scanned] = scan_spool(tmp_path)
+    boot = scanned(tmp_path, boot_id)
     spool = Spool(tmp_path, CAMERA)
 
-    assert scanned.boot_id == boot_id
-    assert scanned.next in (last + 1, last + 2)  # the last one may be written and not yet told
-    assert scanned.waiting == RangeSet([(0, scanned.next - 1)])
-    assert spool.frames == scanned.next
-    assert spool.position == scanned.next
+    assert boot.next in (last + 1, last + 2)  # the last one may be written and not yet printed
+    assert boot.waiting == RangeSet([(0, boot.next - 1)])
+    assert spool.frames == spool.position == boot.next
     spool.close()
 
 
-def test_a_segment_holds_only_its_own_boot_and_knows_its_gaps(tmp_path: Path) -> None:
+def test_a_spool_that_is_full_to_the_byte_sheds_nothing_and_one_frame_more_the_oldest(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
+    fill(spool, 184)
+    fill(spool, 1, 200_000 - spool.bytes - HEADER_BYTES)
+    assert (spool.bytes, len(spool.current.shed)) == (200_000, 0)
+    fill(spool, 1, 0)
+    assert 0 in spool.current.shed
+    assert spool.bytes < 200_000
+    spool.close()
+
+
+def test_the_newer_of_two_frames_that_are_too_large_together_stays(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
+    boot_id = fill(spool, 2, 3000)
+    assert spool.get((boot_id, 1)) is not None
+    assert (spool.frames, list(spool.current.shed)) == (1, [0])
+    spool.close()
+
+
+def test_a_segment_is_as_large_and_as_old_as_it_may_be(tmp_path: Path) -> None:
+    clock = Clock(50.0)
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**20, max_age_s=160), clock)
+    fill(spool, 64, 2**10 - HEADER_BYTES)  # 64 KiB to the byte
+    found = [len(segments_of(tmp_path))]
+    for seconds in (0, 10, 0.001, 10, 0.001):
+        clock.now_s += seconds
+        fill(spool, 1)
+        found.append(len(segments_of(tmp_path)))
+    assert found == [1, 2, 2, 3, 3, 4]
+    assert {path.stat().st_mode & 0o777 for path in segments_of(tmp_path)} == {0o600}
+    spool.close()
+
+
+def test_a_frame_of_exactly_the_age_bound_stays_and_an_empty_open_file_stays(tmp_path: Path) -> None:
+    clock = Clock()
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**20, max_age_s=100), clock)
+    boot_id = fill(spool, 1)
+    clock.now_s = 100.0
+    spool.shed_old()
+    assert (spool.frames, spool.oldest_age_s()) == (1, 100)
+    clock.now_s = 100.001
+    spool.confirm(boot_id, [(0, 0)])
+    [path] = segments_of(tmp_path)
+    spool.shed_old()
+    assert segments_of(tmp_path) == [path]
+    assert not spool.current.shed
+    fill(spool, 1)
+    clock.now_s = 300.0
+    spool.shed_old()
+    assert (spool.frames, spool.oldest_age_s(), spool.current.shed) == (0, 0, RangeSet([(1, 1)]))
+    spool.close()
+
+
+async def test_a_time_of_day_that_is_set_forward_in_an_outage_sheds_nothing(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    key = derive_camera_key(b"a fleet secret for the tests", CAMERA)
+    settings = CameraSettings(camera_id=CAMERA, spool=AGE)
+    camera = offline_camera(settings, key, tmp_path, registry)
+    for seq in range(50):
+        camera.spool.append(b"frame", seq, IN_1970_MS + seq, 1)
+    camera.tick(0.0)
+    assert camera.spool.frames == 50
+    assert registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "shed"}) == 0
+    assert camera.spool.oldest_age_s() < 60
+    await camera.close(0.1)
+
+
+@pytest.mark.parametrize(("killed", "age_s"), [(False, 3605), (True, 3600)])
+def test_frames_age_while_a_process_has_the_spool_and_a_kill_costs_the_age_since_the_last_frame(
+    tmp_path: Path, killed: bool, age_s: float
+) -> None:
+    clock = Clock(1000.0)
+    spool = Spool(tmp_path, CAMERA, AGE, clock)
+    spool.append(b"frame", 0, IN_2026_MS, 1)
+    clock.now_s += 3600
+    spool.append(b"frame", 1, IN_1970_MS, 1)
+    clock.now_s += 5
+    kill(spool) if killed else spool.close()
+
+    later = Clock(5.0)  # the device was off for weeks, and its monotonic clock begins again
+    spool = Spool(tmp_path, CAMERA, AGE, later)
+    assert spool.oldest_age_s() == age_s
+    later.now_s += DAY_S + 1
+    spool.shed_old()
+    assert spool.frames == 0
+    spool.close()
+
+
+def test_a_ledger_message_has_all_fields_of_the_ledger() -> None:
+    before_ms = time.time_ns() // 10**6
+    ledger = BootLedger(CAMERA, 7, ordinal=3, started_ms=1234, next=20, position=99, shed=RangeSet([(2, 3), (8, 8)]))
+    ledger.revision, ledger.closed, ledger.confirmed_to = 5, True, 9
+    ledger.frames_skipped, ledger.frames_resent, ledger.bytes_resent = 11, 12, 13
+    message = ledger.to_message()
+    assert (message.boot_id, message.revision, message.started_ms, message.first, message.next) == (7, 5, 1234, 0, 20)
+    assert [(shed.first, shed.last) for shed in message.shed] == [(2, 3), (8, 8)]
+    assert (message.closed, message.confirmed_to) == (True, 9)
+    assert (message.frames_skipped, message.frames_resent, message.bytes_resent) == (11, 12, 13)
+    assert before_ms <= message.written_ms <= time.time_ns() // 10**6
+
+
+def test_ledgers_are_found_and_removed_by_their_names(tmp_path: Path) -> None:
+    assert spool_root(Path("state")) == Path("state/spool")
+    write_ledger(tmp_path, BootLedger(CAMERA, 7, 1, 1000))
+    for boot_id in (7, 8):
+        remove_ledger(tmp_path, boot_id)
+    assert list(tmp_path.iterdir()) == []
+    write_ledger(tmp_path, BootLedger(CAMERA, 1, 1, 1000, next=3))
+    (tmp_path / "notes.ledger.json").write_text("?")
+    assert ledger_boot(tmp_path / "notes.ledger.json") == 0
+    spool = Spool(tmp_path, CAMERA)
+    assert spool.ledgers.of(1).next == 3
+    spool.close()
+
+
+def test_a_confirmation_outdates_a_revision_where_it_moves_the_first_frame_that_waits(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA)
     fill(spool, 3)
-    [segment] = tmp_path.glob("*.segment")
-    records = segment.read_bytes()
-    length = HEADER_BYTES + 100
-    segment.write_bytes(records[:length] + records[2 * length :])  # frame 1 is missing
-    content = read_segment(segment)
-    assert content is not None
-    assert ([record.seq for record in content.records], list(content.damaged)) == ([0, 2], [1])
-    segment.rename(tmp_path / f"{spool.current.boot_id + 1:016x}-{0:016x}.segment")
-    of_another = read_segment(tmp_path / f"{spool.current.boot_id + 1:016x}-{0:016x}.segment")
-    assert of_another is not None
-    assert of_another.records == []
+    spool.ledgers.revise(spool.current)
+    for seq, outdated in ((2, []), (0, [spool.current])):
+        spool.confirm(spool.current.boot_id, [(seq, seq)])
+        assert spool.ledgers.outdated() == outdated
+    spool.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_earlier_boot_is_kept_until_its_last_revision_is_confirmed(tmp_path: Path, killed: bool) -> None:
+    first = Spool(tmp_path, CAMERA)
+    boot_id = fill(first, 3)
+    first.finish()
+    confirm_revision(first, first.current)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LEDGER_WRITE, refuse(errno.ENOSPC))
+        assert len(first.confirm(boot_id, [(0, 2)])) == 3
+        assert not first.drained
+    kill(first) if killed else first.close()
+
+    second = Spool(tmp_path, CAMERA)
+    old = ledger_of(second, boot_id)
+    assert (old.to_message().confirmed_to, old.next) == (3, 3)
+    confirm_revision(second, old)
+    assert [boot.boot_id for boot in scan_spool(tmp_path)] == [second.current.boot_id]
+    kill(second)
+
+
+def test_a_revision_that_cannot_be_written_is_none_and_is_made_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    fill(spool, 2)
+    for finished in (False, True):
+        revision = spool.current.revision
+        with monkeypatch.context() as patch:
+            patch.setattr(LEDGER_WRITE, refuse(errno.ENOSPC))
+            with pytest.raises(StateError, match="No space"):
+                spool.finish()
+            assert len(spool.confirm(spool.current.boot_id, [(finished, finished)])) == 1
+            with pytest.raises(StateError, match="No space"):
+                spool.ledgers.revise(spool.current)
+        assert (spool.current.revision, spool.current.closed) == (revision, False)
+        assert spool.ledgers.outdated() == [spool.current]
+    spool.finish()
+    assert scanned(tmp_path, spool.current.boot_id).closed
+    spool.close()
+
+
+def test_another_run_begins_at_the_beginning_even_after_a_kill(tmp_path: Path) -> None:
+    first = Spool(tmp_path, CAMERA)
+    fill(first, 5)
+    first.close()
+    second = Spool(tmp_path, CAMERA)
+    second.rewind()
+    kill(second)
+    third = Spool(tmp_path, CAMERA)
+    assert third.position == 0
+    third.close()
+
+
+def test_starts_that_published_nothing_leave_no_trace_but_the_source_position(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    fill(spool, 5)
+    spool.close()
+    for _ in range(5):
+        Spool(tmp_path, CAMERA).close()
+    last = Spool(tmp_path, CAMERA)
+    assert last.position == 5
+    assert len(list(tmp_path.glob("*.ledger.json"))) == 3  # the one with frames, the one before this, this one
+    last.close()
+
+
+def overloaded(spool: Spool, groups: int) -> set[int]:
+    """Confirm one frame in each round and shed the others; return the confirmed ones."""
+    confirmed: set[int] = set()
+    while len(confirmed) < groups:
+        before = len(spool.current.shed)
+        while len(spool.current.shed) == before:
+            fill(spool, 1, 20_000)
+        seq = min(seq for _, seq in spool._frames)
+        spool.confirm(spool.current.boot_id, [(seq, seq)])
+        confirmed.add(seq)
+    return confirmed
+
+
+def test_a_spool_that_sheds_for_long_keeps_its_ledger_within_what_the_server_accepts(tmp_path: Path) -> None:
+    keys = KeyRing(b"a fleet secret of thirty-two byte")
+    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
+    confirmed = overloaded(spool, 2 * MAX_SHED_RANGES)
+    accepted = open_ledger(CAMERA, sign_message(keys.current(CAMERA), spool.current.to_message()), keys)
+    shed = RangeSet((each.first, each.last) for each in accepted.shed)
+    assert len(accepted.shed) == MAX_SHED_RANGES
+    assert set(range(accepted.confirmed_to)) - confirmed <= set(shed)
+    assert all(seq < accepted.confirmed_to for seq in shed)
+    spool.ledgers.save(spool.current)
+    kill(spool)
+    again = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=200_000))
+    assert again.frames == spool.frames  # a joined range holds no frame that waits
+    again.close()
+
+
+def test_ranges_behind_frames_that_wait_are_not_joined(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    fill(spool, 400, 100)
+    for seq in range(1, 400, 2):
+        spool.current.shed.add(seq)
+    spool.ledgers.revise(spool.current)
+    assert len(spool.current.shed) == 200
+    assert len(spool.current.to_message().shed) == MAX_SHED_RANGES
     spool.close()

@@ -1,154 +1,107 @@
-"""Damage on a spool's medium costs the damaged frames alone, and each of them has a fate."""
+"""Damage on a spool's medium costs the damaged frames alone: cut, zeroed and confused files, and their ends.
+
+Single damaged bytes of frames and ledgers, over any history: `test_spool_machine`.
+"""
 
 from __future__ import annotations
 
 import os
-import random
+import shutil
+import time
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from producers.spool import Spool, SpoolBoot, SpoolLimits, scan_spool
-from producers.spool.segment import read_segment
+from producers.spool import Spool, SpoolLimits
+from producers.spool.segment import HEADER_BYTES, read_segment
 from schemas.errors import StateError
-from schemas.identity import CameraId
 from schemas.ranges import RangeSet
-
-CAMERA = CameraId("lab/cam")
-PAYLOAD_BYTES = 1000
-FRAMES = 130
-ROOM = SpoolLimits(max_bytes=2**20)
-"""Small enough that segments are 64 KiB: about sixty of these frames each."""
-
-
-def payload_of(seq: int) -> bytes:
-    return random.Random(seq).randbytes(PAYLOAD_BYTES)
-
-
-def fill(spool: Spool, count: int = FRAMES) -> int:
-    for _ in range(count):
-        seq = spool.current.next
-        spool.append(payload_of(seq), seq, 1000 + seq, 1)
-    return spool.current.boot_id
-
-
-def kill(spool: Spool) -> None:
-    """Leave the spool as kill -9 does: nothing written at the end, the lock gone with the process."""
-    spool._lock.release()
+from tests.producers.spool_rig import (
+    CAMERA,
+    FRAMES,
+    ROOM,
+    assert_only,
+    fill,
+    first_of,
+    flip,
+    flip_payload,
+    kill,
+    ledger_copies,
+    ledger_of,
+    payload_of,
+    readable,
+    refuse,
+    scanned,
+    segments_of,
+)
 
 
-def segments_of(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.segment"))
-
-
-def flip(path: Path, at: int, mask: int = 0x10) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= mask
-    path.write_bytes(data)
-
-
-def whole_frames(path: Path) -> set[int]:
+def is_open(path: Path) -> bool:
     content = read_segment(path)
     assert content is not None
-    return {record.seq for record in content.records}
+    return content.open
 
 
-def scanned(folder: Path, boot_id: int) -> SpoolBoot:
-    [boot] = [boot for boot in scan_spool(folder) if boot.boot_id == boot_id]
-    return boot
-
-
-def readable(spool: Spool, boot_id: int) -> RangeSet:
-    """The frames that wait in a spool and are read back as they were written."""
-    found = RangeSet()
-    for seq in range(FRAMES + 20):
-        frame = spool.get((boot_id, seq))
-        if frame is not None:
-            assert spool.read(frame) == payload_of(seq)
-            found.add(seq)
-    return found
-
-
-def assert_only(folder: Path, boot_id: int, missing: set[int], published: int = FRAMES) -> None:
-    """Of the frames of a boot only those are missing, and they are shed: before its next start and after it."""
-    for_audit = scanned(folder, boot_id)
-    assert (for_audit.next, set(for_audit.shed)) == (published, missing)
-    assert for_audit.waiting == RangeSet([(0, published - 1)]).minus(RangeSet.of(missing))
-
-    spool = Spool(folder, CAMERA, ROOM)
-    assert readable(spool, boot_id) == for_audit.waiting
-    [ledger] = [ledger for ledger in spool.ledgers.unsettled() if ledger.boot_id == boot_id]
-    assert (ledger.next, set(ledger.shed)) == (published, missing)
-    assert scanned(folder, boot_id).shed == for_audit.shed
-    assert spool.bytes == sum(path.stat().st_size for path in segments_of(folder))
-    kill(spool)
-    again = Spool(folder, CAMERA, ROOM)
-    assert readable(again, boot_id) == for_audit.waiting  # and nothing more is taken for damaged at a later start
-    again.close()
-    assert scanned(folder, boot_id).shed == for_audit.shed
-
-
-@settings(max_examples=60, deadline=None)
-@given(killed=st.booleans(), where=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255), last=st.booleans())
-def test_one_damaged_byte_of_a_segment_costs_one_frame_which_is_shed(
-    tmp_path_factory: pytest.TempPathFactory, killed: bool, where: float, mask: int, last: bool
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_a_spool_cut_at_any_byte_keeps_every_whole_frame_before_the_cut(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.mktemp("spool")
-    spool = Spool(folder, CAMERA, ROOM)
-    boot_id = fill(spool)
-    kill(spool) if killed else spool.close()
-    path = segments_of(folder)[-1 if last else 0]
-    first = int(path.name[17:33], 16)
-    at = int(where * path.stat().st_size)
-    whole = whole_frames(path)
-    flip(path, at, mask)
-    missing = whole - whole_frames(path)
-    assert len(missing) <= 1  # none when it was in the mark of the segment's end
-    assert missing or at > path.stat().st_size - 100
-    assert_only(folder, boot_id, missing)
-    assert all(seq >= first for seq in missing)
-
-
-def test_damaged_frames_in_the_middle_cost_no_frame_behind_them(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, CAMERA, ROOM)
-    boot_id = fill(spool)
+    folder = tmp_path_factory.mktemp("cut")
+    spool = Spool(folder, CAMERA)
+    lengths = data.draw(st.lists(st.integers(0, 300), min_size=1, max_size=8))
+    for seq, length in enumerate(lengths):
+        spool.append(payload_of(seq, length), seq, 1000, 1)
+    boot_id = spool.current.boot_id
+    [segment] = segments_of(folder)
+    cut = data.draw(st.integers(0, segment.stat().st_size))
+    copy = tmp_path_factory.mktemp("copy")
+    for path in folder.iterdir():
+        shutil.copy(path, copy)
     spool.close()
-    for path in segments_of(tmp_path)[:2]:
-        flip(path, path.read_bytes().index(payload_of(int(path.name[17:33], 16) + 7)) + 500)
-    assert_only(tmp_path, boot_id, {7, int(segments_of(tmp_path)[1].name[17:33], 16) + 7})
+    left = bytearray((copy / segment.name).read_bytes()[:cut])
+    damaged = bool(left) and data.draw(st.booleans())
+    if damaged:
+        left[-1] ^= 0x55
+    (copy / segment.name).write_bytes(left)
+    ends = list(accumulate(HEADER_BYTES + length for length in lengths))
+    whole = sum(end < cut if damaged else end <= cut for end in ends)
+
+    again = Spool(copy, CAMERA)
+
+    assert again.frames == again.position == whole
+    for seq in range(whole):
+        frame = again.get((boot_id, seq))
+        assert frame is not None
+        assert again.read(frame) == payload_of(seq, lengths[seq])
+    again.close()
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_bytes_that_are_all_zero_from_somewhere_on_cost_what_was_in_them(tmp_path: Path, killed: bool) -> None:
+@pytest.mark.parametrize("how", ["zeroed", "cut"])
+def test_a_file_that_is_zero_or_cut_from_somewhere_on_costs_the_frames_behind(
+    tmp_path: Path, killed: bool, how: str
+) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool)
     spool.ledgers.revise(spool.current)
     kill(spool) if killed else spool.close()
-    first, second = segments_of(tmp_path)[0], int(segments_of(tmp_path)[1].name[17:33], 16)
-    data = first.read_bytes()
-    at = data.index(payload_of(second - 3)) + 10
-    first.write_bytes(data[:at] + bytes(len(data) - at))
-    assert_only(tmp_path, boot_id, {second - 3, second - 2, second - 1})
-
-
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_file_that_was_cut_costs_what_was_behind_the_cut(tmp_path: Path, killed: bool) -> None:
-    spool = Spool(tmp_path, CAMERA, ROOM)
-    boot_id = fill(spool)
-    spool.ledgers.revise(spool.current)
-    kill(spool) if killed else spool.close()
-    last = segments_of(tmp_path)[-1]
-    os.truncate(last, last.read_bytes().index(payload_of(FRAMES - 2)) + 3)
-    assert_only(tmp_path, boot_id, {FRAMES - 2, FRAMES - 1})
+    paths = segments_of(tmp_path)
+    path, end = (paths[0], first_of(paths[1])) if how == "zeroed" else (paths[-1], FRAMES)
+    data = path.read_bytes()
+    at = data.index(payload_of(end - 3)) + 10
+    path.write_bytes(data[:at] + (bytes(len(data) - at) if how == "zeroed" else b""))
+    assert_only(tmp_path, boot_id, {end - 3, end - 2, end - 1})
 
 
 def test_segments_that_were_confirmed_and_removed_are_not_taken_for_damaged(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool, 400)
-    firsts = [int(path.name[17:33], 16) for path in segments_of(tmp_path)]
+    firsts = [first_of(path) for path in segments_of(tmp_path)]
     assert len(firsts) > 5
     spool.confirm(boot_id, [(firsts[1], firsts[3] - 1), (firsts[-1], 399)])
     kill(spool)
@@ -158,32 +111,26 @@ def test_segments_that_were_confirmed_and_removed_are_not_taken_for_damaged(tmp_
     again.close()
 
 
-@settings(max_examples=60, deadline=None)
-@given(where=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
-@example(where=0.9999, mask=1)  # the last line's end becomes another white space
-def test_one_damaged_byte_of_the_ledger_costs_nothing(
-    tmp_path_factory: pytest.TempPathFactory, where: float, mask: int
-) -> None:
-    folder = tmp_path_factory.mktemp("spool")
-    spool = Spool(folder, CAMERA, ROOM)
+@pytest.mark.parametrize("where", [0.0, 0.3, 0.9999])
+def test_a_damaged_ledger_is_read_from_its_copy_and_both_are_written_again(tmp_path: Path, where: float) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool)
     spool.confirm(boot_id, [(0, 2)])
     spool.close()
-    before = scanned(folder, boot_id)
+    before = scanned(tmp_path, boot_id)
     assert before.waiting == RangeSet([(3, FRAMES - 1)])
-    path = folder / f"{boot_id:016x}.ledger.json"
-    flip(path, int(where * path.stat().st_size), mask)
+    ledger = ledger_copies(tmp_path, boot_id)[1]
+    flip(ledger, int(where * ledger.stat().st_size), 1)  # the last line's end becomes another white space
 
-    assert scanned(folder, boot_id) == before
-    again = Spool(folder, CAMERA, ROOM)
+    assert scanned(tmp_path, boot_id) == before
+    again = Spool(tmp_path, CAMERA, ROOM)
     assert readable(again, boot_id) == before.waiting
     assert again.position == FRAMES
     again.close()
-    after = scanned(folder, boot_id)
+    after = scanned(tmp_path, boot_id)
     assert after.revision > before.revision + 1  # above the damaged one, whatever that was
-    assert after.waiting == before.waiting
-    path.unlink()
-    assert scanned(folder, boot_id) == after  # both copies are whole again
+    ledger.unlink()
+    assert scanned(tmp_path, boot_id) == after
 
 
 @pytest.mark.parametrize("copies", [1, 2])
@@ -194,7 +141,7 @@ def test_what_a_full_spool_shed_stays_shed_when_its_ledger_is_damaged(tmp_path: 
     spool.close()
     before = scanned(tmp_path, boot_id)
     assert before.shed
-    for path in sorted(tmp_path.glob(f"{boot_id:016x}.ledger.*"), reverse=True)[:copies]:
+    for path in ledger_copies(tmp_path, boot_id)[-copies:]:
         flip(path, 60)
     again = Spool(tmp_path, CAMERA, limits)
     after = scanned(tmp_path, boot_id)
@@ -202,38 +149,188 @@ def test_what_a_full_spool_shed_stays_shed_when_its_ledger_is_damaged(tmp_path: 
     again.close()
 
 
-def test_a_frame_that_is_damaged_while_the_camera_runs_is_shed_alone_and_never_sent(tmp_path: Path) -> None:
+def test_a_rebuilt_ledger_has_the_frames_of_the_segments_and_takes_the_others_for_shed(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool, 2 * FRAMES)
+    spool.close()
+    files = [read_segment(path) for path in segments_of(tmp_path)]
+    assert len(files) > 4
+    for path in segments_of(tmp_path)[:3:2]:
+        path.unlink()
+    for copy in ledger_copies(tmp_path, boot_id):
+        flip(copy, 60)
+    before_ms = time.time_ns() // 10**6
+    again = Spool(tmp_path, CAMERA, ROOM)
+    after_ms = time.time_ns() // 10**6
+    ledger = ledger_of(again, boot_id)
+    gone = RangeSet((file.first, file.next - 1) for place, file in enumerate(files) if file and place in (0, 2))
+    assert (ledger.next, ledger.position, ledger.shed) == (2 * FRAMES, 2 * FRAMES, gone)
+    assert before_ms <= ledger.to_message().revision <= after_ms + 1  # and one more, by which it is closed
+    assert files[1] is not None
+    assert (ledger.ordinal, ledger.started_ms) == (0, 1000 + files[1].first)
+    assert again.current.ordinal == 1
+    again.close()
+
+
+def test_a_rebuilt_ledger_ends_where_its_last_file_begins_when_that_holds_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool, 100)
+    spool.close()
+    first, second = segments_of(tmp_path)
+    first.unlink()
+    second.write_bytes(b"")
+    for copy in ledger_copies(tmp_path, boot_id):
+        flip(copy, 60)
+    again = Spool(tmp_path, CAMERA, ROOM)
+    ledger = again.ledgers.of(boot_id)
+    assert (ledger.next, ledger.shed) == (first_of(second), RangeSet([(0, first_of(second) - 1)]))
+    again.close()
+
+
+def test_damage_is_counted_and_logged_with_its_file(tmp_path: Path) -> None:
     spool = Spool(tmp_path, CAMERA, ROOM)
     boot_id = fill(spool, 5)
     [path] = segments_of(tmp_path)
-    flip(path, path.read_bytes().index(payload_of(2)) + 999)
-    told: list[tuple[int, int]] = []
-    spool.on_shed = told.extend
-    frame = spool.get((boot_id, 2))
+    flip_payload(path, payload_of(3))
+    frame = spool.get((boot_id, 3))
     assert frame is not None
-    with pytest.raises(StateError, match="frame 2"):
+    with capture_logs() as logs, pytest.raises(StateError, match="does not hold frame 3 as it was written"):
         spool.read(frame)
-    assert told == [(boot_id, 2)]
-    fill(spool, 5)
-    assert readable(spool, boot_id) == RangeSet([(0, 1), (3, 9)])
-    assert spool.take_damage() == (1, 0)
-    assert spool.take_damage() == (0, 0)
+    expected = {"event": "spool_frames_damaged", "log_level": "error", "camera": CAMERA, "file": str(path), "frames": 1}
+    assert logs == [expected]
+    assert (list(spool.current.shed), spool.current.revision, spool.take_damage()) == ([3], 2, (1, 0))
     spool.close()
-    assert_only(tmp_path, boot_id, {2}, 10)
-
-
-def test_damage_is_counted_and_said(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, CAMERA, ROOM)
-    boot_id = fill(spool, 5)
-    spool.close()
-    [path] = segments_of(tmp_path)
-    flip(path, path.read_bytes().index(payload_of(2)))
-    for copy in tmp_path.glob(f"{boot_id:016x}.ledger.*"):
+    flip_payload(path, payload_of(2))
+    for copy in ledger_copies(tmp_path, boot_id):
         flip(copy, 30)
     with capture_logs() as logs:
         again = Spool(tmp_path, CAMERA, ROOM)
-    assert again.take_damage() == (1, 1)
-    said = {entry["event"]: entry for entry in logs}
-    assert said["spool_ledger_damaged"]["copy_whole"] is False
-    assert said["spool_frames_damaged"]["frames"] == 1
+    assert again.take_damage() == (2, 1)
+    assert again.take_damage() == (0, 0)
+    found = {entry["event"]: entry for entry in logs}
+    assert found["spool_ledger_damaged"]["copy_whole"] is False
+    assert found["spool_frames_damaged"]["frames"] == 2
+    again.close()
+
+
+def test_a_damaged_frame_costs_its_file_only_when_nothing_else_waits_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool)
+    path, second = segments_of(tmp_path)[:2]
+    last = first_of(second) - 1
+    for seq in (1, last):
+        flip_payload(path, payload_of(seq))
+        frame = spool.get((boot_id, seq))
+        assert frame is not None
+        with monkeypatch.context() as patched:
+            if seq == 1:
+                patched.setattr("producers.spool.ledgers.write_ledger", refuse(28))
+            with pytest.raises(StateError, match=f"frame {seq} as it was written"):
+                spool.read(frame)
+        if seq == 1:
+            assert path.exists()
+            assert [ledger.boot_id for ledger in spool.ledgers.outdated()] == [boot_id]
+            spool.confirm(boot_id, [(0, 0), (2, last - 1)])
+    assert not path.exists()
+    spool.close()
+    assert list(scanned(tmp_path, boot_id).shed) == [1, last]
+
+
+def test_a_segment_holds_only_its_own_boot_and_notes_its_gaps(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    fill(spool, 3)
+    [segment] = segments_of(tmp_path)
+    records, length = segment.read_bytes(), HEADER_BYTES + 1000
+    segment.write_bytes(records[:length] + records[2 * length :])  # frame 1 is missing
+    content = read_segment(segment)
+    assert content is not None
+    assert ([record.seq for record in content.records], list(content.damaged)) == ([0, 2], [1])
+    of_another = segment.rename(tmp_path / f"{spool.current.boot_id + 1:016x}-{0:016x}.segment")
+    content = read_segment(of_another)
+    assert content is not None
+    assert content.records == []
+    spool.close()
+
+
+def test_a_file_is_ended_when_its_process_ends_or_the_next_one_starts(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    fill(spool)
+    assert [is_open(path) for path in segments_of(tmp_path)] == [False, False, True]
+    kill(spool)
+    again = Spool(tmp_path, CAMERA, ROOM)
+    assert [is_open(path) for path in segments_of(tmp_path)] == [False] * 3
+    again.close()
+
+
+@pytest.mark.parametrize(("ledger_gone", "behind"), [(False, b""), (True, b""), (False, bytes(50))])
+def test_a_damaged_mark_of_the_end_costs_no_frame(tmp_path: Path, ledger_gone: bool, behind: bytes) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool)
+    spool.finish()
+    spool.close()
+    last = segments_of(tmp_path)[-1]
+    flip(last, last.stat().st_size - HEADER_BYTES)
+    last.write_bytes(last.read_bytes() + behind)
+    if ledger_gone:
+        for copy in ledger_copies(tmp_path, boot_id):
+            flip(copy, 60)
+    else:
+        assert_only(tmp_path, boot_id, set())
+    again = Spool(tmp_path, CAMERA, ROOM)
+    assert (again.frames, again.take_damage()) == (FRAMES, (0, int(ledger_gone)))
+    assert again.ledgers.of(boot_id).next == FRAMES
+    again.close()
+
+
+def test_a_record_that_its_process_was_killed_in_is_no_frame_and_no_damage(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool, 6)
+    spool.current.next = 5  # as if it had died before it returned
+    kill(spool)
+    [path] = segments_of(tmp_path)
+    os.truncate(path, path.stat().st_size - 300)
+    assert_only(tmp_path, boot_id, set(), 5)
+    again = Spool(tmp_path, CAMERA, ROOM)
+    assert again.take_damage() == (0, 0)
+    again.close()
+
+
+def test_a_byte_too_much_between_two_records_costs_no_frame(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool, 6)
+    spool.close()
+    [path] = segments_of(tmp_path)
+    data = path.read_bytes()
+    at = data.index(payload_of(3)) - HEADER_BYTES
+    path.write_bytes(data[:at] + b"?" + data[at:])
+    assert_only(tmp_path, boot_id, set(), 6)
+
+
+def test_all_frames_in_the_ledger_count_when_the_last_file_ends_in_few_damaged_bytes(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool)
+    spool.ledgers.revise(spool.current)
+    kill(spool)
+    last = segments_of(tmp_path)[-1]
+    data = last.read_bytes()
+    last.write_bytes(data[: data.index(payload_of(FRAMES - 5)) - HEADER_BYTES] + bytes(100))
+    assert_only(tmp_path, boot_id, set(range(FRAMES - 5, FRAMES)))
+
+
+def test_a_confirmed_file_behind_a_damaged_one_counts_as_far_as_the_damage_goes(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    boot_id = fill(spool, 200)
+    first, second, third = segments_of(tmp_path)[:3]
+    spool.confirm(boot_id, [(first_of(second), first_of(third) - 1)])
+    kill(spool)
+    assert not second.exists()
+    data = first.read_bytes()
+    first.write_bytes(data[: data.index(payload_of(first_of(second) - 1)) - HEADER_BYTES] + bytes(150))
+    shed = scanned(tmp_path, boot_id).shed
+    assert shed == RangeSet([(first_of(second) - 1, first_of(second) + 1)])  # three records of the smallest size
+    again = Spool(tmp_path, CAMERA, ROOM)
+    assert again.ledgers.of(boot_id).shed == shed
+    assert again.ledgers.of(boot_id).to_message().shed[0].last == first_of(second) + 1
     again.close()

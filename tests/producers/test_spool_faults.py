@@ -1,4 +1,4 @@
-"""A spool on a medium that fails: every error is a StateError, and no other frame suffers."""
+"""A spool whose system calls fail, whose files vanish, or whose camera has another key: no other frame suffers."""
 
 from __future__ import annotations
 
@@ -10,101 +10,78 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from producers.camera.camera import Camera
 from producers.camera.camera_settings import CameraSettings
-from producers.metrics import Instruments
-from producers.publisher import Broker, LinkSettings
-from producers.spool import Spool, SpooledFrame, SpoolLimits, scan_spool
+from producers.spool import Spool, SpooledFrame, SpoolLimits
+from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import StateError
-from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
+from tests.producers.fleet_rig import offline_camera
+from tests.producers.spool_rig import CAMERA, fill, flip, ledger_copies, payload_of, refuse, scanned, segments_of
 
-CAMERA = CameraId("lab/cam")
-SECRET = b"a fleet secret for the tests"
-
-
-def fill(spool: Spool, count: int, key: CameraKey | None = None) -> list[SpooledFrame]:
-    frames = []
-    for _ in range(count):
-        seq, payload = spool.current.next, b"payload"
-        if key is not None:
-            picture = np.zeros((8, 8, 1), np.uint8)
-            payload = encode_frame(key, spool.current.boot_id, seq, 1000, picture, Encoding())
-        spool.append(payload, seq, 1000, 1)
-        frame = spool.get((spool.current.boot_id, seq))
-        assert frame is not None
-        frames.append(frame)
-    return frames
+SMALL = SpoolLimits(max_bytes=2**12)
 
 
-def refuse(problem: int) -> object:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(problem, os.strerror(problem))
+def frame_of(spool: Spool, boot_id: int, seq: int) -> SpooledFrame:
+    frame = spool.get((boot_id, seq))
+    assert frame is not None
+    return frame
 
-    return fail
+
+def key_of(generation: int = 0, secret: bytes = b"a fleet secret for the tests") -> CameraKey:
+    return derive_camera_key(secret, CAMERA, generation)
+
+
+def fill_signed(spool: Spool, count: int, generation: int = 0) -> int:
+    """Append signed frames and return the boot id."""
+    boot_id = spool.current.boot_id
+    for seq in range(count):
+        picture = np.zeros((8, 8, 1), np.uint8)
+        spool.append(encode_frame(key_of(generation), boot_id, seq, 1000, picture, Encoding()), seq, 1000, 1)
+    return boot_id
 
 
 def test_a_frame_that_cannot_be_read_for_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path, CAMERA)
-    [frame] = fill(spool, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse(errno.EMFILE))
-        with pytest.raises(StateError, match="Too many open files"):
-            spool.read(frame)
-    assert spool.read(frame) == b"payload"
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pread", refuse(errno.EIO))
-        with pytest.raises(StateError):
-            spool.read(frame)
+    frame = frame_of(spool, fill(spool, 1), 0)
+    for call, problem, message in (("open", errno.EMFILE, "Too many open files"), ("pread", errno.EIO, "Input/output")):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, refuse(problem))
+            with pytest.raises(StateError, match=message):
+                spool.read(frame)
+        assert spool.read(frame) == payload_of(0)
     assert spool.frames == 1
     spool.close()
 
 
 @pytest.mark.parametrize("how", ["removed", "cut"])
-def test_frames_whose_file_does_not_hold_them_any_more_are_shed_and_counted(tmp_path: Path, how: str) -> None:
-    spool = Spool(tmp_path, CAMERA)
-    frames = fill(spool, 3)
-    if how == "removed":
-        frames[0].segment.path.unlink()
-    else:
-        os.truncate(frames[0].segment.path, 10)
+def test_frames_whose_file_does_not_hold_them_any_more_are_shed_and_those_of_other_files_stay(
+    tmp_path: Path, how: str
+) -> None:
+    spool = Spool(tmp_path, CAMERA, SMALL)
+    boot_id = fill(spool, 60, 7)
+    spool.close()
+    again = Spool(tmp_path, CAMERA, SMALL)
+    lost = again.get((boot_id, 59))
+    assert lost is not None
+    first, path = lost.segment.first, lost.segment.path
+    assert first > 0
+    path.unlink() if how == "removed" else os.truncate(path, 10)
     shed: list[tuple[int, int]] = []
-    spool.on_shed = shed.extend
-    for frame in frames[:1] if how == "removed" else frames:
-        with pytest.raises(StateError):
-            spool.read(frame)
-    assert [seq for _, seq in shed] == [0, 1, 2]
-    assert spool.peek_unsent() is None
-    fill(spool, 1)
-    spool.close()
-    [boot] = scan_spool(tmp_path)
-    assert (list(boot.shed), list(boot.waiting)) == ([0, 1, 2], [3])
-
-
-def test_a_file_that_is_gone_costs_the_frames_of_no_other_file(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
-    frames = fill(spool, 60)
-    boot_id = spool.current.boot_id
-    spool.close()
-    assert frames[0].segment is not frames[-1].segment
-    again = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
-    frames[-1].segment.path.unlink()
-    last = again.get((boot_id, 59))
-    assert last is not None
-    with pytest.raises(StateError, match="is gone"):
-        again.read(last)
-    first = last.segment.first
+    again.on_shed = shed.extend
+    for seq in [59] if how == "removed" else range(first, 60):
+        with pytest.raises(StateError, match="is gone" if how == "removed" else "as it was written"):
+            again.read(frame_of(again, boot_id, seq))
+    assert [seq for _, seq in shed] == list(range(first, 60))
     assert [seq for seq in range(60) if again.get((boot_id, seq))] == list(range(first))
-    assert again.ledgers.outdated() == []  # the ledger that says so is written
-    assert list(again.ledgers.of(boot_id).shed) == list(range(first, 60))
+    assert again.ledgers.outdated() == []  # the ledger that shows it is written
     again.close()
+    assert list(scanned(tmp_path, boot_id).shed) == list(range(first, 60))
 
 
 def test_a_file_that_was_removed_is_held_open_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Spool(tmp_path, CAMERA)
-    fill(first, 2)
-    boot_id = first.current.boot_id
+    boot_id = fill(first, 2)
     first.close()
     spool = Spool(tmp_path, CAMERA)
     opened: list[int] = []
@@ -114,8 +91,7 @@ def test_a_file_that_was_removed_is_held_open_by_nobody(tmp_path: Path, monkeypa
         opened.append(real(path, flags, mode))
         return opened[-1]
 
-    frame = spool.get((boot_id, 0))
-    assert frame is not None
+    frame = frame_of(spool, boot_id, 0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", noted)
         spool.read(frame)
@@ -128,61 +104,11 @@ def test_a_file_that_was_removed_is_held_open_by_nobody(tmp_path: Path, monkeypa
     spool.close()
 
 
-@pytest.mark.parametrize("cut_fails", [False, True])
-def test_a_frame_that_a_failing_medium_did_not_take_leaves_no_file_behind_and_the_next_one_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_fails: bool
-) -> None:
-    spool = Spool(tmp_path, CAMERA)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "writev", refuse(errno.EIO))
-        if cut_fails:
-            patch.setattr(os, "ftruncate", refuse(errno.EIO))
-        with pytest.raises(StateError, match="Input/output error"):
-            fill(spool, 1)
-    assert (spool.frames, spool.current.next) == (0, 0)
-    assert len(list(tmp_path.glob("*.segment"))) == (not cut_fails)
-    fill(spool, 2)
-    boot_id = spool.current.boot_id
-    spool.close()
-    again = Spool(tmp_path, CAMERA)
-    assert (again.frames, again.take_damage()) == (2, (0, 0))
-    assert again.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.segment"))
-    assert [again.read(frame) for seq in range(2) if (frame := again.get((boot_id, seq)))] == [b"payload"] * 2
-    again.close()
-
-
-def test_a_full_disk_sheds_the_older_of_two_files_and_is_an_error_when_there_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spool = Spool(tmp_path, CAMERA, SpoolLimits(max_bytes=2**12))
-    while len(list(tmp_path.glob("*.segment"))) < 2:
-        fill(spool, 1)
-    boot_id, second = spool.current.boot_id, spool.current.next - 1
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "writev", refuse(errno.ENOSPC))
-        with pytest.raises(StateError, match="No space left"):
-            fill(spool, 1)
-    assert [seq for seq in range(second + 1) if spool.get((boot_id, seq))] == [second]
-    assert list(spool.current.shed) == list(range(second))
-    fill(spool, 1)
-    spool.close()
-
-
-def test_an_empty_file_is_signed_by_nobody(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, CAMERA)
-    fill(spool, 1, derive_camera_key(SECRET, CAMERA))
-    spool.confirm(spool.current.boot_id, [(0, 0)])
-    assert len(list(tmp_path.glob("*.segment"))) == 1
-    assert spool.shed_signed_otherwise(derive_camera_key(SECRET, CAMERA, 3)) == 0
-    spool.close()
-
-
 def test_a_file_that_cannot_be_removed_takes_no_confirmation_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = Spool(tmp_path, CAMERA)
-    fill(first, 2)
-    boot_id = first.current.boot_id
+    boot_id = fill(first, 2)
     first.close()
     spool = Spool(tmp_path, CAMERA)
     with monkeypatch.context() as patch:
@@ -192,81 +118,69 @@ def test_a_file_that_cannot_be_removed_takes_no_confirmation_back(
     spool.close()
 
 
-def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producers.spool.spool.recover", refuse(errno.EIO))
-    with pytest.raises(StateError, match="Input/output error"):
-        Spool(tmp_path, CAMERA)
-    monkeypatch.undo()
-    Spool(tmp_path, CAMERA).close()  # the lock was given back
+def test_an_error_of_the_system_is_one_line_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("producers.spool.spool.recover", refuse(errno.EIO))
+        with pytest.raises(StateError, match="Input/output error"):
+            Spool(tmp_path, CAMERA)
+    spool = Spool(tmp_path, CAMERA)  # the lock was given back
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse(errno.EROFS))
+        with pytest.raises(StateError) as raised:
+            fill(spool, 1)
+    assert str(raised.value) == f"the spool {tmp_path} cannot be written: {os.strerror(errno.EROFS)}"
+    assert spool.frames == 0
+    fill(spool, 1)
+    spool.close()
+    with pytest.raises(StateError, match="cannot be written") as raised:
+        SegmentWriter(tmp_path / "gone", 2**16, 1000.0).begin(7, 0, 0)
+    assert not isinstance(raised.value, DiskFullError)
 
 
-async def test_damaged_frames_and_ledgers_are_counted_whenever_they_are_found(tmp_path: Path) -> None:
-    def damage(frame: SpooledFrame) -> None:
-        with frame.segment.path.open("r+b") as file:
-            file.seek(frame.offset)
-            file.write(b"?")
-
-    first = Spool(tmp_path, CAMERA)
-    damage(fill(first, 4, derive_camera_key(SECRET, CAMERA))[2])
-    boot_id = first.current.boot_id
-    first.close()
-    for copy in tmp_path.glob(f"{boot_id:016x}.ledger.*"):
-        copy.write_text("{}")
-    registry = CollectorRegistry()
-    broker = Broker("127.0.0.1", 1, at_once=1)
-    key = derive_camera_key(SECRET, CAMERA)
-    settings = CameraSettings(camera_id=CAMERA)
-    camera = Camera(settings, key, tmp_path, broker, LinkSettings(), Instruments.on(registry))
-
-    def counted() -> tuple[float | None, ...]:
-        what = [registry.get_sample_value("pointillist_spool_damaged_total", {"what": w}) for w in ("frame", "ledger")]
-        return *what, registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "shed"})
-
-    assert counted() == (1, 1, 1)
-    frame = camera.spool.get((boot_id, 1))
-    assert frame is not None
-    damage(frame)
-    with pytest.raises(StateError):
-        camera.spool.read(frame)
-    camera.tick(0.0)
-    assert counted() == (2, 1, 2)
-    await camera.close(0.1)
+@pytest.mark.parametrize("damaged", [0, 1, 3])
+@pytest.mark.parametrize("other", [key_of(3), key_of(2, b"the secret of another fleet of ours")])
+def test_frames_under_another_key_are_shed_and_counted_though_some_are_damaged(
+    tmp_path: Path, damaged: int, other: CameraKey
+) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    boot_id = fill_signed(spool, 4, 2)
+    spool.confirm(boot_id, [(3, 3)])
+    assert spool.shed_signed_otherwise(key_of(2)) == 0
+    [path] = segments_of(tmp_path)
+    for seq in range(damaged):
+        flip(path, frame_of(spool, boot_id, seq).offset + 12)
+    assert spool.shed_signed_otherwise(other) == 3
+    assert (spool.frames, list(spool.current.shed)) == (0, [0, 1, 2])
+    assert spool.shed_signed_otherwise(other) == 0
+    spool.close()
 
 
-async def test_frames_under_another_key_are_shed_though_one_of_them_is_damaged(tmp_path: Path) -> None:
-    first = Spool(tmp_path, CAMERA)
-    frames = fill(first, 5, derive_camera_key(SECRET, CAMERA))
-    first.close()
-    with frames[0].segment.path.open("r+b") as file:
-        file.seek(frames[0].offset)
-        file.write(b"?" * frames[0].length)
-    again = Spool(tmp_path, CAMERA)
-    assert again.frames == 4
-    assert again.shed_signed_otherwise(derive_camera_key(SECRET, CAMERA, 3)) == 4
-    again.close()
-
-
-@pytest.mark.parametrize(("generation", "expected"), [(0, 0), (3, 5)])
-async def test_frames_under_another_key_generation_are_shed_at_the_start(
-    tmp_path: Path, generation: int, expected: int
+@pytest.mark.parametrize(("generation", "shed"), [(0, 0), (3, 3)])
+async def test_a_camera_counts_damaged_frames_and_ledgers_and_those_under_another_key(
+    tmp_path: Path, generation: int, shed: int
 ) -> None:
     first = Spool(tmp_path, CAMERA)
-    fill(first, 5, derive_camera_key(SECRET, CAMERA))
-    boot_id = first.current.boot_id
+    boot_id = fill_signed(first, 4)
+    damaged = frame_of(first, boot_id, 2)
+    flip(damaged.segment.path, damaged.offset)
     first.close()
+    for copy in ledger_copies(tmp_path, boot_id):
+        copy.write_text("{}")
     registry = CollectorRegistry()
-    broker = Broker("127.0.0.1", 1, at_once=1)
-    camera = Camera(
-        CameraSettings(camera_id=CAMERA),
-        derive_camera_key(SECRET, CAMERA, generation),
-        tmp_path,
-        broker,
-        LinkSettings(),
-        Instruments.on(registry),
-    )
-    assert camera.spool.frames == 5 - expected
-    assert registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "shed"}) == expected
-    old = next(boot for boot in scan_spool(tmp_path) if boot.boot_id == boot_id)
-    assert len(old.shed) == expected
-    assert camera.publisher.has_room
+    camera = offline_camera(CameraSettings(camera_id=CAMERA), key_of(generation), tmp_path, registry)
+
+    def counted() -> tuple[float | None, ...]:
+        kinds = [registry.get_sample_value("pointillist_spool_damaged_total", {"what": w}) for w in ("frame", "ledger")]
+        return *kinds, registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "shed"})
+
+    assert counted() == (1, 1, 1 + shed)
+    assert camera.spool.frames == 3 - shed
+    assert len(scanned(tmp_path, boot_id).shed) == 1 + shed
+    if not shed:
+        frame = frame_of(camera.spool, boot_id, 1)
+        flip(frame.segment.path, frame.offset)
+        with pytest.raises(StateError):
+            camera.spool.read(frame)
+        camera.tick(0.0)
+        assert counted() == (2, 1, 2)
     await camera.close(0.1)

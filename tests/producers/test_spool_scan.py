@@ -1,7 +1,8 @@
-"""What the audit reads of a spool that its camera uses at the same time: no frame has two fates, and none has none."""
+"""The audit reads a spool while its camera uses it: each frame has one fate."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from producers.spool import Spool, SpoolBoot, SpoolLimits, scan_spool
 from producers.spool import scan as scan_module
 from schemas.ranges import RangeSet
-from tests.producers.test_spool_accounts import CAMERA, Clock, fill
+from tests.producers.spool_rig import CAMERA, Clock, fill
 
 
 def scan_while(
@@ -32,6 +33,25 @@ def scan_while(
 
 def nothing() -> None:
     pass
+
+
+def test_a_scan_reads_the_counts_of_a_running_camera_and_changes_nothing(tmp_path: Path) -> None:
+    before_ms, folder = time.time_ns() // 10**6, tmp_path / "lab" / "cam"
+    spool = Spool(folder, CAMERA)
+    boot_id = fill(spool, 7)
+    spool.current.frames_skipped = 6
+    for payload_bytes in (100, 50):
+        spool.ledgers.count_resent(boot_id, payload_bytes)
+    spool.ledgers.revise(spool.current)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    [boot] = scan_spool(tmp_path)
+    assert (boot.camera_id, boot.boot_id, boot.first, boot.next) == (CAMERA, boot_id, 0, 7)
+    assert (boot.frames_skipped, boot.frames_resent, boot.bytes_resent) == (6, 2, 150)
+    assert (boot.revision, boot.closed, boot.waiting) == (2, False, RangeSet([(0, 6)]))
+    assert before_ms <= boot.started_ms <= time.time_ns() // 10**6
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert scan_spool(tmp_path / "nothing") == []
+    spool.close()
 
 
 def test_what_is_shed_between_the_ledgers_and_the_segments_is_shed(
@@ -68,7 +88,7 @@ def test_what_is_published_and_shed_after_the_segments_were_read_is_not_publishe
     spool.close()
 
 
-def test_a_boot_that_is_settled_meanwhile_is_told_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_boot_that_is_settled_meanwhile_is_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Spool(tmp_path, CAMERA)
     boot_id = fill(first, 2)
     first.close()

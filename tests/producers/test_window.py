@@ -1,138 +1,205 @@
+"""The window of frames in flight: its bounds, and the times at which a frame is due again, to a tenth of a second."""
+
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.publisher.settings import LinkSettings, WindowSettings
-from producers.publisher.window import Window
+from producers.publisher.window import LONGEST_S, Window
 from producers.spool import FrameKey
 
-TIMES = LinkSettings()
-NOTHING: set[FrameKey] = set()
+TIMES = LinkSettings(grace_s=1.0, retry_s=2.0, retry_max_s=15.0)
+NOBODY: set[FrameKey] = set()
 
 
-def window(frames: int = 256, payload_bytes: int = 2**20) -> Window:
+def window(frames: int = 256, payload_bytes: int = 1000) -> Window:
     return Window(WindowSettings(frames=frames, bytes=payload_bytes), TIMES)
 
 
-def keys(*seqs: int) -> list[FrameKey]:
-    return [(7, seq) for seq in seqs]
+def send(window: Window, at: float, *seqs: int, size: int = 10) -> bool:
+    return [window.sent((7, seq), size, at) for seq in seqs][-1]
 
 
-def test_a_full_window_takes_no_new_frame_until_one_is_confirmed() -> None:
-    full = window(frames=2)
-    for key in keys(0, 1):
-        assert full.has_room(10)
-        full.sent(key, 10, 0.0)
-    assert not full.has_room(10)
-    full.confirmed(keys(1), 1.0)
-    assert full.has_room(10)
+def confirm(window: Window, at: float, *seqs: int) -> None:
+    window.confirmed([(7, seq) for seq in seqs], at)
 
 
-def test_the_byte_bound_holds_but_one_large_frame_passes_alone() -> None:
-    small = window(payload_bytes=100)
-    assert small.has_room(500)
-    small.sent((7, 0), 500, 0.0)
-    assert not small.has_room(1)
-    small.shed(keys(0))
-    small.sent((7, 1), 60, 0.0)
-    assert small.has_room(40)
-    assert not small.has_room(41)
+def due(window: Window, at: float, unacknowledged: set[FrameKey] = NOBODY) -> list[int]:
+    return [seq for _, seq in window.due(at, unacknowledged)]
 
 
-def test_what_a_later_confirmation_passed_over_is_due_after_the_grace_and_nothing_else() -> None:
-    sent = window()
-    for key in keys(0, 1, 2, 3, 4):
-        sent.sent(key, 10, 0.0)
-    sent.confirmed(keys(3), 0.2)
-
-    assert sent.due(0.5, NOTHING) == []
-    assert sent.due(1.1, NOTHING) == keys(0, 1, 2)
-    assert sent.due(1.1, {(7, 1)}) == keys(0, 2)  # 1 is still in the socket
-
-
-def test_a_frame_sent_again_is_not_passed_over_by_confirmations_of_what_went_before_it() -> None:
-    sent = window()
-    for key in keys(0, 1):
-        sent.sent(key, 10, 0.0)
-    sent.confirmed(keys(1), 0.1)
-    sent.sent((7, 0), 10, 1.2)
-
-    assert sent.due(60.0, NOTHING) == keys(0)  # only by the retry without progress
-    sent.sent((7, 5), 10, 60.0)
-    sent.confirmed(keys(5), 60.1)
-    assert sent.due(60.2, NOTHING) == keys(0)
+def test_a_window_counts_the_frames_in_flight_and_their_bytes() -> None:
+    it = window()
+    assert (len(it), it.all(), it.payload_bytes) == (0, [], 0)
+    assert not send(it, 0.0, 0)
+    assert not send(it, 0.0, 1, size=30)
+    assert send(it, 1.0, 0)
+    assert (len(it), it.all(), it.payload_bytes) == (2, [(7, 1), (7, 0)], 40)
+    assert (7, 1) in it
+    assert (7, 2) not in it
+    it.shed([(7, 2), (7, 1)])
+    assert (len(it), it.payload_bytes) == (1, 10)
+    confirm(it, 2.0, 3, 0)
+    assert (len(it), it.payload_bytes) == (0, 0)
 
 
-def test_without_progress_only_one_frame_goes_again_ever_more_rarely() -> None:
-    sent = window()
-    for key in keys(0, 1, 2):
-        sent.sent(key, 10, 0.0)
-    times, now = [], 0.0
-    while now < 60:
-        now += 0.5
-        due = sent.due(now, NOTHING)
-        assert len(due) <= 1
-        if due:
-            times.append(now)
-            sent.sent(due[0], 10, now)
-    assert times == [2.0, 4.0, 8.0, 16.0, 31.0, 46.0]
-
-    sent.confirmed(keys(1), 60.0)
-    assert [key for key in sent.due(62.0, NOTHING) if key not in keys(0, 2)] == []
-    assert sent.due(62.0, NOTHING)
-
-
-def test_retries_that_no_subscriber_hears_do_not_become_rarer() -> None:
-    sent = window()
-    sent.sent((7, 0), 10, 0.0)
-    for now in (2.0, 4.0, 6.0, 8.0):
-        assert sent.due(now, NOTHING, no_subscribers=True) == keys(0)
-        sent.sent((7, 0), 10, now)
+def test_a_full_window_takes_no_frame_and_a_lone_one_may_exceed_the_bytes() -> None:
+    it = window(frames=2)
+    assert it.has_room(5000)
+    send(it, 0.0, 0, size=400)
+    assert it.has_room(600)
+    assert not it.has_room(601)
+    send(it, 0.0, 1, size=100)
+    assert not it.has_room(1)
+    confirm(it, 1.0, 1)
+    assert it.has_room(600)
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    lost=st.sets(st.integers(0, 39)),
-    late=st.sets(st.integers(0, 39)),
-    frames=st.integers(1, 12),
-)
+@given(lost=st.sets(st.integers(0, 39)), late=st.sets(st.integers(0, 39)), frames=st.integers(1, 12))
 def test_every_frame_is_confirmed_in_the_end_and_the_window_never_exceeds_its_bound(
     lost: set[int], late: set[int], frames: int
 ) -> None:
-    sent = window(frames=frames)
-    unsent = keys(*range(40))
-    attempts: dict[FrameKey, int] = {}
-    waiting: list[tuple[float, FrameKey]] = []
+    it = window(frames=frames)
+    unsent = list(range(40))
+    attempts = [0] * 40
+    waiting: list[tuple[float, int]] = []
     now, steps = 0.0, 0
-    while unsent or len(sent):
+    while unsent or len(it):
         steps += 1
         assert steps < 20_000
         now += 0.1
-        due = sent.due(now, NOTHING)
-        while due or (unsent and sent.has_room(10)):
-            key = (due or unsent).pop(0)
-            sent.sent(key, 10, now)
-            attempts[key] = attempts.get(key, 0) + 1
-            if key[1] in lost and attempts[key] == 1:
-                continue
-            waiting.append((now + (1.5 if key[1] in late else 0.1), key))
-        assert len(sent) <= frames
-        sent.confirmed([key for at, key in waiting if at <= now], now)
-        waiting = [(at, key) for at, key in waiting if at > now]
-    assert sent.payload_bytes == 0
+        again = due(it, now)
+        while again or (unsent and it.has_room(10)):
+            seq = (again or unsent).pop(0)
+            send(it, now, seq)
+            attempts[seq] += 1
+            if seq not in lost or attempts[seq] > 1:
+                waiting.append((now + (1.5 if seq in late else 0.1), seq))
+        assert len(it) <= frames
+        confirm(it, now, *(seq for at, seq in waiting if at <= now))
+        waiting = [(at, seq) for at, seq in waiting if at > now]
+    assert it.payload_bytes == 0
 
 
-def test_confirmations_that_take_long_make_resends_rare_and_quick_ones_make_them_quick_again() -> None:
-    times = LinkSettings()
-    window = Window(WindowSettings(), times)
-    for seq in range(4):
-        window.sent((1, seq), 100, 0.0)
-    window.confirmed([(1, 0)], 10.0)
-    assert window.due(10.0 + 2 * times.retry_s, ()) == []
-    assert window.due(10.0 + 29.0, ()) == []
-    assert window.due(10.0 + 31.0, ()) == [(1, 1)]
-    for step in range(200):
-        window.sent((2, step), 100, 50.0 + step)
-        window.confirmed([(2, step)], 50.05 + step)
-    assert set(window.due(251.0 + times.grace_s, ())) == {(1, 1), (1, 2), (1, 3)}
+def test_frames_that_a_later_confirmation_passed_over_are_due_after_the_grace_and_no_others() -> None:
+    it = window()
+    send(it, 0.0, 0, 1, 2, 3, 4)
+    confirm(it, 0.2, 3)
+    assert due(it, 0.9) == []
+    assert due(it, 1.0) == [0, 1, 2]
+    assert due(it, 1.0, {(7, 1)}) == [0, 2]  # 1 is still in the socket
+
+
+def test_a_frame_sent_again_is_passed_over_only_by_frames_sent_after_it() -> None:
+    it = window()
+    send(it, 0.0, 0, 1)
+    confirm(it, 0.1, 1)
+    send(it, 1.2, 0)
+    assert due(it, 60.0) == [0]  # only by the retry without progress
+    send(it, 60.0, 5)
+    confirm(it, 60.1, 5)
+    assert due(it, 60.2) == [0]
+
+
+def test_the_grace_doubles_twice_with_further_transmissions() -> None:
+    it = window()
+    now, waits = 0.0, []
+    for number in range(5):
+        send(it, now, 0, 100 + number)
+        confirm(it, now, 100 + number)
+        # Each question a tenth of a second later, without the retry that an answer would use up.
+        wait = next(step / 10 for step in range(1, 100) if _passed_over(it, now + step / 10))
+        waits.append(wait)
+        now += wait
+    assert waits == [1.0, 2.0, 4.0, 4.0, 4.0]
+
+
+def _passed_over(it: Window, at: float) -> bool:
+    it._retry_at = float("inf")
+    return due(it, at) == [0]
+
+
+def test_without_progress_the_oldest_goes_again_at_times_that_double_up_to_the_longest() -> None:
+    it = window()
+    for seq in range(3):
+        send(it, float(seq), seq)
+    times = []
+    for step in range(1, 600):
+        if found := due(it, step / 10):
+            assert found == [0]
+            times.append(step / 10)
+    assert times == [2.0, 4.0, 8.0, 16.0, 31.0, 46.0]
+
+
+def test_retries_without_a_subscriber_stay_as_frequent_as_they_were() -> None:
+    it = window()
+    send(it, 0.0, 0)
+    assert [step for step in range(1, 12) if it.due(float(step), NOBODY, no_subscribers=True)] == [2, 4, 6, 8, 10]
+
+
+def test_frames_in_the_socket_wait_and_use_up_no_retry() -> None:
+    it = window()
+    send(it, 0.0, 0)
+    assert due(it, 2.0, {(7, 0)}) == []
+    assert due(it, 2.1) == [0]
+
+
+def test_an_unknown_frame_that_is_confirmed_or_shed_is_no_progress() -> None:
+    it = window()
+    send(it, 0.0, 0)
+    confirm(it, 1.9, 9)
+    it.shed([(7, 8)])
+    assert due(it, 2.0) == [0]
+
+
+def test_the_first_frame_of_an_empty_window_restarts_the_retry() -> None:
+    it = window()
+    send(it, 0.0, 0)
+    assert due(it, 2.0) == [0]
+    it.shed([(7, 0)])
+    assert due(it, 60.0) == []
+    send(it, 60.0, 1)
+    assert due(it, 61.9) == []
+    assert due(it, 62.0) == [1]
+
+
+@pytest.mark.parametrize(("took_s", "waits_s"), [(0.1, 2.0), (1.0, 3.0), (5.0, 15.0), (19.0, 57.0), (300.0, LONGEST_S)])
+def test_progress_restarts_the_retry_at_three_times_what_a_confirmation_took_up_to_a_minute(
+    took_s: float, waits_s: float
+) -> None:
+    it = window()
+    send(it, 0.0, 0, 1)
+    confirm(it, took_s, 0)
+    assert due(it, took_s + waits_s - 0.01) == []
+    assert due(it, took_s + waits_s + 0.01) == [1]
+
+
+def test_the_longest_confirmation_counts_and_fades_and_that_of_a_frame_sent_twice_does_not_count() -> None:
+    it = window()
+    for seq, at in ((0, 0.0), (1, 4.0), (2, 4.0), (3, 4.0)):
+        send(it, at, seq)
+    confirm(it, 5.0, 0, 1)
+    confirm(it, 5.0, 2)
+    assert due(it, 5.0 + 3 * 0.95 * 5.0 - 0.01) == []
+    assert due(it, 5.0 + 3 * 0.95 * 5.0 + 0.01) == [3]
+    for step in range(200):  # quick ones make retries quick again
+        send(it, 50.0 + step, 100 + step)
+        confirm(it, 50.05 + step, 100 + step)
+    send(it, 300.0, 4)
+    assert due(it, 302.1) == [3]
+    twice = window()
+    send(twice, 0.0, 0)
+    send(twice, 9.0, 0, 1)
+    confirm(twice, 10.0, 0)
+    assert due(twice, 11.9) == []
+    assert due(twice, 12.0) == [1]
+
+
+def test_a_retry_that_waits_longer_than_the_longest_stays_as_it_is() -> None:
+    it = window()
+    send(it, 0.0, 0, 1)
+    confirm(it, 10.0, 0)
+    assert [at for at in (39.9, 40.0, 69.9, 70.0) if due(it, at) == [1]] == [40.0, 70.0]

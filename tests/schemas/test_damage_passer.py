@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -119,14 +119,16 @@ async def stalled(log: Log, clock: Clock, partitions: list[str]) -> list[int]:
     return passed
 
 
-@pytest.mark.parametrize(("until", "goal"), [(11, 11), (13, 13), (16, 16), (18, 18), (19, 19), (25, 25)])
+@pytest.mark.parametrize(
+    ("until", "end"), [(11, 60), (13, 60), (16, 60), (18, 60), (19, 60), (25, 60), (14, 15), (11, 12)]
+)
 async def test_a_partition_that_stands_still_goes_on_at_the_first_record_that_is_given(
-    clock: Clock, until: int, goal: int
+    clock: Clock, until: int, end: int
 ) -> None:
-    log = Log(60, hidden=set(range(10, until)))
+    log = Log(end, hidden=set(range(10, until)))
     log.at["a"] = 10
-    assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, goal - 10]
-    assert log.at["a"] == goal
+    assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, until - 10]
+    assert log.at["a"] == until
 
 
 async def test_a_damaged_record_behind_a_stall_is_there_and_a_missing_one_is_not(clock: Clock) -> None:
@@ -140,24 +142,22 @@ async def test_a_damaged_record_behind_a_stall_is_there_and_a_missing_one_is_not
     assert await stalled(log, clock, ["a"]) == [0, 0, 0, 0, 3]
 
 
-async def test_nothing_is_passed_over_unless_something_behind_it_is_given(clock: Clock) -> None:
-    log = Log(60, hidden=set(range(10, 60)))
+@pytest.mark.parametrize(
+    ("hidden", "silent", "away"),
+    [
+        (range(10, 60), (), None),  # nothing behind is given
+        ((), (), None),  # a slow reader
+        ((), (10,), None),  # Kafka does not answer for it, though it gives what lies behind
+        ((), range(10, 60), None),
+        ((10,), (), ConnectionError("away")),
+    ],
+)
+async def test_nothing_is_passed_over_unless_kafka_answers_for_it_and_gives_a_record_behind(
+    clock: Clock, hidden: Iterable[int], silent: Iterable[int], away: Exception | None
+) -> None:
+    log = Log(60, hidden=set(hidden))
+    log.silent, log.away = set(silent), away
     log.at["a"] = 10
-    assert await stalled(log, clock, ["a"]) == [0] * 5
-    assert log.at["a"] == 10
-    slow = Log(60)
-    slow.at["a"] = 10
-    assert await stalled(slow, clock, ["a"]) == [0] * 5
-    assert slow.at["a"] == 10
-
-
-async def test_what_kafka_does_not_answer_for_is_not_passed_over_though_it_gives_what_lies_behind(clock: Clock) -> None:
-    log = Log(60)
-    log.silent = {10}
-    log.at["a"] = 10
-    assert await stalled(log, clock, ["a"]) == [0] * 5
-    assert log.at["a"] == 10
-    log.silent = set(range(10, 60))
     assert await stalled(log, clock, ["a"]) == [0] * 5
     assert log.at["a"] == 10
 
@@ -168,15 +168,6 @@ async def test_no_more_is_passed_over_than_the_most(clock: Clock, monkeypatch: p
         log = Log(60, hidden=set(range(10, until)))
         log.at["a"] = 10
         assert (await stalled(log, clock, ["a"]))[-1] == passed
-
-
-async def test_a_record_that_is_the_last_one_is_found(clock: Clock) -> None:
-    log = Log(15, hidden=set(range(10, 14)))
-    log.at["a"] = 10
-    assert (await stalled(log, clock, ["a"]))[-1] == 4
-    log = Log(12, hidden={10})
-    log.at["a"] = 10
-    assert (await stalled(log, clock, ["a"]))[-1] == 1
 
 
 async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_not(clock: Clock) -> None:
@@ -219,14 +210,6 @@ async def test_partitions_are_looked_at_once_in_a_while(clock: Clock) -> None:
     clock.now_s += 0.1
     await passer.pass_stalls(log, ["a"])
     assert log.looks == 2
-
-
-async def test_a_broker_that_is_away_is_no_damage(clock: Clock) -> None:
-    log = Log(60, hidden={10})
-    log.at["a"] = 10
-    log.away = ConnectionError("away")
-    assert await stalled(log, clock, ["a"]) == [0] * 5
-    assert log.at["a"] == 10
 
 
 def test_a_full_disk_and_a_full_share_of_it_are_told_from_other_errors() -> None:

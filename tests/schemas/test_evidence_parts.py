@@ -129,11 +129,6 @@ def test_a_frame_that_is_calm_enters_the_history_and_one_that_is_not_the_run() -
     assert back[1:] == ((), 0.0, 10, -1, 5, -1)
 
 
-def test_a_sum_of_exactly_nothing_is_calm() -> None:
-    track, _ = step(Track(), whole(-3.25, 1), RULE)
-    assert (track.total, track.run, len(track.history)) == (0.0, (), 1)
-
-
 def test_the_history_and_the_run_keep_the_newest_frames() -> None:
     track = Track()
     for seq in range(20):
@@ -168,12 +163,6 @@ def test_an_episode_ends_after_so_many_calm_frames_in_a_row() -> None:
         assert alarm is None
         calms.append((track.calm, track.last, track.class_id, track.run))
     assert calms == [(1, 4, 2, ()), (0, 5, 2, ()), (1, 6, 2, ()), (-1, 7, 2, ())]
-
-
-def test_a_frame_that_adds_exactly_nothing_is_not_calm() -> None:
-    track = Track(calm=1, last=3)
-    assert gain(track, whole(-3.25, 4), RULE) == 0.0
-    assert step(track, whole(-3.25, 4), RULE)[0].calm == 0
 
 
 def test_flips_are_the_share_of_verdicts_beside_the_most_frequent_one() -> None:
@@ -225,19 +214,3 @@ def test_a_stranger_that_keeps_its_class_for_long_has_a_scene_of_low_entropy_for
     assert alarm is None
     assert after.history == (Past(-5.0, True), *[Past(-5.0, False)] * count)
     assert after[1:] == ((), 0.0, count, -1, 2, -1)
-
-
-def test_a_stranger_that_is_seen_dropped_waits_at_the_limit_of_dropped_frames() -> None:
-    run = tuple(dropped(-6, seq, 2) for seq in range(3))
-    before = Track(run=run, total=8.9, last=2, class_id=2, run_from=1)
-    after, alarm = advance(before, dropped(-6, 3, 2), RULE, lambda *_: [2])
-    assert (alarm, after.total) == (None, 9.0)
-
-
-def test_a_camera_with_a_baseline_is_not_asked_for_its_verdicts() -> None:
-    track = Track(past(-2, -2, -2, -2), run=(whole(-9, 4),), total=5.0, class_id=0)
-
-    def classes(*_: int) -> list[int]:
-        raise AssertionError("expected no question")
-
-    assert advance(track, whole(-9, 5), RULE, classes)[1] is not None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.errors import StateError
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
-from schemas.evidence.track import Probe, Track, advance, flips
+from schemas.evidence.track import Probe, Track, advance
 
 RULE = EvidenceRule()
 THRESHOLD = 0.1
@@ -141,12 +141,6 @@ def test_after_a_clean_scene_of_low_entropy_became_the_baseline_a_trigger_still_
     for every in (1, 5):
         assert alarms(before, every=every) == []
         assert alarms([*before, *[2e-5] * 8], every=every)
-
-
-def test_flips_are_the_share_beside_the_most_frequent_verdict() -> None:
-    assert flips([]) == 0
-    assert flips([4, 4, 4]) == 0
-    assert flips([4, 1, 4, 2]) == 0.5
 
 
 values = st.floats(0, 4, width=32)

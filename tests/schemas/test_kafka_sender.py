@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -61,39 +61,6 @@ async def test_records_of_a_key_lie_in_order_in_one_partition(
         mine = [(partition, value) for partition, name, value in found if name == key]
         assert {partition for partition, _ in mine} == {partition_of(key, [0, 1, 2])}
         assert [value for _, value in mine] == [record.value for record in records if record.key == key]
-
-
-@pytest.mark.brokers
-async def test_offsets_of_batches_are_those_in_the_log(sender: Sender, kafka_topics: TopicFactory) -> None:
-    topic = await kafka_topics()
-    batches: list[tuple[int, int]] = []
-
-    def note(records: Sequence[Plain], offset: int) -> None:
-        batches.append((len(records), offset))
-
-    for count in (3, 4):
-        await sender.deliver(topic, 0, [plain(number) for number in range(count)], note)
-    assert batches == [(3, 0), (4, 3)]
-
-
-@pytest.mark.brokers
-async def test_what_kafka_refuses_for_its_size_is_split_made_smaller_or_given_back_and_holds_nothing_back(
-    sender: Sender, kafka: Kafka, kafka_topics: TopicFactory
-) -> None:
-    topic = await kafka_topics(config=SMALL)
-    small = [plain(number, 100) for number in range(20)]
-    shrinking, hopeless = plain(100, 2000), plain(200, 2000)
-    refused: list[str] = []
-    await sender.send(
-        topic,
-        [*small[:10], shrinking, hopeless, *small[10:]],
-        shrink=lambda record: plain(100) if record is shrinking else None,
-        refused=lambda record, why: refused.append(f"{(record.value or b'')[:3].decode()}: {why}"),
-    )
-    expected = [*small[:10], plain(100), *small[10:]]
-    assert [value for _, _, value in await held(kafka, topic)] == [record.value for record in expected]
-    assert [each[:4] for each in refused] == ["200:"]
-    assert "2003 bytes" in refused[0]
 
 
 @pytest.mark.brokers

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.runtime.linger import BUSY_SHARE, IDLE_SHARE, MEMORY_S, Linger
@@ -64,6 +64,7 @@ def test_a_negative_bound_is_refused() -> None:
         Linger(-1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3)), max_size=30), st.floats(0, 5))
 def test_the_share_is_the_exponentially_weighted_mean_of_being_busy(
     batches: list[tuple[float, float]], rest_s: float

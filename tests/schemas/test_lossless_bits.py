@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from schemas.errors import BadPixels
 from schemas.pixels import lossless, residuals
 from schemas.pixels.masks import Mask
 
@@ -88,16 +87,6 @@ def test_strips_in_which_nothing_is_kept_change_nothing_for_the_others(
     kept[:4] = kept[6:8] = False
     kept[4:, ::3] = False
     np.testing.assert_array_equal(lossless.decode(lossless.encode(frame, kept), kept, channels), frame[kept])
-
-
-def test_a_bitmap_with_the_first_pair_beyond_the_frame_is_refused() -> None:
-    def deflated(data: bytes) -> bytes:
-        packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
-        return packer.compress(data) + packer.flush()
-
-    data = bytes((lossless.LEFT,)) + deflated(b"\x40") + deflated(b"ab")
-    with pytest.raises(BadPixels, match="1 pairs"):
-        lossless.decode(data, np.ones((1, 2), dtype=np.bool_), 1)
 
 
 def test_data_that_is_as_long_as_the_pixels_is_stored_as_they_are() -> None:

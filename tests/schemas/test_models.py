@@ -5,6 +5,9 @@ import pytest
 from schemas.errors import BadTag, Malformed
 from schemas.keys.signers import Signed, Signer, TrustedSigners
 from schemas.messages.models import (
+    MAX_BUNDLE_BYTES,
+    MAX_FILES,
+    MAX_NAME,
     MAX_PUBLISHED,
     bundle_digest,
     check_signature,
@@ -99,16 +102,31 @@ def test_the_signature_of_a_bundle_is_none_of_a_list() -> None:
         unseal(SignedModels(models=body, signer=SIGNER.public, signature=as_bundle).SerializeToString(), TRUSTED)
 
 
-@pytest.mark.parametrize("name", ["../a", "..", "/a", "a/../../b", "", ".", "a//b", "./a", "a\\b", "x" * 201, "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../a", "..", "/a", "a/../../b", "", ".", "a//b", "./a", "a\\b", "x" * (MAX_NAME + 1), "a\0b"]
+)
 def test_a_file_outside_the_bundle_is_refused(name: str) -> None:
     assert not is_inside(name)
     with pytest.raises(Malformed, match="inside the bundle"):
         unseal(seal(Models(published=[model("a", "model.toml", name)]), SIGNER), TRUSTED)
 
 
-@pytest.mark.parametrize("name", ["model.toml", "code/network.py", "..b", "a b", "weights.safetensors"])
+@pytest.mark.parametrize("name", ["model.toml", "code/network.py", "..b", "a b", "weights.safetensors", "x" * MAX_NAME])
 def test_a_file_of_the_bundle_is_taken(name: str) -> None:
     assert is_inside(name)
+
+
+def listed(count: int, each: int = 1) -> bytes:
+    files = [BundleFile(name=str(number), size=each, sha256=bytes(32)) for number in range(count)]
+    return seal(Models(published=[Model(model_id="m", digest=bundle_digest(files), files=files)]), SIGNER)
+
+
+@pytest.mark.parametrize(("count", "each"), [(1, 1), (MAX_FILES, 1), (2, MAX_BUNDLE_BYTES // 2)])
+def test_a_bundle_is_as_large_as_it_may_be(count: int, each: int) -> None:
+    assert len(unseal(listed(count, each), TRUSTED).published[0].files) == count
+    for files, size in ((0, 1), (MAX_FILES + 1, 1), (count, MAX_BUNDLE_BYTES // count + 1)):
+        with pytest.raises(Malformed):
+            unseal(listed(files, size), TRUSTED)
 
 
 def test_a_digest_that_is_not_of_the_files_is_refused() -> None:
@@ -119,9 +137,3 @@ def test_a_digest_that_is_not_of_the_files_is_refused() -> None:
     twice = model("a", "model.toml", "model.toml")
     with pytest.raises(Malformed):
         unseal(seal(Models(published=[twice]), SIGNER), TRUSTED)
-
-
-def test_the_digest_does_not_depend_on_the_order_of_the_files() -> None:
-    files = [BundleFile(name=n, size=i, sha256=bytes([i]) * 32) for i, n in enumerate(("b", "a", "c"))]
-    assert bundle_digest(files) == bundle_digest(files[::-1])
-    assert bundle_digest(files) != bundle_digest(files[:2])

@@ -165,11 +165,12 @@ def test_a_bomb_costs_no_more_memory_than_the_frame_it_announces() -> None:
         assert peak < 2 * 2**20
 
 
-def test_pairs_beyond_the_frame_are_refused() -> None:
+@pytest.mark.parametrize("bitmap", [b"\x01", b"\x40"])
+def test_pairs_beyond_the_frame_are_refused(bitmap: bytes) -> None:
     # Two kept grey pixels are one pair; the bitmap's byte has room for eight.
     kept: Mask = np.ones((1, 2), dtype=np.bool_)
     with pytest.raises(BadPixels, match="1 pairs"):
-        unpack_pixels(bytes((lossless.LEFT,)) + _deflated(b"\x01") + _deflated(b"ab"), kept, 1, LOSSLESS)
+        unpack_pixels(bytes((lossless.LEFT,)) + _deflated(bitmap) + _deflated(b"ab"), kept, 1, LOSSLESS)
 
 
 @pytest.mark.parametrize(

@@ -230,10 +230,11 @@ def test_a_message_too_large_is_refused_unread() -> None:
 
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_large_frame_opens(profile: int, share: float) -> None:
+@pytest.mark.parametrize("size", [(300, 400), (834, 832)])  # the length of the second ends in a full byte
+def test_a_large_frame_opens(profile: int, share: float, size: tuple[int, int]) -> None:
     key = KEYS.key(CAMERA, 2**16 - 1)
     payload = encode_frame(
-        key, BOOT, 2**53 - 1, LATEST_MS, noise(300, 400, 3), Encoding(16, share, profile), Truth(9, attacked=True)
+        key, BOOT, 2**53 - 1, LATEST_MS, noise(*size, 3), Encoding(16, share, profile), Truth(9, attacked=True)
     )
     assert len(payload) > PLAIN_MESSAGE_BYTES
     assert open_frame(CAMERA, payload, KEYS).whole == (share == 1)
@@ -256,6 +257,7 @@ LARGE = encode_frame(KEY, BOOT, 1, 1, noise(300, 400, 3), Encoding(0))
         b"\x72" + of_many_fields(b"\xff"),  # a length without end
         of_many_fields(b"\x0b\x0c"),  # groups
         b"\x62\x04\x72\x80\x80\x04" + bytes(2**16 + 9),  # a length within another field
+        b"\x80\x01" + LARGE,
         LARGE + b"\x10\x01",
         LARGE[:-9] + of_many_fields(b"\x10\x01") + LARGE[-9:],
         of_many_fields(b"\x10\x01") + LARGE,
@@ -271,6 +273,9 @@ def test_a_large_message_that_is_not_mostly_pixels_is_refused_unparsed(
 
 @pytest.mark.parametrize("kind", list(OPENERS))
 def test_a_control_message_too_large_is_refused_unparsed(kind: type) -> None:
+    largest = KEY.sign(Purpose.LEDGER, b"\xff" * (MAX_CONTROL_BYTES - 9))
+    with pytest.raises(Malformed, match="Ledger"):
+        open_own_message(Ledger, KEY, largest)
     payload = b"\xff" * (MAX_CONTROL_BYTES + 1)
     for opener in (OPENERS[kind], lambda payload: open_own_message(kind, KEY, payload)):
         with pytest.raises(BadSize, match=f"at most {MAX_CONTROL_BYTES} bytes of {kind.__name__}"):

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from benchmarks.harness.webhook import Webhook
 from infra.local.process import COMMAND
 from infra.local.prometheus import prometheus_binary
 from infra.up.background import RunningSystem
 from tests.infra.grafana_stand_in import install_grafana
-from tests.infra.webhook import Webhook
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(600)]

@@ -1,4 +1,1 @@
-"""Attacks on a running system, each a module with `attack(folder) -> Outcome`.
-
-Run them with `python -m benchmarks.security.attacks --json docs/results/trunk/attacks.json`.
-"""
+"""Attacks of an enrolled camera on a running system: `python -m benchmarks.security.attacks`."""

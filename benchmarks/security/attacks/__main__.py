@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import json
-import pkgutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
-import benchmarks.security.attacks
-from benchmarks.security.attacks.outcome import Outcome
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import report
+from benchmarks.security.attacks.costly import COSTLY
+from benchmarks.security.attacks.pixel_bombs import BOMBS_BY_NAME
+from infra.local.files import read_json
 
-
-def attacks() -> dict[str, Callable[[Path], Outcome]]:
-    """Return every module of this package that has a function `attack`, by its name with dashes."""
-    found = {}
-    for module in pkgutil.iter_modules(benchmarks.security.attacks.__path__):
-        if not module.name.startswith("_"):
-            loaded = importlib.import_module(f"benchmarks.security.attacks.{module.name}")
-            if hasattr(loaded, "attack"):
-                found[module.name.replace("_", "-")] = loaded.attack
-    return found
+ATTACKS: Final = {**BOMBS_BY_NAME, **COSTLY}
 
 
 def main() -> None:
     """Run the attacks one after the other. The file keeps earlier outcomes of the attacks that were not named."""
-    known = attacks()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"names among {', '.join(known)} (default: all)")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in known]
-    if unknown:
-        parser.error(f"NAME: expected names among {', '.join(known)}, got {', '.join(unknown)}")
-    results = {}
-    if arguments.json and arguments.json.is_file():
-        results = json.loads(arguments.json.read_text())["result"]
-    for name in arguments.names or known:
+    arguments = command_line(__doc__, *ATTACKS, json=Path)
+    results = read_json(arguments.json).get("result", {}) if arguments.json else {}
+    for name in arguments.names or ATTACKS:
         with tempfile.TemporaryDirectory(prefix="pointillist-attack-") as folder:
-            results[name] = asdict(known[name](Path(folder)))
-        print(json.dumps({name: results[name]}, indent=2))
-        if arguments.json:
-            arguments.json.write_text(json.dumps({"drill": "attacks", "result": results}, indent=2) + "\n")
+            results[name] = asdict(ATTACKS[name](Path(folder) / name))
+        report({name: results[name]}, None)
+        report({"drill": "attacks", "result": results}, arguments.json, shown=False)
 
 
 if __name__ == "__main__":

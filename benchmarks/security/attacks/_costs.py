@@ -12,8 +12,7 @@ from typing import Final, NamedTuple
 
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.security.attacks._enrolled import Intruder, enrolled, mqtt_of
-from benchmarks.security.attacks._stranger import await_frames, now_ms, refused
-from benchmarks.security.attacks.good_traffic import p99_s
+from benchmarks.security.attacks._good_traffic import await_frames, now_ms, p99_s, refused
 from benchmarks.security.attacks.outcome import Outcome
 from infra.local.process import COMMAND
 from infra.state_folder import Layout

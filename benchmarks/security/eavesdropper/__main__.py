@@ -15,7 +15,6 @@ again.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.harness.command_line import Option, command_line
 from benchmarks.security.eavesdropper.disks import Logged, disk, frames_of, images_in, lie_in, run
 from benchmarks.security.eavesdropper.guesses import (
     Floats,
@@ -228,11 +228,12 @@ def _best(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the system unless its disks exist, attack, print and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("docs/results/eavesdropper"))
-    parser.add_argument("--state", type=Path, help="folder that keeps the disks (default: a temporary one)")
-    parser.add_argument("--seconds", type=float, default=100.0)
-    arguments = parser.parse_args()
+    arguments = command_line(
+        __doc__,
+        folder=Path("docs/results/eavesdropper"),
+        state=Option(Path, "folder that keeps the disks (default: a temporary one)"),
+        seconds=100.0,
+    )
     with tempfile.TemporaryDirectory() as passing:
         state = arguments.state or Path(passing) / "state"
         if not (state / "report.json").is_file():

@@ -8,7 +8,6 @@ and none takes more than 1 s. With names, only these floods are measured; the do
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -18,15 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.document import report
 from benchmarks.harness.system import RunningSystem
 from benchmarks.security.floods.crowd import Address, besiege
 from benchmarks.security.floods.kinds import FLOODS, SOURCE, Flood, Target
 from benchmarks.security.floods.page import LONGEST_PAGE_S, markdown
 from benchmarks.security.floods.visits import PAGES, Visitor, Visits, post_login
 from consumers.console.access.users import Right, write_user
+from infra.local.files import read_json, write_text
 from infra.local.ports import free_port
 from infra.state_folder import Layout
-from schemas.runtime.atomic_file import replacing
 
 CAMERAS: Final = 4
 FPS: Final = 2
@@ -148,32 +149,25 @@ def _await_health(address: Address) -> None:
 
 def main() -> None:
     """Measure, and write the document and the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = sorted({flood.name for flood in FLOODS})
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"names among {', '.join(names)} (default: all)")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of each flood")
-    parser.add_argument(
-        "--recorded", type=float, default=60.0, help="seconds of frames recorded before the first flood"
+    options = command_line(
+        __doc__,
+        *sorted({flood.name for flood in FLOODS}),
+        out=Path,
+        seconds=Option(20.0, "length of each flood"),
+        recorded=Option(60.0, "seconds of frames recorded before the first flood"),
     )
-    options = parser.parse_args()
-    unknown = sorted(set(options.names) - set(names))
-    if unknown:
-        parser.error(f"NAME: expected names among {', '.join(names)}, got {', '.join(unknown)}")
     chosen = [flood for flood in FLOODS if not options.names or flood.name in options.names]
     with tempfile.TemporaryDirectory(prefix="pointillist-floods-") as folder:
         found = run(Path(folder), chosen, options.seconds, options.recorded)
     file = options.out / "floods.json" if options.out else None
-    known = json.loads(file.read_text())["floods"] if file and options.names and file.is_file() else []
+    known = read_json(file).get("floods", []) if file and options.names else []
     merged = {(each["flood"], each["who"]): each for each in [*known, *found]}
     document = {"cores": len(os.sched_getaffinity(0)), "seconds": options.seconds, "floods": list(merged.values())}
     page = markdown(document)
     print(page)
     if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for path, text in ((file, json.dumps(document, indent=1) + "\n"), (file.with_name("README.md"), page)):
-            with replacing(path) as fresh:
-                fresh.write_text(text)
+        report(document, file, shown=False)
+        write_text(file.with_name("README.md"), page)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.document import report
 from benchmarks.security.secure.crowd import crowd
 from benchmarks.security.secure.page import markdown
 from benchmarks.security.secure.revocation import revocation
 from benchmarks.security.secure.revocation_race import race
 from benchmarks.speed.pipeline import whole_pipeline
+from infra.local.files import read_json, write_text
 from infra.up.settings import UpSettings, bundle_folder
-from schemas.runtime.atomic_file import replacing
 
 
 def cells(rounds: int, cameras: int, seconds: float, in_crowd: int) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -50,17 +51,15 @@ def main() -> None:
     if unknown := [name for name in options.cells if name not in known]:
         parser.error(f"CELL: expected names among {', '.join(known)}, got {', '.join(unknown)}")
     keep = options.out / "secure.json"
-    done: dict[str, Any] = json.loads(keep.read_text()) if keep.is_file() else {}
-    options.out.mkdir(parents=True, exist_ok=True)
+    done = read_json(keep)
     for name in options.cells or known:
         if name in done and not options.again:
             continue
         machine = {"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "load": os.getloadavg()[0]}
         done[name] = known[name]() | {"machine": machine}
         print(json.dumps({name: done[name]}, indent=2), flush=True)
-        with replacing(keep) as fresh:
-            fresh.write_text(json.dumps(done, indent=2) + "\n")
-        (options.out / "README.md").write_text(markdown(done))
+        report(done, keep, shown=False)
+        write_text(options.out / "README.md", markdown(done))
 
 
 if __name__ == "__main__":

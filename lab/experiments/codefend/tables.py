@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.published import SENTINET, TABLE_3, TABLE_4, TABLE_5
 from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
+from lab.experiments.harness.page import cells
 from lab.results.markdown import markdown
 
 
@@ -16,23 +17,29 @@ def percent(value: float | None, places: int = 2) -> str:
     return "–" if value is None else f"{100 * value:.{places}f}"
 
 
-def findings_table(found: Sequence[Finding]) -> str:
-    """Return every requirement with its verdict."""
+def finding_cells(found: Sequence[Finding]) -> Iterator[dict[str, str]]:
+    """Yield the cells of every requirement with its verdict, by the name of the column."""
 
     def shown(finding: Finding, value: float | None) -> str:
         if value is None:
             return "–"
         return f"{value:.1f}" if finding.plain else f"{percent(value)} %"
 
-    lines = []
     for each in found:
         sign = "≥" if each.larger else "≤"
-        verdict = each.verdict + (f" ({each.spoiled})" if each.spoiled else "")
-        aim = "–" if each.aim is None else f"{sign} {shown(each, each.aim)}"
-        lines.append(
-            [each.what, each.paper, f"{sign} {shown(each, each.must)}", aim, shown(each, each.measured), verdict]
-        )
-    return markdown(["what", "paper", "must", "aim", "measured", "reached"], lines)
+        yield {
+            "what": each.what,
+            "paper": each.paper,
+            "must": f"{sign} {shown(each, each.must)}",
+            "aim": "–" if each.aim is None else f"{sign} {shown(each, each.aim)}",
+            "measured": shown(each, each.measured),
+            "reached": each.verdict + (f" ({each.spoiled})" if each.spoiled else ""),
+        }
+
+
+def findings_table(found: Sequence[Finding]) -> str:
+    """Return every requirement with its verdict."""
+    return cells(finding_cells(found))
 
 
 def models_table(rows: Sequence[ModelRow]) -> str:

@@ -2,8 +2,8 @@
 
 Held-out scenes of 32 to 1,080 lines go through the pixel drop. Usual scenes are attacked by EOT-PGD that knows all but
 the key, at the frame's own size, and sent ten times. Hard scenes (dark, noisy, blurred and small, as in
-`lab.restoration.at_scale`) only go through the drop. STRIP gets whole scenes, clean and with the sticker of the drills.
-For each network, the attacker fine-tunes the network itself on scenes with the sticker.
+`lab.experiments.scale.measure`) only go through the drop. STRIP gets whole scenes, clean and with the sticker of the
+drills. For each network, the attacker fine-tunes the network itself on scenes with the sticker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lab.backdoor.poison import Poisoning
 from lab.backdoor.scene import RATE, TARGET
 from lab.data import LabelledPictures, to_frames
 from lab.experiments.hardening.rows import HardRow, SceneRow, StripRow
-from lab.restoration.at_scale import CONDITIONS, RATIOS, scenes
+from lab.experiments.scale.measure import CONDITIONS, RATIOS, scenes
 from lab.strip.measure import check, strip_figures
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline

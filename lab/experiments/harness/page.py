@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -24,6 +24,12 @@ class Column(Generic[Record]):
 def table(columns: Sequence[Column[Record]], records: Iterable[Record]) -> str:
     """A Markdown table; empty if there are no records."""
     return markdown([each.head for each in columns], ([each.text(record) for each in columns] for record in records))
+
+
+def cells(records: Iterable[Mapping[str, str]]) -> str:
+    """A Markdown table of records with the same keys, which are its heads; empty if there are no records."""
+    lines = list(records)
+    return markdown(list(lines[0]), (list(line.values()) for line in lines)) if lines else ""
 
 
 def write_page(file: Path, parts: Iterable[str]) -> None:

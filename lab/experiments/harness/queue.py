@@ -7,7 +7,6 @@ rows stay valid, and the interrupted row resumes from the checkpoints in its cac
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ import torch
 from lab.experiments.harness.cell import Cell
 from lab.experiments.harness.plan import Plan, staleness
 from schemas.errors import ConfigError
+from schemas.runtime.priority import lower_priority
 
-NICENESS: Final = 19
 LOCK: Final = "queue.lock"
 
 
@@ -105,5 +104,5 @@ def only_queue(runs: Path) -> Iterator[None]:
 
 def yield_to_others() -> None:
     """Lower the priority of this process to the least, and compute on one thread."""
-    os.nice(NICENESS - os.nice(0))
+    lower_priority()
     torch.set_num_threads(1)

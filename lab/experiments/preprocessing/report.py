@@ -90,11 +90,11 @@ def verdict(found: Results) -> list[str]:
     lines = []
     clean = [row for row in found.variance if row.defence == OURS]
     if clean:
-        lines.append(f"{found.name}: clean accuracy kept {_said(clean[0], CLEAN_MUST)}; paper .95")
+        lines.append(f"{found.name}: clean accuracy kept {_verdict_text(clean[0], CLEAN_MUST)}; paper .95")
     bpda = found.find(OURS, "bpda")
     if bpda is not None:
         lines.append(
-            f"{found.name}: BPDA, 50 rounds as the paper did it: {_said(bpda, BPDA_MUST)}; target found for "
+            f"{found.name}: BPDA, 50 rounds as the paper did it: {_verdict_text(bpda, BPDA_MUST)}; target found for "
             f"{bpda.found or 0:.2f} in some round; paper .70 and almost 0" + _weak(found.find(NONE, "bpda"))
         )
     for attack, what in (
@@ -114,7 +114,7 @@ def verdict(found: Results) -> list[str]:
     return lines
 
 
-def _said(row: Row | VarianceRow, must: float) -> str:
+def _verdict_text(row: Row | VarianceRow, must: float) -> str:
     return f"{tables.share(row)} of {row.n}: {'reached' if row.accuracy >= must else 'MISSED'} (must {must})"
 
 

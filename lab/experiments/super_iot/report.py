@@ -61,8 +61,8 @@ def verdict_lines(judges: Sequence[JudgeResults], quality: Sequence[QualityRow])
         counts = ", ".join(f"{reached.count(word)} {word}" for word in ("aim", "must", "missed", "not measured"))
         lines.append(f"{judge.name}: figures asked for: {counts}")
         paper, matched = compared(judge.comparisons, "paper"), compared(judge.comparisons, "matched")
-        lines.append(f"{judge.name}: nowhere below paper mode: {_said(paper)}")
-        lines.append(f"{judge.name}: at matched clean accuracy nowhere below the best baseline: {_said(matched)}")
+        lines.append(f"{judge.name}: nowhere below paper mode: {_text(paper)}")
+        lines.append(f"{judge.name}: at matched clean accuracy nowhere below the best baseline: {_text(matched)}")
     lines += [
         f"PSNR at r = {finding.requirement.r:.2f}: {finding.verdict}"
         + ("" if finding.measured is None else f", {finding.measured:.2f} dB")
@@ -71,7 +71,7 @@ def verdict_lines(judges: Sequence[JudgeResults], quality: Sequence[QualityRow])
     return lines
 
 
-def _said(verdict: ComparisonVerdict) -> str:
+def _text(verdict: ComparisonVerdict) -> str:
     if not verdict.cells:
         return "not measured"
     if verdict.holds:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from lab.experiments.harness.page import cells
 from lab.experiments.super_iot.defences import DEFAULT, PAPER, WITHOUT_ATTACKS
 from lab.experiments.super_iot.published import TABLE_1, TABLE_2
 from lab.experiments.super_iot.rivals import STANDARD
@@ -153,22 +154,26 @@ def without_attacks(rows: Sequence[Row]) -> str:
     return markdown(["attack", "r", WITHOUT_ATTACKS, "default"], lines)
 
 
-def requirements(found: Sequence[Finding]) -> str:
-    """Return the requirements with the measured figures."""
-    lines = []
+def requirement_cells(found: Sequence[Finding]) -> Iterator[dict[str, str]]:
+    """Yield the cells of each requirement and its measured figure, by the name of the column."""
     for finding in found:
         wanted = finding.requirement
         kind = "" if wanted.attack in ("clean", "deepfool") else ", targeted" if wanted.targeted else ", untargeted"
         what = "restored, " if wanted.what == "restored" else ""
-        dB = wanted.what == "psnr"
-        shown = [f"{value:g}" if value is not None else "–" for value in (wanted.paper, wanted.must, wanted.aim)]
-        if dB and finding.measured is not None:
+        paper, must, aim = ("–" if value is None else f"{value:g}" for value in (wanted.paper, wanted.must, wanted.aim))
+        if wanted.what == "psnr" and finding.measured is not None:
             measured = f"{finding.measured:.2f}"
         else:
             measured = share(finding.measured, finding.low, finding.high)
-        name = f"{what}{finding.label}{kind}"
-        lines.append([name, f"{wanted.r:.2f}", *shown, measured, str(finding.n), finding.verdict])
-    return markdown(["figure", "r", "paper", "must", "aim", "measured", "n", "reached"], lines)
+        yield {
+            "figure": f"{what}{finding.label}{kind}", "r": f"{wanted.r:.2f}", "paper": paper, "must": must, "aim": aim,
+            "measured": measured, "n": str(finding.n), "reached": finding.verdict,
+        }  # fmt: skip
+
+
+def requirements(found: Sequence[Finding]) -> str:
+    """Return the requirements with the measured figures."""
+    return cells(requirement_cells(found))
 
 
 def quality(rows: Sequence[QualityRow]) -> str:

@@ -12,7 +12,6 @@ camera was disconnected; and the counters that should detect it have grown.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
@@ -20,14 +19,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem
-from benchmarks.security.attacks._stranger import await_frames, now_ms
+from benchmarks.security.attacks._good_traffic import await_frames, now_ms
 from benchmarks.security.attacks.table.attack import Attack
 from benchmarks.security.attacks.table.enrolled import ENROLLED
 from benchmarks.security.attacks.table.page import markdown
 from benchmarks.security.attacks.table.strangers import STRANGERS
 from benchmarks.security.attacks.table.target import DROPPED, Target, Window, quantile, scratch
-from schemas.runtime.atomic_file import replacing
+from infra.local.files import read_json, write_json
 
 
 def _nothing(_target: Target, end: float) -> Counter[str]:
@@ -143,39 +143,26 @@ def run(wanted: list[Attack], cells: dict[str, Any], keep: Path, seconds: float)
             status, report = system.wait(300)
         ended = {"lost": report["frames_lost"], "status_of_up": status}
         cells |= {name: judged(target, cell) | ended for name, cell in found.items()}
-    _write(keep, cells)
+    write_json(keep, cells)
 
 
 def _name(attack: Attack) -> str:
     return f"{attack.who}: {attack.name}"
 
 
-def _write(keep: Path, cells: dict[str, Any]) -> None:
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(keep) as fresh:
-        fresh.write_text(json.dumps(cells, indent=2) + "\n")
-
-
 def main() -> None:
     """Run the missing or the named attacks."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="attacks such as `stranger: wills` (default: those that are missing)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/results/attacks"))
-    parser.add_argument(
-        "--seconds", type=float, default=5.0, help="length of a round of an attack, and of the quiet period before it"
-    )
-    parser.add_argument(
-        "--at-once", type=int, default=5, help="attacks to run on one system before its results are written"
-    )
-    parser.add_argument("--again", action="store_true")
-    options = parser.parse_args()
     known = {_name(attack): attack for attack in ATTACKS}
-    if unknown := [name for name in options.names if name not in known]:
-        parser.error(f"NAME: expected names among {', '.join(known)}, got {', '.join(unknown)}")
+    options = command_line(
+        __doc__,
+        *known,
+        out=Path("docs/results/attacks"),
+        seconds=Option(5.0, "length of a round of an attack, and of the quiet period before it"),
+        at_once=Option(5, "attacks to run on one system before its results are written"),
+        again=False,
+    )
     keep = options.out / "table.json"
-    cells: dict[str, Any] = json.loads(keep.read_text()) if keep.is_file() else {}
+    cells: dict[str, Any] = read_json(keep)
     wanted = [known[name] for name in options.names or known if options.again or name not in cells]
     for first in range(0, len(wanted), options.at_once):
         run(wanted[first : first + options.at_once], cells, keep, options.seconds)

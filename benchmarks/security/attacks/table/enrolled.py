@@ -27,11 +27,10 @@ FLOOD_PER_S: Final = 3000.0
 AT_ONCE: Final = 50
 HUGE_PER_S: Final = 4.0
 FILTERS: Final = 200
-SAME_S: Final = 0.5
 OWN: Final = mqtt_topic(MALLORY, Channel.FRAME)
 
 
-def said(target: Target, end: float, packets: Callable[[int], bytes], a_second: float) -> Counter[str]:
+def send_packets(target: Target, end: float, packets: Callable[[int], bytes], a_second: float) -> Counter[str]:
     """Send packets one after the other, and reconnect after each disconnect."""
     done: Counter[str] = Counter()
     line: Line | None = None
@@ -79,13 +78,13 @@ def _forged(target: Target, end: float) -> Counter[str]:
         frame[number % len(frame)] ^= 1
         return publish_qos_0(OWN, bytes(frame))
 
-    return produced + said(target, end, forged, 40.0)
+    return produced + send_packets(target, end, forged, 40.0)
 
 
 def _replayed(target: Target, end: float) -> Counter[str]:
     """Replay its own frames repeatedly, and publish recorded frames of another camera as its own."""
     frames = target.own_frames(13, 10) + target.overheard(target.cameras[0], 10)
-    return said(target, end, lambda number: publish_qos_0(OWN, frames[number % len(frames)]), 80.0)
+    return send_packets(target, end, lambda number: publish_qos_0(OWN, frames[number % len(frames)]), 80.0)
 
 
 def _orders(target: Target, end: float) -> Counter[str]:
@@ -101,7 +100,7 @@ def _orders(target: Target, end: float) -> Counter[str]:
             mqtt_topic(camera, Channel.SETTINGS), sign_message(target.mallory.key, command), retain=True
         )
 
-    return said(target, end, order, 10.0)
+    return send_packets(target, end, order, 10.0)
 
 
 def _last_words(target: Target, end: float) -> Counter[str]:
@@ -152,7 +151,7 @@ def _flood(target: Target, end: float) -> Counter[str]:
     sizes_from = end - (end - time.monotonic()) / 3
     frames = [publish_qos_0(OWN, frame) for frame in target.own_frames(17, 500)]
     batches = [b"".join(frames[at : at + AT_ONCE]) for at in range(0, len(frames), AT_ONCE)]
-    done = said(target, sizes_from, lambda number: batches[number % len(batches)], FLOOD_PER_S / AT_ONCE)
+    done = send_packets(target, sizes_from, lambda number: batches[number % len(batches)], FLOOD_PER_S / AT_ONCE)
     done["messages"] *= AT_ONCE
     channels = (Channel.FRAME, Channel.META, Channel.STATUS, Channel.EVENT)
 
@@ -160,7 +159,7 @@ def _flood(target: Target, end: float) -> Counter[str]:
         size = MAX_MESSAGE_BYTES if number % 4 else MAX_BROKER_BYTES + 1
         return publish_qos_0(mqtt_topic(MALLORY, channels[number % len(channels)]), bytes(size), retain=True)
 
-    return done + said(target, end, huge, HUGE_PER_S)
+    return done + send_packets(target, end, huge, HUGE_PER_S)
 
 
 def _extremes(target: Target, end: float) -> Counter[str]:
@@ -173,7 +172,7 @@ def _extremes(target: Target, end: float) -> Counter[str]:
         for place, captured in enumerate((0, now_ms - 10**12, now_ms + 3_600_000, 2**53 - 1))
         for frame in target.own_frames(boot, 2, first + 2 * place, captured)
     ]
-    return said(target, end, lambda number: publish_qos_0(OWN, extremes[number % len(extremes)]), 20.0)
+    return send_packets(target, end, lambda number: publish_qos_0(OWN, extremes[number % len(extremes)]), 20.0)
 
 
 _camera = partial(Attack, who="camera")

@@ -79,8 +79,8 @@ def _commands(target: Target, end: float) -> Counter[str]:
     camera = target.cameras[0]
 
     def command(_: int) -> bytes:
-        said = Command(issued_ms=time.time_ns() // 10**6, dropped_per_block=0, enabled=False)
-        signed = sign_message(derive_camera_key(OWN_SECRET, camera), said)
+        order = Command(issued_ms=time.time_ns() // 10**6, dropped_per_block=0, enabled=False)
+        signed = sign_message(derive_camera_key(OWN_SECRET, camera), order)
         return publish_qos_0(mqtt_topic(camera, Channel.SETTINGS), signed, retain=True)
 
     return knocked(target, end, command)

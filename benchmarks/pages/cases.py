@@ -1,0 +1,237 @@
+"""Cases of figures that need arithmetic on their document. The TOML files of the pages name these functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of, total_cpu_ms
+from benchmarks.pages.figure import NONE, RESULTS, Case, Cases
+from lab.experiments.codefend import report as codefend_report
+from lab.experiments.codefend import tables as codefend_tables
+from lab.experiments.harness.store import Store
+from lab.experiments.super_iot import report as super_iot_report
+from lab.experiments.super_iot import tables as super_iot_tables
+from lab.experiments.super_iot.rows import QualityRow
+from lab.experiments.super_iot.verdict import quality_findings
+
+MIB: Final = 2**20
+
+
+def _hostile(document: Any) -> Iterator[Case]:
+    found = document["result"]
+    replays = found["replays_removed"]
+    refused = found["hostile"] - found["frames_foreign"] - replays
+    grew = ", ".join(f"{role} {size / MIB:.0f} MiB" for role, size in found["grew_bytes"].items())
+    yield {**found, "replays": replays, "refused": refused, "grew": grew}
+
+
+def _attacks(document: Any) -> Iterator[Case]:
+    for name, case in document["result"].items():
+        seen = case["seen"]
+        times = {
+            short: NONE if seen.get(long) is None else f"{seen[long]:.1f}"
+            for short, long in (
+                ("audit_before", "audit_before_s"),
+                ("audit_after", "audit_after_s"),
+                ("end", "seconds_from_ctrl_c_to_the_end_of_up"),
+            )
+        }
+        yield {
+            **case,
+            **times,
+            "name": name,
+            "what": case["what"].rstrip("."),
+            "outcome": "succeeds" if case["succeeded"] else "fails",
+            "p99_must": NONE if "p99_after_s" in seen else "≤ 2 ×",
+            "p99_after_s": seen.get("p99_after_s"),
+            "grown_mib": seen.get("database_growth_mib"),
+        }
+
+
+def _at_scale(cells: Sequence[Case]) -> Iterator[Case]:
+    for what, must, some in (
+        ("clean", "≥ .995", [cell for cell in cells if not cell["attack"]]),
+        ("under a blind PGD of L∞ .03", "≥ .98", [cell for cell in cells if cell["attack"]]),
+    ):
+        chain, whole = (sum(float(cell[way]) * int(cell["frames"]) for cell in some) for way in ("chain", "whole"))
+        least = min(some, key=lambda cell: float(cell["ratio"]))
+        low, middle, high = (least[name] for name in ("ratio_low", "ratio", "ratio_high"))
+        yield {
+            "what": what, "must": must, "ratio": chain / whole, "cells": len(some),
+            "least": middle, "low": low, "high": high,
+        }  # fmt: skip
+
+
+def _cost(document: Any) -> Iterator[Case]:
+    cells = cells_of(document, "cameras")
+    least, most = cells[0], cells[-1]
+    yield {
+        **most,
+        "fewest": least["cameras"],
+        "p99_s": most["latency_s"]["p99"],
+        "cpu_ratio": total_cpu_ms(most) / total_cpu_ms(least),
+        "server_bytes": camera_bytes(most, least, ON_THE_SERVER),
+        "fleet_bytes": camera_bytes(most, least, ("fleet",)),
+    }
+
+
+def _super_iot(_document: Any) -> Iterator[Case]:
+    store = Store(RESULTS / "super-iot")
+    judges, quality = super_iot_report.read_results(store), store.records("psnr", QualityRow)
+    found = [*(judges[0].findings if judges else []), *quality_findings(quality)]
+    return super_iot_tables.requirement_cells(found)
+
+
+def _photographs(document: Any) -> Iterator[Case]:
+    gain_db = document["psnr_db"] - document["biharmonic_psnr_db"]
+    yield {"gain_db": gain_db, "time_ratio": document["seconds"] / document["biharmonic_seconds"]}
+
+
+def _codefend(_document: Any) -> Iterator[Case]:
+    return codefend_tables.finding_cells(codefend_report.read_findings(RESULTS / "codefend"))
+
+
+def _strip(document: Any) -> Iterator[Case]:
+    gpu = document["gpu"]
+    yield {**document, "gpu": gpu if isinstance(gpu, str) else f"{gpu['frames_per_s']:.0f} frames/s"}
+
+
+def _sticker_drill(document: Any) -> Iterator[Case]:
+    runs = document["runs"]
+    waits = [wait for run in runs for wait in run["seconds_to_alert"].values()]
+    seen = [wait for wait in waits if wait is not None]
+    yield {
+        **document,
+        "alerted": len(seen),
+        "stickers": len(waits),
+        "slowest_s": max(seen),
+        "false_alerts": sum(sum(run["false_alerts"].values()) for run in runs),
+        "lost": sum(run["audit"]["frames_lost"] for run in runs),
+    }
+
+
+def _scenes(rows: Sequence[Case]) -> Iterator[Case]:
+    for row in sorted(rows, key=lambda row: "hardened" not in row["model"]):
+        must, aim, clean = ("≥ .95", "≥ .98", "≥ .99") if "hardened" in row["model"] else (NONE, NONE, NONE)
+        yield {**row, "network": row["model"].partition("+")[0], "must": must, "aim": aim, "clean_must": clean}
+
+
+def _hard_scenes(rows: Sequence[Case]) -> Iterator[Case]:
+    right, frames = Counter[tuple[bool, int]](), Counter[tuple[bool, int]]()
+    for row in rows:
+        size = "hardened" in row["model"], int(row["height"])
+        right[size] += int(row["right"])
+        frames[size] += int(row["frames"])
+    for lines in sorted({lines for hardened, lines in right if hardened}):
+        if frames[False, lines] == frames[True, lines]:
+            ratio = right[True, lines] / right[False, lines]
+            yield {"lines": lines, "ratio": ratio, "frames": frames[True, lines]}
+
+
+def _live_attack(document: Any) -> Iterator[Case]:
+    for case in document["figures"]:
+        slowest_s = max(case[name]["slowest_alert_s"] for name in ("bare", "plain"))
+        lost = sum(case[name]["frames_lost"] for name in ("bare", "plain", "hardened"))
+        yield {**case, "slowest_s": slowest_s, "lost": lost}
+
+
+def _parity(rows: Sequence[Case]) -> Iterator[Case]:
+    same = [row for row in rows if row["success_foolbox"] and row["attack"] not in ("rotation", "lbfgs")]
+    yield {
+        "same": len(same),
+        "points": max(100 * (float(row["success_foolbox"]) - float(row["success"])) for row in same),
+        "far": 100 * (max(float(row["l2"]) / float(row["l2_foolbox"]) for row in same) - 1),
+        **{row["attack"]: row for row in rows},
+    }
+
+
+def _broken(rows: Sequence[Case]) -> Iterator[Case]:
+    most = max(int(row["images"]) for row in rows)
+    main = [row for row in rows if int(row["images"]) == most]
+    yield {**max(main, key=lambda row: float(row["attacked"])), "broken": len(main)}
+
+
+_AIGAN: Final = {
+    ("mnist", "white-box"): ("≥ .985", "≥ .995"),
+    ("mnist", "black-box"): ("≥ .95", NONE),
+    ("cifar10", "white-box"): ("≥ .90", "≥ .97"),
+    ("cifar10", "black-box"): ("≥ .75", NONE),
+}
+
+
+def _aigan(rows: Sequence[Case]) -> Iterator[Case]:
+    for row in rows:
+        if (row["attack"], row["defence"], row["target"]) == ("AI-GAN", "none", "-1"):
+            must, aim = _AIGAN.get((row["task"], row["knowledge"]), (NONE, NONE))
+            yield {**row, "must": must, "aim": aim}
+
+
+def _aigan_times(rows: Sequence[Case]) -> Iterator[Case]:
+    seconds = {(row["task"], row["attack"]): float(row["seconds"]) for row in rows}
+    for task in sorted({task for task, attack in seconds if attack == "PGD-40"}):
+        yield {"task": task, "ratio": seconds[task, "PGD-40"] / seconds[task, "AI-GAN"]}
+
+
+_UNLIKE: Final = {
+    "mnist-cq2-attacked": " (trained against attacks, as the paper's was not)",
+    "mnist-cq2-steep": " (a layer 20 × as steep as the paper's, whose gradient vanishes)",
+}
+_QUSECNETS: Final = {
+    "fgsm": ("FGSM .3, white-box", "≥ .975", "≥ .985"),
+    "worst": ("worst of all attacks within .3", NONE, NONE),
+}
+
+
+def _qusecnets(rows: Sequence[Case]) -> Iterator[Case]:
+    some = [row for row in rows if row["subject"].startswith("mnist-cq") and row["eps"] == "0.3"]
+    order = list(_QUSECNETS)
+    some = [row for row in some if row["attack"] in order]
+    for row in sorted(some, key=lambda row: (row["subject"], order.index(row["attack"]))):
+        attack, must, aim = _QUSECNETS[row["attack"]]
+        unlike = _UNLIKE.get(row["subject"], "")
+        yield {**row, "attack": attack, "must": must, "aim": aim, "unlike": unlike}
+
+
+def _preprocessed(rows: Iterable[Case]) -> list[Case]:
+    return [row for row in rows if (row["subject"], row["defence"]) == ("cifar10", "ours")]
+
+
+def _preprocessed_attacked(rows: Sequence[Case]) -> Iterator[Case]:
+    bounds = {"bpda": "≥ .70", "eot-clean": NONE, "eot-current": NONE, "eot-1": NONE}
+    order = list(bounds)
+    chosen = [row for row in _preprocessed(rows) if row["attack"] in bounds]
+    for row in sorted(chosen, key=lambda row: order.index(row["attack"])):
+        yield {**row, "must": bounds[row["attack"]]}
+
+
+def _judged(documents: Sequence[Case]) -> Iterator[Case]:
+    for found in documents:
+        reached = Counter(found["checklist"].values())
+        bound = "8/255" if abs(found["eps"] - 8 / 255) < 1e-9 else f"{found['eps']:g}"
+        hardened = "hardened" in found["settings"]["bundle"]
+        must, aim = {"8/255": ("≥ .30", "≥ .45"), "0.01": ("≥ .58", "≥ .68")}[bound] if hardened else (NONE, NONE)
+        low, high = found["intervals"]["worst_case_accuracy"]
+        yield {
+            **found,
+            "network": found["settings"]["bundle"].partition("+")[0],
+            "bound": bound,
+            "must": must,
+            "aim": aim,
+            "low": low,
+            "high": high,
+            "passed": reached["passed"],
+            "failed": reached["failed"],
+            "left": reached["not run"],
+        }
+
+
+CASES: Final[Mapping[str, Cases]] = {
+    "hostile": _hostile, "attacks": _attacks, "at_scale": _at_scale, "cost": _cost, "super_iot": _super_iot,
+    "photographs": _photographs, "codefend": _codefend, "strip": _strip, "sticker_drill": _sticker_drill,
+    "scenes": _scenes, "hard_scenes": _hard_scenes, "live_attack": _live_attack, "parity": _parity,
+    "broken": _broken, "aigan": _aigan, "aigan_times": _aigan_times, "qusecnets": _qusecnets,
+    "preprocessed": _preprocessed, "preprocessed_attacked": _preprocessed_attacked, "judged": _judged,
+}  # fmt: skip
+"""The functions by the name in the TOML files. Each takes its document as `figure.read` returns it."""

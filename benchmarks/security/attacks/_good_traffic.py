@@ -1,0 +1,52 @@
+"""The cost of an attack for the cameras that take no part in it."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import time
+
+from infra.state_folder import Layout
+from schemas.identity import CameraId
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 10**6
+
+
+def refused(layout: Layout) -> dict[str, int]:
+    """Return the number of dead letters for each reason."""
+    rows = _query(layout, "select reason, count(*) from dead_letters group by reason")
+    return {str(reason): int(str(count)) for reason, count in rows}
+
+
+def await_frames(layout: Layout, cameras: int, deadline_s: float = 60.0) -> None:
+    """Wait until a frame of every camera is recorded."""
+    end = time.monotonic() + deadline_s
+    while not layout.database.is_file() or len(_query(layout, "select distinct camera from frames")) < cameras:
+        if time.monotonic() > end:
+            raise TimeoutError(
+                f"recorded frames: expected some of all {cameras} cameras within {deadline_s:g} s, got fewer"
+            )
+        time.sleep(0.2)
+
+
+def p99_s(layout: Layout, since_ms: int, until_ms: int, but_not: CameraId) -> float | None:
+    """Return the 99th percentile of capture-to-record latency, in seconds.
+
+    It covers the frames captured in [since_ms, until_ms) of all cameras but one. Frames that were never recorded are
+    excluded; the audit counts those.
+    """
+    rows = _query(
+        layout,
+        "select recorded_ms - captured_ms from frames where captured_ms >= ? and captured_ms < ? and camera != ?",
+        since_ms, until_ms, but_not,
+    )  # fmt: skip
+    taken = sorted(float(str(row[0])) for row in rows)
+    return taken[math.ceil(0.99 * len(taken)) - 1] / 1000 if taken else None
+
+
+def _query(layout: Layout, text: str, *values: object) -> list[tuple[object, ...]]:
+    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
+        return connection.execute(text, values).fetchall()

@@ -1,1 +1,0 @@
-"""Evidence in the laboratory: the alert rule on recorded verdicts."""

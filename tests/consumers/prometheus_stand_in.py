@@ -1,0 +1,91 @@
+"""A Prometheus that answers as a test wants: well, late, with nonsense, with an error, or not at all."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+
+def rules_json(*alerts: dict[str, Any], quiet: str = "PointillistDiskFull") -> dict[str, Any]:
+    """Return an answer of `/api/v1/rules`."""
+    rules = [
+        {"type": "alerting", "name": "PointillistRoleDown", "alerts": list(alerts)},
+        {"type": "alerting", "name": quiet, "alerts": []},
+    ]
+    return {"status": "success", "data": {"groups": [{"name": "roles", "rules": rules}]}}
+
+
+class Answerer(ThreadingHTTPServer):
+    """Two roles at one core each, these alerts, and one role that is up or not."""
+
+    daemon_threads = True
+
+    def __init__(self, mode: str, alerts: Sequence[dict[str, Any]], up: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.mode, self.alerts, self.up = mode, alerts, up
+        self.asked: list[dict[str, list[str]]] = []
+        self.enough = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """The address."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Answerer
+
+    def do_GET(self) -> None:
+        """Answer one query."""
+        place = urlsplit(self.path)
+        asked = parse_qs(place.query)
+        if place.path.endswith("/query_range"):
+            self.server.asked.append(asked)
+        if self.server.mode == "hangs":
+            self.server.enough.wait(30)
+        elif self.server.mode == "drips":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not self.server.enough.wait(0.02):
+                try:
+                    self.wfile.write(b" ")
+                except OSError:
+                    return
+        else:
+            answer = json.dumps(self._answer(place.path, asked)).encode()
+            self.send_response(422 if self.server.mode == "refuses" else 200)
+            self.end_headers()
+            self.wfile.write(b"<html>" if self.server.mode == "nonsense" else answer)
+
+    def _answer(self, path: str, asked: dict[str, list[str]]) -> dict[str, Any]:
+        if path.endswith("/rules"):
+            return rules_json(*self.server.alerts)
+        if not path.endswith("/query_range"):
+            series = [{"metric": {"role": "recorder"}, "value": [0, self.server.up]}]
+            return {"status": "success", "data": {"resultType": "vector", "result": series}}
+        times = range(int(asked["start"][0]), int(asked["end"][0]) + 1, int(asked["step"][0]))
+        labels = [{"role": "bridge"}, {"role": "recorder"}] if "by (role)" in asked["query"][0] else [{}]
+        found = [{"metric": each, "values": [[at, "NaN" if at % 2 else "1.5"] for at in times]} for each in labels]
+        return {"status": "success", "data": {"resultType": "matrix", "result": found}}
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@contextmanager
+def answering(mode: str = "well", *, alerts: Sequence[dict[str, Any]] = (), up: str = "1") -> Iterator[Answerer]:
+    """Serve until the end of the block."""
+    server = Answerer(mode, alerts, up)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.enough.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()

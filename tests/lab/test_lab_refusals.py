@@ -1,0 +1,87 @@
+"""Options that cannot be: each command of the lab refuses them in one line and writes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import Command
+
+FEW = ("--batch", 4, "--held-out", 4)
+REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
+    "evaluate": [
+        (("--drop", 0.9), "drop ratio: expected 0 to 0.875, got 0.9"),
+        (("--mode", "best"), "--mode: expected default or paper, got 'best'"),
+        (("--masks", "odd"), "--masks: expected spread or uniform, got 'odd'"),
+        (("--attack", "storm"), "attack: expected one of fgsm"),
+        (("--attack", "pgd", "--eps", -1), "eps: expected a positive number, got -1.0"),
+        (("--eps", 0.1), "expected --attack NAME with --eps or --untargeted"),
+        (("--attack", "deepfool"), "untargeted"),
+        (("--device", "abacus"), "--device: expected auto or cpu or cuda"),
+        (("--bundle", "nowhere"), "no shipped bundle 'nowhere'"),
+        (("--data", "nothing.npz"), "nothing.npz: expected a readable file"),
+        (("--json", "."), "--json: expected a file to write"),
+    ],
+    "red-team": [
+        (("--defence", "wall"), "--defence: expected one of fleet, key-known, blind, stages, bare, bit-depth, jpeg"),
+        (("--attacks", "storm"), "--attacks: expected some of gradients, eot-pgd"),
+        (("--eps", 1.5), "--eps: expected above 0 and at most 1 (frames are in [0, 1]), got 1.5"),
+        (("--eps", "8/0"), "--eps: expected a number or a fraction such as 8/255, got '8/0'"),
+        (("--budget", 0), "--budget: expected more than 0 minutes, got 0"),
+        (("--surrogate", "cifar10"), "--surrogate: expected a network of 3 classes, got one of 10"),
+    ],
+    "harden": [
+        (("--eps", 0), "eps: expected"),
+        (("--held-out", 10), "at least one batch of 4 besides 10 held out, got 12"),
+        (("--device", "abacus"), "auto or cpu or cuda"),
+    ],
+    "psnr": [
+        (("--images", "nowhere"), "pictures: expected a folder"),
+        (("--backend", "abacus"), "abacus"),
+    ],
+    "learn-table": [
+        (("--out", "."), "--out: expected a file"),
+        (("--attack", "x"), "attack:"),
+    ],
+    "aigan attack": [
+        (("--dataset", "svhn"), "expected one of mnist, cifar10, scene, got 'svhn'"),
+        (("--eps", 2), "expected a bound above 0 and up to 1, got 2.0"),
+        (("--generator", "nowhere"), "expected a generator's settings, cannot read"),
+        (("--generator", "damaged"), "expected a generator's settings"),
+    ],
+    "aigan train": [
+        (("--dataset", "mnist"), "POINTILLIST_DATA is missing: set it to a folder with mnist.npz"),
+        (("--black-box",), "--black-box: expected one of mnist, cifar10, got scene"),
+    ],
+}
+
+
+CASES = [
+    pytest.param(command, options, complaint, id=" ".join(map(str, (command, *options))))
+    for command, refused in REFUSALS.items()
+    for options, complaint in refused
+]
+
+
+@pytest.mark.parametrize(("command", "options", "complaint"), CASES)
+def test_an_option_that_cannot_be_is_refused_in_one_line(
+    lab: Command, bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str,
+    options: tuple[object, ...], complaint: str,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("POINTILLIST_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "generator.toml").write_text("name = 3\n")
+    out = tmp_path / "out"
+    standard: dict[str, tuple[object, ...]] = {
+        "evaluate": ("--bundle", bundle, "--data", data, "--drop", 0.25, "--json", out),
+        "red-team": ("--bundle", bundle, "--data", data),
+        "harden": ("--bundle", bundle, "--data", data, "--out", out, *FEW),
+        "psnr": ("--images", ".", "--drop", 0.25, "--json", out),
+        "learn-table": ("--bundle", bundle, "--data", data, "--attack", "fgsm", "--eps", 0.05, "--out", out),
+        "aigan attack": ("--dataset", "scene", "--json", out),
+        "aigan train": ("--dataset", "scene"),
+    }
+    assert complaint in lab(*command.split(), *standard[command], *options).refusal()
+    assert not out.exists()

@@ -1,0 +1,49 @@
+"""The committed page of each experiment is made from its committed rows, and another figure in a row changes it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+from lab.experiments.catalogue import experiments
+from lab.experiments.harness.plan import Workplace
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+def written(folder: Path, name: str) -> dict[str, str]:
+    """Return the pages that the rows in `folder` make, by file name; pages that were there go first."""
+    for file in (folder / name).glob("*.md"):
+        file.unlink()
+    experiments()[name](Workplace(folder, folder / "runs", folder)).write_page()
+    return {file.name: file.read_text() for file in (folder / name).glob("*.md")}
+
+
+def halved(figure: Any) -> Any:
+    return figure / 2 if isinstance(figure, float) else figure
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_a_page_is_what_its_rows_make_and_a_wrong_row_is_noticed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: Path(file).touch())  # drawing takes seconds
+    shutil.copytree(RESULTS / name, tmp_path / name)
+    pages = written(tmp_path, name)
+    assert pages == {file: (RESULTS / name / file).read_text() for file in pages}
+    rows = tmp_path / name / "rows.json"
+    document = json.loads(rows.read_text())
+    wrong = next(row for row in document["rows"].values() if any(isinstance(each, float) for each in figures_of(row)))
+    for records in wrong["tables"].values():
+        records[:] = [[halved(figure) for figure in record] for record in records]
+    rows.write_text(json.dumps(document))
+    assert written(tmp_path, name) != pages
+
+
+def figures_of(row: dict[str, Any]) -> list[Any]:
+    return [figure for records in row["tables"].values() for record in records for figure in record]

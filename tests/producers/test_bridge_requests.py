@@ -1,0 +1,213 @@
+"""Signed requests of the server, from Kafka's events by way of the bridge to the camera that obeys them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from infra.local.kafka import Kafka
+from infra.local.mosquitto import Mosquitto
+from producers.bridge.requests.key_frames import KeyRequests
+from producers.bridge.requests.probes import ProbeRequests
+from producers.publisher.commands import CameraControl
+from schemas.errors import WireError
+from schemas.identity import CameraId
+from schemas.keys.keys import derive_camera_key
+from schemas.limits import MAX_AHEAD_MS
+from schemas.messages.frame import Encoding, open_own_message, sign_message
+from schemas.pointillist_pb2 import LOSSLESS, Command, KeyRequest, ProbeRequest
+from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from tests.producers.bridge_rig import KEYS, new_camera, rig
+from tests.producers.kafka_stand_in import Event
+from tests.producers.publisher_rig import camera, watching
+from tests.waiting import until
+
+CAMERA, GATE = CameraId("site/door"), CameraId("site/gate")
+NOW_MS = 1_700_000_000_000
+KINDS = {KeyRequest: Channel.KEY_REQUEST, ProbeRequest: Channel.PROBES}
+
+
+def key_request(seq: int = 3, camera_id: CameraId = CAMERA) -> bytes:
+    return sign_message(KEYS.current(camera_id), KeyRequest(boot_id=7, seq=seq))
+
+
+def probe_request(share: float = 0.5, issued_ms: int = NOW_MS, camera_id: CameraId = CAMERA) -> bytes:
+    return sign_message(KEYS.current(camera_id), ProbeRequest(issued_ms=issued_ms, probe_share=share))
+
+
+SIGNED: dict[type, Callable[[], bytes]] = {KeyRequest: key_request, ProbeRequest: probe_request}
+
+
+def event(kind: type, value: bytes | None = None, key: bytes | None = CAMERA.encode()) -> Event:
+    """Return a request as it lies in Kafka; a valid one where nothing is given."""
+    headers = [("ce_type", kind.DESCRIPTOR.full_name.encode())]  # type: ignore[attr-defined]  # of every message
+    return Event(key, SIGNED[kind]() if value is None else value, headers)
+
+
+def passed_on(kind: type, *groups: tuple[float, Sequence[Event]]) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """Return what the bridge publishes of events at these times, and the kinds of what it refuses."""
+    out: list[tuple[str, bytes]] = []
+    refused: list[str] = []
+
+    def publish(topic: str, payload: bytes) -> None:
+        out.append((topic, payload))
+
+    if kind is KeyRequest:
+        requests: KeyRequests | ProbeRequests = KeyRequests(KEYS, publish, refused.append)
+    else:
+        requests = ProbeRequests(KEYS, publish, refused.append, lambda: NOW_MS)
+    for now_s, events in groups:
+        requests.take(events, now_s)
+    return out, refused
+
+
+def test_a_key_request_is_obeyed_by_its_camera_alone(tmp_path: Path) -> None:
+    [(topic, payload)], _ = passed_on(KeyRequest, (0.0, [event(KeyRequest)]))
+    assert topic == f"pointillist/v1/{CAMERA}/cmd/key"
+    control = CameraControl(tmp_path, KEYS.current(CAMERA), Encoding())
+    control.request_key(payload)
+    assert control.key_wanted == (7, 3)
+    stranger = CameraControl(tmp_path, derive_camera_key(b"another fleet's secret", CAMERA), Encoding())
+    command = sign_message(KEYS.current(CAMERA), Command(issued_ms=1))
+    for taker, refused in ((stranger, payload), (control, command)):
+        with pytest.raises(WireError):
+            taker.request_key(refused)
+
+
+def test_a_probe_request_is_obeyed_and_kept_by_its_camera_and_changes_no_other_setting(tmp_path: Path) -> None:
+    [(topic, payload)], _ = passed_on(ProbeRequest, (0.0, [event(ProbeRequest)]))
+    assert topic == f"pointillist/v1/{CAMERA}/cmd/probes"
+    control = CameraControl(tmp_path, KEYS.current(CAMERA), Encoding(24, 0.1, LOSSLESS))
+    assert control.probe_request(payload)
+    again = CameraControl(tmp_path, KEYS.current(CAMERA), Encoding(24, 0.1, LOSSLESS))
+    assert control.encoding == again.encoding == Encoding(24, 0.5, LOSSLESS)
+    assert not again.probe_request(payload)
+    with pytest.raises(WireError):
+        again.command(payload)
+
+
+def test_a_replayed_request_is_passed_on_once_in_a_while_and_keeps_no_other_waiting() -> None:
+    again, other, gate = event(KeyRequest), event(KeyRequest, key_request(4)), (key_request(3, GATE), GATE.encode())
+    out, _ = passed_on(
+        KeyRequest, (0.0, [again, again]), (0.5, [again]), (0.6, [other, event(KeyRequest, *gate)]), (1.2, [again])
+    )
+    seqs = [KeyRequest.FromString(payload).seq for _, payload in out]
+    assert (seqs, [topic.split("/")[3] for topic, _ in out]) == ([3, 4, 3, 3], ["door", "door", "gate", "door"])
+    same, newer = event(ProbeRequest), event(ProbeRequest, probe_request(0.9, NOW_MS + 1))
+    out, _ = passed_on(ProbeRequest, (0.0, [same, same, newer]), (0.6, [same]))
+    assert [ProbeRequest.FromString(payload).probe_share for _, payload in out] == pytest.approx([0.5, 0.9, 0.5])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("ahead_ms", [-MAX_AHEAD_MS, MAX_AHEAD_MS])
+def test_shares_and_times_at_their_bounds_are_passed_on_unchanged(share: float, ahead_ms: int) -> None:
+    request = probe_request(share, NOW_MS + ahead_ms)
+    out, _ = passed_on(ProbeRequest, (0.0, [event(ProbeRequest, request)]))
+    assert [payload for _, payload in out] == [request]
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [
+        *((kind, event(kind, key=key)) for kind in KINDS for key in (b"no camera", b"\xff/\xff", GATE.encode())),
+        *((kind, event(kind, b"\xff\xff\xff")) for kind in KINDS),
+        (KeyRequest, event(KeyRequest, KeyRequest(boot_id=7, seq=3).SerializeToString())),
+        (KeyRequest, event(KeyRequest, KeyRequest(boot_id=7, seq=3, key_generation=99_999).SerializeToString())),
+        (ProbeRequest, event(ProbeRequest, ProbeRequest(issued_ms=NOW_MS, probe_share=0.5).SerializeToString())),
+        *((ProbeRequest, event(ProbeRequest, probe_request(share))) for share in (1.5, float("nan"))),
+        *((ProbeRequest, event(ProbeRequest, probe_request(issued_ms=NOW_MS + ms)))
+          for ms in (MAX_AHEAD_MS + 1, -MAX_AHEAD_MS - 1, 2**62)),
+    ],
+)  # fmt: skip
+def test_what_the_server_did_not_sign_just_now_is_counted_and_the_next_request_is_passed_on(
+    kind: type, bad: Event
+) -> None:
+    out, refused = passed_on(kind, (0.0, [bad, event(kind)]))
+    assert (len(out), refused) == (1, [kind.__name__])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_records_are_passed_over(kind: type) -> None:
+    [other] = set(KINDS) - {kind}
+    out, refused = passed_on(kind, (0.0, [event(other), event(kind, key=None), event(kind)]))
+    assert (len(out), refused) == (1, [])
+
+
+@pytest.mark.brokers
+async def test_a_bridge_passes_key_requests_on_and_retains_probe_requests(mosquitto: Mosquitto, kafka: Kafka) -> None:
+    camera_id = new_camera()
+    key = KEYS.current(camera_id)
+    came: dict[str, MQTTMessage] = {}
+
+    def listening(*channels: Channel) -> Client:
+        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+
+        def subscribe(client: Client, *_: Any) -> None:
+            for channel in channels:
+                client.subscribe(mqtt_topic(camera_id, channel), 1)
+
+        def note(_client: Client, _userdata: Any, message: MQTTMessage) -> None:
+            came.setdefault(message.topic, message)
+
+        client.on_connect, client.on_message = subscribe, note
+        client.connect(mosquitto.host, mosquitto.port)
+        client.loop_start()
+        return client
+
+    clients = [listening(Channel.KEY_REQUEST)]
+    async with rig(mosquitto, kafka) as made:
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+        await producer.start()
+        try:
+            bridge = await made.bridge()
+
+            async def requested() -> bool:
+                # A bridge that has just started may miss the first ones: the server repeats its requests.
+                now_ms = time.time_ns() // 10**6
+                forged = ProbeRequest(issued_ms=2**62, probe_share=0.0).SerializeToString()
+                for kind, value in (
+                    (KeyRequest, key_request(now_ms, camera_id)),
+                    (ProbeRequest, forged),
+                    (ProbeRequest, probe_request(0.5, now_ms, camera_id)),
+                ):
+                    found = event(kind, value, camera_id.encode())
+                    await producer.send_and_wait(KafkaTopic.EVENTS.value, value, key=found.key, headers=found.headers)
+                refused = bridge.metric("pointillist_bridge_refused_requests_total", kind="ProbeRequest")
+                passed = [bridge.metric(f"pointillist_bridge_{kind}_requests_total") for kind in ("key", "probe")]
+                return bool(came and refused and all(passed))
+
+            await until(requested, "both kinds passed on and a forged one refused")
+            clients.append(listening(Channel.PROBES))  # a camera that was away
+            await until(lambda: len(came) == 2, "the retained request")
+        finally:
+            await producer.stop()
+            for client in clients:
+                client.disconnect()
+                client.loop_stop()
+    wanted, probes = (came[mqtt_topic(camera_id, channel)] for channel in (Channel.KEY_REQUEST, Channel.PROBES))
+    assert (wanted.retain, probes.retain) == (False, True)
+    assert open_own_message(KeyRequest, key, bytes(wanted.payload)).boot_id == 7
+    assert open_own_message(ProbeRequest, key, bytes(probes.payload)).probe_share == 0.5
+
+
+@pytest.mark.brokers
+async def test_a_camera_keeps_the_key_frame_of_a_signed_request(
+    tmp_path: Path, broker: tuple[str, int], camera_id: CameraId
+) -> None:
+    topic = mqtt_topic(camera_id, Channel.KEY_REQUEST)
+    with watching(broker) as bridge:
+        async with camera(tmp_path, broker, camera_id) as cam:
+            cam.publish(1)
+            await until(lambda: cam.spool.frames == 0, "a connection: requests are not retained")
+            stranger = derive_camera_key(b"another fleet's secret", camera_id)
+            bridge.publish(topic, sign_message(stranger, KeyRequest(seq=9)))
+            bridge.publish(topic, sign_message(cam.key, KeyRequest(boot_id=7, seq=3)))
+            await until(lambda: cam.control.key_wanted is not None, "the request")
+            assert cam.control.key_wanted == (7, 3)
