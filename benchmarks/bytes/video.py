@@ -220,6 +220,10 @@ def page(result: dict[str, Any]) -> str:
         f"| {row['video']} | " + " | ".join(f"{row[str(length)]:,.0f}" for length in LENGTHS) + " |"
         for row in result["lengths"]
     ]
+    lines += [
+        "",
+        "Mutated access units of a hostile camera: [fuzz.json](fuzz.json), with its command.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -239,9 +243,7 @@ def main() -> None:
     folder = os.environ.get("POINTILLIST_DATA")
     videos = options.video or (sorted(Path(folder, "video").glob("*.mp4")) if folder else [])
     if not videos:
-        raise SystemExit(
-            "--video: expected video files, got none. Set it, or put videos under $POINTILLIST_DATA/video."
-        )
+        raise SystemExit("--video: expected files, got none. Set it, or put videos under $POINTILLIST_DATA/video.")
     rows, lengths = [], []
     for video in videos:
         frames = planes_of(video, options.frames)

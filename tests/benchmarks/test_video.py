@@ -39,7 +39,6 @@ def test_a_row_compares_bytes_pictures_and_time(codec: str) -> None:
     assert lengths["1"] > lengths["250"]
     text = page({"command": "python -m x", "drop": 0.25, "rows": [asdict(row)], "lengths": [lengths]})
     assert f"| {row.bytes_ratio:.2f} | {row.raw_ratio:.4f} |" in text
-    assert text.rstrip().endswith("|")
     assert all(str(each) in text for each in LENGTHS)
 
 
