@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from processors.bundle import Bundle
-from processors.modes import DenoiseSettings, Mode, usual_denoise
 from processors.preprocess.contract import seeds_of_sums
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
 from processors.stages.denoise import denoise
 from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
+from processors.stages.modes import DenoiseSettings, Mode, usual_denoise
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.packed import Packed
 from processors.stages.plate import reconstruct_plate

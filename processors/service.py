@@ -11,17 +11,17 @@ import structlog
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
-from processors.arrivals.group_watch import GroupWatch
-from processors.arrivals.partitions import frames_reader
+from processors.arrivals.group_member import GroupMember
+from processors.arrivals.group_watch import GroupReport, GroupWatch
+from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import OffsetRegressionError
 from processors.device.loaded_model import LoadedModel
-from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
 from processors.models.swap import ModelLoader, ModelSwap, first_model
-from processors.processor import Processor
 from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
+from processors.steps.chain import build_chain
 from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 from schemas.transport.backoff import Backoff
@@ -80,23 +80,17 @@ class _Service:
         self._metrics = metrics
         self._kafka = {"consumer": False, "producer": False}
         self._emitter = Emitter(settings.kafka, lambda ok, detail: self._on_kafka("producer", ok, detail))
-        self._processor = Processor(
-            settings,
-            keys,
-            loaded,
-            DeviceScheduler(settings.strip_share, settings.strip_slice_s, loaded.probe_s or 0.0),
-            self._emitter,
-            metrics,
-            lambda assigned: health.set("assigned", assigned),
-        )
-        self._tracker = self._processor.tracker
-        self._reader = frames_reader(settings, self._tracker, metrics.kafka_damaged.inc)
-        self._watch = GroupWatch(settings, self._kafka_answers, self._frames_read, self._topic_lost, self._join_again)
+        self._tracker = PartitionTracker(settings)
+        self._chain = build_chain(settings, keys, loaded, self._tracker, self._emitter, metrics)
+        key_frames = self._chain.await_key_frame
+        self._member = GroupMember(settings, self._tracker, self._chain, key_frames, metrics, health)
+        self._watch = GroupWatch(settings, self._on_group_report)
         self._unread: str | None = None
-        self._deaf = False
-        self._swap = ModelSwap(
-            settings, feed, loader, loaded, self._processor.device.switch, self._emitter, metrics, health
-        )
+        self._rejoin = False
+        self._swap = ModelSwap(settings, feed, loader, loaded, self._switch, self._emitter, metrics, health)
+
+    def _switch(self, loaded: LoadedModel) -> None:
+        self._chain.classify.loaded = loaded
 
     def _on_kafka(self, side: str, ok: bool, detail: str = "") -> None:
         if self._kafka[side] != ok or not ok:
@@ -108,8 +102,8 @@ class _Service:
         read = asyncio.create_task(self._read_for_ever(), name="read")
         commit = asyncio.create_task(self._commit_for_ever(), name="commit")
         others = [
-            asyncio.create_task(self._processor.device.run(), name="device"),
-            asyncio.create_task(self._processor.recall.run(), name="key frame recall"),
+            asyncio.create_task(self._chain.device.run(), name="device"),
+            asyncio.create_task(self._chain.await_key_frame.recall.run(), name="key frame recall"),
             asyncio.create_task(self._observe_for_ever(), name="observe"),
             asyncio.create_task(self._watch.run(), name="group watch"),
             asyncio.create_task(self._swap.run(), name="model swap"),
@@ -118,24 +112,24 @@ class _Service:
         stopped = asyncio.create_task(stop.wait(), name="stop")
         end_s = 0.0
         try:
-            ends: list[asyncio.Future[Any]] = [read, commit, *others, stopped, self._processor.publisher.broken]
+            ends: list[asyncio.Future[Any]] = [read, commit, *others, stopped, self._emitter.broken]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in (read, commit, *others):
                 if task.done():
                     task.result()
-            if self._processor.publisher.broken.done():
-                self._processor.publisher.broken.result()
+            if self._emitter.broken.done():
+                self._emitter.broken.result()
             end_s = time.monotonic() + self._settings.drain_s
             await _cancel(read, commit)
-            await self._processor.drain(self._settings.drain_s * 0.75)
+            await self._chain.drain(self._settings.drain_s * 0.75)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(end_s):
-                    await self._tracker.commit()
+                    await self._member.commit()
         finally:
             await _cancel(read, commit, *others, stopped)
-            await self._processor.publisher.close()
+            await self._chain.close()
             left_s = max(0.5, end_s - time.monotonic())
-            await asyncio.gather(self._leave(left_s), self._swap.close(left_s / 2))
+            await asyncio.gather(self._member.leave(left_s), self._swap.close(left_s / 2))
             await self._emitter.close(max(0.5, end_s - time.monotonic()))
 
     async def _read_for_ever(self) -> None:
@@ -144,88 +138,76 @@ class _Service:
             try:
                 await self._emitter.connect()
                 self._on_kafka("producer", True)
-                await self._join()
+                # No frame is classified by a model that is not live any more.
+                await self._swap.settled.wait()
+                await self._member.join()
                 self._on_kafka("consumer", True)
                 backoff.reset()
                 await self._read()
                 # The group returns a static member's previous partitions, possibly none, until the membership expires.
-                await self._leave(_LEAVE_S)
+                await self._member.leave(_LEAVE_S)
                 await asyncio.sleep(self._settings.session_timeout_s + _LEAVE_S)
             except (KafkaError, OSError) as error:
                 complaint = f"{type(error).__name__}: {error}"
                 self._on_kafka("consumer", False, complaint)
                 log.warning("kafka_unavailable", error=complaint, attempt=backoff.failures)
-                await self._leave(_LEAVE_S)
+                await self._member.leave(_LEAVE_S)
                 await backoff.wait()
             except OffsetRegressionError as error:
                 log.warning("group_rejoined", error=str(error))
-                await self._leave(_LEAVE_S)
-
-    async def _join(self) -> None:
-        # No frame is classified by a model that is not live any more.
-        await self._swap.settled.wait()
-        self._tracker.reader = self._reader
-        await self._reader.open()
+                await self._member.leave(_LEAVE_S)
 
     async def _read(self) -> None:
         """Read records until a partition has had no reader for too long."""
         tracker = self._tracker
-        self._deaf = False
-        while not self._deaf:
+        self._rejoin = False
+        while not self._rejoin:
             partitions = tracker.open_partitions()
             if not partitions and tracker.held:
                 tracker.room.clear()
                 await tracker.room.wait()
                 continue
             most = tracker.share()
-            count = self._processor.accept(await self._reader.fetch(*partitions, wait_s=_POLL_S, most=most))
+            records = await self._member.reader.fetch(*partitions, wait_s=_POLL_S, most=most)
+            count = self._chain.accept(records)
             # Each fetch would return a frame or two at the price of a request: if frames wait anyway, collect more
             # first.
-            if 0 < count < most and (linger_s := self._processor.device.linger_s):
+            if 0 < count < most and (linger_s := self._chain.classify.linger_s):
                 await asyncio.sleep(linger_s / 2)
-
-    async def _leave(self, deadline_s: float) -> None:
-        """Close the consumer, and leave the group unless the membership is static."""
-        joined = self._tracker.reader is not None
-        self._tracker.reader = None
-        self._tracker.clear()
-        if joined:
-            self._health.set("assigned", False)
-            await self._reader.close(deadline_s)
 
     async def _commit_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._settings.commit_interval_s)
-            await self._tracker.commit()
+            await self._member.commit()
 
     async def _observe_for_ever(self) -> None:
         while True:
-            self._processor.observe()
+            self._chain.poll(time.monotonic())
+            self._metrics.lag.set(self._member.lag())
+            self._metrics.paused.set(self._tracker.held - len(self._tracker.open_partitions()))
             await asyncio.sleep(_OBSERVE_S)
 
-    # Results of the group watch: an idle consumer does not notice that Kafka, its topic or its group has gone
+    # Reports of the group watch: an idle consumer does not notice that Kafka, its topic or its group has gone
 
-    def _kafka_answers(self, complaint: str) -> None:
-        if self._tracker.reader is not None:
-            self._on_kafka("consumer", not complaint, complaint)
+    def _on_group_report(self, report: GroupReport) -> None:
+        self._tracker.lost |= report.topic_lost
+        self._rejoin |= report.rejoin
+        if self._member.joined:
+            self._on_kafka("consumer", not report.error, report.error)
+        if report.unread is not None:
+            self._on_unread(report.unread)
 
-    def _frames_read(self, complaint: str) -> None:
-        if self._unread != complaint:
+    def _on_unread(self, reason: str) -> None:
+        if self._unread != reason:
             # At the start nobody reads yet.
-            say = log.info if self._unread is None or not complaint else log.warning
-            say("frame_reading_stopped" if complaint else "frame_reading_resumed", reason=complaint)
-            self._unread = complaint
-        self._health.set("read", not complaint, complaint)
-        self._metrics.unread.set(bool(complaint))
-        if not complaint and self._tracker.lost and self._tracker.held:
+            write = log.info if self._unread is None or not reason else log.warning
+            write("frame_reading_stopped" if reason else "frame_reading_resumed", reason=reason)
+            self._unread = reason
+        self._health.set("read", not reason, reason)
+        self._metrics.unread.set(bool(reason))
+        if not reason and self._tracker.lost and self._tracker.held:
             # The group did not notice: nothing else has made this member begin the new topic at its beginning.
-            self._join_again()
-
-    def _topic_lost(self) -> None:
-        self._tracker.lost = True
-
-    def _join_again(self) -> None:
-        self._deaf = True
+            self._rejoin = True
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from processors.modes import DenoiseSettings, Mode
+from processors.stages.modes import DenoiseSettings, Mode
 from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.settings import KafkaSettings, RoleSettings
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic

@@ -45,7 +45,7 @@ class Instruments:
             resent=frames.labels("resent"),
             shed=frames.labels("shed"),
             skipped=frames.labels("skipped"),
-            still=frames.labels("still"),
+            still=frames.labels("no_motion"),
             raw_bytes=size.labels("raw"),
             sent_bytes=size.labels("sent"),
             resent_bytes=size.labels("resent"),

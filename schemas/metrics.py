@@ -81,7 +81,7 @@ KAFKA_DAMAGED = Metric(
 CAMERA_FRAMES = Metric(
     Counter,
     "pointillist_camera_frames_total",
-    "Frames at the cameras, by outcome: published, confirmed, resent, shed, skipped, still (nothing moved: not sent)",
+    "Frames at the cameras, by outcome: published, confirmed, resent, shed, skipped, no_motion (not sent)",
     ("outcome",),
 )
 CAMERA_BYTES = Metric(
@@ -108,7 +108,7 @@ SPOOL_DAMAGED = Metric(
     Counter,
     "pointillist_spool_damaged_total",
     "Spool entries damaged by the storage medium: frame (then shed), ledger",
-    ("what",),
+    ("kind",),
 )
 CAMERA_RECONNECTS = Metric(Counter, "pointillist_camera_reconnects_total", "MQTT reconnections")
 SOURCE_RESTARTS = Metric(
@@ -137,8 +137,10 @@ BRIDGE_BACKLOG = Metric(
     "pointillist_bridge_backlog_bytes",
     "Estimated bytes of unprocessed frames in Kafka, of the partition with the most",
 )
-BRIDGE_HOLDING = Metric(
-    Gauge, "pointillist_bridge_holding", "1 while the bridge rejects frames because the backlog limit is exceeded"
+BRIDGE_BACKPRESSURE = Metric(
+    Gauge,
+    "pointillist_bridge_backpressure_active",
+    "1 while the bridge rejects frames because the backlog limit is exceeded",
 )
 BRIDGE_CONFIRMATIONS = Metric(Counter, "pointillist_bridge_confirmations_total", "Confirmations sent to cameras")
 BRIDGE_OVER_QUOTA = Metric(
@@ -148,9 +150,9 @@ BRIDGE_OVER_QUOTA = Metric(
     "too much in Kafka that is not done; those of cameras beyond the first 200 count under the camera_id `other`",
     ("camera_id",),
 )
-BRIDGE_HELD_BACK = Metric(
+BRIDGE_THROTTLED = Metric(
     Gauge,
-    "pointillist_bridge_held_back_cameras",
+    "pointillist_bridge_throttled_cameras",
     "Cameras whose confirmations are delayed because they exceed their rate",
 )
 MQTT_REFUSALS = Metric(
@@ -160,7 +162,7 @@ MQTT_REFUSALS = Metric(
     "theirs, subscription to what is not theirs, takeover of a session by another connection of the same name, "
     "oversize messages, protocol that is broken; unnamed: a connection that ended before its client had a name, by a "
     "refused login too",
-    ("what",),
+    ("kind",),
 )
 BRIDGE_KEY_REQUESTS = Metric(
     Counter, "pointillist_bridge_key_requests_total", "Requests for a key frame sent to cameras"
@@ -218,8 +220,8 @@ QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: ba
 LAG = Metric(Gauge, "pointillist_lag_frames", "Unread frames in this processor's partitions of Kafka")
 UNREAD = Metric(
     Gauge,
-    "pointillist_frames_unread",
-    "1 while a partition of the frames topic has no reader, or the topic does not exist",
+    "pointillist_partitions_unassigned",
+    "1 while no processor is assigned to a partition of the frames topic, or the topic does not exist",
 )
 PAUSED = Metric(Gauge, "pointillist_paused_partitions", "Partitions paused by back-pressure")
 STRIP_FRAMES = Metric(
@@ -299,10 +301,11 @@ STORE_BYTES = Metric(
     "(payloads without a verified identity); quarantine",
     ("store",),
 )
-PAGE_VISITS = Metric(
+HTTP_CONNECTIONS = Metric(
     Counter,
-    "pointillist_page_visits_total",
-    "The pages: requests answered, and connections ended by the server: crowded by too many, late with a request, slow "
+    "pointillist_http_connections_total",
+    "HTTP connections of the console: requests answered, and connections ended by the server: crowded by too many, "
+    "late with a request, slow "
     "to read, oversize after an answer; misdirected counts requests for a foreign host (answered too)",
     ("outcome",),
 )
@@ -316,9 +319,9 @@ DATABASES_SET_ASIDE = Metric(
     Gauge, "pointillist_databases_set_aside", "Damaged databases next to the recorder's that were not removed yet"
 )
 RECORDER_LAG = Metric(Gauge, "pointillist_recorder_lag_records", "Records in Kafka that the recorder has not read yet")
-KAFKA_COPIES_MISSING = Metric(
+KAFKA_REPLICAS_MISSING = Metric(
     Gauge,
-    "pointillist_kafka_copies_missing",
+    "pointillist_kafka_replicas_missing",
     "Replicas of the recorder's partitions in Kafka that are missing or behind",
 )
 CAMERA_AGE = Metric(
@@ -350,12 +353,6 @@ CAMERA_PROBE_SHARE = Metric(
     Gauge,
     "pointillist_camera_probe_share_ratio",
     "Share of its frames that a camera sends whole by its settings, at most 200 cameras",
-    ("camera_id",),
-)
-CAMERA_ALERTS = Metric(
-    Counter,
-    "pointillist_camera_alerts_total",
-    "Alerts raised on a camera; those of cameras beyond the first 200 count under the camera_id `other`",
     ("camera_id",),
 )
 

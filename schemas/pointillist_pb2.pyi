@@ -335,7 +335,7 @@ class Verdict(_message.Message):
     def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "whole", "class_id", "tag")
+    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "class_id", "tag")
     ALERT_ID_FIELD_NUMBER: _ClassVar[int]
     CAMERA_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -349,7 +349,6 @@ class Alert(_message.Message):
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
     BASELINE_BITS_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_OCTAVES_FIELD_NUMBER: _ClassVar[int]
-    WHOLE_FIELD_NUMBER: _ClassVar[int]
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     alert_id: str
@@ -365,10 +364,9 @@ class Alert(_message.Message):
     thumbnail: bytes
     baseline_bits: float
     evidence_octaves: float
-    whole: bool
     class_id: int
     tag: int
-    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., whole: _Optional[bool] = ..., class_id: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., class_id: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class SignedModels(_message.Message):
     __slots__ = ("models", "signer", "signature")

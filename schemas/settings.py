@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
 )
 
+from schemas.errors import ConfigError
 from schemas.transport.access import KafkaAddress, MqttAccess, MqttAddress, mqtt_access
 
 _UNITS: Final = {
@@ -45,6 +46,16 @@ class SettingsTable(BaseModel):
             return value
         quantity = float(found[1]) * unit
         return int(quantity) if quantity.is_integer() else quantity
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read host:port; `ConfigError` names the form, and repeats no password."""
+    if "@" in text:
+        raise ConfigError("an address is written host:port, without a user and a password; got one with an @")
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"an address is written host:port with a port from 1 to 65535, got {text!r}")
+    return host.strip("[]"), int(port)
 
 
 def _parsed(value: object) -> object:

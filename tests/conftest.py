@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,9 +16,9 @@ import pytest
 import structlog
 from hypothesis import Phase, settings
 
+from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
-from infra.local.postgresql import PostgreSQL, passing_folder
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
 from schemas.pointillist_pb2 import LOSSLESS
@@ -25,6 +26,10 @@ from schemas.pointillist_pb2 import LOSSLESS
 # Before anything imports torch, and for every process that a test starts: the tensors here are small, and threads that
 # wait for each other beside the brokers take minutes where one thread takes seconds.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Images set this variable. Without bytecode each `pointillist` that a test starts compiles its modules for longer than
+# it runs, and so does each worker that collects the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # The tests' own bundles name their factories here.
 os.environ["POINTILLIST_FACTORIES"] = "tests"
 # And some bring code of their own.

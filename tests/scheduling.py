@@ -20,12 +20,17 @@ from xdist.workermanage import WorkerController
 BROKERS = {"mosquitto", "kafka", "secure_kafka", "secure_postgresql"}
 SYSTEMS = "system"
 """The folder of the tests of whole systems."""
+FIRST_HALF = {"benchmarks", "consumers", "producers", "schemas"}
+"""Folders whose tests with brokers share a worker. Those of the other folders share another, with brokers of its own:
+together they would run longer than all other tests."""
+CHAINS = ("systems", "brokers-1", "brokers-2")
+"""Groups that run longest, although they have few tests."""
 GROUPS = "groups_file"
 _file = pytest.StashKey[Path]()
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's classes have no types
-    """Hands out whole groups, the largest first; a test without a group is one by itself."""
+    """Hands out whole groups, the chains first, then the largest; a test without a group is one by itself."""
 
     def __init__(self, config: pytest.Config, log: Producer, groups: Path) -> None:
         super().__init__(config, log)
@@ -38,6 +43,12 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's cla
             self._groups = json.loads(self._file.read_text())
             self._file.unlink()
         super().schedule()
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        for chain in reversed(CHAINS):
+            if chain in self.workqueue:
+                self.workqueue.move_to_end(chain, last=False)
+        super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
         return self._groups.get(nodeid, nodeid)
@@ -70,9 +81,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupSc
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the tests, and in a worker write the groups down.
 
-    The session's brokers run once, in the one worker that all tests with brokers share. Tests of a whole system share
-    another worker: two systems never run at the same time. What a module makes once for all its tests is made in one
-    worker; every other test runs wherever there is room.
+    The session's brokers run in two workers, each with half of the tests with brokers. Tests of a whole system share
+    one worker: two systems never run at the same time. A module's fixtures are made in one worker. Every other test
+    runs in any worker.
     """
     for item in items:
         group = _group(item)
@@ -88,7 +99,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _group(item: pytest.Item) -> str | None:
     assert isinstance(item, pytest.Function)
     if item.get_closest_marker("brokers") or BROKERS & set(item.fixturenames):
-        return "systems" if item.path.parent.name == SYSTEMS else "brokers"
+        folder = item.path.parent.name
+        if folder == SYSTEMS:
+            return "systems"
+        return "brokers-1" if folder in FIRST_HALF else "brokers-2"
     definitions = item._fixtureinfo.name2fixturedefs.values()
     if any(fixtures[-1].scope == "module" for fixtures in definitions):
         module: str = item.module.__name__

@@ -11,6 +11,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from infra.reference.architecture import FOLDERS, dotted, imported, imports_by_room, modules
 
@@ -25,7 +27,6 @@ ALLOWED = {
     "lab": (
         "schemas",
         "processors.bundle",
-        "processors.modes",
         "processors.networks",
         "processors.pipeline",
         "processors.preprocess",
@@ -37,8 +38,18 @@ ALLOWED = {
 }
 ABSENT_AT_THE_EDGE = ("torch", "aiokafka", "sqlalchemy", "onnxruntime", "scipy")
 KAFKA = "schemas.transport.kafka"
+MQTT = "schemas.transport.mqtt"
 CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient"}
-OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
+PUBLIC = {"_asdict", "_exit", "_fields", "_make", "_mapping", "_replace"}
+"""Documented names of libraries that begin with an underscore."""
+HOMES = {
+    "aiokafka": "schemas.transport.kafka.internals",
+    "fsspec": "processors.models.store",
+    "paho": "schemas.transport.mqtt.internals",
+    "prometheus_client": "schemas.metrics",
+    "torch": "processors.networks.onednn",
+}
+"""The one module of the product that may touch a library's private members."""
 
 
 def inside(name: str, packages: tuple[str, ...]) -> bool:
@@ -69,9 +80,15 @@ def test_the_rooms_of_a_folder_import_each_other_without_a_circle(package: str) 
         pytest.fail(" is imported by ".join(error.args[1]))
 
 
-def test_tests_and_benchmarks_stand_apart() -> None:
+def test_tests_and_benchmarks_share_the_harness_alone() -> None:
     own = {*modules("tests/benchmarks"), ROOT / "tests" / "test_figures.py"}  # the tests of the benchmarks
-    wrong = [file for file in modules("tests") if file not in own and uses(file, "benchmarks")]
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in modules("tests")
+        if file not in own
+        for name in sorted(imported(file))
+        if inside(name, ("benchmarks",)) and not inside(name, ("benchmarks.harness",))
+    ]
     assert not wrong
     assert not [file for file in modules("benchmarks") if uses(file, "tests")]
 
@@ -99,7 +116,7 @@ def loads(names: list[str], suspects: tuple[str, ...]) -> list[str]:
 
 
 def test_the_contract_loads_no_framework_and_no_client() -> None:
-    names = [name for name in map(dotted, modules("schemas")) if not inside(name, (KAFKA,))]
+    names = [name for name in map(dotted, modules("schemas")) if not inside(name, (KAFKA, MQTT))]
     assert loads(names, (*ABSENT_AT_THE_EDGE, KAFKA, "av", "PIL", "paho", "yaml")) == []
 
 
@@ -140,14 +157,56 @@ def test_clients_of_kafka_are_constructed_in_one_place() -> None:
     assert not wrong
 
 
-def test_private_members_of_aiokafka_are_touched_in_one_module() -> None:
+def test_paho_is_imported_in_one_place() -> None:
     wrong = [
-        f"{file.relative_to(ROOT)}: {name}"
-        for file in of_kafka()
-        if dotted(file) != f"{KAFKA}.internals"
-        for name in private_members(ast.parse(file.read_text()))
+        str(file.relative_to(ROOT))
+        for role in ROLES
+        for file in modules(role)
+        if uses(file, "paho") and not inside(dotted(file), (MQTT,))
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_private_members_of_a_library_are_touched_in_one_module(role: str) -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in modules(role)
+        if dotted(file) not in HOMES.values()
+        for name in foreign_members(ast.parse(file.read_text()))
+    ]
+    assert not wrong
+
+
+def test_clients_over_paho_use_none_of_its_private_members() -> None:
+    private = {name for name in dir(Client(CallbackAPIVersion.VERSION2)) if re.match("_[a-z]", name)}
+    wrong = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for role in ROLES
+        for file in modules(role)
+        if uses(file, HOMES["paho"]) and dotted(file) != f"{MQTT}.connection"
+        for name in sorted(private & own_members(ast.parse(file.read_text())))
+    ]
+    assert not wrong
+
+
+def foreign_members(tree: ast.AST) -> list[str]:
+    """The private members that a module names and does not define itself."""
+    own = own_members(tree)
+    return [name for name in private_members(tree) if name not in own]
+
+
+def own_members(tree: ast.AST) -> set[str]:
+    """The names of methods, fields and attributes of `self` that a module assigns or defines."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            found.add(node.attr)
+    return found
 
 
 def private_members(tree: ast.AST) -> list[str]:
@@ -158,9 +217,14 @@ def private_members(tree: ast.AST) -> list[str]:
             found.append(node.attr)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("attr"):
             found += [str(each.value) for each in node.args if isinstance(each, ast.Constant)]
-    return [name for name in found if re.match("_[a-z]", name) and name not in OF_NAMED_TUPLES]
+    return [name for name in found if re.match("_[a-z]", name) and name not in PUBLIC]
 
 
 def test_a_private_member_of_another_object_is_found() -> None:
     tree = ast.parse("self._own._other\nclient._conns\ngetattr(client, '_client')\nself._own.public\nrow._asdict()")
     assert sorted(private_members(tree)) == ["_client", "_conns", "_other"]
+
+
+def test_a_private_member_of_the_same_module_is_no_foreign_one() -> None:
+    tree = ast.parse("class Growth:\n    def __init__(self):\n        self._values = 1\nother._values\nclient._conns")
+    assert foreign_members(tree) == ["_conns"]

@@ -20,6 +20,7 @@ REWRITTEN = (
     "processors",
     "producers",
     "schemas",
+    "tests/commands.py",
     "tests/infra/command_line.py",
     "tests/infra/test_settings.py",
     "tests/lab/conftest.py",
@@ -29,7 +30,10 @@ REWRITTEN = (
     "tests/lab/test_pages_from_rows.py",
     "tests/processors/kernel_rig.py",
     "tests/processors/test_await_key_frame.py",
+    "tests/processors/test_chain.py",
+    "tests/processors/test_device_turns.py",
     "tests/processors/test_fill_contract.py",
+    "tests/processors/test_publish.py",
     "tests/producers/fleet_rig.py",
     "tests/producers/spool_rig.py",
     "tests/producers/test_bridge_lanes.py",
@@ -108,3 +112,43 @@ def test_a_fault_is_found(tmp_path: Path) -> None:
         "'told'",
         "'anew'",
     ]
+
+
+PRODUCT = ("benchmarks", "consumers", "infra", "lab", "processors", "producers", "schemas")
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+EVENT = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def events(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line, event) for each call of a logger; an event that a function gets as `event` is checked at its
+    calls."""
+    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="log" | "_log"), attr=level), args=[first, *_]):
+                if level in LEVELS:
+                    yield from ((node.lineno, each) for each in _values(first))
+            case ast.Call(func=ast.Attribute(attr="complain" | "_complain" | "_failed"), args=[first, _, *_]):
+                yield from ((node.lineno, each) for each in _values(first))
+
+
+def _values(node: ast.expr) -> list[str]:
+    match node:
+        case ast.Constant(value=str(text)):
+            return [text]
+        case ast.IfExp(body=body, orelse=other):
+            return [*_values(body), *_values(other)]
+        case ast.Name(id="event"):
+            return []
+    return [ast.unparse(node)]
+
+
+@pytest.mark.parametrize("place", PRODUCT)
+def test_log_events_are_words_joined_by_underscores(place: str) -> None:
+    found = [(file, line, event) for file in files(place) for line, event in events(file)]
+    assert [f"{file}:{line}: {event!r}" for file, line, event in found if not EVENT.fullmatch(event)] == []
+
+
+def test_an_event_that_is_a_sentence_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text('log.info("kafka takes no records")\n_log.error("batch_rejected" if bad else f"it {x}")\n')
+    assert [event for _, event in events(file) if not EVENT.fullmatch(event)] == ["kafka takes no records", "f'it {x}'"]

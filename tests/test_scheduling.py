@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TESTS = """
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def costly():
 
 
 def note(name):
-    (RAN / name).write_text(os.environ["PYTEST_XDIST_WORKER"])
+    (RAN / name).write_text(f"{{os.environ['PYTEST_XDIST_WORKER']}} {{time.monotonic_ns()}}")
 
 
 @pytest.mark.parametrize("n", range(6))
@@ -61,17 +62,19 @@ def test_named(n):
 def test_single(n):
     note(f"single-{{n}}")
 """
-OF_A_SYSTEM = """
+WITH_BROKERS = """
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 
 @pytest.mark.brokers
-@pytest.mark.parametrize("n", range(8))
-def test_system(n):
-    (Path({ran!r}) / f"system-{{n}}").write_text(os.environ["PYTEST_XDIST_WORKER"])
+@pytest.mark.parametrize("n", range(4))
+def test_brokers(n):
+    text = f"{{os.environ['PYTEST_XDIST_WORKER']}} {{time.monotonic_ns()}}"
+    (Path({ran!r}) / f"{folder}-{{n}}").write_text(text)
 """
 
 
@@ -79,16 +82,23 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
     ran = tmp_path / "ran"
     ran.mkdir()
     (tmp_path / "test_it.py").write_text(TESTS.format(ran=str(ran)))
-    (tmp_path / "system").mkdir()
-    (tmp_path / "system" / "test_system.py").write_text(OF_A_SYSTEM.format(ran=str(ran)))
+    for folder in ("system", "producers"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"test_{folder}.py").write_text(WITH_BROKERS.format(ran=str(ran), folder=folder))
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = brokers\n")
-    options = ["--rootdir", str(tmp_path), "-p", "tests.scheduling", "-n", "2", "--dist", "loadgroup"]
+    options = ["--rootdir", str(tmp_path), "-p", "tests.scheduling", "-n", "3", "--dist", "loadgroup"]
     command = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
-    workers = {file.name: file.read_text() for file in ran.iterdir()}
+    notes = {file.name: file.read_text().split() for file in ran.iterdir()}
+    workers = {name: worker for name, (worker, _) in notes.items()}
     assert len(workers) == 52
-    for group in (("session", "own"), ("system",), ("module",), ("named",)):
-        assert len({workers[f"{name}-{n}"] for name in group for n in range(6)}) == 1
-    assert workers["system-0"] != workers["own-0"]
-    assert set(workers.values()) == {"gw0", "gw1"}
+    for group in (("session", "own"), ("system",), ("producers",), ("module",), ("named",)):
+        found = {worker for name, worker in workers.items() if name.partition("-")[0] in group}
+        assert len(found) == 1
+    # The groups that take longest begin first, each in a worker of its own.
+    chains = {workers["system-0"], workers["own-0"], workers["producers-0"]}
+    assert set(workers.values()) == chains == {"gw0", "gw1", "gw2"}
+    for worker in chains:
+        first = min((int(begun), name) for name, (ran_by, begun) in notes.items() if ran_by == worker)[1]
+        assert first.partition("-")[0] in {"system", "session", "own", "producers"}

@@ -10,9 +10,9 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from processors.modes import Mode, usual_denoise
 from processors.stages.at_scale import at_scale
 from processors.stages.denoise import denoise
+from processors.stages.modes import Mode, usual_denoise
 from processors.stages.plate import reconstruct_plate
 from processors.stages.reconstruct import reconstruct
 from schemas.pixels.masks import Mask

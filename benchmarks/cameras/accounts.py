@@ -10,7 +10,7 @@ import av
 
 from benchmarks.cameras.bridge import wait_for
 from benchmarks.cameras.site import site
-from infra.local.rtsp import RtspServer
+from benchmarks.harness.rtsp import RtspServer
 
 LARGE: Final = (1920, 1080)
 

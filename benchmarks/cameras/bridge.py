@@ -12,7 +12,7 @@ from typing import Final, Self
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from infra.local.rtsp import counted_number
+from benchmarks.harness.rtsp import counted_number
 from infra.pki.roles import role_tls, share_name
 from infra.state_folder import Layout
 from schemas.identity import CameraId

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks.cameras.bridge import wait_for
 from benchmarks.cameras.site import CameraRun, Site, site
-from infra.local.rtsp import RtspServer
+from benchmarks.harness.rtsp import RtspServer
 from schemas.identity import CameraId
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE
 

@@ -1,1 +1,1 @@
-"""Shared parts of the benchmarks: results, a running system, its Prometheus, webhooks and networks."""
+"""Shared parts of benchmarks and tests: results, a running system, servers, a recorder's store, webhooks, networks."""

@@ -1,15 +1,19 @@
-"""A `pointillist up` in the background, and the resources that its processes use."""
+"""A `pointillist up` in the background: started, killed in parts, interrupted, measured, audited."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import psutil
 
-from infra.local.process import COMMAND
-from infra.up import background
-from infra.up.background import audit
+from infra.local.process import COMMAND, ProcessId
 
 __all__ = ["COMMAND", "Result", "RunningSystem", "audit", "summary"]
 
@@ -36,8 +40,85 @@ def summary(report: Result, state: Path) -> Result:
     return shown
 
 
-class RunningSystem(background.RunningSystem):
-    """A running system whose memory and CPU time are measured."""
+class RunningSystem:
+    """One `pointillist up` on the state folder `state`; its output goes to `state`.log next to it."""
+
+    def __init__(self, state: Path, *options: object) -> None:
+        self.state = state
+        self.report_file = state / "report.json"
+        self.log = state.with_name(f"{state.name}.log")
+        state.mkdir(parents=True, exist_ok=True)
+        self.report_file.unlink(missing_ok=True)
+        command = [*COMMAND, "up", "--state", str(state), "--report", str(self.report_file), *map(str, options)]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop it at once, if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def roles(self) -> dict[str, Any]:
+        """Return the content of `roles.json`; empty before there is one."""
+        try:
+            found: dict[str, Any] = json.loads((self.state / "roles.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def await_role(self, role: str, but_not: int | None = None, deadline_s: float = 240.0) -> int:
+        """Return the pid of `role` once it runs, as another process than `but_not`."""
+        end = time.monotonic() + deadline_s
+        while time.monotonic() < end:
+            pid = self.roles().get(role, {}).get("pid")
+            if pid is not None and pid != but_not and ProcessId.of(pid):
+                return int(pid)
+            if self.process.poll() is not None:
+                raise RuntimeError(f"expected {role} to run, `up` has ended: {self.output()}")
+            time.sleep(0.05)
+        raise TimeoutError(f"expected {role} to run within {deadline_s:g} s: {self.output()}")
+
+    def kill(self, role: str) -> float:
+        """Kill a role by SIGKILL; return the seconds until `up` has restarted it."""
+        pid = self.await_role(role)
+        begun = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        self.await_role(role, but_not=pid)
+        return time.monotonic() - begun
+
+    def send(self, role: str, signum: signal.Signals) -> None:
+        """Signal a role, such as SIGSTOP for a hang."""
+        os.kill(self.await_role(role), signum)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: the cameras end, everything drains, the report is written."""
+        self.process.send_signal(signal.SIGINT)
+
+    def output(self) -> str:
+        """Return the output of `up`."""
+        return self.log.read_text()
+
+    def wait(self, deadline_s: float) -> tuple[int, dict[str, Any]]:
+        """Return the exit status and the report, once `up` has ended by itself."""
+        status = self.process.wait(timeout=deadline_s)
+        report: dict[str, Any] = json.loads(self.report_file.read_text()) if self.report_file.exists() else {}
+        return status, report
+
+    def finish(self, deadline_s: float = 240.0) -> dict[str, Any]:
+        """Return the report of a run that must end with status 0."""
+        status, report = self.wait(deadline_s)
+        if status != 0:
+            raise RuntimeError(f"expected status 0, got {status}: {self.output()[-4000:]}")
+        return report
 
     def resident_bytes(self, role: str) -> int:
         """Return the resident memory of a role."""
@@ -53,3 +134,14 @@ class RunningSystem(background.RunningSystem):
                 continue
             used[role] = times.user + times.system
         return used
+
+
+def audit(state: Path) -> tuple[int, dict[str, Any]]:
+    """Return exit status and JSON of `pointillist audit`."""
+    done = subprocess.run(
+        [*COMMAND, "audit", "--state", str(state), "--json"], check=False, capture_output=True, text=True, timeout=300
+    )
+    if not done.stdout:
+        raise RuntimeError(f"pointillist audit: {done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return done.returncode, found

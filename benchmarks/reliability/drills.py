@@ -239,15 +239,15 @@ def expected_alerts(layout: Layout) -> set[str]:
     """Return the alerts that the rule gives on the recorded probes, recomputed from the frames alone."""
     probes: dict[tuple[str, int], list[Probe]] = {}
     classes: dict[tuple[str, int], list[int]] = {}
-    columns = "camera, boot, seq, strip, entropy_bits, threshold_bits, flagged, whole, class_id"
+    columns = "camera, boot, seq, strip, entropy_bits, threshold_bits, flagged, class_id"
     with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        for camera, boot, seq, strip, entropy, threshold, flagged, whole, class_id in connection.execute(
+        for camera, boot, seq, strip, entropy, threshold, flagged, class_id in connection.execute(
             f"select {columns} from frames order by seq"
         ):
             # No frame is missing after a run, so the index of a verdict is its sequence number.
             classes.setdefault((camera, boot), []).append(class_id)
             if strip == CHECKED:
-                found = Probe(seq, entropy, threshold, bool(flagged), bool(whole), class_id)
+                found = Probe(seq, entropy, threshold, bool(flagged), class_id)
                 probes.setdefault((camera, boot), []).append(found)
     expected = set()
     for (camera, boot), found_in in probes.items():

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.harness.system import Result, RunningSystem, summary
-from infra.local.copies import await_copies
 from infra.local.kafka_quorum import node_names
+from infra.local.replicas import await_replicas
 from infra.pki.roles import role_tls
 from infra.state_folder import Layout
 from schemas.transport.access import KafkaAccess, KafkaAddress
@@ -92,7 +92,7 @@ def _run(
         for node in cycle(node_names(NODES)):
             begun, begun_ms = time.monotonic(), time.time_ns() // 10**6
             FAULTS[fault](system, node)
-            asyncio.run(await_copies(_kafka(system), COPIES_S))
+            asyncio.run(await_replicas(_kafka(system), COPIES_S))
             whole = time.monotonic()
             events.append({"node": node, "at_ms": begun_ms, "all_copies_after_s": round(whole - begun, 2)})
             # A rolling restart continues with the next node at once.

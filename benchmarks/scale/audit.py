@@ -27,6 +27,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
+from benchmarks.harness.postgresql import PostgreSQL
 from benchmarks.scale.recorder import SECRET
 from consumers.database.engine import open_engine
 from consumers.evidence.quarantine import Quarantine
@@ -35,7 +36,6 @@ from consumers.records.batch import read
 from consumers.settings import RecorderSettings
 from infra.local.files import write_text
 from infra.local.kafka import Kafka
-from infra.local.postgresql import PostgreSQL
 from infra.local.process import COMMAND
 from infra.local.topics import create_topics, pointillist_topics
 from infra.state_folder import Layout, write_private

@@ -21,7 +21,9 @@ from sqlalchemy import func, select, text, update
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
-from benchmarks.scale.recorder import SECRET, MadeRecord, verdicts
+from benchmarks.harness.postgresql import PostgreSQL, passing_folder
+from benchmarks.harness.recorder_store import MadeRecord
+from benchmarks.scale.recorder import SECRET, verdicts
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records
 from consumers.database.spans import HOUR_MS, ensure_span, partition, spans_held
@@ -34,7 +36,6 @@ from consumers.records.batch import Partition, read
 from consumers.records.rows import frame_bytes
 from consumers.settings import Bounds, RecorderSettings
 from infra.local.files import write_text
-from infra.local.postgresql import PostgreSQL, passing_folder
 from schemas.keys.keys import KeyRing
 from schemas.messages.server_messages import sign_statement
 
@@ -43,7 +44,7 @@ BOOT: Final = 7
 _PORTION: Final = 600
 """Seconds of history that one statement fills."""
 _TEXTS: Final = ("camera", "class_name", "model_id", "policy")
-_BLOBS: Final = ("waiting", "whole", "dropped")
+_BLOBS: Final = ("waiting", "track")
 _FRAME_BYTES: Final = frame_bytes("postgresql", "local/cam-000", "", "", "")
 _KEEP_ALL: Final = Bounds(database_bytes=2**62, database_age_s=10 * 365 * 86_400.0)
 _MOST_REFUSED: Final = 600

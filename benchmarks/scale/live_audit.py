@@ -18,6 +18,7 @@ from sqlalchemy import insert, text
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
+from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from benchmarks.scale.recorder import SECRET
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.rounds import Marks
@@ -29,7 +30,6 @@ from consumers.recorder.store import Store
 from consumers.records.batch import ledger_row
 from consumers.settings import RecorderSettings
 from infra.local.files import write_text
-from infra.local.postgresql import PostgreSQL, passing_folder
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message

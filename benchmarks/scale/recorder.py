@@ -18,7 +18,6 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,16 +30,12 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
-from consumers.cameras.cache import CameraCache
+from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
 from consumers.cameras.snapshots import Snapshots
-from consumers.database.engine import open_engine
-from consumers.database.queries import open_records
-from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.metrics import Meters, places_of
 from consumers.recorder.recorder import run_recorder
-from consumers.recorder.store import Store
-from consumers.records.batch import Partition, read
 from consumers.settings import RecorderSettings
+from consumers.written import Written
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
 from schemas.identity import CameraId
@@ -55,19 +50,6 @@ SECRET = bytes(range(32))
 PARTITIONS = 6
 PROBES = 20
 """One in this many frames is checked by STRIP."""
-
-
-@dataclass(slots=True)
-class MadeRecord:
-    """The fields of a Kafka record that the recorder reads."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-    timestamp: int = 0
 
 
 def verdicts(cameras: int, count: int, boot: int, seed_seq: int = 0) -> Iterator[tuple[CameraId, Verdict]]:
@@ -110,33 +92,24 @@ def settings_in(folder: Path, kafka: str = "127.0.0.1:1") -> RecorderSettings:
     )
 
 
-class Direct:
+class Direct(RecorderStore):
     """A recorder's store, cache and metrics without Kafka."""
 
     def __init__(self, folder: Path) -> None:
-        self.settings = settings_in(folder)
-        self.engine = open_engine(self.settings.database, writes=True)
-        self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
-        self.store.prepare()
-        self.cameras = CameraCache(self.settings)
+        super().__init__(settings_in(folder), KeyRing(SECRET))
         self.meters = Meters(CollectorRegistry(), places_of(self.settings))
-        self.keys = KeyRing(SECRET)
-        with open_records(self.settings.database) as records:
-            self.offsets: dict[Partition, int] = records.offsets()
 
     def restore(self) -> None:
         """Load the state as at the start of a recorder."""
         self.cameras.restore(Snapshots(self.engine, self.settings.bounds.strangers).load())
 
-    def take(self, records: Sequence[MadeRecord]) -> None:
-        """Run one transaction and update the cache."""
-        batch = read(records, self.settings, self.keys, time.time_ns() // 10**6)
-        written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
-        self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
+    def feed(self, records: Sequence[MadeRecord]) -> Written:
+        """Record one transaction, and update metrics and cache."""
+        written = super().feed(records)
         self.meters.take(written)
-        self.cameras.take(written)
+        return written
 
-    def records(self, topic: str, messages: Iterator[tuple[CameraId, bytes, str]]) -> Iterator[list[MadeRecord]]:
+    def batches(self, topic: str, messages: Iterator[tuple[CameraId, bytes, str]]) -> Iterator[list[MadeRecord]]:
         """Yield the messages as Kafka would return them, one transaction at a time."""
         start = self.offsets.get((topic, 0), 0)
         made = (
@@ -146,20 +119,16 @@ class Direct:
         while some := list(islice(made, self.settings.batch_records)):
             yield some
 
-    def close(self) -> None:
-        """Close the database."""
-        self.engine.dispose()
-
 
 def direct(folder: Path, cameras: int, count: int) -> dict[str, float]:
     """Return verdicts per second and CPU time per verdict, without Kafka. The verdicts are made in advance."""
     recorder = Direct(folder)
     made = verdicts(cameras, count, 2**40)
     messages = ((camera, sign_statement(recorder.keys, camera, each), "Verdict") for camera, each in made)
-    batches = list(recorder.records(recorder.settings.verdicts_topic, messages))
+    batches = list(recorder.batches(recorder.settings.verdicts_topic, messages))
     begun_s, used_s = time.perf_counter(), time.process_time()
     for batch in batches:
-        recorder.take(batch)
+        recorder.feed(batch)
     wall_s, cpu_s = time.perf_counter() - begun_s, time.process_time() - used_s
     recorder.close()
     return {"verdicts_per_s": count / wall_s, "cpu_us_per_verdict": 1e6 * cpu_s / count}
@@ -173,8 +142,8 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
         of = 2 * cameras if boot == 0 else cameras
         given = verdicts(of, 2 * of, (boot + 1) << 40)
         made = ((camera, sign_statement(keys, camera, each), "Verdict") for camera, each in given)
-        for batch in recorder.records(recorder.settings.verdicts_topic, made):
-            recorder.take(batch)
+        for batch in recorder.batches(recorder.settings.verdicts_topic, made):
+            recorder.feed(batch)
 
     def announced() -> Iterator[tuple[CameraId, bytes, str]]:
         for number in range(cameras):
@@ -194,8 +163,8 @@ def _known(folder: Path, cameras: int, boots: int) -> None:
             status = Status(state=ONLINE, boot_id=1, turn=turn(1, 2))
             yield camera, sign_message(keys.current(camera), status), "pointillist.v1.Status"
 
-    for batch in recorder.records(recorder.settings.events_topic, announced()):
-        recorder.take(batch)
+    for batch in recorder.batches(recorder.settings.events_topic, announced()):
+        recorder.feed(batch)
     # The saved state is that of the last second's housekeeping: a killed recorder saves nothing more.
     shown = Snapshots(recorder.engine, recorder.settings.bounds.strangers)
     changed, left_from_ms = recorder.cameras.unsaved(2 * cameras)

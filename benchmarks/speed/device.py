@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
 from benchmarks.speed.stages import camera_masks, scenes
-from processors.arrivals.frames import Shape
+from processors.arrivals.job import Shape
 from processors.bundle import load_bundle, shipped_bundle
 from processors.device.batch_executor import choose_device
 from processors.device.compiled_pipeline import CompiledPipeline

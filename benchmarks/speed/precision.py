@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import report
-from infra.process.environment import Environment
+from infra.state_folder.environment import Environment
 from lab.attacks import make_attack, to_8_bits
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db

@@ -26,8 +26,7 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import report
-from processors.arrivals.frames import Shape, TakenFrame, open_record
-from processors.arrivals.progress import PartitionProgress
+from processors.arrivals.job import FrameJob, Shape, open_record
 from processors.bundle import load_bundle, shipped_bundle
 from processors.device.batch_executor import BatchExecutor, choose_device
 from processors.device.compiled_pipeline import CompiledPipeline
@@ -67,17 +66,15 @@ class Record:
     headers: Sequence[tuple[str, bytes]] = ()
 
 
-def taken_frames(shape: Shape, count: int, drop: float) -> list[TakenFrame]:
+def taken_frames(shape: Shape, count: int, drop: float) -> list[FrameJob]:
     """Return scenes of one camera as they arrive from Kafka."""
     simulator = SceneSimulator(0, 0, (shape.height, shape.width))
     key = KEYS.key(CAMERA, 0)
-    progress = PartitionProgress()
     frames = []
     for seq in range(count):
         picture = np.ascontiguousarray(simulator.render(seq)[0])
         message = encode_frame(key, 1, seq, 0, picture, Encoding(round(64 * drop)))
-        progress.take(seq)
-        frames.append(open_record(Record(message, CAMERA.encode(), seq), KEYS, progress, 0.0))
+        frames.append(open_record(Record(message, CAMERA.encode(), seq), KEYS))
     return frames
 
 
@@ -100,7 +97,7 @@ def staged_copy(bundle: Path, folder: Path) -> Path:
 
 
 def compare(
-    plain: BatchExecutor, staged: BatchExecutor, frames: list[TakenFrame], rounds: int, round_s: float
+    plain: BatchExecutor, staged: BatchExecutor, frames: list[FrameJob], rounds: int, round_s: float
 ) -> dict[str, list[float]]:
     """Return the seconds of one batch on each side, for each of `rounds`.
 
@@ -108,11 +105,10 @@ def compare(
     """
     on_gpu = torch.cuda.is_available() and plain.pipeline.bundle.device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
-    nothing = [False] * len(frames)
 
     def timed(executor: BatchExecutor) -> float:
         start = clock()
-        executor.classify(frames, nothing)
+        executor.classify(frames)
         return clock() - start
 
     for _ in range(3):

@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import report
 from infra.cli.lab.evaluate import bundle_folder
-from infra.process.environment import Environment
+from infra.state_folder.environment import Environment
 from lab.data import to_frames
 from processors.bundle import Bundle, load_bundle
 from processors.device.backends.choose import Wish

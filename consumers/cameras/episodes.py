@@ -1,7 +1,6 @@
 """Episodes: the alerts of one camera that follow each other, which people look after as one.
 
-The rule of evidence keeps a sum for whole frames and one for dropped frames, and each raises an alert of its own; so
-does a camera that starts again before the same sticker. One cause, one row.
+A camera that starts again before the same sticker raises another alert. One cause, one row.
 """
 
 from __future__ import annotations

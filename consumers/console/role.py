@@ -120,7 +120,7 @@ async def _run(
     feed = Feed(settings, keys, context.fleet, health)
     poller = DatabasePoller(context.recorded, context.fleet, context.reviews, health, context.published_ms)
     server = make_server(context)
-    visits, logins = metrics.PAGE_VISITS.on(registry), metrics.CONSOLE_LOGINS.on(registry)
+    visits, logins = metrics.HTTP_CONNECTIONS.on(registry), metrics.CONSOLE_LOGINS.on(registry)
     tasks = [
         asyncio.create_task(feed.run(), name="feed"),
         asyncio.create_task(poller.run(), name="database-poller"),

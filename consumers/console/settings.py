@@ -66,7 +66,7 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
     """Address of the pages; port 0 takes a free one. Where other machines reach it, it needs `users`."""
     http_tls: Path | None = None
     """Folder with tls.crt and tls.key: the pages by HTTPS."""
-    served_as: tuple[HostName, ...] = ()
+    allowed_host: tuple[HostName, ...] = ()
     """Host names that the console answers to, besides its address."""
     behind_proxy: Proxy | None = None
     """Address or network of a reverse proxy, which speaks TLS: only its X-Forwarded-For and X-Forwarded-Proto are

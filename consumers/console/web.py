@@ -84,7 +84,7 @@ def make_app(context: ConsoleContext) -> Starlette:
         Route("/health", _health),
         Mount("/static", CheckedFiles()),
     ]
-    hosts = Hosts(settings.http[0], settings.served_as)
+    hosts = Hosts(settings.http[0], settings.allowed_host)
     return Starlette(
         routes=routes,
         middleware=[

@@ -204,8 +204,7 @@ evidence = Table(
     _integer("partition"),
     _integer("following"),
     _bytes("waiting"),
-    _bytes("whole"),
-    _bytes("dropped"),
+    _bytes("track"),
     _integer("updated_ms"),
     Index("evidence_by_age", "updated_ms"),
 )
@@ -222,7 +221,9 @@ Index(
 `partition` is that of its last verdicts. The recorder that holds the partition handles the evidence.
 """
 
-probing = Table("probing", metadata, _text("camera", primary_key=True), _number("own_share"), _number("told_share"))
+probing = Table(
+    "probing", metadata, _text("camera", primary_key=True), _number("own_share"), _number("commanded_share")
+)
 """Cameras that were commanded to send more probes, and their own setting of the probe share."""
 
 alerts = Table(

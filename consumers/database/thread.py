@@ -26,7 +26,7 @@ class Stopped(Exception):  # noqa: N818  # not a failure
     """`stop` was set during a retry."""
 
 
-class DatabaseCorrupt(Exception):  # noqa: N818  # a state of the database
+class DatabaseCorruptError(Exception):
     """The SQLite file is damaged or not SQLite: waiting does not help."""
 
 
@@ -54,7 +54,7 @@ class DatabaseThread:
     async def run(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `action` in the thread, and retry while the database or the quarantine fails.
 
-        Raised at once: `raises`, `UserError`, errors of the data, and `DatabaseCorrupt`. `Stopped` is raised after
+        Raised at once: `raises`, `UserError`, errors of the data, and `DatabaseCorruptError`. `Stopped` is raised after
         `stop` is set.
         """
         backoff = Backoff()
@@ -66,7 +66,7 @@ class DatabaseThread:
                 raise
             except Exception as error:  # drivers and object stores use many errors for an outage
                 if is_damaged(error):
-                    raise DatabaseCorrupt(reason(error)) from error
+                    raise DatabaseCorruptError(reason(error)) from error
                 self._health.set("database", False, f"{type(error).__name__}: {error}")
                 log.warning("database_unavailable", error=type(error).__name__, detail=str(error)[:200])
             else:

@@ -31,8 +31,7 @@ class Chain(NamedTuple):
     """The first sequence number that the rule has not read."""
     waiting: Probes = ()
     """Checked frames from that number on."""
-    whole: Track = Track()
-    dropped: Track = Track()
+    track: Track = Track()
 
     def fold(self, new: Iterable[Probe]) -> Chain:
         """Return the chain with `new` frames waiting. Duplicates and frames already read change nothing."""
@@ -42,32 +41,23 @@ class Chain(NamedTuple):
 
     def level(self, rule: EvidenceRule) -> float:
         """Return the evidence level: 0 without evidence, 1 at an alarm."""
-        return max(self.whole.level(rule, True), self.dropped.level(rule, False))
+        return self.track.level(rule)
 
     def is_new(self, rule: EvidenceRule) -> bool:
-        """Return whether the camera has no baseline for whole frames yet."""
-        return len(self.whole.history) < rule.baseline_probes
+        """Return whether the camera has no baseline yet."""
+        return len(self.track.history) < rule.baseline_probes
 
     def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Alarm]]:
-        """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms.
-
-        While whole frames show the trigger, an alarm of dropped frames belongs to the same episode and raises nothing.
-        The reverse does not hold: on dropped frames, an episode may outlast a lasting change of the scene.
-        """
-        whole, dropped = self.whole, self.dropped
-        alarms = []
+        """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms."""
+        track, alarms = self.track, []
         for probe in self.waiting:
             if probe.seq >= until:
                 break
-            track, alarm = advance(whole if probe.whole else dropped, probe, rule, classes)
-            if alarm is not None and (probe.whole or whole.calm < 0):
+            track, alarm = advance(track, probe, rule, classes)
+            if alarm is not None:
                 alarms.append(alarm)
-            if probe.whole:
-                whole = track
-            else:
-                dropped = track
         left = tuple(each for each in self.waiting if each.seq >= until)
-        return Chain(max(self.following, until), left, whole, dropped), alarms
+        return Chain(max(self.following, until), left, track), alarms
 
 
 def alert_id(camera: str, boot: int, seq: int, kind: str = STRIP) -> str:
@@ -97,6 +87,5 @@ def raise_alert(camera: str, boot: int, alarm: Alarm, raised_ms: int, thumbnail:
         thumbnail=thumbnail,
         baseline_bits=alarm.baseline_bits or 0.0,
         evidence_octaves=alarm.total,
-        whole=run[-1].whole,
         class_id=class_id,
     )

@@ -14,14 +14,14 @@ from consumers.evidence.chain import Chain
 from consumers.records.batch import BootKey
 from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
 
-_COLUMNS: Final = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)
+_COLUMNS: Final = (evidence.c.following, evidence.c.waiting, evidence.c.track)
 _ALL: Final = """
-SELECT camera, boot, following, waiting, whole, dropped FROM evidence
+SELECT camera, boot, following, waiting, track FROM evidence
 WHERE (camera, boot) IN (SELECT camera, boot FROM {rows}) ORDER BY camera, boot FOR UPDATE"""
 _PUT: Final = """
-INSERT INTO evidence (camera, boot, partition, following, waiting, whole, dropped, updated_ms) SELECT * FROM {rows}
+INSERT INTO evidence (camera, boot, partition, following, waiting, track, updated_ms) SELECT * FROM {rows}
 ON CONFLICT (camera, boot) DO UPDATE SET partition = excluded.partition, following = excluded.following,
-  waiting = excluded.waiting, whole = excluded.whole, dropped = excluded.dropped, updated_ms = excluded.updated_ms"""
+  waiting = excluded.waiting, track = excluded.track, updated_ms = excluded.updated_ms"""
 
 
 class Chains:
@@ -68,7 +68,7 @@ class Chains:
         rows = [
             (
                 *boot, partitions[boot], chain.following,
-                pack_probes(chain.waiting), pack_track(chain.whole), pack_track(chain.dropped), now_ms,
+                pack_probes(chain.waiting), pack_track(chain.track), now_ms,
             )
             for boot, chain in chains.items()
         ]  # fmt: skip
@@ -79,5 +79,5 @@ class Chains:
 
 
 def _chain(row: Row) -> Chain:
-    following, waiting, whole, dropped = row
-    return Chain(following, unpack_probes(waiting), unpack_track(whole), unpack_track(dropped))
+    following, waiting, track = row
+    return Chain(following, unpack_probes(waiting), unpack_track(track))

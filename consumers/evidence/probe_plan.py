@@ -35,11 +35,11 @@ class Seen(NamedTuple):
     """The camera's last announcement."""
 
 
-class Told(NamedTuple):
+class CommandedShare(NamedTuple):
     """A camera's own share, and the share that was last requested."""
 
     own_share: float
-    told_share: float
+    commanded_share: float
 
 
 class Change(NamedTuple):
@@ -48,28 +48,28 @@ class Change(NamedTuple):
     camera: str
     request: ProbeRequest | None
     """The request; None if the camera has complied and its entry can be deleted."""
-    told: Told | None
+    commanded: CommandedShare | None
 
 
-def load_told(connection: Connection) -> dict[str, Told]:
+def load_commanded(connection: Connection) -> dict[str, CommandedShare]:
     """Return the shares that earlier recorders requested."""
-    rows = connection.execute(select(probing.c.camera, probing.c.own_share, probing.c.told_share))
-    return {camera: Told(own, told) for camera, own, told in rows}
+    rows = connection.execute(select(probing.c.camera, probing.c.own_share, probing.c.commanded_share))
+    return {camera: CommandedShare(own, commanded) for camera, own, commanded in rows}
 
 
-def store_told(engine: Engine, changed: Mapping[str, Told | None]) -> None:
+def store_commanded(engine: Engine, changed: Mapping[str, CommandedShare | None]) -> None:
     """Store requested shares before they are sent. For the database thread."""
     insertion = upsert(engine, probing)
     stored = insertion.on_conflict_do_update(
         index_elements=[probing.c.camera],
-        set_={name: insertion.excluded[name] for name in ("own_share", "told_share")},
+        set_={name: insertion.excluded[name] for name in ("own_share", "commanded_share")},
     )
     with engine.begin() as connection:
-        for camera, told in changed.items():
-            if told is None:
+        for camera, commanded in changed.items():
+            if commanded is None:
                 connection.execute(delete(probing).where(probing.c.camera == camera))
             else:
-                connection.execute(stored, {"camera": camera, **told._asdict()})
+                connection.execute(stored, {"camera": camera, **commanded._asdict()})
 
 
 class Probing:
@@ -81,7 +81,7 @@ class Probing:
 
     def __init__(self, plan: ProbePlan) -> None:
         self._plan = plan
-        self.told: dict[str, Told] = {}
+        self.commanded: dict[str, CommandedShare] = {}
         self._at: dict[str, tuple[float, float]] = {}
         self._known: dict[str, Seen] = {}
         self._rate = 0.0
@@ -101,10 +101,11 @@ class Probing:
             return
         self._known[seen.camera] = seen
         self._rate += seen.meta.frames_per_second - (before.meta.frames_per_second if before is not None else 0.0)
-        told = self.told.get(seen.camera)
-        if told is not None and _differ(seen.meta.probe_share, *told, self._plan.rising_share, self._plan.new_share):
+        commanded = self.commanded.get(seen.camera)
+        shares = (self._plan.rising_share, self._plan.new_share)
+        if commanded is not None and _differ(seen.meta.probe_share, *commanded, *shares):
             # Somebody else has set the share since: it is now the camera's own share.
-            self.told[seen.camera] = Told(seen.meta.probe_share, told.told_share)
+            self.commanded[seen.camera] = CommandedShare(seen.meta.probe_share, commanded.commanded_share)
         was = before is not None and self._is_suspect(before)
         if self._is_suspect(seen):
             self._suspect.add(seen.camera)
@@ -139,7 +140,7 @@ class Probing:
         self._stirred, self._strained, self._again_s = False, strained, math.inf
         found = []
         for camera, share in self._wanted(strained).items():
-            meta, before = self._known[camera].meta, self.told.get(camera)
+            meta, before = self._known[camera].meta, self.commanded.get(camera)
             if abs(meta.probe_share - share) <= _SAME:
                 if before is not None and abs(before.own_share - share) <= _SAME:
                     found.append(Change(camera, None, None))
@@ -151,18 +152,18 @@ class Probing:
             own = before.own_share if before is not None else meta.probe_share
             self._at[camera] = share, now_s
             self._again_s = min(self._again_s, now_s + self._plan.again_s)
-            found.append(Change(camera, ProbeRequest(issued_ms=now_ms, probe_share=share), Told(own, share)))
+            found.append(Change(camera, ProbeRequest(issued_ms=now_ms, probe_share=share), CommandedShare(own, share)))
         return found
 
-    def remember(self, changes: Iterable[Change]) -> dict[str, Told | None]:
+    def remember(self, changes: Iterable[Change]) -> dict[str, CommandedShare | None]:
         """Record requested changes. Return the entries to write to the database."""
-        changed: dict[str, Told | None] = {}
+        changed: dict[str, CommandedShare | None] = {}
         for change in changes:
-            changed[change.camera] = change.told
-            if change.told is None:
-                self.told.pop(change.camera, None)
+            changed[change.camera] = change.commanded
+            if change.commanded is None:
+                self.commanded.pop(change.camera, None)
             else:
-                self.told[change.camera] = change.told
+                self.commanded[change.camera] = change.commanded
         return changed
 
     def _wait(self, camera: str) -> None:
@@ -178,9 +179,9 @@ class Probing:
         budget = _Budget(self._plan.extra_per_s, self._plan.new_extra * self._rate)
         suspect = sorted(self._suspect, key=lambda camera: (-self._known[camera].level, camera))
         wanted = {camera: self._share(camera, self._plan.rising_share, budget, suspect=True) for camera in suspect}
-        told = sorted((self._waits(camera), camera) for camera in self.told if camera in self._known)
+        commanded = sorted((self._waits(camera), camera) for camera in self.commanded if camera in self._known)
         # A new camera with a raised share keeps it until it has a baseline. The waiting cameras come next.
-        for waits, camera in told:
+        for waits, camera in commanded:
             if not waits and camera not in wanted:
                 wanted[camera] = self._share(camera, self._new_share(camera, strained), budget)
         looked_at: list[str] = []
@@ -197,15 +198,15 @@ class Probing:
                 left -= 1
         for camera in looked_at:
             heapq.heappush(self._waiting, camera)
-        for _, camera in told:
+        for _, camera in commanded:
             if camera not in wanted:
-                wanted[camera] = self.told[camera].own_share
+                wanted[camera] = self.commanded[camera].own_share
         return wanted
 
     def _share(self, camera: str, asked: float, budget: _Budget, *, suspect: bool = False) -> float:
         """Return a camera's share: `asked` if the budgets allow it, else its own share."""
-        meta, told = self._known[camera].meta, self.told.get(camera)
-        own = told.own_share if told is not None else meta.probe_share
+        meta, commanded = self._known[camera].meta, self.commanded.get(camera)
+        own = commanded.own_share if commanded is not None else meta.probe_share
         share = max(own, asked)
         # A camera without probes of its own is not watched. Without a frame rate, the cost is unknown.
         if not own or not meta.frames_per_second:
@@ -213,8 +214,8 @@ class Probing:
         return share if budget.take((share - own) * meta.frames_per_second, suspect=suspect) else own
 
     def _waits(self, camera: str) -> bool:
-        told = self.told[camera]
-        return told.told_share <= told.own_share
+        commanded = self.commanded[camera]
+        return commanded.commanded_share <= commanded.own_share
 
     def _new_share(self, camera: str, strained: bool) -> float:
         return self._plan.new_share if self._known[camera].is_new and not strained else 0.0

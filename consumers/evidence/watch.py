@@ -87,9 +87,7 @@ class Watch:
         new: defaultdict[BootKey, list[Probe]] = defaultdict(list)
         for row in rows:
             if row.strip == CHECKED:
-                probe = Probe(
-                    row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged), bool(row.whole), row.class_id
-                )
+                probe = Probe(row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged), row.class_id)
                 new[row.camera, row.boot].append(probe)
         return {boot: chain.fold(new[boot]) for boot, chain in self._chains.of(connection, new).items()}
 

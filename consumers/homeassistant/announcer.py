@@ -12,9 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
-import structlog
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from prometheus_client import CollectorRegistry
 
 from consumers.homeassistant.discovery import ORIGIN, STATUS_TOPIC, CameraSnapshot, config, config_topic, state_topic
@@ -23,11 +20,11 @@ from consumers.homeassistant.settings import AnnouncerSettings
 from schemas import metrics
 from schemas.runtime.health import Health
 from schemas.topics import DISCOVERY_ROOT
+from schemas.transport.mqtt.background import BackgroundClient
+from schemas.transport.mqtt.connection import Subscription
 
 _AGAIN_S: Final = 10
 _STOP_S: Final = 3.0
-
-log = structlog.get_logger()
 
 
 async def run_announcer(
@@ -68,36 +65,34 @@ class Announcer:
     def __init__(self, settings: AnnouncerSettings, version: str, registry: CollectorRegistry) -> None:
         self._settings = settings
         self._version = version
-        broker = settings.broker
-        self._address = broker.address
         self._cameras = metrics.HOME_CAMERAS.on(registry)
         self._messages = metrics.HOME_MESSAGES.on(registry)
-        self._lock = threading.Lock()  # paho calls back from its own thread
+        self._lock = threading.Lock()  # the client calls back from its own thread
         self._told: dict[str, tuple[CameraSnapshot, float]] = {}
         self._leftovers: set[str] = set()
         self._begun_s = time.monotonic()
-        self.refusal = "not connected yet"
+        self._client = BackgroundClient(
+            settings.broker,
+            self._on_message,
+            name=settings.name,
+            on_connected=self._on_connected,
+            will=(STATUS_TOPIC, "offline"),
+            reconnect_max_s=_AGAIN_S,
+        )
+
+    @property
+    def refusal(self) -> str:
         """The reason why there is no connection."""
-        self._client = Client(CallbackAPIVersion.VERSION2, settings.name, protocol=MQTTProtocolVersion.MQTTv5)
-        self._client.reconnect_delay_set(1, _AGAIN_S)
-        self._client.will_set(STATUS_TOPIC, "offline", 1, retain=True)
-        self._client.on_connect = self._on_connect
-        self._client.on_disconnect = self._on_disconnect
-        self._client.on_message = self._on_message
-        if broker.tls is not None:
-            self._client.tls_set_context(broker.tls.context())
-        if broker.login is not None:
-            self._client.username_pw_set(broker.login.user, broker.login.password.get_secret_value())
+        return self._client.refusal
 
     @property
     def is_connected(self) -> bool:
         """Whether the broker accepts messages."""
-        return self._client.is_connected()
+        return self._client.is_connected
 
     def begin(self) -> None:
         """Connect from a separate thread and reconnect after failures."""
-        self._client.connect_async(*self._address)
-        self._client.loop_start()
+        self._client.start()
 
     def tell(self, found: Sequence[CameraSnapshot]) -> None:
         """Announce new cameras, publish changed states, and remove cameras that are gone."""
@@ -128,11 +123,8 @@ class Announcer:
     def end(self) -> None:
         """Publish the offline status and disconnect."""
         if self.is_connected:
-            said = self._client.publish(STATUS_TOPIC, "offline", 1, retain=True)
-            with suppress(ValueError, RuntimeError):
-                said.wait_for_publish(_STOP_S)
-        self._client.disconnect()
-        self._client.loop_stop()
+            self._client.publish(STATUS_TOPIC, "offline", wait_s=_STOP_S)
+        self._client.close()
 
     def _is_wanted(self, camera: str) -> bool:
         return not self._settings.only or any(fnmatch.fnmatchcase(camera, each) for each in self._settings.only)
@@ -142,36 +134,29 @@ class Announcer:
         return f"{console.rstrip('/')}/camera/{camera}" if console else None
 
     def _publish(self, topic: str, document: dict[str, Any]) -> None:
-        self._client.publish(topic, json.dumps(document, separators=(",", ":")), 1, retain=True)
+        self._client.publish(topic, json.dumps(document, separators=(",", ":")))
         self._messages.inc()
 
     def _take_back(self, camera: str) -> None:
         for topic in (config_topic(camera), state_topic(camera)):
-            self._client.publish(topic, b"", 1, retain=True)
+            self._client.publish(topic, b"")
             self._messages.inc()
 
-    def _on_connect(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
-        if reason.is_failure:
-            self.refusal = str(reason)
-            log.warning("not_connected", reason=str(reason))
-            return
+    def _on_connected(self) -> None:
         with self._lock:
             # A broker that has lost its retained messages receives all of them again.
             self._told.clear()
-        client.subscribe(f"{DISCOVERY_ROOT}/device/+/config", 1)
-        client.publish(STATUS_TOPIC, "online", 1, retain=True)
+        self._client.subscribe([Subscription(f"{DISCOVERY_ROOT}/device/+/config", 1)])
+        self._client.publish(STATUS_TOPIC, "online")
 
-    def _on_disconnect(self, _client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
-        self.refusal = str(reason)
-
-    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+    def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         """Record an announced device: it may be one of an earlier run that is gone since."""
         try:
-            document = json.loads(message.payload)
+            document = json.loads(payload)
             ours = document["origin"]["name"] == ORIGIN and document["availability_topic"] == STATUS_TOPIC
             camera = str(document["state_topic"]).removeprefix(state_topic(""))
         except (ValueError, KeyError, TypeError):
             return
-        if ours and message.retain and message.topic == config_topic(camera):
+        if ours and retained and topic == config_topic(camera):
             with self._lock:
                 self._leftovers.add(camera)

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Engine, func, select, tuple_, update
 
 from consumers.database.tables import alerts
-from consumers.database.thread import DatabaseCorrupt, DatabaseThread, Stopped
+from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
 from schemas.errors import BrokerError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
@@ -153,7 +153,7 @@ class Alerts:
         """Set when there may be an alert to publish."""
 
     async def publish(self) -> None:
-        """Publish until cancelled. Raises `Stopped` and `DatabaseCorrupt`."""
+        """Publish until cancelled. Raises `Stopped` and `DatabaseCorruptError`."""
         backoff = Backoff()
         while True:
             await self.due.wait()
@@ -161,7 +161,7 @@ class Alerts:
             try:
                 await self.publish_due()
                 backoff.reset()
-            except (Stopped, DatabaseCorrupt):
+            except (Stopped, DatabaseCorruptError):
                 raise
             except Exception as error:  # the alerts stay in the database, whatever the error is
                 log.warning("alerts_not_published", error=str(error) or type(error).__name__)

@@ -78,15 +78,13 @@ class Meters:
             aside.set_function(partial(_count_damaged, places.database))
         self._kafka_damaged = metrics.KAFKA_DAMAGED.on(registry).labels("recorder")
         self._lag = metrics.RECORDER_LAG.on(registry)
-        self._copies_missing = metrics.KAFKA_COPIES_MISSING.on(registry)
+        self._replicas_missing = metrics.KAFKA_REPLICAS_MISSING.on(registry)
         self._age = metrics.CAMERA_AGE.on(registry)
         self._flagged = metrics.CAMERA_FLAGGED.on(registry)
         self._evidence = metrics.CAMERA_EVIDENCE.on(registry)
         self._probe_share = metrics.CAMERA_PROBE_SHARE.on(registry)
         self._impaired = metrics.CAMERA_IMPAIRED.on(registry)
         self._impairments: set[tuple[str, str]] = set()
-        self._camera_alerts = metrics.CAMERA_ALERTS.on(registry)
-        self._alerted: set[str] = set()
         self._shown: set[str] = set()
         self._ahead_ms = 0
         self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
@@ -155,13 +153,9 @@ class Meters:
         return name if name in self._classes else "other"
 
     def count_alerts(self, alerts: Sequence[Alert]) -> None:
-        """Count raised alerts by kind and by camera."""
+        """Count raised alerts by kind."""
         for alert in alerts:
             self._alerts.labels(alert.kind).inc()
-            if len(self._alerted) < metrics.MAX_CAMERA_SERIES:
-                self._alerted.add(alert.camera_id)
-            known = alert.camera_id in self._alerted
-            self._camera_alerts.labels(alert.camera_id if known else "other").inc()
 
     def show_stores(self, held: Mapping[str, int]) -> None:
         """Set the bytes of each store."""
@@ -180,9 +174,9 @@ class Meters:
         """Set the number of records in Kafka that are not read yet."""
         self._lag.set(records)
 
-    def show_copies_missing(self, copies: int) -> None:
+    def show_replicas_missing(self, copies: int) -> None:
         """Set the number of missing replicas of the partitions in use."""
-        self._copies_missing.set(copies)
+        self._replicas_missing.set(copies)
 
     def show_cameras(
         self, cameras: Sequence[Camera], faulty: Sequence[tuple[str, State]], now_ms: int, forget_after_s: float

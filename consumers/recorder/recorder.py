@@ -18,15 +18,15 @@ from consumers.cameras.saved import CameraStates, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
-from consumers.database.thread import DatabaseCorrupt, DatabaseThread, Stopped
-from consumers.evidence.probe_plan import Probing, Told, load_told, store_told
+from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
+from consumers.evidence.probe_plan import CommandedShare, Probing, load_commanded, store_commanded
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
 from consumers.recorder.metrics import Meters, places_of
 from consumers.recorder.purge import purge
-from consumers.recorder.store import OffsetConflict, Store
+from consumers.recorder.store import OffsetConflictError, Store
 from consumers.records.batch import Partition, Record, Span, read, refusal
-from consumers.records.log import Log, LogRewound
+from consumers.records.log import Log, LogRewoundError
 from consumers.records.membership import Membership, Reassigned
 from consumers.settings import RecorderSettings
 from consumers.written import Written
@@ -93,7 +93,7 @@ async def run_recorder(
         await recorder.run()
     except Stopped:
         log.info("recorder_stopped_waiting")
-    except DatabaseCorrupt as error:
+    except DatabaseCorruptError as error:
         recorder.close()
         aside = set_aside(settings.database, time.time_ns() // 10**6)
         raise RestartRequired(
@@ -120,7 +120,7 @@ class Recorder:
         self._stop = stop
         health.set("kafka", False, "not connected yet")
         self._engine = open_engine(settings.database, writes=True)
-        self._database = DatabaseThread(self._engine, stop, health, (OffsetConflict,))
+        self._database = DatabaseThread(self._engine, stop, health, (OffsetConflictError,))
         self._store = Store(self._engine, Quarantine(settings.quarantine, self._engine), settings)
         self._snapshots = Snapshots(self._engine, settings.bounds.strangers)
         self._states = CameraStates(self._engine, MAX_CAMERAS + settings.bounds.strangers)
@@ -187,7 +187,7 @@ class Recorder:
         self._engine.dispose()
 
     def _restore(self) -> list[Camera]:
-        self._probing.told = self._told()
+        self._probing.commanded = self._commanded()
         found = self._snapshots.load()
         with self._engine.begin() as connection:
             saved = {each.camera: each for each in read_states(connection)}
@@ -210,9 +210,9 @@ class Recorder:
                     backoff.reset()
                     with contextlib.suppress(Reassigned):
                         await self._record_all(source, at_once)
-            except (OffsetConflict, LogRewound) as error:
+            except (OffsetConflictError, LogRewoundError) as error:
                 log.warning("reading_again", reason=str(error))
-            except (Stopped, DatabaseCorrupt, UserError):
+            except (Stopped, DatabaseCorruptError, UserError):
                 raise
             except Exception as error:  # any error of a broker that is unreachable
                 self._health.set("kafka", False, str(error) or type(error).__name__)
@@ -250,13 +250,13 @@ class Recorder:
         taken = await self._database.run(self._store.take_up, topics, spans)
         self._offsets = {place: at for place, at in self._offsets.items() if place[0] not in topics} | taken
         async with self._planning:
-            self._probing.told = await self._database.run(self._told)
+            self._probing.commanded = await self._database.run(self._commanded)
         self._alerts.due.set()
         return taken
 
-    def _told(self) -> dict[str, Told]:
+    def _commanded(self) -> dict[str, CommandedShare]:
         with self._engine.begin() as connection:
-            return load_told(connection)
+            return load_commanded(connection)
 
     async def _unless_stopped(self, task: asyncio.Task[T]) -> T:
         stopping = asyncio.create_task(self._stop.wait())
@@ -328,7 +328,7 @@ class Recorder:
                 if not changes:
                     continue
                 # Stored first: a commanded camera must return to its own setting even if this process dies.
-                await self._database.run(store_told, self._engine, self._probing.remember(changes))
+                await self._database.run(store_commanded, self._engine, self._probing.remember(changes))
             requests = [(each.camera, each.request) for each in changes if each.request is not None]
             try:
                 await asyncio.wait_for(self._outbox.request(requests), PUBLISH_S)
@@ -387,7 +387,7 @@ class Recorder:
             await self._database.run(self._snapshots.save, changed, left_from_ms)
 
     async def _ask_kafka(self) -> None:
-        self._meters.show_copies_missing(self._log.copies_missing() + self._letters.copies_missing())
+        self._meters.show_replicas_missing(self._log.replicas_missing() + self._letters.replicas_missing())
         try:
             self._meters.show_lag(await self._log.lag() + await self._letters.lag())
         except Exception as error:  # any error means that Kafka does not respond

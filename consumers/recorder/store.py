@@ -29,7 +29,7 @@ from consumers.written import Written
 from schemas.pointillist_pb2 import CHECKED
 
 
-class OffsetConflict(Exception):  # noqa: N818  # a state of the database, not a failure
+class OffsetConflictError(Exception):
     """Another recorder has moved the stored offsets. Resume from them."""
 
 
@@ -116,7 +116,7 @@ class Store:
     def write(self, batch: Batch, expected: dict[Partition, int | None]) -> Written:
         """Commit the batch.
 
-        Raises `OffsetConflict` if the stored offsets differ from `expected` (None: no offset yet).
+        Raises `OffsetConflictError` if the stored offsets differ from `expected` (None: no offset yet).
         """
         try:
             return self._write(batch, expected)
@@ -190,7 +190,7 @@ class Store:
                 values = {"of": topic, "part": partition, "before": before, "mine": mine}
                 moved = self._move_offset.run(connection, **values, following=following)
             if moved.rowcount != 1:
-                raise OffsetConflict(f"{topic} partition {partition}: expected offset {before} in the database")
+                raise OffsetConflictError(f"{topic} partition {partition}: expected offset {before} in the database")
 
     def _record_frames(self, connection: Connection, batch: Batch, written: Written) -> None:
         rows = {key: frame_row(key, verdict, batch.recorded_ms) for key, verdict in batch.verdicts.items()}

@@ -25,7 +25,7 @@ TakeUp = Callable[[Collection[str], Mapping[Partition, Span]], Awaitable[Mapping
 """Claims the reader's partitions of these topics, given each log's begin and end. Returns the next offsets."""
 
 
-class LogRewound(Exception):  # noqa: N818  # a state of Kafka, not a failure
+class LogRewoundError(Exception):
     """A partition does not continue: its topic was created again, or has more partitions now."""
 
 
@@ -67,7 +67,7 @@ class Log:
     async def take_up(self, take_up: TakeUp) -> None:
         """Continue at the database's offsets in the assigned partitions.
 
-        Raises `LogRewound` if a log does not continue.
+        Raises `LogRewoundError` if a log does not continue.
         """
         reader = self._reader
         while True:
@@ -104,8 +104,8 @@ class Log:
     async def gather(self, linger_s: float, limit: int) -> list[Record]:
         """Return the records that arrive within `linger_s` of the first one, at most about `limit`.
 
-        The list is empty if none arrives for half a second. Raises `LogRewound` if reading must restart with `open`.
-        Raises `Reassigned` if it continues with `take_up`.
+        The list is empty if none arrives for half a second. Raises `LogRewoundError` if reading must restart with
+        `open`. Raises `Reassigned` if it continues with `take_up`.
         """
         records: list[Record] = []
         deadline: float | None = None
@@ -117,12 +117,12 @@ class Log:
             found = await self._reader.fetch(wait_s=wait_s, most=limit)
             self._membership.check()
             if set(self._reader.assignment()) != self._next.keys():
-                raise LogRewound("topics: expected the same partitions as before, got others")
+                raise LogRewoundError("topics: expected the same partitions as before, got others")
             if trace.on():
                 trace.stamp("gathered", *(named(record) for some in found.values() for record in some))
             for partition, some in found.items():
                 if some[0].offset < self._next[partition]:
-                    raise LogRewound(f"{partition}: expected offset {self._next[partition]}, got {some[0].offset}")
+                    raise LogRewoundError(f"{partition}: expected offset {self._next[partition]}, got {some[0].offset}")
                 self._next[partition] = some[-1].offset + 1
                 records += some
             if not found and deadline is None:
@@ -139,7 +139,7 @@ class Log:
         ends = await asyncio.wait_for(self._reader.ends(list(positions)), REQUEST_S)
         return sum(max(0, ends[partition] - position) for partition, position in positions.items())
 
-    def copies_missing(self) -> int:
+    def replicas_missing(self) -> int:
         """Missing or lagging replicas of its topics' partitions by Kafka's last metadata; 0 before `open`."""
         return self._reader.missing_replicas()
 

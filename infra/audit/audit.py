@@ -21,8 +21,8 @@ from infra.audit.database import AuditedDatabase
 from infra.audit.kafka_protocol import read_by_protocol
 from infra.audit.kafka_sets import Boot, KafkaSets
 from infra.local.kafka_quorum import kafka_data
-from infra.process.environment import Environment, role_roots
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment, role_roots
 from producers.spool import SpoolBoot, scan_spool
 from schemas.errors import StateError
 from schemas.identity import CameraId

@@ -1,1 +1,1 @@
-"""Bundles from a user's own network: read, described, calibrated, tried. The command is `pointillist bundle`."""
+"""Bundles: made from a user's own network by `pointillist bundle`, and published to the processors of a system."""

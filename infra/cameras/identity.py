@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from infra.identity_lock import changing_identities
 from infra.pki.authority import Authority
 from infra.pki.enrolment import Enrolment, enroll
-from infra.process.environment import Environment, accepted_generations, attached_camera_key
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment, accepted_generations, attached_camera_key
+from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, SecretError
 from schemas.identity import CameraId, camera_at
 from schemas.keys.keys import CameraKey, derive_camera_key

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
 import structlog
 
 from infra.local.process import COMMAND, Child
-from schemas.transport.backoff import Backoff
+from schemas.runtime.supervisor import RestartPolicy, Supervisor
 
 _log = structlog.get_logger()
-
-_LOOK_S: Final = 0.2
-_PAUSE_S: Final = (0.5, 15.0)
-_STEADY_S: Final = 30.0
 
 
 async def run_processes(
@@ -27,34 +22,24 @@ async def run_processes(
     final: frozenset[int],
     stop: asyncio.Event,
     end_s: float,
+    left_out: tuple[str, ...],
 ) -> list[int]:
     """Run `pointillist ARGUMENTS` of 1 to `count` until all have ended with a status of `final`; return their statuses.
 
-    Once `stop` is set, the processes have `end_s` seconds for an orderly shutdown.
+    Once `stop` is set, the processes have `end_s` seconds for an orderly shutdown. They do not inherit environment
+    variables that begin with one of `left_out`: their arguments name a file with all settings.
     """
-    waiting = [_keep(number, arguments(number), logs, final, stop, end_s) for number in range(1, count + 1)]
-    return list(await asyncio.gather(*waiting))
+    policy = RestartPolicy(first_s=0.5, longest_s=15.0, steady_s=30.0, final=final)
 
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
 
-async def _keep(
-    number: int, arguments: Sequence[str], logs: Path, final: frozenset[int], stop: asyncio.Event, end_s: float
-) -> int:
-    child = Child([*COMMAND, *arguments], logs / f"cameras-{number}.log")
-    backoff = Backoff(*_PAUSE_S)
-    while True:
-        begun = time.monotonic()
-        await asyncio.to_thread(child.start)
-        status = None
-        while status is None and not stop.is_set():
-            await asyncio.sleep(_LOOK_S)
-            status = child.poll()
-        if status is None:
-            status = await asyncio.to_thread(child.stop, end_s)
-            return 1 if status is None else status
-        if status in final or stop.is_set():
-            return status
-        if time.monotonic() - begun > _STEADY_S:
-            backoff.reset()
-        _log.error("camera_process_ended", number=number, status=status, log=str(child.log))
-        if await backoff.wait(stop):
-            return status
+    async def keep(number: int) -> int:
+        child = Child([*COMMAND, *arguments(number)], logs / f"cameras-{number}.log", env=environment)
+
+        def report(status: int) -> None:
+            _log.error("camera_process_ended", number=number, status=status, log=str(child.log))
+
+        status, _ = await Supervisor(child, policy).run(stop, end_s, on_restart=report)
+        return 1 if status is None else status
+
+    return list(await asyncio.gather(*map(keep, range(1, count + 1))))

@@ -8,13 +8,13 @@ from hashlib import blake2b
 from pathlib import Path
 
 from infra.cameras.identity import CameraIdentity, camera_identity, issued_identity
-from infra.process.role import address
 from infra.state_folder import Layout
 from producers.fleet.camera_file import Listed, load_camera_file
 from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
 from schemas.runtime.file_version import FileVersion, file_version
+from schemas.settings import address
 from schemas.transport.access import Login, Tls
 
 """Inode, size and modification time of a file; None when it is missing."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Final
 
 import typer
@@ -62,47 +64,63 @@ def options(
         os.environ["POINTILLIST_FACTORIES"] = factories
 
 
-def register() -> None:
-    """Put all commands into `app`."""
-    from infra.cli import (  # noqa: F401
-        audit,
-        bundle,
-        camera,
-        camera_discover,
-        camera_forget,
-        camera_run,
-        camera_test,
-        camera_told,
-        config,
-        console,
-        doctor,
-        homeassistant,
-        key,
-        model,
-        monitor,
-        pki,
-        roles,
-        signer,
-        status,
-        topics,
-        up,
-        user,
-    )
-    from infra.cli.lab import (  # noqa: F401
-        aigan,
-        evaluate,
-        harden,
-        learn_table,
-        red_team,
-        repair,
-        stale,
-        strip,
-    )
+MODULES: Final = {
+    "audit": ("audit",),
+    "bundle": ("bundle",),
+    "camera": ("camera", "camera_discover", "camera_forget", "camera_run", "camera_test", "camera_settings"),
+    "config": ("config",),
+    "console": ("console",),
+    "doctor": ("doctor",),
+    "homeassistant": ("homeassistant",),
+    "key": ("key",),
+    "model": ("model",),
+    "monitor": ("monitor",),
+    "enroll": ("pki",),
+    "rotate": ("pki",),
+    "revoke": ("pki",),
+    "ca": ("pki",),
+    "bridge": ("roles",),
+    "process": ("roles",),
+    "record": ("roles",),
+    "fleet": ("roles",),
+    "signer": ("signer",),
+    "status": ("status",),
+    "cameras": ("status",),
+    "logs": ("status",),
+    "down": ("status",),
+    "topics": ("topics",),
+    "replicas": ("topics",),
+    "up": ("up",),
+    "user": ("user",),
+    "lab": tuple(
+        f"lab.{name}" for name in ("aigan", "evaluate", "harden", "learn_table", "red_team", "repair", "stale", "strip")
+    ),
+}
+"""The modules that register each command, relative to this package."""
+
+
+def register(command: str | None = None) -> None:
+    """Put the modules of `command` into `app`; all commands for None or for a name that is no command."""
+    for name in MODULES if command not in MODULES else (command,):
+        for module in MODULES[name]:
+            import_module(f"{__name__}.{module}")
+
+
+def command_of(arguments: Sequence[str]) -> str | None:
+    """Return the first word of a command line that is no option; None when an option other than `--factories` leads."""
+    rest = iter(arguments)
+    for word in rest:
+        if word == "--factories":
+            next(rest, None)
+        elif not word.startswith("--factories="):
+            return None if word.startswith("-") else word
+    return None
 
 
 def main() -> None:
     """Run the command; a user's error becomes one line on stderr and exit status 2."""
-    register()
+    # One command's modules: those of all commands take longer to import than most commands run.
+    register(command_of(sys.argv[1:]))
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()

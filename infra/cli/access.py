@@ -67,8 +67,8 @@ def mqtt_place(
     `own` is a role. Files that were read already, or None for no files, may replace it: then the state folder is not
     searched.
     """
-    from infra.process.environment import Environment
-    from infra.process.role import address
+    from infra.state_folder.environment import Environment
+    from schemas.settings import address
     from schemas.transport.access import MqttAccess
 
     environment = Environment()
@@ -98,8 +98,8 @@ def kafka_place(
     given: str | None, state: Path | None, role: str, *, tls: Path | None = None, login: Path | None = None
 ) -> KafkaAddress:
     """Return Kafka of the options, the environment, or the state folder that holds a certificate for `role`."""
-    from infra.process.environment import Environment
-    from infra.process.role import address
+    from infra.state_folder.environment import Environment
+    from schemas.settings import address
     from schemas.transport.access import KafkaAccess
 
     environment = Environment()
@@ -168,8 +168,8 @@ def require_brokers(
 
 def share_of(state: Path | None) -> str | None:
     """Return the name of the bridges' shared subscription; None is the usual one, for a broker closed to strangers."""
-    from infra.process.environment import Environment
     from infra.state_folder import Layout
+    from infra.state_folder.environment import Environment
 
     file = Environment().share_file
     if file is not None:

@@ -83,8 +83,8 @@ def audit(
 
 def _keys(state: Path | None) -> KeyRing:
     """Return the keys of every generation: the system took frames signed under a key that was revoked later."""
-    from infra.process.environment import Environment, role_roots
     from infra.state_folder import Layout
+    from infra.state_folder.environment import Environment, role_roots
     from schemas.keys.keys import KeyRing
     from schemas.keys.roots import Role
 

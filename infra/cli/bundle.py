@@ -74,7 +74,6 @@ def create(
     from infra.bundling.presets import normalisation
     from infra.bundling.trial import Limits, create_within
     from infra.bundling.wanted import Wanted
-    from infra.cli.camera_source import numbers
     from infra.cli.lab.evaluate import chosen
 
     origin, network = _one_of(onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm)
@@ -84,7 +83,7 @@ def create(
         raise ConfigError("expected --publish or --up, got both")
     if channels not in (1, 3):
         raise ConfigError(f"--channels: expected 1 or 3, got {channels}")
-    sides = numbers(size, "x", 2, "--size as WIDTHxHEIGHT")
+    sides = _sides(size)
     wanted = Wanted(
         origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,
         None if sides is None else (sides[1], sides[0]), channels,
@@ -112,7 +111,9 @@ def check(
     images: Annotated[
         Path, typer.Option(help="Pictures as cameras will see them; in subfolders named by class, or not.")
     ],
-    drop: Annotated[float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875.")] = 0.25,
+    drop: Annotated[
+        float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")
+    ] = 0.25,
     most: Annotated[int, typer.Option(help="Pictures at most.", min=1)] = 200,
     sheet: Annotated[
         Path | None,
@@ -159,6 +160,18 @@ def check(
     if sheet is not None:
         say(f"pictures: {sheet}")
     raise typer.Exit(DOUBTED if doubts else 0)
+
+
+def _sides(size: str | None) -> list[int] | None:
+    """Read width and height; ConfigError names the form."""
+    from producers.sources.settings import whole_numbers
+
+    if size is None:
+        return None
+    try:
+        return whole_numbers(size, "x", 2, "WIDTHxHEIGHT")
+    except ValueError as error:
+        raise ConfigError(f"--size: {error}") from None
 
 
 def _one_of(**given: Path | str | None) -> tuple[Origin, str]:

@@ -3,86 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infra.cli import app
-from infra.cli.access import CONNECT_TIMEOUT_S, ConnectTimeout, Mqtt, MqttLogin, MqttTls, mqtt_place, require_brokers
-from infra.cli.camera_source import (
-    Clock,
-    Grey,
-    Hang,
-    Hardware,
-    Heartbeat,
-    Hours,
-    Login,
-    Loop,
-    Motion,
-    Opening,
-    Privacy,
-    Region,
-    Rotate,
-    Size,
-    Zone,
-    check_size,
-    sending_of,
-    source_of,
-)
+from infra.cli.access import MQTT, mqtt_place, require_brokers
 from infra.cli.passwords import resolve
+from infra.cli.roles import COMMON
+from infra.settings.command import role_command
 from schemas.errors import ConfigError
+from schemas.messages.frame_size import over_size
+
+if TYPE_CHECKING:
+    from producers.camera.role_settings import CameraAttachSettings
 
 camera_app = typer.Typer(help="Real cameras.", no_args_is_help=True)
 app.add_typer(camera_app, name="camera")
 
 
-@camera_app.command()
+@role_command(
+    camera_app, "camera-attach", "name", "enrolment", "spool", *MQTT, *COMMON, "seconds", "drain_s", "camera.fps",
+    "camera.drop_ratio", "camera.profile", "camera.schedule.hours", "camera.source.login.file", "camera.source.rotate",
+    "camera.source.privacy", "camera.source.region", "camera.source.size", "camera.source.loop",
+    strip=("camera.source", "camera"),
+)  # fmt: skip
 def attach(
-    url: Annotated[str, typer.Argument(help="RTSP or HTTP URL, /dev/video0, or a video file.")],
-    name: Annotated[
-        str | None,
-        typer.Option(help="The camera as SITE/CAMERA, or CAMERA of the site `local`; else as its enrolment says."),
-    ] = None,
-    enrolment: Annotated[
-        Path | None, typer.Option(help="All that this camera needs to join a fleet, as `enroll` wrote it.")
-    ] = None,
-    mqtt: Mqtt = None,
-    mqtt_tls: MqttTls = None,
-    mqtt_login: MqttLogin = None,
-    state: Annotated[
-        Path | None, typer.Option(help="Join the running system of this state folder; it issues the key.")
-    ] = None,
-    spool: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the spool; else in the state folder, or with an enrolment in ~/.local/state."),
-    ] = None,
-    fps: Annotated[float, typer.Option(help="Frames a second to send; 0 = all that come.")] = 0.0,
-    drop: Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are not sent.")] = 0.25,
-    probe_share: Annotated[float, typer.Option(help="Share of frames sent whole, for STRIP.")] = 0.05,
-    profile: Annotated[str, typer.Option(help="raw, lossless or video.")] = "raw",
-    login: Login = None,
-    rotate: Rotate = 0,
-    privacy: Privacy = None,
-    region: Region = None,
-    size: Size = None,
-    grey: Grey = False,
-    hardware: Hardware = "none",
-    clock: Clock = "auto",
-    hang: Hang = 10.0,
-    opening: Opening = None,
-    loop: Loop = False,
-    schedule: Hours = None,
-    zone: Zone = None,
-    motion: Motion = False,
-    heartbeat: Heartbeat = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="End after this time; else when the source ends, or on Ctrl-C.")
-    ] = None,
-    drain: Annotated[
-        float, typer.Option("--drain-s", help="Seconds to wait, after the end, for confirmations.")
-    ] = 30.0,
-    metrics: Annotated[str | None, typer.Option(help="host:port to serve /metrics and /healthz on.")] = None,
-    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
+    settings: CameraAttachSettings,
+    url: Annotated[str | None, typer.Argument(help="RTSP or HTTP URL, /dev/video0, or a video file.")] = None,
 ) -> None:
     """Send a camera's pictures, dots only, to the fleet's broker.
 
@@ -98,30 +46,18 @@ def attach(
     from infra.process.role import run_role
     from infra.state_folder import Layout
     from infra.up.processes import FLEET_PENDING, FRAMES_REFUSED
-    from producers.camera.camera_settings import parse_camera
     from producers.fleet.camera_spec import CameraSpec
     from producers.fleet.real import run_camera
     from producers.sources.trial import try_source
 
-    place = resolve(url)
-    if state is not None:
-        check_size(size, Layout(state.resolve()).max_frame_pixels)
+    name, enrolment, state, spool = settings.name, settings.enrolment, settings.state, settings.spool
+    place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))
+    if not place:
+        raise ConfigError("URL is missing: expected an address as rtsp://…, a device or a file. Give URL or address.")
+    if state is not None and (size := settings.camera.source.size) is not None:
+        _check_size(size, Layout(state.resolve()).max_frame_pixels)
     identity = camera_named(name, enrolment, state)
-    site, _, camera = identity.partition("/")
-    source = source_of(
-        place, login=login, hang=hang, opening=opening, hardware=hardware, clock=clock, rotate=rotate, privacy=privacy,
-        region=region, size=size, grey=grey, loop=loop,
-    )  # fmt: skip
-    settings = {
-        "name": camera,
-        "source": source,
-        "fps": fps,
-        "drop_ratio": drop,
-        "probe_share": probe_share,
-        "profile": profile,
-        **sending_of(schedule, zone, motion, heartbeat),
-    }
-    plan = parse_camera(site, settings)
+    plan = settings.camera_settings(place, identity)
     registers = state is not None and enrolment is None
     if registers:  # only once its source opens: a mistyped address would leave a camera that is never online
         try_source(plan.source)
@@ -133,20 +69,34 @@ def attach(
     if state is not None:
         allow_rate(Layout(state.resolve()), identity)
     folder = spool.resolve() if spool is not None else known.home or Path()
-    link = mqtt_place(mqtt or known.mqtt, state, known.tls or "camera", tls=mqtt_tls, login=mqtt_login)
-    require_brokers(connect_timeout_s, mqtt=link)
+    link = mqtt_place(
+        str(settings.mqtt) or known.mqtt,
+        state,
+        known.tls or "camera",
+        tls=settings.mqtt_tls,
+        login=settings.mqtt_login_file,
+    )
+    require_brokers(settings.connect_timeout_s, mqtt=link)
     if not registers:
         try_source(plan.source)
+    seconds = settings.seconds
     until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
     outcome = run_role(
         "camera",
-        metrics,
+        settings.metrics,
         lambda registry, health, stop: run_camera(
             CameraSpec(plan, known.key, link.address, link.tls, link.login), state=folder, registry=registry,
-            health=health, stop=stop, ends_at_ms=until, drain_s=drain,
+            health=health, stop=stop, ends_at_ms=until, drain_s=settings.drain_s,
         ),
     )  # fmt: skip
     if outcome.refused:
         typer.echo(f"{identity}: frames were refused: {outcome.refused}", err=True)
         raise typer.Exit(FRAMES_REFUSED)
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)
+
+
+def _check_size(size: tuple[int, int], most_pixels: int) -> None:
+    """Raise ConfigError for a size of more pixels than the processors accept in a frame."""
+    width, height = size
+    if width * height > most_pixels:
+        raise ConfigError(f"--size: {over_size(width, height, most_pixels)}")

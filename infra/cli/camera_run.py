@@ -3,111 +3,83 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from infra.cli.access import (
-    CONNECT_TIMEOUT_S,
-    ConnectTimeout,
-    Mqtt,
-    MqttLogin,
-    MqttTls,
-    mqtt_place,
-    require_brokers,
-)
+from infra.cli.access import MQTT, mqtt_place, require_brokers
 from infra.cli.camera import camera_app
+from infra.cli.roles import COMMON
+from infra.settings.command import role_command
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from infra.cameras.roster import Broker
+    from infra.cameras.roster import Broker, FileOfCameras
+    from producers.camera.role_settings import CameraRunSettings
     from producers.fleet.camera_spec import CameraSpecs
 
-_END_S = 15.0
+ROLE: Final = "camera-run"
+_END_S: Final = 15.0
 """Seconds beyond the time to drain, for closing a process."""
 
 
-@camera_app.command()
+@role_command(camera_app, ROLE, "spool", *MQTT, *COMMON, "processes", "share", "seconds", "drain_s")
 def run(
+    settings: CameraRunSettings,
     file: Annotated[
-        Path, typer.Argument(help="cameras.yaml: which cameras there are; it is read again when it changes.")
-    ],
-    spool: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the spools; else the state folder, or ~/.local/state/pointillist."),
-    ] = None,
-    mqtt: Mqtt = None,
-    mqtt_tls: MqttTls = None,
-    mqtt_login: MqttLogin = None,
-    state: Annotated[
-        Path | None, typer.Option(help="Join the running system of this state folder; it enrols the cameras.")
-    ] = None,
-    processes: Annotated[int, typer.Option(help="Share the cameras among so many processes.", min=1, max=256)] = 1,
-    share: Annotated[
-        str | None, typer.Option(help="Run the part NUMBER/OF of the cameras, such as 2/3, alone.")
+        Path | None, typer.Argument(help="The list of cameras, cameras.yaml; it is read again when it changes.")
     ] = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="Check the file, open each camera's source once, print a line for each, and end."),
     ] = False,
-    seconds: Annotated[
-        float | None, typer.Option(help="End after this time; else when all sources have ended, or on Ctrl-C.")
-    ] = None,
-    drain: Annotated[
-        float, typer.Option("--drain-s", help="Seconds to wait, after the end, for confirmations.")
-    ] = 30.0,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="host:port to serve /metrics and /healthz on; of several processes each takes the next port."
-        ),
-    ] = None,
-    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Send the pictures of many real cameras, dots only, to the fleet's broker.
 
     Adding, changing or removing a camera in the file affects no other camera. A camera that cannot be opened is
     degraded, with the reason, and tried again. cameras.json in the folder of the spools holds the state of each camera.
+    Of several processes each serves its metrics on the next port.
 
     Exit status 2 when the file is wrong or not one camera can run. With --check, status 2 also when one camera cannot
     run or its source gives no picture. Exit status 3 when spools still hold frames at the drain deadline.
     """
     from infra.cameras.identity import state_home
     from infra.cameras.roster import FileOfCameras, Share
-    from infra.process.role import address
+    from schemas.settings import address
     from schemas.transport.access import MqttAccess
 
-    if share is not None and processes > 1:
-        raise ConfigError("expected --processes or --share, got both")
-    part = Share.parse(share) if share is not None else None
-    listed = FileOfCameras(file.resolve(), state=state, broker=_broker(mqtt, state, mqtt_tls, mqtt_login), share=part)
+    file = file or settings.cameras
+    if file is None:
+        raise ConfigError("FILE is missing: expected the list of cameras, cameras.yaml. Give FILE or cameras.")
+    part = Share.parse(settings.share) if settings.share is not None else None
+    listed = FileOfCameras(file.resolve(), state=settings.state, broker=_broker(settings), share=part)
     specs = listed.read()
     if check:
         raise typer.Exit(_check(file, specs))
     if specs.rejected and not specs.runnable and part is None:
         name, reason = next(iter(specs.rejected.items()))
         raise ConfigError(f"{file}: not one of {len(specs.rejected)} cameras can run; {name}: {reason}")
-    if metrics is not None:
-        address(metrics)
-    folder = (spool or state or state_home()).resolve()
-    if processes > 1:
-        raise typer.Exit(_several(processes, file, folder, mqtt, mqtt_tls, mqtt_login, state, seconds, drain, metrics))
+    if settings.metrics is not None:
+        address(settings.metrics)
+    folder = (settings.spool or settings.state or state_home()).resolve()
+    if settings.processes > 1:
+        raise typer.Exit(_several(settings, file, folder))
     first = next(iter(specs.runnable.values()), None)
     if first is not None:
-        require_brokers(connect_timeout_s, mqtt=MqttAccess(*first.mqtt, first.tls, first.login))
-    raise typer.Exit(_alone(listed, folder, part.number if part else None, seconds, drain, metrics))
+        require_brokers(settings.connect_timeout_s, mqtt=MqttAccess(*first.mqtt, first.tls, first.login))
+    raise typer.Exit(_alone(settings, listed, folder, part.number if part else None))
 
 
-def _broker(mqtt: str | None, state: Path | None, tls: Path | None, login: Path | None) -> Broker:
+def _broker(settings: CameraRunSettings) -> Broker:
     """Return the broker given next to the file; enrolments name the rest."""
     from infra.cameras.roster import Broker
-    from infra.process.environment import Environment
 
-    if mqtt is None and state is None:
+    if not settings.mqtt and settings.state is None:
         return Broker()
     # A camera of a secure system uses the certificate of its enrolment, and no role's.
-    folder = tls or Environment().mqtt_tls
-    place = mqtt_place(mqtt, state, "camera" if folder is not None else None, tls=tls, login=login)
+    folder = settings.mqtt_tls
+    own = "camera" if folder is not None else None
+    place = mqtt_place(str(settings.mqtt), settings.state, own, tls=folder, login=settings.mqtt_login_file)
     return Broker(place.address, place.tls, place.login)
 
 
@@ -134,75 +106,66 @@ def _check(file: Path, specs: CameraSpecs) -> int:
     return 2 if specs.rejected or blind else 0
 
 
-def _alone(
-    listed: object, folder: Path, number: int | None, seconds: float | None, drain: float, metrics: str | None
-) -> int:
+def _alone(settings: CameraRunSettings, listed: FileOfCameras, folder: Path, number: int | None) -> int:
     """Run all cameras, or those of a share, in this process."""
     import time
 
-    from infra.cameras.roster import FileOfCameras
     from infra.process.role import run_role
     from infra.up.processes import FLEET_PENDING
     from producers.fleet.real import run_listed_cameras
 
-    assert isinstance(listed, FileOfCameras)
     report = folder / ("cameras.json" if number is None else f"cameras-{number}.json")
+    seconds = settings.seconds
     until = time.time_ns() // 10**6 + round(1000 * seconds) if seconds is not None else None
     outcome = run_role(
         "camera",
-        metrics,
+        settings.metrics,
         lambda registry, health, stop: run_listed_cameras(
-            listed, state=folder, registry=registry, health=health, stop=stop, ends_at_ms=until, drain_s=drain,
-            report=report,
+            listed, state=folder, registry=registry, health=health, stop=stop, ends_at_ms=until,
+            drain_s=settings.drain_s, report=report,
         ),
     )  # fmt: skip
     return 0 if outcome.drained else FLEET_PENDING
 
 
-def _several(
-    count: int,
-    file: Path,
-    folder: Path,
-    mqtt: str | None,
-    mqtt_tls: Path | None,
-    mqtt_login: Path | None,
-    state: Path | None,
-    seconds: float | None,
-    drain: float,
-    metrics: str | None,
-) -> int:
+def _several(settings: CameraRunSettings, file: Path, folder: Path) -> int:
     """Run one process for each share of the cameras."""
     from infra.cameras.processes import run_processes
-    from infra.process.role import address, run_role
+    from infra.process.role import run_role
+    from infra.settings.document import toml
+    from infra.settings.load import SHARED
+    from infra.settings.roles import prefix_of
+    from infra.state_folder import write_private
     from infra.up.processes import FLEET_PENDING
+    from schemas.settings import address
 
-    if str(mqtt_login) == "-":
+    if str(settings.mqtt_login_file) == "-":
         raise ConfigError(
             "--mqtt-login-file: expected a file next to --processes, got standard input. It can be read once only."
         )
-    common: list[str] = ["--spool", str(folder), "--drain-s", str(drain), "--connect-timeout-s", "0"]
-    places = {
-        "--mqtt": mqtt,
-        "--mqtt-tls": mqtt_tls,
-        "--mqtt-login-file": mqtt_login,
-        "--state": state,
-        "--seconds": seconds,
+    common = settings.model_dump(mode="json", exclude_unset=True) | {
+        "cameras": str(file.resolve()),
+        "spool": str(folder),
+        "processes": 1,
+        "connect_timeout_s": 0,
     }
-    for option, value in places.items():
-        if value is not None:
-            common += [option, str(value)]
 
     def arguments(number: int) -> list[str]:
-        served: list[str] = []
-        if metrics is not None:
-            host, port = address(metrics)
-            served = ["--metrics", f"{host}:{port + number - 1}"]
-        return ["camera", "run", str(file.resolve()), "--share", f"{number}/{count}", *common, *served]
+        own: dict[str, object] = {"share": f"{number}/{settings.processes}"}
+        if settings.metrics is not None:
+            host, port = address(settings.metrics)
+            own["metrics"] = f"{host}:{port + number - 1}"
+        written = folder / "settings" / f"cameras-{number}.toml"
+        write_private(written, toml(common | own))
+        return ["camera", "run", "--config", str(written)]
 
+    left_out = (prefix_of(ROLE), *(f"POINTILLIST_{name.upper()}" for name in SHARED))
     final = frozenset((0, FLEET_PENDING))  # the file was right: a process that ends for any other reason is restarted
     statuses = run_role(
         "camera",
         None,
-        lambda _registry, _health, stop: run_processes(count, arguments, folder / "logs", final, stop, drain + _END_S),
+        lambda _registry, _health, stop: run_processes(
+            settings.processes, arguments, folder / "logs", final, stop, settings.drain_s + _END_S, left_out
+        ),
     )
     return max(statuses)

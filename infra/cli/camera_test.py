@@ -9,37 +9,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli.camera import camera_app
-from infra.cli.camera_source import Hang, Hardware, Login, Privacy, Region, Rotate, source_of
 from infra.cli.passwords import resolve
+from infra.settings.command import role_command
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from producers.camera.role_settings import CameraTestSettings
     from producers.sources.examine import Found
-    from producers.sources.settings import SourceSettings
+    from producers.sources.settings import SourceSettings, StreamSettings
 
 _SHOWN_COLUMNS = 56
 _UPPER_HALF = "▀"
 
 
-@camera_app.command("test")
+@role_command(
+    camera_app, "camera-test", "cameras", "seconds", "source.login.file", "source.hang_s", "source.rotate",
+    "source.privacy", "source.region", "source.hardware", strip="source", name="test",
+)  # fmt: skip
 def try_camera(
-    url: Annotated[str, typer.Argument(help="RTSP or HTTP URL, /dev/video0; or SITE/CAMERA of --cameras.")],
-    cameras: Annotated[
-        Path | None, typer.Option(help="cameras.yaml: test one of its cameras as it is set there.")
+    settings: CameraTestSettings,
+    url: Annotated[
+        str | None, typer.Argument(help="RTSP or HTTP URL, /dev/video0; or SITE/CAMERA of --cameras.")
     ] = None,
-    login: Login = None,
     picture: Annotated[Path | None, typer.Option(help="Save the last picture: PNG or JPEG, by the name's end.")] = None,
     show: Annotated[
         bool | None, typer.Option("--show/--no-show", help="Show it in the terminal; else where there is one.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="How long to look, after the first picture.", min=0.1)] = 5.0,
-    hang: Hang = 10.0,
-    region: Region = None,
-    privacy: Privacy = None,
-    rotate: Rotate = 0,
-    hardware: Hardware = "none",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Open a camera's stream, watch it for some seconds, and print its properties. Nothing is sent anywhere.
@@ -52,11 +49,9 @@ def try_camera(
         raise ConfigError(f"--picture: expected a name that ends in .png, .jpg or .jpeg, got {picture.name!r}")
     from producers.sources.examine import examine
 
-    if cameras is not None:
-        settings = _listed(cameras, url)
-    else:
-        settings = _settings(resolve(url), login, hang, region, privacy, rotate, hardware)
-    found = examine(settings, seconds)
+    place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))
+    source = _listed(settings.cameras, place) if settings.cameras is not None else _source(place, settings.source)
+    found = examine(source, settings.seconds)
     console = Console(soft_wrap=True, highlight=False)
     if json:
         console.print_json(data=found.summary())
@@ -70,33 +65,14 @@ def try_camera(
             console.print(f"picture saved to {picture}", markup=False)
 
 
-def _settings(
-    place: str,
-    login: Path | None,
-    hang: float,
-    region: str | None,
-    privacy: list[str] | None,
-    rotate: int,
-    hardware: str,
-) -> SourceSettings:
-    from pydantic import ValidationError
+def _source(place: str, stream: StreamSettings) -> SourceSettings:
+    from producers.camera.role_settings import is_stream, source_at
 
-    from producers.camera.camera_settings import MODELS
-    from producers.settings_file import first_problem
-    from producers.sources.settings import SourceSettings
-
-    if "://" not in place and not place.startswith("/dev/"):
+    if not is_stream(place):
         if not Path(place).exists():
             raise ConfigError(f"expected an address as rtsp://…, a device or a file, got {place[:80]!r}")
         place = _file_url(Path(place))
-    options = source_of(
-        place, login=login, hang=hang, opening=None, hardware=hardware, clock="auto", rotate=rotate, privacy=privacy,
-        region=region, size=None, grey=False, loop=False,
-    )  # fmt: skip
-    try:
-        return SourceSettings.model_validate(options)
-    except ValidationError as error:
-        raise ConfigError(f"--{first_problem(error, SourceSettings, MODELS)}") from None
+    return source_at(place, stream)
 
 
 def _listed(file: Path, name: str) -> SourceSettings:

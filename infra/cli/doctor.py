@@ -109,7 +109,7 @@ def _disk(state: Path) -> str:
 
 
 def _data() -> str:
-    from infra.process.environment import Environment
+    from infra.state_folder.environment import Environment
 
     folder = Environment().data
     if folder is None:

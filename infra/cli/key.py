@@ -35,8 +35,8 @@ def key(
 
     The fleet secret is that of --state, else POINTILLIST_FLEET_SECRET or POINTILLIST_FLEET_SECRET_FILE.
     """
-    from infra.process.environment import Environment, fleet_secret
     from infra.state_folder import Layout, issue_role_secrets, write_private
+    from infra.state_folder.environment import Environment, fleet_secret
     from schemas.identity import camera_id
     from schemas.keys.keys import derive_camera_key
     from schemas.keys.roots import Roots

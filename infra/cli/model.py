@@ -20,7 +20,7 @@ from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
-    from infra.models_topic import ModelsTopic
+    from infra.bundling.models_topic import ModelsTopic
     from processors.models.store import ModelStore
     from schemas.keys.signers import Signer, TrustedSigners
     from schemas.pointillist_pb2 import Model, Models
@@ -61,7 +61,7 @@ def publish(
 
     Exit status 1 when a processor refuses it or has not answered in time, 2 when it is not published.
     """
-    from infra.models_topic import check_successor
+    from infra.bundling.models_topic import check_successor
     from infra.state_folder import Layout
     from processors.models.store import ModelStore
     from schemas.messages import models as listed
@@ -234,7 +234,7 @@ def _with_topic(
     run: Callable[[ModelsTopic], Awaitable[R]],
     signer: Signer | None = None,
 ) -> R:
-    from infra.models_topic import ModelsTopic
+    from infra.bundling.models_topic import ModelsTopic
 
     require_brokers(connect_timeout_s, kafka=where)
 

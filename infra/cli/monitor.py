@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from infra.monitor.settings import MonitorSettings
 
 
-@role_command(app, "monitor", *MQTT, *KAFKA, *COMMON, "database")
+@role_command(app, "monitor", *MQTT, *KAFKA, *COMMON, "database", "alertmanager", "console")
 def monitor(settings: MonitorSettings) -> None:
-    """Serve metrics of what has none of its own: Kafka, mosquitto, this machine, its GPUs, the audit."""
+    """Serve metrics of Kafka, mosquitto, this machine, its GPUs and the audit; post alerts to Alertmanager."""
     from infra.monitor.service import run_monitor
     from infra.process.role import run_role
     from infra.state_folder import Layout
@@ -27,7 +27,10 @@ def monitor(settings: MonitorSettings) -> None:
         raise ConfigError("database is missing: expected a URL. Set database, or state.")
     layout = Layout((settings.state or Path()).resolve())
     settings = resolved(settings, "monitor").model_copy(
-        update={"database": resolve(settings.database) or layout.database_url}
+        update={
+            "database": resolve(settings.database) or layout.database_url,
+            "console_store": resolve(settings.console_store) or (layout.console_url if settings.state else ""),
+        }
     )
     require_brokers(settings.connect_timeout_s, mqtt=settings.broker, kafka=settings.kafka)
     keys = role_keys(settings.state, "auditor")

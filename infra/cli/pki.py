@@ -44,12 +44,12 @@ def init(
     The fleet secret is POINTILLIST_FLEET_SECRET(_FILE) if that is set. Each role gets its own folder of pki/roles and
     no other; ca.key stays in pki. `ca renew` renews the certificates before they end.
     """
-    from infra.identity_lock import changing_identities
     from infra.local.files import write_json
     from infra.pki.authority import LOCAL_HOSTS, Authority, general_name
     from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
-    from infra.process.environment import Environment, fleet_secret
     from infra.state_folder import Layout
+    from infra.state_folder.environment import Environment, fleet_secret
+    from infra.state_folder.identity_lock import changing_identities
     from infra.up.identities import enrol_missing
     from producers.simulation.scenario import load_scenario
 
@@ -88,11 +88,11 @@ def role(
     days: Days = ROLE_DAYS,
 ) -> None:
     """Issue the certificate of one more instance of a role, or renew it."""
-    from infra.identity_lock import changing_identities
+    from infra.admission.camera_revocation import reload_broker
     from infra.pki.authority import LOCAL_HOSTS, Authority
     from infra.pki.roles import Roles
-    from infra.revocation.cameras import reload_broker
     from infra.state_folder import Layout
+    from infra.state_folder.identity_lock import changing_identities
 
     layout = Layout(state.resolve())
     with changing_identities(layout.folder):
@@ -148,7 +148,7 @@ def enroll(
 
     Only this enrolment admits a revoked camera again.
     """
-    from infra.admission import admit
+    from infra.admission.cameras import admit
     from infra.state_folder import Layout
     from schemas.identity import camera_id
 
@@ -169,7 +169,7 @@ def rotate(
 
     Give the file to the device and restart the camera there. Frames that its spool holds under the old key are refused.
     """
-    from infra.admission import rotate as run
+    from infra.admission.cameras import rotate as run
     from infra.state_folder import Layout
     from schemas.identity import camera_id
 
@@ -201,7 +201,7 @@ def revoke(
     if camera is None:
         _revoke_role(role or "", state, within)
         return
-    from infra.revocation.cameras import revoke as run
+    from infra.admission.camera_revocation import revoke as run
     from infra.state_folder import Layout
     from schemas.identity import camera_id
 
@@ -214,9 +214,9 @@ def revoke(
 
 
 def _revoke_role(role: str, state: Path, within: float) -> None:
+    from infra.admission.role_revocation import revoke_role
     from infra.pki.kafka_rights import SUPER_USERS, super_users
     from infra.pki.role_generations import role_generations
-    from infra.revocation.roles import revoke_role
     from infra.state_folder import Layout
 
     layout = Layout(state.resolve())

@@ -32,8 +32,8 @@ def role_keys(state: Path | None, role: str) -> Any:
 
     It comes from the state folder when that holds a secret for the role, else from the environment.
     """
-    from infra.process.environment import Environment, accepted_generations, key_ring
     from infra.state_folder import Layout
+    from infra.state_folder.environment import Environment, accepted_generations, key_ring
     from schemas.keys.keys import KeyRing
     from schemas.keys.roots import Role
 
@@ -47,8 +47,8 @@ def role_keys(state: Path | None, role: str) -> Any:
 
 def generations_file(state: Path | None) -> Path | None:
     """Return the file of the accepted key generations, which may change while a role runs; None without one."""
-    from infra.process.environment import Environment
     from infra.state_folder import Layout
+    from infra.state_folder.environment import Environment
 
     layout = Layout(state.resolve()) if state is not None else None
     if layout is None or not layout.secret_file.is_file():
@@ -94,24 +94,24 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     from infra.pki.generations import following
     from infra.process.role import run_role
     from infra.state_folder import Layout
-    from processors.service import run_processor
     from schemas.keys.signers import TrustedSigners
 
     bundle, model_cache = settings.bundle, settings.model_cache
-    if not bundle.exists() and bundle.name == str(bundle):
-        from processors.bundle import shipped_bundle
-
-        bundle = shipped_bundle(bundle.name)
     if model_cache is None and settings.state is not None:
         model_cache = Layout(settings.state.resolve()).model_cache
     trust = trust_file(settings.trust, settings.state)
     name = settings.instance or "processor"
-    settings = resolved(settings, name).model_copy(
-        update={"bundle": bundle, "model_cache": model_cache, "trust": trust}
-    )
+    settings = resolved(settings, name)
     TrustedSigners.read(trust)
     require_brokers(settings.connect_timeout_s, kafka=settings.kafka, role="processor", groups=[settings.group])
     keys = role_keys(settings.state, "processor")
+    # Both import torch, which takes seconds: a process that is refused does not load it.
+    from processors.bundle import shipped_bundle
+    from processors.service import run_processor
+
+    if not bundle.exists() and bundle.name == str(bundle):
+        bundle = shipped_bundle(bundle.name)
+    settings = settings.model_copy(update={"bundle": bundle, "model_cache": model_cache, "trust": trust})
     run_role(
         name,
         settings.metrics,

@@ -1,4 +1,4 @@
-"""`pointillist topics`: creates Kafka topics and sets roles' rights. `pointillist copies`: checks replication."""
+"""`pointillist topics`: creates Kafka topics and sets roles' rights. `pointillist replicas`: checks replication."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def topics(
 
 
 @app.command()
-def copies(
+def replicas(
     kafka: Kafka = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait until it is so.", min=0)] = 0.0,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
     state: Annotated[Path | None, typer.Option(help="The state folder of a running system.")] = None,
 ) -> None:
-    """Check that each partition has all its copies, before the next Kafka node is stopped. Exit status 2 when not."""
+    """Check that each partition has all its replicas, before the next Kafka node is stopped. Exit status 2 when not."""
     import asyncio
 
-    from infra.local.copies import await_copies
+    from infra.local.replicas import await_replicas
 
-    asyncio.run(await_copies(kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login), wait))
-    typer.echo("every partition has all its copies")
+    asyncio.run(await_replicas(kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login), wait))
+    typer.echo("every partition has all its replicas")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     app, "up", "cameras", "fps", "seconds", "drop_ratio", "source", "scenario", "bundle", "probe_share",
     "profile", "processor.mode", "processor.backend", "processor.precision", "processors",
     "bridges", "kafka_nodes", "processor.batch_frames", "processor.max_frame_pixels", "spool_bytes", "drain_s", "state",
-    "report", "http", "http_tls", "http_plain", "behind_proxy", "listen", "served_as", "plain", "prometheus",
+    "report", "http", "http_tls", "http_plain", "behind_proxy", "listen", "allowed_host", "plain", "prometheus",
     "receivers", strip="processor",
 )  # fmt: skip
 def up(
@@ -35,7 +35,7 @@ def up(
 
     Exit status 0 when nothing is lost or pending, 1 when something is, 2 for what you can mend.
     """
-    from infra.process.environment import Environment
+    from infra.state_folder.environment import Environment
     from infra.up.run import run_up
     from infra.up.table import LiveTable
     from infra.up.terminal import own_foreground

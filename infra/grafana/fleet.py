@@ -115,7 +115,7 @@ def _flow() -> list[Graph | Figure]:
             "none",
             (
                 Query(total(m.SPOOL_FRAMES), "frames"),
-                Query(f"sum by (what) ({series(m.SPOOL_DAMAGED)})", "damaged, {{what}}"),
+                Query(f"sum by (kind) ({series(m.SPOOL_DAMAGED)})", "damaged, {{kind}}"),
             ),
             8,
         ),
@@ -236,15 +236,12 @@ def _defence() -> list[Graph | Figure]:
             8,
         ),
         Graph(
-            "Alerts by camera",
-            "Raised in the last hour, the ten that raised most; and those that Kafka has not taken yet.",
+            "Alerts",
+            "Alerts raised in the last hour, and alerts that Kafka has not acknowledged. The console lists them.",
             "none",
             (
-                Query(
-                    or_zero(f"topk(10, sum by (camera_id) (increase({series(m.CAMERA_ALERTS)}[1h])) > 0)"),
-                    "{{camera_id}}",
-                ),
-                Query(total(m.ALERTS_UNPUBLISHED), "wait for Kafka"),
+                Query(or_zero(f"sum(increase({series(m.ALERTS)}[1h]))"), "raised"),
+                Query(total(m.ALERTS_UNPUBLISHED), "not acknowledged"),
             ),
             8,
         ),
@@ -270,13 +267,13 @@ def _defence() -> list[Graph | Figure]:
             "none",
             (
                 Query(or_zero(f"topk(10, {rate(m.BRIDGE_OVER_QUOTA, 'camera_id')} > 0)"), "{{camera_id}}"),
-                Query(total(m.BRIDGE_HELD_BACK), "cameras that wait"),
+                Query(total(m.BRIDGE_THROTTLED), "cameras that wait"),
             ),
         ),
         Graph(
             "Refused by the MQTT broker",
             "What clients tried that is not theirs, in the last hour, as the broker's log tells the bridges.",
             "none",
-            (Query(f"max by (what) (increase({series(m.MQTT_REFUSALS)}[1h]))", "{{what}}"),),
+            (Query(f"max by (kind) (increase({series(m.MQTT_REFUSALS)}[1h]))", "{{kind}}"),),
         ),
     ]

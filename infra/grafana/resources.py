@@ -72,7 +72,7 @@ def _saturation() -> list[Graph | Figure]:
             "none",
             (
                 Query(total(m.PAUSED, **ROLES), "paused partitions"),
-                Query(total(m.BRIDGE_HOLDING, **ROLES), "bridges holding back"),
+                Query(total(m.BRIDGE_BACKPRESSURE, **ROLES), "bridges holding back"),
                 Query(f"max({series(m.UNREAD, **ROLES)})", "frames that nobody reads"),
             ),
             6,
@@ -82,7 +82,7 @@ def _saturation() -> list[Graph | Figure]:
             "Requests answered, and connections ended: too many, too late, or for another host. Logins at the console.",
             "ops",
             (
-                Query(rate(m.PAGE_VISITS, "outcome", **ROLES), "{{outcome}}"),
+                Query(rate(m.HTTP_CONNECTIONS, "outcome", **ROLES), "{{outcome}}"),
                 Query(rate(m.CONSOLE_LOGINS, "outcome", **ROLES), "login {{outcome}}"),
             ),
             6,

@@ -123,7 +123,7 @@ def _between() -> list[Graph | Figure]:
             (
                 Query(total(m.LAG, **ROLES), "processors, frames"),
                 Query(total(m.RECORDER_LAG, **ROLES), "recorder, records"),
-                Query(f"max({series(m.KAFKA_COPIES_MISSING, **ROLES)})", "copies missing"),
+                Query(f"max({series(m.KAFKA_REPLICAS_MISSING, **ROLES)})", "copies missing"),
             ),
             THIRD,
         ),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from prometheus_client import CollectorRegistry, Gauge
 
 from infra.monitor.follow import Follower
 from schemas import metrics
 from schemas.topics import BROKER_STATE, BROKER_STATE_ROOT
-from schemas.transport.access import Login, Tls
+from schemas.transport.access import MqttAccess
+from schemas.transport.mqtt.background import BackgroundClient
+from schemas.transport.mqtt.connection import Subscription
 
 CLIENT: Final = "monitor"
 _AGAIN_S: Final = 5
@@ -21,15 +21,7 @@ _AGAIN_S: Final = 5
 class Mosquitto:
     """A client that subscribes, and reconnects by itself without a limit."""
 
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        up: Gauge,
-        address: tuple[str, int],
-        tls: Tls | None,
-        login: Login | None,
-    ) -> None:
-        self._address = address
+    def __init__(self, registry: CollectorRegistry, up: Gauge, broker: MqttAccess) -> None:
         self._up = up
         messages, size = metrics.MQTT_MESSAGES.on(registry), metrics.MQTT_BYTES.on(registry)
         self._takers: dict[str, Callable[[float], None]] = {
@@ -41,39 +33,31 @@ class Mosquitto:
             "bytes/sent": Follower(size, "sent").see,
             "store/messages/bytes": metrics.MQTT_STORED.on(registry).set,
         }
-        self._client = Client(CallbackAPIVersion.VERSION2, CLIENT, protocol=MQTTProtocolVersion.MQTTv5)
-        self._client.reconnect_delay_set(1, _AGAIN_S)
-        self._client.on_connect = self._on_connect
-        self._client.on_message = self._on_message
-        if tls is not None:
-            self._client.tls_set_context(tls.context())
-        if login is not None:
-            self._client.username_pw_set(login.user, login.password.get_secret_value())
+        self._client = BackgroundClient(
+            broker, self._on_message, name=CLIENT, on_connected=self._subscribe, reconnect_max_s=_AGAIN_S
+        )
 
     def begin(self) -> None:
         """Connect, and receive in a separate thread."""
-        self._client.connect_async(*self._address)
-        self._client.loop_start()
+        self._client.start()
 
     def look(self) -> bool:
         """Return whether the broker answers now, and set that metric."""
-        is_there = self._client.is_connected()
+        is_there = self._client.is_connected
         self._up.set(is_there)
         return is_there
 
     def end(self) -> None:
         """Close the client."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._client.close()
 
-    def _on_connect(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
-        if not reason.is_failure:
-            client.subscribe([(f"{BROKER_STATE_ROOT}/{topic}", 0) for topic in BROKER_STATE])
+    def _subscribe(self) -> None:
+        self._client.subscribe([Subscription(f"{BROKER_STATE_ROOT}/{topic}") for topic in BROKER_STATE])
 
-    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        take = self._takers.get(message.topic.removeprefix(f"{BROKER_STATE_ROOT}/"))
+    def _on_message(self, topic: str, payload: bytes, _retained: bool) -> None:
+        take = self._takers.get(topic.removeprefix(f"{BROKER_STATE_ROOT}/"))
         try:
-            value = float(message.payload)
+            value = float(payload)
         except ValueError:
             return
         if take is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
+from infra.monitor.alerts import AlertNotifier
 from infra.monitor.conservation import Conservation
 from infra.monitor.gpu import Gpus
 from infra.monitor.host import Host
@@ -30,10 +31,14 @@ async def run_monitor(
     """Measure until `stop` is set. Brokers and database may be away at any time: the metrics show it."""
     up = metrics.BROKER_UP.on(registry)
     kafka = Kafka(registry, up.labels("kafka"), settings.kafka)
-    broker = settings.broker
-    mosquitto = Mosquitto(registry, up.labels("mosquitto"), broker.address, broker.tls, broker.login)
+    mosquitto = Mosquitto(registry, up.labels("mosquitto"), settings.broker)
     host, gpus = Host(registry, settings.folder or settings.state or Path()), Gpus(registry)
     conservation = Conservation(registry, settings.kafka, settings.database, keys)
+    notifier = None
+    if settings.alertmanager is not None:
+        notifier = AlertNotifier(
+            settings.alertmanager, settings.database, console=settings.console or "", reviews=settings.console_store
+        )
     for condition in ("kafka", "mqtt"):
         health.set(condition, False, "not asked yet")
     mosquitto.begin()
@@ -46,6 +51,9 @@ async def run_monitor(
                 looking.create_task(_again(gpus.look, None, settings.look_s, health), name="gpus"),
                 looking.create_task(_again(conservation.look, None, settings.audit_s, health), name="audit"),
             ]
+            if notifier is not None:
+                notifying = _again(notifier.look, "alertmanager", settings.alerts_s, health)
+                tasks.append(looking.create_task(notifying, name="alertmanager"))
             await stop.wait()
             for task in tasks:
                 task.cancel()
@@ -53,6 +61,8 @@ async def run_monitor(
         mosquitto.end()
         await kafka.end()
         conservation.end()
+        if notifier is not None:
+            notifier.close()
 
 
 def _told(look: Callable[[], bool]) -> Callable[[], Awaitable[None]]:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from infra.identity_lock import changing_identities
+from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
 from schemas.runtime.atomic_file import replacing
 from schemas.transport.access import AUTHORITY_FILE

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from infra.process.environment import accepted_generations
+from infra.state_folder.environment import accepted_generations
 from schemas.errors import ConfigError
 from schemas.keys.keys import KeyRing
 from schemas.runtime.file_version import file_version

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from infra.identity_lock import changing_identities
 from infra.pki.authority import write_public
+from infra.state_folder.identity_lock import changing_identities
 
 
 def refused(pki: Path) -> set[str]:

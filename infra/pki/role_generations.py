@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Final
 
-from infra.identity_lock import changing_identities
 from infra.pki.authority import write_public
+from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import StateError
 
 GENERATIONS_FILE: Final = "role-generations.json"

@@ -11,7 +11,6 @@ from typing import Final
 
 from cryptography import x509
 
-from infra.identity_lock import changing_identities
 from infra.pki.authority import (
     CERTIFICATE_DAYS,
     CRL_FILE,
@@ -29,6 +28,7 @@ from infra.pki.refusals import refused
 from infra.pki.role_generations import GENERATIONS_FILE, role_generations
 from infra.pki.serials import note_serial, serials
 from infra.state_folder import Layout
+from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import ConfigError, StateError
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.identity_lock import changing_identities
+from infra.state_folder.identity_lock import changing_identities
 
 
 def note_serial(pki: Path, holder: str, serial: int) -> None:

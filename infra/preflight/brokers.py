@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Final
 
-from infra.process.role import address as parse
 from schemas.errors import BrokerError
+from schemas.settings import address as parse
 from schemas.transport.access import KafkaAccess, KafkaAddress, Login, Tls, kafka_options, secured, tls_refusal
 
 RETRY_S = 0.2
@@ -23,7 +23,7 @@ _ANSWER_S: Final = 2.0
 _API_VERSIONS: Final = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 
-class Refused(Exception):  # noqa: N818  # what happened, not a defect
+class RefusedError(Exception):
     """A broker answers and rejects us: waiting does not help."""
 
 
@@ -40,7 +40,7 @@ def require_mqtt(address: tuple[str, int], wait_s: float, tls: Tls | None = None
         except OSError:
             return False
         if why is not None:
-            raise Refused(why)
+            raise RefusedError(why)
         return True
 
     require("an MQTT 5 broker", address, wait_s, accepts)
@@ -59,7 +59,7 @@ def require_kafka(address: KafkaAddress, wait_s: float) -> None:
         if isinstance(address, KafkaAccess):
             _look_for_refusal(places, address.tls)
             if address.login is not None and asyncio.run(_password_refused(address, places)):
-                raise Refused("wrong user or password")
+                raise RefusedError("wrong user or password")
         return asyncio.run(answers_kafka(address))
 
     # A log line for each attempt would bury ours.
@@ -71,7 +71,7 @@ def require_kafka(address: KafkaAddress, wait_s: float) -> None:
 
 
 def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
-    """Raise `Refused` when one of the servers rejects us, or we do not trust it."""
+    """Raise `RefusedError` when one of the servers rejects us, or we do not trust it."""
     context = tls.context()
     for host, port in places:
         try:
@@ -82,7 +82,7 @@ def _look_for_refusal(places: list[tuple[str, int]], tls: Tls) -> None:
         except ssl.SSLError as error:
             why = tls_refusal(error)
             if why is not None and not isinstance(error, ssl.SSLEOFError):
-                raise Refused(why) from None
+                raise RefusedError(why) from None
         except OSError:
             continue
 
@@ -113,7 +113,7 @@ async def _password_refused(address: KafkaAccess, places: list[tuple[str, int]])
 
 
 def require(what: str, address: tuple[str, int], wait_s: float, answers: Callable[[], bool]) -> None:
-    """Call `answers` until it returns, for `wait_s` seconds; it raises `Refused` when waiting does not help.
+    """Call `answers` until it returns, for `wait_s` seconds; it raises `RefusedError` when waiting does not help.
 
     Raises `BrokerError` with what was expected and where.
     """
@@ -123,7 +123,7 @@ def require(what: str, address: tuple[str, int], wait_s: float, answers: Callabl
         try:
             if answers():
                 return
-        except Refused as why:
+        except RefusedError as why:
             raise BrokerError(f"expected {what} at {host}:{port} to let us in: {why}") from None
         if time.monotonic() >= end:
             raise BrokerError(f"expected {what} at {host}:{port}, none has answered for {wait_s:g} s")

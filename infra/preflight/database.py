@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from infra.preflight.brokers import Refused, require
+from infra.preflight.brokers import RefusedError, require
 from schemas.errors import BrokerError, ConfigError
 from schemas.transport.access import Tls, secured, tls_refusal
 
@@ -52,7 +52,7 @@ def require_database(url: str, wait_s: float) -> None:
         except OSError:
             return False
         if why is not None:
-            raise Refused(why)
+            raise RefusedError(why)
         return True
 
     settings = _settings(parsed)

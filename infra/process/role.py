@@ -14,26 +14,17 @@ from typing import TypeVar
 import structlog
 from prometheus_client import CollectorRegistry
 
-from infra.process.environment import Environment
 from infra.process.log_lines import readable_line
 from infra.process.metrics_server import role_registry, serve
+from infra.state_folder.environment import Environment
 from schemas.errors import ConfigError
 from schemas.runtime import trace
 from schemas.runtime.health import Health
 from schemas.runtime.memory import collect_seldom
+from schemas.settings import address
 
 Result = TypeVar("Result")
 Entry = Callable[[CollectorRegistry, Health, asyncio.Event], Awaitable[Result]]
-
-
-def address(text: str) -> tuple[str, int]:
-    """Read host:port; `ConfigError` names the form, and repeats no password."""
-    if "@" in text:
-        raise ConfigError("an address is written host:port, without a user and a password; got one with an @")
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f"an address is written host:port with a port from 1 to 65535, got {text!r}")
-    return host.strip("[]"), int(port)
 
 
 class _Lines:

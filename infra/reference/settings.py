@@ -51,7 +51,7 @@ def _role(role: str) -> Iterator[str]:
 
 
 def _row(each: SettingsField) -> tuple[str, ...]:
-    default = "required" if each.info.is_required() and each.default is None else _default(each)
+    default = "required" if each.is_required and each.default is None else _default(each)
     return code(each.path), each.kind, default, " ".join(each.help.split())
 
 

@@ -18,18 +18,20 @@ from infra.settings.load import Given, load
 from infra.settings.roles import model_of
 
 Command = Callable[..., None]
+Tables = str | tuple[str, ...]
+"""Names of tables that option names leave out."""
 _loaded: ContextVar[BaseModel] = ContextVar("settings")
 CONFIG: Final = "config"
 _REMAINDER: Final = "`pointillist config {role}` lists all settings, their environment variables and their defaults."
 
 
 def role_command(
-    app: typer.Typer, role: str, *paths: str, strip: str = "", name: str | None = None
+    app: typer.Typer, role: str, *paths: str, strip: Tables = "", name: str | None = None
 ) -> Callable[[Command], Command]:
     """Register a function as a command; its first parameter receives the settings of a role.
 
     `paths` are the fields that have an option. The option is the path with `-` for dots, without the tables in
-    `strip`: `bounds.database_bytes` with `strip="bounds"` is `--bounds-database-bytes` without the first word.
+    `strip`, of which the first that fits counts: `bounds.database_bytes` with `strip="bounds"` is `--database-bytes`.
     """
 
     def register(function: Command) -> Command:
@@ -89,9 +91,11 @@ def role_command(
     return register
 
 
-def option_name(path: str, strip: str = "") -> str:
+def option_name(path: str, strip: Tables = "") -> str:
     """Return the name of the option of a field."""
-    return "--" + path.removeprefix(f"{strip}.").replace(".", "-").replace("_", "-")
+    tables = (strip,) if isinstance(strip, str) else strip
+    prefix = next((f"{table}." for table in tables if path.startswith(f"{table}.")), "")
+    return "--" + path.removeprefix(prefix).replace(".", "-").replace("_", "-")
 
 
 def parameter_name(path: str) -> str:
@@ -99,7 +103,7 @@ def parameter_name(path: str) -> str:
     return path.replace(".", "__")
 
 
-def generated_options(model: type[BaseModel], paths: Sequence[str], strip: str, role: str) -> list[Any]:
+def generated_options(model: type[BaseModel], paths: Sequence[str], strip: Tables, role: str) -> list[Any]:
     """Return `--config` and an option for each path. Values are text: the model checks them."""
     known = {each.path: each for each in fields(model)}
     parameters = [_parameter(known[path], strip) for path in paths]
@@ -116,7 +120,7 @@ def generated_options(model: type[BaseModel], paths: Sequence[str], strip: str, 
     return [each for each in typer.main.get_command(one).params if each.name != "help"]
 
 
-def _parameter(each: SettingsField, strip: str) -> inspect.Parameter:
+def _parameter(each: SettingsField, strip: Tables) -> inspect.Parameter:
     name, text = option_name(each.path, strip), " ".join(each.help.split())
     annotation, default = each.annotation, default_text(each)
     shown: Any = {"show_default": default} if default else {"show_default": False}
@@ -142,5 +146,5 @@ def default_text(each: SettingsField) -> str:
     """Return the default of a field as `--help` shows it; empty for none."""
     value = each.default
     if value is None or value in ("", (), []) or isinstance(value, SecretStr):
-        return "required" if each.info.is_required() else ""
+        return "required" if each.is_required else ""
     return json.dumps(value) if isinstance(value, bool | tuple | list) else str(value)

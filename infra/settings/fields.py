@@ -27,6 +27,8 @@ class SettingsField:
     help: str
     default: Any
     """The default; None for a required field and for one without a value."""
+    is_required: bool = False
+    """Whether the settings are incomplete without it. A field of a table that may be absent is not."""
 
     @property
     def annotation(self) -> Any:
@@ -71,18 +73,24 @@ def own_defaults(model: type[BaseModel]) -> dict[str, Any]:
     return found
 
 
-def fields(model: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None) -> Iterator[SettingsField]:
-    """Yield the fields of a model, then those of its tables. `defaults` is a table with its own defaults."""
+def fields(
+    model: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None, *, optional: bool = False
+) -> Iterator[SettingsField]:
+    """Yield the fields of a model, then those of its tables.
+
+    `defaults` is a table with its own defaults; an `optional` table may be absent.
+    """
     texts, tables = docstrings(model), []
     reserved: Collection[str] = getattr(model, RESERVED, ())
     for name, info in model.model_fields.items():
         table = table_of(info)
         if table is None:
-            yield SettingsField(prefix + name, info, texts.get(name, ""), default_of(info, name, defaults))
+            required = info.is_required() and not optional
+            yield SettingsField(prefix + name, info, texts.get(name, ""), default_of(info, name, defaults), required)
         else:
-            tables.append((name, table, default_of(info, name, defaults)))
-    for name, table, own in tables:
-        for each in fields(table, f"{prefix}{name}.", own):
+            tables.append((name, table, default_of(info, name, defaults), optional or not info.is_required()))
+    for name, table, own, may_be_absent in tables:
+        for each in fields(table, f"{prefix}{name}.", own, optional=may_be_absent and own is None):
             # A reserved path is a field of a table, or a table of a table.
             first, second, *_ = each.path.removeprefix(prefix).split(".")
             if f"{first}.{second}" not in reserved:

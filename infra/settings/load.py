@@ -68,7 +68,7 @@ def load(model: type[Model], given: Given, *, partial: bool = False) -> Model:
     """
     prefix = prefix_of(given.role)
     content = read_toml(given.file) if given.file is not None else {}
-    _refuse_unknown_variables(model, prefix)
+    _refuse_unknown_variables(model, given.role)
     shared: dict[str, Any] = {
         name: os.environ[_SHARED_PREFIX + name.upper()]
         for name in SHARED
@@ -127,15 +127,16 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _refuse_unknown_variables(model: type[BaseModel], prefix: str) -> None:
+def _refuse_unknown_variables(model: type[BaseModel], role: str) -> None:
     """Raise ConfigError for an environment variable with the role's prefix that sets nothing."""
+    prefix = prefix_of(role)
     known = {each.variable(prefix) for each in fields(model)}
     for name in os.environ:
         if not name.startswith(prefix) or name in known or any(each.startswith(f"{name}__") for each in known):
             continue
         raise ConfigError(
             f"{name}: expected the variable of a setting, got an unknown one. "
-            f"`pointillist config {prefix.removeprefix('POINTILLIST_').removesuffix('__').lower()}` lists the settings."
+            f"`pointillist config {role}` lists the settings."
         )
 
 

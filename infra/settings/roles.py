@@ -16,6 +16,9 @@ MODELS: Final = {
     "processor": "processors.settings:ProcessorSettings",
     "recorder": "consumers.settings:RecorderSettings",
     "console": "consumers.console.settings:ConsoleSettings",
+    "camera-attach": "producers.camera.role_settings:CameraAttachSettings",
+    "camera-run": "producers.camera.role_settings:CameraRunSettings",
+    "camera-test": "producers.camera.role_settings:CameraTestSettings",
     "monitor": "infra.monitor.settings:MonitorSettings",
     "homeassistant": "consumers.homeassistant.settings:AnnouncerSettings",
 }
@@ -32,5 +35,5 @@ def model_of(role: str) -> type[BaseModel]:
 
 
 def prefix_of(role: str) -> str:
-    """Return the prefix of a role's environment variables, such as `POINTILLIST_BRIDGE__`."""
-    return f"POINTILLIST_{role.upper()}__"
+    """Return the prefix of a role's environment variables, such as `POINTILLIST_CAMERA_RUN__` for `camera-run`."""
+    return f"POINTILLIST_{role.upper().replace('-', '_')}__"

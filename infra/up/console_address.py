@@ -15,10 +15,10 @@ from consumers.console.access.users import read_users
 from consumers.console.settings import is_local
 from infra.pki.authority import LOCAL_HOSTS
 from infra.pki.roles import role_folder
-from infra.process.role import address
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
+from schemas.settings import address
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, server_context
 
 CERTIFICATE: Final = "pages"
@@ -84,7 +84,7 @@ def certificate_hosts(settings: UpSettings) -> tuple[str, ...]:
         return ()
     host = _host(settings)
     own = (host,) if not _is_any(host) else (*own_names(), *own_addresses())
-    return tuple(dict.fromkeys((*LOCAL_HOSTS, *own, *settings.served_as)))
+    return tuple(dict.fromkeys((*LOCAL_HOSTS, *own, *settings.allowed_host)))
 
 
 def console_url(settings: UpSettings, listen: str) -> str:
@@ -92,18 +92,18 @@ def console_url(settings: UpSettings, listen: str) -> str:
     scheme = "https" if is_by_https(settings) else "http"
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
-    if settings.served_as and is_shared(settings):
-        host = settings.served_as[0]
+    if settings.allowed_host and is_shared(settings):
+        host = settings.allowed_host[0]
     elif _is_any(host):
         host = _main_address() or "localhost"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def served_as(settings: UpSettings) -> tuple[str, ...]:
+def allowed_host(settings: UpSettings) -> tuple[str, ...]:
     """Return the host names that the console answers to: the given ones, and this machine's where it listens on all
     addresses."""
     own = own_names() if _is_any(_host(settings)) else ()
-    return tuple(dict.fromkeys((*settings.served_as, *own)))
+    return tuple(dict.fromkeys((*settings.allowed_host, *own)))
 
 
 def own_names() -> tuple[str, ...]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from infra.identity_lock import changing_identities
 from infra.local.files import write_json
 from infra.local.kafka_quorum import node_names
 from infra.pki.authority import LOCAL_HOSTS, Authority
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import CLIENTS, SERVERS, Roles, share_name
-from infra.process.environment import accepted_generations
 from infra.state_folder import Layout, issue_role_secrets
+from infra.state_folder.environment import accepted_generations
+from infra.state_folder.identity_lock import changing_identities
 from infra.up.console_address import CERTIFICATE, certificate_hosts
 from infra.up.listener import parse_listener
 from infra.up.processes import names

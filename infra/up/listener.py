@@ -11,10 +11,10 @@ from typing import Final
 from infra.local.files import read_json
 from infra.pki.authority import LOCAL_HOSTS, certificate_hosts
 from infra.pki.roles import role_folder
-from infra.process.role import address
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
+from schemas.settings import address
 from schemas.transport.access import CERTIFICATE_FILE
 
 MQTT_TLS_PORT: Final = 8883

@@ -62,7 +62,7 @@ def note_commands(layout: Layout, scenario: Scenario, say: Say) -> None:
     if found:
         say(
             f"{len(found)} of {len(scenario.cameras())} cameras obey commands instead of what this run asks, "
-            f"the first is {found[0]}: see `pointillist camera told {found[0]}`"
+            f"the first is {found[0]}: see `pointillist camera settings {found[0]}`"
         )
 
 

@@ -19,7 +19,7 @@ from infra.pki.roles import SHARE_FILE, role_folder
 from infra.settings.document import toml
 from infra.settings.roles import MODELS, prefix_of
 from infra.state_folder import Layout, role_file, write_private
-from infra.up.console_address import certificate_folder, console_url, served_as
+from infra.up.console_address import allowed_host, certificate_folder, console_url
 from infra.up.settings import UpSettings, bundle_folder
 from schemas.keys.roots import Role as SecretRole
 
@@ -236,7 +236,7 @@ class LocalRoles:
             "state": layout.folder,
             "http": http,
             "http_tls": tls and tls.resolve(),
-            "served_as": served_as(settings),
+            "allowed_host": allowed_host(settings),
             "behind_proxy": settings.behind_proxy,
             "jobs": {"folder": layout.jobs, "bundle": bundle_folder(settings), "signer": layout.signer_file},
         }
@@ -247,9 +247,15 @@ class LocalRoles:
         role.url = console_url(settings, http)
         return role
 
-    def monitor(self) -> Role:
-        """Return the role with metrics of the brokers, of this machine, and of the audit."""
-        values = {"mqtt": self._mqtt, "kafka": self._kafka, "state": self._layout.folder}
+    def monitor(self, *, alertmanager: bool = False, console: str | None = None) -> Role:
+        """Return the role with metrics of the brokers, of this machine, and of the audit.
+
+        `alertmanager` makes it post alerts to an Alertmanager that starts later, with links to the URL `console`.
+        """
+        values: dict[str, Any] = {"mqtt": self._mqtt, "kafka": self._kafka, "state": self._layout.folder}
+        if alertmanager:
+            values["alertmanager"] = f"http://{LOOPBACK}:{self._ports.take('alertmanager')}"
+            values["console"] = console
         return self._role("monitor", "monitor", values, self._given(SecretRole.AUDITOR), given=self._settings.monitor)
 
     def fleet(self) -> Role:

@@ -26,8 +26,8 @@ from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
-from infra.process.environment import Environment
 from infra.state_folder import Layout, write_private
+from infra.state_folder.environment import Environment
 from infra.up.attached import attached_frames
 from infra.up.background_task import BackgroundTask
 from infra.up.console_address import advice, check_console
@@ -46,7 +46,7 @@ from infra.up.settings import (
     scenario_document,
     with_bundle_of,
 )
-from infra.up.supervisor import Supervisor
+from infra.up.supervisor import RoleSupervisor
 from infra.up.system_line import SystemLine
 from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
@@ -104,7 +104,7 @@ class _Run:
         self._live = live
         self._asked = asked
         self._ports = Ports(layout.folder)
-        self._supervisor = Supervisor(table, Room(layout.folder), live.say)
+        self._supervisor = RoleSupervisor(table, Room(layout.folder), live.say)
         pki = None if settings.plain else layout.pki
         self._mosquitto = Mosquitto(layout.folder, self._ports, pki=pki, outside=outside_listener(settings))
         self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki)
@@ -174,7 +174,8 @@ class _Run:
             self._settings, self._layout, self._ports, *addresses, self._camera_messages, self._camera_bytes
         )
         console = local.console(prometheus=self._watching.wanted)
-        self._roles = [*local.processors(), *local.bridges(), local.recorder(), console, local.monitor()]
+        monitor = local.monitor(alertmanager=self._watching.notifies, console=console.url)
+        self._roles = [*local.processors(), *local.bridges(), local.recorder(), console, monitor]
         asyncio.run(self._furnish_kafka())
         for role in self._roles:
             self._asked.stop_here()

@@ -41,7 +41,7 @@ SET_BY_UP: Final[dict[str, frozenset[str]]] = {
     "processor": frozenset(("bundle", "instance", "model_cache", "trust")),
     "recorder": frozenset(("database", "quarantine")),
     "console": frozenset(
-        ("database", "quarantine", "http", "http_tls", "served_as", "behind_proxy", "jobs", "prometheus")
+        ("database", "quarantine", "http", "http_tls", "allowed_host", "behind_proxy", "jobs", "prometheus")
     ),
     "monitor": frozenset(("database",)),
 }
@@ -107,7 +107,7 @@ class UpSettings(SettingsTable):
     trusted. It needs users."""
     plain: bool = False
     """Run without TLS, certificates and rights: only to compare, on a machine without other users."""
-    served_as: tuple[HostName, ...] = ()
+    allowed_host: tuple[HostName, ...] = ()
     """Host names that the console answers to, besides its address."""
 
     RESERVED: ClassVar[frozenset[str]] = frozenset(

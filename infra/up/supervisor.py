@@ -1,4 +1,4 @@
-"""The supervisor of roles: a role that ends is restarted, at once the first time and then with growing pauses."""
+"""The roles of `up`: each is supervised, recorded in `roles.json`, and restarted when it ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infra.local.room import Room
 from infra.up.processes import Role
 from schemas.errors import BrokerError, ConfigError, PointillistError, RestartRequired
 from schemas.runtime.disk import is_full
-from schemas.transport.backoff import Backoff
+from schemas.runtime.supervisor import RestartPolicy, Step, Supervisor
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
@@ -26,7 +26,7 @@ USER_ERROR = 2
 """Exit status of a role that only a user can mend."""
 
 
-class Supervisor:
+class RoleSupervisor:
     """Starts roles, writes `roles.json`, and restarts roles that end. One thread calls `watch` repeatedly.
 
     While the disk of the state folder is full, the end of a role does not count as its own failure.
@@ -39,25 +39,27 @@ class Supervisor:
         self._say = say
         self._full = False
         self._roles: dict[str, Role] = {}
-        self._started: dict[str, float] = {}
-        self._pause: dict[str, float] = {}
-        self._backoffs: dict[str, Backoff] = {}
-        self._failures: dict[str, int] = {}
+        self._supervisors: dict[str, Supervisor] = {}
         self._starting: dict[str, Future[None]] = {}
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
         self._writing = threading.Lock()
-        self.restarts: dict[str, int] = {}
         self.away_s: dict[str, float] = {}
         """Downtime of each role in seconds, from its ends until it was ready again."""
 
+    @property
+    def restarts(self) -> dict[str, int]:
+        """The restarts of each role that was restarted."""
+        return {name: each.restarts for name, each in self._supervisors.items() if each.restarts}
+
     def start(self, role: Role) -> None:
         """Start a role and watch it from now on."""
+        policy = RestartPolicy(FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, MOST_FAILURES, role.final)
+        self._supervisors[role.name] = Supervisor(role.process, policy)
         self._begin(role)
         self._roles[role.name] = role
 
     def _begin(self, role: Role) -> None:
-        self._started[role.name] = time.monotonic()
-        process = role.process.start()
+        process = self._supervisors[role.name].start()
         with self._writing:
             self._table.record(role.name, process, listen=role.listen(), metrics=role.metrics, url=role.url)
 
@@ -92,24 +94,17 @@ class Supervisor:
                 continue
             if status == USER_ERROR and role.log is not None and not excused and not role.optional:
                 raise ended_by_user_error(role)
-            lived = time.monotonic() - self._started[role.name]
-            steady = lived > STEADY_S
-            pause = 0.0 if steady else self._pause.get(role.name, 0.0)
-            if lived < pause:
-                continue
-            self._failures[role.name] = 0 if steady or excused else self._failures.get(role.name, 0) + 1
-            if self._failures[role.name] > MOST_FAILURES:
+            supervisor = self._supervisors[role.name]
+            step = supervisor.check(excused=excused)
+            if step is Step.GIVEN_UP:
                 if role.optional:
                     self._say(f"going on without {role.name}: {last_words(role)}")
                     del self._roles[role.name]
                     continue
                 raise BrokerError(f"{role.name} ended {MOST_FAILURES} times in a row: {last_words(role)}")
-            backoff = self._backoffs.setdefault(role.name, Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S))
-            if steady:
-                backoff.reset()
-            self._pause[role.name] = backoff.next_s()
-            self.restarts[role.name] = self.restarts.get(role.name, 0) + 1
-            if status == RestartRequired.exit_code or (self._failures[role.name] <= 1 and not excused):
+            if step is not Step.RESTARTS:
+                continue
+            if status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused):
                 why = last_words(role) if status == RestartRequired.exit_code else _ending(status)
                 self._say(f"{role.name} died ({why}), started again")
             self._starting[role.name] = starting = self._threads.submit(self._begin, role)

@@ -154,7 +154,7 @@ def _recorded(layout: Layout, now_ms: int) -> dict[str, CameraState]:
     except StateError:  # the recorder has not created it yet
         return {}
     try:
-        return _read(engine, recorded_reviews(layout.console_url), read_forgotten(layout.console_url), now_ms)
+        return _read(engine, recorded_reviews(layout.console_url) or {}, read_forgotten(layout.console_url), now_ms)
     except SQLAlchemyError as error:
         raise StateError(
             f"expected the recorder's database in {layout.folder} to answer: {error.__class__.__name__}"

@@ -41,6 +41,8 @@ class Watching:
         self._closing = False
         self.wanted = settings.prometheus and prometheus_binary() is not None
         """Whether Prometheus scrapes the roles' metrics."""
+        self.notifies = self.wanted and alertmanager_binary() is not None
+        """Whether Alertmanager notifies people."""
 
     def start(self, begin: Callable[[Role], None], say: Callable[[str], None], console: str) -> None:
         """Start the installed servers by `begin`. `console` is the URL of the pages for people."""
@@ -52,7 +54,7 @@ class Watching:
             begin(Role(service.role, service, lambda: service.listen, log=service.log, optional=optional))
 
         alertmanager = None
-        if alertmanager_binary() is not None:
+        if self.notifies:
             alertmanager = Alertmanager(folder, ports, receivers=self._settings.receivers, console=console)
             run(alertmanager)
         prometheus = self._prometheus = Prometheus(folder, ports, console=console)

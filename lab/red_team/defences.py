@@ -23,8 +23,8 @@ from lab.baselines import Baseline, BitDepth, FeatureDistillation, Jpeg, PixelDe
 from lab.masks import check_drop_ratio
 from lab.red_team.chain import Drawing, chain, few, known_masks, one_draw, shown, unknown
 from processors.bundle import Bundle
-from processors.modes import Mode
 from processors.pipeline import Pipeline
+from processors.stages.modes import Mode
 from schemas.errors import ConfigError
 
 BASELINES: Final[dict[str, Baseline]] = {

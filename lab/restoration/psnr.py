@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lab.data import to_frames
 from lab.masks import check_drop_ratio, random_masks
-from processors.modes import Mode
 from processors.stages.drop import drop
+from processors.stages.modes import Mode
 from processors.stages.reconstruct import reconstruct
 from schemas.errors import ConfigError, first_line
 from schemas.limits import MAX_SIDE

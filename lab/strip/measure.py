@@ -38,7 +38,7 @@ def threshold_for(pipeline: Pipeline, dropped_per_block: int, drop: float) -> St
     found = None if strip is None else strip.threshold(dropped_per_block)
     if found is None:
         what = f"frames with a drop ratio of {drop:g}" if dropped_per_block else "whole frames"
-        option = f" --drop {drop:g}" if dropped_per_block else ""
+        option = f" --drop-ratio {drop:g}" if dropped_per_block else ""
         raise ConfigError(
             f"bundle {pipeline.bundle.settings.name}: expected a STRIP threshold for {what}, got none. "
             f"Run pointillist lab calibrate --bundle DIR --clean FILE{option}."

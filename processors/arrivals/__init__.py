@@ -1,1 +1,1 @@
-"""Frames on arrival: partitions in flight, validation, key frames and commits."""
+"""Frames on arrival: their jobs, the partitions in flight, key frames and commits."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
@@ -24,27 +24,25 @@ PATIENCE_S: Final = 12.0
 _ANSWER_S: Final = 4.0
 
 
+class GroupReport(NamedTuple):
+    """The result of one check."""
+
+    error: str = ""
+    """The reason why Kafka does not answer; empty if it does."""
+    unread: str | None = None
+    """The reason why frames are not read; empty if they are, None if it is not known, as during a rebalance."""
+    topic_lost: bool = False
+    rejoin: bool = False
+    """True if a partition has had no reader for `PATIENCE_S` although the group has settled."""
+
+
 class GroupWatch:
     """A task that checks the group until it is cancelled."""
 
-    def __init__(
-        self,
-        settings: ProcessorSettings,
-        answers: Callable[[str], None],
-        read: Callable[[str], None],
-        lost: Callable[[], None],
-        deaf: Callable[[], None],
-    ) -> None:
-        """`answers` gets the reason why Kafka does not answer, and `read` the reason why frames are not read.
-
-        Each check calls both, with "" if all is well. `lost` is called if the topic does not exist. `deaf` is called if
-        a partition has had no reader for `PATIENCE_S` although the group has settled.
-        """
+    def __init__(self, settings: ProcessorSettings, report: Callable[[GroupReport], None]) -> None:
+        """`report` gets the result of each check."""
         self._settings = settings
-        self._answers = answers
-        self._read = read
-        self._lost = lost
-        self._deaf = deaf
+        self._report = report
         self._unread_s: float | None = None
 
     async def run(self) -> None:
@@ -54,35 +52,33 @@ class GroupWatch:
                 async with Admin(self._settings.kafka, _ANSWER_S) as admin:
                     while True:
                         async with asyncio.timeout(_ANSWER_S):
-                            complaint = await self._look(admin)
-                        self._answers("")
-                        if complaint is not None:
-                            self._read(complaint)
-                        await asyncio.sleep(_SOON_S if complaint else LOOK_S)
+                            found = await self._look(admin)
+                        self._report(found)
+                        await asyncio.sleep(_SOON_S if found.unread else LOOK_S)
             except (TimeoutError, KafkaError, OSError) as error:
-                self._answers(f"{type(error).__name__}: {error}")
+                self._report(GroupReport(f"{type(error).__name__}: {error}"))
             await asyncio.sleep(_SOON_S)
 
-    async def _look(self, admin: Admin) -> str | None:
-        """Return the reason why frames are not read, "" if they are read, None during a rebalance."""
+    async def _look(self, admin: Admin) -> GroupReport:
         topic, group = self._settings.frames_topic, self._settings.group
         there = {each.place.partition for each in await admin.partitions(topic)}
         since_s, self._unread_s = self._unread_s, None
         if not there:
-            self._lost()
-            return f"expected the topic {topic} in Kafka, which has none of that name"
+            missing = f"expected the topic {topic} in Kafka, which has none of that name"
+            return GroupReport(unread=missing, topic_lost=True)
         held = await held_partitions(admin, group, topic)
         if held is None:
-            return None
+            return GroupReport()
         unread = sorted(there - held)
         if not unread:
-            return ""
+            return GroupReport(unread="")
         now_s = time.monotonic()
         self._unread_s = now_s if since_s is None else since_s
-        if now_s - self._unread_s >= PATIENCE_S:
+        rejoin = now_s - self._unread_s >= PATIENCE_S
+        if rejoin:
             self._unread_s = None
-            self._deaf()
-        return f"expected a reader in {group} for each partition of {topic}, there is none for {unread}"
+        why = f"expected a reader in {group} for each partition of {topic}, there is none for {unread}"
+        return GroupReport(unread=why, rejoin=rejoin)
 
 
 async def held_partitions(admin: Admin, group: str, topic: str) -> set[int] | None:

@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 Place = tuple[int, int]
 """Partition and offset."""
-Taken = Callable[[Place, ConsumerRecord | None], None]
+Found = Callable[[Place, ConsumerRecord | None], None]
 
 _FETCH_BYTES: Final = 64 * 1024
 """Kafka returns at least one whole batch of records, of any size."""
@@ -29,18 +29,18 @@ _RETRY_S: Final = 0.5
 class KeyFrameRecall:
     """A task that fetches records. If Kafka does not answer, it retries each place a few times."""
 
-    def __init__(self, bootstrap: KafkaAddress, topic: str, taken: Taken) -> None:
-        """`taken` gets each record; None if Kafka no longer has it or does not return it."""
+    def __init__(self, bootstrap: KafkaAddress, topic: str, found: Found) -> None:
+        """`found` gets each record; None if Kafka no longer has it or does not return it."""
         self._bootstrap = bootstrap
         self._topic = topic
-        self._taken = taken
-        self._wanted: dict[Place, int] = {}
+        self._found = found
+        self.wanted: dict[Place, int] = {}
         self._wake = asyncio.Event()
 
     def want(self, places: Iterable[Place]) -> None:
         """Fetch these records. A place that is wanted already is fetched once."""
         for place in places:
-            self._wanted.setdefault(place, 0)
+            self.wanted.setdefault(place, 0)
         self._wake.set()
 
     async def run(self) -> None:
@@ -48,7 +48,7 @@ class KeyFrameRecall:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._wanted:
+            while self.wanted:
                 try:
                     await self._fetch()
                 except (KafkaError, OSError, TimeoutError) as error:
@@ -59,17 +59,17 @@ class KeyFrameRecall:
         async with Reader(
             self._bootstrap, begin="none", partition_bytes=_FETCH_BYTES, fetch_wait_s=0.05, request_s=_READ_S
         ) as reader:
-            while self._wanted:
-                place = min(self._wanted)
-                self._wanted[place] += 1
+            while self.wanted:
+                place = min(self.wanted)
+                self.wanted[place] += 1
                 try:
                     record = await self._read(reader, place)
                 except (KafkaError, OSError, TimeoutError):
-                    if self._wanted[place] < _TRIES:
+                    if self.wanted[place] < _TRIES:
                         raise
                     record = None
-                del self._wanted[place]
-                self._taken(place, record)
+                del self.wanted[place]
+                self._found(place, record)
 
     async def _read(self, reader: Reader, place: Place) -> ConsumerRecord | None:
         partition = TopicPartition(self._topic, place[0])

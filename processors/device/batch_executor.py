@@ -5,20 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from processors.arrivals.frames import Shape, TakenFrame
+from processors.arrivals.job import FrameJob, Shape, StripFinding, Wanted
 from processors.device.codebooks import DeviceCodebooks
 from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.decode import Decoded, decoded_batch
 from processors.device.precision import arithmetic
-from processors.device.previews import Wanted
-from processors.device.probes import Probe, StripFinding, probes_of
+from processors.device.probes import probes_of
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
@@ -29,33 +27,6 @@ from schemas.pixels.packing import Picture
 
 _CPU_PIXELS = 2**18
 _GPU_PIXELS = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The pipeline's results for one frame."""
-
-    class_id: int
-    confidence: float
-    shown: Picture | None
-    """(h, w, C) uint8 for people, if it was requested; see `Pipeline.show`."""
-    probe: Probe | None
-    """STRIP's input; None unless the frame is a probe."""
-    as_sent: Picture | None = None
-    """(h, w, C) uint8, black at dropped pixels, if it was requested; see `Pipeline.show_sent`."""
-    changed: float | None = None
-    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a comparison."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A frame that a stage cannot process, not even alone."""
-
-    stage: str
-    error: PointillistError
-
-
-Outcome = Found | Failed
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -105,48 +76,44 @@ class BatchExecutor:
         self._metrics.stage(stage, time.perf_counter() - start)
 
     @torch.inference_mode()
-    def classify(self, batch: Sequence[TakenFrame], previews: Sequence[int]) -> list[Outcome]:
-        """Return the result for each frame of a batch of one shape; `previews` are the requested pictures, by `Wanted`.
+    def classify(self, batch: Sequence[FrameJob]) -> None:
+        """Classify a batch of one shape: each job gets its class and the pictures that are wanted of it, or fails.
 
-        If the batch fails, its frames run one by one, and only those that fail alone become `Failed`. If memory runs
-        out, the batch is halved.
+        If the batch fails, its frames run one by one, and only those that fail alone get an error. If memory runs out,
+        the batch is halved.
         """
         try:
-            return self._attempt(batch, previews)
+            self._attempt(batch)
+            return
         except Exception as error:  # a user's network may raise anything
             if len(batch) == 1:
-                return [self._failure(error)]
+                self._fail(batch[0], error)
+                return
             self._metrics.stage_failed(self._stage)
             size = -(-len(batch) // 2) if _out_of_memory(error) else 1
         # Outside the handler, which would keep the failed attempt's tensors alive.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        outcomes: list[Outcome] = []
         for start in range(0, len(batch), size):
-            outcomes += self.classify(batch[start : start + size], previews[start : start + size])
-        return outcomes
+            self.classify(batch[start : start + size])
 
-    def _failure(self, error: Exception) -> Failed:
+    def _fail(self, job: FrameJob, error: Exception) -> None:
         self._metrics.stage_failed(self._stage)
-        if isinstance(error, PointillistError):
-            return Failed(self._stage, error)
-        return Failed(self._stage, StageError(f"{type(error).__name__}: {error}"))
+        if not isinstance(error, PointillistError):
+            error = StageError(f"{type(error).__name__}: {error}")
+        job.fail(self._stage, error)
 
-    def _attempt(self, batch: Sequence[TakenFrame], previews: Sequence[int]) -> list[Outcome]:
-        outcomes: list[Outcome | None] = [None] * len(batch)
+    def _attempt(self, batch: Sequence[FrameJob]) -> None:
         parts: list[tuple[Decoded, Tensor | None]] = []
 
         def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
             decoded = decoded_batch(batch, kept, sent)
             draws = self._seeds([batch[index] for index in decoded.good])
             parts.append((decoded, draws))
-            for index, error in decoded.refused.items():
-                self._metrics.stage_failed("unpack")
-                outcomes[index] = Failed("unpack", error)
             return decoded.pixels, decoded.kept, decoded.sent, draws
 
-        seeds = [taken.key.frame_seed(taken.frame.boot_id, taken.frame.seq) for taken in batch]
-        whole = [taken.frame.whole for taken in batch]
+        seeds = [job.key.frame_seed(job.frame.boot_id, job.frame.seq) for job in batch]
+        whole = [job.frame.whole for job in batch]
         done = self.compiled(
             torch.tensor(seeds, dtype=torch.int64, device=self._device),
             self._codebooks.of(batch, seeds),
@@ -155,28 +122,29 @@ class BatchExecutor:
             decode,
             self._clock,
         )
-        if done is not None:
-            frames, found = done
-            class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
-            ((decoded, draws),) = parts
-            good = decoded.good
-            wanted = [previews[index] for index in good]
-            shown = self._show(frames, decoded.kept, found.rebuilt, wanted)
-            as_sent = self._show_sent(frames, wanted)
-            self._stage = "strip"
-            taken = [batch[index] for index in good]
-            probes = probes_of(self.pipeline, taken, frames, draws)
-            changed = self._stillness.changes([each.camera_id for each in taken], frames, decoded.sent)
-            for i, index in enumerate(good):
-                if not 0 <= confidences[i] <= 1:  # NaN included
-                    failure = StageError(f"expected a confidence from 0 to 1, got {confidences[i]}")
-                    self._metrics.stage_failed("classify")
-                    outcomes[index] = Failed("classify", failure)
-                    continue
-                outcomes[index] = Found(
-                    class_ids[i], confidences[i], shown.get(i), probes.get(i), as_sent.get(i), changed.get(i)
-                )
-        return [outcome for outcome in outcomes if outcome is not None]
+        ((decoded, draws),) = parts
+        for index, error in decoded.refused.items():
+            self._metrics.stage_failed("unpack")
+            batch[index].fail("unpack", error)
+        if done is None:
+            return
+        frames, found = done
+        class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
+        good = [batch[index] for index in decoded.good]
+        wanted = [job.wanted for job in good]
+        shown = self._show(frames, decoded.kept, found.rebuilt, wanted)
+        as_sent = self._show_sent(frames, wanted)
+        self._stage = "strip"
+        probes = probes_of(self.pipeline, good, frames, draws)
+        changed = self._stillness.changes([job.camera_id for job in good], frames, decoded.sent)
+        for i, job in enumerate(good):
+            if not 0 <= confidences[i] <= 1:  # NaN included
+                self._metrics.stage_failed("classify")
+                job.fail("classify", StageError(f"expected a confidence from 0 to 1, got {confidences[i]}"))
+                continue
+            job.class_id, job.confidence = class_ids[i], confidences[i]
+            job.shown, job.as_sent = shown.get(i), as_sent.get(i)
+            job.probe, job.changed = probes.get(i), changed.get(i)
 
     def _show(
         self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, wanted: Sequence[int]
@@ -199,39 +167,36 @@ class BatchExecutor:
             shown = self.pipeline.show_sent(frames[due], self._preview_side)
             return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
 
-    def _seeds(self, taken: Sequence[TakenFrame]) -> Tensor | None:
+    def _seeds(self, jobs: Sequence[FrameJob]) -> Tensor | None:
         """Return the seeds (B,) int64 of the bundle's random stages: a frame's seed is the same on every processor."""
         if not self.pipeline.bundle.random:
             return None
-        seeds = [each.key.preprocess_seed(each.frame.boot_id, each.frame.seq) for each in taken]
+        seeds = [job.key.preprocess_seed(job.frame.boot_id, job.frame.seq) for job in jobs]
         return torch.tensor(seeds, dtype=torch.int64, device=self._device)
 
     @torch.inference_mode()
-    def strip(self, probes: Sequence[Probe]) -> list[StripFinding | Failed]:
-        """Return STRIP's result for each probe; those that fail alone become `Failed`."""
+    def strip(self, jobs: Sequence[FrameJob]) -> None:
+        """Check the probes of jobs: each gets STRIP's finding, or fails if it fails alone."""
         try:
-            seeds = None
-            if self.pipeline.bundle.random:
-                seeds = torch.tensor([probe.seed for probe in probes], dtype=torch.int64, device=self._device)
             with self._clock("strip"), arithmetic(self._device, self.compiled.precision):
-                pictures = torch.stack([probe.picture for probe in probes])
-                found = self.pipeline.strip(pictures, seeds=seeds)
+                pictures = torch.stack([job.probe for job in jobs if job.probe is not None])
+                found = self.pipeline.strip(pictures, seeds=self._seeds(jobs))
                 bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
         except Exception as error:  # a user's network may raise anything
-            if len(probes) == 1:
-                return [self._failure(error)]
+            if len(jobs) == 1:
+                self._fail(jobs[0], error)
+                return
             self._metrics.stage_failed("strip")
-            size = -(-len(probes) // 2) if _out_of_memory(error) else 1
+            size = -(-len(jobs) // 2) if _out_of_memory(error) else 1
         else:
-            threshold = self.strip_threshold_bits
-            return [
-                StripFinding(entropy, threshold, count)
-                if entropy == entropy
-                else Failed("strip", StageError("the entropy is not a number"))
-                for entropy, count in zip(bits, passes, strict=True)
-            ]
-        parts = [probes[start : start + size] for start in range(0, len(probes), size)]
-        return [finding for part in parts for finding in self.strip(part)]
+            for job, entropy, count in zip(jobs, bits, passes, strict=True):
+                if entropy == entropy:
+                    job.finding = StripFinding(entropy, self.strip_threshold_bits, count)
+                else:
+                    job.fail("strip", StageError("the entropy is not a number"))
+            return
+        for start in range(0, len(jobs), size):
+            self.strip(jobs[start : start + size])
 
     @property
     def strip_threshold_bits(self) -> float:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from processors.arrivals.frames import TakenFrame
+from processors.arrivals.job import FrameJob
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK, CAMERAS_AT_HAND
@@ -54,10 +54,10 @@ class DeviceCodebooks:
         self._slots[name] = slot
         return slot
 
-    def of(self, batch: Sequence[TakenFrame], seeds: Sequence[tuple[int, int]]) -> Tensor:
+    def of(self, batch: Sequence[FrameJob], seeds: Sequence[tuple[int, int]]) -> Tensor:
         """Return the argument `books` of `CompiledPipeline` for frames of one shape with these `seeds`."""
         rows, columns = blocks_of(batch[0].shape.height, batch[0].shape.width)
-        wanted = [(taken.key, taken.frame.dropped_per_block) for taken in batch]
+        wanted = [(job.key, job.frame.dropped_per_block) for job in batch]
         if self._makes_rows and rows * columns <= FEW_ROWS:
             return _patterns(wanted, seeds, rows * columns)
         slots = self.slots(wanted)  # before access to the table, which may have to grow

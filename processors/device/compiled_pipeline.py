@@ -17,7 +17,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from processors.arrivals.frames import Shape
+from processors.arrivals.job import Shape
 from processors.device.precision import Precision, arithmetic
 from processors.pipeline import Classified, Pipeline, StageContext, bare
 from processors.stages.packed import Packed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from processors.arrivals.frames import TakenFrame
+from processors.arrivals.job import FrameJob
 from schemas.errors import BadPixels, WireError
 from schemas.limits import BLOCK, BLOCK_PIXELS
 from schemas.pixels.packing import unpack_pixels
@@ -31,23 +31,23 @@ class Decoded:
     """Errors by position in the batch."""
 
 
-def decoded_batch(batch: Sequence[TakenFrame], kept: Tensor, sent: Tensor) -> Decoded:
+def decoded_batch(batch: Sequence[FrameJob], kept: Tensor, sent: Tensor) -> Decoded:
     """Decode the pixels of a batch of one shape, on the device of its masks `kept` and `sent` (B, 1, H, W)."""
     shape = batch[0].shape
     device = sent.device
     # Fetching the masks from a GPU means waiting for it: only if decoding needs them.
-    on_host = shape.height % BLOCK or shape.width % BLOCK or any(taken.frame.profile != RAW for taken in batch)
+    on_host = shape.height % BLOCK or shape.width % BLOCK or any(job.frame.profile != RAW for job in batch)
     host_sent = sent[:, 0].cpu().numpy() if on_host else None
     good: list[int] = []
     refused: dict[int, WireError] = {}
     pixels = bytearray()
-    for index, taken in enumerate(batch):
+    for index, job in enumerate(batch):
         try:
             if host_sent is None:
-                pixels += _raw_pixels(taken)
+                pixels += _raw_pixels(job)
             else:
-                frame = taken.frame
-                pixels += unpack_pixels(taken.pixels(), host_sent[index], frame.channels, frame.profile).tobytes()
+                frame = job.frame
+                pixels += unpack_pixels(job.pixels(), host_sent[index], frame.channels, frame.profile).tobytes()
         except WireError as error:
             refused[index] = error
         else:
@@ -64,12 +64,12 @@ def _uploaded(pixels: bytearray, channels: int, device: torch.device) -> Tensor:
     return flat.pin_memory().to(device, non_blocking=True)
 
 
-def _raw_pixels(taken: TakenFrame) -> memoryview:
+def _raw_pixels(job: FrameJob) -> memoryview:
     """Return the pixels of a frame of the profile `raw` of whole blocks: their number is known without the mask."""
-    frame, shape = taken.frame, taken.shape
+    frame, shape = job.frame, job.shape
     dropped = 0 if frame.whole else frame.dropped_per_block
     count = shape.height * shape.width // BLOCK_PIXELS * (BLOCK_PIXELS - dropped)
-    pixels = taken.pixels()
+    pixels = job.pixels()
     if len(pixels) != count * shape.channels:
         raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(pixels)} bytes")
     return pixels

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +14,7 @@ from pathlib import Path
 import structlog
 import torch
 
+from processors.arrivals.job import FrameJob
 from processors.bundle import Bundle, load_bundle
 from processors.device.backends.choose import RunsOn, Wish, check_wish
 from processors.device.backends.engines import engines
@@ -26,25 +29,18 @@ from schemas.errors import ConfigError
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """The description of the model in every verdict."""
-
-    model_id: str
-    policy: str
-    classes: tuple[str, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A loaded bundle, warmed on `device`, with its own thread: compiled functions stay on the thread that made them.
+    """A loaded bundle, warmed on its device, with its own thread: compiled functions stay on the thread that made them.
 
-    When nothing refers to it any more, its thread ends and its memory is free.
+    When nothing refers to it any more, its thread ends and its memory is free. It is the `ServingModel` of its jobs.
     """
 
     executor: BatchExecutor
-    model: Model
-    device: ThreadPoolExecutor
+    model_id: str
+    policy: str
+    classes: tuple[str, ...]
+    thread: ThreadPoolExecutor
     probe_s: float | None
     """Seconds that STRIP takes for one frame; None if the bundle has no STRIP."""
     digest: str = ""
@@ -52,9 +48,30 @@ class LoadedModel:
     runs: tuple[RunsOn, ...] = ()
     """The runtimes of its networks."""
 
+    @property
+    def strip_threshold_bits(self) -> float:
+        """The entropy in bits below which a probe is suspect; 0 without STRIP."""
+        return self.executor.strip_threshold_bits
+
+    async def classify(self, jobs: Sequence[FrameJob]) -> float:
+        """Classify jobs of one shape on the thread; return the seconds that this took."""
+        return await self._timed(partial(self.executor.classify, jobs))
+
+    async def strip(self, jobs: Sequence[FrameJob]) -> float:
+        """Check the probes of jobs on the thread; return the seconds that this took."""
+        return await self._timed(partial(self.executor.strip, jobs))
+
+    async def _timed(self, work: Callable[[], None]) -> float:
+        def timed() -> float:
+            start = time.perf_counter()
+            work()
+            return time.perf_counter() - start
+
+        return await asyncio.get_running_loop().run_in_executor(self.thread, timed)
+
     def close(self) -> None:
         """End the thread and cancel its waiting work."""
-        self.device.shutdown(wait=False, cancel_futures=True)
+        self.thread.shutdown(wait=False, cancel_futures=True)
 
 
 async def load_model(
@@ -66,16 +83,16 @@ async def load_model(
     BundleError, ConfigError if the device is missing, and any exception of the bundle's code.
     """
     initializer = partial(_set_threads, settings.threads)
-    device = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=initializer)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=initializer)
     try:
-        prepared = asyncio.get_running_loop().run_in_executor(device, _prepare, settings, metrics, folder, bool(digest))
+        prepared = asyncio.get_running_loop().run_in_executor(thread, _prepare, settings, metrics, folder, bool(digest))
         executor, probe_s, runs = await prepared
     except BaseException:
-        device.shutdown(wait=False, cancel_futures=True)
+        thread.shutdown(wait=False, cancel_futures=True)
         raise
     bundle = executor.pipeline.bundle
-    model = Model(bundle.model_id, bundle.settings.input.policy, tuple(bundle.settings.classes))
-    return LoadedModel(executor, model, device, probe_s, digest, runs)
+    policy, classes = bundle.settings.input.policy, tuple(bundle.settings.classes)
+    return LoadedModel(executor, bundle.model_id, policy, classes, thread, probe_s, digest, runs)
 
 
 def _set_threads(threads: int) -> None:

@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
-from processors.arrivals.frames import Shape
+from processors.arrivals.job import Shape
 from processors.device.shares import DeviceShares
 
 _PRESENT_S: Final = 60.0

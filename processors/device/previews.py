@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-
-from processors.arrivals.frames import TakenFrame
+from processors.arrivals.job import FrameJob, Wanted
 from processors.settings import ProcessorSettings
 from schemas.runtime.throttle import Throttle
-
-
-class Wanted(IntEnum):
-    """The pictures of a frame to show."""
-
-    NOTHING = 0
-    REBUILT = 1
-    BOTH = 2
-    """The rebuilt picture and the picture as sent."""
 
 
 class PreviewTurns:
@@ -25,10 +14,10 @@ class PreviewTurns:
         self._rebuilt: Throttle[str] = Throttle(settings.preview_interval_s)
         self._as_sent: Throttle[tuple[str, bool]] = Throttle(settings.as_sent_interval_s)
 
-    def take(self, taken: TakenFrame, now_s: float) -> Wanted:
+    def take(self, job: FrameJob, now_s: float) -> Wanted:
         """Return the pictures to show of a frame at this monotonic time, and count them as shown."""
-        frame = taken.frame
-        due = self._rebuilt.take(taken.camera_id, now_s)
-        if (due or frame.whole) and self._as_sent.take((taken.camera_id, frame.whole), now_s):
+        frame = job.frame
+        due = self._rebuilt.take(job.camera_id, now_s)
+        if (due or frame.whole) and self._as_sent.take((job.camera_id, frame.whole), now_s):
             return Wanted.BOTH
         return Wanted.REBUILT if due else Wanted.NOTHING

@@ -61,9 +61,9 @@ class ModelLoader:
             raise BundleError(f"{name}: not ready after {self._settings.model_load_s:g} s") from None
         except (Exception, SystemExit) as error:  # a bundle's own code may raise anything
             raise BundleError(f"{name}: {type(error).__name__}: {first_line(error)}") from error
-        if loaded.model.model_id != name:
+        if loaded.model_id != name:
             loaded.close()
-            raise BundleError(f"expected {name} in {model.location}, got {loaded.model.model_id}")
+            raise BundleError(f"expected {name} in {model.location}, got {loaded.model_id}")
         return loaded
 
     def _cache(self) -> Path:
@@ -158,7 +158,7 @@ class ModelSwap:
                 self._metrics.model_swaps["superseded"].inc()
                 return False
             name = wanted.model_id if wanted is not None else "the processor's own bundle"
-            log.error("model_rejected", model=name, live=self.loaded.model.model_id, error=str(error))
+            log.error("model_rejected", model=name, live=self.loaded.model_id, error=str(error))
             self._metrics.model_swaps["refused"].inc()
             refused = Refusal(wanted.digest if wanted is not None else "", str(error))
             passing = isinstance(error, StoreUnavailableError | UntrustedBundleError)
@@ -176,7 +176,7 @@ class ModelSwap:
         self._switch(ready)
         self._metrics.model_swaps["switched"].inc()
         self._metrics.model_load.observe(seconds)
-        log.info("model_switched", model=ready.model.model_id, before=before.model.model_id, seconds=round(seconds, 3))
+        log.info("model_switched", model=ready.model_id, before=before.model_id, seconds=round(seconds, 3))
         self._say()
         return False
 
@@ -192,7 +192,7 @@ class ModelSwap:
     def _say(self, refused: Refusal | None = None) -> None:
         """Report the served model. `refused` is the live model; a newer list that was rejected takes precedence."""
         digest, error = self._feed.refused or refused or ("", "")
-        model_id = self.loaded.model.model_id
+        model_id = self.loaded.model_id
         self._metrics.serves(model_id, self.loaded.runs)
         self._health.set("warm", True, model_id)
         self._health.set("model", True, f"{model_id}; refused: {error}" if error else model_id)

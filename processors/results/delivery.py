@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Final
 
 from processors.results.records import Outgoing
@@ -11,6 +12,13 @@ from schemas.transport.kafka.sender import Sender
 
 _BATCH_BYTES: Final = 2**20
 
+Delivered = Callable[[Outgoing], None]
+"""A function that receives each record when Kafka holds it."""
+
+
+def _ignore(record: Outgoing) -> None:
+    """Do nothing: no job waits for this record."""
+
 
 class Emitter:
     """Sends results without limit; a record that is too large for Kafka goes in its smaller form."""
@@ -18,14 +26,39 @@ class Emitter:
     def __init__(self, bootstrap: KafkaAddress, on_health: Callable[[bool, str], None]) -> None:
         """`on_health` gets whether Kafka accepts records, and the reason if not."""
         self._sender = Sender(bootstrap, batch_bytes=_BATCH_BYTES, on_health=on_health)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Gets the error of a tracked task that failed by a defect; Kafka's own failures are retried."""
 
     async def connect(self) -> None:
         """Wait until a producer has started, without limit."""
         await self._sender.connect()
 
-    async def send(self, topic: str, records: Sequence[Outgoing]) -> None:
-        """Return when Kafka has acknowledged all `records`; call the `done` of each as soon as Kafka has it."""
-        await self._sender.send(topic, records, lambda record: record.done(), shrink=_smaller)
+    async def send(self, topic: str, records: Sequence[Outgoing], delivered: Delivered = _ignore) -> None:
+        """Return when Kafka has acknowledged all `records`; call `delivered` with each as soon as Kafka has it."""
+        await self._sender.send(topic, records, delivered, shrink=_smaller)
+
+    def post(self, topic: str, records: Sequence[Outgoing], delivered: Delivered = _ignore) -> None:
+        """Send records in a task."""
+        if records:
+            self.track(self.send(topic, records, delivered), "send")
+
+    def track(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Run the work of a delivery in a task, until it ends or `cancel` is called."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
+            self.broken.set_exception(error)
+
+    async def cancel(self) -> None:
+        """Cancel the tasks of deliveries."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self, deadline_s: float) -> None:
         """Close all connections within `deadline_s` seconds; undelivered records are given up."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from processors.modes import SIGMA, Method
+from processors.stages.modes import SIGMA, Method
 from processors.stages.shapes import check_frames
 from processors.stages.wavelet import analyse, synthesise
 from schemas.errors import StageError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from processors.modes import Mode
 from processors.stages.learned import reconstruct_learned
+from processors.stages.modes import Mode
 from processors.stages.paper import reconstruct_paper
 from processors.stages.plate import reconstruct_plate
 from processors.stages.shapes import check_kept

@@ -97,7 +97,7 @@ class RecordFactory:
             return self._dead_letter(route, payload, error.reason, str(error))
         except Exception as error:
             # Without a record, the payload would be redelivered without end, and block all behind it.
-            log.exception("payload refused by a defect", topic=route.origin)
+            log.exception("payload_rejected_by_defect", topic=route.origin)
             return self._dead_letter(route, payload, Malformed.reason, f"{type(error).__name__}: {error}")
 
     def refused_by_kafka(self, record: Record, error: str) -> Record:

@@ -42,7 +42,7 @@ class Refusals:
         if found is not None:
             self._counts[found.what] += 1
             if self._said.take((found.what, found.who), time.monotonic()):
-                log.warning("mqtt broker refused", what=found.what, client=found.who, detail=found.detail[:200])
+                log.warning("mqtt_action_refused", kind=found.what, client=found.who, detail=found.detail[:200])
 
     def show(self, over_quota: Mapping[CameraId, int]) -> None:
         """Count the refusals in the log, and the messages of each camera above its quota."""
@@ -52,7 +52,7 @@ class Refusals:
         for camera, count in over_quota.items():
             self._over_quota.labels(self._label(camera)).inc(count)
             if self._said.take(("quota", camera), time.monotonic()):
-                log.warning("camera above its quota", camera=camera, messages_not_taken=count)
+                log.warning("camera_quota_exceeded", camera=camera, rejected_messages=count)
 
     def _label(self, camera: CameraId) -> str:
         if camera and camera not in self._shown and len(self._shown) < metrics.MAX_CAMERA_SERIES:

@@ -118,14 +118,14 @@ class Bridge:
         self._kafka_seconds = metrics.BRIDGE_KAFKA.on(registry)
         self._confirmations_total = metrics.BRIDGE_CONFIRMATIONS.on(registry)
         self._backlog_bytes = metrics.BRIDGE_BACKLOG.on(registry)
-        self._holding = metrics.BRIDGE_HOLDING.on(registry)
+        self._holding = metrics.BRIDGE_BACKPRESSURE.on(registry)
         self._key_requests_total = metrics.BRIDGE_KEY_REQUESTS.on(registry)
         self._probe_requests_total = metrics.BRIDGE_PROBE_REQUESTS.on(registry)
         self._refused_requests_total = metrics.BRIDGE_REFUSED_REQUESTS.on(registry)
         for request in (KeyRequest, ProbeRequest, Refusal):  # from 0 on, so that the first one is an increase
             self._refused_requests_total.labels(request.__name__)
         self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
-        self._held_back = metrics.BRIDGE_HELD_BACK.on(registry)
+        self._held_back = metrics.BRIDGE_THROTTLED.on(registry)
         self._refusals = Refusals(registry)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -150,7 +150,7 @@ class Bridge:
                 async with asyncio.timeout(self._settings.shutdown_s):
                     await self._drain()
             except TimeoutError:
-                log.warning("stopped before Kafka had all", unacknowledged=len(self._window))
+                log.warning("stopped_with_unacknowledged_records", unacknowledged=len(self._window))
             for task in tasks:
                 task.cancel()
 
@@ -206,7 +206,7 @@ class Bridge:
         if trace.on():
             stamp_records("received", [record])
         self._lanes.put(record, ticket)
-        if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.paused:
+        if self._lanes.buffered_bytes >= self._settings.max_buffered_bytes and not self._link.is_paused:
             self._link.pause()
 
     def _takes_from(self, receipt: Receipt) -> bool:
@@ -249,7 +249,7 @@ class Bridge:
                     self._confirmations.add(receipt)
         self._kafka_seconds.observe(seconds)
         if (
-            self._link.paused
+            self._link.is_paused
             and not self._draining
             and self._lanes.buffered_bytes <= self._settings.max_buffered_bytes // 2
         ):

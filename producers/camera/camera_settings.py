@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr
 
 from producers.gate.motion import MotionSettings
 from producers.gate.schedule import Schedule
 from producers.publisher import WindowSettings
-from producers.settings_file import first_problem
 from producers.sources.login import LoginPlace
 from producers.sources.settings import SourceSettings
 from producers.spool import SpoolLimits
@@ -22,18 +20,15 @@ from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
 from schemas.messages.frame import PROFILES, Encoding
+from schemas.settings import SettingsTable
 
 _INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-class CameraOptions(BaseModel):
-    """The options for all cameras and for each."""
+class SendingOptions(SettingsTable):
+    """The part of a camera's settings that concerns sending."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    source: SourceSettings = Field(default_factory=SourceSettings)
-    """The source of the pictures; a simulated scene by default."""
     fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
     """Frames per second; 0 is as fast as the window allows, or as a live source gives them."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
@@ -57,6 +52,13 @@ class CameraOptions(BaseModel):
     def encoding(self) -> Encoding:
         """The encoding of frames until a command changes it."""
         return Encoding(dropped_per_block(self.drop_ratio), self.probe_share, PROFILES[self.profile])
+
+
+class CameraOptions(SendingOptions):
+    """The options for all cameras and for each."""
+
+    source: SourceSettings = Field(default_factory=SourceSettings)
+    """The source of the pictures; a simulated scene by default."""
 
 
 class CameraSettings(CameraOptions):
@@ -112,15 +114,6 @@ def cameras_of(site: str, groups: list[CameraGroup]) -> list[CameraSettings]:
             options["source"] = addressed(group.source, index)
             cameras.append(CameraSettings(camera_id=name, index=len(cameras), **options))
     return cameras
-
-
-def parse_camera(site: str, values: Mapping[str, Any]) -> CameraSettings:
-    """Check the settings of one camera; `ConfigError` names the key and what was expected there."""
-    try:
-        [camera] = cameras_of(site, [CameraGroup.model_validate(values)])
-    except ValidationError as error:
-        raise ConfigError(f"camera: {first_problem(error, CameraGroup, MODELS)}") from None
-    return camera
 
 
 def addressed(source: SourceSettings, index: int) -> SourceSettings:

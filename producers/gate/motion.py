@@ -11,9 +11,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from schemas.pixels.packing import Picture
+from schemas.settings import SettingsTable
 
 BLOCKS: Final = 40
 """Blocks along the longer side of a picture, at most."""
@@ -26,7 +27,7 @@ Means = NDArray[np.float32]
 """(rows, columns), grey levels of 255."""
 
 
-class MotionSettings(BaseModel, frozen=True, extra="forbid"):
+class MotionSettings(SettingsTable):
     """When a frame counts as one in which something moves, and what is sent besides."""
 
     levels: float = Field(default=8.0, gt=0, le=255, allow_inf_nan=False)

@@ -10,7 +10,6 @@ from hashlib import blake2b
 from typing import Final
 
 import structlog
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from producers.metrics import Instruments
 from producers.publisher.broker import Broker
@@ -30,6 +29,7 @@ from schemas.pointillist_pb2 import Confirm, Meta, Refusal
 from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
+from schemas.transport.mqtt.connection import Subscription
 
 _log = structlog.get_logger()
 
@@ -101,12 +101,12 @@ class Publisher:
             broker,
             self.presence.will,
             [
-                (self._confirm_topic, SubscribeOptions(qos=0)),
-                (self._settings_topic, SubscribeOptions(qos=1)),
-                (self._probes_topic, SubscribeOptions(qos=1)),
-                (self._key_topic, SubscribeOptions(qos=0)),
-                (self._refusal_topic, SubscribeOptions(qos=0)),
-                (self.presence.status_topic, SubscribeOptions(qos=1, noLocal=True)),
+                Subscription(self._confirm_topic, 0),
+                Subscription(self._settings_topic, 1),
+                Subscription(self._probes_topic, 1),
+                Subscription(self._key_topic, 0),
+                Subscription(self._refusal_topic, 0),
+                Subscription(self.presence.status_topic, 1, no_local=True),
             ],
             settings,
             broker.tls[camera_id] if broker.tls is not None else None,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.settings import SettingsTable
 
-class WindowSettings(BaseModel):
+
+class WindowSettings(SettingsTable):
     """The maximum of frames in flight, unconfirmed. It bounds every later queue."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     frames: int = Field(default=256, ge=1, le=65_000)
     """Frames that were sent and are not confirmed."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 
 from producers.sources.login import LoginPlace, has_login
 from schemas.limits import MAX_SIDE
+from schemas.settings import SettingsTable
 
 Kind = Literal["scene", "dataset", "video", "url"]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
@@ -31,7 +32,66 @@ def keys_of(kind: str) -> set[str]:
     return REQUIRED_KEYS.get(kind, set()) | OPTIONAL_KEYS.get(kind, set()) | {"kind"}
 
 
-class SourceSettings(BaseModel, frozen=True, extra="forbid"):
+class StreamSettings(SettingsTable):
+    """The settings of a real camera's stream or of a video, and the part of its picture that is sent."""
+
+    login: LoginPlace | None = None
+    """URL: where its user and password are, read whenever it is opened."""
+    hang_s: PositiveFloat = 10.0
+    """URL: seconds without a picture after which the source counts as hung and is opened again."""
+    open_s: PositiveFloat = 10.0
+    """URL: time to connect, and again to find the video stream."""
+
+    loop: bool = False
+    """Data set and video: begin again at the end."""
+
+    hardware: str = Field(default="none", pattern=r"^[a-z0-9]+(:[A-Za-z0-9/_.-]+)?$")
+    """URL and video: what decodes. `none` is FFmpeg's software; `auto` is the first hardware that this machine has,
+    else software; a device type such as `cuda` or `vaapi`, perhaps with a device as in `vaapi:/dev/dri/renderD128`, is
+    that one or nothing."""
+    clock: Literal["auto", "arrival"] = "auto"
+    """URL: when a frame was captured. `auto` believes the stream's own clock (RTCP) where it has one that is at most
+    30 s behind ours or 1 s before it; `arrival` is when we had the frame."""
+
+    rotate: Literal[0, 90, 180, 270] = 0
+    """Degrees, clockwise, by which the picture is turned before all else."""
+    privacy: tuple[tuple[Share, Share, Share, Share], ...] = ()
+    """Rectangles x, y, width, height that are blacked out, as shares of the turned picture's width and height: they
+    hold for a camera that changes its size, too. As text, one is `X,Y,WIDTH,HEIGHT`."""
+    region: tuple[Corner, Corner, Side, Side] | None = None
+    """The region that is cut out before resizing, in pixels of the rotated picture: x, y, width, height. As
+    text `X,Y,WIDTH,HEIGHT`."""
+    size: tuple[Side, Side] | None = None
+    """Width and height of the frames; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB:
+    a larger source needs `size` or `region`. As text `WIDTHxHEIGHT`."""
+    channels: Literal[1, 3] | None = None
+    """1 is grey, 3 is RGB; by default those of the source."""
+
+    @field_validator("rotate", "channels", mode="before")
+    @classmethod
+    def _read_number(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _read_size(cls, value: object) -> object:
+        return whole_numbers(value, "x", 2, "WIDTHxHEIGHT") if isinstance(value, str) else value
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _read_region(cls, value: object) -> object:
+        return whole_numbers(value, ",", 4, "X,Y,WIDTH,HEIGHT") if isinstance(value, str) else value
+
+    @field_validator("privacy", mode="before")
+    @classmethod
+    def _read_privacy(cls, value: object) -> object:
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple):
+            return given
+        return [_shares(each) if isinstance(each, str) else each for each in given]
+
+
+class SourceSettings(StreamSettings):
     """The source of a camera, and the part of its picture that is sent.
 
     A field of another kind than `kind` is rejected, not ignored.
@@ -55,40 +115,10 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """Data set: take every n-th image. A fleet of N cameras divides a data set with stride N."""
     offset: int | None = Field(default=None, ge=0)
     """Data set: the first image; by default the camera's index in its fleet."""
-    loop: bool = False
-    """Data set and video: begin again at the end."""
-
     address: SecretStr | None = None
     """URL: RTSP, HTTP or whatever else FFmpeg opens, a device `/dev/video…`, or a path as in `file`; `{index}` and
     `${VARIABLE}` in it stand for the camera's number and a variable of the environment. It may hold a password: then
     keep the file to yourself."""
-    login: LoginPlace | None = None
-    """URL: where its user and password are, read whenever it is opened."""
-    hang_s: PositiveFloat = 10.0
-    """URL: seconds without a picture after which the source counts as hung and is opened again."""
-    open_s: PositiveFloat = 10.0
-    """URL: time to connect, and again to find the video stream."""
-
-    hardware: str = Field(default="none", pattern=r"^[a-z0-9]+(:[A-Za-z0-9/_.-]+)?$")
-    """URL and video: what decodes. `none` is FFmpeg's software; `auto` is the first hardware that this machine has,
-    else software; a device type such as `cuda` or `vaapi`, perhaps with a device as in `vaapi:/dev/dri/renderD128`, is
-    that one or nothing."""
-    clock: Literal["auto", "arrival"] = "auto"
-    """URL: when a frame was captured. `auto` believes the stream's own clock (RTCP) where it has one that is at most
-    30 s behind ours or 1 s before it; `arrival` is when we had the frame."""
-
-    rotate: Literal[0, 90, 180, 270] = 0
-    """Degrees, clockwise, by which the picture is turned before all else."""
-    privacy: tuple[tuple[Share, Share, Share, Share], ...] = ()
-    """Rectangles x, y, width, height that are blacked out, as shares of the turned picture's width and height: they
-    hold for a camera that changes its size, too."""
-    region: tuple[Corner, Corner, Side, Side] | None = None
-    """The region that is cut out before resizing, in pixels of the rotated picture: x, y, width, height."""
-    size: tuple[Side, Side] | None = None
-    """Width and height of the frames; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB:
-    a larger source needs `size` or `region`."""
-    channels: Literal[1, 3] | None = None
-    """1 is grey, 3 is RGB; by default those of the source."""
 
     @model_validator(mode="after")
     def _fields_fit_kind(self) -> Self:
@@ -108,3 +138,22 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
         if self.login is not None and self.address is not None and has_login(self.address.get_secret_value()):
             raise ValueError("expected user and password in the address or by login, got both")
         return self
+
+
+def whole_numbers(text: str, separator: str, count: int, form: str) -> list[int]:
+    """Read `count` whole numbers. The ValueError names the form."""
+    parts = text.lower().split(separator)
+    if len(parts) != count or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"expected {form}, got {text!r}")
+    return [int(part) for part in parts]
+
+
+def _shares(text: str) -> list[float]:
+    parts = text.split(",")
+    try:
+        found = [float(part) for part in parts]
+    except ValueError:
+        found = []
+    if len(found) != 4:
+        raise ValueError(f"expected X,Y,WIDTH,HEIGHT as shares from 0 to 1, got {text!r}")
+    return found

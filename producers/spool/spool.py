@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from producers.spool.clock import SpoolClock
 from producers.spool.damage import Damage
@@ -27,6 +27,7 @@ from schemas.errors import BadTag, StateError
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 from schemas.keys.keys import CameraKey, Purpose
 from schemas.messages.frame import group_of
+from schemas.settings import SettingsTable
 
 _log = structlog.get_logger()
 
@@ -37,10 +38,8 @@ FrameKey = tuple[int, int]
 """Boot id and sequence number: with the camera id, the identity of a frame."""
 
 
-class SpoolLimits(BaseModel):
+class SpoolLimits(SettingsTable):
     """Bounds of one camera's spool: bytes on disk, and age in seconds of the spool's own clock."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_bytes: int = Field(default=256 * 2**20, ge=2**12)
     """A full spool sheds its oldest frames, and counts them."""

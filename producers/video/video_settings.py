@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from schemas.messages.access_unit import Codec
+from schemas.settings import SettingsTable
 
 USUAL_CRF: Final = {Codec.H264: 23, Codec.AV1: 28}
 """Rate factors whose loss under the mask is about a decibel at most."""
 
 
-class VideoSettings(BaseModel):
+class VideoSettings(SettingsTable):
     """The codec of a camera under the profile `video`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     codec: Literal["h264", "av1"] = "h264"
     """H.264 by libx264, or AV1 by SVT-AV1: a third of the bytes for twice the CPU time."""

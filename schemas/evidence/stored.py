@@ -11,7 +11,7 @@ from schemas.evidence.track import Past, Probe, Track
 
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
-_PROBE: Final = struct.Struct("<QffBI")
+_PROBE: Final = struct.Struct("<Qff?I")
 
 
 def pack_probes(probes: Iterable[Probe]) -> bytes:
@@ -19,7 +19,7 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
     return b"".join(
         _PROBE.pack(
             each.seq, each.entropy_bits, each.threshold_bits,
-            each.flagged | each.whole << 1, each.class_id,
+            each.flagged, each.class_id,
         )
         for each in probes
     )  # fmt: skip
@@ -28,8 +28,8 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
 def unpack_probes(data: bytes) -> tuple[Probe, ...]:
     """Invert `pack_probes`."""
     return tuple(
-        Probe(seq, entropy, threshold, bool(flags & 1), bool(flags & 2), class_id)
-        for seq, entropy, threshold, flags, class_id in _PROBE.iter_unpack(data)
+        Probe(seq, entropy, threshold, flagged, class_id)
+        for seq, entropy, threshold, flagged, class_id in _PROBE.iter_unpack(data)
     )
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from statistics import median
 from typing import Final, NamedTuple
 
-from schemas.evidence.rule import DroppedRule, EvidenceRule, SumRule
+from schemas.evidence.rule import EvidenceRule
 
 LEAST_BITS: Final = 2.0**-16
 """Lower bound of an entropy: below it, rounding outweighs the frame's content."""
@@ -33,7 +32,6 @@ class Probe(NamedTuple):
     entropy_bits: float
     threshold_bits: float
     flagged: bool
-    whole: bool
     class_id: int
 
     @property
@@ -56,7 +54,7 @@ class Past(NamedTuple):
 
 
 class Track(NamedTuple):
-    """The state of one camera's frames of one kind, whole or dropped. Immutable: each step returns a new one."""
+    """The state of one camera's checked frames. Immutable: each step returns a new one."""
 
     history: tuple[Past, ...] = ()
     """The frames that the baseline is taken from, oldest first."""
@@ -85,9 +83,9 @@ class Track(NamedTuple):
         middle = median(ordered)
         return middle, middle - ordered[int(LOW_QUANTILE * len(ordered))]
 
-    def level(self, rule: EvidenceRule, whole: bool) -> float:
+    def level(self, rule: EvidenceRule) -> float:
         """Return the sum as a share of its alarm limit, 0 to 1; 1 during an episode."""
-        return 1.0 if self.calm >= 0 else min(1.0, self.total / _kind(rule, whole).limit)
+        return 1.0 if self.calm >= 0 else min(1.0, self.total / rule.sum.limit)
 
 
 class Alarm(NamedTuple):
@@ -99,49 +97,25 @@ class Alarm(NamedTuple):
     """Median entropy of the camera before the alarm; None without a baseline."""
 
 
-def _kind(rule: EvidenceRule, whole: bool) -> SumRule:
-    return rule.whole if whole else rule.dropped
-
-
 def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = False) -> float:
     """Return the amount that `probe` adds to the sum of `track`.
 
     A camera that passes scenes is allowed a deep scene now and then, but not in an episode. A frame too weak to raise
     an alarm does not prove that the trigger has gone.
     """
-    kind = _kind(rule, probe.whole)
     base = track.baseline(rule)
-    allowance, turns = kind.allowance, 0.0
-    if base is None:
-        said = probe.depth - kind.stranger
-    elif probe.whole:
+    allowance, depth = rule.sum.allowance, probe.depth
+    if base is not None:
         middle, spread = base
-        fallen = middle - rule.whole.spreads * max(spread, rule.whole.least_spread) - probe.octaves
-        said = min(probe.depth, fallen)
-        allowance += 0.0 if in_episode else _passing(track, rule) * rule.whole.passing
-    else:
-        middle, spread = base
-        said = (middle - probe.octaves) / max(spread, rule.dropped.least_spread)
-        turns = _turn(track, probe, rule.dropped)
-    return max(-kind.fall, min(kind.rise, said - allowance)) + turns
+        depth = min(depth, middle - rule.sum.spreads * max(spread, rule.sum.least_spread) - probe.octaves)
+        allowance += 0.0 if in_episode else _passing(track, rule) * rule.sum.passing
+    return max(-rule.sum.fall, min(rule.sum.rise, depth - allowance))
 
 
 def _passing(track: Track, rule: EvidenceRule) -> float:
     """Return the similarity of a camera with a history to one that passes scenes, 0 to 1."""
     turned = sum(each.turned for each in track.history)
-    return min(1.0, turned / len(track.history) / rule.whole.passing_turns)
-
-
-def _turn(track: Track, probe: Probe, kind: DroppedRule) -> float:
-    """Return the score of a turn of the verdict: the logarithm of its likelihood ratio before a trigger."""
-    if probe.class_id == track.class_id:
-        return 0.0
-    classes = [track.run_from, *(each.class_id for each in track.run)]
-    turned = [each.turned for each in track.history] + [a not in (-1, b) for a, b in pairwise(classes)]
-    if sum(turned[-kind.recent_frames :]) < kind.free_turns:
-        return 0.0
-    usual = (sum(each.turned for each in track.history) + 1) / (len(track.history) + 2)
-    return max(0.0, min(kind.turn, math.log2(kind.turn_rate / usual)))
+    return min(1.0, turned / len(track.history) / rule.sum.passing_turns)
 
 
 def _learnt(track: Track, probes: Iterable[Probe], rule: EvidenceRule) -> tuple[Past, ...]:
@@ -168,7 +142,7 @@ def step(track: Track, probe: Probe, rule: EvidenceRule) -> tuple[Track, Alarm |
         return Track(_learnt(start, (*track.run, probe), rule), (), 0.0, probe.seq, -1, probe.class_id), None
     run = (*track.run, probe)[-rule.history_probes :]
     run_from = track.run_from if track.run else track.class_id
-    if total < _kind(rule, probe.whole).limit:
+    if total < rule.sum.limit:
         return Track(track.history, run, total, probe.seq, -1, probe.class_id, run_from), None
     base = track.baseline(rule)
     alarm = Alarm(run, total, None if base is None else 2.0 ** base[0])
@@ -198,7 +172,6 @@ def advance(track: Track, probe: Probe, rule: EvidenceRule, classes: Classes) ->
     if deep or (len(seen) >= rule.flip_frames and flips(seen) >= rule.flip_share):
         return after, alarm
     if len(seen) < rule.stranger_frames and len(alarm.run) < rule.history_probes:
-        limit = _kind(rule, probe.whole).limit
-        return Track(track.history, alarm.run, limit, probe.seq, -1, after.class_id, track.run_from), None
+        return Track(track.history, alarm.run, rule.sum.limit, probe.seq, -1, after.class_id, track.run_from), None
     history = _learnt(track._replace(class_id=track.run_from), alarm.run, rule)
     return Track(history, (), 0.0, probe.seq, -1, after.class_id), None

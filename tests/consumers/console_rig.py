@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from starlette.testclient import TestClient
 
+from benchmarks.harness.recorder_store import MadeRecord
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.context import ConsoleContext
 from consumers.console.data.feed import Feed
@@ -24,7 +25,7 @@ from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.pointillist_pb2 import Verdict
 from schemas.runtime.health import Health
-from tests.consumers.recorder_rig import CAMERA, SECRET, FakeRecord, spoken
+from tests.consumers.recorder_rig import CAMERA, SECRET, spoken
 
 CONSOLE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.CONSOLE))
 
@@ -80,7 +81,7 @@ class ConsoleRig:
         """Verdicts have come, and what they change is shown."""
         topic = self.context.settings.verdicts_topic
         records = [
-            FakeRecord(topic, 0, place, camera.encode(), spoken(made, camera)) for place, made in enumerate(verdicts)
+            MadeRecord(topic, 0, place, camera.encode(), spoken(made, camera)) for place, made in enumerate(verdicts)
         ]
         self.feed.show(records)
         self.tick()

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from consumers.cameras.cache import CameraCache
-from consumers.database.engine import open_engine
-from consumers.database.queries import Records, open_records
+from benchmarks.harness.recorder_store import MadeRecord, RecorderStore
 from consumers.database.tables import metadata
-from consumers.evidence.quarantine import Quarantine
-from consumers.recorder.store import Store
-from consumers.records.batch import Partition, read
 from consumers.settings import Bounds, RecorderSettings
 from consumers.written import Written
 from schemas.evidence.rule import EvidenceRule
@@ -119,67 +113,40 @@ def dead_letter(seq: int, *, verified: bool, boot: int = BOOT, **fields: object)
     return made
 
 
-@dataclass(slots=True)
-class FakeRecord:
-    """What the recorder reads of a Kafka record."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
-    timestamp: int = 0
-
-
-@dataclass
-class Rig:
+class Rig(RecorderStore):
     """A store on a database of its own, fed with records as Kafka would give them."""
 
-    folder: Path
-    url: str
-    rule: EvidenceRule = field(default_factory=EvidenceRule)
-    bounds: Bounds = field(default_factory=Bounds)
-    group: str | None = None
-    offsets: dict[Partition, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.settings = RecorderSettings(
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        rule: EvidenceRule | None = None,
+        bounds: Bounds | None = None,
+        group: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self.url = url
+        self.bounds = bounds or Bounds()
+        settings = RecorderSettings(
             kafka="127.0.0.1:1",
-            database=self.url,
-            quarantine=str(self.folder / "quarantine"),
+            database=url,
+            quarantine=str(folder / "quarantine"),
             bounds=self.bounds,
-            evidence=self.rule,
-        ).model_copy(update={"group": self.group})  # on SQLite too: one connection after the other shares it here
-        self.cameras = CameraCache(self.settings)
-        self.open()
-
-    def open(self) -> None:
-        """Start as a recorder does."""
-        self.engine = open_engine(self.url, writes=True)
-        self.store = Store(self.engine, Quarantine(self.settings.quarantine, self.engine), self.settings)
-        self.store.prepare()
-        with self.records() as records:
-            self.offsets = records.offsets()
-
-    def close(self) -> None:
-        """End as after a kill: nothing is written any more."""
-        self.engine.dispose()
+            evidence=rule or EvidenceRule(),
+        )
+        # A group on SQLite too: one connection after the other shares it here.
+        super().__init__(settings.model_copy(update={"group": group}), RECORDER_KEYS)
 
     def drop(self) -> None:
         """Remove all tables, for a database that other tests use too."""
         metadata.drop_all(self.engine)
 
-    def records(self) -> Records:
-        """The read side."""
-        return open_records(self.url)
-
-    def record(self, topic: str, key: bytes, value: bytes, kind: str = "", offset: int | None = None) -> FakeRecord:
+    def record(self, topic: str, key: bytes, value: bytes, kind: str = "", offset: int | None = None) -> MadeRecord:
         """The next record of a topic with one partition."""
         found = self.offsets.get((topic, 0), 0) if offset is None else offset
-        return FakeRecord(topic, 0, found, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
+        return MadeRecord(topic, 0, found, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
 
-    def verdict_records(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> list[FakeRecord]:
+    def verdict_records(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> list[MadeRecord]:
         """Verdicts as the records that come next."""
         topic = self.settings.verdicts_topic
         start = self.offsets.get((topic, 0), 0)
@@ -187,14 +154,6 @@ class Rig:
             self.record(topic, camera.encode(), spoken(made, camera), "Verdict", start + n)
             for n, made in enumerate(verdicts)
         ]
-
-    def feed(self, records: Sequence[FakeRecord]) -> Written:
-        """One transaction."""
-        batch = read(records, self.settings, RECORDER_KEYS, time.time_ns() // 10**6)
-        written = self.store.write(batch, {place: self.offsets.get(place) for place in batch.offsets})
-        self.offsets |= {place: following for place, (_, following) in batch.offsets.items()}
-        self.cameras.take(written)
-        return written
 
     def verdicts(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> Written:
         """Record verdicts in one transaction."""

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Float, LargeBinary, Text
 
+from benchmarks.harness.postgresql import PostgreSQL
 from consumers.database.arrays import Unnested
 from consumers.database.engine import open_engine
-from infra.local.postgresql import PostgreSQL
 
 COLUMNS: list[Column[Any]] = [
     Column("a", Text), Column("b", BigInteger), Column("c", Boolean), Column("d", Float), Column("e", LargeBinary)

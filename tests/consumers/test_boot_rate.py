@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 
+from benchmarks.harness.recorder_store import MadeRecord
 from consumers.recorder.recorder import BURST_BOOTS
 from consumers.records.batch import read
 from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 from schemas.runtime.boot_rate import BootRate
-from tests.consumers.recorder_rig import CAMERA, RECORDER_KEYS, FakeRecord, Rig, signed, verdict
+from tests.consumers.recorder_rig import CAMERA, RECORDER_KEYS, Rig, signed, verdict
 from tests.consumers.test_summed_ledgers import counts
 
 BURST = 5
 BOOTS = 20
 
 
-def feed(rig: Rig, records: list[FakeRecord], boots: BootRate) -> None:
+def feed(rig: Rig, records: list[MadeRecord], boots: BootRate) -> None:
     """One transaction of a recorder with this account of boots."""
     batch = read(records, rig.settings, RECORDER_KEYS, time.time_ns() // 10**6, boots)
     rig.store.write(batch, {place: rig.offsets.get(place) for place in batch.offsets})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.recorder_store import MadeRecord
 from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import Judged, State
@@ -20,7 +21,7 @@ from consumers.console.role import _follow_forgotten
 from consumers.records.rows import CameraRow
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, Verdict
 from tests.consumers.console_rig import ConsoleRig, scene
-from tests.consumers.recorder_rig import CAMERA, FakeRecord, spoken, verdict
+from tests.consumers.recorder_rig import CAMERA, spoken, verdict
 
 
 @pytest.fixture
@@ -67,14 +68,14 @@ def test_frames_a_second_and_bytes_saved(rig: ConsoleRig, monkeypatch: pytest.Mo
     assert card.saved == round(1 - 1768 / (32 * 24 * 3), 3)
 
 
-def _records(rig: ConsoleRig, verdicts: list[Verdict]) -> list[FakeRecord]:
+def _records(rig: ConsoleRig, verdicts: list[Verdict]) -> list[MadeRecord]:
     topic = rig.context.settings.verdicts_topic
-    return [FakeRecord(topic, 0, n, CAMERA.encode(), spoken(made)) for n, made in enumerate(verdicts)]
+    return [MadeRecord(topic, 0, n, CAMERA.encode(), spoken(made)) for n, made in enumerate(verdicts)]
 
 
 def test_a_verdict_that_nobody_signed_shows_nothing(rig: ConsoleRig) -> None:
     forged = verdict(0).SerializeToString()
-    rig.feed.show([FakeRecord(rig.context.settings.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
+    rig.feed.show([MadeRecord(rig.context.settings.verdicts_topic, 0, 0, CAMERA.encode(), forged)])
     rig.tick()
     assert names(rig) == []
 

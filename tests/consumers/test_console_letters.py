@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from consumers.console.pages.dead_letters import dumped, explained
+from consumers.console.pages.dead_letters import SHOWN, dumped, explained
 from consumers.console.replay import letters, replay
 from infra.local.kafka import Kafka
 from schemas.pointillist_pb2 import DeadLetter, Frame
@@ -37,6 +37,21 @@ def test_letters_are_counted_by_reason_and_one_is_explained(console: ConsoleRig,
     assert f"{BOOT:016x}" in page
     assert "expected 8 pixels" in page
     assert browser.get(f"/dead-letters/{topic}/0/99").status_code == 404
+
+
+def test_letters_of_strangers_push_no_verified_one_off_the_page(console: ConsoleRig, recorder: Rig) -> None:
+    recorder.letter(refused(7, frame(7)))
+    for seq in range(SHOWN + 1):
+        recorder.letter(dead_letter(seq, verified=False))
+    browser, topic = console.browser(), recorder.settings.dead_letters_topic
+    first, stranger = f'href="/dead-letters/{topic}/0/0"', f'href="/dead-letters/{topic}/0/{SHOWN}"'
+    both = browser.get("/dead-letters?reason=bad_pixels").text
+    assert both.count(f'href="/dead-letters/{topic}/') == SHOWN
+    assert both.index(first) < both.index(stranger)
+    verified = browser.get("/dead-letters?reason=bad_pixels&identity=verified").text
+    assert (first in verified, stranger in verified) == (True, False)
+    others = browser.get("/dead-letters?reason=bad_pixels&identity=not+verified").text
+    assert (first in others, stranger in others) == (False, True)
 
 
 def test_a_frames_beginning_is_explained_and_rubbish_is_not() -> None:

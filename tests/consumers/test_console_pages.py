@@ -132,12 +132,12 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
     console.show([verdict(3, preview=scene())])
     rollup = Rollup(console.context.engine(), console.context.store.engine)
     rollup.step(time.time_ns() // 10**6 + 60_000)
-    console.context.store.note("anna", "command", CAMERA, "drop 0.5", "confirmed")
+    console.context.store.note("anna", "command", CAMERA, "drop_ratio 0.5", "confirmed")
     browser = console.browser()
     page = browser.get(f"/camera/{CAMERA}").text
     assert f"/picture/{CAMERA}.jpg?{BOOT:x}-3" in page
     assert "anna" in page
-    assert "drop 0.5" in page
+    assert "drop_ratio 0.5" in page
     found = browser.get(f"/camera/{CAMERA}/history?range=month").json()
     assert found["columns"]["rate"] == [pytest.approx(3 / 3600, rel=1e-3)]
     assert found["classes"] == {"stop": 3}
@@ -216,11 +216,11 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     told = FakeCommands()
     console.context.commands = told  # type: ignore[assignment]
     browser, place = console.browser(), f"/camera/{CAMERA}/command"
-    answer = browser.post(place, data={"csrf": console.csrf(), "drop": "0.5", "probes": "", "profile": ""})
+    answer = browser.post(place, data={"csrf": console.csrf(), "drop_ratio": "0.5", "probe_share": "", "profile": ""})
     assert answer.headers["location"] == f"/camera/{CAMERA}?said=confirmed"
     assert told.told == [(CAMERA, {"dropped_per_block": 32})]
     browser.post(place, data={"csrf": console.csrf(), "reset": "yes"})
-    browser.post(place, data={"csrf": console.csrf(), "drop": "7"})
+    browser.post(place, data={"csrf": console.csrf(), "drop_ratio": "7"})
     browser.post(place, data={"csrf": console.csrf(), "fps": "0.5"})
     refused = browser.post(place, data={"csrf": console.csrf(), "fps": "-1"}).headers["location"]
     assert "1%2F3600+to+1000+frames+per+second" in refused
@@ -231,7 +231,7 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
         ("local", "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
         ("local", "fps 0.5", "confirmed"),
         ("local", "own settings", "confirmed"),
-        ("local", "drop 0.5", "confirmed"),
+        ("local", "drop_ratio 0.5", "confirmed"),
     ]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select
 from sqlalchemy.exc import OperationalError
 
+from benchmarks.harness.postgresql import PostgreSQL
 from consumers.console.data import rollup
 from consumers.console.data.history import Outage, columns, history, outages
 from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, Rollup, by_hour
@@ -20,7 +21,6 @@ from consumers.database.engine import open_engine
 from consumers.database.spans import ensure_span
 from consumers.database.tables import frames, metadata
 from consumers.records.batch import frame_row
-from infra.local.postgresql import PostgreSQL
 from schemas.pointillist_pb2 import Verdict
 from tests.consumers.recorder_rig import BOOT, CAMERA, verdict
 

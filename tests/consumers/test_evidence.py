@@ -13,16 +13,15 @@ from schemas.evidence.track import Alarm, Past, Probe, Track
 
 RULE = EvidenceRule()
 
-probes = st.dictionaries(st.integers(0, 200), st.tuples(st.floats(0, 4, width=32), st.booleans()), max_size=60).map(
-    lambda found: [Probe(seq, bits, 0.5, bits < 0.5, whole, 1) for seq, (bits, whole) in found.items()]
+probes = st.dictionaries(st.integers(0, 200), st.floats(0, 4, width=32), max_size=60).map(
+    lambda found: [Probe(seq, bits, 0.5, bits < 0.5, 1) for seq, bits in found.items()]
 )
 
 
 def attacked(clean: int = 30, every: int = 2) -> list[Probe]:
     """A camera whose every second frame is checked; a trigger appears after `clean` of them."""
     return [
-        Probe(every * n, 1.5 if n < clean else 0.001, 0.5, n >= clean, True, 2 if n < clean else 7)
-        for n in range(clean + 8)
+        Probe(every * n, 1.5 if n < clean else 0.001, 0.5, n >= clean, 2 if n < clean else 7) for n in range(clean + 8)
     ]
 
 
@@ -49,43 +48,30 @@ def test_any_order_duplication_and_grouping_ends_in_the_same_evidence(found: lis
 
 
 def test_of_two_reports_on_a_frame_the_first_stands_and_reading_does_not_go_back() -> None:
-    first, second = Probe(3, 1.0, 0.5, False, True, 1), Probe(3, 0.0, 0.5, True, True, 2)
+    first, second = Probe(3, 1.0, 0.5, False, 1), Probe(3, 0.0, 0.5, True, 2)
     assert Chain().fold([first]).fold([second]).waiting == (first,)
     chain, _ = Chain().read(50, RULE, nobody)
     assert chain.read(10, RULE, nobody) == (chain, [])
     assert chain.fold([first]) == chain
 
 
-def test_the_more_suspect_kind_of_frame_says_how_far_the_evidence_is_and_whole_ones_whether_it_is_new() -> None:
-    calm, rising = Track(history=(Past(0.0, False),) * 30), Track(total=RULE.dropped.limit / 2)
-    assert Chain(whole=calm, dropped=rising).level(RULE) == 0.5
-    assert Chain(whole=rising._replace(total=RULE.whole.limit / 4), dropped=calm).level(RULE) == 0.25
-    assert not Chain(whole=calm, dropped=rising).is_new(RULE)
-    assert Chain(whole=rising, dropped=calm).is_new(RULE)
+def test_the_level_is_that_of_the_sum_and_a_camera_is_new_until_it_has_a_baseline() -> None:
+    assert Chain(track=Track(total=RULE.sum.limit / 4)).level(RULE) == 0.25
     enough = Track(history=(Past(0.0, False),) * RULE.baseline_probes)
-    assert not Chain(whole=enough).is_new(RULE)
-    assert Chain(whole=enough._replace(history=enough.history[1:])).is_new(RULE)
-
-
-def test_whole_and_dropped_frames_have_baselines_of_their_own() -> None:
-    mixed = [each._replace(seq=2 * each.seq) for each in attacked()]
-    mixed += [Probe(4 * n + 1, 0.2, 0.1, False, False, 2) for n in range(30)]
-    chain, alarms = Chain().fold(mixed).read(1000, RULE, nobody)
-    assert [alarm.run[0].whole for alarm in alarms] == [True]
-    assert chain.whole.history != chain.dropped.history
-    assert len(chain.dropped.history) == 30
+    assert not Chain(track=enough).is_new(RULE)
+    assert Chain(track=enough._replace(history=enough.history[1:])).is_new(RULE)
 
 
 def test_an_alert_sums_up_the_frames_that_led_to_it() -> None:
     run = (
-        Probe(4, 0.1, 0.5, True, False, 3),
-        Probe(6, 0.2, 0.5, True, False, 7),
-        Probe(8, 0.9, 0.6, False, False, 7),
+        Probe(4, 0.1, 0.5, True, 3),
+        Probe(6, 0.2, 0.5, True, 7),
+        Probe(8, 0.9, 0.6, False, 7),
     )
     alert = raise_alert("lab/door", 77, Alarm(run, 9.5, None), 5, b"picture")
     assert alert.alert_id == alert_id("lab/door", 77, 8)
     assert (alert.frames.first, alert.frames.last) == (4, 8)
-    assert (alert.checked, alert.flagged, alert.class_id, alert.whole) == (3, 2, 7, False)
+    assert (alert.checked, alert.flagged, alert.class_id) == (3, 2, 7)
     assert [alert.mean_entropy_bits, alert.threshold_bits] == pytest.approx([0.4, 0.6])
     assert (alert.evidence_octaves, alert.baseline_bits, alert.thumbnail) == (9.5, 0.0, b"picture")
 
@@ -100,44 +86,16 @@ def test_an_alert_is_named_by_its_camera_boot_frame_and_kind() -> None:
 
 def passing_scenes() -> list[Probe]:
     """A camera that passes scenes: another class every third frame, clean entropies that lie far apart."""
-    return [Probe(n, (1.7, 2.0, 0.9, 1.4)[n // 3 % 4], 0.338, False, True, n // 3 % 4) for n in range(40)]
+    return [Probe(n, (1.7, 2.0, 0.9, 1.4)[n // 3 % 4], 0.338, False, n // 3 % 4) for n in range(40)]
 
 
 def test_frames_that_strip_flags_do_not_end_an_episode_of_a_camera_that_passes_scenes() -> None:
     """Measured before a sticker: eleven flagged frames at a tenth of a bit, between hundreds near nothing."""
     bits = [0.001] * 20 + [0.105, 0.103, 0.076, 0.114, 0.095, 0.094, 0.119, 0.103, 0.102, 0.129, 0.111] + [0.001] * 20
-    sticker = [Probe(40 + n, found, 0.338, True, True, 7) for n, found in enumerate(bits)]
+    sticker = [Probe(40 + n, found, 0.338, True, 7) for n, found in enumerate(bits)]
     _, alarms = Chain().fold(passing_scenes() + sticker).read(999, RULE, nobody)
     assert len(alarms) == 1
     calm = [each._replace(seq=100 + each.seq) for each in passing_scenes()]
     again = [each._replace(seq=160 + each.seq) for each in sticker]
     _, alarms = Chain().fold(passing_scenes() + sticker + calm + again).read(999, RULE, nobody)
-    assert len(alarms) == 2, "an episode ends when clean frames come, and a later sticker is told"
-
-
-def both_kinds(clean: int, whole_too: bool) -> list[Probe]:
-    """A fixed camera with as many whole as dropped frames, and a trigger that both kinds show after `clean` of them."""
-    return [
-        Probe(
-            n,
-            0.001 if n >= clean and (whole_too or n % 2) else 1.5,
-            0.5,
-            n >= clean,
-            n % 2 == 0,
-            7 if n >= clean else 2,
-        )
-        for n in range(clean + 60)
-    ]
-
-
-def test_whole_and_dropped_frames_under_one_trigger_raise_one_alert() -> None:
-    _, alarms = Chain().fold(both_kinds(60, True)).read(999, RULE, nobody)
-    assert [alarm.run[-1].whole for alarm in alarms] == [True]
-
-
-def test_whole_frames_raise_an_alert_although_an_episode_of_dropped_frames_lasts() -> None:
-    """A lasting change of the scene must not hide a trigger."""
-    changed = both_kinds(60, False)
-    sticker = [Probe(200 + n, 0.001, 0.5, True, True, 7) for n in range(8)]
-    _, alarms = Chain().fold(changed + sticker).read(999, RULE, nobody)
-    assert [alarm.run[-1].whole for alarm in alarms] == [False, True]
+    assert len(alarms) == 2, "an episode ends when clean frames come, and a later sticker raises an alert"

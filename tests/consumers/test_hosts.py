@@ -12,7 +12,7 @@ MORE = [
 
 
 @pytest.mark.parametrize(
-    ("listen", "served_as", "right", "wrong"),
+    ("listen", "allowed_host", "right", "wrong"),
     [
         (
             "127.0.0.1",
@@ -26,8 +26,8 @@ MORE = [
     ],
 )
 def test_hosts_are_the_address_itself_and_the_names_given(
-    listen: str, served_as: tuple[str, ...], right: list[str], wrong: list[str]
+    listen: str, allowed_host: tuple[str, ...], right: list[str], wrong: list[str]
 ) -> None:
-    hosts = Hosts(listen, served_as)
+    hosts = Hosts(listen, allowed_host)
     assert [host for host in right if host not in hosts] == []
     assert [host for host in wrong if host in hosts] == []

@@ -5,6 +5,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.harness.recorder_store import MadeRecord
 from consumers.records.batch import frame_row, read
 from consumers.settings import RecorderSettings
 from schemas.identity import CameraId
@@ -12,13 +13,13 @@ from schemas.keys.keys import KeyRing, Purpose
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.messages.server_messages import sign_statement
 from schemas.pointillist_pb2 import DeadLetter, Verdict
-from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, FakeRecord, dead_letter, ledger, signed, spoken, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, KEYS, dead_letter, ledger, signed, spoken, verdict
 
 SETTINGS = RecorderSettings(kafka="127.0.0.1:1")
 
 
-def _record(topic: str, value: bytes, *, key: bytes = CAMERA.encode(), kind: str = "Ledger") -> FakeRecord:
-    return FakeRecord(topic, 1, 7, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
+def _record(topic: str, value: bytes, *, key: bytes = CAMERA.encode(), kind: str = "Ledger") -> MadeRecord:
+    return MadeRecord(topic, 1, 7, key, value, [("ce_type", f"pointillist.v1.{kind}".encode())])
 
 
 @settings(max_examples=100, deadline=None)
@@ -107,8 +108,8 @@ def test_a_verdict_that_no_processor_of_this_fleet_has_signed_is_recorded_nowher
 
 def test_the_first_verdict_of_a_processor_holds_whatever_a_stranger_wrote_before_it() -> None:
     records = [
-        FakeRecord(SETTINGS.verdicts_topic, 1, 7, CAMERA.encode(), verdict(1, class_id=9).SerializeToString()),
-        FakeRecord(SETTINGS.verdicts_topic, 1, 8, CAMERA.encode(), spoken(verdict(1, class_id=3))),
+        MadeRecord(SETTINGS.verdicts_topic, 1, 7, CAMERA.encode(), verdict(1, class_id=9).SerializeToString()),
+        MadeRecord(SETTINGS.verdicts_topic, 1, 8, CAMERA.encode(), spoken(verdict(1, class_id=3))),
     ]
     batch = read(records, SETTINGS, KEYS, 5)
     assert [made.class_id for made in batch.verdicts.values()] == [3]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from consumers.cameras.camera import Camera
-from consumers.evidence.probe_plan import Change, Probing, Seen, Told, load_told, store_told
+from consumers.evidence.probe_plan import Change, CommandedShare, Probing, Seen, load_commanded, store_commanded
 from consumers.records.rows import CameraRow
 from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import LOSSLESS, Meta
@@ -48,7 +48,7 @@ def test_a_camera_on_its_way_to_an_alert_probes_more_and_goes_back_when_calm() -
     fleet.level["lab/1"] = 0.0
     assert fleet.plan() == {"lab/1": 0.2}
     assert fleet.plan() == {}
-    assert fleet.probing.told == {}
+    assert fleet.probing.commanded == {}
 
 
 def test_a_new_camera_probes_more_until_it_has_a_baseline() -> None:
@@ -161,19 +161,19 @@ def test_what_was_told_is_known_after_a_restart(make_rig: MakeRig) -> None:
     fleet = Fleet()
     fleet.level["lab/1"] = 1.0
     fleet.plan()
-    store_told(rig.engine, dict(fleet.probing.told))
+    store_commanded(rig.engine, dict(fleet.probing.commanded))
     rig.close()
     rig.open()
     with rig.engine.begin() as connection:
-        again = load_told(connection)
-    assert again == fleet.probing.told
+        again = load_commanded(connection)
+    assert again == fleet.probing.commanded
     fleet.probing = Probing(PLAN)
-    fleet.probing.told = again
+    fleet.probing.commanded = again
     fleet.level["lab/1"] = 0.0
     assert fleet.plan() == {"lab/1": 0.2}
-    others = {"lab/2": Told(0.25, 0.5), "lab/3": Told(0.25, 1.0)}
-    store_told(rig.engine, others)
-    store_told(rig.engine, {"lab/2": Told(0.5, 1.0)})
-    store_told(rig.engine, fleet.probing.remember([Change("lab/1", None, None)]))
+    others = {"lab/2": CommandedShare(0.25, 0.5), "lab/3": CommandedShare(0.25, 1.0)}
+    store_commanded(rig.engine, others)
+    store_commanded(rig.engine, {"lab/2": CommandedShare(0.5, 1.0)})
+    store_commanded(rig.engine, fleet.probing.remember([Change("lab/1", None, None)]))
     with rig.engine.begin() as connection:
-        assert load_told(connection) == others | {"lab/2": Told(0.5, 1.0)}
+        assert load_commanded(connection) == others | {"lab/2": CommandedShare(0.5, 1.0)}

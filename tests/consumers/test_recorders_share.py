@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.exc import SQLAlchemyError
 
-from infra.local.postgresql import PostgreSQL
+from benchmarks.harness.postgresql import PostgreSQL
 from schemas.evidence.rule import EvidenceRule
 from schemas.pointillist_pb2 import Verdict
 from schemas.ranges import RangeSet

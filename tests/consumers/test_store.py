@@ -14,7 +14,7 @@ from consumers.database.tables import evidence, tallies
 from consumers.database.tallies import SCHEMA
 from consumers.recorder.alerts import count_unpublished, mark_published, unpublished
 from consumers.recorder.purge import purge
-from consumers.recorder.store import OffsetConflict
+from consumers.recorder.store import OffsetConflictError
 from consumers.settings import Bounds
 from infra.audit.report import beside_clean
 from schemas.errors import StateError
@@ -56,11 +56,11 @@ def test_a_batch_is_refused_when_another_recorder_has_gone_on(make_rig: MakeRig)
     first, second = make_rig(), make_rig()
     records = first.verdict_records([verdict(0)])
     first.feed(records)
-    with pytest.raises(OffsetConflict):
+    with pytest.raises(OffsetConflictError):
         second.feed(records)
     second.offsets |= first.offsets
     second.feed(second.verdict_records([verdict(1)]))
-    with pytest.raises(OffsetConflict):
+    with pytest.raises(OffsetConflictError):
         first.feed(first.verdict_records([verdict(7)]))
     with first.records() as read:
         assert read.recorded(CAMERA, BOOT) == RangeSet([(0, 1)])
@@ -169,9 +169,9 @@ def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
         rig.verdicts([made, made])
     (alert,) = _alerts(rig)
     assert (alert.camera_id, alert.boot_id, alert.kind) == (CAMERA, BOOT, "strip")
-    assert (alert.flagged, alert.checked, alert.whole, alert.class_id) == (2, 2, True, 3)
+    assert (alert.flagged, alert.checked, alert.class_id) == (2, 2, 3)
     assert alert.baseline_bits == pytest.approx(1.5)
-    assert alert.evidence_octaves >= EvidenceRule().whole.limit
+    assert alert.evidence_octaves >= EvidenceRule().sum.limit
     assert alert.thumbnail.startswith(b"\x89PNG")
     rig.close()
     rig.open()
@@ -193,7 +193,7 @@ def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> Non
         for start in range(0, len(stream), 7):
             rig.verdicts(stream[start : start + 7])
         with rig.engine.begin() as connection:
-            columns = (evidence.c.following, evidence.c.waiting, evidence.c.whole, evidence.c.dropped)
+            columns = (evidence.c.following, evidence.c.waiting, evidence.c.track)
             row = connection.execute(select(*columns).where(evidence.c.boot == boot)).one()
         (alert,) = [alert for alert in _alerts(rig) if alert.boot_id == boot]
         found.append((tuple(row), alert.frames, alert.checked, alert.flagged, alert.mean_entropy_bits))

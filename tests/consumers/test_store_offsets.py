@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from consumers.recorder.store import OffsetConflict
+from consumers.recorder.store import OffsetConflictError
 from schemas.evidence.rule import EvidenceRule
 from tests.consumers.recorder_rig import MakeRig, Rig, dead_letter, ledger, verdict
 
@@ -21,7 +21,7 @@ def test_offsets_of_a_log_that_was_made_anew_are_set_back_and_no_others(rig: Rig
     assert offsets(rig) == {verdicts: 3, events: 1}
     found = rig.store.take_up({verdicts[0], events[0]}, {verdicts: (0, 2), events: (0, 1)})
     assert found == offsets(rig) == {verdicts: 0, events: 1}
-    with pytest.raises(OffsetConflict, match=f"{verdicts[0]} partition 0: expected offset 3"):
+    with pytest.raises(OffsetConflictError, match=f"{verdicts[0]} partition 0: expected offset 3"):
         rig.verdicts([verdict(9)])
     rig.offsets = offsets(rig)
     rig.verdicts([verdict(9)])
@@ -49,7 +49,7 @@ def test_who_had_a_partition_before_writes_nothing_of_it_any_more(make_rig: Make
     before.offsets |= before.store.take_up({place[0]}, {place: (0, 0)})
     before.verdicts([verdict(0)])
     after.offsets |= after.store.take_up({place[0]}, {place: (0, 1)})
-    with pytest.raises(OffsetConflict):
+    with pytest.raises(OffsetConflictError):
         before.verdicts([verdict(1)])
     after.verdicts([verdict(1)])
     assert after.count("frames") == 2

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.harness.postgresql import passing_folder
 from infra.local.mosquitto import Mosquitto
-from infra.local.postgresql import passing_folder
 from infra.local.role_table import RoleTable
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.authority import Authority

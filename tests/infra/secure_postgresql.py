@@ -7,7 +7,7 @@ import pwd
 from pathlib import Path
 from typing import Final
 
-from infra.local.postgresql import USER, PostgreSQL
+from benchmarks.harness.postgresql import USER, PostgreSQL
 from infra.pki.authority import Issued
 from tests.infra.test_compose import COMPOSE, SERVICES
 

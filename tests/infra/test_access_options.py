@@ -24,7 +24,7 @@ CAMERAS_OWN = {"fleet"}
 
 def commands() -> Iterator[tuple[str, set[str]]]:
     """Every command by its words, and its options."""
-    from infra.cli import audit, camera, camera_told, doctor, key, model, pki, roles, signer, topics, up  # noqa: F401
+    from infra.cli import audit, camera, camera_settings, doctor, key, model, pki, roles, signer, topics, up  # noqa: F401
 
     def walk(command: Any, words: str) -> Iterator[tuple[str, set[str]]]:
         for name, each in getattr(command, "commands", {}).items():

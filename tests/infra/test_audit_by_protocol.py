@@ -14,9 +14,9 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from benchmarks.harness.postgresql import PostgreSQL
 from infra.audit.audit import Audit, audit, audit_deployment
 from infra.local.kafka import Kafka
-from infra.local.postgresql import PostgreSQL
 from infra.local.topics import TopicSpec, create_topics
 from infra.state_folder import Layout, write_private
 from producers.spool import Spool

@@ -163,7 +163,7 @@ MQTT_WRONG = WRONG | {
 }
 
 
-@pytest.mark.parametrize("command", ["bridge", "camera told site/door"])
+@pytest.mark.parametrize("command", ["bridge", "camera settings site/door"])
 def test_every_command_at_the_mqtt_broker_names_what_is_wrong_with_its_certificate(
     broker: Mosquitto, material: Material, command: str
 ) -> None:
@@ -189,7 +189,7 @@ def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_i
         assert not running.gone.is_set()
 
 
-@pytest.mark.parametrize("command", ["bridge", "camera told site/door"])
+@pytest.mark.parametrize("command", ["bridge", "camera settings site/door"])
 def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path: Path, command: str) -> None:
     beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
     arguments = [*command.split(), *beside, "--mqtt", "127.0.0.1:1", "--mqtt-tls"]

@@ -89,7 +89,7 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
     [
         ([], "expected one of --onnx, --torchscript, --torchvision and --timm, got none"),
         (["--onnx", "a.onnx", "--timm", "x"], "got --onnx and --timm"),
-        (["--onnx", "a.onnx", "--size", "12"], "--size as WIDTHxHEIGHT"),
+        (["--onnx", "a.onnx", "--size", "12"], "--size: expected WIDTHxHEIGHT"),
         (["--onnx", "a.onnx", "--policy", "stretch"], "--policy: expected resize or crop or tile"),
         (["--onnx", "a.onnx", "cameras"], "expected --up before options of `up`"),
         (["--onnx", "a.onnx", "--channels", "2"], "--channels: expected 1 or 3"),

@@ -18,10 +18,13 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
+from infra.settings.load import Given, load
 from infra.state_folder import Layout
 from producers.camera.camera_settings import CameraSettings
+from producers.camera.role_settings import CameraAttachSettings
 from producers.fleet.camera_file import parse_camera_file
 from producers.fleet.camera_spec import CameraSpec
+from producers.gate.motion import MotionSettings
 from producers.publisher.first_answer import FirstAnswer, silence
 from producers.sources.settings import SourceSettings
 from schemas.errors import ConfigError, SecretError, SourceError
@@ -88,9 +91,15 @@ class Ran:
         return self
 
 
+def settings_of(**options: Any) -> CameraAttachSettings:
+    """The settings that options of the command line give; `__` stands for a dot."""
+    paths = {name.replace("__", "."): value for name, value in options.items()}
+    return load(CameraAttachSettings, Given("camera-attach", options={"mqtt": "127.0.0.1:1"} | paths))
+
+
 def attached(url: str, folder: Path, **options: Any) -> None:
     with pytest.raises(typer.Exit):
-        attach(url, name="lab/door", mqtt="127.0.0.1:1", spool=folder, **options)
+        attach(settings_of(name="lab/door", spool=folder, **options), url)
 
 
 def test_what_the_options_say_is_what_the_same_keys_say_in_cameras_yaml(
@@ -107,9 +116,12 @@ def test_what_the_options_say_is_what_the_same_keys_say_in_cameras_yaml(
     [listed] = parse_camera_file(document, tmp_path, "cameras.yaml").values()
     ran = Ran(monkeypatch)
     attached(
-        "rtsp://127.0.0.1/door", tmp_path, fps=5, login=login, rotate=90, hang=4.0, opening=3.0,
-        privacy=["0,0,.3,1", "0.5,0.5,0.25,0.25"], region="8,0,640,480", size="320x240", grey=True, hardware="auto",
-        clock="arrival", schedule=["mon-fri 07:00-19:00", "22:00-23:00"], zone="UTC", motion=True, heartbeat=30.0,
+        "rtsp://127.0.0.1/door", tmp_path, camera__fps="5", camera__source__login__file=str(login),
+        camera__source__rotate="90", camera__source__hang_s="4", camera__source__open_s="3",
+        camera__source__privacy=["0,0,.3,1", "0.5,0.5,0.25,0.25"], camera__source__region="8,0,640,480",
+        camera__source__size="320x240", camera__source__channels="1", camera__source__hardware="auto",
+        camera__source__clock="arrival", camera__schedule__hours=["mon-fri 07:00-19:00", "22:00-23:00"],
+        camera__schedule__zone="UTC", camera__motion__heartbeat_s="30",
     )  # fmt: skip
     assert ran.plans == [listed.settings]
 
@@ -119,37 +131,71 @@ def test_a_camera_of_which_nothing_is_said_sends_always_and_all_it_sees(
 ) -> None:
     ran = Ran(monkeypatch)
     attached("rtsp://127.0.0.1/door", tmp_path)
-    attached(str(tmp_path / "door.mp4"), tmp_path, loop=True)
+    attached(str(tmp_path / "door.mp4"), tmp_path, camera__source__loop="true")
     live, file = ran.plans
     assert (live.schedule, live.motion) == (None, None)
     assert live.source == SourceSettings(kind="url", address=SecretStr("rtsp://127.0.0.1/door"))
     assert file.source == SourceSettings(kind="video", file=tmp_path / "door.mp4", loop=True)
 
 
+def test_a_file_gives_the_whole_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = Ran(monkeypatch)
+    file = tmp_path / "door.toml"
+    file.write_text(
+        f'address = "rtsp://127.0.0.1/door"\nname = "lab/door"\nmqtt = "127.0.0.1:1"\nspool = "{tmp_path}"\n'
+        "[camera]\nfps = 3\n[camera.motion]\n[camera.source]\nsize = [64, 48]\n"
+    )
+    with pytest.raises(typer.Exit):
+        attach(load(CameraAttachSettings, Given("camera-attach", file)))
+    (plan,) = ran.plans
+    assert (plan.camera_id, plan.fps, plan.source.size, plan.motion) == ("lab/door", 3, (64, 48), MotionSettings())
+    assert plan.source.address == SecretStr("rtsp://127.0.0.1/door")
+
+
+def test_a_camera_without_an_address_is_refused() -> None:
+    with pytest.raises(ConfigError, match="URL is missing: expected an address"):
+        attach(settings_of(name="lab/door"))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"rotate": 45}, r"source.rotate: should be 0, 90, 180 or 270"),
-        ({"hardware": "no such thing"}, r"source.hardware: "),
-        ({"clock": "mine"}, r"source.clock: should be 'auto' or 'arrival'"),
-        ({"privacy": ["0,0,.3"]}, r"--privacy: expected X,Y,WIDTH,HEIGHT as shares from 0 to 1, got '0,0,.3'"),
-        ({"privacy": ["0,0,640,480"]}, r"source.privacy.0.2: should be less than or equal to 1"),
+        ({"rotate": "45"}, r"camera.source.rotate: expected 0 or 90 or 180 or 270, got 45"),
+        ({"hardware": "no such thing"}, r"camera.source.hardware: expected text that matches"),
+        ({"clock": "mine"}, r'camera.source.clock: expected "auto" or "arrival", got .mine.'),
+        ({"privacy": ["0,0,.3"]}, r"camera.source.privacy: expected X,Y,WIDTH,HEIGHT as shares from 0 to 1, got '0,0"),
+        ({"privacy": ["0,0,640,480"]}, r"camera.source.privacy: expected list of "),
         ({"privacy": [".9,0,.3,1"]}, r"privacy: expected x, y, width, height as shares inside the picture"),
-        ({"region": "1,2,3"}, r"expected a region as X,Y,WIDTH,HEIGHT, got '1,2,3'"),
-        ({"loop": True}, r"a source of kind url knows .*; got loop"),
-        ({"schedule": ["monday"]}, r"schedule: expected hours as 'mon-fri 07:00-19:00'"),
-        ({"schedule": ["07:00-19:00"], "zone": "Nowhere/Land"}, r"schedule: .*Nowhere/Land"),
-        ({"zone": "UTC"}, r"--zone: expected --schedule beside it"),
-        ({"heartbeat": 5.0}, r"--heartbeat: expected --motion beside it"),
-        ({"motion": True, "heartbeat": 0.0}, r"motion.heartbeat_s: should be greater than 0"),
+        ({"region": "1,2,3"}, r"camera.source.region: expected X,Y,WIDTH,HEIGHT, got '1,2,3'"),
+        ({"size": "640"}, r"camera.source.size: expected WIDTHxHEIGHT, got '640'"),
+        ({"loop": "true"}, r"a source of kind url knows .*; got loop"),
     ],
 )
-def test_an_option_that_cannot_be_is_one_line(
+def test_an_option_of_the_source_that_cannot_be_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], said: str
 ) -> None:
+    refuse({f"camera__source__{name}": value for name, value in options.items()}, said, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"schedule__hours": ["monday"]}, r"expected hours as 'mon-fri 07:00-19:00'"),
+        ({"schedule__hours": ["07:00-19:00"], "schedule__zone": "Nowhere/Land"}, r"Nowhere/Land"),
+        ({"schedule__zone": "UTC"}, r"camera.schedule.hours is missing"),
+        ({"motion__heartbeat_s": "0"}, r"camera.motion.heartbeat_s: expected number > 0"),
+    ],
+)
+def test_an_option_of_the_sending_that_cannot_be_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], said: str
+) -> None:
+    refuse({f"camera__{name}": value for name, value in options.items()}, said, tmp_path, monkeypatch)
+
+
+def refuse(options: dict[str, Any], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = Ran(monkeypatch)
     with pytest.raises(ConfigError, match=said) as raised:
-        attach("rtsp://127.0.0.1/door", name="lab/door", mqtt="127.0.0.1:1", spool=tmp_path, **options)
+        attach(settings_of(name="lab/door", spool=folder, **options), "rtsp://127.0.0.1/door")
     assert "\n" not in str(raised.value)
     assert ran.plans == []
 
@@ -185,7 +231,7 @@ def test_a_name_without_a_site_is_a_camera_of_the_default_site_and_of_an_enrolme
     ran = Ran(monkeypatch)
     monkeypatch.delenv("POINTILLIST_CAMERA_KEY")
     with pytest.raises(typer.Exit):
-        attach("rtsp://127.0.0.1/door", name="door", state=system.folder, mqtt="127.0.0.1:1")
+        attach(settings_of(name="door", state=system.folder), "rtsp://127.0.0.1/door")
     assert [plan.camera_id for plan in ran.plans] == ["local/door"]
     assert system.key_file(CameraId("local/door")).is_file()
     file = tmp_path / "door.enrolment"
@@ -197,7 +243,7 @@ def test_a_name_without_a_site_is_a_camera_of_the_default_site_and_of_an_enrolme
 
 def test_a_source_that_does_not_open_registers_no_camera(system: Layout) -> None:
     with pytest.raises(SourceError, match=r"rtsp://127\.0\.0\.1:9/typo: Connection refused"):
-        attach("rtsp://127.0.0.1:9/typo", name="door", state=system.folder, mqtt="127.0.0.1:1")
+        attach(settings_of(name="door", state=system.folder), "rtsp://127.0.0.1:9/typo")
     assert not list(system.keys.rglob("*.key"))
     assert not system.spool.exists()
 

@@ -10,10 +10,10 @@ import pytest
 import typer
 import yaml
 
+from benchmarks.harness.rtsp import RtspServer
 from infra.cameras import onvif
 from infra.cameras.onvif import Answer, Described, camera_name
 from infra.cli.camera_discover import discover
-from infra.local.rtsp import RtspServer
 from producers.fleet.camera_file import parse_camera_file
 from producers.sources.opening import open_source
 from schemas.errors import ConfigError

@@ -19,7 +19,9 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority
 from infra.pki.enrolment import enroll
+from infra.settings.load import Given, load
 from infra.state_folder import Layout
+from producers.camera.role_settings import CameraRunSettings
 from schemas.errors import ConfigError, UserError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
@@ -64,6 +66,11 @@ def write(file: Path, site: str, cameras: list[dict[str, object]], **top: object
     return file
 
 
+def listed_at(file: Path, *, check: bool = False, **options: object) -> None:
+    """Run the command in this process; `options` are settings."""
+    run(load(CameraRunSettings, Given("camera-run", options={"cameras": file, **options})), check=check)
+
+
 def camera_run(*arguments: object) -> list[str]:
     return [*COMMAND, "camera", "run", *map(str, arguments)]
 
@@ -84,20 +91,20 @@ def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: P
     cameras: list[dict[str, object]] = [{"name": "one", "source": {"file": str(film)}}]
     good = write(tmp_path / "cameras.yaml", "yard", cameras)
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        run(tmp_path / "none.yaml")
+        listed_at(tmp_path / "none.yaml")
     wrong = write(tmp_path / "wrong.yaml", "yard", [{"name": "one", "source": {"file": str(film)}, "fsp": 1}])
     assert "cameras.0.fsp: unknown key; expected one of" in error_of(ended(wrong))
     for options, message in (
         ({}, "not one of 1 cameras can run; yard/one: expected its enrolment"),
         ({"share": "4/3"}, "expected a share as 1/3"),
-        ({"share": "1/3", "processes": 2}, "expected --processes or --share, got both"),
+        ({"share": "1/3", "processes": 2}, "share: expected no processes next to it"),
         ({"mqtt": "nowhere"}, "an address is written host:port"),
         ({"mqtt": "http://broker:1883"}, "expected an MQTT broker"),
         ({"state": tmp_path}, "expected a running mosquitto|roles.json"),
         ({"metrics": "nowhere"}, "not one of 1 cameras can run"),
     ):
         with pytest.raises(UserError, match=message):
-            run(good, **options)
+            listed_at(good, **options)
 
 
 def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
@@ -113,7 +120,7 @@ def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     file = write(tmp_path / "cameras.yaml", "yard", cameras)
     begun = time.monotonic()
     with deaf, pytest.raises(typer.Exit) as ended:
-        run(file, state=system.folder, mqtt="127.0.0.1:1", check=True)
+        listed_at(file, state=system.folder, mqtt="127.0.0.1:1", check=True)
     assert time.monotonic() - begun < 30
     assert ended.value.exit_code == 2
     assert capsys.readouterr().out.splitlines() == [
@@ -124,7 +131,7 @@ def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     ]
     del cameras[1:]
     with pytest.raises(typer.Exit) as ended:
-        run(write(file, "yard", cameras), state=system.folder, mqtt="127.0.0.1:1", check=True)
+        listed_at(write(file, "yard", cameras), state=system.folder, mqtt="127.0.0.1:1", check=True)
     assert ended.value.exit_code == 0
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from consumers.console.access.users import Right, read_users, remove_user, write_user
-from infra.cli import app, roles  # noqa: F401  # it registers its commands
+from infra.cli import MODULES, app, command_of, register, roles  # noqa: F401  # it registers its commands
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
-from infra.process.environment import Environment, accepted_generations, fleet_secret
 from infra.process.metrics_server import role_registry, serve
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment, accepted_generations, fleet_secret
 from infra.up.scrape import Samples
 from infra.up.settings import (
     UpSettings,
@@ -37,6 +40,7 @@ from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.metrics import END_TO_END
 from schemas.runtime.health import Health
+from tests.commands import run_command
 from tests.conftest import fill
 from tests.processors.tiny import write_bundle
 from tests.producers.stand_in_generator import write_generator
@@ -46,9 +50,7 @@ SECRET = "00112233445566778899aabbccddeeff"
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
-    return subprocess.run(
-        [*COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=60, env=surroundings | variables
-    )
+    return run_command(*arguments, environment=surroundings | variables)
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
@@ -60,7 +62,9 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_key_prints_the_key_that_the_server_derives() -> None:
-    done = run("key", "site/door", "--generation", "3", POINTILLIST_FLEET_SECRET=SECRET)
+    command = [*COMMAND, "key", "site/door", "--generation", "3"]
+    environment = os.environ | {"POINTILLIST_FLEET_SECRET": SECRET}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0
     expected = derive_camera_key(bytes.fromhex(SECRET), CameraId("site/door"), 3)
     assert done.stdout.strip() == expected.export()
@@ -182,6 +186,36 @@ def test_a_key_that_cannot_be_written_is_one_line_and_leaves_nothing_behind(tmp_
     line = refusal(run("key", "site/door", "--out", str(out), POINTILLIST_FLEET_SECRET=SECRET))
     assert str(out) in line
     assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}
+
+
+def test_a_command_loads_its_own_modules_alone_and_a_processor_is_refused_before_it_loads_torch() -> None:
+    program = (
+        "import sys, typer, infra.cli as cli\n"
+        "name = sys.argv[1]\n"
+        "cli.register(cli.command_of(['--factories', 'a,b', name, '--help']))\n"
+        "assert name in typer.main.get_command(cli.app).commands\n"
+        "try: cli.app(sys.argv[1:])\n"
+        "except cli.UserError as refused: print(refused)\n"
+        "print('torch' in sys.modules, 'infra.cli.doctor' in sys.modules)\n"
+    )
+    arguments = ["process", "--bundle", "scene", "--kafka", "127.0.0.1:1", "--connect-timeout-s", "0.1"]
+    environment = os.environ | {"POINTILLIST_FLEET_SECRET": SECRET}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True, env=environment
+    )
+    refused, loaded = done.stdout.splitlines()
+    assert "expected a Kafka broker at 127.0.0.1:1" in refused
+    assert loaded == "False False"
+
+
+def test_every_command_has_its_modules() -> None:
+    register()
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    assert MODULES.keys() == group.commands.keys()
+    for words in ([], ["--help"], ["--version", "key"], ["--factories"]):
+        assert command_of(words) is None
+    assert command_of(["--factories=own", "key", "--help"]) == "key"
 
 
 def test_a_bundle_that_checks_for_no_triggers_is_told_apart(tmp_path: Path) -> None:
@@ -422,8 +456,7 @@ def test_up_leaves_the_bytes_of_cameras_without_a_rate_to_the_bridge() -> None:
 
 
 def users_command(folder: Path, *options: str, password: str = "") -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, "user", *options, "--file", str(folder / "users")]
-    return subprocess.run(command, input=f"{password}\n", capture_output=True, text=True, timeout=60, check=False)
+    return run_command("user", *options, "--file", folder / "users", written=f"{password}\n")
 
 
 def test_users_of_the_console_are_added_with_a_password_from_standard_input(tmp_path: Path) -> None:

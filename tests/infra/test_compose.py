@@ -19,8 +19,8 @@ from infra.local.mosquitto import Mosquitto, listeners
 from infra.local.ports import Ports
 from infra.local.prometheus import RULES, Prometheus
 from infra.pki.roles import CLIENTS, SERVERS
-from infra.process.environment import Environment
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment
 from infra.up.processes import LocalRoles
 from infra.up.settings import UpSettings
 from schemas.limits import MAX_BROKER_BYTES

@@ -52,7 +52,7 @@ def test_where_other_machines_reach_the_console_it_has_a_certificate_of_the_flee
 ) -> None:
     monkeypatch.setattr(console_address, "own_names", lambda: ("door-server",))
     monkeypatch.setattr(console_address, "own_addresses", lambda: ("192.0.2.7", "2001:db8::7"))
-    settings = UpSettings(http="0.0.0.0:8443", served_as=("cameras.example",), state=layout.folder)
+    settings = UpSettings(http="0.0.0.0:8443", allowed_host=("cameras.example",), state=layout.folder)
     check_console(settings, layout)
     prepare_identities(layout, [], settings)
     folder = role_folder(layout.pki, CERTIFICATE)
@@ -62,7 +62,7 @@ def test_where_other_machines_reach_the_console_it_has_a_certificate_of_the_flee
     assert Authority(layout.pki).issued(issued)
     options = console_options(layout, settings)
     assert options["http_tls"] == folder.resolve()
-    assert options["served_as"] == ("cameras.example", "door-server")
+    assert options["allowed_host"] == ("cameras.example", "door-server")
     prepare_identities(layout, [], settings)
     assert x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes()) == issued
     said = advice(settings, layout)
@@ -127,5 +127,5 @@ def test_the_printed_address_is_one_that_a_person_can_open() -> None:
     assert host == "localhost" or host in certificate_hosts(anywhere)
     assert console_url(UpSettings(http="[::1]:80"), "[::1]:80") == "http://[::1]:80"
     assert console_url(UpSettings(), "127.0.0.1:5") == "http://127.0.0.1:5"
-    named = UpSettings(http="0.0.0.0:8443", served_as=("cameras.example",))
+    named = UpSettings(http="0.0.0.0:8443", allowed_host=("cameras.example",))
     assert console_url(named, "0.0.0.0:8443") == "https://cameras.example:8443"

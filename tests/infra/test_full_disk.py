@@ -17,7 +17,7 @@ from infra.local.process import LOG_LIMIT_BYTES, Child, ProcessId, bound_log
 from infra.local.role_table import RoleTable, read_roles
 from infra.local.room import Room
 from infra.up.processes import Role
-from infra.up.supervisor import MOST_FAILURES, Supervisor
+from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from schemas.errors import BrokerError, ConfigError, RestartRequired
 from tests.conftest import fill
 
@@ -59,7 +59,7 @@ def table(small_disk: Path) -> Iterator[RoleTable]:
         yield table
 
 
-def watch(supervisor: Supervisor, until: Callable[[], bool], deadline_s: float = 60.0) -> None:
+def watch(supervisor: RoleSupervisor, until: Callable[[], bool], deadline_s: float = 60.0) -> None:
     end = time.monotonic() + deadline_s
     while not until():
         assert time.monotonic() < end
@@ -110,7 +110,7 @@ def test_while_the_disk_is_full_a_role_is_started_again_whatever_it_ends_with(
 ) -> None:
     monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
-    supervisor = Supervisor(table, Room(small_disk, least_bytes=2**16, grace_s=0), lines.append)
+    supervisor = RoleSupervisor(table, Room(small_disk, least_bytes=2**16, grace_s=0), lines.append)
     role = Ends(status, tmp_path / "role.log")
     ballast = fill(small_disk)
     supervisor.start(Role("role", role, log=role.child.log))
@@ -127,7 +127,7 @@ def test_while_the_disk_is_full_a_role_is_started_again_whatever_it_ends_with(
 def test_a_role_that_can_be_tried_again_says_why_and_is_started_again(
     table: RoleTable, small_disk: Path, tmp_path: Path, lines: list[str]
 ) -> None:
-    supervisor = Supervisor(table, Room(small_disk, least_bytes=1), lines.append)
+    supervisor = RoleSupervisor(table, Room(small_disk, least_bytes=1), lines.append)
     role = Ends(RestartRequired.exit_code, tmp_path / "role.log")
     supervisor.start(Role("recorder", role, log=role.child.log))
     watch(supervisor, lambda: role.starts > 1)

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra import identity_lock
 from infra.cameras.identity import issued_identity
-from infra.identity_lock import changing_identities
-from infra.state_folder import Layout
+from infra.state_folder import Layout, identity_lock
+from infra.state_folder.identity_lock import changing_identities
 from infra.up.identities import prepare_identities
 from infra.up.settings import UpSettings
 from schemas.identity import CameraId
@@ -32,7 +31,7 @@ class Writes:
     def __init__(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.files: set[str] = set()
         self._state = state.resolve()
-        for module in ("infra.pki.authority", "infra.state_folder", "infra.local.files"):
+        for module in ("infra.pki.authority", "infra.state_folder.layout", "infra.local.files"):
             monkeypatch.setattr(f"{module}.replacing", self.replacing)
 
     def replacing(self, path: Path, *, private: bool = False) -> AbstractContextManager[Path]:

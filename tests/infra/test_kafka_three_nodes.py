@@ -14,10 +14,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from infra.audit.kafka_files import read_topic
-from infra.local.copies import await_copies
 from infra.local.kafka import Kafka, KafkaNodes
 from infra.local.kafka_quorum import kafka_data
 from infra.local.ports import Ports
+from infra.local.replicas import await_replicas
 from infra.local.topics import TopicSpec, create_topics
 from schemas.transport.kafka.clients import end, leave, start
 
@@ -37,7 +37,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaNodes]:
         with ThreadPoolExecutor(3) as starting:
             list(starting.map(Kafka.start, found.nodes))
         asyncio.run(create_topics(found.bootstrap, {TOPIC: TopicSpec(PARTITIONS, 3)}))
-        asyncio.run(await_copies(found.bootstrap, 60))
+        asyncio.run(await_replicas(found.bootstrap, 60))
         yield found
     finally:
         for node in found.nodes:
@@ -111,7 +111,7 @@ async def test_a_node_that_hangs_is_left_long_before_the_clients_own_limit(kafka
         assert set(values) <= await held(kafka)
     finally:
         kafka.nodes[0].resume()
-    await await_copies(kafka.bootstrap, 60)
+    await await_replicas(kafka.bootstrap, 60)
 
 
 async def test_a_node_that_lost_its_disk_votes_again_and_with_it_another_is_killed_under_load_and_nothing_is_lost(
@@ -125,7 +125,7 @@ async def test_a_node_that_lost_its_disk_votes_again_and_with_it_another_is_kill
     during = [b"during %d" % number for number in range(9)]
     await write(kafka, during)
     await asyncio.to_thread(lost.start)
-    await await_copies(kafka.bootstrap, 60)
+    await await_replicas(kafka.bootstrap, 60)
     assert {record.value for record in read_topic(lost.data, TOPIC)} >= {*before, *during}
     # Without its vote, no controller would be elected now.
     after = [b"after %d" % number for number in range(60)]

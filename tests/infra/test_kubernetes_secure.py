@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from infra.admission.camera_revocation import revoke
 from infra.local.mosquitto import Mosquitto, mosquitto_binary
 from infra.local.ports import free_port, is_free
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import SUPER_USERS, kafka_rights
 from infra.pki.roles import role_folder, role_tls
 from infra.preflight.brokers import require_mqtt
-from infra.revocation.cameras import revoke
 from infra.state_folder import Layout
 from schemas.errors import BrokerError
 from schemas.identity import CameraId

@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 
 import infra.cli.model
 import infra.cli.signer  # noqa: F401  # they register their commands
+from infra.bundling.models_topic import ModelsTopic
 from infra.cli import app
 from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
-from infra.models_topic import ModelsTopic
 from schemas.errors import BrokerError, BundleError, ConfigError
 from schemas.keys.signers import Signed, Signer, TrustedSigners
 from schemas.pointillist_pb2 import Model, Models

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 from consumers.conservation.result import read_result
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
+from infra.local.ports import Ports
 from infra.local.topics import create_topics, pointillist_topics
 from infra.monitor.conservation import FATES, Conservation
 from infra.monitor.follow import Follower
@@ -21,6 +22,10 @@ from infra.monitor.gpu import Gpus, readings
 from infra.monitor.host import Host
 from infra.monitor.service import run_monitor
 from infra.monitor.settings import MonitorSettings
+from infra.settings.load import Given, load
+from infra.state_folder import Layout
+from infra.up.processes import LocalRoles
+from infra.up.settings import UpSettings
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import CAMERA, KEYS, Rig, ledger, verdict
 from tests.waiting import until
@@ -142,3 +147,16 @@ async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_
         assert (registry.get_sample_value("pointillist_audit_age_seconds") or 0) < (first or 0) + 60
     finally:
         audit.end()
+
+
+@pytest.mark.parametrize("notifies", [True, False])
+def test_up_gives_the_monitor_the_address_that_alertmanager_gets(tmp_path: Path, notifies: bool) -> None:
+    layout, ports = Layout(tmp_path), Ports(tmp_path)
+    roles = LocalRoles(UpSettings(state=tmp_path, plain=True), layout, ports, "127.0.0.1:1883", "127.0.0.1:9092")
+    roles.monitor(alertmanager=notifies, console="http://127.0.0.1:8080")
+    found = load(MonitorSettings, Given("monitor", layout.role_settings("monitor")))
+    if notifies:
+        expected = (f"http://127.0.0.1:{ports.take('alertmanager')}", "http://127.0.0.1:8080")
+        assert (found.alertmanager, found.console) == expected
+    else:
+        assert (found.alertmanager, found.console) == (None, None)

@@ -68,7 +68,7 @@ def test_edge_install_has_no_torch_and_runs_the_camera_side(wheel: Path, tmp_pat
         [str(binaries / "pointillist"), "camera", "attach", "--help"],
         check=True, capture_output=True, text=True, timeout=60, cwd=tmp_path,
     )  # fmt: skip
-    assert "--hang" in help_page.stdout
+    assert "--rotate" in help_page.stdout
     refused = subprocess.run(
         [str(binaries / "pointillist"), "process", "--bundle", "x", "--kafka", "localhost:1"],
         check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path,

@@ -13,6 +13,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from cryptography import x509
 
+from infra.admission.role_revocation import revoke_role
 from infra.local.kafka import kafka_security
 from infra.local.mosquitto import Mosquitto
 from infra.local.role_table import RoleTable
@@ -23,7 +24,6 @@ from infra.pki.kafka_rights import grant, is_super_user, withdraw
 from infra.pki.role_generations import role_generations
 from infra.pki.roles import CLIENTS, ROLE_DAYS, SERVERS, Roles, role_folder, role_tls
 from infra.preflight.brokers import require_mqtt
-from infra.revocation.roles import revoke_role
 from infra.state_folder import Layout
 from infra.up.identities import prepare_identities
 from infra.up.renewal import RoleRenewal

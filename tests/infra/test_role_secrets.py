@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.ports import Ports
-from infra.process.environment import Environment, role_roots
 from infra.state_folder import Layout, issue_role_secrets, role_file
+from infra.state_folder.environment import Environment, role_roots
 from infra.up.processes import LocalRoles, RoleProcess
 from infra.up.settings import UpSettings
 from schemas.errors import SecretError

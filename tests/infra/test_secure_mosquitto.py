@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from infra.admission.camera_revocation import revoke
 from infra.local.files import write_json
 from infra.local.mosquitto import Mosquitto
 from infra.pki.authority import Authority
 from infra.pki.roles import role_tls, share_name
 from infra.preflight.brokers import require_mqtt
-from infra.revocation.cameras import revoke
 from infra.state_folder import Layout
 from producers.publisher.broker import Broker
 from producers.publisher.link import Link

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic import SecretStr
 
 from infra.local.ports import Ports
-from infra.process.environment import Environment
 from infra.settings.document import listing, toml
 from infra.settings.fields import SettingsField, fields
 from infra.settings.load import Given, load, nested
 from infra.settings.roles import MODELS, model_of, prefix_of
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment
 from infra.up.processes import LocalRoles, RoleProcess
 from infra.up.settings import UpSettings
 from schemas.errors import ConfigError
@@ -25,13 +26,24 @@ ROOT = Path(__file__).parents[2]
 
 NEEDED: dict[str, dict[str, Any]] = {"fleet": {"scenario": "one.yaml"}}
 """Required settings of a role."""
-CONTRARY: dict[str, tuple[str, ...]] = {"up": ("http_plain",)}
+CONTRARY: dict[str, tuple[str, ...]] = {
+    "up": ("http_plain",),
+    "camera-attach": ("camera.source.login.variable",),
+    "camera-run": ("share",),
+    "camera-test": ("source.login.variable",),
+}
 """Settings that exclude another one of their role."""
 EXAMPLES: dict[str, Any] = {
     "behind_proxy": "192.0.2.1",
     "prometheus": "http://127.0.0.1:9090",
+    "alertmanager": "http://127.0.0.1:9093",
     "console": "http://127.0.0.1:8080",
     "database": "postgresql+psycopg://host/name",
+    "hours": ["mon-fri 07:00-19:00"],
+    "zone": "Europe/Berlin",
+    "privacy": [[0.1, 0.2, 0.3, 0.4]],
+    "region": [8, 0, 640, 480],
+    "size": [640, 480],
 }
 """Values of fields with a form of their own, by name."""
 
@@ -120,8 +132,8 @@ def test_every_field_is_set_by_the_environment(role: str) -> None:
 def test_one_value_of_a_table_leaves_the_others_as_they_are() -> None:
     """Evidence from whole frames has other defaults than its model."""
     usual: Any = load(model_of("recorder"), Given("recorder"))
-    found: Any = load(model_of("recorder"), Given("recorder", options={"evidence.whole.spreads": "3"}))
-    assert found.evidence.whole == usual.evidence.whole.model_copy(update={"spreads": 3.0})
+    found: Any = load(model_of("recorder"), Given("recorder", options={"evidence.sum.spreads": "3"}))
+    assert found.evidence.sum == usual.evidence.sum.model_copy(update={"spreads": 3.0})
 
 
 @pytest.mark.parametrize("role", MODELS)
@@ -131,10 +143,12 @@ def test_every_field_has_a_description(role: str) -> None:
 
 def shown(value: Any) -> Any:
     """A value as a file has it."""
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int):
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
         return f"{value[0]}:{value[1]}"
     if isinstance(value, tuple | list):
-        return [*map(str, value)]
+        return [shown(each) if isinstance(each, tuple | list) else str(each) for each in value]
     return value if isinstance(value, bool | int | float) else str(value)
 
 
@@ -220,7 +234,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line:
             "-1",
             "POINTILLIST_BRIDGE__LINGER_MS: expected number ≥ 0, ≤ 10,000, got",
         ),
-        ("POINTILLIST_CONSOLE__SERVED_AS", "a", "POINTILLIST_CONSOLE__SERVED_AS: expected list of text"),
+        ("POINTILLIST_CONSOLE__ALLOWED_HOST", "a", "POINTILLIST_CONSOLE__ALLOWED_HOST: expected list of text"),
     ],
 )
 def test_a_wrong_variable_is_one_line(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, line: str) -> None:

@@ -19,8 +19,8 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras, metadata
 from consumers.records.rows import CameraRow
 from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # they register their commands
-from infra.process.environment import Environment
 from infra.state_folder import Layout
+from infra.state_folder.environment import Environment
 from infra.up.settings import UpSettings, scenario_document, usual_cameras
 from infra.up.system_state import CameraState, camera_states, page_addresses, role_states
 from infra.up.table import MOST_NAMED, LiveTable, broken_rows, figures

@@ -18,7 +18,7 @@ from infra.local.room import Room
 from infra.state_folder import Layout
 from infra.up.processes import Role
 from infra.up.settings import UpSettings
-from infra.up.supervisor import MOST_FAILURES, Supervisor
+from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from infra.up.watching import Watching
 from tests.infra.grafana_stand_in import install_grafana
 from tests.waiting import wait_until
@@ -105,7 +105,7 @@ def test_a_role_that_others_can_do_without_ends_nothing(
     monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
     said: list[str] = []
     with RoleTable(state_dir) as table:
-        supervisor = Supervisor(table, Room(state_dir, least_bytes=1), said.append)
+        supervisor = RoleSupervisor(table, Room(state_dir, least_bytes=1), said.append)
         role = Ends(status, tmp_path / "role.log")
         supervisor.start(Role("grafana", role, log=role.log, optional=True))
 

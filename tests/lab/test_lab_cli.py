@@ -25,7 +25,7 @@ def written(file: Path) -> dict[str, Any]:
 
 def test_evaluate_writes_the_documented_keys(lab: Command, bundle: Path, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "results" / "clean.json"
-    ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", file, "--images", 9)
+    ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", file, "--images", 9)
     ended.success()
     found = written(file)
     assert found["images"] == found["correct_undefended"] == 9
@@ -43,7 +43,7 @@ def test_evaluate_writes_the_documented_keys(lab: Command, bundle: Path, data: P
 def test_evaluate_attacks_the_bare_network(lab: Command, bundle: Path, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "attacked.json"
     ended = lab(
-        "evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", file, "--mode", "paper",
+        "evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", file, "--mode", "paper",
         "--attack", "fgsm", "--eps", 0.02, "--untargeted",
     )  # fmt: skip
     ended.success()
@@ -61,7 +61,7 @@ def test_evaluate_attacks_the_bare_network(lab: Command, bundle: Path, data: Pat
 
 def test_an_onnx_network_is_evaluated_clean(lab: Command, onnx_bundle: Path, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "clean.json"
-    ended = lab("evaluate", "--bundle", onnx_bundle, "--data", data, "--drop", 0.25, "--json", file)
+    ended = lab("evaluate", "--bundle", onnx_bundle, "--data", data, "--drop-ratio", 0.25, "--json", file)
     ended.success()
     assert written(file)["correct_undefended"] == 12
 
@@ -69,7 +69,7 @@ def test_an_onnx_network_is_evaluated_clean(lab: Command, onnx_bundle: Path, dat
 def test_an_onnx_network_gives_no_gradients_to_attack_with(
     lab: Command, onnx_bundle: Path, data: Path, tmp_path: Path
 ) -> None:
-    options = ("--drop", 0.25, "--json", tmp_path / "x.json", "--attack", "pgd")
+    options = ("--drop-ratio", 0.25, "--json", tmp_path / "x.json", "--attack", "pgd")
     assert "gradients" in lab("evaluate", "--bundle", onnx_bundle, "--data", data, *options).refusal()
 
 
@@ -80,7 +80,7 @@ def test_psnr_writes_means_rows_and_what_it_skipped(lab: Command, tmp_path: Path
     Image.fromarray(ramp).save(folder / "ramp.png")
     Image.fromarray(np.dstack([ramp, ramp, 255 - ramp])).save(folder / "ramp.jpg")
     (folder / "notes.txt").write_text("not a picture")
-    ended = lab("psnr", "--images", folder, "--drop", 0.25, "--json", file)
+    ended = lab("psnr", "--images", folder, "--drop-ratio", 0.25, "--json", file)
     assert ended.code == 0
     assert "skipped notes.txt" in ended.err
     found = written(file)
@@ -106,7 +106,7 @@ def test_psnr_runs_the_restorer_as_a_processor_does_unless_torch_is_asked_for(
     Image.fromarray(picture).save(tmp_path / "noise.png")
     for extra, backend in (((), "auto"), (("--backend", "torch"), "torch")):
         file = tmp_path.parent / f"{backend}.json"
-        assert lab("psnr", "--images", tmp_path, "--drop", 0.25, "--json", file, *extra).code == 0
+        assert lab("psnr", "--images", tmp_path, "--drop-ratio", 0.25, "--json", file, *extra).code == 0
         assert written(file)["settings"]["backend"] == backend
     assert asked == ["auto", "torch"]
 
@@ -122,5 +122,5 @@ def test_a_missing_library_names_the_extra(
         return real(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop", 0.25, "--json", tmp_path / "x.json")
+    ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", tmp_path / "x.json")
     assert ended.refusal() == "error: this command needs foolbox: install pointillist[lab]"

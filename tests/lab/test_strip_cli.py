@@ -71,7 +71,7 @@ def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pi
     said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02).success().out
     assert "whole frames, stopping early: " in said
     assert " of 100 passes on a clean frame" in said
-    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25).success()
+    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop-ratio", 0.25).success()
     assert "# kept: a remark" in (bundle / "model.toml").read_text()
     strip = read_settings(bundle).strip
     assert strip is not None
@@ -83,7 +83,7 @@ def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pi
     other = pictures(300, 1)
     files = save(tmp_path / "other.npz", other), save(tmp_path / "stamped.npz", stamped(other))
     found = {}
-    for options in [(), ("--sequential",), ("--drop", 0.25)]:
+    for options in [(), ("--sequential",), ("--drop-ratio", 0.25)]:
         file = tmp_path / "found.json"
         lab(
             "strip", "--bundle", bundle, "--clean", files[0], "--poisoned", files[1], "--json", file, *options
@@ -105,7 +105,7 @@ def test_a_calibrated_bundle_tells_poisoned_from_clean_whole_and_with_dropped_pi
 
 
 def test_a_new_calibration_voids_the_thresholds_of_dropped_frames(lab: Command, bundle: Path, clean: Path) -> None:
-    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.5).success().out
+    said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop-ratio", 0.5).success().out
     assert "32 of 64 dropped" in said
     other = save(clean.with_name("more.npz"), pictures(250, 5))
     lab("calibrate", "--bundle", bundle, "--clean", other, "--frr", 0.05).success()
@@ -120,7 +120,7 @@ def test_a_new_calibration_voids_the_thresholds_of_dropped_frames(lab: Command, 
 def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: Path, clean: Path) -> None:
     said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only").refusal()
     assert "expected a strip table whose limits can be replaced, got none" in said
-    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop", 0.25).success()
+    lab("calibrate", "--bundle", bundle, "--clean", clean, "--frr", 0.02, "--drop-ratio", 0.25).success()
     before = read_settings(bundle).strip
     assert before is not None
     none: dict[str, list[float]] = {"accept_after": [], "accept_bits": []}
@@ -159,5 +159,5 @@ def test_without_a_threshold_the_command_that_sets_it_is_named(
     said = lab("strip", *common).refusal()
     assert "expected a STRIP threshold for whole frames, got none" in said
     lab("calibrate", "--bundle", bundle, "--clean", clean, "--images", 250).success()
-    said = lab("strip", *common, "--drop", 0.25).refusal()
-    assert "Run pointillist lab calibrate --bundle DIR --clean FILE --drop 0.25." in said
+    said = lab("strip", *common, "--drop-ratio", 0.25).refusal()
+    assert "Run pointillist lab calibrate --bundle DIR --clean FILE --drop-ratio 0.25." in said

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from processors.arrivals.await_key_frame import AwaitKeyFrame
-from processors.arrivals.frames import TakenFrame
+from processors.arrivals.job import FrameJob
 from processors.arrivals.key_frames import write_note
 from processors.metrics import ProcessorMetrics
+from processors.results.delivery import Emitter
+from processors.results.records import Outgoing
 from processors.settings import ProcessorSettings
-from schemas.errors import Malformed, NoKeyFrame, WireError
+from processors.steps.await_key_frame import AwaitKeyFrame
+from schemas.errors import Malformed, NoKeyFrame, PointillistError
 from schemas.messages.frame import Encoding
-from schemas.pointillist_pb2 import LOSSLESS, RAW
-from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, payload, taken
+from schemas.pointillist_pb2 import LOSSLESS, RAW, KeyRequest
+from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, Last, payload, taken
 
 pytestmark = pytest.mark.usefixtures("keyed_profile")
+
+VERDICT = Outgoing(b"site/cam-0", b"a verdict", [])
+
+
+class Posted:
+    """In the place of the emitter: keeps the requests."""
+
+    def __init__(self) -> None:
+        self.records: list[Outgoing] = []
+
+    def post(self, topic: str, records: Sequence[Outgoing]) -> None:
+        assert topic == ProcessorSettings.events_topic
+        self.records += records
 
 
 class Bench:
@@ -27,30 +43,38 @@ class Bench:
     def __init__(self, **changes: object) -> None:
         plain: dict[str, object] = {"kafka": "none", "bundle": Path("none")}
         self.registry = CollectorRegistry()
-        self.ready: list[TakenFrame] = []
-        self.failed: list[tuple[TakenFrame, WireError]] = []
-        self.requested: list[TakenFrame] = []
-        self.recalls: list[tuple[int, int]] = []
-        self.step = AwaitKeyFrame(
-            ProcessorSettings.model_validate(plain | changes),
-            KEYS,
-            ProcessorMetrics(self.registry),
-            ready=self.ready.append,
-            failed=lambda frame, error: self.failed.append((frame, error)),
-            request=self.requested.append,
-            recall=self.recall,
-        )
+        self.posted = Posted()
+        self.last = Last()
+        settings = ProcessorSettings.model_validate(plain | changes)
+        self.step = AwaitKeyFrame(settings, KEYS, cast(Emitter, self.posted), ProcessorMetrics(self.registry))
+        self.step.next = self.last
 
-    def recall(self, places: Sequence[tuple[int, int]]) -> None:
-        self.recalls += places
+    @property
+    def ready(self) -> list[FrameJob]:
+        return [job for job in self.last.jobs if not job.concluded]
 
-    def submit(self, *frames: TakenFrame, now_s: float = 0.0, repeated: bool = False) -> None:
+    @property
+    def failed(self) -> list[tuple[FrameJob, PointillistError]]:
+        return [(job, job.error) for job in self.last.jobs if job.error is not None]
+
+    @property
+    def requested(self) -> list[tuple[bytes, int]]:
+        """Cameras and sequence numbers of the requested key frames."""
+        return [(each.key, KeyRequest.FromString(each.value or b"").seq) for each in self.posted.records]
+
+    @property
+    def recalls(self) -> list[tuple[int, int]]:
+        return sorted(self.step.recall.wanted)
+
+    def submit(self, *frames: FrameJob, now_s: float = 0.0, repeated: bool = False) -> None:
         for frame in frames:
-            self.step.submit(frame, now_s, repeated=repeated)
+            frame.arrived_s = now_s
+            frame.verdict = VERDICT if repeated else None
+            self.step.submit(frame)
 
     def seqs(self) -> list[int]:
         """The passed frames that depend on a key frame."""
-        return [frame.frame.seq for frame in self.ready if frame.frame.key_distance]
+        return [job.frame.seq for job in self.ready if job.frame.key_distance]
 
     def count(self, kind: str, outcome: str) -> float:
         return self.registry.get_sample_value(f"pointillist_{kind}_frames_total", {"outcome": outcome}) or 0.0
@@ -100,7 +124,7 @@ def test_a_lost_key_frame_is_requested_once_and_frames_that_depend_on_it_fail_in
     bench.submit(second, now_s=0.3)
     bench.step.poll(0.6)
     bench.step.poll(1.1)
-    assert bench.requested == [first]
+    assert bench.requested == [(b"site/cam-0", 0)]
     bench.step.poll(2.1)
     assert [frame for frame, _ in bench.failed] == [first, second]
     assert all(isinstance(error, NoKeyFrame) and "cam-0" in str(error) for _, error in bench.failed)
@@ -160,7 +184,7 @@ def test_a_key_frame_that_kafka_no_longer_has_is_requested(record: FakeRecord | 
     frame = camera.frame()
     bench.submit(frame)
     bench.step.recalled((0, 0), record)
-    assert bench.requested == [frame]
+    assert bench.requested == [(b"site/cam-0", 0)]
     assert isinstance(bench.failed[0][1], NoKeyFrame)
 
 
@@ -192,12 +216,13 @@ def test_replayed_key_frames_displace_nothing() -> None:
     assert len(bench.step.held) == 1
 
 
-def test_a_repeated_key_frame_for_which_frames_wait_is_held_and_goes_no_further() -> None:
+def test_a_repeated_key_frame_for_which_frames_wait_is_held_and_keeps_its_verdict() -> None:
     bench, camera = Bench(), KeyedCamera()
     key, frame = camera.frame(), camera.frame()
     bench.submit(frame)
     bench.submit(key, repeated=True)
     assert bench.ready == [frame]
+    assert bench.last.jobs == [frame, key]
 
 
 @pytest.mark.parametrize(("drop", "size"), [(8, 32), (16, 40)])
@@ -221,7 +246,8 @@ def test_the_key_frame_of_another_boot_or_camera_does_not_count() -> None:
 def test_waiting_frames_of_a_revoked_partition_are_removed() -> None:
     bench, camera = Bench(), KeyedCamera()
     key, mine, other = camera.frame(), camera.frame(), camera.frame()
+    mine.partition = 3
     bench.submit(mine, other)
-    assert bench.step.discard(lambda frame: frame is mine) == [mine]
+    assert bench.step.discard(3) == [mine]
     bench.submit(key)
     assert bench.seqs() == [other.frame.seq]

@@ -393,7 +393,7 @@ async def test_what_runs_the_networks_is_known_to_who_serves_them(tmp_path: Path
     )
     loaded = await load_model(settings, metrics, folder)
     loaded.close()
-    metrics.serves(loaded.model.model_id, loaded.runs)
+    metrics.serves(loaded.model_id, loaded.runs)
     labels = {"network": "classifier", "backend": "openvino", "precision": "float32"}
     assert registry.get_sample_value("pointillist_backend_info", labels) == 1
     metrics.serves("another", (("classifier", "torch", "float32"),))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from infra.local.kafka import Kafka
-from processors.arrivals.frames import TakenFrame
-from processors.device.batch_executor import BatchExecutor, Outcome
+from processors.arrivals.job import FrameJob
+from processors.device.batch_executor import BatchExecutor
 from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS
@@ -61,10 +61,10 @@ async def test_a_camera_that_asks_for_more_than_its_quota_loses_frames_and_those
 ) -> None:
     original = BatchExecutor.classify
 
-    def slow(self: BatchExecutor, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> list[Outcome]:
+    def slow(self: BatchExecutor, batch: Sequence[FrameJob]) -> None:
         if batch[0].shape.height == 40:
             time.sleep(SLOW_S * len(batch))
-        return original(self, batch, previews)
+        original(self, batch)
 
     monkeypatch.setattr(BatchExecutor, "classify", slow)
     dear = [("site/dear", payload("site/dear", seq, shown=picture(seq, 40, 40))) for seq in range(150)]

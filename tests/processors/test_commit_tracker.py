@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
+from prometheus_client import CollectorRegistry
 
-from processors.arrivals import partitions as partitions_module
+from processors.arrivals import group_member
+from processors.arrivals.group_member import GroupMember
+from processors.arrivals.job import FrameJob
 from processors.arrivals.partitions import PartitionTracker
-from processors.arrivals.progress import OffsetRegressionError, PartitionProgress
+from processors.arrivals.progress import OffsetRegressionError
+from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
+from schemas.runtime.health import Health
 
 
 @dataclass
@@ -49,35 +54,55 @@ class StandIn:
         self.commits.append(offsets)
 
 
-class Bench:
-    def __init__(self, **changes: object) -> None:
-        plain: dict[str, object] = {"kafka": "none", "bundle": Path("none")}
-        settings = ProcessorSettings.model_validate(plain | changes)
+class Chain:
+    """In the place of the steps."""
+
+    def __init__(self, tracker: PartitionTracker) -> None:
+        self.tracker = tracker
         self.drained: list[float] = []
-        self.forgotten: list[set[PartitionProgress]] = []
-        self.assigned: list[bool] = []
-        self.reader = StandIn()
-        self.when_drained: list[tuple[PartitionProgress, int]] = []
+        self.discarded: list[int] = []
+        self.when_drained: list[FrameJob] = []
         self.noted: dict[int, str] = {}
         self.recalls: dict[int, tuple[str, Callable[[], None]]] = {}
-        self.tracker = PartitionTracker(
-            settings,
-            self.drain,
-            self.forgotten.append,
-            self.assigned.append,
-            lambda number, offset: f"{self.noted[number]}<{offset}" if number in self.noted else "",
-            self.recall,
-        )
-        self.tracker.reader = self.reader  # type: ignore[assignment]  # a stand-in
 
-    def recall(self, number: int, note: str, done: Callable[[], None]) -> bool:
+    def note(self, number: int, offset: int) -> str:
+        return f"{self.noted[number]}<{offset}" if number in self.noted else ""
+
+    def recall_partition(self, number: int, note: str, done: Callable[[], None]) -> bool:
         self.recalls[number] = (note, done)
         return bool(note)
 
     async def drain(self, seconds: float) -> None:
         self.drained.append(seconds)
-        for progress, offset in self.when_drained:
-            progress.finish(offset)
+        for job in self.when_drained:
+            self.tracker.finish(job)
+
+    def discard(self, partition: int) -> None:
+        self.discarded.append(partition)
+
+
+class Bench:
+    def __init__(self, **changes: object) -> None:
+        plain: dict[str, object] = {"kafka": "none", "bundle": Path("none")}
+        settings = ProcessorSettings.model_validate(plain | changes)
+        self.reader = StandIn()
+        self.health = Health()
+        self.tracker = PartitionTracker(settings)
+        self.chain = Chain(self.tracker)
+        metrics = ProcessorMetrics(CollectorRegistry())
+        self.member = GroupMember(settings, self.tracker, self.chain, self.chain, metrics, self.health)
+        self.member.reader = self.reader  # type: ignore[assignment]  # a stand-in
+        self.member.joined = True
+
+    def take(self, number: int, offset: int) -> FrameJob:
+        return self.tracker.take(Record(number, offset), 0.0)
+
+    def done(self, number: int, offset: int) -> None:
+        self.tracker.finish(self.take(number, offset))
+
+    @property
+    def assigned(self) -> bool:
+        return bool(self.health.report()[1]["assigned"]["ok"])
 
 
 def partition(number: int) -> TopicPartition:
@@ -85,51 +110,52 @@ def partition(number: int) -> TopicPartition:
 
 
 async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partitions_module, "_COMMIT_S", 0.05)
+    monkeypatch.setattr(group_member, "_COMMIT_S", 0.05)
     bench = Bench()
-    bench.tracker.take(Record(0, 0)).finish(0)
+    bench.done(0, 0)
     bench.reader.hangs = True
     async with asyncio.timeout(10):
-        await bench.tracker.commit()
+        await bench.member.commit()
     bench.reader.hangs = False
-    await bench.tracker.commit()
+    await bench.member.commit()
     assert bench.reader.commits == [{partition(0): 1}]
 
 
 async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() -> None:
     bench = Bench(session_timeout_s=6.0)
-    await bench.tracker.on_partitions_assigned({partition(0)})
-    progress = bench.tracker.take(Record(0, 41))
-    bench.when_drained = [(progress, 41)]
-    await bench.tracker.on_partitions_revoked({partition(0)})
+    await bench.member.on_partitions_assigned({partition(0)})
+    assert bench.assigned
+    job = bench.take(0, 41)
+    bench.chain.when_drained = [job]
+    await bench.member.on_partitions_revoked({partition(0)})
     assert bench.reader.commits == [{partition(0): 42}]
-    assert bench.forgotten == [{progress}]
-    assert 0 < bench.drained[0] < 3
+    assert bench.chain.discarded == [0]
+    assert 0 < bench.chain.drained[0] < 3
     assert bench.tracker.held == 0
-    assert bench.assigned == [True, False]
+    assert not bench.assigned
 
 
 async def test_nothing_is_committed_to_a_topic_that_is_gone_and_the_next_one_is_read_from_its_beginning() -> None:
     bench = Bench()
-    await bench.tracker.on_partitions_assigned({partition(0)})
-    progress = bench.tracker.take(Record(0, 41))
-    bench.when_drained = [(progress, 41)]
+    await bench.member.on_partitions_assigned({partition(0)})
+    job = bench.take(0, 41)
+    bench.chain.when_drained = [job]
     bench.reader.topic = set()
-    await bench.tracker.on_partitions_revoked({partition(0)})
-    await bench.tracker.on_partitions_assigned(set())
+    await bench.member.on_partitions_revoked({partition(0)})
+    await bench.member.on_partitions_assigned(set())
     assert not bench.reader.commits
     assert not bench.reader.sought
     bench.reader.topic = {0, 1, 2}
-    await bench.tracker.on_partitions_assigned({partition(0)})
+    await bench.member.on_partitions_assigned({partition(0)})
     assert bench.reader.sought == [{partition(0)}]
-    bench.tracker.take(Record(0, 0)).finish(0)
-    await bench.tracker.commit()
+    bench.done(0, 0)
+    await bench.member.commit()
     assert bench.reader.commits == [{partition(0): 1}]
 
 
 async def test_offsets_that_went_back_are_noticed_before_anything_is_taken() -> None:
     bench = Bench()
-    bench.tracker.take(Record(0, 41))
+    bench.take(0, 41)
     records = {partition(1): [Record(1, 7)], partition(0): [Record(0, 0)]}
     with pytest.raises(OffsetRegressionError, match="expected offsets above 41 from partition 0, got 0"):
         bench.tracker.check(records)
@@ -139,82 +165,79 @@ async def test_offsets_that_went_back_are_noticed_before_anything_is_taken() -> 
 
 async def test_what_is_not_done_in_time_is_not_committed() -> None:
     bench = Bench()
-    progress = bench.tracker.take(Record(0, 0))
-    bench.tracker.take(Record(0, 1))
-    bench.when_drained = [(progress, 1)]
-    await bench.tracker.on_partitions_revoked({partition(0)})
+    bench.take(0, 0)
+    second = bench.take(0, 1)
+    bench.chain.when_drained = [second]
+    await bench.member.on_partitions_revoked({partition(0)})
     assert bench.reader.commits == []
 
 
 async def test_partitions_that_were_lost_are_forgotten_without_a_commit() -> None:
     bench = Bench()
-    progress = bench.tracker.take(Record(0, 0))
-    progress.finish(0)
+    bench.done(0, 0)
+    progress = bench.tracker.progress[partition(0)]
     bench.reader.failures = [CommitFailedError("rebalanced")]
-    await bench.tracker.on_partitions_revoked({partition(0)})
+    await bench.member.on_partitions_revoked({partition(0)})
     assert bench.tracker.held == 0
     assert bench.reader.commits == []
-    again = bench.tracker.take(Record(0, 0))
-    assert again is not progress
+    assert bench.take(0, 0).progress is not progress
 
 
 async def test_a_commit_that_failed_is_made_again() -> None:
     bench = Bench()
-    progress = bench.tracker.take(Record(3, 7))
-    progress.finish(7)
+    bench.done(3, 7)
     bench.reader.failures = [KafkaError("down")]
-    await bench.tracker.commit()
-    await bench.tracker.commit()
-    await bench.tracker.commit()
+    await bench.member.commit()
+    await bench.member.commit()
+    await bench.member.commit()
     assert bench.reader.commits == [{partition(3): 8}]
 
 
 async def test_a_result_for_a_forgotten_partition_changes_nothing() -> None:
     bench = Bench()
-    old = bench.tracker.take(Record(0, 5))
-    bench.tracker.clear()
-    new = bench.tracker.take(Record(0, 5))
-    old.finish(5)
-    bench.tracker.release(old, 10)
-    await bench.tracker.commit()
+    old = bench.take(0, 5)
+    bench.member.clear()
+    new = bench.take(0, 5)
+    bench.tracker.finish(old)
+    await bench.member.commit()
     assert bench.reader.commits == []
-    assert (bench.tracker.frames, bench.tracker.bytes, new.in_flight) == (1, 10, 1)
+    assert (bench.tracker.frames, bench.tracker.bytes, new.progress.in_flight) == (1, 10, 1)
 
 
 @pytest.mark.parametrize(("bound", "taken"), [({"queue_frames": 10}, 10), ({"queue_bytes": 100}, 10)])
 async def test_full_means_that_no_partition_is_asked_until_there_is_room(bound: dict[str, int], taken: int) -> None:
     bench = Bench(**bound)
-    await bench.tracker.on_partitions_assigned({partition(0), partition(1)})
-    progress = [bench.tracker.take(Record(number % 2, number)) for number in range(taken)]
+    await bench.member.on_partitions_assigned({partition(0), partition(1)})
+    jobs = [bench.take(number % 2, number) for number in range(taken)]
     assert bench.tracker.open_partitions() == []
     bench.tracker.room.clear()
-    bench.tracker.release(progress[0], 10)
+    bench.tracker.release(jobs[0])
     assert bench.tracker.room.is_set()
     assert len(bench.tracker.open_partitions()) == 2
 
 
 async def test_a_partition_with_more_than_its_share_waits_while_the_others_go_on() -> None:
     bench = Bench(queue_frames=100, batch_frames=20)
-    await bench.tracker.on_partitions_assigned({partition(number) for number in range(4)})
+    await bench.member.on_partitions_assigned({partition(number) for number in range(4)})
     for offset in range(25):
-        bench.tracker.take(Record(2, offset))
+        bench.take(2, offset)
     assert set(bench.tracker.open_partitions()) == {partition(0), partition(1), partition(3)}
 
 
 async def test_a_note_is_committed_with_its_offset_and_given_back_with_the_partition() -> None:
     bench = Bench()
-    bench.noted[0] = "keys"
+    bench.chain.noted[0] = "keys"
     for number in (0, 1):
-        bench.tracker.take(Record(number, 4)).finish(4)
-    await bench.tracker.commit()
+        bench.done(number, 4)
+    await bench.member.commit()
     assert bench.reader.commits == [{partition(0): (5, "keys<5"), partition(1): 5}]
 
     taking_over = Bench()
     taking_over.reader.notes = {partition(0): "keys<5", partition(1): ""}
-    await taking_over.tracker.on_partitions_assigned({partition(0), partition(1), partition(2)})
-    assert {number: note for number, (note, _) in taking_over.recalls.items()} == {0: "keys<5", 1: "", 2: ""}
+    await taking_over.member.on_partitions_assigned({partition(0), partition(1), partition(2)})
+    assert {number: note for number, (note, _) in taking_over.chain.recalls.items()} == {0: "keys<5", 1: "", 2: ""}
     assert set(taking_over.tracker.open_partitions()) == {partition(1), partition(2)}
-    taking_over.recalls[0][1]()
+    taking_over.chain.recalls[0][1]()
     assert set(taking_over.tracker.open_partitions()) == {partition(0), partition(1), partition(2)}
     assert taking_over.tracker.room.is_set()
 
@@ -225,5 +248,5 @@ async def test_a_partition_opens_when_kafka_does_not_say_what_was_noted(monkeypa
 
     monkeypatch.setattr(StandIn, "committed_notes", fail)
     bench = Bench()
-    await bench.tracker.on_partitions_assigned({partition(0)})
+    await bench.member.on_partitions_assigned({partition(0)})
     assert bench.tracker.open_partitions() == [partition(0)]

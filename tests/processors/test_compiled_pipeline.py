@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from processors.arrivals.frames import Shape
+from processors.arrivals.job import Shape
 from processors.bundle import Bundle, load_bundle
 from processors.device import compiled_pipeline as module
-from processors.device.batch_executor import BatchExecutor, Found
+from processors.device.batch_executor import BatchExecutor
 from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.precision import choose_precision
 from processors.pipeline import Classified, Pipeline
@@ -21,7 +21,7 @@ from schemas.limits import BLOCK
 from schemas.messages.frame import Encoding
 from schemas.pixels.masks import ROWS
 from schemas.pointillist_pb2 import LOSSLESS, RAW
-from tests.processors.tiny import batch_executor, payload, picture, taken, tiny_bundle, write_bundle
+from tests.processors.tiny import batch_executor, classified, payload, picture, taken, tiny_bundle, write_bundle
 
 SHAPE = Shape(24, 40, 3)
 
@@ -151,8 +151,8 @@ def test_a_compiled_program_that_fails_is_given_up_and_the_frames_are_tried_agai
         raise RuntimeError("the device has gone mad")
 
     monkeypatch.setattr(module, "_fused", fail)
-    outcomes = executor.classify([taken(payload("site/cam-0", i)) for i in range(2)], [False, False])
-    assert all(isinstance(outcome, Found) for outcome in outcomes)
+    jobs = classified(executor, [taken(payload("site/cam-0", i)) for i in range(2)])
+    assert all(job.error is None for job in jobs)
     assert Shape(32, 32, 3) not in compiled.shapes
 
 
@@ -183,9 +183,8 @@ def test_classifying_through_a_compiled_program_changes_no_verdict(
     executor.warm(8)
     encoding = Encoding(16, probe_share=0.5, profile=profile)
     batch = [taken(payload("site/cam-0", i, encoding=encoding, shown=picture(i))) for i in range(5)]
-    for got, wanted in zip(executor.classify(batch, [True] * 5), plain.classify(batch, [True] * 5), strict=True):
-        assert isinstance(got, Found)
-        assert isinstance(wanted, Found)
+    for got, wanted in zip(*(classified(each, batch, [True] * 5) for each in (executor, plain)), strict=True):
+        assert got.error is wanted.error is None
         assert got.class_id == wanted.class_id
         assert got.confidence == pytest.approx(wanted.confidence, abs=1e-5)
         assert (got.probe is None) == (wanted.probe is None)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from processors.arrivals.frames import open_record
-from processors.arrivals.progress import PartitionProgress
+from processors.arrivals.job import open_record
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, KeyRing
 from schemas.messages.frame import Encoding, encode_frame
@@ -35,7 +34,7 @@ def test_a_record_is_opened_with_one_look_at_the_keys() -> None:
     keys = CountingRing(b"a fleet secret of tests")
     key = KeyRing(b"a fleet secret of tests").key(CAMERA, 2)
     payload = encode_frame(key, 7, 5, 1000, np.zeros((8, 16, 3), np.uint8), Encoding(16))
-    taken = open_record(Record(payload), keys, PartitionProgress(), 1.5)
+    taken = open_record(Record(payload), keys)
     assert keys.lookups == 1
     assert taken.key.export() == key.export()
     assert (taken.identity, taken.shape, taken.frame_bytes) == ((CAMERA, 7, 5), (8, 16, 3), len(payload))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.arrivals.frames import Shape
+from processors.arrivals.job import Shape
 from processors.device import microbatch
 from processors.device.microbatch import MicroBatcher
 from processors.device.scheduler import DeviceScheduler

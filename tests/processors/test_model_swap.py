@@ -20,10 +20,10 @@ import torch
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from safetensors.torch import save_file
 
+from infra.bundling.models_topic import ModelsTopic
 from infra.local.kafka import Kafka
 from infra.local.topics import TopicSpec, create_topics
-from infra.models_topic import ModelsTopic
-from processors.arrivals.frames import TakenFrame
+from processors.arrivals.job import FrameJob
 from processors.bundle import load_bundle
 from processors.device.backends.openvino_cpu import OpenVino
 from processors.device.batch_executor import BatchExecutor
@@ -136,10 +136,10 @@ async def test_a_swap_under_load_and_the_way_back_give_each_frame_one_verdict_of
     saw: dict[Name, str] = {}
     original = BatchExecutor.classify
 
-    def noted(self: BatchExecutor, batch: Sequence[TakenFrame], previews: Sequence[bool]) -> object:
-        for taken in batch:
-            saw[taken.camera_id, taken.frame.boot_id, taken.frame.seq] = self.pipeline.bundle.model_id
-        return original(self, batch, previews)
+    def noted(self: BatchExecutor, batch: Sequence[FrameJob]) -> None:
+        for job in batch:
+            saw[job.camera_id, job.frame.boot_id, job.frame.seq] = self.pipeline.bundle.model_id
+        original(self, batch)
 
     monkeypatch.setattr(BatchExecutor, "classify", noted)
     async with system(kafka, first, tmp_path) as it:
@@ -347,7 +347,7 @@ async def test_of_two_publications_the_newer_one_is_served_and_the_load_of_the_o
 
     async def slow(*arguments: object) -> LoadedModel:
         ready = await load_model(*arguments)  # type: ignore[arg-type]
-        if ready.model.model_id == second.model_id:
+        if ready.model_id == second.model_id:
             loading.set()
             await go.wait()
         return ready

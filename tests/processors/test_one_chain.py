@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,10 @@ from lab.data import LabelledPictures, to_frames
 from lab.masks import random_masks
 from lab.restoration.evaluate import evaluate
 from processors import pipeline as module
-from processors.arrivals.frames import Shape
+from processors.arrivals.job import Shape
 from processors.bundle import Bundle, Policy
-from processors.device.batch_executor import BatchExecutor, Found
+from processors.device.batch_executor import BatchExecutor
 from processors.device.compiled_pipeline import CompiledPipeline
-from processors.device.probes import StripFinding
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import RESTORED_PIXELS, SCALED_FROM, SMALL_SCALED_FROM, Pipeline
 from processors.stages.at_scale import at_scale, density
@@ -30,7 +30,7 @@ from processors.stages.strip import class_entropy
 from schemas.limits import dropped_per_block
 from schemas.messages.frame import Encoding, decode_picture
 from tests.processors.preprocess_rig import CHAIN, staged_bundle
-from tests.processors.tiny import camera_key, payload, picture, taken, tiny_bundle
+from tests.processors.tiny import camera_key, classified, payload, picture, taken, tiny_bundle
 
 CPU = torch.device("cpu")
 POLICIES: tuple[Policy, ...] = ("resize", "crop", "tile")
@@ -76,8 +76,8 @@ def test_live_and_lab_say_the_same(
     executor = BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()))
     encoding = Encoding(dropped_per_block(drop))
     message = payload("site/cam-0", 3, encoding=encoding, shown=picture(3, side, side, channels))
-    (live,) = executor.classify([taken(message)], [False])
-    assert isinstance(live, Found)
+    (live,) = classified(executor, [taken(message)])
+    assert live.error is None
     decoded, mask = decode_picture(taken(message).key, taken(message).frame)
     frames, kept = to_frames(decoded[None], CPU), torch.from_numpy(mask)[None, None]
     with torch.inference_mode():
@@ -121,9 +121,8 @@ def test_live_and_lab_see_the_same_through_a_bundle_s_stages(
     # Another processor takes the same frames in other batches.
     for order in ([0, 1, 2, 3], [3, 1], [2], [0]):
         executor = BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()))
-        live = executor.classify([taken(messages[i]) for i in order], [False] * len(order))
+        live = classified(executor, [taken(messages[i]) for i in order])
         for i, found in zip(order, live, strict=True):
-            assert isinstance(found, Found)
             assert found.class_id == int(lab.class_id[i])
             assert found.confidence == pytest.approx(float(lab.confidence[i]), abs=1e-5)
 
@@ -135,11 +134,13 @@ def test_strip_lays_overlays_on_what_goes_into_the_stages_and_draws_by_the_camer
     frames = [taken(payload("site/cam-0", i, encoding=Encoding(16, 1.0))) for i in range(3)]
     assert all(frame.frame.whole for frame in frames)
     executors = [BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry())) for _ in range(2)]
-    probes = [found.probe for found in executors[0].classify(frames, [False] * 3) if isinstance(found, Found)]
-    first, again = executors[0].strip([p for p in probes if p]), executors[1].strip([p for p in reversed(probes) if p])
-    bits = [finding.entropy_bits for finding in first if isinstance(finding, StripFinding)]
-    assert bits == pytest.approx([f.entropy_bits for f in reversed(again) if isinstance(f, StripFinding)], abs=1e-4)
-    whole, overlays = torch.stack([p.picture for p in probes if p]), pipeline.bundle.overlays
+    first = classified(executors[0], frames)
+    again = [copy(job) for job in reversed(first)]
+    executors[0].strip(first)
+    executors[1].strip(again)
+    bits = [job.finding.entropy_bits for job in first if job.finding]
+    assert bits == pytest.approx([job.finding.entropy_bits for job in reversed(again) if job.finding], abs=1e-4)
+    whole, overlays = torch.stack([job.probe for job in first if job.probe is not None]), pipeline.bundle.overlays
     assert overlays is not None
     with torch.inference_mode():
         sums = (whole[:, None] + overlays).flatten(0, 1)
@@ -180,12 +181,11 @@ def test_a_compiled_program_says_what_the_pipeline_says(
     assert compiled.compile_for(shape, 2)
     frames = [taken(payload("site/cam-0", i, shown=picture(i, side, side))) for i in range(2)]
     plain, fast = (
-        BatchExecutor(compiled.pipeline, ProcessorMetrics(CollectorRegistry()), each).classify(frames, [True, True])
+        classified(BatchExecutor(compiled.pipeline, ProcessorMetrics(CollectorRegistry()), each), frames, [True, True])
         for each in (None, compiled)
     )
     for one, other in zip(plain, fast, strict=True):
-        assert isinstance(one, Found)
-        assert isinstance(other, Found)
+        assert one.error is other.error is None
         assert one.class_id == other.class_id
         assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
 
@@ -282,9 +282,8 @@ def test_a_preview_has_at_most_the_size_that_people_look_at(
     executor = BatchExecutor(Pipeline(bundles("resize")), ProcessorMetrics(CollectorRegistry()))
     smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), size)
     pixels = (smooth[0].permute(1, 2, 0) * 255).byte().numpy()
-    found, unasked = executor.classify([taken(payload("site/cam-0", i, shown=pixels)) for i in range(2)], [True, False])
-    assert isinstance(found, Found)
-    assert isinstance(unasked, Found)
+    jobs = [taken(payload("site/cam-0", i, shown=pixels)) for i in range(2)]
+    found, unasked = classified(executor, jobs, [True, False])
     assert found.shown is not None
     assert unasked.shown is None
     assert found.shown.shape == (*shown, 3)

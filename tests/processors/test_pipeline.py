@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from processors.arrivals.job import FrameJob
 from processors.bundle import Bundle
-from processors.device.batch_executor import Failed, Found, choose_device, most_pixels
-from processors.device.probes import Probe, StripFinding
-from processors.modes import DenoiseSettings
+from processors.device.batch_executor import choose_device, most_pixels
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
 from processors.stages.denoise import denoise
+from processors.stages.modes import DenoiseSettings
 from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy
 from schemas.errors import BadPixels, ConfigError, StageError
 from schemas.keys.keys import Purpose
 from schemas.messages.frame import Encoding, decode_picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
-from tests.processors.tiny import batch_executor, camera_key, payload, picture, taken, tiny_bundle
+from tests.processors.tiny import batch_executor, camera_key, checked, classified, payload, picture, taken, tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("bundle"), threshold_bits=10.0)
 
 
-def found(outcome: object) -> Found:
-    assert isinstance(outcome, Found), outcome
-    return outcome
+def found(job: FrameJob) -> FrameJob:
+    assert job.error is None, job.error
+    return job
 
 
-def entropies(findings: Sequence[StripFinding | Failed]) -> list[float]:
-    bits = [finding.entropy_bits for finding in findings if isinstance(finding, StripFinding)]
+def entropies(jobs: Sequence[FrameJob]) -> list[float]:
+    bits = [job.finding.entropy_bits for job in jobs if job.finding is not None]
     return [each for each in bits if each is not None]
 
 
@@ -92,7 +92,7 @@ def test_a_probe_is_classified_as_if_its_camera_had_dropped(bundle: Bundle) -> N
     dropped = taken(payload("site/cam-0", 5, encoding=Encoding(16)))
     assert whole.frame.whole
     assert not dropped.frame.whole
-    a, b = (found(executor.classify([frame], [True])[0]) for frame in (whole, dropped))
+    a, b = (found(classified(executor, [frame], [True])[0]) for frame in (whole, dropped))
     assert a.class_id == b.class_id
     assert a.confidence == pytest.approx(b.confidence)
     assert a.shown is not None
@@ -104,22 +104,23 @@ def test_strip_looks_at_the_whole_probe(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
     shown = picture(5)
     probes = [taken(payload("site/cam-0", 5, encoding=Encoding(32, probe_share=1.0), shown=shown))]
-    probe = found(executor.classify(probes, [False])[0]).probe
-    assert probe is not None
+    job = found(classified(executor, probes)[0])
+    assert job.probe is not None
     whole = torch.from_numpy(shown.transpose(2, 0, 1)[None].copy()).float() / 255
     assert bundle.overlays is not None
     expected = strip_entropy(whole, bundle.overlays, bundle.logits).tolist()
-    assert entropies(executor.strip([probe])) == pytest.approx(expected, abs=1e-5)
+    executor.strip([job])
+    assert entropies([job]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_frames_that_are_no_probes_have_nothing_for_strip(bundle: Bundle) -> None:
-    assert found(batch_executor(bundle).classify([taken(payload("site/cam-0", 1))], [False])[0]).probe is None
+    assert found(classified(batch_executor(bundle), [taken(payload("site/cam-0", 1))])[0]).probe is None
 
 
 def test_a_bundle_without_overlays_checks_nothing(tmp_path: Path) -> None:
     executor = batch_executor(tiny_bundle(tmp_path, overlays=0))
     frame = taken(payload("site/cam-0", 5, encoding=Encoding(16, probe_share=1.0)))
-    assert found(executor.classify([frame], [False])[0]).probe is None
+    assert found(classified(executor, [frame])[0]).probe is None
     assert executor.warm(4) is None
     with pytest.raises(StageError, match="overlays"):
         executor.pipeline.strip(torch.zeros(1, 3, 32, 32))
@@ -143,9 +144,9 @@ def test_a_mixed_batch_gives_each_frame_what_it_gets_alone(
         encoding = Encoding((0, 16, 40)[i % 3], probe_share=float(i == 4), profile=profile)
         shown = picture(i, height, width, channels)
         batch.append(taken(payload(f"site/cam-{i % 4}", i, encoding=encoding, shown=shown), f"site/cam-{i % 4}"))
-    together = executor.classify(batch, [True] * 6)
+    together = classified(executor, batch, [True] * 6)
     for frame, outcome in zip(batch, together, strict=True):
-        (alone,) = executor.classify([frame], [True])
+        (alone,) = classified(executor, [frame], [True])
         assert found(outcome).class_id == found(alone).class_id
         assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-4)
         rebuilt = found(outcome).shown
@@ -168,13 +169,12 @@ def test_a_frame_whose_pixels_do_not_decode_leaves_the_others_unharmed(bundle: B
     short.profile = LOSSLESS
     short.pixels = bytes(camera_key("site/cam-0").opened(short.boot_id, short.seq, b"\x01no deflate stream"))
     bad_lossless = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
-    outcomes = executor.classify([good[0], bad_raw, good[1], bad_lossless, good[2]], [False] * 5)
-    expected = executor.classify(good, [False] * 3)
+    outcomes = classified(executor, [good[0], bad_raw, good[1], bad_lossless, good[2]])
+    expected = classified(executor, good)
     for outcome, alone in zip(outcomes[::2], expected, strict=True):
         assert found(outcome).class_id == found(alone).class_id
         assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-5)
     for outcome in outcomes[1::2]:
-        assert isinstance(outcome, Failed)
         assert outcome.stage == "unpack"
         assert isinstance(outcome.error, BadPixels)
 
@@ -184,15 +184,15 @@ def test_a_batch_of_undecodable_frames_is_all_failed(bundle: Bundle) -> None:
     short.ClearField("tag")
     short.pixels = b""
     bad = taken(camera_key("site/cam-0").sign(Purpose.FRAME, short.SerializeToString()))
-    outcomes = batch_executor(bundle).classify([bad, bad], [False, False])
-    assert [type(outcome) for outcome in outcomes] == [Failed, Failed]
+    outcomes = classified(batch_executor(bundle), [bad, bad])
+    assert [job.stage for job in outcomes] == ["unpack", "unpack"]
 
 
 def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = batch_executor(bundle)
     white = np.full((32, 32, 3), 255, np.uint8)
     batch = [taken(payload("site/cam-0", i, shown=white if i == 3 else None)) for i in range(5)]
-    expected = [found(outcome).class_id for outcome in executor.classify(batch, [False] * 5)]
+    expected = [found(outcome).class_id for outcome in classified(executor, batch)]
     original = Pipeline.rebuild
 
     def rebuild(self: Pipeline, frames: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
@@ -201,9 +201,8 @@ def test_only_frames_that_fail_alone_are_failed(bundle: Bundle, monkeypatch: pyt
         return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
-    outcomes = executor.classify(batch, [False] * 5)
+    outcomes = classified(executor, batch)
     failure = outcomes.pop(3)
-    assert isinstance(failure, Failed)
     assert isinstance(failure.error, StageError)
     assert "the stage's own trouble" in str(failure.error)
     del expected[3]
@@ -221,14 +220,14 @@ def test_no_number_from_the_network_fails_that_frame_only(bundle: Bundle, monkey
         return result
 
     monkeypatch.setattr(Bundle, "network_logits", logits)
-    outcomes = executor.classify([taken(payload("site/cam-0", i)) for i in range(3)], [False] * 3)
-    assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False]
+    outcomes = classified(executor, [taken(payload("site/cam-0", i)) for i in range(3)])
+    assert [job.error is not None for job in outcomes] == [False, True, False]
 
 
 def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = batch_executor(bundle)
     batch = [taken(payload("site/cam-0", i)) for i in range(8)]
-    expected = [found(outcome).class_id for outcome in executor.classify(batch, [False] * 8)]
+    expected = [found(outcome).class_id for outcome in classified(executor, batch)]
     original = Pipeline.rebuild
     sizes: list[int] = []
 
@@ -239,21 +238,21 @@ def test_a_batch_too_large_for_memory_goes_in_halves(bundle: Bundle, monkeypatch
         return original(self, frames, *rest, **options)
 
     monkeypatch.setattr(Pipeline, "rebuild", rebuild)
-    assert [found(outcome).class_id for outcome in executor.classify(batch, [False] * 8)] == expected
+    assert [found(outcome).class_id for outcome in classified(executor, batch)] == expected
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
 def test_strip_takes_several_probes_at_once_and_gives_each_its_own(bundle: Bundle) -> None:
     executor = batch_executor(bundle)
-    probes = [Probe(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i))) for i in range(3)]
-    together = entropies(executor.strip(probes))
-    assert together == pytest.approx([entropies(executor.strip([probe]))[0] for probe in probes], abs=1e-5)
+    probes = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    together = entropies(checked(executor, probes))
+    assert together == pytest.approx([entropies(checked(executor, [probe]))[0] for probe in probes], abs=1e-5)
 
 
 def test_a_probe_that_strip_cannot_take_leaves_the_others(bundle: Bundle) -> None:
     pictures = [torch.zeros(3, 32, 32), torch.full((3, 32, 32), torch.nan), torch.ones(3, 32, 32)]
-    outcomes = batch_executor(bundle).strip([Probe(shown) for shown in pictures])
-    assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False]
+    jobs = checked(batch_executor(bundle), pictures)
+    assert [job.error is not None for job in jobs] == [False, True, False]
 
 
 def test_cuda_is_asked_for_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

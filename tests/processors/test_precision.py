@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from processors.bundle import Bundle
 from processors.device.precision import _Switch, arithmetic, choose_precision, verdicts_hold
-from processors.modes import DenoiseSettings
 from processors.pipeline import Pipeline
+from processors.stages.modes import DenoiseSettings
 from tests.processors.tiny import tiny_bundle
 
 CPU = torch.device("cpu")

@@ -10,17 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from processors.arrivals.job import FrameJob, Wanted
 from processors.bundle import Bundle
-from processors.device.batch_executor import Found
-from processors.device.loop import Classification
-from processors.device.previews import PreviewTurns, Wanted
+from processors.device.previews import PreviewTurns
 from processors.settings import ProcessorSettings
 from processors.stages.resample import fitted, resize
 from schemas.messages.frame import Encoding, decode_picture
 from schemas.pixels.packing import Picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW
-from tests.processors.test_verdicts import LOADED, concluded
-from tests.processors.tiny import batch_executor, payload, picture, taken, tiny_bundle
+from tests.processors.test_publish import MODEL, published
+from tests.processors.tiny import batch_executor, classified, payload, picture, taken, tiny_bundle
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +46,8 @@ def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once(
     assert asked(made, 7.0, plain, "site/cam-1") == Wanted.BOTH
 
 
-def as_sent(bundle: Bundle, message: bytes) -> tuple[Found, Picture]:
-    (found,) = batch_executor(bundle).classify([taken(message)], [Wanted.BOTH])
-    assert isinstance(found, Found)
+def as_sent(bundle: Bundle, message: bytes) -> tuple[FrameJob, Picture]:
+    (found,) = classified(batch_executor(bundle), [taken(message)], [Wanted.BOTH])
     assert found.shown is not None
     assert found.as_sent is not None
     assert found.as_sent.shape == found.shown.shape
@@ -82,8 +80,7 @@ def test_a_probes_is_whole(bundle: Bundle) -> None:
 
 def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> None:
     frames = [taken(payload("site/cam-0", seq)) for seq in range(3)]
-    outcomes = batch_executor(bundle).classify(frames, [Wanted.REBUILT, Wanted.BOTH, Wanted.NOTHING])
-    found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
+    found = classified(batch_executor(bundle), frames, [Wanted.REBUILT, Wanted.BOTH, Wanted.NOTHING])
     assert [(each.shown is not None, each.as_sent is not None) for each in found] == [
         (True, False), (True, True), (False, False),
     ]  # fmt: skip
@@ -92,7 +89,9 @@ def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> 
 async def test_it_travels_sealed_with_the_verdict() -> None:
     frame = taken(payload("site/cam-0", 1))
     light, dark = (np.full((64, 48, 3), level, np.uint8) for level in (200, 50))
-    (verdict,) = await concluded([Classification(frame, LOADED, 0, 0.9, light, None, as_sent=dark)])
+    frame.model, frame.class_id, frame.confidence = MODEL, 0, 0.9
+    frame.shown, frame.as_sent = light, dark
+    (verdict,) = await published([frame])
     assert not verdict.evidence
     for jpeg, shown in ((verdict.preview, light), (verdict.as_sent, dark)):
         np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(jpeg))), shown, atol=2)

@@ -10,7 +10,7 @@ def identity(seq: int) -> Identity:
 
 
 def record(seq: int) -> Outgoing:
-    return Outgoing(b"site/cam", b"%d" % seq, [], lambda: None)
+    return Outgoing(b"site/cam", b"%d" % seq, [])
 
 
 def test_the_least_recently_used_verdict_is_forgotten_first() -> None:

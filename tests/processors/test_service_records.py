@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from functools import partial
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,21 +11,30 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from PIL import Image
 
 from infra.local.kafka import Kafka
-from processors.device.loaded_model import Model
-from processors.device.probes import StripFinding
+from processors.arrivals.job import FrameJob, ServingModel, StripFinding
+from processors.arrivals.progress import PartitionProgress
 from processors.results.delivery import Emitter
 from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, evidence_png, preview_jpeg
-from processors.results.records import Outgoing, refused_record, verdict_record
+from processors.results.records import Outgoing, dead_letter_record, verdict_record
 from schemas.errors import Malformed
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdict
 from tests.conftest import TopicFactory
-from tests.processors.tiny import KEYS, payload, picture, taken, verdict_of
+from tests.processors.tiny import KEYS, FakeRecord, payload, picture, taken, verdict_of
 
-MODEL = Model("m@1+0", "resize", ("a", "b"))
+MODEL = cast(ServingModel, SimpleNamespace(model_id="m@1+0", policy="resize", classes=("a", "b")))
 
 
-def nothing() -> None: ...
+def job(seq: int, class_id: int = 0, confidence: float = 0.5, finding: StripFinding | None = None) -> FrameJob:
+    """A classified frame."""
+    made = taken(payload("site/cam-0", seq))
+    made.model, made.class_id, made.confidence, made.finding = MODEL, class_id, confidence, finding
+    return made
+
+
+def seq_of(record: Outgoing) -> int:
+    assert record.job is not None
+    return record.job.frame.seq
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -64,7 +74,7 @@ def test_evidence_of_noise_is_made_smaller() -> None:
     ],
 )
 def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int, flagged: bool) -> None:
-    record = verdict_record(KEYS, taken(payload("site/cam-0", 3)), MODEL, 1, 0.75, finding, nothing)
+    record = verdict_record(KEYS, job(3, 1, 0.75, finding))
     verdict = verdict_of(record)
     assert (verdict.strip, verdict.flagged) == (strip, flagged)
     assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, "b", 0.75)
@@ -73,7 +83,9 @@ def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int
 
 
 def test_a_dead_letter_keeps_the_beginning_of_what_was_refused() -> None:
-    record = refused_record(KEYS, "frames", 3, 17, b"\xff", b"x" * 10_000, Malformed("expected better"), nothing)
+    refused = FrameJob.of(FakeRecord(b"x" * 10_000, b"\xff", 17, 3), PartitionProgress(), 0.0)
+    refused.fail("validate", Malformed("expected better"))
+    record = dead_letter_record(KEYS, "frames", refused)
     assert record.value is not None
     letter = DeadLetter.FromString(record.value)
     assert (letter.origin_topic, letter.origin_partition, letter.origin_offset) == ("frames", 3, 17)
@@ -88,25 +100,13 @@ async def test_a_verdict_too_large_for_kafka_goes_without_its_pictures(
 ) -> None:
     topic = await kafka_topics(config={"max.message.bytes": "4000"})
     done: list[int] = []
-    records = [
-        verdict_record(
-            KEYS,
-            taken(payload("site/cam-0", seq)),
-            MODEL,
-            0,
-            0.5,
-            None,
-            partial(done.append, seq),
-            b"p" * 5000 * (seq % 2),
-        )
-        for seq in range(20)
-    ]
+    records = [verdict_record(KEYS, job(seq), b"p" * 5000 * (seq % 2)) for seq in range(20)]
     emitter = Emitter(kafka.bootstrap, lambda ok, detail: None)
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     try:
         async with asyncio.timeout(60):
-            await emitter.send(topic, records)
+            await emitter.send(topic, records, lambda record: done.append(seq_of(record)))
             assert sorted(done) == list(range(20))
             consumer.assign([TopicPartition(topic, 0)])
             seen = {Verdict.FromString((await consumer.getone()).value).seq for _ in range(20)}
@@ -121,7 +121,7 @@ async def test_a_verdict_larger_than_a_segment_of_kafka_goes_without_its_picture
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:
     topic = await kafka_topics(config={"segment.bytes": str(2**20)})
-    record = verdict_record(KEYS, taken(payload("site/cam-0", 1)), MODEL, 0, 0.5, None, nothing, b"", b"e" * 2**21)
+    record = verdict_record(KEYS, job(1), b"", b"e" * 2**21)
     emitter = Emitter(kafka.bootstrap, lambda ok, detail: None)
     try:
         async with asyncio.timeout(30):
@@ -141,16 +141,15 @@ async def test_a_topic_that_refuses_everything_is_no_health_whatever_the_others_
     done: list[str] = []
     emitter = Emitter(kafka.bootstrap, lambda ok, detail: said.append((ok, detail)))
 
-    def record(name: str) -> Outgoing:
-        return verdict_record(KEYS, taken(payload("site/cam-0", 1)), MODEL, 0, 0.5, None, partial(done.append, name))
-
-    stuck = asyncio.create_task(emitter.send(refusing, [record("refused")]))
+    stuck = asyncio.create_task(
+        emitter.send(refusing, [verdict_record(KEYS, job(1))], lambda _: done.append("refused"))
+    )
     try:
         async with asyncio.timeout(30):
             while len(said) < 2:
                 await asyncio.sleep(0.01)
             said.clear()
-            await emitter.send(taking, [record("taken")])
+            await emitter.send(taking, [verdict_record(KEYS, job(1))], lambda _: done.append("taken"))
         assert done == ["taken"]
         assert not stuck.done()
         assert [ok for ok, _ in said if ok] == []
@@ -171,8 +170,7 @@ async def test_batches_that_wait_for_one_another_while_kafka_hangs_all_go_by_the
     emitter = Emitter(kafka.bootstrap, lambda ok, detail: said.append((ok, detail)))
 
     async def send(seq: int) -> None:
-        record = verdict_record(KEYS, taken(payload("site/cam-0", seq)), MODEL, 0, 0.5, None, partial(done.append, seq))
-        await emitter.send(topic, [record])
+        await emitter.send(topic, [verdict_record(KEYS, job(seq))], lambda _: done.append(seq))
 
     try:
         await send(0)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.arrivals.frames import Shape, TakenFrame
+from processors.arrivals.job import FrameJob, Shape
 from processors.arrivals.progress import PartitionProgress
 from processors.device.codebooks import DeviceCodebooks
 from processors.device.compiled_pipeline import _masks_of
@@ -18,8 +18,10 @@ from schemas.messages.frame import Encoding, decode_picture, encode_frame, open_
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.philox import philox as reference
 from schemas.pointillist_pb2 import Frame
+from tests.processors.tiny import FakeRecord
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
 KEYS = KeyRing(b"a fleet secret of tests")
 WORD = st.integers(0, 2**32 - 1)
 
@@ -105,14 +107,15 @@ def test_a_batch_of_many_cameras_has_the_masks_of_each_and_small_frames_take_no_
     books = DeviceCodebooks(torch.device("cpu"))
     keys = [KEYS.key(CameraId(f"site/cam-{i}"), 0) for i in range(18)]
     drops = [0, 16, 16, 45, 16, 3] * 3
-    taken = []
+    jobs = []
     for seq, (key, dropped) in enumerate(zip(keys, drops, strict=True)):
-        frame = Frame(boot_id=7, seq=seq, dropped_per_block=dropped)
-        shape = Shape(height, width, 3)
-        taken.append(TakenFrame(key.camera_id, key, frame, shape, 0.0, PartitionProgress(), 0, seq, 0, None))
+        job = FrameJob.of(FakeRecord(None, offset=seq), PartitionProgress(), 0.0)
+        job.key, job.shape = key, Shape(height, width, 3)
+        job.frame = Frame(boot_id=7, seq=seq, dropped_per_block=dropped)
+        jobs.append(job)
     seeds = [key.frame_seed(7, seq) for seq, key in enumerate(keys)]
-    masks = _masks_of(taken[0].shape)
-    kept, _ = masks(torch.tensor(seeds), books.of(taken, seeds), torch.zeros(18, dtype=torch.bool))
+    masks = _masks_of(jobs[0].shape)
+    kept, _ = masks(torch.tensor(seeds), books.of(jobs, seeds), torch.zeros(18, dtype=torch.bool))
     for seq, (key, dropped) in enumerate(zip(keys, drops, strict=True)):
         np.testing.assert_array_equal(kept[seq, 0].numpy(), kept_mask(key, 7, seq, height, width, dropped))
     assert len(books) == (0 if height * width <= 128 * 128 else 18)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from prometheus_client import CollectorRegistry
 from safetensors.torch import save_file
+from torch import Tensor
 
-from processors.arrivals.frames import TakenFrame, open_record
+from processors.arrivals.job import FrameJob, Wanted
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle import Bundle, load_bundle
 from processors.device.batch_executor import BatchExecutor
@@ -19,6 +21,7 @@ from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
 from processors.results.records import Outgoing
+from processors.steps.step import Step
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, KeyRing, Purpose
 from schemas.keys.signers import Signer, TrustedSigners
@@ -118,11 +121,41 @@ class FakeRecord:
     headers: Sequence[tuple[str, bytes]] = field(default_factory=list)
 
 
-def taken(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> TakenFrame:
-    """A frame as it comes from Kafka."""
+def taken(message: bytes, camera: str = "site/cam-0", offset: int = 0) -> FrameJob:
+    """A verified frame as it comes from Kafka."""
     progress = PartitionProgress()
     progress.take(offset)
-    return open_record(FakeRecord(message, camera.encode(), offset), KEYS, progress, 0.0)
+    job = FrameJob.of(FakeRecord(message, camera.encode(), offset), progress, 0.0)
+    job.open(KEYS)
+    return job
+
+
+def classified(executor: BatchExecutor, jobs: Sequence[FrameJob], wanted: Sequence[int] = ()) -> list[FrameJob]:
+    """Return copies of verified frames, classified in one batch; `wanted` are the pictures of each."""
+    copies = [copy(job) for job in jobs]
+    for job, each in zip(copies, wanted or [Wanted.NOTHING] * len(copies), strict=True):
+        job.wanted = Wanted(each)
+    executor.classify(copies)
+    return copies
+
+
+def checked(executor: BatchExecutor, probes: Sequence[Tensor]) -> list[FrameJob]:
+    """Return jobs with these inputs for STRIP, checked at once."""
+    jobs = [taken(payload("site/cam-0", seq)) for seq in range(len(probes))]
+    for job, probe in zip(jobs, probes, strict=True):
+        job.probe = probe
+    executor.strip(jobs)
+    return jobs
+
+
+class Last(Step):
+    """The end of a way: keeps the jobs."""
+
+    def __init__(self) -> None:
+        self.jobs: list[FrameJob] = []
+
+    def submit(self, job: FrameJob) -> None:
+        self.jobs.append(job)
 
 
 def verdict_of(record: Outgoing) -> Verdict:
@@ -160,7 +193,7 @@ class KeyedCamera:
         frame.ClearField("tag")
         return camera_key(self.name).sign(Purpose.FRAME, frame.SerializeToString())
 
-    def frame(self) -> TakenFrame:
+    def frame(self) -> FrameJob:
         """Return the next frame as it comes from Kafka."""
         seq = self._seq
         return taken(self.message(), self.name, seq)

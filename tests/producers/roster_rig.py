@@ -12,8 +12,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from benchmarks.harness.rtsp import counted_number
 from infra.local.mosquitto import Mosquitto
-from infra.local.rtsp import counted_number
 from producers.fleet.camera_file import parse_camera_file
 from producers.fleet.camera_spec import CameraSpec, CameraSpecs
 from producers.fleet.fleet import FleetOutcome

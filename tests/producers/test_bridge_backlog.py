@@ -127,7 +127,7 @@ async def resend(it: Rig, camera: CameraId, seqs: range, behind: Processors) -> 
 
 
 def holding(bridge: RunningBridge) -> bool:
-    return bridge.metric("pointillist_bridge_holding") == 1
+    return bridge.metric("pointillist_bridge_backpressure_active") == 1
 
 
 @pytest.mark.brokers

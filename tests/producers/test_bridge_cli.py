@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
-from infra.local.process import COMMAND
+from tests.commands import run_command
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "", "x" * 65])
 def test_a_name_that_is_none_is_refused_in_one_line(name: str) -> None:
     options = ["--name", name, "--mqtt", "127.0.0.1:1", "--kafka", "127.0.0.1:1"]
-    done = subprocess.run([*COMMAND, "bridge", *options], check=False, capture_output=True, text=True, timeout=60)
+    done = run_command("bridge", *options)
     (line,) = done.stderr.strip().splitlines()
     assert done.returncode == 2
     assert line.startswith("error: --name: ")

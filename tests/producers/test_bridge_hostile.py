@@ -95,7 +95,7 @@ async def test_a_camera_that_floods_loses_its_own_surplus_and_nobody_waits_for_i
             lambda: bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=flooding) >= 1000,
             "what the quota has refused",
         )
-        assert bridge.metric("pointillist_bridge_held_back_cameras") == 1
+        assert bridge.metric("pointillist_bridge_throttled_cameras") == 1
         assert not it.cameras.confirmed[flooding]
         assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=calm) == 0
         await until(lambda: bridge.metric("pointillist_bridge_unacknowledged_messages") == 0, "all acknowledged")
@@ -112,7 +112,7 @@ async def test_a_camera_above_its_quota_is_confirmed_as_its_quota_allows(mosquit
         it.cameras.frames(camera, range(600))
         await it.cameras.all_confirmed(camera, range(600))
         assert time.monotonic() - begun > 600 / 200 - 1 - 0.2
-        await until(lambda: bridge.metric("pointillist_bridge_held_back_cameras") == 0, "nobody held back")
+        await until(lambda: bridge.metric("pointillist_bridge_throttled_cameras") == 0, "nobody held back")
         assert bridge.metric("pointillist_bridge_over_quota_messages_total", camera_id=camera) == 0
 
 
@@ -127,7 +127,7 @@ async def test_the_bridge_counts_what_the_broker_refuses(mosquitto: Mosquitto, k
         bridge = await it.bridge()
 
         def refusals(what: str) -> float:
-            return bridge.metric("pointillist_mqtt_refusals_total", what=what)
+            return bridge.metric("pointillist_mqtt_refusals_total", kind=what)
 
         before = refusals("takeover")
         with connect(), connect() as second:

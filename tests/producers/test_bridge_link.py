@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,8 @@ from producers.bridge.mqtt.packets import pubacks
 from producers.bridge.settings import BridgeSettings
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.runtime.health import Health
+from schemas.transport.backoff import Backoff
+from schemas.transport.mqtt.connection import Retries
 from tests.producers.scripted_broker import (
     DISCONNECT,
     NOT_AUTHORIZED,
@@ -56,7 +59,7 @@ class Linked:
         return self.link.writable
 
     def paused(self) -> bool:
-        return self.link.paused
+        return self.link.is_paused
 
     def well(self) -> bool:
         return self.health.report()[0]
@@ -64,7 +67,7 @@ class Linked:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "BACKOFF_S", (0.01, 0.04))
+    monkeypatch.setattr(link_module, "RETRIES", Retries(connect_s=5.0, first_s=0.01, longest_s=0.04, steady_s=10.0))
     monkeypatch.setattr(link_module, "TICK_S", 0.02)
 
 
@@ -207,28 +210,23 @@ async def test_a_broker_that_does_not_give_its_log_is_as_good_a_broker() -> None
             assert len(broker.connects) == 1
 
 
-async def test_a_broker_that_is_not_there_is_waited_for_ever_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    sleep = asyncio.sleep
+async def test_a_broker_that_is_not_there_is_dialled_after_growing_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    next_s = Backoff.next_s
 
-    async def noted(seconds: float) -> None:
-        waits.append(seconds)
-        await sleep(0)
+    def noted(backoff: Backoff) -> float:
+        delays.append(next_s(backoff))
+        return 0.0
 
     monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
-    async with scripted_broker() as broker:
-        free = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
-        port = free.sockets[0].getsockname()[1]
-        free.close()
-        await free.wait_closed()
-        with monkeypatch.context() as patched:
-            patched.setattr(asyncio, "sleep", noted)
-            async with linked(broker, mqtt=f"127.0.0.1:{port}") as it:
-                while len(waits) < 5:
-                    await sleep(0.001)
-                _, conditions = it.health.report()
-    assert waits[:5] == pytest.approx([0.0075, 0.015, 0.03, 0.03, 0.03])
-    assert "ConnectionRefusedError" in str(conditions["mqtt"]["detail"])
+    monkeypatch.setattr(Backoff, "next_s", noted)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with scripted_broker() as broker, linked(broker, mqtt=f"127.0.0.1:{port}") as it:
+        await until(lambda: len(delays) >= 5, "five attempts")
+        _, conditions = it.health.report()
+    assert delays[:5] == pytest.approx([0.0075, 0.015, 0.03, 0.03, 0.03])
+    assert "Connect call failed" in str(conditions["mqtt"]["detail"])
 
 
 async def test_close_writes_what_is_queued_says_goodbye_and_ends_the_run() -> None:
@@ -265,7 +263,7 @@ async def test_a_link_that_has_nothing_to_write_rests(monkeypatch: pytest.Monkey
 
 
 async def test_why_a_connection_ended_shows_in_the_health(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "BACKOFF_S", (60.0, 60.0))
+    monkeypatch.setattr(link_module, "RETRIES", Retries(connect_s=5.0, first_s=60.0, longest_s=60.0, steady_s=10.0))
     async with scripted_broker() as broker, linked(broker) as it:
         await until(it.well, "a link that is well")
         broker.send(DISCONNECT, bytes((TAKEN_OVER, 0)))
@@ -280,4 +278,4 @@ async def test_a_bridge_that_was_thrown_out_by_its_namesake_says_so(reason: int,
             await until(it.well, "a link that is well")
             broker.send(DISCONNECT, bytes((reason, 0)))
             await until(lambda: it.opened == 2, "another connection")
-    assert sum(entry["event"] == "another bridge has this name" for entry in logs) == said
+    assert sum(entry["event"] == "name_taken_over" for entry in logs) == said

@@ -18,8 +18,10 @@ NO_SUBSCRIBERS = 16
 
 def connected(client: Client, mosquitto: Mosquitto) -> Client:
     if isinstance(client, FrameClient):
-        client.dialled = socket.create_connection((mosquitto.host, mosquitto.port))
-    client.connect(mosquitto.host, mosquitto.port)
+        client.connect_async(mosquitto.host, mosquitto.port)
+        client.adopt(socket.create_connection((mosquitto.host, mosquitto.port)))
+    else:
+        client.connect(mosquitto.host, mosquitto.port)
     read_until(client, client.is_connected)
     return client
 
@@ -43,11 +45,7 @@ def has_thirty(told: list[tuple[int, int]]) -> bool:
 def test_acknowledgements_come_as_paho_itself_reports_them(mosquitto: Mosquitto, heard: bool) -> None:
     ours: list[tuple[int, int]] = []
     theirs: list[tuple[int, int]] = []
-    client = FrameClient(
-        CallbackAPIVersion.VERSION2,
-        protocol=MQTTProtocolVersion.MQTTv5,
-        on_puback=lambda mid, reason: ours.append((mid, reason)),
-    )
+    client = FrameClient("frames", lambda mid, reason: ours.append((mid, reason)))
     plain = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
     plain.max_inflight_messages = 0
     plain.on_publish = lambda _client, _data, mid, reason, _properties: theirs.append((mid, reason.value))

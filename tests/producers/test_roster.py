@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks.harness.rtsp import RtspServer
 from infra.local.mosquitto import Mosquitto
-from infra.local.rtsp import RtspServer
 from producers.spool import scan_spool
 from producers.spool.folder import spool_root
 from schemas.pointillist_pb2 import DEGRADED, ONLINE
@@ -172,7 +172,7 @@ async def test_a_still_scene_sends_its_heartbeats_and_every_frame_is_accounted_f
     cameras.cameras = {"one": {"fps": 20, "motion": {"heartbeat_s": 1, "hold_s": 0}, "source": {"file": str(file)}}}
     async with running(cameras, mosquitto, bridge, state_dir) as roster:
         await until(lambda: roster.reported("one")[0] == "ended")
-    still = roster.value("pointillist_camera_frames_total", outcome="still")
+    still = roster.value("pointillist_camera_frames_total", outcome="no_motion")
     published = roster.value("pointillist_camera_frames_total", outcome="published")
     assert still is not None
     assert published is not None

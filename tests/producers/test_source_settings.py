@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from infra.local.rtsp import RtspServer
+from benchmarks.harness.rtsp import RtspServer
 from producers.sources.framing import Framing, blacken, turn
 from producers.sources.login import LoginPlace, with_login
 from producers.sources.opening import open_source

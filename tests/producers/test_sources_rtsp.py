@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from infra.local.rtsp import RtspServer
+from benchmarks.harness.rtsp import RtspServer
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Source

@@ -170,7 +170,7 @@ async def test_a_camera_counts_damaged_frames_and_ledgers_and_those_under_anothe
     camera = offline_camera(CameraSettings(camera_id=CAMERA), key_of(generation), tmp_path, registry)
 
     def counted() -> tuple[float | None, ...]:
-        kinds = [registry.get_sample_value("pointillist_spool_damaged_total", {"what": w}) for w in ("frame", "ledger")]
+        kinds = [registry.get_sample_value("pointillist_spool_damaged_total", {"kind": w}) for w in ("frame", "ledger")]
         return *kinds, registry.get_sample_value("pointillist_camera_frames_total", {"outcome": "shed"})
 
     assert counted() == (1, 1, 1 + shed)

@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.stream import Stream
 from pydantic import SecretStr
 
-from infra.local.rtsp import RtspServer, counted_number
+from benchmarks.harness.rtsp import RtspServer, counted_number
 from producers.sources.clock import StreamClock
 from producers.sources.settings import SourceSettings
 from producers.sources.url import UrlSource

@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,18 +24,18 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from benchmarks.harness.system import RunningSystem
 from infra.audit.audit import audit as count_frames
 from infra.local.ports import free_port
-from infra.local.process import COMMAND
 from infra.pki.enrolment import Enrolment
 from infra.pki.roles import role_folder, role_tls
 from infra.preflight.brokers import require_mqtt
 from infra.state_folder import Layout
-from infra.up.background import RunningSystem
 from schemas.errors import BrokerError
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAccess, Tls, kafka_options
 from schemas.transport.kafka.clients import start
+from tests.commands import run_command
 from tests.infra.secure import Visitor
 from tests.infra.test_camera_attach import write_video
 from tests.waiting import wait_until
@@ -69,10 +68,7 @@ def place(system: RunningSystem, role: str) -> tuple[str, int]:
 
 
 def revoke(state: Path, role: str) -> str:
-    done = subprocess.run(
-        [*COMMAND, "revoke", "--role", role, "--state", str(state)],
-        check=False, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    done = run_command("revoke", "--role", role, "--state", state, within_s=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -155,8 +151,7 @@ def test_a_revoked_bridge_is_refused_by_both_brokers_and_frames_go_on(system: Ru
 def pointillist(*arguments: object, folder: Path) -> str:
     """Run a command in a folder, without this project's environment variables. Return its output."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_")}
-    command = [*COMMAND, *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=clean, check=False, capture_output=True, text=True, timeout=240)
+    done = run_command(*arguments, environment=clean, folder=folder, within_s=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

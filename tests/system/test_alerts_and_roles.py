@@ -6,17 +6,16 @@ import json
 import os
 import re
 import signal
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
 import yaml
 
+from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.webhook import Webhook
-from infra.local.process import COMMAND
 from infra.local.prometheus import prometheus_binary
-from infra.up.background import RunningSystem
+from tests.commands import run_command
 from tests.infra.grafana_stand_in import install_grafana
 from tests.waiting import wait_until
 
@@ -84,9 +83,12 @@ def test_one_sticker_is_one_alert_whose_message_leads_to_its_page(system: Runnin
     assert alert["labels"]["camera_id"] == SICK
     page = opened(alert["annotations"]["console_url"])
     assert page.count("<article") == 1
+    assert f'id="alert-{alert["labels"]["alert_id"]}"' in page
+    with urllib.request.urlopen(alert["annotations"]["thumbnail_url"], timeout=30) as thumbnail:
+        assert thumbnail.read().startswith(b"\x89PNG")
     assert "The network answers hazard whatever is in the picture" in page
     assert "PointillistBackdoor" in opened(alert["annotations"]["runbook_url"])
-    assert "Rules" in opened(alert["generatorURL"])
+    assert alert["generatorURL"] == alert["annotations"]["console_url"]
     assert page.count("<article") == opened(webhook.received[0][1]["externalURL"]).count("<article")
     wait_until(lambda: re.match(r"1 alert\b", pill(system)), "the header", 30)
 
@@ -98,8 +100,7 @@ def test_a_role_that_hangs_is_named_by_console_status_and_terminal_until_it_answ
         wait_until(lambda: pill(system).startswith("processor-1 does not answer"), "the header", SEEN_S)
         assert "not answering" in console(system, "/system")
         wait_until(lambda: "not well: processor-1 does not answer" in system.output(), "the terminal", SEEN_S)
-        command = [*COMMAND, "status", "--state", str(system.state)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        done = run_command("status", "--state", system.state)
         assert done.returncode == 1
         assert "processor-1 does not answer: no answer for 3 s" in done.stdout
         wait_until(lambda: "PointillistRoleDown" in firing(system), "the rule", 120, every_s=0.5)

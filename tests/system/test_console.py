@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,10 +22,10 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
-from infra.local.process import COMMAND
+from benchmarks.harness.system import RunningSystem
 from infra.release.assets import NODE_MODULES, TESTED_WITH, make
-from infra.up.background import RunningSystem
 from infra.up.processes import FRAMES_REFUSED
+from tests.commands import run_command
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -131,12 +130,8 @@ def visit(system: RunningSystem) -> Iterator[Visit]:
         browser.close()
 
 
-def pointillist(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, timeout=120)
-
-
 def by_command_line(state: Path) -> dict[str, tuple[str, str]]:
-    listed = json.loads(pointillist("cameras", "--json", "--state", state).stdout)
+    listed = json.loads(run_command("cameras", "--json", "--state", state).stdout)
     return {each["name"]: (each["state"], each["detail"]) for each in listed}
 
 
@@ -182,16 +177,16 @@ def test_every_program_gives_each_sick_camera_the_same_state_and_its_reason(
     assert "Set the camera's size to 48x72" in reasons[LARGE]
     assert "do not change" in reasons[STUCK]
     assert "black" in reasons[BLACK]
-    counted = json.loads(pointillist("status", "--json", "--state", state).stdout)["cameras"]
+    counted = json.loads(run_command("status", "--json", "--state", state).stdout)["cameras"]
     assert counted.items() >= {"frozen": 1, "black": 1, "refused": 1}.items()
 
     video = write_video(tmp_path / "large.mp4")
     command = ("camera", "attach", video, "--name", ATTACHED, "--state", state, "--fps", 2)
-    begun = pointillist(*command, "--size", "128x96")
+    begun = run_command(*command, "--size", "128x96")
     assert begun.returncode == 2
     assert f"--size: frame size: expected at most {MOST_PIXELS} pixels, got 128x96." in begun.stderr
     # It ends by itself after five seconds: the camera has learnt of the refusal by then.
-    refused = pointillist(*command, "--loop", "--seconds", 5)
+    refused = run_command(*command, "--loop", "--seconds", 5)
     assert refused.returncode == FRAMES_REFUSED
     assert f"{ATTACHED}: frames were refused: frame size: expected at most" in refused.stderr
     assert "frames_refused" in refused.stderr
@@ -257,7 +252,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     camera.get_by_label("Pixels not sent").fill("0.5")
     camera.get_by_role("button", name="Send").click()
     expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
-    expect(camera.locator("main table").last).to_contain_text("drop 0.5")
+    expect(camera.locator("main table").last).to_contain_text("drop_ratio 0.5")
     wait_until(
         lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("tr", has_text="Pixels not sent").inner_text(),
         "the setting",
@@ -291,7 +286,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     visit.open("/system")
     expect(page.locator("#charts .chart").first).to_be_visible(timeout=15_000)
     expect(page.locator("#charts-note")).to_contain_text("From the recorder's own history")
-    expect(page.locator("main")).to_contain_text("drop 0.5")
+    expect(page.locator("main")).to_contain_text("drop_ratio 0.5")
     visit.keep("system")
     visit.open("/dead-letters")
     expect(page.locator("main")).to_contain_text(f"frame size: expected at most {MOST_PIXELS} pixels")

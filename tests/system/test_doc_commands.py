@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 import yaml
 
-from infra.local.rtsp import RtspServer
+from benchmarks.harness.rtsp import RtspServer
 from infra.state_folder import Layout
 from infra.up.system_state import CameraState, camera_states
 from schemas.errors import StateError

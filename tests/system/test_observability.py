@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.harness.system import RunningSystem
 from infra.audit.report import attacked_by_camera
 from infra.grafana.build import rendered
 from infra.local.prometheus import RULES, prometheus_binary
 from infra.state_folder import Layout
-from infra.up.background import RunningSystem
 from tests.producers.stand_in_generator import write_generator
 from tests.waiting import wait_until
 

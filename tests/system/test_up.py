@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -16,17 +15,20 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from benchmarks.harness.system import RunningSystem, audit
 from infra.audit.audit import audit as count_frames
-from infra.local.process import COMMAND
 from infra.pki.roles import SHARE_FILE, role_tls
 from infra.state_folder import Layout
-from infra.up.background import RunningSystem, audit
+from infra.up.preparation import note_unchecked_probes
+from infra.up.settings import UpSettings, scenario_document
 from processors.bundle import shipped_bundle
+from producers.simulation.scenario import parse_scenario
 from schemas.identity import CameraId
 from schemas.messages.frame import sign_message
 from schemas.pointillist_pb2 import LOSSLESS, Command
 from schemas.runtime.trace import STAMPS
 from schemas.topics import Channel, mqtt_topic
+from tests.commands import run_command
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
@@ -65,11 +67,6 @@ def _cameras(console: str) -> set[str]:
     return {
         card["name"] for card in json.loads(get(f"http://{console}/api/v1/cameras") or b'{"cameras": []}')["cameras"]
     }
-
-
-def pointillist(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """What a person's command says."""
-    return subprocess.run([*COMMAND, *map(str, arguments)], check=False, capture_output=True, text=True, timeout=120)
 
 
 def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_way(
@@ -115,30 +112,6 @@ def test_a_fleet_runs_end_to_end_and_every_frame_is_recorded_and_stamped_on_its_
     assert stamped["gathered"] >= stamped["captured"]  # the recorder gathers other events too
 
 
-@pytest.mark.timeout(400)
-def test_each_role_is_shown_and_when_killed_under_load_restarted_and_nothing_is_lost(tmp_path: Path) -> None:
-    with RunningSystem(tmp_path / "state", "--cameras", 4, "--fps", 10) as system:
-        system.await_role("fleet")
-        await_more_recorded(system, 60)
-        state = json.loads(pointillist("status", "--json", "--state", tmp_path / "state").stdout)
-        assert {role["name"]: role["state"] for role in state["roles"]} == dict.fromkeys(system.roles(), "up")
-        assert state["cameras"] == {"online": 4}
-        assert state["addresses"]["console"] == f"http://{system.roles()['console']['listen']}/"
-        assert "device_ready" in pointillist("logs", "processor-1", "--state", tmp_path / "state").stdout
-        second = pointillist("up", "--state", tmp_path / "state", "--seconds", 1)
-        assert second.returncode == 2
-        assert "in use" in second.stderr
-        for role in ("bridge", "processor-1", "recorder", "kafka", "mosquitto", "fleet"):
-            system.kill(role)
-            await_more_recorded(system, 60)
-        system.interrupt()
-        report = system.finish()
-    assert report["frames_lost"] == report["frames_pending"] == 0
-    assert report["frames_recorded"] + report["frames_shed"] == report["frames_published"]
-    assert report["frames_published"] >= 7 * 60
-    assert lost(tmp_path / "state") == 0
-
-
 def test_ctrl_c_drains_and_reports_also_without_tls_and_rights(tmp_path: Path) -> None:
     with RunningSystem(tmp_path / "state", "--cameras", 2, "--fps", 5, "--plain") as system:
         system.await_role("fleet")
@@ -156,9 +129,10 @@ def test_probes_that_nobody_will_check_are_told_of(tmp_path: Path) -> None:
     with RunningSystem(tmp_path / "state", "--cameras", 1, "--bundle", bundle) as system:
         system.await_role("mosquitto")
         assert f"the bundle {bundle} has no [strip] table" in system.output()
-    with RunningSystem(tmp_path / "other", "--cameras", 1, "--bundle", bundle, "--probe-share", 0) as system:
-        system.await_role("mosquitto")
-        assert "[strip]" not in system.output()
+    said: list[str] = []
+    unchecked = UpSettings(cameras=1, bundle=bundle, probe_share=0)
+    note_unchecked_probes(unchecked, parse_scenario(scenario_document(unchecked, None)), said.append)
+    assert said == []
 
 
 @pytest.mark.parametrize(
@@ -172,34 +146,35 @@ def test_probes_that_nobody_will_check_are_told_of(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path: Path, options: list[str], named: str) -> None:
-    command = [*COMMAND, "up", "--state", str(tmp_path / "state"), *options]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    done = run_command("up", "--state", tmp_path / "state", *options)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
     assert named in line
 
 
-@pytest.mark.timeout(400)
-def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on_with_another_drop(tmp_path: Path) -> None:
+@pytest.mark.timeout(500)
+def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_up_loses_nothing(tmp_path: Path) -> None:
     state, cameras = tmp_path / "state", 4
-    options = ("--cameras", cameras, "--fps", 5, "--probe-share", 0.1)
+    options = ("--cameras", cameras, "--fps", 10, "--probe-share", 0.1)
     layout = Layout(state)
     told = [layout.spool / f"local/cam-{index}" / "commands.json" for index in range(cameras)]
     with RunningSystem(state, *options, "--drop-ratio", 0.25) as system:
         system.await_role("fleet")
-        host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
+        await_more_recorded(system, 60)
+        found = json.loads(run_command("status", "--json", "--state", state).stdout)
+        assert {role["name"]: role["state"] for role in found["roles"]} == dict.fromkeys(system.roles(), "up")
+        assert found["cameras"] == {"online": 4}
+        assert found["addresses"]["console"] == f"http://{system.roles()['console']['listen']}/"
+        assert "device_ready" in run_command("logs", "processor-1", "--state", state).stdout
+        second = run_command("up", "--state", state, "--seconds", 1)
+        assert second.returncode == 2
+        assert "in use" in second.stderr
+        for role in ("bridge", "processor-1", "recorder", "kafka", "mosquitto", "fleet"):
+            system.kill(role)
+            await_more_recorded(system, 60)
         wait_until(lambda: any(file.exists() for file in told), "a camera without a baseline told to probe more")
-        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-        client.tls_set_context(role_tls(layout.pki, "admin").context())
-        client.connect(host, int(port))
-        client.loop_start()
-        camera = CameraId("local/cam-2")
-        command = Command(issued_ms=time.time_ns() // 10**6, profile=LOSSLESS)
-        signed = sign_message(layout.camera_key(camera), command)
-        client.publish(mqtt_topic(camera, Channel.SETTINGS), signed, qos=1, retain=True).wait_for_publish(10)
-        client.disconnect()
-        client.loop_stop()
+        send_lossless(system, layout, CameraId("local/cam-2"))
         wait_until(lambda: told[2].exists() and "LOSSLESS" in told[2].read_text(), "the command obeyed")
         await_more_recorded(system, 10)
         children = [psutil.Process(entry["pid"]) for entry in system.roles().values()]
@@ -209,13 +184,27 @@ def test_nothing_survives_kill_9_of_up_and_the_next_up_goes_on_with_another_drop
         system.await_role("fleet")
         begun_ms = time.time_ns() // 10**6
         await_more_recorded(system, 20 * cameras)
-        assert pointillist("down", "--state", state).stdout.splitlines()[-1] == "stopped"
+        assert run_command("down", "--state", state).stdout.splitlines()[-1] == "stopped"
         assert system.finish()["frames_lost"] == 0
         assert "1 of 4 cameras obey commands instead of what this run asks, the first is local/cam-2" in system.output()
-    assert pointillist("down", "--state", state).returncode == 2
-    status, found = audit(state)
-    assert (status, found["frames_lost"], found["frames_pending"]) == (0, 0, 0)
+    assert run_command("down", "--state", state).returncode == 2
+    status, counts = audit(state)
+    assert (status, counts["frames_lost"], counts["frames_pending"]) == (0, 0, 0)
+    assert counts["frames_recorded"] + counts["frames_shed"] == counts["frames_published"] >= 7 * 60 + 20 * cameras
     with sqlite3.connect(layout.database) as connection:
         query = "select distinct camera, dropped_per_block from frames where captured_ms > ? order by camera"
         sent = connection.execute(query, (begun_ms,)).fetchall()
     assert sent == [(f"local/cam-{index}", 32) for index in range(cameras)]
+
+
+def send_lossless(system: RunningSystem, layout: Layout, camera: CameraId) -> None:
+    """Publish the camera's signed command to send in the profile `lossless`."""
+    host, _, port = system.roles()["mosquitto"]["listen"].partition(":")
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.tls_set_context(role_tls(layout.pki, "admin").context())
+    client.connect(host, int(port))
+    client.loop_start()
+    signed = sign_message(layout.camera_key(camera), Command(issued_ms=time.time_ns() // 10**6, profile=LOSSLESS))
+    client.publish(mqtt_topic(camera, Channel.SETTINGS), signed, qos=1, retain=True).wait_for_publish(10)
+    client.disconnect()
+    client.loop_stop()

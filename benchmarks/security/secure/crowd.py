@@ -68,5 +68,5 @@ def _look(system: RunningSystem) -> dict[str, float]:
     return {
         "online": sum(samples.sum(m.CAMERA_TASKS.name, phase=phase) for phase in ("capturing", "failing")),
         "reconnects": samples.sum(m.CAMERA_RECONNECTS.name),
-        "takeovers": samples.sum(m.MQTT_REFUSALS.name, what="takeover"),
+        "takeovers": samples.sum(m.MQTT_REFUSALS.name, kind="takeover"),
     }

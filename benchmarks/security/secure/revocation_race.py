@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from cryptography import x509
 
+from infra.admission.camera_revocation import revoke
 from infra.pki.authority import CRL_FILE, LOCAL_HOSTS, Authority
 from infra.pki.enrolment import enroll
 from infra.pki.roles import CLIENTS, SERVERS, Roles, rights_file
 from infra.pki.serials import serials
-from infra.revocation.cameras import revoke
 from infra.state_folder import Layout
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key

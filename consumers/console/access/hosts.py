@@ -25,9 +25,9 @@ _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.
 class Hosts:
     """Which names of a host a request may be for."""
 
-    def __init__(self, listen: str, served_as: Collection[str] = ()) -> None:
-        """`listen` is the address that is listened on; `served_as` are further names, as behind a proxy."""
-        self._names = frozenset({_name(listen), *map(_name, served_as)})
+    def __init__(self, listen: str, allowed_host: Collection[str] = ()) -> None:
+        """`listen` is the address that is listened on; `allowed_host` are further names, as behind a proxy."""
+        self._names = frozenset({_name(listen), *map(_name, allowed_host)})
         try:
             address = ip_address(listen)
         except ValueError:
@@ -73,5 +73,5 @@ class OnlyOwnHosts:
             await self._app(scope, receive, send)
             return
         CONNECTIONS.counts["misdirected"] += 1
-        complaint = f"these pages are not served as {host[:200]!r}: see --served-as"
+        complaint = f"these pages are not served as {host[:200]!r}: see --allowed-host"
         await JSONResponse({"error": complaint}, 421)(scope, receive, send)

@@ -66,7 +66,7 @@ async def _camera(context: ConsoleContext, request: Request) -> Response:
     card, camera = context.fleet.card(name), context.fleet.camera(name)
     if card is None or camera is None:
         return no(404, f"camera: expected one of this fleet, got {name}")
-    pictures = {way: shown and shown.told() for way, shown in context.fleet.ways(name)._asdict().items()}
+    pictures = {way: shown and shown.document() for way, shown in context.fleet.ways(name)._asdict().items()}
     return JSONResponse(card_json(card) | {"settings": settings_of(camera.meta), "pictures": pictures})
 
 
@@ -201,9 +201,9 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", _CAMERA, "One camera, its settings and its last pictures", _camera,
-        "Its card, and `settings`: `drop`, `probes`, `profile`, `enabled`, `frames_per_second`, `source` and "
-        "`software` as announced; `commanded`, the commanded ones, and `told_ms`, their time; `pictures`, the last "
-        "ones, as sent, rebuilt and whole.",
+        "Its card, and `settings`: `drop_ratio`, `probe_share`, `profile`, `enabled`, `frames_per_second`, `source` "
+        "and `software` as announced; `commanded`, the commanded ones, and `issued_ms`, their time; `pictures`, the "
+        "last ones, as sent, rebuilt and whole.",
     ),
     Operation(
         "GET", f"{_CAMERA}/history", "Its history, in columns over time", _history,
@@ -214,7 +214,7 @@ OPERATIONS: Final = (
     Operation(
         "POST", f"{_CAMERA}/command", "Send it a signed, retained command (in the audit log)", _command,
         body=fields(
-            drop=NUMBER, probes=NUMBER, profile={"enum": [*PROFILES]},
+            drop_ratio=NUMBER, probe_share=NUMBER, profile={"enum": [*PROFILES]},
             enabled={"type": "boolean"}, reset={"type": "boolean"},
             fps={"type": "number", "description": "Frames per second; 0 restores the camera's own rate"},
         ),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from consumers.console.data.camera_settings import CameraTold
+from consumers.console.data.camera_settings import CameraSettingsClient
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
 from schemas.keys.keys import KeyRing
@@ -19,21 +19,21 @@ OBEYED_S: Final = 8.0
 """Seconds to wait for a confirmation. The broker retains the command for an absent camera."""
 MOST_DROPPED: Final = 56
 SETTINGS: Final = ("dropped_per_block", "probe_share", "profile", "enabled", "frames_per_second")
-_KNOWN: Final = "drop, probes, profile, enabled or fps"
+_KNOWN: Final = "drop_ratio, probe_share, profile, enabled or fps"
 NAMES: Final = {number: name for name, number in PROFILES.items()}
 
 
 def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings to change, by the names of `Command`. Raises ConfigError in one line for invalid values.
 
-    `drop` is a fraction of the pixels, `probes` a fraction of the frames, `profile` a name and `enabled` a flag. `fps`
-    is in frames per second; 0 restores the camera's own rate.
+    `drop_ratio` is a fraction of the pixels, `probe_share` a fraction of the frames, `profile` a name and `enabled` a
+    flag. `fps` is in frames per second; 0 restores the camera's own rate.
     """
     found: dict[str, Any] = {}
     for name, value in fields.items():
-        if name == "drop":
+        if name == "drop_ratio":
             found["dropped_per_block"] = round(64 * _share(name, value, MOST_DROPPED / 64))
-        elif name == "probes":
+        elif name == "probe_share":
             found["probe_share"] = _share(name, value, 1.0)
         elif name == "profile":
             if value not in PROFILES:
@@ -106,9 +106,8 @@ class Commands:
             obeyed = camera.reset(OBEYED_S)
         return _outcome(obeyed)
 
-    def _connected(self, camera: CameraId) -> CameraTold:
-        broker = self._broker
-        return CameraTold(broker.address, camera, self._keys, broker.tls, broker.login)
+    def _connected(self, camera: CameraId) -> CameraSettingsClient:
+        return CameraSettingsClient(self._broker, camera, self._keys)
 
 
 def _outcome(obeyed: bool) -> str:
@@ -119,15 +118,15 @@ def settings_of(meta: Meta | None) -> dict[str, Any]:
     """Return a camera's announced settings for people, and which of them were commanded."""
     if meta is None:
         return {}
-    told = meta.command_state
+    commanded = meta.command_state
     return {
-        "drop": meta.dropped_per_block / 64,
-        "probes": meta.probe_share,
+        "drop_ratio": meta.dropped_per_block / 64,
+        "probe_share": meta.probe_share,
         "profile": NAMES.get(meta.profile, str(meta.profile)),
-        "enabled": told.enabled if told.HasField("enabled") else True,
+        "enabled": commanded.enabled if commanded.HasField("enabled") else True,
         "frames_per_second": meta.frames_per_second,
         "source": meta.source,
         "software": meta.software,
-        "commanded": [name for name in SETTINGS if told.HasField(name)],
-        "told_ms": told.issued_ms or None,
+        "commanded": [name for name in SETTINGS if commanded.HasField(name)],
+        "issued_ms": commanded.issued_ms or None,
     }

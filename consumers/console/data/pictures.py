@@ -46,7 +46,7 @@ class CameraPicture:
         """Whether STRIP skipped the frame for lack of time."""
         return self.row.strip == SHED
 
-    def told(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """Return the picture's address and its frame, as the API shows them."""
         return {
             "url": self.url,

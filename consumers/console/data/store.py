@@ -249,9 +249,12 @@ class Store:
             return connection.scalar(select(func.count()).select_from(table)) or 0
 
 
-def recorded_reviews(url: str) -> dict[str, Review]:
-    """Return the decisions on alerts in the console's database at `url`, for other programs."""
-    return _read_elsewhere(url, read_reviews) or {}
+def recorded_reviews(url: str) -> dict[str, Review] | None:
+    """Return the decisions on alerts in the console's database at `url`, for other programs.
+
+    None if the database is absent or not complete yet.
+    """
+    return _read_elsewhere(url, read_reviews)
 
 
 def read_forgotten(url: str) -> dict[str, int]:

@@ -117,7 +117,7 @@ class SystemWatch:
         card = self._fleet.card(rule.subject)
         return card is not None and card.acknowledged
 
-    def told(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """Return the context of the templates that show roles and rules."""
         return {"roles": self.roles, "no_roles": self.no_roles, "rules": self.rules, "no_rules": self.no_rules}
 

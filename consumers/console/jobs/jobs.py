@@ -11,13 +11,11 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -29,6 +27,7 @@ from consumers.console.jobs.output import Progress, Report, progress_of, report_
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.settings import JobSettings
 from schemas.errors import ConfigError, StateError, UserError, first_line
+from schemas.runtime.supervisor import Cause, Process, Supervisor
 
 LOG: Final = "log"
 POLL_INTERVAL_S: Final = 0.5
@@ -43,19 +42,6 @@ AGAIN: Final = (JobState.CANCELLED, JobState.INTERRUPTED)
 
 T = TypeVar("T")
 log = structlog.get_logger()
-
-
-class Process(Protocol):
-    """A child process that ends with this process."""
-
-    def start(self) -> object:
-        """Start the process."""
-
-    def poll(self) -> int | None:
-        """Return its exit status, None while it runs."""
-
-    def stop(self, deadline_s: float) -> int | None:
-        """Stop the process, by force after the deadline. Return its exit status."""
 
 
 Launch = Callable[[Sequence[str], Path], Process]
@@ -252,22 +238,19 @@ class Jobs:
         limit_s = self.settings.repair_s if now.job.kind is Kind.REPAIR else self.settings.model_s
         written = self._place(now.job.job_id) / LOG
         now.progress = Progress("starts")
-        child = self._launch(arguments, written)
-        await self._aside(child.start)
-        end_s = time.monotonic() + limit_s
-        while (status := await self._aside(child.poll)) is None:
+
+        async def watch() -> None:
             progress = await self._aside(progress_of, written)
             if progress is not None and progress != now.progress:
                 now.progress = progress
                 self._stir()
-            if (why := now.ends()) is not None or time.monotonic() > end_s:
-                await self._aside(child.stop, STOP_S)
-                if why is not None:
-                    return why, f"stopped in phase {now.progress.phase}"
-                return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_INTERVAL_S):
-                    await now.wake.wait()
+
+        child = Supervisor(self._launch(arguments, written))
+        status, cause = await child.run(now.wake, STOP_S, poll_s=POLL_INTERVAL_S, limit_s=limit_s, on_poll=watch)
+        if cause is Cause.EXPIRED:
+            return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
+        if cause is Cause.STOPPED and (why := now.ends()) is not None:
+            return why, f"stopped in phase {now.progress.phase}"
         words = await self._aside(said, written)
         if status != 0:
             return JobState.FAILED, words or f"exit status {status}"

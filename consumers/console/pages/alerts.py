@@ -81,11 +81,12 @@ class EpisodeSummary:
     """One episode as the page shows it."""
 
     episode: Episode
-    newest: Raised
+    alert: Raised
+    """Its newest alert, or the requested one."""
     checked: int
     """Checked frames of all its alerts."""
     class_name: str
-    """The predicted class in its newest alert; empty if it is no longer in the database."""
+    """The predicted class in that alert; empty if it is no longer in the database."""
     model: str
     """The model that predicted this class."""
 
@@ -100,6 +101,7 @@ def alert_routes(context: ConsoleContext) -> list[Route]:
     return [
         Route("/alerts", partial(_page, context)),
         Route("/alerts/{alert_id}.png", partial(_thumbnail, context)),
+        Route("/alerts/{alert_id}", partial(_alert_page, context)),
         Route("/alerts/{alert_id}", partial(_review, context), methods=["POST"]),
         Route("/quarantine", partial(_gallery, context)),
         Route("/quarantine/{site}/{camera}/{name}.png", partial(_flagged, context)),
@@ -130,25 +132,25 @@ def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[Raised]:
     ]
 
 
-def newest_of(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> list[EpisodeSummary]:
-    """Return the episodes with the class and the model of their newest alert."""
+def summaries(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> list[EpisodeSummary]:
+    """Return the episodes, each with the class and the model of the first alert in its list."""
     shown = []
     with engine.begin() as connection:
         for episode, raised in found:
-            newest, checked = raised[0], sum(each.checked for each in raised)
-            message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == newest.alert_id))
-            shown.append(EpisodeSummary(episode, newest, checked, *_answered(connection, newest, message or b"")))
+            first, checked = raised[0], sum(each.checked for each in raised)
+            message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == first.alert_id))
+            shown.append(EpisodeSummary(episode, first, checked, *_answered(connection, first, message or b"")))
     return shown
 
 
-def _answered(connection: Connection, newest: Raised, message: bytes) -> tuple[str, str]:
+def _answered(connection: Connection, raised: Raised, message: bytes) -> tuple[str, str]:
     """Return the most frequent class of an alert's frames and the model; empty strings if no frame is left."""
     try:
         alert = Alert.FromString(message)
     except DecodeError:
         return "", ""
-    mine = (frames.c.camera == newest.camera, frames.c.boot == alert.boot_id, frames.c.class_id == alert.class_id)
-    span = frames.c.seq.between(newest.first, newest.last)
+    mine = (frames.c.camera == raised.camera, frames.c.boot == alert.boot_id, frames.c.class_id == alert.class_id)
+    span = frames.c.seq.between(raised.first, raised.last)
     query = select(frames.c.class_name, frames.c.model_id).where(*mine, span).order_by(frames.c.seq.desc()).limit(1)
     row = connection.execute(query).one_or_none()
     return (row.class_name, row.model_id) if row is not None else ("", "")
@@ -174,19 +176,57 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
     found = await find_episodes(context, state, camera)
+    return await _shown(context, request, found, state, camera)
+
+
+async def _alert_page(context: ConsoleContext, request: Request) -> Response:
+    """The episode of one alert, whatever its state."""
+    alert_id = request.path_params["alert_id"]
+    camera = await context.read(_camera_of, context, alert_id) if _ID.fullmatch(alert_id) else None
+    if camera is None:
+        return no(404, "alert: expected the id of a stored alert")
+    reviews = await context.read(context.store.reviewed)
+    found = await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
+    mine = [
+        (episode, sorted(raised, key=lambda each: each.alert_id != alert_id))
+        for episode, raised in found
+        if alert_id in episode.alert_ids
+    ]
+    if not mine:
+        return no(404, f"alert: expected one of the newest {_LOOKED_AT} of its camera, got an older one")
+    return await _shown(context, request, mine, mine[0][0].state, camera, alert_id)
+
+
+async def _shown(
+    context: ConsoleContext,
+    request: Request,
+    found: Sequence[tuple[Episode, list[Raised]]],
+    state: str,
+    camera: str,
+    alert_id: str = "",
+) -> Response:
+    """The page with these episodes."""
     try:
-        shown = await context.read(lambda: newest_of(context.engine(), found))
+        shown = await context.read(lambda: summaries(context.engine(), found))
     except UserError:
         shown = []
     said = await context.read(context.store.said, [alert_id for each in shown for alert_id in each.episode.alert_ids])
     comments = {
-        each.newest.alert_id: sorted(
+        each.alert.alert_id: sorted(
             (one for alert_id in each.episode.alert_ids for one in said[alert_id]), key=lambda one: one["at_ms"]
         )
         for each in shown
     }
     return context.page(
-        request, "alerts.html", state=state, states=STATES, shown=shown, comments=comments, most=SHOWN, camera=camera
+        request,
+        "alerts.html",
+        state=state,
+        states=STATES,
+        shown=shown,
+        comments=comments,
+        most=SHOWN,
+        camera=camera,
+        alert_id=alert_id,
     )
 
 

@@ -21,6 +21,8 @@ from schemas.errors import UserError
 from schemas.pointillist_pb2 import Frame
 
 SHOWN: Final = 100
+IDENTITIES: Final = {"verified": True, "not verified": False}
+"""Values of the filter by identity."""
 _EXPLAINED: Final = (
     "boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile",
     "key_generation", "key_distance",
@@ -37,10 +39,11 @@ def letter_routes(context: ConsoleContext) -> list[Route]:
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
-    reason = request.query_params.get("reason", "")[:80]
+    reason, identity = (request.query_params.get(name, "")[:80] for name in ("reason", "identity"))
+    identity = identity if identity in IDENTITIES else ""
     try:
         found = await context.read(lambda: reasons(context.engine()))
-        shown = await context.read(_newest, context, reason) if reason else []
+        shown = await context.read(_newest, context, reason, IDENTITIES.get(identity)) if reason else []
     except UserError:
         found, shown = [], []
     return context.page(
@@ -48,6 +51,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         "dead_letters.html",
         reasons=found,
         reason=reason,
+        identity=identity,
         shown=shown,
         can_replay=may(request, Right.ADMIN) and any(each["verified"] for each in found if each["reason"] == reason),
         said=request.query_params.get("said", "")[:300],
@@ -55,9 +59,13 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     )
 
 
-def _newest(context: ConsoleContext, reason: str) -> list[dict[str, Any]]:
+def _newest(context: ConsoleContext, reason: str, verified: bool | None) -> list[dict[str, Any]]:
+    """Return the newest letters of a reason, those with a verified identity first: anybody can send others."""
     columns = [column for column in dead_letters.columns if column.name not in ("payload", "stored_bytes")]
-    query = select(*columns).where(dead_letters.c.reason == reason).order_by(dead_letters.c.recorded_ms.desc())
+    query = select(*columns).where(dead_letters.c.reason == reason)
+    if verified is not None:
+        query = query.where(dead_letters.c.verified == verified)
+    query = query.order_by(dead_letters.c.verified.desc(), dead_letters.c.recorded_ms.desc())
     with context.engine().begin() as connection:
         return [dict(row) for row in connection.execute(query.limit(SHOWN)).mappings()]
 

@@ -88,7 +88,7 @@ async def _system(context: ConsoleContext, request: Request) -> Response:
         cameras=len(context.fleet.cards()),
         rate=sum(card.frames_per_second for card in context.fleet.cards()),
         stream="/system/live",
-        **context.watch.told(),
+        **context.watch.document(),
     )
 
 
@@ -103,7 +103,7 @@ def changes_of_system(context: ConsoleContext) -> Callable[[], str]:
     def changed() -> str:
         nonlocal shown
         now = context.render(
-            "system_now.html", pushed=True, runbooks=context.runbooks is not None, **context.watch.told()
+            "system_now.html", pushed=True, runbooks=context.runbooks is not None, **context.watch.document()
         )
         if now == shown:
             return header()
@@ -114,7 +114,7 @@ def changes_of_system(context: ConsoleContext) -> Callable[[], str]:
 
 
 async def _rules(context: ConsoleContext, request: Request) -> Response:
-    return context.page(request, "rules.html", **context.watch.told())
+    return context.page(request, "rules.html", **context.watch.document())
 
 
 async def _rules_of_prometheus(_request: Request) -> Response:

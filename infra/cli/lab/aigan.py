@@ -39,7 +39,7 @@ def train(
     with lab_extra():
         from dataclasses import replace
 
-        from infra.process.environment import Environment
+        from infra.state_folder.environment import Environment
         from lab.aigan.run import train_task
         from lab.aigan.tasks import home_of, task_of
 
@@ -69,7 +69,7 @@ def attack(
     value.
     """
     with lab_extra():
-        from infra.process.environment import Environment
+        from infra.state_folder.environment import Environment
         from lab.aigan.compare import compare
 
         require_writable(json)

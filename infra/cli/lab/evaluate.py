@@ -28,7 +28,7 @@ lab_app = typer.Typer(help="Offline experiments.", no_args_is_help=True)
 app.add_typer(lab_app, name="lab")
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Drop = Annotated[float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875.")]
+Drop = Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")]
 Masks = Annotated[str, typer.Option(help="spread, as cameras draw them, or uniform.")]
 Seed = Annotated[int, typer.Option(help="Of masks and attacks.", min=0)]
 JsonFile = Annotated[Path, typer.Option("--json", help="Where the figures go.")]

@@ -55,7 +55,8 @@ def harden(
     out: Annotated[Path, typer.Option(help="Folder of the hardened bundle; the state goes into .work in it.")],
     json: Annotated[Path | None, typer.Option("--json", help="Where the figures go.")] = None,
     drop: Annotated[
-        list[float] | None, typer.Option(help="The fleet's drop ratio, 0 to 0.875; may be given several times.")
+        list[float] | None,
+        typer.Option("--drop-ratio", help="The fleet's drop ratio, 0 to 0.875; may be given several times."),
     ] = None,
     eps: Annotated[float, typer.Option(help="Bound of the attack, L∞ on frames in [0, 1].")] = 8 / 255,
     epochs: Annotated[int, typer.Option(help="Times that every picture is seen.")] = 15,

@@ -93,7 +93,9 @@ def red_team(
         ),
     ] = "fleet",
     eps: Annotated[str, typer.Option(help="L∞ bound on frames in [0, 1]: a number or a fraction.")] = "8/255",
-    drop: Annotated[float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875.")] = 0.25,
+    drop: Annotated[
+        float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")
+    ] = 0.25,
     attacks: Annotated[
         str | None, typer.Option(help="Only these, with commas between them: eot-pgd, square, strength, …; else all.")
     ] = None,
@@ -120,7 +122,7 @@ def red_team(
     gradient masking proves nothing. The full set takes hours on a CPU: see --budget.
     """  # fmt: skip
     with lab_extra():
-        from infra.process.environment import Environment
+        from infra.state_folder.environment import Environment
         from lab.data import read_cifar10_test, read_pictures, to_frames
         from lab.red_team.defences import Defence, sample_size
         from lab.red_team.pages import write_pages

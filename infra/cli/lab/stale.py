@@ -26,7 +26,7 @@ def stale(
     killed goes on where it was.
     """
     with lab_extra():
-        from infra.process.environment import Environment
+        from infra.state_folder.environment import Environment
         from lab.experiments.catalogue import experiments
         from lab.experiments.harness.plan import Workplace
         from lab.experiments.harness.queue import affordable, measure, only_queue, stale_rows, yield_to_others

@@ -27,7 +27,10 @@ Clean = Annotated[
     Path, typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,), not trained on.")
 ]
 StripDrop = Annotated[
-    float, typer.Option(help="Share of the pixels that are dropped, 0 to 0.875; 0 is whole frames, as probes are.")
+    float,
+    typer.Option(
+        "--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875; 0 is whole frames, as probes are."
+    ),
 ]
 
 
@@ -46,8 +49,8 @@ def calibrate(
 ) -> None:
     """Give a bundle STRIP's overlays and thresholds, from a few hundred clean pictures of every class.
 
-    The threshold of frames with dropped pixels is set for one --drop at a time, after that of whole frames. With
-    --rounds-only, --frr and --drop have no effect.
+    The threshold of frames with dropped pixels is set for one --drop-ratio at a time, after that of whole frames. With
+    --rounds-only, --frr and --drop-ratio have no effect.
     """
     with lab_extra():
         from lab.data import read_pictures

@@ -32,8 +32,8 @@ from lab.experiments.super_iot.sizes import size_rows, with_accuracy
 from lab.masks import random_masks
 from lab.networks.families import JUDGES
 from processors.bundle import Bundle, load_bundle, read_settings, shipped_bundle
-from processors.modes import Mode
 from processors.pipeline import Pipeline
+from processors.stages.modes import Mode
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 

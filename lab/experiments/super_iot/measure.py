@@ -25,8 +25,8 @@ from lab.experiments.super_iot.judges import Adversarial, Judge, adversarial
 from lab.experiments.super_iot.outcomes import Shown, outcome, summed_up
 from lab.experiments.super_iot.plan import KEY_RATIOS, AttackRow, Budget
 from lab.experiments.super_iot.rows import Comparison, Row
-from processors.modes import Mode
 from processors.pipeline import Pipeline
+from processors.stages.modes import Mode
 
 MODES: Final[tuple[Mode, ...]] = ("default", "paper")
 UNROUNDED_REPEATS: Final = 3

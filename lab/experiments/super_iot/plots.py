@@ -16,8 +16,8 @@ from lab.experiments.super_iot.algorithm import Iteration
 from lab.experiments.super_iot.rows import Row, SizeRow
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
-from processors.modes import Mode
 from processors.stages.drop import drop
+from processors.stages.modes import Mode
 from processors.stages.reconstruct import reconstruct
 
 SHOWN_RATIOS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

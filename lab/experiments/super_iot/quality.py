@@ -14,8 +14,8 @@ from lab.experiments.super_iot.rows import QualityRow
 from lab.masks import random_masks
 from lab.restoration.psnr import psnr_db
 from lab.statistics import mean_interval
-from processors.modes import Mode
 from processors.stages.drop import drop
+from processors.stages.modes import Mode
 from processors.stages.reconstruct import reconstruct
 
 MODES: Final[tuple[Mode, ...]] = ("default", "paper", "plate")

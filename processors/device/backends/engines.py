@@ -17,11 +17,11 @@ from processors.bundle import Bundle
 from processors.bundle.formats import Network
 from processors.device.backends.choose import Choice, RunsOn, Wish, choose
 from processors.device.backends.contract import CpuPrecision
-from processors.modes import DenoiseSettings, Mode
 from processors.networks.filler import Filler
 from processors.networks.restorer import Restorer, restored, seen
 from processors.pipeline import Pipeline
 from processors.stages.learned import Restorers, shipped_filler, shipped_restorer
+from processors.stages.modes import DenoiseSettings, Mode
 from processors.stages.plate import reconstruct_plate
 from schemas.errors import BundleError, ConfigError
 

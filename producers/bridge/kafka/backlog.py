@@ -97,7 +97,7 @@ class Backlog:
                 # Any error of the client library: frames must not stop because the lag is unknown.
                 if backoff.failures + 1 == COMPLAIN_AFTER:
                     self._advance(None)
-                    log.warning("the processors' backlog is unknown", group=self._group, cause=repr(error)[:300])
+                    log.warning("lag_not_read", group=self._group, cause=repr(error)[:300])
             await backoff.wait()
 
     def observe(self, undone: Mapping[int, int]) -> None:
@@ -106,7 +106,7 @@ class Backlog:
         wanted = self.bytes > self._limit_bytes // 2 if self.holding else self.bytes > self._limit_bytes
         if wanted != self.holding:
             self.holding = wanted
-            log.info("frames held back" if wanted else "frames taken again", backlog_bytes=self.bytes)
+            log.info("backpressure_started" if wanted else "backpressure_ended", backlog_bytes=self.bytes)
             self._hold(wanted)
 
     async def _places(self, reader: Reader, admin: Admin, partitions: list[int]) -> dict[int, tuple[int, int]]:

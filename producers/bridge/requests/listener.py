@@ -46,7 +46,7 @@ class Requests:
             except Exception as error:
                 # Whatever the client library reports: the frames' way must not end with the requests'.
                 if backoff.failures + 1 == COMPLAIN_AFTER:
-                    log.warning("requests to cameras are not heard", cause=repr(error)[:300])
+                    log.warning("requests_not_read", cause=repr(error)[:300])
             finally:
                 await reader.close()
             await backoff.wait()

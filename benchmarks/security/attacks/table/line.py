@@ -17,14 +17,14 @@ _CONNACK: Final = 0x20
 _NO_WAIT_S: Final = 0.02
 
 
-class Refused(OSError):  # noqa: N818  # what happened
+class RefusedError(OSError):
     """The broker has rejected the connection."""
 
 
 class Line:
     """An accepted connection.
 
-    The constructor raises `Refused` or another OSError if the broker rejects it. It sends `first` right after the
+    The constructor raises `RefusedError` or another OSError if the broker rejects it. It sends `first` right after the
     CONNECT.
     """
 
@@ -47,7 +47,7 @@ class Line:
             self._link.sendall(connect(client_id, will) + first)
             answer = self._link.recv(4)
             if len(answer) < 4 or answer[0] != _CONNACK or answer[3]:
-                raise Refused(f"MQTT answer: expected a CONNACK of success, got {answer.hex() or 'the end'}")
+                raise RefusedError(f"MQTT answer: expected a CONNACK of success, got {answer.hex() or 'the end'}")
         except BaseException:
             self._link.close()
             raise

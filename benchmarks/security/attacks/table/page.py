@@ -53,7 +53,7 @@ def markdown(cells: Sequence[dict[str, Any]]) -> str:
     loads = [cell["load"] for cell in cells]
     lines += [
         "",
-        "*mqtt …* is `pointillist_mqtt_refusals_total{what}`; *over quota …*",
+        "*mqtt …* is `pointillist_mqtt_refusals_total{kind}`; *over quota …*",
         "`pointillist_bridge_over_quota_messages_total{camera_id}`; *dead letter …*",
         "`pointillist_dead_letters_total{reason}`; *processor …* `pointillist_refused_frames_total{reason}`;",
         "*recorder duplicate* `pointillist_recorded_frames_total{outcome}`;",

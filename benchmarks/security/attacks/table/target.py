@@ -34,7 +34,7 @@ MALLORY: Final = CameraId("local/mallory")
 Window: TypeAlias = tuple[int, int]
 """A half-open time interval [from, to) in Unix milliseconds."""
 _COUNTED: Final = (
-    (m.MQTT_REFUSALS, "what", "mqtt"),
+    (m.MQTT_REFUSALS, "kind", "mqtt"),
     (m.BRIDGE_OVER_QUOTA, "camera_id", "over quota"),
     (m.DEAD_LETTERS, "reason", "dead letter"),
     (m.REFUSED, "reason", "processor"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.identity_lock import changing_identities
+from infra.admission.camera_revocation import reload_broker, revoke
 from infra.pki.authority import CERTIFICATE_DAYS, Authority
 from infra.pki.enrolment import enroll
 from infra.pki.refusals import readmit
 from infra.pki.roles import Roles
-from infra.process.environment import accepted_generations
-from infra.revocation.cameras import reload_broker, revoke
 from infra.state_folder import Layout
+from infra.state_folder.environment import accepted_generations
+from infra.state_folder.identity_lock import changing_identities
 from infra.up.listener import listener_for_devices
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.identity_lock import changing_identities
-from infra.process.environment import parse_fleet_secret
+from infra.state_folder.environment import parse_fleet_secret
+from infra.state_folder.identity_lock import changing_identities
 from producers.spool.folder import spool_root
 from schemas.errors import SecretError
 from schemas.identity import CameraId

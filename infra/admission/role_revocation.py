@@ -10,13 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from infra.identity_lock import changing_identities
-from infra.local.role_table import read_roles, running
-from infra.pki.authority import CRL_FILE, Authority, write_private
-from infra.pki.kafka_rights import SUPER_USERS, grant, is_super_user, withdraw
-from infra.pki.role_generations import raise_role_generation, role_generations
-from infra.pki.roles import CLIENTS, ROLE_DAYS, Roles, kind_of, rights_file, role_tls
-from infra.revocation.cameras import (
+from infra.admission.camera_revocation import (
     CANARY,
     await_refusal,
     close_connection,
@@ -24,7 +18,13 @@ from infra.revocation.cameras import (
     reload_broker,
     running_broker,
 )
+from infra.local.role_table import read_roles, running
+from infra.pki.authority import CRL_FILE, Authority, write_private
+from infra.pki.kafka_rights import SUPER_USERS, grant, is_super_user, withdraw
+from infra.pki.role_generations import raise_role_generation, role_generations
+from infra.pki.roles import CLIENTS, ROLE_DAYS, Roles, kind_of, rights_file, role_tls
 from infra.state_folder import Layout
+from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import BrokerError, ConfigError, StateError
 from schemas.transport.access import KafkaAccess, Tls
 

@@ -1,4 +1,4 @@
-"""`pointillist camera told` beside a real broker: what a camera obeys, and how it forgets it."""
+"""`pointillist camera settings` beside a real broker: what a camera obeys, and how it forgets it."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def camera(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Camera]:
         found.close()
 
 
-def told(mosquitto: Mosquitto, *options: str) -> Result:
+def run_settings(mosquitto: Mosquitto, *options: str) -> Result:
     place = f"{mosquitto.host}:{mosquitto.port}"
-    return run("camera", "told", CAMERA, "--mqtt", place, *options, POINTILLIST_FLEET_SECRET=SECRET)
+    return run("camera", "settings", CAMERA, "--mqtt", place, *options, POINTILLIST_FLEET_SECRET=SECRET)
 
 
 def settings(done: Result) -> dict[str, list[object]]:
@@ -97,7 +97,7 @@ def settings(done: Result) -> dict[str, list[object]]:
     return {row["setting"]: [row["is"], row["commanded"], row["asked"]] for row in rows}
 
 
-def test_what_a_camera_was_told_is_shown_and_forgotten(mosquitto: Mosquitto, camera: Camera) -> None:
+def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto, camera: Camera) -> None:
     now_ms = time.time_ns() // 10**6
     command = Command(issued_ms=now_ms - 2, dropped_per_block=32, enabled=False)
     camera.publish(Channel.SETTINGS, sign_message(camera.key, command))
@@ -105,7 +105,7 @@ def test_what_a_camera_was_told_is_shown_and_forgotten(mosquitto: Mosquitto, cam
     camera.publish(Channel.PROBES, sign_message(camera.key, request))
     wait_until(lambda: camera.control.encoding == Encoding(32, 0.5), "both obeyed")
 
-    shown = told(mosquitto, "--json")
+    shown = run_settings(mosquitto, "--json")
     assert shown.exit_code == 0, shown.output
     assert settings(shown) == {
         "dropped_per_block": [32, 32, None],
@@ -114,17 +114,17 @@ def test_what_a_camera_was_told_is_shown_and_forgotten(mosquitto: Mosquitto, cam
         "frames_per_second": [2.0, None, None],
         "enabled": [False, False, None],
     }
-    forgotten = told(mosquitto, "--reset")
+    forgotten = run_settings(mosquitto, "--reset")
     assert forgotten.exit_code == 0, forgotten.output
     assert "it has forgotten" in forgotten.stdout
     assert (camera.control.encoding, camera.control.enabled) == (Encoding(16, 0.05), True)
-    assert settings(told(mosquitto, "--json"))["dropped_per_block"] == [16, None, None]
+    assert settings(run_settings(mosquitto, "--json"))["dropped_per_block"] == [16, None, None]
 
 
 def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: Camera, tmp_path: Path) -> None:
     camera._client.unsubscribe(mqtt_topic(CAMERA, Channel.SETTINGS))
     camera.describe()
-    done = told(mosquitto, "--reset", "--wait", "0.5")
+    done = run_settings(mosquitto, "--reset", "--wait", "0.5")
     assert done.exit_code == 1
     assert "it will when it is back" in done.stdout
     back = Camera(mosquitto, tmp_path)
@@ -136,9 +136,9 @@ def test_a_reset_waits_for_a_camera_that_is_away(mosquitto: Mosquitto, camera: C
 
 def test_what_the_camera_has_not_signed_is_not_shown(mosquitto: Mosquitto, camera: Camera) -> None:
     camera.publish(Channel.META, Meta(boot_id=1, dropped_per_block=0).SerializeToString())
-    assert "the tag does not match" in refusal(told(mosquitto))
+    assert "the tag does not match" in refusal(run_settings(mosquitto))
     camera.publish(Channel.META, b"")
-    assert "retains nothing" in refusal(told(mosquitto))
+    assert "retains nothing" in refusal(run_settings(mosquitto))
 
 
 def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
@@ -149,7 +149,7 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         MqttAccess(host=mosquitto.host, port=mosquitto.port),
         KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
     )
-    assert console.tell(CAMERA, changes_of({"drop": "0.5"})) == "confirmed"
+    assert console.tell(CAMERA, changes_of({"drop_ratio": "0.5"})) == "confirmed"
     assert console.tell(CAMERA, changes_of({"enabled": "false"})) == "confirmed"
     assert console.tell(CAMERA, changes_of({"fps": "0.5"})) == "confirmed"
     now = camera.control.state
@@ -171,8 +171,8 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"drop": "0.9"}, "drop: expected a fraction from 0 to 0.875, got '0.9'"),
-        ({"probes": "nan"}, "probes: expected a fraction from 0 to 1, got 'nan'"),
+        ({"drop_ratio": "0.9"}, "drop_ratio: expected a fraction from 0 to 0.875, got '0.9'"),
+        ({"probe_share": "nan"}, "probe_share: expected a fraction from 0 to 1, got 'nan'"),
         ({"profile": "gif"}, "profile: expected raw, lossless, got 'gif'"),
         ({"enabled": "maybe"}, "enabled: expected true or false, got 'maybe'"),
         ({"fps": "1001"}, f"fps: expected {RATES}, got '1001'"),
@@ -180,8 +180,8 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         ({"fps": "nan"}, f"fps: expected {RATES}, got 'nan'"),
         ({"fps": True}, f"fps: expected {RATES}, got 'True'"),
         ({"fps": 10**400}, f"fps: expected {RATES}, got '1{'0' * 39}'"),
-        ({"speed": "1"}, "setting: expected drop, probes, profile, enabled or fps, got 'speed'"),
-        ({}, "settings: expected drop, probes, profile, enabled or fps, got none"),
+        ({"speed": "1"}, "setting: expected drop_ratio, probe_share, profile, enabled or fps, got 'speed'"),
+        ({}, "settings: expected drop_ratio, probe_share, profile, enabled or fps, got none"),
     ],
 )
 def test_a_command_that_cannot_be_is_refused_in_one_line(asked: dict[str, object], complaint: str) -> None:

@@ -1,4 +1,4 @@
-"""The command `camera told`: the commands and requests that a camera has applied, and their reset."""
+"""The command `camera settings`: the commands and requests that a camera has applied, and their reset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @camera_app.command()
-def told(
+def settings(
     name: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
     reset: Annotated[bool, typer.Option("--reset", help="Make it forget: its own settings hold again.")] = False,
     mqtt: Mqtt = None,
@@ -38,14 +38,14 @@ def told(
     With --reset the camera forgets all of them; a camera that is away does so at its return. Exit status 1 when it has
     not answered in time, 2 when the broker holds nothing that the camera has signed.
     """
-    from consumers.console.data.camera_settings import CameraTold
+    from consumers.console.data.camera_settings import CameraSettingsClient
     from schemas.identity import camera_id
 
     identity = camera_id(name)
     place = mqtt_place(mqtt, state, "admin", tls=mqtt_tls, login=mqtt_login)
     require_brokers(connect_timeout_s, mqtt=place)
     console = Console(soft_wrap=True, highlight=False)
-    with CameraTold(place.address, identity, role_keys(state, "operator"), place.tls, place.login) as camera:
+    with CameraSettingsClient(place, identity, role_keys(state, "operator")) as camera:
         forgot = camera.reset(wait) if reset else None
         meta, refused = camera.meta, camera.refused
     if meta is None and forgot is None:
@@ -59,7 +59,7 @@ def told(
             console.print(_table(identity, meta))
         if forgot is not None:
             done = "it has forgotten" if forgot else f"it has not said so for {wait:g} s: it will when it is back"
-            console.print(f"{identity} was told to forget; {done}", markup=False)
+            console.print(f"{identity} was commanded to reset; {done}", markup=False)
     raise typer.Exit(1 if forgot is False else 0)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from infra.identity_lock import changing_identities
 from infra.local.files import write_json
 from infra.local.mosquitto import mqtt_refusal
 from infra.local.role_table import running
@@ -18,8 +17,9 @@ from infra.pki.authority import CRL_FILE, Authority, Issued, write_private
 from infra.pki.refusals import refuse, refused
 from infra.pki.roles import Roles, rights_file
 from infra.pki.serials import serials
-from infra.process.environment import accepted_generations
 from infra.state_folder import Layout
+from infra.state_folder.environment import accepted_generations
+from infra.state_folder.identity_lock import changing_identities
 from schemas.errors import BrokerError, StateError
 from schemas.identity import CameraId
 from schemas.transport.access import Tls

@@ -34,7 +34,7 @@ async def missing(address: KafkaAddress) -> str:
     return f"the controller of node {silent[0]} does not vote yet" if silent else ""
 
 
-async def await_copies(address: KafkaAddress, deadline_s: float) -> None:
+async def await_replicas(address: KafkaAddress, deadline_s: float) -> None:
     """Return when nothing is missing; BrokerError when something still is after `deadline_s` seconds."""
     from aiokafka.errors import KafkaError
 

@@ -1,4 +1,4 @@
-"""A real RTSP server for tests, for the system's Python with GStreamer's bindings; see `infra.local.rtsp`.
+"""A real RTSP server for tests, for the system's Python with GStreamer's bindings; see `benchmarks.harness.rtsp`.
 
 Prints its port once it listens on loopback, and ends when its standard input closes. `/live` is a test pattern without
 an end. `/counted` is the same with each frame's number in it as 16 stripes. `/file` is the H.264 file of `--file`.

@@ -1,0 +1,1 @@
+"""Admission to a fleet and its end: a camera's key, certificate and rights; revocation of cameras and roles."""

@@ -1,0 +1,202 @@
+"""Open backdoor alerts from the recorder's database to Alertmanager's API, at least once.
+
+Each alert is posted with its id as a label, so Alertmanager merges repeated posts. An open alert is posted again every
+`REPEAT_S`. A closed one is posted once more, with its end. If the monitor stops, Alertmanager ends its alerts after
+`HOLD_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import httpx2
+import structlog
+from sqlalchemy import Connection, Engine, select
+
+from consumers.cameras.episodes import EPISODE_MS, Reviews, sentence
+from consumers.cameras.open_alerts import newest_alerts, open_episodes
+from consumers.console.data.store import batched, recorded_reviews
+from consumers.database.engine import open_engine
+from consumers.database.tables import alerts
+from schemas.errors import BrokerError, StateError
+from schemas.pointillist_pb2 import Alert
+
+ALERT_NAME: Final = "PointillistBackdoor"
+"""Value of the label `alertname`; routes and inhibitions refer to it."""
+REPEAT_S: Final = 30.0
+HOLD_S: Final = 300.0
+ANSWER_S: Final = 10.0
+_AT_ONCE: Final = 100
+_DESCRIPTION: Final = (
+    "Look at the flagged frames in the quarantine. Cover or remove what is in the scene. Distrust that camera's "
+    "verdicts."
+)
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+Document = dict[str, Any]
+"""An alert in the form of Alertmanager's API v2."""
+
+
+@dataclass
+class _Posted:
+    """An alert that Alertmanager has accepted."""
+
+    document: Document
+    at_s: float
+
+
+class AlertNotifier:
+    """Posts new alerts, repeats open ones, and ends closed ones."""
+
+    def __init__(
+        self,
+        alertmanager: str,
+        database: str,
+        *,
+        console: str = "",
+        reviews: str = "",
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`alertmanager` and `console` are base URLs; `database` and `reviews` are SQLAlchemy URLs.
+
+        Without `console`, alerts carry no links. An alert is open until its episode is closed in the console's
+        database `reviews`. Without `reviews`, it is open for 15 minutes after it was raised.
+        """
+        self._api = f"{alertmanager.rstrip('/')}/api/v2/alerts"
+        self._console = console.rstrip("/")
+        self._database = database
+        self._store = reviews
+        self._reviews: Reviews = {}
+        self._clock_s = clock_s
+        self._engine: Engine | None = None
+        self._posted: dict[str, _Posted] = {}
+        self._client = httpx2.Client(timeout=ANSWER_S, limits=httpx2.Limits(max_keepalive_connections=0))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="alerts")
+
+    async def look(self) -> None:
+        """Post all alerts that are due.
+
+        Raises BrokerError if Alertmanager does not accept them, and the driver's error if the database does not answer.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.notify)
+
+    def notify(self) -> None:
+        """Post all alerts that are due. Blocks; for one thread only."""
+        now_s = self._clock_s()
+        standing = self._open_ids()
+        new = self._documents([each for each in standing if each not in self._posted])
+        due = new | {
+            each: posted.document
+            for each, posted in self._posted.items()
+            if each in standing and now_s - posted.at_s >= REPEAT_S
+        }
+        for some in batched(list(due), _AT_ONCE):
+            self._post((due[each] for each in some), time.time() + HOLD_S)
+            self._posted |= {each: _Posted(due[each], now_s) for each in some}
+        if new:
+            log.info("alerts_notified", count=len(new))
+        closed = [each for each in self._posted if each not in standing]
+        for some in batched(closed, _AT_ONCE):
+            self._post((self._posted[each].document for each in some), time.time())
+            for each in some:
+                del self._posted[each]
+
+    def _open_ids(self) -> dict[str, None]:
+        """Return the ids of the open alerts, the newest first; none before the recorder has created its database."""
+        newest = self._read(newest_alerts) or []
+        if self._store:
+            if (found := recorded_reviews(self._store)) is not None:
+                self._reviews = found
+            opened = {alert_id for each in open_episodes(newest, self._reviews) for alert_id in each.alert_ids}
+            return {each.alert_id: None for each in newest if each.alert_id in opened}
+        since_ms = time.time_ns() // 10**6 - EPISODE_MS
+        return {each.alert_id: None for each in newest if each.raised_ms >= since_ms}
+
+    def _documents(self, alert_ids: list[str]) -> dict[str, Document]:
+        def read(connection: Connection) -> dict[str, Document]:
+            found = {}
+            for some in batched(alert_ids):
+                for message in connection.scalars(select(alerts.c.message).where(alerts.c.alert_id.in_(some))):
+                    alert = Alert.FromString(message)
+                    found[alert.alert_id] = document_of(alert, self._console)
+            return found
+
+        return (self._read(read) or {}) if alert_ids else {}
+
+    def _read(self, read: Callable[[Connection], T]) -> T | None:
+        if self._engine is None:
+            try:
+                self._engine = open_engine(self._database, writes=False)
+            except StateError:
+                return None
+        try:
+            with self._engine.begin() as connection:
+                return read(connection)
+        finally:
+            if self._engine.dialect.name == "sqlite":  # a new file may replace a damaged one
+                self._engine.dispose()
+                self._engine = None
+
+    def _post(self, documents: Iterable[Document], ends_s: float) -> None:
+        ends = {"endsAt": datetime.fromtimestamp(ends_s, UTC).isoformat()}
+        try:
+            answer = self._client.post(self._api, json=[each | ends for each in documents])
+        except httpx2.HTTPError as error:
+            raise BrokerError(
+                f"Alertmanager: expected an answer within {ANSWER_S:g} s, got {type(error).__name__}. Open alerts are "
+                "posted again."
+            ) from None
+        if not answer.is_success:
+            raise BrokerError(
+                f"Alertmanager: expected status 200, got {answer.status_code}. Open alerts are posted again."
+            )
+
+    def close(self) -> None:
+        """Close the client and the thread."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._client.close()
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+def document_of(alert: Alert, console: str) -> Document:
+    """Return an alert in the form of Alertmanager's API v2, without its end.
+
+    With the base URL `console`, it links to the alert's page, its thumbnail and its runbook.
+    """
+    links: Document = {}
+    source: Document = {}
+    if console:
+        page = f"{console}/alerts/{alert.alert_id}"
+        source = {"generatorURL": page}
+        links = {
+            "console_url": page,
+            "thumbnail_url": f"{page}.png",
+            "runbook_url": f"{console}/runbooks#{ALERT_NAME.lower()}",
+        }
+    return {
+        "labels": {
+            "alertname": ALERT_NAME,
+            "severity": "critical",
+            "camera_id": alert.camera_id,
+            "site": alert.camera_id.partition("/")[0],
+            "kind": alert.kind,
+            "alert_id": alert.alert_id,
+        },
+        "annotations": {
+            "summary": f"{alert.camera_id}: {sentence('', alert.checked)}",
+            "description": _DESCRIPTION,
+            **links,
+        },
+        "startsAt": datetime.fromtimestamp(alert.raised_ms / 1000, UTC).isoformat(),
+        **source,
+    }

@@ -1,1 +1,0 @@
-"""Revocation of certificates: of cameras and of roles."""

@@ -1,0 +1,183 @@
+"""This member of the processors' consumer group: its reader, its commits, and its partitions as they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from processors.arrivals.partitions import PartitionTracker
+from processors.arrivals.progress import PartitionProgress
+from processors.metrics import ProcessorMetrics
+from processors.settings import ProcessorSettings
+from schemas.runtime.health import Health
+from schemas.transport.kafka.reader import Group, Reader
+
+_FETCH_WAIT_S: Final = 0.25
+_COMMIT_S: Final = 5.0
+"""Time limit of a commit: aiokafka looks for the group's coordinator without end, even for a closed consumer."""
+
+log = structlog.get_logger()
+
+
+class Jobs(Protocol):
+    """The jobs of this member's partitions: the processor's chain of steps."""
+
+    async def drain(self, seconds: float) -> None:
+        """Finish the jobs in flight, or as many as `seconds` allow."""
+
+    def discard(self, partition: int) -> None:
+        """Drop the waiting jobs of a partition: Kafka delivers them again."""
+
+
+class KeyFrameNotes(Protocol):
+    """The places of key frames, as a note of each commit: the step that awaits key frames."""
+
+    def note(self, partition: int, before: int) -> str:
+        """Return the metadata for a commit of the offset `before`."""
+
+    def recall_partition(self, partition: int, note: str, done: Callable[[], None]) -> bool:
+        """Read back the key frames of a note, then call `done`; return False if there is nothing to read."""
+
+
+class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no annotations
+    """The member, while it has joined the group. It listens to its own assignments."""
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        tracker: PartitionTracker,
+        jobs: Jobs,
+        key_frames: KeyFrameNotes,
+        metrics: ProcessorMetrics,
+        health: Health,
+    ) -> None:
+        self._settings = settings
+        self._tracker = tracker
+        self._jobs = jobs
+        self._key_frames = key_frames
+        self._health = health
+        self.reader = Reader(
+            settings.kafka,
+            settings.frames_topic,
+            group=Group(settings.group, settings.session_timeout_s, self, settings.instance),
+            name=settings.name,
+            fetch_wait_s=_FETCH_WAIT_S,
+            on_skipped=metrics.kafka_damaged.inc,
+        )
+        self.joined = False
+
+    async def join(self) -> None:
+        """Open the reader; the group assigns partitions later."""
+        self.joined = True
+        await self.reader.open()
+
+    async def leave(self, deadline_s: float) -> None:
+        """Close the reader, and leave the group unless the membership is static."""
+        joined, self.joined = self.joined, False
+        self.clear()
+        if joined:
+            self._health.set("assigned", False)
+            await self.reader.close(deadline_s)
+
+    def lag(self) -> int:
+        """Records in Kafka that were not read yet, by the last fetches."""
+        if not self.joined:
+            return 0
+        behind = 0
+        for partition, progress in self._tracker.progress.items():
+            try:
+                high = self.reader.high_watermark(partition)
+            except (AssertionError, IllegalStateError):  # it was revoked a moment ago
+                continue
+            if high is not None and progress.last is not None:
+                behind += max(0, high - progress.last - 1)
+        return behind
+
+    async def commit(self) -> None:
+        """Commit the finished offsets. A failure is no failure of the role: uncommitted records are delivered again."""
+        if not self.joined or self._tracker.lost:
+            return
+        offsets: dict[TopicPartition, int | tuple[int, str]] = {}
+        marks: list[tuple[PartitionProgress, int]] = []
+        for partition, progress in self._tracker.progress.items():
+            offset = progress.uncommitted()
+            if offset is not None:
+                note = self._key_frames.note(partition.partition, offset)
+                offsets[partition] = (offset, note) if note else offset
+                marks.append((progress, offset))
+        if not offsets:
+            return
+        try:
+            async with asyncio.timeout(_COMMIT_S):
+                await self.reader.commit(offsets)
+        except CommitFailedError:
+            log.info("partitions_lost_uncommitted", partitions=len(offsets))
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
+            log.warning("commit_failed", error=f"{type(error).__name__}: {error}")
+        else:
+            for progress, offset in marks:
+                progress.committed(offset)
+
+    # Rebalances
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Drain and commit; the partition's next owner gets the records that are not done in time."""
+        self._health.set("assigned", False)
+        if not self._tracker.held:
+            return
+        if self.joined and not self.reader.partitions_of(self._settings.frames_topic):
+            # aiokafka would retry the commit until another topic of that name exists, and then commit to it.
+            self._tracker.lost = True
+        deadline_s = min(self._settings.drain_s, self._settings.session_timeout_s / 2)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._jobs.drain(deadline_s * 0.8)
+                await self.commit()
+        except TimeoutError:
+            log.info("drain_timed_out")
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop all partitions and their waiting jobs: this member no longer holds them."""
+        gone = list(self._tracker.progress)
+        self._tracker.progress.clear()
+        for each in gone:
+            self._jobs.discard(each.partition)
+        self._tracker.room.set()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Begin with these partitions; there are none if the group has more members than partitions."""
+        if assigned and self._tracker.lost and self.joined:
+            await self.reader.seek_to_beginning(*assigned)
+            self._tracker.lost = False
+            log.warning("topic_recreated")
+        notes = await self._committed_notes(assigned)
+        for each in assigned:
+            progress = self._tracker.progress.setdefault(each, PartitionProgress())
+            progress.recalling = self._key_frames.recall_partition(
+                each.partition, notes.get(each, ""), partial(self._recalled, progress)
+            )
+        log.info("partitions_assigned", partitions=sorted(each.partition for each in assigned))
+        self._health.set("assigned", True)
+        self._tracker.room.set()
+
+    async def _committed_notes(self, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
+        """Return the notes of the last commits; without them, key frames are requested from the cameras."""
+        if not self.joined or not partitions:
+            return {}
+        try:
+            async with asyncio.timeout(_COMMIT_S):
+                return await self.reader.committed_notes(partitions)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("commit_notes_unavailable", error=f"{type(error).__name__}: {error}")
+            return {}
+
+    def _recalled(self, progress: PartitionProgress) -> None:
+        progress.recalling = False
+        self._tracker.room.set()

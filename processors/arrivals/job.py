@@ -1,0 +1,218 @@
+"""The job of one frame: everything that the processor holds for it, from its Kafka record to its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol, Self
+
+from torch import Tensor
+
+from processors.arrivals.key_frames import KeyFrame
+from processors.arrivals.progress import PartitionProgress
+from schemas.errors import Malformed, PointillistError
+from schemas.identity import CameraId, Identity, camera_id_on_wire
+from schemas.keys.keys import CameraKey, KeyRing
+from schemas.limits import CAMERAS_AT_HAND
+from schemas.messages.frame import open_keyed_frame, opened_pixels
+from schemas.pixels.packing import Picture
+from schemas.pointillist_pb2 import Frame
+from schemas.transport.kafka.sender import Sendable
+
+TRACEPARENT: Final = "traceparent"
+
+
+class Record(Protocol):
+    """The parts of a Kafka record that are read."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Shape(NamedTuple):
+    """The size that all frames of a batch share."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def pixels(self) -> int:
+        """Height x width."""
+        return self.height * self.width
+
+    @property
+    def values(self) -> int:
+        """Height x width x channels."""
+        return self.pixels * self.channels
+
+
+class Wanted(IntEnum):
+    """The pictures of a frame to show to people."""
+
+    NOTHING = 0
+    REBUILT = 1
+    BOTH = 2
+    """The rebuilt picture and the picture as sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class StripFinding:
+    """STRIP's result for one frame after `passes` overlays. `entropy_bits` is None if the frame was shed."""
+
+    entropy_bits: float | None
+    threshold_bits: float
+    passes: int = 0
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the frame is suspect."""
+        return self.entropy_bits is not None and self.entropy_bits < self.threshold_bits
+
+
+class ServingModel(Protocol):
+    """The loaded model that classifies a frame, as the later steps use it; see `processors.device.loaded_model`."""
+
+    @property
+    def model_id(self) -> str:
+        """Its name, version and digest."""
+
+    @property
+    def policy(self) -> str:
+        """Its policy for frames of other sizes."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes."""
+
+    @property
+    def strip_threshold_bits(self) -> float:
+        """The entropy in bits below which a probe is suspect; 0 without STRIP."""
+
+    async def strip(self, jobs: Sequence[FrameJob]) -> float:
+        """Judge the probes of jobs on its thread, and return the seconds that this took."""
+
+
+@dataclass(slots=True, eq=False)
+class FrameJob:
+    """A record of the frames topic on its way through the steps; each step sets the fields under its name.
+
+    A job has its result once `verdict` or `error` is set, or its `class_id` and, for a probe, its `finding`.
+    """
+
+    record: Record | None
+    """The record until its frame is verified, then None: it would hold the message twice."""
+    partition: int
+    offset: int
+    frame_bytes: int
+    """Length of its message in bytes."""
+    arrived_s: float
+    """Monotonic time at which it was read; while it waits for its batch, the start of the linger."""
+    progress: PartitionProgress
+    counted: bool = True
+    """True while it counts as in flight from its partition."""
+
+    # Any step
+    stage: str = ""
+    """The stage that cannot process the frame; empty without an error."""
+    error: PointillistError | None = None
+
+    # Validate
+    camera_id: CameraId = field(init=False)
+    key: CameraKey = field(init=False)
+    frame: Frame = field(init=False)
+    shape: Shape = field(init=False)
+    traceparent: bytes | None = None
+
+    # Deduplicate
+    verdict: Sendable | None = None
+    """The verdict of the first delivery, if this one is a repeat."""
+
+    # AwaitKeyFrame
+    key_frame: KeyFrame | None = None
+    """The key frame that it depends on, or itself if it is one; None in `raw` and `lossless`."""
+
+    # Classify
+    wanted: Wanted = Wanted.NOTHING
+    model: ServingModel = field(init=False)
+    class_id: int = field(init=False)
+    confidence: float = field(init=False)
+    shown: Picture | None = None
+    """(h, w, C) uint8 for people, if it is wanted; see `Pipeline.show`."""
+    as_sent: Picture | None = None
+    """(h, w, C) uint8, black at dropped pixels, if it is wanted; see `Pipeline.show_sent`."""
+    changed: float | None = None
+    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a comparison."""
+    probe: Tensor | None = None
+    """STRIP's input (channels, height, width) on the device; None unless the frame is a probe."""
+    pixel_bytes: int | None = None
+    """Length of its field `pixels`, once it has been read: protobuf copies the field on each access."""
+
+    # Strip
+    finding: StripFinding | None = None
+    """None unless the frame is a probe."""
+
+    @classmethod
+    def of(cls, record: Record, progress: PartitionProgress, arrived_s: float) -> Self:
+        """Return the job of a record that was read at `arrived_s`, by the monotonic clock."""
+        return cls(record, record.partition, record.offset, len(record.value or b""), arrived_s, progress)
+
+    def open(self, keys: KeyRing) -> None:
+        """Parse the record and verify it again: others than the bridge may write to the topic. Raises WireError."""
+        record = self.record
+        if record is None or record.key is None or record.value is None:
+            raise Malformed("expected a record with a camera id as key and a frame as value")
+        self.camera_id = _camera_of(record.key)
+        frame, self.key = open_keyed_frame(self.camera_id, record.value, keys)
+        for name, value in record.headers:
+            if name == TRACEPARENT:
+                self.traceparent = value
+        self.frame = frame
+        self.shape = Shape(frame.height, frame.width, frame.channels)
+        self.record = None
+
+    def fail(self, stage: str, error: PointillistError) -> None:
+        """Note that a stage cannot process the frame, not even alone."""
+        self.stage, self.error = stage, error
+
+    @property
+    def concluded(self) -> bool:
+        """Whether it has its result before the device: an error, or the verdict of its first delivery."""
+        return self.error is not None or self.verdict is not None
+
+    @property
+    def identity(self) -> Identity:
+        """The identity of its frame."""
+        return Identity(self.camera_id, self.frame.boot_id, self.frame.seq)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory in bytes that it keeps while it waits for STRIP."""
+        held = (self.shown, self.as_sent, self.probe)
+        return self.frame_bytes + sum(each.nbytes for each in held if each is not None)
+
+    def pixels(self) -> memoryview:
+        """Return its pixels as its camera packed them; each call opens them again."""
+        found = opened_pixels(self.key, self.frame)
+        self.pixel_bytes = len(found)
+        return found
+
+
+def open_record(record: Record, keys: KeyRing) -> FrameJob:
+    """Return the job of a verified frame that counts for no partition. Raises WireError."""
+    job = FrameJob.of(record, PartitionProgress(), 0.0)
+    job.open(keys)
+    return job
+
+
+@lru_cache(maxsize=CAMERAS_AT_HAND)
+def _camera_of(key: bytes) -> CameraId:
+    try:
+        return camera_id_on_wire(key.decode())
+    except UnicodeDecodeError:
+        raise Malformed(f"expected a camera id as record key, got {key[:140]!r}") from None

@@ -1,0 +1,140 @@
+"""A frame's way through the processor: the steps in their order, and the factory that builds them.
+
+| step | what it adds to the job | it waits |
+| --- | --- | --- |
+| `Validate` | camera, key, frame and shape, or an error | – |
+| `Deduplicate` | the verdict of the first delivery, if the frame is a repeat | – |
+| `AwaitKeyFrame` | the key frame that it depends on | for the key frame |
+| `Classify` | class, confidence, pictures for people, STRIP's input | for its batch and the device |
+| `Strip` | STRIP's finding on a probe | for the device |
+| `Publish` | – | for Kafka's acknowledgement of the verdict or dead letter |
+| `Finish` | – | – |
+
+Four types describe a frame here: `FrameJob` with its `StripFinding` and, in profiles with key frames, its `KeyFrame`
+(all in `processors.arrivals`), and `Outgoing`, the record for Kafka (`processors.results.records`).
+
+A new step goes into the list of `build_chain`. A decoder of groups of pictures belongs between `AwaitKeyFrame` and
+`Classify`: there each job has its key frame, and none is in a batch yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import structlog
+from aiokafka import ConsumerRecord, TopicPartition
+
+from processors.arrivals.partitions import PartitionTracker
+from processors.device.loaded_model import LoadedModel
+from processors.device.scheduler import DeviceScheduler
+from processors.metrics import ProcessorMetrics
+from processors.results.delivery import Emitter
+from processors.results.repeats import Repeats
+from processors.settings import ProcessorSettings
+from processors.steps.await_key_frame import AwaitKeyFrame
+from processors.steps.classify import Classify
+from processors.steps.deduplicate import Deduplicate
+from processors.steps.device_turns import DeviceTurns
+from processors.steps.finish import Finish
+from processors.steps.publish import Publish
+from processors.steps.step import Step
+from processors.steps.strip import Strip
+from processors.steps.validate import Validate
+from schemas.keys.keys import KeyRing
+
+log = structlog.get_logger()
+
+
+def build_chain(
+    settings: ProcessorSettings,
+    keys: KeyRing,
+    loaded: LoadedModel,
+    tracker: PartitionTracker,
+    emitter: Emitter,
+    metrics: ProcessorMetrics,
+) -> Chain:
+    """Build the steps in the order of a frame's way. `keys` verify frames and sign results."""
+    repeats = Repeats()
+    steps: Sequence[Step] = (
+        Validate(settings, keys, metrics),
+        Deduplicate(repeats),
+        await_key_frame := AwaitKeyFrame(settings, keys, emitter, metrics),
+        # A step that decodes groups of pictures belongs here.
+        classify := Classify(settings, loaded, metrics),
+        strip := Strip(settings, tracker, metrics),
+        Publish(settings, keys, emitter, repeats, metrics),
+        Finish(tracker, metrics),
+    )
+    for step, following in pairwise(steps):
+        step.next = following
+    scheduler = DeviceScheduler(settings.strip_share, settings.strip_slice_s, loaded.probe_s or 0.0)
+    device = DeviceTurns(classify, strip, scheduler, metrics)
+    return Chain(steps, await_key_frame, classify, strip, device, tracker, metrics)
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The steps of one processor. All methods run on the event loop's thread."""
+
+    steps: Sequence[Step]
+    await_key_frame: AwaitKeyFrame
+    classify: Classify
+    strip: Strip
+    device: DeviceTurns
+    """A task of the role runs it."""
+    tracker: PartitionTracker
+    metrics: ProcessorMetrics
+
+    def accept(self, records: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> int:
+        """Submit Kafka's records to the first step, and return their number.
+
+        Raises OffsetRegressionError, before any record is counted, if they belong to another log than the previous
+        ones.
+        """
+        self.tracker.check(records)
+        now_s = time.monotonic()
+        first, count = self.steps[0], 0
+        for partition_records in records.values():
+            for record in partition_records:
+                first.submit(self.tracker.take(record, now_s))
+            count += len(partition_records)
+        if count:
+            self.poll(now_s)
+            self.metrics.stage("validate", time.monotonic() - now_s)
+        return count
+
+    def poll(self, now_s: float) -> None:
+        """Let each step do what is due at this monotonic time."""
+        for step in self.steps:
+            step.poll(now_s)
+
+    def discard(self, partition: int) -> None:
+        """Drop the waiting jobs of a revoked partition: Kafka delivers them again."""
+        for step in self.steps:
+            for job in step.discard(partition):
+                self.tracker.give_back(job)
+
+    async def drain(self, seconds: float) -> None:
+        """Finish the jobs in flight, or as many as `seconds` allow; probes that wait for half of that are shed."""
+        with self.device.draining():
+            # Frames that wait for a key frame are left to the partition's next owner, who may have it.
+            for partition in list(self.tracker.progress):
+                for job in self.await_key_frame.discard(partition.partition):
+                    self.tracker.give_back(job)
+            timer = asyncio.get_running_loop().call_later(seconds / 2, self.strip.shed_waiting)
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.tracker.idle.wait()
+            except TimeoutError:
+                log.info("drain_timed_out", records=self.tracker.unfinished)
+            finally:
+                timer.cancel()
+
+    async def close(self) -> None:
+        """Close the steps: deliveries in progress are cancelled, and Kafka delivers their frames again."""
+        for step in self.steps:
+            await step.close()

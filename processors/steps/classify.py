@@ -1,0 +1,112 @@
+"""The step that classifies frames, in micro-batches on the thread of the live model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from processors.arrivals.job import FrameJob
+from processors.device.batch_executor import most_pixels
+from processors.device.loaded_model import LoadedModel
+from processors.device.microbatch import MicroBatcher
+from processors.device.previews import PreviewTurns
+from processors.metrics import ProcessorMetrics
+from processors.settings import ProcessorSettings
+from processors.steps.step import Step
+from schemas.errors import OverQuota
+from schemas.runtime import trace
+from schemas.runtime.linger import Linger
+
+
+class Classify(Step):
+    """The frames that wait for their batch, in fair shares of the device among cameras.
+
+    `DeviceTurns` takes a batch when the device is free, and lets it run.
+    """
+
+    def __init__(self, settings: ProcessorSettings, loaded: LoadedModel, metrics: ProcessorMetrics) -> None:
+        self.loaded = loaded
+        """The live model, from the next batch on. STRIP checks earlier frames with the model that classified them."""
+        self.arrived = asyncio.Event()
+        """Set when a frame begins to wait."""
+        self._metrics = metrics
+        self._quota_s = settings.camera_queue_s
+        self._previews = PreviewTurns(settings)
+        self._batcher: MicroBatcher[FrameJob] = MicroBatcher(
+            settings.batch_frames, most_pixels(settings), settings.linger_s
+        )
+        # Only the device time of batches counts: STRIP's work does not shrink if frames wait for each other.
+        self._linger = Linger(settings.linger_s)
+        self._latest_s = 0.0
+
+    @property
+    def linger_s(self) -> float:
+        """Return the linger of a frame at this time, in seconds: zero while the device is idle."""
+        return self._linger.seconds(time.monotonic())
+
+    def submit(self, job: FrameJob) -> None:
+        """Queue a frame for a batch."""
+        if job.concluded:
+            self.next.submit(job)
+            return
+        # The linger starts now: the time that a frame has spent in the steps before does not count.
+        job.arrived_s = self._latest_s = max(self._latest_s, job.arrived_s)
+        self._batcher.put(job)
+        self.arrived.set()
+
+    def poll(self, now_s: float) -> None:
+        """Fail the frames of cameras beyond their quota, and update the gauge."""
+        self._latest_s = now_s
+        self._fail_over_quota()
+        self._metrics.batch_queue.set(len(self._batcher))
+
+    def discard(self, partition: int) -> Sequence[FrameJob]:
+        """Remove and return the waiting frames of a partition."""
+        return self._batcher.discard(lambda job: job.partition == partition)
+
+    # Turns of the device
+
+    def due_s(self) -> float | None:
+        """Return the monotonic time at which a batch will be or was ready; None if no frame waits."""
+        self._batcher.linger_s = self.linger_s
+        return self._batcher.due_s()
+
+    def take(self, now_s: float) -> list[FrameJob]:
+        """Return the next batch; empty if none is ready at this monotonic time."""
+        return self._batcher.take(now_s)
+
+    async def run(self, batch: Sequence[FrameJob]) -> float:
+        """Classify a batch on the device, and return the seconds that this took. `pass_on` comes next."""
+        loaded = self.loaded
+        now_s = time.monotonic()
+        for job in batch:
+            job.model = loaded
+            job.wanted = self._previews.take(job, now_s)
+        self._metrics.batch.observe(len(batch))
+        if trace.on():
+            trace.stamp("device", *(job.identity for job in batch))
+        self._linger.begin(now_s)
+        try:
+            seconds = await loaded.classify(batch)
+        finally:
+            self._linger.end(time.monotonic())
+        if trace.on():
+            trace.stamp("classified", *(job.identity for job in batch))
+        self._batcher.took(batch, seconds)
+        self._fail_over_quota()
+        return seconds
+
+    def pass_on(self, batch: Sequence[FrameJob]) -> None:
+        """Pass on a batch that has run."""
+        for job in batch:
+            self.next.submit(job)
+
+    def _fail_over_quota(self) -> None:
+        for job in self._batcher.over_quota(self._quota_s):
+            error = OverQuota(
+                f"expected at most {self._quota_s:g} s of device time waiting for one camera beside others"
+            )
+            self._metrics.refused[error.reason].inc()
+            job.fail("queue", error)
+            self.next.submit(job)

@@ -1,0 +1,91 @@
+"""The turns of the device: batches of `Classify` and probes of `Strip`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from processors.arrivals.job import FrameJob
+from processors.device.scheduler import DeviceScheduler
+from processors.metrics import ProcessorMetrics
+from processors.steps.classify import Classify
+from processors.steps.strip import Strip
+
+
+class DeviceTurns:
+    """Gives the device one piece of work after the other, on the thread of the model that the work is for.
+
+    All methods run on the event loop's thread. The results of one piece are handled while the next runs.
+    """
+
+    def __init__(self, classify: Classify, strip: Strip, scheduler: DeviceScheduler, metrics: ProcessorMetrics) -> None:
+        self._classify = classify
+        self._strip = strip
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._drains = 0
+
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        """Within the context, no frame waits for others."""
+        self._drains += 1
+        self._classify.arrived.set()
+        try:
+            yield
+        finally:
+            self._drains -= 1
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        previous: Callable[[], None] | None = None
+        while True:
+            running = self._next_work()
+            if previous is not None:
+                previous()
+                previous = None
+                if running is None:
+                    continue
+            if running is None:
+                await self._wait_for_work()
+            else:
+                previous = await running
+
+    def _next_work(self) -> asyncio.Task[Callable[[], None]] | None:
+        """Start the next piece of work; its result is the call that passes the jobs on."""
+        now_s = math.inf if self._drains else time.monotonic()
+        due_s = self._classify.due_s()
+        batch_ready = due_s is not None and due_s <= now_s
+        if self._scheduler.strip_is_next(batch_ready, len(self._strip) > 0):
+            probes = self._strip.take(self._scheduler.probes_in_turn())
+            return asyncio.create_task(self._run_strip(probes), name="strip")
+        if batch_ready:
+            return asyncio.create_task(self._run_batch(self._classify.take(now_s)), name="batch")
+        return None
+
+    async def _run_batch(self, batch: Sequence[FrameJob]) -> Callable[[], None]:
+        seconds = await self._classify.run(batch)
+        self._metrics.device_busy.inc(seconds)
+        self._scheduler.classified(seconds, len(self._strip) > 0)
+        return partial(self._classify.pass_on, batch)
+
+    async def _run_strip(self, probes: Sequence[FrameJob]) -> Callable[[], None]:
+        seconds = await self._strip.run(probes)
+        self._metrics.device_busy.inc(seconds)
+        self._scheduler.stripped(seconds, len(probes))
+        return partial(self._strip.pass_on, probes)
+
+    async def _wait_for_work(self) -> None:
+        arrived = self._classify.arrived
+        arrived.clear()
+        due_s = self._classify.due_s()
+        timer = None
+        if due_s is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(max(0.0, due_s - time.monotonic()), arrived.set)
+        await arrived.wait()
+        if timer is not None:
+            timer.cancel()

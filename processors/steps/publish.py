@@ -1,0 +1,158 @@
+"""The step that writes results: verdicts with their pictures, and dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import numpy as np
+import structlog
+
+from processors.arrivals.job import FrameJob
+from processors.device.batch_executor import picture_of
+from processors.metrics import ProcessorMetrics
+from processors.results.delivery import Emitter
+from processors.results.preview import HOLES_QUALITY, evidence_png, preview_jpeg
+from processors.results.records import Outgoing, dead_letter_record, refusal_record, verdict_record
+from processors.results.repeats import Repeats
+from processors.settings import ProcessorSettings
+from processors.steps.step import Step
+from schemas.errors import BadPixels, BadSize, OverSize
+from schemas.keys.keys import KeyRing
+from schemas.pixels.packing import Picture, unpack
+from schemas.runtime import trace
+from schemas.runtime.throttle import Throttle
+
+log = structlog.get_logger()
+
+_LASTING: Final = (OverSize, BadSize, BadPixels)
+"""Errors that a camera's next frames will have too, until somebody changes its settings."""
+_REFUSALS_APART_S: Final = 1.0
+
+
+class Publish(Step):
+    """Sends the result of each job, and passes the job on when Kafka holds it.
+
+    Jobs that are submitted together, such as a micro-batch, are sent together.
+    """
+
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        keys: KeyRing,
+        emitter: Emitter,
+        repeats: Repeats,
+        metrics: ProcessorMetrics,
+    ) -> None:
+        """`keys` sign the results. `repeats` gets the verdicts that Kafka holds."""
+        self._settings = settings
+        self._keys = keys
+        self._emitter = emitter
+        self._repeats = repeats
+        self._metrics = metrics
+        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._refusals: Throttle[str] = Throttle(_REFUSALS_APART_S)
+        self._submitted: list[FrameJob] = []
+
+    def submit(self, job: FrameJob) -> None:
+        """Send the job's result together with those that are submitted before the event loop's next turn."""
+        if not self._submitted:
+            self._emitter.track(self._send(), "send")
+        self._submitted.append(job)
+
+    async def close(self) -> None:
+        """Cancel the deliveries in progress."""
+        await self._emitter.cancel()
+        self._pictures.shutdown(wait=False, cancel_futures=True)
+
+    async def _send(self) -> None:
+        jobs, self._submitted = self._submitted, []
+        verdicts: list[Outgoing] = []
+        pictured: list[FrameJob] = []
+        failed: list[FrameJob] = []
+        for job in jobs:
+            if job.error is not None:
+                failed.append(job)
+            elif job.verdict is not None:
+                verdicts.append(Outgoing(job.verdict.key, job.verdict.value, job.verdict.headers, job))
+            elif job.shown is not None or (job.finding is not None and job.finding.flagged):
+                pictured.append(job)
+            else:
+                verdicts.append(self._verdict(job))
+        if pictured:
+            self._emitter.track(self._send_pictured(pictured), "pictures")
+        if failed:
+            self._send_failed(failed)
+        if verdicts:
+            await self._emitter.send(self._settings.verdicts_topic, verdicts, self._delivered)
+
+    def _send_failed(self, failed: Sequence[FrameJob]) -> None:
+        """Write dead letters, and inform cameras if the reason holds for their next frames too."""
+        topic, now_s = self._settings.frames_topic, time.monotonic()
+        letters = [dead_letter_record(self._keys, topic, job) for job in failed]
+        self._emitter.post(self._settings.dead_letters_topic, letters, self._delivered)
+        lasting = [job for job in failed if isinstance(job.error, _LASTING) and job.record is None]
+        refusals = [refusal_record(job) for job in lasting if self._refusals.take(job.camera_id, now_s)]
+        self._emitter.post(self._settings.events_topic, refusals)
+
+    def _verdict(self, job: FrameJob, preview: bytes = b"", evidence: bytes = b"", as_sent: bytes = b"") -> Outgoing:
+        # Kafka may need a while to accept the record, and the device's memory must not wait for that.
+        job.shown = job.as_sent = job.probe = None
+        if trace.on():
+            trace.stamp("answered", job.identity)
+        return verdict_record(self._keys, job, preview, evidence, as_sent)
+
+    async def _send_pictured(self, jobs: Sequence[FrameJob]) -> None:
+        loop = asyncio.get_running_loop()
+        encoded = await loop.run_in_executor(self._pictures, lambda: [_attempt(job) for job in jobs])
+        records: list[Outgoing] = []
+        for job, pictures in zip(jobs, encoded, strict=True):
+            if isinstance(pictures, Exception):
+                log.warning("pictures_omitted", frame=str(job.identity), error=f"{type(pictures).__name__}: {pictures}")
+                self._metrics.stage_failed("pictures")
+                pictures = b"", b"", b""
+            records.append(self._verdict(job, *pictures))
+        await self._emitter.send(self._settings.verdicts_topic, records, self._delivered)
+
+    def _delivered(self, record: Outgoing) -> None:
+        """Pass on a job whose result Kafka holds."""
+        job = record.job
+        assert job is not None
+        # The cache must not keep the frame in memory.
+        record.job = None
+        if not job.concluded:
+            record.value, record.smaller = record.smaller or record.value, None
+            self._repeats.remember(job.identity, record)
+            if trace.on():
+                trace.stamp("delivered", job.identity)
+        self.next.submit(job)
+
+
+def _attempt(job: FrameJob) -> tuple[bytes, bytes, bytes] | Exception:
+    """Return the pictures of a frame, or the error: a device or a decoder may fail, but the verdict stands."""
+    try:
+        return _pictures_of(job)
+    except Exception as error:  # CUDA's out of memory and its other failures are RuntimeErrors
+        return error
+
+
+def _pictures_of(job: FrameJob) -> tuple[bytes, bytes, bytes]:
+    """Return the preview of a frame, its evidence, and the picture as sent, each empty if there is none."""
+    whole = job.frame.whole
+    preview = preview_jpeg(job.shown) if job.shown is not None else b""
+    as_sent = b""
+    if job.as_sent is not None:
+        as_sent = preview_jpeg(job.as_sent) if whole else preview_jpeg(job.as_sent, HOLES_QUALITY)
+    if job.finding is None or not job.finding.flagged:
+        return preview, b"", as_sent
+    if job.probe is not None and not whole:
+        return preview, evidence_png(picture_of(job.probe)), as_sent
+    return preview, evidence_png(_whole_picture(job)), as_sent
+
+
+def _whole_picture(job: FrameJob) -> Picture:
+    everything = np.ones((job.shape.height, job.shape.width), dtype=np.bool_)
+    return unpack(job.pixels(), everything, job.shape.channels, job.frame.profile)

@@ -1,0 +1,36 @@
+"""The contract of a step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from processors.arrivals.job import FrameJob
+
+
+class Step(ABC):
+    """One step of a job's way. All methods run on the event loop's thread, and none blocks.
+
+    A step does its part and submits the job to `next`, at once or later. No step rejects a job: the tracker bounds the
+    jobs in flight. A job that has its result already, such as an error, passes the remaining steps unchanged.
+    """
+
+    next: Step
+    """The step behind this one; `processors.steps.chain.build_chain` sets it."""
+
+    @abstractmethod
+    def submit(self, job: FrameJob) -> None:
+        """Accept a job of the step before."""
+
+    def poll(self, now_s: float) -> None:  # noqa: B027  # most steps have nothing to do
+        """Do the work that is due at this monotonic time; called after each fetch, and twice a second."""
+
+    def discard(self, partition: int) -> Sequence[FrameJob]:
+        """Remove and return the jobs of a revoked partition that wait here: Kafka delivers them again.
+
+        A job that is being worked on, as on the device, may go on. Its result changes no offset of the next assignment.
+        """
+        return ()
+
+    async def close(self) -> None:  # noqa: B027
+        """Cancel the work in progress, and release what the step holds."""

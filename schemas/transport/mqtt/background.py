@@ -1,0 +1,111 @@
+"""An MQTT client in a thread, for commands and pollers with a few messages a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from schemas.transport.access import MqttAccess
+from schemas.transport.mqtt.connection import Subscription
+
+_log = structlog.get_logger()
+
+OnMessage = Callable[[str, bytes, bool], None]
+"""Topic, payload, and whether the broker had retained it."""
+
+
+def _nothing() -> None:
+    """Default callback."""
+
+
+class BackgroundClient:
+    """Connects and reconnects by itself. The callbacks run in its thread."""
+
+    def __init__(
+        self,
+        broker: MqttAccess,
+        on_message: OnMessage,
+        *,
+        name: str = "",
+        on_connected: Callable[[], None] = _nothing,
+        on_subscribed: Callable[[], None] = _nothing,
+        will: tuple[str, str] | None = None,
+        reconnect_max_s: int = 120,
+    ) -> None:
+        """`name` is the client id, empty for one that the broker chooses; `will` is a topic and its retained payload.
+
+        Raises ConfigError if the certificates cannot be loaded.
+        """
+        self.refusal = "not connected yet"
+        """The reason why there is no connection."""
+        self._broker = broker
+        self._on_message = on_message
+        self._on_connected = on_connected
+        client = self._client = Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTProtocolVersion.MQTTv5)
+        client.reconnect_delay_set(1, reconnect_max_s)
+        if will is not None:
+            client.will_set(*will, qos=1, retain=True)
+        if broker.tls is not None:
+            client.tls_set_context(broker.tls.context())
+        if broker.login is not None:
+            client.username_pw_set(broker.login.user, broker.login.password.get_secret_value())
+        client.on_connect = self._connack
+        client.on_disconnect = self._disconnected
+        client.on_subscribe = lambda *_: on_subscribed()
+        client.on_message = self._message
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker accepts messages."""
+        return self._client.is_connected()
+
+    def connect(self) -> None:
+        """Open the first connection and start the thread. Raises OSError if the broker cannot be reached."""
+        self._client.connect(*self._broker.address)
+        self._client.loop_start()
+
+    def start(self) -> None:
+        """Start the thread, which connects as soon as the broker can be reached."""
+        self._client.connect_async(*self._broker.address)
+        self._client.loop_start()
+
+    def subscribe(self, subscriptions: Iterable[Subscription]) -> None:
+        """Send one SUBSCRIBE."""
+        self._client.subscribe([(each.topic_filter, each.options) for each in subscriptions])
+
+    def publish(self, topic: str, payload: str | bytes, *, retain: bool = True, wait_s: float = 0.0) -> bool:
+        """Send at QoS 1, wait at most `wait_s` seconds, and return whether the broker has acknowledged it."""
+        sent = self._client.publish(topic, payload, 1, retain)
+        try:
+            if wait_s:
+                sent.wait_for_publish(wait_s)
+            return sent.is_published()
+        except (ValueError, RuntimeError):  # there is no connection
+            return False
+
+    def close(self) -> None:
+        """Disconnect and end the thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _connack(
+        self, _client: Client, _: object, _flags: ConnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            self.refusal = str(reason)
+            _log.warning("mqtt_refused", broker="{}:{}".format(*self._broker.address), reason=self.refusal)
+        else:
+            self._on_connected()
+
+    def _disconnected(
+        self, _client: Client, _: object, _flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        self.refusal = str(reason)
+
+    def _message(self, _client: Client, _: object, message: MQTTMessage) -> None:
+        self._on_message(message.topic, bytes(message.payload), message.retain)

@@ -1,0 +1,89 @@
+"""Private members of paho 2.2: this module alone touches them.
+
+`tests/schemas/test_mqtt_internals.py` fails against a real broker when a release of paho changes one.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Literal
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+
+Result = MQTTErrorCode
+"""The result of a step of the client: `MQTT_ERR_SUCCESS`, or the reason why the connection is gone."""
+
+
+class SocketClient(Client):
+    """paho's MQTT 5 client on a socket that the caller has connected, with entrances for faster reading and writing.
+
+    Everything here waits for nothing: an event loop drives the client.
+    """
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
+        self._adopted: socket.socket | None = None
+
+    def adopt(self, connected: socket.socket) -> MQTTErrorCode:
+        """Begin an MQTT connection on a connected socket, where paho itself would connect and block."""
+        self._adopted = connected
+        return self.reconnect()
+
+    def lose(self, reason: MQTTErrorCode = MQTTErrorCode.MQTT_ERR_CONN_LOST) -> MQTTErrorCode:
+        """Close the connection without DISCONNECT and report it as lost."""
+        return self._loop_rc_handle(reason)
+
+    def send(self, packets: bytes) -> None:
+        """Write whole packets after the queued ones. They are lost with the connection."""
+        if packets and self._sock is not None:
+            # paho calls back when packets of some kinds are written. 0x40 is PUBACK, which has no callback.
+            self._packet_queue(0x40, packets, 0, 1)
+
+    def note_arrival(self) -> None:
+        """Count bytes from the broker for the keep-alive; for a client that reads the socket itself."""
+        self._last_bytes_received = time.monotonic()
+
+    def excuse_silence(self) -> None:
+        """Count the broker as alive: its answers wait in a socket that is not read for now."""
+        self._ping_t = 0.0
+        self._last_bytes_received = time.monotonic()
+
+    def handle_packet(self, first: int, body: bytes) -> MQTTErrorCode:
+        """Handle one complete packet as paho does; `first` is its first byte, `body` follows the fixed header."""
+        self._in_packet = {
+            "command": first,
+            "have_remaining": 1,
+            "remaining_count": [],
+            "remaining_mult": 1,
+            "remaining_length": len(body),
+            "packet": bytearray(body),
+            "to_process": 0,
+            "pos": 0,
+        }
+        return self._packet_handle()
+
+    def handle_puback(self, body: bytearray) -> bool:
+        """Handle a PUBACK instead of paho; false leaves it to paho, as here."""
+        return False
+
+    def settle(self, mid: int) -> bool:
+        """Remove an acknowledged message; false if no such message waits."""
+        with self._out_message_mutex:
+            known = self._out_messages.pop(mid, None)
+        if known is None:
+            return False
+        self._inflight_messages -= 1
+        return True
+
+    def _create_socket(self) -> socket.socket:
+        adopted, self._adopted = self._adopted, None
+        if adopted is None:
+            raise ConnectionError("expected a connected socket from adopt()")
+        return adopted
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        if cmd == "PUBACK" and self.handle_puback(self._in_packet["packet"]):
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return super()._handle_pubackcomp(cmd)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+from torch import Tensor
+
+from processors.arrivals.job import FrameJob, ServingModel, StripFinding
+from processors.device.batch_executor import picture_of
+from processors.metrics import ProcessorMetrics
+from processors.results.delivery import Emitter
+from processors.results.records import Outgoing
+from processors.results.repeats import Repeats
+from processors.settings import ProcessorSettings
+from processors.steps.publish import Publish
+from schemas.errors import BadPixels, BadSize, StageError
+from schemas.messages.frame import Encoding
+from schemas.pointillist_pb2 import CHECKED, DeadLetter, Verdict
+from tests.processors.tiny import CLASSES, KEYS, FakeRecord, Last, payload, picture, taken, verdict_of
+from tests.waiting import until
+
+SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"))
+FLAGGED = StripFinding(0.1, 1.0, 4)
+MODEL = cast(ServingModel, SimpleNamespace(model_id="m@1+0", policy="resize", classes=CLASSES))
+
+
+class FullGpu(torch.Tensor):
+    """A tensor on a device without any memory left: whatever would make another one there fails as torch does it."""
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if getattr(function, "__name__", "") == "cpu":
+            return args[0].as_subclass(torch.Tensor).clone()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+
+class Held(Emitter):
+    """In the place of Kafka: keeps the records of each call, and holds them at once."""
+
+    def __init__(self) -> None:
+        super().__init__("none", lambda _ok, _detail: None)
+        self.sent: list[tuple[str, list[Outgoing]]] = []
+        self.verdicts: list[Verdict] = []
+        self.hangs = False
+
+    async def send(
+        self, topic: str, records: Sequence[Outgoing], delivered: Callable[[Outgoing], None] = lambda _: None
+    ) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        self.sent.append((topic, list(records)))
+        if topic == SETTINGS.verdicts_topic:
+            self.verdicts += [verdict_of(record) for record in records]
+        for record in records:
+            delivered(record)
+
+
+class Bench:
+    """The step and its outputs."""
+
+    def __init__(self) -> None:
+        self.emitter, self.repeats, self.last = Held(), Repeats(), Last()
+        self.step = Publish(SETTINGS, KEYS, self.emitter, self.repeats, ProcessorMetrics(CollectorRegistry()))
+        self.step.next = self.last
+
+    async def publish(self, jobs: Sequence[FrameJob]) -> None:
+        """Submit jobs together, and return when Kafka holds their results."""
+        try:
+            for job in jobs:
+                self.step.submit(job)
+            await until(lambda: len(self.last.jobs) == len(jobs) or self.emitter.broken.done(), "the results")
+        finally:
+            await self.step.close()
+        if self.emitter.broken.done():
+            self.emitter.broken.result()
+
+
+def classified(seq: int) -> FrameJob:
+    job = taken(payload("site/cam-0", seq, encoding=Encoding(16)))
+    job.model, job.class_id, job.confidence = MODEL, 0, 0.9
+    return job
+
+
+def probe(shown: Tensor, seq: int) -> FrameJob:
+    job = classified(seq)
+    job.probe, job.finding = shown, FLAGGED
+    return job
+
+
+async def published(jobs: Sequence[FrameJob]) -> list[Verdict]:
+    bench = Bench()
+    await bench.publish(jobs)
+    return bench.emitter.verdicts
+
+
+async def test_jobs_that_are_submitted_together_are_sent_together_and_keep_no_memory_of_the_device() -> None:
+    bench, jobs = Bench(), [classified(seq) for seq in range(3)]
+    jobs[2].probe, jobs[2].finding = torch.zeros(3, 32, 32), StripFinding(2.0, 1.0)
+    await bench.publish(jobs)
+    ((topic, records),) = bench.emitter.sent
+    assert (topic, len(records)) == (SETTINGS.verdicts_topic, 3)
+    assert bench.last.jobs == jobs
+    assert jobs[2].probe is None
+
+
+async def test_a_verdict_that_kafka_holds_is_kept_without_its_frame_and_a_repeat_gets_it() -> None:
+    bench, job = Bench(), classified(1)
+    await bench.publish([job])
+    kept = bench.repeats.find(job.identity)
+    assert kept is not None
+    assert kept.job is None
+    again = taken(payload("site/cam-0", 1, encoding=Encoding(16)))
+    again.verdict = kept
+    other = Bench()
+    await other.publish([again])
+    assert other.emitter.verdicts == bench.emitter.verdicts
+    assert len(other.repeats) == 0
+
+
+async def test_failed_jobs_become_dead_letters_and_a_camera_is_informed_once_about_a_lasting_error() -> None:
+    bench = Bench()
+    jobs = [taken(payload("site/cam-0", seq)) for seq in range(3)]
+    jobs.append(FrameJob.of(FakeRecord(b"rubbish"), jobs[0].progress, 0.0))
+    for job, error in zip(jobs, [BadPixels("short"), BadPixels("short"), StageError("odd"), BadSize("?")], strict=True):
+        job.fail("unpack", error)
+    await bench.publish(jobs)
+    sent = dict(bench.emitter.sent)
+    letters = [DeadLetter.FromString(record.value or b"") for record in sent[SETTINGS.dead_letters_topic]]
+    assert [(letter.seq, letter.reason, letter.verified) for letter in letters] == [
+        (0, "bad_pixels", True), (1, "bad_pixels", True), (2, "stage", True), (0, "bad_size", False),
+    ]  # fmt: skip
+    assert len(sent[SETTINGS.events_topic]) == 1
+    assert len(bench.repeats) == 0
+
+
+async def test_evidence_needs_no_memory_of_the_device() -> None:
+    shown = torch.rand(3, 32, 32)
+    (verdict,) = await published([probe(shown.as_subclass(FullGpu), 1)])
+    assert verdict.flagged
+    assert verdict.evidence
+    np.testing.assert_array_equal(picture_of(shown.as_subclass(FullGpu)), picture_of(shown))
+
+
+async def test_a_picture_that_memory_is_short_for_is_left_out_and_no_other() -> None:
+    # Four tebibytes of evidence: what torch raises then is real.
+    much = torch.zeros(1, 1, 1).expand(1, 2**20, 2**20)
+    verdicts = await published([probe(torch.rand(3, 32, 32), 1), probe(much, 2), probe(torch.rand(3, 32, 32), 3)])
+    assert {verdict.seq: bool(verdict.evidence) for verdict in verdicts} == {1: True, 2: False, 3: True}
+    assert all(verdict.strip == CHECKED and verdict.flagged for verdict in verdicts)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error")])
+async def test_a_device_that_gives_nothing_back_costs_the_evidence_and_not_the_processor(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Tensor) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(torch.Tensor, "cpu", fails)
+    (verdict,) = await published([probe(torch.from_numpy(picture(1)).permute(2, 0, 1) / 255, 1)])
+    assert verdict.flagged
+    assert not verdict.evidence

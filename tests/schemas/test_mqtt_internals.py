@@ -1,0 +1,93 @@
+"""Private members of paho do what the transport layer uses them for, against a real broker."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from paho.mqtt.client import Client
+
+from infra.local.mosquitto import Mosquitto
+from schemas.transport.mqtt.internals import SocketClient
+
+pytestmark = pytest.mark.brokers
+PUBLISH_QOS_0 = b"\x30\x05\x00\x01x\x00!"
+
+
+def drive(client: Client, holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        connection = client.socket()
+        assert isinstance(connection, socket.socket)
+        select.select([connection], [], [], 1.0)
+        client.loop_read()
+
+
+@pytest.fixture
+def client(mosquitto: Mosquitto) -> Iterator[SocketClient]:
+    made = SocketClient("internals")
+    made.connect_async(mosquitto.host, mosquitto.port, 1)
+    made.adopt(socket.create_connection((mosquitto.host, mosquitto.port)))
+    drive(made, made.is_connected)
+    yield made
+    made.disconnect()
+
+
+def test_reconnect_without_an_adopted_socket_is_refused(mosquitto: Mosquitto) -> None:
+    made = SocketClient("internals")
+    made.connect_async(mosquitto.host, mosquitto.port)
+    with pytest.raises(ConnectionError, match="adopt"):
+        made.reconnect()
+
+
+def test_raw_packets_reach_the_broker(client: SocketClient) -> None:
+    received: list[bytes] = []
+    subscribed: list[object] = []
+    client.on_message = lambda _client, _data, message: received.append(bytes(message.payload))
+    client.on_subscribe = lambda *_: subscribed.append(_)
+    client.subscribe("x")
+    drive(client, lambda: subscribed)
+    client.send(PUBLISH_QOS_0)
+    drive(client, lambda: received)
+    assert received == [b"!"]
+
+
+def test_a_packet_that_was_read_elsewhere_is_handled(client: SocketClient) -> None:
+    granted: list[int] = []
+    client.on_subscribe = lambda _client, _data, mid, _reasons, _properties: granted.append(mid)
+    client.handle_packet(0x90, b"\x00\x07\x00\x00")
+    assert granted == [7]
+
+
+def test_a_lost_connection_is_closed_and_reported(client: SocketClient) -> None:
+    reports: list[object] = []
+    client.on_disconnect = lambda *_: reports.append(_)
+    client.lose()
+    assert len(reports) == 1
+    assert client.socket() is None
+
+
+@pytest.mark.parametrize("excused", [True, False])
+def test_silence_ends_the_connection_unless_it_is_excused(
+    client: SocketClient, monkeypatch: pytest.MonkeyPatch, excused: bool
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("paho.mqtt.client.time_func", lambda: now + 1.5)
+    monkeypatch.setattr("schemas.transport.mqtt.internals.time.monotonic", lambda: now + 3.0)
+    client.loop_misc()  # sends a PINGREQ
+    monkeypatch.setattr("paho.mqtt.client.time_func", lambda: now + 3.0)
+    if excused:
+        client.excuse_silence()
+    client.loop_misc()
+    assert (client.socket() is not None) == excused
+
+
+def test_a_settled_message_is_settled_once(client: SocketClient) -> None:
+    mid = client.publish("x", b"!", 1).mid
+    assert client.settle(mid)
+    assert not client.settle(mid)
+    assert client.drop_out_messages() == []
