@@ -28,12 +28,11 @@ from schemas.pixels.planes import Planes
 GROUPS_PER_CAMERA: Final = 3
 """Resent frames of a group may come after the key frame of the next."""
 _SUSPECTS: Final = -1
+OUTCOMES: Final = (
+    "decoded", "restored", "duplicate", "missing", "refused", "crashed", "hung", "reopened",
+)  # fmt: skip
 MOST_UNITS: Final = 4096
 """Units of a group: far more than a camera's settings allow."""
-
-
-class Duplicate(Exception):  # noqa: N818  # a state of the frame
-    """The unit of this place was decoded before."""
 
 
 class VideoUnit(NamedTuple):
@@ -87,6 +86,8 @@ class _Chain:
     next: int = 0
     held: int = 0
     waiting: dict[int, _Waiting] = field(default_factory=dict)
+    ahead: dict[int, AccessUnit] = field(default_factory=dict)
+    """Restored units that came before the units of lower places."""
     under_way: dict[int, Future[Planes]] = field(default_factory=dict)
     gave_up: bool = False
 
@@ -117,7 +118,7 @@ class VideoDecoders:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Units by outcome: decoded, refused, crashed, hung, missing, duplicate; and decoders that were reopened."""
+        """Units by outcome, one of `OUTCOMES`; and decoders that were reopened."""
         with self._changing:
             return dict(self._counts)
 
@@ -129,8 +130,8 @@ class VideoDecoders:
     def submit(self, unit: VideoUnit, now_s: float) -> Future[Planes]:
         """Return the future picture of a unit; `now_s` is monotonic.
 
-        It fails with `OverSize`, `Malformed`, `BadPixels`, `MissingReference` or `DecoderLost`; with `Duplicate` for a
-        unit that was decoded before. A unit that is under way gives the same future again.
+        It fails with `OverSize`, `Malformed`, `BadPixels`, `MissingReference` or `DecoderLost`. A unit that is under
+        way gives the same future again. A unit that was decoded before is decoded again.
         """
         done: Future[Planes] = Future()
         if unit.height * unit.width > self._settings.most_pixels:
@@ -141,11 +142,11 @@ class VideoDecoders:
             self._put(Group(unit.camera_id, name, unit.height, unit.width), None, unit.unit, done)
             return done
         chain = self._chain(unit)
-        size = chain.group.height, chain.group.width
-        if size != (unit.height, unit.width) or unit.place >= MOST_UNITS:
+        if not _belongs(chain, unit):
+            group = chain.group
             done.set_exception(
                 Malformed(
-                    f"{chain.group.name}: expected {size[1]}x{size[0]} and at most {MOST_UNITS} frames, "
+                    f"{group.name}: expected {group.width}x{group.height} and at most {MOST_UNITS} frames, "
                     f"got {unit.width}x{unit.height} at place {unit.place}"
                 )
             )
@@ -153,7 +154,7 @@ class VideoDecoders:
         if unit.place in chain.waiting:
             return chain.waiting[unit.place].done
         if unit.place < chain.next:
-            return self._again(chain, unit.place, done)
+            return self._again(chain, unit, done)
         if unit.place > chain.next:
             if chain.gave_up:
                 done.set_exception(self._missing(chain))
@@ -161,11 +162,25 @@ class VideoDecoders:
                 self._wait(chain, _Waiting(unit, now_s, done))
             return done
         self._pass_on(chain, unit, done)
-        while (waiting := chain.waiting.pop(chain.next, None)) is not None:
-            self._pass_on(chain, waiting.unit, waiting.done)
-        if not chain.waiting:
-            self._incomplete.pop(chain, None)
+        self._pass_waiting(chain)
         return done
+
+    def restore(self, unit: VideoUnit, *, displace: bool = True) -> None:
+        """Hold a unit that was decoded before, here or elsewhere, for the later units of its group.
+
+        Nothing is decoded now. `displace` allows that the first unit of a group ends an earlier group of the camera.
+        """
+        chains = self._chains[unit.camera_id]
+        if not displace and (unit.boot_id, unit.key_seq) not in chains and len(chains) >= GROUPS_PER_CAMERA:
+            return
+        chain = self._chain(unit)
+        if not _belongs(chain, unit) or unit.place < chain.next or len(chain.ahead) >= self._settings.wait_units:
+            return
+        chain.ahead[unit.place] = unit.unit
+        while (ahead := chain.ahead.pop(chain.next, None)) is not None:
+            self._hold(chain, ahead)
+            self._counted("restored")
+        self._pass_waiting(chain)
 
     def poll(self, now_s: float) -> None:
         """Fail the units that have waited too long for an earlier one. `now_s` is monotonic."""
@@ -209,12 +224,12 @@ class VideoDecoders:
         chain.held = 0
         chain.group.units = None
 
-    def _again(self, chain: _Chain, place: int, done: Future[Planes]) -> Future[Planes]:
-        under_way = chain.under_way.get(place)
+    def _again(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> Future[Planes]:
+        under_way = chain.under_way.get(unit.place)
         self._counted("duplicate")
         if under_way is not None and not under_way.done():
             return under_way
-        done.set_exception(Duplicate(f"{chain.group.name}: place {place} was decoded before"))
+        self._put(chain.group, unit.place, _owned(unit.unit), done)
         return done
 
     def _wait(self, chain: _Chain, waiting: _Waiting) -> None:
@@ -237,22 +252,33 @@ class VideoDecoders:
         self._counted("missing")
         return MissingReference(f"{chain.group.name}: the frame at place {chain.next} is missing")
 
+    def _pass_waiting(self, chain: _Chain) -> None:
+        while (waiting := chain.waiting.pop(chain.next, None)) is not None:
+            self._pass_on(chain, waiting.unit, waiting.done)
+        if not chain.waiting:
+            self._incomplete.pop(chain, None)
+
     def _pass_on(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> None:
+        own = self._hold(chain, unit.unit)
+        chain.under_way[unit.place] = done
+        # Otherwise, each group would hold a picture. It runs on another thread: a single operation of a dict.
+        done.add_done_callback(lambda _: chain.under_way.pop(unit.place, None))
+        self._put(chain.group, unit.place, own, done)
+
+    def _hold(self, chain: _Chain, unit: AccessUnit) -> AccessUnit:
+        """Hold the next unit of a group, and return it with its own memory."""
         chain.next += 1
-        data = bytes(unit.unit.data)
-        own = unit.unit._replace(data=data)
+        own = _owned(unit)
         if chain.group.units is not None:
             chain.group.units.append(own)
-            chain.held += len(data)
-            self._held += len(data)
+            chain.held += len(own.data)
+            self._held += len(own.data)
         self._by_use[chain] = None
         self._by_use.move_to_end(chain)
         while self._held > self._settings.held_bytes and len(self._by_use) > 1:
             oldest, _ = self._by_use.popitem(last=False)
             self._drop_units(oldest)
-        chain.under_way = {place: each for place, each in chain.under_way.items() if not each.done()}
-        chain.under_way[unit.place] = done
-        self._put(chain.group, unit.place, own, done)
+        return own
 
     def _put(self, group: Group, place: int | None, unit: AccessUnit, done: Future[Planes]) -> None:
         with self._changing:
@@ -285,3 +311,11 @@ class VideoDecoders:
             self._suspects.move_to_end(group.camera_id)
             if len(self._suspects) > CAMERAS_AT_HAND:
                 self._suspects.popitem(last=False)
+
+
+def _belongs(chain: _Chain, unit: VideoUnit) -> bool:
+    return (chain.group.height, chain.group.width) == (unit.height, unit.width) and unit.place < MOST_UNITS
+
+
+def _owned(unit: AccessUnit) -> AccessUnit:
+    return unit._replace(data=bytes(unit.data))

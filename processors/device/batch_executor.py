@@ -23,6 +23,7 @@ from processors.settings import ProcessorSettings
 from processors.stages.packed import Packed
 from processors.stages.stillness import Stillness
 from schemas.errors import ConfigError, PointillistError, StageError
+from schemas.messages.frame import mask_seq
 from schemas.pixels.packing import Picture
 
 _CPU_PIXELS = 2**18
@@ -112,7 +113,7 @@ class BatchExecutor:
             parts.append((decoded, draws))
             return decoded.pixels, decoded.kept, decoded.sent, draws
 
-        seeds = [job.key.frame_seed(job.frame.boot_id, job.frame.seq) for job in batch]
+        seeds = [job.key.frame_seed(job.frame.boot_id, mask_seq(job.frame)) for job in batch]
         whole = [job.frame.whole for job in batch]
         done = self.compiled(
             torch.tensor(seeds, dtype=torch.int64, device=self._device),

@@ -273,6 +273,11 @@ def is_key_frame(frame: Frame) -> bool:
     return frame.profile in KEYED_PROFILES and not frame.whole and not frame.key_distance
 
 
+def mask_seq(frame: Frame) -> int:
+    """Return the sequence number that seeds a frame's mask: under `video`, that of its group's key frame."""
+    return frame.seq - frame.key_distance if frame.profile == VIDEO else frame.seq
+
+
 def group_of(payload: bytes) -> int | None:
     """Return the sequence number of the key frame of a message's group; None for a probe under `video`.
 

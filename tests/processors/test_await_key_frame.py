@@ -11,8 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from processors.arrivals.job import FrameJob
 from processors.arrivals.key_frames import write_note
+from processors.decoding.decoders import VideoDecoders
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
+from processors.results.key_requests import KeyRequests
 from processors.results.records import Outgoing
 from processors.settings import ProcessorSettings
 from processors.steps.await_key_frame import AwaitKeyFrame
@@ -46,7 +48,10 @@ class Bench:
         self.posted = Posted()
         self.last = Last()
         settings = ProcessorSettings.model_validate(plain | changes)
-        self.step = AwaitKeyFrame(settings, KEYS, cast(Emitter, self.posted), ProcessorMetrics(self.registry))
+        metrics = ProcessorMetrics(self.registry)
+        self.decoders = VideoDecoders(settings.decoding)
+        requests = KeyRequests(settings, cast(Emitter, self.posted), metrics)
+        self.step = AwaitKeyFrame(settings, KEYS, requests, self.decoders, metrics)
         self.step.next = self.last
 
     @property

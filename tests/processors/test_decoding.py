@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from processors.decoding.decoders import DecodingSettings, Duplicate, VideoDecoders, VideoUnit
+from processors.decoding.decoders import DecodingSettings, VideoDecoders, VideoUnit
 from processors.decoding.process import DecodingProcess
 from processors.device.decode import decoded_batch
 from producers.video.encoder import encode_alone, software_encoder
@@ -130,15 +130,36 @@ def test_the_units_that_wait_are_bounded(make: Make) -> None:
     assert [fails(each, MissingReference) for each in waiting]
 
 
-def test_a_duplicate_is_decoded_once(make: Make) -> None:
+def test_a_unit_under_way_is_decoded_once_and_a_later_duplicate_shows_the_same(make: Make) -> None:
     decoders = make()
     units = chain(3)
     early = decoders.submit(unit(units[1], 1), 0.0)
     assert decoders.submit(unit(units[1], 1), 0.0) is early
     assert shows(decoders.submit(unit(units[0]), 0.0), 0)
     assert shows(early, 1)
-    fails(decoders.submit(unit(units[1], 1), 0.0), Duplicate)
+    assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
     assert shows(decoders.submit(unit(units[2], 2), 0.0), 2)
+    assert decoders.counts["duplicate"] == 1
+
+
+def test_restored_units_serve_the_later_ones_of_their_group_in_any_order(make: Make) -> None:
+    decoders = make()
+    units = chain(5)
+    waiting = decoders.submit(unit(units[3], 3), 0.0)
+    for place in (1, 0, 2, 1):
+        decoders.restore(unit(units[place], place))
+    assert shows(waiting, 3)
+    assert shows(decoders.submit(unit(units[4], 4), 0.0), 4)
+    assert (decoders.counts["restored"], decoders.counts["decoded"]) == (3, 2)
+
+
+def test_a_repeated_key_frame_ends_no_group(make: Make) -> None:
+    decoders = make()
+    units = chain(2)
+    for key in (0, 10, 20):
+        assert shows(decoders.submit(unit(units[0], key=key), 0.0), 0)
+    decoders.restore(unit(units[0], key=30), displace=False)
+    assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
 
 
 def test_a_probe_leaves_the_chain_as_it_was(make: Make) -> None:
