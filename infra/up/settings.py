@@ -72,7 +72,7 @@ class UpSettings(SettingsTable):
     """Model bundle; none is the shipped one that fits the source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that is sent whole and checked by STRIP."""
-    profile: Literal["raw", "lossless"] = "raw"
+    profile: Literal["raw", "lossless", "video"] = "raw"
     """Encoding of the pixels that are sent."""
     processors: int = Field(default=1, ge=1, le=16)
     """Number of processors."""
