@@ -15,7 +15,7 @@ from consumers.settings import HostName, RecorderSettings
 from infra.monitor.settings import MonitorSettings
 from processors.settings import ProcessorSettings
 from producers.bridge.settings import BridgeSettings
-from producers.camera.camera_settings import CameraOptions
+from producers.camera.camera_settings import CameraOptions, Profile
 from producers.simulation.scenario import read_scenario
 from producers.sources.scene import SIZE as SCENE_SIZE
 from producers.sources.settings import SourceSettings
@@ -72,8 +72,9 @@ class UpSettings(SettingsTable):
     """Model bundle; none is the shipped one that fits the source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that is sent whole and checked by STRIP."""
-    profile: Literal["raw", "lossless", "video"] = "raw"
-    """Encoding of the pixels that are sent."""
+    profile: Profile | None = None
+    """Coding of the pixels that are sent: raw, lossless or video; none is video for a URL, a device or a video file,
+    and raw for simulated cameras."""
     processors: int = Field(default=1, ge=1, le=16)
     """Number of processors."""
     bridges: int = Field(default=1, ge=1, le=16)
@@ -145,6 +146,11 @@ def usual_cameras(source: str) -> int:
     return 8 if source in ("scene", "cifar10") or source.endswith(".npz") else 1
 
 
+def usual_profile(source: str) -> Profile:
+    """Return the profile without `--profile`."""
+    return "raw" if source in ("scene", "cifar10") or source.endswith(".npz") else "video"
+
+
 def is_real(source: str) -> bool:
     """Return whether a source is a single camera or stream, by a URL or a device."""
     return "://" in source or source.startswith("/dev/")
@@ -200,7 +206,7 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
                 "fps": settings.fps,
                 "drop_ratio": settings.drop_ratio,
                 "probe_share": settings.probe_share,
-                "profile": settings.profile,
+                "profile": settings.profile or usual_profile(settings.source),
                 "spool": {"max_bytes": settings.spool_bytes},
             }
         ],

@@ -154,7 +154,8 @@ class FrameJob:
     as_sent: Picture | None = None
     """(h, w, C) uint8, black at dropped pixels, if it is wanted; see `Pipeline.show_sent`."""
     changed: float | None = None
-    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a comparison."""
+    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a comparison. Under `video`,
+    `Decode` sets it: the camera has measured it."""
     probe: Tensor | None = None
     """STRIP's input (channels, height, width) on the device; None unless the frame is a probe."""
     pixel_bytes: int | None = None

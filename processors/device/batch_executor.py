@@ -137,7 +137,7 @@ class BatchExecutor:
         as_sent = self._show_sent(frames, wanted)
         self._stage = "strip"
         probes = probes_of(self.pipeline, good, frames, draws)
-        changed = self._stillness.changes([job.camera_id for job in good], frames, decoded.sent)
+        changed = self._changes(good, frames, decoded.sent)
         for i, job in enumerate(good):
             if not 0 <= confidences[i] <= 1:  # NaN included
                 self._metrics.stage_failed("classify")
@@ -145,7 +145,17 @@ class BatchExecutor:
                 continue
             job.class_id, job.confidence = class_ids[i], confidences[i]
             job.shown, job.as_sent = shown.get(i), as_sent.get(i)
-            job.probe, job.changed = probes.get(i), changed.get(i)
+            job.probe, job.changed = probes.get(i), changed.get(i, job.changed)
+
+    def _changes(self, jobs: Sequence[FrameJob], frames: Tensor | Packed, sent: Tensor) -> dict[int, float]:
+        """Return the changes by the positions of the frames; under `video` the camera has measured them."""
+        places = [i for i, job in enumerate(jobs) if job.planes is None]
+        if len(places) < len(jobs):
+            if not places:
+                return {}
+            frames, sent = frames[places], sent[places]
+        found = self._stillness.changes([jobs[i].camera_id for i in places], frames, sent)
+        return {places[i]: change for i, change in found.items()}
 
     def _show(
         self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, wanted: Sequence[int]

@@ -65,6 +65,7 @@ class Decode(Step):
                 self._decoders.restore(unit, displace=False)
             self.next.submit(job)
             return
+        job.changed = unit.unit.change
         self._waiting[job] = None
         self._cameras[job.partition].add(job.camera_id)
         self._tracker.enlarge(job, picture_bytes(unit.height, unit.width))

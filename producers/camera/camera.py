@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,13 +28,14 @@ from producers.sources.opening import open_source
 from producers.sources.reader import Reader, Reading, read_from
 from producers.sources.source import Source
 from producers.spool import Spool
-from producers.video.group import GroupEncoder
+from producers.video.group import VIDEO_FROM, GroupEncoder
 from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
 from schemas.identity import Identity
 from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
+from schemas.messages.frame import Encoding
 from schemas.pixels.masks import kept_mask
-from schemas.pointillist_pb2 import VIDEO, Meta
+from schemas.pointillist_pb2 import RAW, VIDEO, Meta
 from schemas.runtime import trace
 from schemas.transport.backoff import Backoff
 
@@ -342,7 +344,7 @@ class Camera:
             return
         self._sealing.request_key(self._control.key_wanted)
         try:
-            self._sealing.seal(shown, captured_ms, captured.position, self._control.encoding, captured.truth)
+            self._sealing.seal(shown, captured_ms, captured.position, self._encoding(shown.shape), captured.truth)
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
         if trace.on():
@@ -355,6 +357,13 @@ class Camera:
         self._source_gives()
         if self.publisher.presence.degraded:
             self.publisher.presence.mended("spool")
+
+    def _encoding(self, shape: tuple[int, ...]) -> Encoding:
+        """Return the encoding of a picture: a codec saves little of a small one, and takes a process to decode."""
+        encoding = self._control.encoding
+        if encoding.profile == VIDEO and min(shape[:2]) < VIDEO_FROM:
+            return replace(encoding, profile=RAW)
+        return encoding
 
     def _source_gives(self) -> None:
         if self.trouble:
@@ -388,7 +397,7 @@ class Camera:
 
     def _meta(self) -> Meta:
         height, width, channels = self._size
-        encoding = self._control.encoding
+        encoding = self._encoding(self._size) if height else self._control.encoding
         return Meta(
             install_id=self.spool.install_id,
             boot_id=self.spool.current.boot_id,

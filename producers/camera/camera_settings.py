@@ -22,6 +22,8 @@ from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_S
 from schemas.messages.frame import PROFILES, Encoding
 from schemas.settings import SettingsTable
 
+Profile = Literal["raw", "lossless", "video"]
+
 _INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -35,8 +37,9 @@ class SendingOptions(SettingsTable):
     """Share of the pixels that is not sent, rounded to whole pixels of the 64 of a block."""
     probe_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
-    profile: Literal["raw", "lossless", "video"] = "raw"
-    """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec (sides from 64 on)."""
+    profile: Profile = "raw"
+    """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
+    below 128 is sent raw instead of video."""
     video: VideoSettings = VideoSettings()
     """The codec of the profile `video`."""
     schedule: Schedule | None = None

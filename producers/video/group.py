@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
+VIDEO_FROM: Final = 128
+"""Shorter side of a picture from which a camera with the profile `video` sends it so: it sends smaller ones raw."""
 USUAL_RATE: Final = 25.0
 """Frames a second where the camera's rate is not set: it scales the cap in bytes a second only."""
 SCENE_CHANGE: Final = 32.0
@@ -136,15 +138,16 @@ class GroupEncoder:
             self.end()
             group = None
         filled = None if group is None else _filled(group.fill, picture)
-        if group is None or filled is None or _differs(group.last, filled.luma):
+        change = None if group is None or filled is None else _change(group.last, filled.luma)
+        if group is None or filled is None or (change is not None and change >= SCENE_CHANGE):
             self.end()
             group = self._group = self._begin(message, setup)
-            filled = _filled(group.fill, picture)
+            filled, change = _filled(group.fill, picture), None
         data = group.encoder.encode(filled)
         message.key_distance, message.place = message.seq - group.seq, group.place
         group.place += 1
         group.last = _sampled(filled.luma)
-        return AccessUnit(group.encoder.codec, setup.colour, data)
+        return AccessUnit(group.encoder.codec, setup.colour, data, change)
 
     def _is_over(self, group: _Group, message: Frame, setup: _Setup) -> bool:
         most = self._settings
@@ -193,9 +196,8 @@ def _sampled(luma: Plane) -> Plane:
     return luma[::_SAMPLED, ::_SAMPLED].copy()
 
 
-def _differs(last: Plane | None, luma: Plane) -> bool:
-    """Return whether the scene has changed since the `last` picture's samples."""
+def _change(last: Plane | None, luma: Plane) -> float | None:
+    """Return the mean change since the `last` picture's samples, in levels; None without one."""
     if last is None:
-        return False
-    difference = luma[::_SAMPLED, ::_SAMPLED].astype(np.int16) - last
-    return int(np.abs(difference).sum()) >= SCENE_CHANGE * last.size
+        return None
+    return float(np.abs(luma[::_SAMPLED, ::_SAMPLED].astype(np.int16) - last).mean())

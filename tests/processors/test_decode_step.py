@@ -124,6 +124,18 @@ async def test_the_classifier_reads_the_kept_pixels_of_the_group_s_mask_only(ben
     assert [job.confidence for job in before] != [job.confidence for job in changed]
 
 
+async def test_a_still_picture_has_changed_by_nothing_and_a_moving_one_by_something(
+    bench: Bench, tmp_path: Path
+) -> None:
+    still, moving = VideoCamera(group_frames=3), VideoCamera("site/moving")
+    still.still = True
+    executor = batch_executor(tiny_bundle(tmp_path))
+    jobs = await bench.submit(*(still.frame() for _ in range(4)), *(moving.frame() for _ in range(2)), passed=6)
+    done = {(str(job.camera_id), job.frame.seq): job.changed for job in classified(executor, jobs)}
+    assert [done[still.name, seq] for seq in range(4)] == [None, 0.0, 0.0, None]
+    assert (done[moving.name, 1] or 0.0) > 0.1
+
+
 async def test_a_probe_is_decoded_alone_and_whole(bench: Bench) -> None:
     camera = VideoCamera(probe_share=1.0)
     (probe,) = await bench.submit(camera.frame(), passed=1)

@@ -178,13 +178,15 @@ class VideoCamera:
         self.name = name
         self.boot_id = boot_id
         self.groups = GroupEncoder(camera_key(name), VideoSettings(**video))  # type: ignore[arg-type]  # numbers
+        self.still = False
+        """Whether all pictures are the same."""
         self._encoding = Encoding(drop, probe_share, VIDEO)
         self._seq = 0
 
     def shown(self, seq: int, height: int = 64, width: int = 96) -> Picture:
         """Return a picture: a pattern that moves to the left."""
         down, right = np.mgrid[:height, :width]
-        luma = (3 * (right + seq) + 2 * down) % 160 + 40
+        luma = (3 * (right + (0 if self.still else seq)) + 2 * down) % 160 + 40
         return np.stack([luma, 255 - luma, luma // 2], axis=2).astype(np.uint8)
 
     def message(self) -> bytes:

@@ -34,6 +34,13 @@ def test_a_unit_comes_back(data: bytes, codec: Codec, colour: Colour) -> None:
     assert (found.codec, found.colour, bytes(found.data)) == (codec, colour, data)
 
 
+@pytest.mark.parametrize(
+    ("change", "found"), [(None, None), (0.0, 0.0), (0.0001, 1 / 256), (0.75, 0.75), (255.0, 255.0), (1e6, 65534 / 256)]
+)
+def test_a_change_comes_back_and_the_least_one_is_no_stillness(change: float | None, found: float | None) -> None:
+    assert open_unit(pack_unit(UNIT._replace(change=change))).change == found
+
+
 @given(st.integers(1, 2**24))
 def test_a_padded_length_is_at_most_12_percent_longer_and_padded_already(length: int) -> None:
     padded = padded_length(length)

@@ -60,13 +60,14 @@ def test_a_clip_is_recorded_frame_by_frame_in_several_groups(tmp_path: Path) -> 
     assert report["bytes_sent"] < 0.1 * report["bytes_raw"]
 
 
-def test_a_killed_processor_continues_in_the_middle_of_a_group(tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", ["processor-1", "bridge", "mosquitto"])
+def test_a_kill_in_the_middle_of_a_group_costs_no_frame(tmp_path: Path, role: str) -> None:
     scenario = write_scenario(tmp_path, video={"group_frames": 1000, "group_s": 60})
     with RunningSystem(tmp_path / "state", "--scenario", scenario, "--no-prometheus") as system:
         layout = Layout(system.state)
         wait_until(lambda: system.roles().get("fleet") is not None, "the camera", within_s=120)
         wait_until(lambda: count_frames(layout).counts().frames_recorded >= 10, "frames", within_s=90, every_s=0.1)
-        system.kill("processor-1")
+        system.kill(role)
         report = system.finish()
     assert report["frames_published"] == report["frames_recorded"] == FRAMES
     assert report["frames_lost"] == report["frames_dead_lettered"] == 0
