@@ -15,7 +15,7 @@ from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.pixels.fill import Fill
 from schemas.pixels.masks import Mask, kept_mask
-from schemas.pixels.planes import Colour, Planes, chroma_shape, luma_of, to_picture
+from schemas.pixels.planes import Colour, Planes, chroma_shape, luma_of, rgb_weights, to_picture
 
 KEY = derive_camera_key(b"a fleet secret of thirty-two byte", CameraId("site/door"))
 SIZES = [(64, 64), (72, 101), (67, 128)]
@@ -151,6 +151,24 @@ def test_grey_planes_are_grey_pixels(colour: Colour) -> None:
     assert (picture == picture[..., :1]).all()
     limited = colour in (Colour.BT601_LIMITED, Colour.BT709_LIMITED)
     assert (picture[0, 0, 0], picture[-1, -1, 0]) == ((0, 255) if limited else (16, 235))
+
+
+@pytest.mark.parametrize("colour", list(Colour))
+@pytest.mark.parametrize("shape", [(64, 96), (65, 97), (1, 3)])
+def test_rgb_is_that_of_the_matrix(colour: Colour, shape: tuple[int, int]) -> None:
+    height, width = shape
+    chroma = chroma_shape(height, width)
+    planes = Planes(noise(shape, 5), noise(chroma, 6), noise(chroma, 7), colour)
+    assert planes.blue is not None
+    assert planes.red is not None
+    black, y, rv, gu, gv, bu = rgb_weights(colour)
+    luma = y * (planes.luma.astype(float) - black)
+    u, v = (
+        (plane.astype(float) - 128).repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+        for plane in (planes.blue, planes.red)
+    )
+    wanted = np.stack([luma + rv * v, luma + gu * u + gv * v, luma + bu * u], axis=2).clip(0, 255)
+    assert np.abs(to_picture(planes) - wanted).max() < 0.6
 
 
 def test_rgb_comes_back_from_full_range_planes() -> None:
