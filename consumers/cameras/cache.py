@@ -19,7 +19,7 @@ from typing import Final
 from consumers.cameras.camera import Camera, follows, monotonic_ms
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
-from consumers.evidence.probe_plan import Seen
+from consumers.evidence.probe_shares import Seen
 from consumers.settings import RecorderSettings
 from consumers.written import Written
 from schemas.limits import CAMERAS_AT_HAND

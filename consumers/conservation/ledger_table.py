@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from consumers.conservation.law import BootAudit
+from consumers.conservation.balance import BootAudit
 from consumers.conservation.ledgers import SignedLedger
 from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import upsert

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from threading import Lock
 from typing import Final
 
+from consumers.conservation.balance import BootAudit, Counts, Lost
 from consumers.conservation.changes import changes
-from consumers.conservation.law import BootAudit, Counts, Lost
 from consumers.conservation.ledgers import SignedLedger, SignedLedgers
 from consumers.conservation.rounds import Marks, Rounds
 from consumers.database.engine import open_engine

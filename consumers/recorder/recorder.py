@@ -19,7 +19,7 @@ from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
 from consumers.database.damage import set_aside
 from consumers.database.engine import open_engine
 from consumers.database.thread import DatabaseCorruptError, DatabaseThread, Stopped
-from consumers.evidence.probe_plan import CommandedShare, Probing, load_commanded, store_commanded
+from consumers.evidence.probe_shares import CommandedShare, Probing, load_commanded, store_commanded
 from consumers.evidence.quarantine import Quarantine
 from consumers.recorder.alerts import PUBLISH_S, Alerts, Outbox, count_unpublished
 from consumers.recorder.metrics import Meters, places_of

@@ -1,4 +1,4 @@
-"""The audit: the fate of every published frame, from durable records only; see `consumers.conservation.law`.
+"""The audit: the fate of every published frame, from durable records only; see `consumers.conservation.balance`.
 
 The records are the files of a state folder, or those of a deployment: Kafka by its protocol, the database by its URL.
 The sources are read in the direction in which frames move: spools, Kafka's logs, database. A frame that moves on during
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumers.conservation.law import BootAudit, Counts
+from consumers.conservation.balance import BootAudit, Counts
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.database.queries import CAMERAS_AT_ONCE, Records, open_records
 from consumers.records.rows import SummedRow

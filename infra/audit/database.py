@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from consumers.conservation.law import BootAudit
+from consumers.conservation.balance import BootAudit
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.database.damage import UNREADABLE, damaged_files, reason, set_aside_ms
 from consumers.database.engine import database_url

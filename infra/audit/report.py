@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypedDict
 
-from consumers.conservation.law import Lost
+from consumers.conservation.balance import Lost
 from consumers.database.damage import UNREADABLE
 from consumers.database.queries import Accuracy, open_records
 from infra.audit.audit import Audit

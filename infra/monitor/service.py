@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
-from infra.monitor.alerts import AlertNotifier
+from infra.monitor.alert_notifier import AlertNotifier
 from infra.monitor.conservation import Conservation
 from infra.monitor.gpu import Gpus
 from infra.monitor.host import Host

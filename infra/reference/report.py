@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from consumers.conservation.law import Counts, Lost
+from consumers.conservation.balance import Counts, Lost
 from infra.audit.report import Attacked, Findings, Latency, Measured, Run
 from infra.reference.markdown import code, page, paragraphs, table
 from infra.settings.described import fields_of

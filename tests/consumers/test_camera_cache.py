@@ -13,7 +13,7 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
 from consumers.database.tables import boots, frames
-from consumers.evidence.probe_plan import Seen
+from consumers.evidence.probe_shares import Seen
 from consumers.recorder.metrics import Meters, places_of
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta, Status, Turn
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import update
 
-from consumers.conservation.law import BootAudit, Counts
+from consumers.conservation.balance import BootAudit, Counts
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.result import save_result

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from consumers.conservation.law import BootAudit, Counts
+from consumers.conservation.balance import BootAudit, Counts
 from consumers.conservation.ledger_table import UNSETTLED_TIMES
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.live import LiveAudit

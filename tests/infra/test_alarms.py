@@ -17,7 +17,7 @@ from benchmarks.harness.webhook import Webhook
 from infra.local.alertmanager import Alertmanager
 from infra.local.ports import free_port
 from infra.local.prometheus import Prometheus
-from infra.monitor.alerts import ALERT_NAME, REPEAT_S, AlertNotifier
+from infra.monitor.alert_notifier import ALERT_NAME, REPEAT_S, AlertNotifier
 from infra.process.metrics_server import role_registry, serve
 from infra.prometheus.runbooks import PAGE
 from schemas import metrics
@@ -174,7 +174,7 @@ def test_without_the_consoles_decisions_an_alert_ends_by_itself(
         alert_id = stick(rig)
         notifies.notify()
         assert open_alerts(manager) == {alert_id}
-        monkeypatch.setattr("infra.monitor.alerts.EPISODE_MS", 0)
+        monkeypatch.setattr("infra.monitor.alert_notifier.EPISODE_MS", 0)
         notifies.notify()
         assert open_alerts(manager) == set()
 

@@ -15,7 +15,7 @@ import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from sqlalchemy.exc import DatabaseError
 
-from consumers.conservation.law import Counts
+from consumers.conservation.balance import Counts
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records
 from consumers.database.tables import metadata

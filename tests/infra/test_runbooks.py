@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from infra.local.prometheus import RULES
-from infra.monitor.alerts import ALERT_NAME
+from infra.monitor.alert_notifier import ALERT_NAME
 from infra.prometheus.runbooks import PAGE, SOURCE, rendered
 
 ALERTS = {

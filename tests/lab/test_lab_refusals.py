@@ -11,7 +11,7 @@ from tests.lab.conftest import Command
 FEW = ("--batch", 4, "--held-out", 4)
 REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
     "evaluate": [
-        (("--drop", 0.9), "drop ratio: expected 0 to 0.875, got 0.9"),
+        (("--drop-ratio", 0.9), "drop ratio: expected 0 to 0.875, got 0.9"),
         (("--mode", "best"), "--mode: expected default or paper, got 'best'"),
         (("--masks", "odd"), "--masks: expected spread or uniform, got 'odd'"),
         (("--attack", "storm"), "attack: expected one of fgsm"),
@@ -75,10 +75,10 @@ def test_an_option_that_cannot_be_is_refused_in_one_line(
     (tmp_path / "damaged" / "generator.toml").write_text("name = 3\n")
     out = tmp_path / "out"
     standard: dict[str, tuple[object, ...]] = {
-        "evaluate": ("--bundle", bundle, "--data", data, "--drop", 0.25, "--json", out),
+        "evaluate": ("--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", out),
         "red-team": ("--bundle", bundle, "--data", data),
         "harden": ("--bundle", bundle, "--data", data, "--out", out, *FEW),
-        "psnr": ("--images", ".", "--drop", 0.25, "--json", out),
+        "psnr": ("--images", ".", "--drop-ratio", 0.25, "--json", out),
         "learn-table": ("--bundle", bundle, "--data", data, "--attack", "fgsm", "--eps", 0.05, "--out", out),
         "aigan attack": ("--dataset", "scene", "--json", out),
         "aigan train": ("--dataset", "scene"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from consumers.cameras.camera import Camera
-from consumers.evidence.probe_plan import Change, CommandedShare, Probing, Seen, load_commanded, store_commanded
+from consumers.evidence.probe_shares import Change, CommandedShare, Probing, Seen, load_commanded, store_commanded
 from consumers.records.rows import CameraRow
 from consumers.settings import ProbePlan
 from schemas.pointillist_pb2 import LOSSLESS, Meta
