@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import signal
 import socket
 import sys
 from typing import Final
@@ -96,6 +97,9 @@ def main() -> None:
     link_number, memory_number, memory_bytes = (int(argument) for argument in sys.argv[1:4])
     link = socket.socket(fileno=link_number)
     memory = mmap.mmap(memory_number, 0)
+    # A terminal and systemd signal it together with its processor, which still decodes while it drains.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     _warm_up()
     held = confine(memory_bytes)
     link.send(bytes((Status.READY,)) + json.dumps(held).encode())

@@ -142,6 +142,16 @@ def test_a_unit_under_way_is_decoded_once_and_a_later_duplicate_shows_the_same(m
     assert decoders.counts["duplicate"] == 1
 
 
+def test_the_signals_that_end_a_processor_do_not_end_its_decoding(make: Make, processes: Processes) -> None:
+    decoders = make()
+    units = chain(2)
+    assert shows(decoders.submit(unit(units[0]), 0.0), 0)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        os.kill(processes.started[0].pid, each)
+    assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
+    assert "crashed" not in decoders.counts
+
+
 def test_restored_units_serve_the_later_ones_of_their_group_in_any_order(make: Make) -> None:
     decoders = make()
     units = chain(5)
