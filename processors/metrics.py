@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from processors.decoding.decoders import OUTCOMES
 from schemas import metrics as contract
-from schemas.errors import OverQuota, OverSize
+from schemas.errors import OverQuotaError, OverSizeError
 
 _STAGES = ("validate", "unpack", "reconstruct", "denoise", "preprocess", "classify", "preview", "strip")
 
@@ -21,7 +21,7 @@ class ProcessorMetrics:
         self.classified = frames.labels("classified")
         self.dead_lettered = frames.labels("dead_lettered")
         refused = contract.REFUSED.on(registry)
-        self.refused = {kind.reason: refused.labels(kind.reason) for kind in (OverSize, OverQuota)}
+        self.refused = {kind.reason: refused.labels(kind.reason) for kind in (OverSizeError, OverQuotaError)}
         frame_bytes = contract.FRAME_BYTES.on(registry)
         self._raw_bytes = frame_bytes.labels("raw")
         self._sent_bytes = frame_bytes.labels("sent")

@@ -18,13 +18,15 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{what} {path}: expected a readable file, got {error.strerror}. Correct the path.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{what} {path} is not a text in UTF-8") from None
+        raise ConfigError(f"{what} {path}: expected a text in UTF-8, got other bytes. Correct the file.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise ConfigError(f"{path}:{place} {getattr(error, 'problem', None) or 'not YAML'}") from None
+        raise ConfigError(
+            f"{path}:{place} expected YAML, got {getattr(error, 'problem', None) or 'another form'}. Correct the file."
+        ) from None
     return values
 
 

@@ -5,23 +5,23 @@
     │   ├── ConfigError           a setting, scenario or option has the wrong name, type or range
     │   ├── SecretError           a secret or a camera key is missing, malformed or of another role
     │   ├── SourceError           a camera source cannot be opened or read
-    │   │   └── SourceHung        it returned no frame for the stated time
+    │   │   └── SourceHungError   it returned no frame for the stated time
     │   ├── BundleError           a model bundle is incomplete or does not match its model.toml
     │   ├── BrokerError           MQTT, Kafka or the database does not answer
     │   └── StateError            a state folder is in use, or is not one
     │       └── RestartRequired   its disk is full, or a damaged file was set aside: a restart may succeed (code 75)
     ├── WireError                 a payload was refused; `reason` is its name in metrics and dead letters
-    │   ├── Malformed             not the expected message, or a field out of its range
-    │   ├── BadTag                the authentication tag does not match
-    │   ├── RevokedKey            signed under a key generation that is no longer accepted
-    │   ├── BadSize               frame sides, channels or message size out of bounds
-    │   ├── OverSize              a frame has more pixels than this fleet's cameras have
-    │   ├── OverQuota             a camera has more frames waiting than it may while others need the device
-    │   ├── TooManyBoots          a camera has started more often than the limit for one camera
-    │   ├── BadPixels             the pixel data does not decode to what the header announces
-    │   ├── NoKeyFrame            the key frame that a frame depends on is missing
-    │   ├── MissingReference      an earlier frame of its group of pictures is missing or did not decode
-    │   └── DecoderLost           the decoding process ended or hung on it
+    │   ├── MalformedError        not the expected message, or a field out of its range
+    │   ├── BadTagError           the authentication tag does not match
+    │   ├── RevokedKeyError       signed under a key generation that is no longer accepted
+    │   ├── BadSizeError          frame sides, channels or message size out of bounds
+    │   ├── OverSizeError         a frame has more pixels than this fleet's cameras have
+    │   ├── OverQuotaError        a camera has more frames waiting than it may while others need the device
+    │   ├── TooManyBootsError     a camera has started more often than the limit for one camera
+    │   ├── BadPixelsError        the pixel data does not decode to what the header announces
+    │   ├── NoKeyFrameError       the key frame that a frame depends on is missing
+    │   ├── MissingReferenceError an earlier frame of its group of pictures is missing or did not decode
+    │   └── DecoderLostError      the decoding process ended or hung on it
     └── StageError                a stage failed on frames that were well formed
 
 Messages give the expected form and the received value.
@@ -66,7 +66,7 @@ class SourceError(UserError):
         return error
 
 
-class SourceHung(SourceError):  # noqa: N818  # a state of the source, as in its status
+class SourceHungError(SourceError):
     """A source returned no frame for the stated time."""
 
 
@@ -95,67 +95,67 @@ class WireError(PointillistError):
     reason: ClassVar[str] = "wire"
 
 
-class Malformed(WireError):  # noqa: N818  # an adjective that names the payload
+class MalformedError(WireError):
     """Not the expected message, or a field out of its range."""
 
     reason: ClassVar[str] = "malformed"
 
 
-class BadTag(WireError):  # noqa: N818
+class BadTagError(WireError):
     """The authentication tag does not match."""
 
     reason: ClassVar[str] = "bad_tag"
 
 
-class RevokedKey(WireError):  # noqa: N818
+class RevokedKeyError(WireError):
     """Signed under a key generation that is no longer accepted."""
 
     reason: ClassVar[str] = "revoked_key"
 
 
-class BadSize(WireError):  # noqa: N818
+class BadSizeError(WireError):
     """Frame sides, channels or message size out of bounds."""
 
     reason: ClassVar[str] = "bad_size"
 
 
-class OverSize(WireError):  # noqa: N818
+class OverSizeError(WireError):
     """A frame has more pixels than this fleet's cameras have."""
 
     reason: ClassVar[str] = "over_size"
 
 
-class OverQuota(WireError):  # noqa: N818
+class OverQuotaError(WireError):
     """A camera has more frames waiting than it may while others need the device."""
 
     reason: ClassVar[str] = "over_quota"
 
 
-class TooManyBoots(WireError):  # noqa: N818
+class TooManyBootsError(WireError):
     """A camera has started more often than the limit for one camera."""
 
     reason: ClassVar[str] = "too_many_boots"
 
 
-class BadPixels(WireError):  # noqa: N818
+class BadPixelsError(WireError):
     """The pixel data does not decode to what the header announces."""
 
     reason: ClassVar[str] = "bad_pixels"
 
 
-class NoKeyFrame(WireError):  # noqa: N818
+class NoKeyFrameError(WireError):
     """The key frame that a frame depends on is missing."""
 
     reason: ClassVar[str] = "no_key_frame"
 
 
-class MissingReference(WireError):  # noqa: N818
+class MissingReferenceError(WireError):
     """An earlier frame of its group of pictures is missing or did not decode."""
 
     reason: ClassVar[str] = "missing_reference"
 
 
-class DecoderLost(WireError):  # noqa: N818
+class DecoderLostError(WireError):
     """The decoding process ended or hung on it."""
 
     reason: ClassVar[str] = "decoder_lost"

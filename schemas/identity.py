@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple, NewType
 
-from schemas.errors import ConfigError, Malformed
+from schemas.errors import ConfigError, MalformedError
 
 CameraId = NewType("CameraId", str)
 """`site/camera`, taken from the topic only."""
@@ -50,7 +50,7 @@ def camera_at(name: str, site: str = DEFAULT_SITE) -> CameraId:
 
 
 def camera_id_on_wire(text: str) -> CameraId:
-    """Check a name from a topic or a record key; `Malformed` if it is not a camera id."""
+    """Check a name from a topic or a record key; `MalformedError` if it is not a camera id."""
     if not _CAMERA_ID.fullmatch(text):
-        raise Malformed(f"expected a camera id site/camera, got {text[:140]!r}")
+        raise MalformedError(f"expected a camera id site/camera, got {text[:140]!r}")
     return CameraId(text)

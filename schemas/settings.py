@@ -51,10 +51,10 @@ class SettingsTable(BaseModel):
 def address(text: str) -> tuple[str, int]:
     """Read host:port; `ConfigError` names the form, and repeats no password."""
     if "@" in text:
-        raise ConfigError("an address is written host:port, without a user and a password; got one with an @")
+        raise ConfigError("address: expected host:port without a user and a password, got one with an @. Remove them.")
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f"an address is written host:port with a port from 1 to 65535, got {text!r}")
+        raise ConfigError(f"address: expected host:port with a port from 1 to 65535, got {text!r}. Correct it.")
     return host.strip("[]"), int(port)
 
 

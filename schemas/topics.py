@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.identity import CameraId, camera_id_on_wire
 
 ROOT: Final = "pointillist/v1"
@@ -50,14 +50,16 @@ def every_camera_filter(channel: Channel) -> str:
 
 
 def parse_mqtt_topic(topic: str) -> tuple[CameraId, Channel]:
-    """Return the camera and the channel of a topic; `Malformed` if it is no topic of this protocol."""
+    """Return the camera and the channel of a topic; `MalformedError` if it is no topic of this protocol."""
     parts = topic.split("/", 4)
     if len(parts) != 5 or f"{parts[0]}/{parts[1]}" != ROOT:
-        raise Malformed(f"expected {ROOT}/site/camera/channel, got {topic[:200]!r}")
+        raise MalformedError(f"expected {ROOT}/site/camera/channel, got {topic[:200]!r}")
     try:
         channel = Channel(parts[4])
     except ValueError:
-        raise Malformed(f"expected one of {[c.value for c in Channel]} as channel, got {parts[4][:80]!r}") from None
+        raise MalformedError(
+            f"expected one of {[c.value for c in Channel]} as channel, got {parts[4][:80]!r}"
+        ) from None
     return camera_id_on_wire(f"{parts[2]}/{parts[3]}"), channel
 
 

@@ -68,7 +68,7 @@ class CameraCache:
                 self._heard[camera.name] = camera
                 self._sends(camera, clock_ms)
             if camera.status is not None:
-                camera.said_ms = clock_ms - max(0, now_ms - camera.status.state_ms)
+                camera.status_seen_ms = clock_ms - max(0, now_ms - camera.status.state_ms)
             if camera.judged is not None:
                 camera.health.restore(camera.judged.state, clock_ms)
             self._unjudged.add(camera.name)
@@ -103,8 +103,8 @@ class CameraCache:
         for status in written.cameras:
             camera = self._camera(status.camera)
             if camera.status is None or camera.status.state_ms != status.state_ms:
-                camera.said_ms = now_ms
-            camera.say(status)
+                camera.status_seen_ms = now_ms
+            camera.record_status(status)
             if camera.last is not None:
                 self._sends(camera, now_ms)
             self._unjudged.add(camera.name)

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from consumers.cameras.picture_health import PictureHealth
 from consumers.cameras.state import Facts, Judged, judge, patience_s
 from consumers.records.rows import CameraRow, FrameRow
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.messages.camera_status import check_announcement
 from schemas.pointillist_pb2 import CHECKED, UNKNOWN, Meta, Refusal, Status
 
@@ -35,7 +35,7 @@ class Camera:
     """The newest frame of the most recent boot."""
     heard_ms: int = 0
     """Time of the last recorded frame, by `monotonic_ms`."""
-    said_ms: int = 0
+    status_seen_ms: int = 0
     """Time of the last status, by `monotonic_ms`."""
     entropy_bits: float | None = None
     """Entropy of the last checked probe."""
@@ -81,7 +81,7 @@ class Camera:
             self.entropy_bits = row.entropy_bits
             self.probes.append(row.flagged)
 
-    def say(self, status: CameraRow) -> None:
+    def record_status(self, status: CameraRow) -> None:
         """Take over a status and an announcement."""
         if self.status is None or self.status.meta != status.meta:
             self.meta = _announced(status.meta)
@@ -120,7 +120,7 @@ class Camera:
                 patience_s=self.patience_s(silent_after_s),
                 reported=self.status.state if self.status else UNKNOWN,
                 detail=self.status.detail if self.status else "",
-                reported_ms=self.said_ms,
+                reported_ms=self.status_seen_ms,
                 refusal=self.refusal,
                 refused_ms=self.refused_ms,
                 picture=self.health.state,
@@ -147,6 +147,6 @@ def _announced(meta: bytes) -> Meta | None:
     try:
         announced = Meta.FromString(meta)
         check_announcement(announced)
-    except (DecodeError, Malformed):
+    except (DecodeError, MalformedError):
         return None
     return announced

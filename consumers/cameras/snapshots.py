@@ -39,7 +39,7 @@ class Snapshots:
         self._tallies = Tallies(engine)
         of: BindParameter[str] = bindparam("of")
         self._total = Prepared(engine, select(func.sum(boots.c.frames)).where(boots.c.camera == of))
-        self._said = Prepared(engine, select(cameras).where(cameras.c.camera == of))
+        self._statuses = Prepared(engine, select(cameras).where(cameras.c.camera == of))
 
     def save(self, changed: Sequence[Camera], to_ms: int) -> None:
         """Save these cameras; the snapshots then hold all frames that were recorded before `to_ms`."""
@@ -65,14 +65,14 @@ class Snapshots:
             to_ms = tally(connection, SNAPSHOTS_TO_MS)
             found = self._as_saved(connection, to_ms)
             for name, camera in found.items():
-                row = self._said.run(connection, of=name).fetchone()
+                row = self._statuses.run(connection, of=name).fetchone()
                 if row is not None:
-                    camera.say(CameraRow(*row))
+                    camera.record_status(CameraRow(*row))
             strange = select(cameras).order_by(cameras.c.seen_ms.desc()).limit(self._strangers)
             for row in connection.execute(strange):
                 if row.camera not in found:
                     found[row.camera] = Camera(row.camera)
-                    found[row.camera].say(CameraRow(*row))
+                    found[row.camera].record_status(CameraRow(*row))
             return list(found.values())
 
     def _as_saved(self, connection: Connection, to_ms: int) -> dict[str, Camera]:

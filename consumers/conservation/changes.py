@@ -44,7 +44,7 @@ def changes(engine: Engine, since_ms: int, known: Mapping[str, SummedRow]) -> Ch
     with engine.begin() as connection:
         held = connection.execute(select(offsets.c.topic, offsets.c.partition, offsets.c.next))
         positions = {(topic, partition): following for topic, partition, following in held}
-        said = [LedgerRow(*row) for row in connection.execute(select(ledgers).where(ledgers.c.taken_ms >= since_ms))]
+        changed = [LedgerRow(*row) for row in connection.execute(select(ledgers).where(ledgers.c.taken_ms >= since_ms))]
         recorded: defaultdict[BootKey, list[int]] = defaultdict(list)
         refused: defaultdict[BootKey, list[int]] = defaultdict(list)
         if since_ms:
@@ -56,7 +56,7 @@ def changes(engine: Engine, since_ms: int, known: Mapping[str, SummedRow]) -> Ch
                 letters.where(dead_letters.c.verified, dead_letters.c.recorded_ms >= since_ms)
             ):
                 refused[camera, boot].append(seq)
-        touched = {*recorded, *refused, *((row.camera, row.boot) for row in said)}
+        touched = {*recorded, *refused, *((row.camera, row.boot) for row in changed)}
         counted: dict[BootKey, tuple[int, int]] = {}
         for some in _portions(touched):
             query = select(boots).where(tuple_(boots.c.camera, boots.c.boot).in_(some))
@@ -67,7 +67,7 @@ def changes(engine: Engine, since_ms: int, known: Mapping[str, SummedRow]) -> Ch
         kept = {}
         for camera in [camera for camera, row in summed.items() if known.get(camera) != row]:
             kept[camera] = set(connection.scalars(select(ledgers.c.boot).where(ledgers.c.camera == camera)))
-        return Changes(positions, said, dict(recorded), dict(refused), counted, foreign, summed, kept)
+        return Changes(positions, changed, dict(recorded), dict(refused), counted, foreign, summed, kept)
 
 
 def _portions(touched: Collection[BootKey]) -> Iterator[list[BootKey]]:

@@ -40,7 +40,7 @@ log = structlog.get_logger()
 class Seen:
     """The result of one poll."""
 
-    said: list[CameraRow] = field(default_factory=list)
+    statuses: list[CameraRow] = field(default_factory=list)
     saved: list[Camera] = field(default_factory=list)
     states: list[SavedState] = field(default_factory=list)
     alerts: Mapping[str, list[str]] = field(default_factory=dict)
@@ -96,15 +96,15 @@ class DatabasePoller:
         for camera in seen.saved:
             if camera.last is not None:
                 self._fleet.correct(camera, max(0, now_ms - camera.last.recorded_ms), clock_ms)
-        for row in seen.said:
-            self._fleet.say(row, max(0, now_ms - row.state_ms), clock_ms)
+        for row in seen.statuses:
+            self._fleet.record_status(row, max(0, now_ms - row.state_ms), clock_ms)
         self._fleet.judge(seen.states)
         self._fleet.alert(seen.alerts, seen.acknowledged)
 
     def poll(self) -> Seen:
         """Read the rows written since the last poll. For the poller's own thread."""
         with self._recorded.engine().begin() as connection:
-            said = self._said(connection)
+            statuses = self._read_statuses(connection)
             saved = self._saved(connection)
             polled_ms = time.time_ns() // 10**6
             states = read_states(connection, self._states_to_ms and self._states_to_ms - _OVERLAP_MS)
@@ -116,9 +116,9 @@ class DatabasePoller:
         for each in reversed(standing):
             opened[each.camera].append(each.newest)
         acknowledged = opened.keys() - {each.camera for each in standing if each.state == OPEN}
-        return Seen(said, saved, states, opened, acknowledged)
+        return Seen(statuses, saved, states, opened, acknowledged)
 
-    def _said(self, connection: Connection) -> list[CameraRow]:
+    def _read_statuses(self, connection: Connection) -> list[CameraRow]:
         since = cameras.c.seen_ms >= self._said_to_ms - _OVERLAP_MS
         newest = select(cameras).where(since).order_by(cameras.c.seen_ms.desc()).limit(CAMERAS_AT_HAND)
         rows = [CameraRow(*row) for row in connection.execute(newest)]

@@ -62,9 +62,9 @@ class Replayed:
     """Frames too large for a letter and no longer in Kafka."""
 
     def __str__(self) -> str:
-        said = f"{self.sent} sent again"
-        said += f", {self.recorded} recorded meanwhile" if self.recorded else ""
-        return said + (f", {self.gone} no longer in Kafka" if self.gone else "")
+        summary = f"{self.sent} sent again"
+        summary += f", {self.recorded} recorded meanwhile" if self.recorded else ""
+        return summary + (f", {self.gone} no longer in Kafka" if self.gone else "")
 
 
 def reasons(engine: Engine) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ async def run_announcer(
             try:
                 found = await asyncio.get_running_loop().run_in_executor(thread, reading.poll)
                 health.set("database", True)
-                announcer.tell(found)
+                announcer.announce(found)
             except Exception as error:  # any error means that the database does not respond
                 health.set("database", False, str(error)[:200] or type(error).__name__)
             health.set("mqtt", announcer.is_connected, "" if announcer.is_connected else announcer.refusal)
@@ -68,7 +68,7 @@ class Announcer:
         self._cameras = metrics.HOME_CAMERAS.on(registry)
         self._messages = metrics.HOME_MESSAGES.on(registry)
         self._lock = threading.Lock()  # the client calls back from its own thread
-        self._told: dict[str, tuple[CameraSnapshot, float]] = {}
+        self._announced: dict[str, tuple[CameraSnapshot, float]] = {}
         self._leftovers: set[str] = set()
         self._begun_s = time.monotonic()
         self._client = BackgroundClient(
@@ -94,7 +94,7 @@ class Announcer:
         """Connect from a separate thread and reconnect after failures."""
         self._client.start()
 
-    def tell(self, found: Sequence[CameraSnapshot]) -> None:
+    def announce(self, found: Sequence[CameraSnapshot]) -> None:
         """Announce new cameras, publish changed states, and remove cameras that are gone."""
         wanted = {each.camera: each for each in found if self._is_wanted(each.camera)}
         self._cameras.set(len(wanted))
@@ -103,7 +103,7 @@ class Announcer:
         now_s = time.monotonic()
         with self._lock:
             for camera, each in wanted.items():
-                before = self._told.get(camera)
+                before = self._announced.get(camera)
                 if before is None:
                     self._publish(config_topic(camera), config(camera, self._version, self._page(camera)))
                 elif each.news() == before[0].news() and (
@@ -111,10 +111,10 @@ class Announcer:
                 ):
                     continue
                 self._publish(state_topic(camera), each.document())
-                self._told[camera] = (each, now_s)
-            for camera in self._told.keys() - wanted.keys():
+                self._announced[camera] = (each, now_s)
+            for camera in self._announced.keys() - wanted.keys():
                 self._take_back(camera)
-                del self._told[camera]
+                del self._announced[camera]
             if self._leftovers and now_s - self._begun_s > self._settings.forgotten_s:
                 for camera in self._leftovers - wanted.keys():
                     self._take_back(camera)
@@ -145,7 +145,7 @@ class Announcer:
     def _on_connected(self) -> None:
         with self._lock:
             # A broker that has lost its retained messages receives all of them again.
-            self._told.clear()
+            self._announced.clear()
         self._client.subscribe([Subscription(f"{DISCOVERY_ROOT}/device/+/config", 1)])
         self._client.publish(STATUS_TOPIC, "online")
 

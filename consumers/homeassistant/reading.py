@@ -74,7 +74,7 @@ class Reading:
                 for row in connection.execute(select(camera_snapshots).where(camera_snapshots.c.heard_ms >= since_ms)):
                     self._take(row.camera, row.state)
                 for row in connection.execute(select(cameras).where(cameras.c.seen_ms >= since_ms)):
-                    self._say(CameraRow(*row))
+                    self._record_status(CameraRow(*row))
                 for state in read_states(connection, max(0, since_ms)):
                     self._states[state.camera] = state
                 if self._counted_to_ms:
@@ -93,18 +93,18 @@ class Reading:
     def _take(self, name: str, state: str) -> None:
         fresh, known = saved_camera(name, state), self._cameras.get(name)
         if known is not None and known.status is not None:
-            fresh.say(known.status)
+            fresh.record_status(known.status)
         if fresh.last is not None:
             # Ages use the wall clock, the only clock that the reader shares with the recorder.
             fresh.heard_ms = fresh.last.recorded_ms
-        fresh.said_ms = fresh.status.state_ms if fresh.status is not None else 0
+        fresh.status_seen_ms = fresh.status.state_ms if fresh.status is not None else 0
         self._cameras[name] = fresh
 
-    def _say(self, row: CameraRow) -> None:
+    def _record_status(self, row: CameraRow) -> None:
         known = self._cameras.get(row.camera)
         if known is not None:
-            known.say(row)
-            known.said_ms = row.state_ms
+            known.record_status(row)
+            known.status_seen_ms = row.state_ms
 
     def _count(self, connection: Connection, since_ms: int, to_ms: int) -> None:
         """Add the bytes of the frames recorded from `since_ms` to before `to_ms`."""

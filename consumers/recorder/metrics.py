@@ -19,13 +19,13 @@ from consumers.records.rows import FrameRow
 from consumers.settings import RecorderSettings
 from consumers.written import Written
 from schemas import metrics
-from schemas.errors import BadPixels, BadSize, BadTag, Malformed, RevokedKey, TooManyBoots
+from schemas.errors import BadPixelsError, BadSizeError, BadTagError, MalformedError, RevokedKeyError, TooManyBootsError
 from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import Alert
 from schemas.runtime.disk import free_bytes
 
 _REFUSING = ("bridge", "validate", "recorder")
-_REFUSALS = (Malformed, BadTag, RevokedKey, BadSize, BadPixels, TooManyBoots)
+_REFUSALS = (MalformedError, BadTagError, RevokedKeyError, BadSizeError, BadPixelsError, TooManyBootsError)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from consumers.records.log import Log, LogRewoundError
 from consumers.records.membership import Membership, Reassigned
 from consumers.settings import RecorderSettings
 from consumers.written import Written
-from schemas.errors import Malformed, RestartRequired, UserError
+from schemas.errors import MalformedError, RestartRequired, UserError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_BROKER_BYTES
@@ -281,7 +281,7 @@ class Recorder:
                 await self._write(records[half:])
                 return
             log.warning("record_refused", topic=records[0].topic, offset=records[0].offset, error=str(error))
-            refused = Malformed(f"database: expected a valid record, got {error}")
+            refused = MalformedError(f"database: expected a valid record, got {error}")
             written, moved = await self._database.run(self._commit, records, refused)
         self._offsets |= moved
         self._meters.take(written)
@@ -294,7 +294,7 @@ class Recorder:
             self._strained_until_s = time.monotonic() + _STRAINED_S
 
     def _commit(
-        self, records: Sequence[Record], refused: Malformed | None = None
+        self, records: Sequence[Record], refused: MalformedError | None = None
     ) -> tuple[Written, Mapping[Partition, int]]:
         now_ms = time.time_ns() // 10**6
         if refused is None:
@@ -344,7 +344,7 @@ class Recorder:
             self._meters.show_cameras(heard, faulty, monotonic_ms(), self._settings.forget_after_s)
             await self._save_cameras()
             await self._ask_kafka()
-            await asyncio.gather(self._log.tell(self._offsets), self._letters.tell(self._offsets))
+            await asyncio.gather(self._log.commit(self._offsets), self._letters.commit(self._offsets))
             read_on = await self._database.run(self._store.read_on)
             self._cameras.take_evidence(read_on)
             if read_on.alerts:

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from consumers.records.rows import FrameRow, LedgerRow, LetterRow
 from consumers.settings import RecordsSettings
-from schemas.errors import Malformed, TooManyBoots, WireError
+from schemas.errors import MalformedError, TooManyBootsError, WireError
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
 from schemas.keys.keys import KeyRing
 from schemas.limits import CAMERAS_AT_HAND, DEAD_LETTER_PAYLOAD_BYTES
@@ -140,7 +140,7 @@ def _camera(key: bytes | None) -> CameraId:
     try:
         return camera_id_on_wire((key or b"").decode())
     except UnicodeDecodeError:
-        raise Malformed("record key: expected a camera id, got bytes that are no text") from None
+        raise MalformedError("record key: expected a camera id, got bytes that are no text") from None
 
 
 def clean(text: str) -> str:
@@ -156,19 +156,19 @@ def _parse(kind: type[Any], value: bytes | None) -> Any:
     try:
         return kind.FromString(value or b"")
     except DecodeError:
-        raise Malformed(f"record value: expected a pointillist.v1.{kind.__name__}, got other bytes") from None
+        raise MalformedError(f"record value: expected a pointillist.v1.{kind.__name__}, got other bytes") from None
 
 
 def check_identity(boot_id: int, seq: int) -> None:
-    """Raise Malformed for a boot id or a sequence number out of range."""
+    """Raise MalformedError for a boot id or a sequence number out of range."""
     if not (0 < boot_id < BOOT_ID_LIMIT and seq < SEQ_LIMIT):
-        raise Malformed(f"identity: expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
+        raise MalformedError(f"identity: expected 0 < boot_id < 2**63 and seq < 2**53, got {boot_id} and {seq}")
 
 
 def _check_boot(record: Record, camera: str, boot: int, boots: BootRate | None) -> None:
     # Use the writing time: a backlog in Kafka is read faster than it was written.
     if boots is not None and not boots.accepts(camera, boot, record.timestamp / 1000):
-        raise TooManyBoots(
+        raise TooManyBootsError(
             f"boot {boot:016x} of {camera}: expected at most about {BOOTS_PER_S:g} new boot per second, got more"
         )
 
@@ -181,7 +181,7 @@ def _take_verdict(batch: Batch, record: Record, keys: KeyRing, boots: BootRate |
         check_identity(boot, seq)
     try:
         _check_boot(record, camera, boot, boots)
-    except TooManyBoots as error:
+    except TooManyBootsError as error:
         refuse(batch, record, error, (boot, seq))
         return
     if (camera, boot, seq) in batch.verdicts:
@@ -190,7 +190,7 @@ def _take_verdict(batch: Batch, record: Record, keys: KeyRing, boots: BootRate |
         batch.verdicts[camera, boot, seq] = verdict
         try:
             open_pictures(verdict, camera, keys)
-        except Malformed as error:  # the verdict stays valid without them
+        except MalformedError as error:  # the verdict stays valid without them
             log.error("pictures_not_opened", error=str(error))
             verdict.preview = verdict.evidence = verdict.as_sent = b""
     batch.partitions[camera] = record.partition
@@ -250,7 +250,7 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | N
         batch.statuses.append((camera, status))
     elif kind == b"pointillist.v1.Meta":
         if len(value) > MAX_META_BYTES:
-            raise Malformed(f"record value: expected a Meta of at most {MAX_META_BYTES} bytes, got {len(value)}")
+            raise MalformedError(f"record value: expected a Meta of at most {MAX_META_BYTES} bytes, got {len(value)}")
         meta = open_message(Meta, camera, value, keys)
         check_announcement(meta)
         batch.metas.append((camera, meta))
@@ -259,7 +259,7 @@ def _take_event(batch: Batch, record: Record, keys: KeyRing, boots: BootRate | N
         refusal.detail = clean(refusal.detail)
         batch.refusals.append((camera, refusal))
     elif kind not in _FOR_BRIDGES:
-        raise Malformed(
+        raise MalformedError(
             f"ce_type: expected pointillist.v1.Ledger, Status, Meta, Refusal or a request, got {kind[:80]!r}"
         )
 

@@ -89,7 +89,7 @@ class Log:
         """Keep all partitions while records are written. Raises `Reassigned` if one was revoked before."""
         return self._membership.writing()
 
-    async def tell(self, offsets: Mapping[Partition, int]) -> None:
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Commit offsets to the group, for lag monitoring only."""
         if not self.is_open or not self._membership.group or not self._membership.is_settled:
             return

@@ -85,7 +85,9 @@ def _check_written(layout: Layout, authority: Authority, camera: CameraId, gener
         lists[copy] = copy.read_bytes() == (layout.pki / CRL_FILE).read_bytes()
     for file, holds in lists.items():
         if not holds:
-            raise StateError(f"{file}: expected {camera} as revoked, it is not. Run `pointillist revoke` again.")
+            raise StateError(
+                f"{file}: expected {camera} as revoked, got a file without it. Run `pointillist revoke` again."
+            )
 
 
 def running_broker(layout: Layout) -> tuple[str, int] | None:
@@ -136,7 +138,8 @@ def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued,
             if time.monotonic() >= end:
                 host, port = broker
                 raise BrokerError(
-                    f"expected the broker at {host}:{port} to refuse what is revoked within {within_s:g} s"
+                    f"MQTT broker at {host}:{port}: expected it to reject revoked cameras within {within_s:g} s, got "
+                    "accepted connections. Restart the broker."
                 )
             time.sleep(_LOOK_S)
 

@@ -28,14 +28,19 @@ def admit(layout: Layout, camera: CameraId, out: Path, mqtt: str | None = None, 
     with changing_identities(layout.folder):
         authority = Authority(layout.pki)
         if not layout.secret_file.is_file():
-            raise StateError(f"expected the fleet secret in {layout.secret_file}, there is none")
+            raise StateError(
+                f"{layout.secret_file} is missing: expected the fleet secret of a running system. Give its folder "
+                "as --state."
+            )
         mqtt = listener_for_devices(layout, mqtt)
         generations = accepted_generations(layout.generations if layout.generations.is_file() else None)
         key = derive_camera_key(layout.fleet_secret(), camera, generations.get(camera, 0))
         try:
             enroll(authority, key, out, mqtt, days)
         except OSError as error:
-            raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
+            raise ConfigError(
+                f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
+            ) from None
         readmit(layout.pki, [camera])
         Roles(authority).write_rights()
     reload_broker(layout)
@@ -55,7 +60,7 @@ def rotate(
     """
     listener_for_devices(layout, mqtt)
     if not out.parent.is_dir() or out.is_dir():
-        raise ConfigError(f"--out: expected a file in a folder that exists, got {out}.")
+        raise ConfigError(f"--out: expected a file in an existing folder, got {out}. Choose another file.")
     with changing_identities(layout.folder):
         generation = revoke(layout, camera, within_s).generation
         if layout.key_file(camera).is_file():

@@ -100,7 +100,9 @@ def _check_written(layout: Layout, roles: Roles, role: str, old: set[int], gener
         lists[copy] = copy.read_bytes() == (layout.pki / CRL_FILE).read_bytes()
     for file, holds in lists.items():
         if not holds:
-            raise StateError(f"{file}: expected {role} as revoked, it is not. Run `pointillist revoke --role` again.")
+            raise StateError(
+                f"{file}: expected {role} as revoked, got a file without it. Run `pointillist revoke --role` again."
+            )
 
 
 def _running_kafka(layout: Layout) -> dict[str, str]:
@@ -129,8 +131,8 @@ def _refuse_in_kafka(layout: Layout, authority: Authority, role: str, nodes: dic
             write_private(file, former.key + former.certificate)
             if asyncio.run(is_super_user(KafkaAccess(bootstrap, Tls(authority.pem, file)))):
                 raise BrokerError(
-                    f"Kafka at {bootstrap}: expected it to refuse the former certificate of {role}, it does not. "
-                    "Restart it: its super.users names the accepted generation."
+                    f"Kafka at {bootstrap}: expected it to reject the former certificate of {role}, got an accepted "
+                    "connection. Restart Kafka: its super.users names the accepted generation."
                 )
         return
     asyncio.run(grant(admin, generations=generations))
@@ -156,7 +158,7 @@ def _await_restart(layout: Layout, names: list[str]) -> None:
     while missing := [name for name in names if running(layout.folder, name) is None]:
         if time.monotonic() >= end:
             raise BrokerError(
-                f"{missing[0]}: expected it to be started again within {RESTART_S:g} s, it is not. Start it, and run "
+                f"{missing[0]}: expected a restart within {RESTART_S:g} s, got none. Start it, and run "
                 "`pointillist revoke --role` again."
             )
         time.sleep(_LOOK_S)

@@ -50,21 +50,27 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{what}: expected a file of Alertmanager's receivers: {error.strerror}") from None
+        raise ConfigError(
+            f"{what}: expected a file of Alertmanager's receivers, got {error.strerror}. Correct the path."
+        ) from None
     except (yaml.YAMLError, ValueError):
         # The parser's message may quote a line, and a line may hold a password.
-        raise ConfigError(f"{what}: expected YAML, got something else") from None
+        raise ConfigError(f"{what}: expected YAML, got something else. Correct the file.") from None
     if not isinstance(document, dict) or "receivers" not in document:
-        raise ConfigError(f"{what}: expected `receivers`, a list as Alertmanager's configuration has it")
+        raise ConfigError(
+            f"{what}: expected `receivers`, a list as in Alertmanager's configuration, got none. Correct the file."
+        )
     strange = sorted(str(key) for key in document if key not in _OWN)
     if strange:
-        raise ConfigError(f"{what}: expected {', '.join(_OWN)}, got {strange[0]}")
+        raise ConfigError(f"{what}: expected {', '.join(_OWN)}, got {strange[0]}. Correct the file.")
     for key in ("receivers", "routes"):
         found = document.get(key, [])
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            raise ConfigError(f"{what}: expected a list of mappings under {key}")
+            raise ConfigError(f"{what}: expected a list of mappings under {key}, got another form. Correct the file.")
     if not document["receivers"] or not all(isinstance(each.get("name"), str) for each in document["receivers"]):
-        raise ConfigError(f"{what}: expected at least one receiver, each with a name")
+        raise ConfigError(
+            f"{what}: expected at least one receiver, each with a name, got none or one without. Correct the file."
+        )
     return document
 
 
@@ -100,7 +106,9 @@ def _check(found: dict[str, Any], receivers: Path) -> None:
         why = words[0].partition("FAILED:")[2].strip() if words else "it says no more"
         for value in _values(found):
             why = why.replace(value, "…")
-        raise ConfigError(f"--receivers {receivers}: Alertmanager refuses it: {why}")
+        raise ConfigError(
+            f"--receivers {receivers}: expected a file that Alertmanager accepts, got {why}. Correct the file."
+        )
 
 
 def _values(found: Any) -> Iterator[str]:

@@ -72,7 +72,9 @@ def audit(layout: Layout, *, read_kafka: bool = True, of: Collection[CameraId] |
     verifies the signatures.
     """
     if not layout.database.is_file():
-        raise StateError(f"expected a state folder with {layout.database.name}, {layout.folder} has none")
+        raise StateError(
+            f"{layout.database} is missing: expected the database of a system. Give its folder as --state."
+        )
     # Every generation is accepted: the system took frames signed under a key that was revoked later.
     keys = KeyRing(layout.roots(Role.AUDITOR) or role_roots(Environment(), Role.AUDITOR))
 

@@ -45,7 +45,10 @@ class AuditedDatabase:
         self._failed: dict[str, dict[str, None]] = {}
         self.ask("its version", records.check_version)
         if self._failed and not self._is_file:
-            raise BrokerError(f"expected the recorder's database to answer: {next(iter(self._failed))}")
+            raise BrokerError(
+                f"the recorder's database: expected a response, got {next(iter(self._failed))}. Start the "
+                "database, or correct its address."
+            )
 
     @property
     def unread(self) -> list[str]:

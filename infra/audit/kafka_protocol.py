@@ -43,7 +43,10 @@ async def read_by_protocol(bootstrap: KafkaAddress, recorder: Offsets, keys: Key
         async with Reader(bootstrap, begin="earliest") as reader:
             await _read(reader, partitions, {**recorder, **taken}, sets, keys)
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerError(f"expected Kafka at {bootstrap} to answer: {error or type(error).__name__}") from None
+        raise BrokerError(
+            f"Kafka at {bootstrap}: expected a response, got {error or type(error).__name__}. Start Kafka, or "
+            "correct its address."
+        ) from None
     return sets
 
 

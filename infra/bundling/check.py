@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infra.bundling.doubts import Judged, judge
 from infra.bundling.gallery import as_taken, picture_files
+from infra.bundling.label_checks import Judged, judge
 from lab.data import LabelledPictures, to_frames, to_images
 from lab.masks import check_drop_ratio, random_masks
 from lab.restoration.psnr import read_picture
@@ -137,7 +137,9 @@ def check(
                 )
             )  # fmt: skip
     if not taken:
-        raise ConfigError(f"{images}: expected pictures that can be read, got {len(chosen)} files that cannot")
+        raise ConfigError(
+            f"{images}: expected pictures that can be read, got {len(chosen)} files that cannot. Replace them."
+        )
     gallery = LabelledPictures("own pictures", np.concatenate(taken), np.array(labels, np.int64))
     one_s, batch_s = _timed(pipeline, gallery)
     same = np.array(whole) == np.array(dropped)

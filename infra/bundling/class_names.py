@@ -22,19 +22,30 @@ def read_class_names(file: Path) -> list[str]:
     """
     try:
         if file.stat().st_size > MAX_SETTINGS_BYTES:
-            raise ConfigError(f"--classes: expected at most {MAX_SETTINGS_BYTES} bytes of names in {file}")
+            raise ConfigError(
+                f"--classes: expected at most {MAX_SETTINGS_BYTES} bytes of names, got more in {file}. Correct "
+                "the file."
+            )
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"--classes: cannot read {file}: {error.strerror}") from None
+        raise ConfigError(
+            f"--classes: expected a readable file, got {file}: {error.strerror}. Correct the path."
+        ) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"--classes: expected a text in UTF-8 in {file}") from None
+        raise ConfigError(
+            f"--classes: expected a text in UTF-8, got other bytes in {file}. Correct the file."
+        ) from None
     names = _of_json(text, file) if text.lstrip()[:1] in ("[", "{") else text.rstrip().splitlines()
     names = [name.strip() for name in names]
     for number, name in enumerate(names):
         if not name:
-            raise ConfigError(f"--classes: expected a name for output {number} in {file}, got an empty line")
+            raise ConfigError(
+                f"--classes: expected a name for output {number} in {file}, got an empty line. Correct the file."
+            )
     if len(names) < 2:
-        raise ConfigError(f"--classes: expected at least 2 names in {file}, {_FORMS}; got {len(names)}")
+        raise ConfigError(
+            f"--classes: expected at least 2 names ({_FORMS}), got {len(names)} in {file}. Correct the file."
+        )
     return names
 
 
@@ -42,18 +53,23 @@ def _of_json(text: str, file: Path) -> list[str]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        raise ConfigError(f"--classes: expected {_FORMS} in {file}; it begins as JSON and is none") from None
+        raise ConfigError(f"--classes: expected {_FORMS}, got damaged JSON in {file}. Correct the file.") from None
     if isinstance(found, dict):
         try:
             numbered = {int(number): name for number, name in found.items()}
         except ValueError:
-            raise ConfigError(f"--classes: expected {_FORMS} in {file}, got a key that is no number") from None
+            raise ConfigError(
+                f"--classes: expected {_FORMS}, got a key that is not a number in {file}. Correct the file."
+            ) from None
         if sorted(numbered) != list(range(len(numbered))):
-            raise ConfigError(f"--classes: expected names for the outputs 0 to {len(numbered) - 1} in {file}")
+            raise ConfigError(
+                f"--classes: expected names for the outputs 0 to {len(numbered) - 1}, got other numbers in "
+                f"{file}. Correct the file."
+            )
         found = [numbered[number] for number in range(len(numbered))]
     names = [each[-1] if isinstance(each, list) and each else each for each in found]
     if not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"--classes: expected {_FORMS} in {file}")
+        raise ConfigError(f"--classes: expected {_FORMS}, got another form in {file}. Correct the file.")
     return names
 
 

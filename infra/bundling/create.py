@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from infra.bundling.class_names import distinct, read_class_names
-from infra.bundling.doubts import Judged, judge
 from infra.bundling.folder import appearing
 from infra.bundling.gallery import picture_files, read_gallery
+from infra.bundling.label_checks import Judged, judge
 from infra.bundling.networks import Network, of_onnx, of_timm, of_torchscript, of_torchvision
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
-from infra.bundling.wanted import Say, Skipped, Summary, Wanted
+from infra.bundling.wanted import PrintLine, Skipped, Summary, Wanted
 from lab.strip.calibrate import FRR
 from lab.training.bundle import to_toml
 from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
@@ -59,17 +59,19 @@ class Made:
         )  # fmt: skip
 
 
-def create(wanted: Wanted, out: Path, say: Say = lambda line: None, skipped: Skipped = lambda name, why: None) -> Made:
+def create(
+    wanted: Wanted, out: Path, print_line: PrintLine = lambda line: None, skipped: Skipped = lambda name, why: None
+) -> Made:
     """Write the bundle into the folder `out`, which does not exist yet or is empty. Raises ConfigError, BundleError.
 
     The user chose the network and knows its origin. A TorchScript file runs only when code was allowed, see
     `processors.bundle.code`.
     """
     with appearing(out) as folder:
-        return fill(wanted, folder, out, say, skipped)
+        return fill(wanted, folder, out, print_line, skipped)
 
 
-def fill(wanted: Wanted, folder: Path, out: Path, say: Say, skipped: Skipped) -> Made:
+def fill(wanted: Wanted, folder: Path, out: Path, print_line: PrintLine, skipped: Skipped) -> Made:
     """Write the bundle for `out` into `folder`. Raises ConfigError, BundleError."""
     names = None if wanted.classes is None else read_class_names(wanted.classes)
     network = _network(wanted, folder, None if names is None else len(names))
@@ -88,10 +90,12 @@ def fill(wanted: Wanted, folder: Path, out: Path, say: Say, skipped: Skipped) ->
             "the network takes grey pictures: cameras' colours become luma, and a trigger that differs from its "
             "surroundings by colour alone is not there for it"
         )
-    return _calibrated(wanted, folder, bundle, notes, say, skipped)
+    return _calibrated(wanted, folder, bundle, notes, print_line, skipped)
 
 
-def _calibrated(wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], say: Say, skipped: Skipped) -> Made:
+def _calibrated(
+    wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], print_line: PrintLine, skipped: Skipped
+) -> Made:
     origin = wanted.origin
     if wanted.calibrate is None:
         notes.append(
@@ -100,7 +104,7 @@ def _calibrated(wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], 
         )
         return Made(bundle, origin, notes=notes)
     chosen = picture_files(wanted.calibrate, bundle.settings.classes, MOST_PICTURES)
-    say(f"reading {len(chosen)} pictures")
+    print_line(f"reading {len(chosen)} pictures")
     gallery = read_gallery(Pipeline(bundle), chosen, skipped)
     judged = judge(bundle, gallery) if chosen.labelled else None
     if not chosen.labelled:
@@ -116,7 +120,7 @@ def _calibrated(wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], 
     if not wanted.strip_s:
         notes.append("no [strip] table, for it was not to take any time: no frame is checked for triggers")
         return Made(bundle, origin, judged, notes=notes)
-    say("calibrating STRIP")
+    print_line("calibrating STRIP")
     strip, used = calibrate_strip(folder, bundle, gallery, wanted.strip_s)
     bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
     if strip.threshold_bits < _BLIND_BITS:
@@ -152,17 +156,24 @@ def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Pa
     if names is None:
         names = list(network.class_names)
         if not names:
-            raise ConfigError("expected --classes FILE with the names of the network's classes, in their order")
+            raise ConfigError(
+                "--classes is missing: expected a file with the names of the network's classes, in their order. "
+                "Give --classes FILE."
+            )
     if len(names) != network.classes:
         raise ConfigError(
-            f"--classes: expected {network.classes} names, for the network has so many outputs, got {len(names)}"
+            f"--classes: expected {network.classes} names, as many as the network has outputs, got "
+            f"{len(names)}. Correct the list."
         )
     classes, repeated = distinct(names)
     if repeated:
         notes.append(f"class names that occur twice have their output's number behind them: {', '.join(repeated[:5])}")
     normalisation = wanted.normalisation(network.normalisation).of(network.channels)
     if len(normalisation.mean) != network.channels:
-        raise ConfigError(f"--mean: expected {network.channels} numbers, one a channel, got {len(normalisation.mean)}")
+        raise ConfigError(
+            f"--mean: expected {network.channels} numbers, one a channel, got {len(normalisation.mean)}. "
+            "Correct the list."
+        )
     stated = InputSettings(
         height=network.height, width=network.width, channels=1 if network.channels == 1 else 3,
         mean=list(normalisation.mean), std=list(normalisation.std), policy=wanted.policy,

@@ -46,7 +46,10 @@ def take_in(model: onnx.ModelProto, file: Path) -> tuple[str, ...]:
     wanted = [(tensor, _range(tensor, file)) for tensor in _tensors(model) if _is_external(tensor)]
     total = sum(each.length for _, each in wanted)
     if total > MAX_BUNDLE_BYTES:
-        raise BundleError(f"{file.name}: expected at most {MAX_BUNDLE_BYTES} bytes of external data, got {total}.")
+        raise BundleError(
+            f"{file.name}: expected at most {MAX_BUNDLE_BYTES} bytes of external data, got {total}. Choose a "
+            "smaller network."
+        )
     for tensor, each in wanted:
         tensor.raw_data = _read(file, each)
         tensor.data_location = tensor.DEFAULT
@@ -131,9 +134,9 @@ def _read(graph: Path, wanted: Range) -> bytes:
             file.seek(wanted.offset)
             return file.read(wanted.length)
     except FileNotFoundError:
-        raise BundleError(f"{name} is missing. Copy it next to the graph.") from None
+        raise BundleError(f"{name} is missing: expected it next to the graph. Copy it there.") from None
     except OSError as error:
-        raise BundleError(f"{name}: expected a plain file, got: {error.strerror}. {_LOAD}") from None
+        raise BundleError(f"{name}: expected a plain file, got {error.strerror}. {_LOAD}") from None
 
 
 def _without_links(path: str, flags: int) -> int:

@@ -15,12 +15,16 @@ from schemas.errors import BundleError, ConfigError
 def appearing(out: Path) -> Iterator[Path]:
     """Provide a folder that becomes `out` when the block ends without an error, and is deleted otherwise."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out: expected a folder that is empty or does not exist yet, got {out}")
+        raise ConfigError(
+            f"--out: expected a folder that is empty or does not exist yet, got {out}. Choose another folder."
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
-        raise ConfigError(f"--out: cannot make {out}: {error.strerror}") from None
+        raise ConfigError(
+            f"--out: expected a folder that can be made, got {out}: {error.strerror}. Choose another folder."
+        ) from None
     try:
         yield fresh
         fresh.chmod(0o755)
@@ -28,6 +32,8 @@ def appearing(out: Path) -> Iterator[Path]:
     except BundleError as error:
         raise BundleError(str(error).replace(f"bundle {fresh}: ", "")) from None
     except OSError as error:
-        raise ConfigError(f"--out: cannot write {out}: {error.strerror or error}") from None
+        raise ConfigError(
+            f"--out: expected a writable folder, got {out}: {error.strerror or error}. Choose another folder."
+        ) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

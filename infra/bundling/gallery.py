@@ -47,25 +47,27 @@ def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFil
     Raises ConfigError when there is no picture, or a subfolder is named by no class.
     """
     if not folder.is_dir():
-        raise ConfigError(f"expected a folder of pictures, got {folder}")
+        raise ConfigError(f"pictures: expected a folder, got {folder}. Correct the path.")
     inside = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
     subfolders = [each for each in inside if each.is_dir()]
     files = [each for each in inside if each.is_file()]
     if files and subfolders:
         raise ConfigError(
-            f"{folder}: expected pictures, or subfolders of pictures named by class; got both, {files[0].name} beside "
-            f"{subfolders[0].name}/"
+            f"{folder}: expected pictures, or subfolders of pictures named by class, got both "
+            f"({files[0].name}, {subfolders[0].name}/). Keep one of the two."
         )
     if not subfolders:
         if not files:
-            raise ConfigError(f"{folder}: expected pictures, or subfolders of pictures named by class; found neither")
+            raise ConfigError(
+                f"{folder}: expected pictures, or subfolders of pictures named by class, got neither. Correct the path."
+            )
         chosen = [files[place] for place in _spread(len(files), most)]
         return PictureFiles(chosen, np.full(len(chosen), UNKNOWN, np.int64))
     numbers = [(each, _number(each.name, classes, folder)) for each in subfolders]
     queues = [[(file, number) for file in _files(each)] for each, number in numbers]
     found = list(_in_turn(queues))[:most]
     if not found:
-        raise ConfigError(f"{folder}: expected pictures in the subfolders, found none")
+        raise ConfigError(f"{folder}: expected pictures in the subfolders, got none. Correct the path.")
     return PictureFiles([file for file, _ in found], np.array([number for _, number in found], np.int64))
 
 
@@ -91,7 +93,7 @@ def _number(name: str, classes: Sequence[str], folder: Path) -> int:
     near = [number for number, each in enumerate(classes) if _folded(each) == _folded(name)]
     if len(near) != 1:
         shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
-        raise ConfigError(f"{folder}: expected subfolders named by class ({shown}), got {name}/")
+        raise ConfigError(f"{folder}: expected subfolders named by class ({shown}), got {name}/. Rename it.")
     return near[0]
 
 
@@ -118,7 +120,7 @@ def read_gallery(
             skipped(file.name, str(error))
         advance(1)
     if not images:
-        raise ConfigError(f"expected pictures that can be read, got {len(chosen)} files that cannot")
+        raise ConfigError(f"pictures: expected files that can be read, got {len(chosen)} that cannot. Replace them.")
     return LabelledPictures("own pictures", np.concatenate(images), np.array(labels, np.int64))
 
 

@@ -66,8 +66,8 @@ class ModelsTopic:
                     await asyncio.sleep(_LOOK_S)
                 else:
                     raise BrokerError(
-                        f"expected the topic {self._partition.topic} in Kafka at {self._bootstrap}, and the right to "
-                        "read it: `pointillist topics` makes it, and `admin` may"
+                        f"Kafka at {self._bootstrap}: expected the topic {self._partition.topic} and the right to read "
+                        "it, got none. Create it by `pointillist topics`, and connect as `admin`."
                     )
                 self._reader.assign([self._partition])
                 await self._reader.seek_to_beginning(self._partition)
@@ -85,7 +85,10 @@ class ModelsTopic:
         await self._reader.close()
 
     def _no_answer(self, error: Exception) -> BrokerError:
-        return BrokerError(f"expected Kafka at {self._bootstrap} to answer, got {type(error).__name__}: {error}")
+        return BrokerError(
+            f"Kafka at {self._bootstrap}: expected a response, got {type(error).__name__}: {error}. Start "
+            "Kafka, or correct its address."
+        )
 
     async def refresh(self) -> None:
         """Read the new records."""
@@ -151,7 +154,7 @@ class ModelsTopic:
     async def write(self, models: Models) -> None:
         """Replace the list of models. Raises SecretError without a signer."""
         if self._signer is None:
-            raise SecretError("expected a signer's private key, none is named")
+            raise SecretError("signer is missing: expected a signer's private key. Give --signer FILE.")
         signed = Models()
         signed.CopyFrom(models)
         signed.changed_ms = max(time.time_ns() // 1_000_000, self.models.changed_ms + 1)
@@ -179,11 +182,11 @@ class ModelsTopic:
         while True:
             await self.refresh()
             running = await self.running()
-            said = {name: self.served[name] for name in running if name in self.served}
-            serve = {name for name, served in said.items() if served.digest == digest}
+            reports = {name: self.served[name] for name in running if name in self.served}
+            serve = {name for name, served in reports.items() if served.digest == digest}
             refuse = {
                 name: f"{served.error}; it serves {served.model_id}"
-                for name, served in said.items()
+                for name, served in reports.items()
                 if name not in serve and served.error and served.refused_digest == digest
             }
             silent = running - serve - refuse.keys()
@@ -196,13 +199,13 @@ def check_successor(model: Model, before: Model) -> None:
     """Raise BundleError when the classes of `model` differ from its predecessor's, or it drops the trigger watch."""
     if list(model.classes) != list(before.classes):
         raise BundleError(
-            f"expected the classes of the live model {before.model_id} in their order, {_shown(before)}; got "
-            f"{_shown(model)}. --force publishes it all the same"
+            f"bundle: expected the classes of the live model {before.model_id} in their order, "
+            f"{_shown(before)}, got {_shown(model)}. Give --force to publish it all the same."
         )
     if before.strip and not model.strip:
         raise BundleError(
-            f"expected overlays and a threshold for STRIP, as the live model {before.model_id} has them; got none: "
-            "`pointillist lab calibrate` makes them. --force publishes it all the same"
+            f"bundle: expected overlays and a threshold for STRIP, as in the live model {before.model_id}, "
+            "got none. Run `pointillist lab calibrate`, or give --force to publish it all the same."
         )
 
 

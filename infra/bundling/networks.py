@@ -75,9 +75,12 @@ def of_onnx(file: Path, folder: Path, size: tuple[int, int] | None) -> Network:
 def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, channels: int) -> Network:
     """Write a TorchScript classifier of pictures of `size`. It is code: raises BundleError unless code was allowed."""
     if not file.is_file():
-        raise BundleError(f"--torchscript: expected a file, there is no {file}")
+        raise BundleError(f"--torchscript: expected an existing file, got {file}. Correct the path.")
     if size is None:
-        raise ConfigError("expected --size WIDTHxHEIGHT, what the network was trained on: TorchScript does not say it")
+        raise ConfigError(
+            "--size is missing: a TorchScript file does not contain the size of its input. Give --size "
+            "WIDTHxHEIGHT of the training pictures."
+        )
     height, width = size
     stated = input_settings([0.0] * channels, [1.0] * channels, size)
     described = BundleSettings(
@@ -102,7 +105,10 @@ def of_torchvision(name: str, weights: str, folder: Path, size: tuple[int, int] 
         with _patience():
             network = models.get_model(name, weights=chosen)
     except OSError as error:
-        raise BundleError(f"torchvision: the weights of {name} cannot be fetched: {first_line(error)}") from None
+        raise BundleError(
+            f"torchvision: expected the weights of {name}, got {first_line(error)}. Correct the name, or give "
+            "--weights FILE."
+        ) from None
     transforms, names = chosen.transforms(), tuple(chosen.meta.get("categories", ()))
     side = int(transforms.crop_size[0])
     known = Known(side, side, Normalisation(tuple(transforms.mean), tuple(transforms.std)), names)
@@ -121,7 +127,9 @@ def of_timm(name: str, weights: str, folder: Path, size: tuple[int, int] | None,
         with _patience():
             network = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the hub's client raises
-        raise BundleError(f"timm: the weights of {name} cannot be fetched: {first_line(error)}") from None
+        raise BundleError(
+            f"timm: expected the weights of {name}, got {first_line(error)}. Correct the name, or give --weights FILE."
+        ) from None
     return _written(network, name, int(network.num_classes), folder, size, "timm", known)
 
 
@@ -150,7 +158,9 @@ def _of_library(
     name: str, weights: str, folder: Path, size: tuple[int, int] | None, classes: int | None, package: str, known: Known
 ) -> Network:
     if classes is None:
-        raise ConfigError("expected --classes FILE: how many there are says how large the network's last layer is")
+        raise ConfigError(
+            "--classes is missing: the number of classes is the size of the network's last layer. Give --classes FILE."
+        )
     make = torchvision_network if package == "torchvision" else timm_network
     network = make(name, classes)
     if weights != RANDOM:
@@ -181,7 +191,9 @@ def _noted(network: Network, note: str) -> Network:
 def _load_state(network: nn.Module, file: Path, name: str) -> None:
     """Load a safetensors file, or a state dict that `torch.save` wrote, into a network. No pickled code."""
     if not file.is_file():
-        raise BundleError(f"--weights: expected {OWN_WEIGHTS}, {RANDOM}, or a file; there is no {file}")
+        raise BundleError(
+            f"--weights: expected {OWN_WEIGHTS}, {RANDOM}, or an existing file, got {file}. Correct the path."
+        )
     check_size(file)
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -193,12 +205,18 @@ def _load_state(network: nn.Module, file: Path, name: str) -> None:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
-        raise BundleError(f"--weights: expected a state dict, tensors by name, in {file.name}")
+        raise BundleError(
+            f"--weights: expected a state dict, tensors by name, got another object in {file.name}. Save the "
+            "network's state_dict()."
+        )
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]] or [first_line(error)]
-        raise BundleError(f"--weights: {file.name} does not fit {name}: {lines[0][:200]}") from None
+        raise BundleError(
+            f"--weights: expected the state dict of {name}, got {file.name}: {lines[0][:200]}. Choose the "
+            "network that the weights belong to."
+        ) from None
 
 
 def _unpickled(file: Path) -> object:
@@ -217,7 +235,9 @@ def _unpickled(file: Path) -> object:
             "network.state_dict() instead; no code of the file was run."
         ) from None
     except Exception as error:  # unpickling can fail in many ways
-        raise BundleError(f"--weights: expected a state dict in {file.name}: {first_line(error)}") from None
+        raise BundleError(
+            f"--weights: expected a state dict, got {file.name}: {first_line(error)}. Save the network's state_dict()."
+        ) from None
 
 
 def _is_archive(file: Path) -> bool:
@@ -229,5 +249,8 @@ def _is_archive(file: Path) -> bool:
 def _outputs(result: object, name: str) -> int:
     if not isinstance(result, Tensor) or result.ndim != 2 or len(result) != 2:
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise BundleError(f"{name}: expected a classifier, whose output is (N, classes); got {got} for 2 pictures")
+        raise BundleError(
+            f"{name}: expected a classifier, whose output is (N, classes), got {got} for 2 pictures. Choose "
+            "another network."
+        )
     return int(result.shape[1])

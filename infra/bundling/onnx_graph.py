@@ -50,13 +50,19 @@ def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
     taken = _input(model, file)
     shape = [each.dim_value or None for each in taken.type.tensor_type.shape.dim]
     if len(shape) != 4:
-        raise BundleError(f"{file.name}: expected an input (N, C, H, W), got {taken.name} with {len(shape)} axes")
+        raise BundleError(
+            f"{file.name}: expected an input (N, C, H, W), got {taken.name} with {len(shape)} axes. Export "
+            "the network again."
+        )
     if shape[1] not in _CHANNELS and shape[3] in _CHANNELS:
         _channels_first(model, taken)
         shape = [shape[0], shape[3], shape[1], shape[2]]
         notes.append("its input has the channels last: the graph now takes them first")
     if shape[1] not in _CHANNELS:
-        raise BundleError(f"{file.name}: expected an input of 1 or 3 channels, got {taken.name} {_shown(shape)}")
+        raise BundleError(
+            f"{file.name}: expected an input of 1 or 3 channels, got {taken.name} {_shown(shape)}. Export the "
+            "network again."
+        )
     height, width = _sides(shape, size, file)
     channels = int(shape[1])
     example = np.random.default_rng(0).random((3, channels, height, width), np.float32)
@@ -86,7 +92,9 @@ def save_graph(graph: Graph, file: Path) -> None:
     try:
         onnx.save_model(graph.model, file, save_as_external_data=False)
     except ValueError as error:
-        raise BundleError(f"{file.name}: expected a graph of at most 2 GiB: {first_line(error)}") from None
+        raise BundleError(
+            f"{file.name}: expected a graph of at most 2 GiB, got more: {first_line(error)}. Choose a smaller network."
+        ) from None
 
 
 def _load(file: Path) -> onnx.ModelProto:
@@ -96,11 +104,16 @@ def _load(file: Path) -> onnx.ModelProto:
         check_size(file)
         return onnx.load_model(file, load_external_data=False)
     except FileNotFoundError:
-        raise BundleError(f"{file.name}: expected {file}, there is no such file") from None
+        raise BundleError(f"--onnx: expected an existing file, got {file}. Correct the path.") from None
     except OSError as error:
-        raise BundleError(f"{file.name}: cannot read it: {error.strerror or first_line(error)}") from None
+        raise BundleError(
+            f"{file.name}: expected a readable file, got {error.strerror or first_line(error)}. Correct the "
+            "path or its rights."
+        ) from None
     except Exception as error:  # protobuf's and onnx's own, which share no base
-        raise BundleError(f"{file.name}: expected an ONNX graph: {first_line(error)}") from None
+        raise BundleError(
+            f"{file.name}: expected an ONNX graph, got {first_line(error)}. Export the network again."
+        ) from None
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -114,13 +127,13 @@ def _input(model: onnx.ModelProto, file: Path) -> onnx.ValueInfoProto:
     inputs = _inputs(model)
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs) or "none"
-        raise BundleError(f"{file.name}: expected one input, the pictures, got {names}")
+        raise BundleError(f"{file.name}: expected one input, the pictures, got {names}. Export the network again.")
     kind = inputs[0].type.tensor_type.elem_type
     if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         got = TensorProto.DataType.Name(kind).lower()
         raise BundleError(
-            f"{file.name}: expected an input of floating-point pictures, got {inputs[0].name} of {got}; export the "
-            "network without what converts bytes"
+            f"{file.name}: expected an input of floating-point pictures, got {inputs[0].name} of {got}. "
+            "Export the network without the conversion of bytes."
         )
     return inputs[0]
 
@@ -130,11 +143,14 @@ def _sides(shape: list[int | None], size: tuple[int, int] | None, file: Path) ->
     if None not in stated:
         height, width = int(stated[0] or 0), int(stated[1] or 0)
         if size is not None and size != (height, width):
-            raise BundleError(f"--size: expected {width}x{height}, what {file.name} takes, got {size[1]}x{size[0]}")
+            raise BundleError(
+                f"--size: expected {width}x{height}, the input of {file.name}, got {size[1]}x{size[0]}. Correct --size."
+            )
         return height, width
     if size is None:
         raise BundleError(
-            f"{file.name} takes pictures of any size: expected --size WIDTHxHEIGHT, what it was trained on"
+            f"--size is missing: {file.name} accepts pictures of any size. Give --size WIDTHxHEIGHT of the "
+            "training pictures."
         )
     return size
 
@@ -166,13 +182,16 @@ def _class_output(model: onnx.ModelProto, example: NDArray[np.float32], file: Pa
     try:
         results = _run(model, pictures)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        raise BundleError(f"{file.name}: it does not take {pictures.shape}: {first_line(error)}") from None
+        raise BundleError(
+            f"{file.name}: expected a graph that accepts {pictures.shape}, got {first_line(error)}. Correct --size."
+        ) from None
     for number, result in enumerate(results):
         if getattr(result, "ndim", 0) == 2 and result.shape[0] == batch and result.shape[1] >= 2:
             return number, result.shape[1]
     got = ", ".join(str(getattr(result, "shape", type(result).__name__)) for result in results)
     raise BundleError(
-        f"{file.name}: expected a classifier, whose output is (N, classes); got {got} for {batch} pictures"
+        f"{file.name}: expected a classifier, whose output is (N, classes), got {got} for {batch} "
+        "pictures. Choose another network."
     )
 
 

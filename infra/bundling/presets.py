@@ -37,21 +37,22 @@ PRESETS: Final[dict[str, Normalisation]] = {
 def normalisation(preset: str | None, mean: str | None, std: str | None, known: Normalisation | None) -> Normalisation:
     """Return the normalisation of the options, else the `known` one of the weights. Raises ConfigError."""
     if preset is not None and (mean is not None or std is not None):
-        raise ConfigError("expected --preset, or --mean and --std, got both")
+        raise ConfigError("normalisation: expected --preset, or --mean and --std, got both. Remove one.")
     if preset is not None:
         if preset not in PRESETS:
-            raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+            raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}, got {preset!r}. Correct it.")
         return PRESETS[preset]
     if mean is not None and std is not None:
         given = Normalisation(_numbers("--mean", mean), _numbers("--std", std))
         if len(given.mean) != len(given.std) or min(given.std) <= 0:
-            raise ConfigError("--std: expected as many numbers above 0 as --mean has")
+            raise ConfigError("--std: expected as many numbers above 0 as in --mean, got another list. Correct it.")
         return given
     if mean is not None or std is not None:
-        raise ConfigError("expected --mean and --std together")
+        raise ConfigError("normalisation: expected --mean and --std together, got one of them. Give both.")
     if known is None:
         raise ConfigError(
-            f"expected --preset, how the network's pictures are normalised ({', '.join(PRESETS)}), or --mean and --std"
+            f"normalisation is missing: expected --preset ({', '.join(PRESETS)}), or --mean and --std. Give "
+            "the one of the network's training."
         )
     return known
 
@@ -62,5 +63,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) not in (1, 3):
-        raise ConfigError(f"{option}: expected one number, or three with commas between them, got {text!r}")
+        raise ConfigError(
+            f"{option}: expected one number, or three with commas between them, got {text!r}. Correct it."
+        )
     return values

@@ -46,7 +46,9 @@ def calibrate_strip(
     false rejections is the finest that so few can measure. Raises ConfigError for fewer than `LEAST_PICTURES`.
     """
     if len(pictures) < LEAST_PICTURES:
-        raise ConfigError(f"expected at least {LEAST_PICTURES} pictures to calibrate STRIP, got {len(pictures)}")
+        raise ConfigError(
+            f"pictures: expected at least {LEAST_PICTURES} to calibrate STRIP, got {len(pictures)}. Add pictures."
+        )
     pipeline = Pipeline(bundle)
     count, used = shares(len(pictures), budget_s / _seconds_per_pass(bundle, pictures))
     groups = pictures.labels if (pictures.labels != UNKNOWN).all() else _verdicts(bundle, pictures)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from infra.bundling.wanted import Say, Skipped, Summary, Wanted
+from infra.bundling.wanted import PrintLine, Skipped, Summary, Wanted
 from schemas.errors import BundleError, UserError, first_line
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Limits:
     """Bytes of address space beyond the needs of the libraries."""
 
 
-def create_within(limits: Limits, wanted: Wanted, out: Path, say: Say, skipped: Skipped) -> Summary:
+def create_within(limits: Limits, wanted: Wanted, out: Path, print_line: PrintLine, skipped: Skipped) -> Summary:
     """Write the bundle into the folder `out`, as `create` does. Raises ConfigError, BundleError.
 
     A trial that exceeds the limits is killed, raises BundleError and leaves nothing.
@@ -53,7 +53,7 @@ def create_within(limits: Limits, wanted: Wanted, out: Path, say: Say, skipped: 
         child.start()
         sender.close()
         try:
-            return _result(child, receiver, limits, wanted.network, say, skipped)
+            return _result(child, receiver, limits, wanted.network, print_line, skipped)
         finally:
             child.kill()
             child.join()
@@ -61,15 +61,15 @@ def create_within(limits: Limits, wanted: Wanted, out: Path, say: Say, skipped: 
 
 
 def _result(
-    child: SpawnProcess, receiver: Connection, limits: Limits, network: str, say: Say, skipped: Skipped
+    child: SpawnProcess, receiver: Connection, limits: Limits, network: str, print_line: PrintLine, skipped: Skipped
 ) -> Summary:
     """Relay the child's lines until it has a result. The time begins when its libraries are loaded."""
     deadline: float | None = None
     while True:
         if not receiver.poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
             raise BundleError(
-                f"{network}: expected a network that is tried within {limits.seconds:g} s, it still runs. If it is "
-                "only slow, raise --most-seconds."
+                f"{network}: expected a trial of at most {limits.seconds:g} s, got a longer one. If the network "
+                "is only slow, raise --most-seconds."
             )
         try:
             message = receiver.recv()
@@ -84,7 +84,7 @@ def _result(
             case UserError():
                 raise message
             case str():
-                say(message)
+                print_line(message)
             case (str(name), str(why)):
                 skipped(name, why)
 
@@ -93,10 +93,10 @@ def _ended(status: int | None, limits: Limits, network: str) -> str:
     if status is not None and status < 0:
         name = signal.Signals(-status).name
         return (
-            f"{network}: expected a network that is tried within {limits.memory_gib:g} GiB, its trial ended by {name}. "
-            "If it is only large, raise --most-memory."
+            f"{network}: expected a trial within {limits.memory_gib:g} GiB, got its end by {name}. "
+            "If the network is only large, raise --most-memory."
         )
-    return f"{network}: expected a network that can be tried, its trial ended with status {status}."
+    return f"{network}: expected a trial with status 0, got {status}. Choose another network."
 
 
 def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connection) -> None:
@@ -116,8 +116,8 @@ def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connec
             raise
         sender.send(
             BundleError(
-                f"{wanted.network}: expected a network that is tried within {limits.memory_gib:g} GiB, got: "
-                f"{first_line(error)[:200] or 'no memory'}. If it is only large, raise --most-memory."
+                f"{wanted.network}: expected a trial within {limits.memory_gib:g} GiB, got "
+                f"{first_line(error)[:200] or 'no memory'}. If the network is only large, raise --most-memory."
             )
         )
     else:

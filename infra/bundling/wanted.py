@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from processors.bundle import Policy
 
 Origin = Literal["onnx", "torchscript", "torchvision", "timm"]
-Say = Callable[[str], object]
+PrintLine = Callable[[str], object]
 """Prints a line about the progress."""
 Skipped = Callable[[str, str], object]
 """Names a picture that was skipped, and the reason."""

@@ -73,7 +73,9 @@ def _has_key(environment: Environment) -> bool:
 
 def _check_name(name: str | None, found: Enrolment, file: Path) -> None:
     if name is not None and camera_at(name, found.camera.partition("/")[0]) != found.camera:
-        raise ConfigError(f"expected {found.camera} as --name, whose enrolment {file} is; got {name}")
+        raise ConfigError(
+            f"--name: expected {found.camera}, the camera of {file}, got {name}. Correct the name or the enrolment."
+        )
 
 
 def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
@@ -94,7 +96,9 @@ def issued_identity(layout: Layout, identity: CameraId) -> CameraIdentity:
 def _require_system(layout: Layout) -> None:
     """Raise ConfigError when the folder holds no system."""
     if not layout.secret_file.is_file():
-        raise ConfigError(f"expected the state folder of a system, {layout.folder} holds no fleet secret")
+        raise ConfigError(
+            f"state: expected a folder with a fleet secret, got {layout.folder}. Give the state folder of a system."
+        )
 
 
 def _check_key(layout: Layout, given: CameraKey) -> None:
@@ -104,8 +108,8 @@ def _check_key(layout: Layout, given: CameraKey) -> None:
     issued = derive_camera_key(layout.fleet_secret(), given.camera_id, given.generation)
     if issued.export() != given.export():
         raise SecretError(
-            f"expected the key of {given.camera_id} in POINTILLIST_CAMERA_KEY or its _FILE, as the system of "
-            f"{layout.folder} issues it; got that of another camera or another fleet"
+            f"POINTILLIST_CAMERA_KEY: expected the key of {given.camera_id} issued by the system of "
+            f"{layout.folder}, got one of another camera or fleet. Print it with `pointillist key`."
         )
 
 

@@ -69,13 +69,16 @@ def find(seconds: float) -> list[Answer]:
         from wsdiscovery import QName
         from wsdiscovery.discovery import ThreadedWSDiscovery
     except ImportError:
-        raise ConfigError("expected the packages that speak ONVIF: install pointillist[onvif]") from None
+        raise ConfigError("ONVIF packages are missing: expected pointillist[onvif]. Install it.") from None
     # Some cameras repeat the message id of the probe in their answer.
     searching = ThreadedWSDiscovery(relates_to=True)
     try:
         searching.start()
     except OSError as error:
-        raise ConfigError(f"expected a network for multicast on UDP port 3702: {error.strerror}") from None
+        raise ConfigError(
+            f"network: expected one with multicast on UDP port 3702, got {error.strerror}. Connect to the "
+            "cameras' network."
+        ) from None
     try:
         # A device must match all types of one probe, and cameras match one type or the other: one probe for each type.
         for namespace, kind in ((_NETWORK, "NetworkVideoTransmitter"), (_DEVICE, "Device")):

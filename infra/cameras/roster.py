@@ -32,7 +32,7 @@ class Share:
         """Read `1/3`; ConfigError names the form."""
         number, _, of = text.partition("/")
         if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
-            raise ConfigError(f"expected a share as 1/3, got {text[:40]!r}")
+            raise ConfigError(f"share: expected a share such as 1/3, got {text[:40]!r}. Correct it.")
         return cls(int(number), int(of))
 
     def has(self, camera: CameraId) -> bool:
@@ -95,7 +95,10 @@ class FileOfCameras:
         elif self._state is not None:
             known = issued_identity(Layout(self._state.resolve()), name)
         else:
-            raise ConfigError("expected its enrolment: enrolments, a folder, in the file of cameras, or --state DIR")
+            raise ConfigError(
+                "enrolment is missing: expected `enrolments`, a folder, in the file of cameras, or --state DIR. "
+                "Give one of them."
+            )
         broker = self._broker
         return CameraSpec(camera.settings, known.key, self._place(known), known.tls or broker.tls, broker.login, stamp)
 
@@ -103,5 +106,5 @@ class FileOfCameras:
         if self._broker.mqtt is not None:
             return self._broker.mqtt
         if known.mqtt is None:
-            raise ConfigError("expected the broker's address in its enrolment, or --mqtt host:port")
+            raise ConfigError("broker is missing: expected its address in the enrolment. Give --mqtt host:port.")
         return address(known.mqtt)

@@ -37,7 +37,7 @@ app = typer.Typer(
 )
 
 
-def _say_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from infra.process.metrics_server import software_version
 
@@ -55,7 +55,7 @@ def options(
         ),
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """Camera fleets that send dots while the server sees the picture."""
@@ -132,7 +132,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
             raise
-        message = f"error: this command needs {error.name}: install pointillist[server]"
+        message = f"error: {error.name} is missing: this command needs it. Install pointillist[server]."
         Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
         sys.exit(UserError.exit_code)
 

@@ -75,14 +75,14 @@ def mqtt_place(
     text = resolve(_address(given, state, "mosquitto"))
     scheme, _, rest = text.rpartition("://")
     if scheme not in ("", "mqtt", "mqtts"):
-        raise ConfigError(f"expected an MQTT broker as host:port or mqtts://host:port, got one by {scheme}://")
+        raise ConfigError(f"--mqtt: expected host:port or mqtts://host:port, got one with {scheme}://. Correct it.")
     found = _tls(tls or environment.mqtt_tls, state, own) if isinstance(own, str) else own
     if scheme == "mqtts" and found is None:
         from schemas.transport.access import Tls
 
         found = Tls(None)
     if scheme == "mqtt" and found is not None:
-        raise ConfigError("expected mqtts://host:port beside files for TLS, got mqtt://")
+        raise ConfigError("--mqtt: expected mqtts://host:port with files for TLS, got mqtt://. Correct it.")
     secret = _login(login or environment.mqtt_login_file, environment.mqtt_login)
     if found is not None:
         found.context()  # report faults of the files now
@@ -176,7 +176,10 @@ def share_of(state: Path | None) -> str | None:
         try:
             return file.read_text().strip()
         except OSError as error:
-            raise ConfigError(f"expected the name of the bridges' share in {file}: {error.strerror}") from None
+            raise ConfigError(
+                f"{file}: expected a readable file with the name of the bridges' share, got {error.strerror}. "
+                "Correct the path."
+            ) from None
     layout = Layout(state.resolve()) if state is not None else None
     if layout is None or not layout.secure:
         return None
@@ -196,7 +199,10 @@ def enrolments(layout: Layout, cameras: list[CameraId]) -> dict[CameraId, Tls] |
         return None
     missing = [camera for camera in cameras if not layout.enrolment(camera).is_file()]
     if missing:
-        raise SecretError(f"expected the enrolment of {missing[0]} in {layout.enrolment(missing[0])}")
+        raise SecretError(
+            f"{layout.enrolment(missing[0])} is missing: expected the enrolment of {missing[0]}. Run "
+            "`pointillist enroll`."
+        )
     return {camera: Enrolment.read(layout.enrolment(camera)).tls for camera in cameras}
 
 
@@ -205,14 +211,17 @@ def _address(given: str | None, state: Path | None, role: str) -> str:
         return given
     if state is None:
         raise ConfigError(
-            f"expected --{'mqtt' if role == 'mosquitto' else role} host:port, or --state of a running system"
+            f"--{'mqtt' if role == 'mosquitto' else role} is missing: expected host:port. Give it, or --state "
+            "of a running system."
         )
     from infra.local.role_table import read_roles
 
     several = re.compile(rf"{role}(-[0-9]+)?")
     places = [entry["listen"] for name, entry in sorted(read_roles(state).items()) if several.fullmatch(name)]
     if not all(places) or not places:
-        raise ConfigError(f"expected a running {role} in {state}, its roles.json names none")
+        raise ConfigError(
+            f"{state}: expected a running {role} in roles.json, got none. Start the system, or give the address."
+        )
     return ",".join(map(str, places))
 
 
@@ -230,14 +239,14 @@ def _tls(folder: Path | None, state: Path | None, role: str) -> Tls | None:
     return role_tls(layout.pki, role)
 
 
-def _login(file: Path | None, said: SecretStr | None) -> Login | None:
+def _login(file: Path | None, login: SecretStr | None) -> Login | None:
     from schemas.transport.access import Login
 
     if file is None:
-        return Login.parse(said.get_secret_value()) if said is not None else None
+        return Login.parse(login.get_secret_value()) if login is not None else None
     if str(file) == "-":
         return Login.parse(sys.stdin.readline())
     try:
         return Login.parse(file.read_text())
     except OSError as error:
-        raise ConfigError(f"expected a login in {file}: {error.strerror}") from None
+        raise ConfigError(f"{file}: expected a readable login, got {error.strerror}. Correct the path.") from None

@@ -58,7 +58,10 @@ def audit(
     from infra.state_folder import Layout
 
     if (kafka is None) != (database is None) or (spool and kafka is None):
-        raise ConfigError("expected --kafka and --database together, with or without --spool; or --state alone")
+        raise ConfigError(
+            "audit: expected --kafka and --database together, with or without --spool, or --state alone, got "
+            "another combination. Correct the options."
+        )
     if kafka is None or database is None:
         layout = Layout((state or DEFAULT_STATE).resolve())
         url = layout.database_url
@@ -66,7 +69,7 @@ def audit(
     else:
         for folder in spool or ():
             if not folder.is_dir():
-                raise StateError(f"expected a folder with spools at {folder}, there is none")
+                raise StateError(f"--spool: expected a folder with spools, got {folder}. Correct the path.")
         bootstrap = kafka_place(kafka, state, "audit", tls=kafka_tls, login=kafka_login)
         require_brokers(CONNECT_TIMEOUT_S, kafka=bootstrap)
         url = resolve(database)

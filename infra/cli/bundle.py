@@ -47,7 +47,7 @@ def create(
     weights: Annotated[
         str, typer.Option(help="Of torchvision and timm: default (their own), random, or a file with a state dict.")
     ] = "default",
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, where the network does not say it.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, where the network does not state it.")] = None,
     channels: Annotated[int, typer.Option(help="Of a TorchScript network: 1 or 3.")] = 3,
     policy: Annotated[
         str, typer.Option(help="What happens to frames of another size: resize, crop or tile.")
@@ -78,24 +78,24 @@ def create(
 
     origin, network = _one_of(onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm)
     if options and not up:
-        raise ConfigError(f"expected --up before options of `up`, got {options[0]!r}")
+        raise ConfigError(f"{options[0]}: expected options of `up` after --up, got no --up. Give --up.")
     if publish is not None and up:
-        raise ConfigError("expected --publish or --up, got both")
+        raise ConfigError("bundle: expected --publish or --up, got both. Remove one.")
     if channels not in (1, 3):
-        raise ConfigError(f"--channels: expected 1 or 3, got {channels}")
+        raise ConfigError(f"--channels: expected 1 or 3, got {channels}. Correct it.")
     sides = _sides(size)
     wanted = Wanted(
         origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,
         None if sides is None else (sides[1], sides[0]), channels,
         chosen(policy, "resize", "crop", "tile", option="--policy"), name, version, strip_seconds,
     )  # fmt: skip
-    say = _printer(err=True)
+    print_line = _printer(err=True)
     limits = Limits(most_seconds, most_memory)
-    made = create_within(limits, wanted, out, say, lambda file, why: say(f"skipped {file}: {why}"))
+    made = create_within(limits, wanted, out, print_line, lambda file, why: print_line(f"skipped {file}: {why}"))
     _print_summary(made, out)
     if made.doubts and not accept_doubts:
         if publish is not None or up:
-            say("not served, for what is doubtful: --accept-doubts serves it all the same")
+            print_line("not served, for what is doubtful: --accept-doubts serves it all the same")
         raise typer.Exit(DOUBTED)
     if publish is not None:
         from infra.cli.model import publish as publish_model
@@ -127,7 +127,7 @@ def check(
     Exit status 1 when the pictures contradict the bundle's description.
     """
     from infra.bundling.check import check as run
-    from infra.bundling.sheet import write_sheet
+    from infra.bundling.contact_sheet import write_sheet
     from infra.cli.lab.evaluate import bundle_folder, progress_bar
 
     error = _printer(err=True)
@@ -142,23 +142,27 @@ def check(
         typer.echo(json_format.dumps(found.as_dict(), indent=2))
         raise typer.Exit(DOUBTED if doubts else 0)
     wanted = found.bundle.settings.input
-    say = _printer()
+    print_line = _printer()
     size = f"{wanted.channels}×{wanted.height}×{wanted.width}"
-    say(f"{found.bundle.model_id}: {size}, {len(found.bundle.settings.classes)} classes")
+    print_line(f"{found.bundle.model_id}: {size}, {len(found.bundle.settings.classes)} classes")
     times = f"{found.one_ms:.2f} ms for a picture, {found.batch_ms:.2f} ms in a batch of 32"
-    say(f"loaded in {found.load_s:.1f} s; by {found.runs} {times}")
+    print_line(f"loaded in {found.load_s:.1f} s; by {found.runs} {times}")
     if found.judged is not None and found.accuracy_dropped is not None:
-        say(f"right: {_shown(found.judged.accuracy)} whole, {_shown(found.accuracy_dropped)} after {drop:.0%} dropped")
-    say(f"same class after {drop:.0%} dropped and rebuilt: {_shown(found.agreement)} of {found.pictures} pictures")
-    say("most often: " + ", ".join(f"{name} {count}" for name, count in found.top))
+        print_line(
+            f"right: {_shown(found.judged.accuracy)} whole, {_shown(found.accuracy_dropped)} after {drop:.0%} dropped"
+        )
+    print_line(
+        f"same class after {drop:.0%} dropped and rebuilt: {_shown(found.agreement)} of {found.pictures} pictures"
+    )
+    print_line("most often: " + ", ".join(f"{name} {count}" for name, count in found.top))
     if found.bundle.settings.strip is None:
-        say("note: no [strip] table: no frame is checked for triggers; `pointillist lab calibrate` makes one")
+        print_line("note: no [strip] table: no frame is checked for triggers; `pointillist lab calibrate` makes one")
     if wanted.channels == 1:
-        say("note: the network takes grey pictures: colours become luma")
+        print_line("note: the network takes grey pictures: colours become luma")
     for doubt in doubts:
-        say(f"doubt: {doubt}")
+        print_line(f"doubt: {doubt}")
     if sheet is not None:
-        say(f"pictures: {sheet}")
+        print_line(f"pictures: {sheet}")
     raise typer.Exit(DOUBTED if doubts else 0)
 
 
@@ -171,31 +175,33 @@ def _sides(size: str | None) -> list[int] | None:
     try:
         return whole_numbers(size, "x", 2, "WIDTHxHEIGHT")
     except ValueError as error:
-        raise ConfigError(f"--size: {error}") from None
+        raise ConfigError(f"--size: {error}. Correct it.") from None
 
 
 def _one_of(**given: Path | str | None) -> tuple[Origin, str]:
     found = [(name, str(value)) for name, value in given.items() if value is not None]
     if len(found) != 1:
         got = " and ".join(f"--{name}" for name, _ in found) or "none"
-        raise ConfigError(f"expected one of --onnx, --torchscript, --torchvision and --timm, got {got}")
+        raise ConfigError(
+            f"network: expected one of --onnx, --torchscript, --torchvision and --timm, got {got}. Give exactly one."
+        )
     return found[0]  # type: ignore[return-value]  # the caller's names are the origins
 
 
 def _print_summary(made: Summary, out: Path) -> None:
-    say = _printer()
+    print_line = _printer()
     size = f"{made.channels}×{made.height}×{made.width}"
-    say(f"{made.model_id} in {out}: {made.origin}, {size}, {made.classes} classes")
+    print_line(f"{made.model_id} in {out}: {made.origin}, {size}, {made.classes} classes")
     if made.accuracy is not None:
-        say(f"right on your pictures: {_shown(made.accuracy)}")
+        print_line(f"right on your pictures: {_shown(made.accuracy)}")
     if made.strip is not None:
-        say(f"STRIP: {made.strip}")
+        print_line(f"STRIP: {made.strip}")
     for note in made.notes:
-        say(f"note: {note}")
+        print_line(f"note: {note}")
     for doubt in made.doubts:
-        say(f"doubt: {doubt}")
+        print_line(f"doubt: {doubt}")
     allow = "--allow-code " if made.format == "torchscript" else ""
-    say(f"next: pointillist up {allow}--bundle {out}")
+    print_line(f"next: pointillist up {allow}--bundle {out}")
 
 
 def _shown(share: Interval) -> str:
@@ -205,10 +211,10 @@ def _shown(share: Interval) -> str:
 def _printer(err: bool = False) -> Callable[[str], None]:
     console = Console(stderr=err, soft_wrap=True)
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         console.print(line, markup=False, highlight=False)
 
-    return say
+    return print_line
 
 
 def _run_up(folder: Path, options: list[str]) -> None:

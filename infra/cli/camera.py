@@ -65,7 +65,10 @@ def attach(
         typer.echo(f"{identity} is a camera that this system does not know yet; it knows {near}", err=True)
     known = camera_identity(name, enrolment, state)
     if spool is None and known.home is None:
-        raise ConfigError("expected --spool DIR, or --state of a running system, or --enrolment FILE")
+        raise ConfigError(
+            "--spool is missing: expected the folder of the spool. Give --spool DIR, --state of a running "
+            "system, or --enrolment FILE."
+        )
     if state is not None:
         allow_rate(Layout(state.resolve()), identity)
     folder = spool.resolve() if spool is not None else known.home or Path()

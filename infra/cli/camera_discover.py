@@ -42,7 +42,9 @@ def discover(
     from producers.sources.login import LoginPlace
 
     if yaml and login is None:
-        raise ConfigError("expected --login FILE beside --yaml: a camera tells its streams to those whom it knows")
+        raise ConfigError(
+            "--login is missing: a camera lists its streams only after a login. Give --login FILE with --yaml."
+        )
     known = LoginPlace(file=login).read() if login is not None else None
     answers = [answer for answer in find(seconds) if not host or answer.host in host]
     described = asyncio.run(describe_all(answers, *known)) if known else [Described(answer) for answer in answers]
@@ -53,7 +55,7 @@ def discover(
         assert login is not None
         console.print(_cameras_yaml(described, site, login.resolve()), end="", markup=False)
     else:
-        _tell(console, described, asked=known is not None)
+        _print_cameras(console, described, asked=known is not None)
     raise typer.Exit(0 if described else 1)
 
 
@@ -69,7 +71,7 @@ def _summary(camera: Described) -> dict[str, Any]:
     }
 
 
-def _tell(console: Console, described: list[Described], asked: bool) -> None:
+def _print_cameras(console: Console, described: list[Described], asked: bool) -> None:
     if not described:
         console.print("no camera has answered: multicast reaches this network only, and some cameras have ONVIF off")
     for camera in described:

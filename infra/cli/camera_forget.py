@@ -29,7 +29,7 @@ def forget(
     from schemas.identity import camera_at
 
     if not state.is_dir():
-        raise StateError(f"expected a state folder of `pointillist up`, there is no {state}")
+        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
     layout, identity = Layout(state.resolve()), camera_at(name)
     if identity in scenario_cameras(layout):
         raise ConfigError(
@@ -38,7 +38,9 @@ def forget(
         )
     found = {each.name: each for each in camera_states(layout)}.get(identity)
     if found is None:
-        raise ConfigError(f"{identity}: expected a camera of `pointillist cameras`, got an unknown one")
+        raise ConfigError(
+            f"{identity}: expected a camera of `pointillist cameras`, got an unknown one. Correct the name."
+        )
     if found.state not in ("offline", "silent"):
         raise ConfigError(f"{identity}: expected a camera that is gone, got one that is {found.state}. Stop it first.")
     store = Store(layout.console_url)

@@ -58,7 +58,9 @@ def run(
         raise typer.Exit(_check(file, specs))
     if specs.rejected and not specs.runnable and part is None:
         name, reason = next(iter(specs.rejected.items()))
-        raise ConfigError(f"{file}: not one of {len(specs.rejected)} cameras can run; {name}: {reason}")
+        raise ConfigError(
+            f"{file}: expected at least one camera that can run, got none of {len(specs.rejected)}. {name}: {reason}"
+        )
     if settings.metrics is not None:
         address(settings.metrics)
     folder = (settings.spool or settings.state or state_home()).resolve()

@@ -50,7 +50,9 @@ def settings(
         meta, refused = camera.meta, camera.refused
     if meta is None and forgot is None:
         why = f"refused: {refused}" if refused is not None else "the broker retains nothing of it"
-        raise StateError(f"expected what {identity} says of itself, {why}")
+        raise StateError(
+            f"{identity}: expected its announced settings, got none: {why}. Start the camera, or correct its name."
+        )
     if json:
         shown: dict[str, Any] = {"camera": identity, "forgot": forgot, "settings": _settings(meta) if meta else []}
         console.print_json(data=shown)
@@ -58,7 +60,9 @@ def settings(
         if meta is not None:
             console.print(_table(identity, meta))
         if forgot is not None:
-            done = "it has forgotten" if forgot else f"it has not said so for {wait:g} s: it will when it is back"
+            done = (
+                "it has forgotten" if forgot else f"it has not confirmed this for {wait:g} s: it will when it is back"
+            )
             console.print(f"{identity} was commanded to reset; {done}", markup=False)
     raise typer.Exit(1 if forgot is False else 0)
 
@@ -90,10 +94,10 @@ def _settings(meta: Meta) -> list[dict[str, Any]]:
 
 def _table(name: str, meta: Meta) -> Table:
     command, request = (_at(ms) for ms in (meta.command_state.issued_ms, meta.command_state.asked_ms))
-    said = _at(meta.turn.at_ms)
+    at = _at(meta.turn.at_ms)
     table = Table(
         "setting", "is", f"by the command of {command}", f"by the request of {request}",
-        title=f"{name}, as it said at {said}", title_justify="left",
+        title=f"{name}, as announced at {at}", title_justify="left",
     )  # fmt: skip
     for row in _settings(meta):
         table.add_row(row["setting"], *("" if value is None else str(value) for value in list(row.values())[1:]))

@@ -46,7 +46,9 @@ def try_camera(
     from rich.console import Console
 
     if picture is not None and picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ConfigError(f"--picture: expected a name that ends in .png, .jpg or .jpeg, got {picture.name!r}")
+        raise ConfigError(
+            f"--picture: expected a name that ends in .png, .jpg or .jpeg, got {picture.name!r}. Correct it."
+        )
     from producers.sources.examine import examine
 
     place = resolve(url or (settings.address.get_secret_value() if settings.address is not None else ""))
@@ -56,7 +58,7 @@ def try_camera(
     if json:
         console.print_json(data=found.summary())
     else:
-        _tell(console, found)
+        _print_result(console, found)
         if show or (show is None and sys.stdout.isatty()):
             _show(console, found)
     if picture is not None:
@@ -70,7 +72,9 @@ def _source(place: str, stream: StreamSettings) -> SourceSettings:
 
     if not is_stream(place):
         if not Path(place).exists():
-            raise ConfigError(f"expected an address as rtsp://…, a device or a file, got {place[:80]!r}")
+            raise ConfigError(
+                f"camera: expected an address such as rtsp://…, a device or a file, got {place[:80]!r}. Correct it."
+            )
         place = _file_url(Path(place))
     return source_at(place, stream)
 
@@ -85,7 +89,9 @@ def _listed(file: Path, name: str) -> SourceSettings:
     found = cameras.get(camera_id(name))
     if found is None:
         known = ", ".join(list(cameras)[:8])
-        raise ConfigError(f"expected one of {known}{', …' if len(cameras) > 8 else ''} in {file}, got {name}")
+        raise ConfigError(
+            f"{file}: expected one of {known}{', …' if len(cameras) > 8 else ''}, got {name}. Correct the name."
+        )
     source = found.settings.source
     if source.file is None:
         return source
@@ -97,7 +103,7 @@ def _file_url(file: Path) -> str:
     return f"file://{file.resolve()}"
 
 
-def _tell(console: Console, found: Found) -> None:
+def _print_result(console: Console, found: Found) -> None:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -137,7 +143,7 @@ def _rows(found: Found) -> list[tuple[str, str]]:
 
 def _clock(found: Found) -> str:
     if found.skew_ms is None:
-        return "its own: none said (no RTCP report); frames have the time of their arrival"
+        return "its own: none sent (no RTCP report); frames have the time of their arrival"
     if not found.believed:
         return f"its own is {abs(found.skew_ms) / 1000:.0f} s off ours: not believed, arrival counts. Set its NTP"
     return f"its own by RTCP, {found.clock_after_s or 0:.1f} s after the first picture"
@@ -176,4 +182,6 @@ def _save(found: Found, file: Path) -> None:
     try:
         Image.fromarray(picture).save(file)
     except OSError as error:
-        raise ConfigError(f"--picture: cannot write {file}: {error.strerror or error}") from None
+        raise ConfigError(
+            f"--picture: expected a writable file, got {file}: {error.strerror or error}. Choose another file."
+        ) from None

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 
-def _allow(said: bool) -> bool:
+def _allow(allowed: bool) -> bool:
     """Allow code in this process and in every role that it starts."""
-    if said:
+    if allowed:
         os.environ["POINTILLIST_ALLOW_CODE"] = "1"
-    return said
+    return allowed
 
 
 AllowCode = Annotated[

@@ -43,9 +43,11 @@ def key(
 
     in_bulk = scenario is not None or roles is not None
     if in_bulk and (camera is not None or role is not None):
-        raise ConfigError("expected SITE/CAMERA or --role in a call of its own, beside --scenario and --roles")
+        raise ConfigError(
+            "key: expected SITE/CAMERA or --role without --scenario and --roles, got both. Make two calls."
+        )
     if not in_bulk and (camera is None) == (role is None):
-        raise ConfigError("expected SITE/CAMERA, or --role, --roles or --scenario")
+        raise ConfigError("key: expected SITE/CAMERA, --role, --roles or --scenario, got none. Give one of them.")
     layout = Layout(state.resolve()) if state is not None else None
     has_secret = layout is not None and layout.secret_file.is_file()
     secret = layout.fleet_secret() if layout is not None and has_secret else fleet_secret(Environment())
@@ -55,7 +57,9 @@ def key(
         from producers.simulation.scenario import load_scenario
 
         if layout is None:
-            raise ConfigError("expected --state DIR beside --scenario: the keys go to its folder keys/")
+            raise ConfigError(
+                "--state is missing: the keys of --scenario are written to its folder keys/. Give --state DIR."
+            )
         for planned in load_scenario(scenario).cameras():
             layout.issue_key(planned.camera_id, generation, secret)
     if in_bulk:
@@ -70,7 +74,9 @@ def key(
         try:
             write_private(out, text)
         except OSError as error:
-            raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
+            raise ConfigError(
+                f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
+            ) from None
 
 
 def _role(name: str | None) -> Role:
@@ -79,4 +85,4 @@ def _role(name: str | None) -> Role:
     try:
         return Role(name or "")
     except ValueError:
-        raise ConfigError(f"--role: expected one of {', '.join(Role)}, got {name!r}") from None
+        raise ConfigError(f"--role: expected one of {', '.join(Role)}, got {name!r}. Correct it.") from None

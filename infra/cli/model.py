@@ -67,7 +67,9 @@ def publish(
     from schemas.messages import models as listed
 
     if store is None and state is None:
-        raise ConfigError("expected --store, a folder or URL that every processor can read, or --state")
+        raise ConfigError(
+            "--store is missing: expected a folder or URL that every processor can read. Give --store or --state."
+        )
     key, trusted = signer_of(signer, state), trusted_of(trust, state)
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
     folder = _folder(bundle)
@@ -81,14 +83,14 @@ def publish(
             check_successor(_described(folder, model_id), live)
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
-            return await _told(topic, f"{model_id} is live already", wait)
+            return await _report_change(topic, f"{model_id} is live already", wait)
         after = listed.publish(before, model)
         await topic.write(after)
         kept = {each.digest for each in after.published}
         for forgotten in before.published:
             if forgotten.digest not in kept:
                 place.discard(forgotten)
-        return await _told(topic, f"published {model_id}", wait)
+        return await _report_change(topic, f"published {model_id}", wait)
 
     raise typer.Exit(0 if _with_topic(where, trusted, connect_timeout_s, run, key) else 1)
 
@@ -116,12 +118,15 @@ def rollback(
     async def run(topic: ModelsTopic) -> bool:
         live = listed.live(topic.models)
         if live is None:
-            raise ConfigError("no model is published, or all are withdrawn: each processor serves its own bundle")
+            raise ConfigError(
+                "model: expected a published one, got none, or only withdrawn ones. Each processor serves its "
+                "own bundle."
+            )
         after = listed.withdraw(topic.models, time.time_ns() // 1_000_000, everything=own)
         await topic.write(after)
         now = listed.live(after)
         name = now.model_id if now is not None else "each processor's own bundle"
-        return await _told(topic, f"withdrawn {live.model_id}; live is {name}", wait)
+        return await _report_change(topic, f"withdrawn {live.model_id}; live is {name}", wait)
 
     key, trusted = signer_of(signer, state), trusted_of(trust, state)
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
@@ -293,7 +298,7 @@ def _initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     return Models(published=[first])
 
 
-async def _told(topic: ModelsTopic, done: str, wait_s: float) -> bool:
+async def _report_change(topic: ModelsTopic, done: str, wait_s: float) -> bool:
     """Print the change and each processor's answer; return whether all running processors serve the live model."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(done, markup=False)

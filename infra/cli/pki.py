@@ -65,7 +65,10 @@ def init(
         there = keep and (layout.pki / AUTHORITY_FILE).exists()
         authority = Authority(layout.pki) if there else Authority.create(layout.pki)
         if secret is not None and layout.secret_file.is_file() and layout.fleet_secret() != secret:
-            raise StateError(f"expected the fleet secret of {layout.secret_file} in the environment, got another")
+            raise StateError(
+                f"POINTILLIST_FLEET_SECRET: expected the fleet secret of {layout.secret_file}, got another. "
+                "Remove the variable, or correct it."
+            )
         layout.fleet_secret(secret)
         if not layout.generations.is_file():
             write_json(layout.generations, {})
@@ -197,7 +200,7 @@ def revoke(
     `rotate` does both. Under `up`, a revoked role continues with its new certificate.
     """
     if (camera is None) == (role is None):
-        raise ConfigError("expected SITE/CAMERA or --role NAME, got both or none")
+        raise ConfigError("revoke: expected SITE/CAMERA or --role NAME, got both or none. Give one of them.")
     if camera is None:
         _revoke_role(role or "", state, within)
         return

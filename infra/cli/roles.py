@@ -186,7 +186,8 @@ def fleet(settings: FleetSettings) -> None:
     for camera in plan.cameras():
         if not layout.key_file(camera.camera_id).exists():
             raise SecretError(
-                f"expected the key of {camera.camera_id} in {layout.key_file(camera.camera_id)}: see `pointillist key`"
+                f"{layout.key_file(camera.camera_id)} is missing: expected the key of {camera.camera_id}. Run "
+                "`pointillist key`."
             )
         keys[camera.camera_id] = layout.camera_key(camera.camera_id)
     enrolled = enrolments(layout, list(keys))

@@ -50,9 +50,13 @@ def init(
         write_signer(private, signer)
         public.write_text(line + "\n")
     except FileExistsError:
-        raise ConfigError(f"expected no signer of that name yet, {private} exists") from None
+        raise ConfigError(
+            f"{private}: expected no signer of that name, got an existing file. Choose another name."
+        ) from None
     except OSError as error:
-        raise ConfigError(f"--folder: cannot write {private}: {error.strerror}") from None
+        raise ConfigError(
+            f"--folder: expected a writable folder, got {private}: {error.strerror}. Choose another folder."
+        ) from None
     typer.echo(line)
 
 
@@ -64,7 +68,10 @@ def signer_of(given: Path | None, state: Path | None) -> Signer:
     if given is not None:
         return Signer.read(given)
     if state is None:
-        raise ConfigError("expected --signer FILE, a private key of `pointillist signer init`, or --state")
+        raise ConfigError(
+            "--signer is missing: expected a private key made by `pointillist signer init`. Give --signer "
+            "FILE or --state."
+        )
     return Layout(state.resolve()).signer()
 
 

@@ -55,7 +55,7 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
         typer.echo(json_format.dumps(document, indent=2))
         raise typer.Exit(0 if well else UNWELL)
     if not supervised:
-        _say(
+        _print_line(
             f"`up` has ended without stopping its roles, and nothing starts them again: pointillist up --state {state}"
         )
     lines = [
@@ -68,19 +68,19 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
     print_rows(Console(highlight=False), ("role", "is", "listens on", "pid", "waiting", "restarts"), lines)
     for role in roles:
         if not role.is_well:
-            _say(f"{role.sentence}: {role.detail}")
+            _print_line(f"{role.sentence}: {role.detail}")
     for rule in firing[:MOST_NAMED]:
-        _say(f"{rule.severity}: {rule.summary}: {rule.name}")
+        _print_line(f"{rule.severity}: {rule.summary}: {rule.name}")
     if len(firing) > MOST_NAMED:
-        _say(f"  and {len(firing) - MOST_NAMED} more alerts of rules")
+        _print_line(f"  and {len(firing) - MOST_NAMED} more alerts of rules")
     shown = ", ".join(f"{count} {name}" for name, count in counted.most_common()) or "none yet"
-    _say(f"cameras: {shown}")
+    _print_line(f"cameras: {shown}")
     for each in broken[:MOST_NAMED]:
-        _say(f"  {each.name}: {each.state}: {each.detail}")
+        _print_line(f"  {each.name}: {each.state}: {each.detail}")
     if len(broken) > MOST_NAMED:
-        _say(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken")
+        _print_line(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken")
     for name, address in addresses.items():
-        _say(f"{name}: {address}")
+        _print_line(f"{name}: {address}")
     raise typer.Exit(0 if well else UNWELL)
 
 
@@ -99,7 +99,7 @@ def cameras(
         typer.echo(json_format.dumps([asdict(each) for each in found], indent=2))
         return
     if not found:
-        _say("no camera is broken" if broken else "no camera yet")
+        _print_line("no camera is broken" if broken else "no camera yet")
         return
     lines = [(each.name, each.state, str(each.frames), _age(each), _sends(each), each.detail) for each in found]
     print_rows(Console(highlight=False), ("camera", "is", "frames", "last", "sends", "why"), lines)
@@ -116,7 +116,7 @@ def logs(
     file = _log_files(_layout(state)).get(role)
     if file is None:
         known = ", ".join(sorted(_log_files(_layout(state)))) or "none"
-        raise ConfigError(f"expected a role with a log in {state}, one of {known}; got {role!r}")
+        raise ConfigError(f"role: expected one with a log in {state} ({known}), got {role!r}. Correct the name.")
     with file.open("rb") as opened:
         sys.stdout.buffer.write(b"".join(opened.read().splitlines(keepends=True)[-lines:]))
         sys.stdout.buffer.flush()
@@ -149,19 +149,19 @@ def down(
     layout = _layout(state)
     process = supervisor(layout.folder)
     if process is None or not process.send(signal.SIGINT):
-        raise StateError(f"expected a running system in {layout.folder}, nothing runs there")
-    _say(f"stopping: the cameras of {layout.folder} drain")
+        raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
+    _print_line(f"stopping: the cameras of {layout.folder} drain")
     if not process.wait_gone(wait):
-        _say(f"still stopping after {wait:g} s, as pid {process.pid}")
+        _print_line(f"still stopping after {wait:g} s, as pid {process.pid}")
         raise typer.Exit(UNWELL)
-    _say("stopped")
+    _print_line("stopped")
 
 
 def _layout(state: Path) -> Layout:
     from infra.state_folder import Layout
 
     if not state.is_dir():
-        raise StateError(f"expected a state folder of `pointillist up`, there is no {state}")
+        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
     return Layout(state.resolve())
 
 
@@ -183,5 +183,5 @@ def _sends(camera: CameraState) -> str:
     return " ".join(parts)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     Console(soft_wrap=True).print(line, markup=False, highlight=False)

@@ -40,11 +40,11 @@ def add(
 
     place = _place(file, state)
     if role not in set(Right):
-        raise ConfigError(f"--role: expected {', '.join(Right)}, got {role!r}")
+        raise ConfigError(f"--role: expected {', '.join(Right)}, got {role!r}. Correct it.")
     if sys.stdin.isatty():
         password = getpass(f"password of {name}: ")
         if getpass("again: ") != password:
-            raise ConfigError("expected the same password twice")
+            raise ConfigError("password: expected the same text twice, got two texts. Enter it again.")
     else:
         password = sys.stdin.readline().rstrip("\n")
     write_user(place, name, Right(role), password)
@@ -76,5 +76,5 @@ def _place(file: Path | None, state: Path | None) -> Path:
     from infra.state_folder import Layout
 
     if file is None and state is None:
-        raise ConfigError("expected --file FILE or --state DIR")
+        raise ConfigError("--file is missing: expected the file of users. Give --file FILE or --state DIR.")
     return file or Layout((state or Path()).resolve()).users

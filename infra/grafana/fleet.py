@@ -149,8 +149,8 @@ def _flow() -> list[Graph | Figure]:
             limit=Limit(1),
         ),
         Graph(
-            "Told to Home Assistant",
-            "Cameras that it is told of, and messages a second.",
+            "CostProgress to Home Assistant",
+            "Cameras that it is progress of, and messages a second.",
             "none",
             (
                 Query(or_zero(total(m.HOME_CAMERAS)), "cameras"),
@@ -224,7 +224,7 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Probe share",
-            "Share of frames that a camera sends whole, the ten highest; how often cameras are told another, or a "
+            "Share of frames that a camera sends whole, the ten highest; how often cameras are progress another, or a "
             "bridge refuses to tell them.",
             "percentunit",
             (

@@ -47,7 +47,8 @@ class Alertmanager(Service):
         program = alertmanager_binary()
         if program is None:
             raise BrokerError(
-                "expected the program prometheus-alertmanager, found none: install the Debian package of that name"
+                "prometheus-alertmanager is missing: expected the program on PATH. Install the Debian package "
+                "prometheus-alertmanager."
             )
         # It may hold passwords of receivers.
         write_private(self.folder / "alertmanager.yml", as_yaml(configuration(self._receivers)).rstrip())

@@ -63,7 +63,9 @@ class Grafana(Service):
     def _command(self) -> list[str]:
         program = grafana_binary()
         if program is None:
-            raise BrokerError("expected the program grafana, found none: it has a Debian repository of its own")
+            raise BrokerError(
+                "grafana is missing: expected the program on PATH. Install it from Grafana's Debian repository."
+            )
         for name in ("data", "plugins"):
             (self.folder / name).mkdir(exist_ok=True)
         addresses = {"console": self._console}

@@ -168,11 +168,15 @@ class Kafka(Service):
             )
         except subprocess.TimeoutExpired:
             raise BrokerError(
-                f"expected Kafka's storage tool to format within {FORMAT_S:g} s, it is not done"
+                f"Kafka's storage tool: expected it to format within {FORMAT_S:g} s, got no end. Check the disk "
+                "of the state folder."
             ) from None
         if done.returncode != 0:
             lines = (done.stdout + done.stderr).strip().splitlines()
-            raise BrokerError(f"expected Kafka's storage tool to format {self.data}, got: {lines[-1][:300]}")
+            raise BrokerError(
+                f"Kafka's storage tool: expected it to format {self.data}, got {lines[-1][:300]}. Check the disk "
+                "of the state folder."
+            )
 
     def stop(self, deadline_s: float = 15.0) -> None:
         """Stop it in good order; the first clean stop on a machine leaves the class archive for later starts.

@@ -36,7 +36,7 @@ def kafka_version() -> str:
     """Return the version that `pom.xml` names."""
     version = ElementTree.parse(POM).findtext("{*}properties/{*}kafka.version")
     if version is None:
-        raise BrokerError(f"expected the property kafka.version in {POM}, found none")
+        raise BrokerError(f"{POM}: expected the property kafka.version, got none. Correct the file.")
     return version
 
 
@@ -47,7 +47,7 @@ def java_binary() -> str:
     found = found or shutil.which("java")
     if found is None:
         raise BrokerError(
-            "expected Java 17 or later, found no program java: install the Debian package default-jre-headless"
+            "java is missing: expected Java 17 or later. Install the Debian package default-jre-headless."
         )
     return found
 
@@ -85,17 +85,17 @@ def _copy(jars: Path, *options: str) -> None:
     """Fetch the jars into the folder `jars` by Maven."""
     maven = shutil.which("mvn")
     if maven is None:
-        raise BrokerError("expected Maven to fetch Kafka, found no program mvn: install the Debian package maven")
+        raise BrokerError("mvn is missing: expected Maven, which fetches Kafka. Install the Debian package maven.")
     command = [
         maven, "-q", "-B", *options, "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}",
     ]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S, check=False)
     except subprocess.TimeoutExpired:
-        raise BrokerError(f"expected Maven to fetch Kafka within {FETCH_S:g} s, it is not done") from None
+        raise BrokerError(f"Maven: expected Kafka within {FETCH_S:g} s, got no end. Check the network.") from None
     if done.returncode != 0 or not any(jars.glob("kafka_*.jar")):
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise BrokerError(f"expected Maven to fetch Kafka, got: {lines[0][:300] if lines else 'no jars'}")
+        raise BrokerError(f"Maven: expected Kafka, got {lines[0][:300] if lines else 'no jars'}. Check the network.")
 
 
 def read_digests() -> dict[str, str]:

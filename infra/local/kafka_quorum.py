@@ -46,7 +46,7 @@ class Quorum:
         if not self.controllers:
             if any((state / name / "data").is_dir() for name in node_names(count)):
                 raise StateError(
-                    f"expected {self._file} beside the data of Kafka's nodes, which it names: bring it back"
+                    f"{self._file} is missing: it names the Kafka nodes of the data in its folder. Restore it."
                 )
             self.controllers = [
                 f"{number + 1}@{LOOPBACK}:{ports.take(f'{name}-controller')}:{_folder_id()}"
@@ -74,8 +74,8 @@ class Quorum:
         whole = [name for name in names if (self._state / name / "data" / "meta.properties").is_file()]
         if 2 * len(whole) <= len(names):
             raise StateError(
-                f"expected the data of most of Kafka's {len(names)} nodes in {self._state}, there is that of "
-                f"{', '.join(whole) or 'none'}: bring a disk back, or begin with another state folder"
+                f"{self._state}: expected the data of most of Kafka's {len(names)} nodes, got "
+                f"{', '.join(whole) or 'none'}. Restore a disk, or choose another state folder."
             )
         return ["--no-initial-controllers"]
 
@@ -101,8 +101,8 @@ def check_count(state: Path, count: int) -> None:
         found = 1
     if found and found != count:
         raise StateError(
-            f"expected --kafka-nodes {found}, for so many has the Kafka of {state}, got {count}: "
-            "another number begins with another state folder"
+            f"--kafka-nodes: expected {found}, the number of {state}, got {count}. For another number, choose "
+            "another state folder."
         )
 
 

@@ -81,9 +81,9 @@ async def voters(admin: Admin) -> set[int]:
     Raises what aiokafka raises when Kafka does not answer, or has no leading controller at the moment.
     """
     (answer,) = await admin.send(_DescribeQuorum())
-    said = answer.to_object()
-    check_code(said["error_code"])
-    (topic,) = said["topics"]
+    answered = answer.to_object()
+    check_code(answered["error_code"])
+    (topic,) = answered["topics"]
     (partition,) = topic["partitions"]
     check_code(partition["error_code"])
     found = partition["current_voters"]

@@ -33,7 +33,7 @@ def mosquitto_binary() -> str:
     # Debian puts it in /usr/sbin, which is not on every user's path.
     found = shutil.which("mosquitto") or shutil.which("mosquitto", path=SYSTEM_PATH)
     if found is None:
-        raise BrokerError("expected the program mosquitto, found none: install the Debian package mosquitto")
+        raise BrokerError("mosquitto is missing: expected the program on PATH. Install the Debian package mosquitto.")
     return found
 
 

@@ -40,7 +40,10 @@ def free_port() -> int:
         port = random.randrange(FIRST_PORT, ceiling)
         if is_free(port):
             return port
-    raise BrokerError(f"expected a free loopback port between {FIRST_PORT} and {ceiling}, {_TRIES} tries found none")
+    raise BrokerError(
+        f"port: expected a free one between {FIRST_PORT} and {ceiling}, got none in {_TRIES} tries. Stop "
+        "other programs on loopback."
+    )
 
 
 class Ports:

@@ -26,7 +26,7 @@ def private_folder(folder: Path) -> Iterator[None]:
             if not entry.is_symlink():
                 entry.chmod(entry.stat().st_mode & _OWNER)
     except OSError as error:
-        raise StateError(f"expected a folder that can be written as state folder, {folder}: {error}") from error
+        raise StateError(f"state: expected a writable folder, got {folder}: {error}. Choose another folder.") from error
     before = os.umask(0o777 & ~_OWNER)
     try:
         yield

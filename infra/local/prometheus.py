@@ -57,7 +57,7 @@ class Prometheus(Service):
         ]
         write_json(self.folder / TARGETS, targets)
 
-    def tell(self, alertmanager: str | None) -> None:
+    def set_alertmanager(self, alertmanager: str | None) -> None:
         """Send alerts to the Alertmanager at `host:port`, or with None to no one; Prometheus notices by itself."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / ALERTMANAGERS, [] if alertmanager is None else [{"targets": [alertmanager]}])
@@ -65,11 +65,13 @@ class Prometheus(Service):
     def _command(self) -> list[str]:
         program = prometheus_binary()
         if program is None:
-            raise BrokerError("expected the program prometheus, found none: install the Debian package prometheus")
+            raise BrokerError(
+                "prometheus is missing: expected the program on PATH. Install the Debian package prometheus."
+            )
         if not (self.folder / TARGETS).is_file():
             self.scrape({})
         if not (self.folder / ALERTMANAGERS).is_file():
-            self.tell(None)
+            self.set_alertmanager(None)
         # JSON strings are YAML strings: any path is quoted safely.
         fill(
             TEMPLATE,

@@ -48,6 +48,7 @@ async def await_replicas(address: KafkaAddress, deadline_s: float) -> None:
             return
         if time.monotonic() >= end:
             raise BrokerError(
-                f"expected Kafka at {address} to have all copies of each partition within {deadline_s:g} s: {complaint}"
+                f"Kafka at {address}: expected all copies of each partition within {deadline_s:g} s, got "
+                f"{complaint}. Check Kafka's nodes."
             )
         await asyncio.sleep(_AGAIN_S)

@@ -36,13 +36,18 @@ class RoleTable:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise StateError(f"expected a folder that can be written as state folder, {folder}: {error}") from error
+            raise StateError(
+                f"state: expected a writable folder, got {folder}: {error}. Choose another folder."
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(self._lock, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
-            raise StateError(f"expected a state folder not in use, {folder} is held by pid {holder}") from None
+            raise StateError(
+                f"state: expected a folder that is not in use, got {folder}, held by pid {holder}. Stop that "
+                "system, or choose another folder."
+            ) from None
         try:
             os.ftruncate(self._lock, 0)
             os.write(self._lock, f"{os.getpid()}\n".encode())
@@ -136,7 +141,7 @@ def read_roles(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the roles that `folder`/roles.json names. Raises StateError when there is no such file."""
     path = folder / "roles.json"
     if not path.is_file():
-        raise StateError(f"expected a state folder with roles.json, {folder} has none")
+        raise StateError(f"state: expected a folder with roles.json, got {folder}. Give the state folder of a system.")
     return read_json(path)
 
 

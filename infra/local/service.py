@@ -58,7 +58,7 @@ class Service(ABC):
     def port(self) -> int:
         """The port for clients. Raises BrokerError before the first start."""
         if not self._ports:
-            raise BrokerError(f"expected a started {self.role}, it has no port yet")
+            raise BrokerError(f"{self.role}: expected a started service, got none")
         return self._ports[self.port_names[0]]
 
     @property
@@ -70,7 +70,7 @@ class Service(ABC):
     def child(self) -> Child:
         """The process. Raises BrokerError before the first start."""
         if self._child is None:
-            raise BrokerError(f"expected a started {self.role}, it never was")
+            raise BrokerError(f"{self.role}: expected a started service, got none")
         return self._child
 
     def start(self) -> ProcessId:
@@ -98,14 +98,17 @@ class Service(ABC):
         if first:
             self._ports = {}
         raise BrokerError(
-            f"expected {self.role} to answer within {self._ready_s:g} s, it ended with status {status}: "
-            f"{last_lines(self.log) or 'its log is empty'} ({self.log})"
+            f"{self.role}: expected an answer within {self._ready_s:g} s, got the end of the program with "
+            f"status {status}: {last_lines(self.log) or 'its log is empty'}. Read {self.log}."
         )
 
     def _await_ports(self, end: float) -> None:
         while taken := [port for port in self._ports.values() if not is_free(port)]:
             if time.monotonic() >= end:
-                raise BrokerError(f"expected port {taken[0]}, which {self.role} had, to be free again; it is in use")
+                raise BrokerError(
+                    f"{self.role}: expected its port {taken[0]} to be free again, got one in use. Stop the program "
+                    "that uses it."
+                )
             time.sleep(0.05)
 
     def _await_answer(self, end: float) -> bool:

@@ -103,9 +103,15 @@ async def create_topics(bootstrap: KafkaAddress, topics: Mapping[str, TopicSpec]
                     open_names.add(name)
                     complaint = f"{name}: error {code}"
                 elif code not in (_NO_ERROR, _TOPIC_ALREADY_EXISTS):
-                    raise BrokerError(f"expected Kafka at {bootstrap} to create {name}, got error {code}: {message}")
+                    raise BrokerError(
+                        f"Kafka at {bootstrap}: expected it to create {name}, got error {code}: {message}. "
+                        "Check its log."
+                    )
             requests = [request for request in requests if request.name in open_names]
         if requests:
             await backoff.wait()
     if requests:
-        raise BrokerError(f"expected Kafka at {bootstrap} to create topics within {deadline_s:g} s, got {complaint}")
+        raise BrokerError(
+            f"Kafka at {bootstrap}: expected it to create topics within {deadline_s:g} s, got {complaint}. "
+            "Check its log."
+        )

@@ -46,7 +46,7 @@ async def run_monitor(
         async with asyncio.TaskGroup() as looking:
             tasks = [
                 looking.create_task(_again(kafka.look, "kafka", settings.look_s, health), name="kafka"),
-                looking.create_task(_again(_told(mosquitto.look), "mqtt", 1.0, health), name="mqtt"),
+                looking.create_task(_again(_checked(mosquitto.look), "mqtt", 1.0, health), name="mqtt"),
                 looking.create_task(_again(_quiet(host.look), None, settings.look_s, health), name="host"),
                 looking.create_task(_again(gpus.look, None, settings.look_s, health), name="gpus"),
                 looking.create_task(_again(conservation.look, None, settings.audit_s, health), name="audit"),
@@ -65,7 +65,7 @@ async def run_monitor(
             notifier.close()
 
 
-def _told(look: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
+def _checked(look: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
     async def asked() -> None:
         if not look():
             raise ConnectionError("mosquitto does not answer")

@@ -65,12 +65,16 @@ class Authority:
             key = load_pem_private_key((folder / "ca.key").read_bytes(), None)
         except OSError as error:
             raise StateError(
-                f"expected a fleet's authority in {folder}: {error.strerror}; `pointillist ca init` makes one"
+                f"{folder}: expected a fleet's authority, got {error.strerror}. Run `pointillist ca init`."
             ) from None
         except ValueError:
-            raise StateError(f"expected ca.crt and ca.key in PEM in {folder}, got something else") from None
+            raise StateError(
+                f"{folder}: expected ca.crt and ca.key in PEM, got another form. Restore the files."
+            ) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != self.certificate.public_key():
-            raise StateError(f"expected a key of {folder / AUTHORITY_FILE} in {folder / 'ca.key'}, got another")
+            raise StateError(
+                f"{folder / 'ca.key'}: expected the key of {AUTHORITY_FILE}, got another. Restore the files."
+            )
         self._key = key
 
     @classmethod
@@ -82,7 +86,10 @@ class Authority:
     @classmethod
     def _create(cls, folder: Path) -> Authority:
         if (folder / AUTHORITY_FILE).exists():
-            raise StateError(f"expected no authority in {folder}, there is one: what it issued would be worth nothing")
+            raise StateError(
+                f"{folder}: expected no authority, got an existing one, whose certificates would become "
+                "worthless. Choose another folder."
+            )
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(f"Pointillist fleet {secrets.token_hex(4)}")
         certificate = (
@@ -149,7 +156,9 @@ class Authority:
         except FileNotFoundError:
             return {}
         except ValueError:
-            raise StateError(f"expected JSON in {self.folder / 'revoked.json'}, got something else") from None
+            raise StateError(
+                f"{self.folder / 'revoked.json'}: expected JSON, got another form. Restore the file."
+            ) from None
         return {int(serial, 16): str(name) for serial, name in found.items()}
 
     def revoke(self, serials: dict[int, str]) -> None:
@@ -235,7 +244,7 @@ def general_name(host: str) -> x509.GeneralName:
     try:
         return x509.DNSName(host)
     except ValueError:
-        raise ConfigError(f"expected a host's name or address, got {host!r}") from None
+        raise ConfigError(f"host: expected a name or an address, got {host!r}. Correct it.") from None
 
 
 def write_private(path: Path, text: str) -> None:

@@ -41,25 +41,39 @@ class Enrolment:
         try:
             text = file.read_text()
         except OSError as error:
-            raise ConfigError(f"expected an enrolment in {file}: {error.strerror}") from None
+            raise ConfigError(
+                f"{file}: expected a readable enrolment, got {error.strerror}. Correct the path."
+            ) from None
         except ValueError:
-            raise ConfigError(f"expected an enrolment in {file}, it is no text") from None
+            raise ConfigError(
+                f"{file}: expected an enrolment, got bytes that are no text. Run `pointillist enroll` again."
+            ) from None
         head, begin, blocks = text.partition(_BEGIN)
-        said = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
-        if not head.startswith(_TITLE) or not begin or not {"camera", "key"} <= said.keys():
-            raise ConfigError(f"expected an enrolment in {file}, as `pointillist enroll` writes it")
-        name = camera_id(said["camera"])
+        fields = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
+        if not head.startswith(_TITLE) or not begin or not {"camera", "key"} <= fields.keys():
+            raise ConfigError(
+                f"{file}: expected an enrolment written by `pointillist enroll`, got another form. Run it again."
+            )
+        name = camera_id(fields["camera"])
         try:
             own, *authorities = x509.load_pem_x509_certificates((begin + blocks).encode())
         except ValueError:
-            raise ConfigError(f"expected certificates in the enrolment {file}, they are damaged") from None
+            raise ConfigError(
+                f"{file}: expected an enrolment, got damaged certificates. Run `pointillist enroll` again."
+            ) from None
         if not authorities or common_name(own) != name:
-            raise ConfigError(f"expected a certificate of {name} and its authority's in {file}, got others")
+            raise ConfigError(
+                f"{file}: expected a certificate of {name} and its authority's, got others. Run `pointillist "
+                "enroll` again."
+            )
         if own.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
             at = f"{own.not_valid_after_utc:%Y-%m-%d %H:%M:%SZ}"
-            raise ConfigError(f"the enrolment of {name} in {file} ended at {at}: `pointillist enroll` renews it")
+            raise ConfigError(
+                f"{file}: expected a valid enrolment of {name}, got one that ended at {at}. Run `pointillist "
+                "enroll` again."
+            )
         authority = text[text.rindex(_BEGIN) :]
-        return cls(name, CameraKey.from_export(name, said["key"]), said.get("mqtt"), Tls(authority, file))
+        return cls(name, CameraKey.from_export(name, fields["key"]), fields.get("mqtt"), Tls(authority, file))
 
 
 def enroll(

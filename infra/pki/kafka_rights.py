@@ -190,12 +190,15 @@ async def _retried(address: KafkaAddress, work: Callable[[Admin], Awaitable[Resu
                 return await work(admin)
         except (KafkaError, OSError) as error:
             if loop.time() >= end:
-                what = f"expected Kafka at {address} to take rights within {deadline_s:g} s"
-                raise BrokerError(f"{what}, got {type(error).__name__}: {error}") from None
+                what = f"Kafka at {address}: expected it to accept rights within {deadline_s:g} s"
+                raise BrokerError(f"{what}, got {type(error).__name__}: {error}. Check its log.") from None
         await backoff.wait()
 
 
 def _check(answers: list[Any], address: KafkaAddress) -> None:
     refused = [answer for answer in answers if answer[0]]
     if refused:
-        raise BrokerError(f"expected Kafka at {address} to take rights, got error {refused[0][0]}: {refused[0][1]}")
+        raise BrokerError(
+            f"Kafka at {address}: expected it to accept rights, got error {refused[0][0]}: {refused[0][1]}. "
+            "Check its log."
+        )

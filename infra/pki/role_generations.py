@@ -21,9 +21,11 @@ def role_generations(folder: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise StateError(f"{file}: expected JSON, got something else") from None
+        raise StateError(f"{file}: expected JSON, got something else. Restore the file.") from None
     if not isinstance(content, dict) or not all(isinstance(number, int) for number in content.values()):
-        raise StateError(f'{file}: expected {{"role": generation}} with whole numbers')
+        raise StateError(
+            f'{file}: expected {{"role": generation}} with whole numbers, got another form. Restore the file.'
+        )
     return {str(role): number for role, number in content.items()}
 
 

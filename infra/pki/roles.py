@@ -69,7 +69,8 @@ class Roles:
         """
         if not _ROLE.fullmatch(name):
             raise ConfigError(
-                f"expected a role of {', '.join((*SERVERS, *CLIENTS))}, or one with -NUMBER; got {name!r}"
+                f"role: expected one of {', '.join((*SERVERS, *CLIENTS))}, or one with -NUMBER, got {name!r}. "
+                "Correct it."
             )
         server = kind_of(name) in SERVERS
         # Kafka's nodes are clients of each other.
@@ -225,7 +226,7 @@ def role_tls(pki: Path, name: str) -> Tls:
     """Return the TLS files of the role `name`; StateError when it has no certificate."""
     folder = role_folder(pki, name)
     if not (folder / CERTIFICATE_FILE).is_file():
-        raise StateError(f"expected a certificate of {name} in {folder}: `pointillist ca role {name}` issues one")
+        raise StateError(f"{folder}: expected a certificate of {name}, got none. Run `pointillist ca role {name}`.")
     return Tls.of_folder(folder)
 
 

@@ -43,7 +43,7 @@ def require_mqtt(address: tuple[str, int], wait_s: float, tls: Tls | None = None
             raise RefusedError(why)
         return True
 
-    require("an MQTT 5 broker", address, wait_s, accepts)
+    require("MQTT broker", address, wait_s, accepts)
 
 
 def require_kafka(address: KafkaAddress, wait_s: float) -> None:
@@ -65,7 +65,7 @@ def require_kafka(address: KafkaAddress, wait_s: float) -> None:
     # A log line for each attempt would bury ours.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
-        require("a Kafka broker", places[0], wait_s, answers)
+        require("Kafka broker", places[0], wait_s, answers)
     finally:
         logging.getLogger("aiokafka").setLevel(logging.NOTSET)
 
@@ -124,7 +124,13 @@ def require(what: str, address: tuple[str, int], wait_s: float, answers: Callabl
             if answers():
                 return
         except RefusedError as why:
-            raise BrokerError(f"expected {what} at {host}:{port} to let us in: {why}") from None
+            raise BrokerError(
+                f"{what} at {host}:{port}: expected an accepted connection, got {why}. Correct the login or the "
+                "certificate."
+            ) from None
         if time.monotonic() >= end:
-            raise BrokerError(f"expected {what} at {host}:{port}, none has answered for {wait_s:g} s")
+            raise BrokerError(
+                f"{what} at {host}:{port}: expected a response within {wait_s:g} s, got none. Start it, or "
+                "correct the address."
+            )
         time.sleep(RETRY_S)

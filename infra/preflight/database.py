@@ -70,7 +70,10 @@ def look_for_refusal(url: str) -> None:
         return
     if why is not None:
         settings = _settings(parsed)
-        raise BrokerError(f"expected PostgreSQL at {settings['host']}:{settings['port']} to let us in: {why}")
+        raise BrokerError(
+            f"PostgreSQL at {settings['host']}:{settings['port']}: expected an accepted connection, got "
+            f"{why}. Correct the address, the login or the certificate."
+        )
 
 
 def _server(url: str) -> URL | None:
@@ -90,23 +93,23 @@ def _refusal(url: str, parsed: URL) -> str | None:
     try:
         engine.connect().close()
     except OperationalError as error:
-        said = " ".join(str(error.orig).split())
+        complaint = " ".join(str(error.orig).split())
     else:
         return None
     finally:
         engine.dispose()
     for pattern, words in _REFUSALS:
-        if found := re.search(pattern, said):
+        if found := re.search(pattern, complaint):
             if words is not None:
                 return words
-            return _distrust(_settings(parsed)) or _last(said, found.start())
-    raise ConnectionError(said)
+            return _distrust(_settings(parsed)) or _last(complaint, found.start())
+    raise ConnectionError(complaint)
 
 
-def _last(said: str, place: int) -> str:
+def _last(complaint: str, place: int) -> str:
     """Return the clause of a long line with the reason: libpq puts the address of the connection before it."""
-    before = (said.rfind(mark, 0, place) + len(mark) for mark in _BEFORE if mark in said[:place])
-    return said[max(before, default=0) :].partition(" Either provide")[0].strip()
+    before = (complaint.rfind(mark, 0, place) + len(mark) for mark in _BEFORE if mark in complaint[:place])
+    return complaint[max(before, default=0) :].partition(" Either provide")[0].strip()
 
 
 def _settings(parsed: URL) -> dict[str, str]:

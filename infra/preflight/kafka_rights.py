@@ -79,18 +79,18 @@ def require_rights(address: KafkaAddress, role: Role, groups: Sequence[str] = ()
         return
     if missing:
         raise BrokerError(
-            f"expected Kafka at {address} to let the {role} {' and '.join(missing)}, it does not: `pointillist topics "
-            f"--rights` gives each role its rights{_groups_of(role) if groups else ''}"
+            f"Kafka at {address}: expected the {role} to have the right to {' and '.join(missing)}, got a "
+            f"refusal. Run `pointillist topics --rights`{_groups_of(role) if groups else '.'}"
         )
 
 
 def _groups_of(role: str) -> str:
-    """Describe the prefixes of the groups that a role may join, as a part of a message."""
+    """Return the end of a message: the prefixes of the groups that a role may join."""
     found = [
         right.name for right in kafka_rights()
         if right.role == role and right.resource.name == "GROUP" and right.pattern.name == "PREFIXED"
     ]  # fmt: skip
-    return f", and of groups those whose names begin with {' or '.join(found)}" if found else ""
+    return f", or choose a group whose name begins with {' or '.join(found)}." if found else "."
 
 
 async def _missing(address: KafkaAddress, role: str, groups: Sequence[str]) -> list[str]:

@@ -13,14 +13,17 @@ def readable_line(_logger: object, _method: str, event: MutableMapping[str, Any]
     time, level = str(event.pop("timestamp", ""))[11:19], event.pop("level", "info")
     name, camera = str(event.pop("event", "")), event.pop("camera", None)
     trace = event.pop("exception", None)
-    said = [time, *([str(camera)] if camera else [])]
+    words = [time, *([str(camera)] if camera else [])]
     if name == "camera_phase_changed":
-        said += _phase(event)
+        words += _phase(event)
     else:
-        said += [name.replace("_", " "), *(f"{key}={value}" for key, value in event.items() if value not in (None, ""))]
+        words += [
+            name.replace("_", " "),
+            *(f"{key}={value}" for key, value in event.items() if value not in (None, "")),
+        ]
         if level in _LOUD:
-            said.insert(1, f"{level}:")
-    return " ".join(said) + (f"\n{trace}" if trace else "")
+            words.insert(1, f"{level}:")
+    return " ".join(words) + (f"\n{trace}" if trace else "")
 
 
 def _phase(event: MutableMapping[str, Any]) -> list[str]:

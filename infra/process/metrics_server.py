@@ -111,6 +111,8 @@ def serve(registry: CollectorRegistry, health: Health, address: tuple[str, int])
     try:
         server = _Server(address, Handler)
     except OSError as error:
-        raise ConfigError(f"cannot serve metrics on {address[0]}:{address[1]}: {error.strerror}") from None
+        raise ConfigError(
+            f"metrics: expected a free address, got {address[0]}:{address[1]}: {error.strerror}. Choose another one."
+        ) from None
     Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

@@ -90,4 +90,6 @@ def begin_trace(name: str) -> None:
         try:
             trace.begin(folder, name)
         except OSError as error:
-            raise ConfigError(f"POINTILLIST_TRACE: expected a folder to write to, {folder}: {error.strerror}") from None
+            raise ConfigError(
+                f"POINTILLIST_TRACE: expected a writable folder, got {folder}: {error.strerror}. Choose another folder."
+            ) from None

@@ -60,8 +60,8 @@ def make(*, to_test: bool = False) -> None:
     command = [*_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     done = subprocess.run(command, cwd=place, check=False, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise SystemExit(f"expected npm to bring the console's assets, it ended with {done.returncode}: {said[0]}")
+        output = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise SystemExit(f"expected npm to bring the console's assets, it ended with {done.returncode}: {output[0]}")
     folder().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder().parent) as fresh:
         for name, origin in FILES.items():

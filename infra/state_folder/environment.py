@@ -54,11 +54,15 @@ def read_secret(value: SecretStr | None, file: Path | None, what: str, variable:
     if value is not None:
         return value.get_secret_value().strip()
     if file is None:
-        raise SecretError(f"{what} is expected in {variable} or in the file that {variable}_FILE names; neither is set")
+        raise SecretError(
+            f"{what} is missing: expected it in {variable} or in the file that {variable}_FILE names. Set one of them."
+        )
     try:
         return file.read_text().strip()
     except OSError as error:
-        raise SecretError(f"{what} is expected in the file {file}: {error.strerror}") from None
+        raise SecretError(
+            f"{what}: expected a readable file, got {file}: {error.strerror}. Correct {variable}_FILE."
+        ) from None
 
 
 def fleet_secret(environment: Environment) -> bytes:
@@ -75,9 +79,11 @@ def parse_fleet_secret(text: str) -> bytes:
     try:
         secret = bytes.fromhex(text)
     except ValueError:
-        raise SecretError("the fleet secret is written in hexadecimal digits") from None
+        raise SecretError("the fleet secret: expected hexadecimal digits, got other characters. Correct it.") from None
     if len(secret) < 16:
-        raise SecretError(f"the fleet secret has at least 32 hexadecimal digits, got {2 * len(secret)}")
+        raise SecretError(
+            f"the fleet secret: expected at least 32 hexadecimal digits, got {2 * len(secret)}. Correct it."
+        )
     return secret
 
 
@@ -90,9 +96,9 @@ def role_roots(environment: Environment, role: Role) -> Roots:
         return Roots.from_export(text, role)
     if environment.fleet_secret is None and environment.fleet_secret_file is None:
         raise SecretError(
-            f"the secret of a {role} is expected in POINTILLIST_ROLE_SECRET or in the file that "
-            "POINTILLIST_ROLE_SECRET_FILE names, or the fleet secret in POINTILLIST_FLEET_SECRET or its _FILE; none is "
-            f"set. `pointillist key --role {role}` prints it"
+            f"the secret of a {role} is missing: expected it in POINTILLIST_ROLE_SECRET or in the file that "
+            "POINTILLIST_ROLE_SECRET_FILE names, or the fleet secret in POINTILLIST_FLEET_SECRET or its "
+            f"_FILE. Print it with `pointillist key --role {role}`."
         )
     return Roots.of_fleet(fleet_secret(environment)).of(role)
 
@@ -109,11 +115,15 @@ def accepted_generations(file: Path | None) -> dict[str, int]:
     try:
         content = json.loads(file.read_text())
     except OSError as error:
-        raise ConfigError(f"the lowest key generations are expected in {file}: {error.strerror}") from None
+        raise ConfigError(
+            f"POINTILLIST_GENERATIONS_FILE: expected a readable file, got {file}: {error.strerror}. Correct the path."
+        ) from None
     except ValueError as error:
-        raise ConfigError(f"{file}: expected JSON, {error}") from None
+        raise ConfigError(f"{file}: expected JSON, got {error}. Correct the file.") from None
     if not isinstance(content, dict) or not all(isinstance(v, int) and v >= 0 for v in content.values()):
-        raise ConfigError(f'{file}: expected {{"site/camera": generation}} with whole numbers')
+        raise ConfigError(
+            f'{file}: expected {{"site/camera": generation}} with whole numbers, got another form. Correct the file.'
+        )
     return {str(camera_id(name)): generation for name, generation in content.items()}
 
 

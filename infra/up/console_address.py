@@ -41,8 +41,8 @@ def check_console(settings: UpSettings, layout: Layout) -> None:
         )
     if not layout.users.is_file():
         raise ConfigError(
-            f"--http: expected users where others reach the console, at {settings.http or 'a proxy'}: `pointillist "
-            f"user add NAME --state {settings.state}` adds one"
+            f"{layout.users} is missing: a console at {settings.http or 'a proxy'} needs users. Run "
+            f"`pointillist user add NAME --state {settings.state}`."
         )
     read_users(layout.users)
 

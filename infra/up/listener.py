@@ -29,12 +29,10 @@ def parse_listener(text: str) -> tuple[str, int]:
         every = ipaddress.ip_address(host).is_unspecified
     except ValueError:
         if not _NAME.fullmatch(host):  # it becomes a line of mosquitto's settings
-            raise ConfigError(f"--listen: {form}, got {text!r}.") from None
+            raise ConfigError(f"--listen: {form}, got {text!r}. Correct it.") from None
         every = False
     if every:
-        raise ConfigError(
-            f"--listen: {form}, got {text!r}. An enrolment names one address, and so does the certificate."
-        )
+        raise ConfigError(f"--listen: {form}, got {text!r}. Give one address: enrolments and the certificate name it.")
     return host, port
 
 
@@ -55,7 +53,8 @@ def outside_listener(settings: UpSettings) -> tuple[str, int] | None:
     except OSError as error:
         why = error.strerror or str(error)
         raise ConfigError(
-            f"--listen: expected an address of this machine with a free port, got {host}:{port}: {why.lower()}."
+            f"--listen: expected an address of this machine with a free port, got {host}:{port}: "
+            f"{why.lower()}. Choose another address."
         ) from None
     if settings.plain and not ipaddress.ip_address(str(place[0])).is_loopback:
         raise ConfigError(

@@ -15,11 +15,11 @@ from producers.sources.trial import TRIAL_S, try_sources
 from schemas.errors import SourceError
 from schemas.identity import CameraId
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 """Prints one line for the user."""
 
 
-def check_sources(scenario: Scenario, say: Say, check: Callable[[], None]) -> None:
+def check_sources(scenario: Scenario, print_line: PrintLine, check: Callable[[], None]) -> None:
     """Raise SourceError when no source opens; else print a line for each camera whose source does not.
 
     `check` is called while sources open, and raises to give up.
@@ -32,11 +32,11 @@ def check_sources(scenario: Scenario, say: Say, check: Callable[[], None]) -> No
     name, error = next(iter(failed.items()))
     if len(failed) == len(cameras):
         others = f" ({len(failed) - 1} other cameras do not answer either)" if len(failed) > 1 else ""
-        raise SourceError(f"{name}: {error}{others}. Start the camera, or mend its address.")
+        raise SourceError(f"{name}: {error}{others}. Start the camera, or correct its address.")
     for name, error in list(failed.items())[:MOST_NAMED]:
-        say(f"{name}: {error}; it is degraded, and tried again")
+        print_line(f"{name}: {error}; it is degraded, and tried again")
     if len(failed) > MOST_NAMED:
-        say(f"and {len(failed) - MOST_NAMED} more of {len(cameras)} cameras")
+        print_line(f"and {len(failed) - MOST_NAMED} more of {len(cameras)} cameras")
 
 
 def forget_former(layout: Layout, cameras: Sequence[CameraId]) -> None:
@@ -52,7 +52,7 @@ def forget_former(layout: Layout, cameras: Sequence[CameraId]) -> None:
         store.close()
 
 
-def note_commands(layout: Layout, scenario: Scenario, say: Say) -> None:
+def note_commands(layout: Layout, scenario: Scenario, print_line: PrintLine) -> None:
     """Print how many cameras obey remembered commands that differ from the settings of this run."""
     found = []
     for camera in scenario.cameras():
@@ -60,18 +60,18 @@ def note_commands(layout: Layout, scenario: Scenario, say: Say) -> None:
         if overridden(camera.encoding, camera.fps, state):
             found.append(camera.camera_id)
     if found:
-        say(
+        print_line(
             f"{len(found)} of {len(scenario.cameras())} cameras obey commands instead of what this run asks, "
             f"the first is {found[0]}: see `pointillist camera settings {found[0]}`"
         )
 
 
-def note_unchecked_probes(settings: UpSettings, scenario: Scenario, say: Say) -> None:
+def note_unchecked_probes(settings: UpSettings, scenario: Scenario, print_line: PrintLine) -> None:
     """Print a line when cameras send probes and the bundle cannot check them: they cost bytes and gain nothing."""
     probing = any(camera.probe_share > 0 for camera in scenario.cameras())
     folder = bundle_folder(settings)
     if probing and not checks_for_triggers(folder):
-        say(
+        print_line(
             f"the bundle {folder} has no [strip] table: no frame is checked for triggers, though cameras send some "
             "whole for that; `pointillist lab calibrate` makes the table, --probe-share 0 sends none whole"
         )

@@ -18,9 +18,9 @@ EVERY_S: Final = 3600.0
 class RoleRenewal:
     """A thread that renews certificates that are due. Roles present the new ones at their next connection."""
 
-    def __init__(self, layout: Layout, say: Callable[[str], None], every_s: float = EVERY_S) -> None:
+    def __init__(self, layout: Layout, print_line: Callable[[str], None], every_s: float = EVERY_S) -> None:
         self._layout = layout
-        self._say = say
+        self._print_line = print_line
         self._every_s = every_s
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="renewal", daemon=True)
@@ -40,4 +40,4 @@ class RoleRenewal:
             try:
                 Roles(Authority(self._layout.pki)).renew()
             except (OSError, PointillistError) as error:
-                self._say(f"the roles' certificates are not renewed, it is tried again in an hour: {error}")
+                self._print_line(f"the roles' certificates are not renewed, it is tried again in an hour: {error}")

@@ -16,13 +16,13 @@ import yaml
 
 from infra.audit.audit import Audit, audit, unsettled
 from infra.audit.report import report
+from infra.local.disk_space import DiskSpace
 from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
 from infra.local.private_folder import private_folder
 from infra.local.role_table import RoleTable
-from infra.local.room import Room
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.kafka_rights import grant, withdraw
 from infra.pki.role_generations import role_generations
@@ -87,7 +87,10 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
             except OSError as error:
                 if not is_full(error):
                     raise
-                raise StateError(f"expected room on the disk of {layout.folder}, it is full") from None
+                raise StateError(
+                    f"{layout.folder}: expected free space on its disk, got a full disk. Delete files, or choose "
+                    "another folder."
+                ) from None
             run.watch()
             run.drain()
         finally:
@@ -104,7 +107,7 @@ class _Run:
         self._live = live
         self._asked = asked
         self._ports = Ports(layout.folder)
-        self._supervisor = RoleSupervisor(table, Room(layout.folder), live.say)
+        self._supervisor = RoleSupervisor(table, DiskSpace(layout.folder), live.print_line)
         pki = None if settings.plain else layout.pki
         self._mosquitto = Mosquitto(layout.folder, self._ports, pki=pki, outside=outside_listener(settings))
         self._kafka = KafkaNodes(layout.folder, self._ports, settings.kafka_nodes, pki)
@@ -120,12 +123,12 @@ class _Run:
         self._camera_messages: float | None = None
         self._camera_bytes: tuple[float, int] | None = None
         self._cameras: frozenset[CameraId] = frozenset()
-        self._renewal = RoleRenewal(layout, live.say)
+        self._renewal = RoleRenewal(layout, live.print_line)
 
     def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
         """Write the scenario, the keys and the settings of this run."""
         check_console(self._settings, self._layout)
-        check_sources(scenario, self._live.say, self._asked.stop_here)
+        check_sources(scenario, self._live.print_line, self._asked.stop_here)
         cameras = [camera.camera_id for camera in scenario.cameras()]
         self._cameras = frozenset(cameras)
         self._camera_messages = camera_messages(camera.fps for camera in scenario.cameras())
@@ -136,14 +139,14 @@ class _Run:
         if self._layout.database.exists():
             found = audit(self._layout)
             self._foreign_before = found.foreign
-            self._say_unread(found)
-        note_unchecked_probes(self._settings, scenario, self._live.say)
+            self._print_unread(found)
+        note_unchecked_probes(self._settings, scenario, self._live.print_line)
         # A new run: its sources start at their beginning, its faults count from its own start.
         fleet_started(self._layout.folder).unlink(missing_ok=True)
-        note_commands(self._layout, scenario, self._live.say)
+        note_commands(self._layout, scenario, self._live.print_line)
         forget_former(self._layout, cameras)
-        if (said := advice(self._settings, self._layout)) is not None:
-            self._live.say(said)
+        if (note := advice(self._settings, self._layout)) is not None:
+            self._live.print_line(note)
         # An address may hold a password: the scenario is for its owner only, and is not repeated elsewhere.
         write_private(self._layout.scenario, yaml.safe_dump(document, sort_keys=False))
         options = json.loads(self._settings.model_dump_json(exclude={"source"}))
@@ -163,7 +166,7 @@ class _Run:
         """Start brokers, then our roles, then, when all are ready, the cameras."""
         mosquitto = Role("mosquitto", self._mosquitto, lambda: self._mosquitto.listen, log=self._mosquitto.log)
         kafka = [Role(node.role, node, partial(getattr, node, "listen"), log=node.log) for node in self._kafka.nodes]
-        self._live.say("starting mosquitto and Kafka")
+        self._live.print_line("starting mosquitto and Kafka")
         self._brokers = [mosquitto, *kafka]
         # In parallel: no node of Kafka is ready before most are.
         with ThreadPoolExecutor(len(self._brokers)) as starting:
@@ -180,8 +183,8 @@ class _Run:
         for role in self._roles:
             self._asked.stop_here()
             self._supervisor.start(role)
-        self._watching.start(self._begin_beside, self._live.say, console.url or "")
-        self._live.say("waiting for the bridge, the processors and the recorder")
+        self._watching.start(self._begin_beside, self._live.print_line, console.url or "")
+        self._live.print_line("waiting for the bridge, the processors and the recorder")
         self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
         self._startup_s = time.monotonic() - self._begun
         self._fleet = local.fleet()
@@ -213,14 +216,14 @@ class _Run:
             self._live.tick()
             if self._asked.count:
                 self._live.stopping()
-                self._live.say("stopping: the cameras drain, interrupt again to stop at once")
+                self._live.print_line("stopping: the cameras drain, interrupt again to stop at once")
                 self._supervisor.forget(fleet.name)
                 self._await_stopped(fleet)
                 return
             time.sleep(TICK_S)
         self._live.stopping()
         if fleet.process.poll() == FLEET_PENDING:
-            self._live.say("the cameras' spools still held frames at the drain deadline")
+            self._live.print_line("the cameras' spools still held frames at the drain deadline")
 
     def _await_stopped(self, fleet: Role) -> None:
         with ThreadPoolExecutor(1) as stopping:
@@ -281,7 +284,7 @@ class _Run:
         """Return the exit status and the report from the files on disk; the report is empty after an interrupt."""
         found = self._audit()
         if found is None:
-            self._live.say("interrupted: the audit has not ended, `pointillist audit` runs it again")
+            self._live.print_line("interrupted: the audit has not ended, `pointillist audit` runs it again")
             return INTERRUPTED, {}
         restarts = self._supervisor.restarts
         document = report(found, self._layout, self._started_ms, self._foreign_before, self._startup_s, restarts)
@@ -289,17 +292,19 @@ class _Run:
         left = here.frames_lost + here.frames_pending + here.frames_unread
         older = everything.frames_lost + everything.frames_pending + everything.frames_unread - left
         if older:
-            self._live.say(f"{older} frames of earlier runs are lost, pending or unread: see `pointillist audit`")
-        self._say_unread(found)
+            self._live.print_line(
+                f"{older} frames of earlier runs are lost, pending or unread: see `pointillist audit`"
+            )
+        self._print_unread(found)
         status = 0 if left == 0 else 1
         file = self._settings.report or self._layout.report
         written: Path | None = file
         try:
             write_report(file, document)
         except ConfigError as error:  # the run is over, and its closing line is printed all the same
-            self._live.say(str(error))
+            self._live.print_line(str(error))
             status, written = 1, None
-        self._live.say(closing_line(document, self._supervisor.away_s, written))
+        self._live.print_line(closing_line(document, self._supervisor.away_s, written))
         return status, document
 
     def _audit(self) -> Audit | None:
@@ -309,9 +314,9 @@ class _Run:
                 return None
         return auditing.result()
 
-    def _say_unread(self, found: Audit) -> None:
+    def _print_unread(self, found: Audit) -> None:
         for line in found.unread:
-            self._live.say(f"unread: {line}")
+            self._live.print_line(f"unread: {line}")
 
 
 def write_report(file: Path, document: dict[str, Any]) -> None:
@@ -320,4 +325,6 @@ def write_report(file: Path, document: dict[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(document, indent=2) + "\n")
     except OSError as error:
-        raise ConfigError(f"--report: cannot write {file}: {error.strerror}") from None
+        raise ConfigError(
+            f"--report: expected a writable file, got {file}: {error.strerror}. Choose another file."
+        ) from None

@@ -165,18 +165,17 @@ def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> di
         return {"kind": "scene", "prerendered": PRERENDERED if fps == 0 else 0}
     if source == "cifar10":
         if data is None:
-            raise SourceError("the source cifar10 is expected in the folder that POINTILLIST_DATA names; it is not set")
+            raise SourceError("POINTILLIST_DATA is missing: expected the folder of the data set cifar10. Set it.")
         return _dataset(data / "cifar10.npz", cameras)
     if is_real(source):
         if cameras > 1:
             raise ConfigError(
-                f"--cameras: expected 1 with a URL or device, for each would fetch the stream anew, got {cameras}; "
-                "several cameras are named in a --scenario"
+                f"--cameras: expected 1 with a URL or device, got {cameras}. Name several cameras in a --scenario."
             )
         return {"kind": "url", "address": source}
     file = Path(source).expanduser()
     if not file.is_file():
-        raise SourceError(f"expected scene, cifar10, a URL or an existing file as source, got {source!r}")
+        raise SourceError(f"source: expected scene, cifar10, a URL or an existing file, got {source!r}. Correct it.")
     if file.suffix == ".npz":
         return _dataset(file, cameras)
     return {"kind": "video", "file": str(file.resolve())}
@@ -184,7 +183,7 @@ def source_entry(source: str, cameras: int, fps: float, data: Path | None) -> di
 
 def _dataset(file: Path, cameras: int) -> dict[str, Any]:
     if not file.is_file():
-        raise SourceError(f"expected the data set {file}, there is no such file")
+        raise SourceError(f"{file} is missing: expected the data set. Correct POINTILLIST_DATA.")
     return {"kind": "dataset", "file": str(file.resolve()), "stride": cameras}
 
 
@@ -194,7 +193,9 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
         file = scenario_file(settings.scenario)
         document = read_scenario(file)
         if not isinstance(document, dict):
-            raise ConfigError(f"{file}: expected a mapping with `site` and `cameras`")
+            raise ConfigError(
+                f"{file}: expected a mapping with `site` and `cameras`, got another form. Correct the file."
+            )
         return document
     return {
         "site": DEFAULT_SITE,

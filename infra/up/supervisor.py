@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from infra.local.disk_space import DiskSpace
 from infra.local.process import last_line
 from infra.local.role_table import RoleTable
-from infra.local.room import Room
 from infra.up.processes import Role
 from schemas.errors import BrokerError, ConfigError, PointillistError, RestartRequired
 from schemas.runtime.disk import is_full
@@ -32,11 +32,11 @@ class RoleSupervisor:
     While the disk of the state folder is full, the end of a role does not count as its own failure.
     """
 
-    def __init__(self, table: RoleTable, room: Room, say: Callable[[str], None]) -> None:
-        """`room` watches the disk of the state folder. `say` prints a line for the user."""
+    def __init__(self, table: RoleTable, disk_space: DiskSpace, print_line: Callable[[str], None]) -> None:
+        """`disk_space` watches the disk of the state folder. `print_line` prints a line for the user."""
         self._table = table
-        self._room = room
-        self._say = say
+        self._disk_space = disk_space
+        self._print_line = print_line
         self._full = False
         self._roles: dict[str, Role] = {}
         self._supervisors: dict[str, Supervisor] = {}
@@ -79,7 +79,7 @@ class RoleSupervisor:
 
     def watch(self) -> None:
         """Restart roles that have ended. Raises the role's own message when it ended with a user's error."""
-        excused = self._look_for_room()
+        excused = self._check_disk()
         for role in list(self._roles.values()):
             starting = self._starting.get(role.name)
             if starting is not None:
@@ -98,15 +98,17 @@ class RoleSupervisor:
             step = supervisor.check(excused=excused)
             if step is Step.GIVEN_UP:
                 if role.optional:
-                    self._say(f"going on without {role.name}: {last_words(role)}")
+                    self._print_line(f"going on without {role.name}: {last_words(role)}")
                     del self._roles[role.name]
                     continue
-                raise BrokerError(f"{role.name} ended {MOST_FAILURES} times in a row: {last_words(role)}")
+                raise BrokerError(
+                    f"{role.name}: expected a running role, got {MOST_FAILURES} ends in a row: {last_words(role)}"
+                )
             if step is not Step.RESTARTS:
                 continue
             if status == RestartRequired.exit_code or (supervisor.failures <= 1 and not excused):
                 why = last_words(role) if status == RestartRequired.exit_code else _ending(status)
-                self._say(f"{role.name} died ({why}), started again")
+                self._print_line(f"{role.name} died ({why}), started again")
             self._starting[role.name] = starting = self._threads.submit(self._begin, role)
             self._threads.submit(self._time_return, role, starting, time.monotonic())
 
@@ -120,20 +122,20 @@ class RoleSupervisor:
             time.sleep(_RETURN_LOOK_S)
         self.away_s[role.name] = self.away_s.get(role.name, 0.0) + time.monotonic() - died
 
-    def _look_for_room(self) -> bool:
-        """Report when the disk fills and when it has room again; return whether it is full, or was a moment ago."""
-        full = self._room.is_full()
+    def _check_disk(self) -> bool:
+        """Report when the disk fills and when it has free space again; return whether it is full, or was until now."""
+        full = self._disk_space.is_full()
         if full != self._full:
             self._full = full
             folder = self._table.folder
-            self._say(
-                f"the disk of {folder} is full: cameras keep or shed frames, and all goes on when there is room"
+            self._print_line(
+                f"the disk of {folder} is full: cameras keep or shed frames, and all goes on when there is free space"
                 if full
-                else f"the disk of {folder} has room again"
+                else f"the disk of {folder} has free space again"
             )
         if not full:
             self._table.catch_up()
-        return self._room.was_full()
+        return self._disk_space.was_full()
 
     def await_health(self, roles: list[Role], deadline_s: float, check: Callable[[], None]) -> None:
         """Wait until all `roles` are healthy, restarting them meanwhile; an exception of `check` ends the wait."""
@@ -148,7 +150,7 @@ class RoleSupervisor:
                 log = waiting[0].log
                 line = last_line(log) if log else ""
                 raise BrokerError(
-                    f"expected {names} to be ready within {deadline_s:.0f} s; last line of the log: {line}"
+                    f"{names}: expected readiness within {deadline_s:.0f} s, got none. Last line of the log: {line}"
                 )
             time.sleep(0.05)
 

@@ -69,7 +69,7 @@ def role_states(layout: Layout) -> list[RoleState]:
     """Return the roles that `up` has started; StateError when no system runs on the folder."""
     entries = read_roles(layout.folder)
     if not entries:
-        raise StateError(f"expected a running system in {layout.folder}, nothing runs there: pointillist up")
+        raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
     supervised = is_supervised(layout)
     with ThreadPoolExecutor(min(len(entries), _AT_ONCE)) as asking:
         roles = list(asking.map(lambda name: _role(layout.folder, name, entries[name], supervised), entries))
@@ -157,7 +157,8 @@ def _recorded(layout: Layout, now_ms: int) -> dict[str, CameraState]:
         return _read(engine, recorded_reviews(layout.console_url) or {}, read_forgotten(layout.console_url), now_ms)
     except SQLAlchemyError as error:
         raise StateError(
-            f"expected the recorder's database in {layout.folder} to answer: {error.__class__.__name__}"
+            f"the recorder's database: expected a response in {layout.folder}, got "
+            f"{error.__class__.__name__}. Start the recorder."
         ) from None
     finally:
         engine.dispose()
@@ -167,32 +168,32 @@ def _read(engine: Engine, reviews: Reviews, forgotten: Mapping[str, int], now_ms
     counted = select(boots.c.camera, func.sum(boots.c.frames), func.max(boots.c.last_ms)).group_by(boots.c.camera)
     with engine.begin() as connection:
         sent = {name: (int(frames), int(last_ms)) for name, frames, last_ms in connection.execute(counted)}
-        said = {row.camera: CameraRow(*row) for row in connection.execute(select(cameras))}
+        statuses = {row.camera: CameraRow(*row) for row in connection.execute(select(cameras))}
         saved = {each.camera: each for each in read_states(connection)}
         alerts = Counter(each.camera for each in open_episodes(newest_alerts(connection), reviews))
     names = {
         name
-        for name in sent.keys() | said.keys()
+        for name in sent.keys() | statuses.keys()
         if forgotten.get(name, -1)
-        < max(sent[name][1] if name in sent else 0, said[name].seen_ms if name in said else 0)
+        < max(sent[name][1] if name in sent else 0, statuses[name].seen_ms if name in statuses else 0)
     }
     return {
-        name: _camera(name, said.get(name), saved.get(name), sent.get(name), alerts[name], now_ms) for name in names
+        name: _camera(name, statuses.get(name), saved.get(name), sent.get(name), alerts[name], now_ms) for name in names
     }
 
 
 def _camera(
     name: str,
-    said: CameraRow | None,
+    status: CameraRow | None,
     saved: SavedState | None,
     sent: tuple[int, int] | None,
     alerts: int,
     now_ms: int,
 ) -> CameraState:
     camera = Camera(name)
-    if said is not None:
-        camera.say(said)
-        camera.said_ms = said.state_ms
+    if status is not None:
+        camera.record_status(status)
+        camera.status_seen_ms = status.state_ms
     frames, last_ms = sent or (0, None)
     judged = camera.judge_of_frame(last_ms, now_ms, SILENT_AFTER_S) if saved is None else saved.now(last_ms, now_ms)
     judged = alert(judged, alerts)

@@ -56,7 +56,7 @@ class LiveTable:
         self._console = console
         self._broken: Callable[[], Sequence[CameraState]] = tuple
         self._system: Callable[[], str] = str
-        self._system_said = ""
+        self._printed_system = ""
         self._named: Sequence[CameraState] = ()
         self._attached: Callable[[], int] = int
         self._published_by_attached = 0
@@ -69,7 +69,7 @@ class LiveTable:
         self._startup_s = 0.0
         self._last: tuple[float, float] | None = None
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print one line of progress. Its target may be on a full disk, or closed: the run continues."""
         with suppress(OSError):
             self._console.print(line, highlight=False, markup=False)
@@ -92,12 +92,12 @@ class LiveTable:
         self._broken = broken
         self._attached = attached
         self._startup_s = startup_s
-        self.say(f"ready after {startup_s:.1f} s; cameras start")
+        self.print_line(f"ready after {startup_s:.1f} s; cameras start")
         for name, called in PAGES.items():
             role = roles.get(name)
             # The recorder's port is for programs; Grafana starts later than all others and prints its address itself.
             if role is not None and name not in ("recorder", "grafana") and role.listen():
-                self.say(f"{called}: {role.url or f'http://{role.listen()}'}/")
+                self.print_line(f"{called}: {role.url or f'http://{role.listen()}'}/")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
@@ -105,7 +105,7 @@ class LiveTable:
     def tick(self) -> None:
         """Refresh when the interval is over."""
         now = time.monotonic()
-        self._say_system()
+        self._print_system()
         if now < self._next or not self._roles:
             return
         self._next = now + (REFRESH_S if self._live else LINE_S)
@@ -118,18 +118,18 @@ class LiveTable:
             self._looked_at = now + max(CAMERAS_S, _SELDOM * (time.monotonic() - now))
         cells = self._cells(now)
         if self._live is None:
-            self.say(", ".join(f"{name} {value}" for name, value in cells.items()))
+            self.print_line(", ".join(f"{name} {value}" for name, value in cells.items()))
             return
         with suppress(OSError):
             line = [Text(self._system(), style="bold red")] if self._system() else []
             self._live.update(Group(figures(cells), *line, *broken_rows(self._named)), refresh=True)
 
-    def _say_system(self) -> None:
+    def _print_system(self) -> None:
         """Print the status of the system when it has changed and there is no live table."""
         now = self._system()
-        if self._live is None and self._roles and now != self._system_said:
-            self.say(f"not well: {now}" if now else "all roles are up again, and no rule fires")
-            self._system_said = now
+        if self._live is None and self._roles and now != self._printed_system:
+            self.print_line(f"not well: {now}" if now else "all roles are up again, and no rule fires")
+            self._printed_system = now
 
     def stopping(self) -> None:
         """List no camera as not well from now on: the cameras end because the run does."""

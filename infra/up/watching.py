@@ -24,8 +24,8 @@ def check_receivers(settings: UpSettings) -> None:
         return
     if not settings.prometheus or prometheus_binary() is None or alertmanager_binary() is None:
         raise ConfigError(
-            "--receivers: expected Prometheus and Alertmanager to tell them: install the Debian packages prometheus "
-            "and prometheus-alertmanager"
+            "--receivers: expected the programs prometheus and alertmanager, got fewer. Install the Debian "
+            "packages prometheus and prometheus-alertmanager."
         )
     configuration(settings.receivers)
 
@@ -44,7 +44,7 @@ class Watching:
         self.notifies = self.wanted and alertmanager_binary() is not None
         """Whether Alertmanager notifies people."""
 
-    def start(self, begin: Callable[[Role], None], say: Callable[[str], None], console: str) -> None:
+    def start(self, begin: Callable[[Role], None], print_line: Callable[[str], None], console: str) -> None:
         """Start the installed servers by `begin`. `console` is the URL of the pages for people."""
         if not self.wanted:
             return
@@ -58,7 +58,7 @@ class Watching:
             alertmanager = Alertmanager(folder, ports, receivers=self._settings.receivers, console=console)
             run(alertmanager)
         prometheus = self._prometheus = Prometheus(folder, ports, console=console)
-        prometheus.tell(alertmanager.listen if alertmanager is not None else None)
+        prometheus.set_alertmanager(alertmanager.listen if alertmanager is not None else None)
         run(prometheus)
         if grafana_binary() is not None:
             grafana = Grafana(folder, ports, prometheus=prometheus.url, console=console)
@@ -66,10 +66,10 @@ class Watching:
             def beside() -> None:
                 try:
                     run(grafana, optional=True)
-                    say(f"{PAGES[grafana.role]}: {grafana.url}/")
+                    print_line(f"{PAGES[grafana.role]}: {grafana.url}/")
                 except BrokerError as error:  # of any release
                     if not self._closing:
-                        say(f"going on without dashboards: {error}")
+                        print_line(f"going on without dashboards: {error}")
 
             # Its first start takes longer than all others together: it creates a database.
             threading.Thread(target=beside, name="grafana", daemon=True).start()

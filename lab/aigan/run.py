@@ -23,7 +23,7 @@ from lab.repair.checkpoints import Checkpoint
 from lab.training.bundle import write_training_record
 from processors.bundle import Bundle, load_bundle
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 def generator_name(task: Task, black_box: bool) -> str:
@@ -32,9 +32,9 @@ def generator_name(task: Task, black_box: bool) -> str:
 
 
 def train_task(
-    task: Task, recipe: Recipe, *, black_box: bool, data: Path | None, out: Path, runs: Path, say: Say
+    task: Task, recipe: Recipe, *, black_box: bool, data: Path | None, out: Path, runs: Path, print_line: PrintLine
 ) -> None:
-    """Train by `recipe` and export to `out` after each cycle. Progress lines go to `say`.
+    """Train by `recipe` and export to `out` after each cycle. Progress lines go to `print_line`.
 
     An interrupted run continues from its checkpoint in `runs`, if recipe, pictures and target are the same. A finished
     run continues in the same way if its number of steps is raised. The test pictures are used once, after the last
@@ -55,7 +55,7 @@ def train_task(
     def watch(step: int, generator: Generator) -> None:
         share = success(generator, target, *valid, recipe.eps)
         minutes = (time.monotonic() - started) / 60
-        say(f"{name}: step {step} of {recipe.steps}, {minutes:.1f} minutes, validation {share:.4f}")
+        print_line(f"{name}: step {step} of {recipe.steps}, {minutes:.1f} minutes, validation {share:.4f}")
         if recipe.ends_cycle(step):
             settings = GeneratorSettings(
                 name=name,
@@ -79,7 +79,7 @@ def train_task(
             if isinstance(opponent, Distilled):
                 lines.append(f"pictures that the target was asked about: {opponent.asked}")
             write_training_record(out, settings.command, lines)
-            say("\n".join(lines))
+            print_line("\n".join(lines))
 
     train(frames, labels, shape, opponent, recipe, checkpoint, watch)
 

@@ -38,7 +38,7 @@ class Progress(Protocol):
         """Count this many steps as done."""
         ...
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Report an event in one line."""
         ...
 
@@ -126,9 +126,9 @@ def harden(
     progress.phase("training", settings.epochs * len(lessons))
     guarded = held_out.first(GUARDED)
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         if processes.leads:
-            progress.say(line)
+            progress.print_line(line)
             spent.save({"seconds": earlier + time.monotonic() - started})
 
     training = Training(
@@ -139,7 +139,7 @@ def harden(
         settings,
         checkpoint=checkpoints.of("training"),
         processes=processes,
-        report=say,
+        report=print_line,
         advance=progress.advance,
     )
     trained = frozen(training.run())

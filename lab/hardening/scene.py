@@ -30,12 +30,12 @@ class _Printed:
 
     def phase(self, name: str, steps: int) -> None:
         """Print the phase and its steps."""
-        self.say(f"{name}: {steps} steps")
+        self.print_line(f"{name}: {steps} steps")
 
     def advance(self, steps: int) -> None:
         """Print nothing."""
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print the line."""
         print(line, flush=True)
 

@@ -87,14 +87,14 @@ def adaptive(seen: Evidence) -> Verdict:
     if lacks := seen.missing(wanted):
         return lacks
     found = (signs.no_gradient, signs.stand_in_is_stronger)
-    if said := [line for sign in found for line in sign(seen.outcomes, seen.classes)]:
-        return Verdict("failed", "; ".join(said))
+    if faults := [line for sign in found for line in sign(seen.outcomes, seen.classes)]:
+        return Verdict("failed", "; ".join(faults))
     if not seen.defence.uncertain:
         return seen.passed(wanted, "attacked whole; it draws nothing that would have to be averaged")
     fewer, most = plan.EOT_SIZES[-2:]
     found_more = compare(seen.outcomes[f"eot/{most}"], seen.outcomes[f"eot/{fewer}"])
     if found_more.first_stronger:
-        return Verdict("failed", f"{most} draws a gradient still break more than {fewer}: {found_more.said()}")
+        return Verdict("failed", f"{most} draws a gradient still break more than {fewer}: {found_more.described()}")
     curve = ", ".join(f"{size}: {seen.share(f'eot/{size}')}" for size in plan.EOT_SIZES)
     return seen.passed(
         wanted, f"accuracy by draws a gradient: {curve}; no stand-in is stronger than the exact gradient"
@@ -110,14 +110,14 @@ def fixed_randomness(seen: Evidence) -> Verdict:
         steps += ["fixed/few", *(["fixed/masks"] if seen.defence.bundle.random else [])]
     if lacks := seen.missing([*steps, MAIN]):
         return lacks
-    if said := [*signs.fixing_does_not_help(seen.outcomes, seen.classes)]:
-        return Verdict("failed", "; ".join(said))
-    told = {
+    if faults := [*signs.fixing_does_not_help(seen.outcomes, seen.classes)]:
+        return Verdict("failed", "; ".join(faults))
+    shown_steps = {
         "fixed/all": "with every draw known",
         "fixed/few": f"with one of {POOL} known ones",
         "fixed/masks": "with the masks known",
     }
-    known = ", ".join(f"{seen.share(step)} {told[step]}" for step in steps)
+    known = ", ".join(f"{seen.share(step)} {shown_steps[step]}" for step in steps)
     return seen.passed([*steps, MAIN], f"accuracy {known}, {seen.share(MAIN)} with nothing known")
 
 
@@ -131,8 +131,8 @@ def growth(seen: Evidence) -> Verdict:
     if len(curve) < 3 or curve[-1].job.eps < LARGE:
         return Verdict("not run", "lacks the curve over ε up to where nothing is left of a picture")
     found = (signs.one_step_is_stronger, signs.no_growth, signs.not_at_chance)
-    if said := [line for sign in found for line in sign(seen.outcomes, seen.classes)]:
-        return Verdict("failed", "; ".join(said))
+    if faults := [line for sign in found for line in sign(seen.outcomes, seen.classes)]:
+        return Verdict("failed", "; ".join(faults))
     if curve[-1].accuracy.value > MARGIN:
         left, eps = curve[-1].accuracy.value, curve[-1].job.eps
         return Verdict("failed", f"success does not reach 100 %: at ε = {eps:.3g} {left:.1%} are still right")
@@ -149,15 +149,17 @@ def convergence(seen: Evidence) -> Verdict:
         return lacks
     doubled = compare(seen.outcomes[steps[-1]], seen.outcomes[MAIN])
     if _breaks_more(doubled):
-        return Verdict("failed", f"{plan.STEP_COUNTS[-1]} steps still break more than {plan.STEPS}: {doubled.said()}")
+        return Verdict(
+            "failed", f"{plan.STEP_COUNTS[-1]} steps still break more than {plan.STEPS}: {doubled.described()}"
+        )
     for name in others:
         if _breaks_more(found := compare(seen.outcomes[name], seen.outcomes[signs.short()])):
-            return Verdict("failed", f"{name} breaks more than the usual start and step: {found.said()}")
+            return Verdict("failed", f"{name} breaks more than the usual start and step: {found.described()}")
     for name, each in seen.outcomes.items():
         if each.job.counts and name not in (CLEAN, MAIN) and _breaks_more(found := compare(each, seen.outcomes[MAIN])):
-            return Verdict("failed", f"{name} breaks more than {MAIN}: {found.said()}")
-    if said := [*signs.chance_start_is_stronger(seen.outcomes, seen.classes)]:
-        return Verdict("failed", "; ".join(said))
+            return Verdict("failed", f"{name} breaks more than {MAIN}: {found.described()}")
+    if faults := [*signs.chance_start_is_stronger(seen.outcomes, seen.classes)]:
+        return Verdict("failed", "; ".join(faults))
     return seen.passed(
         [MAIN, *steps, *others],
         f"accuracy {seen.share(MAIN)} after {plan.STEPS} steps, {seen.share(steps[-1])} after {plan.STEP_COUNTS[-1]}",
@@ -179,8 +181,8 @@ def other_kinds(seen: Evidence) -> Verdict:
         wanted.append("transfer")
     if lacks := seen.missing(wanted):
         return lacks
-    if said := [*signs.gradient_free_is_stronger(seen.outcomes, seen.classes)]:
-        return Verdict("failed", "; ".join(said))
+    if faults := [*signs.gradient_free_is_stronger(seen.outcomes, seen.classes)]:
+        return Verdict("failed", "; ".join(faults))
     shares = ", ".join(f"{name} {seen.share(name)}" for name in wanted)
     return seen.passed(wanted, f"none beats the gradients; accuracy: {shares}")
 
@@ -203,7 +205,7 @@ def controls(seen: Evidence) -> Verdict:
     if lacks := seen.missing([CLEAN, MAIN, "targeted", "noise"]):
         return lacks
     if (found := compare(seen.outcomes["noise"], seen.outcomes[MAIN])).first_stronger:
-        return Verdict("failed", f"noise breaks more than the attack: {found.said()}")
+        return Verdict("failed", f"noise breaks more than the attack: {found.described()}")
     targeted = seen.outcomes["targeted"]
     return seen.passed(
         [CLEAN, MAIN, "targeted", "noise"],

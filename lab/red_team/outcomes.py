@@ -89,7 +89,7 @@ class Comparison(NamedTuple):
         """True if the first is significantly stronger."""
         return self.p < UNLIKELY
 
-    def said(self) -> str:
+    def described(self) -> str:
         """Return the comparison in words."""
         return f"{self.only_first} of {self.pictures} pictures against {self.only_second}, p = {self.p:.2g}"
 

@@ -23,7 +23,7 @@ BY_ANSWERS: Final = ("noise", "random-search", "square", "hop-skip-jump", "verdi
 """Groups of attacks that need no gradients."""
 
 
-class Told(Progress, Protocol):
+class CostProgress(Progress, Protocol):
     """A receiver of cost estimates and progress."""
 
     def expect(self, plan: Plan, speeds: Speeds) -> None:
@@ -76,7 +76,7 @@ class RedTeam:
     def _differentiable(self, job: Job) -> bool:
         return has_graph(self.defence, "from-bare" if job.variant == "from-bare" else "bare")
 
-    def estimate(self, told: Told) -> float:
+    def estimate(self, progress: CostProgress) -> float:
         """Report the highest cost of a run without running it: seconds, if no picture is broken."""
         jobs, times, measurement = self._begin()
         speeds = measurement.speeds()
@@ -87,14 +87,14 @@ class RedTeam:
         first = first_jobs(jobs, seconds, self.budget_s)
         others = further_jobs(jobs, seconds, None if self.budget_s is None else self.budget_s - first.seconds)
         for plan in (first, others):
-            told.expect(plan, speeds)
+            progress.expect(plan, speeds)
         return first.seconds + others.seconds
 
     def _begin(self) -> tuple[list[Job], int, Measurement]:
         times = RESUBMISSIONS if self.defence.random else 1
         return self.jobs(), times, Measurement(self.defence, self.pictures, self.seed, times, Cache(self.runs))
 
-    def run(self, told: Told, command: str) -> Result:
+    def run(self, progress: CostProgress, command: str) -> Result:
         """Attack, compare and judge. `command` is the command that repeats the run."""
         jobs, times, measurement = self._begin()
         speeds = measurement.speeds()
@@ -107,8 +107,8 @@ class RedTeam:
             return speeds.seconds(job, times if self.defence.draws(job.variant) else 1, standing)
 
         first = first_jobs(jobs, seconds, self.budget_s)
-        told.expect(first, speeds)
-        cut = _run(first.jobs, measurement, told, seconds, may_begin)
+        progress.expect(first, speeds)
+        cut = _run(first.jobs, measurement, progress, seconds, may_begin)
         standing = measurement.standing()
         # The kept batches' times count, not this run's clock, so that a resumed run makes the same plan.
         taken = sum(each.seconds for each in measurement.outcomes.values())
@@ -120,8 +120,8 @@ class RedTeam:
 
         left_s = None if self.budget_s is None else max(0.0, self.budget_s - taken)
         others = further_jobs(jobs, paced, left_s)
-        told.expect(others, speeds)
-        cut += _run(others.jobs, measurement, told, paced, may_begin)
+        progress.expect(others, speeds)
+        cut += _run(others.jobs, measurement, progress, paced, may_begin)
         evidence = Evidence(self.defence, measurement.outcomes, times)
         return Result(
             defence=self.defence, eps=self.eps, pictures=self.pictures.name, images=len(self.pictures), times=times,
@@ -134,14 +134,14 @@ class RedTeam:
 def _run(
     jobs: Sequence[Job],
     measurement: Measurement,
-    told: Progress,
+    progress: Progress,
     seconds: Callable[[Job], float],
     may_begin: Callable[[float], bool],
 ) -> list[str]:
     """Run the jobs. Return the jobs that the time did not suffice for, in words."""
     cut = []
     for job in jobs:
-        if not measurement.run(job, seconds(job), told, may_begin):
+        if not measurement.run(job, seconds(job), progress, may_begin):
             done = measurement.outcomes.get(job.name)
             cut.append(f"{job.name}: {done.pictures if done else 0} of {job.pictures} pictures, the time ran out")
     return cut

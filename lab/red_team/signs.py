@@ -30,7 +30,7 @@ def short() -> str:
 
 def masking_signs(outcomes: Outcomes, classes: int) -> list[str]:
     """Return all signs as sentences. An empty list is the good result."""
-    return [said for sign in SIGNS for said in sign(outcomes, classes)]
+    return [fault for sign in SIGNS for fault in sign(outcomes, classes)]
 
 
 def no_gradient(outcomes: Outcomes, classes: int) -> Iterator[str]:
@@ -73,7 +73,7 @@ def no_growth(outcomes: Outcomes, classes: int) -> Iterator[str]:
     for smaller, larger in pairwise(curve):
         found = compare(smaller, larger)
         if found.first_stronger:
-            yield f"ε = {smaller.job.eps:.4g} breaks more than ε = {larger.job.eps:.4g}: {found.said()}"
+            yield f"ε = {smaller.job.eps:.4g} breaks more than ε = {larger.job.eps:.4g}: {found.described()}"
     if len(curve) > 1 and curve[0].worst.value > 0 and compare(curve[-1], curve[0]).only_first == 0:
         yield f"ε = {curve[-1].job.eps:.4g} breaks no picture that ε = {curve[0].job.eps:.4g} does not"
 
@@ -110,7 +110,7 @@ def _stronger(
             continue
         found = compare(first, second, often=often)
         if found.first_stronger:
-            yield f"{title} breaks more than {called}: {found.said()}"
+            yield f"{title} breaks more than {called}: {found.described()}"
 
 
 SIGNS: Final[tuple[Callable[[Outcomes, int], Iterator[str]], ...]] = (

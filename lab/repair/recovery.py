@@ -214,11 +214,11 @@ def recover(
     found: list[Trigger] = []
 
     def judge(trigger: Trigger, most: float = 1.0) -> bool:
-        said = tried[trigger.name] = evidence(trigger, others, members, target, logits)
-        if said.covers > most:
+        proof = tried[trigger.name] = evidence(trigger, others, members, target, logits)
+        if proof.covers > most:
             return False
         found.append(trigger)
-        return said.convinces(own)
+        return proof.convinces(own)
 
     progress.phase("stamp", 1)
     if judge(_stamp(others, members, target, logits)):

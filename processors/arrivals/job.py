@@ -12,7 +12,7 @@ from torch import Tensor
 
 from processors.arrivals.key_frames import KeyFrame
 from processors.arrivals.progress import PartitionProgress
-from schemas.errors import Malformed, PointillistError
+from schemas.errors import MalformedError, PointillistError
 from schemas.identity import CameraId, Identity, camera_id_on_wire
 from schemas.keys.keys import CameraKey, KeyRing
 from schemas.limits import CAMERAS_AT_HAND
@@ -174,7 +174,7 @@ class FrameJob:
         """Parse the record and verify it again: others than the bridge may write to the topic. Raises WireError."""
         record = self.record
         if record is None or record.key is None or record.value is None:
-            raise Malformed("expected a record with a camera id as key and a frame as value")
+            raise MalformedError("expected a record with a camera id as key and a frame as value")
         self.camera_id = _camera_of(record.key)
         frame, self.key = open_keyed_frame(self.camera_id, record.value, keys)
         for name, value in record.headers:
@@ -224,4 +224,4 @@ def _camera_of(key: bytes) -> CameraId:
     try:
         return camera_id_on_wire(key.decode())
     except UnicodeDecodeError:
-        raise Malformed(f"expected a camera id as record key, got {key[:140]!r}") from None
+        raise MalformedError(f"expected a camera id as record key, got {key[:140]!r}") from None

@@ -38,8 +38,8 @@ def check_code(settings: BundleSettings, folder: Path, vouched: bool) -> None:
     if code is None or vouched or os.environ.get(ALLOW_CODE) == "1" or _ships(folder):
         return
     raise BundleError(
-        f"{code} is code of the bundle, which would run with your rights: expected --allow-code or {ALLOW_CODE}=1, if "
-        "you trust who made it, or a bundle that a trusted signer has published"
+        f"{code}: expected permission to run this code of the bundle with your rights, got none. If you "
+        f"trust its author, give --allow-code or {ALLOW_CODE}=1, or publish it by a trusted signer."
     )
 
 

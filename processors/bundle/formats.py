@@ -50,14 +50,19 @@ def load_safetensors(
         network = function(**arguments)
     except Exception as error:  # a user's factory may raise anything
         raise BundleError(
-            f"factory {factory} called with {dict(arguments)} failed: {type(error).__name__}: {first_line(error)}"
+            f"factory {factory}: expected a network for {dict(arguments)}, got {type(error).__name__}: "
+            f"{first_line(error)}. Correct factory_arguments."
         ) from error
     if not isinstance(network, nn.Module):
-        raise BundleError(f"factory {factory}: expected a torch.nn.Module, got {type(network).__name__}")
+        raise BundleError(
+            f"factory {factory}: expected a torch.nn.Module, got {type(network).__name__}. Correct model.toml."
+        )
     try:
         state = load_file(weights)
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{weights.name}: expected a safetensors file: {first_line(error)}") from error
+        raise BundleError(
+            f"{weights.name}: expected a safetensors file, got {first_line(error)}. Save the weights again."
+        ) from error
     _check_fit(network.state_dict(), state, weights.name, factory)
     network.load_state_dict(state)
     return network.requires_grad_(False).eval().to(device)
@@ -73,19 +78,25 @@ def _check_fit(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], name: 
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise BundleError(f"{name} does not fit the network of {factory}: {'; '.join(problems[:3])}{more}")
+        raise BundleError(
+            f"{name}: expected the weights of {factory}, got others: {'; '.join(problems[:3])}{more}. Correct "
+            "weights or factory in model.toml."
+        )
 
 
 def _factory(spec: str, folder: Path) -> Callable[..., object]:
     source, _, attribute = spec.partition(":")
     if not source or not attribute:
-        raise BundleError(f"factory: expected package.module:function or file.py:function, got {spec!r}")
+        raise BundleError(
+            f"factory: expected package.module:function or file.py:function, got {spec!r}. Correct model.toml."
+        )
     own = source.endswith(".py")
     allowed = _allowed()
     if not own and not _within(source, allowed):
         raise BundleError(
             f"factory {spec}: expected a module of {', '.join(_SHIPPED)}, a file of the bundle such as "
-            f"network.py:{attribute}, or a package that --factories or {FACTORIES} names"
+            f"network.py:{attribute}, or a package that --factories or {FACTORIES} names, got another. "
+            "Correct factory in model.toml."
         )
     try:
         module = _module_of_file(folder, source) if own else importlib.import_module(source)
@@ -93,13 +104,18 @@ def _factory(spec: str, folder: Path) -> Callable[..., object]:
         raise
     except Exception as error:  # a module's own code may raise anything
         raise BundleError(
-            f"factory {spec}: {source} cannot be imported: {type(error).__name__}: {first_line(error)}"
+            f"factory {spec}: expected an importable module, got {type(error).__name__} from {source}: "
+            f"{first_line(error)}. Correct factory in model.toml."
         ) from error
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise BundleError(f"factory {spec}: expected a function {attribute} in {source}, found none")
+        raise BundleError(
+            f"factory {spec}: expected a function {attribute} in {source}, got none. Correct factory in model.toml."
+        )
     if not own and not _within(str(getattr(function, "__module__", "")), allowed):
-        raise BundleError(f"factory {spec}: expected a function of {source} itself, got one that it imports")
+        raise BundleError(
+            f"factory {spec}: expected a function of {source} itself, got one that it imports. Correct model.toml."
+        )
     checked: Callable[..., object] = function
     return checked
 
@@ -118,7 +134,7 @@ def _module_of_file(folder: Path, name: str) -> ModuleType:
     # Two bundles may both have a network.py: the module's name contains the folder.
     spec = importlib.util.spec_from_file_location(f"pointillist_bundle_{abs(hash(path))}_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise BundleError(f"factory: expected a Python file, got {name}")
+        raise BundleError(f"factory: expected a Python file, got {name}. Correct model.toml.")
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look up their module by name while it is executed.
     sys.modules[spec.name] = module
@@ -129,12 +145,14 @@ def _module_of_file(folder: Path, name: str) -> ModuleType:
 def inside(folder: Path, name: str, field: str) -> Path:
     """Return the existing file `name` inside `folder`; BundleError if it is missing, hidden or outside."""
     if any(part.startswith(".") and part not in (".", "..") for part in Path(name).parts):
-        raise BundleError(f"{field}: expected a file that is not hidden, for those are not published; got {name}")
+        raise BundleError(
+            f"{field}: expected a file that is not hidden, got {name}. Rename it: hidden files are not published."
+        )
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise BundleError(f"{field}: expected a file inside the bundle's folder, got {name}")
+        raise BundleError(f"{field}: expected a file inside the bundle's folder, got {name}. Correct model.toml.")
     if not path.is_file():
-        raise BundleError(f"{field}: no file {name} in {folder}")
+        raise BundleError(f"{field}: expected a file of the bundle, got none named {name}. Copy it into {folder}.")
     return path
 
 
@@ -145,7 +163,9 @@ def load_torchscript(weights: Path, device: torch.device) -> Network:
         try:
             module = torch.jit.load(weights, map_location=device)  # type: ignore[no-untyped-call]  # no annotations
         except (RuntimeError, ValueError, OSError) as error:
-            raise BundleError(f"{weights.name}: expected a TorchScript file: {first_line(error)}") from error
+            raise BundleError(
+                f"{weights.name}: expected a TorchScript file, got {first_line(error)}. Save the network again."
+            ) from error
     module.eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -194,7 +214,7 @@ def load_onnx(weights: Path, device: torch.device) -> OnnxNetwork:
     try:
         import onnxruntime
     except ImportError as error:
-        raise BundleError("format onnx: expected the package onnxruntime, which is not installed") from error
+        raise BundleError("onnxruntime is missing: the format onnx needs this package. Install it.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
@@ -205,9 +225,11 @@ def load_onnx(weights: Path, device: torch.device) -> OnnxNetwork:
     try:
         session = onnxruntime.InferenceSession(weights, options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        raise BundleError(f"{weights.name}: expected an ONNX graph: {first_line(error)}") from error
+        raise BundleError(
+            f"{weights.name}: expected an ONNX graph, got {first_line(error)}. Export the network again."
+        ) from error
     inputs = session.get_inputs()
     if len(inputs) != 1 or inputs[0].type not in ("tensor(float)", "tensor(float16)"):
         got = ", ".join(f"{i.name}: {i.type}" for i in inputs) or "none"
-        raise BundleError(f"{weights.name}: expected one float input, got {got}")
+        raise BundleError(f"{weights.name}: expected one float input, got {got}. Export the network again.")
     return OnnxNetwork(weights, session)

@@ -33,7 +33,7 @@ def check_size(file: Path, most: int = MAX_BUNDLE_BYTES) -> int:
     """Return the size of a file in bytes, at most `most`."""
     size = file.stat().st_size
     if size > most:
-        raise BundleError(f"{file.name}: expected at most {most} bytes, got {size}")
+        raise BundleError(f"{file.name}: expected at most {most} bytes, got {size}. Choose a smaller network.")
     return size
 
 
@@ -44,8 +44,8 @@ def check_safetensors(file: Path) -> None:
         length = int.from_bytes(opened.read(8), "little")
         if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
             raise BundleError(
-                f"{file.name}: expected a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes, inside "
-                f"its {size}, got one that announces {length}"
+                f"{file.name}: expected a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes, "
+                f"inside its {size}, got one that announces {length}. Save the file again."
             )
         text = opened.read(length)
     try:
@@ -53,15 +53,21 @@ def check_safetensors(file: Path) -> None:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise BundleError(f"{file.name}: expected a safetensors file: its header is no JSON object")
+        raise BundleError(
+            f"{file.name}: expected a safetensors file, got a header that is no JSON object. Save the weights again."
+        )
     if len(header) > MAX_TENSORS:
-        raise BundleError(f"{file.name}: expected at most {MAX_TENSORS} tensors, got {len(header)}")
+        raise BundleError(
+            f"{file.name}: expected at most {MAX_TENSORS} tensors, got {len(header)}. Choose a smaller network."
+        )
     for name, entry in header.items():
         match entry if name != "__metadata__" else {"data_offsets": [0, 0]}:
             case {"data_offsets": [int(begin), int(end)]} if 0 <= begin <= end <= size - 8 - length:
                 pass
             case _:
-                raise BundleError(f"{file.name}: expected tensors inside the file, got {name[:80]!r} elsewhere")
+                raise BundleError(
+                    f"{file.name}: expected tensors inside the file, got {name[:80]!r} elsewhere. Save the file again."
+                )
 
 
 def check_archive(file: Path, called: str = "a TorchScript file") -> None:
@@ -71,17 +77,19 @@ def check_archive(file: Path, called: str = "a TorchScript file") -> None:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise BundleError(f"{file.name}: expected {called}: {first_line(error)}") from None
+        raise BundleError(f"{file.name}: expected {called}, got {first_line(error)}. Save the file again.") from None
     if len(members) > MAX_MEMBERS:
-        raise BundleError(f"{file.name}: expected at most {MAX_MEMBERS} members, got {len(members)}")
+        raise BundleError(
+            f"{file.name}: expected at most {MAX_MEMBERS} members, got {len(members)}. Choose a smaller network."
+        )
     names = {member.filename for member in members}
     if len(names) != len(members):
-        raise BundleError(f"{file.name}: expected members with distinct names, got one twice")
+        raise BundleError(f"{file.name}: expected members with distinct names, got one twice. Save the file again.")
     unpacked = sum(member.file_size for member in members)
     if unpacked > min(MAX_BUNDLE_BYTES, _SOME + MAX_RATIO * size):
         raise BundleError(
-            f"{file.name}: expected to unpack to at most {MAX_RATIO} times its {size} bytes and {MAX_BUNDLE_BYTES} in "
-            f"all, got {unpacked}"
+            f"{file.name}: expected to unpack to at most {MAX_RATIO} times its {size} bytes and "
+            f"{MAX_BUNDLE_BYTES} in all, got {unpacked}. Choose a smaller network."
         )
 
 
@@ -99,7 +107,8 @@ def check_npy(file: Path) -> None:
         announced = math.prod(shape) * kind.itemsize
         if announced != size - opened.tell():
             raise BundleError(
-                f"{file.name}: expected the {announced} bytes of {kind} {shape}, got {size - opened.tell()}"
+                f"{file.name}: expected the {announced} bytes of {kind} {shape}, got {size - opened.tell()}. Save "
+                "the file again."
             )
 
 

@@ -35,7 +35,7 @@ def shipped_bundle(name: str) -> Path:
     folder = root / name
     if not (folder / "model.toml").is_file():
         have = ", ".join(sorted(path.parent.name for path in root.glob("*/model.toml"))) or "none"
-        raise BundleError(f"no shipped bundle {name!r}; expected one of: {have}")
+        raise BundleError(f"bundle: expected one of {have}, got {name!r}. Correct it, or give a folder.")
     return folder
 
 
@@ -66,7 +66,9 @@ def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) ->
     except BundleError as error:
         raise BundleError(f"bundle {folder}: {error}") from error
     except OSError as error:
-        raise BundleError(f"bundle {folder}: cannot read {settings.weights}: {error.strerror}") from error
+        raise BundleError(
+            f"bundle {folder}: expected a readable {settings.weights}, got {error.strerror}. Correct the file's rights."
+        ) from error
     return bundle
 
 
@@ -125,7 +127,7 @@ def _load_calibration(settings: BundleSettings, folder: Path) -> Tensor:
     pictures = _load_pictures(settings, inside(folder, settings.calibration, "calibration"))
     if len(pictures) not in _CALIBRATION:
         bounds = f"{_CALIBRATION.start} to {_CALIBRATION.stop - 1}"
-        raise BundleError(f"{settings.calibration}: expected {bounds} pictures, got {len(pictures)}")
+        raise BundleError(f"{settings.calibration}: expected {bounds} pictures, got {len(pictures)}. Correct the file.")
     return pictures
 
 
@@ -135,11 +137,15 @@ def _load_pictures(settings: BundleSettings, path: Path) -> Tensor:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise BundleError(f"{path.name}: expected an .npy array: {first_line(error)}") from error
+        raise BundleError(
+            f"{path.name}: expected an .npy array, got {first_line(error)}. Save the array again."
+        ) from error
     wanted = settings.input.height, settings.input.width, settings.input.channels
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[1:] != wanted or not len(array):
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
-        raise BundleError(f"{path.name}: expected uint8 (N, {', '.join(map(str, wanted))}), got {got}")
+        raise BundleError(
+            f"{path.name}: expected uint8 (N, {', '.join(map(str, wanted))}), got {got}. Correct the file."
+        )
     return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).float() / 255
 
 
@@ -152,14 +158,20 @@ def _try(bundle: Bundle) -> None:
         output: object = bundle.logits(torch.zeros(shape, device=bundle.device))
     except Exception as error:  # a network's own code may raise anything
         raise BundleError(
-            f"the network does not accept the stated input {shape}: {type(error).__name__}: {first_line(error)}"
+            f"the network: expected it to accept the stated input {shape}, got {type(error).__name__}: "
+            f"{first_line(error)}. Correct input in model.toml."
         ) from error
     expected = (2, len(bundle.settings.classes))
     if not isinstance(output, Tensor) or tuple(output.shape) != expected:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise BundleError(f"expected an output of shape {expected} for {expected[1]} classes, got {got}")
+        raise BundleError(
+            f"the network: expected an output of shape {expected} for {expected[1]} classes, got {got}. "
+            "Correct classes in model.toml."
+        )
     if not bool(output.isfinite().all()):
-        raise BundleError("expected finite logits for a black picture, got NaN or infinity")
+        raise BundleError(
+            "the network: expected finite logits for a black picture, got NaN or infinity. Correct its weights."
+        )
 
 
 @torch.inference_mode()
@@ -173,6 +185,6 @@ def _check_scale(bundle: Bundle) -> None:
     output = bundle.network((noise - bundle.mean) / bundle.std).float()
     if bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < _SHARE_ERROR).all()):
         raise BundleError(
-            'the network ends in a softmax: its outputs are shares that sum to 1; expected output = "probabilities" in '
-            "model.toml"
+            "the network: expected logits, got outputs of a softmax, which sum to 1. Set output = "
+            '"probabilities" in model.toml.'
         )

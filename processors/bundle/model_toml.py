@@ -155,9 +155,11 @@ def read_settings(folder: Path) -> BundleSettings:
         check_size(path, MAX_SETTINGS_BYTES)
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BundleError(f"expected a bundle folder with model.toml, cannot read {path}: {error.strerror}") from error
+        raise BundleError(
+            f"{path}: expected a readable model.toml, got {error.strerror}. Give the folder of a bundle."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: expected TOML: {first_line(error)}") from error
+        raise BundleError(f"{path}: expected TOML, got {first_line(error)}. Correct the file.") from error
     try:
         return BundleSettings.model_validate(table)
     except ValidationError as error:

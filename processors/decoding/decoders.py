@@ -18,7 +18,7 @@ from zlib import crc32
 
 from processors.decoding.lane import Group, Lane
 from processors.decoding.process import DecodingProcess
-from schemas.errors import Malformed, MissingReference, OverSize
+from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
 from schemas.identity import CameraId
 from schemas.limits import CAMERAS_AT_HAND, USUAL_FRAME_PIXELS
 from schemas.messages.access_unit import AccessUnit
@@ -130,12 +130,13 @@ class VideoDecoders:
     def submit(self, unit: VideoUnit, now_s: float) -> Future[Planes]:
         """Return the future picture of a unit; `now_s` is monotonic.
 
-        It fails with `OverSize`, `Malformed`, `BadPixels`, `MissingReference` or `DecoderLost`. A unit that is under
-        way gives the same future again. A unit that was decoded before is decoded again.
+        It fails with `OverSizeError`, `MalformedError`, `BadPixelsError`, `MissingReferenceError` or
+        `DecoderLostError`. A unit that is under way gives the same future again. A unit that was decoded before is
+        decoded again.
         """
         done: Future[Planes] = Future()
         if unit.height * unit.width > self._settings.most_pixels:
-            done.set_exception(OverSize(over_size(unit.width, unit.height, self._settings.most_pixels)))
+            done.set_exception(OverSizeError(over_size(unit.width, unit.height, self._settings.most_pixels)))
             return done
         if unit.whole:
             name = f"probe {unit.camera_id}/{unit.boot_id}/{unit.seq}"
@@ -145,7 +146,7 @@ class VideoDecoders:
         if not _belongs(chain, unit):
             group = chain.group
             done.set_exception(
-                Malformed(
+                MalformedError(
                     f"{group.name}: expected {group.width}x{group.height} and at most {MOST_UNITS} frames, "
                     f"got {unit.width}x{unit.height} at place {unit.place}"
                 )
@@ -248,9 +249,9 @@ class VideoDecoders:
             waiting.done.set_exception(self._missing(chain))
         chain.waiting.clear()
 
-    def _missing(self, chain: _Chain) -> MissingReference:
+    def _missing(self, chain: _Chain) -> MissingReferenceError:
         self._counted("missing")
-        return MissingReference(f"{chain.group.name}: the frame at place {chain.next} is missing")
+        return MissingReferenceError(f"{chain.group.name}: the frame at place {chain.next} is missing")
 
     def _pass_waiting(self, chain: _Chain) -> None:
         while (waiting := chain.waiting.pop(chain.next, None)) is not None:

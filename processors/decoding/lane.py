@@ -16,7 +16,7 @@ import structlog
 
 from processors.decoding.process import DecodingProcess, ProcessLost
 from processors.decoding.protocol import Operation
-from schemas.errors import BadPixels, DecoderLost, MissingReference, WireError
+from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError, WireError
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit
 from schemas.pixels.planes import Planes
@@ -143,7 +143,7 @@ class Lane:
         if self._units >= _UNITS_OF_A_PROCESS:
             self._end_process()
         if group.failure is not None:
-            raise MissingReference(f"{group.name}: an earlier frame failed: {group.failure}")
+            raise MissingReferenceError(f"{group.name}: an earlier frame failed: {group.failure}")
         try:
             if job.place is None:
                 return self._ask(Operation.ALONE, 0, group, job.unit)
@@ -152,10 +152,10 @@ class Lane:
             log.warning("decoding_process_lost", group=group.name, cause=lost.cause)
             self._counted(lost.cause)
             self._end_process()
-            group.failure = DecoderLost(f"{group.name}: {lost}")
+            group.failure = DecoderLostError(f"{group.name}: {lost}")
             self._lost(group)
             raise group.failure from None
-        except BadPixels as error:
+        except BadPixelsError as error:
             self._counted("refused")
             self._open.pop(group, None)
             if job.place is not None:
@@ -167,7 +167,9 @@ class Lane:
         if found is None or found.next != place:
             units = group.units  # another thread may drop them
             if place and units is None:
-                raise MissingReference(f"{group.name}: its decoder was closed, and its earlier frames are not held")
+                raise MissingReferenceError(
+                    f"{group.name}: its decoder was closed, and its earlier frames are not held"
+                )
             self._close(group)
             self._make_room(group)
             found = self._open[group] = _Open(next(self._numbers), group)

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from processors.decoding.protocol import UNIT_BYTES, Operation, Request, Status, picture_bytes
-from schemas.errors import BadPixels
+from schemas.errors import BadPixelsError
 from schemas.messages.access_unit import AccessUnit, Codec
 from schemas.pixels.planes import Planes, chroma_shape
 
@@ -78,7 +78,8 @@ class DecodingProcess:
     ) -> Planes:
         """Return the picture (height, width) of a unit. A picture without colours has neutral chroma planes.
 
-        Raises `BadPixels` if the unit is refused, `ProcessLost` if the process ends or takes longer than `timeout_s`.
+        Raises `BadPixelsError` if the unit is refused, `ProcessLost` if the process ends or takes longer than
+        `timeout_s`.
         """
         self.limits()
         length = len(unit.data)
@@ -86,7 +87,7 @@ class DecodingProcess:
         self._send(Request(operation, decoder, unit.codec, height, width, length))
         status, text = self._receive(timeout_s)
         if status != Status.DECODED:
-            raise BadPixels(f"access unit: {text.decode(errors='replace')}")
+            raise BadPixelsError(f"access unit: {text.decode(errors='replace')}")
         rows, columns = chroma_shape(height, width)
         edges = np.cumsum([UNIT_BYTES, height * width, rows * columns, rows * columns])
         luma, blue, red = (self._area[start:end].copy() for start, end in pairwise(edges))

@@ -34,7 +34,7 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """Return the device of a setting; ConfigError if CUDA is requested and missing."""
     have = torch.cuda.is_available()
     if wanted == "cuda" and not have:
-        raise ConfigError("device: expected CUDA, torch finds none; auto or cpu would run")
+        raise ConfigError("device: expected CUDA, got none that torch finds. Choose auto or cpu.")
     return torch.device("cuda" if have and wanted != "cpu" else "cpu")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.job import FrameJob
-from schemas.errors import BadPixels, WireError
+from schemas.errors import BadPixelsError, WireError
 from schemas.limits import BLOCK, BLOCK_PIXELS
 from schemas.pixels.gather import gather
 from schemas.pixels.packing import Picture, unpack, unpack_pixels
@@ -90,5 +90,5 @@ def _raw_pixels(job: FrameJob) -> memoryview:
     count = shape.height * shape.width // BLOCK_PIXELS * (BLOCK_PIXELS - dropped)
     pixels = job.pixels()
     if len(pixels) != count * shape.channels:
-        raise BadPixels(f"expected {count} pixels of {shape.channels} bytes, got {len(pixels)} bytes")
+        raise BadPixelsError(f"expected {count} pixels of {shape.channels} bytes, got {len(pixels)} bytes")
     return pixels

@@ -124,7 +124,7 @@ def _prepare(
 def _on_gpu(settings: ProcessorSettings, bundle: Bundle) -> tuple[CompiledPipeline, tuple[RunsOn, ...]]:
     """Return the compiled chain on torch, and its runtimes."""
     if settings.backend == "openvino":
-        raise ConfigError("backend openvino: expected the device cpu, got cuda")
+        raise ConfigError("backend openvino: expected the device cpu, got cuda. Choose another backend.")
     pipeline = Pipeline(bundle, settings.mode, settings.denoise)
     precision = choose_precision(pipeline, settings.precision)
     names = ("classifier", "restorer") if settings.mode == "default" else ("classifier",)
@@ -141,9 +141,11 @@ def _on_cpu(settings: ProcessorSettings, bundle: Bundle, wish: Wish) -> tuple[Co
 def _cpu_wish(settings: ProcessorSettings) -> Wish:
     """Return the requested CPU backend and precision; ConfigError for settings that a CPU lacks."""
     if settings.compile:
-        raise ConfigError("compile: expected the device cuda, got cpu, where --backend says what runs the networks")
+        raise ConfigError(
+            "compile: expected the device cuda, got cpu. Remove compile: on a CPU, --backend chooses the runtime."
+        )
     if settings.precision == "tf32":
-        raise ConfigError("precision tf32: expected the device cuda, got cpu")
+        raise ConfigError("precision tf32: expected the device cuda, got cpu. Choose another device.")
     wish = Wish(settings.backend, settings.precision)
     check_wish(wish)
     return wish

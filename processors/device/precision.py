@@ -82,7 +82,7 @@ def choose_precision(pipeline: Pipeline, wanted: str = "auto") -> Precision:
     if wanted != "auto":
         have = ("float32", "tf32", "bf16") if torch.cuda.is_bf16_supported() else ("float32", "tf32")
         if wanted not in have:
-            raise ConfigError(f"precision {wanted}: expected {', '.join(have)} on this GPU")
+            raise ConfigError(f"precision: expected {', '.join(have)} on this GPU, got {wanted}. Choose one of these.")
         return cast("Precision", wanted)
     candidates: tuple[Precision, ...] = ("bf16", "tf32") if torch.cuda.is_bf16_supported() else ("tf32",)
     for candidate in candidates:

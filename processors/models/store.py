@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import fsspec  # type: ignore[import-untyped]  # it has no type annotations
 
 from processors.bundle import read_settings
-from schemas.errors import BadTag, BundleError, ConfigError, first_line
+from schemas.errors import BadTagError, BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import MAX_BUNDLE_BYTES, MAX_FILES, bundle_digest, check_signature, is_inside
 from schemas.pointillist_pb2 import BundleFile, Model
@@ -49,23 +49,27 @@ def bundle_files(folder: Path) -> list[BundleFile]:
         if any(part.startswith(".") or part == "__pycache__" for part in parts):
             continue
         if path.is_symlink():
-            raise BundleError(f"{folder}: expected files, got the link {'/'.join(parts)}: copy what it names")
+            raise BundleError(f"{folder}: expected files, got the link {'/'.join(parts)}. Copy what it names.")
         if not path.is_file():
             continue
         name = "/".join(parts)
         if not is_inside(name):
-            raise BundleError(f"{folder}: expected names of files of at most 200 characters, got {name[:80]!r}")
+            raise BundleError(
+                f"{folder}: expected names of files of at most 200 characters, got {name[:80]!r}. Correct the folder."
+            )
         try:
             with path.open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").digest()
                 files.append(BundleFile(name=name, size=opened.tell(), sha256=digest))
         except OSError as error:
-            raise BundleError(f"cannot read {path}: {error.strerror}") from error
+            raise BundleError(
+                f"{path}: expected a readable file, got {error.strerror}. Correct the file's rights."
+            ) from error
     total = sum(file.size for file in files)
     if not 1 <= len(files) <= MAX_FILES or total > MAX_BUNDLE_BYTES:
         raise BundleError(
-            f"{folder}: expected 1 to {MAX_FILES} files of at most {MAX_BUNDLE_BYTES} bytes together, "
-            f"got {len(files)} of {total}"
+            f"{folder}: expected 1 to {MAX_FILES} files of at most {MAX_BUNDLE_BYTES} bytes together, got "
+            f"{len(files)} of {total}. Correct the folder."
         )
     return files
 
@@ -76,11 +80,15 @@ class ModelStore:
     def __init__(self, url: str) -> None:
         """`url` is a folder or a URL. Raises ConfigError if fsspec cannot open it, or it contains a password."""
         if "://" in url and urlsplit(url).password is not None:
-            raise ConfigError("the store: expected a URL without password: it is written into Kafka")
+            raise ConfigError(
+                "the store: expected a URL without a password, got one. Remove it: the URL is written to Kafka."
+            )
         try:
             system, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"the store: expected a folder or a URL that fsspec opens: {first_line(error)}") from None
+            raise ConfigError(
+                f"the store: expected a folder or a URL that fsspec opens, got {first_line(error)}. Correct it."
+            ) from None
         self._files: Any = system
         self._root = root.rstrip("/")
 
@@ -101,7 +109,8 @@ class ModelStore:
                     self._files.put_file(str(folder / file.name), target)
         except Exception as error:  # each kind of store has its own errors
             raise BundleError(
-                f"the store does not take {folder}: {type(error).__name__}: {first_line(error)}"
+                f"the store: expected it to accept {folder}, got {type(error).__name__}: {first_line(error)}. "
+                "Correct its address or its rights."
             ) from error
         location = self._files.unstrip_protocol(place)
         return Model(
@@ -136,7 +145,7 @@ def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
     """
     try:
         check_signature(model, trusted)
-    except BadTag as error:
+    except BadTagError as error:
         raise UntrustedBundleError(f"{model.model_id}: {error}") from None
     folder = cache / model.digest
     if folder.is_dir() and _is_whole(folder, model):
@@ -182,7 +191,10 @@ def _fetch(model: Model, file: BundleFile, target: Path) -> None:
                 f"{type(error).__name__}: {first_line(error)}"
             ) from error
     if digest != file.sha256:
-        raise BundleError(f"{model.model_id}: {file.name} in {model.location} is not what was published")
+        raise BundleError(
+            f"{model.model_id}: expected {file.name} as it was published, got another file in "
+            f"{model.location}. Publish the bundle again."
+        )
 
 
 def _copy(read: Callable[[int], bytes], write: Callable[[bytes], object], size: int) -> bytes:

@@ -58,12 +58,18 @@ class ModelLoader:
         except (BundleError, ConfigError):
             raise
         except TimeoutError:
-            raise BundleError(f"{name}: not ready after {self._settings.model_load_s:g} s") from None
+            raise BundleError(
+                f"{name}: expected a loaded bundle within {self._settings.model_load_s:g} s, got none. Raise "
+                "model_load_s."
+            ) from None
         except (Exception, SystemExit) as error:  # a bundle's own code may raise anything
-            raise BundleError(f"{name}: {type(error).__name__}: {first_line(error)}") from error
+            raise BundleError(
+                f"{name}: expected a bundle that loads, got {type(error).__name__}: {first_line(error)}. Publish "
+                "another one."
+            ) from error
         if loaded.model_id != name:
             loaded.close()
-            raise BundleError(f"expected {name} in {model.location}, got {loaded.model_id}")
+            raise BundleError(f"{model.location}: expected {name}, got {loaded.model_id}. Publish the bundle again.")
         return loaded
 
     def _cache(self) -> Path:
@@ -128,7 +134,7 @@ class ModelSwap:
 
     async def run(self) -> None:
         """Follow the feed until cancelled."""
-        self._say()
+        self._report_state()
         while True:
             await self._feed.changed.wait()
             self._feed.changed.clear()
@@ -144,10 +150,10 @@ class ModelSwap:
         """Serve the live model; return whether a retry may help."""
         wanted = live(self._feed.models)
         if self._is_served(wanted):
-            self._say()
+            self._report_state()
             return False
         if self._refused is not None and wanted is not None and wanted.digest == self._refused.digest:
-            self._say(self._refused)
+            self._report_state(self._refused)
             return False
         self._refused = None
         start_s = time.monotonic()
@@ -164,7 +170,7 @@ class ModelSwap:
             passing = isinstance(error, StoreUnavailableError | UntrustedBundleError)
             if not passing:
                 self._refused = refused
-            self._say(refused)
+            self._report_state(refused)
             return passing
         if not self._is_live(wanted):
             self._metrics.model_swaps["superseded"].inc()
@@ -177,7 +183,7 @@ class ModelSwap:
         self._metrics.model_swaps["switched"].inc()
         self._metrics.model_load.observe(seconds)
         log.info("model_switched", model=ready.model_id, before=before.model_id, seconds=round(seconds, 3))
-        self._say()
+        self._report_state()
         return False
 
     def _is_served(self, model: Model | None) -> bool:
@@ -189,7 +195,7 @@ class ModelSwap:
 
     # Reports to other roles
 
-    def _say(self, refused: Refusal | None = None) -> None:
+    def _report_state(self, refused: Refusal | None = None) -> None:
         """Report the served model. `refused` is the live model; a newer list that was rejected takes precedence."""
         digest, error = self._feed.refused or refused or ("", "")
         model_id = self.loaded.model_id

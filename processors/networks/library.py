@@ -36,7 +36,9 @@ def library(package: str) -> Any:
     try:
         return import_module(package)
     except ImportError:
-        raise BundleError(f"expected the package {package}, which is not installed: pip install {package}") from None
+        raise BundleError(
+            f"{package} is missing: the network needs this package. Run `pip install {package}`."
+        ) from None
 
 
 def _check_name(package: str, name: str, known: list[str]) -> None:
@@ -44,4 +46,6 @@ def _check_name(package: str, name: str, known: list[str]) -> None:
         from difflib import get_close_matches
 
         near = get_close_matches(name, known, n=3) or known[:3]
-        raise BundleError(f"expected a network of {package}, such as {', '.join(near)}; got {name!r}")
+        raise BundleError(
+            f"network: expected one of {package}, such as {', '.join(near)}, got {name!r}. Correct the name."
+        )

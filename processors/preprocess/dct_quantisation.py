@@ -62,11 +62,13 @@ def read_table(file: Path) -> Tensor:
     try:
         lines = [line.partition("#")[0].split() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{file.name}: expected a text file with a table of steps, cannot read it: {error}") from None
+        raise BundleError(
+            f"{file.name}: expected a readable text file with a table of steps, got {error}. Correct the file."
+        ) from None
     rows = [[_number(word, file) for word in line] for line in lines if line]
     if len(rows) != SIDE or any(len(row) != SIDE for row in rows):
         got = f"{len(rows)} lines" if len(rows) != SIDE else f"lines of {sorted({len(row) for row in rows})}"
-        raise BundleError(f"{file.name}: expected {SIDE} lines of {SIDE} steps, got {got}")
+        raise BundleError(f"{file.name}: expected {SIDE} lines of {SIDE} steps, got {got}. Correct the file.")
     return torch.tensor(rows)
 
 
@@ -76,7 +78,7 @@ def _number(word: str, file: Path) -> float:
     except ValueError:
         step = math.nan
     if not 0 < step <= LARGEST:
-        raise BundleError(f"{file.name}: expected steps above 0 and up to {LARGEST:g}, got {word!r}")
+        raise BundleError(f"{file.name}: expected steps above 0 and up to {LARGEST:g}, got {word!r}. Correct the file.")
     return step
 
 

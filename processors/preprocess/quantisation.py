@@ -116,23 +116,29 @@ def read_parameters(file: Path, place: Place) -> tuple[Tensor, Tensor]:
     try:
         state = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise BundleError(f"{file.name}: expected a safetensors file: {first_line(error)}") from None
+        raise BundleError(
+            f"{file.name}: expected a safetensors file, got {first_line(error)}. Save the parameters again."
+        ) from None
     if set(state) != {"thresholds", "steepness"}:
         raise BundleError(
-            f"{file.name}: expected thresholds and steepness, got {', '.join(sorted(state)) or 'nothing'}"
+            f"{file.name}: expected thresholds and steepness, got {', '.join(sorted(state)) or 'nothing'}. "
+            "Train the parameters again."
         )
     thresholds, steepness = state["thresholds"].float(), state["steepness"].float()
     size = place.channels, place.height, place.width
     if thresholds.ndim != 4 or not len(thresholds) or not _fits(thresholds.shape[1:], size):
         raise BundleError(
             f"{file.name}: expected thresholds (levels − 1, {', '.join(f'1 or {side}' for side in size)}), "
-            f"got {tuple(thresholds.shape)}"
+            f"got {tuple(thresholds.shape)}. Train the parameters again."
         )
     if steepness.shape != thresholds.shape:
         raise BundleError(
-            f"{file.name}: expected a steepness for each of the thresholds {tuple(thresholds.shape)}, "
-            f"got {tuple(steepness.shape)}"
+            f"{file.name}: expected a steepness for each of the thresholds {tuple(thresholds.shape)}, got "
+            f"{tuple(steepness.shape)}. Train the parameters again."
         )
     if not bool(thresholds.isfinite().all()) or not bool((steepness > 0).all() & steepness.isfinite().all()):
-        raise BundleError(f"{file.name}: expected finite thresholds and a finite steepness above 0")
+        raise BundleError(
+            f"{file.name}: expected finite thresholds and a finite steepness above 0, got others. Train the "
+            "parameters again."
+        )
     return thresholds, steepness

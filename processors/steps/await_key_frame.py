@@ -31,7 +31,7 @@ from processors.results.key_requests import KeyRequests
 from processors.settings import ProcessorSettings
 from processors.steps.decode import video_unit
 from processors.steps.step import Step
-from schemas.errors import Malformed, NoKeyFrame, WireError
+from schemas.errors import MalformedError, NoKeyFrameError, WireError
 from schemas.identity import Identity
 from schemas.keys.keys import KeyRing
 from schemas.limits import CAMERAS_AT_HAND
@@ -146,7 +146,7 @@ class AwaitKeyFrame(Step):
     def _pass_on(self, job: FrameJob, key_frame: KeyFrame) -> None:
         try:
             check_key_frame(job.frame, key_frame.frame)
-        except Malformed as error:
+        except MalformedError as error:
             job.fail("key", error)
         else:
             job.key_frame = key_frame
@@ -166,7 +166,7 @@ class AwaitKeyFrame(Step):
     def _fail(self, job: FrameJob, wanted: Identity, now_s: float) -> None:
         self._requests.post(job, now_s)
         self._metrics.keyed_frames["without_key"].inc()
-        job.fail("key", NoKeyFrame(f"key frame {wanted} is missing: the camera is sent a request for a new one"))
+        job.fail("key", NoKeyFrameError(f"key frame {wanted} is missing: the camera is sent a request for a new one"))
         self.next.submit(job)
 
     # Key frames

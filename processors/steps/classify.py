@@ -14,7 +14,7 @@ from processors.device.previews import PreviewTurns
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
-from schemas.errors import OverQuota
+from schemas.errors import OverQuotaError
 from schemas.runtime import trace
 from schemas.runtime.linger import Linger
 
@@ -106,7 +106,7 @@ class Classify(Step):
 
     def _fail_over_quota(self) -> None:
         for job in self._batcher.over_quota(self._quota_s):
-            error = OverQuota(
+            error = OverQuotaError(
                 f"expected at most {self._quota_s:g} s of device time waiting for one camera beside others"
             )
             self._metrics.refused[error.reason].inc()

@@ -123,7 +123,7 @@ class Decode(Step):
 
 
 def video_unit(job: FrameJob) -> VideoUnit:
-    """Return the access unit of a verified frame of the profile `video`. Raises `BadPixels`."""
+    """Return the access unit of a verified frame of the profile `video`. Raises `BadPixelsError`."""
     frame = job.frame
     key_seq = frame.seq - frame.key_distance
     return VideoUnit(

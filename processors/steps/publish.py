@@ -20,14 +20,14 @@ from processors.results.records import Outgoing, dead_letter_record, refusal_rec
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
-from schemas.errors import BadPixels, BadSize, OverSize
+from schemas.errors import BadPixelsError, BadSizeError, OverSizeError
 from schemas.keys.keys import KeyRing
 from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle
 
 log = structlog.get_logger()
 
-_LASTING: Final = (OverSize, BadSize, BadPixels)
+_LASTING: Final = (OverSizeError, BadSizeError, BadPixelsError)
 """Errors that a camera's next frames will have too, until somebody changes its settings."""
 _REFUSALS_APART_S: Final = 1.0
 

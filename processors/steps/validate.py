@@ -6,7 +6,7 @@ from processors.arrivals.job import FrameJob
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from processors.steps.step import Step
-from schemas.errors import OverSize, WireError
+from schemas.errors import OverSizeError, WireError
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame_size import over_size
 from schemas.runtime import trace
@@ -37,7 +37,7 @@ class Validate(Step):
             trace.stamp("fetched", job.identity)
         shape = job.shape
         if shape.pixels > self._most_pixels:
-            error = OverSize(over_size(shape.width, shape.height, self._most_pixels))
+            error = OverSizeError(over_size(shape.width, shape.height, self._most_pixels))
             self._metrics.refused[error.reason].inc()
             job.fail("validate", error)
             return

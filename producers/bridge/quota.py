@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.identity import CameraId, camera_id_on_wire
 from schemas.limits import CAMERAS_AT_HAND, MAX_MESSAGE_BYTES
 from schemas.runtime.boot_rate import BootRate
@@ -134,5 +134,5 @@ def _camera_of(topic: bytes) -> CameraId:
     """`site/camera` behind `pointillist/v1`, whatever the channel; empty where there is none."""
     try:
         return camera_id_on_wire("/".join(topic.decode(errors="replace").split("/", 4)[2:4]))
-    except Malformed:
+    except MalformedError:
         return CameraId("")

@@ -13,7 +13,7 @@ import structlog
 from google.protobuf.message import Message
 
 from producers.bridge.confirmations import Receipt
-from schemas.errors import BadSize, Malformed, WireError
+from schemas.errors import BadSizeError, MalformedError, WireError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.messages.camera_status import check_announcement
@@ -91,20 +91,20 @@ class RecordFactory:
         route = self._routes.get(topic) or self._route(topic)
         try:
             if route.open is None:
-                raise Malformed(route.refusal)
+                raise MalformedError(route.refusal)
             return route.open(route, payload)
         except WireError as error:
             return self._dead_letter(route, payload, error.reason, str(error))
         except Exception as error:
             # Without a record, the payload would be redelivered without end, and block all behind it.
             log.exception("payload_rejected_by_defect", topic=route.origin)
-            return self._dead_letter(route, payload, Malformed.reason, f"{type(error).__name__}: {error}")
+            return self._dead_letter(route, payload, MalformedError.reason, f"{type(error).__name__}: {error}")
 
     def refused_by_kafka(self, record: Record, error: str) -> Record:
         """The dead letter of a record that Kafka takes in no batch, however small."""
         camera_id = CameraId(record.key.decode())
         route = _Route(record.origin, camera_id, record.key, record.channel, "", None, "")
-        return self._dead_letter(route, record.value, BadSize.reason, error)
+        return self._dead_letter(route, record.value, BadSizeError.reason, error)
 
     def _route(self, topic: bytes) -> _Route:
         text = topic.decode(errors="replace")
@@ -153,7 +153,7 @@ class RecordFactory:
 
     def _announcement(self, kind: type[Announcement], route: _Route, payload: bytes) -> Record:
         if len(payload) > MAX_EVENT_BYTES:
-            raise BadSize(f"expected at most {MAX_EVENT_BYTES} bytes of {route.channel}, got {len(payload)}")
+            raise BadSizeError(f"expected at most {MAX_EVENT_BYTES} bytes of {route.channel}, got {len(payload)}")
         check_announcement(open_message(kind, route.camera_id, payload, self._keys))
         # Every bridge forwards it: by its content the copies are one event.
         event_id = blake2b(payload, digest_size=16).hexdigest()

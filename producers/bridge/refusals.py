@@ -31,7 +31,7 @@ class Refusals:
         self._by_broker = metrics.MQTT_REFUSALS.on(registry)
         self._shown: set[str] = set()
         self._counts: Counter[Refusal] = Counter()
-        self._said: Throttle[tuple[str, str]] = Throttle(_AGAIN_S)
+        self._reported: Throttle[tuple[str, str]] = Throttle(_AGAIN_S)
         for what in REFUSALS:  # from 0 on, so that the first one is an increase
             self._by_broker.labels(what)
         self._over_quota.labels(_OTHER)
@@ -41,7 +41,7 @@ class Refusals:
         found = refused(topic, line)
         if found is not None:
             self._counts[found.what] += 1
-            if self._said.take((found.what, found.who), time.monotonic()):
+            if self._reported.take((found.what, found.who), time.monotonic()):
                 log.warning("mqtt_action_refused", kind=found.what, client=found.who, detail=found.detail[:200])
 
     def show(self, over_quota: Mapping[CameraId, int]) -> None:
@@ -51,7 +51,7 @@ class Refusals:
         self._counts.clear()
         for camera, count in over_quota.items():
             self._over_quota.labels(self._label(camera)).inc(count)
-            if self._said.take(("quota", camera), time.monotonic()):
+            if self._reported.take(("quota", camera), time.monotonic()):
                 log.warning("camera_quota_exceeded", camera=camera, rejected_messages=count)
 
     def _label(self, camera: CameraId) -> str:

@@ -29,7 +29,7 @@ from producers.sources.reader import Reader, Reading, read_from
 from producers.sources.source import Source
 from producers.spool import Spool
 from producers.video.group import VIDEO_FROM, GroupEncoder
-from schemas.errors import SecretError, SourceError, SourceHung, StateError, WireError
+from schemas.errors import SecretError, SourceError, SourceHungError, StateError, WireError
 from schemas.identity import Identity
 from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
@@ -81,7 +81,10 @@ class Camera:
         `wrap_source` and `wrap_link` return decorators of the camera's source and connection.
         """
         if key.camera_id != settings.camera_id:
-            raise SecretError(f"expected the key of {settings.camera_id}, got that of {key.camera_id}")
+            raise SecretError(
+                f"the camera key: expected one of {settings.camera_id}, got one of {key.camera_id}. Print the "
+                "right one with `pointillist key`."
+            )
         self.settings = settings
         self.ended = False
         self.closed = False
@@ -384,7 +387,7 @@ class Camera:
 
     def _failed(self, error: Exception) -> None:
         """Report that the source, or the code around it, has failed, without effect on other cameras."""
-        cause = "hung" if isinstance(error, SourceHung) else "failed"
+        cause = "hung" if isinstance(error, SourceHungError) else "failed"
         self._instruments.source_restarts.labels(cause).inc()
         if isinstance(error, SourceError):
             _log.error("source_failed", camera=self.settings.camera_id, cause=cause, detail=str(error))

@@ -112,7 +112,7 @@ def cameras_of(site: str, groups: list[CameraGroup]) -> list[CameraSettings]:
         for index in group.numbers():
             name = camera_id(f"{site}/{numbered(group.name, index)}")
             if name in seen:
-                raise ConfigError(f"cameras: expected one camera {name}, got two; write {{index}} in the name")
+                raise ConfigError(f"cameras: expected one camera {name}, got two. Write {{index}} in the name.")
             seen.add(name)
             options["source"] = addressed(group.source, index)
             cameras.append(CameraSettings(camera_id=name, index=len(cameras), **options))
@@ -127,15 +127,15 @@ def addressed(source: SourceSettings, index: int) -> SourceSettings:
     if source.address is None:
         file = source.file and Path(numbered(str(source.file), index))
         return source if file == source.file else source.model_copy(update={"file": file})
-    said = source.address.get_secret_value()
-    text = _VARIABLE.sub(lambda found: _variable(found[1]), numbered(said, index))
-    return source if text == said else source.model_copy(update={"address": SecretStr(text)})
+    address = source.address.get_secret_value()
+    text = _VARIABLE.sub(lambda found: _variable(found[1]), numbered(address, index))
+    return source if text == address else source.model_copy(update={"address": SecretStr(text)})
 
 
 def _variable(name: str) -> str:
     value = os.environ.get(name)
     if value is None:
-        raise ConfigError(f"source.address: expected the variable {name}, which ${{{name}}} asks for; it is not set")
+        raise ConfigError(f"source.address: expected the environment variable {name}, got none. Set it.")
     return value
 
 

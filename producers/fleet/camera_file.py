@@ -106,7 +106,7 @@ class CameraFile(BaseModel):
             for index in group.numbers():
                 name = camera_id(f"{self.site}/{numbered(group.name, index)}")
                 if name in listed:
-                    raise ConfigError(f"cameras: expected one camera {name}, got two; write {{index}} in the name")
+                    raise ConfigError(f"cameras: expected one camera {name}, got two. Write {{index}} in the name.")
                 try:
                     source = addressed(group.source, index)
                 except ConfigError as error:
@@ -138,7 +138,9 @@ def load_camera_file(path: Path) -> dict[CameraId, Listed]:
 def parse_camera_file(values: Any, folder: Path, origin: str) -> dict[CameraId, Listed]:
     """Check the content of `cameras.yaml`, which lies in `folder`; messages begin with `origin`."""
     if not isinstance(values, dict):
-        raise ConfigError(f"{origin}: expected the keys site and cameras, got {type(values).__name__}")
+        raise ConfigError(
+            f"{origin}: expected the keys site and cameras, got {type(values).__name__}. Correct the file."
+        )
     try:
         return CameraFile.model_validate(values).cameras(folder)
     except ValidationError as error:

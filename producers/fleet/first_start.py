@@ -32,9 +32,13 @@ class Start:
         except FileNotFoundError:
             return None, False
         except OSError as error:
-            raise StateError(f"{self.mark} cannot be read: {error.strerror}") from None
+            raise StateError(
+                f"{self.mark}: expected a readable file, got {error.strerror}. Correct its rights."
+            ) from None
         except (ValueError, KeyError, TypeError):
-            raise StateError(f"{self.mark}: expected the start of a fleet") from None
+            raise StateError(
+                f"{self.mark}: expected the start of a fleet, got another text. Delete the file to begin again."
+            ) from None
 
     def note(self, started_ms: int, over: bool = False) -> int:
         """Write down when the run began, which is returned, and whether it is over; `StateError` when that fails."""
@@ -42,7 +46,9 @@ class Start:
             with replacing(self.mark) as fresh:
                 fresh.write_text(json.dumps({"started_ms": started_ms, "over": over}))
         except OSError as error:
-            raise StateError(f"{self.mark} cannot be written: {error.strerror}") from None
+            raise StateError(
+                f"{self.mark}: expected a writable file, got {error.strerror}. Correct its rights."
+            ) from None
         return started_ms
 
     def forget(self) -> None:

@@ -75,7 +75,9 @@ def commanded_rate(own_rate: float, state: CommandState) -> float:
         return own_rate
     rate = state.frames_per_second
     if not LEAST_FRAMES_PER_SECOND <= rate <= MAX_FRAMES_PER_SECOND:
-        raise ConfigError(f"expected 1/3600 to {MAX_FRAMES_PER_SECOND} frames a second, got {rate}")
+        raise ConfigError(
+            f"frame rate: expected 1/3600 to {MAX_FRAMES_PER_SECOND} frames a second, got {rate}. Correct it."
+        )
     return rate
 
 

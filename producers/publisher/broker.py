@@ -36,9 +36,9 @@ class Broker:
         self.login = login
         self.dialling = asyncio.Semaphore(at_once)
         """Held by each link while it connects."""
-        self._told: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
+        self._logged: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
 
     def complain(self, event: str, detail: str) -> None:
         """Log a problem once a minute, however many cameras have it and however often they try."""
-        if self._told.take((event, detail), time.monotonic()):
+        if self._logged.take((event, detail), time.monotonic()):
             _log.warning(event, broker=f"{self.host}:{self.port}", detail=detail)

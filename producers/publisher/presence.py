@@ -69,7 +69,7 @@ class Presence:
         """Publish meta and status after a connect. A conflict has to be detected again."""
         self._impairments.pop(_CONFLICT, None)
         self.describe()
-        self._say()
+        self._publish_status()
 
     def describe(self) -> None:
         """Publish `meta`, at connect and when a setting has changed."""
@@ -87,29 +87,29 @@ class Presence:
         if self._impairments.get(what) == detail:
             return False
         self._impairments[what] = detail
-        self._say()
+        self._publish_status()
         return True
 
     def mended(self, what: str) -> None:
         """It is right again."""
         if self._impairments.pop(what, None) is not None:
-            self._say()
+            self._publish_status()
 
     def rest(self, what: str, detail: str) -> None:
         """Publish that it sends nothing on purpose, until `resume`."""
         if self._rests.get(what) != detail:
             self._rests[what] = detail
-            self._say()
+            self._publish_status()
 
     def resume(self, what: str) -> None:
         """Publish that it sends again, unless it rests for another reason."""
         if self._rests.pop(what, None) is not None:
-            self._say()
+            self._publish_status()
 
     def end(self, detail: str) -> None:
         """Publish that the source has reached its end."""
         self._ended = detail
-        self._say()
+        self._publish_status()
 
     def on_status(self, payload: bytes, retained: bool) -> None:
         """A status on this camera's own topic: look whether another device has sent it.
@@ -123,16 +123,16 @@ class Presence:
             return
         if other.state == OFFLINE:
             self._impairments.pop(_CONFLICT, None)
-            self._say()
+            self._publish_status()
         elif _CONFLICT not in self._impairments:
             _log.error(
                 "camera_name_conflict", camera=self._key.camera_id, here=self._install_id, there=other.install_id
             )
             self.impaired(_CONFLICT, f"another device, {other.install_id[:16]}, publishes under this name")
         elif other.state != DEGRADED:
-            self._say()
+            self._publish_status()
 
-    def _say(self) -> None:
+    def _publish_status(self) -> None:
         self._publish(self.status_topic, self._status(self._state(), self._next()), True)
 
     def _state(self) -> State:

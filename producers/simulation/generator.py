@@ -52,9 +52,14 @@ class Generator:
         try:
             (direction,) = self._session.run([_OUTPUT], {"pictures": pictures, "targets": targets})
         except Exception as error:  # ONNX Runtime's own kinds, which are not imported here
-            raise ConfigError(f"the generator cannot run: {first_line(error)}") from error
+            raise ConfigError(
+                f"the generator: expected a network that runs, got {first_line(error)}. Export it again."
+            ) from error
         if direction.shape != pictures.shape or direction.dtype != np.float32:
-            raise ConfigError(f"expected {_OUTPUT} float32 {pictures.shape}, got {direction.dtype} {direction.shape}")
+            raise ConfigError(
+                f"the generator: expected {_OUTPUT} float32 {pictures.shape}, got {direction.dtype} "
+                f"{direction.shape}. Train it for this size."
+            )
         return direction
 
 
@@ -64,11 +69,10 @@ def _open_session(file: Path) -> _Session:
         import onnxruntime
     except ImportError as error:
         raise ConfigError(
-            f"the fault attack needs onnxruntime, which cannot be imported ({first_line(error)}): "
-            "install pointillist[redteam]"
+            f"onnxruntime is missing: the fault attack needs it ({first_line(error)}). Install pointillist[redteam]."
         ) from None
     if not file.is_file():
-        raise ConfigError(f"expected a generator {file}, there is no such file")
+        raise ConfigError(f"{file} is missing: expected the network of a generator. Correct the path.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _SERIOUS
@@ -76,12 +80,13 @@ def _open_session(file: Path) -> _Session:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # whatever it finds wrong with the file
-        raise ConfigError(f"{file}: expected an ONNX network: {first_line(error)}") from None
+        raise ConfigError(f"{file}: expected an ONNX network, got {first_line(error)}. Export it again.") from None
     inputs = {each.name: each.type for each in session.get_inputs()}
     outputs = [each.name for each in session.get_outputs()]
     if inputs != _INPUTS or _OUTPUT not in outputs:
         raise ConfigError(
-            f"{file}: expected the inputs {_INPUTS} and the output {_OUTPUT}, got {inputs} and {', '.join(outputs)}"
+            f"{file}: expected the inputs {_INPUTS} and the output {_OUTPUT}, got {inputs} and "
+            f"{', '.join(outputs)}. Export the network again."
         )
     opened: _Session = session
     return opened

@@ -49,7 +49,8 @@ class GeneratorSettings(BaseModel):
             return
         named = f", {', '.join(self._names)}" if self._names else ""
         raise ConfigError(
-            f"expected {RANDOM}, {OTHER}, a class from 0 to {self.class_count - 1}{named}, got {target!r}"
+            f"target: expected {RANDOM}, {OTHER}, a class from 0 to {self.class_count - 1}{named}, got "
+            f"{target!r}. Correct it."
         )
 
     def target_of(self, target: str | int, shown: int | None, position: int) -> int:
@@ -83,7 +84,9 @@ def find_generator(name: str) -> Path:
     if folder.name == name and (shipped / name / TOML).is_file():
         return shipped / name
     have = ", ".join(sorted(path.parent.name for path in shipped.glob(f"*/{TOML}"))) or "none"
-    raise ConfigError(f"expected a folder with {TOML}, or a shipped generator ({have}), got {name!r}")
+    raise ConfigError(
+        f"generator: expected a folder with {TOML}, or a shipped generator ({have}), got {name}. Correct it."
+    )
 
 
 def read_generator(folder: Path) -> GeneratorSettings:
@@ -92,7 +95,7 @@ def read_generator(folder: Path) -> GeneratorSettings:
     try:
         return GeneratorSettings.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{file}: expected a readable file, got {error.strerror}. Correct the path.") from None
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in problem["loc"])

@@ -61,11 +61,11 @@ class Fault(BaseModel):
         try:
             settings = read_generator(find_generator(self.generator))
         except ConfigError as error:
-            raise ValueError(f"generator: {error}") from None
+            raise ValueError(str(error)) from None
         try:
             settings.check_target(self.aim)
         except ConfigError as error:
-            raise ValueError(f"target: {error}") from None
+            raise ValueError(str(error)) from None
         return self
 
     @property
@@ -118,14 +118,17 @@ class Scenario(BaseModel):
         for number, fault in enumerate(self.faults):
             for camera in fault.cameras:
                 if f"{self.site}/{camera}" not in names:
-                    raise ConfigError(f"faults.{number}.camera: expected a camera of this fleet, got {camera!r}")
+                    raise ConfigError(
+                        f"faults.{number}.camera: expected a camera of this fleet, got {camera!r}. Correct the file."
+                    )
                 if fault.kind != "attack":
                     continue
                 before = attacks.setdefault(camera, [])
                 for earlier, attack in before:
                     if attack.overlaps(fault):
                         raise ConfigError(
-                            f"faults.{number}: expected one attack on {camera} at a time, got faults.{earlier} as well"
+                            f"faults.{number}: expected one attack on {camera} at a time, got faults.{earlier} "
+                            "as well. Correct the file."
                         )
                 before.append((number, fault))
         return self
@@ -159,7 +162,7 @@ def read_scenario(path: Path) -> Any:
 def parse_scenario(values: Any, origin: str = "scenario") -> Scenario:
     """Check the content of a scenario; `ConfigError` names `origin`, the place and what was expected there."""
     if not isinstance(values, dict):
-        raise ConfigError(f"{origin}: expected the keys of a scenario, got {type(values).__name__}")
+        raise ConfigError(f"{origin}: expected the keys of a scenario, got {type(values).__name__}. Correct the file.")
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:

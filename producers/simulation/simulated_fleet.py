@@ -61,7 +61,10 @@ async def run_fleet(
     settings = scenario.cameras()
     missing = [camera.camera_id for camera in settings if camera.camera_id not in keys]
     if missing:
-        raise SecretError(f"expected a key for each camera, got none for {missing[0]} ({len(missing)} in all)")
+        raise SecretError(
+            f"keys: expected one for each camera, got none for {missing[0]} ({len(missing)} in all). Run "
+            "`pointillist key --scenario`."
+        )
     patient = patient and any(camera.source.kind == "url" for camera in settings)
     red_team = RedTeam(fault.generator for fault in scenario.faults if fault.generator is not None)
     plans: list[FaultPlan] = []

@@ -32,7 +32,9 @@ def load_images(file: Path, split: str) -> Images:
     try:
         changed_ns = file.stat().st_mtime_ns
     except OSError as error:
-        raise SourceError(f"data set {file}: {error.strerror}") from None
+        raise SourceError(
+            f"data set {file}: expected a readable file, got {error.strerror}. Correct the path."
+        ) from None
     return _load(file, split, changed_ns)
 
 
@@ -43,25 +45,28 @@ def _load(file: Path, split: str, changed_ns: int) -> Images:
             names = (f"{split}_x", f"{split}_y") if f"{split}_x" in arrays else ("images", "labels")
             if names[0] not in arrays:
                 raise SourceError(
-                    f"data set {file}: expected an array {split}_x or images, got {', '.join(arrays) or 'none'}"
+                    f"data set {file}: expected an array {split}_x or images, got {', '.join(arrays) or 'none'}. "
+                    "Correct the file."
                 )
             pictures = arrays[names[0]]
             labels = arrays.get(names[1])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise SourceError(f"data set {file}: expected an npz file of plain arrays: {error}") from None
+        raise SourceError(
+            f"data set {file}: expected an npz file of plain arrays, got {error}. Correct the file."
+        ) from None
     if pictures.ndim == 3:
         pictures = pictures[..., None]
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] not in (1, 3):
         raise SourceError(
-            f"data set {file}: expected {names[0]} uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), "
-            f"got {pictures.dtype} {pictures.shape}"
+            f"data set {file}: expected {names[0]} uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), got "
+            f"{pictures.dtype} {pictures.shape}. Correct the file."
         )
     if labels is not None and (
         not np.issubdtype(labels.dtype, np.integer) or labels.shape != pictures.shape[:1] or (labels < 0).any()
     ):
         raise SourceError(
-            f"data set {file}: expected {names[1]} of {len(pictures)} integers from 0, "
-            f"got {labels.dtype} {labels.shape}"
+            f"data set {file}: expected {names[1]} of {len(pictures)} integers from 0, got {labels.dtype} "
+            f"{labels.shape}. Correct the file."
         )
     pictures.flags.writeable = False
     return Images(pictures, labels)
@@ -82,7 +87,8 @@ class DatasetSource:
         self._chosen = range(offset, len(self._images.pictures), settings.stride)
         if not self._chosen:
             raise SourceError(
-                f"data set {settings.file}: expected more than {offset} images, got {len(self._images.pictures)}"
+                f"data set {settings.file}: expected more than {offset} images, got {len(self._images.pictures)}. "
+                "Correct the file."
             )
         self._loop = settings.loop
         self._frame = Framing.of(settings)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from producers.sources.clock import StreamClock
 from producers.sources.framing import Framing
-from schemas.errors import SourceError, SourceHung
+from schemas.errors import SourceError, SourceHungError
 from schemas.pixels.planes import Colour, Planes
 
 _PLANAR: Final = ("yuv420p", "yuvj420p", "nv12")
@@ -26,7 +26,7 @@ def check_video(container: InputContainer, name: str, framing: Framing) -> None:
         raise SourceError.of(name, f"expected a video stream, got {kinds}")
     # Without a decoder a stream has no codec context, in spite of the annotation.
     if not getattr(container.streams.video[0], "codec_context", None):
-        raise SourceError.of(name, "no decoder for its video stream")
+        raise SourceError.of(name, "expected a video stream with a known codec, got one without a decoder")
     framing.check(name, container.streams.video[0].width, container.streams.video[0].height)
 
 
@@ -35,7 +35,7 @@ def decode_video(
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of the first video stream in presentation order.
 
-    A packet that does not decode is skipped. With `hang_s`, raises `SourceHung` when no frame came for this many
+    A packet that does not decode is skipped. With `hang_s`, raises `SourceHungError` when no frame came for this many
     seconds. The container must have been opened with the same read timeout, because only FFmpeg can interrupt a read.
     Each packet is passed to `clock`.
     """
@@ -114,4 +114,4 @@ def _raise_when_hung(name: str, since: float, hang_s: float, refused: str) -> No
     # FFmpeg's own timer may fire a little early by this clock.
     if time.monotonic() - since > hang_s - 0.05:
         cause = f"; its data does not decode: {refused}" if refused else ""
-        raise SourceHung.of(name, f"no frame for {hang_s:g} s{cause}")
+        raise SourceHungError.of(name, f"no frame for {hang_s:g} s{cause}")

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from producers.sources.settings import SourceSettings
-from schemas.errors import BadSize, SourceError
+from schemas.errors import BadSizeError, SourceError
 from schemas.messages.frame import check_frame_size
 from schemas.pixels.packing import Picture
 
@@ -56,7 +56,7 @@ class Framing:
         picture = convert_channels(resize(crop(picture, self.region), self.size), self.channels)
         try:
             check_frame_size(*picture.shape)
-        except BadSize as error:
+        except BadSizeError as error:
             raise SourceError.of("picture", f"{error}; set a size or a region") from None
         return np.ascontiguousarray(picture)
 

@@ -26,7 +26,7 @@ def accelerator(hardware: str, name: str) -> HWAccel | None:
             name, f"expected hardware that decodes ({', '.join(known) or 'there is none'}), got {kind}"
         )
     if not _opens(kind, device or None):
-        raise SourceError.of(name, f"this machine has no {hardware} that decodes")
+        raise SourceError.of(name, f"expected hardware that decodes, got a machine without {hardware}")
     return HWAccel(kind, device or None, allow_software_fallback=False)
 
 

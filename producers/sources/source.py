@@ -44,7 +44,7 @@ class Source(Protocol):
     def read(self) -> Captured | None:
         """The next picture, or None at the end.
 
-        Raises `SourceHung` when a live source gave none for its time, `SourceError` when it cannot be read.
+        Raises `SourceHungError` when a live source gave none for its time, `SourceError` when it cannot be read.
         """
         ...
 

@@ -16,7 +16,7 @@ from producers.sources.hardware import accelerator
 from producers.sources.login import with_login
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Captured
-from schemas.errors import SourceError, SourceHung
+from schemas.errors import SourceError, SourceHungError
 
 
 def public_address(address: str) -> str:
@@ -60,7 +60,7 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
     except (av.FFmpegError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         # FFmpeg reports a connection that was cut off for its time as whatever its protocol makes of it.
         if time.monotonic() - started > settings.open_s - 0.05:
-            raise SourceHung.of(name, f"did not answer for {settings.open_s:g} s") from None
+            raise SourceHungError.of(name, f"did not answer for {settings.open_s:g} s") from None
         # str(error) would repeat the whole address.
         raise SourceError.of(name, getattr(error, "strerror", None) or type(error).__name__) from None
     try:

@@ -41,7 +41,9 @@ class FolderLock:
                 self._file = self._open(folder.parent)
                 self._take(folder)
         except OSError as error:
-            raise StateError(f"the spool {folder} cannot be opened: {error.strerror}") from None
+            raise StateError(
+                f"spool {folder}: expected a folder that can be opened, got {error.strerror}. Correct its rights."
+            ) from None
 
     def _open(self, above: Path) -> int:
         own = above.stat()
@@ -57,7 +59,9 @@ class FolderLock:
 
     def _take(self, folder: Path) -> None:
         if self._place in self._taken or not self._lock():
-            raise StateError(f"the spool {folder} is in use by another process")
+            raise StateError(
+                f"spool {folder}: expected one that is not in use, got one of another process. Stop that process."
+            )
         self._taken.add(self._place)
 
     def _lock(self) -> bool:

@@ -27,7 +27,9 @@ class SegmentReader:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StateError(f"the spool file {segment.path} cannot be read: {error.strerror}") from None
+            raise StateError(
+                f"spool file {segment.path}: expected a readable file, got {error.strerror}. Check the disk."
+            ) from None
 
     def forget(self, segment: Segment) -> None:
         """Close this file if it is the open one."""

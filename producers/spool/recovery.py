@@ -93,7 +93,9 @@ def _ledgers(folder: Path, camera_id: CameraId) -> tuple[dict[int, BootLedger], 
             damaged += 1
             remove_ledger(folder, ledger_boot(path))
         elif ledger.camera_id != camera_id:
-            raise StateError(f"{folder} is the spool of {ledger.camera_id}, expected that of {camera_id}")
+            raise StateError(
+                f"spool {folder}: expected one of {camera_id}, got one of {ledger.camera_id}. Choose another folder."
+            )
         else:
             ledgers[ledger.boot_id] = ledger
     return ledgers, damaged

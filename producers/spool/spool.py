@@ -23,7 +23,7 @@ from producers.spool.reading import SegmentReader
 from producers.spool.recovery import recover
 from producers.spool.segment import HEADER_BYTES, Segment
 from producers.spool.writing import DiskFullError, SegmentWriter
-from schemas.errors import BadTag, StateError
+from schemas.errors import BadTagError, StateError
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 from schemas.keys.keys import CameraKey, Purpose
 from schemas.messages.frame import group_of
@@ -91,7 +91,9 @@ class Spool:
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError):
-                raise StateError(f"the spool {folder} cannot be opened: {error.strerror}") from None
+                raise StateError(
+                    f"spool {folder}: expected a folder that can be opened, got {error.strerror}. Check the disk."
+                ) from None
             raise
         self._clock = SpoolClock(past.clock_ms, monotonic)
         self._damage = past.damage
@@ -197,10 +199,15 @@ class Spool:
         payload = self._reader.read(segment, frame.offset, frame.length)
         if payload is None:
             self._give_up_damaged(segment, range(segment.first, segment.next))
-            raise StateError(f"the spool file {segment.path} is gone, with the frames that it held")
+            raise StateError(
+                f"{segment.path} is missing: the file of the spool and its frames are lost. Check the disk."
+            )
         if crc32(payload) != frame.checksum:
             self._give_up_damaged(segment, (frame.seq,))
-            raise StateError(f"the spool file {segment.path} does not hold frame {frame.seq} as it was written")
+            raise StateError(
+                f"spool file {segment.path}: expected frame {frame.seq} as it was written, got other bytes. Check "
+                "the disk."
+            )
         return payload
 
     def peek_unsent(self) -> FrameKey | None:
@@ -294,13 +301,13 @@ class Spool:
 
     def _is_signed(self, segment: Segment, key: CameraKey) -> bool:
         """Whether `key` signed the first readable frame of a segment."""
-        problem = StateError(f"the spool file {segment.path} has no frame that can be read")
+        problem = StateError(f"spool file {segment.path}: expected a readable frame, got none. Check the disk.")
         for seq in range(segment.first, segment.next):
             if (frame := self._frames.get((segment.boot_id, seq))) is not None:
                 try:
                     key.verify(Purpose.FRAME, self.read(frame))
                     return True
-                except BadTag:
+                except BadTagError:
                     return False
                 except StateError as error:
                     problem = error
@@ -416,7 +423,9 @@ class Spool:
             self._reader.forget(segment)
             segment.path.unlink(missing_ok=True)
         except OSError as error:
-            raise StateError(f"the spool file {segment.path} cannot be removed: {error.strerror}") from None
+            raise StateError(
+                f"spool file {segment.path}: expected a file that can be removed, got {error.strerror}. Check the disk."
+            ) from None
 
     def _stop_writing(self) -> None:
         """End the last segment; it goes at once when nothing in it is waiting."""

@@ -110,4 +110,4 @@ class SegmentWriter:
 def unwritable(folder: Path, problem: int | None) -> StateError:
     """The error of a spool that takes nothing, by its `errno`."""
     kind = DiskFullError if problem in _DISK_FULL else StateError
-    return kind(f"the spool {folder} cannot be written: {os.strerror(problem or 0)}")
+    return kind(f"spool {folder}: expected a writable folder, got {os.strerror(problem or 0)}. Check the disk.")

@@ -101,7 +101,8 @@ class GroupEncoder:
     ) -> bytes:
         """Return the sealed and signed message of a picture: RGB or grey (H, W, C) uint8, or planes.
 
-        Raises `BadSize` for a size that cannot be sent, `SourceError` if the encoder fails; the group is then over.
+        Raises `BadSizeError` for a size that cannot be sent, `SourceError` if the encoder fails. After an error the
+        group is over.
         """
         shape = picture.shape
         check_frame_size(*shape)

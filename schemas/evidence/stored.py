@@ -51,7 +51,10 @@ def unpack_track(data: bytes) -> Track:
         history = tuple(Past(*each) for each in _PAST.iter_unpack(data[_TRACK.size : until]))
         run = unpack_probes(data[until:])
     except struct.error as error:
-        raise StateError(f"expected a track of evidence in the database: {error}") from None
+        raise StateError(f"evidence in the database: expected a track, got {error}. Restore the database.") from None
     if len(history) != known or len(run) != running:
-        raise StateError(f"expected a track of evidence with {known} frames and {running} in its run, got fewer")
+        raise StateError(
+            f"evidence in the database: expected a track with {known} frames and {running} in its run, got "
+            "fewer. Restore the database."
+        )
     return Track(history, run, total, last, calm, class_id, run_from)

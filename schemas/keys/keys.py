@@ -10,7 +10,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Final
 
-from schemas.errors import BadTag, RevokedKey, SecretError
+from schemas.errors import BadTagError, RevokedKeyError, SecretError
 from schemas.identity import CameraId
 from schemas.keys.roots import Root, Roots, expanded
 from schemas.keys.sealing import SPARE_BYTES, BootCipher, PreviewBox
@@ -55,7 +55,9 @@ class CameraKey:
     ) -> None:
         for key in (authentication, picture):
             if key is not None and len(key) != KEY_BYTES:
-                raise SecretError(f"a camera key has {KEY_BYTES} bytes, got {len(key)}")
+                raise SecretError(
+                    f"camera key: expected {KEY_BYTES} bytes, got {len(key)}. Print it with `pointillist key`."
+                )
         self.camera_id = camera_id
         self.generation = generation
         self._authentication = authentication
@@ -85,7 +87,8 @@ class CameraKey:
             return cls(camera_id, int(generation), keys[:KEY_BYTES], keys[KEY_BYTES:])
         except ValueError:
             raise SecretError(
-                f"a camera key is written generation:{4 * KEY_BYTES} hexadecimal digits, as `pointillist key` prints it"
+                f"camera key: expected generation:{4 * KEY_BYTES} hexadecimal digits, got another form. Print it "
+                "with `pointillist key`."
             ) from None
 
     # Signatures
@@ -95,9 +98,9 @@ class CameraKey:
         return self._tags.signed(purpose, self.camera_id, message)
 
     def verify(self, purpose: Purpose, payload: bytes) -> None:
-        """Raise `BadTag` unless `payload` ends in the tag that `sign` gives."""
+        """Raise `BadTagError` unless `payload` ends in the tag that `sign` gives."""
         if not self._tags.holds(purpose, self.camera_id, payload):
-            raise BadTag(f"the tag does not match the key of {self.camera_id}, generation {self.generation}")
+            raise BadTagError(f"the tag does not match the key of {self.camera_id}, generation {self.generation}")
 
     # Pictures
 
@@ -146,7 +149,10 @@ class CameraKey:
     @property
     def _picture_key(self) -> bytes:
         if self._picture is None:
-            raise SecretError(f"expected a secret with the root key {Root.PICTURE}: this role cannot read pictures")
+            raise SecretError(
+                f"secret: expected one with the root key {Root.PICTURE}, got one of a role that cannot read "
+                "pictures. Print one with `pointillist key --role`."
+            )
         return self._picture
 
     def _boot_cipher(self, boot_id: int) -> BootCipher:
@@ -198,14 +204,14 @@ class KeyRing:
         self._keys: OrderedDict[tuple[CameraId, int], CameraKey] = OrderedDict()
 
     def key(self, camera_id: CameraId, generation: int) -> CameraKey:
-        """Return the key that a message claims to be signed with; `RevokedKey` if that generation is not accepted."""
+        """Return the key that a message claims to be signed with; `RevokedKeyError` for a generation not accepted."""
         found = self._keys.get((camera_id, generation))
         if found is not None:
             self._keys.move_to_end((camera_id, generation))
             return found
         lowest = self._accepted_from.get(camera_id, 0)
         if not lowest <= generation <= MAX_GENERATION:
-            raise RevokedKey(f"{camera_id} is accepted from key generation {lowest} on, got {generation}")
+            raise RevokedKeyError(f"{camera_id} is accepted from key generation {lowest} on, got {generation}")
         key = _camera_key(self._roots, camera_id, generation)
         self._keys[camera_id, generation] = key
         if len(self._keys) > self._capacity:

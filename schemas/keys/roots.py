@@ -72,7 +72,10 @@ class Roots:
     def __init__(self, keys: Mapping[Root, bytes]) -> None:
         for root, key in keys.items():
             if len(key) != ROOT_BYTES:
-                raise SecretError(f"the root key {root} has {ROOT_BYTES} bytes, got {len(key)}")
+                raise SecretError(
+                    f"root key {root}: expected {ROOT_BYTES} bytes, got {len(key)}. Print the secret with "
+                    "`pointillist key --role`."
+                )
         self._keys = dict(keys)
 
     def __repr__(self) -> str:
@@ -86,13 +89,19 @@ class Roots:
         try:
             return self._keys[root]
         except KeyError:
-            raise SecretError(f"expected a secret with the root key {root}, got one with {self!r}") from None
+            raise SecretError(
+                f"secret: expected one with the root key {root}, got one with {self!r}. Print it with "
+                "`pointillist key --role`."
+            ) from None
 
     @classmethod
     def of_fleet(cls, fleet_secret: bytes) -> Roots:
         """Derive all roots of a fleet."""
         if len(fleet_secret) < LEAST_SECRET_BYTES:
-            raise SecretError(f"the fleet secret has at least {LEAST_SECRET_BYTES} bytes, got {len(fleet_secret)}")
+            raise SecretError(
+                f"fleet secret: expected at least {LEAST_SECRET_BYTES} bytes, got {len(fleet_secret)}. Choose a "
+                "longer one."
+            )
         extracted = hmac.digest(bytes(ROOT_BYTES), fleet_secret, sha256)
         keys = {root: expanded(extracted, b"pointillist v1 root\0" + root.encode()) for root in Root}
         keys[Root.PREVIEWS] = expanded(keys[Root.PICTURE], b"pointillist v1 previews")
@@ -119,13 +128,13 @@ class Roots:
             found = cls(keys)
         except (ValueError, SecretError):
             raise SecretError(
-                f"the secret of a {role} is written NAME:{2 * ROOT_BYTES} hexadecimal digits for each root key, as "
-                f"`pointillist key --role {role}` prints it"
+                f"the secret of a {role}: expected NAME:{2 * ROOT_BYTES} hexadecimal digits for each root key, "
+                f"got another form. Print it with `pointillist key --role {role}`."
             ) from None
         if keys.keys() != role.roots:
             raise SecretError(
-                f"expected the secret of a {role}, with the root keys {_named(role.roots)}; got {_named(keys)}: "
-                f"`pointillist key --role {role}` prints it"
+                f"the secret of a {role}: expected the root keys {_named(role.roots)}, got {_named(keys)}. Print "
+                f"it with `pointillist key --role {role}`."
             )
         return found
 

@@ -9,7 +9,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.identity import Identity
 
 _BOOT: Final = b"pl-seal"
@@ -63,14 +63,14 @@ class PreviewBox:
         return nonce + self._cipher(identity).encrypt(nonce, picture, _about(identity, what))
 
     def open(self, sealed: bytes, identity: Identity, what: str) -> bytes:
-        """Return the picture that was sealed; `Malformed` if it belongs to another frame or key."""
+        """Return the picture that was sealed; `MalformedError` if it belongs to another frame or key."""
         if not sealed:
             return b""
         nonce, body = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
             return self._cipher(identity).decrypt(nonce, body, _about(identity, what))
         except (InvalidTag, ValueError):
-            raise Malformed(f"expected the sealed {what} of {identity}") from None
+            raise MalformedError(f"expected the sealed {what} of {identity}") from None
 
     def _cipher(self, identity: Identity) -> AESGCM:
         camera = identity.camera_id.encode()

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from schemas.errors import BadTag, ConfigError, SecretError
+from schemas.errors import BadTagError, ConfigError, SecretError
 
 PUBLIC_BYTES: Final = 32
 MAX_TRUST_BYTES: Final = 2**20
@@ -64,13 +64,15 @@ class Signer:
         try:
             key = load_pem_private_key(file.read_bytes(), password=None)
         except OSError as error:
-            raise SecretError(f"a signer's private key is expected in the file {file}: {error.strerror}") from None
+            raise SecretError(
+                f"signer: expected a readable private key, got {file}: {error.strerror}. Correct the path."
+            ) from None
         except (ValueError, TypeError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, Ed25519PrivateKey):
             raise SecretError(
-                f"{file}: expected a signer's private key, Ed25519 in PEM without a passphrase, as `pointillist signer "
-                "init` makes it"
+                f"{file}: expected a signer's private key, Ed25519 in PEM without a passphrase, got another file. "
+                "Run `pointillist signer init`."
             )
         return cls(key)
 
@@ -81,7 +83,7 @@ class Signer:
     def line(self, name: str) -> str:
         """Return the line that names this signer in a file of trusted keys. Raises ConfigError for an invalid name."""
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"a signer's name: expected 1 to 64 letters, digits or ._@-, got {name!r}")
+            raise ConfigError(f"a signer's name: expected 1 to 64 letters, digits or ._@-, got {name!r}. Correct it.")
         line = self._key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         return f"{line.decode()} {name}"
 
@@ -106,9 +108,13 @@ class TrustedSigners:
             with file.open("rb") as opened:
                 text = opened.read(MAX_TRUST_BYTES + 1)
         except OSError as error:
-            raise ConfigError(f"the trusted signers are expected in {file}: {error.strerror}") from None
+            raise ConfigError(
+                f"trusted signers: expected a readable file, got {file}: {error.strerror}. Correct the path."
+            ) from None
         if len(text) > MAX_TRUST_BYTES:
-            raise ConfigError(f"{file}: expected at most {MAX_TRUST_BYTES} bytes of trusted signers")
+            raise ConfigError(
+                f"{file}: expected at most {MAX_TRUST_BYTES} bytes of trusted signers, got more. Remove keys."
+            )
         names = {}
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip() and not line.lstrip().startswith(b"#"):
@@ -121,19 +127,19 @@ class TrustedSigners:
         return self if signer is None else TrustedSigners({signer.public: "this signer", **self._names})
 
     def verify(self, what: Signed, message: bytes, public: bytes, signature: bytes) -> str:
-        """Return the name of the signer of `message`. Raises BadTag unless a trusted signer signed it."""
+        """Return the name of the signer of `message`. Raises BadTagError unless a trusted signer signed it."""
         if not public or not signature:
-            raise BadTag("expected a signature, found none")
+            raise BadTagError("expected a signature, found none")
         name = self._names.get(public)
         if name is None:
-            raise BadTag(
+            raise BadTagError(
                 f"signed by {fingerprint(public)}, who is not trusted"
                 + ("" if self._names else ": no signer is, --trust FILE names them")
             )
         try:
             Ed25519PublicKey.from_public_bytes(public).verify(signature, what.value + message)
         except (InvalidSignature, ValueError):
-            raise BadTag(f"the signature does not match the key of {name}") from None
+            raise BadTagError(f"the signature does not match the key of {name}") from None
         return name
 
 
@@ -156,5 +162,5 @@ def _parse(line: bytes, where: str) -> tuple[bytes, str]:
     except (ValueError, UnsupportedAlgorithm):
         key, text = None, ""
     if not isinstance(key, Ed25519PublicKey) or not _NAME.fullmatch(text):
-        raise ConfigError(f"{where}: expected a public key as `ssh-ed25519 BASE64 NAME`")
+        raise ConfigError(f"{where}: expected a public key as `ssh-ed25519 BASE64 NAME`, got another line. Correct it.")
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw), text

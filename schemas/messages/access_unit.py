@@ -18,7 +18,7 @@ import math
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from schemas.errors import BadPixels, BadSize
+from schemas.errors import BadPixelsError, BadSizeError
 from schemas.limits import MAX_FRAME_BYTES
 from schemas.pixels.planes import Colour
 
@@ -55,10 +55,10 @@ def padded_length(length: int) -> int:
 
 
 def pack_unit(unit: AccessUnit) -> bytes:
-    """Return the pixels of a frame; `BadSize` for a unit that is longer than a whole picture may be."""
+    """Return the pixels of a frame; `BadSizeError` for a unit that is longer than a whole picture may be."""
     length = len(unit.data)
     if length > MAX_FRAME_BYTES:
-        raise BadSize(f"access unit: expected at most {MAX_FRAME_BYTES} bytes, got {length}. Lower the quality.")
+        raise BadSizeError(f"access unit: expected at most {MAX_FRAME_BYTES} bytes, got {length}. Lower the quality.")
     packed = bytearray(padded_length(HEAD_BYTES + length))
     packed[0] = unit.codec | unit.colour << 4
     change = 0 if unit.change is None else min(1 + math.ceil(256 * unit.change), _MOST_CHANGE)
@@ -69,24 +69,24 @@ def pack_unit(unit: AccessUnit) -> bytes:
 
 
 def open_unit(packed: bytes | memoryview) -> AccessUnit:
-    """Return the access unit of a frame's pixels; `BadPixels` for bytes that `pack_unit` cannot have returned."""
+    """Return the access unit of a frame's pixels; `BadPixelsError` for bytes that `pack_unit` cannot have returned."""
     view = memoryview(packed)
     length = int.from_bytes(view[3:HEAD_BYTES], "little")
     end = HEAD_BYTES + length
     if not length or len(view) != padded_length(end) or bytes(view[end:]).strip(b"\0"):
-        raise BadPixels(f"access unit: expected a padded unit of {length} bytes, got {len(view)} bytes")
+        raise BadPixelsError(f"access unit: expected a padded unit of {length} bytes, got {len(view)} bytes")
     try:
         codec, colour = Codec(view[0] & 15), Colour(view[0] >> 4)
     except ValueError:
-        raise BadPixels(f"access unit: expected a known codec and colour, got the byte {view[0]:#04x}") from None
+        raise BadPixelsError(f"access unit: expected a known codec and colour, got the byte {view[0]:#04x}") from None
     change = int.from_bytes(view[1:3], "little")
     return AccessUnit(codec, colour, view[HEAD_BYTES:end], (change - 1) / 256 if change else None)
 
 
 def check_video_size(height: int, width: int) -> None:
-    """Raise `BadSize` unless pictures of this size may be sent under `video`."""
+    """Raise `BadSizeError` unless pictures of this size may be sent under `video`."""
     if min(height, width) < LEAST_SIDE:
-        raise BadSize(
+        raise BadSizeError(
             f"frame size: expected sides from {LEAST_SIDE} on under the profile video, got {width}x{height}. "
             "Use the profile raw or lossless for small pictures."
         )

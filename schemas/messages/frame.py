@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from schemas.errors import BadSize, ConfigError, Malformed
+from schemas.errors import BadSizeError, ConfigError, MalformedError
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId
 from schemas.keys.keys import TAG_BYTES, CameraKey, KeyRing, Purpose
 from schemas.limits import (
@@ -97,20 +97,21 @@ class Encoding:
     def __post_init__(self) -> None:
         if not 0 <= self.dropped_per_block <= MAX_DROPPED_PER_BLOCK:
             raise ConfigError(
-                f"expected 0 to {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {self.dropped_per_block}"
+                f"dropped pixels a block: expected 0 to {MAX_DROPPED_PER_BLOCK}, got {self.dropped_per_block}. "
+                "Correct the drop ratio."
             )
         if not 0 <= self.probe_share <= 1:
-            raise ConfigError(f"expected a probe share from 0 to 1, got {self.probe_share}")
+            raise ConfigError(f"probe share: expected 0 to 1, got {self.probe_share}. Correct it.")
         if self.profile not in PROFILES.values():
-            raise ConfigError(f"expected one of the profiles {PROFILES}, got {self.profile}")
+            raise ConfigError(f"profile: expected one of {PROFILES}, got {self.profile}. Correct it.")
 
 
 def check_frame_size(height: int, width: int, channels: int) -> None:
-    """Raise `BadSize` unless a frame of this size may be sent."""
+    """Raise `BadSizeError` unless a frame of this size may be sent."""
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and channels in CHANNELS):
-        raise BadSize(f"expected sides from 1 to {MAX_SIDE} and 1 or 3 channels, got {height}x{width}x{channels}")
+        raise BadSizeError(f"expected sides from 1 to {MAX_SIDE} and 1 or 3 channels, got {height}x{width}x{channels}")
     if height * width * channels > MAX_FRAME_BYTES:
-        raise BadSize(f"expected at most {MAX_FRAME_BYTES} bytes a frame, got {height}x{width}x{channels}")
+        raise BadSizeError(f"expected at most {MAX_FRAME_BYTES} bytes a frame, got {height}x{width}x{channels}")
 
 
 def encode_frame(
@@ -168,46 +169,46 @@ def _varint(value: int) -> Iterator[int]:
 def parse_frame(payload: bytes) -> Frame:
     """Parse and check a frame message without its tag; `WireError` if a field is out of its range."""
     if len(payload) > MAX_MESSAGE_BYTES:
-        raise BadSize(f"expected at most {MAX_MESSAGE_BYTES} bytes a message, got {len(payload)}")
+        raise BadSizeError(f"expected at most {MAX_MESSAGE_BYTES} bytes a message, got {len(payload)}")
     if len(payload) > PLAIN_MESSAGE_BYTES:
         _check_mostly_pixels(payload)
     try:
         frame = Frame.FromString(payload)
     except DecodeError:
-        raise Malformed("expected a pointillist.v1.Frame") from None
+        raise MalformedError("expected a pointillist.v1.Frame") from None
     if not (0 < frame.boot_id < BOOT_ID_LIMIT and frame.seq < SEQ_LIMIT and frame.captured_ms < TIME_LIMIT):
-        raise Malformed(
+        raise MalformedError(
             "expected 0 < boot_id < 2**63, seq and captured_ms < 2**53, "
             f"got {frame.boot_id}, {frame.seq}, {frame.captured_ms}"
         )
     frame.height = frame.height or frame.width
     check_frame_size(frame.height, frame.width, frame.channels)
     if frame.dropped_per_block > MAX_DROPPED_PER_BLOCK:
-        raise Malformed(
+        raise MalformedError(
             f"expected at most {MAX_DROPPED_PER_BLOCK} dropped pixels a block, got {frame.dropped_per_block}"
         )
     if frame.profile not in _PROFILE_NUMBERS:
-        raise Malformed(f"expected one of the profiles {PROFILES}, got {frame.profile}")
+        raise MalformedError(f"expected one of the profiles {PROFILES}, got {frame.profile}")
     if frame.key_distance and not (
         frame.profile in KEYED_PROFILES and not frame.whole and frame.key_distance <= frame.seq
     ):
-        raise Malformed(
+        raise MalformedError(
             f"expected key distance 0, or up to {frame.seq} in a frame of a keyed profile that is no probe, "
             f"got {frame.key_distance}, profile {frame.profile}, whole {frame.whole}"
         )
     if frame.profile == VIDEO:
         check_video_size(frame.height, frame.width)
         if bool(frame.place) != bool(frame.key_distance) or frame.place > frame.key_distance:
-            raise Malformed(
+            raise MalformedError(
                 f"expected a place from 1 to {frame.key_distance}, or 0 in a key frame and a probe, got {frame.place}"
             )
     elif frame.place:
-        raise Malformed(f"expected place 0 outside of the profile video, got {frame.place}")
+        raise MalformedError(f"expected place 0 outside of the profile video, got {frame.place}")
     return frame
 
 
 def _check_mostly_pixels(payload: bytes) -> None:
-    """Raise `Malformed` unless the pixels fill all but the first few bytes and the tag, as in a message of `sign`.
+    """Raise `MalformedError` unless the pixels fill all but the first few bytes and the tag, as in a message of `sign`.
 
     A message of 15 MiB of tiny fields takes half a second to parse, 30 times as long as a frame of that size. Anyone
     can send one: the key of the tag is in the message and is only available after parsing.
@@ -234,7 +235,7 @@ def _check_mostly_pixels(payload: bytes) -> None:
                 at += 1
     except (IndexError, KeyError):
         pass
-    raise Malformed(
+    raise MalformedError(
         f"expected a pointillist.v1.Frame whose pixels begin within {_MOST_HEADER_BYTES} bytes and end before its tag, "
         f"got {len(payload)} other bytes"
     )
@@ -293,9 +294,9 @@ def group_of(payload: bytes) -> int | None:
 
 
 def check_key_frame(frame: Frame, key_frame: Frame) -> None:
-    """Raise `Malformed` unless `frame` can depend on `key_frame`."""
+    """Raise `MalformedError` unless `frame` can depend on `key_frame`."""
     if not is_key_frame(key_frame) or _setup(frame) != _setup(key_frame):
-        raise Malformed(
+        raise MalformedError(
             f"expected a key frame of height, width, channels, dropped pixels and key generation {_setup(frame)}, "
             f"got profile {key_frame.profile}, whole {key_frame.whole}, {_setup(key_frame)}"
         )
@@ -326,12 +327,12 @@ def sign_message(
 
 
 def parse_message(kind: type[Signed], payload: bytes) -> Signed:
-    """Parse a control message without its tag; `BadSize`, before parsing, if it is too large."""
+    """Parse a control message without its tag; `BadSizeError`, before parsing, if it is too large."""
     _check_control_size(kind, payload)
     try:
         return kind.FromString(payload)
     except DecodeError:
-        raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
+        raise MalformedError(f"expected a pointillist.v1.{kind.__name__}") from None
 
 
 def open_message(kind: type[Signed], camera_id: CameraId, payload: bytes, keys: KeyRing) -> Signed:
@@ -350,4 +351,4 @@ def open_own_message(kind: type[Signed], key: CameraKey, payload: bytes) -> Sign
 
 def _check_control_size(kind: type[Signed], payload: bytes) -> None:
     if len(payload) > MAX_CONTROL_BYTES:
-        raise BadSize(f"expected at most {MAX_CONTROL_BYTES} bytes of {kind.__name__}, got {len(payload)}")
+        raise BadSizeError(f"expected at most {MAX_CONTROL_BYTES} bytes of {kind.__name__}, got {len(payload)}")

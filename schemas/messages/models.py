@@ -16,7 +16,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from schemas.errors import BadTag, Malformed
+from schemas.errors import BadTagError, MalformedError
 from schemas.keys.signers import Signed, Signer, TrustedSigners
 from schemas.pointillist_pb2 import BundleFile, Model, Models, SignedModels
 
@@ -39,16 +39,16 @@ def seal(models: Models, signer: Signer) -> bytes:
 
 
 def unseal(value: bytes, trusted: TrustedSigners) -> Models:
-    """Read a record's value. Raises BadTag unless a trusted signer made it, Malformed for values out of range."""
+    """Read a record's value. Raises BadTagError unless a trusted signer made it, MalformedError for a bad value."""
     try:
         signed = SignedModels.FromString(value)
         try:
             trusted.verify(Signed.MODELS, signed.models, signed.signer, signed.signature)
-        except BadTag as error:
-            raise BadTag(f"the list of models: {error}") from None
+        except BadTagError as error:
+            raise BadTagError(f"the list of models: {error}") from None
         models = Models.FromString(signed.models)
     except DecodeError as error:
-        raise Malformed(f"expected a list of models: {error}") from None
+        raise MalformedError(f"expected a list of models: {error}") from None
     for model in models.published:
         _check(model)
     return models
@@ -72,20 +72,20 @@ def sign(model: Model, signer: Signer) -> Model:
 
 
 def check_signature(model: Model, trusted: TrustedSigners) -> str:
-    """Return the name of the signer of the model's files. Raises BadTag unless a trusted signer signed them."""
+    """Return the name of the signer of the model's files. Raises BadTagError unless a trusted signer signed them."""
     return trusted.verify(Signed.BUNDLE, model.digest.encode(), model.signer, model.signature)
 
 
 def _check(model: Model) -> None:
     names = [file.name for file in model.files]
     if not 1 <= len(names) <= MAX_FILES or len(set(names)) != len(names) or not all(map(is_inside, names)):
-        raise Malformed(
+        raise MalformedError(
             f"{model.model_id}: expected 1 to {MAX_FILES} names of files inside the bundle, got {names[:5]}"
         )
     if sum(file.size for file in model.files) > MAX_BUNDLE_BYTES:
-        raise Malformed(f"{model.model_id}: expected at most {MAX_BUNDLE_BYTES} bytes")
+        raise MalformedError(f"{model.model_id}: expected at most {MAX_BUNDLE_BYTES} bytes")
     if model.digest != bundle_digest(model.files):
-        raise Malformed(f"{model.model_id}: the digest is not that of its files")
+        raise MalformedError(f"{model.model_id}: the digest is not that of its files")
 
 
 def is_inside(name: str) -> bool:

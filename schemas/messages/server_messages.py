@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from schemas.errors import BadTag, Malformed
+from schemas.errors import BadTagError, MalformedError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.keys.tags import Purpose, Tagger
@@ -41,9 +41,9 @@ def sign_statement(keys: KeyRing, camera_id: str, message: Verdict | DeadLetter 
 
 
 def check_statement(kind: type[Verdict | DeadLetter | Alert], camera_id: str, payload: bytes, keys: KeyRing) -> None:
-    """Raise `BadTag` unless `payload` was signed as a message of this kind about the camera."""
+    """Raise `BadTagError` unless `payload` was signed as a message of this kind about the camera."""
     if not _tagger(kind, keys).holds(_PURPOSES[kind], camera_id, payload):
-        raise BadTag(f"the tag of the {kind.__name__} about {camera_id[:140]} is not that of this fleet")
+        raise BadTagError(f"the tag of the {kind.__name__} about {camera_id[:140]} is not that of this fleet")
 
 
 def open_statement(kind: type[Statement], camera_id: str, payload: bytes, keys: KeyRing) -> Statement:
@@ -52,7 +52,7 @@ def open_statement(kind: type[Statement], camera_id: str, payload: bytes, keys: 
     try:
         return kind.FromString(payload)
     except DecodeError:
-        raise Malformed(f"expected a pointillist.v1.{kind.__name__}") from None
+        raise MalformedError(f"expected a pointillist.v1.{kind.__name__}") from None
 
 
 def seal_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
@@ -64,7 +64,7 @@ def seal_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
 
 
 def open_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
-    """Open a verdict's pictures, or remove them without the key; `Malformed` if they belong to another frame."""
+    """Open a verdict's pictures, or remove them without the key; `MalformedError` if they belong to another frame."""
     if not (verdict.preview or verdict.evidence or verdict.as_sent):
         return
     if not keys.reads_previews:

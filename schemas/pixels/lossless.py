@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import BadPixels
+from schemas.errors import BadPixelsError
 from schemas.pixels.gather import gather
 from schemas.pixels.masks import Mask
 from schemas.pixels.residuals import fillers, mean, residuals
@@ -42,7 +42,7 @@ def encode(frame: Bytes, kept: Mask) -> bytes:
 
 
 def decode(data: bytes | memoryview, kept: Mask, channels: int) -> Bytes:
-    """Return the kept pixels (n, C) in raster order; `BadPixels` for data that `encode` cannot have written.
+    """Return the kept pixels (n, C) in raster order; `BadPixelsError` for data that `encode` cannot have written.
 
     Memory is bounded by the number of pixels in `kept`, whatever `data` would inflate to.
     """
@@ -51,10 +51,10 @@ def decode(data: bytes | memoryview, kept: Mask, channels: int) -> Bytes:
     method, body = bytes(data[:1]), data[1:]
     if method == bytes((STORED,)):
         if len(body) != size:
-            raise BadPixels(f"expected {size} stored bytes, got {len(body)}")
+            raise BadPixelsError(f"expected {size} stored bytes, got {len(body)}")
         return np.frombuffer(body, dtype=np.uint8).reshape(count, channels)
     if method not in (bytes((LEFT,)), bytes((PLANE,))):
-        raise BadPixels(f"expected method {STORED}, {LEFT} or {PLANE}, got {method!r}")
+        raise BadPixelsError(f"expected method {STORED}, {LEFT} or {PLANE}, got {method!r}")
     planes = np.cumsum(_inflate(body, size).reshape(channels, count), axis=1, dtype=np.uint8)
     if method == bytes((PLANE,)):
         planes = _add_row_above(planes, kept)
@@ -128,10 +128,10 @@ def _inflate(body: bytes | memoryview, size: int) -> Bytes:
     bits = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8))
     at = np.flatnonzero(bits)
     if len(at) and at[-1] >= streams.pairs:
-        raise BadPixels(f"expected a bitmap of {streams.pairs} pairs, got one set beyond them")
+        raise BadPixelsError(f"expected a bitmap of {streams.pairs} pairs, got one set beyond them")
     values, rest = _inflate_stream(rest, 2 * len(at))
     if rest:
-        raise BadPixels(f"expected the data to end, got {len(rest)} bytes more")
+        raise BadPixelsError(f"expected the data to end, got {len(rest)} bytes more")
     padded = np.zeros(streams.pairs, dtype=np.uint16)
     padded[at] = np.frombuffer(values, dtype=np.uint16)
     return padded.view(np.uint8)[:size]
@@ -143,9 +143,9 @@ def _inflate_stream(data: bytes | memoryview, size: int) -> tuple[bytes, bytes]:
     try:
         found = inflater.decompress(data, size + 1)
     except zlib.error as error:
-        raise BadPixels(f"not a Deflate stream: {error}") from None
+        raise BadPixelsError(f"not a Deflate stream: {error}") from None
     if len(found) != size or not inflater.eof:
-        raise BadPixels(
+        raise BadPixelsError(
             f"expected {size} bytes after inflating, got {len(found)} and {'the' if inflater.eof else 'no'} end"
         )
     return found, inflater.unused_data

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import BadPixels, Malformed
+from schemas.errors import BadPixelsError, MalformedError
 from schemas.pixels import lossless
 from schemas.pixels.gather import gather
 from schemas.pixels.masks import Mask
@@ -32,7 +32,7 @@ def packed(frame: Picture, kept: Mask, profile: int) -> bytes | memoryview:
         return gather(frame, kept).data
     if profile == LOSSLESS:
         return lossless.encode(frame, kept)
-    raise Malformed(f"expected profile RAW ({RAW}) or LOSSLESS ({LOSSLESS}), got {profile}")
+    raise MalformedError(f"expected profile RAW ({RAW}) or LOSSLESS ({LOSSLESS}), got {profile}")
 
 
 def unpack_pixels(data: bytes | memoryview, kept: Mask, channels: int, profile: int) -> Picture:
@@ -40,11 +40,11 @@ def unpack_pixels(data: bytes | memoryview, kept: Mask, channels: int, profile: 
     count = int(np.count_nonzero(kept))
     if profile == RAW:
         if len(data) != count * channels:
-            raise BadPixels(f"expected {count} pixels of {channels} bytes, got {len(data)} bytes")
+            raise BadPixelsError(f"expected {count} pixels of {channels} bytes, got {len(data)} bytes")
         return np.frombuffer(data, dtype=np.uint8).reshape(count, channels)
     if profile == LOSSLESS:
         return lossless.decode(data, kept, channels)
-    raise Malformed(f"expected profile RAW ({RAW}) or LOSSLESS ({LOSSLESS}), got {profile}")
+    raise MalformedError(f"expected profile RAW ({RAW}) or LOSSLESS ({LOSSLESS}), got {profile}")
 
 
 def unpack(data: bytes | memoryview, kept: Mask, channels: int, profile: int) -> Picture:

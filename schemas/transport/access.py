@@ -114,7 +114,9 @@ class Tls:
         try:
             text = authority.read_text()
         except (OSError, ValueError) as error:
-            raise ConfigError(f"expected the authority's certificate in {authority}: {_why(error)}") from None
+            raise ConfigError(
+                f"{authority}: expected the authority's certificate, got {_why(error)}. Correct the path."
+            ) from None
         if not certificate.exists():
             return cls(text)
         return cls(text, certificate, key)
@@ -131,7 +133,9 @@ class Tls:
             else:
                 context.load_verify_locations(cadata=self.authorities)
         except (ssl.SSLError, ValueError):
-            raise ConfigError("expected certificates of authorities in PEM, got something else") from None
+            raise ConfigError(
+                "authorities: expected certificates in PEM, got another form. Correct the file."
+            ) from None
         if self.certificate is not None:
             context.follow(self.certificate, self.key)
         return context
@@ -190,15 +194,21 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
     names = f"{certificate}" if key is None else f"{certificate} and {key}"
 
     def no_password() -> str:
-        raise SecretError(f"expected a private key without a password in {key or certificate}")
+        raise SecretError(
+            f"{key or certificate}: expected a private key without a password, got an encrypted one. Decrypt it."
+        )
 
     try:
         context.load_cert_chain(certificate, key, no_password)
     except ssl.SSLError as error:
-        why = "they do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "not in PEM"
-        raise ConfigError(f"expected a certificate and its private key in {names}: {why}") from None
+        why = "do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "are not in PEM"
+        raise ConfigError(
+            f"{names}: expected a certificate and its private key, got files that {why}. Correct the paths."
+        ) from None
     except OSError as error:
-        raise ConfigError(f"expected a certificate and its private key in {names}: {_why(error)}") from None
+        raise ConfigError(
+            f"{names}: expected a certificate and its private key, got {_why(error)}. Correct the paths."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -213,7 +223,7 @@ class Login:
         """Read `user:password`; SecretError gives the form, and never the text."""
         user, colon, password = text.strip().partition(":")
         if not (user and colon and password):
-            raise SecretError("a login is written user:password, in one line")
+            raise SecretError("login: expected user:password in one line, got another form. Correct it.")
         return cls(user, SecretStr(password))
 
 

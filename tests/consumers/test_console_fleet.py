@@ -44,8 +44,8 @@ def test_the_worst_camera_comes_first(rig: ConsoleRig) -> None:
     fleet = rig.context.fleet
     for name in ("lab/cam-10", "lab/cam-2", "lab/off", "lab/bad", "lab/struck"):
         rig.show([verdict(0)], name)
-    fleet.say(said("lab/off", OFFLINE), 0, monotonic_ms())
-    fleet.say(said("lab/bad", DEGRADED, "the disk is full"), 0, monotonic_ms())
+    fleet.record_status(said("lab/off", OFFLINE), 0, monotonic_ms())
+    fleet.record_status(said("lab/bad", DEGRADED, "the disk is full"), 0, monotonic_ms())
     fleet.alert({"lab/struck": ["a1"]})
     rig.tick()
     assert names(rig) == ["lab/struck", "lab/off", "lab/bad", "lab/cam-2", "lab/cam-10"]
@@ -130,7 +130,7 @@ def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:
     try:
         fleet = rig.context.fleet
         for number in range(2_000):
-            fleet.say(said(f"lab/cam-{number}", OFFLINE), 0, monotonic_ms())
+            fleet.record_status(said(f"lab/cam-{number}", OFFLINE), 0, monotonic_ms())
         rig.tick()
         text = rig.browser().get("/?page=2").text
         assert text.count('<li id="card-') == 50
@@ -158,7 +158,7 @@ def test_a_camera_that_is_gone_is_forgotten_until_it_sends_again(rig: ConsoleRig
     try:
         rig.close()
         old = said(CAMERA, OFFLINE)._replace(seen_ms=0)
-        again.context.fleet.say(old, 0, monotonic_ms())
+        again.context.fleet.record_status(old, 0, monotonic_ms())
         again.tick()
         assert names(again) == []
         time.sleep(0.002)

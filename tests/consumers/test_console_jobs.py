@@ -19,7 +19,7 @@ from consumers.console.api.routes import ROOT
 from consumers.console.data.models import ModelsWatch
 from consumers.console.jobs import jobs as jobs_module
 from consumers.console.jobs.bundles import laid_down
-from consumers.console.jobs.output import Progress, progress_of, report_of, said, tail_of
+from consumers.console.jobs.output import Progress, last_message, progress_of, report_of, tail_of
 from consumers.console.jobs.rows import JobState, Kind
 from infra.local.process import ProcessId
 from schemas.errors import StateError
@@ -297,7 +297,7 @@ def test_whatever_a_job_prints_can_be_shown(tmp_path_factory: pytest.TempPathFac
     log = tmp_path_factory.getbasetemp() / "log"
     log.write_text("\n".join([*lines, '{"phase": "b", "step": 9, "steps": 4}', "error: no", "\x00"]), errors="replace")
     assert progress_of(log) == Progress("b", 4, 4)
-    assert said(log) == "no"
+    assert last_message(log) == "no"
     assert all(len(line) <= 300 for line in tail_of(log))
 
 

@@ -201,14 +201,14 @@ class FakeCommands:
         self.told: list[tuple[str, dict[str, object]]] = []
         self._away = away
 
-    def tell(self, name: str, changes: dict[str, object]) -> str:
+    def send(self, name: str, changes: dict[str, object]) -> str:
         if self._away:
             raise BrokerError("expected an MQTT broker at 127.0.0.1:1")
         self.told.append((name, changes))
         return "confirmed"
 
     def reset(self, name: str) -> str:
-        return self.tell(name, {"reset": True})
+        return self.send(name, {"reset": True})
 
 
 def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: ConsoleRig) -> None:
@@ -217,7 +217,7 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     console.context.commands = told  # type: ignore[assignment]
     browser, place = console.browser(), f"/camera/{CAMERA}/command"
     answer = browser.post(place, data={"csrf": console.csrf(), "drop_ratio": "0.5", "probe_share": "", "profile": ""})
-    assert answer.headers["location"] == f"/camera/{CAMERA}?said=confirmed"
+    assert answer.headers["location"] == f"/camera/{CAMERA}?outcome=confirmed"
     assert told.told == [(CAMERA, {"dropped_per_block": 32})]
     browser.post(place, data={"csrf": console.csrf(), "reset": "yes"})
     browser.post(place, data={"csrf": console.csrf(), "drop_ratio": "7"})

@@ -122,12 +122,12 @@ async def test_what_changes_is_pushed_to_open_pages_within_five_seconds(
 
 def test_roles_that_cannot_be_read_leave_the_pages_with_the_reason(rig: ConsoleRig) -> None:
     def fails() -> list[RoleState]:
-        raise StateError("expected a running system, nothing runs there")
+        raise StateError("state: expected a running system, got none.")
 
     rig.context.watch = system_watch.SystemWatch(rig.context.fleet, fails, None)
     rig.context.watch.look_at_roles()
     assert header(rig) == ("good", "no alert")
-    assert "nothing runs there" in rig.browser().get("/system").text
+    assert "expected a running system" in rig.browser().get("/system").text
 
 
 def test_rules_that_fire_have_a_page_with_their_runbooks(rig: ConsoleRig) -> None:

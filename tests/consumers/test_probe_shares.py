@@ -152,7 +152,7 @@ def test_an_announcement_that_cannot_be_read_is_no_camera_to_tell(meta: bytes) -
 
 def announced(meta: bytes) -> Meta | None:
     camera = Camera("lab/0")
-    camera.say(CameraRow("lab/0", meta=meta))
+    camera.record_status(CameraRow("lab/0", meta=meta))
     return camera.meta
 
 

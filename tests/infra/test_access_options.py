@@ -75,8 +75,10 @@ def test_models_are_published_and_withdrawn_by_certificate_and_by_password(
     assert json.loads(run("status", *trust, *certified).stdout)["live"] is None
 
     login.write_text("admin:another")
-    with pytest.raises(BrokerError, match="to let us in: wrong user or password"):
+    with pytest.raises(BrokerError, match="expected an accepted connection, got wrong user or password"):
         run("list", *known)
     login.write_text(f"recorder:{PASSWORD}")
-    with pytest.raises(BrokerError, match=r"expected the topic pointillist\.models\.v1 in Kafka .* the right to read"):
+    with pytest.raises(
+        BrokerError, match=r"Kafka at .*: expected the topic pointillist\.models\.v1 and the right to read"
+    ):
         run("list", *known)

@@ -188,7 +188,7 @@ def test_a_rule_that_fires_leads_from_prometheus_to_a_webhook(
     name = "PointillistCameraSuspect"
     try:
         with alertmanager(tmp_path, receivers(tmp_path, webhook), CONSOLE) as manager:
-            prometheus.tell(manager.listen)
+            prometheus.set_alertmanager(manager.listen)
             prometheus.scrape({"recorder": {"metrics": f"{address[0]}:{address[1]}"}})
             prometheus.start()
             metrics.CAMERA_EVIDENCE.on(registry).labels(CAMERA).set(1)

@@ -172,19 +172,19 @@ async def test_a_camera_whose_spool_is_out_of_reach_is_counted_by_the_ledger_tha
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--kafka", "127.0.0.1:1"], "expected --kafka and --database together"),
-        (["--spool", "."], "expected --kafka and --database together"),
+        (["--kafka", "127.0.0.1:1"], "audit: expected --kafka and --database together"),
+        (["--spool", "."], "audit: expected --kafka and --database together"),
         (
             ["--kafka", "KAFKA", "--database", "sqlite:////nowhere/records.sqlite"],
             "/nowhere/records.sqlite is missing: ",
         ),
         (
             ["--kafka", "KAFKA", "--database", "postgresql+psycopg://eve:s3cret@127.0.0.1:1/records"],
-            "expected the recorder's database to answer: ",
+            "the recorder's database: expected a response, got ",
         ),
         (
             ["--kafka", "KAFKA", "--database", "sqlite:///x", "--spool", "/nowhere"],
-            "expected a folder with spools",
+            "--spool: expected a folder with spools",
         ),
     ],
 )

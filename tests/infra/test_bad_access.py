@@ -24,6 +24,7 @@ from tests.infra.test_compose import COMPOSE
 
 pytestmark = pytest.mark.brokers
 DISTRUST = "the server's certificate is not to be trusted: it is "
+CORRECT = "Correct the address, the login or the certificate."
 ANOTHER = f"{DISTRUST}of another authority than the one we were given"
 
 
@@ -103,23 +104,34 @@ def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_pass
         "process": ["--bundle", "scene"],
     }
     arguments = [*command.split(), *beside.get(command, [])]
-    begin = f"expected a Kafka broker at {secure_kafka.host}"
+    begin = f"Kafka broker at {secure_kafka.host}"
     for made, words in WRONG.values():
         line = refusal(*arguments, "--kafka", secure_kafka.listen, "--kafka-tls", made(material))
-        assert line == f"{begin}:{secure_kafka.port} to let us in: {words}"
+        assert line == f"{begin}:{secure_kafka.port}: expected an accepted connection, got {words}. {CORRECT}"
     known = ("--kafka", secure_kafka.login, "--kafka-tls", material.trust_alone(), "--kafka-login-file")
     line = refusal(*arguments, *known, material.login(f"recorder:not {PASSWORD}"))
-    assert line.endswith("to let us in: wrong user or password")
-    assert refusal(*arguments, *known, material.login(PASSWORD)) == "a login is written user:password, in one line"
+    assert line.endswith(f"expected an accepted connection, got wrong user or password. {CORRECT}")
+    assert (
+        refusal(*arguments, *known, material.login(PASSWORD))
+        == "login: expected user:password in one line, got another form. Correct it."
+    )
     assert not list(tmp_path.glob("*.sqlite"))
 
 
 @pytest.mark.parametrize(
     ("command", "whose", "words"),
     [
-        ("process", "recorder", "the processor write pointillist.dead-letters.v1 and read pointillist.frames.v1 and "),
-        ("bridge", "recorder", "the bridge write pointillist.dead-letters.v1 and write pointillist.frames.v1, "),
-        ("record", "health", "the recorder write pointillist.alerts.v1 and "),
+        (
+            "process",
+            "recorder",
+            "the processor to have the right to write pointillist.dead-letters.v1 and read pointillist.frames.v1 and ",
+        ),
+        (
+            "bridge",
+            "recorder",
+            "the bridge to have the right to write pointillist.dead-letters.v1 and write pointillist.frames.v1, ",
+        ),
+        ("record", "health", "the recorder to have the right to write pointillist.alerts.v1 and "),
     ],
 )
 def test_a_role_that_kafka_gives_no_right_to_its_work_is_told_which_one_lacks(
@@ -133,8 +145,8 @@ def test_a_role_that_kafka_gives_no_right_to_its_work_is_told_which_one_lacks(
     }
     tls = material.role(material.ours, whose)
     line = refusal(command, *beside[command], "--kafka", secure_kafka.listen, "--kafka-tls", tls)
-    assert line.startswith(f"expected Kafka at {secure_kafka.listen} to let {words}")
-    assert "`pointillist topics --rights` gives each role its rights" in line
+    assert line.startswith(f"Kafka at {secure_kafka.listen}: expected {words}")
+    assert "Run `pointillist topics --rights`" in line
     assert not list(tmp_path.glob("*.sqlite"))
 
 
@@ -145,9 +157,9 @@ def test_a_group_that_kafka_does_not_let_recorders_join_is_refused_at_the_start(
     arguments = ["record", "--database", database, "--quarantine", tmp_path / "quarantine", "--connect-timeout-s", 0.5]
     arguments += ["--kafka", secure_kafka.listen, "--kafka-tls", material.role(material.ours, "recorder"), "--group"]
     assert refusal(*arguments, "mine") == (
-        f"expected Kafka at {secure_kafka.listen} to let the recorder join the group mine and join the group "
-        "mine.letters, it does not: `pointillist topics --rights` gives each role its rights, and of groups those "
-        "whose names begin with pointillist-recorder"
+        f"Kafka at {secure_kafka.listen}: expected the recorder to have the right to join the group mine and join the "
+        "group mine.letters, got a refusal. Run `pointillist topics --rights`, or choose a group whose name begins "
+        "with pointillist-recorder."
     )
     # The usual name passes, and then the database is asked for.
     assert "PostgreSQL" in refusal(*arguments, "pointillist-recorders")
@@ -172,7 +184,7 @@ def test_every_command_at_the_mqtt_broker_names_what_is_wrong_with_its_certifica
     with Visitor((broker.host, broker.port), enrolled(material.ours, camera)) as running:
         for made, words in MQTT_WRONG.values():
             line = refusal(*command.split(), *beside, "--mqtt", broker.listen, "--mqtt-tls", made(material))
-            assert line == f"expected an MQTT 5 broker at {broker.listen} to let us in: {words}"
+            assert line == f"MQTT broker at {broker.listen}: expected an accepted connection, got {words}. {CORRECT}"
         assert running.publish(mqtt_topic(camera, Channel.EVENT)) in (0, 16)
         assert not running.gone.is_set()
 
@@ -184,7 +196,7 @@ def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_i
     enroll(Authority(material.other.pki), derive_camera_key(SECRET, camera), file, broker.listen)
     with Visitor((broker.host, broker.port), enrolled(material.ours, camera)) as running:
         line = refusal("camera", "attach", "/dev/null", "--enrolment", file, "--spool", tmp_path / "spool")
-        assert line == f"expected an MQTT 5 broker at {broker.listen} to let us in: {ANOTHER}"
+        assert line == f"MQTT broker at {broker.listen}: expected an accepted connection, got {ANOTHER}. {CORRECT}"
         assert running.publish(mqtt_topic(camera, Channel.EVENT)) in (0, 16)
         assert not running.gone.is_set()
 
@@ -193,10 +205,12 @@ def test_a_camera_with_an_enrolment_of_another_fleet_is_told_so_and_the_one_of_i
 def test_files_that_hold_no_key_material_are_named(material: Material, tmp_path: Path, command: str) -> None:
     beside = ["--kafka", "127.0.0.1:1"] if command == "bridge" else []
     arguments = [*command.split(), *beside, "--mqtt", "127.0.0.1:1", "--mqtt-tls"]
-    assert refusal(*arguments, tmp_path / "none").startswith("expected the authority's certificate in ")
+    assert "ca.crt: expected the authority's certificate, got " in refusal(*arguments, tmp_path / "none")
     write_private(tmp_path / "bad" / "ca.crt", (material.ours.pki / "ca.crt").read_text())
     write_private(tmp_path / "bad" / "tls.crt", "nothing of the kind")
-    assert refusal(*arguments, tmp_path / "bad").startswith("expected a certificate and its private key in ")
+    assert "expected a certificate and its private key, got files that are not in PEM" in refusal(
+        *arguments, tmp_path / "bad"
+    )
 
 
 def test_a_fleet_of_cameras_enrolled_elsewhere_is_told_so(broker: Mosquitto, other: Layout, tmp_path: Path) -> None:
@@ -207,4 +221,4 @@ def test_a_fleet_of_cameras_enrolled_elsewhere_is_told_so(broker: Mosquitto, oth
         layout.issue_key(planned.camera_id, secret=SECRET)
         enroll(Authority(other.pki), layout.camera_key(planned.camera_id), layout.enrolment(planned.camera_id))
     line = refusal("fleet", "--scenario", scenario, "--state", layout.folder, "--mqtt", broker.listen)
-    assert line == f"expected an MQTT 5 broker at {broker.listen} to let us in: {ANOTHER}"
+    assert line == f"MQTT broker at {broker.listen}: expected an accepted connection, got {ANOTHER}. {CORRECT}"

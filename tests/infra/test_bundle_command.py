@@ -91,7 +91,7 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
         (["--onnx", "a.onnx", "--timm", "x"], "got --onnx and --timm"),
         (["--onnx", "a.onnx", "--size", "12"], "--size: expected WIDTHxHEIGHT"),
         (["--onnx", "a.onnx", "--policy", "stretch"], "--policy: expected resize or crop or tile"),
-        (["--onnx", "a.onnx", "cameras"], "expected --up before options of `up`"),
+        (["--onnx", "a.onnx", "cameras"], "cameras: expected options of `up` after --up"),
         (["--onnx", "a.onnx", "--channels", "2"], "--channels: expected 1 or 3"),
         (["--onnx", "a.onnx", "--up", "--publish", "state"], "expected --publish or --up, got both"),
     ],

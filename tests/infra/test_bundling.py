@@ -20,8 +20,8 @@ from onnx import TensorProto
 
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import Made, create
-from infra.bundling.doubts import order_doubt, place_of_each, regrouped, share
 from infra.bundling.gallery import picture_files
+from infra.bundling.label_checks import order_doubt, place_of_each, regrouped, share
 from infra.bundling.networks import of_torchvision
 from infra.bundling.presets import PRESETS, Normalisation, normalisation
 from infra.bundling.strip_table import (
@@ -89,9 +89,9 @@ def test_an_onnx_classifier_as_exporters_leave_it_becomes_a_bundle_that_is_right
     ("export", "said"),
     [
         ({"kind": TensorProto.UINT8}, "expected an input of floating-point pictures, got frames of uint8"),
-        ({"kind": TensorProto.FLOAT16}, r"network\.onnx: it does not take \(3, 3, 16, 16\): "),
+        ({"kind": TensorProto.FLOAT16}, r"network\.onnx: expected a graph that accepts \(3, 3, 16, 16\), got "),
         ({"channels": 4}, r"expected an input of 1 or 3 channels, got frames \(\?, 4, 16, 16\)"),
-        ({"sides": ("h", "w")}, "takes pictures of any size: expected --size WIDTHxHEIGHT"),
+        ({"sides": ("h", "w")}, "--size is missing: network.onnx accepts pictures of any size"),
     ],
 )
 def test_an_onnx_graph_that_is_no_classifier_of_pictures_is_one_line_and_leaves_nothing(
@@ -195,9 +195,9 @@ def test_pictures_are_taken_from_every_class_and_names_need_not_match_to_the_let
     with pytest.raises(ConfigError, match=r"expected subfolders named by class \(go, stop\), got No-Entry/"):
         picture_files(tmp_path, ["go", "stop"], 5)
     (tmp_path / "stray.png").touch()
-    with pytest.raises(ConfigError, match=r"got both, stray\.png beside No-Entry/"):
+    with pytest.raises(ConfigError, match=r"got both \(stray\.png, No-Entry/\)"):
         picture_files(tmp_path, ["go", "no entry"], 5)
-    with pytest.raises(ConfigError, match="expected a folder of pictures"):
+    with pytest.raises(ConfigError, match="pictures: expected a folder"):
         picture_files(tmp_path / "stray.png", ["go", "no entry"], 5)
 
 
@@ -244,7 +244,7 @@ def test_a_normalisation_is_named_given_or_known() -> None:
 
 def test_as_many_names_as_outputs_and_an_empty_folder_are_asked_for(tmp_path: Path) -> None:
     network = write_onnx(tmp_path / "network.onnx")
-    with pytest.raises(ConfigError, match="expected 3 names, for the network has so many outputs, got 2"):
+    with pytest.raises(ConfigError, match="expected 3 names, as many as the network has outputs, got 2"):
         made(tmp_path, network, classes=write_names(tmp_path / "two.txt", ("a", "b")), calibrate=None)
     made(tmp_path, network, calibrate=None)
     with pytest.raises(ConfigError, match="--out: expected a folder that is empty or does not exist yet"):
@@ -260,7 +260,7 @@ def test_torchscript_runs_only_where_code_was_allowed(tmp_path: Path, monkeypatc
         "torchscript", str(file), names, normalisation=lambda known: PRESETS["imagenet"], size=(SIDE, SIDE)
     )  # fmt: skip
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "0")
-    with pytest.raises(BundleError, match=r"TorchScript network\.pt is code .*expected --allow-code"):
+    with pytest.raises(BundleError, match=r"TorchScript network\.pt: expected permission .*give --allow-code"):
         create(wanted, tmp_path / "out")
     monkeypatch.setenv("POINTILLIST_ALLOW_CODE", "1")
     create(wanted, tmp_path / "out")
@@ -310,10 +310,10 @@ def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_no
 @pytest.mark.parametrize(
     ("name", "weights", "classes", "said"),
     [
-        ("resnet_18", "random", 3, "expected a network of torchvision, such as resnet18"),
-        ("resnet18", "random", None, "expected --classes"),
-        ("resnet18", "/nowhere.pth", 3, "--weights: expected default, random, or a file"),
-        ("squeezenet1_1", "other.pth", 3, "does not fit squeezenet1_1"),
+        ("resnet_18", "random", 3, "network: expected one of torchvision, such as resnet18"),
+        ("resnet18", "random", None, "--classes is missing"),
+        ("resnet18", "/nowhere.pth", 3, "--weights: expected default, random, or an existing file"),
+        ("squeezenet1_1", "other.pth", 3, "expected the state dict of squeezenet1_1"),
         ("squeezenet1_1", "pickle.pth", 3, "got a pickle that calls pathlib"),
         (
             "squeezenet1_1",
@@ -357,7 +357,7 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # "not there", in the import system's terms
-    with pytest.raises(BundleError, match="expected the package timm, which is not installed: pip install timm"):
+    with pytest.raises(BundleError, match=r"timm is missing: .*`pip install timm`"):
         create(Wanted("timm", "resnet18", write_names(tmp_path / "names.txt")), tmp_path / "out")
 
 

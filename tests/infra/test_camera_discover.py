@@ -98,7 +98,7 @@ def test_nobody_there_is_status_1_and_a_wrong_option_one_line(capsys: pytest.Cap
     status, said = found(capsys)
     assert status == 1
     assert "no camera has answered" in said
-    with pytest.raises(ConfigError, match="expected --login FILE beside --yaml"):
+    with pytest.raises(ConfigError, match="--login is missing"):
         discover(yaml=True)
 
 

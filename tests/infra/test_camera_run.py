@@ -90,18 +90,18 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_wrong_file_or_option_is_one_line_and_status_2(tmp_path: Path, film: Path) -> None:
     cameras: list[dict[str, object]] = [{"name": "one", "source": {"file": str(film)}}]
     good = write(tmp_path / "cameras.yaml", "yard", cameras)
-    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+    with pytest.raises(ConfigError, match="expected a readable file, got No such file"):
         listed_at(tmp_path / "none.yaml")
     wrong = write(tmp_path / "wrong.yaml", "yard", [{"name": "one", "source": {"file": str(film)}, "fsp": 1}])
     assert "cameras.0.fsp: unknown key; expected one of" in error_of(ended(wrong))
     for options, message in (
-        ({}, "not one of 1 cameras can run; yard/one: expected its enrolment"),
-        ({"share": "4/3"}, "expected a share as 1/3"),
+        ({}, "got none of 1. yard/one: enrolment is missing"),
+        ({"share": "4/3"}, "share: expected a share such as 1/3"),
         ({"share": "1/3", "processes": 2}, "share: expected no processes next to it"),
-        ({"mqtt": "nowhere"}, "an address is written host:port"),
-        ({"mqtt": "http://broker:1883"}, "expected an MQTT broker"),
+        ({"mqtt": "nowhere"}, "address: expected host:port"),
+        ({"mqtt": "http://broker:1883"}, "--mqtt: expected host:port or mqtts"),
         ({"state": tmp_path}, "expected a running mosquitto|roles.json"),
-        ({"metrics": "nowhere"}, "not one of 1 cameras can run"),
+        ({"metrics": "nowhere"}, "got none of 1"),
     ):
         with pytest.raises(UserError, match=message):
             listed_at(good, **options)
@@ -154,7 +154,7 @@ def test_enrolments_say_who_a_camera_is_and_where_its_broker_and_a_renewed_one_c
     gate = first.runnable[CameraId("yard/gate")]
     assert gate.mqtt == ("broker.example", 8883)
     assert gate.tls is not None
-    assert "expected an enrolment" in first.rejected[CameraId("yard/door")]
+    assert "expected a readable enrolment" in first.rejected[CameraId("yard/door")]
     assert listed.stamp() == stamp == (listed.read(), listed.stamp())[1]
     enrol("door")
     assert listed.stamp() != stamp
@@ -182,7 +182,7 @@ def test_without_an_address_of_the_broker_a_camera_is_refused(tmp_path: Path, sy
     cameras: list[dict[str, object]] = [{"name": "gate", "source": {"address": "rtsp://h/x"}}]
     file = write(tmp_path / "cameras.yaml", "yard", cameras)
     refused = FileOfCameras(file, state=system.folder).read().rejected
-    assert "broker's address" in refused[CameraId("yard/gate")]
+    assert "broker is missing: expected its address" in refused[CameraId("yard/gate")]
     told = FileOfCameras(file, state=system.folder, broker=Broker(("127.0.0.1", 1883)))
     assert told.read().runnable[CameraId("yard/gate")].mqtt == ("127.0.0.1", 1883)
 

@@ -149,9 +149,9 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         MqttAccess(host=mosquitto.host, port=mosquitto.port),
         KeyRing(Roots.of_fleet(bytes.fromhex(SECRET)).of(Role.CONSOLE)),
     )
-    assert console.tell(CAMERA, changes_of({"drop_ratio": "0.5"})) == "confirmed"
-    assert console.tell(CAMERA, changes_of({"enabled": "false"})) == "confirmed"
-    assert console.tell(CAMERA, changes_of({"fps": "0.5"})) == "confirmed"
+    assert console.send(CAMERA, changes_of({"drop_ratio": "0.5"})) == "confirmed"
+    assert console.send(CAMERA, changes_of({"enabled": "false"})) == "confirmed"
+    assert console.send(CAMERA, changes_of({"fps": "0.5"})) == "confirmed"
     now = camera.control.state
     assert (now.dropped_per_block, now.enabled, camera.control.rate) == (32, False, 0.5)
     # A camera that comes later finds the last command only: it holds both.
@@ -162,7 +162,7 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
         assert late.control.rate == 0.5
     finally:
         late.close()
-    assert console.tell(CAMERA, changes_of({"fps": 0})) == "confirmed"
+    assert console.send(CAMERA, changes_of({"fps": 0})) == "confirmed"
     assert (camera.control.rate, camera.control.state.dropped_per_block) == (2.0, 32)
     assert console.reset(CAMERA) == "confirmed"
     assert not camera.control.state.HasField("dropped_per_block")

@@ -67,7 +67,7 @@ def prepare(state: Path, document: dict[str, object]) -> list[str]:
     """What `up` does before it starts a process; the lines that it prints."""
     lines: list[str] = []
     live = LiveTable.__new__(LiveTable)
-    live.say = lines.append  # type: ignore[method-assign, assignment]  # its argument is named otherwise
+    live.print_line = lines.append  # type: ignore[method-assign, assignment]  # its argument is named otherwise
     layout = Layout(state)
     with RoleTable(state) as roles, interrupts() as asked:
         run = _Run(UpSettings(state=state, plain=True), layout, roles, live, asked)

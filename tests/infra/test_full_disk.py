@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from infra.local.disk_space import DiskSpace
 from infra.local.files import write_text
 from infra.local.ports import Ports
 from infra.local.process import LOG_LIMIT_BYTES, Child, ProcessId, bound_log
 from infra.local.role_table import RoleTable, read_roles
-from infra.local.room import Room
 from infra.up.processes import Role
 from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from schemas.errors import BrokerError, ConfigError, RestartRequired
@@ -110,7 +110,7 @@ def test_while_the_disk_is_full_a_role_is_started_again_whatever_it_ends_with(
 ) -> None:
     monkeypatch.setattr("infra.up.supervisor.LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
-    supervisor = RoleSupervisor(table, Room(small_disk, least_bytes=2**16, grace_s=0), lines.append)
+    supervisor = RoleSupervisor(table, DiskSpace(small_disk, least_bytes=2**16, grace_s=0), lines.append)
     role = Ends(status, tmp_path / "role.log")
     ballast = fill(small_disk)
     supervisor.start(Role("role", role, log=role.child.log))
@@ -120,14 +120,14 @@ def test_while_the_disk_is_full_a_role_is_started_again_whatever_it_ends_with(
     ballast.unlink()
     with pytest.raises((BrokerError, ConfigError), match="no room for it"):
         watch(supervisor, lambda: False)
-    assert "has room again" in lines[1]
+    assert "has free space again" in lines[1]
     supervisor.close()
 
 
 def test_a_role_that_can_be_tried_again_says_why_and_is_started_again(
     table: RoleTable, small_disk: Path, tmp_path: Path, lines: list[str]
 ) -> None:
-    supervisor = RoleSupervisor(table, Room(small_disk, least_bytes=1), lines.append)
+    supervisor = RoleSupervisor(table, DiskSpace(small_disk, least_bytes=1), lines.append)
     role = Ends(RestartRequired.exit_code, tmp_path / "role.log")
     supervisor.start(Role("recorder", role, log=role.child.log))
     watch(supervisor, lambda: role.starts > 1)

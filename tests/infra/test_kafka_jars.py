@@ -75,4 +75,4 @@ def test_the_command_refuses_without_a_traceback(tmp_path: Path) -> None:
         env={"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.startswith("error: expected Maven to fetch Kafka")
+    assert done.stderr.startswith("error: mvn is missing: expected Maven")

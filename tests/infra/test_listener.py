@@ -50,7 +50,7 @@ def test_an_address_of_this_machine_is_read(text: str, place: tuple[str, int]) -
 
 @pytest.mark.parametrize("text", ["0.0.0.0", "::", "0.0.0.0:8883", "[::]:8883"])
 def test_an_address_that_no_device_can_name_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"--listen: expected the address .* got .* An enrolment names one address"):
+    with pytest.raises(ConfigError, match=r"--listen: expected the address .* got .* Give one address"):
         parse_listener(text)
 
 

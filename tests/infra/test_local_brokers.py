@@ -250,12 +250,12 @@ async def test_topics_are_created_once_and_bounded(kafka: Kafka, kafka_topics: T
 
 @pytest.mark.brokers
 async def test_a_topic_that_kafka_refuses_is_named(kafka: Kafka) -> None:
-    with pytest.raises(BrokerError, match=r"expected Kafka at .* to create no/slash"):
+    with pytest.raises(BrokerError, match=r"Kafka at .*: expected it to create no/slash"):
         await create_topics(kafka.bootstrap, {"no/slash": TopicSpec()})
 
 
 async def test_creating_topics_on_a_missing_kafka_says_so() -> None:
-    with pytest.raises(BrokerError, match=r"expected Kafka at 127\.0\.0\.1:1 "):
+    with pytest.raises(BrokerError, match=r"Kafka at 127\.0\.0\.1:1: expected "):
         await create_topics("127.0.0.1:1", {"any": TopicSpec()}, deadline_s=0.3)
 
 

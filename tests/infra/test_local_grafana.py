@@ -85,5 +85,5 @@ def test_the_dashboards_lead_to_the_console_of_this_run(grafana: Grafana) -> Non
 
 def test_without_the_program_that_is_said(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.local.grafana.grafana_binary", lambda: None)
-    with pytest.raises(BrokerError, match="expected the program grafana"):
+    with pytest.raises(BrokerError, match="grafana is missing"):
         Grafana(state_dir, prometheus=PROMETHEUS).start()

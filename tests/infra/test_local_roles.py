@@ -50,9 +50,9 @@ def test_a_state_folder_has_one_supervisor_at_a_time(state_dir: Path) -> None:
 
 def test_a_file_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StateError, match="expected a folder"):
+    with pytest.raises(StateError, match="expected a writable folder"):
         RoleTable(tmp_path / "file")
-    with pytest.raises(StateError, match=r"expected a state folder with roles\.json"):
+    with pytest.raises(StateError, match=r"expected a folder with roles\.json"):
         read_roles(tmp_path / "other")
 
 

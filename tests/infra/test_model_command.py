@@ -79,7 +79,7 @@ def test_what_is_published_can_be_withdrawn_down_to_the_bundle_that_the_system_w
 ) -> None:
     assert listed(state) == []
     assert live(state) is None
-    with pytest.raises(ConfigError, match="no model is published"):
+    with pytest.raises(ConfigError, match="model: expected a published one"):
         run("rollback", "--state", state)
     second, third = bundle(tmp_path, "2"), bundle(tmp_path, "3")
     done = run("publish", second, "--state", state)
@@ -134,7 +134,7 @@ def test_without_a_state_folder_the_store_the_signer_and_whom_to_trust_are_told(
     made, store, place = bundle(tmp_path, "2"), ("--store", tmp_path / "store"), ("--kafka", kafka.bootstrap)
     with pytest.raises(ConfigError, match="--store"):
         run("publish", made, *place)
-    with pytest.raises(ConfigError, match=r"expected --signer FILE.*, or --state"):
+    with pytest.raises(ConfigError, match=r"--signer is missing: .*or --state"):
         run("publish", made, *place, *store)
     ada = init(tmp_path, "ada")
     run("publish", made, *place, *store, "--signer", ada.with_suffix(".key"))
@@ -159,7 +159,7 @@ def test_code_that_a_bundle_brings_runs_here_only_when_that_is_said(
     table = made / "model.toml"
     table.write_text(table.read_text().replace("tests.processors.tiny:network", "network.py:network"))
     (made / "network.py").write_text("from tests.processors.tiny import network\n")
-    with pytest.raises(BundleError, match=r"the factory network.py:network is code .* expected --allow-code"):
+    with pytest.raises(BundleError, match=r"the factory network.py:network: expected permission .* give --allow-code"):
         run("publish", made, "--state", state)
     assert listed(state) == []
     run("publish", made, "--state", state, "--allow-code")
@@ -177,7 +177,7 @@ def test_a_signer_is_made_once_and_its_private_key_is_for_its_owner_only(tmp_pat
         == "ada"
     )
     kept = private.read_bytes(), public.read_bytes()
-    with pytest.raises(ConfigError, match=r"ada\.key exists"):
+    with pytest.raises(ConfigError, match=r"ada\.key: expected no signer of that name"):
         init(tmp_path, "ada")
     with pytest.raises(ConfigError, match="1 to 64 letters, digits"):
         init(tmp_path, "two words")

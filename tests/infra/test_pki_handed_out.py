@@ -107,5 +107,5 @@ def test_another_fleet_secret_than_the_one_that_was_laid_down_is_one_line(
     init(layout)
     monkeypatch.setenv("POINTILLIST_FLEET_SECRET", "00" * 32)
     said = refusal(run("ca", "init", "--keep", "--state", layout.folder))
-    assert said.startswith(f"expected the fleet secret of {layout.secret_file} in the environment, got another")
+    assert said.startswith(f"POINTILLIST_FLEET_SECRET: expected the fleet secret of {layout.secret_file}, got another")
     assert SECRET not in said

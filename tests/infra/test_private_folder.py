@@ -48,7 +48,7 @@ def test_a_folder_of_an_earlier_release_is_closed(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(StateError, match="expected a folder that can be written as state folder"),
+        pytest.raises(StateError, match="state: expected a writable folder"),
         private_folder(tmp_path / "file" / "state"),
     ):
         pass

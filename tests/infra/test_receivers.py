@@ -103,9 +103,9 @@ def test_files_that_a_receiver_names_are_looked_for_beside_its_file(tmp_path: Pa
         ({"receivers": [HOOK], "route": {}}, "got route"),
         (
             {"receivers": [HOOK], "routes": [{"receiver": "nobody there"}]},
-            "refuses it: undefined receiver",
+            "accepts, got undefined receiver",
         ),
-        ({"receivers": [HOOK | {"pigeon_configs": []}]}, "Alertmanager refuses it"),
+        ({"receivers": [HOOK | {"pigeon_configs": []}]}, "expected a file that Alertmanager accepts"),
     ],
 )
 def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path, document: object, expected: str) -> None:

@@ -39,7 +39,7 @@ def test_stamps_are_written_only_where_a_folder_is_named(tmp_path: Path, monkeyp
 def test_a_trace_that_cannot_be_written_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("POINTILLIST_TRACE", str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match=r"POINTILLIST_TRACE: expected a folder to write to, .*file: File exists"):
+    with pytest.raises(ConfigError, match=r"POINTILLIST_TRACE: expected a writable folder, got .*file: File exists"):
         begin_trace("bridge")
 
 

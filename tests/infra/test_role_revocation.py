@@ -115,7 +115,7 @@ def test_a_role_that_is_none_or_only_a_server_is_one_line(fleet: Layout) -> None
 
 def test_a_revocation_that_a_list_does_not_hold_is_an_error(fleet: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Authority, "revoke", lambda self, serials: None)
-    with pytest.raises(StateError, match=r"revoked.json: expected admin as revoked, it is not"):
+    with pytest.raises(StateError, match=r"revoked.json: expected admin as revoked, got a file without it"):
         revoke_role(fleet, "admin")
 
 

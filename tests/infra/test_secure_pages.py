@@ -32,7 +32,7 @@ async def test_the_pages_are_served_by_https_to_whoever_trusts_their_authority(t
 
 
 async def test_pages_without_their_certificate_do_not_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"expected a certificate and its private key in .*tls\.crt"):
+    with pytest.raises(ConfigError, match=r"tls\.crt and .*: expected a certificate and its private key"):
         async with serving(tmp_path, http_tls=tmp_path):
             pass
 

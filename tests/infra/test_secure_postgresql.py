@@ -19,7 +19,8 @@ from tests.infra.command_line import run
 from tests.infra.secure_postgresql import PASSWORD, SecurePostgreSQL
 
 pytestmark = pytest.mark.brokers
-PREFIX = "expected PostgreSQL at "
+PREFIX = "PostgreSQL at "
+CORRECT = "Correct the address, the login or the certificate."
 
 
 @dataclass
@@ -97,22 +98,22 @@ def test_a_password_in_a_file_lets_in(way: Way, tmp_path: Path, monkeypatch: pyt
 def test_what_a_person_has_to_mend_is_one_line_at_once(
     way: Way, other: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = f"{PREFIX}localhost:{way.server.port} to let us in: "
+    place = f"{PREFIX}localhost:{way.server.port}: expected an accepted connection, got "
     (tmp_path / "empty").write_text("nothing\n")
     distrust = "the server's certificate is not to be trusted: it is "
     cases = (
         (Way(way.server, other.folder / "ca.crt"), f"{place}{distrust}of another authority than the one we were given"),
         (Way(way.server, tmp_path / "none"), f'{place}root certificate file "{tmp_path}/none" does not exist'),
-        (Way(way.server, tmp_path / "empty"), f"{place}sslrootcert: expected certificates of authorities in PEM"),
+        (Way(way.server, tmp_path / "empty"), f"{place}sslrootcert: authorities: expected certificates in PEM"),
         (Way(way.server, way.root, options={"sslmode": "disable"}), f"{place}it takes nobody without TLS"),
     )
     for wrong, line in cases:
         assert refusal(wrong.url).startswith(line)
     by_address = refusal(Way(way.server, way.root, "127.0.0.1").url)
-    assert by_address == f"{PREFIX}127.0.0.1:{way.server.port} to let us in: {distrust}for another address"
-    assert refusal(way.url.replace("/postgres?", "/nowhere?")) == f'{place}database "nowhere" does not exist'
+    assert by_address == place.replace("localhost", "127.0.0.1") + f"{distrust}for another address. {CORRECT}"
+    assert refusal(way.url.replace("/postgres?", "/nowhere?")) == f'{place}database "nowhere" does not exist. {CORRECT}'
     monkeypatch.setenv("PGPASSWORD", f"not the {PASSWORD}")
-    assert refusal(way.url) == f"{place}wrong user or password"
+    assert refusal(way.url) == f"{place}wrong user or password. {CORRECT}"
 
 
 @pytest.mark.parametrize(("days", "words"), [(-0.5, "it has expired"), (30, "it is for another host name")])
@@ -122,12 +123,12 @@ def test_a_server_with_a_wrong_certificate_is_not_trusted(
     hosts = ["localhost"] if days < 0 else ["db.example"]
     way.server.issued = Authority(kafka_fleet.pki).issue("postgresql", hosts=hosts, client=False, days=days)
     way.server.restart()
-    assert refusal(way.url).endswith(f"the server's certificate is not to be trusted: {words}")
+    assert refusal(way.url).endswith(f"the server's certificate is not to be trusted: {words}. {CORRECT}")
 
 
 def test_a_server_that_is_away_is_waited_for_and_then_named() -> None:
     url = "postgresql+psycopg://eve:s3cret@127.0.0.1:1/records"
-    with pytest.raises(BrokerError, match=rf"^{PREFIX}127\.0\.0\.1:1, none has answered for 0\.1 s$"):
+    with pytest.raises(BrokerError, match=rf"^{PREFIX}127\.0\.0\.1:1: expected a response within 0\.1 s, got none"):
         require_database(url, 0.1)
     require_database(url, 0)
     look_for_refusal(url)
@@ -141,12 +142,12 @@ def test_recorder_and_audit_say_so_at_their_start(
     kafka: Kafka, way: Way, other: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     arguments = [name, "--kafka", kafka.bootstrap, *_beside(name, tmp_path)]
-    place = f"{PREFIX}localhost:{way.server.port} to let us in: "
+    place = f"{PREFIX}localhost:{way.server.port}: expected an accepted connection, got "
     line = refused(run(*arguments, "--database", Way(way.server, other.folder / "ca.crt").url))
     assert line.startswith(f"{place}the server's certificate is not to be trusted: it is of another authority")
     monkeypatch.delenv("PGPASSWORD")
     in_url = way.url.replace("postgres@", "postgres:a-wr0ng-one@")
-    assert refused(run(*arguments, "--database", in_url)) == f"{place}wrong user or password"
+    assert refused(run(*arguments, "--database", in_url)) == f"{place}wrong user or password. {CORRECT}"
 
 
 def _beside(name: str, folder: Path) -> list[str]:

@@ -80,7 +80,7 @@ def attempt(tmp_path: Path, network: Path, limits: Limits) -> Summary:
 
 def test_a_network_that_never_answers_is_given_up(tmp_path: Path) -> None:
     network = endless(tmp_path / "loop.onnx")
-    with pytest.raises(BundleError, match=r"a network that is tried within 1 s, it still runs\. .* --most-seconds"):
+    with pytest.raises(BundleError, match=r"a trial of at most 1 s, got a longer one\. .* --most-seconds"):
         attempt(tmp_path, network, Limits(seconds=1))
     assert {each.name for each in tmp_path.iterdir()} == {"loop.onnx", "names.txt"}
 
@@ -95,8 +95,11 @@ def test_a_network_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None
 
 def test_a_trial_that_the_kernel_ends_is_one_line() -> None:
     said = trial._ended(-signal.SIGKILL, Limits(), "large.onnx")
-    assert said.startswith("large.onnx: expected a network that is tried within 8 GiB, its trial ended by SIGKILL. ")
-    assert trial._ended(1, Limits(), "odd.onnx").endswith("its trial ended with status 1.")
+    assert said.startswith("large.onnx: expected a trial within 8 GiB, got its end by SIGKILL. ")
+    assert (
+        trial._ended(1, Limits(), "odd.onnx")
+        == "odd.onnx: expected a trial with status 0, got 1. Choose another network."
+    )
 
 
 def test_the_command_passes_its_limits_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

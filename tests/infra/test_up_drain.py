@@ -35,7 +35,7 @@ def a_run(folder: Path, drain_s: float, asked: Interrupts) -> up._Run:
     run = up._Run.__new__(up._Run)
     run._settings, run._layout, run._asked = UpSettings(drain_s=drain_s), Layout(folder), asked
     run._supervisor = SimpleNamespace(watch=lambda: None)  # type: ignore[assignment]  # the part that is used
-    run._live = SimpleNamespace(tick=lambda: None, say=lambda _: None)  # type: ignore[assignment]  # the same
+    run._live = SimpleNamespace(tick=lambda: None, print_line=lambda _: None)  # type: ignore[assignment]  # the same
     run._started_ms, run._cameras = 0, frozenset()
     return run
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from infra.local.disk_space import DiskSpace
 from infra.local.ports import Ports
 from infra.local.process import Child, ProcessId
 from infra.local.role_table import RoleTable
-from infra.local.room import Room
 from infra.state_folder import Layout
 from infra.up.processes import Role
 from infra.up.settings import UpSettings
@@ -105,7 +105,7 @@ def test_a_role_that_others_can_do_without_ends_nothing(
     monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
     said: list[str] = []
     with RoleTable(state_dir) as table:
-        supervisor = RoleSupervisor(table, Room(state_dir, least_bytes=1), said.append)
+        supervisor = RoleSupervisor(table, DiskSpace(state_dir, least_bytes=1), said.append)
         role = Ends(status, tmp_path / "role.log")
         supervisor.start(Role("grafana", role, log=role.log, optional=True))
 

@@ -123,4 +123,4 @@ def test_a_missing_library_names_the_extra(
 
     monkeypatch.setattr(builtins, "__import__", without)
     ended = lab("evaluate", "--bundle", bundle, "--data", data, "--drop-ratio", 0.25, "--json", tmp_path / "x.json")
-    assert ended.refusal() == "error: this command needs foolbox: install pointillist[lab]"
+    assert ended.refusal() == "error: foolbox is missing: this command needs it. Install pointillist[lab]."

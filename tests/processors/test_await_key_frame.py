@@ -18,7 +18,7 @@ from processors.results.key_requests import KeyRequests
 from processors.results.records import Outgoing
 from processors.settings import ProcessorSettings
 from processors.steps.await_key_frame import AwaitKeyFrame
-from schemas.errors import Malformed, NoKeyFrame, PointillistError
+from schemas.errors import MalformedError, NoKeyFrameError, PointillistError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS, RAW, KeyRequest
 from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, Last, VideoCamera, payload, taken
@@ -132,7 +132,7 @@ def test_a_lost_key_frame_is_requested_once_and_frames_that_depend_on_it_fail_in
     assert bench.requested == [(b"site/cam-0", 0)]
     bench.step.poll(2.1)
     assert [frame for frame, _ in bench.failed] == [first, second]
-    assert all(isinstance(error, NoKeyFrame) and "cam-0" in str(error) for _, error in bench.failed)
+    assert all(isinstance(error, NoKeyFrameError) and "cam-0" in str(error) for _, error in bench.failed)
     bench.submit(late, now_s=2.7)  # the key frame is known to be missing
     assert bench.failed[-1][0] is late
     assert bench.count("keyed", "without_key") == 3
@@ -190,7 +190,7 @@ def test_a_key_frame_that_kafka_no_longer_has_is_requested(record: FakeRecord | 
     bench.submit(frame)
     bench.step.recalled((0, 0), record)
     assert bench.requested == [(b"site/cam-0", 0)]
-    assert isinstance(bench.failed[0][1], NoKeyFrame)
+    assert isinstance(bench.failed[0][1], NoKeyFrameError)
 
 
 def test_a_partition_begins_when_all_key_frames_of_its_note_are_read_back() -> None:
@@ -236,7 +236,7 @@ def test_a_frame_that_does_not_fit_its_key_frame_fails(drop: int, size: int) -> 
     bench.submit(camera.frame())
     odd.frame()
     bench.submit(odd.frame())
-    assert isinstance(bench.failed[0][1], Malformed)
+    assert isinstance(bench.failed[0][1], MalformedError)
     assert not bench.seqs()
 
 

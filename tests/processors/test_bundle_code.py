@@ -55,7 +55,9 @@ def test_a_factory_in_a_file_of_the_bundle_does_not_run_unasked(
     for said in (None, "", "0", "no"):
         if said is not None:
             monkeypatch.setenv(ALLOW_CODE, said)
-        with pytest.raises(BundleError, match=r"the factory network.py:network is code of .* expected --allow-code"):
+        with pytest.raises(
+            BundleError, match=r"the factory network.py:network: expected permission .* give --allow-code"
+        ):
             load_bundle(made, CPU)
     assert not ran.exists()
     monkeypatch.setenv(ALLOW_CODE, "1")
@@ -73,7 +75,7 @@ def test_a_factory_runs_when_somebody_vouches_for_the_bundle(tmp_path: Path) -> 
 def test_torchscript_is_not_opened_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, opened = with_torchscript(tmp_path), torch.jit.load
     monkeypatch.setattr(torch.jit, "load", None)
-    with pytest.raises(BundleError, match=r"the TorchScript network\.pt is code"):
+    with pytest.raises(BundleError, match=r"the TorchScript network\.pt: expected permission"):
         load_bundle(made, CPU)
     monkeypatch.setattr(torch.jit, "load", opened)
     load_bundle(made, CPU, vouched=True)

@@ -24,7 +24,7 @@ from processors.steps.chain import build_chain
 from processors.steps.deduplicate import Deduplicate
 from processors.steps.finish import Finish
 from processors.steps.validate import Validate
-from schemas.errors import BadTag, OverSize
+from schemas.errors import BadTagError, OverSizeError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import DeadLetter
 from tests.processors.test_device_turns import Device
@@ -145,13 +145,13 @@ def test_a_valid_record_becomes_a_frame_and_its_bytes_are_not_held_twice() -> No
 
 def test_a_record_of_another_camera_fails_and_keeps_its_bytes_for_the_dead_letter() -> None:
     job, _ = validated(FakeRecord(payload("site/cam-1", 3)))
-    assert isinstance(job.error, BadTag)
+    assert isinstance(job.error, BadTagError)
     assert (job.stage, job.record is not None) == ("validate", True)
 
 
 def test_a_frame_beyond_the_size_limit_fails_under_its_name() -> None:
     job, _ = validated(FakeRecord(payload("site/cam-0", 3, shown=np.zeros((32, 40, 3), np.uint8))))
-    assert isinstance(job.error, OverSize)
+    assert isinstance(job.error, OverSizeError)
     assert (job.stage, job.record) == ("validate", None)
 
 
@@ -177,7 +177,7 @@ def test_a_finished_job_is_counted_by_its_result(failed: bool) -> None:
     registry, tracker = CollectorRegistry(), PartitionTracker(SETTINGS)
     job = tracker.take(ConsumerRecord("frames", 0, 4, 0, 0, b"", b"xyz", None, 0, 3, ()), 0.0)
     if failed:
-        job.fail("validate", BadTag("no"))
+        job.fail("validate", BadTagError("no"))
     Finish(tracker, ProcessorMetrics(registry)).submit(job)
     outcome = {"outcome": "dead_lettered" if failed else "classified"}
     assert registry.get_sample_value("pointillist_frames_total", outcome) == 1

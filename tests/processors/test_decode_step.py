@@ -21,7 +21,7 @@ from processors.results.key_requests import KeyRequests
 from processors.results.records import Outgoing
 from processors.settings import ProcessorSettings
 from processors.steps.decode import Decode
-from schemas.errors import BadPixels, MissingReference
+from schemas.errors import BadPixelsError, MissingReferenceError
 from schemas.messages.frame import mask_seq
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.planes import luma_of
@@ -152,7 +152,7 @@ async def test_a_missing_frame_fails_the_rest_of_its_group_by_name_and_the_next_
     done = await bench.submit(passed=5)
     failed = [job for job in done if job.error is not None]
     assert [job.frame.seq for job in failed] == [2, 3]
-    assert all(isinstance(job.error, MissingReference) and job.stage == "decode" for job in failed)
+    assert all(isinstance(job.error, MissingReferenceError) and job.stage == "decode" for job in failed)
     assert bench.requested == [0]
     done = await bench.submit(frames[6], passed=6)
     assert done[-1].error is None
@@ -164,7 +164,7 @@ async def test_a_unit_that_does_not_open_fails_alone_and_one_that_does_not_decod
     key, damaged = camera.frame(), camera.frame()
     damaged.frame.pixels = bytes(len(damaged.frame.pixels))
     done = await bench.submit(key, damaged, other.frame(), passed=3)
-    assert [type(job.error) for job in done if job.error is not None] == [BadPixels]
+    assert [type(job.error) for job in done if job.error is not None] == [BadPixelsError]
     assert bench.requested == [0]
 
 

@@ -21,7 +21,7 @@ from processors.device.decode import decoded_batch
 from producers.video.encoder import encode_alone, software_encoder
 from producers.video.group import GroupEncoder
 from producers.video.video_settings import VideoSettings
-from schemas.errors import BadPixels, DecoderLost, Malformed, MissingReference, OverSize
+from schemas.errors import BadPixelsError, DecoderLostError, MalformedError, MissingReferenceError, OverSizeError
 from schemas.identity import CameraId
 from schemas.messages.access_unit import AccessUnit, Codec
 from schemas.messages.frame import Encoding
@@ -116,9 +116,9 @@ def test_a_gap_fails_the_rest_of_its_group_after_the_wait_and_no_other_group(mak
     decoders.poll(2.0)
     assert not any(each.done() for each in early)
     decoders.poll(2.5)
-    assert "place 1 is missing" in fails(early[0], MissingReference)
-    assert "site/door/7/0" in fails(early[1], MissingReference)
-    assert "missing" in fails(decoders.submit(unit(units[3], 3), 2.6), MissingReference)
+    assert "place 1 is missing" in fails(early[0], MissingReferenceError)
+    assert "site/door/7/0" in fails(early[1], MissingReferenceError)
+    assert "missing" in fails(decoders.submit(unit(units[3], 3), 2.6), MissingReferenceError)
     assert shows(first, 0)
     assert shows(decoders.submit(unit(units[0], 0, key=10), 3.0), 0)
     assert shows(decoders.submit(unit(units[1], 1), 3.0), 1)  # it has come after all
@@ -127,7 +127,7 @@ def test_a_gap_fails_the_rest_of_its_group_after_the_wait_and_no_other_group(mak
 def test_the_units_that_wait_are_bounded(make: Make) -> None:
     decoders = make(wait_units=3)
     waiting = [decoders.submit(unit(b"later", place), 0.0) for place in range(1, 5)]
-    assert [fails(each, MissingReference) for each in waiting]
+    assert [fails(each, MissingReferenceError) for each in waiting]
 
 
 def test_a_unit_under_way_is_decoded_once_and_a_later_duplicate_shows_the_same(make: Make) -> None:
@@ -186,8 +186,8 @@ def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make) -> None:
     units = chain(3)
     assert shows(decoders.submit(unit(units[0]), 0.0), 0)
     other = decoders.submit(unit(units[0], camera=GATE), 0.0)
-    assert "access unit" in fails(decoders.submit(unit(b"\0\0\1\x65garbage", 1), 0.0), BadPixels)
-    assert "earlier frame failed" in fails(decoders.submit(unit(units[2], 2), 0.0), MissingReference)
+    assert "access unit" in fails(decoders.submit(unit(b"\0\0\1\x65garbage", 1), 0.0), BadPixelsError)
+    assert "earlier frame failed" in fails(decoders.submit(unit(units[2], 2), 0.0), MissingReferenceError)
     assert shows(other, 0)
     assert shows(decoders.submit(unit(units[1], 1, camera=GATE), 0.0), 1)
     assert shows(decoders.submit(unit(units[0], key=3), 0.0), 0)
@@ -197,14 +197,14 @@ def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make) -> None:
 def test_a_picture_of_another_size_than_its_header_is_refused(make: Make) -> None:
     decoders = make()
     big = encode_alone(Planes(np.zeros((1088, 1920), np.uint8), None, None))
-    fails(decoders.submit(unit(big), 0.0), BadPixels)
+    fails(decoders.submit(unit(big), 0.0), BadPixelsError)
     small = encode_alone(Planes(np.zeros((64, 64), np.uint8), None, None))
-    assert "64x64" in fails(decoders.submit(unit(small, key=1), 0.0), BadPixels)
+    assert "64x64" in fails(decoders.submit(unit(small, key=1), 0.0), BadPixelsError)
 
 
 def test_sizes_are_bounded_before_a_process_starts(make: Make, processes: Processes) -> None:
     decoders = make(most_pixels=HEIGHT * WIDTH - 1)
-    assert "Set the camera's size" in fails(decoders.submit(unit(chain(1)[0]), 0.0), OverSize)
+    assert "Set the camera's size" in fails(decoders.submit(unit(chain(1)[0]), 0.0), OverSizeError)
     assert not processes.started
 
 
@@ -212,7 +212,7 @@ def test_a_frame_of_another_size_than_its_group_is_refused(make: Make) -> None:
     decoders = make()
     units = chain(2)
     decoders.submit(unit(units[0]), 0.0)
-    fails(decoders.submit(unit(units[1], 1, height=80), 0.0), Malformed)
+    fails(decoders.submit(unit(units[1], 1, height=80), 0.0), MalformedError)
 
 
 def test_a_killed_process_costs_one_group_and_the_others_continue(make: Make, processes: Processes) -> None:
@@ -222,9 +222,9 @@ def test_a_killed_process_costs_one_group_and_the_others_continue(make: Make, pr
         assert shows(decoders.submit(unit(units[0], camera=camera), 0.0), 0)
         assert shows(decoders.submit(unit(units[1], 1, camera=camera), 0.0), 1)
     os.kill(processes.started[0].pid, signal.SIGKILL)
-    assert "crashed" in fails(decoders.submit(unit(units[2], 2), 0.0), DecoderLost)
+    assert "crashed" in fails(decoders.submit(unit(units[2], 2), 0.0), DecoderLostError)
     assert shows(decoders.submit(unit(units[2], 2, camera=GATE), 0.0), 2)
-    fails(decoders.submit(unit(units[3], 3), 0.0), MissingReference)
+    fails(decoders.submit(unit(units[3], 3), 0.0), MissingReferenceError)
     # The camera's next group is decoded apart from others.
     assert shows(decoders.submit(unit(units[0], key=9), 0.0), 0)
     assert len(processes.started) == 3
@@ -237,7 +237,7 @@ def test_a_hanging_process_is_replaced(make: Make, processes: Processes) -> None
     units = chain(2)
     assert shows(decoders.submit(unit(units[0]), 0.0), 0)
     os.kill(processes.started[0].pid, signal.SIGSTOP)
-    assert "hung" in fails(decoders.submit(unit(units[1], 1), 0.0), DecoderLost)
+    assert "hung" in fails(decoders.submit(unit(units[1], 1), 0.0), DecoderLostError)
     assert decoders.counts["hung"] == 1
 
 
@@ -256,7 +256,7 @@ def test_units_in_memory_are_bounded(make: Make) -> None:
     for camera in (DOOR, GATE):
         assert shows(decoders.submit(unit(units[0], camera=camera), 0.0), 0)
     assert decoders.held_bytes <= len(units[0]) + 1
-    assert "not held" in fails(decoders.submit(unit(units[1], 1), 0.0), MissingReference)
+    assert "not held" in fails(decoders.submit(unit(units[1], 1), 0.0), MissingReferenceError)
 
 
 def test_cameras_take_turns(make: Make, processes: Processes) -> None:
@@ -345,12 +345,12 @@ def test_mutated_units_end_no_other_process_and_each_is_counted(make: Make) -> N
             for place, each in enumerate(group)
         ]
     outcomes = [type(each.exception(WAIT_S)) for each in done]
-    assert set(outcomes) <= {type(None), BadPixels, MissingReference, DecoderLost}
+    assert set(outcomes) <= {type(None), BadPixelsError, MissingReferenceError, DecoderLostError}
     assert len(outcomes) == 600
     counts = decoders.counts
     assert outcomes.count(type(None)) == counts["decoded"]
-    assert outcomes.count(BadPixels) == counts.get("refused", 0) > 0
-    assert outcomes.count(DecoderLost) == counts.get("crashed", 0) + counts.get("hung", 0)
+    assert outcomes.count(BadPixelsError) == counts.get("refused", 0) > 0
+    assert outcomes.count(DecoderLostError) == counts.get("crashed", 0) + counts.get("hung", 0)
     assert shows(decoders.submit(unit(whole[Codec.H264][0], camera=GATE), 0.0), 0)
 
 

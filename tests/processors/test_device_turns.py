@@ -21,7 +21,7 @@ from processors.settings import ProcessorSettings
 from processors.steps.classify import Classify
 from processors.steps.device_turns import DeviceTurns
 from processors.steps.strip import Strip
-from schemas.errors import NoKeyFrame
+from schemas.errors import NoKeyFrameError
 from tests.processors.tiny import CLASSES, Last, payload, taken
 from tests.waiting import until
 
@@ -137,7 +137,7 @@ async def test_frames_of_a_revoked_partition_leave_both_queues() -> None:
 
 async def test_a_job_with_a_result_and_a_frame_that_is_no_probe_pass() -> None:
     bench, failed, plain = Bench(), taken(payload("site/a", 1), "site/a"), taken(payload("site/a", 2), "site/a")
-    failed.fail("key", NoKeyFrame("none"))
+    failed.fail("key", NoKeyFrameError("none"))
     bench.classify.submit(failed)
     bench.strip.submit(plain)
     assert bench.last.jobs == [failed, plain]

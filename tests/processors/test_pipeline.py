@@ -17,7 +17,7 @@ from processors.stages.denoise import denoise
 from processors.stages.modes import DenoiseSettings
 from processors.stages.reconstruct import reconstruct
 from processors.stages.strip import strip_entropy
-from schemas.errors import BadPixels, ConfigError, StageError
+from schemas.errors import BadPixelsError, ConfigError, StageError
 from schemas.keys.keys import Purpose
 from schemas.messages.frame import Encoding, decode_picture
 from schemas.pointillist_pb2 import LOSSLESS, RAW, Frame
@@ -176,7 +176,7 @@ def test_a_frame_whose_pixels_do_not_decode_leaves_the_others_unharmed(bundle: B
         assert found(outcome).confidence == pytest.approx(found(alone).confidence, abs=1e-5)
     for outcome in outcomes[1::2]:
         assert outcome.stage == "unpack"
-        assert isinstance(outcome.error, BadPixels)
+        assert isinstance(outcome.error, BadPixelsError)
 
 
 def test_a_batch_of_undecodable_frames_is_all_failed(bundle: Bundle) -> None:

@@ -213,7 +213,7 @@ def test_settings_are_read_and_written_again(tmp_path: Path) -> None:
         ('stage = "quantisation"', "quantisation: expected either levels or parameters"),
         ('stage = "quantisation"\nlevels = 1', "quantisation: levels: .*greater than or equal to 2, got 1"),
         ('stage = "quantisation"\nparameters = "x"\nsteepness = 3.0', "quantisation: steepness: expected none"),
-        ('stage = "dct-quantisation"\ntable = "none.txt"', "preprocess.0: no file none.txt"),
+        ('stage = "dct-quantisation"\ntable = "none.txt"', "preprocess.0: expected a file .*, got none named none.txt"),
         ('stage = "dct-quantisation"\ntable = "../t.txt"', "preprocess.0: expected a file inside the bundle's folder"),
         ('stage = "dct-quantisation"\ntable = ".t.txt"', "preprocess.0: expected a file that is not hidden"),
         ('stage = "dct-quantisation"\ntable = "model.toml"', "preprocess.0: model.toml: expected steps above 0"),

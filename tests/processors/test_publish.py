@@ -20,7 +20,7 @@ from processors.results.records import Outgoing
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from processors.steps.publish import Publish
-from schemas.errors import BadPixels, BadSize, StageError
+from schemas.errors import BadPixelsError, BadSizeError, StageError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import CHECKED, DeadLetter, Verdict
 from tests.processors.tiny import CLASSES, KEYS, FakeRecord, Last, payload, picture, taken, verdict_of
@@ -134,7 +134,8 @@ async def test_failed_jobs_become_dead_letters_and_a_camera_is_informed_once_abo
     bench = Bench()
     jobs = [taken(payload("site/cam-0", seq)) for seq in range(3)]
     jobs.append(FrameJob.of(FakeRecord(b"rubbish"), jobs[0].progress, 0.0))
-    for job, error in zip(jobs, [BadPixels("short"), BadPixels("short"), StageError("odd"), BadSize("?")], strict=True):
+    errors = [BadPixelsError("short"), BadPixelsError("short"), StageError("odd"), BadSizeError("?")]
+    for job, error in zip(jobs, errors, strict=True):
         job.fail("unpack", error)
     await bench.publish(jobs)
     sent = dict(bench.emitter.sent)

@@ -16,7 +16,7 @@ from processors.arrivals.progress import PartitionProgress
 from processors.results.delivery import Emitter
 from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, evidence_png, preview_jpeg
 from processors.results.records import Outgoing, dead_letter_record, verdict_record
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdict
 from tests.conftest import TopicFactory
@@ -84,7 +84,7 @@ def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int
 
 def test_a_dead_letter_keeps_the_beginning_of_what_was_refused() -> None:
     refused = FrameJob.of(FakeRecord(b"x" * 10_000, b"\xff", 17, 3), PartitionProgress(), 0.0)
-    refused.fail("validate", Malformed("expected better"))
+    refused.fail("validate", MalformedError("expected better"))
     record = dead_letter_record(KEYS, "frames", refused)
     assert record.value is not None
     letter = DeadLetter.FromString(record.value)

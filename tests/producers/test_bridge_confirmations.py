@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from producers.bridge.confirmations import MAX_HELD, MAX_RANGES, Confirmations, Receipt
-from schemas.errors import BadTag
+from schemas.errors import BadTagError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import open_own_message
@@ -44,7 +44,7 @@ def test_each_confirmation_is_signed_with_the_key_that_signed_the_frame() -> Non
     confirmations.add(Receipt(CAMERA, 77, 2, 1))
     ((_, payload),) = confirmations.take()
     assert ranges(confirmed(payload, generation=2)) == [(1, 1)]
-    with pytest.raises(BadTag):
+    with pytest.raises(BadTagError):
         confirmed(payload, generation=0)
 
 

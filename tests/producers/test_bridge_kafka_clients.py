@@ -112,48 +112,48 @@ async def test_a_batch_that_one_partition_refuses_for_its_size_leaves_the_others
     await sender.close(SOON_S)
 
 
-Told: TypeAlias = list[object]
-Follow: TypeAlias = Callable[[Told], Coroutine[Any, Any, None]]
+CostProgress: TypeAlias = list[object]
+Follow: TypeAlias = Callable[[CostProgress], Coroutine[Any, Any, None]]
 
 
-def follow_backlog(told: Told) -> Coroutine[Any, Any, None]:
-    return Backlog("nowhere:1", "b1", "processors", 10**9, 0.01, lambda _: None, told.append).run([0])
+def follow_backlog(progress: CostProgress) -> Coroutine[Any, Any, None]:
+    return Backlog("nowhere:1", "b1", "processors", 10**9, 0.01, lambda _: None, progress.append).run([0])
 
 
-def follow_requests(told: Told) -> Coroutine[Any, Any, None]:
-    return Requests("nowhere:1", "b1", [lambda records, now_s: told.append((list(records), now_s))]).run()
+def follow_requests(progress: CostProgress) -> Coroutine[Any, Any, None]:
+    return Requests("nowhere:1", "b1", [lambda records, now_s: progress.append((list(records), now_s))]).run()
 
 
 FOLLOWERS = [(follow_backlog, backlog_module), (follow_requests, requests_module)]
 
 
-async def hears(kafka: KafkaStandIn, told: Told) -> None:
-    """Wait until what is told comes from a Kafka that has met all failures."""
+async def hears(kafka: KafkaStandIn, progress: CostProgress) -> None:
+    """Wait until what is progress comes from a Kafka that has met all failures."""
     await until(lambda: not kafka.failures and kafka.events.empty(), "all failures")
-    before = len(told)
+    before = len(progress)
     if any(consumer.topics for consumer in kafka.consumers):
         kafka.events.put_nowait([EVENT])
-    await until(lambda: len(told) > before and told[-1] is not None, "an answer")
+    await until(lambda: len(progress) > before and progress[-1] is not None, "an answer")
 
 
 @pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
 async def test_a_follower_complains_once_when_it_fails_three_times_at_its_start(
     kafka: KafkaStandIn, follow: Follow, module: ModuleType
 ) -> None:
-    told: Told = []
+    progress: CostProgress = []
     for failures, complaints in ((module.COMPLAIN_AFTER - 1, 0), (module.COMPLAIN_AFTER + 2, 1)):
         kafka.failures.extend([KafkaError("away")] * failures)
         with structlog.testing.capture_logs() as logs:
-            async with running(follow(told)):
-                await hears(kafka, told)
+            async with running(follow(progress)):
+                await hears(kafka, progress)
         assert [entry["log_level"] for entry in logs] == ["warning"] * complaints
-        assert told.count(None) == (complaints if module is backlog_module else 0)
+        assert progress.count(None) == (complaints if module is backlog_module else 0)
 
 
 async def test_a_backlog_is_unknown_after_three_failures_in_a_row_since_the_last_answer(kafka: KafkaStandIn) -> None:
-    told: Told = []
-    async with running(follow_backlog(told)):
+    progress: CostProgress = []
+    async with running(follow_backlog(progress)):
         for failures, unknown in ((0, 0), (2, 0), (2, 0), (3, 1), (2, 1), (4, 2)):
             kafka.failures.extend([KafkaError("away")] * failures)
-            await hears(kafka, told)
-            assert told.count(None) == unknown
+            await hears(kafka, progress)
+            assert progress.count(None) == unknown

@@ -84,7 +84,7 @@ def test_a_ledger_that_is_written_in_part_is_an_error_and_the_copy_stays(
     whole, before = os.pwrite, spool.current.revision
     with monkeypatch.context() as patch:
         patch.setattr("producers.spool.ledger.os.pwrite", lambda fd, data, at: whole(fd, data[:64], at))
-        with pytest.raises(StateError, match="cannot be written"):
+        with pytest.raises(StateError, match="expected a writable folder"):
             spool.ledgers.revise(spool.current)
     found = read_ledger(ledger_path(tmp_path, spool.current.boot_id))
     assert found is not None

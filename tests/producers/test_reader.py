@@ -8,7 +8,7 @@ import pytest
 
 from producers.sources.reader import InlineReader, ThreadReader, read_from
 from producers.sources.source import Captured
-from schemas.errors import SourceHung
+from schemas.errors import SourceHungError
 from tests.waiting import until
 
 
@@ -121,14 +121,14 @@ async def test_a_frame_has_the_time_of_its_capture_where_its_source_knows_it() -
 
 
 async def test_a_frame_that_came_before_a_failure_is_given_first() -> None:
-    source = Numbers(1, live=True, failure=SourceHung("no picture for 1 s"))
+    source = Numbers(1, live=True, failure=SourceHungError("no picture for 1 s"))
     reader = ThreadReader(source)
     source.gate.release(2)
     assert await asyncio.to_thread(source.closed.wait, 10)
     reading = await reader.next()
     assert reading is not None
     assert reading.captured.position == 0
-    with pytest.raises(SourceHung):
+    with pytest.raises(SourceHungError):
         await reader.next()
 
 

@@ -11,7 +11,7 @@ from benchmarks.harness.rtsp import RtspServer
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
-from schemas.errors import SourceError, SourceHung
+from schemas.errors import SourceError, SourceHungError
 
 LOGIN = "viewer:pass-word"
 
@@ -55,7 +55,7 @@ def test_a_refused_camera_is_a_source_error_without_its_password(
     with pytest.raises(SourceError, match=message) as caught:
         camera(port, login, path)
     assert login.partition(":")[2] not in str(caught.value)
-    assert not isinstance(caught.value, SourceHung)
+    assert not isinstance(caught.value, SourceHungError)
 
 
 def test_a_closed_port_is_a_source_error() -> None:
@@ -73,14 +73,14 @@ def test_a_camera_that_hangs_is_noticed_in_time_and_one_that_dies_at_once() -> N
         assert other.read() is not None
         server.pause()
         started = time.monotonic()
-        with pytest.raises(SourceHung, match=r"127.0.0.1:\d+/live: no frame for 1.5 s"):
+        with pytest.raises(SourceHungError, match=r"127.0.0.1:\d+/live: no frame for 1.5 s"):
             exhaust(source)
         assert time.monotonic() - started < 2.5
         source.close()
-        with pytest.raises(SourceHung, match=r"did not answer for 0.5 s"):
+        with pytest.raises(SourceHungError, match=r"did not answer for 0.5 s"):
             camera(port, open_s=0.5)
         server.kill()
         with pytest.raises(SourceError, match=r"ended the stream|reset|Input/output") as caught:
             exhaust(other)
-        assert not isinstance(caught.value, SourceHung)
+        assert not isinstance(caught.value, SourceHungError)
         other.close()

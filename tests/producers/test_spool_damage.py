@@ -194,7 +194,7 @@ def test_damage_is_counted_and_logged_with_its_file(tmp_path: Path) -> None:
     flip_payload(path, payload_of(3))
     frame = spool.get((boot_id, 3))
     assert frame is not None
-    with capture_logs() as logs, pytest.raises(StateError, match="does not hold frame 3 as it was written"):
+    with capture_logs() as logs, pytest.raises(StateError, match="expected frame 3 as it was written"):
         spool.read(frame)
     expected = {"event": "spool_frames_damaged", "log_level": "error", "camera": CAMERA, "file": str(path), "frames": 1}
     assert logs == [expected]

@@ -70,7 +70,7 @@ def test_frames_whose_file_does_not_hold_them_any_more_are_shed_and_those_of_oth
     shed: list[tuple[int, int]] = []
     again.on_shed = shed.extend
     for seq in [59] if how == "removed" else range(first, 60):
-        with pytest.raises(StateError, match="is gone" if how == "removed" else "as it was written"):
+        with pytest.raises(StateError, match="is missing" if how == "removed" else "as it was written"):
             again.read(frame_of(again, boot_id, seq))
     assert [seq for _, seq in shed] == list(range(first, 60))
     assert [seq for seq in range(60) if again.get((boot_id, seq))] == list(range(first))
@@ -128,11 +128,12 @@ def test_an_error_of_the_system_is_one_line_with_the_folder(tmp_path: Path, monk
         patch.setattr(os, "open", refuse(errno.EROFS))
         with pytest.raises(StateError) as raised:
             fill(spool, 1)
-    assert str(raised.value) == f"the spool {tmp_path} cannot be written: {os.strerror(errno.EROFS)}"
+    expected = f"spool {tmp_path}: expected a writable folder, got {os.strerror(errno.EROFS)}. Check the disk."
+    assert str(raised.value) == expected
     assert spool.frames == 0
     fill(spool, 1)
     spool.close()
-    with pytest.raises(StateError, match="cannot be written") as raised:
+    with pytest.raises(StateError, match="expected a writable folder") as raised:
         SegmentWriter(tmp_path / "gone", 2**16, 1000.0).begin(7, 0, 0)
     assert not isinstance(raised.value, DiskFullError)
 

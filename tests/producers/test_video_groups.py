@@ -16,7 +16,7 @@ from producers.video.encoder import software_encoder, without_remarks
 from producers.video.group import GroupEncoder
 from producers.video.hardware import hardware_encoder
 from producers.video.video_settings import VideoSettings
-from schemas.errors import BadSize, SourceError
+from schemas.errors import BadSizeError, SourceError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.access_unit import AccessUnit, Codec, open_unit
@@ -166,7 +166,7 @@ def test_a_grey_picture_has_one_channel() -> None:
 
 
 def test_small_pictures_are_refused() -> None:
-    with pytest.raises(BadSize, match="expected sides from 64 on"):
+    with pytest.raises(BadSizeError, match="expected sides from 64 on"):
         GroupEncoder(KEY, VideoSettings()).encode(scene(0, 32, 32), BOOT, 0, 0, MASKED)
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.limits import MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, MAX_SIDE
 from schemas.messages.camera_status import LAST_MESSAGE, check_announcement, is_newer, turn
 from schemas.pointillist_pb2 import Meta, Status, Turn
@@ -48,7 +48,7 @@ def test_the_smallest_and_the_largest_of_everything_may_be_said() -> None:
     ],
 )  # fmt: skip
 def test_what_is_out_of_its_range_is_refused_with_what_was_expected(field: str, value: object) -> None:
-    with pytest.raises(Malformed, match="expected"):
+    with pytest.raises(MalformedError, match="expected"):
         check_announcement(meta(**(LARGEST | {field: value})))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import BadTag, RevokedKey, SecretError
+from schemas.errors import BadTagError, RevokedKeyError, SecretError
 from schemas.identity import CameraId
 from schemas.keys.keys import KEY_BYTES, MAX_GENERATION, CameraKey, KeyRing, Purpose, derive_camera_key
 
@@ -70,7 +70,7 @@ def test_a_tag_holds_for_its_camera_generation_purpose_and_body_alone() -> None:
         (key, Purpose.FRAME, b"x" + payload),
         (key, Purpose.FRAME, b""),
     ):
-        with pytest.raises(BadTag):
+        with pytest.raises(BadTagError):
             other.verify(purpose, changed)
 
 
@@ -123,7 +123,7 @@ def test_seeds_are_keyed_hashes_of_what_they_are_for() -> None:
 def test_raising_a_cameras_generation_revokes_its_older_keys_alone() -> None:
     keys = KeyRing(SECRET, {ONE: 2})
     for camera, generation in ((ONE, 1), (ONE, MAX_GENERATION + 1), (TWO, -1)):
-        with pytest.raises(RevokedKey, match=f"got {generation}"):
+        with pytest.raises(RevokedKeyError, match=f"got {generation}"):
             keys.key(camera, generation)
     assert keys.key(ONE, 2).export() == derive_camera_key(SECRET, ONE, 2).export()
     assert keys.key(ONE, 3).generation == 3

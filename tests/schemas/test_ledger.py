@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_BOOT_FRAMES, MAX_LEDGER_BYTES, MAX_SHED_RANGES
@@ -28,7 +28,7 @@ def with_ranges(count: int, first: int = 0) -> Ledger:
 
 def test_as_many_ranges_are_accepted_as_a_spool_keeps_apart() -> None:
     assert len(opened(with_ranges(MAX_SHED_RANGES)).shed) == MAX_SHED_RANGES
-    with pytest.raises(Malformed, match="64 shed ranges, got 65"):
+    with pytest.raises(MalformedError, match="64 shed ranges, got 65"):
         opened(with_ranges(MAX_SHED_RANGES + 1))
 
 
@@ -41,13 +41,13 @@ def test_the_largest_ledger_of_a_spool_fits() -> None:
 
 
 def test_a_ledger_of_ten_thousand_ranges_is_refused_before_it_is_parsed() -> None:
-    with pytest.raises(Malformed, match=f"at most {MAX_LEDGER_BYTES} bytes"):
+    with pytest.raises(MalformedError, match=f"at most {MAX_LEDGER_BYTES} bytes"):
         opened(with_ranges(10_000))
 
 
 def test_fields_that_nobody_knows_do_not_make_a_ledger_larger_than_one_with_all_ranges() -> None:
     unknown = b"\xfa\x07\x88\x27" + bytes(5000)  # field 127, 5,000 bytes
-    with pytest.raises(Malformed, match="bytes"):
+    with pytest.raises(MalformedError, match="bytes"):
         opened(with_ranges(0), unknown)
 
 
@@ -68,5 +68,5 @@ def test_fields_that_nobody_knows_do_not_make_a_ledger_larger_than_one_with_all_
 )
 def test_impossible_counts_are_refused(changed: dict[str, object]) -> None:
     fields = {"boot_id": 1, "revision": 1, "next": 10} | changed
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         opened(Ledger(**fields))  # type: ignore[arg-type]  # fields of several types

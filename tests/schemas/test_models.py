@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.errors import BadTag, Malformed
+from schemas.errors import BadTagError, MalformedError
 from schemas.keys.signers import Signed, Signer, TrustedSigners
 from schemas.messages.models import (
     MAX_BUNDLE_BYTES,
@@ -64,17 +64,17 @@ def test_a_signed_list_is_read_back_and_only_from_a_trusted_signer() -> None:
     models = publish(publish(Models(), model("a")), model("b", "model.toml", "code/network.py"))
     value = seal(models, SIGNER)
     assert unseal(value, TRUSTED) == models
-    with pytest.raises(BadTag, match=r"the list of models: signed by SHA256:.*, who is not trusted$"):
+    with pytest.raises(BadTagError, match=r"the list of models: signed by SHA256:.*, who is not trusted$"):
         unseal(seal(models, STRANGER), TRUSTED)
-    with pytest.raises(BadTag, match="no signer is, --trust FILE names them"):
+    with pytest.raises(BadTagError, match="no signer is, --trust FILE names them"):
         unseal(value, TrustedSigners())
     signed = SignedModels.FromString(value)
     signed.models += publish(Models(), model("c")).SerializeToString()
-    with pytest.raises(BadTag, match="does not match the key of tests"):
+    with pytest.raises(BadTagError, match="does not match the key of tests"):
         unseal(signed.SerializeToString(), TRUSTED)
-    with pytest.raises(BadTag, match="expected a signature, found none"):
+    with pytest.raises(BadTagError, match="expected a signature, found none"):
         unseal(SignedModels(models=models.SerializeToString()).SerializeToString(), TRUSTED)
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         unseal(b"\xff\xff no message", TRUSTED)
 
 
@@ -91,14 +91,14 @@ def test_who_vouches_for_a_bundle_is_asked_of_its_files_alone() -> None:
     other = model("a", "model.toml", "network.py")
     other.signer, other.signature = signed.signer, signed.signature
     for wrong in (model("a"), sign(model("a"), STRANGER), other):
-        with pytest.raises(BadTag):
+        with pytest.raises(BadTagError):
             check_signature(wrong, TRUSTED)
 
 
 def test_the_signature_of_a_bundle_is_none_of_a_list() -> None:
     body = publish(Models(), model("a")).SerializeToString()
     as_bundle = SIGNER.sign(Signed.BUNDLE, body)
-    with pytest.raises(BadTag):
+    with pytest.raises(BadTagError):
         unseal(SignedModels(models=body, signer=SIGNER.public, signature=as_bundle).SerializeToString(), TRUSTED)
 
 
@@ -107,7 +107,7 @@ def test_the_signature_of_a_bundle_is_none_of_a_list() -> None:
 )
 def test_a_file_outside_the_bundle_is_refused(name: str) -> None:
     assert not is_inside(name)
-    with pytest.raises(Malformed, match="inside the bundle"):
+    with pytest.raises(MalformedError, match="inside the bundle"):
         unseal(seal(Models(published=[model("a", "model.toml", name)]), SIGNER), TRUSTED)
 
 
@@ -125,15 +125,15 @@ def listed(count: int, each: int = 1) -> bytes:
 def test_a_bundle_is_as_large_as_it_may_be(count: int, each: int) -> None:
     assert len(unseal(listed(count, each), TRUSTED).published[0].files) == count
     for files, size in ((0, 1), (MAX_FILES + 1, 1), (count, MAX_BUNDLE_BYTES // count + 1)):
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedError):
             unseal(listed(files, size), TRUSTED)
 
 
 def test_a_digest_that_is_not_of_the_files_is_refused() -> None:
     wrong = model("a")
     wrong.files[0].sha256 = bytes([1]) * 32
-    with pytest.raises(Malformed, match="digest"):
+    with pytest.raises(MalformedError, match="digest"):
         unseal(seal(Models(published=[wrong]), SIGNER), TRUSTED)
     twice = model("a", "model.toml", "model.toml")
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         unseal(seal(Models(published=[twice]), SIGNER), TRUSTED)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from schemas.errors import BadPixels, Malformed, WireError
+from schemas.errors import BadPixelsError, MalformedError, WireError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.pixels import gather, lossless, residuals
@@ -140,7 +140,7 @@ def test_any_changed_or_cut_lossless_data_decodes_or_raises_bad_pixels(kind: str
     for candidate in changed:
         try:
             pixels = unpack_pixels(candidate, kept, 3, LOSSLESS)
-        except BadPixels:
+        except BadPixelsError:
             refused += 1
         else:
             assert pixels.shape == (kept.sum(), 3)
@@ -158,7 +158,7 @@ def test_a_bomb_costs_no_more_memory_than_the_frame_it_announces() -> None:
     bitmap = _deflated(b"\xff" * (64 * 64 * 3 // 16))
     for data in (bomb, bitmap + bomb):
         tracemalloc.start()
-        with pytest.raises(BadPixels):
+        with pytest.raises(BadPixelsError):
             unpack_pixels(bytes((lossless.PLANE,)) + data, kept, 3, LOSSLESS)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -169,7 +169,7 @@ def test_a_bomb_costs_no_more_memory_than_the_frame_it_announces() -> None:
 def test_pairs_beyond_the_frame_are_refused(bitmap: bytes) -> None:
     # Two kept grey pixels are one pair; the bitmap's byte has room for eight.
     kept: Mask = np.ones((1, 2), dtype=np.bool_)
-    with pytest.raises(BadPixels, match="1 pairs"):
+    with pytest.raises(BadPixelsError, match="1 pairs"):
         unpack_pixels(bytes((lossless.LEFT,)) + _deflated(bitmap) + _deflated(b"ab"), kept, 1, LOSSLESS)
 
 
@@ -184,13 +184,13 @@ def test_pairs_beyond_the_frame_are_refused(bitmap: bytes) -> None:
     ],
 )
 def test_messages_say_what_was_expected_and_what_came(data: bytes, profile: int, message: str) -> None:
-    with pytest.raises(BadPixels, match=message):
+    with pytest.raises(BadPixelsError, match=message):
         unpack_pixels(data, np.ones((2, 2), dtype=np.bool_), 1, profile)
 
 
 def test_an_unknown_profile_is_refused_both_ways() -> None:
     kept = np.ones((2, 2), dtype=np.bool_)
-    with pytest.raises(Malformed, match="got 7"):
+    with pytest.raises(MalformedError, match="got 7"):
         pack(np.zeros((2, 2, 1), np.uint8), kept, 7)
-    with pytest.raises(Malformed, match="got 7"):
+    with pytest.raises(MalformedError, match="got 7"):
         unpack(b"", kept, 1, 7)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import Malformed, SecretError
+from schemas.errors import MalformedError, SecretError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KEY_BYTES, KeyRing, derive_camera_key
 from schemas.keys.roots import Role, Roots
@@ -104,7 +104,7 @@ def test_a_picture_for_people_opens_for_its_frame_its_camera_and_its_kind_alone(
         (FLEET, frame, "preview", sealed[:-1] + bytes((sealed[-1] ^ 1,))),
         (KeyRing(b"the secret of another fleet"), frame, "preview", sealed),
     ):
-        with pytest.raises(Malformed, match="sealed"):
+        with pytest.raises(MalformedError, match="sealed"):
             box.previews.open(changed, other, what)
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import BadTag, ConfigError, SecretError
+from schemas.errors import BadTagError, ConfigError, SecretError
 from schemas.keys.signers import (
     MAX_TRUST_BYTES,
     PUBLIC_BYTES,
@@ -56,7 +56,7 @@ def test_a_signature_holds_for_its_message_its_purpose_and_its_signer_alone(
         (what, message, b"", signature),
         (what, message, ADA.public[:-1], signature),
     ):
-        with pytest.raises(BadTag):
+        with pytest.raises(BadTagError):
             trusted.verify(*wrong)
 
 
@@ -66,14 +66,14 @@ def test_what_ssh_keygen_takes_for_a_key_is_what_is_trusted(tmp_path: Path) -> N
     assert trusted.verify(Signed.MODELS, b"x", ADA.public, ADA.sign(Signed.MODELS, b"x")) == "ada@office"
     assert trusted.verify(Signed.MODELS, b"x", BOB.public, BOB.sign(Signed.MODELS, b"x")) == "bob"
     carol = Signer.new()
-    with pytest.raises(BadTag, match=f"signed by {fingerprint(carol.public)}, who is not trusted$"):
+    with pytest.raises(BadTagError, match=f"signed by {fingerprint(carol.public)}, who is not trusted$"):
         trusted.verify(Signed.MODELS, b"x", carol.public, carol.sign(Signed.MODELS, b"x"))
     assert len(ADA.public) == PUBLIC_BYTES
 
 
 def test_a_file_that_names_nobody_trusts_nobody(tmp_path: Path) -> None:
     for trusted in (TrustedSigners.read(trust_file(tmp_path, "# nobody yet")), TrustedSigners.read(None)):
-        with pytest.raises(BadTag, match="no signer is, --trust FILE names them"):
+        with pytest.raises(BadTagError, match="no signer is, --trust FILE names them"):
             trusted.verify(Signed.MODELS, b"x", ADA.public, ADA.sign(Signed.MODELS, b"x"))
 
 
@@ -103,7 +103,7 @@ def test_another_kind_of_line_is_named_by_its_number(tmp_path: Path, kind: str) 
 
 
 def test_a_missing_or_huge_file_of_trusted_signers_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"expected in .*absent: No such file"):
+    with pytest.raises(ConfigError, match=r"trusted signers: expected a readable file, got .*absent: No such file"):
         TrustedSigners.read(tmp_path / "absent")
     with pytest.raises(ConfigError, match="expected at most"):
         TrustedSigners.read(trust_file(tmp_path, "#" * MAX_TRUST_BYTES, "#"))
@@ -127,7 +127,7 @@ def test_a_key_that_openssl_made_is_taken(tmp_path: Path) -> None:
 
 def test_what_is_no_private_key_is_refused_without_being_shown(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    with pytest.raises(SecretError, match=r"expected in the file .*: No such file"):
+    with pytest.raises(SecretError, match=r"signer: expected a readable private key, got .*: No such file"):
         Signer.read(file)
     locked = load_pem_private_key(ADA.export().encode(), None).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.errors import BadTag, Malformed, SecretError
+from schemas.errors import BadTagError, MalformedError, SecretError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, Purpose
 from schemas.keys.roots import Role, Roots
@@ -38,7 +38,7 @@ def test_a_verdict_holds_for_its_camera_and_from_a_processor_alone() -> None:
         (CAMERA, PROCESSOR.verdicts.signed(Purpose.DEAD_LETTER, CAMERA, verdict.SerializeToString())),
         (CAMERA, b""),
     ):
-        with pytest.raises(BadTag):
+        with pytest.raises(BadTagError):
             open_statement(Verdict, camera, payload, RECORDER)
     with pytest.raises(SecretError, match="root key verdicts"):
         sign_statement(BRIDGE, CAMERA, verdict)
@@ -46,7 +46,7 @@ def test_a_verdict_holds_for_its_camera_and_from_a_processor_alone() -> None:
 
 def test_what_is_signed_and_no_message_is_malformed() -> None:
     payload = PROCESSOR.verdicts.signed(Purpose.VERDICT, CAMERA, b"\xff\xff")
-    with pytest.raises(Malformed, match="Verdict"):
+    with pytest.raises(MalformedError, match="Verdict"):
         open_statement(Verdict, CAMERA, payload, RECORDER)
 
 
@@ -64,7 +64,7 @@ def test_pictures_of_a_verdict_are_for_the_recorder_and_an_auditor_goes_without(
         assert (read.preview, read.evidence, read.as_sent) == seen
     swapped = open_statement(Verdict, CAMERA, said, RECORDER)
     swapped.as_sent = swapped.preview
-    with pytest.raises(Malformed, match="as sent"):
+    with pytest.raises(MalformedError, match="as sent"):
         open_pictures(swapped, CAMERA, RECORDER)
 
 
@@ -76,7 +76,7 @@ def test_an_alert_is_signed_by_a_recorder_and_its_thumbnail_sealed() -> None:
     read = open_alert(CAMERA, sent, RECORDER)
     read.ClearField("tag")
     assert read == alert
-    with pytest.raises(BadTag):
+    with pytest.raises(BadTagError):
         open_alert(OTHER, sent, RECORDER)
     with pytest.raises(SecretError, match="root key alerts"):
         sealed_alert(alert, PROCESSOR)
@@ -86,5 +86,5 @@ def test_a_dead_letter_is_signed_as_one() -> None:
     letter = DeadLetter(camera_id=CAMERA, verified=True, boot_id=1, seq=2)
     said = sign_statement(PROCESSOR, CAMERA, letter)
     assert open_statement(DeadLetter, CAMERA, said, RECORDER).verified
-    with pytest.raises(BadTag):
+    with pytest.raises(BadTagError):
         open_statement(DeadLetter, CAMERA, letter.SerializeToString(), RECORDER)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from schemas.errors import ConfigError, Malformed
+from schemas.errors import ConfigError, MalformedError
 from schemas.identity import CameraId, Identity, camera_id, camera_id_on_wire
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, parse_mqtt_topic, shared_filter
 
@@ -42,7 +42,7 @@ def test_a_topic_reads_back(camera: str, channel: Channel) -> None:
     ],
 )
 def test_what_is_no_topic_of_ours_is_malformed_in_a_short_message(topic: str) -> None:
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(MalformedError) as caught:
         parse_mqtt_topic(topic)
     assert len(str(caught.value)) < 500
 
@@ -65,7 +65,7 @@ def test_kafka_topics_are_valid_names_and_distinct() -> None:
 def test_a_bad_name_is_a_users_error_or_a_bad_message(text: str) -> None:
     with pytest.raises(ConfigError, match="site/camera"):
         camera_id(text)
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         camera_id_on_wire(text)
 
 

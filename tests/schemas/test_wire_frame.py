@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from schemas.errors import BadSize, BadTag, ConfigError, Malformed, RevokedKey, WireError
+from schemas.errors import BadSizeError, BadTagError, ConfigError, MalformedError, RevokedKeyError, WireError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, Purpose
 from schemas.limits import MAX_CONTROL_BYTES, MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_SIDE, PLAIN_MESSAGE_BYTES
@@ -203,19 +203,19 @@ def test_even_a_signed_frame_decodes_or_raises_a_wire_error(
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        ({"boot_id": 0}, Malformed),
-        ({"boot_id": 2**63}, Malformed),
-        ({"seq": 2**53}, Malformed),
-        ({"captured_ms": 2**53}, Malformed),
-        ({"width": 0}, BadSize),
-        ({"height": MAX_SIDE + 1}, BadSize),
-        ({"channels": 2}, BadSize),
-        ({"channels": 4}, BadSize),
-        ({"width": 8000, "height": 8000}, BadSize),
-        ({"dropped_per_block": 57}, Malformed),
-        ({"profile": 3}, Malformed),
-        ({"key_generation": 2**16}, RevokedKey),
-        ({"key_generation": 1}, BadTag),
+        ({"boot_id": 0}, MalformedError),
+        ({"boot_id": 2**63}, MalformedError),
+        ({"seq": 2**53}, MalformedError),
+        ({"captured_ms": 2**53}, MalformedError),
+        ({"width": 0}, BadSizeError),
+        ({"height": MAX_SIDE + 1}, BadSizeError),
+        ({"channels": 2}, BadSizeError),
+        ({"channels": 4}, BadSizeError),
+        ({"width": 8000, "height": 8000}, BadSizeError),
+        ({"dropped_per_block": 57}, MalformedError),
+        ({"profile": 3}, MalformedError),
+        ({"key_generation": 2**16}, RevokedKeyError),
+        ({"key_generation": 1}, BadTagError),
     ],
 )
 def test_a_field_out_of_its_range_is_named_by_its_error(fields: dict[str, object], error: type[WireError]) -> None:
@@ -224,7 +224,7 @@ def test_a_field_out_of_its_range_is_named_by_its_error(fields: dict[str, object
 
 
 def test_a_message_too_large_is_refused_unread() -> None:
-    with pytest.raises(BadSize, match=f"at most {MAX_MESSAGE_BYTES} bytes"):
+    with pytest.raises(BadSizeError, match=f"at most {MAX_MESSAGE_BYTES} bytes"):
         open_frame(CAMERA, bytes(MAX_MESSAGE_BYTES + 1), KEYS)
 
 
@@ -267,34 +267,34 @@ def test_a_large_message_that_is_not_mostly_pixels_is_refused_unparsed(
     payload: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frame_module, "Frame", None)
-    with pytest.raises(Malformed, match="whose pixels begin within"):
+    with pytest.raises(MalformedError, match="whose pixels begin within"):
         open_frame(CAMERA, payload, KEYS)
 
 
 @pytest.mark.parametrize("kind", list(OPENERS))
 def test_a_control_message_too_large_is_refused_unparsed(kind: type) -> None:
     largest = KEY.sign(Purpose.LEDGER, b"\xff" * (MAX_CONTROL_BYTES - 9))
-    with pytest.raises(Malformed, match="Ledger"):
+    with pytest.raises(MalformedError, match="Ledger"):
         open_own_message(Ledger, KEY, largest)
     payload = b"\xff" * (MAX_CONTROL_BYTES + 1)
     for opener in (OPENERS[kind], lambda payload: open_own_message(kind, KEY, payload)):
-        with pytest.raises(BadSize, match=f"at most {MAX_CONTROL_BYTES} bytes of {kind.__name__}"):
+        with pytest.raises(BadSizeError, match=f"at most {MAX_CONTROL_BYTES} bytes of {kind.__name__}"):
             opener(payload)
 
 
 def test_a_camera_parses_only_what_is_signed() -> None:
-    with pytest.raises(BadTag):
+    with pytest.raises(BadTagError):
         open_own_message(Confirm, KEY, b"\xff" * 1000)
 
 
 def test_a_frame_of_one_camera_is_not_taken_for_anothers() -> None:
     payload = encode_frame(KEY, 1, 0, 0, noise(4, 4, 3), Encoding())
-    with pytest.raises(BadTag, match="site/other"):
+    with pytest.raises(BadTagError, match="site/other"):
         open_frame(CameraId("site/other"), payload, KEYS)
 
 
 def test_a_camera_refuses_a_picture_that_may_not_travel() -> None:
-    with pytest.raises(BadSize):
+    with pytest.raises(BadSizeError):
         encode_frame(KEY, 1, 0, 0, np.zeros((4, 4, 2), np.uint8), Encoding())
 
 
@@ -322,7 +322,7 @@ def test_control_messages_are_signed_for_their_camera_and_kind(message: Signed) 
     for found in (open_message(type(message), CAMERA, payload, KEYS), open_own_message(type(message), KEY, payload)):
         found.ClearField("tag")
         assert found == message
-    with pytest.raises(BadTag):
+    with pytest.raises(BadTagError):
         open_message(type(message), CameraId("site/other"), payload, KEYS)
     for kind, opener in OPENERS.items():
         if kind is not type(message):

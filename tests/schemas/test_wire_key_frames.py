@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.errors import BadTag, Malformed
+from schemas.errors import BadTagError, MalformedError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing, Purpose
 from schemas.messages.frame import Encoding, check_key_frame, encode_frame, is_key_frame, open_frame
@@ -45,7 +45,7 @@ def test_a_probe_is_no_key_frame() -> None:
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])
 def test_under_raw_and_lossless_no_frame_is_a_key_frame_or_depends_on_one(profile: int) -> None:
     assert not is_key_frame(open_frame(CAMERA, message(2, profile=profile), KEYS))
-    with pytest.raises(Malformed, match="expected key distance 0"):
+    with pytest.raises(MalformedError, match="expected key distance 0"):
         open_frame(CAMERA, message(2, 1, profile=profile), KEYS)
 
 
@@ -54,7 +54,7 @@ def test_under_raw_and_lossless_no_frame_is_a_key_frame_or_depends_on_one(profil
     "change", [{"key_distance": 3}, {"whole": True}, {"profile": RAW}, {"profile": 9}, {"key_distance": 2**60}]
 )
 def test_an_impossible_key_frame_is_refused(change: dict[str, int]) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         open_frame(CAMERA, message(2, **{"key_distance": 2, **change}), KEYS)
 
 
@@ -62,7 +62,7 @@ def test_an_impossible_key_frame_is_refused(change: dict[str, int]) -> None:
 def test_the_tag_covers_the_name_of_the_key_frame() -> None:
     frame = Frame.FromString(message(2, 2))
     frame.key_distance = 1
-    with pytest.raises(BadTag):
+    with pytest.raises(BadTagError):
         open_frame(CAMERA, frame.SerializeToString(), KEYS)
 
 
@@ -83,12 +83,12 @@ def test_a_key_frame_that_does_not_fit_is_refused(change: dict[str, int]) -> Non
     check_key_frame(frame, key_frame)
     for name, value in change.items():
         setattr(key_frame, name, value)
-    with pytest.raises(Malformed, match="expected a key frame"):
+    with pytest.raises(MalformedError, match="expected a key frame"):
         check_key_frame(frame, key_frame)
 
 
 @keyed
 def test_a_frame_that_depends_on_a_key_frame_is_none() -> None:
     first, second = Frame.FromString(message(1, 1)), Frame.FromString(message(2, 1))
-    with pytest.raises(Malformed, match="expected a key frame"):
+    with pytest.raises(MalformedError, match="expected a key frame"):
         check_key_frame(second, first)

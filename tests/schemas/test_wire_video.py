@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import BadPixels, BadSize, BadTag, Malformed
+from schemas.errors import BadPixelsError, BadSizeError, BadTagError, MalformedError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.access_unit import AccessUnit, Codec, open_unit, pack_unit, padded_length
@@ -67,12 +67,12 @@ def test_lengths_up_to_four_kilobytes_take_few_values() -> None:
     ],
 )
 def test_bytes_that_are_no_unit_are_refused(packed: bytes) -> None:
-    with pytest.raises(BadPixels, match="access unit"):
+    with pytest.raises(BadPixelsError, match="access unit"):
         open_unit(packed)
 
 
 def test_a_unit_larger_than_a_whole_picture_is_not_sent() -> None:
-    with pytest.raises(BadSize, match="Lower the quality"):
+    with pytest.raises(BadSizeError, match="Lower the quality"):
         pack_unit(UNIT._replace(data=bytes(14 * 2**20 + 1)))
 
 
@@ -102,18 +102,18 @@ def test_what_is_outside_of_the_pixels_takes_at_most_52_bytes() -> None:
     ],
 )
 def test_an_impossible_place_is_refused(change: dict[str, int]) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedError):
         parse_frame(message(**change))
 
 
 def test_the_tag_covers_the_place() -> None:
     frame = Frame.FromString(message())
     frame.place = 2
-    with pytest.raises(BadTag):
+    with pytest.raises(BadTagError):
         open_frame(CAMERA, frame.SerializeToString(), KEYS)
 
 
 @pytest.mark.parametrize("size", [{"width": 63}, {"height": 32}])
 def test_small_pictures_are_refused(size: dict[str, int]) -> None:
-    with pytest.raises(BadSize, match="profile raw or lossless"):
+    with pytest.raises(BadSizeError, match="profile raw or lossless"):
         parse_frame(message(**size))

@@ -148,10 +148,10 @@ class Gate:
         request.scope["state"]["form"] = fields
         if by_password or session is None or path == LOGIN:
             return None
-        said = request.headers.get("x-csrf-token") or fields.get("csrf", "")
+        token = request.headers.get("x-csrf-token") or fields.get("csrf", "")
         return (
             None
-            if hmac.compare_digest(said.encode(), session.csrf.encode())
+            if hmac.compare_digest(token.encode(), session.csrf.encode())
             else no(403, "csrf: expected the token of this page. Reload the page.")
         )
 

@@ -27,7 +27,7 @@ from consumers.console.data.commands import settings_of
 from consumers.console.data.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.data.history import RANGES
 from consumers.console.pages.alerts import find_raised, review
-from consumers.console.pages.camera import name_of, past, tell
+from consumers.console.pages.camera import name_of, past, send_command
 from consumers.console.pages.dead_letters import replay_reason
 from consumers.console.pages.fleet import forget, query_of
 from consumers.console.pages.system import audited
@@ -84,9 +84,9 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
     reset = asked.pop("reset", False)
     if reset and asked:
         return no(400, "reset: expected no other setting next to it")
-    said = await tell(context, session_of(request).name, name_of(request), None if reset else asked)
-    sent = said == "obeyed" or said.startswith("sent")
-    return JSONResponse({"outcome": said}, 200 if sent else 400)
+    outcome = await send_command(context, session_of(request).name, name_of(request), None if reset else asked)
+    sent = outcome == "obeyed" or outcome.startswith("sent")
+    return JSONResponse({"outcome": outcome}, 200 if sent else 400)
 
 
 async def _forget(context: ConsoleContext, request: Request) -> Response:
@@ -99,7 +99,7 @@ async def _alerts(context: ConsoleContext, request: Request) -> Response:
     if state not in ("", *STATES):
         return no(400, f"expected state={'|'.join(STATES)}")
     found = await find_raised(context, state, request.query_params.get("camera", ""))
-    comments = await context.read(context.store.said, [each.alert_id for each in found])
+    comments = await context.read(context.store.read_comments, [each.alert_id for each in found])
     return JSONResponse([asdict(each) | {"comments": comments[each.alert_id]} for each in found])
 
 

@@ -66,9 +66,9 @@ class CameraSettingsClient:
     def reset(self, wait_s: float) -> bool:
         """Send a retained reset command. Return whether the camera confirmed within `wait_s`."""
         self._client.publish(mqtt_topic(self._camera_id, Channel.PROBES), b"")
-        return self.tell(Command(reset=True), wait_s)
+        return self.send(Command(reset=True), wait_s)
 
-    def tell(self, command: Command, wait_s: float) -> bool:
+    def send(self, command: Command, wait_s: float) -> bool:
         """Send a retained command. Return whether the camera confirmed within `wait_s`.
 
         Raises `BrokerError` if the broker does not accept it.

@@ -94,10 +94,10 @@ class Commands:
         self._broker = broker
         self._keys = keys
 
-    def tell(self, name: str, changes: Mapping[str, Any]) -> str:
+    def send(self, name: str, changes: Mapping[str, Any]) -> str:
         """Change settings of a camera. Return the outcome. Raises UserError if the broker is unreachable."""
         with self._connected(camera_id(name)) as camera:
-            obeyed = camera.tell(command_of(camera.meta, changes), OBEYED_S)
+            obeyed = camera.send(command_of(camera.meta, changes), OBEYED_S)
         return _outcome(obeyed)
 
     def reset(self, name: str) -> str:

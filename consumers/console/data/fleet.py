@@ -91,14 +91,14 @@ class Fleet:
                 self._pictures[WHOLE if row.whole else AS_SENT].keep(row, jpeg)
         self._make_room()
 
-    def say(self, status: CameraRow, age_ms: int, now_ms: int) -> None:
+    def record_status(self, status: CameraRow, age_ms: int, now_ms: int) -> None:
         """Apply a camera's own status message, sent `age_ms` ago."""
         if status.seen_ms <= self._forgotten.get(status.camera, -1):
             return
         camera = self._watch(status.camera).camera
         if camera.status is None or camera.status.state_ms != status.state_ms:
-            camera.said_ms = now_ms - age_ms
-        camera.say(status)
+            camera.status_seen_ms = now_ms - age_ms
+        camera.record_status(status)
         self._touched.add(status.camera)
         self._make_room()
 

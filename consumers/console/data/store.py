@@ -217,7 +217,7 @@ class Store:
             if made is not None:
                 connection.execute(delete(comments).where(comments.c.id <= made[0] - MOST_COMMENTS))
 
-    def said(self, alert_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    def read_comments(self, alert_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         """Return the comments on each of these alerts, oldest first."""
         found: dict[str, list[dict[str, Any]]] = {alert_id: [] for alert_id in alert_ids}
         with self.engine.begin() as connection:

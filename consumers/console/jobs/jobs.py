@@ -23,7 +23,7 @@ from consumers.console.data.store import Store
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired
 from consumers.console.jobs.commands import CLEAN, FIGURES, OUT, Copy, arguments_of, hold
-from consumers.console.jobs.output import Progress, Report, progress_of, report_of, said, tail_of
+from consumers.console.jobs.output import Progress, Report, last_message, progress_of, report_of, tail_of
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.settings import JobSettings
 from schemas.errors import ConfigError, StateError, UserError, first_line
@@ -251,7 +251,7 @@ class Jobs:
             return JobState.FAILED, f"stopped: it took longer than {limit_s:g} s"
         if cause is Cause.STOPPED and (why := now.ends()) is not None:
             return why, f"stopped in phase {now.progress.phase}"
-        words = await self._aside(said, written)
+        words = await self._aside(last_message, written)
         if status != 0:
             return JobState.FAILED, words or f"exit status {status}"
         return JobState.DONE, "" if now.job.kind is Kind.REPAIR else words

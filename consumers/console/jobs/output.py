@@ -63,7 +63,7 @@ def tail_of(log: Path) -> list[str]:
     return [line[:300] for line in _lines(log) if line.strip() and _progress(line) is None][-_LINES:]
 
 
-def said(log: Path) -> str:
+def last_message(log: Path) -> str:
     """Return the command's error message, else its last line."""
     lines = tail_of(log)
     complaints = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]

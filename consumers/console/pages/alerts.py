@@ -210,10 +210,12 @@ async def _shown(
         shown = await context.read(lambda: summaries(context.engine(), found))
     except UserError:
         shown = []
-    said = await context.read(context.store.said, [alert_id for each in shown for alert_id in each.episode.alert_ids])
+    stored = await context.read(
+        context.store.read_comments, [alert_id for each in shown for alert_id in each.episode.alert_ids]
+    )
     comments = {
         each.alert.alert_id: sorted(
-            (one for alert_id in each.episode.alert_ids for one in said[alert_id]), key=lambda one: one["at_ms"]
+            (one for alert_id in each.episode.alert_ids for one in stored[alert_id]), key=lambda one: one["at_ms"]
         )
         for each in shown
     }

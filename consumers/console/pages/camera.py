@@ -64,7 +64,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         held=await context.read(flagged_frames, context, name),
         ranges=list(RANGES),
         range=asked if asked in RANGES else "day",
-        said=request.query_params.get("said", "")[:300],
+        outcome=request.query_params.get("outcome", "")[:300],
         can_tell=context.commands is not None and may(request, Right.OPERATOR),
         stream=f"/camera/{name}/live",
     )
@@ -124,11 +124,11 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
     if not may(request, Right.OPERATOR):
         return no(403, "user: expected the right `operator`")
     asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
-    outcome = await tell(context, session_of(request).name, name, None if "reset" in fields else asked)
-    return RedirectResponse(f"/camera/{name}?{urlencode({'said': outcome})}", 303)
+    outcome = await send_command(context, session_of(request).name, name, None if "reset" in fields else asked)
+    return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
 
 
-async def tell(context: ConsoleContext, who: str, name: str, asked: dict[str, Any] | None) -> str:
+async def send_command(context: ConsoleContext, who: str, name: str, asked: dict[str, Any] | None) -> str:
     """Send a command to a camera and log it in the audit log. Return the outcome.
 
     With `asked` None, reset the camera to its own settings.
@@ -142,7 +142,7 @@ async def tell(context: ConsoleContext, who: str, name: str, asked: dict[str, An
         if asked is None:
             outcome = await context.command(context.commands.reset, name)
         else:
-            outcome = await context.command(context.commands.tell, name, changes_of(asked))
+            outcome = await context.command(context.commands.send, name, changes_of(asked))
     except ConfigError as error:
         return str(error)  # nothing was sent
     except UserError as error:

@@ -54,7 +54,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         identity=identity,
         shown=shown,
         can_replay=may(request, Right.ADMIN) and any(each["verified"] for each in found if each["reason"] == reason),
-        said=request.query_params.get("said", "")[:300],
+        outcome=request.query_params.get("outcome", "")[:300],
         most=SHOWN,
     )
 
@@ -113,8 +113,8 @@ async def _replay(context: ConsoleContext, request: Request) -> Response:
     if not may(request, Right.ADMIN):
         return no(403, "user: expected the right `admin`")
     reason = form_of(request).get("reason", "")[:80]
-    said = await replay_reason(context, session_of(request).name, reason)
-    return RedirectResponse(f"/dead-letters?{urlencode({'reason': reason, 'said': said})}", 303)
+    outcome = await replay_reason(context, session_of(request).name, reason)
+    return RedirectResponse(f"/dead-letters?{urlencode({'reason': reason, 'outcome': outcome})}", 303)
 
 
 async def replay_reason(context: ConsoleContext, who: str, reason: str) -> str:

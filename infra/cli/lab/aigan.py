@@ -48,7 +48,7 @@ def train(
         recipe = recipe if steps is None else replace(recipe, steps=steps)
         train_task(
             task, recipe, black_box=black_box, data=Environment().data, out=out or home_of(task, black_box), runs=runs,
-            say=_say,
+            print_line=_print_line,
         )  # fmt: skip
 
 
@@ -80,5 +80,5 @@ def attack(
     print_figures(str(figures["settings"]["generator"]), figures)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     Console(stderr=True, soft_wrap=True).print(f"{datetime.now():%H:%M:%S} {line}", markup=False, highlight=False)

@@ -42,7 +42,7 @@ def lab_extra() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN_PACKAGES:
             raise
-        raise ConfigError(f"this command needs {error.name}: install pointillist[lab]") from None
+        raise ConfigError(f"{error.name} is missing: this command needs it. Install pointillist[lab].") from None
 
 
 def shown_command() -> str:
@@ -63,7 +63,7 @@ def progress_bar(what: str, total: int) -> Iterator[Any]:
 def chosen(value: str, *known: str, option: str) -> Any:
     """Return the value when it is one of `known`, else raise ConfigError."""
     if value not in known:
-        raise ConfigError(f"{option}: expected {' or '.join(known)}, got {value!r}")
+        raise ConfigError(f"{option}: expected {' or '.join(known)}, got {value!r}. Correct it.")
     return value
 
 
@@ -89,7 +89,7 @@ def attack_of(name: str | None, eps: float | None, untargeted: bool) -> Attack |
 
     if name is None:
         if eps is not None or untargeted:
-            raise ConfigError("expected --attack NAME with --eps or --untargeted")
+            raise ConfigError("--attack is missing: expected an attack for --eps or --untargeted. Give --attack NAME.")
         return None
     return make_attack(name, eps)
 
@@ -100,14 +100,16 @@ def write_json(file: Path, document: dict[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json_format.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--json: cannot write {file}: {error.strerror}") from None
+        raise ConfigError(
+            f"--json: expected a writable file, got {file}: {error.strerror}. Choose another file."
+        ) from None
 
 
 def require_writable(file: Path) -> None:
     """Raise ConfigError before the work when its result could not be written."""
     there = next(folder for folder in file.absolute().parents if folder.exists())
     if file.is_dir() or not there.is_dir():
-        raise ConfigError(f"--json: expected a file to write, got {file}")
+        raise ConfigError(f"--json: expected a writable file, got {file}. Choose another file.")
 
 
 def print_figures(title: str, document: dict[str, Any]) -> None:

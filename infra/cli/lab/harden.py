@@ -35,14 +35,14 @@ class _Shown:
 
     def phase(self, name: str, steps: int) -> None:
         """Begin a phase of so many steps."""
-        self.say(f"{name}: {steps} steps")
+        self.print_line(f"{name}: {steps} steps")
         self.bars.reset(self._task, description=name, total=steps)
 
     def advance(self, steps: int) -> None:
         """Count so many finished steps."""
         self.bars.advance(self._task, steps)
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line for the user."""
         if not self._quiet:
             self._console.print(line, markup=False, highlight=False)
@@ -123,13 +123,13 @@ def harden(
                 )  # fmt: skip
             if not processes.leads:
                 return
-            shown.say("STRIP is calibrated on the held-out pictures")
+            shown.print_line("STRIP is calibrated on the held-out pictures")
             hardened, line = write_successor(out, source, found.network, kept, MARK, dropped=True)
             lines = [f"{hardened.model_id}: {len(lessons)} pictures, {epochs} epochs, from {network.model_id}"]
             write_training_record(out, shown_command(), [*lines, *found.lines(), line])
         figures = found.figures()
         if json is not None:
             write_json(json, figures | {"bundle": hardened.model_id, "threads": torch.get_num_threads()})
-    for told in (*found.lines(), line):
-        shown.say(told)
+    for text in (*found.lines(), line):
+        shown.print_line(text)
     print_figures(hardened.model_id, figures)

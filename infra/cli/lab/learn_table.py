@@ -51,7 +51,7 @@ def learn_table(
         from schemas.runtime.atomic_file import replacing
 
         if out.is_dir() or not out.absolute().parent.is_dir():
-            raise ConfigError(f"--out: expected a file to write in a folder that is there, got {out}")
+            raise ConfigError(f"--out: expected a file in an existing folder, got {out}. Choose another file.")
         wanted = attack_of(attack, eps, False)
         assert wanted is not None
         network = load_bundle(bundle_folder(bundle), torch_device(device))
@@ -69,7 +69,9 @@ def learn_table(
             with replacing(out) as fresh:
                 fresh.write_text(table_text(learned.steps, comments), encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from None
+            raise ConfigError(
+                f"--out: expected a writable file, got {out}: {error.strerror}. Choose another file."
+            ) from None
         progress.unlink(missing_ok=True)
     console = Console(soft_wrap=True)
     console.print(f"{learned.examples} adversarial examples of {len(pictures)} pictures; {out} holds the steps")

@@ -47,14 +47,14 @@ class Reported:
         """Print the plan before the start."""
         self._expected += plan.seconds
         gradients = "none" if not speeds.gradient_s else f"{1 / speeds.gradient_s:.0f} pictures/s"
-        self._say(
+        self._print_line(
             f"plan: {len(plan.jobs)} attacks, at most {_minutes(plan.seconds)}, measured at {gradients} forward and "
             f"backward, {1 / speeds.forward_s:.0f} forward"
         )
         for job, seconds in plan.costs.items() if self._each else ():
-            self._say(f"{job}: at most {_minutes(seconds)}")
+            self._print_line(f"{job}: at most {_minutes(seconds)}")
         for line in plan.left_out:
-            self._say(f"left out by the budget: {line}")
+            self._print_line(f"left out by the budget: {line}")
 
     def batch(self, job: Job, pictures: int, seconds: float, kept: bool) -> None:
         """Count a batch with this expected number of seconds."""
@@ -64,9 +64,9 @@ class Reported:
         # Ratio of the measured to the expected time so far, once there is enough of it.
         pace = took / self._fresh if self._fresh > TELLING_S else 1.0
         left = _minutes((self._expected - self._done) * pace)
-        self._say(f"{job.name}: {pictures} pictures{', kept from before' if kept else ''}; about {left} left")
+        self._print_line(f"{job.name}: {pictures} pictures{', kept from before' if kept else ''}; about {left} left")
 
-    def _say(self, what: str) -> None:
+    def _print_line(self, what: str) -> None:
         self._console.print(f"{datetime.now():%H:%M:%S} {what}", markup=False, highlight=False)
 
 
@@ -106,7 +106,7 @@ def red_team(
         float | None,
         typer.Option(help="Minutes: fewer pictures and attacks, which it names; else as long as it takes."),
     ] = None,
-    estimate: Annotated[bool, typer.Option(help="Only say what it would take, attack by attack, and stop.")] = False,
+    estimate: Annotated[bool, typer.Option(help="Only print what it would take, attack by attack, and stop.")] = False,
     json: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where pages, plots and CSV go, one folder a run.")] = None,
     runs: Annotated[
@@ -165,7 +165,7 @@ def _strength(text: str) -> float:
     try:
         return float(Fraction(text))
     except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"--eps: expected a number or a fraction such as 8/255, got {text!r}") from None
+        raise ConfigError(f"--eps: expected a number or a fraction such as 8/255, got {text!r}. Correct it.") from None
 
 
 def _print(result: Result) -> None:

@@ -56,15 +56,15 @@ class _Lines:
     def phase(self, name: str, steps: int) -> None:
         """Begin a phase of so many steps."""
         self._name, self._step, self._steps = name, 0, steps
-        self._say()
+        self._show()
 
     def advance(self, steps: int) -> None:
         """Count so many finished steps."""
         self._step += steps
         if self._throttle.take(self._name, time.monotonic()) or self._step == self._steps:
-            self._say()
+            self._show()
 
-    def _say(self) -> None:
+    def _show(self) -> None:
         print(json_text({"phase": self._name, "step": self._step, "steps": self._steps}), flush=True)
 
 
@@ -145,8 +145,9 @@ def repair(
     print_figures(sick.model_id, flat(document))
     if not good:
         raise BundleError(
-            f"not published: {result.held_out.describe()}; of the {result.chosen.count} that chose the weights "
-            f"{100 * result.chosen.lost:.1f} points; expected at most 1 point of either; see {out / 'report.md'}"
+            f"repair: expected a loss of at most 1 point, got {result.held_out.describe()}, and "
+            f"{100 * result.chosen.lost:.1f} points of the {result.chosen.count} that chose the weights. The "
+            f"network is not published: see {out / 'report.md'}."
         )
 
 

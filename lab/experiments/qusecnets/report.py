@@ -74,11 +74,11 @@ def verdict(rows: Sequence[Row]) -> list[str]:
                 continue
             word = "aim" if found.accuracy >= wanted.aim else "must" if found.accuracy >= wanted.must else "MISSED"
             asked = f"paper {wanted.paper:.3f}, must {wanted.must}, aim {wanted.aim}"
-            said = f"{_share(found)} of {found.n}: {word} ({asked})"
+            line = f"{_share(found)} of {found.n}: {word} ({asked})"
             bare = _find(rows, "mnist-plain", wanted.attack)
             if bare is not None and bare.accuracy >= wanted.must:
-                said += f"; it tells nothing, the plain network keeps {bare.accuracy:.3f}"
-            lines.append(f"{name}, {found.label}, white-box as the paper did it: {said}")
+                line += f"; it tells nothing, the plain network keeps {bare.accuracy:.3f}"
+            lines.append(f"{name}, {found.label}, white-box as the paper did it: {line}")
     for name in dict.fromkeys(row.subject for row in rows):
         honest = [(row.accuracy, row) for row in rows if row.subject == name and row.attack == "worst"]
         clean = _find(rows, name, "clean")

@@ -94,15 +94,19 @@ def check_wish(wish: Wish) -> None:
     """Raise ConfigError if this machine lacks the requested backend, or no backend has the requested precision."""
     backends = {backend.name: backend for backend in BACKENDS}
     if wish.backend in backends and (lacks := backends[wish.backend].lacks()):
-        raise ConfigError(f"backend {wish.backend}: expected {lacks}, which is not here; auto or torch would run")
+        raise ConfigError(f"backend {wish.backend}: expected {lacks}, got none. Install it, or choose auto or torch.")
     if wish.precision not in COARSER:
         return
     if wish.backend == "torch":
-        raise ConfigError(f"precision {wish.precision}: expected another backend than torch, which computes in float32")
+        raise ConfigError(
+            f"precision {wish.precision}: expected another backend, got torch, which computes in float32. Choose auto."
+        )
     some = [backend for backend in BACKENDS if wish.backend in ("auto", backend.name) and not backend.lacks()]
     if not any(wish.precision in backend.precisions() for backend in some):
         have = ", ".join(sorted({p for backend in some for p in backend.precisions()})) or "float32"
-        raise ConfigError(f"precision {wish.precision}: expected a processor and a backend with it, here are: {have}")
+        raise ConfigError(
+            f"precision {wish.precision}: expected a processor and a backend with it, got {have}. Choose one of these."
+        )
 
 
 def choose(
@@ -138,7 +142,9 @@ def choose(
             refusals += [f"{each} is not allowed for it" for each in wanted if each == wish.precision not in allowed]
     if not found:
         asked = " ".join(each for each in (wish.backend, wish.precision) if each != "auto")
-        raise ConfigError(f"{asked}: this network cannot be run so: {'; '.join(refusals) or 'no backend is here'}")
+        raise ConfigError(
+            f"{asked}: expected a network that can be run so, got {'; '.join(refusals) or 'no backend'}. Choose auto."
+        )
     return found[0] if len(found) == 1 else _fastest(found, inputs)
 
 

@@ -118,8 +118,9 @@ def _same_logits(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:
         if share < AGREEMENT or error > ERROR:
             # This is no slowness or lack of this machine, but a fault of the bundle on any machine.
             raise BundleError(
-                f"the calibration does not fit: int8 leaves {share:.0%} of the classes as they were and is off by "
-                f"{error:.2f} of the outputs' spread, expected {AGREEMENT:.0%} and {ERROR}"
+                f"the calibration: expected int8 to keep {AGREEMENT:.0%} of the classes with an error of at most "
+                f"{ERROR} of the outputs' spread, got {share:.0%} and {error:.2f}. Add pictures of the fleet to "
+                "it."
             )
         return ""
     moved, span = float((got - exact).abs().amax()), float(exact.amax() - exact.amin())

@@ -155,13 +155,13 @@ def _converted(network: Network, example: Tensor) -> openvino.Model:
 
     if not isinstance(network, nn.Module):
         raise UnsupportedNetworkError(f"expected a torch.nn.Module or an ONNX graph, got {type(network).__name__}")
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         traced = network
         if not isinstance(network, torch.jit.ScriptModule):
             traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # no annotations
         # A result that depends on values, not on shapes, would stay the example's.
-        doubts = [each.message for each in said if issubclass(each.category, torch.jit.TracerWarning)]  # type: ignore[attr-defined]  # not listed there
+        doubts = [each.message for each in caught if issubclass(each.category, torch.jit.TracerWarning)]  # type: ignore[attr-defined]  # not listed there
         if doubts:
             raise UnsupportedNetworkError(f"its way depends on values: {str(doubts[0]).splitlines()[0]}")
         frontend = _frontends().load_by_framework("pytorch")

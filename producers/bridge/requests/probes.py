@@ -13,7 +13,7 @@ from typing import Final
 from aiokafka import ConsumerRecord
 
 from producers.bridge.requests.records import hand_on
-from schemas.errors import Malformed
+from schemas.errors import MalformedError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.limits import MAX_AHEAD_MS
@@ -47,11 +47,11 @@ class ProbeRequests:
 
         def pass_on(camera_id: CameraId, request: ProbeRequest, signed: bytes) -> None:
             if not 0 <= request.probe_share <= 1:
-                raise Malformed(f"expected a probe share from 0 to 1, got {request.probe_share}")
+                raise MalformedError(f"expected a probe share from 0 to 1, got {request.probe_share}")
             ahead_ms = request.issued_ms - self._clock_ms()
             if abs(ahead_ms) > MAX_AHEAD_MS:
                 # An old one is a replay: retained, it would wait for a camera that does not remember a newer one.
-                raise Malformed(
+                raise MalformedError(
                     f"expected a request issued within {MAX_AHEAD_MS} ms of now, got one {ahead_ms} ms ahead"
                 )
             if self._throttle.too_soon((camera_id, request.issued_ms), now_s):

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import structlog
 from aiokafka import ConsumerRecord
 
-from schemas.errors import Malformed, WireError
+from schemas.errors import MalformedError, WireError
 from schemas.identity import CameraId, camera_id_on_wire
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import open_message
@@ -50,4 +50,4 @@ def _camera(key: bytes) -> CameraId:
     try:
         return camera_id_on_wire(key.decode())
     except UnicodeDecodeError:
-        raise Malformed(f"expected a camera id as the record's key, got {key[:140]!r}") from None
+        raise MalformedError(f"expected a camera id as the record's key, got {key[:140]!r}") from None

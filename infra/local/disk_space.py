@@ -15,7 +15,7 @@ GRACE_S: Final = 30.0
 """Seconds after a full disk during which a process's end may be its consequence."""
 
 
-class Room:
+class DiskSpace:
     """The free space on the disk of one folder."""
 
     def __init__(self, folder: Path, least_bytes: int = LEAST_BYTES, grace_s: float = GRACE_S) -> None:

@@ -32,7 +32,7 @@ def write_sheet(shown: Sequence[Shown], file: Path) -> None:
         top = _CAPTION + row * (step + _CAPTION)
         for column, picture in enumerate((each.original, each.sent, each.rebuilt, each.seen)):
             sheet.paste(_fitted(picture), (_GAP + column * step, top))
-        captions = {0: f"{each.file}\n{_said(each.whole)}", 3: f"after the drop\n{_said(each.dropped)}"}
+        captions = {0: f"{each.file}\n{_caption(each.whole)}", 3: f"after the drop\n{_caption(each.dropped)}"}
         for column, text in captions.items():
             pen.text((_GAP + column * step, top + _CELL + 2), text, fill=_INK, spacing=2)
     try:
@@ -40,10 +40,12 @@ def write_sheet(shown: Sequence[Shown], file: Path) -> None:
         with replacing(file) as fresh:
             sheet.save(fresh, format="PNG")
     except OSError as error:
-        raise ConfigError(f"--sheet: cannot write {file}: {error.strerror or error}") from None
+        raise ConfigError(
+            f"--sheet: expected a writable file, got {file}: {error.strerror or error}. Choose another file."
+        ) from None
 
 
-def _said(verdict: tuple[str, float]) -> str:
+def _caption(verdict: tuple[str, float]) -> str:
     name, confidence = verdict
     return f"{name[:24]} {confidence:.0%}"
 
