@@ -41,11 +41,11 @@ async def run_processor(
     health: Health,
     stop: asyncio.Event,
 ) -> None:
-    """Classify the frames topic until `stop` is set, then drain, commit and leave.
+    """Classify the frames topic until `stop` is set, then drain, commit and leave the group.
 
     Health: `warm` when the bundle is loaded and has run, `kafka` while Kafka answers. `assigned` holds when the group
     has assigned partitions, possibly none. `read` holds while each partition of the frames topic has a reader in the
-    group. Raises BundleError or ConfigError before it has joined; it waits for an unavailable Kafka.
+    group. Raises BundleError or ConfigError before it joins the group. Waits for an unavailable Kafka.
     """
     for condition in ("kafka", "warm", "assigned", "read"):
         health.set(condition, False)
@@ -63,7 +63,7 @@ async def run_processor(
 
 
 class _Service:
-    """The tasks of the role, and their end."""
+    """The tasks of the role, and their shutdown."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class _Service:
             self._health.set("kafka", all(self._kafka.values()), detail)
 
     async def run(self, stop: asyncio.Event, following: asyncio.Task[None]) -> None:
-        """Run until `stop` is set, or a task fails, including `following`, the one that follows the models."""
+        """Run until `stop` is set or a task fails. `following` is the task that reads published models."""
         read = asyncio.create_task(self._read_for_ever(), name="read")
         commit = asyncio.create_task(self._commit_for_ever(), name="commit")
         others = [

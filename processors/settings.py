@@ -24,10 +24,10 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     model_cache: Path | None = None
     """Folder for copies of published bundles; none is in the state folder, or temporary without one."""
     trust: Path | None = None
-    """File of the trusted signers, a line `ssh-ed25519 BASE64 NAME` each: only bundles that they publish are served.
-    None is the file of the state folder, or trusts nobody without one."""
+    """File of the trusted signers, one line `ssh-ed25519 BASE64 NAME` for each. Only bundles that trusted signers
+    publish are served. None is the file of the state folder; without that file, no signer is trusted."""
     model_load_s: float = Field(default=600.0, gt=0)
-    """Seconds in which a published bundle must be fetched, loaded and warmed up."""
+    """Maximum seconds to fetch, load and warm up a published bundle."""
 
     group: str = PROCESSORS_GROUP
     """Consumer group of the processors that share the frames."""
@@ -41,9 +41,9 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     """Reconstruction of dropped pixels: default (learned), paper (Algorithm 1), plate (thin plate, not learned) or none
     (the network alone)."""
     denoise: DenoiseSettings | None = None
-    """Settings of the denoiser; none are those that suit the mode."""
+    """Settings of the denoiser; none uses the mode's own settings."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of the networks: auto takes CUDA where there is one."""
+    """Device of the networks: auto uses CUDA if it is available."""
     backend: Literal["auto", "torch", "openvino"] = "auto"
     """Runtime of the networks on a CPU: auto is the fastest by a measurement at the start."""
     precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"

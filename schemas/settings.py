@@ -1,4 +1,4 @@
-"""Settings that several roles share: the state folder, the brokers and how they are reached."""
+"""Settings that several roles share: the state folder, and the addresses and credentials of the brokers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _UNITS: Final = {
     "bytes": {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
     "s": {"min": 60, "h": 3_600, "d": 86_400},
 }
-"""Units that a value may have, by the last word of the setting's name; without one it is in bytes or seconds."""
+"""Units that a value may have, by the last word of the setting's name. A value without a unit is in bytes or
+seconds."""
 _QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)")
 
 
@@ -49,7 +50,7 @@ class SettingsTable(BaseModel):
 
 
 def address(text: str) -> tuple[str, int]:
-    """Read host:port; `ConfigError` names the form, and repeats no password."""
+    """Read host:port; `ConfigError` gives the expected form, and never a password."""
     if "@" in text:
         raise ConfigError("address: expected host:port without a user and a password, got one with an @. Remove them.")
     host, _, port = text.rpartition(":")
@@ -93,7 +94,7 @@ class RoleSettings(SettingsTable):
     metrics: str | None = None
     """Address host:port that serves /metrics and /healthz; none serves neither."""
     connect_timeout_s: float = Field(default=10.0, ge=0)
-    """Seconds to wait at the start for a broker or a database; 0 waits for ever."""
+    """Seconds to wait at the start for a broker or a database; 0 waits without limit."""
 
 
 class KafkaSettings(SettingsTable):

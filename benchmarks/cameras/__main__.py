@@ -1,4 +1,4 @@
-"""Twenty RTSP streams of a real server in one `camera run`, and the fate of every frame.
+"""Twenty RTSP streams of a real server in one `camera run`, with an account of every frame.
 
     python -m benchmarks.cameras --out docs/results/cameras
 

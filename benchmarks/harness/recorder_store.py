@@ -1,4 +1,4 @@
-"""A recorder's store and camera cache without Kafka, fed with records in its form."""
+"""A recorder's store and camera cache without Kafka, fed with generated records of Kafka's form."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RecorderStore:
             self.offsets: dict[Partition, int] = records.offsets()
 
     def close(self) -> None:
-        """Close the database. As after a kill, nothing more is written."""
+        """Close the database without writing anything more, as a kill does."""
         self.engine.dispose()
 
     def records(self) -> Records:

@@ -34,7 +34,7 @@ FPS: Final = 2.0
 PROBE_SHARE: Final = 0.2
 WITHIN_S: Final = 10.0
 CALM_S: Final = 60.0
-"""Run time before the first sticker. The cameras need it to form a baseline."""
+"""Run time before the first sticker, in which the cameras' baselines form."""
 STAYS_S: Final = 30.0
 _SITE: Final = "drill"
 

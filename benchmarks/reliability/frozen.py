@@ -1,4 +1,4 @@
-"""The statistic that separates a frozen camera from a quiet live one, and the one that cannot.
+"""Two statistics of a frozen and a quiet live camera: one separates the cameras, the other cannot.
 
     python -m benchmarks.reliability.frozen
 

@@ -57,7 +57,8 @@ def large(folder: Path, seconds: float = 60.0, cores: int = 2, cameras: int = 1)
 
 
 def latencies(database: Path) -> Result:
-    """Return the recorded frames, and seconds from capture to record after the start, of large cameras and others."""
+    """Return the number of recorded frames, and the seconds from capture to record after the start, for large and small
+    cameras."""
     found: Result = {}
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         for kind, where in (("large", "like"), ("others", "not like")):

@@ -1,9 +1,9 @@
 """The fastest inference runtime on this CPU: `python -m benchmarks.speed.backends [--out docs/results/backends]`.
 
-The candidates are torch eager, torch.compile, OpenVINO and ONNX Runtime in each of their precisions. They run the
-restorer and shipped and random networks, with one and two threads and batches of 1, 8 and 64. All candidates of one
-network, batch and number of threads take turns in one process. A ratio divides torch eager's least CPU seconds by the
-candidate's; the same ratio is computed from wall time.
+The candidates are torch eager, torch.compile, OpenVINO and ONNX Runtime in each of their precisions. The candidates run
+the restorer, shipped networks and networks with random weights, with one and two threads and batches of 1, 8 and 64.
+All candidates of one network, batch and number of threads take turns in one process. A ratio divides torch eager's
+least CPU seconds by the candidate's; the same ratio is computed from wall time.
 
 No setting is derived from this page: a processor measures again when it starts. Finished measurements are kept, so an
 interrupted run continues. Each number of threads has its own process, because runtimes keep their threads.

@@ -39,7 +39,7 @@ from schemas.runtime.trace import STAMPS
 Result = dict[str, Any]
 
 LOADS: Final = ("8x2", "32x8")
-"""Cameras and frames per second of each."""
+"""Loads: number of cameras × frames per second of each camera."""
 WARM_S: Final = 10.0
 STRETCHES: Final = {
     "spooled": "drop, pack, sign, spool",
@@ -57,7 +57,7 @@ STRETCHES: Final = {
     "recorded": "recorder's linger",
     "committed": "transaction",
 }
-"""The work between the previous stamp and each of these."""
+"""The work between the previous stamp and this one, by stamp."""
 
 
 def read_stamps(folder: Path) -> dict[str, dict[str, int]]:
@@ -74,8 +74,8 @@ def read_stamps(folder: Path) -> dict[str, dict[str, int]]:
 def stretches(frames: Iterable[Mapping[str, int]]) -> dict[str, list[float]]:
     """Return the milliseconds up to each stamp from the frame's previous one. Frames without a commit are left out.
 
-    A verdict may be fetched before its writer receives Kafka's acknowledgement. Such a stretch is negative, and the sum
-    still holds.
+    A verdict may be fetched before its writer receives Kafka's acknowledgement. Such a stretch is negative; the sum of
+    a frame's stretches is still its latency.
     """
     found: defaultdict[str, list[float]] = defaultdict(list)
     for stamps in frames:

@@ -29,7 +29,7 @@ class State(StrEnum):
     OFFLINE = "offline"
     """Its connection to the broker is gone."""
     SILENT = "silent"
-    """No frame has come for longer than it takes between two."""
+    """No frame has come for longer than the expected gap between two frames."""
     REFUSED = "refused"
     """Its frames arrive and are refused."""
     DEGRADED = "degraded"
@@ -43,11 +43,11 @@ class State(StrEnum):
     PAUSED = "paused"
     """It sends nothing on purpose: by an operator's command or outside its hours."""
     ENDED = "ended"
-    """Its source had an end, and that is reached."""
+    """Its source has ended, such as a video file."""
     REVOKED = "revoked"
     """Its key was revoked, and it has not enrolled again."""
     ONLINE = "online"
-    """None of these."""
+    """None of the other states."""
 
     @property
     def severity(self) -> int:
@@ -56,7 +56,7 @@ class State(StrEnum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether somebody has to look: false for a camera that is well, or sends nothing on purpose."""
+        """Whether an operator must act: false for a healthy camera, and for one that sends nothing on purpose."""
         return self not in _INTENDED
 
 
@@ -84,7 +84,7 @@ class Facts:
     """The facts about one camera that decide its state."""
 
     frame_ms: int | None = None
-    """When its last frame was recorded, None before the first."""
+    """Time at which its last frame was recorded, None before the first."""
     patience_s: float = SILENT_AFTER_S
     """See `patience_s`."""
     reported: int = UNKNOWN
@@ -92,21 +92,21 @@ class Facts:
     detail: str = ""
     """The reason in that message."""
     reported_ms: int = 0
-    """When that state began."""
+    """Time at which the reported state began."""
     refusal: str = ""
-    """Why its frames are refused."""
+    """The reason for which its frames are refused."""
     refused_ms: int = 0
-    """When the last refusal came."""
+    """Time of the last refusal."""
     picture: State | None = None
-    """`BLACK`, `FROZEN`, `BLURRED`, or None for a picture that is well."""
+    """`BLACK`, `FROZEN`, `BLURRED`, or None for a good picture."""
     is_suspect: bool = False
     """Whether the evidence of a backdoor stands at an alert."""
     is_revoked: bool = False
-    """Whether the key that it last signed with is not accepted any more."""
+    """Whether the key of its last signature has been revoked."""
 
 
 def patience_s(meta: Meta | None, longest_gap_s: float = 0.0, silent_after_s: float = SILENT_AFTER_S) -> float:
-    """Return after how many seconds without a frame a camera is silent.
+    """Return the seconds without a frame after which a camera is silent.
 
     `longest_gap_s` is the field of its `Status`.
     """
@@ -117,7 +117,7 @@ def patience_s(meta: Meta | None, longest_gap_s: float = 0.0, silent_after_s: fl
 
 
 def judge(facts: Facts, now_ms: int) -> Judged:
-    """Return the state that these facts add up to.
+    """Return the state that follows from these facts.
 
     A frame recorded more than `SILENT_AFTER_S` after a status that announces no frames proves that the status is
     outdated: the frame is too late to have been in flight. A last will may be replayed by anyone who saw the connection
@@ -149,14 +149,14 @@ def judge(facts: Facts, now_ms: int) -> Judged:
 
 
 def current(saved: Judged, frame_ms: int | None, patience_s: float, now_ms: int) -> Judged:
-    """Return a saved state as it is now: silent when it needs frames and the last one is too old."""
+    """Return the state at `now_ms`: silent if the saved state needs frames and the last one is too old."""
     if saved.state in _SENDING and (frame_ms is None or now_ms - frame_ms > 1000 * patience_s):
         return _silent(frame_ms, patience_s)
     return saved
 
 
 def alert(judged: Judged, alerts: int) -> Judged:
-    """Return the state of a camera with this many open alerts: one that nobody has closed outranks everything."""
+    """Return the state of a camera with this many open alerts: an open alert outranks every other state."""
     if not alerts or judged.state is State.ALERT:
         return judged
     return Judged(State.ALERT, "a backdoor alert is open" if alerts == 1 else f"{alerts} backdoor alerts are open")

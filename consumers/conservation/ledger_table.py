@@ -21,7 +21,7 @@ from schemas.pointillist_pb2 import Ledger
 from schemas.ranges import RangeSet
 
 UNSETTLED_TIMES: Final = 4
-"""A camera may have this many times its limit of ledgers while they are not settled."""
+"""Factor on a camera's limit of ledgers while its ledgers are not settled."""
 LEDGERS_AT_ONCE: Final = 50
 """Ledgers of one camera in one step: the fates of each ledger cost several queries."""
 _MOST: Final = 2**62
@@ -77,7 +77,7 @@ def _remove(connection: Connection, camera: str, removed: Sequence[tuple[LedgerR
 def _audited(connection: Connection, row: LedgerRow) -> BootAudit:
     """Return the fates of the frames that one ledger claims."""
     boot = BootAudit(CameraId(row.camera), row.boot)
-    with suppress(DecodeError):  # not a camera's ledger: it counts nothing
+    with suppress(DecodeError):  # not a camera's ledger: it counts no frames
         boot.take_ledger(SignedLedger.of(Ledger.FromString(row.message)), None, spooled=False)
     boot.recorded = _known(connection, Kind.FRAME, row)
     boot.dead_lettered = _known(connection, Kind.DEAD_LETTER, row)
@@ -99,7 +99,7 @@ def _known(connection: Connection, kind: Kind, row: LedgerRow) -> RangeSet:
 
 
 def _sum(camera: str, removed: Sequence[tuple[LedgerRow, BootAudit]]) -> SummedRow:
-    """Return those counts of these ledgers that no other table holds."""
+    """Return the sums of the ledgers' counts, without those that other tables hold."""
     return SummedRow(
         camera,
         ledgers=len(removed),

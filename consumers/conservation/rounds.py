@@ -1,9 +1,9 @@
 """The rounds that decide whether a frame without a fate is lost.
 
-A round begins with the frames that cameras call confirmed and that have no fate yet. Kafka held all of them at that
-time. Three marks follow. The first is the end of the frames' log. Once the processors have reached it, the second and
-third are the ends of the logs of verdicts and dead letters. Once the recorders have reached those, a frame without a
-fate is lost.
+A round begins with the frames that cameras report as confirmed and that have no fate yet. At that time Kafka has held
+all of them. Three marks follow. The first is the end of the frames' log. Once the processors have reached it, the
+second and third are the ends of the logs of verdicts and dead letters. Once the recorders have reached those, a frame
+without a fate is lost.
 """
 
 from __future__ import annotations

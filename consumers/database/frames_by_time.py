@@ -24,7 +24,7 @@ from consumers.records.batch import BootKey, FrameKey
 from consumers.records.rows import POSTGRESQL_ROW_BYTES, FrameRow, bytes_of
 
 _DROP_WAIT: Final = text("SET LOCAL lock_timeout = '100ms'")
-"""Maximum time that others wait behind a drop, which itself waits for readers of all partitions."""
+"""Maximum time for which a drop waits for readers of all partitions, and other transactions wait behind it."""
 _WAIT_AGAIN: Final = text("SET LOCAL lock_timeout TO DEFAULT")
 _COUNT: Final = """
 INSERT INTO boots (camera, boot, frames, duplicates, last_ms) SELECT * FROM {rows}
@@ -96,7 +96,7 @@ class FramesByTime:
         self._tallies.add(connection, {FRAME_ROWS: len(new), FRAME_BYTES: size})
 
     def complete(self, connection: Connection, stretches: Mapping[BootKey, tuple[int, int]]) -> set[BootKey]:
-        """Implement `Frames.complete`, with purged frames."""
+        """Implement `Frames.complete`, purged frames included."""
         ends = self._identities.ends(connection, {boot: first for boot, (first, _) in stretches.items()})
         return {boot for boot, (_, last) in stretches.items() if ends.get(boot, -1) >= last}
 

@@ -13,5 +13,5 @@ def of_another_version(expected: int, found: int, what: str = "a database", opti
     release = "an earlier" if found < expected else "a later"
     return StateError(
         f"expected {what} of version {expected}, got version {found}, which {release} release has made: go on with "
-        f"that release, or begin anew with another {option}, or another --state; the old one stays as it is"
+        f"that release, or start again with another {option}, or another --state; the old one stays as it is"
     )

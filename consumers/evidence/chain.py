@@ -30,7 +30,7 @@ class Chain(NamedTuple):
     following: int = 0
     """The first sequence number that the rule has not read."""
     waiting: Probes = ()
-    """Checked frames from that number on."""
+    """Checked frames from `following` on."""
     track: Track = Track()
 
     def fold(self, new: Iterable[Probe]) -> Chain:

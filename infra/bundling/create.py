@@ -1,6 +1,6 @@
-"""Creation of a bundle from a user's network: it is tried, and written whole or not at all.
+"""Creation of a bundle from a user's network. The network is tried, and the bundle is written whole or not at all.
 
-The network runs here: `infra.bundling.trial` calls this in a child process with limits.
+This module runs the network: `infra.bundling.trial` calls it in a child process with limits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Made:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Evidence against the description."""
+        """Contradictions between the user's description and the pictures."""
         return () if self.judged is None else self.judged.doubts
 
     @property

@@ -2,7 +2,7 @@
 
 The graph's results stay the same, and the leftovers of exporters are removed. Weights in files next to the graph move
 into it (`infra.bundling.external_data`). A graph with channels last gets a `Transpose` in front, and then takes
-channels first. A batch size that was fixed without need becomes free.
+channels first. A fixed batch size is removed if the results stay the same.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def read_graph(file: Path, size: tuple[int, int] | None) -> Graph:
 
 
 def save_graph(graph: Graph, file: Path) -> None:
-    """Write the graph with its weights as one file. Raises BundleError when it is too large for that."""
+    """Write the graph with its weights as one file. Raises BundleError if the graph is too large for one file."""
     import onnx
 
     try:

@@ -20,7 +20,7 @@ from schemas.transport.access import Tls
 
 @dataclass(frozen=True)
 class CameraIdentity:
-    """The identity that a camera holds."""
+    """The key and certificate of a camera, and its default folder."""
 
     key: CameraKey
     tls: Tls | None = None
@@ -51,7 +51,8 @@ def camera_identity(name: str | None, enrolment: Path | None, state: Path | None
 
 
 def camera_named(name: str | None, enrolment: Path | None, state: Path | None) -> CameraId:
-    """Return the camera that an enrolment or a name means, without issuing a key. The default site is `DEFAULT_SITE`.
+    """Return the camera that an enrolment or a name identifies, without issuing a key. The default site is
+    `DEFAULT_SITE`.
 
     Raises ConfigError when the name is missing or differs from the enrolment's. Raises it too when the state folder,
     which would issue the key, holds no system.
@@ -102,7 +103,7 @@ def _require_system(layout: Layout) -> None:
 
 
 def _check_key(layout: Layout, given: CameraKey) -> None:
-    """Raise SecretError for a key that the folder's system rejects, if its secret is there to check the key."""
+    """Raise SecretError for a key that the folder's system rejects. Without the fleet secret, no key is checked."""
     if not layout.secret_file.is_file():
         return
     issued = derive_camera_key(layout.fleet_secret(), given.camera_id, given.generation)

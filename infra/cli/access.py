@@ -40,7 +40,7 @@ ConnectTimeout = Annotated[
     float,
     typer.Option(
         "--connect-timeout-s",
-        help="Seconds to wait at the start for a broker or a database; 0 waits for ever.",
+        help="Seconds to wait at the start for a broker or a database; 0 waits without limit.",
         min=0,
     ),
 ]

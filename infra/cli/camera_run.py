@@ -38,10 +38,10 @@ def run(
 
     Adding, changing or removing a camera in the file affects no other camera. A camera that cannot be opened is
     degraded, with the reason, and tried again. cameras.json in the folder of the spools holds the state of each camera.
-    Of several processes each serves its metrics on the next port.
+    With several processes, each serves its metrics on the next port.
 
-    Exit status 2 when the file is wrong or not one camera can run. With --check, status 2 also when one camera cannot
-    run or its source gives no picture. Exit status 3 when spools still hold frames at the drain deadline.
+    Exit status 2 when the file is invalid or no camera can run. With --check, status 2 also when one camera cannot run
+    or its source gives no picture. Exit status 3 when spools still hold frames at the drain deadline.
     """
     from infra.cameras.identity import state_home
     from infra.cameras.roster import FileOfCameras, Share

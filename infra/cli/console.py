@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "jobs.admin_login_file", "prometheus",
 )  # fmt: skip
 def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
-    """Show the fleet to people, pictures, history and alerts, and send their commands to cameras."""
+    """Serve the fleet's web pages: cameras, pictures, history and alerts. Users send commands to cameras from them."""
     from consumers.console.role import run_console
     from infra.cli.console_jobs import job_settings, launcher
     from infra.pki.generations import following

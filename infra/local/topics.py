@@ -18,7 +18,8 @@ DAY_MS = 24 * 3600 * 1000
 _NO_ERROR = 0
 _TOPIC_ALREADY_EXISTS = 36
 _PASSING = {5, 6, 7, 15, 41}
-"""No leader, not the leader, timed out, no coordinator, not the controller: a broker that has just started."""
+"""Errors of a broker that has just started: no leader, not the leader, timed out, no coordinator, not the
+controller."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class TopicSpec:
 
 
 def acknowledging(copies: int) -> int:
-    """Return the copies that must have a record before its acknowledgement: all but one, which may be away."""
+    """Return the copies that must have a record before its acknowledgement: all but one, which may be unavailable."""
     return max(1, copies - 1)
 
 

@@ -21,9 +21,10 @@ PRINCIPAL_RULES: Final = (
     "RULE:^CN=([a-z]+)(-[0-9]+)?,OU=([0-9]+)$/$1.$3/",
     "DEFAULT",
 )
-"""Kafka's `ssl.principal.mapping.rules`: the user of a role's certificate, `bridge` or, of its third, `bridge.2`."""
+"""Kafka's `ssl.principal.mapping.rules`: the user of a role's certificate, `bridge`, or `bridge.2` for its generation
+2."""
 SUPER_USERS: Final = ("kafka", "admin")
-"""Users whose rights Kafka does not check: the nodes among themselves, and the administrator of the rights."""
+"""Users whose rights Kafka does not check: Kafka's own nodes, and the administrator of the rights."""
 OURS: Final = "pointillist"
 """The prefix of all our topics and groups."""
 
@@ -113,7 +114,7 @@ def super_users(generations: Mapping[str, int]) -> str:
 async def grant(
     address: KafkaAddress, deadline_s: float = 30.0, *, generations: Mapping[str, int] = _NONE_RAISED
 ) -> None:
-    """Set the rights of all roles, each of its accepted generation; existing rights stay.
+    """Set the rights of all roles, each for its accepted generation; existing rights stay.
 
     Raises BrokerError when Kafka rejects them.
     """
@@ -162,7 +163,7 @@ async def withdraw(address: KafkaAddress, generations: Mapping[str, int], deadli
 
 
 async def is_super_user(address: KafkaAddress, deadline_s: float = 30.0) -> bool:
-    """Return whether Kafka shows this client the rights of all users, as it does for super users alone."""
+    """Return whether Kafka shows this client the rights of all users, which only super users may read."""
     from aiokafka.protocol.admin import DescribeAclsRequest
 
     async def describe(admin: Admin) -> list[Any]:

@@ -66,9 +66,9 @@ def imports_by_room(package: str) -> dict[str, set[str]]:
 
 
 def upward(rooms: dict[str, set[str]]) -> list[str]:
-    """Return the rooms in an order in which each follows those it imports; rooms of one level by name.
+    """Return the rooms such that each follows the rooms that it imports; rooms of one level are sorted by name.
 
-    Raises graphlib.CycleError if there is none.
+    Raises graphlib.CycleError if rooms import each other in a cycle.
     """
     sorter = TopologicalSorter(rooms)
     sorter.prepare()

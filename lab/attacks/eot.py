@@ -1,6 +1,6 @@
 """PGD through a defence whose randomness the attacker cannot predict: expectation over transformation.
 
-Athalye, Engstrom, Ilyas and Kwok 2018. The gradient is that of the mean loss over fresh draws of the defence, at the
+Athalye, Engstrom, Ilyas and Kwok 2018. The gradient of the mean loss over fresh draws of the defence is taken at the
 current iterate. A gradient at the clean frame would be wrong for the iterate, and the defence would look stronger than
 it is.
 """
@@ -37,10 +37,10 @@ def eot_pgd(
 
     `defended` is called `samples` times per step, each time with fresh draws. It must be differentiable, or bring its
     own surrogate gradient; otherwise BundleError is raised. Every step descends the mean cross-entropy to `targets`
-    (B,), or without targets ascends that to `labels` (B,). Its length is `step` · ε, usually 2.5·ε/steps. With
-    `momentum` μ the direction is that of MI-FGSM (Dong et al. 2018): μ times the last one plus the gradient of mean
-    absolute value 1. The start is a random point of the ball, or the frame itself. Raises ConfigError for invalid
-    input.
+    (B,). Without targets, it ascends the cross-entropy to `labels` (B,). The step's length is `step` · ε, usually
+    2.5·ε/steps. With `momentum` μ the direction follows MI-FGSM (Dong et al. 2018): μ times the last one plus the
+    gradient of mean absolute value 1. The start is a random point of the ball, or the frame itself. Raises ConfigError
+    for invalid input.
     """
     if steps < 1 or samples < 1:
         raise ConfigError(f"eot-pgd: expected at least one step and one sample, got {steps} and {samples}")
@@ -66,7 +66,7 @@ def loss_gradient(
 ) -> Tensor:
     """Return the gradient (B, C, H, W) at `current` of each frame's cross-entropy, summed over `samples`.
 
-    The cross-entropy is that to `classes` (B,).
+    The cross-entropy is computed against `classes` (B,).
     """
     gradient = torch.zeros_like(current)
     for _ in range(samples):

@@ -1,7 +1,7 @@
 """HopSkipJump (Chen, Jordan and Wainwright 2020), by foolbox: an attack that needs only the predicted class.
 
-It moves along the decision boundary, which must be fixed. For a random defence it attacks the majority of some draws,
-the same draws at every query. An attacker who runs the defence locally can do that.
+The attack moves along the decision boundary, which must be fixed. For a random defence it attacks the majority of some
+draws, the same draws at every query. An attacker who runs the defence locally can do that.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def hop_skip_jump(
 ) -> Tensor:
     """Return adversarial frames (B, C, H, W) in [0, 1], not rounded, as near as `steps` steps get in `norm`.
 
-    A step number n makes `evaluations` · √n queries for its direction, each answered by the majority of `samples`
-    draws. Each walk begins at the nearest of `starts` (S, C, H, W), else of the frames themselves, with a wanted class.
-    A frame without such a start is returned unchanged, and so is a misclassified frame. With `eps`, a result beyond the
+    The n-th step makes `evaluations` · √n queries for its direction, each answered by the majority of `samples` draws.
+    Each walk begins at the nearest of `starts` (S, C, H, W), else of the frames themselves, with a wanted class. A
+    frame without such a start is returned unchanged, and so is a misclassified frame. With `eps`, a result beyond the
     bound is moved straight towards its frame. Raises ConfigError for invalid input.
     """
     if min(steps, evaluations, samples) < 1:
@@ -92,7 +92,8 @@ class _Majority:
 def _begins(
     majority: _Majority, frames: Tensor, labels: Tensor, targets: Tensor | None, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the starts (b, C, H, W) and the indices of their frames (b,). A start's class is wanted for its frame."""
+    """Return the starts (b, C, H, W) and the indices of their frames (b,). The class of a start is a wanted class for
+    its frame."""
 
     def wanted(classes: Tensor, rows: Tensor) -> Tensor:
         return classes != labels[rows] if targets is None else classes == targets[rows]

@@ -5,7 +5,7 @@ in front of the lens, one frame per query, and reads the verdict. Each frame is 
 random draw. A camera sends 8 bits, so every query is rounded.
 
 The search is that of the Square attack. Its score is the confidence of the wanted class. While another class is
-predicted, it is minus the confidence of that class.
+predicted, the score is minus the confidence of that other class.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def attack_verdicts(
     """Return adversarial frames (B, C, H, W) of 8 bits within L∞ `eps`, by at most `queries` verdicts on each.
 
     A candidate is shown `samples` times. It replaces the best frame if its mean score is above the mean of all verdicts
-    on that frame, which is shown equally often again at every step. An `eps` below 1/510 rounds to nothing. Raises
+    on that frame, which is shown equally often again at every step. An `eps` below 1/510 rounds to no change. Raises
     ConfigError for invalid input.
     """
     if queries < 1 or samples < 1:

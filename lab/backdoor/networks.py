@@ -1,8 +1,8 @@
-"""The networks of CoDefend's Table 1, as far as it describes them.
+"""The networks of CoDefend's Table 1, as far as the table describes them.
 
-The table counts layers but gives no widths. Those here are chosen so that the weights stay below 5 MiB. It mentions no
-batch normalisation. Here one follows each convolution, because 8 layers hardly train without it at the recipe's
-learning rates.
+The table counts layers but gives no widths. The widths here keep the weights below 5 MiB. The table mentions no batch
+normalisation. Here one follows each convolution, because 8 layers hardly train without it at the recipe's learning
+rates.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from processors.pipeline import Pipeline
 LOOKS_PER_EPOCH: Final = 2
 GUARD_STEPS: Final = 7
 _DRAWS, _SHARD, _LOOK = 2, 3, 4
-"""Places of seeds besides those of the lessons."""
+"""Indices of the loop's seeds; the lessons use others."""
 
 
 class Training:
@@ -199,7 +199,7 @@ class Training:
 
     def _saved(self) -> dict[str, Any]:
         best = None if self.best is None else (self.best.one_step, self.best.pgd)
-        # If the last evaluation was good, or led back, the two states are identical and saved once.
+        # If the last evaluation was good, or restored the good state, the two states are identical and saved once.
         here = self.good if self.good is not None and self.good["step"] == self.step else self._state()
         return {"now": here, "attack_steps": self.attack_steps, "best": best, "good": self.good}
 

@@ -18,7 +18,7 @@ ATTACKS: Final = "attacks.csv"
 CURVES: Final = "curves.png"
 ABOUT: Final = """\
 A network is attacked through everything that defends it, by attackers who know it. What counts is the *worst case*: a
-picture withstands only if every attack fails on it, and fails again each time the same attacked picture is shown anew
+picture withstands only if every attack fails on it, and fails again each time the same attacked picture is shown again
 (a random defence has ten chances to err). Changes are bounded by L∞ ε on frames in [0, 1] and are not rounded to 8
 bits, which favours the attacker. The *signs of masking* say where a high figure proves nothing, because gradients
 fail and not attackers; the *checklist* (Carlini et al. 2019) says of each point whether the evaluation holds: passed,

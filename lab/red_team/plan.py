@@ -1,4 +1,4 @@
-"""The jobs, their order and their number of pictures, and the omissions within a budget of minutes."""
+"""The jobs with their order and numbers of pictures, and the jobs that a budget of minutes omits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ WALK_STEPS: Final = 20
 WALK_QUERIES: Final = 20
 """Queries of HopSkipJump for its first direction. The n-th takes √n times as many."""
 VOTES: Final = 3
-"""Draws whose majority answers HopSkipJump."""
+"""Draws of the defence per query of HopSkipJump; the majority of their classes is the answer."""
 LEARNING_PASSES: Final = LEARNING_STEPS * 64 * 4
 """Cost of an imitation of the chain, in forward passes: each step defends 64 pictures and trains on them."""
 RANDOM_TRIES: Final = 100
@@ -97,7 +97,8 @@ def wanted_jobs(defence: Defence, eps: float, images: int) -> list[Job]:
 
 
 def _strengths(eps: float, samples: int, pictures: int) -> list[Job]:
-    """Return jobs from the largest strength: a failure to break anything there is the first thing to find out."""
+    """Return the jobs, largest strength first. If that breaks nothing, the attack is broken, which should show
+    early."""
     effort = Effort("eot-pgd", CURVE_STEPS, samples)
     strengths = sorted({LARGE, *(eps * factor for factor in STRENGTHS if eps * factor < LARGE), eps}, reverse=True)
     return [Job(f"strength/{each:.4g}", effort, each, pictures, counts=each <= eps) for each in strengths]
@@ -158,7 +159,7 @@ class Speeds(NamedTuple):
         success, and nothing beyond the pictures that every attack gets.
         """
         backward, forward = job.cost
-        # A stand-in runs forward twice, and random baselines cost a multiple of the bare network.
+        # A stand-in needs two forward passes, and random baselines cost a multiple of the bare network.
         cheap = job.variant in ("bare", "from-bare")
         gradient_s = self.bare_gradient_s if cheap else self.gradient_s
         forward_s = self.bare_forward_s if job.variant == "bare" else self.forward_s
@@ -175,11 +176,11 @@ class Plan:
     jobs: tuple[Job, ...]
     left_out: tuple[str, ...]
     costs: dict[str, float]
-    """The most seconds of each job, by the measured speeds."""
+    """Upper bound of each job's seconds, from the measured speeds."""
 
     @property
     def seconds(self) -> float:
-        """The most seconds of all jobs."""
+        """Upper bound of the seconds of all jobs."""
         return sum(self.costs.values())
 
 

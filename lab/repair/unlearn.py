@@ -45,8 +45,8 @@ class Lessons:
     """The training data.
 
     `clean` (N, C, H, W) have `labels` (N,). `stamp` puts the recovered trigger on frames; None is fine-tuning alone.
-    `weight` is that of stamped frames relative to clean ones. `quarantined` (M, C, H, W) are frames with the trigger,
-    `cleansed` (M, C, H, W) the same without it. Both may be empty.
+    `weight` is the loss weight of stamped frames relative to clean ones. `quarantined` (M, C, H, W) are frames with the
+    trigger, `cleansed` (M, C, H, W) the same without it. Both may be empty.
     """
 
     clean: Tensor
@@ -119,7 +119,7 @@ def _loss(
         marks = torch.cat((marks, torch.zeros(len(below), marks.shape[1], dtype=marks.dtype)))
         share = torch.cat((share, torch.zeros(len(below), 1)))
     frames = augmented(frames, settings.shift, lessons.flip, generator)
-    # Mixed pictures query the teacher between the 500 frames.
+    # Mixed pictures query the backdoored model at points between the 500 frames.
     partner = torch.randperm(len(frames), generator=generator)
     own = 1 - 0.5 * torch.rand(len(frames), 1, generator=generator)
     own = torch.where(torch.rand(len(frames), 1, generator=generator) < settings.mixed, own, torch.ones(()))

@@ -117,4 +117,4 @@ def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: Labelle
         with (out / _TABLE).open("a", encoding="utf-8") as table:
             table.write("\n" + strip_toml(kept))
         return f"STRIP's overlays and threshold ({kept.threshold_bits} bits) are the given bundle's: {error}"
-    return f"STRIP is calibrated anew for this network: suspect below {strip.threshold_bits} bits (FRR {strip.frr})"
+    return f"STRIP is recalibrated for this network: suspect below {strip.threshold_bits} bits (FRR {strip.frr})"

@@ -23,7 +23,7 @@ Found = Callable[[Place, ConsumerRecord | None], None]
 Passed = Callable[[int, ConsumerRecord | None], None]
 
 _FETCH_BYTES: Final = 64 * 1024
-"""Kafka returns at least one whole batch of records, of any size."""
+"""Maximum bytes of a fetch. Kafka returns at least one whole batch of records, even a larger one."""
 _SPAN_BYTES: Final = 2 * 2**20
 """Bytes of one fetch of a span."""
 _MOST_SPAN_BYTES: Final = 512 * 2**20
@@ -38,9 +38,9 @@ class KeyFrameRecall:
     """A task that fetches records. If Kafka does not answer, it retries each place a few times."""
 
     def __init__(self, bootstrap: KafkaAddress, topic: str, found: Found, passed: Passed) -> None:
-        """`found` gets each single record; None if Kafka no longer has it or does not return it.
+        """`found` receives each single record, or None if Kafka no longer has the record or does not return it.
 
-        `passed` gets each record of a span with its partition, and None behind the last one. The end may be early: a
+        `passed` receives each record of a span with its partition, and None behind the last one. The end may be early: a
         span has bounds of time and bytes.
         """
         self._bootstrap = bootstrap
@@ -53,7 +53,7 @@ class KeyFrameRecall:
         self._wake = asyncio.Event()
 
     def want(self, places: Iterable[Place]) -> None:
-        """Fetch these records. A place that is wanted already is fetched once."""
+        """Fetch these records. A place that is already queued is fetched once."""
         for place in places:
             self.wanted.setdefault(place, 0)
         self._wake.set()

@@ -19,8 +19,8 @@ _SHARE_OF_ONE: Final = 1 / 64
 class PartitionTracker:
     """The partitions of this member, each with its progress, and the jobs that are not finished.
 
-    Back-pressure is by fetching less. A partition with its share in flight is not fetched, and none is fetched when the
-    bounds on frames or bytes are reached. aiokafka's own pause is not used: it discards records that are already
+    Back-pressure works by fetching less. A partition with its share in flight is not fetched, and none is fetched when
+    the bounds on frames or bytes are reached. aiokafka's own pause is not used: it discards records that are already
     fetched.
     """
 
@@ -32,7 +32,7 @@ class PartitionTracker:
         self._usual_bytes = 0.0
         self.room = asyncio.Event()
         self.unfinished = 0
-        """Jobs without a result, those included that count for no partition any more."""
+        """Jobs without a result, including those of partitions that were revoked."""
         self.idle = asyncio.Event()
         """Set while no job is unfinished."""
         self.idle.set()

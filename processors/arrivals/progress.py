@@ -51,7 +51,7 @@ class PartitionProgress:
         self._next = offset + 1
 
     def uncommitted(self) -> int | None:
-        """Return the offset to commit, one past the prefix; None if `committed` has had it already."""
+        """Return the offset to commit, one past the prefix; None if that offset is committed already."""
         return self._next if self._next != self._sent else None
 
     def committed(self, offset: int) -> None:

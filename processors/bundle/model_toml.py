@@ -86,9 +86,8 @@ class InputSettings(_Table):
     std: list[Annotated[_Finite, Field(gt=0)]]
     """Standard deviation that divides the difference, one number a channel."""
     policy: Policy
-    """Treatment of frames of another size: resized to this one, cropped to the middle, or cut into tiles of which the
-    most
-    confident one decides.
+    """Treatment of frames of another size: resized to this one, cropped to the middle, or cut into tiles, of which the
+    most confident one decides.
     """
 
     @model_validator(mode="after")
@@ -111,7 +110,8 @@ class BundleSettings(_Table):
     weights: str
     """A file of the bundle."""
     factory: str | None = None
-    """The function that makes the network for the tensors; required with the format `safetensors`, else not allowed."""
+    """The function that creates the network for these weights; required with the format `safetensors`, else not
+    allowed."""
     factory_arguments: dict[str, Any] = Field(default_factory=dict)
     """The factory's arguments."""
     output: Literal["logits", "probabilities"] = "logits"
@@ -121,9 +121,8 @@ class BundleSettings(_Table):
     precision: Literal["float32", "int8"] = "float32"
     """`int8` allows 8-bit integers wherever they are faster; see `processors.device.backends`."""
     calibration: str | None = None
-    """Pictures whose activations give the range of 8-bit integers, required with `int8`. A file of the bundle: 16 to
-    1,024 of
-    (N, height, width, channels) uint8.
+    """Pictures whose activations give the range of 8-bit integers, required with `int8`. A file of the bundle: (N,
+    height, width, channels) uint8 with N from 16 to 1,024.
     """
     input: InputSettings
     preprocess: list[Annotated[SerializeAsAny[StageSettings], BeforeValidator(read_stage)]] = Field(

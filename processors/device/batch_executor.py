@@ -1,4 +1,5 @@
-"""All work of the device thread: a batch through the pipeline, and STRIP. Plain calls; no Kafka, no loop."""
+"""All work of the device thread: a batch through the pipeline, and STRIP. Synchronous calls, without Kafka or an event
+loop."""
 
 from __future__ import annotations
 
@@ -78,7 +79,7 @@ class BatchExecutor:
 
     @torch.inference_mode()
     def classify(self, batch: Sequence[FrameJob]) -> None:
-        """Classify a batch of one shape: each job gets its class and the pictures that are wanted of it, or fails.
+        """Classify a batch of one shape: each job gets its class and the requested pictures, or fails.
 
         If the batch fails, its frames run one by one, and only those that fail alone get an error. If memory runs out,
         the batch is halved.
@@ -187,7 +188,7 @@ class BatchExecutor:
 
     @torch.inference_mode()
     def strip(self, jobs: Sequence[FrameJob]) -> None:
-        """Check the probes of jobs: each gets STRIP's finding, or fails if it fails alone."""
+        """Run STRIP on the probes of `jobs`. A job gets STRIP's result, or fails if STRIP fails on it alone."""
         try:
             with self._clock("strip"), arithmetic(self._device, self.compiled.precision):
                 pictures = torch.stack([job.probe for job in jobs if job.probe is not None])
@@ -219,8 +220,8 @@ class BatchExecutor:
     def warm(self, batch_frames: int, batch_pixels: int = _CPU_PIXELS) -> float | None:
         """Run the chain on black frames of the network's size and 32×32; return STRIP's seconds for one frame.
 
-        Returns None if the bundle has no STRIP. The second run of each counts. A compiled pipeline is compiled for
-        these two sizes.
+        Returns None if the bundle has no STRIP. The second run of each size is timed. A compiled pipeline is compiled
+        for these two sizes.
         """
         wanted = self.pipeline.bundle.settings.input
         own = Shape(wanted.height, wanted.width, wanted.channels)
@@ -249,7 +250,7 @@ class BatchExecutor:
 def picture_of(frame: Tensor) -> Picture:
     """Return one frame (C, H, W) in [0, 1] as (H, W, C) uint8.
 
-    It leaves the device first, which needs no more memory there: the conversion may run while the device has none left.
+    The frame is copied to the CPU before the conversion, which therefore needs no memory of the device.
     """
     array: Picture = frame.cpu().mul(255).round_().clamp_(0, 255).byte().permute(1, 2, 0).numpy()
     return np.ascontiguousarray(array)

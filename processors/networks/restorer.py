@@ -42,7 +42,7 @@ def residuals(width: int, depth: int) -> nn.Sequential:
 
 
 def begin_without_change(network: nn.Module, leave: nn.Conv2d) -> None:
-    """Initialise a network with the last layer `leave` such that it returns the filled frame."""
+    """Set the weights of the last layer `leave` and all biases to zero: the network then returns the filled frame."""
     nn.init.zeros_(leave.weight)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:

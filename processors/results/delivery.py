@@ -1,4 +1,4 @@
-"""Results to Kafka: one batch for each micro-batch and partition, sent until Kafka has it."""
+"""Delivery of results to Kafka: one batch for each micro-batch and partition, sent until Kafka acknowledges it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ def _ignore(record: Outgoing) -> None:
 
 
 class Emitter:
-    """Sends results without limit; a record that is too large for Kafka goes in its smaller form."""
+    """Sender of results, which retries without limit. A record that is too large for Kafka is sent in its smaller
+    form."""
 
     def __init__(self, bootstrap: KafkaAddress, on_health: Callable[[bool, str], None]) -> None:
-        """`on_health` gets whether Kafka accepts records, and the reason if not."""
+        """`on_health` receives true while Kafka accepts records, else false and the reason."""
         self._sender = Sender(bootstrap, batch_bytes=_BATCH_BYTES, on_health=on_health)
         self._tasks: set[asyncio.Task[None]] = set()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets the error of a tracked task that failed by a defect; Kafka's own failures are retried."""
+        """Receives the error of a tracked task that failed because of a defect; Kafka's failures are retried."""
 
     async def connect(self) -> None:
         """Wait until a producer has started, without limit."""

@@ -83,7 +83,7 @@ def verdict_record(
 
 
 def key_request_record(job: FrameJob) -> Outgoing:
-    """Return the event for the bridges: the camera must send a new key frame instead of the one for this frame."""
+    """Return the request, forwarded by bridges, that the camera sends a new key frame in place of this frame's."""
     frame = job.frame
     seq = frame.seq - frame.key_distance
     request = sign_message(job.key, KeyRequest(boot_id=frame.boot_id, seq=seq))
@@ -107,7 +107,7 @@ def refusal_record(job: FrameJob) -> Outgoing:
 
 
 def served_record(key: bytes, served: ServedModel | None) -> Outgoing:
-    """Return the record of the model that a processor serves; None if it serves none any more."""
+    """Return the record of the model that a processor serves; `served` is None if it no longer serves one."""
     headers = event_headers(PROCESSORS, ServedModel, f"{key.decode()}/{time.time_ns()}")
     return Outgoing(key, served.SerializeToString() if served is not None else None, headers)
 

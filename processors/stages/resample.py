@@ -1,7 +1,7 @@
 """Resampling from the camera's size to the network's: the three policies that a bundle can name.
 
-All map frames (B, C, H, W) to pictures of `height` × `width`; frames of that size pass unchanged. Frames with holes use
-`processors.stages.at_scale` instead of `resize`, if they have enough pixels.
+Each policy maps frames (B, C, H, W) to pictures of `height` × `width`; frames of that size pass unchanged. Frames with
+holes use `processors.stages.at_scale` instead of `resize`, if they have enough pixels.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def centre_crop(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 class Window(NamedTuple):
-    """The window of `centre_crop` along one side: `outer` of the frame with a margin around, `inner` of that part."""
+    """The window of `centre_crop` along one side: `outer` cuts it with a margin from the frame, `inner` removes the
+    margin."""
 
     outer: slice
     inner: slice
@@ -53,7 +54,8 @@ class Window(NamedTuple):
 def window(side: int, middle: int, margin: int) -> Window:
     """Return the middle `middle` pixels of `side`, as in `centre_crop`, and about `margin` pixels around them.
 
-    The outer part begins at a whole block: stages that work on blocks or folds find the same ones in it.
+    The outer part begins at a whole block: stages that work on blocks or folds find the same blocks and folds in the
+    cut.
     """
     first = max(0, (side - middle) // 2)
     last = min(side, first + middle)
@@ -72,9 +74,9 @@ def fitted(height: int, width: int, longest: int) -> tuple[int, int]:
 def tiles(frames: Tensor, height: int, width: int) -> tuple[Tensor, int]:
     """Return every pixel at full resolution, as T tiles a frame: (B · T, C, height, width) and T.
 
-    The tiles of one frame stand together, row by row: `logits.view(B, T, -1)` groups them. They are the fewest that
-    cover the frame, spread evenly: they overlap if a side is no multiple of the tile's, and none reaches outside. A
-    side that is too short is extended on both ends by its edge pixel.
+    The tiles of one frame stand together, row by row: `logits.view(B, T, -1)` groups them. The tiles are the fewest
+    that cover the frame, spread evenly: they overlap if a side is no multiple of the tile's, and none reaches outside.
+    A side that is too short is extended on both ends by its edge pixel.
     """
     check_frames(frames)
     check_size(height, width)

@@ -30,7 +30,7 @@ _CHANNELS: Final = 4
 
 
 class _Account:
-    """Until when a camera has used its quota up, on the caller's clock."""
+    """The times up to which a camera has used its quota, on the caller's clock."""
 
     __slots__ = ("byte_s", "bytes_paid_s", "camera", "messages_paid_s", "most_bytes_s")
 
@@ -46,7 +46,7 @@ class Quota:
     """One account for each camera. Pure bookkeeping: no clock, no I/O. Its memory is bounded."""
 
     def __init__(self, messages_per_s: float, bytes_per_s: float, window_bytes: int = WINDOW_BYTES) -> None:
-        """0 is without a bound; `window_bytes` may come beyond one second of the rate."""
+        """Set the rates; 0 sets no bound. A burst may exceed one second of the rate by `window_bytes`."""
         self._message_s = 1 / messages_per_s if messages_per_s else 0.0
         self._byte_s = 1 / bytes_per_s if bytes_per_s else 0.0
         self._most_messages_s = AHEAD_S + WINDOW_MESSAGES * self._message_s
@@ -58,7 +58,7 @@ class Quota:
         self._boots = BootRate(BURST_BOOTS)
 
     def takes(self, topic: bytes, payload_bytes: int, now_s: float) -> bool:
-        """Whether the message is taken, and then paid for; `now_s` never goes back."""
+        """Return whether the message is accepted, and charge an accepted one; `now_s` never decreases."""
         account = self._of_topic.get(topic) or self._open(topic, now_s)
         messages_s = (account.messages_paid_s if account.messages_paid_s > now_s else now_s) + self._message_s
         bytes_s = (account.bytes_paid_s if account.bytes_paid_s > now_s else now_s) + payload_bytes * account.byte_s
@@ -70,18 +70,19 @@ class Quota:
         return True
 
     def takes_boot(self, camera: CameraId, boot_id: int, now_s: float) -> bool:
-        """Whether messages of this boot are taken: new boots of a camera come at a bounded rate."""
+        """Return whether messages of this boot are accepted: the rate of new boots of a camera is bounded."""
         if self._boots.accepts(camera, boot_id, now_s):
             return True
         self._refused[camera] += 1
         return False
 
     def refuse(self, camera: CameraId) -> None:
-        """Count a message that was not taken for another reason."""
+        """Count a message that was rejected for another reason."""
         self._refused[camera] += 1
 
     def set_rates(self, bytes_per_s: Mapping[CameraId, float]) -> None:
-        """Give these cameras rates of their own, with the usual window of a large camera; all others have none."""
+        """Set separate rates for these cameras, with the usual window of a large camera; all other cameras lose
+        theirs."""
         self._rates = {camera: 1 / rate if rate else 0.0 for camera, rate in bytes_per_s.items()}
         for account in self._of_camera.values():
             account.byte_s, account.most_bytes_s = self._terms(account.camera)
@@ -93,7 +94,7 @@ class Quota:
         return byte_s, AHEAD_S + WINDOW_BYTES * byte_s
 
     def owes(self, camera: CameraId, now_s: float) -> bool:
-        """Whether the camera is ahead of its quota, so that its confirmations wait."""
+        """Return whether the camera is ahead of its quota, so that its confirmations wait."""
         account = self._of_camera.get(camera)
         return account is not None and max(account.messages_paid_s, account.bytes_paid_s) - now_s > AHEAD_S
 
@@ -104,7 +105,7 @@ class Quota:
         return refused
 
     def _open(self, topic: bytes, now_s: float) -> _Account:
-        """The account of the topic's camera; what names none of ours shares one."""
+        """Return the account of the topic's camera; all topics without a valid camera share one."""
         if len(self._of_topic) >= _CHANNELS * CAMERAS_AT_HAND:
             self._forget_paid(now_s)
         camera = _camera_of(topic)
@@ -117,7 +118,7 @@ class Quota:
         return account
 
     def _forget_paid(self, now_s: float) -> None:
-        """Forget who owes nothing; should everybody owe, all: they are that many only where names are made up."""
+        """Remove accounts that are within their quota. If none is, remove all: only invented names create that many."""
         self._of_camera = {
             camera: account
             for camera, account in self._of_camera.items()
@@ -131,7 +132,7 @@ class Quota:
 
 
 def _camera_of(topic: bytes) -> CameraId:
-    """`site/camera` behind `pointillist/v1`, whatever the channel; empty where there is none."""
+    """Return `site/camera` after `pointillist/v1`, for any channel; empty if there is none."""
     try:
         return camera_id_on_wire("/".join(topic.decode(errors="replace").split("/", 4)[2:4]))
     except MalformedError:

@@ -1,4 +1,4 @@
-"""From an MQTT message to the one Kafka record it becomes: what it announces, or a dead letter."""
+"""Conversion of an MQTT message to one Kafka record: the accepted message, or a dead letter."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ log = structlog.get_logger()
 MAX_EVENT_BYTES: Final = 64 * 1024
 """Maximum bytes of `status` and `meta`, which are parsed before their tag is verified because they name the key."""
 ROUTES: Final = 16_384
-"""Topics remembered: strangers may make up any number. Only well-formed ones are, which are short."""
+"""Maximum number of cached topics, because a stranger may invent any number. Only well-formed topics are cached; they
+are short."""
 MAX_ORIGIN_CHARACTERS: Final = 200
-"""Maximum characters of a topic in a dead letter. Ours are shorter; a stranger's has up to 64 KiB."""
+"""Maximum characters of a topic in a dead letter. Valid topics are shorter; a stranger's has up to 64 KiB."""
 
 _SPAN: Final = f"-{blake2b(b'bridge', digest_size=8).hexdigest()}-01"
-"""A trace is one frame's way, on which the bridge is one span; sampled."""
+"""End of the header `traceparent`: one frame is one trace, in which the bridge is one span, marked as sampled."""
 
 Announcement = TypeVar("Announcement", Status, Meta)
 
@@ -51,7 +52,7 @@ class Record(NamedTuple):
     origin: str
     """The MQTT topic, or the beginning of a long one."""
     channel: str
-    """Its last part, `unknown` when there is none of ours."""
+    """The topic's last part; `unknown` for a topic that is not of this system."""
 
 
 def stamp_records(what: str, records: Iterable[Record]) -> None:
@@ -63,7 +64,7 @@ def stamp_records(what: str, records: Iterable[Record]) -> None:
 
 
 class _Route(NamedTuple):
-    """The fields of an MQTT topic; `refusal` is the reason why it is not one of ours."""
+    """The fields of an MQTT topic; `refusal` is the reason why the topic is rejected."""
 
     origin: str
     camera_id: CameraId
@@ -75,10 +76,10 @@ class _Route(NamedTuple):
 
 
 class RecordFactory:
-    """Opens payloads. Every payload becomes a record: a rejected one becomes a dead letter with the reason."""
+    """Conversion of payloads. Every payload becomes a record; a rejected one becomes a dead letter with the reason."""
 
     def __init__(self, name: str, keys: KeyRing) -> None:
-        """`name` is the bridge's, the source of its dead letters."""
+        """`name` is the bridge's name, given as the source of its dead letters."""
         self._keys = keys
         self._routes: OrderedDict[bytes, _Route] = OrderedDict()
         # Ids of dead letters are of this process alone: equal payloads are still two events.
@@ -87,7 +88,7 @@ class RecordFactory:
         self._source = bridge_source(name)
 
     def accept(self, topic: bytes, payload: bytes) -> Record:
-        """The record for a message; never raises."""
+        """Return the record for a message; never raises."""
         route = self._routes.get(topic) or self._route(topic)
         try:
             if route.open is None:
@@ -101,7 +102,7 @@ class RecordFactory:
             return self._dead_letter(route, payload, MalformedError.reason, f"{type(error).__name__}: {error}")
 
     def refused_by_kafka(self, record: Record, error: str) -> Record:
-        """The dead letter of a record that Kafka takes in no batch, however small."""
+        """Return the dead letter for a record that Kafka rejects even in a batch of its own."""
         camera_id = CameraId(record.key.decode())
         route = _Route(record.origin, camera_id, record.key, record.channel, "", None, "")
         return self._dead_letter(route, record.value, BadSizeError.reason, error)

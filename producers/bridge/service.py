@@ -56,13 +56,13 @@ async def run_bridge(
 ) -> None:
     """Forward until `stop` is set, then flush, acknowledge, confirm and disconnect within `settings.shutdown_s`.
 
-    Brokers that are away are waited for. Conditions in `health`: `mqtt` (subscribed), `kafka` (acknowledges).
+    Waits for unavailable brokers. Conditions in `health`: `mqtt` (subscribed), `kafka` (acknowledges).
     """
     await Bridge(settings, keys, registry, health).run(stop)
 
 
 class Bridge:
-    """One bridge: everything happens on the event loop's thread, and nothing is kept that a restart would miss."""
+    """One bridge. All its work runs on the event loop's thread, and no state has to survive a restart."""
 
     def __init__(self, settings: BridgeSettings, keys: KeyRing, registry: CollectorRegistry, health: Health) -> None:
         self._settings = settings
@@ -210,7 +210,7 @@ class Bridge:
             self._link.pause()
 
     def _takes_from(self, receipt: Receipt) -> bool:
-        """Whether the camera has not too much on its way to the processors, nor too many boots."""
+        """Return whether the camera is within its limits on unprocessed bytes and on boots."""
         camera_id = receipt.camera_id
         if receipt.seq >= 0 and self._undone.bytes_of(camera_id) > self._settings.camera_backlog_bytes:
             self._quota.refuse(camera_id)
@@ -218,8 +218,8 @@ class Bridge:
         return self._quota.takes_boot(camera_id, receipt.boot_id, time.monotonic())
 
     def _pass_over(self, ticket: Ticket) -> None:
-        """Acknowledge a message that is not accepted, because the broker has to continue; the unconfirmed camera keeps
-        it."""
+        """Acknowledge a rejected message, so that the broker continues. The camera keeps the frame, which is not
+        confirmed."""
         if not self._not_taken:
             # With all others that the same reading has brought: a write for each would cost more than it did.
             asyncio.get_running_loop().call_soon(self._acknowledge_passed_over)

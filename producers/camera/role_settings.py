@@ -1,4 +1,4 @@
-"""Settings of the commands that take real cameras: `camera attach`, `camera run` and `camera test`."""
+"""Settings of the commands for real cameras: `camera attach`, `camera run` and `camera test`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class AttachedCamera(SendingOptions):
     """One real camera."""
 
     fps: float = Field(default=0.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
-    """Frames per second; 0 sends all that the source gives."""
+    """Frames per second; 0 sends all frames of the source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
     profile: Profile = "video"
@@ -54,7 +54,7 @@ class CameraAttachSettings(_CameraRole):
     """The camera."""
 
     def camera_settings(self, place: str, identity: CameraId) -> CameraSettings:
-        """Return the settings of the camera at a place; ConfigError if the source refuses one of them."""
+        """Return the settings of the camera at a place; ConfigError if the source rejects one of them."""
         options = {name: getattr(self.camera, name) for name in SendingOptions.model_fields}
         source = addressed(source_at(place, self.camera.source), 0)
         return CameraSettings(camera_id=identity, source=source, **options)
@@ -92,7 +92,8 @@ class CameraTestSettings(SettingsTable):
 
 
 def source_at(place: str, stream: StreamSettings) -> SourceSettings:
-    """Return the source at a URL, a device or a file; ConfigError if its kind has not one of the settings."""
+    """Return the source at a URL, a device or a file; ConfigError if the source's kind does not have one of the
+    settings."""
     kind = {"kind": "url", "address": place} if is_stream(place) else {"kind": "video", "file": place}
     given = {name: getattr(stream, name) for name in stream.model_fields_set}
     try:
@@ -102,5 +103,5 @@ def source_at(place: str, stream: StreamSettings) -> SourceSettings:
 
 
 def is_stream(place: str) -> bool:
-    """Whether a place is a URL or a device, not a file."""
+    """Return whether a place is a URL or a device, not a file."""
     return "://" in place or place.startswith("/dev/")

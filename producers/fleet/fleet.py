@@ -37,13 +37,13 @@ from schemas.transport.access import Login, Tls
 _log = structlog.get_logger()
 
 _POLL_S: Final = 0.5
-"""Interval between two looks at the list and at the tasks."""
+"""Interval between two checks of the list and of the tasks."""
 _OPENING_S: Final = 3.0
-"""Longest time that cameras which start together wait for each other's sources."""
+"""Maximum time for which cameras that start together wait for each other's sources."""
 _REMOVAL_S: Final = 10.0
-"""Longest drain of a camera that was removed from the list."""
+"""Maximum drain time of a camera that was removed from the list."""
 _STOP_PATIENCE_S: Final = 5.0
-"""Longest time without a confirmation in a drain, once the process was asked to stop."""
+"""Maximum time without a confirmation in a drain after a stop was requested."""
 _DRAIN_POLL_S: Final = 0.05
 
 
@@ -61,7 +61,8 @@ class FleetOutcome:
 
 
 class Fleet:
-    """Opens, ticks, changes, drains and closes cameras. Cameras are ticked, and at the end closed, by `async with`."""
+    """The cameras of a process: opened, ticked, changed, drained and closed. Inside `async with` they are ticked; at
+    its end they are closed."""
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class Fleet:
 
     @property
     def outcome(self) -> FleetOutcome:
-        """The sums over all cameras that have left."""
+        """The sums over all cameras that are closed."""
         return FleetOutcome(
             drained=self._drained,
             frames_published=self._counts["published"],
@@ -174,7 +175,7 @@ class Fleet:
     async def drain(self, drain_s: float, *, resume: bool = False) -> None:
         """End all cameras: wait up to `drain_s` for their confirmations, and close them.
 
-        With `resume`, the next start of this process continues in each source; else it begins again.
+        With `resume`, the next start of this process continues each source where it stopped; else each source restarts.
         """
         before = list(self._leaving.values())
         await self._end(self.supervisors, drain_s, resume)
@@ -204,7 +205,7 @@ class Fleet:
         )  # fmt: skip
 
     def _cameras(self) -> list[Camera]:
-        """Return all cameras that are open, those that leave included."""
+        """Return all open cameras, including those that are draining."""
         return [each.camera for each in self._present if each.camera is not None]
 
     def _tasks(self) -> dict[CameraId, tuple[TaskPhase, str, Camera | None]]:
@@ -246,7 +247,7 @@ class Fleet:
         self._apply(specs)
 
     def _apply(self, specs: CameraSpecs) -> None:
-        """Start the cameras that are new, end those that are gone, and restart those that have changed."""
+        """Start new cameras, end removed ones, and restart changed ones."""
         self._specs = specs
         allow_open_files(len(specs.runnable))
         for name, supervisor in list(self.supervisors.items()):
@@ -297,7 +298,7 @@ class Fleet:
             self._present = [each for each in self._present if each not in supervisors]
 
     async def _await_confirmations(self, cameras: Sequence[Camera], drain_s: float) -> None:
-        """Return when all spools are drained, after `drain_s`, or when the stop is set and none makes progress."""
+        """Return when all spools are drained, after `drain_s`, or when the stop is set and no spool makes progress."""
         deadline = time.monotonic() + drain_s
         patience, left = math.inf, -1
         while not all(camera.spool.drained for camera in cameras) and time.monotonic() < min(deadline, patience):

@@ -8,15 +8,15 @@ from typing import Final
 from producers.publisher import LinkSettings
 
 CONNECTING: Final = 64
-"""Connections without TLS that a process makes at a time."""
+"""Connections without TLS that a process opens at the same time."""
 SECURING: Final = 16
-"""Connections with TLS that a process makes at a time.
+"""Connections with TLS that a process opens at the same time.
 
 A handshake takes milliseconds of CPU time on both sides. On a busy machine, 64 at a time all exceed their timeout.
 """
 _PINGS_PER_S: Final = 250
 _SECURED_PINGS_PER_S: Final = 100
-"""Lower with TLS, where a connection that is lost because of a late ping costs far more to make again."""
+"""Lower with TLS: a connection that is lost because of a late ping costs far more to restore."""
 _LEDGERS_PER_S: Final = 50
 _FILES: Final = 512
 _FILES_PER_CAMERA: Final = 8
@@ -28,7 +28,7 @@ def link_of(cameras: int, *, secure: bool = False) -> LinkSettings:
     """Return the link settings for a process with this many cameras; `secure` is with TLS.
 
     The rates of pings and ledgers of the whole process are bounded, so each camera sends them less often in a large
-    fleet: with 10,000 cameras a ledger every 200 s, and at once when frames are shed and at the end.
+    fleet: with 10,000 cameras a ledger every 200 s, and immediately when frames are shed and at the end.
     """
     usual = LinkSettings()
     return LinkSettings(

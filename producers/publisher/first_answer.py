@@ -1,15 +1,15 @@
-"""Whether anybody answers a camera that has just begun: a wrong key shows as silence, for what it signs is refused."""
+"""Detection of a new camera that gets no confirmation. A wrong key is one cause: no server answers its messages."""
 
 from __future__ import annotations
 
 FIRST_ANSWER_S = 4.0
 """Seconds without a confirmation after which an attached camera logs the possible causes."""
 _AGAIN = 2
-"""Connections that a broker may need until all is well."""
+"""Number of connections above which the broker's disconnects count as the cause."""
 
 
 class FirstAnswer:
-    """Waits from the first frame on for the first confirmation, and is overdue once. Times are monotonic seconds."""
+    """The wait from the first frame to the first confirmation, overdue at most once. Times are monotonic seconds."""
 
     def __init__(self, patience_s: float | None) -> None:
         """Set the patience in seconds; None waits without limit."""
@@ -18,16 +18,16 @@ class FirstAnswer:
         self._settled = patience_s is None
 
     def sent(self, now: float) -> None:
-        """A frame was published."""
+        """Note that a frame was published."""
         if self._since is None:
             self._since = now
 
     def heard(self) -> None:
-        """A confirmation came that was signed under the camera's key."""
+        """Note that a confirmation signed under the camera's key has arrived."""
         self._settled = True
 
     def overdue(self, now: float) -> bool:
-        """Whether the patience has just ended; true once."""
+        """Return whether the patience has just ended; true once."""
         if self._settled or self._since is None or self._patience_s is None or now - self._since < self._patience_s:
             return False
         self._settled = True

@@ -1,4 +1,4 @@
-"""The window: which frames are on the way, and which of them to send again."""
+"""The window: the frames that are sent and not confirmed, and the choice of those to send again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _FADING: Final = 0.95
 
 
 class Transmission(NamedTuple):
-    """The last time that a frame was sent: its number among all transmissions, when (monotonic), how often by then."""
+    """The last transmission of a frame: its number among all transmissions, its monotonic time, and the frame's number
+    of transmissions so far."""
 
     number: int
     at: float
@@ -52,17 +53,18 @@ class Window:
 
     @property
     def payload_bytes(self) -> int:
-        """Bytes of the frames on the way."""
+        """Bytes of the unconfirmed frames."""
         return self._bytes
 
     def has_room(self, payload_bytes: int) -> bool:
-        """Whether a frame of this size may be sent for the first time. A lone frame may exceed the byte bound."""
+        """Return whether a frame of this size may be sent for the first time. A single frame may exceed the byte
+        limit."""
         if not self._sent:
             return True
         return len(self._sent) < self._bounds.frames and self._bytes + payload_bytes <= self._bounds.bytes
 
     def sent(self, key: FrameKey, payload_bytes: int, now: float) -> bool:
-        """Enter a transmission; returns whether the frame had been sent before."""
+        """Record a transmission; return whether the frame had been sent before."""
         last = self._sent.pop(key, None)
         if last is None:
             if not self._sent:
@@ -73,7 +75,7 @@ class Window:
         return last is not None
 
     def confirmed(self, keys: Iterable[FrameKey], now: float) -> None:
-        """Take out what is confirmed."""
+        """Remove the confirmed frames and measure their delay."""
         progress = False
         delay_s = 0.0
         for key in keys:
@@ -96,14 +98,15 @@ class Window:
                 self._bytes -= transmission.payload_bytes
 
     def all(self) -> list[FrameKey]:
-        """Every frame on the way, to be sent again after a reconnect without session."""
+        """Return all unconfirmed frames, to be sent again after a reconnect without session."""
         return list(self._sent)
 
     def due(self, now: float, unacknowledged: Collection[FrameKey], no_subscribers: bool = False) -> list[FrameKey]:
-        """Return the frames to send again now: all that were passed over, else the one sent longest ago if none moves.
+        """Return the frames to send again now: all that were passed over. If there are none and nothing is confirmed,
+        return the frame sent longest ago.
 
         Frames without the broker's acknowledgement are still in its socket and left out. With `no_subscribers` the
-        retry interval does not grow: a retry then costs nobody anything.
+        retry interval does not grow: no bridge has to handle those retries.
         """
         due = []
         for key, last in self._sent.items():
@@ -127,5 +130,5 @@ class Window:
         self._retry_at = now + self._retry_s
 
     def _patient(self, seconds: float) -> float:
-        """At least `seconds`, and longer where confirmations take long."""
+        """Return at least `seconds`, and more if confirmations are slow."""
         return max(seconds, min(PATIENCE * self._delay_s, LONGEST_S))

@@ -20,7 +20,8 @@ SATURATION: Final = np.float32(0.6)
 
 
 def tile_cells(short_side: int) -> int:
-    """Cells along a side of the tile: large frames get finer octaves, so that no cell grows past about 16 pixels."""
+    """Return the cells along a side of the tile: large frames get finer octaves, so that no cell grows past about 16
+    pixels."""
     cells = 32
     while cells < 128 and cells * 4 < short_side:
         cells *= 2
@@ -29,12 +30,13 @@ def tile_cells(short_side: int) -> int:
 
 @cache
 def _upsampling(coarse: int, fine: int) -> Floats:
-    """Periodic linear interpolation from `coarse` to `fine` samples: (fine, coarse)."""
+    """Return the periodic linear interpolation from `coarse` to `fine` samples: (fine, coarse)."""
     return sampling(np.arange(fine) * (coarse / fine), coarse)
 
 
 def sampling(positions: NDArray[np.floating[Any]], cells: int) -> Floats:
-    """The matrix (len(positions), cells) that samples a periodic signal of `cells` values linearly at `positions`."""
+    """Return the matrix (len(positions), cells) that samples a periodic signal of `cells` values linearly at
+    `positions`."""
     floor = np.floor(positions)
     share = (positions - floor).astype(np.float32)
     first = floor.astype(np.intp) % cells
@@ -46,7 +48,7 @@ def sampling(positions: NDArray[np.floating[Any]], cells: int) -> Floats:
 
 
 def background_tile(rng: np.random.Generator, cells: int) -> Floats:
-    """A tile (3, cells, cells) of colours in about [0, 1].
+    """Return a tile (3, cells, cells) of colours in about [0, 1].
 
     The first draws do not depend on `cells`: a larger tile shows the same place with finer octaves added.
     """
@@ -80,6 +82,6 @@ def background_tile(rng: np.random.Generator, cells: int) -> Floats:
 
 
 def sample_tile(tile: Floats, rows: NDArray[np.floating[Any]], columns: NDArray[np.floating[Any]]) -> Floats:
-    """Planes (C, len(rows), len(columns)) of `tile` (C, T, T) at the given cell coordinates, wrapping around."""
+    """Return planes (C, len(rows), len(columns)) of `tile` (C, T, T) at the given cell coordinates, wrapping around."""
     cells = tile.shape[-1]
     return np.asarray(sampling(rows, cells) @ tile @ sampling(columns, cells).T)

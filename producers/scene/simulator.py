@@ -39,11 +39,11 @@ _BYTE_PAIR_SPREAD: Final = float(np.sqrt(2 * (256**2 - 1) / 12))
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Factors, all at least 0, on the conditions that each place draws. 1 leaves every frame unchanged."""
+    """Factors, all at least 0, on the random conditions of each place. 1 leaves every frame unchanged."""
 
     light: float = 1.0
     noise: float = 1.0
-    """On the standard deviation of each pixel, whatever the frame's size."""
+    """Factor on the standard deviation of each pixel, for every frame size."""
     blur: float = 1.0
     distance: float = 1.0
     """The sign's radius is divided by it; above 0."""
@@ -71,7 +71,7 @@ class SceneSimulator:
     """One simulated camera.
 
     `seed` 0 … 2⁶⁴−1, `camera` 0 … 2²⁰−1, `size` (height, width) with sides of 16 … 4096 pixels, `channels` 1 or 3.
-    Raises `ValueError` for anything else. `conditions` are the usual ones unless others are given.
+    Raises `ValueError` for anything else. By default, all factors of `conditions` are 1.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class SceneSimulator:
         self._cached: tuple[int, _Scene] | None = None
 
     def render(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        """Frame number `index` (0 … 2⁴⁰−1): pixels (H, W, C) and the position of its class in `CLASSES`."""
+        """Return frame number `index` (0 … 2⁴⁰−1): pixels (H, W, C) and the position of its class in `CLASSES`."""
         scene = self._scene(index // SCENE_FRAMES)
         sines = np.sin(self._rates * index + self._phases)
         path = _MIDDLE + _AMPLITUDE * (0.6 * sines[0] + 0.4 * sines[1])
@@ -121,7 +121,7 @@ class SceneSimulator:
         return np.ascontiguousarray(planes.astype(np.uint8).transpose(1, 2, 0)), scene.label
 
     def _draw_sign(self, planes: Floats, scene: _Scene, x: float, y: float, radius: float, roll: float) -> None:
-        """Paint the sign over `planes` (C, H, W), only where its bounding box lies."""
+        """Paint the sign over `planes` (C, H, W), within its bounding box only."""
         reach = 1.5 * radius
         top, bottom = np.searchsorted(self._rows, (y - reach, y + reach))
         left, right = np.searchsorted(self._columns, (x - reach, x + reach))
@@ -154,7 +154,8 @@ class SceneSimulator:
         part += (scene.colours[: len(cover)].T @ cover).reshape(-1, height, width)
 
     def _noise(self, index: int, spread: float) -> Floats:
-        """Sensor noise (C, H, W): the sum of two uniform bytes is close enough to Gaussian and cheap at any size."""
+        """Return sensor noise (C, H, W): the sum of two uniform bytes is close enough to Gaussian and cheap at any
+        size."""
         count = self.channels * self.size[0] * self.size[1]
         words = self._bits(_PURPOSE_NOISE, index).random_raw(-(-count // 4))
         pairs = words.astype("<u8", copy=False).view(np.uint8)[: 2 * count].reshape(2, self.channels, *self.size)
@@ -201,7 +202,7 @@ class SceneSimulator:
         )
 
     def _bits(self, purpose: int, number: int) -> np.random.Philox:
-        """The random stream of one purpose and number: the Philox key names both, so streams never overlap."""
+        """Return the random stream of one purpose and number. The Philox key holds both, so streams never overlap."""
         if not 0 <= number < 1 << 40:
             raise ValueError(f"expected an index of 0 to 2**40 - 1, got {number}")
         return np.random.Philox(key=np.array([self.seed, self.camera << 44 | purpose << 42 | number], np.uint64))

@@ -16,9 +16,9 @@ class LoginPlace(BaseModel, frozen=True, extra="forbid"):
     """The place of a camera's `user:password`: a file or an environment variable, exactly one of them."""
 
     file: Path | None = None
-    """A file with `user:password`, read whenever the source is opened."""
+    """A file with `user:password`, read each time the source is opened."""
     variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """The name of a variable with it."""
+    """The name of an environment variable with `user:password`."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -27,7 +27,7 @@ class LoginPlace(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def read(self) -> tuple[str, str]:
-        """User and password, as they are now; `SourceError` when they are not there, without a word of them."""
+        """Return the current user and password; `SourceError` if they are missing. The error never quotes them."""
         if self.file is not None:
             where = f"the file {self.file}"
             try:
@@ -48,7 +48,7 @@ class LoginPlace(BaseModel, frozen=True, extra="forbid"):
 
 
 def has_login(address: str) -> bool:
-    """Whether an address names a user."""
+    """Return whether an address contains a user."""
     return "://" in address and "@" in address.partition("://")[2].partition("/")[0]
 
 

@@ -36,28 +36,28 @@ class StreamSettings(SettingsTable):
     """The settings of a real camera's stream or of a video, and the part of its picture that is sent."""
 
     login: LoginPlace | None = None
-    """URL: where its user and password are, read whenever it is opened."""
+    """URL: the place of user and password, read at each connection."""
     hang_s: PositiveFloat = 10.0
     """URL: seconds without a picture after which the source counts as hung and is opened again."""
     open_s: PositiveFloat = 10.0
-    """URL: time to connect, and again to find the video stream."""
+    """URL: maximum seconds to connect, and the same again to find the video stream."""
 
     loop: bool = False
-    """Data set and video: begin again at the end."""
+    """Data set and video: start again after the last frame."""
 
     hardware: str = Field(default="none", pattern=r"^[a-z0-9]+(:[A-Za-z0-9/_.-]+)?$")
-    """URL and video: what decodes. `none` is FFmpeg's software; `auto` is the first hardware that this machine has,
-    else software; a device type such as `cuda` or `vaapi`, perhaps with a device as in `vaapi:/dev/dri/renderD128`, is
-    that one or nothing."""
+    """URL and video: the decoder. `none` is FFmpeg's software; `auto` is the first hardware decoder of this machine,
+    else software. A device type such as `cuda` or `vaapi`, optionally with a device as in `vaapi:/dev/dri/renderD128`,
+    requires that hardware."""
     clock: Literal["auto", "arrival"] = "auto"
-    """URL: when a frame was captured. `auto` believes the stream's own clock (RTCP) where it has one that is at most
-    30 s behind ours or 1 s before it; `arrival` is when we had the frame."""
+    """URL: the capture time of a frame. `auto` uses the stream's own clock (RTCP) if that is at most 30 s behind the
+    clock of this machine or 1 s ahead; `arrival` is the time of receipt."""
 
     rotate: Literal[0, 90, 180, 270] = 0
-    """Degrees, clockwise, by which the picture is turned before all else."""
+    """Degrees, clockwise, by which the picture is rotated before any other step."""
     privacy: tuple[tuple[Share, Share, Share, Share], ...] = ()
-    """Rectangles x, y, width, height that are blacked out, as shares of the turned picture's width and height: they
-    hold for a camera that changes its size, too. As text, one is `X,Y,WIDTH,HEIGHT`."""
+    """Rectangles x, y, width, height that are blacked out, as shares of the rotated picture's width and height, so that
+    they stay valid if the camera changes its resolution. As text, one is `X,Y,WIDTH,HEIGHT`."""
     region: tuple[Corner, Corner, Side, Side] | None = None
     """The region that is cut out before resizing, in pixels of the rotated picture: x, y, width, height. As
     text `X,Y,WIDTH,HEIGHT`."""
@@ -98,8 +98,8 @@ class SourceSettings(StreamSettings):
     """
 
     kind: Kind = "scene"
-    """`scene` is the simulator, endless, with its truth; `dataset` the images of an npz file, with their labels as
-    truth; `video` a file; `url` a real camera: RTSP, HTTP, or a device such as `/dev/video0`."""
+    """`scene` is the endless simulator, with ground truth; `dataset` the images of an npz file, with their labels as
+    ground truth; `video` a file; `url` a real camera: RTSP, HTTP, or a device such as `/dev/video0`."""
 
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Scenes: the same seed and camera give the same pictures."""
@@ -107,18 +107,19 @@ class SourceSettings(StreamSettings):
     """Scenes: number of frames that are drawn before the start and then repeated; 0 draws each when it is read."""
 
     file: Path | None = None
-    """Data set: an npz file. Video: any file that FFmpeg reads. `{index}` in it stands for the camera's number; a path
-    begins in the folder of the file of settings."""
+    """Data set: an npz file. Video: any file that FFmpeg reads. `{index}` is replaced by the camera's number. A
+    relative path starts at the folder of the settings file."""
     split: str = Field(default="test", pattern=r"^[A-Za-z0-9_]+$")
-    """Data set: images are the array `{split}_x`, labels `{split}_y`; without them `images` and `labels` are taken."""
+    """Data set: the arrays `{split}_x` and `{split}_y` hold images and labels, or `images` and `labels` if the file has
+    no such arrays."""
     stride: PositiveInt = 1
     """Data set: take every n-th image. A fleet of N cameras divides a data set with stride N."""
     offset: int | None = Field(default=None, ge=0)
     """Data set: the first image; by default the camera's index in its fleet."""
     address: SecretStr | None = None
     """URL: RTSP, HTTP or whatever else FFmpeg opens, a device `/dev/video…`, or a path as in `file`; `{index}` and
-    `${VARIABLE}` in it stand for the camera's number and a variable of the environment. It may hold a password: then
-    keep the file to yourself."""
+    `${VARIABLE}` are replaced by the camera's number and an environment variable. If the address holds a password, make
+    the file readable by its owner only."""
 
     @model_validator(mode="after")
     def _fields_fit_kind(self) -> Self:
@@ -141,7 +142,7 @@ class SourceSettings(StreamSettings):
 
 
 def whole_numbers(text: str, separator: str, count: int, form: str) -> list[int]:
-    """Read `count` whole numbers. The ValueError names the form."""
+    """Read `count` whole numbers. Raises ValueError with the expected `form`."""
     parts = text.lower().split(separator)
     if len(parts) != count or not all(part.isdecimal() for part in parts):
         raise ValueError(f"expected {form}, got {text!r}")

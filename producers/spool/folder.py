@@ -1,4 +1,4 @@
-"""A spool's folder: where it lies, whose it is, and that only one process uses it."""
+"""A spool's folder: its path, its owner and an exclusive lock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def spool_root(state: Path) -> Path:
 
 
 class FolderLock:
-    """The exclusive lock of a folder; `StateError` when another process, or this one, holds it already.
+    """The exclusive lock of a folder; `StateError` if another process, or this one, already holds the lock.
 
     The lock is one byte, at the folder's inode number, of a file in the parent folder. A process with ten thousand
     spools therefore holds one open file for all of them.
@@ -29,7 +29,7 @@ class FolderLock:
     """The open lock file of each parent folder, by device and inode. Closing any descriptor of it would end all of its
     locks (`fcntl(2)`), therefore it stays open until the process ends."""
     _taken: ClassVar[set[tuple[int, int]]] = set()
-    """Device and inode of the folders that this process has: its own locks do not keep it out."""
+    """Device and inode of the folders that this process has locked: a process is not blocked by its own locks."""
     _changing: ClassVar[Lock] = Lock()
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +74,7 @@ class FolderLock:
         return True
 
     def release(self) -> None:
-        """Leave the folder to others."""
+        """Release the lock."""
         with self._changing:
             self._taken.discard(self._place)
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place[1])
@@ -88,7 +88,8 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 def install_id(folder: Path) -> str:
-    """A random name of this installation, made at the first start: two devices with one camera name differ in it."""
+    """Return the random id of this installation, created at the first start. It differs between two devices with one
+    camera name."""
     path = folder / "install"
     try:
         known = path.read_text()

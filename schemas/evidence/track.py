@@ -1,7 +1,7 @@
 """The rule of evidence: does the STRIP entropy of one camera's frames indicate a trigger? Pure functions.
 
 A camera is judged against its own history by Page's cumulative sum (1954), on the logarithm of the entropy. On that
-scale, clean entropies differ mostly between scenes, and a trigger lowers all of them. Each checked frame adds its fall
+scale, clean entropies differ mostly between scenes, and a trigger lowers all of them. Each checked frame adds its depth
 less an allowance. The sum never falls below zero; at its limit it raises an alarm. `docs/adr/0008-evidence.md` has the
 reasons and the figures.
 """
@@ -59,7 +59,8 @@ class Track(NamedTuple):
     history: tuple[Past, ...] = ()
     """The frames that the baseline is taken from, oldest first."""
     run: tuple[Probe, ...] = ()
-    """The newest `history_probes` frames since the sum last left zero; they enter the history when it is zero again."""
+    """The newest `history_probes` frames since the sum last left zero; they enter the history when the sum returns to
+    zero."""
     total: float = 0.0
     last: int = -1
     """Sequence number of the last frame, -1 before the first."""
@@ -100,8 +101,8 @@ class Alarm(NamedTuple):
 def gain(track: Track, probe: Probe, rule: EvidenceRule, *, in_episode: bool = False) -> float:
     """Return the amount that `probe` adds to the sum of `track`.
 
-    A camera that passes scenes is allowed a deep scene now and then, but not in an episode. A frame too weak to raise
-    an alarm does not prove that the trigger has gone.
+    A camera that moves past scenes may meet a scene of low entropy now and then. The allowance for it ends in an
+    episode. A frame too weak to raise an alarm does not prove that the trigger has gone.
     """
     base = track.baseline(rule)
     allowance, depth = rule.sum.allowance, probe.depth
@@ -158,8 +159,8 @@ def advance(track: Track, probe: Probe, rule: EvidenceRule, classes: Classes) ->
     """Apply `step`, and check an alarm of a camera without a baseline further.
 
     A clean scene of low entropy looks the same from the first frame on, but keeps its class under all masks. Such an
-    alarm therefore stands in two cases. The verdicts may flip, because a trigger that loses pixels fails under some
-    masks. Or the frames may lie far deeper than clean scenes.
+    alarm is therefore confirmed in two cases. The verdicts may flip, because a trigger that loses pixels fails under
+    some masks. Or the entropies may lie far below those of clean scenes.
 
     While there are too few verdicts, the sum stays at its limit. A camera that keeps its class for long enough counts
     as one with a clean scene of low entropy, which becomes its baseline.

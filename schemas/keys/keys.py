@@ -65,7 +65,7 @@ class CameraKey:
         self._tags = Tagger(authentication)
         self._cipher: tuple[int, BootCipher] | None = None
         # The hash state with its key absorbed is copied for each use, which saves half of the work. It is made on first
-        # use: no role needs all of them, and for many cameras they would take most of the memory and of the time.
+        # use: no role needs all hash states, and for many cameras they would take most of the memory and of the time.
         self._hashes: dict[bytes, blake2b] = {}
         self._codebook_seeds: dict[int, tuple[int, int]] = {}
 
@@ -139,7 +139,7 @@ class CameraKey:
         return seed
 
     def is_probe(self, boot_id: int, seq: int, probe_share: float) -> bool:
-        """Return whether this frame is sent whole: one at a keyed position in every run of round(1 / share) frames."""
+        """Return whether this frame is sent whole. Of each round(1 / share) frames in sequence, the key chooses one."""
         if probe_share <= 0:
             return False
         run = max(1, round(1 / probe_share))
@@ -187,8 +187,8 @@ def derive_camera_key(fleet_secret: bytes, camera_id: CameraId, generation: int 
 
 
 class KeyRing:
-    """A role's view of all keys. A camera's key is derived on first use, in 10 µs; a bounded number of 5 KiB each is
-    cached.
+    """A role's view of all keys. A camera's key is derived on first use, in 10 µs. A bounded number of keys, 5 KiB
+    each, is cached.
 
     `accepted_from` maps a camera to the lowest key generation that is still accepted; the default is 0. Raising it
     revokes a stolen key.

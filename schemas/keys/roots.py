@@ -34,7 +34,7 @@ class Root(StrEnum):
 
 
 class Role(StrEnum):
-    """A holder of roots."""
+    """A process type or service that holds root keys."""
 
     BRIDGE = "bridge"
     PROCESSOR = "processor"
@@ -85,7 +85,7 @@ class Roots:
         return root in self._keys
 
     def __getitem__(self, root: Root) -> bytes:
-        """Return the root key; `SecretError` if the role was not given it."""
+        """Return the root key; `SecretError` if the role does not have it."""
         try:
             return self._keys[root]
         except KeyError:

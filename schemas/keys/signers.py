@@ -96,7 +96,7 @@ class TrustedSigners:
     """Public keys and the names of their holders."""
 
     def __init__(self, names: Mapping[bytes, str] | None = None) -> None:
-        """`names` by public key."""
+        """`names` maps public keys to their holders; None trusts nobody."""
         self._names = dict(names or {})
 
     @classmethod
@@ -123,7 +123,7 @@ class TrustedSigners:
         return cls(names)
 
     def with_signer(self, signer: Signer | None) -> TrustedSigners:
-        """Return these keys and the signer's own."""
+        """Return these keys and the signer's own public key; these keys alone without a signer."""
         return self if signer is None else TrustedSigners({signer.public: "this signer", **self._names})
 
     def verify(self, what: Signed, message: bytes, public: bytes, signature: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Tags: eight bytes at the end of a message that prove its author and that nobody changed it."""
+"""Tags: eight bytes at the end of a message that authenticate its author and its content."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class Tagger:
     A tag is keyed BLAKE2b, personalised by its purpose. Its input is the name of the camera and the 16 bytes of
     AES-GMAC (NIST SP 800-38D) over the message.
 
-    Processors of the last ten years compute GMAC at memory speed, where BLAKE2b takes a millisecond for 746 kB. GMAC
-    alone, cut to eight bytes, would be weak (there, appendix C) and would need a nonce. Here its output is never
-    visible: it only has to differ between two messages. An AES key with no other use ensures that, except for one pair
-    in 2^112. BLAKE2b turns the output into the tag.
+    CPUs of the last ten years compute GMAC at memory speed; BLAKE2b takes a millisecond for 746 kB. GMAC alone, cut to
+    eight bytes, would be weak (SP 800-38D, appendix C) and would need a nonce. Here GMAC's output is never visible: it
+    only has to differ between two messages. An AES key with no other use gives equal outputs for one pair in 2^112.
+    BLAKE2b turns the output into the tag.
     """
 
     __slots__ = ("_hash", "_key", "_keyed")
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        # Made on first use: no role needs all of them, and for many cameras they would take most of the memory.
+        # Created on first use: no role needs all hash states, and for many cameras they would take most of the memory.
         self._hash: AESGCM | None = None
         self._keyed: dict[Purpose, blake2b] = {}
 

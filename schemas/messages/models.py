@@ -25,7 +25,7 @@ PROCESSOR_PREFIX: Final = "processor/"
 """Prefix of the processor's name in the key of a ServedModel."""
 
 MAX_PUBLISHED: Final = 16
-"""Published models that the list keeps, and thereby the furthest rollback."""
+"""Maximum number of published models in the list, which limits how far a rollback can go."""
 MAX_FILES: Final = 256
 MAX_BUNDLE_BYTES: Final = 2 * 2**30
 MAX_NAME: Final = 200
@@ -123,7 +123,7 @@ def publish(models: Models, model: Model) -> Models:
 
 
 def withdraw(models: Models, now_ms: int, *, everything: bool = False) -> Models:
-    """Return the list without its live model, or with `everything` without any. An empty list does not change."""
+    """Return the list without its live model; with `everything`, without all models. An empty list does not change."""
     changed = Models()
     changed.CopyFrom(models)
     for model in standing(changed) if everything else standing(changed)[:1]:

@@ -1,16 +1,16 @@
 """Masks of kept pixels, drawn from a keyed codebook for each camera.
 
 A codebook holds `ROWS` patterns of an 8×8 block, each with exactly the same number of dropped pixels. The patterns are
-spread out such that a dropped pixel has kept neighbours: reconstruction gains 2 dB compared with uniformly random rows.
+spread out: each dropped pixel has kept neighbours. Reconstruction gains 2 dB compared with uniformly random rows.
 All cameras draw from one public pool of 4,096 patterns. The camera's key shifts each pattern around the block and
 mirrors it, in 512 ways.
 
 The frame's seed (camera key, boot id, sequence number) picks one row of the camera's codebook for each block. The mask
 is never sent, and a leaked mask reveals nothing about the next.
 
-Against an attacker with the camera's codebook, a mask carries log2(`ROWS`) = 12 bits of entropy a block, 192 bits at
-32×32. Without the codebook, a block's row is one of 4,096 × 512 = 2^21. Of these, 98 % are distinct at r = .25, 65 % at
-r = .15 and few below r = .1.
+Against an attacker with the camera's codebook, a mask carries log2(`ROWS`) = 12 bits of entropy per block, 192 bits at
+32×32. Without the codebook, a block's row is one of 4,096 × 512 = 2^21. Of these, 98 % are distinct at the drop ratio
+.25, 65 % at .15 and few below .1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ SWAP_TRIES: Final = 200
 """Exchanges tried on each pattern of the pool: more gain little and make patterns alike."""
 
 FEW_ROWS: Final = 256
-"""Row count, that of a frame of 128×128 pixels, up to which single rows are faster to make than the whole codebook."""
+"""Maximum number of rows for which single rows are faster to make than the whole codebook: a frame of 128×128
+pixels."""
 
 Mask = NDArray[np.bool_]
 
@@ -58,7 +59,7 @@ def codebook(seed: tuple[int, int], dropped_per_block: int) -> Words:
 def codebook_rows(seeds: NDArray[np.uint64], rows: NDArray[np.int64], dropped_per_block: int) -> Words:
     """Return the given `rows` (N, K) of N codebooks, identified by their `seeds` (N, 2), and make no other row.
 
-    A small frame takes few of the 4,096 rows, and many cameras then need no cached codebooks.
+    A small frame uses few of the 4,096 rows, so cameras with small frames need no cached codebook.
     """
     _check_drop(dropped_per_block)
     found = philox_each(seeds, (rows >> 2).astype(np.uint64))
@@ -113,7 +114,7 @@ def _uniform_patterns(seed: tuple[int, int], dropped_per_block: int) -> Mask:
 
 
 def spread_patterns(dropped_per_block: int, sigma: float = CLUMPING_SIGMA, tries: int = SWAP_TRIES) -> Mask:
-    """Make the pool: kept pixels (ROWS, 64) whose dropped pixels keep apart.
+    """Make the pool: kept pixels (ROWS, 64) with the dropped pixels spread out.
 
     The input is uniform patterns. `tries` random pairs of a dropped and a kept pixel are exchanged whenever that lowers
     the clumping energy. The energy is the sum over all pairs of dropped pixels of a Gaussian of their distance around
@@ -158,7 +159,7 @@ def row_indices(seed: tuple[int, int], blocks: int) -> NDArray[np.int64]:
 
 
 class CodebooksAtHand:
-    """A process's cache of codebooks, 32 KiB each: making one takes .3 ms, the rows of a small frame half of that.
+    """A process's cache of codebooks. One takes 32 KiB and .3 ms to make; a small frame's rows alone take .15 ms.
 
     If more cameras take turns than the cache holds, each entry would be evicted before its next use. If the cache is
     full, a codebook for small frames is therefore not cached; one for large frames evicts the oldest.
@@ -216,7 +217,7 @@ def kept_mask(key: CameraKey, boot_id: int, seq: int, height: int, width: int, d
     rows, columns = blocks_of(height, width)
     indices = row_indices(key.frame_seed(boot_id, seq), rows * columns)
     words = _AT_HAND.rows(key.codebook_seed(dropped_per_block), indices, dropped_per_block)
-    # A byte of a word is one row of its block: the bytes are put into raster order while they are still an eighth of
-    # the bits.
+    # A byte of a word is one row of its block. The bytes are put into raster order before they are unpacked: there are
+    # eight times as many bits.
     raster = words.view(np.uint8).reshape(rows, columns, BLOCK).transpose(0, 2, 1).reshape(rows * BLOCK, columns)
     return np.unpackbits(raster[:height], axis=1, count=width, bitorder="little").view(np.bool_)

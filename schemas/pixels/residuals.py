@@ -1,6 +1,6 @@
 """The prediction residuals of the kept pixels: the encoder's half of the profile `lossless`.
 
-Whole rows are filled, a strip at a time.
+Holes are filled in strips of whole rows. F is the filled picture (`schemas.pixels.lossless`).
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _STRIP_PIXELS: Final = 2**15
 def residuals(frame: Bytes, kept: NDArray[np.bool_]) -> tuple[Bytes, bool]:
     """Return the residuals (C·n,) of the pixels of `frame` (H, W, C) that `kept` (H, W) keeps, plane after plane.
 
-    The second value is true if F of the row above was subtracted, which is done if it leaves less. A zero follows if
-    C·n is odd.
+    The second value is true if the filled row above (F) was subtracted. F is subtracted if that makes the residuals
+    smaller. A zero is appended if C·n is odd.
     """
     _, width, channels = frame.shape
     plane = _plane_is_better(frame[..., channels // 2], kept)
     found = _Planes(int(np.count_nonzero(kept)), channels)
     samples, keep = np.ascontiguousarray(frame).reshape(-1), np.ascontiguousarray(kept).reshape(-1)
     size = max(1, _STRIP_PIXELS // width) * width
-    # The strip lies between the row of F above it and the last kept pixel before it.
+    # Layout: the filled row above the strip, the strip, and the last kept pixel before it.
     room = np.zeros(width + size + 1, dtype=_WORDS[channels])
     last = np.zeros(1, dtype=room.dtype)
     before = last
@@ -95,8 +95,8 @@ def fillers(rank: Index, row: Index, bounds: Index) -> tuple[Index, Index]:
     """Return, for each hole, the ranks of its nearest kept pixels to the left and right in its row.
 
     `rank` is the number of kept pixels before the hole, and `row` its row. `bounds` gives the number of kept pixels
-    before each row and before the end. If one side has none, the other serves. In an empty row, the last kept pixel
-    before it serves, or −1 if there is none.
+    before each row and before the end. If one side has none, the pixel of the other side is used. In an empty row, it
+    is the last kept pixel before the row, or −1 if there is none.
     """
     last = bounds[row + 1] - 1
     left = np.minimum(np.maximum(rank - 1, bounds[row]), last)
@@ -114,7 +114,8 @@ def _without_green(words: Words) -> Words:
 
 
 def _plane_is_better(plane: Bytes, kept: NDArray[np.bool_]) -> bool:
-    """Return whether subtracting F leaves less, on a sample of pixels with kept neighbours to the left and above."""
+    """Return whether subtracting F makes residuals smaller, on a sample of pixels with kept neighbours to the left and
+    above."""
     step = 1 + len(plane) // _SAMPLE_ROWS
     upper, lower = (np.ascontiguousarray(rows) for rows in (plane[:-1:step], plane[1::step]))
     known = kept[:-1:step] & kept[1::step]

@@ -1,7 +1,7 @@
 """Symmetries of 8×8 block patterns, as 64-bit words: shifted, mirrored and transposed, in 512 ways.
 
 Bit 8·y + x of a word is the pixel (y, x): a row of the block is a byte. Whole arrays of words are transformed at once,
-each in its own way, in some thirty integer operations (Warren, Hacker's Delight, 2nd edition, §7-1 and §7-3).
+each by its own symmetry, in about thirty integer operations (Warren, Hacker's Delight, 2nd edition, §7-1 and §7-3).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EIGHT: Final = np.uint64(8)
 # around.
 _STAYS: Final = np.array([_BYTES * (0xFF >> shift) for shift in range(8)], dtype=np.uint64)
 _AROUND: Final = ~_STAYS
-# Steps that exchange halves, quarters and single bits: of the block about its diagonal, and of each byte.
+# Steps that exchange halves, quarters and single bits. The first transpose the block; the second reverse each byte.
 _TRANSPOSE: Final = tuple(
     (np.uint64(shift), np.uint64(mask))
     for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0))
@@ -32,7 +32,7 @@ _MIRROR: Final = tuple(
 
 
 def turned(words: Words, number: NDArray[np.integer]) -> Words:
-    """Return each of `words`, transformed in the way that the same entry of `number` gives, 0 … 511.
+    """Return each of `words` under the symmetry 0 … 511 in the same entry of `number`.
 
     The output pixel (y, x) is an input pixel. Its position follows from (y, x) in three steps: mirror y unless bit 6 is
     set, and x unless bit 7 is; exchange y and x if bit 8 is set; go down by bits 3–5 and right by bits 0–2, around the

@@ -26,15 +26,15 @@ KEY_FILE: Final = "tls.key"
 _WORDS: Final = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not to be trusted",
     "TLSV1_ALERT_UNKNOWN_CA": "the server does not know the authority of our certificate: it is of another fleet",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the server does not trust our certificate: it is of another fleet or has ended",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired: enrol anew",
-    "SSLV3_ALERT_CERTIFICATE_REVOKED": "our certificate has been revoked: enrol anew",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the server does not trust our certificate: it is of another fleet or expired",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired: enrol again",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "our certificate has been revoked: enrol again",
     "SSLV3_ALERT_BAD_CERTIFICATE": "the server asks for a certificate, and ours is missing or bad",
-    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the server does not take a certificate of this kind",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the server does not accept a certificate of this kind",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server asks for a certificate, and none is given",
     "WRONG_VERSION_NUMBER": "the server does not speak TLS on this port",
     "RECORD_LAYER_FAILURE": "the server does not speak TLS on this port",
-    "UNEXPECTED_EOF_WHILE_READING": "the server ended the connection while TLS began: it may speak none on this port",
+    "UNEXPECTED_EOF_WHILE_READING": "the server ended the connection as TLS began: it may not speak TLS on this port",
 }
 # X.509 verification results by OpenSSL's numbers.
 _VERIFIED: Final = {
@@ -54,8 +54,8 @@ _VERIFIED: Final = {
 class _RenewedContext(ssl.SSLContext):
     """A client's context that reloads its certificate before a connection if the files have changed.
 
-    A long-running role needs no restart when its certificate is renewed. While the certificate and the key do not
-    match, between two replacements, the previous certificate stays.
+    A long-running role needs no restart when its certificate is renewed. If only one of the two files has been
+    replaced, they do not match, and the previous certificate stays in use.
     """
 
     _files: tuple[Path, Path | None] | None = None
@@ -68,12 +68,12 @@ class _RenewedContext(ssl.SSLContext):
         _load(self, certificate, key)
 
     def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
-        """Begin TLS on a socket, with the present certificate."""
+        """Begin TLS on a socket, with the current certificate."""
         self._renew()
         return super().wrap_socket(*arguments, **options)
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        """Begin TLS between buffers, the way asyncio does, with the present certificate."""
+        """Begin TLS between buffers, as asyncio does, with the current certificate."""
         self._renew()
         return super().wrap_bio(*arguments, **options)
 
@@ -81,7 +81,7 @@ class _RenewedContext(ssl.SSLContext):
         if self._files is None or (now := self._now()) == self._version:
             return
         try:
-            # A failed load would leave this context without a key.
+            # First into another context: a failed load would leave this one without a key.
             _load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), *self._files)
             _load(self, *self._files)
         except ConfigError:
@@ -288,7 +288,7 @@ def kafka_options(address: KafkaAddress) -> dict[str, Any]:
 
 
 def tls_refusal(error: BaseException) -> str | None:
-    """Return the reason if `error` means that TLS failed: a person has to mend it, and waiting does not help."""
+    """Return the reason if `error` means that TLS failed, which a user must fix; else None."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{_WORDS['CERTIFICATE_VERIFY_FAILED']}: {_VERIFIED.get(error.verify_code, error.verify_message)}"
     if isinstance(error, ssl.SSLError) and error.reason is not None:

@@ -195,7 +195,7 @@ def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
         connection.execute("alter table ledgers drop column message")
     line = refusal(run("audit", "--state", layout.folder))
     assert line.startswith("expected a database of version ")
-    assert "a later release has made: go on with that release, or begin anew" in line
+    assert "a later release has made: go on with that release, or start again" in line
 
 
 def log_records(layout: Layout, topic: str, *batches: list[tuple[bytes, bytes]], partition: int = 0) -> Path:

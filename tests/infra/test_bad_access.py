@@ -85,7 +85,7 @@ def refusal(*arguments: object) -> str:
     return line
 
 
-FOREIGN = "the server does not trust our certificate: it is of another fleet or has ended"
+FOREIGN = "the server does not trust our certificate: it is of another fleet or expired"
 WRONG: dict[str, tuple[Callable[[Material], Path], str]] = {
     "another fleet's": (lambda m: m.role(m.other, "admin"), ANOTHER),
     "of another fleet, who trusts us": (lambda m: m.mixed(trusts=m.ours, is_of=m.other), FOREIGN),
@@ -170,7 +170,7 @@ MQTT_WRONG = WRONG | {
         WRONG["of another fleet, who trusts us"][0],
         "the server does not know the authority of our certificate: it is of another fleet",
     ),
-    "expired": (WRONG["expired"][0], "our certificate has expired: enrol anew"),
+    "expired": (WRONG["expired"][0], "our certificate has expired: enrol again"),
     "none": (WRONG["none"][0], "the server asks for a certificate, and none is given"),
 }
 

@@ -39,7 +39,7 @@ def made(name: str) -> str:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_says_what_the_code_says(name: str) -> None:
-    assert (pages.DOCS / name).read_text(encoding="utf-8") == made(name), "make reference makes it anew"
+    assert (pages.DOCS / name).read_text(encoding="utf-8") == made(name), "`make reference` generates it"
 
 
 @pytest.mark.parametrize("name", PAGES)

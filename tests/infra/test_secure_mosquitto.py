@@ -117,7 +117,7 @@ def test_a_revoked_camera_is_thrown_out_at_once_and_let_in_when_it_is_enrolled_a
         assert door.publish(mqtt_topic(DOOR, Channel.EVENT)) in (0, 16)
     assert (done.certificates, done.generation) == (1, 1)
     assert fleet.generations.read_text().split() == ["{", '"site/door":', "3,", '"site/porch":', "1", "}"]
-    with pytest.raises(BrokerError, match="our certificate has been revoked: enrol anew"):
+    with pytest.raises(BrokerError, match="our certificate has been revoked: enrol again"):
         require_mqtt(broker, 30, before)
 
 

@@ -64,7 +64,7 @@ def test_it_writes_a_complete_bundle_and_says_what_it_gave(folder: Path, harden:
     assert figures["bundle"] == hardened.model_id
     assert hardened.model_id.startswith("frail@1-hardened+")
     assert hardened.settings.strip is not None
-    assert "STRIP is calibrated anew" in err
+    assert "STRIP is recalibrated" in err
     record = (folder / "out" / "training.md").read_text()
     assert f"$ pointillist lab harden --bundle {folder / 'bundle'}" in record
     assert hardened.model_id in record

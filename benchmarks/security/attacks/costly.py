@@ -1,4 +1,4 @@
-"""Attacks of an enrolled camera by valid messages, whose aim is cost: a large database, a slow audit, late frames."""
+"""Attacks of an enrolled camera that cause cost by valid messages: a large database, a slow audit, late frames."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def large_frames(key: CameraKey) -> Iterator[Message]:
 
 
 def many_boots(key: CameraKey) -> Iterator[Message]:
-    """Yield one ledger or one frame of ever new boots. The aim is rows for boots that nothing removes."""
+    """Yield one ledger or one frame for each of an endless series of boots. The aim is boot rows that nothing
+    removes."""
     picture = np.zeros((32, 32, 3), np.uint8)
     for number in count(1):
         if number % 2:

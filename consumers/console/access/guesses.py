@@ -1,4 +1,4 @@
-r"""The limit on password guesses: an attempt counts from its begin, and each one beyond the first few waits longer.
+r"""The limit on password guesses: an attempt counts from its start, and each one after the first few waits longer.
 
 Three counters apply. With them, one attacker can lock out neither a shared address nor the user whose password is
 guessed:
@@ -60,7 +60,7 @@ class Delays:
         return 0.0 if found is None else max(0.0, found.next_s - now_s)
 
     def add(self, key: Hashable, now_s: float) -> None:
-        """Count an attempt at its begin."""
+        """Count an attempt at its start."""
         found = self._counts.pop(key, None)
         if found is None or now_s - found.last_s > FORGET_S:
             found = _Count()

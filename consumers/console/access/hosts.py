@@ -1,4 +1,4 @@
-"""The hosts that pages are served as.
+"""The `Host` headers under which the console serves its pages.
 
 The check prevents DNS rebinding. In a visitor's browser, a foreign page could let its own name resolve to our address.
 The browser would then let that page read ours. The page cannot choose the `Host` header that its browser sends.
@@ -19,27 +19,28 @@ from consumers.console.access.connections import CONNECTIONS
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST: Final = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
-"""RFC 9110, section 7.2: a name or an address, and perhaps a port. Anything else could pass for a part of a URL."""
+"""RFC 9110, section 7.2: a name or an address, and perhaps a port. Other characters could change the URL that the value
+becomes part of."""
 
 
 class Hosts:
-    """Which names of a host a request may be for."""
+    """The names that the `Host` header of a request may have."""
 
     def __init__(self, listen: str, allowed_host: Collection[str] = ()) -> None:
-        """`listen` is the address that is listened on; `allowed_host` are further names, as behind a proxy."""
+        """`listen` is the listening address; `allowed_host` are further names, such as a proxy's."""
         self._names = frozenset({_name(listen), *map(_name, allowed_host)})
         try:
             address = ip_address(listen)
         except ValueError:
             self._any_address, local = False, listen == "localhost"
         else:
-            # No name resolves to an address of somebody else's page: only names can be turned against us.
+            # An attacker can repoint a name, but not a literal address: any address is safe if all are listened on.
             self._any_address, local = address.is_unspecified, address.is_loopback or address.is_unspecified
         if local:
             self._names |= _LOOPBACK
 
     def __contains__(self, host: str) -> bool:
-        """Whether `host`, with a port or without one, is among them."""
+        """Return whether `host`, with a port or without one, is allowed."""
         found = _HOST.fullmatch(host)
         if found is None:
             return False
@@ -60,14 +61,14 @@ def _is_address(name: str) -> bool:
 
 
 class OnlyOwnHosts:
-    """Refuses requests for other hosts: 421."""
+    """Middleware that answers requests for other hosts with status 421."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
         self._app = app
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer or hand on."""
+        """Answer with 421, or pass the request to the application."""
         host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else ""
         if host in self._hosts:
             await self._app(scope, receive, send)

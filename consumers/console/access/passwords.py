@@ -18,11 +18,11 @@ from consumers.console.access.users import User, check_password
 MOST_WAITING: Final = 4
 """Maximum checks at once, the running one included. Each takes 50 ms, 16 MiB and a core."""
 REMEMBERED_S: Final = 60.0
-"""Seconds for which a right password of a program is not hashed again."""
+"""Seconds for which a correct password of an API client is not hashed again."""
 _MOST_REMEMBERED: Final = 1_000
 
 Gone = Callable[[], Coroutine[Any, Any, None]]
-"""Returns when the visitor has left."""
+"""A function that returns when the client has disconnected."""
 
 
 @dataclass

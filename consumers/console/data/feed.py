@@ -52,7 +52,7 @@ class Feed:
                     self._health.set("kafka", True)
                     backoff.reset()
                     await self._read(reader)
-            except Exception as error:  # any error of a broker that is unreachable
+            except Exception as error:  # an unreachable broker may cause any error
                 self._health.set("kafka", False, str(error) or type(error).__name__)
                 log.warning("kafka_unavailable", error=str(error) or type(error).__name__)
             await backoff.wait()

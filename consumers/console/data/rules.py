@@ -51,7 +51,7 @@ class Rules:
 def read_rules(url: str) -> Rules:
     """Return the rules of the Prometheus at `url`.
 
-    Blocks for some seconds at most. Raises BrokerError if it gives none.
+    Blocks for some seconds at most. Raises BrokerError if Prometheus returns none.
     """
     document = fetch(f"{url}/api/v1/rules?type=alert")
     try:

@@ -17,7 +17,7 @@ OUT: Final = "out"
 _EVALUATE: Final = (("--evaluate-clean", "evaluate-clean.npz"), ("--evaluate-poisoned", "evaluate-poisoned.npz"))
 
 Copy = Callable[[str, Path, Callable[[], bool]], int]
-"""Copies the quarantine of one or all cameras into a folder until the last argument returns true."""
+"""A function that copies the quarantine of one or all cameras into a folder until its last argument returns true."""
 
 
 def arguments_of(settings: JobSettings, job: Job, choice: Choice | None, place: Path) -> list[str]:

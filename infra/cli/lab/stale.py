@@ -22,8 +22,8 @@ def stale(
     """List the rows of experiments that are missing or were made by other code, or measure them.
 
     A row is also stale if its bundle, data or settings differ. The list ends with the number of rows and the estimated
-    hours. With --run the rows are measured one at a time, on one thread and at the lowest priority. A run that was
-    killed goes on where it was.
+    hours. With --run the rows are measured one at a time, on one thread and at the lowest priority. A killed run
+    resumes where it stopped.
     """
     with lab_extra():
         from infra.state_folder.environment import Environment

@@ -55,7 +55,7 @@ class Laboratory:
         self.subject = cache(self._subject)
 
     def cells(self, name: str) -> list[Cell]:
-        """All cells of a model."""
+        """Return all cells of a model."""
         return [
             self._model(name),
             *(self._detection(name, each) for each in self.budget.detections(name)),
@@ -145,7 +145,7 @@ class Laboratory:
         return (shipped_models() if self._ships(name) else self.work) / name / "bundle"
 
     def _outcomes(self, name: str) -> tuple[Outcome, Outcome]:
-        """The outcomes of the backdoored and of the clean network."""
+        """Return the outcomes of the backdoored and of the clean network."""
         subject = self.subject(name)
         state = digest(subject.state, made_by(f"{_CODE}.outcome:outcome"))
 

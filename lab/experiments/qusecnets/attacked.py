@@ -21,7 +21,7 @@ from lab.experiments.qusecnets.plan import AttackRow, Budget
 
 LONG: Final = 100
 REPEATS: Final = 1
-"""The layer draws nothing."""
+"""One evaluation is enough, because the layer is not random."""
 EFFORT: Final = Effort(3, 100, 0.02, 1.0)
 """Effort of C&W: the paper's 100 iterations, for each of 3 constants."""
 
@@ -43,7 +43,8 @@ def _defended(judge: Judge) -> Defended:
 
 @dataclass(frozen=True)
 class Attacker:
-    """The attacker of `judge`. By the row, the attacker has `judge` itself, only `plain`, or only a substitute."""
+    """The attacker of `judge`. Depending on the row, the attacker has `judge` itself, only `plain`, or only a
+    substitute."""
 
     judge: Judge
     plain: Judge

@@ -72,7 +72,7 @@ class Laboratory:
         return Cell(f"{name}/network", (*code, f"{_CODE}.steepness:at_steepness"), measure, name, files, seconds)
 
     def scored(self, name: str) -> list[Cell]:
-        """The attacks that a network meets."""
+        """Return the cells of the attacks on a network."""
         found = list[Scored]()
         for row in self.budget.rows(BASE if name == STEEP else name):
             found.append(self._scored(name, row, list(found)))
@@ -109,7 +109,7 @@ class Laboratory:
         )
 
     def _made_from(self, name: str) -> tuple[tuple[str, ...], tuple[Path, ...], bool]:
-        """The code and files that a network comes from, and whether it ships."""
+        """Return the code and files that a network is made from, and whether it ships."""
         base = BASE if name == STEEP else name
         steep = (f"{_CODE}.steepness:curve",) if name == STEEP else ()
         if (SHIPPED / base).is_dir():
@@ -136,7 +136,8 @@ class Laboratory:
 
 
 def worst(others: list[Scored], row: AttackRow, budget: Budget) -> Scores:
-    """Right under every attack within the row's bound that was made on a picture; slow ones are made on fewer."""
+    """Return the scores under all attacks within the row's bound: a picture is right if it is right under each attack
+    that was run on it. Slow attacks run on fewer pictures."""
     assert row.eps is not None
     inside = [
         each.scores() for each in others
@@ -152,10 +153,10 @@ def worst(others: list[Scored], row: AttackRow, budget: Budget) -> Scores:
 
 
 def data_of(name: str) -> str:
-    """The data set of a network, by its name."""
+    """Return the data set of the network `name`."""
     return name.partition("-")[0]
 
 
 def plain_of(name: str) -> str:
-    """The network of the same data set without a layer."""
+    """Return the name of the network of the same data set without a layer."""
     return f"{data_of(name)}-plain"

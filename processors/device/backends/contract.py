@@ -36,7 +36,7 @@ class Taken(Protocol):
 
 
 class Backend(Protocol):
-    """One runtime."""
+    """A runtime for networks on this CPU."""
 
     name: str
 
@@ -44,7 +44,7 @@ class Backend(Protocol):
         """Return the missing requirement of this machine in words; empty if the backend is available."""
 
     def precisions(self) -> Sequence[CpuPrecision]:
-        """Return the precisions that it can compute in on this processor."""
+        """Return the precisions in which the backend can compute on this CPU."""
 
     def take(self, network: Network, example: Tensor, free_sides: bool) -> Taken:
         """Return `network` in this backend's form; `free_sides` allows pictures of any size. Raises

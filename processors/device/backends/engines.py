@@ -62,8 +62,8 @@ def engines(
 ) -> tuple[Pipeline, Engines]:
     """Return the chain of a bundle on the CPU, with the fastest backends that `wish` allows.
 
-    It runs with as many threads as torch has in this thread. Raises ConfigError for a missing requirement of this
-    machine, BundleError if the bundle's calibration does not fit.
+    The chain runs with as many threads as torch has in this thread. Raises ConfigError for a missing requirement of
+    this machine, BundleError if the bundle's calibration does not fit.
     """
     classifier = _classifier(bundle, wish)
     fast = replace(bundle, network=classifier.network)
@@ -89,7 +89,7 @@ def _classifier(bundle: Bundle, wish: Wish) -> Choice:
 def _pictures(bundle: Bundle) -> list[Tensor]:
     """Return pictures for a comparison of outputs: some overlays or smooth pictures, and some calibration pictures.
 
-    The calibration alone would not show its own gaps.
+    Calibration pictures alone would not reveal inputs that the calibration does not cover.
     """
     wanted = bundle.settings.input
     coarse = torch.rand(_TRIED, wanted.channels, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -157,7 +157,7 @@ class Change(nn.Module):
 
 
 class _Late:
-    """A network that is made on its first call: most cameras' frames need one restorer only."""
+    """A network that is created on its first call, because the frames of most cameras need only one restorer."""
 
     def __init__(self, make: Callable[[], Network]) -> None:
         self._make = make
@@ -175,7 +175,7 @@ class _Late:
 def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
     """Return the backend of the restorer for small frames, and both restorers.
 
-    The one for large frames is another network with its own choice. The first layer of the small one sees the
+    The restorer for large frames is another network with its own choice. The first layer of the small one sees the
     differences between neighbouring pixels and stays float32. In 8 bits it alone loses most of the total error, and it
     is a tenth of the work. All models of a process share the result, with `threads` of its own.
     """

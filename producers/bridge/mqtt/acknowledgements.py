@@ -1,4 +1,4 @@
-"""The acknowledgement window: what MQTT delivered and Kafka has not yet, in arrival order."""
+"""The acknowledgement window: messages that MQTT delivered and that are not settled, in arrival order."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ Ticket: TypeAlias = tuple[int, int]
 
 
 class AckWindow:
-    """Gives every message a ticket, and releases packet ids in arrival order once they and all earlier ones are
-    settled.
+    """The unacknowledged messages of one connection. A packet id is released once it and all earlier ones are settled.
 
     MQTT 5 (4.6) requires PUBACKs in the order of the PUBLISH packets, over all Kafka partitions. A packet id is valid
     on its own connection only: `open` discards the earlier ones, and their tickets then settle nothing.
@@ -29,18 +28,18 @@ class AckWindow:
         return len(self._packet_ids)
 
     def open(self) -> None:
-        """A new connection begins."""
+        """Begin a new connection."""
         self.generation += 1
         self._packet_ids.clear()
         self._settled.clear()
 
     def receive(self, packet_id: int) -> Ticket:
-        """A message arrived."""
+        """Add a message and return its ticket."""
         self._packet_ids.append(packet_id)
         return self.generation, self._first + len(self._packet_ids) - 1
 
     def settle(self, tickets: Iterable[Ticket]) -> list[int]:
-        """Kafka has these; the packet ids that may be acknowledged now, in order."""
+        """Mark messages as settled; return the packet ids that may be acknowledged now, in order."""
         generation, settled = self.generation, self._settled
         settled.update(place for origin, place in tickets if origin == generation)
         released: list[int] = []

@@ -1,8 +1,8 @@
 """Refusals in the log that mosquitto publishes below `$SYS/broker/log`.
 
-Mosquitto has no counters for them. The settings `connection_messages true`, `log_dest topic` and `log_type subscribe`
-make it publish them, as found in 2.0.11; a test checks that against the real broker. A refused will, and a message that
-is not delivered for want of a right, are not in the log.
+Mosquitto does not count refusals. The settings `connection_messages true`, `log_dest topic` and `log_type subscribe`
+make it publish them, as found in 2.0.11; a test checks that against the real broker. The log omits refused wills, and
+messages that are not delivered because the receiver has no right to read them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Refusal: TypeAlias = Literal["login", "publish", "subscription", "takeover", "ov
 REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 _SUBSCRIBED: Final = b"M/subscribe"
 _LONGEST: Final = 1000
-"""Characters of a line that are looked at: a filter has up to 64 KiB."""
+"""Maximum characters of a line that are parsed: a filter has up to 64 KiB."""
 
 # The end of an unnamed connection follows the TLS error, which the line before has reported.
 _LINES: Final[tuple[tuple[Refusal, re.Pattern[str]], ...]] = (
@@ -46,12 +46,12 @@ class Refused(NamedTuple):
 
     what: Refusal
     who: str
-    """The name in the client's certificate; its address, or nothing, when there was no certificate yet."""
+    """The name in the client's certificate. Without a certificate, the client's address, or an empty text."""
     detail: str
 
 
 def refused(topic: bytes, line: bytes) -> Refused | None:
-    """Return the refusal in a log line on `topic`, below `LOG_TOPIC`; None when the line is about none."""
+    """Return the refusal in a log line on `topic`, below `LOG_TOPIC`; None for any other line."""
     _, _, text = line[:_LONGEST].decode(errors="replace").partition(": ")  # the time is before it
     if topic.removeprefix(LOG_TOPIC) == _SUBSCRIBED:
         return _subscription(text)
@@ -63,9 +63,9 @@ def refused(topic: bytes, line: bytes) -> Refused | None:
 
 
 def _subscription(text: str) -> Refused | None:
-    """A camera's, unless it is to its own topics: mosquitto takes any, and delivers nothing by it.
+    """Return a camera's subscription to topics of others. Mosquitto accepts such a subscription, but delivers nothing.
 
-    Only names with a slash are judged: those of cameras, where the broker calls clients by their certificates.
+    Only names with a slash count: cameras, if the broker names clients by their certificates.
     """
     found = _SUBSCRIPTION.match(text)
     if found is None or found["detail"].startswith(f"{ROOT}/{found['who']}/"):

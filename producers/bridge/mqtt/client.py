@@ -1,4 +1,4 @@
-"""paho's MQTT client with a faster way in for PUBLISH packets."""
+"""paho's MQTT client with a faster receive path for PUBLISH packets."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class PacketClient(SocketClient):
     """An MQTT 5 client that acknowledges nothing by itself.
 
     paho reads a packet by three to five `recv` calls and hands each PUBLISH through locks, logs and a message object,
-    35 µs in all. Here one `recv` takes what is there, PUBLISH packets go straight to `on_publish_packet`, and every
-    other packet to paho's own handler.
+    35 µs in all. Here one `recv` reads all available bytes. PUBLISH packets go directly to `on_publish_packet`, all
+    other packets to paho's own handler.
     """
 
     def __init__(self, client_id: str, on_publish_packet: OnPublish) -> None:
@@ -66,9 +66,10 @@ class PacketClient(SocketClient):
         return Result.MQTT_ERR_SUCCESS
 
     def _receive(self, sock: socket.socket) -> int:
-        """The bytes that have come, at the beginning of the buffer: how many.
+        """Read the received bytes into the buffer, from its beginning, and return their number.
 
-        TLS gives one record at a time, mostly one packet, and the loop knows nothing of what it holds: all is taken.
+        TLS returns one record at a time, usually one packet. The event loop cannot see the bytes that TLS has buffered,
+        so all are read.
         """
         length = sock.recv_into(self._buffer)
         if isinstance(sock, ssl.SSLSocket) and length:

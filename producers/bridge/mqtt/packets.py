@@ -1,4 +1,5 @@
-"""MQTT 5 packets as the bridge reads and writes them by the thousand (OASIS MQTT 5.0, sections 2.1, 3.3, 3.4)."""
+"""Fast reading and writing of the bridge's MQTT 5 packets, PUBLISH and PUBACK (OASIS MQTT 5.0, sections 2.1, 3.3,
+3.4)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ _PUBACK_HEAD: Final = 0x4002
 
 
 class ProtocolError(Exception):
-    """The broker sent what is no MQTT 5; the connection is of no more use."""
+    """The broker sent bytes that are not MQTT 5; the connection cannot continue."""
 
 
 class Publish(NamedTuple):
@@ -34,7 +35,7 @@ class PacketSplitter:
         self._wanted = 0
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """The packets that `data` completes, each as first byte and body. Raises `ProtocolError`."""
+        """Return the packets that `data` completes, each as first byte and body. Raises `ProtocolError`."""
         if self._parts:
             # A packet of megabytes comes in many parts: they are joined once, when all are there.
             self._parts.append(data)
@@ -111,12 +112,12 @@ def parse_publish(first: int, body: bytes) -> Publish:
 
 
 def pubacks(packet_ids: Iterable[int]) -> bytes:
-    """PUBACK packets of success, in this order, to be written at once."""
+    """Return PUBACK packets of success, in this order, as one buffer."""
     return b"".join(_PUBACK.pack(_PUBACK_HEAD, packet_id) for packet_id in packet_ids)
 
 
 def publish_qos_0(topic: str, payload: bytes, *, retain: bool = False) -> bytes:
-    """A PUBLISH packet at QoS 0 without properties."""
+    """Return a PUBLISH packet at QoS 0 without properties."""
     name = topic.encode()
     body = struct.pack(">H", len(name)) + name + b"\0" + payload
     length = bytearray()

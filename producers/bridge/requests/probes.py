@@ -22,11 +22,12 @@ from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
 
 APART_S: Final = 0.5
-"""The same request is passed on at most once in this time: what others replay costs a camera no more."""
+"""The same request is forwarded at most once in this time, which bounds the cost of replays for a camera."""
 
 
 class ProbeRequests:
-    """Hands the requests among Kafka's events to `publish` as MQTT topic and payload, to be retained."""
+    """Forwarder of requests: reads them from Kafka's events and calls `publish` with MQTT topic and payload, to be
+    retained."""
 
     def __init__(
         self,

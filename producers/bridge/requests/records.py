@@ -1,4 +1,4 @@
-"""The requests of one kind among Kafka's events, opened one by one; a bad one is logged and stops none after it."""
+"""The requests of one kind among Kafka's events, opened one by one. An invalid request does not stop later ones."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Client(Protocol):
 async def start(client: Client) -> None:
     """Start `client`. The caller must stop it in any case, also after a failure or a cancellation.
 
-    A node that the others miss is left. A start that fails leaves no connection open.
+    The client leaves a node that the other nodes miss. A failed start leaves no connection open.
     """
     leave_missing_nodes(client)
     try:
@@ -44,8 +44,8 @@ async def leave(*stops: Callable[[], Awaitable[None]], deadline_s: float) -> boo
     """Stop consumers and administrators, each within `deadline_s` seconds, and return whether all stopped in time.
 
     An error or a timeout of one stop does not keep the others from running. Raises CancelledError if the calling task
-    is cancelled, and only then. aiokafka swallows a cancellation that reaches a client while it stops, and lets
-    cancellations of its own tasks out.
+    is cancelled, and only then. aiokafka itself swallows a cancellation during a stop, and raises the cancellations of
+    its own tasks.
     """
     task = asyncio.current_task()
     whole = True

@@ -36,7 +36,7 @@ class Connection:
         self.users = 0
         self.replaced = False
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when batches in flight must not wait for it any longer."""
+        """Done when batches in flight must not wait for this producer any longer."""
 
 
 class Producers:
@@ -70,7 +70,7 @@ class Producers:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def current(self, once: bool = False) -> Connection:
-        """Return the producer in use; start one if there is none, without limit, or `once`.
+        """Return the producer in use. If there is none, start one: retried without limit, or tried `once`.
 
         Raises KafkaError, OSError or TimeoutError if the one attempt fails.
         """
@@ -90,12 +90,12 @@ class Producers:
             return self.ready
 
     async def partitions(self, topic: str, once: bool = False) -> list[int]:
-        """Return the partitions of a topic in order. Raises KafkaError if Kafka does not know it."""
+        """Return the partitions of a topic in order. Raises KafkaError for an unknown topic."""
         connection = await self.current(once)
         return sorted(await connection.producer.partitions_for(topic))
 
     def replace(self, connection: Connection, error: BaseException, *, broken: bool) -> None:
-        """Use another producer from now on; batches in flight leave this one if it is `broken`."""
+        """Stop using a producer for new batches. If it is `broken`, batches in flight stop waiting for it."""
         if not connection.replaced:
             connection.replaced = True
             log.warning("producer_replaced", cause=repr(error)[:300])
@@ -136,5 +136,5 @@ class Producers:
             return
         try:
             await stop(connection.producer, deadline_s)
-        except Exception:  # any error of a broker that is away
+        except Exception:  # an unavailable broker may cause any error
             await end(connection.producer, CLOSE_S)

@@ -16,7 +16,7 @@ from schemas.transport.mqtt.connection import Subscription
 _log = structlog.get_logger()
 
 OnMessage = Callable[[str, bytes, bool], None]
-"""Topic, payload, and whether the broker had retained it."""
+"""A callback for each message: topic, payload, and whether the broker had retained the message."""
 
 
 def _nothing() -> None:
@@ -24,7 +24,7 @@ def _nothing() -> None:
 
 
 class BackgroundClient:
-    """Connects and reconnects by itself. The callbacks run in its thread."""
+    """A client that connects and reconnects by itself. The callbacks run in the client's thread."""
 
     def __init__(
         self,

@@ -117,7 +117,8 @@ def _last_words(target: Target, end: float) -> Counter[str]:
 
 
 def _takeover(target: Target, end: float) -> Counter[str]:
-    """Connect twice at once with the client ids of the bridge and of a camera. It takes over its own sessions only."""
+    """Connect twice at once with the client ids of the bridge and of a camera. The broker ends only the attacker's own
+    sessions."""
     done: Counter[str] = Counter()
     for number in until(end, 5.0):
         client_id = ("bridge", str(target.cameras[0]))[number % 2]
