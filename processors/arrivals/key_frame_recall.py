@@ -40,8 +40,8 @@ class KeyFrameRecall:
     def __init__(self, bootstrap: KafkaAddress, topic: str, found: Found, passed: Passed) -> None:
         """`found` receives each single record, or None if Kafka no longer has the record or does not return it.
 
-        `passed` receives each record of a span with its partition, and None behind the last one. The end may be early: a
-        span has bounds of time and bytes.
+        `passed` receives each record of a span with its partition, and None behind the last one. The end may be early:
+        a span has bounds of time and bytes.
         """
         self._bootstrap = bootstrap
         self._topic = topic
