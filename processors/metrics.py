@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 
+from processors.decoding.decoders import OUTCOMES
 from schemas import metrics as contract
 from schemas.errors import OverQuotaError, OverSizeError
 
@@ -29,13 +30,17 @@ class ProcessorMetrics:
         for name in (each for each in _STAGES if each != "preprocess"):
             self._stage.labels(name)
         errors = contract.STAGE_ERRORS.on(registry)
-        self._stage_errors = {name: errors.labels(name) for name in (*_STAGES, "pictures")}
+        self._stage_errors = {name: errors.labels(name) for name in (*_STAGES, "decode", "pictures")}
         key_frames, keyed_frames = contract.KEY_FRAMES.on(registry), contract.KEYED_FRAMES.on(registry)
         self.key_frames = {name: key_frames.labels(name) for name in ("received", "recalled", "requested")}
         self.keyed_frames = {name: keyed_frames.labels(name) for name in ("with_key", "waited", "without_key")}
+        units = contract.VIDEO_UNITS.on(registry)
+        self.video_units = {name: units.labels(name) for name in OUTCOMES}
+        self.video_held_bytes = contract.VIDEO_HELD_BYTES.on(registry)
         self.batch = contract.BATCH.on(registry)
         queue = contract.QUEUE.on(registry)
         self.batch_queue = queue.labels("batch")
+        self.decode_queue = queue.labels("decode")
         self.strip_queue = queue.labels("strip")
         self.lag = contract.LAG.on(registry)
         self.unread = contract.UNREAD.on(registry)

@@ -167,7 +167,7 @@ class _Service:
                 tracker.room.clear()
                 await tracker.room.wait()
                 continue
-            most = tracker.share()
+            most = tracker.most()
             records = await self._member.reader.fetch(*partitions, wait_s=_POLL_S, most=most)
             count = self._chain.accept(records)
             # Each fetch would return a frame or two at the price of a request: if frames wait anyway, collect more

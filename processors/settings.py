@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from processors.decoding.decoders import DecodingSettings
 from processors.stages.modes import DenoiseSettings, Mode
 from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.settings import KafkaSettings, RoleSettings
@@ -91,6 +92,21 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     key_wait_frames: int = Field(default=32, ge=1)
     """Frames that may wait so; less than the share of one partition, for the key frame to come in behind them."""
 
+    decoding_processes: int = Field(default=1, ge=1, le=64)
+    """Processes that decode frames of the profile video, besides one for cameras that have ended a process. None starts
+    before the first such frame."""
+    decoding_timeout_s: float = Field(default=2.0, gt=0, le=60)
+    """Seconds for one frame in a decoding process; a process that takes longer is replaced."""
+    group_wait_s: float = Field(default=2.0, gt=0, le=30)
+    """Seconds for which a frame waits for an earlier frame of its group before the rest of the group becomes dead
+    letters."""
+    group_wait_frames: int = Field(default=32, ge=1)
+    """Frames of one group that may wait so."""
+    group_bytes: int = Field(default=256 * 2**20, ge=1)
+    """Bytes of the coded frames of open groups, with which closed decoders are opened again."""
+    decoder_pixels: int = Field(default=32 * 2**20, ge=64)
+    """Sum of height × width over the open decoders of a process; beyond it, the least recently used is closed."""
+
     preview_interval_s: float = Field(default=1.0, ge=0)
     """Seconds between two previews of a camera, at least."""
     as_sent_interval_s: float = Field(default=5.0, ge=0)
@@ -108,6 +124,19 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     dead_letters_topic: ClassVar[str] = KafkaTopic.DEAD_LETTERS.value
     events_topic: ClassVar[str] = KafkaTopic.EVENTS.value
     models_topic: ClassVar[str] = KafkaTopic.MODELS.value
+
+    @property
+    def decoding(self) -> DecodingSettings:
+        """The limits of decoding."""
+        return DecodingSettings(
+            processes=self.decoding_processes,
+            most_pixels=self.max_frame_pixels,
+            timeout_s=self.decoding_timeout_s,
+            wait_s=self.group_wait_s,
+            wait_units=self.group_wait_frames,
+            held_bytes=self.group_bytes,
+            open_pixels=self.decoder_pixels,
+        )
 
     @property
     def name(self) -> str:

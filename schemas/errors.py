@@ -19,7 +19,9 @@
     │   ├── OverQuotaError        a camera has more frames waiting than it may while others need the device
     │   ├── TooManyBootsError     a camera has started more often than the limit for one camera
     │   ├── BadPixelsError        the pixel data does not decode to what the header announces
-    │   └── NoKeyFrameError       the key frame that a frame depends on is missing
+    │   ├── NoKeyFrameError       the key frame that a frame depends on is missing
+    │   ├── MissingReferenceError an earlier frame of its group of pictures is missing or did not decode
+    │   └── DecoderLostError      the decoding process ended or hung on it
     └── StageError                a stage failed on frames that were well formed
 
 Messages give the expected form and the received value.
@@ -145,6 +147,18 @@ class NoKeyFrameError(WireError):
     """The key frame that a frame depends on is missing."""
 
     reason: ClassVar[str] = "no_key_frame"
+
+
+class MissingReferenceError(WireError):
+    """An earlier frame of its group of pictures is missing or did not decode."""
+
+    reason: ClassVar[str] = "missing_reference"
+
+
+class DecoderLostError(WireError):
+    """The decoding process ended or hung on it."""
+
+    reason: ClassVar[str] = "decoder_lost"
 
 
 class StageError(PointillistError):

@@ -215,8 +215,16 @@ KEYED_FRAMES = Metric(
     "Frames that depend on a key frame: with_key, waited for it, without_key and so dead-lettered",
     ("outcome",),
 )
+VIDEO_UNITS = Metric(
+    Counter,
+    "pointillist_video_frames_total",
+    "Frames under video at the decoders: decoded, restored from Kafka, duplicate, missing an earlier frame, refused, "
+    "crashed or hung with their process, reopened with their decoder",
+    ("outcome",),
+)
+VIDEO_HELD_BYTES = Metric(Gauge, "pointillist_video_held_bytes", "Coded frames of open groups in memory")
 BATCH = Metric(Histogram, "pointillist_batch_frames", "Frames in a batch", buckets=FRAMES)
-QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: batch, strip", ("queue",))
+QUEUE = Metric(Gauge, "pointillist_queue_frames", "Frames waiting in a queue: decode, batch, strip", ("queue",))
 LAG = Metric(Gauge, "pointillist_lag_frames", "Unread frames in this processor's partitions of Kafka")
 UNREAD = Metric(
     Gauge,

@@ -11,6 +11,7 @@ class Profile(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RAW: _ClassVar[Profile]
     LOSSLESS: _ClassVar[Profile]
+    VIDEO: _ClassVar[Profile]
 
 class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -28,6 +29,7 @@ class StripOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SHED: _ClassVar[StripOutcome]
 RAW: Profile
 LOSSLESS: Profile
+VIDEO: Profile
 UNKNOWN: State
 ONLINE: State
 OFFLINE: State
@@ -39,7 +41,7 @@ CHECKED: StripOutcome
 SHED: StripOutcome
 
 class Frame(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile", "key_generation", "truth", "key_distance", "pixels", "tag")
+    __slots__ = ("boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile", "key_generation", "truth", "key_distance", "place", "pixels", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +54,7 @@ class Frame(_message.Message):
     KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
     TRUTH_FIELD_NUMBER: _ClassVar[int]
     KEY_DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
@@ -66,9 +69,10 @@ class Frame(_message.Message):
     key_generation: int
     truth: int
     key_distance: int
+    place: int
     pixels: bytes
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., key_generation: _Optional[int] = ..., truth: _Optional[int] = ..., key_distance: _Optional[int] = ..., pixels: _Optional[bytes] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., key_generation: _Optional[int] = ..., truth: _Optional[int] = ..., key_distance: _Optional[int] = ..., place: _Optional[int] = ..., pixels: _Optional[bytes] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Range(_message.Message):
     __slots__ = ("first", "last")

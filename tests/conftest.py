@@ -21,7 +21,7 @@ from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
-from schemas.pointillist_pb2 import LOSSLESS
+from schemas.pointillist_pb2 import LOSSLESS, VIDEO
 
 # Before anything imports torch, and for every process that a test starts: the tensors here are small, and threads that
 # wait for each other beside the brokers take minutes where one thread takes seconds.
@@ -154,5 +154,5 @@ def kafka_topics(kafka: Kafka) -> TopicFactory:
 
 @pytest.fixture
 def keyed_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames of `lossless` may depend on a key frame, in place of a profile whose frames do."""
-    monkeypatch.setattr("schemas.messages.frame.KEYED_PROFILES", frozenset({LOSSLESS}))
+    """Frames of `lossless` may depend on a key frame, as those of `video` do."""
+    monkeypatch.setattr("schemas.messages.frame.KEYED_PROFILES", frozenset({LOSSLESS, VIDEO}))

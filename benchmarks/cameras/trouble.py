@@ -24,7 +24,7 @@ _OPEN_S: Final = 120.0
 
 def trouble(folder: Path, fps: int, seconds: float) -> dict[str, Any]:
     """Return the fate of each camera. `seconds` is the time after the last fault has been reported."""
-    defaults = {"fps": 0, "source": {"hang_s": HANG_S, "open_s": HANG_S}}
+    defaults = {"fps": 0, "profile": "raw", "source": {"hang_s": HANG_S, "open_s": HANG_S}}
     counted = ("--counted", *SIZE, fps)
     names = [f"steady-{number:02}" for number in range(1, STEADY + 1)]
     with (

@@ -137,7 +137,20 @@ def footage(folder: Path) -> Result:
     results = {}
     for video in videos:
         state = folder / video.stem
-        options = ("--cameras", 1, "--fps", 0, "--source", video, "--probe-share", 0, "--drain-s", 300)
+        options = (
+            "--cameras",
+            1,
+            "--fps",
+            0,
+            "--source",
+            video,
+            "--profile",
+            "raw",
+            "--probe-share",
+            0,
+            "--drain-s",
+            300,
+        )
         with RunningSystem(state, *options) as system:
             system.await_role("fleet")
             cpu: dict[str, float] = {}
@@ -170,7 +183,10 @@ def camera(folder: Path, cores: int = 2, video: str = "intel_car-detection.mp4",
 def _at_full_speed(state: Path, file: Path, cores: int) -> Result:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:cores])
-    options = ("--cameras", 1, "--fps", 0, "--source", file, "--drop-ratio", 0.25, "--probe-share", 0, "--drain-s", 300)
+    options = (
+        "--cameras", 1, "--fps", 0, "--source", file, "--profile", "raw", "--drop-ratio", 0.25, "--probe-share", 0,
+        "--drain-s", 300,
+    )  # fmt: skip
     try:
         with RunningSystem(state, *options, "--bundle", shipped_bundle("scene"), "--no-prometheus") as system:
             cpu: dict[str, float] = {}

@@ -35,6 +35,8 @@ from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.spool import Spool
 from producers.spool.spool import SpoolLimits
+from producers.video.group import GroupEncoder
+from producers.video.video_settings import VideoSettings
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.limits import dropped_per_block
@@ -122,7 +124,7 @@ def sealing(folder: Path, frames: list[Picture], profile: int) -> tuple[list[flo
         spool.append(payload, position, captured_ms, raw_bytes)
 
     encoding = Encoding(dropped_per_block(DROP), PROBES, profile)
-    seals = Sealing(_KEY, spool, publish)
+    seals = Sealing(_KEY, spool, publish, GroupEncoder(_KEY, VideoSettings()))
     taken = []
     for number, picture in enumerate(frames):
 

@@ -90,6 +90,7 @@ def _check(file: Path, specs: CameraSpecs) -> int:
     from rich.console import Console
 
     from producers.sources.trial import try_sources
+    from producers.video.group import VIDEO_FROM
 
     console = Console(soft_wrap=True, highlight=False)
     tried = try_sources({name: spec.settings.source for name, spec in specs.runnable.items()}, picture=True)
@@ -97,7 +98,9 @@ def _check(file: Path, specs: CameraSpecs) -> int:
         settings, trial = spec.settings, tried[name]
         rate = f"{settings.fps:g} frames/s" if settings.fps else "all frames"
         seen = f"{trial.size[0]}x{trial.size[1]}" if trial.size is not None else f"no picture: {trial.error}"
-        console.print(f"{name}: {rate}, {settings.profile}, {seen}", markup=False)
+        small = trial.size is not None and min(trial.size) < VIDEO_FROM
+        profile = "raw" if small and settings.profile == "video" else settings.profile
+        console.print(f"{name}: {rate}, {profile}, {seen}", markup=False)
     for name, reason in specs.rejected.items():
         console.print(f"{name}: cannot run: {reason}", markup=False)
     blind = sum(trial.error is not None for trial in tried.values())

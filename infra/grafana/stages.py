@@ -134,6 +134,31 @@ def _between() -> list[Graph | Figure]:
             (Query(total(m.QUEUE, "queue", **ROLES), "{{queue}}"),),
             THIRD,
         ),
+        Graph(
+            "Video",
+            "Frames of groups of pictures at the decoders, by outcome.",
+            "ops",
+            (Query(rate(m.VIDEO_UNITS, "outcome", **ROLES), "{{outcome}}"),),
+            THIRD,
+        ),
+        Graph(
+            "Key frames",
+            "Key frames at the processors, the frames that depend on them, and requests that the bridges forward.",
+            "ops",
+            (
+                Query(rate(m.KEY_FRAMES, "outcome", **ROLES), "{{outcome}}"),
+                Query(rate(m.KEYED_FRAMES, "outcome", **ROLES), "frames {{outcome}}"),
+                Query(rate(m.BRIDGE_KEY_REQUESTS, **ROLES), "forwarded requests"),
+            ),
+            THIRD,
+        ),
+        Graph(
+            "Open groups",
+            "Coded frames that the decoders hold, with which they are opened again.",
+            "bytes",
+            (Query(total(m.VIDEO_HELD_BYTES, **ROLES), "processors"),),
+            THIRD,
+        ),
         Graph("Batches", "Mean frames in a batch.", "none", (Query(mean(m.BATCH, **ROLES), "frames"),), THIRD),
         Graph(
             "Bytes",

@@ -15,7 +15,7 @@ from consumers.settings import HostName, RecorderSettings
 from infra.monitor.settings import MonitorSettings
 from processors.settings import ProcessorSettings
 from producers.bridge.settings import BridgeSettings
-from producers.camera.camera_settings import CameraOptions
+from producers.camera.camera_settings import CameraOptions, Profile
 from producers.simulation.scenario import read_scenario
 from producers.sources.scene import SIZE as SCENE_SIZE
 from producers.sources.settings import SourceSettings
@@ -72,8 +72,8 @@ class UpSettings(SettingsTable):
     """Model bundle; none is the shipped one that fits the source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that is sent whole and checked by STRIP."""
-    profile: Literal["raw", "lossless"] = "raw"
-    """Encoding of the pixels that are sent."""
+    profile: Profile = "raw"
+    """Coding of the pixels that are sent: raw, lossless or video."""
     processors: int = Field(default=1, ge=1, le=16)
     """Number of processors."""
     bridges: int = Field(default=1, ge=1, le=16)

@@ -18,6 +18,7 @@ from schemas.keys.keys import CameraKey, KeyRing
 from schemas.limits import CAMERAS_AT_HAND
 from schemas.messages.frame import open_keyed_frame, opened_pixels
 from schemas.pixels.packing import Picture
+from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import Frame
 from schemas.transport.kafka.sender import Sendable
 
@@ -137,6 +138,12 @@ class FrameJob:
     key_frame: KeyFrame | None = None
     """The key frame that it depends on, or itself if it is one; None in `raw` and `lossless`."""
 
+    # Decode
+    planes: Planes | None = None
+    """The decoded picture under `video`, until it is classified or, of a probe, until its verdict is made."""
+    decoded_bytes: int = 0
+    """Memory of `planes`, which counts from the time at which they are due."""
+
     # Classify
     wanted: Wanted = Wanted.NOTHING
     model: ServingModel = field(init=False)
@@ -147,7 +154,8 @@ class FrameJob:
     as_sent: Picture | None = None
     """(h, w, C) uint8, black at dropped pixels, if it is wanted; see `Pipeline.show_sent`."""
     changed: float | None = None
-    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a comparison."""
+    """Mean change of the pixels that were sent twice, in grey levels of 255; None without a comparison. Under `video`,
+    `Decode` sets it: the camera has measured it."""
     probe: Tensor | None = None
     """STRIP's input (channels, height, width) on the device; None unless the frame is a probe."""
     pixel_bytes: int | None = None
@@ -194,7 +202,8 @@ class FrameJob:
     def held_bytes(self) -> int:
         """Memory in bytes that it keeps while it waits for STRIP."""
         held = (self.shown, self.as_sent, self.probe)
-        return self.frame_bytes + sum(each.nbytes for each in held if each is not None)
+        decoded = self.decoded_bytes if self.planes is not None else 0
+        return self.frame_bytes + decoded + sum(each.nbytes for each in held if each is not None)
 
     def pixels(self) -> memoryview:
         """Return its pixels as its camera packed them; each call opens them again."""

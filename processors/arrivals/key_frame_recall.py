@@ -1,4 +1,4 @@
-"""Single records of the frames topic, read back by their offsets."""
+"""Records of the frames topic that are read back by their offsets: single ones, and spans."""
 
 from __future__ import annotations
 
@@ -17,11 +17,19 @@ log = structlog.get_logger()
 
 Place = tuple[int, int]
 """Partition and offset."""
+Span = tuple[int, int]
+"""The first offset, and the one behind the last."""
 Found = Callable[[Place, ConsumerRecord | None], None]
+Passed = Callable[[int, ConsumerRecord | None], None]
 
 _FETCH_BYTES: Final = 64 * 1024
 """Maximum bytes of a fetch. Kafka returns at least one whole batch of records, even a larger one."""
+_SPAN_BYTES: Final = 2 * 2**20
+"""Bytes of one fetch of a span."""
+_MOST_SPAN_BYTES: Final = 512 * 2**20
 _READ_S: Final = 5.0
+_SPAN_S: Final = 10.0
+"""Longest reading of a span: its partition waits for that."""
 _TRIES: Final = 5
 _RETRY_S: Final = 0.5
 
@@ -29,12 +37,19 @@ _RETRY_S: Final = 0.5
 class KeyFrameRecall:
     """A task that fetches records. If Kafka does not answer, it retries each place a few times."""
 
-    def __init__(self, bootstrap: KafkaAddress, topic: str, found: Found) -> None:
-        """`found` receives each record, or None if Kafka no longer has the record or does not return it."""
+    def __init__(self, bootstrap: KafkaAddress, topic: str, found: Found, passed: Passed) -> None:
+        """`found` receives each single record, or None if Kafka no longer has the record or does not return it.
+
+        `passed` receives each record of a span with its partition, and None behind the last one. The end may be early:
+        a span has bounds of time and bytes.
+        """
         self._bootstrap = bootstrap
         self._topic = topic
         self._found = found
+        self._passed = passed
         self.wanted: dict[Place, int] = {}
+        self.spans: dict[int, Span] = {}
+        """Wanted spans by their partitions."""
         self._wake = asyncio.Event()
 
     def want(self, places: Iterable[Place]) -> None:
@@ -43,17 +58,47 @@ class KeyFrameRecall:
             self.wanted.setdefault(place, 0)
         self._wake.set()
 
+    def want_span(self, partition: int, span: Span) -> None:
+        """Fetch the records of a span."""
+        self.spans[partition] = span
+        self._wake.set()
+
     async def run(self) -> None:
         """Fetch until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
+            while self.spans:
+                await self._pass(*next(iter(self.spans.items())))
             while self.wanted:
                 try:
                     await self._fetch()
                 except (KafkaError, OSError, TimeoutError) as error:
                     log.warning("key_frame_recall_failed", error=f"{type(error).__name__}: {error}")
                     await asyncio.sleep(_RETRY_S)
+
+    async def _pass(self, partition: int, span: Span) -> None:
+        """Read one span, once: without a part of it, key frames are requested from the cameras."""
+        place, size = TopicPartition(self._topic, partition), 0
+        try:
+            async with (
+                asyncio.timeout(_SPAN_S),
+                Reader(self._bootstrap, partition_bytes=_SPAN_BYTES, fetch_wait_s=0.05, request_s=_READ_S) as reader,
+            ):
+                reader.assign([place])
+                reader.seek({place: span[0]})
+                async for records in reader.fetch_until({place: span[1]}):
+                    for record in records.get(place, ()):
+                        if record.offset < span[1]:
+                            self._passed(partition, record)
+                            size += len(record.value or b"")
+                    if size > _MOST_SPAN_BYTES:
+                        raise TimeoutError(f"expected at most {_MOST_SPAN_BYTES} bytes of open groups")
+        except (KafkaError, OSError, TimeoutError) as error:
+            log.warning("group_recall_stopped", partition=partition, error=f"{type(error).__name__}: {error}")
+        if self.spans.get(partition) == span:
+            del self.spans[partition]
+            self._passed(partition, None)
 
     async def _fetch(self) -> None:
         async with Reader(

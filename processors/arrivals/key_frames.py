@@ -3,7 +3,9 @@
 For profiles whose frames depend on a key frame (`schemas.messages.frame.KEYED_PROFILES`). A key frame that was
 dropped from memory is read back by its place. Each commit carries the places of the key frames in use as a note: they
 may lie far behind the committed offset. After a rebalance, the new owner of the partition reads these records back
-before its first frame. Kafka bounds the length of a note (`offset.metadata.max.bytes`, 4096 by default).
+before its first frame. Under `video`, it needs the frames between a key frame and the committed offset as well: the
+note ends with the span of offsets that holds the open groups (`open_groups`). Kafka bounds the length of a note
+(`offset.metadata.max.bytes`, 4096 by default).
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ NOTED_PER_CAMERA: Final = 3
 PLACES: Final = 65_536
 MAX_NOTE: Final = 4096
 _MARK: Final = "keys:"
+_SPAN: Final = ";open:"
+_SPAN_CHARACTERS: Final = 48
 
 
 @dataclass(slots=True, eq=False)
@@ -96,8 +100,10 @@ class KeyFrames:
         """Return partition and offset of all held key frames."""
         return {(key_frame.partition, key_frame.offset) for key_frame in self._held.values()}
 
-    def note(self, partition: int, before: int) -> str:
+    def note(self, partition: int, before: int, first: int | None = None) -> str:
         """Return the note for a commit of the offset `before`: the places of each camera's last key frames before it.
+
+        `first` is the lowest offset of an open group, if any is open.
 
         Frames from this offset on may depend on them. The places of earlier key frames are removed. The places of key
         frames from this offset on stay for a later commit: the processor reads ahead of what it commits.
@@ -109,7 +115,7 @@ class KeyFrames:
                 del self._places[identity]
             del places[: max(0, passed - NOTED_PER_CAMERA)]
             offsets += [offset for offset, _ in places[: min(passed, NOTED_PER_CAMERA)]]
-        return write_note(offsets)
+        return write_note(offsets, None if first is None else (first, before))
 
     def _put_place(self, identity: Identity, partition: int, offset: int) -> None:
         known = self._places.get(identity)
@@ -137,9 +143,12 @@ class KeyFrames:
             del cameras[identity.camera_id]
 
 
-def write_note(offsets: Iterable[int]) -> str:
-    """Encode offsets as a note: differences, seven bits to a byte. If they do not fit, the lowest are left out."""
-    room = (MAX_NOTE - len(_MARK)) * 3 // 4 - 10
+def write_note(offsets: Iterable[int], span: tuple[int, int] | None = None) -> str:
+    """Encode offsets as a note: differences, seven bits to a byte. If they do not fit, the lowest are left out.
+
+    `span` holds the open groups: the first offset, and the committed one behind the last.
+    """
+    room = (MAX_NOTE - len(_MARK) - _SPAN_CHARACTERS) * 3 // 4 - 10
     packed: list[bytes] = []
     # Highest first, each as its distance to the one above it.
     above = None
@@ -150,7 +159,10 @@ def write_note(offsets: Iterable[int]) -> str:
             break
         packed.append(part)
         above = offset
-    return _MARK + base64.b64encode(b"".join(packed)).decode() if packed else ""
+    if not packed:
+        return ""
+    end = "" if span is None else f"{_SPAN}{span[0]}-{span[1]}"
+    return _MARK + base64.b64encode(b"".join(packed)).decode() + end
 
 
 def read_note(note: str) -> list[int]:
@@ -158,7 +170,7 @@ def read_note(note: str) -> list[int]:
     if not note.startswith(_MARK) or len(note) > MAX_NOTE:
         return []
     try:
-        packed = base64.b64decode(note[len(_MARK) :], validate=True)
+        packed = base64.b64decode(note[len(_MARK) :].partition(_SPAN)[0], validate=True)
     except (binascii.Error, ValueError):
         return []
     offsets: list[int] = []
@@ -173,6 +185,17 @@ def read_note(note: str) -> list[int]:
             offsets.append(offset)
             value = shift = 0
     return offsets if not shift else []
+
+
+def read_span(note: str) -> tuple[int, int] | None:
+    """Return the span of open groups in a note; None without one, or if `write_note` cannot have written it."""
+    if not note.startswith(_MARK) or len(note) > MAX_NOTE:
+        return None
+    first, dash, end = note.partition(_SPAN)[2].partition("-")
+    if not (dash and first.isdecimal() and end.isdecimal() and len(first) < 20 and len(end) < 20):
+        return None
+    span = int(first), int(end)
+    return span if span[0] < span[1] else None
 
 
 def _varint(value: int) -> bytes:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from aiokafka import ConsumerRecord, TopicPartition
 
 from processors.arrivals.job import FrameJob
 from processors.arrivals.progress import OffsetRegressionError, PartitionProgress
 from processors.settings import ProcessorSettings
+
+_SHARE_OF_ONE: Final = 1 / 64
+"""Weight of one job in the usual size of jobs."""
 
 
 class PartitionTracker:
@@ -25,6 +29,7 @@ class PartitionTracker:
         self.progress: dict[TopicPartition, PartitionProgress] = {}
         self.frames = 0
         self.bytes = 0
+        self._usual_bytes = 0.0
         self.room = asyncio.Event()
         self.unfinished = 0
         """Jobs without a result, including those of partitions that were revoked."""
@@ -64,6 +69,12 @@ class PartitionTracker:
         self.idle.clear()
         return job
 
+    def enlarge(self, job: FrameJob, decoded_bytes: int) -> None:
+        """Count the memory that the picture of a job will take."""
+        job.decoded_bytes = decoded_bytes
+        if job.counted:
+            self.bytes += decoded_bytes
+
     def finish(self, job: FrameJob) -> None:
         """Mark a job's offset as finished: its result is safe in Kafka."""
         job.progress.finish(job.offset)
@@ -82,7 +93,9 @@ class PartitionTracker:
             job.counted = False
             job.progress.in_flight -= 1
             self.frames -= 1
-            self.bytes -= job.frame_bytes
+            size = job.frame_bytes + job.decoded_bytes
+            self.bytes -= size
+            self._usual_bytes += _SHARE_OF_ONE * (size - self._usual_bytes)
             self.room.set()
 
     def open_partitions(self) -> list[TopicPartition]:
@@ -97,6 +110,11 @@ class PartitionTracker:
         """Frames in flight of one partition above which the others are preferred; the hard limit is twice that."""
         settings = self._settings
         return max(min(settings.batch_frames, settings.queue_frames), settings.queue_frames // max(1, self.held))
+
+    def most(self) -> int:
+        """Return the most records of the next fetch: the share, or as many as the bytes allow at their usual size."""
+        left = self._settings.queue_bytes - self.bytes
+        return max(1, min(self.share(), int(left / max(1.0, self._usual_bytes))))
 
     @property
     def held(self) -> int:

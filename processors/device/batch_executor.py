@@ -24,6 +24,7 @@ from processors.settings import ProcessorSettings
 from processors.stages.packed import Packed
 from processors.stages.stillness import Stillness
 from schemas.errors import ConfigError, PointillistError, StageError
+from schemas.messages.frame import mask_seq
 from schemas.pixels.packing import Picture
 
 _CPU_PIXELS = 2**18
@@ -113,7 +114,7 @@ class BatchExecutor:
             parts.append((decoded, draws))
             return decoded.pixels, decoded.kept, decoded.sent, draws
 
-        seeds = [job.key.frame_seed(job.frame.boot_id, job.frame.seq) for job in batch]
+        seeds = [job.key.frame_seed(job.frame.boot_id, mask_seq(job.frame)) for job in batch]
         whole = [job.frame.whole for job in batch]
         done = self.compiled(
             torch.tensor(seeds, dtype=torch.int64, device=self._device),
@@ -137,7 +138,7 @@ class BatchExecutor:
         as_sent = self._show_sent(frames, wanted)
         self._stage = "strip"
         probes = probes_of(self.pipeline, good, frames, draws)
-        changed = self._stillness.changes([job.camera_id for job in good], frames, decoded.sent)
+        changed = self._changes(good, frames, decoded.sent)
         for i, job in enumerate(good):
             if not 0 <= confidences[i] <= 1:  # NaN included
                 self._metrics.stage_failed("classify")
@@ -145,7 +146,17 @@ class BatchExecutor:
                 continue
             job.class_id, job.confidence = class_ids[i], confidences[i]
             job.shown, job.as_sent = shown.get(i), as_sent.get(i)
-            job.probe, job.changed = probes.get(i), changed.get(i)
+            job.probe, job.changed = probes.get(i), changed.get(i, job.changed)
+
+    def _changes(self, jobs: Sequence[FrameJob], frames: Tensor | Packed, sent: Tensor) -> dict[int, float]:
+        """Return the changes by the positions of the frames; under `video` the camera has measured them."""
+        places = [i for i, job in enumerate(jobs) if job.planes is None]
+        if len(places) < len(jobs):
+            if not places:
+                return {}
+            frames, sent = frames[places], sent[places]
+        found = self._stillness.changes([jobs[i].camera_id for i in places], frames, sent)
+        return {places[i]: change for i, change in found.items()}
 
     def _show(
         self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, wanted: Sequence[int]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from processors.arrivals.job import FrameJob
 from schemas.errors import BadPixelsError, WireError
 from schemas.limits import BLOCK, BLOCK_PIXELS
-from schemas.pixels.packing import unpack_pixels
+from schemas.pixels.gather import gather
+from schemas.pixels.packing import Picture, unpack, unpack_pixels
+from schemas.pixels.planes import Planes, to_picture
 from schemas.pointillist_pb2 import RAW
 
 
@@ -45,6 +48,8 @@ def decoded_batch(batch: Sequence[FrameJob], kept: Tensor, sent: Tensor) -> Deco
         try:
             if host_sent is None:
                 pixels += _raw_pixels(job)
+            elif job.planes is not None:
+                pixels += gather(_shown(job.planes, shape.channels), host_sent[index]).data
             else:
                 frame = job.frame
                 pixels += unpack_pixels(job.pixels(), host_sent[index], frame.channels, frame.profile).tobytes()
@@ -55,6 +60,20 @@ def decoded_batch(batch: Sequence[FrameJob], kept: Tensor, sent: Tensor) -> Deco
     if refused:
         kept, sent = kept[good], sent[good]
     return Decoded(_uploaded(pixels, shape.channels, device), kept, sent, good, refused)
+
+
+def whole_picture(job: FrameJob) -> Picture:
+    """Return the picture (H, W, C) of a probe."""
+    shape = job.shape
+    if job.planes is not None:
+        return _shown(job.planes, shape.channels)
+    everything = np.ones((shape.height, shape.width), dtype=np.bool_)
+    return unpack(job.pixels(), everything, shape.channels, job.frame.profile)
+
+
+def _shown(planes: Planes, channels: int) -> Picture:
+    """Return the picture (H, W, C) of decoded planes: a decoder returns chroma for grey pictures, too."""
+    return planes.luma[..., None] if channels == 1 else to_picture(planes)
 
 
 def _uploaded(pixels: bytearray, channels: int, device: torch.device) -> Tensor:

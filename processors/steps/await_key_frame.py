@@ -6,52 +6,77 @@ pass.
 A key frame can be late, if it went through another bridge or is sent again. If it was dropped from memory, it is read
 back from Kafka. If it is lost, the step requests a new one from the camera. Number and time of waiting frames are
 bounded.
+
+After a rebalance, the step reads back the key frames in the note of the last commit, and the frames of open groups of
+pictures: the decoders need those before the first new frame.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from aiokafka import ConsumerRecord
 
 from processors.arrivals.job import FrameJob, open_record
 from processors.arrivals.key_frame_recall import KeyFrameRecall, Place
-from processors.arrivals.key_frames import KeyFrame, KeyFrames, read_note
+from processors.arrivals.key_frames import KeyFrame, KeyFrames, read_note, read_span
+from processors.arrivals.open_groups import OpenGroups
+from processors.decoding.decoders import VideoDecoders
 from processors.metrics import ProcessorMetrics
-from processors.results.delivery import Emitter
-from processors.results.records import key_request_record
+from processors.results.key_requests import KeyRequests
 from processors.settings import ProcessorSettings
+from processors.steps.decode import video_unit
 from processors.steps.step import Step
 from schemas.errors import MalformedError, NoKeyFrameError, WireError
 from schemas.identity import Identity
 from schemas.keys.keys import KeyRing
 from schemas.limits import CAMERAS_AT_HAND
 from schemas.messages.frame import check_key_frame, is_key_frame
-from schemas.runtime.throttle import Throttle
+from schemas.pointillist_pb2 import VIDEO
 
 _REQUEST_AFTER: Final = 0.25
 """Share of a frame's waiting time after which its key frame is requested: one that is merely late comes sooner."""
-_REQUEST_AGAIN_S: Final = 2.0
+
+
+@dataclass
+class _Recall:
+    """The records of a new partition that are read back before its first frame."""
+
+    places: set[Place]
+    span: bool
+    """True while the frames of open groups are read."""
+    done: Callable[[], None]
 
 
 class AwaitKeyFrame(Step):
     """The key frames of this processor and the frames that wait for one."""
 
-    def __init__(self, settings: ProcessorSettings, keys: KeyRing, emitter: Emitter, metrics: ProcessorMetrics) -> None:
+    def __init__(
+        self,
+        settings: ProcessorSettings,
+        keys: KeyRing,
+        requests: KeyRequests,
+        decoders: VideoDecoders,
+        metrics: ProcessorMetrics,
+    ) -> None:
+        """`decoders` get the frames of open groups that are read back."""
         self.held = KeyFrames(settings.key_cache_bytes)
-        self.recall = KeyFrameRecall(settings.kafka, settings.frames_topic, self.recalled)
+        self.recall = KeyFrameRecall(settings.kafka, settings.frames_topic, self.recalled, self.restored)
         """The task that reads key frames back."""
+        self._groups = OpenGroups()
+        self._decoders = decoders
         self._settings = settings
         self._keys = keys
-        self._emitter = emitter
+        self._requests = requests
         self._metrics = metrics
         self._waiting: OrderedDict[Identity, list[FrameJob]] = OrderedDict()
         self._recalling: dict[Place, Identity | None] = {}
-        self._partitions: dict[int, tuple[set[Place], Callable[[], None]]] = {}
+        self._partitions: dict[int, _Recall] = {}
         self._missing: OrderedDict[Identity, None] = OrderedDict()
-        self._requested: Throttle[Identity] = Throttle(_REQUEST_AGAIN_S)
 
     def __len__(self) -> int:
         """The number of frames that wait."""
@@ -85,7 +110,7 @@ class AwaitKeyFrame(Step):
             if waited_s >= self._settings.key_wait_s:
                 self._give_up(wanted, now_s)
             elif waited_s >= self._settings.key_wait_s * _REQUEST_AFTER:
-                self._request(waiting[0], now_s)
+                self._requests.post(waiting[0], now_s)
 
     def discard(self, partition: int) -> list[FrameJob]:
         """Remove and return the waiting frames of a partition."""
@@ -125,6 +150,7 @@ class AwaitKeyFrame(Step):
             job.fail("key", error)
         else:
             job.key_frame = key_frame
+            self._use(key_frame, job.arrived_s)
         self.next.submit(job)
 
     def _unplaced(self) -> int:
@@ -138,16 +164,10 @@ class AwaitKeyFrame(Step):
             self._fail(job, wanted, now_s if now_s is not None else job.arrived_s)
 
     def _fail(self, job: FrameJob, wanted: Identity, now_s: float) -> None:
-        self._request(job, now_s)
+        self._requests.post(job, now_s)
         self._metrics.keyed_frames["without_key"].inc()
         job.fail("key", NoKeyFrameError(f"key frame {wanted} is missing: the camera is sent a request for a new one"))
         self.next.submit(job)
-
-    def _request(self, job: FrameJob, now_s: float) -> None:
-        wanted = needed_key(job)
-        if wanted is not None and self._requested.take(wanted, now_s):
-            self._metrics.key_frames["requested"].inc()
-            self._emitter.post(self._settings.events_topic, [key_request_record(job)])
 
     # Key frames
 
@@ -168,37 +188,71 @@ class AwaitKeyFrame(Step):
             self._arrived(key_frame)
         if wanted is not None and (key_frame is None or key_frame.identity != wanted):
             self._give_up(wanted)
-        self._one_recalled(place)
+        recall = self._partitions.get(place[0])
+        if recall is not None:
+            recall.places.discard(place)
+            self._end_recall(place[0], recall)
+
+    def restored(self, partition: int, record: ConsumerRecord | None) -> None:
+        """Give a record of an open group that was read back to the decoders; None behind the last record."""
+        if record is None:
+            recall = self._partitions.get(partition)
+            if recall is not None:
+                recall.span = False
+                self._end_recall(partition, recall)
+            return
+        try:
+            found = open_record(record, self._keys)
+            if found.frame.profile != VIDEO or found.frame.whole:
+                return
+            unit = video_unit(found)
+        except WireError:
+            return
+        if is_key_frame(found.frame) and self.held.find(found.identity) is None:
+            self._metrics.key_frames["recalled"].inc()
+            self._arrived(KeyFrame(found.identity, found.frame, partition, record.offset))
+        key_frame = self.held.find(needed_key(found) or found.identity)
+        if key_frame is not None:
+            self._use(key_frame, monotonic())
+        self._decoders.restore(unit)
 
     def note(self, partition: int, before: int) -> str:
         """Return the note for a commit of a partition's offset `before`; see `KeyFrames.note`."""
-        return self.held.note(partition, before)
+        return self.held.note(partition, before, self._groups.first(partition, before, monotonic()))
 
     def recall_partition(self, partition: int, note: str, done: Callable[[], None]) -> bool:
-        """Read back the key frames in the `note` of a partition's commit, then call `done`.
+        """Read back the key frames and open groups in the `note` of a partition's commit, then call `done`.
 
         Returns False, without a call of `done`, if there is nothing to read.
         """
-        places = {(partition, offset) for offset in read_note(note)} - self.held.places()
-        if not places:
+        span = read_span(note)
+        within = range(*span) if span is not None else range(0)
+        places = {(partition, offset) for offset in read_note(note) if offset not in within} - self.held.places()
+        if not places and span is None:
             return False
-        self._partitions[partition] = (places, done)
+        self._partitions[partition] = _Recall(places, span is not None, done)
         for place in places:
             self._recalling.setdefault(place, None)
+        if span is not None:
+            self.recall.want_span(partition, span)
         self.recall.want(places)
         return True
 
-    def _one_recalled(self, place: Place) -> None:
-        places, done = self._partitions.get(place[0], (set(), None))
-        places.discard(place)
-        if not places and done is not None:
-            del self._partitions[place[0]]
-            done()
+    def _end_recall(self, partition: int, recall: _Recall) -> None:
+        if not recall.places and not recall.span:
+            del self._partitions[partition]
+            recall.done()
+
+    def _use(self, key_frame: KeyFrame, now_s: float) -> None:
+        if key_frame.frame.profile == VIDEO:
+            partition, offset = self.held.place(key_frame.identity) or (key_frame.partition, key_frame.offset)
+            self._groups.use(key_frame.identity, partition, offset, now_s)
 
     def _hold(self, job: FrameJob) -> None:
         job.key_frame = KeyFrame(job.identity, job.frame, job.partition, job.offset)
         self._metrics.key_frames["received"].inc()
         self._arrived(job.key_frame)
+        self._use(job.key_frame, job.arrived_s)
 
     def _arrived(self, key_frame: KeyFrame) -> None:
         self.held.put(key_frame)

@@ -5,6 +5,7 @@
 | `Validate` | camera, key, frame and shape, or an error | – |
 | `Deduplicate` | the verdict of the first delivery, if the frame is a repeat | – |
 | `AwaitKeyFrame` | the key frame that it depends on | for the key frame |
+| `Decode` | the picture of a frame under `video` | for earlier frames of its group, and for its decoder |
 | `Classify` | class, confidence, pictures for people, STRIP's input | for its batch and the device |
 | `Strip` | STRIP's finding on a probe | for the device |
 | `Publish` | – | for Kafka's acknowledgement of the verdict or dead letter |
@@ -13,8 +14,7 @@
 Four types describe a frame here: `FrameJob` with its `StripFinding` and, in profiles with key frames, its `KeyFrame`
 (all in `processors.arrivals`), and `Outgoing`, the record for Kafka (`processors.results.records`).
 
-A new step goes into the list of `build_chain`. A decoder of groups of pictures belongs between `AwaitKeyFrame` and
-`Classify`: there each job has its key frame, and none is in a batch yet.
+A new step goes into the list of `build_chain`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,17 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 from processors.arrivals.partitions import PartitionTracker
+from processors.decoding.decoders import VideoDecoders
 from processors.device.loaded_model import LoadedModel
 from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
+from processors.results.key_requests import KeyRequests
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from processors.steps.await_key_frame import AwaitKeyFrame
 from processors.steps.classify import Classify
+from processors.steps.decode import Decode
 from processors.steps.deduplicate import Deduplicate
 from processors.steps.device_turns import DeviceTurns
 from processors.steps.finish import Finish
@@ -59,11 +62,13 @@ def build_chain(
 ) -> Chain:
     """Build the steps in the order of a frame's way. `keys` verify frames and sign results."""
     repeats = Repeats()
+    requests = KeyRequests(settings, emitter, metrics)
+    decoders = VideoDecoders(settings.decoding)
     steps: Sequence[Step] = (
         Validate(settings, keys, metrics),
         Deduplicate(repeats),
-        await_key_frame := AwaitKeyFrame(settings, keys, emitter, metrics),
-        # A step that decodes groups of pictures belongs here.
+        await_key_frame := AwaitKeyFrame(settings, keys, requests, decoders, metrics),
+        decode := Decode(decoders, tracker, requests, metrics),
         classify := Classify(settings, loaded, metrics),
         strip := Strip(settings, tracker, metrics),
         Publish(settings, keys, emitter, repeats, metrics),
@@ -73,7 +78,7 @@ def build_chain(
         step.next = following
     scheduler = DeviceScheduler(settings.strip_share, settings.strip_slice_s, loaded.probe_s or 0.0)
     device = DeviceTurns(classify, strip, scheduler, metrics)
-    return Chain(steps, await_key_frame, classify, strip, device, tracker, metrics)
+    return Chain(steps, await_key_frame, decode, classify, strip, device, tracker, metrics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,7 @@ class Chain:
 
     steps: Sequence[Step]
     await_key_frame: AwaitKeyFrame
+    decode: Decode
     classify: Classify
     strip: Strip
     device: DeviceTurns
@@ -121,10 +127,11 @@ class Chain:
     async def drain(self, seconds: float) -> None:
         """Finish the jobs in flight, or as many as `seconds` allow; probes that wait for half of that are shed."""
         with self.device.draining():
-            # Frames that wait for a key frame are left to the partition's next owner, who may have it.
+            # Frames that wait for other frames are left to the partition's next owner, who may have those.
             for partition in list(self.tracker.progress):
-                for job in self.await_key_frame.discard(partition.partition):
-                    self.tracker.give_back(job)
+                for step in (self.await_key_frame, self.decode):
+                    for job in step.discard(partition.partition):
+                        self.tracker.give_back(job)
             timer = asyncio.get_running_loop().call_later(seconds / 2, self.strip.shed_waiting)
             try:
                 async with asyncio.timeout(seconds):

@@ -100,6 +100,8 @@ class Classify(Step):
     def pass_on(self, batch: Sequence[FrameJob]) -> None:
         """Pass on a batch that has run."""
         for job in batch:
+            if not job.frame.whole:
+                job.planes = None
             self.next.submit(job)
 
     def _fail_over_quota(self) -> None:

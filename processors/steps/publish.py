@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-import numpy as np
 import structlog
 
 from processors.arrivals.job import FrameJob
 from processors.device.batch_executor import picture_of
+from processors.device.decode import whole_picture
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.preview import HOLES_QUALITY, evidence_png, preview_jpeg
@@ -22,7 +22,6 @@ from processors.settings import ProcessorSettings
 from processors.steps.step import Step
 from schemas.errors import BadPixelsError, BadSizeError, OverSizeError
 from schemas.keys.keys import KeyRing
-from schemas.pixels.packing import Picture, unpack
 from schemas.runtime import trace
 from schemas.runtime.throttle import Throttle
 
@@ -100,7 +99,7 @@ class Publish(Step):
 
     def _verdict(self, job: FrameJob, preview: bytes = b"", evidence: bytes = b"", as_sent: bytes = b"") -> Outgoing:
         # Kafka may need a while to accept the record, and the device's memory must not wait for that.
-        job.shown = job.as_sent = job.probe = None
+        job.shown = job.as_sent = job.probe = job.planes = None
         if trace.on():
             trace.stamp("answered", job.identity)
         return verdict_record(self._keys, job, preview, evidence, as_sent)
@@ -150,9 +149,4 @@ def _pictures_of(job: FrameJob) -> tuple[bytes, bytes, bytes]:
         return preview, b"", as_sent
     if job.probe is not None and not whole:
         return preview, evidence_png(picture_of(job.probe)), as_sent
-    return preview, evidence_png(_whole_picture(job)), as_sent
-
-
-def _whole_picture(job: FrameJob) -> Picture:
-    everything = np.ones((job.shape.height, job.shape.width), dtype=np.bool_)
-    return unpack(job.pixels(), everything, job.shape.channels, job.frame.profile)
+    return preview, evidence_png(whole_picture(job)), as_sent

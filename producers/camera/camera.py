@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,12 +28,14 @@ from producers.sources.opening import open_source
 from producers.sources.reader import Reader, Reading, read_from
 from producers.sources.source import Source
 from producers.spool import Spool
+from producers.video.group import VIDEO_FROM, GroupEncoder
 from schemas.errors import SecretError, SourceError, SourceHungError, StateError, WireError
 from schemas.identity import Identity
 from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
+from schemas.messages.frame import Encoding
 from schemas.pixels.masks import kept_mask
-from schemas.pointillist_pb2 import Meta
+from schemas.pointillist_pb2 import RAW, VIDEO, Meta
 from schemas.runtime import trace
 from schemas.transport.backoff import Backoff
 
@@ -119,7 +122,9 @@ class Camera:
         )
         if settings.motion is not None:
             self.publisher.presence.longest_gap_s = settings.motion.heartbeat_s
-        self._sealing = Sealing(key, self.spool, self.publisher.publish)
+        groups = GroupEncoder(key, settings.video, settings.fps)
+        self._sealing = Sealing(key, self.spool, self.publisher.publish, groups)
+        self.publisher.on_shed = self._sealing.shed
         refused = self.spool.shed_signed_otherwise(key)
         if refused:
             _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
@@ -147,7 +152,8 @@ class Camera:
             name = f"masks-{self.settings.camera_id}"
             self._masks = threading.Thread(target=kept_mask, args=(self._key, 0, 0, *sizes), name=name, daemon=True)
             self._masks.start()
-        source = open_source(self.settings.source, self.settings.index)
+        planar = self._control.encoding.profile == VIDEO
+        source = open_source(self.settings.source, self.settings.index, planar=planar)
         if self._wrap_source is not None:
             source = self._wrap_source(source)
         try:
@@ -215,6 +221,7 @@ class Camera:
                 source.close()
             await self.publisher.close(timeout_s)
         finally:
+            self._sealing.close()
             self.spool.close()
 
     async def _capture(self) -> None:
@@ -327,6 +334,7 @@ class Camera:
     async def _publish(self, reader: Reader, reading: Reading) -> None:
         captured, captured_ms = reading
         picture, ledger = captured.picture, self.spool.current
+        shown = picture if captured.planes is None else captured.planes
         skipped = reader.take_skipped()
         if skipped:
             ledger.frames_skipped += skipped
@@ -337,20 +345,28 @@ class Camera:
             self._instruments.still.inc()
             self._source_gives()
             return
+        self._sealing.request_key(self._control.key_wanted)
         try:
-            self._sealing.seal(picture, captured_ms, captured.position, self._control.encoding, captured.truth)
+            self._sealing.seal(shown, captured_ms, captured.position, self._encoding(shown.shape), captured.truth)
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
         if trace.on():
             identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
             trace.stamp("captured", identity, at_ns=captured_ms * 10**6)
         await self._append()
-        if picture.shape != self._size:
-            self._size = picture.shape
+        if shown.shape != self._size:
+            self._size = shown.shape
             self.publisher.presence.describe()
         self._source_gives()
         if self.publisher.presence.degraded:
             self.publisher.presence.mended("spool")
+
+    def _encoding(self, shape: tuple[int, ...]) -> Encoding:
+        """Return the encoding of a picture: a codec saves little of a small one, and takes a process to decode."""
+        encoding = self._control.encoding
+        if encoding.profile == VIDEO and min(shape[:2]) < VIDEO_FROM:
+            return replace(encoding, profile=RAW)
+        return encoding
 
     def _source_gives(self) -> None:
         if self.trouble:
@@ -384,7 +400,7 @@ class Camera:
 
     def _meta(self) -> Meta:
         height, width, channels = self._size
-        encoding = self._control.encoding
+        encoding = self._encoding(self._size) if height else self._control.encoding
         return Meta(
             install_id=self.spool.install_id,
             boot_id=self.spool.current.boot_id,

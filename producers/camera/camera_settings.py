@@ -15,11 +15,14 @@ from producers.publisher import WindowSettings
 from producers.sources.login import LoginPlace
 from producers.sources.settings import SourceSettings
 from producers.spool import SpoolLimits
+from producers.video.video_settings import VideoSettings
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
 from schemas.limits import BLOCK_PIXELS, MAX_DROPPED_PER_BLOCK, MAX_FRAMES_PER_SECOND, dropped_per_block
 from schemas.messages.frame import PROFILES, Encoding
 from schemas.settings import SettingsTable
+
+Profile = Literal["raw", "lossless", "video"]
 
 _INDEX: Final = re.compile(r"\{index(?::0?(\d))?\}")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -34,8 +37,11 @@ class SendingOptions(SettingsTable):
     """Share of the pixels that is not sent, rounded to whole pixels of the 64 of a block."""
     probe_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
-    profile: Literal["raw", "lossless"] = "raw"
-    """The coding of the kept pixels: unchanged, or lossless in fewer bytes."""
+    profile: Profile = "raw"
+    """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
+    below 128 is sent raw instead of video."""
+    video: VideoSettings = VideoSettings()
+    """The codec of the profile `video`."""
     schedule: Schedule | None = None
     """When it sends; else always. Outside of its hours its source is closed."""
     motion: MotionSettings | None = None
@@ -91,6 +97,7 @@ MODELS: Final[dict[str, type[BaseModel]]] = {
     "motion": MotionSettings,
     "schedule": Schedule,
     "spool": SpoolLimits,
+    "video": VideoSettings,
     "window": WindowSettings,
 }
 """The model of each key in a file of cameras."""

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
-from producers.camera.camera_settings import MODELS, CameraSettings, SendingOptions, addressed
+from producers.camera.camera_settings import MODELS, CameraSettings, Profile, SendingOptions, addressed
 from producers.settings_file import first_problem
 from producers.sources.settings import SourceSettings, StreamSettings
 from schemas.errors import ConfigError
@@ -34,6 +34,9 @@ class AttachedCamera(SendingOptions):
     """Frames per second; 0 sends all frames of the source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
+    profile: Profile = "raw"
+    """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
+    below 128 is sent raw instead of video."""
     source: StreamSettings = StreamSettings()
     """The stream, and the part of its picture that is sent."""
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from producers.spool import Spool
+from producers.spool import FrameKey, Spool
+from producers.video.group import GroupEncoder
 from schemas.keys.keys import CameraKey
 from schemas.messages.frame import Encoding, Truth, encode_frame
 from schemas.pixels.packing import Picture
+from schemas.pixels.planes import Planes, to_picture
+from schemas.pointillist_pb2 import VIDEO
 
 
 class _Sealed(NamedTuple):
@@ -28,11 +31,17 @@ class _Sealed(NamedTuple):
 class Sealing:
     """Seals the frames of one camera for their places in its spool, one at a time."""
 
-    def __init__(self, key: CameraKey, spool: Spool, publish: Callable[[bytes, int, int, int], None]) -> None:
-        """`publish` appends a payload, with its position in the source, the time of its capture and its raw bytes."""
+    def __init__(
+        self, key: CameraKey, spool: Spool, publish: Callable[[bytes, int, int, int], None], groups: GroupEncoder
+    ) -> None:
+        """`publish` appends a payload, with its position in the source, the time of its capture and its raw bytes.
+
+        `groups` encodes frames of the profile `video`.
+        """
         self._key = key
         self._spool = spool
         self._publish = publish
+        self._groups = groups
         self._waiting: _Sealed | None = None
 
     @property
@@ -41,17 +50,43 @@ class Sealing:
         return self._waiting is not None
 
     def seal(
-        self, picture: Picture, captured_ms: int, position: int, encoding: Encoding, truth: Truth | None = None
+        self,
+        picture: Picture | Planes,
+        captured_ms: int,
+        position: int,
+        encoding: Encoding,
+        truth: Truth | None = None,
     ) -> None:
-        """Seal a `picture` (H, W, C) uint8 for the next place; nothing may wait.
+        """Seal a `picture` (H, W, C) uint8, or planes, for the next place; nothing may wait.
 
-        Raises `WireError` for a picture that no frame can hold.
+        Raises `WireError` for a picture that no frame can hold, and `SourceError` if a video encoder fails.
         """
         if self._waiting is not None:
             raise RuntimeError(f"frame {self._waiting.seq} is sealed and waits for the spool")
         ledger = self._spool.current
-        payload = encode_frame(self._key, ledger.boot_id, ledger.next, captured_ms, picture, encoding, truth)
+        place = ledger.boot_id, ledger.next, captured_ms
+        if encoding.profile == VIDEO:
+            payload = self._groups.encode(picture, *place, encoding, truth)
+        else:
+            self._groups.end()
+            pixels = to_picture(picture) if isinstance(picture, Planes) else picture
+            payload = encode_frame(self._key, *place, pixels, encoding, truth)
         self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes)
+
+    def request_key(self, wanted: FrameKey | None) -> None:
+        """Make the next frame a key frame if `wanted` names the key frame of the open group."""
+        if wanted is not None and wanted == self._groups.group:
+            self._groups.end()
+
+    def shed(self, keys: list[FrameKey]) -> None:
+        """End the open group if one of its frames was shed: later ones could not be decoded."""
+        group = self._groups.group
+        if group is not None and any(boot == group[0] and seq >= group[1] for boot, seq in keys):
+            self._groups.end()
+
+    def close(self) -> None:
+        """Release the video encoder."""
+        self._groups.end()
 
     def append(self) -> None:
         """Append the waiting frame, if any; it remains waiting when that raises `StateError`."""

@@ -9,7 +9,15 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from producers.camera.camera_settings import MODELS, CameraGroup, CameraOptions, CameraSettings, addressed, numbered
+from producers.camera.camera_settings import (
+    MODELS,
+    CameraGroup,
+    CameraOptions,
+    CameraSettings,
+    Profile,
+    addressed,
+    numbered,
+)
 from producers.settings_file import first_problem, read_yaml, shown
 from producers.sources.placing import is_path, place
 from producers.sources.settings import SourceSettings, keys_of
@@ -33,6 +41,9 @@ class RealOptions(CameraOptions):
 
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
+    profile: Profile = "raw"
+    """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
+    below 128 is sent raw instead of video."""
     enrolment: str | None = None
     """The camera's enrolment; `{index}` stands for its number and `{camera}` for its name without the site."""
 

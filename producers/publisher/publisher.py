@@ -80,6 +80,8 @@ class Publisher:
         self._complaints: Throttle[CameraId] = Throttle(_AGAIN_S)
         self._first_answer = FirstAnswer(settings.first_answer_s)
         self._freed = asyncio.Event()
+        self.on_shed: Callable[[list[FrameKey]], None] = lambda _: None
+        """Called with the frames that the spool has shed."""
         spool.on_shed = self._on_shed
         instruments.shed.inc(self._count_damage())  # found at the start, before anybody listened
         camera_id = key.camera_id
@@ -306,6 +308,7 @@ class Publisher:
         self._window.shed(keys)
         self._freed.set()
         self._instruments.shed.inc(len(keys))
+        self.on_shed(keys)
 
     def _count_damage(self) -> int:
         """Count what the spool has found damaged; returns how many frames."""

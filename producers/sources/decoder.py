@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import av
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from producers.sources.clock import StreamClock
 from producers.sources.framing import Framing
 from schemas.errors import SourceError, SourceHungError
+from schemas.pixels.planes import Colour, Planes
+
+_PLANAR: Final = ("yuv420p", "yuvj420p", "nv12")
 
 
 def check_video(container: InputContainer, name: str, framing: Framing) -> None:
@@ -72,6 +76,38 @@ def decode_video(
 def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
     """A decoded frame as (H, W, 3) uint8."""
     return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+
+
+def to_planes(frame: av.VideoFrame) -> Planes | None:
+    """A decoded frame as planes, without a change of its samples; None if it is not in 4:2:0 with 8 bits.
+
+    Without a named matrix it is read as BT.601, without a named range as limited: FFmpeg's way to RGB reads it so too.
+    """
+    name = frame.format.name
+    if name not in _PLANAR:
+        return None
+    frame = frame.reformat(format="yuv420p") if name == "nv12" else frame
+    luma, blue, red = (_samples(plane) for plane in frame.planes[:3])
+    full = name == "yuvj420p" or frame.color_range == av.video.reformatter.ColorRange.JPEG
+    if frame.colorspace == av.video.reformatter.Colorspace.ITU709:
+        return Planes(luma, blue, red, Colour.BT709_FULL if full else Colour.BT709_LIMITED)
+    return Planes(luma, blue, red, Colour.BT601_FULL if full else Colour.BT601_LIMITED)
+
+
+def framed(frame: av.VideoFrame, framing: Framing, *, planar: bool) -> tuple[NDArray[np.uint8], Planes | None]:
+    """The picture and the planes of a decoded frame as it is sent, as in `Captured`.
+
+    There are planes if they are wanted, the frame has them, and nothing is cut.
+    """
+    if planar and framing.whole and (planes := to_planes(frame)) is not None:
+        return planes.luma[..., None], planes
+    return framing(to_rgb(frame)), None
+
+
+def _samples(plane: av.video.plane.VideoPlane) -> NDArray[np.uint8]:
+    """The samples of a plane (H, W), a copy."""
+    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
+    return rows[: plane.height, : plane.width].copy()
 
 
 def _raise_when_hung(name: str, since: float, hang_s: float, refused: str) -> None:

@@ -40,6 +40,11 @@ class Framing:
         """Return the framing of the settings."""
         return cls(settings.rotate, settings.privacy, settings.region, settings.size, settings.channels)
 
+    @property
+    def whole(self) -> bool:
+        """Whether pictures are sent as the source gives them."""
+        return self == Framing()
+
     def check(self, name: str, width: int, height: int) -> None:
         """Raise `SourceError` when the pictures of `name` do not have the region; a size of 0 is not known yet."""
         if self.region is not None and width and height:

@@ -6,10 +6,11 @@ from producers.sources.settings import SourceSettings
 from producers.sources.source import Source
 
 
-def open_source(settings: SourceSettings, camera_index: int = 0) -> Source:
+def open_source(settings: SourceSettings, camera_index: int = 0, *, planar: bool = False) -> Source:
     """Open the source of camera number `camera_index`; may block (`open_s` for a URL), raises `SourceError`.
 
-    The index distinguishes simulated cameras and spreads the images of a data set over them.
+    The index distinguishes simulated cameras and spreads the images of a data set over them. With `planar`, pictures of
+    files and streams are planes where they are sent whole.
     """
     match settings.kind:
         case "scene":
@@ -23,8 +24,8 @@ def open_source(settings: SourceSettings, camera_index: int = 0) -> Source:
         case "video":
             from producers.sources.video import VideoSource
 
-            return VideoSource(settings)
+            return VideoSource(settings, planar=planar)
         case "url":
             from producers.sources.url import UrlSource
 
-            return UrlSource(settings)
+            return UrlSource(settings, planar=planar)

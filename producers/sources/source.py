@@ -8,16 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.messages.frame import Truth
+from schemas.pixels.planes import Planes
 
 
 class Captured(NamedTuple):
     """One picture of a source."""
 
     picture: NDArray[np.uint8]
-    """(H, W, C) with 1 channel (grey) or 3 (RGB)."""
+    """(H, W, C) with 1 channel (grey) or 3 (RGB); only the luma (H, W, 1) if `planes` are set."""
     position: int
     """Its index in the source, from 0: `seek` to the next one continues there."""
     truth: Truth | None
+    planes: Planes | None = None
+    """The picture as planes, from a source that was opened for them."""
     captured_ms: int | None = None
     """The capture time in Unix milliseconds, if the source measures it better than its reader."""
 

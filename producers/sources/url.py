@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 
 from producers.sources.clock import StreamClock
-from producers.sources.decoder import check_video, decode_video, to_rgb
+from producers.sources.decoder import check_video, decode_video, framed
 from producers.sources.framing import Framing
 from producers.sources.hardware import accelerator
 from producers.sources.login import with_login
@@ -82,12 +82,14 @@ class UrlSource:
     blocking = True
     on_demand = False
 
-    def __init__(self, settings: SourceSettings) -> None:
+    def __init__(self, settings: SourceSettings, *, planar: bool = False) -> None:
+        """With `planar`, pictures are planes where the stream has them."""
         assert settings.address is not None  # by the settings' own check
         address = settings.address.get_secret_value()
         self._name = public_address(address)
         self._hang_s = settings.hang_s
         self._frame = Framing.of(settings)
+        self._planar = planar
         self._lock = Lock()
         self._position = self._next = 0
         self.clock = StreamClock() if settings.clock == "auto" else None
@@ -108,7 +110,8 @@ class UrlSource:
                 self._next += 1
                 if self.live or position >= self._position:
                     captured_ms = self.clock.captured_ms(frame, time.time_ns() // 10**6) if self.clock else None
-                    return Captured(self._frame(to_rgb(frame)), position, None, captured_ms if self.live else None)
+                    picture, planes = framed(frame, self._frame, planar=self._planar)
+                    return Captured(picture, position, None, planes, captured_ms if self.live else None)
         if self.live:
             raise SourceError.of(self._name, "the other side ended the stream")
         return None

@@ -8,7 +8,7 @@ from threading import Lock
 import av
 from av.container import InputContainer
 
-from producers.sources.decoder import check_video, decode_video, to_rgb
+from producers.sources.decoder import check_video, decode_video, framed
 from producers.sources.framing import Framing
 from producers.sources.hardware import accelerator
 from producers.sources.settings import SourceSettings
@@ -24,13 +24,15 @@ class VideoSource:
     blocking = True
     on_demand = False
 
-    def __init__(self, settings: SourceSettings) -> None:
+    def __init__(self, settings: SourceSettings, *, planar: bool = False) -> None:
+        """With `planar`, pictures are planes where the file has them."""
         assert settings.file is not None  # by the settings' own check
         self._file = settings.file
         self._name = f"video {settings.file}"
         self._loop = settings.loop
         self._hardware = settings.hardware
         self._frame = Framing.of(settings)
+        self._planar = planar
         self._lock = Lock()
         self._position = 0
         self._count: int | None = None  # frames of the file, known once its end was reached
@@ -49,7 +51,8 @@ class VideoSource:
             if frame is None:
                 return None
             self._position = position + 1
-            return Captured(self._frame(to_rgb(frame)), position, None)
+            picture, planes = framed(frame, self._frame, planar=self._planar)
+            return Captured(picture, position, None, planes)
 
     def close(self) -> None:
         """Close the file."""

@@ -26,6 +26,7 @@ from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import BadTagError, StateError
 from schemas.identity import BOOT_ID_LIMIT, CameraId
 from schemas.keys.keys import CameraKey, Purpose
+from schemas.messages.frame import group_of
 from schemas.settings import SettingsTable
 
 _log = structlog.get_logger()
@@ -344,7 +345,10 @@ class Spool:
             if not segment.waiting:
                 return
         ledger = self.ledgers.of(segment.boot_id)
+        tail = self._tail(segment)
         if self._enter_shed(segment, range(segment.first, segment.next)):
+            for later, seqs in tail:
+                self._enter_shed(later, seqs)
             try:
                 self.ledgers.revise(ledger)
             except StateError:
@@ -353,6 +357,40 @@ class Spool:
                 self.ledgers.revise(ledger)
                 return
         self._unlink(segment)
+        for later, _ in tail:
+            if not self._writer.writes(later):
+                self._drop_if_done(later)
+
+    def _tail(self, segment: Segment) -> list[tuple[Segment, list[int]]]:
+        """Return the frames behind a segment that depend on a frame waiting in it: without that, they do not decode."""
+        waiting = (seq for seq in range(segment.next - 1, segment.first - 1, -1))
+        broken = next((group for seq in waiting if (group := self._group(segment.boot_id, seq)) is not None), None)
+        found: list[tuple[Segment, list[int]]] = []
+        if broken is None:
+            return found
+        for later in self._segments:
+            if later.boot_id != segment.boot_id or later.first < segment.next:
+                continue
+            seqs: list[int] = []
+            found.append((later, seqs))
+            for seq in range(later.first, later.next):
+                group = self._group(later.boot_id, seq)
+                if group == broken:
+                    seqs.append(seq)
+                elif group is not None:
+                    return found
+        return found
+
+    def _group(self, boot_id: int, seq: int) -> int | None:
+        """Return `group_of` for a frame; None also for one that does not wait, or cannot be read."""
+        frame = self._frames.get((boot_id, seq))
+        if frame is None:
+            return None
+        try:
+            payload = self._reader.read(frame.segment, frame.offset, frame.length)
+        except StateError:
+            return None
+        return None if payload is None else group_of(payload)
 
     def _give_up_damaged(self, segment: Segment, seqs: Iterable[int]) -> None:
         """Shed what is waiting of these frames of a segment, because its bytes are damaged or gone."""

@@ -19,11 +19,13 @@ from schemas.limits import (
     MAX_SIDE,
     PLAIN_MESSAGE_BYTES,
 )
+from schemas.messages.access_unit import check_video_size
 from schemas.pixels.masks import Mask, kept_mask
 from schemas.pixels.packing import Picture, packed, unpack
 from schemas.pointillist_pb2 import (
     LOSSLESS,
     RAW,
+    VIDEO,
     Command,
     Confirm,
     Frame,
@@ -37,15 +39,15 @@ from schemas.pointillist_pb2 import (
 
 CHANNELS: Final = (1, 3)
 TIME_LIMIT: Final = 2**53
-PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS}
+PROFILES: Final = {"raw": RAW, "lossless": LOSSLESS, "video": VIDEO}
 """Profiles by their names in settings."""
-KEYED_PROFILES: frozenset[int] = frozenset()
+KEYED_PROFILES: frozenset[int] = frozenset({VIDEO})
 """Profiles whose frames depend on a key frame: neither `raw` nor `lossless`."""
 _PROFILE_NUMBERS: Final = frozenset(PROFILES.values())
 ATTACKED: Final = 2**31
 """Flag in the field `truth` for a picture that the red team changed; a class is below half of it."""
 
-_MOST_HEADER_BYTES: Final = 64
+_MOST_HEADER_BYTES: Final = 80
 _PIXELS_FIELD: Final = 14 << 3 | 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 """Sizes of protobuf's fixed-size wire types."""
@@ -131,20 +133,29 @@ def encode_frame(
         seq=seq,
         captured_ms=captured_ms,
         width=width,
-        height=0 if height == width else height,
+        height=height,
         channels=channels,
         dropped_per_block=encoding.dropped_per_block,
         whole=whole,
         profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
-        key_generation=key.generation,
         truth=truth.to_wire() if truth else 0,
     )
-    pixels = packed(picture, kept, encoding.profile)
+    return seal_frame(key, message, packed(picture, kept, encoding.profile))
+
+
+def seal_frame(key: CameraKey, message: Frame, pixels: bytes | memoryview) -> bytes:
+    """Return the sealed and signed message of a frame: the fields of `message`, and its packed `pixels`.
+
+    Seal once for each boot and sequence number: see `producers.camera.sealing`.
+    """
+    message.key_generation = key.generation
+    if message.height == message.width:
+        message.height = 0
     # The last field before the tag is written here, because protobuf would copy the pixels three more times.
     head = message.SerializeToString()
     if len(pixels):
         head += bytes((_PIXELS_FIELD, *_varint(len(pixels))))
-    return key.seal_frame(boot_id, seq, head, pixels)
+    return key.seal_frame(message.boot_id, message.seq, head, pixels)
 
 
 def _varint(value: int) -> Iterator[int]:
@@ -185,6 +196,14 @@ def parse_frame(payload: bytes) -> Frame:
             f"expected key distance 0, or up to {frame.seq} in a frame of a keyed profile that is no probe, "
             f"got {frame.key_distance}, profile {frame.profile}, whole {frame.whole}"
         )
+    if frame.profile == VIDEO:
+        check_video_size(frame.height, frame.width)
+        if bool(frame.place) != bool(frame.key_distance) or frame.place > frame.key_distance:
+            raise MalformedError(
+                f"expected a place from 1 to {frame.key_distance}, or 0 in a key frame and a probe, got {frame.place}"
+            )
+    elif frame.place:
+        raise MalformedError(f"expected place 0 outside of the profile video, got {frame.place}")
     return frame
 
 
@@ -253,6 +272,25 @@ def opened_pixels(key: CameraKey, frame: Frame) -> memoryview:
 def is_key_frame(frame: Frame) -> bool:
     """Return whether other frames may depend on this one."""
     return frame.profile in KEYED_PROFILES and not frame.whole and not frame.key_distance
+
+
+def mask_seq(frame: Frame) -> int:
+    """Return the sequence number that seeds a frame's mask: under `video`, that of its group's key frame."""
+    return frame.seq - frame.key_distance if frame.profile == VIDEO else frame.seq
+
+
+def group_of(payload: bytes) -> int | None:
+    """Return the sequence number of the key frame of a message's group; None for a probe under `video`.
+
+    A frame of another profile is a group by itself. Nothing of the message is verified; a damaged one belongs to none.
+    """
+    try:
+        frame = Frame.FromString(payload)
+    except DecodeError:
+        return None
+    if frame.profile not in KEYED_PROFILES:
+        return frame.seq
+    return None if frame.whole else frame.seq - frame.key_distance
 
 
 def check_key_frame(frame: Frame, key_frame: Frame) -> None:

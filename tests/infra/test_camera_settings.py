@@ -173,7 +173,7 @@ def test_a_consoles_command_is_obeyed_and_repeats_what_was_commanded_before(
     [
         ({"drop_ratio": "0.9"}, "drop_ratio: expected a fraction from 0 to 0.875, got '0.9'"),
         ({"probe_share": "nan"}, "probe_share: expected a fraction from 0 to 1, got 'nan'"),
-        ({"profile": "gif"}, "profile: expected raw, lossless, got 'gif'"),
+        ({"profile": "gif"}, "profile: expected raw, lossless, video, got 'gif'"),
         ({"enabled": "maybe"}, "enabled: expected true or false, got 'maybe'"),
         ({"fps": "1001"}, f"fps: expected {RATES}, got '1001'"),
         ({"fps": 1 / 3601}, f"fps: expected {RATES}, got '{1 / 3601}'"),

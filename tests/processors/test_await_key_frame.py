@@ -10,16 +10,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from processors.arrivals.job import FrameJob
-from processors.arrivals.key_frames import write_note
+from processors.arrivals.key_frames import read_span, write_note
+from processors.decoding.decoders import VideoDecoders
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
+from processors.results.key_requests import KeyRequests
 from processors.results.records import Outgoing
 from processors.settings import ProcessorSettings
 from processors.steps.await_key_frame import AwaitKeyFrame
 from schemas.errors import MalformedError, NoKeyFrameError, PointillistError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS, RAW, KeyRequest
-from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, Last, payload, taken
+from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, Last, VideoCamera, payload, taken
 
 pytestmark = pytest.mark.usefixtures("keyed_profile")
 
@@ -46,7 +48,10 @@ class Bench:
         self.posted = Posted()
         self.last = Last()
         settings = ProcessorSettings.model_validate(plain | changes)
-        self.step = AwaitKeyFrame(settings, KEYS, cast(Emitter, self.posted), ProcessorMetrics(self.registry))
+        metrics = ProcessorMetrics(self.registry)
+        self.decoders = VideoDecoders(settings.decoding)
+        requests = KeyRequests(settings, cast(Emitter, self.posted), metrics)
+        self.step = AwaitKeyFrame(settings, KEYS, requests, self.decoders, metrics)
         self.step.next = self.last
 
     @property
@@ -251,3 +256,21 @@ def test_waiting_frames_of_a_revoked_partition_are_removed() -> None:
     assert bench.step.discard(3) == [mine]
     bench.submit(key)
     assert bench.seqs() == [other.frame.seq]
+
+
+def test_a_partition_begins_when_the_frames_of_its_open_groups_are_read_back() -> None:
+    bench, camera, done = Bench(), VideoCamera(), []
+    messages = [camera.message() for _ in range(4)]
+    assert bench.step.recall_partition(0, write_note([5, 40], (40, 44)), lambda: done.append(1))
+    assert bench.recalls == [(0, 5)]  # the span holds the other
+    assert bench.step.recall.spans == {0: (40, 44)}
+    bench.step.recalled((0, 5), None)
+    for offset, message in enumerate([*messages[:3], b"rubbish"], 40):
+        bench.step.restored(0, FakeRecord(message, camera.name.encode(), offset))
+    assert not done
+    bench.step.restored(0, None)
+    assert done == [1]
+    assert bench.decoders.counts == {"restored": 3}
+    assert read_span(bench.step.note(0, 44)) == (40, 44)
+    bench.submit(taken(messages[3], camera.name, 44))
+    assert bench.seqs() == [3]

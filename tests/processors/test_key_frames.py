@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.arrivals.key_frames import HELD_PER_CAMERA, MAX_NOTE, KeyFrame, KeyFrames, read_note, write_note
+from processors.arrivals.key_frames import (
+    HELD_PER_CAMERA,
+    MAX_NOTE,
+    KeyFrame,
+    KeyFrames,
+    read_note,
+    read_span,
+    write_note,
+)
+from processors.arrivals.open_groups import OpenGroups
 from schemas.identity import CameraId, Identity
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS
@@ -120,3 +129,37 @@ def test_a_strangers_note_names_nothing_impossible(note: str) -> None:
 @pytest.mark.parametrize("note", ["", "a word", "keys:!", "keys:gA==", "keys:" + "A" * MAX_NOTE, "keys:AQI="])
 def test_a_broken_note_names_nothing(note: str) -> None:
     assert read_note(note) == []
+
+
+def test_a_note_carries_the_span_of_the_open_groups_and_a_full_one_too() -> None:
+    span = (2**62, 2**62 + 900)
+    for offsets in ({7, 40}, {1000 * number for number in range(5000)}):
+        note = write_note(offsets, span)
+        assert len(note) <= MAX_NOTE
+        assert read_span(note) == span
+        assert read_note(note) == read_note(write_note(offsets))
+    assert read_span(write_note({7})) is None
+    assert write_note(set(), span) == ""
+
+
+@pytest.mark.parametrize(
+    "note", ["", "keys:;open:1-2x", "keys:;open:5-5", "keys:;open:-3", "open:1-2", "keys:;open:\u00b2-9"]
+)
+def test_a_broken_span_is_none(note: str) -> None:
+    assert read_span(note) is None
+
+
+def test_the_first_offset_is_that_of_the_oldest_open_group() -> None:
+    groups = OpenGroups()
+    door, gate = CameraId("site/door"), CameraId("site/gate")
+    groups.use(Identity(door, 7, 0), 0, 10, 0.0)
+    groups.use(Identity(door, 7, 100), 0, 110, 4.0)
+    groups.use(Identity(gate, 7, 0), 0, 50, 4.0)
+    groups.use(Identity(gate, 7, 9), 1, 3, 4.0)
+    assert groups.first(0, 1000, 4.5) == 10
+    assert groups.first(0, 10, 4.5) is None  # it begins behind the committed offset
+    assert groups.first(0, 1000, 30.0) == 50  # no frame of the first group has come for long
+    groups.use(Identity(door, 7, 100), 0, 110, 50.0)
+    assert groups.first(0, 1000, 100.0) == 110
+    assert groups.first(0, 1000, 200.0) is None
+    assert groups.first(2, 1000, 4.5) is None

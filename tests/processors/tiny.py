@@ -22,13 +22,15 @@ from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
 from processors.results.records import Outgoing
 from processors.steps.step import Step
+from producers.video.group import GroupEncoder
+from producers.video.video_settings import VideoSettings
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, KeyRing, Purpose
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.frame import Encoding, Truth, encode_frame
 from schemas.messages.server_messages import open_pictures, open_statement
 from schemas.pixels.packing import Picture
-from schemas.pointillist_pb2 import LOSSLESS, Frame, Verdict
+from schemas.pointillist_pb2 import LOSSLESS, VIDEO, Frame, Verdict
 
 SECRET = b"a fleet secret of tests"
 KEYS = KeyRing(SECRET)
@@ -164,6 +166,38 @@ def verdict_of(record: Outgoing) -> Verdict:
     verdict = open_statement(Verdict, camera, record.value or b"", KEYS)
     open_pictures(verdict, camera, KEYS)
     return verdict
+
+
+class VideoCamera:
+    """A camera of the profile `video` with moving pictures; from Kafka its frames have sequence numbers as offsets."""
+
+    def __init__(
+        self, name: str = "site/cam-0", boot_id: int = 7, *, probe_share: float = 0.0, drop: int = 16, **video: int
+    ) -> None:
+        """`video` are fields of `VideoSettings`."""
+        self.name = name
+        self.boot_id = boot_id
+        self.groups = GroupEncoder(camera_key(name), VideoSettings(**video))  # type: ignore[arg-type]  # numbers
+        self.still = False
+        """Whether all pictures are the same."""
+        self._encoding = Encoding(drop, probe_share, VIDEO)
+        self._seq = 0
+
+    def shown(self, seq: int, height: int = 64, width: int = 96) -> Picture:
+        """Return a picture: a pattern that moves to the left."""
+        down, right = np.mgrid[:height, :width]
+        luma = (3 * (right + (0 if self.still else seq)) + 2 * down) % 160 + 40
+        return np.stack([luma, 255 - luma, luma // 2], axis=2).astype(np.uint8)
+
+    def message(self) -> bytes:
+        """Return the next frame as a signed message."""
+        seq, self._seq = self._seq, self._seq + 1
+        return self.groups.encode(self.shown(seq), self.boot_id, seq, 1000 + 40 * seq, self._encoding, None)
+
+    def frame(self) -> FrameJob:
+        """Return the next frame as it comes from Kafka."""
+        seq = self._seq
+        return taken(self.message(), self.name, seq)
 
 
 class KeyedCamera:

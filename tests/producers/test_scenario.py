@@ -60,7 +60,7 @@ def test_a_scenario_gives_every_camera_its_name_index_and_settings(tmp_path: Pat
         (("fps: 5", "fsp: 5"), r"defaults\.fsp: unknown key; expected one of .*fps"),
         (("name: dock", "name: Dock 1"), r"site/camera"),
         (("fps: 0", "fps: -1"), r"cameras\.1\.fps: .*greater than or equal to 0.*-1"),
-        (("yard, profile: lossless", "yard, profile: video"), r"cameras\.2\.profile: .*'raw' or 'lossless'.*video"),
+        (("yard, profile: lossless", "yard, profile: jpeg"), r"cameras\.2\.profile: .*'lossless' or 'video'.*jpeg"),
         (("frames: 8", "frames: many"), r"cameras\.1\.window\.frames: .*'many'"),
         (("seed: 3", "sed: 3"), r"defaults\.source\.sed: unknown key; expected one of .*seed"),
         (("drop_ratio: 0.5", "drop_ratio: 0.9"), r"defaults\.drop_ratio: .*0\.875"),

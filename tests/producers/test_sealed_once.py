@@ -20,6 +20,8 @@ from producers.sources.reader import Reading, read_from
 from producers.sources.source import Captured
 from producers.spool import Spool, writing
 from producers.spool.segment import write_record
+from producers.video.group import GroupEncoder
+from producers.video.video_settings import VideoSettings
 from schemas.errors import StateError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
@@ -69,7 +71,7 @@ class Device:
         self.shown = 0
 
     def _sealing(self) -> Sealing:
-        return Sealing(KEY, self.spool, self._append)
+        return Sealing(KEY, self.spool, self._append, GroupEncoder(KEY, VideoSettings()))
 
     def _append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
         self.spool.append(payload, position, captured_ms, raw_bytes)
@@ -168,7 +170,7 @@ def test_a_frame_whose_append_failed_after_it_was_written_is_written_once(
         device.spool.append(payload, position, captured_ms, raw_bytes)
         raise StateError("the connection, say")
 
-    device.sealing = Sealing(KEY, device.spool, append)
+    device.sealing = Sealing(KEY, device.spool, append, GroupEncoder(KEY, VideoSettings()))
     device.sealing.seal(picture(1), 1, 1, Encoding())
     with pytest.raises(StateError):
         device.sealing.append()

@@ -43,7 +43,7 @@ def test_the_smallest_and_the_largest_of_everything_may_be_said() -> None:
         ("boot_id", 0), ("boot_id", 2**63), ("width", MAX_SIDE + 1), ("height", MAX_SIDE + 1), ("channels", 2),
         ("frames_per_second", math.nan), ("frames_per_second", math.inf), ("frames_per_second", -0.1),
         ("frames_per_second", MAX_FRAMES_PER_SECOND + 0.1), ("dropped_per_block", MAX_DROPPED_PER_BLOCK + 1),
-        ("probe_share", math.nan), ("probe_share", -0.1), ("probe_share", 1.1), ("profile", 2),
+        ("probe_share", math.nan), ("probe_share", -0.1), ("probe_share", 1.1), ("profile", 3),
         ("turn", Turn(at_ms=2**53)),
     ],
 )  # fmt: skip

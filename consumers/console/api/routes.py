@@ -36,6 +36,7 @@ from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
 from consumers.console.replay import reasons
 from schemas.errors import UserError
 from schemas.identity import camera_id
+from schemas.messages.frame import PROFILES
 
 ROOT: Final = "/api/v1"
 _CAMERA: Final = "/cameras/{site}/{camera}"
@@ -213,7 +214,7 @@ OPERATIONS: Final = (
     Operation(
         "POST", f"{_CAMERA}/command", "Send it a signed, retained command (in the audit log)", _command,
         body=fields(
-            drop_ratio=NUMBER, probe_share=NUMBER, profile={"enum": ["raw", "lossless"]},
+            drop_ratio=NUMBER, probe_share=NUMBER, profile={"enum": [*PROFILES]},
             enabled={"type": "boolean"}, reset={"type": "boolean"},
             fps={"type": "number", "description": "Frames per second; 0 restores the camera's own rate"},
         ),

@@ -1,0 +1,322 @@
+"""The decoders of all cameras' video: units in any order become pictures, each by a future.
+
+A group's units are decoded in the order of their places. A unit that comes too early waits for those before it, within
+a bound. Then the rest of the group fails by name. A unit that does not decode, or ends its process, costs its group.
+After any of these failures, a key frame of the camera is due. The later groups of a camera that ended a process are
+decoded in a process for suspects, apart from others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from processors.decoding.lane import Group, Lane
+from processors.decoding.process import DecodingProcess
+from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
+from schemas.identity import CameraId
+from schemas.limits import CAMERAS_AT_HAND, USUAL_FRAME_PIXELS
+from schemas.messages.access_unit import AccessUnit
+from schemas.messages.frame_size import over_size
+from schemas.pixels.planes import Planes
+
+GROUPS_PER_CAMERA: Final = 3
+"""Resent frames of a group may come after the key frame of the next."""
+_SUSPECTS: Final = -1
+OUTCOMES: Final = (
+    "decoded", "restored", "duplicate", "missing", "refused", "crashed", "hung", "reopened",
+)  # fmt: skip
+MOST_UNITS: Final = 4096
+"""Units of a group: far more than a camera's settings allow."""
+
+
+class VideoUnit(NamedTuple):
+    """A verified frame of the profile `video`, with its access unit opened."""
+
+    camera_id: CameraId
+    boot_id: int
+    seq: int
+    key_seq: int
+    """Sequence number of its group's key frame."""
+    place: int
+    whole: bool
+    height: int
+    width: int
+    unit: AccessUnit
+
+
+@dataclass(frozen=True)
+class DecodingSettings:
+    """The limits of decoding."""
+
+    processes: int = 1
+    """Processes besides the one for suspects."""
+    most_pixels: int = USUAL_FRAME_PIXELS
+    """Largest picture, height × width."""
+    timeout_s: float = 2.0
+    """Longest time for one unit."""
+    wait_s: float = 2.0
+    """Longest wait for an earlier unit of a group."""
+    wait_units: int = 32
+    """Most units of a group that wait."""
+    held_bytes: int = 256 * 2**20
+    """Units of open groups in memory, with which closed decoders are opened again."""
+    open_pixels: int = 32 * 2**20
+    """Sum of the picture sizes of a process's open decoders."""
+    process_bytes: int = 2**30
+    """Memory of a process's decoders."""
+
+
+class _Waiting(NamedTuple):
+    unit: VideoUnit
+    since_s: float
+    done: Future[Planes]
+
+
+@dataclass(eq=False)
+class _Chain:
+    """A group, and the units of it that wait."""
+
+    group: Group
+    next: int = 0
+    held: int = 0
+    waiting: dict[int, _Waiting] = field(default_factory=dict)
+    ahead: dict[int, AccessUnit] = field(default_factory=dict)
+    """Restored units that came before the units of lower places."""
+    under_way: dict[int, Future[Planes]] = field(default_factory=dict)
+    gave_up: bool = False
+
+
+class VideoDecoders:
+    """Decoders in order.
+
+    `submit`, `poll`, `discard` and `close` are called on one thread. Futures are set on other threads.
+    """
+
+    def __init__(
+        self,
+        settings: DecodingSettings | None = None,
+        *,
+        start: Callable[[int, int], DecodingProcess] = DecodingProcess,
+    ) -> None:
+        """`start` returns a new process, given its most pixels and bytes."""
+        self._settings = settings or DecodingSettings()
+        self._start = start
+        self._counts: Counter[str] = Counter()
+        self._changing = threading.Lock()
+        self._chains: defaultdict[CameraId, OrderedDict[tuple[int, int], _Chain]] = defaultdict(OrderedDict)
+        self._by_use: OrderedDict[_Chain, None] = OrderedDict()
+        self._incomplete: dict[_Chain, None] = {}
+        self._held = 0
+        self._suspects: OrderedDict[CameraId, None] = OrderedDict()
+        self._lanes: dict[int, Lane] = {}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Units by outcome, one of `OUTCOMES`; and decoders that were reopened."""
+        with self._changing:
+            return dict(self._counts)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the held units."""
+        return self._held
+
+    def submit(self, unit: VideoUnit, now_s: float) -> Future[Planes]:
+        """Return the future picture of a unit; `now_s` is monotonic.
+
+        It fails with `OverSizeError`, `MalformedError`, `BadPixelsError`, `MissingReferenceError` or
+        `DecoderLostError`. A unit that is under way gives the same future again. A unit that was decoded before is
+        decoded again.
+        """
+        done: Future[Planes] = Future()
+        if unit.height * unit.width > self._settings.most_pixels:
+            done.set_exception(OverSizeError(over_size(unit.width, unit.height, self._settings.most_pixels)))
+            return done
+        if unit.whole:
+            name = f"probe {unit.camera_id}/{unit.boot_id}/{unit.seq}"
+            self._put(Group(unit.camera_id, name, unit.height, unit.width), None, unit.unit, done)
+            return done
+        chain = self._chain(unit)
+        if not _belongs(chain, unit):
+            group = chain.group
+            done.set_exception(
+                MalformedError(
+                    f"{group.name}: expected {group.width}x{group.height} and at most {MOST_UNITS} frames, "
+                    f"got {unit.width}x{unit.height} at place {unit.place}"
+                )
+            )
+            return done
+        if unit.place in chain.waiting:
+            return chain.waiting[unit.place].done
+        if unit.place < chain.next:
+            return self._again(chain, unit, done)
+        if unit.place > chain.next:
+            if chain.gave_up:
+                done.set_exception(self._missing(chain))
+            else:
+                self._wait(chain, _Waiting(unit, now_s, done))
+            return done
+        self._pass_on(chain, unit, done)
+        self._pass_waiting(chain)
+        return done
+
+    def restore(self, unit: VideoUnit, *, displace: bool = True) -> None:
+        """Hold a unit that was decoded before, here or elsewhere, for the later units of its group.
+
+        Nothing is decoded now. `displace` allows that the first unit of a group ends an earlier group of the camera.
+        """
+        chains = self._chains[unit.camera_id]
+        if not displace and (unit.boot_id, unit.key_seq) not in chains and len(chains) >= GROUPS_PER_CAMERA:
+            return
+        chain = self._chain(unit)
+        if not _belongs(chain, unit) or unit.place < chain.next or len(chain.ahead) >= self._settings.wait_units:
+            return
+        chain.ahead[unit.place] = unit.unit
+        while (ahead := chain.ahead.pop(chain.next, None)) is not None:
+            self._hold(chain, ahead)
+            self._counted("restored")
+        self._pass_waiting(chain)
+
+    def poll(self, now_s: float) -> None:
+        """Fail the units that have waited too long for an earlier one. `now_s` is monotonic."""
+        for chain in list(self._incomplete):
+            if now_s - min(each.since_s for each in chain.waiting.values()) >= self._settings.wait_s:
+                self._give_up(chain)
+
+    def discard(self, camera_id: CameraId) -> None:
+        """Forget a camera's groups; their waiting units are cancelled."""
+        for chain in self._chains.pop(camera_id, {}).values():
+            for waiting in chain.waiting.values():
+                waiting.done.cancel()
+            self._forget(chain)
+
+    def close(self) -> None:
+        """End all processes. Units that are not decoded are cancelled."""
+        for camera_id in list(self._chains):
+            self.discard(camera_id)
+        for lane in self._lanes.values():
+            lane.close()
+
+    def _chain(self, unit: VideoUnit) -> _Chain:
+        chains, key = self._chains[unit.camera_id], (unit.boot_id, unit.key_seq)
+        chain = chains.get(key)
+        if chain is None:
+            name = f"group {unit.camera_id}/{unit.boot_id}/{unit.key_seq}"
+            chain = chains[key] = _Chain(Group(unit.camera_id, name, unit.height, unit.width))
+            if len(chains) > GROUPS_PER_CAMERA:
+                _, oldest = chains.popitem(last=False)
+                self._fail_waiting(oldest)
+                self._forget(oldest)
+        return chain
+
+    def _forget(self, chain: _Chain) -> None:
+        self._drop_units(chain)
+        self._by_use.pop(chain, None)
+        self._incomplete.pop(chain, None)
+
+    def _drop_units(self, chain: _Chain) -> None:
+        self._held -= chain.held
+        chain.held = 0
+        chain.group.units = None
+
+    def _again(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> Future[Planes]:
+        under_way = chain.under_way.get(unit.place)
+        self._counted("duplicate")
+        if under_way is not None and not under_way.done():
+            return under_way
+        self._put(chain.group, unit.place, _owned(unit.unit), done)
+        return done
+
+    def _wait(self, chain: _Chain, waiting: _Waiting) -> None:
+        chain.waiting[waiting.unit.place] = waiting
+        self._incomplete[chain] = None
+        if len(chain.waiting) > self._settings.wait_units:
+            self._give_up(chain)
+
+    def _give_up(self, chain: _Chain) -> None:
+        self._fail_waiting(chain)
+        self._incomplete.pop(chain, None)
+        chain.gave_up = True
+
+    def _fail_waiting(self, chain: _Chain) -> None:
+        for waiting in chain.waiting.values():
+            waiting.done.set_exception(self._missing(chain))
+        chain.waiting.clear()
+
+    def _missing(self, chain: _Chain) -> MissingReferenceError:
+        self._counted("missing")
+        return MissingReferenceError(f"{chain.group.name}: the frame at place {chain.next} is missing")
+
+    def _pass_waiting(self, chain: _Chain) -> None:
+        while (waiting := chain.waiting.pop(chain.next, None)) is not None:
+            self._pass_on(chain, waiting.unit, waiting.done)
+        if not chain.waiting:
+            self._incomplete.pop(chain, None)
+
+    def _pass_on(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> None:
+        own = self._hold(chain, unit.unit)
+        chain.under_way[unit.place] = done
+        # Otherwise, each group would hold a picture. It runs on another thread: a single operation of a dict.
+        done.add_done_callback(lambda _: chain.under_way.pop(unit.place, None))
+        self._put(chain.group, unit.place, own, done)
+
+    def _hold(self, chain: _Chain, unit: AccessUnit) -> AccessUnit:
+        """Hold the next unit of a group, and return it with its own memory."""
+        chain.next += 1
+        own = _owned(unit)
+        if chain.group.units is not None:
+            chain.group.units.append(own)
+            chain.held += len(own.data)
+            self._held += len(own.data)
+        self._by_use[chain] = None
+        self._by_use.move_to_end(chain)
+        while self._held > self._settings.held_bytes and len(self._by_use) > 1:
+            oldest, _ = self._by_use.popitem(last=False)
+            self._drop_units(oldest)
+        return own
+
+    def _put(self, group: Group, place: int | None, unit: AccessUnit, done: Future[Planes]) -> None:
+        with self._changing:
+            suspect = group.camera_id in self._suspects
+        number = _SUSPECTS if suspect else crc32(group.camera_id.encode()) % self._settings.processes
+        self._lane(number).put(group, place, unit, done)
+
+    def _lane(self, number: int) -> Lane:
+        lane = self._lanes.get(number)
+        if lane is None:
+            limits = self._settings
+            lane = self._lanes[number] = Lane(
+                "suspects" if number == _SUSPECTS else str(number),
+                lambda: self._start(limits.most_pixels, limits.process_bytes),
+                self._counted,
+                self._suspect,
+                timeout_s=limits.timeout_s,
+                open_pixels=limits.open_pixels,
+            )
+        return lane
+
+    def _counted(self, outcome: str) -> None:
+        with self._changing:
+            self._counts[outcome] += 1
+
+    def _suspect(self, group: Group) -> None:
+        """Decode the camera's later groups apart from others."""
+        with self._changing:
+            self._suspects[group.camera_id] = None
+            self._suspects.move_to_end(group.camera_id)
+            if len(self._suspects) > CAMERAS_AT_HAND:
+                self._suspects.popitem(last=False)
+
+
+def _belongs(chain: _Chain, unit: VideoUnit) -> bool:
+    return (chain.group.height, chain.group.width) == (unit.height, unit.width) and unit.place < MOST_UNITS
+
+
+def _owned(unit: AccessUnit) -> AccessUnit:
+    return unit._replace(data=bytes(unit.data))

@@ -1,0 +1,213 @@
+"""A decoding process with its thread: cameras take turns, and decoders are opened and closed within a bound.
+
+If a decoder was closed, or its process was replaced, it is opened again with the earlier units of its group.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import count
+from typing import Final, NamedTuple
+
+import structlog
+
+from processors.decoding.process import DecodingProcess, ProcessLost
+from processors.decoding.protocol import Operation
+from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError, WireError
+from schemas.identity import CameraId
+from schemas.messages.access_unit import AccessUnit
+from schemas.pixels.planes import Planes
+
+log = structlog.get_logger()
+
+_UNITS_OF_A_PROCESS: Final = 500_000
+"""Units after which a process is replaced: far below its limit of CPU time."""
+
+
+class Group:
+    """One group of pictures. `units` and `failure` are shared between the threads."""
+
+    def __init__(self, camera_id: CameraId, name: str, height: int, width: int) -> None:
+        """`name` stands in messages."""
+        self.camera_id = camera_id
+        self.name = name
+        self.height = height
+        self.width = width
+        self.units: list[AccessUnit] | None = []
+        """Units of the places 0, 1, …; None if they were dropped to save memory."""
+        self.failure: WireError | None = None
+        """The reason why no later unit of it decodes."""
+
+
+class _Job(NamedTuple):
+    group: Group
+    place: int | None
+    """None for a unit that belongs to no group."""
+    unit: AccessUnit
+    done: Future[Planes]
+
+
+class _Open:
+    """An open decoder: its number in the process, and the place of the unit that it takes next."""
+
+    def __init__(self, number: int, group: Group) -> None:
+        self.number = number
+        self.group = group
+        self.next = 0
+
+
+class Lane:
+    """One thread and its process."""
+
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[], DecodingProcess],
+        counted: Callable[[str], None],
+        lost: Callable[[Group], None],
+        *,
+        timeout_s: float,
+        open_pixels: int,
+    ) -> None:
+        """`start` returns a new process. `counted` takes the name of each outcome, `lost` a group that ended a process.
+
+        `open_pixels` bounds the sum of the picture sizes of open decoders. Both functions are called on the thread.
+        """
+        self._start = start
+        self._counted = counted
+        self._lost = lost
+        self._timeout_s = timeout_s
+        self._open_pixels = open_pixels
+        self._jobs: OrderedDict[CameraId, deque[_Job]] = OrderedDict()
+        """Jobs by camera; the first camera is the next."""
+        self._change = threading.Condition()
+        self._closed = False
+        self._process: DecodingProcess | None = None
+        self._units = 0
+        self._open: OrderedDict[Group, _Open] = OrderedDict()
+        self._numbers = count(1)
+        self._thread = threading.Thread(target=self._run, name=f"decoding-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, group: Group, place: int | None, unit: AccessUnit, done: Future[Planes]) -> None:
+        """Decode a unit after all that were put before for its camera, and set `done`."""
+        with self._change:
+            self._jobs.setdefault(group.camera_id, deque()).append(_Job(group, place, unit, done))
+            self._change.notify()
+
+    def close(self) -> None:
+        """End the process after the current unit. Later units are cancelled."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join()
+
+    def _take(self) -> _Job | None:
+        """Wait for the next job; None when the lane is closed."""
+        with self._change:
+            while not self._jobs and not self._closed:
+                self._change.wait()
+            if self._closed:
+                return None
+            camera_id, jobs = self._jobs.popitem(last=False)
+            job = jobs.popleft()
+            if jobs:
+                self._jobs[camera_id] = jobs
+            return job
+
+    def _run(self) -> None:
+        while (job := self._take()) is not None:
+            # A later unit that needs a cancelled one decodes it with its group's units.
+            if not job.done.set_running_or_notify_cancel():
+                continue
+            try:
+                planes = self._decoded(job)
+            except WireError as error:
+                job.done.set_exception(error)
+            except Exception as error:  # a defect here must not stop the lane
+                log.exception("decoding_failed", group=job.group.name)
+                job.done.set_exception(error)
+            else:
+                self._counted("decoded")
+                job.done.set_result(planes)
+        self._end_process()
+        for left in self._jobs.values():
+            for job in left:
+                job.done.cancel()
+
+    def _decoded(self, job: _Job) -> Planes:
+        group = job.group
+        if self._units >= _UNITS_OF_A_PROCESS:
+            self._end_process()
+        if group.failure is not None:
+            raise MissingReferenceError(f"{group.name}: an earlier frame failed: {group.failure}")
+        try:
+            if job.place is None:
+                return self._ask(Operation.ALONE, 0, group, job.unit)
+            return self._in_chain(job.place, group, job.unit)
+        except ProcessLost as lost:
+            log.warning("decoding_process_lost", group=group.name, cause=lost.cause)
+            self._counted(lost.cause)
+            self._end_process()
+            group.failure = DecoderLostError(f"{group.name}: {lost}")
+            self._lost(group)
+            raise group.failure from None
+        except BadPixelsError as error:
+            self._counted("refused")
+            self._open.pop(group, None)
+            if job.place is not None:
+                group.failure = error
+            raise
+
+    def _in_chain(self, place: int, group: Group, unit: AccessUnit) -> Planes:
+        found = self._open.get(group)
+        if found is None or found.next != place:
+            units = group.units  # another thread may drop them
+            if place and units is None:
+                raise MissingReferenceError(
+                    f"{group.name}: its decoder was closed, and its earlier frames are not held"
+                )
+            self._close(group)
+            self._make_room(group)
+            found = self._open[group] = _Open(next(self._numbers), group)
+            for earlier in (units or [])[:place]:
+                self._next(found, earlier)
+            if place:
+                self._counted("reopened")
+        self._open.move_to_end(group)
+        return self._next(found, unit)
+
+    def _next(self, found: _Open, unit: AccessUnit) -> Planes:
+        planes = self._ask(Operation.NEXT if found.next else Operation.OPEN, found.number, found.group, unit)
+        found.next += 1
+        return planes
+
+    def _ask(self, operation: Operation, number: int, group: Group, unit: AccessUnit) -> Planes:
+        if self._process is None:
+            self._process = self._start()
+            self._units = 0
+            log.info("decoding_process_started", pid=self._process.pid, limits=self._process.limits())
+        self._units += 1
+        return self._process.decode(operation, number, unit, group.height, group.width, self._timeout_s)
+
+    def _make_room(self, group: Group) -> None:
+        used = sum(each.height * each.width for each in self._open) + group.height * group.width
+        while self._open and used > self._open_pixels:
+            oldest = next(iter(self._open))
+            used -= oldest.height * oldest.width
+            self._close(oldest)
+
+    def _close(self, group: Group) -> None:
+        found = self._open.pop(group, None)
+        if found is not None and self._process is not None:
+            self._process.close_decoder(found.number)
+
+    def _end_process(self) -> None:
+        """End the process, and with it all decoders."""
+        self._open.clear()
+        process, self._process, self._units = self._process, None, 0
+        if process is not None:
+            process.kill()

@@ -1,0 +1,123 @@
+"""A decoding process, from the side of the processor: start, requests with a deadline, kill."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from processors.decoding.protocol import UNIT_BYTES, Operation, Request, Status, picture_bytes
+from schemas.errors import BadPixelsError
+from schemas.messages.access_unit import AccessUnit, Codec
+from schemas.pixels.planes import Planes, chroma_shape
+
+START_S: Final = 30.0
+"""Longest start of a process on a busy machine."""
+
+
+class ProcessLost(Exception):  # noqa: N818  # a state of the process
+    """A decoding process ended or hung during a request; `cause` is `crashed` or `hung`."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the decoding process {cause}")
+        self.cause = cause
+
+
+class DecodingProcess:
+    """One process and the memory that is shared with it. One thread at a time uses it."""
+
+    def __init__(self, most_pixels: int, memory_bytes: int) -> None:
+        """Start the process without waiting for it. It decodes pictures of at most `most_pixels`.
+
+        `memory_bytes` bounds the memory of its decoders.
+        """
+        side = int(most_pixels**0.5) + 1
+        # A long strip has up to one more chroma sample for each pixel of its length.
+        shared = UNIT_BYTES + max(picture_bytes(side, side), 3 * most_pixels)
+        descriptor = os.memfd_create("pointillist-decoding")
+        os.ftruncate(descriptor, shared)
+        self._memory = mmap.mmap(descriptor, shared)
+        self._area = np.frombuffer(self._memory, dtype=np.uint8)
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        numbers = theirs.fileno(), descriptor
+        command = [sys.executable, "-m", "processors.decoding.worker", *map(str, numbers), str(memory_bytes)]
+        # No variable of the environment: some hold secrets. OpenBLAS would start threads.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            close_fds=True,
+            pass_fds=numbers,
+            env={"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        theirs.close()
+        os.close(descriptor)
+        self._limits: list[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def limits(self) -> list[str]:
+        """Return the limits that hold in it, once it is ready; `ProcessLost` if it does not start."""
+        if self._limits is None:
+            self._limits = json.loads(self._receive(START_S)[1])
+        return self._limits
+
+    def decode(
+        self, operation: Operation, decoder: int, unit: AccessUnit, height: int, width: int, timeout_s: float
+    ) -> Planes:
+        """Return the picture (height, width) of a unit. A picture without colours has neutral chroma planes.
+
+        Raises `BadPixelsError` if the unit is refused, `ProcessLost` if the process ends or takes longer than
+        `timeout_s`.
+        """
+        self.limits()
+        length = len(unit.data)
+        self._area[:length] = np.frombuffer(unit.data, dtype=np.uint8)
+        self._send(Request(operation, decoder, unit.codec, height, width, length))
+        status, text = self._receive(timeout_s)
+        if status != Status.DECODED:
+            raise BadPixelsError(f"access unit: {text.decode(errors='replace')}")
+        rows, columns = chroma_shape(height, width)
+        edges = np.cumsum([UNIT_BYTES, height * width, rows * columns, rows * columns])
+        luma, blue, red = (self._area[start:end].copy() for start, end in pairwise(edges))
+        return Planes(luma.reshape(height, width), blue.reshape(rows, columns), red.reshape(rows, columns), unit.colour)
+
+    def close_decoder(self, decoder: int) -> None:
+        """Close a decoder in the process."""
+        self._send(Request(Operation.CLOSE, decoder, Codec.H264, 0, 0, 0))
+
+    def kill(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        self._link.close()
+
+    def _send(self, request: Request) -> None:
+        try:
+            self._link.settimeout(START_S)
+            self._link.send(request.packed())
+        except OSError:
+            raise ProcessLost("crashed") from None
+
+    def _receive(self, timeout_s: float) -> tuple[int, bytes]:
+        self._link.settimeout(timeout_s)
+        try:
+            reply = self._link.recv(4096)
+        except TimeoutError:
+            raise ProcessLost("hung") from None
+        except OSError:
+            raise ProcessLost("crashed") from None
+        if not reply:
+            raise ProcessLost("crashed")
+        return reply[0], reply[1:]

@@ -1,0 +1,139 @@
+"""The step that decodes video: frames of the profile `video` become planes, in the order of their groups.
+
+Frames of other profiles pass. A frame waits for the earlier frames of its group within a bound. If it cannot be
+decoded, it fails by name, and the step requests a new key frame from the camera.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+
+from processors.arrivals.job import FrameJob
+from processors.arrivals.partitions import PartitionTracker
+from processors.decoding.decoders import VideoDecoders, VideoUnit
+from processors.decoding.protocol import picture_bytes
+from processors.metrics import ProcessorMetrics
+from processors.results.key_requests import KeyRequests
+from processors.steps.step import Step
+from schemas.errors import PointillistError, StageError, WireError
+from schemas.identity import CameraId
+from schemas.messages.access_unit import open_unit
+from schemas.pixels.planes import Planes
+from schemas.pointillist_pb2 import VIDEO
+
+
+class Decode(Step):
+    """The frames in the decoders."""
+
+    def __init__(
+        self, decoders: VideoDecoders, tracker: PartitionTracker, requests: KeyRequests, metrics: ProcessorMetrics
+    ) -> None:
+        """`tracker` counts the memory of the pictures, which `queue_bytes` bounds."""
+        self._decoders = decoders
+        self._tracker = tracker
+        self._requests = requests
+        self._metrics = metrics
+        self._waiting: dict[FrameJob, None] = {}
+        self._cameras: defaultdict[int, set[CameraId]] = defaultdict(set)
+        self._counted: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        """The number of frames that are being decoded, or wait for an earlier frame."""
+        return len(self._waiting)
+
+    def submit(self, job: FrameJob) -> None:
+        """Decode a frame of `video`; pass on any other.
+
+        A repeat passes at once. Its unit is held for later frames, if it is not: after a rebalance the decoders begin
+        again, and the verdicts are still in the cache.
+        """
+        if job.error is not None or job.frame.profile != VIDEO:
+            self.next.submit(job)
+            return
+        try:
+            unit = video_unit(job)
+        except WireError as error:
+            self._fail(job, error)
+            return
+        if job.verdict is not None:
+            if not unit.whole:
+                self._decoders.restore(unit, displace=False)
+            self.next.submit(job)
+            return
+        job.changed = unit.unit.change
+        self._waiting[job] = None
+        self._cameras[job.partition].add(job.camera_id)
+        self._tracker.enlarge(job, picture_bytes(unit.height, unit.width))
+        loop = asyncio.get_running_loop()
+        self._decoders.submit(unit, job.arrived_s).add_done_callback(partial(self._decoded, loop, job))
+
+    def poll(self, now_s: float) -> None:
+        """Fail the frames that have waited too long for an earlier one, and update the metrics."""
+        self._decoders.poll(now_s)
+        counts = Counter(self._decoders.counts)
+        for outcome, more in (counts - self._counted).items():
+            self._metrics.video_units[outcome].inc(more)
+        self._counted = counts
+        self._metrics.video_held_bytes.set(self._decoders.held_bytes)
+        self._metrics.decode_queue.set(len(self))
+
+    def discard(self, partition: int) -> Sequence[FrameJob]:
+        """Remove and return the frames of a partition, and drop its cameras' groups."""
+        for camera_id in self._cameras.pop(partition, ()):
+            self._decoders.discard(camera_id)
+        jobs = [job for job in self._waiting if job.partition == partition]
+        for job in jobs:
+            del self._waiting[job]
+        return jobs
+
+    async def close(self) -> None:
+        """End the decoding processes, each after its current frame."""
+        self._waiting.clear()
+        await asyncio.to_thread(self._decoders.close)
+
+    def _decoded(self, loop: asyncio.AbstractEventLoop, job: FrameJob, future: Future[Planes]) -> None:
+        """Return to the event loop; called on a thread of the decoders."""
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._finish, job, future)
+
+    def _finish(self, job: FrameJob, future: Future[Planes]) -> None:
+        if job not in self._waiting or future.cancelled():
+            return
+        del self._waiting[job]
+        error = future.exception()
+        if error is None:
+            job.planes = future.result()
+            self.next.submit(job)
+        elif isinstance(error, PointillistError):
+            self._fail(job, error)
+        else:
+            self._fail(job, StageError(f"{type(error).__name__}: {error}"))
+
+    def _fail(self, job: FrameJob, error: PointillistError) -> None:
+        self._metrics.stage_failed("decode")
+        job.fail("decode", error)
+        if not job.frame.whole:  # nothing depends on a probe
+            self._requests.post(job, job.arrived_s)
+        self.next.submit(job)
+
+
+def video_unit(job: FrameJob) -> VideoUnit:
+    """Return the access unit of a verified frame of the profile `video`. Raises `BadPixelsError`."""
+    frame = job.frame
+    key_seq = frame.seq - frame.key_distance
+    return VideoUnit(
+        job.camera_id,
+        frame.boot_id,
+        frame.seq,
+        key_seq,
+        frame.place,
+        frame.whole,
+        frame.height,
+        frame.width,
+        open_unit(job.pixels()),
+    )

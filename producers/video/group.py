@@ -1,0 +1,204 @@
+"""Groups of pictures: the frames of one camera under the profile `video`, each encoded for its place in the spool.
+
+A group begins with a key frame, whose boot and sequence number seed the mask of all its frames. It ends
+
+- after `group_frames` frames or `group_s` seconds,
+- when the server requests a key frame, or the spool sheds frames of the group (`end`),
+- with another size, drop, colour or boot,
+- at a change of scene, where a prediction from the picture before would cost more than it saves,
+- after an error.
+
+Probes are outside of the chain.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import structlog
+
+from producers.video.video_settings import VideoSettings
+from schemas.keys.keys import CameraKey
+from schemas.messages.access_unit import AccessUnit, Codec, check_video_size, pack_unit
+from schemas.messages.frame import Encoding, Truth, check_frame_size, seal_frame
+from schemas.pixels.fill import Fill
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.packing import Picture
+from schemas.pixels.planes import Colour, Plane, Planes
+from schemas.pointillist_pb2 import VIDEO, Frame
+
+if TYPE_CHECKING:
+    from producers.video.encoder import Encoder
+
+_log = structlog.get_logger()
+
+VIDEO_FROM: Final = 128
+"""Shorter side of a picture from which a camera with the profile `video` sends it so: it sends smaller ones raw."""
+USUAL_RATE: Final = 25.0
+"""Frames a second where the camera's rate is not set: it scales the cap in bytes a second only."""
+SCENE_CHANGE: Final = 32.0
+"""Mean difference of two pictures' luma, in levels, from which a new group begins."""
+_SAMPLED: Final = 8
+"""Rows and columns between two samples of that difference."""
+
+
+class _Setup(NamedTuple):
+    """The properties that all frames of a group share."""
+
+    boot_id: int
+    shape: tuple[int, int, int]
+    dropped_per_block: int
+    colour: Colour
+
+
+class _Group:
+    """The open group."""
+
+    def __init__(self, setup: _Setup, seq: int, captured_ms: int, fill: Fill, encoder: Encoder) -> None:
+        self.setup = setup
+        self.seq = seq
+        self.captured_ms = captured_ms
+        self.fill = fill
+        self.encoder = encoder
+        self.place = 0
+        """The place of its next frame."""
+        self.last: Plane | None = None
+        """Samples of its last picture."""
+
+
+class GroupEncoder:
+    """The frames of one camera, encoded and sealed in the order of their sequence numbers, each once."""
+
+    def __init__(self, key: CameraKey, settings: VideoSettings, rate: float = 0.0) -> None:
+        """`rate` is in frames a second, 0 if it is not set."""
+        self._key = key
+        self._settings = settings
+        self._rate = rate or USUAL_RATE
+        self._group: _Group | None = None
+        self._software_only = settings.hardware == "none"
+        self._whole: dict[tuple[int, int], Fill] = {}
+
+    @property
+    def group(self) -> tuple[int, int] | None:
+        """Boot and sequence number of the open group's key frame."""
+        return None if self._group is None else (self._group.setup.boot_id, self._group.seq)
+
+    def end(self) -> None:
+        """End the group: the next frame is a key frame."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.encoder.close()
+
+    def encode(
+        self,
+        picture: Picture | Planes,
+        boot_id: int,
+        seq: int,
+        captured_ms: int,
+        encoding: Encoding,
+        truth: Truth | None = None,
+    ) -> bytes:
+        """Return the sealed and signed message of a picture: RGB or grey (H, W, C) uint8, or planes.
+
+        Raises `BadSizeError` for a size that cannot be sent, `SourceError` if the encoder fails. After an error the
+        group is over.
+        """
+        shape = picture.shape
+        check_frame_size(*shape)
+        check_video_size(*shape[:2])
+        colour = picture.colour if isinstance(picture, Planes) else Colour.BT601_FULL
+        message = Frame(
+            boot_id=boot_id,
+            seq=seq,
+            captured_ms=captured_ms,
+            width=shape[1],
+            height=shape[0],
+            channels=shape[2],
+            dropped_per_block=encoding.dropped_per_block,
+            profile=VIDEO,
+            truth=truth.to_wire() if truth else 0,
+        )
+        if self._key.is_probe(boot_id, seq, encoding.probe_share):
+            from producers.video.encoder import encode_alone
+
+            message.whole = True
+            unit = AccessUnit(Codec.H264, colour, encode_alone(self._unmasked(picture)))
+        else:
+            try:
+                unit = self._encode(picture, message, _Setup(boot_id, shape, encoding.dropped_per_block, colour))
+            except BaseException:
+                self.end()
+                raise
+        return seal_frame(self._key, message, pack_unit(unit))
+
+    def _encode(self, picture: Picture | Planes, message: Frame, setup: _Setup) -> AccessUnit:
+        """Encode a picture in the chain, and enter its place in the `message`."""
+        group = self._group
+        if group is not None and self._is_over(group, message, setup):
+            self.end()
+            group = None
+        filled = None if group is None else _filled(group.fill, picture)
+        change = None if group is None or filled is None else _change(group.last, filled.luma)
+        if group is None or filled is None or (change is not None and change >= SCENE_CHANGE):
+            self.end()
+            group = self._group = self._begin(message, setup)
+            filled, change = _filled(group.fill, picture), None
+        data = group.encoder.encode(filled)
+        message.key_distance, message.place = message.seq - group.seq, group.place
+        group.place += 1
+        group.last = _sampled(filled.luma)
+        return AccessUnit(group.encoder.codec, setup.colour, data, change)
+
+    def _is_over(self, group: _Group, message: Frame, setup: _Setup) -> bool:
+        most = self._settings
+        lasted_s = (message.captured_ms - group.captured_ms) / 1000
+        return group.setup != setup or group.place >= most.group_frames or not 0 <= lasted_s < most.group_s
+
+    def _begin(self, message: Frame, setup: _Setup) -> _Group:
+        height, width, _ = setup.shape
+        kept = kept_mask(self._key, message.boot_id, message.seq, height, width, setup.dropped_per_block)
+        return _Group(setup, message.seq, message.captured_ms, Fill(kept), self._encoder(height, width))
+
+    def _encoder(self, height: int, width: int) -> Encoder:
+        # FFmpeg is loaded on demand: a camera of another profile needs no video library.
+        from producers.video.encoder import software_encoder
+        from producers.video.hardware import hardware_encoder
+
+        chosen = self._settings
+        if not self._software_only and chosen.codec_number is Codec.H264:
+            encoder, reason = hardware_encoder(chosen.hardware, height, width, self._rate, chosen.rate_factor)
+            if encoder is not None:
+                return encoder
+            self._software_only = True
+            _log.warning(
+                "hardware_encoder_missing", camera=self._key.camera_id, wanted=chosen.hardware, detail=reason,
+                used="libx264",
+            )  # fmt: skip
+        return software_encoder(
+            chosen.codec_number, height, width, self._rate, chosen.rate_factor, chosen.max_bytes_per_second
+        )
+
+    def _unmasked(self, picture: Picture | Planes) -> Planes:
+        """Return the planes of a whole picture."""
+        if isinstance(picture, Planes):
+            return picture
+        height, width, _ = picture.shape
+        if (height, width) not in self._whole:
+            self._whole = {(height, width): Fill(np.ones((height, width), dtype=np.bool_))}
+        return self._whole[height, width].picture(picture)
+
+
+def _filled(fill: Fill, picture: Picture | Planes) -> Planes:
+    return fill.planes(picture) if isinstance(picture, Planes) else fill.picture(picture)
+
+
+def _sampled(luma: Plane) -> Plane:
+    return luma[::_SAMPLED, ::_SAMPLED].copy()
+
+
+def _change(last: Plane | None, luma: Plane) -> float | None:
+    """Return the mean change since the `last` picture's samples, in levels; None without one."""
+    if last is None:
+        return None
+    return float(np.abs(luma[::_SAMPLED, ::_SAMPLED].astype(np.int16) - last).mean())

@@ -1,0 +1,175 @@
+"""Dropped pixels filled from kept neighbours, in integers: a picture that a codec can predict, of kept pixels alone.
+
+A filled sample is the mean of four kept neighbours, rounded: (a + b + c + d + 2) >> 2. They are the four nearest kept
+pixels within `REACH` rows and columns. At equal distance, the order is that of `_OFFSETS`. If there are fewer than
+four, they are repeated in turn. If there is none, the last kept pixel before the hole in raster order serves, or the
+first of the picture.
+
+Chroma samples belong to 2×2 pixels. One is kept if any of its pixels is kept. From RGB, it is the mean chroma of these
+kept pixels. A dropped one is filled from its neighbours, like luma.
+
+The positions depend on the mask only, so a `Fill` serves all frames of a group.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.limits import BLOCK
+from schemas.pixels.masks import Mask
+from schemas.pixels.packing import Picture
+from schemas.pixels.planes import TWELFTHS, Plane, Planes, Sums, chroma_of, luma_of
+
+SOURCES: Final = 4
+"""Kept samples of which a filled one is the mean."""
+REACH: Final = BLOCK - 1
+"""A whole block has a kept pixel within this distance of each of its pixels."""
+
+Index = NDArray[np.intp]
+Counts = NDArray[np.uint16]
+
+_WEIGHTS: Final = np.array([0] + [TWELFTHS // count for count in range(1, SOURCES + 1)], dtype=np.uint16)
+"""The weight of a sum, for each number of kept pixels of a chroma sample."""
+
+_FEW: Final = 4
+_OFFSETS: Final = sorted(
+    ((down, right) for down in range(-REACH, REACH + 1) for right in range(-REACH, REACH + 1) if down or right),
+    key=lambda offset: (offset[0] ** 2 + offset[1] ** 2, abs(offset[0]), offset),
+)
+"""(down, right) by rising distance."""
+
+
+class Fill:
+    """The fill of one mask `kept` (H, W), True at kept pixels.
+
+    Raises ValueError for a mask that keeps nothing.
+    """
+
+    def __init__(self, kept: Mask) -> None:
+        if not kept.any():
+            raise ValueError(f"expected a mask that keeps a pixel, got {kept.shape} without any")
+        self.kept = kept
+        self._luma = _Holes(kept)
+        self._count = _by_cell(kept.view(np.uint8))
+        self._chroma = _Holes(self._count > 0)
+
+    def planes(self, planes: Planes) -> Planes:
+        """Return `planes` (H, W) with every dropped sample filled."""
+        luma, blue, red, colour = planes
+        if blue is None or red is None:
+            return Planes(self._luma.filled(luma), None, None, colour)
+        return Planes(self._luma.filled(luma), self._chroma.filled(blue), self._chroma.filled(red), colour)
+
+    def picture(self, picture: Picture) -> Planes:
+        """Return the filled planes of a `picture` (H, W, C), RGB or grey, uint8."""
+        luma = self._luma.filled(luma_of(picture))
+        if picture.shape[2] == 1:
+            return Planes(luma, None, None)
+        weights = _WEIGHTS[self._count]
+        red, green, blue = (self._means(picture[..., channel], weights) for channel in range(3))
+        first, second = chroma_of(red, green, blue)
+        return Planes(luma, self._chroma.filled(first), self._chroma.filled(second))
+
+    def _means(self, samples: Plane, weights: Counts) -> Sums:
+        """Return the means of the kept samples of each cell, in units of 1 / `TWELFTHS`."""
+        means = _by_cell(samples * self.kept)
+        means *= weights
+        return means.astype(np.int32)
+
+
+class _Holes:
+    """The holes of a plane. One thread at a time uses it."""
+
+    def __init__(self, kept: Mask) -> None:
+        holes = ~kept
+        around = np.zeros_like(kept)
+        around[1:-1, 1:-1] = kept[:-2, 1:-1] & kept[2:, 1:-1] & kept[1:-1, :-2] & kept[1:-1, 2:]
+        around &= holes
+        # For many of these, four shifted planes are added at once. For a few, gathering samples takes less time.
+        self._isolated: Plane | None = None
+        if _FEW * np.count_nonzero(around) > np.count_nonzero(holes):
+            self._isolated = around.view(np.uint8) * np.uint8(255)
+            holes &= ~around
+            self._wide = np.zeros(kept.size + 2 * kept.shape[1], dtype=np.uint16)
+            self._total = np.zeros(kept.size, dtype=np.uint16)
+        self._at = np.flatnonzero(holes)
+        self._sources = _sources(kept, self._at)
+
+    def filled(self, plane: Plane) -> Plane:
+        """Return a plane (H, W) with its holes filled: a copy, or the plane itself if there are none."""
+        if self._isolated is None and not len(self._at):
+            return plane
+        if self._isolated is None:
+            filled = np.array(plane, order="C")
+        else:
+            filled = self._neighbour_means(plane)
+            # A choice by bits: numpy's choice between two arrays branches at each sample.
+            filled ^= plane
+            filled &= self._isolated
+            filled ^= plane
+        flat = filled.reshape(-1)
+        if len(self._at):
+            total = flat.take(self._sources[0], mode="clip").astype(np.uint16)
+            for source in self._sources[1:]:
+                total += flat.take(source, mode="clip")
+            total += SOURCES // 2
+            total >>= 2
+            flat[self._at] = total.astype(np.uint8)
+        return filled
+
+    def _neighbour_means(self, plane: Plane) -> Plane:
+        """Return the mean of the four neighbours at each place but the edges."""
+        width = plane.shape[1]
+        # Rows one after another, between two empty ones: a neighbour is at a fixed distance.
+        self._wide[width:-width] = plane.reshape(-1)
+        wide, total, end = self._wide, self._total, plane.size
+        np.add(wide[:end], wide[2 * width :], out=total)
+        total += wide[width - 1 : end + width - 1]
+        total += wide[width + 1 : end + width + 1]
+        total += SOURCES // 2
+        total >>= 2
+        return total.astype(np.uint8).reshape(plane.shape)
+
+
+def _sources(kept: Mask, holes: Index) -> Index:
+    """Return the flat positions (4, n) of the kept samples that fill the `holes` (n,) of `kept` (H, W)."""
+    height, width = kept.shape
+    wide = width + 2 * REACH
+    padded = np.zeros((height + 2 * REACH, wide), dtype=np.bool_)
+    padded[REACH : REACH + height, REACH : REACH + width] = kept
+    flat = padded.reshape(-1)
+    found = np.zeros((SOURCES, len(holes)), dtype=np.intp)
+    count = np.zeros(len(holes), dtype=np.intp)
+    left = np.arange(len(holes))
+    places = holes + (holes // width) * 2 * REACH + REACH * wide + REACH
+    for down, right in _OFFSETS:
+        if not len(left):
+            break
+        here = left[flat.take(places[left] + (down * wide + right))]
+        found[count[here], here] = holes[here] + (down * width + right)
+        count[here] += 1
+        left = left[count[left] < SOURCES]
+    alone = np.flatnonzero(count == 0)
+    if len(alone):
+        known = np.flatnonzero(kept)
+        found[0, alone] = known[np.maximum(np.searchsorted(known, holes[alone]) - 1, 0)]
+        count[alone] = 1
+    few = np.flatnonzero(count < SOURCES)
+    for each in range(1, SOURCES):
+        again = few[count[few] <= each]
+        found[each, again] = found[each % count[again], again]
+    return found
+
+
+def _by_cell(samples: Plane) -> Counts:
+    """Return the sums of `samples` (H, W) over the pixels of each chroma sample."""
+    height, width = samples.shape
+    even: Plane = samples
+    if height % 2 or width % 2:
+        even = np.pad(samples, ((0, height % 2), (0, width % 2)))
+    rows = even[0::2].astype(np.uint16)
+    rows += even[1::2]
+    return rows[:, 0::2] + rows[:, 1::2]

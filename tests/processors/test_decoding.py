@@ -1,0 +1,365 @@
+"""Decoding in worker processes: order, gaps, duplicates, hostile bytes, crashes, hangs, and the limits of a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from processors.decoding.decoders import DecodingSettings, VideoDecoders, VideoUnit
+from processors.decoding.process import DecodingProcess
+from processors.device.decode import decoded_batch
+from producers.video.encoder import encode_alone, software_encoder
+from producers.video.group import GroupEncoder
+from producers.video.video_settings import VideoSettings
+from schemas.errors import BadPixelsError, DecoderLostError, MalformedError, MissingReferenceError, OverSizeError
+from schemas.identity import CameraId
+from schemas.messages.access_unit import AccessUnit, Codec
+from schemas.messages.frame import Encoding
+from schemas.pixels.planes import Colour, Planes
+from tests.processors.tiny import camera_key, taken
+
+DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
+HEIGHT, WIDTH = 72, 101
+WAIT_S = 60.0
+
+Make = Callable[..., VideoDecoders]
+
+
+def luma(number: int) -> NDArray[np.uint8]:
+    down, right = np.mgrid[:HEIGHT, :WIDTH]
+    shown: NDArray[np.uint8] = ((3 * right + 2 * down + 7 * number) // 4 + 60).astype(np.uint8)
+    return shown
+
+
+def chain(count: int, codec: Codec = Codec.H264) -> list[bytes]:
+    """The access units of the pictures 0, 1, …"""
+    encoder = software_encoder(codec, HEIGHT, WIDTH, 25.0, 8)
+    units = [encoder.encode(Planes(luma(number), None, None)) for number in range(count)]
+    encoder.close()
+    return units
+
+
+def unit(data: bytes, place: int = 0, *, camera: CameraId = DOOR, key: int = 0, **changes: Any) -> VideoUnit:
+    codec = changes.pop("codec", Codec.H264)
+    made = VideoUnit(
+        camera, 7, key + place, key, place, False, HEIGHT, WIDTH, AccessUnit(codec, Colour.BT601_FULL, data)
+    )
+    return made._replace(**changes)
+
+
+def shows(done: Future[Planes], number: int) -> bool:
+    found = done.result(WAIT_S).luma
+    assert found.shape == (HEIGHT, WIDTH)
+    return float(np.abs(found.astype(int) - luma(number)).mean()) < 2
+
+
+def fails(done: Future[Planes], kind: type[BaseException]) -> str:
+    with pytest.raises(kind) as caught:
+        done.result(WAIT_S)
+    return str(caught.value)
+
+
+class Processes:
+    """Starts real processes, and remembers them."""
+
+    def __init__(self) -> None:
+        self.started: list[DecodingProcess] = []
+
+    def __call__(self, most_pixels: int, memory_bytes: int) -> DecodingProcess:
+        self.started.append(DecodingProcess(most_pixels, memory_bytes))
+        return self.started[-1]
+
+
+@pytest.fixture
+def processes() -> Processes:
+    return Processes()
+
+
+@pytest.fixture
+def make(processes: Processes) -> Iterator[Make]:
+    """Makes decoders, and closes them."""
+    made = []
+
+    def decoders(**limits: Any) -> VideoDecoders:
+        made.append(VideoDecoders(DecodingSettings(**limits), start=processes))
+        return made[-1]
+
+    yield decoders
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_units_in_any_order_become_their_pictures(make: Make, codec: Codec) -> None:
+    decoders = make()
+    units = chain(6, codec)
+    done = {place: decoders.submit(unit(units[place], place, codec=codec), 0.0) for place in (2, 0, 1, 5, 3, 4)}
+    assert all(shows(each, place) for place, each in done.items())
+    assert decoders.counts["decoded"] == 6
+
+
+def test_a_gap_fails_the_rest_of_its_group_after_the_wait_and_no_other_group(make: Make) -> None:
+    decoders = make(wait_s=2.0)
+    units = chain(4)
+    first = decoders.submit(unit(units[0], 0), 0.0)
+    early = [decoders.submit(unit(units[place], place), 0.5) for place in (2, 3)]
+    decoders.poll(2.0)
+    assert not any(each.done() for each in early)
+    decoders.poll(2.5)
+    assert "place 1 is missing" in fails(early[0], MissingReferenceError)
+    assert "site/door/7/0" in fails(early[1], MissingReferenceError)
+    assert "missing" in fails(decoders.submit(unit(units[3], 3), 2.6), MissingReferenceError)
+    assert shows(first, 0)
+    assert shows(decoders.submit(unit(units[0], 0, key=10), 3.0), 0)
+    assert shows(decoders.submit(unit(units[1], 1), 3.0), 1)  # it has come after all
+
+
+def test_the_units_that_wait_are_bounded(make: Make) -> None:
+    decoders = make(wait_units=3)
+    waiting = [decoders.submit(unit(b"later", place), 0.0) for place in range(1, 5)]
+    assert [fails(each, MissingReferenceError) for each in waiting]
+
+
+def test_a_unit_under_way_is_decoded_once_and_a_later_duplicate_shows_the_same(make: Make) -> None:
+    decoders = make()
+    units = chain(3)
+    early = decoders.submit(unit(units[1], 1), 0.0)
+    assert decoders.submit(unit(units[1], 1), 0.0) is early
+    assert shows(decoders.submit(unit(units[0]), 0.0), 0)
+    assert shows(early, 1)
+    assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
+    assert shows(decoders.submit(unit(units[2], 2), 0.0), 2)
+    assert decoders.counts["duplicate"] == 1
+
+
+def test_the_signals_that_end_a_processor_do_not_end_its_decoding(make: Make, processes: Processes) -> None:
+    decoders = make()
+    units = chain(2)
+    assert shows(decoders.submit(unit(units[0]), 0.0), 0)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        os.kill(processes.started[0].pid, each)
+    assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
+    assert "crashed" not in decoders.counts
+
+
+def test_restored_units_serve_the_later_ones_of_their_group_in_any_order(make: Make) -> None:
+    decoders = make()
+    units = chain(5)
+    waiting = decoders.submit(unit(units[3], 3), 0.0)
+    for place in (1, 0, 2, 1):
+        decoders.restore(unit(units[place], place))
+    assert shows(waiting, 3)
+    assert shows(decoders.submit(unit(units[4], 4), 0.0), 4)
+    assert (decoders.counts["restored"], decoders.counts["decoded"]) == (3, 2)
+
+
+def test_a_repeated_key_frame_ends_no_group(make: Make) -> None:
+    decoders = make()
+    units = chain(2)
+    for key in (0, 10, 20):
+        assert shows(decoders.submit(unit(units[0], key=key), 0.0), 0)
+    decoders.restore(unit(units[0], key=30), displace=False)
+    assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
+
+
+def test_a_probe_leaves_the_chain_as_it_was(make: Make) -> None:
+    decoders = make()
+    units = chain(2)
+    probe = encode_alone(Planes(luma(9), None, None))
+    assert shows(decoders.submit(unit(units[0]), 0.0), 0)
+    assert shows(decoders.submit(unit(probe, whole=True, seq=5), 0.0), 9)
+    assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
+
+
+def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make) -> None:
+    decoders = make()
+    units = chain(3)
+    assert shows(decoders.submit(unit(units[0]), 0.0), 0)
+    other = decoders.submit(unit(units[0], camera=GATE), 0.0)
+    assert "access unit" in fails(decoders.submit(unit(b"\0\0\1\x65garbage", 1), 0.0), BadPixelsError)
+    assert "earlier frame failed" in fails(decoders.submit(unit(units[2], 2), 0.0), MissingReferenceError)
+    assert shows(other, 0)
+    assert shows(decoders.submit(unit(units[1], 1, camera=GATE), 0.0), 1)
+    assert shows(decoders.submit(unit(units[0], key=3), 0.0), 0)
+    assert decoders.counts["refused"] == 1
+
+
+def test_a_picture_of_another_size_than_its_header_is_refused(make: Make) -> None:
+    decoders = make()
+    big = encode_alone(Planes(np.zeros((1088, 1920), np.uint8), None, None))
+    fails(decoders.submit(unit(big), 0.0), BadPixelsError)
+    small = encode_alone(Planes(np.zeros((64, 64), np.uint8), None, None))
+    assert "64x64" in fails(decoders.submit(unit(small, key=1), 0.0), BadPixelsError)
+
+
+def test_sizes_are_bounded_before_a_process_starts(make: Make, processes: Processes) -> None:
+    decoders = make(most_pixels=HEIGHT * WIDTH - 1)
+    assert "Set the camera's size" in fails(decoders.submit(unit(chain(1)[0]), 0.0), OverSizeError)
+    assert not processes.started
+
+
+def test_a_frame_of_another_size_than_its_group_is_refused(make: Make) -> None:
+    decoders = make()
+    units = chain(2)
+    decoders.submit(unit(units[0]), 0.0)
+    fails(decoders.submit(unit(units[1], 1, height=80), 0.0), MalformedError)
+
+
+def test_a_killed_process_costs_one_group_and_the_others_continue(make: Make, processes: Processes) -> None:
+    decoders = make()
+    units = chain(4)
+    for camera in (DOOR, GATE):
+        assert shows(decoders.submit(unit(units[0], camera=camera), 0.0), 0)
+        assert shows(decoders.submit(unit(units[1], 1, camera=camera), 0.0), 1)
+    os.kill(processes.started[0].pid, signal.SIGKILL)
+    assert "crashed" in fails(decoders.submit(unit(units[2], 2), 0.0), DecoderLostError)
+    assert shows(decoders.submit(unit(units[2], 2, camera=GATE), 0.0), 2)
+    fails(decoders.submit(unit(units[3], 3), 0.0), MissingReferenceError)
+    # The camera's next group is decoded apart from others.
+    assert shows(decoders.submit(unit(units[0], key=9), 0.0), 0)
+    assert len(processes.started) == 3
+    assert decoders.counts["crashed"] == 1
+    assert decoders.counts["reopened"] == 1
+
+
+def test_a_hanging_process_is_replaced(make: Make, processes: Processes) -> None:
+    decoders = make(timeout_s=0.3)
+    units = chain(2)
+    assert shows(decoders.submit(unit(units[0]), 0.0), 0)
+    os.kill(processes.started[0].pid, signal.SIGSTOP)
+    assert "hung" in fails(decoders.submit(unit(units[1], 1), 0.0), DecoderLostError)
+    assert decoders.counts["hung"] == 1
+
+
+def test_decoders_are_closed_and_opened_again_from_their_groups(make: Make) -> None:
+    decoders = make(open_pixels=HEIGHT * WIDTH)
+    units = chain(3)
+    for place in range(3):
+        for camera in (DOOR, GATE):
+            assert shows(decoders.submit(unit(units[place], place, camera=camera), 0.0), place)
+    assert decoders.counts["reopened"] == 4
+
+
+def test_units_in_memory_are_bounded(make: Make) -> None:
+    units = chain(3)
+    decoders = make(open_pixels=HEIGHT * WIDTH, held_bytes=len(units[0]) + 1)
+    for camera in (DOOR, GATE):
+        assert shows(decoders.submit(unit(units[0], camera=camera), 0.0), 0)
+    assert decoders.held_bytes <= len(units[0]) + 1
+    assert "not held" in fails(decoders.submit(unit(units[1], 1), 0.0), MissingReferenceError)
+
+
+def test_cameras_take_turns(make: Make, processes: Processes) -> None:
+    decoders = make()
+    units = chain(40)
+    assert shows(decoders.submit(unit(units[0]), 0.0), 0)
+    os.kill(processes.started[0].pid, signal.SIGSTOP)
+    burst = [decoders.submit(unit(units[place], place), 0.0) for place in range(1, 40)]
+    other = decoders.submit(unit(units[0], camera=GATE), 0.0)
+    other.add_done_callback(lambda _: left.append(sum(not each.done() for each in burst)))
+    left: list[int] = []
+    os.kill(processes.started[0].pid, signal.SIGCONT)
+    assert shows(burst[-1], 39)
+    assert left[0] >= 37
+
+
+def test_a_camera_that_is_discarded_leaves_nothing(make: Make) -> None:
+    decoders = make()
+    units = chain(2)
+    waiting = decoders.submit(unit(units[1], 1), 0.0)
+    decoders.discard(DOOR)
+    with pytest.raises(CancelledError):
+        waiting.result(WAIT_S)
+    assert decoders.held_bytes == 0
+    assert shows(decoders.submit(unit(units[0]), 0.0), 0)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "limit"),
+    [
+        ("open('/etc/passwd')", "system calls"),
+        ("open('/tmp/written-by-a-decoder', 'w')", "system calls"),
+        ("socket.socket().connect(('127.0.0.1', 9))", "system calls"),
+        ("socket.socket()", "descriptors"),
+        ("os.fork()", "processes"),
+        ("os.kill(os.getppid(), 0)", "system calls"),
+        ("bytearray(2**30)", "memory"),
+    ],
+)
+def test_a_confined_process_may_not(attempt: str, limit: str) -> None:
+    program = f"""
+import os, socket, sys
+from processors.decoding.sandbox import confine
+held = confine(2**28)
+try:
+    {attempt}
+except (OSError, MemoryError):
+    sys.stdout.write("refused " if {limit!r} in held else "unlimited ")
+else:
+    sys.stdout.write("allowed " if {limit!r} in held else "unlimited ")
+sys.stdout.flush()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout in ("refused ", "unlimited "), done.stderr
+
+
+def test_a_process_gets_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTILLIST_SECRET", "not for decoders")
+    process = DecodingProcess(64 * 64, 2**28)
+    try:
+        assert "memory" in process.limits()
+        # `confine` makes it unreadable to others of the same user, but for root.
+        try:
+            with open(f"/proc/{process.pid}/environ", "rb") as file:  # noqa: PTH123  # procfs
+                assert b"POINTILLIST_SECRET" not in file.read()
+        except PermissionError:
+            pass
+    finally:
+        process.kill()
+
+
+def test_mutated_units_end_no_other_process_and_each_is_counted(make: Make) -> None:
+    decoders = make()
+    random = np.random.default_rng(4)
+    whole = {codec: chain(3, codec) for codec in Codec}
+    codecs = list(Codec)
+    done = []
+    for number in range(200):
+        codec = codecs[number % 2]
+        group = [bytearray(each) for each in whole[codec]]
+        changed = group[number // 2 % 3]
+        for at in random.integers(0, len(changed), 1 + number % 5):
+            changed[at] = random.integers(0, 256)
+        done += [
+            decoders.submit(unit(bytes(each), place, key=3 * number, codec=codec), 0.0)
+            for place, each in enumerate(group)
+        ]
+    outcomes = [type(each.exception(WAIT_S)) for each in done]
+    assert set(outcomes) <= {type(None), BadPixelsError, MissingReferenceError, DecoderLostError}
+    assert len(outcomes) == 600
+    counts = decoders.counts
+    assert outcomes.count(type(None)) == counts["decoded"]
+    assert outcomes.count(BadPixelsError) == counts.get("refused", 0) > 0
+    assert outcomes.count(DecoderLostError) == counts.get("crashed", 0) + counts.get("hung", 0)
+    assert shows(decoders.submit(unit(whole[Codec.H264][0], camera=GATE), 0.0), 0)
+
+
+def test_the_processor_refuses_the_profile_in_one_line_until_it_decodes_it() -> None:
+    message = GroupEncoder(camera_key("site/cam-0"), VideoSettings()).encode(
+        luma(0)[..., None], 7, 0, 1000, Encoding(16)
+    )
+    frame = taken(message)
+    masks = torch.ones(1, 1, HEIGHT, WIDTH, dtype=torch.bool)
+    found = decoded_batch([frame], masks, masks)
+    assert "expected profile RAW (0) or LOSSLESS (1), got 2" in str(found.refused[0])
+    assert not found.good

@@ -1,0 +1,95 @@
+"""Processors with frames of the profile `video` on a real Kafka: restarts within groups, and missing frames."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from infra.local.kafka import Kafka
+from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, VIDEO, Frame
+from tests.processors.rig import Name, rig
+from tests.processors.tiny import VideoCamera, write_bundle
+from tests.waiting import until
+
+pytestmark = pytest.mark.brokers
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def frames(cameras: list[VideoCamera], each: int) -> dict[Name, bytes]:
+    found = {}
+    for _ in range(each):
+        for camera in cameras:
+            message = camera.message()
+            found[camera.name, camera.boot_id, Frame.FromString(message).seq] = message
+    return found
+
+
+def messages(sent: dict[Name, bytes]) -> list[tuple[str, bytes | None]]:
+    return [(name[0], message) for name, message in sent.items()]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_processor_that_takes_over_within_groups_decodes_their_later_frames(
+    kafka: Kafka, bundle: Path, killed: bool
+) -> None:
+    cameras = [VideoCamera(f"site/cam-{number}", probe_share=0.1, group_frames=20) for number in range(3)]
+    sent = frames(cameras, 27)
+    async with rig(kafka.bootstrap, bundle) as made:
+        first = made.start(session_timeout_s=2.0)
+        await until(first.healthy)
+        await made.publish(messages(sent))
+        await until(lambda: len(made.verdicts) == len(sent))
+        if killed:
+
+            async def committed() -> bool:
+                return await made.committed() == len(sent)
+
+            await until(committed, "its last commit")
+            first.task.cancel()
+        first.stop.set()
+        await asyncio.gather(first.task, return_exceptions=True)
+        more = frames(cameras, 8)
+        assert all(Frame.FromString(message).key_distance for message in more.values() if not _whole(message))
+        async with made.processor(session_timeout_s=2.0) as second:
+            await made.publish(messages(more))
+            await until(lambda: len(made.verdicts) == len(sent) + len(more) or bool(made.letters))
+            assert second.metric("pointillist_video_frames_total", outcome="missing") == 0
+            assert second.metric("pointillist_key_frames_total", outcome="recalled") >= len(cameras)
+            assert second.metric("pointillist_video_frames_total", outcome="restored") >= len(cameras)
+            assert second.metric("pointillist_key_frames_total", outcome="requested") == 0
+    assert not made.letters
+    for verdict, *_ in made.verdicts.values():
+        assert verdict.profile == VIDEO
+        assert verdict.strip == (CHECKED if verdict.whole else NOT_PROBED)
+
+
+async def test_a_missing_frame_costs_the_rest_of_its_group_by_name_and_nobody_else_s_frames(
+    kafka: Kafka, bundle: Path
+) -> None:
+    lost, well = VideoCamera("site/lost", group_frames=6), VideoCamera("site/well", group_frames=6)
+    sent = frames([lost, well], 12)
+    del sent["site/lost", 7, 2]
+    async with rig(kafka.bootstrap, bundle) as made:
+        async with made.processor(group_wait_s=0.6) as running:
+            await made.publish(messages(sent))
+            await until(lambda: len(made.verdicts) == len(sent) - 3 and len(made.letters) == 3)
+            assert running.metric("pointillist_video_frames_total", outcome="missing") == 3
+            assert running.metric("pointillist_key_frames_total", outcome="requested") == 1
+        assert await made.committed() == len(sent)
+    assert {(letter.camera_id, letter.boot_id, letter.seq) for letter in made.letters} == {
+        ("site/lost", 7, seq) for seq in (3, 4, 5)
+    }
+    assert {(letter.reason, letter.stage, letter.verified) for letter in made.letters} == {
+        ("missing_reference", "decode", True)
+    }
+    assert all(len(verdicts) == 1 for verdicts in made.verdicts.values())
+
+
+def _whole(message: bytes) -> bool:
+    return Frame.FromString(message).whole

@@ -1,0 +1,177 @@
+"""The profile `video` from a camera's source to its spool: planes, key requests, and shedding of whole tails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from producers.camera.camera_settings import CameraOptions
+from producers.camera.sealing import Sealing
+from producers.sources.decoder import to_planes, to_rgb
+from producers.sources.opening import open_source
+from producers.sources.settings import SourceSettings
+from producers.spool import Spool, SpoolLimits
+from producers.video.group import GroupEncoder
+from producers.video.video_settings import VideoSettings
+from schemas.identity import CameraId
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.frame import Encoding, group_of, parse_frame
+from schemas.pixels.planes import Colour, Planes, to_picture
+from schemas.pointillist_pb2 import LOSSLESS, RAW, VIDEO
+
+CAMERA = CameraId("site/door")
+KEY = derive_camera_key(b"a fleet secret of thirty-two byte", CAMERA)
+MASKED = Encoding(16, 0.0, VIDEO)
+
+
+def noise(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(90, 120, (64, 96, 3), np.uint8)
+
+
+class Device:
+    """A camera's spool and its sealing."""
+
+    def __init__(self, folder: Path, most_bytes: int = 256 * 2**20, **chosen: int) -> None:
+        self.spool = Spool(folder, CAMERA, SpoolLimits(max_bytes=most_bytes))
+        groups = GroupEncoder(KEY, VideoSettings(**chosen))  # type: ignore[arg-type]  # whole numbers
+        self.sealing = Sealing(KEY, self.spool, self._append, groups)
+        self.spool.on_shed = self.sealing.shed
+        self.sent: dict[int, tuple[int, int]] = {}
+        """Group and place of each frame."""
+
+    def _append(self, payload: bytes, position: int, captured_ms: int, raw_bytes: int) -> None:
+        frame = parse_frame(payload)
+        self.sent[self.spool.append(payload, position, captured_ms, raw_bytes)] = (
+            frame.seq - frame.key_distance,
+            frame.place,
+        )
+
+    def send(self, count: int = 1, encoding: Encoding = MASKED) -> None:
+        for _ in range(count):
+            seq = self.spool.current.next
+            self.sealing.seal(noise(seq), 1000 + 40 * seq, seq, encoding)
+            self.sealing.append()
+
+    def waiting(self) -> list[int]:
+        boot = self.spool.current.boot_id
+        return [seq for seq in range(self.spool.current.next) if self.spool.get((boot, seq)) is not None]
+
+
+def test_a_request_for_the_open_group_begins_another(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.send(3)
+    boot = device.spool.current.boot_id
+    for wanted in (None, (boot, 1), (boot + 1, 0)):
+        device.sealing.request_key(wanted)
+        device.send()
+    device.sealing.request_key((boot, 0))
+    device.send(2)
+    assert [device.sent[seq] for seq in range(8)] == [(0, place) for place in range(6)] + [(6, 0), (6, 1)]
+    device.spool.close()
+
+
+def test_a_frame_of_another_profile_ends_the_group(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.send(2)
+    device.send(1, Encoding(16, 0.0, RAW))
+    device.send(2)
+    assert [device.sent[seq] for seq in (3, 4)] == [(3, 0), (3, 1)]
+    device.spool.close()
+
+
+@pytest.mark.parametrize("length", [7, 1000])
+def test_a_full_spool_sheds_whole_tails_of_groups(tmp_path: Path, length: int) -> None:
+    device = Device(tmp_path, 64 * 2**10, group_frames=length)
+    device.send(60)
+    waiting = device.waiting()
+    assert waiting
+    assert len(waiting) < 60
+    # Each waiting frame has all frames of its group before it, in the spool.
+    for seq in waiting:
+        group, place = device.sent[seq]
+        assert {(group, each) for each in range(place)} <= {device.sent[each] for each in waiting}
+    shed = device.spool.current.shed
+    assert sorted([*waiting, *shed]) == list(range(60))
+    device.spool.close()
+
+
+def test_frames_of_confirmed_groups_and_probes_stay(tmp_path: Path) -> None:
+    device = Device(tmp_path, 64 * 2**10, group_frames=1000)
+    encoding = Encoding(16, 0.2, VIDEO)
+    device.send(20, encoding)
+    probes = {seq for seq in device.waiting() if device.sent[seq][0] == seq and device.sent[seq][1] == 0} - {0}
+    assert probes <= set(device.waiting())
+    device.spool.close()
+
+
+def test_raw_frames_are_groups_by_themselves(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.send(2, Encoding(16, 0.0, LOSSLESS))
+    boot = device.spool.current.boot_id
+    frame = device.spool.get((boot, 1))
+    assert frame is not None
+    assert group_of(device.spool.read(frame)) == 1
+    assert group_of(b"no message\xff") is None
+    device.spool.close()
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """A file of ten frames in 4:2:0."""
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for seq in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise(seq), format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_file_gives_the_planes_of_its_decoder(film: Path) -> None:
+    settings = SourceSettings(kind="video", file=film)
+    source = open_source(settings, planar=True)
+    captured = source.read()
+    source.close()
+    assert captured is not None
+    assert captured.planes is not None
+    assert captured.planes.shape == (64, 96, 3)
+    assert captured.planes.colour is Colour.BT601_LIMITED
+    assert np.array_equal(captured.picture[..., 0], captured.planes.luma)
+    with av.open(str(film)) as container:
+        frame = next(container.decode(video=0))
+        wanted = to_rgb(frame)
+        assert to_planes(frame) is not None
+    assert np.abs(to_picture(captured.planes).astype(int) - wanted).mean() < 3
+
+
+def test_a_source_that_is_cut_gives_pixels(film: Path) -> None:
+    source = open_source(SourceSettings(kind="video", file=film, size=(64, 64)), planar=True)
+    captured = source.read()
+    source.close()
+    assert captured is not None
+    assert captured.planes is None
+    assert captured.picture.shape == (64, 64, 3)
+
+
+def test_planes_are_sent_as_pixels_under_raw(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    luma, chroma = noise(0)[..., 0], noise(1)[:32, :48, 0]
+    device.sealing.seal(Planes(luma, chroma, chroma), 1000, 0, Encoding(16))
+    device.sealing.append()
+    boot = device.spool.current.boot_id
+    frame = device.spool.get((boot, 0))
+    assert frame is not None
+    sent = parse_frame(device.spool.read(frame))
+    assert (sent.profile, sent.width, sent.channels, len(sent.pixels)) == (RAW, 96, 3, 64 * 96 * 3 * 3 // 4)
+    device.spool.close()
+
+
+def test_the_profile_is_a_setting() -> None:
+    options = CameraOptions.model_validate({"profile": "video", "video": {"codec": "av1", "crf": 30}})
+    assert options.encoding.profile == VIDEO
+    assert options.video.rate_factor == 30

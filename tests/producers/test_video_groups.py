@@ -1,0 +1,207 @@
+"""The profile `video` at the camera: groups, places, probes, and messages of kept pixels alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from producers.video import encoder as encoders
+from producers.video.encoder import software_encoder, without_remarks
+from producers.video.group import GroupEncoder
+from producers.video.hardware import hardware_encoder
+from producers.video.video_settings import VideoSettings
+from schemas.errors import BadSizeError, SourceError
+from schemas.identity import CameraId
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.access_unit import AccessUnit, Codec, open_unit
+from schemas.messages.frame import Encoding, Truth, opened_pixels, parse_frame
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.planes import Planes
+from schemas.pointillist_pb2 import Frame
+
+KEY = derive_camera_key(b"a fleet secret of thirty-two byte", CameraId("site/door"))
+BOOT = 77
+MASKED = Encoding(16)
+HEIGHT, WIDTH = 72, 101
+
+
+def scene(number: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    """A smooth picture (H, W, 3) that moves a pixel from one number to the next."""
+    down, right = np.mgrid[:height, :width].astype(float)
+    wave = [np.sin((right + number) / (9 + 4 * each)) * np.cos(down / (11 + each)) for each in range(3)]
+    return (128 + 90 * np.stack(wave, axis=-1)).astype(np.uint8)
+
+
+def messages(encoder: GroupEncoder, count: int, *, encoding: Encoding = MASKED, first: int = 0) -> list[Frame]:
+    return [
+        parse_frame(encoder.encode(scene(seq), BOOT, seq, 1000 + 40 * seq, encoding))
+        for seq in range(first, first + count)
+    ]
+
+
+def unit(frame: Frame) -> AccessUnit:
+    return open_unit(opened_pixels(KEY, frame))
+
+
+def decoded(units: list[AccessUnit]) -> list[NDArray[np.uint8]]:
+    """The luma of each unit of a chain, by FFmpeg."""
+    decoder = av.CodecContext.create({Codec.H264: "h264", Codec.AV1: "libdav1d"}[units[0].codec], "r")
+    decoder.thread_count = 1
+    found = []
+    for each in units:
+        (frame,) = decoder.decode(av.Packet(bytes(each.data)))  # type: ignore[attr-defined]  # a video decoder
+        plane = frame.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        found.append(rows[: plane.height, : plane.width].copy())
+    return found
+
+
+def places(frames: list[Frame]) -> list[tuple[int, int]]:
+    """The group and the place of each frame."""
+    return [(frame.seq - frame.key_distance, frame.place) for frame in frames]
+
+
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_frames_decode_to_the_kept_pixels_in_the_order_of_their_places(codec: Any) -> None:
+    frames = messages(GroupEncoder(KEY, VideoSettings(codec=codec, crf=10)), 5)
+    assert places(frames) == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4)]
+    kept = kept_mask(KEY, BOOT, 0, HEIGHT, WIDTH, 16)
+    for seq, luma in enumerate(decoded([unit(frame) for frame in frames])):
+        red, green, blue = (scene(seq)[..., each].astype(int) for each in range(3))
+        wanted = (77 * red + 150 * green + 29 * blue + 128) // 256
+        assert luma.shape == (HEIGHT, WIDTH + 1)  # codecs take even sides
+        assert np.abs(luma[:, :WIDTH] - wanted)[kept].mean() < 2
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.sampled_from([6, 16, 40]), st.integers(0, 2**16), st.booleans(), st.sampled_from(["h264", "av1"]))
+def test_pictures_that_differ_in_dropped_pixels_only_give_the_same_messages(
+    dropped: int, seed: int, planar: bool, codec: Any
+) -> None:
+    random = np.random.default_rng(seed)
+    one, other = (GroupEncoder(KEY, VideoSettings(codec=codec)) for _ in range(2))
+    kept = kept_mask(KEY, BOOT, 3, HEIGHT, WIDTH, dropped)
+    cells = np.pad(kept, ((0, HEIGHT % 2), (0, WIDTH % 2))).reshape(36, 2, 51, 2).any(axis=(1, 3))
+    for seq in range(3, 6):
+        picture = scene(seq)
+        changed = picture.copy()
+        changed[~kept] = random.integers(0, 256, (int((~kept).sum()), 3), np.uint8)
+        pair: list[Any] = [picture, changed]
+        if planar:
+            chroma = [random.integers(100, 156, (36, 51), np.uint8) for _ in range(4)]
+            for first, second in zip(chroma[:2], chroma[2:], strict=True):
+                second[cells] = first[cells]
+            pair = [Planes(picture[..., 0], chroma[0], chroma[1]), Planes(changed[..., 0], chroma[2], chroma[3])]
+        sent = [
+            encoder.encode(each, BOOT, seq, 1000 + seq, Encoding(dropped))
+            for encoder, each in zip((one, other), pair, strict=True)
+        ]
+        assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "first"),
+    [
+        (VideoSettings(group_frames=3), [0, 0, 0, 3, 3, 3, 6]),
+        (VideoSettings(group_s=0.08), [0, 0, 2, 2, 4, 4, 6]),
+        (VideoSettings(group_frames=1), [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_a_group_ends_by_its_length(chosen: VideoSettings, first: list[int]) -> None:
+    frames = messages(GroupEncoder(KEY, chosen), 7)
+    assert [group for group, _ in places(frames)] == first
+
+
+def test_a_group_ends_on_request_and_with_other_settings() -> None:
+    encoder = GroupEncoder(KEY, VideoSettings())
+    messages(encoder, 2)
+    assert encoder.group == (BOOT, 0)
+    encoder.end()
+    assert places(messages(encoder, 2, first=2)) == [(2, 0), (2, 1)]
+    assert places(messages(encoder, 2, first=4, encoding=Encoding(20))) == [(4, 0), (4, 1)]
+    small = parse_frame(encoder.encode(scene(6, 64, 64), BOOT, 6, 1240, Encoding(20)))
+    assert (small.place, small.key_distance, small.width) == (0, 0, 64)
+    other = parse_frame(encoder.encode(scene(0, 64, 64), BOOT + 1, 0, 1280, Encoding(20)))
+    assert (other.place, other.key_distance) == (0, 0)
+
+
+def test_a_group_ends_when_the_clock_goes_back() -> None:
+    encoder = GroupEncoder(KEY, VideoSettings())
+    messages(encoder, 2)
+    assert parse_frame(encoder.encode(scene(2), BOOT, 2, 5, MASKED)).key_distance == 0
+
+
+def test_a_change_of_scene_begins_a_group() -> None:
+    encoder = GroupEncoder(KEY, VideoSettings())
+    messages(encoder, 3)
+    assert parse_frame(encoder.encode(255 - scene(3), BOOT, 3, 1120, MASKED)).place == 0
+    assert parse_frame(encoder.encode(255 - scene(4), BOOT, 4, 1160, MASKED)).place == 1
+
+
+def test_a_probe_is_whole_and_outside_of_the_chain() -> None:
+    encoder = GroupEncoder(KEY, VideoSettings(crf=10))
+    frames = messages(encoder, 12, encoding=Encoding(16, 0.25))
+    probes = [frame for frame in frames if frame.whole]
+    assert len(probes) == 3
+    chain = [frame for frame in frames if not frame.whole]
+    assert [frame.place for frame in chain] == list(range(9))
+    assert len(decoded([unit(frame) for frame in chain])) == 9
+    for probe in probes:
+        assert (probe.place, probe.key_distance) == (0, 0)
+        (luma,) = decoded([unit(probe)])
+        red, green, blue = (scene(probe.seq)[..., each].astype(int) for each in range(3))
+        assert np.abs(luma[:, :WIDTH] - (77 * red + 150 * green + 29 * blue + 128) // 256).max() <= 8
+
+
+def test_a_grey_picture_has_one_channel() -> None:
+    frame = parse_frame(GroupEncoder(KEY, VideoSettings()).encode(scene(0)[..., :1], BOOT, 0, 0, MASKED, Truth(3)))
+    assert frame.channels == 1
+    assert Truth.from_wire(frame.truth) == Truth(3)
+
+
+def test_small_pictures_are_refused() -> None:
+    with pytest.raises(BadSizeError, match="expected sides from 64 on"):
+        GroupEncoder(KEY, VideoSettings()).encode(scene(0, 32, 32), BOOT, 0, 0, MASKED)
+
+
+def test_an_encoder_that_fails_ends_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = GroupEncoder(KEY, VideoSettings())
+    messages(encoder, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(encoders.FFmpegEncoder, "encode", _broken)
+        with pytest.raises(SourceError, match="encoder failed"):
+            encoder.encode(scene(2), BOOT, 2, 1080, MASKED)
+    assert places(messages(encoder, 1, first=2)) == [(2, 0)]
+
+
+def _broken(*_: object) -> bytes:
+    raise SourceError("encoder failed")
+
+
+def test_the_cap_holds_on_noise() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 96, 128), np.uint8)
+    sizes = {}
+    for cap in (None, 40_000):
+        encoder = software_encoder(Codec.H264, 96, 128, 25.0, 20, cap)
+        sizes[cap] = sum(len(encoder.encode(Planes(each, None, None))) for each in noise)
+    # Two seconds, and a buffer of one.
+    assert sizes[40_000] < 3 * 40_000 < sizes[None]
+
+
+def test_missing_hardware_is_reported_and_software_takes_over() -> None:
+    found, reason = hardware_encoder("vaapi", HEIGHT, WIDTH, 25.0, 20)
+    if found is None:
+        assert "h264_vaapi" in reason
+    frames = messages(GroupEncoder(KEY, VideoSettings(hardware="auto")), 2)
+    assert len(decoded([unit(frame) for frame in frames])) == 2
+
+
+def test_supplemental_information_is_left_out() -> None:
+    unit_ = b"\0\0\0\1\x67abc\0\0\0\1\x68de\0\0\1\x06remarks\0\0\1\x65picture\0\1"
+    assert without_remarks(unit_) == b"\0\0\1\x67abc\0\0\1\x68de\0\0\1\x65picture\0\1"
