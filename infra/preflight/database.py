@@ -25,7 +25,7 @@ _REFUSALS: Final = (
     (r"password authentication failed", "wrong user or password"),
     (
         r"no password supplied",
-        "it asks for a password and none is given: say it in PGPASSWORD or in a file that PGPASSFILE names",
+        "a request for a password, which neither PGPASSWORD nor a file named by PGPASSFILE gives",
     ),
     (r"no pg_hba\.conf entry .*no encryption", "it takes nobody without TLS: sslmode=verify-full"),
     (r"no pg_hba\.conf entry", "it has no rule for this user, database and address in its pg_hba.conf"),

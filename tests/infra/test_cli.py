@@ -244,7 +244,7 @@ def test_a_processor_does_not_run_code_of_its_bundle_unasked(tmp_path: Path) -> 
     # Kafka is away, and the log says so first.
     last = refused.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    assert "network.py:network is code of the bundle" in last
+    assert "the factory network.py:network: expected permission" in last
     assert "give --allow-code or POINTILLIST_ALLOW_CODE=1" in last
     assert not (tmp_path / "ran").exists()
 
@@ -259,7 +259,7 @@ def test_a_processor_does_not_start_with_signers_that_it_cannot_read(tmp_path: P
 
 def test_up_on_a_full_disk_says_so_in_one_line(small_disk: Path) -> None:
     fill(small_disk)
-    assert "is full" in refusal(run("up", "--state", str(small_disk / "state"), "--seconds", "1"))
+    assert "got a full disk" in refusal(run("up", "--state", str(small_disk / "state"), "--seconds", "1"))
 
 
 def test_doctor_names_every_part() -> None:
@@ -369,7 +369,7 @@ def test_sources_become_scenarios(tmp_path: Path) -> None:
     [
         ("fleet", {"eps": 7}, "faults.0.eps"),
         ("up", {"target": "unicorn"}, "'unicorn'"),
-        ("up", {"eps": 0.5}, "generator.onnx, there is no such file"),
+        ("up", {"eps": 0.5}, "generator.onnx is missing"),
     ],
 )
 def test_an_attack_that_cannot_be_is_one_line_before_anything_starts(

@@ -86,7 +86,7 @@ def test_a_password_in_a_file_lets_in(way: Way, tmp_path: Path, monkeypatch: pyt
     monkeypatch.delenv("PGPASSWORD")
     line = refusal(way.url)
     assert line.endswith(
-        "it asks for a password and none is given: say it in PGPASSWORD or in a file that PGPASSFILE names"
+        f"a request for a password, which neither PGPASSWORD nor a file named by PGPASSFILE gives. {CORRECT}"
     )
     file = tmp_path / "pgpass"
     file.write_text(f"*:*:*:*:{PASSWORD}\n")
