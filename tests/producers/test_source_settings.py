@@ -103,7 +103,7 @@ def test_hardware_that_is_not_there_is_refused_and_auto_does_without(tmp_path: P
         SourceSettings(kind="video", file=tmp_path / "x.mp4", hardware="CUDA 0")
     with pytest.raises(SourceError, match=r"expected hardware that decodes \(.*\), got abacus"):
         open_source(SourceSettings(kind="video", file=tmp_path / "x.mp4", hardware="abacus"))
-    with pytest.raises(SourceError, match="this machine has no cuda:97 that decodes"):
+    with pytest.raises(SourceError, match="expected hardware that decodes, got a machine without cuda:97"):
         open_source(SourceSettings(kind="video", file=tmp_path / "x.mp4", hardware="cuda:97"))
     with RtspServer() as server:
         source = open_source(SourceSettings(kind="url", address=SecretStr(server.address()), hardware="auto"))

@@ -159,7 +159,7 @@ def test_a_single_array_is_no_data_set(tmp_path: Path) -> None:
 
 
 def test_a_missing_data_set_is_a_source_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"nowhere\.npz: No such file"):
+    with pytest.raises(SourceError, match=r"nowhere\.npz: expected a readable file, got No such file"):
         open_source(SourceSettings(kind="dataset", file=tmp_path / "nowhere.npz"))
 
 
