@@ -187,10 +187,10 @@ async def test_a_source_that_is_slow_to_open_holds_no_other_camera_up(
 ) -> None:
     answer = threading.Event()
 
-    def open_slowly(settings: SourceSettings, camera_index: int) -> Source:
+    def open_slowly(settings: SourceSettings, camera_index: int, *, planar: bool) -> Source:
         if camera_index == 1:
             assert answer.wait(20)
-        return open_source(settings, camera_index)
+        return open_source(settings, camera_index, planar=planar)
 
     monkeypatch.setattr("producers.camera.camera.open_source", open_slowly)
     monkeypatch.setattr("producers.fleet.fleet._OPENING_S", 0.1)
