@@ -60,6 +60,7 @@ class Decode(Step):
         except WireError as error:
             self._fail(job, error)
             return
+        self._cameras[job.partition].add(job.camera_id)
         if job.verdict is not None:
             if not unit.whole:
                 self._decoders.restore(unit, displace=False)
@@ -67,7 +68,6 @@ class Decode(Step):
             return
         job.changed = unit.unit.change
         self._waiting[job] = None
-        self._cameras[job.partition].add(job.camera_id)
         self._tracker.enlarge(job, picture_bytes(unit.height, unit.width))
         loop = asyncio.get_running_loop()
         self._decoders.submit(unit, job.arrived_s).add_done_callback(partial(self._decoded, loop, job))

@@ -191,6 +191,17 @@ async def test_frames_of_a_revoked_partition_are_removed_and_others_go_on(bench:
     assert bench.last.jobs == [well]
 
 
+async def test_units_that_only_repeats_have_brought_are_dropped_with_their_partition(bench: Bench) -> None:
+    repeat = VideoCamera().frame()
+    repeat.partition, repeat.verdict = 3, VERDICT
+    await bench.submit(repeat, passed=1)
+    bench.step.poll(0.0)
+    assert bench.registry.get_sample_value("pointillist_video_held_bytes")
+    bench.step.discard(3)
+    bench.step.poll(0.0)
+    assert bench.registry.get_sample_value("pointillist_video_held_bytes") == 0
+
+
 async def test_the_memory_of_a_picture_counts_as_in_flight_until_the_job_is_finished(bench: Bench) -> None:
     message = VideoCamera().message()
     key = b"site/cam-0"

@@ -37,7 +37,7 @@ class VarianceRow:
 def variance_row(
     subject: Subject, function: Function, shown: Shown, cache: Cache, beside: Baseline | None
 ) -> VarianceRow:
-    """Return the row of `function` on the first 100 pictures of `shown`, with the baseline `beside` if one is given."""
+    """Return the row of `function` on the first 100 pictures of `shown`, with a baseline for comparison if given."""
     name = function.name if beside is None else f"{function.name} and its auto-encoder"
     made_from = digest(subject.made_from(), function.made_from, len(shown), beside is None, made_by(__name__))
 

@@ -42,7 +42,7 @@ Run = Callable[[Logits, Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Pair:
-    """An attack of the lab and its counterpart in foolbox, with their bound. `beside` lists their differences."""
+    """An attack of the lab and its counterpart in foolbox, with their bound and a list of their differences."""
 
     name: str
     targeted: bool
