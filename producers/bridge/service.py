@@ -98,6 +98,7 @@ class Bridge:
             settings.backlog_interval_s,
             self._link.hold_frames,
             self._advance,
+            lambda: len(self._credit) > 0,
         )
         self._credit = Credit(settings.credit_frames, settings.credit_bytes, self._confirmations.add)
         takers = (

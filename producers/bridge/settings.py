@@ -29,8 +29,8 @@ class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings):
     keepalive_s: int = Field(default=5, ge=1, le=600)
     """MQTT keep-alive, in seconds."""
     linger_ms: float = Field(default=10.0, ge=0, le=10_000)
-    """Milliseconds for which the first record of a batch waits for others, at most. Zero while batches are in flight
-    for a small part of the time, longer the more time they take."""
+    """Milliseconds for which the first record of a batch waits for others, at most. Zero while few records arrive in
+    such a time and Kafka is mostly idle; longer the more arrive, and the more time the batches take."""
     linger_adapts: bool = True
     """Adapt the linger to the load; false waits for linger_ms always."""
     batch_bytes: int = Field(default=2**20, ge=1024, le=MAX_MESSAGE_BYTES)
@@ -48,7 +48,7 @@ class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings):
     """Maximum lag of the processors per camera, in bytes. Above it the bridge accepts no frame of this camera, and the
     camera alone never reaches max_backlog_bytes. Greater than credit_bytes and a camera's window."""
     backlog_interval_s: float = Field(default=0.25, gt=0)
-    """Seconds between two readings of the lag."""
+    """Seconds between two readings of the lag; four times as long while no confirmation waits for one."""
     credit_frames: int = Field(default=256, ge=1)
     """Maximum lag of the processors, in frames, at which a frame is confirmed to its camera."""
     credit_bytes: int = Field(default=16 * 2**20, ge=1)

@@ -2,7 +2,8 @@
 
 A batch saves work, and its first item pays with a wait. If the worker (a device, a database, Kafka) is mostly idle,
 there is nothing to save. Items that come while it works form the next batch without any wait. If the worker is busy,
-the wait costs nothing: the next batch would have waited for the worker in any case.
+the wait costs nothing: the next batch would have waited for the worker in any case. An owner that pays for each batch
+itself also notes the arrivals: then an item waits if others are likely to come in the meantime.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ IDLE_SHARE: Final = 0.25
 """Busy share up to which nothing waits."""
 BUSY_SHARE: Final = 0.75
 """Busy share from which the first item of a batch waits the full linger; in between, the wait is in proportion."""
+FEW: Final = 0.5
+"""Number of other items expected within the full linger up to which nothing waits for them."""
+MANY: Final = 2.0
+"""Number from which the first item waits the full linger; in between, the wait is in proportion."""
 
 
 class Linger:
@@ -33,6 +38,8 @@ class Linger:
         self._running = 0
         self._share = 0.0
         self._at_s: float | None = None
+        self._per_s = 0.0
+        self._arrived_s = 0.0
 
     def begin(self, now_s: float) -> None:
         """Note that the worker begins a batch; several batches at a time count once."""
@@ -44,6 +51,15 @@ class Linger:
         self._pass(now_s)
         self._running -= 1
 
+    def arrive(self, now_s: float) -> None:
+        """Note an item. Only an owner whose batches wait for likely company calls this."""
+        self._per_s = self._rate(now_s) + 1 / MEMORY_S
+        self._arrived_s = now_s
+
+    def _rate(self, now_s: float) -> float:
+        """Return the items per second that arrived lately: an exponentially weighted mean."""
+        return self._per_s * math.exp((self._arrived_s - now_s) / MEMORY_S)
+
     def busy_share(self, now_s: float) -> float:
         """Return the busy share of the worker, from 0 to 1: an exponentially weighted mean."""
         self._pass(now_s)
@@ -53,8 +69,9 @@ class Linger:
         """Return the linger for the first item of a batch, from 0 to `most_s`."""
         if not self._adapts:
             return self.most_s
-        ramp = (self.busy_share(now_s) - IDLE_SHARE) / (BUSY_SHARE - IDLE_SHARE)
-        return self.most_s * min(1.0, max(0.0, ramp))
+        busy = (self.busy_share(now_s) - IDLE_SHARE) / (BUSY_SHARE - IDLE_SHARE)
+        company = (self._rate(now_s) * self.most_s - FEW) / (MANY - FEW)
+        return self.most_s * min(1.0, max(0.0, busy, company))
 
     def _pass(self, now_s: float) -> None:
         if self._at_s is not None:

@@ -91,6 +91,20 @@ async def test_a_record_waits_for_no_others_while_batches_take_little_of_the_tim
     assert taken(lane) == [2]
 
 
+async def test_what_waits_in_other_lanes_goes_with_a_batch_that_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = KafkaStandIn(partitions=8)
+    kafka.patch(monkeypatch)
+    arrived = asyncio.Queue[bytes]()
+    linger = patient(60.0)
+    async with running(kafka, linger, lambda _, entries, __: arrived.put_nowait(entries[0][0].key)) as lanes:
+        lanes.put(record(b"early", key=b"hall/0"), None)
+        linger.most_s = 0.01
+        lanes.put(record(b"late", key=b"hall/1"), None)
+        keys = {await asyncio.wait_for(arrived.get(), 10) for _ in range(2)}
+    assert keys == {b"hall/0", b"hall/1"}
+    assert len(kafka.log) == 2  # in two partitions
+
+
 async def test_a_lane_is_due_at_once_when_it_is_full_or_hurried() -> None:
     lane = Lane(KafkaTopic.FRAMES, 0, patient(60.0), 3 * SIZE)
     for first in (0, 3):  # and once more when it was taken

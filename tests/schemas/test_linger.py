@@ -59,6 +59,23 @@ def test_one_that_does_not_adapt_always_waits() -> None:
     assert Linger(0.02, adapts=False).seconds(1.0) == 0.02
 
 
+@pytest.mark.parametrize(("per_s", "waited"), [(16, 0.0), (50, 0.0), (125, 0.5), (400, 1.0)])
+def test_an_item_waits_for_the_others_that_are_likely_to_come(per_s: float, waited: float) -> None:
+    linger = Linger(0.01)
+    for number in range(1000):
+        linger.arrive(number / per_s)
+    assert linger.seconds(1000 / per_s) == pytest.approx(waited * 0.01, abs=0.0005)
+    assert linger.seconds(1000 / per_s + 10 * MEMORY_S) == 0
+
+
+def test_a_few_items_at_once_do_not_make_a_load() -> None:
+    linger = Linger(0.01)
+    for second in range(20):
+        for _ in range(8):  # eight cameras in phase, twice a second
+            linger.arrive(second / 2)
+        assert linger.seconds(second / 2) == 0
+
+
 def test_a_negative_bound_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected a linger of 0 s or more, got -1"):
         Linger(-1)

@@ -20,6 +20,10 @@ log = structlog.get_logger()
 
 COMPLAIN_AFTER: Final = 3
 """Failures in a row before the progress counts as unknown: a Kafka that has just started has no coordinator yet."""
+SKIPPED: Final = 3
+"""Readings in a row that are skipped while no confirmation waits for them."""
+FIRSTS_EVERY: Final = 8
+"""Readings between two of the first offsets, which move only when Kafka deletes records."""
 RECENT: Final = 1000
 """Records over which a mean size is taken, once there are as many, or twice as many."""
 
@@ -64,9 +68,11 @@ class Backlog:
         interval_s: float,
         hold: Callable[[bool], None],
         advance: Callable[[Mapping[int, int] | None], None],
+        waits: Callable[[], bool] = lambda: True,
     ) -> None:
         """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
-        of the group per partition, or None when that is unknown."""
+        of the group per partition, or None when that is unknown. While nothing `waits` for an advance, up to `SKIPPED`
+        readings are skipped."""
         self.sizes = RecordSizes()
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
@@ -78,6 +84,9 @@ class Backlog:
         self._interval_s = interval_s
         self._hold = hold
         self._advance = advance
+        self._waits = waits
+        self._firsts: dict[TopicPartition, int] = {}
+        self._readings = 0
 
     async def run(self, partitions: list[int]) -> None:
         """Ask until cancelled. While Kafka gives no answer, the last one stands."""
@@ -86,13 +95,17 @@ class Backlog:
         while True:
             try:
                 async with Reader(self._bootstrap, name=name) as reader, Admin(self._bootstrap, name=name) as admin:
+                    self._readings = 0
                     while True:
                         async with asyncio.timeout(REQUEST_S):
                             places = await self._places(reader, admin, partitions)
                         backoff.reset()
                         self._advance({partition: done for partition, (done, _) in places.items()})
                         self.observe({partition: end - done for partition, (done, end) in places.items()})
-                        await asyncio.sleep(self._interval_s)
+                        for _ in range(SKIPPED + 1):
+                            await asyncio.sleep(self._interval_s)
+                            if self.holding or self._waits():
+                                break
             except Exception as error:
                 # Any error of the client library: frames must not stop because the lag is unknown.
                 if backoff.failures + 1 == COMPLAIN_AFTER:
@@ -113,10 +126,12 @@ class Backlog:
         """Return, per partition, the group's next offset and the offset of the next record."""
         places = [TopicPartition(KafkaTopic.FRAMES.value, partition) for partition in partitions]
         committed = await admin.committed(self._group)
-        firsts = await reader.beginnings(places)
+        if self._readings % FIRSTS_EVERY == 0:
+            self._firsts = await reader.beginnings(places)
+        self._readings += 1
         ends = await reader.ends(places)
         found = {}
         for place in places:
-            done = max(firsts[place], committed.get(place, 0))
+            done = max(self._firsts[place], committed.get(place, 0))
             found[place.partition] = (done, max(done, ends[place]))
         return found

@@ -26,7 +26,15 @@ KEYS: Final = 16_384
 class Lane:
     """The queue of one partition."""
 
-    def __init__(self, topic: KafkaTopic, partition: int, linger: Linger, batch_bytes: int) -> None:
+    def __init__(
+        self,
+        topic: KafkaTopic,
+        partition: int,
+        linger: Linger,
+        batch_bytes: int,
+        on_due: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_due` is called when the first record has lingered; it must call `hurry`, as the default does."""
         self.topic = topic
         self.partition = partition
         self.due = asyncio.Event()
@@ -39,6 +47,7 @@ class Lane:
         self._batch_bytes = batch_bytes
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._on_due = on_due or self.hurry
 
     def put(self, entry: Entry, size: int) -> None:
         """Add a record of `size` bytes; the lane is due when it is full or its first record has lingered."""
@@ -46,7 +55,7 @@ class Lane:
             self.first_at = time.monotonic()
             linger_s = self._linger.seconds(self.first_at)
             if linger_s:
-                self._timer = self._loop.call_later(linger_s, self.due.set)
+                self._timer = self._loop.call_later(linger_s, self._on_due)
             else:
                 self.due.set()
         self._entries.append(entry)
@@ -125,7 +134,7 @@ class Lanes:
         """Learn the partitions, then serve all lanes until cancelled."""
         for topic in TOPICS:
             partitions = await self._sender.partitions(topic.value)
-            self._lanes[topic] = [Lane(topic, p, self._linger, self._batch_bytes) for p in partitions]
+            self._lanes[topic] = [Lane(topic, p, self._linger, self._batch_bytes, self._hurry) for p in partitions]
         async with asyncio.TaskGroup() as group:
             for lanes in self._lanes.values():
                 for lane in lanes:
@@ -139,6 +148,7 @@ class Lanes:
         if not self.buffered_bytes:
             self._empty.clear()
         self.buffered_bytes += size
+        self._linger.arrive(time.monotonic())
         lane.put((record, ticket), size)
 
     def partitions(self, topic: KafkaTopic) -> list[int]:
@@ -147,10 +157,14 @@ class Lanes:
 
     async def drain(self) -> None:
         """Wait until Kafka has all."""
+        self._hurry()
+        await self._empty.wait()
+
+    def _hurry(self) -> None:
+        """Send the batches of all lanes: the producer puts those of one node into one request."""
         for lanes in self._lanes.values():
             for lane in lanes:
                 lane.hurry()
-        await self._empty.wait()
 
     def stalled_s(self) -> float:
         """For how long the oldest batch in flight has been waiting for its acknowledgement."""
