@@ -223,7 +223,9 @@ class Pipeline:
             return resize(rebuilt, *size)
         if size == tuple(frames.shape[2:]):
             return reconstruct_plate(_placed(frames), kept)
-        return reconstruct_plate(*_at_scale(list(range(len(frames))), frames, kept, *size))
+        if isinstance(frames, Packed):
+            return reconstruct_plate(*frames.for_people(*size))
+        return reconstruct_plate(*at_scale(frames, kept, *size))
 
     def show_sent(self, frames: Tensor | Packed, longest: int) -> Tensor:
         """Return frames (B, C, H, W) as they were sent, zero at missing pixels, in the format of `show`.

@@ -45,7 +45,7 @@ def at_scale(frames: Tensor, kept: Tensor, height: int, width: int) -> tuple[Ten
 def weighed(summed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """Return the result of `at_scale` from weighted sums of kept pixels (B, C, h, w) and of the mask (B, 1, h, w)."""
     known = share >= LEAST_SHARE
-    return (summed / share.clamp_min(TINY) * known).clamp(0, 1), known
+    return (summed * (known / share.clamp_min(TINY))).clamp_(0, 1), known
 
 
 def density(kept: Tensor, height: int, width: int) -> Tensor:

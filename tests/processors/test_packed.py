@@ -84,6 +84,29 @@ def test_what_a_probe_s_drop_would_have_left_out_is_not_read() -> None:
     assert torch.equal(found, expected)
 
 
+@settings(deadline=None, max_examples=15)
+@given(
+    height=st.integers(2, 130),
+    width=st.integers(2, 300),
+    channels=st.sampled_from((1, 3)),
+    drop=st.sampled_from((0.0, 0.25, 0.75)),
+    seed=st.integers(0, 2**31),
+    data=st.data(),
+)
+def test_pictures_for_people_are_those_at_scale_but_for_rounding(
+    height: int, width: int, channels: int, drop: float, seed: int, data: st.DataObject
+) -> None:
+    size = data.draw(st.integers(1, height)), data.draw(st.integers(2, width))
+    pictures, sent, kept = drawn(seed, 2, channels, height, width, drop)
+    packed = Packed(sent_as(pictures, sent), sent, kept)
+    found, known = packed.for_people(*size)
+    expected, expected_known = packed.at_scale(*size)
+    share = Packed(sent_as(torch.full_like(pictures, 255), sent), sent, kept)._sums(*size)[:, -1:]
+    clear = (share > 0.05) & known & expected_known
+    assert torch.equal(clear, share > 0.05)
+    assert (((found - expected).abs() * share)[clear.expand_as(found)] <= 3.1 / 255).all()
+
+
 def test_packed_frames_of_which_nothing_was_sent_are_black_and_unknown() -> None:
     nothing = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
     found, known = Packed(torch.zeros(1, 3, dtype=torch.uint8), nothing, nothing).at_scale(4, 4)
