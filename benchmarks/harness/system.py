@@ -125,14 +125,15 @@ class RunningSystem:
         return int(psutil.Process(self.await_role(role)).memory_info().rss)
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Return the CPU seconds of each process so far, the supervisor included."""
+        """Return the CPU seconds of each role so far with the processes that it has started, and of the supervisor."""
         used = {}
         for role, pid in [*((role, entry["pid"]) for role, entry in self.roles().items()), ("up", self.process.pid)]:
             try:
-                times = psutil.Process(pid).cpu_times()
+                process = psutil.Process(pid)
+                own = [process] if role == "up" else [process, *process.children(recursive=True)]
+                used[role] = sum(sum(each.cpu_times()[:2]) for each in own)
             except psutil.NoSuchProcess:
                 continue
-            used[role] = times.user + times.system
         return used
 
 

@@ -34,7 +34,7 @@ from aiokafka.structs import TopicPartition
 
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
-from benchmarks.speed.bridge_load import publish, signed_frames
+from benchmarks.speed.bridge_load import publish, publish_paced, signed_frames
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.process import COMMAND
@@ -127,7 +127,16 @@ class Offsets:
 class Side:
     """One bridge: the function that runs it, the process that does its work, and its Kafka topic."""
 
-    def __init__(self, name: str, run: Callable[[str, int, str], None], topic: str, in_child: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[str, int, str], None],
+        topic: str,
+        in_child: bool,
+        on_warm: signal.Signals | None = None,
+    ) -> None:
+        """`on_warm` is a signal that the process gets after the warm-up."""
+        self._on_warm = on_warm
         self.name = name
         self.topic = topic
         self._run = run
@@ -138,6 +147,11 @@ class Side:
         """Start it in its own process."""
         self._process = multiprocessing.get_context("spawn").Process(target=self._run, args=(host, port, bootstrap))
         self._process.start()
+
+    def warmed(self) -> None:
+        """Send the process the signal `on_warm`, if there is one."""
+        if self._process is not None and self._process.pid is not None and self._on_warm is not None:
+            os.kill(self._process.pid, self._on_warm)
 
     def cpu_s(self) -> float:
         """Return the CPU seconds of the process that moves messages."""
@@ -160,9 +174,17 @@ class Side:
 
 
 async def measure(
-    side: Side, broker: Mosquitto, kafka: Kafka, offsets: Offsets, frames: list[tuple[str, bytes]], messages: int
+    side: Side,
+    broker: Mosquitto,
+    kafka: Kafka,
+    offsets: Offsets,
+    frames: list[tuple[str, bytes]],
+    messages: int,
+    *,
+    rate: float = 0.0,
+    warm_up: int = WARM_UP,
 ) -> dict[str, float]:
-    """Run one round: start, warm up, measure, stop."""
+    """Run one round: start, warm up, measure, stop. A `rate` of 0 messages per second is as fast as possible."""
     side.start(broker.host, broker.port, kafka.bootstrap)
     try:
         before = await offsets.count()
@@ -174,12 +196,13 @@ async def measure(
             await asyncio.sleep(0.5)
         await asyncio.sleep(SETTLE_S)
         before = await offsets.count()
-        await load(broker, WARM_UP)
-        await offsets.reach(before + WARM_UP)
+        await load(broker, warm_up, rate)
+        await offsets.reach(before + warm_up)
         await asyncio.sleep(SETTLE_S)
+        side.warmed()
         cpu = side.cpu_s()
-        started = await load(broker, messages)
-        finished = await offsets.reach(before + WARM_UP + messages)
+        started = await load(broker, messages, rate)
+        finished = await offsets.reach(before + warm_up + messages)
         await asyncio.sleep(SETTLE_S)
         cpu = side.cpu_s() - cpu
     finally:
@@ -187,11 +210,11 @@ async def measure(
     return {"cpu_us_per_message": cpu / messages * 1e6, "messages_per_s": messages / (finished - started)}
 
 
-async def load(broker: Mosquitto, messages: int) -> float:
+async def load(broker: Mosquitto, messages: int, rate: float = 0.0) -> float:
     """Publish from a separate process, and return the monotonic time of its first message."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_load, args=(broker.host, broker.port, messages, there))
+    process = context.Process(target=_load, args=(broker.host, broker.port, messages, rate, there))
     process.start()
     try:
         return float(await asyncio.to_thread(here.recv))
@@ -199,9 +222,12 @@ async def load(broker: Mosquitto, messages: int) -> float:
         await asyncio.to_thread(process.join)
 
 
-def _load(host: str, port: int, messages: int, report: Any) -> None:
+def _load(host: str, port: int, messages: int, rate: float, report: Any) -> None:
     frames = signed_frames(KeyRing(SECRET), CAMERAS, DISTINCT)
-    report.send(publish(host, port, frames, messages))
+    if rate:
+        report.send(publish_paced(host, port, frames, messages, rate))
+    else:
+        report.send(publish(host, port, frames, messages))
 
 
 async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str, Any]:

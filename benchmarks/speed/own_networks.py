@@ -3,14 +3,15 @@ FILE]`.
 
 Four cameras of 640×480 × 5 frames/s, r = .25, feed networks of MobileNetV3-small's and of ResNet-18's shape at 224×224
 with random weights. `ratio` divides two CPU times. The first is the processor's whole CPU time per frame: Kafka, tags,
-masks, unpacking, resampling, network, verdict, previews. The second is that of the bare network on one picture in a
-separate process. It runs with the same runtime and number of threads as in the processor, and is measured before and
-after. All processes run on the same few cores.
+masks, unpacking or its decoding processes, resampling, network, verdict, previews. The second is that of the bare
+network on one picture in a separate process, twice. It runs on the runtime and precision that the processor
+has chosen, with the same number of threads. All processes run on the same few cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 import yaml
@@ -32,6 +33,10 @@ from infra.state_folder import Layout
 from lab.chance import seeded
 from lab.networks import imagenet
 from processors.bundle import load_bundle
+from processors.device.backends.choose import Wish
+from processors.device.backends.contract import BackendName, CpuPrecision
+from processors.device.backends.engines import engines
+from producers.camera.camera_settings import Profile
 
 NETWORKS: Final = ("mobilenet_v3_small", "resnet18")
 CLASSES: Final = 1000
@@ -54,26 +59,34 @@ def random_bundle(folder: Path, network: str) -> Path:
     return folder
 
 
-def scenario(file: Path, cameras: int, fps: float) -> Path:
+def scenario(file: Path, cameras: int, fps: float, profile: str) -> Path:
     """Write a scenario of 640×480 cameras with prerendered scenes."""
     source = {"kind": "scene", "size": [640, 480], "prerendered": 16}
-    camera = {"name": "cam-{index}", "count": cameras, "source": source, "fps": fps, "drop_ratio": 0.25}
+    camera = {
+        "name": "cam-{index}",
+        "count": cameras,
+        "source": source,
+        "fps": fps,
+        "drop_ratio": 0.25,
+        "profile": profile,
+    }
     file.write_text(yaml.safe_dump({"site": "local", "cameras": [camera | {"probe_share": 0.0}]}))
     return file
 
 
-def bare_s(bundle: Path, cores: int, seconds: float) -> float:
-    """Return the CPU seconds of the network on one picture, in a separate process."""
+def bare_s(bundle: Path, cores: int, seconds: float, runtime: tuple[str, str]) -> float:
+    """Return the CPU seconds of the network on one picture, on a backend and precision, in a separate process."""
     command = [sys.executable, "-m", "benchmarks.speed.own_networks", "--bare", str(bundle)]
     command += ["--cores", str(cores), "--seconds", str(seconds)]
+    command += ["--runtime", *runtime]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
 @torch.inference_mode()
-def _bare(folder: Path, cores: int, seconds: float) -> float:
+def _bare(folder: Path, cores: int, seconds: float, runtime: tuple[BackendName, CpuPrecision]) -> float:
     torch.set_num_threads(max(1, cores // 2))
-    bundle = load_bundle(folder, torch.device("cpu"))
+    bundle = engines(load_bundle(folder, torch.device("cpu")), Wish(*runtime), mode="none")[0].bundle
     picture = torch.rand(1, 3, 224, 224)
     for _ in range(5):
         bundle.network_logits(picture)
@@ -86,10 +99,19 @@ def _bare(folder: Path, cores: int, seconds: float) -> float:
     return statistics.median(taken)
 
 
-def processor_s(folder: Path, bundle: Path, cameras: int, fps: float, seconds: float) -> dict[str, Any]:
-    """Return CPU seconds per frame of each role after the warm-up, and the final report."""
+def chosen_runtime(state: Path) -> tuple[str, str]:
+    """Return the backend and the precision that the processor of a running system has chosen for its network."""
+    for line in Layout(state).log("processor-1").read_text().splitlines():
+        if '"device_ready"' in line:
+            _, backend, precision = json.loads(line)["runs"][0].split()
+            return backend, precision
+    raise RuntimeError(f"{state}: expected the event device_ready in the processor's log, got none")
+
+
+def processor_s(folder: Path, bundle: Path, cameras: int, fps: float, seconds: float, profile: str) -> dict[str, Any]:
+    """Return CPU seconds per frame of each role after the warm-up, the chosen runtime, and the final report."""
     state = folder / f"state-{bundle.name}"
-    options = ("--scenario", scenario(folder / "scenario.yaml", cameras, fps), "--bundle", bundle)
+    options = ("--scenario", scenario(folder / "scenario.yaml", cameras, fps, profile), "--bundle", bundle)
     with RunningSystem(state, *options, "--seconds", seconds + 2 * WARM_S, "--no-prometheus") as system:
         system.await_role("fleet")
         while recorded(Layout(state)) == 0:
@@ -98,10 +120,12 @@ def processor_s(folder: Path, bundle: Path, cameras: int, fps: float, seconds: f
         before = recorded(Layout(state)), system.cpu_seconds()
         time.sleep(seconds)
         after = recorded(Layout(state)), system.cpu_seconds()
+        runtime = chosen_runtime(state)
         report = system.finish()
     frames = after[0] - before[0]
     return {
         "frames": frames,
+        "runtime": runtime,
         "cpu_s_per_frame_by_role": {role: (after[1][role] - used) / frames for role, used in before[1].items()},
         "frames_lost": report["frames_lost"],
         "latency_s": report["latency_s"],
@@ -109,12 +133,11 @@ def processor_s(folder: Path, bundle: Path, cameras: int, fps: float, seconds: f
 
 
 def measured(folder: Path, network: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure one network: bare, live, bare again."""
+    """Measure one network: live, then bare twice."""
     bundle = random_bundle(folder / network, network)
     cores, seconds = arguments.cores, arguments.seconds
-    bare = [bare_s(bundle, cores, seconds / 3)]
-    live = processor_s(folder, bundle, arguments.cameras, arguments.fps, seconds)
-    bare.append(bare_s(bundle, cores, seconds / 3))
+    live = processor_s(folder, bundle, arguments.cameras, arguments.fps, seconds, arguments.profile)
+    bare = [bare_s(bundle, cores, seconds / 3, live["runtime"]) for _ in range(2)]
     processor = live["cpu_s_per_frame_by_role"]["processor-1"]
     ratio = processor / statistics.mean(bare)
     print(f"{network}: {1000 * processor:.2f} ms per frame, {ratio:.2f} × the bare network", file=sys.stderr)
@@ -130,11 +153,13 @@ def main() -> None:
         fps=5.0,
         seconds=30.0,
         cores=2,
+        profile=Option("raw", "profile of the cameras", choices=get_args(Profile)),
+        runtime=Option(["torch", "float32"], "backend and precision of --bare", several=2),
         bare=Option(Path, "print the CPU seconds of this bundle's network alone"),
     )
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     if arguments.bare:
-        print(_bare(arguments.bare, arguments.cores, arguments.seconds))
+        print(_bare(arguments.bare, arguments.cores, arguments.seconds, arguments.runtime))
         return
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         results = {network: measured(Path(folder), network, arguments) for network in NETWORKS}
@@ -142,7 +167,7 @@ def main() -> None:
         "networks": results,
         "machine": machine("torch", cores=arguments.cores),
         "command": f"python -m benchmarks.speed.own_networks --seconds {arguments.seconds:g} "
-        f"--cameras {arguments.cameras}",
+        f"--cameras {arguments.cameras} --profile {arguments.profile}",
     }
     report(document, arguments.json)
 
