@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,8 +41,14 @@ def test_prometheus_accepts_the_rules() -> None:
 
 
 @pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
-def test_alerts_fire_and_stay_silent_as_their_tests_say(file: object) -> None:
-    done = promtool("test", "rules", file)
+def test_alerts_fire_and_stay_silent_as_their_tests_say(file: Path, tmp_path: Path) -> None:
+    # Every case evaluates all rules that it is given: those of its own file take a quarter of the time.
+    tests = yaml.safe_load(file.read_text())
+    named = {case["alertname"] for test in tests["tests"] for case in test["alert_rule_test"]}
+    rules = {"groups": [{"name": "named", "rules": [rule for rule in ALERTS if rule["alert"] in named]}]}
+    for name, content in (("rules.yml", rules), ("tests.yml", {**tests, "rule_files": ["rules.yml"]})):
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    done = promtool("test", "rules", tmp_path / "tests.yml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
