@@ -68,7 +68,7 @@ async def test_a_processor_that_takes_over_within_groups_decodes_their_later_fra
             first.task.cancel()
         first.stop.set()
         await asyncio.gather(first.task, return_exceptions=True)
-        assert len(await notes(made)) == len(cameras)
+        assert len(await notes(made)) >= len(cameras)
         more = frames(cameras, 8)
         assert all(Frame.FromString(message).key_distance for message in more.values() if not _whole(message))
         async with made.processor(session_timeout_s=2.0) as second:
