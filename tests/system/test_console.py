@@ -21,42 +21,21 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import yaml
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.webhook import Webhook
-from infra.local.prometheus import prometheus_binary
 from infra.release.assets import NODE_MODULES, TESTED_WITH, make
 from infra.up.processes import FRAMES_REFUSED
 from tests.commands import run_command
-from tests.infra.grafana_stand_in import install_grafana
+from tests.system.conftest import BLACK, LARGE, MOST_PIXELS, ROOT, SICK, STUCK, WELL
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = Path(os.environ.get("POINTILLIST_SCREENSHOTS", ROOT / "build" / "console"))
 TRIGGERED = ROOT / "bundles" / "scene-sticker"
 """Its network has a backdoor that the sticker opens."""
-SICK, BLACK, STUCK, LARGE, WELL = (f"street/gate-{number}" for number in (2, 3, 4, 5, 10))
 ATTACHED = "street/gate-6"
-MOST_PIXELS = 4096
-SCENARIO = yaml.safe_load((ROOT / "infra" / "scenarios" / "sticker.yaml").read_text())
-"""The shipped drill, with cameras that are sick in other ways."""
-SCENARIO["cameras"] += [
-    {
-        "name": name.partition("/")[2],
-        "source": {"kind": "scene", "size": size},
-        "fps": fps,
-        "drop_ratio": 0.25,
-        "probe_share": 0.5,
-    }
-    for name, fps, size in ((STUCK, 2, [32, 32]), (LARGE, 1, [96, 128]), (WELL, 1, [32, 32]))
-]
-SCENARIO["faults"] += [
-    {"camera": "gate-3", "kind": "black", "at_s": 10, "for_s": 900},
-    {"camera": "gate-4", "kind": "freeze", "at_s": 10, "for_s": 900},
-]
 
 BRIGHTNESS = """async (selector) => {
   const image = document.querySelector(selector), canvas = document.createElement("canvas");
@@ -106,27 +85,11 @@ class Visit:
         return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in serious]
 
 
-@pytest.fixture(scope="module")
-def webhook() -> Iterator[Webhook]:
-    with Webhook() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[RunningSystem]:
-    assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
-    folder = tmp_path_factory.mktemp("console")
-    receivers = folder / "receivers.yml"
-    receivers.write_text(yaml.safe_dump({"receivers": [{"name": "duty", "webhook_configs": [{"url": webhook.url}]}]}))
-    scenario = folder / "scenario.yaml"
-    scenario.write_text(yaml.safe_dump(SCENARIO))
-    options = ("--scenario", scenario, "--receivers", receivers, "--max-frame-pixels", MOST_PIXELS)
-    with pytest.MonkeyPatch.context() as patched:
-        install_grafana(folder, patched)
-        running = RunningSystem(folder / "state", *options)
-    with running:
-        running.await_role("fleet", deadline_s=240)
-        yield running
+@pytest.fixture(scope="module", autouse=True)
+def ended(system: RunningSystem) -> Iterator[None]:
+    """No other system runs beside this one."""
+    yield
+    system.close()
 
 
 @pytest.fixture(scope="module")
