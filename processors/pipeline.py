@@ -23,6 +23,7 @@ from processors.stages.denoise import denoise
 from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
 from processors.stages.modes import DenoiseSettings, Mode, usual_denoise
 from processors.stages.nearest import reconstruct_nearest
+from processors.stages.packed import Packed
 from processors.stages.planar import Unplaced
 from processors.stages.plate import reconstruct_plate
 from processors.stages.preprocess.contract import seeds_of_sums
