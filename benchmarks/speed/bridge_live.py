@@ -4,8 +4,8 @@ Frames of 2.3 KB come one by one from 32 cameras at each rate, without TLS, and 
 `over_flood` is the CPU time of a frame at a rate ÷ that of the flood, which `benchmarks.speed.bridge` measures too. The
 rates take turns in each round, and medians over the rounds count.
 
-The profile is the share of samples, one in each millisecond of CPU time, by the part of the bridge that was running. It
-shows where the time of the rates that are not full goes.
+The profile is the share of samples of the process by the part of the bridge that was running. It shows where the time
+of a frame goes that comes alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from schemas.topics import KafkaTopic
 RATES: Final = (16.0, 64.0, 256.0, 1024.0)
 """Frames per second of all cameras together."""
 SAMPLE_S: Final = 0.001
-"""CPU time between two samples."""
+"""CPU time between two samples, at least; many kernels count in steps of 4 ms."""
 PARTS: Final = (
     ("lag of the processors", ("bridge/kafka/backlog", "transport/kafka/admin")),
     ("requests of the server", ("bridge/requests/", "transport/kafka/reader", "aiokafka/consumer")),
@@ -74,7 +74,7 @@ def run_sampled(samples: Path, host: str, port: int, bootstrap: str) -> None:
 
 async def compare(rates: list[float], seconds: float, rounds: int) -> dict[str, Any]:
     """Measure each rate and the flood in turns, then sample each once."""
-    loads = [(f"{rate:g}", rate, round(rate * seconds)) for rate in rates] + [("flood", 0.0, 20_000)]
+    loads = [(f"{rate:g}/s", rate, round(rate * seconds)) for rate in rates] + [("flood", 0.0, 20_000)]
     raw: dict[str, list[dict[str, float]]] = {name: [] for name, _, _ in loads}
     profiles: dict[str, dict[str, float]] = {}
     frames = signed_frames(KeyRing(bytes(range(32))), CAMERAS, 1)
@@ -110,7 +110,9 @@ async def compare(rates: list[float], seconds: float, rounds: int) -> dict[str, 
         "profile": profiles,
         "rounds": raw,
         "machine": machine("aiokafka", "paho-mqtt"),
-        "command": f"python -m benchmarks.speed.bridge_live --seconds {seconds:g} --rounds {rounds}",
+        "command": "python -m benchmarks.speed.bridge_live --rates "
+        + " ".join(f"{rate:g}" for rate in rates)
+        + f" --seconds {seconds:g} --rounds {rounds}",
     }
 
 
@@ -118,7 +120,7 @@ def table(document: dict[str, Any]) -> str:
     """Return the profile as microseconds of a frame, with one column for each load."""
     loads = list(document["cpu_us_per_message"])
     lines = [
-        "| µs of a frame | " + " | ".join(f"{each} frames/s" if each != "flood" else each for each in loads) + " |",
+        "| µs of a frame | " + " | ".join(loads) + " |",
         "| --- |" + " ---: |" * len(loads),
     ]
     for part in [*(part for part, _ in PARTS), "other"]:
