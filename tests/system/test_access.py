@@ -159,7 +159,7 @@ def test_a_camera_with_only_its_enrolment_is_recorded(system: RunningSystem, tmp
     write_video(device / "door.mp4")
     pointillist(
         "camera", "attach", "door.mp4", "--enrolment", "door.enrolment", "--spool", "spool", "--fps", "5",
-        "--seconds", "5", folder=device,
+        folder=device,
     )  # fmt: skip
     wait_until(lambda: recorded(layout) >= 8, "frames of the camera in the database", within_s=60, every_s=0.2)
     # The roles of this machine go on by loopback.
