@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from processors.bundle import Bundle
-from processors.preprocess.contract import seeds_of_sums
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
 from processors.stages.denoise import denoise
@@ -26,6 +25,7 @@ from processors.stages.modes import DenoiseSettings, Mode, usual_denoise
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.packed import Packed
 from processors.stages.plate import reconstruct_plate
+from processors.stages.preprocess.contract import seeds_of_sums
 from processors.stages.reconstruct import reconstruct
 from processors.stages.resample import fitted, resize, window
 from processors.stages.strip import StripResult, strip

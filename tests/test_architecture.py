@@ -29,7 +29,7 @@ ALLOWED = {
         "processors.bundle",
         "processors.networks",
         "processors.pipeline",
-        "processors.preprocess",
+        "processors.stages.preprocess",
         "processors.stages",
         "producers.sources",
         "producers.scene",

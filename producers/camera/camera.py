@@ -18,7 +18,6 @@ from producers.camera.camera_settings import CameraSettings
 from producers.camera.fair_gate import FairGate
 from producers.camera.interruptible_sleep import InterruptibleSleep
 from producers.camera.sealing import Sealing
-from producers.daemon_thread import run_in_daemon_thread
 from producers.gate.motion import MotionGate
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher
@@ -39,6 +38,7 @@ from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import RAW, VIDEO, Meta
 from schemas.runtime import trace
+from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.transport.backoff import Backoff
 
 if TYPE_CHECKING:
