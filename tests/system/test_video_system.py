@@ -52,7 +52,10 @@ def write_scenario(folder: Path) -> Path:
 
 
 def test_kills_of_processor_and_bridge_in_the_middle_of_groups_cost_no_frame(tmp_path: Path) -> None:
-    with RunningSystem(tmp_path / "state", "--scenario", write_scenario(tmp_path), "--no-prometheus") as system:
+    config = tmp_path / "up.toml"
+    config.write_text("[processor]\ncamera_queue_s = 1000\n")  # a busy machine must not cost frames
+    options = ("--scenario", write_scenario(tmp_path), "--config", config, "--no-prometheus")
+    with RunningSystem(tmp_path / "state", *options) as system:
         layout = Layout(system.state)
         wait_until(lambda: system.roles().get("fleet") is not None, "the cameras", within_s=120)
         wait_until(lambda: count_frames(layout).counts().frames_recorded >= 20, "frames", within_s=90, every_s=0.1)
