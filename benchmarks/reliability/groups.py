@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -13,11 +14,14 @@ import psutil
 import yaml
 
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
+from infra.state_folder import Layout
 from processors.bundle import shipped_bundle
 
 _CAMERAS: Final = 3
 _FPS: Final = 5.0
 _PAUSE_S: Final = 8.0
+_REBALANCE_S: Final = 90.0
+_ASSIGNED: Final = '"partitions_assigned"'
 
 
 def groups(folder: Path, film: str = "intel_car-detection.mp4") -> Result:
@@ -57,18 +61,36 @@ def _faults(folder: Path, file: Path) -> Result:
         for role in ("processor-1", "bridge"):
             restarted[role] = round(system.kill(role), 2)
             time.sleep(_PAUSE_S)
-        added = subprocess.Popen(
-            [*COMMAND, "process", "--state", str(state), "--bundle", str(shipped_bundle("scene"))],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(2 * _PAUSE_S)
-        added.terminate()
-        added.wait(timeout=60)
+        _rebalance(state)
         time.sleep(_PAUSE_S)
         hung = _hang_decoders(system.await_role("processor-1"))
         time.sleep(_PAUSE_S)
         system.interrupt()
-        return {"restarted_after_s": restarted, "hung_processes": hung, **summary(system.finish(), state)}
+        shown = summary(system.finish(), state)
+    return {"restarted_after_s": restarted, "hung_processes": hung, "dead_letters": _dead_letters(state), **shown}
+
+
+def _dead_letters(state: Path) -> dict[str, int]:
+    """Return the number of dead letters by camera and reason."""
+    with sqlite3.connect(f"file:{Layout(state).database}?mode=ro", uri=True) as connection:
+        query = "select camera || ': ' || reason, count(*) from dead_letters group by 1"
+        return dict(connection.execute(query).fetchall())
+
+
+def _rebalance(state: Path) -> None:
+    """Let a second processor join the group and leave it again."""
+    log = state / "logs" / "processor-1.log"
+    command = [*COMMAND, "process", "--state", str(state), "--bundle", str(shipped_bundle("scene"))]
+    before = log.read_text().count(_ASSIGNED)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as added:
+        for rebalances in (1, 2):
+            end = time.monotonic() + _REBALANCE_S
+            while log.read_text().count(_ASSIGNED) < before + rebalances:
+                if time.monotonic() > end:
+                    raise TimeoutError(f"expected a rebalance within {_REBALANCE_S:g} s, got none")
+                time.sleep(0.2)
+            time.sleep(_PAUSE_S)
+            added.terminate()
 
 
 def _hang_decoders(processor: int) -> int:
