@@ -79,18 +79,26 @@ def _dead_letters(state: Path) -> dict[str, int]:
 
 def _rebalance(state: Path) -> None:
     """Let a second processor join the group and leave it again."""
-    log = state / "logs" / "processor-1.log"
+    log = Layout(state).log("processor-1")
     command = [*COMMAND, "process", "--state", str(state), "--bundle", str(shipped_bundle("scene"))]
     before = log.read_text().count(_ASSIGNED)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as added:
-        for rebalances in (1, 2):
-            end = time.monotonic() + _REBALANCE_S
-            while log.read_text().count(_ASSIGNED) < before + rebalances:
-                if time.monotonic() > end:
-                    raise TimeoutError(f"expected a rebalance within {_REBALANCE_S:g} s, got none")
-                time.sleep(0.2)
-            time.sleep(_PAUSE_S)
-            added.terminate()
+    added = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _await_assignment(log, before + 1)
+        time.sleep(_PAUSE_S)
+        added.terminate()
+        _await_assignment(log, before + 2)
+    finally:
+        added.terminate()
+        added.wait(timeout=60)
+
+
+def _await_assignment(log: Path, count: int) -> None:
+    end = time.monotonic() + _REBALANCE_S
+    while log.read_text().count(_ASSIGNED) < count:
+        if time.monotonic() > end:
+            raise TimeoutError(f"expected a rebalance within {_REBALANCE_S:g} s, got none")
+        time.sleep(0.2)
 
 
 def _hang_decoders(processor: int) -> int:
