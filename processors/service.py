@@ -168,7 +168,10 @@ class _Service:
                 await tracker.room.wait()
                 continue
             most = tracker.most()
-            records = await self._member.reader.fetch(*partitions, wait_s=_POLL_S, most=most)
+            fetched = await self._member.reader.fetch(*partitions, wait_s=_POLL_S, most=most)
+            records = self._member.ready(fetched)
+            if fetched and not records:
+                await asyncio.sleep(_POLL_S)
             count = self._chain.accept(records)
             # Each fetch would return a frame or two at the price of a request: if frames wait anyway, collect more
             # first.

@@ -4,7 +4,7 @@ In each run 32 cameras send 2 frames a second, a fifth of them whole unless `--p
 appears in front of 4 of them. From the records alone, the benchmark measures the seconds from the first frame with the
 sticker to the alert. It also counts alerts on other cameras. With `--repair` the last run continues: the model is
 repaired from its quarantine, the repaired model is published while the cameras send, and the audit must find every
-frame.
+frame. `--profile video` needs a `--side` of 128 pixels: smaller pictures are sent raw.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from benchmarks.harness.document import report
 from benchmarks.harness.system import COMMAND, RunningSystem, audit
 from infra.local.files import read_json
 from infra.state_folder import Layout
+from schemas.messages.frame import PROFILES
 
 CAMERAS: Final = 32
 STICKERS: Final = 4
@@ -36,15 +37,18 @@ WITHIN_S: Final = 10.0
 CALM_S: Final = 60.0
 """Run time before the first sticker, in which the cameras' baselines form."""
 STAYS_S: Final = 30.0
+SIDE: Final = 32
+PRERENDERED: Final = 32
+"""Scenes of each larger camera, rendered in advance: the renderer must not limit the fleet."""
 _SITE: Final = "drill"
 
 Result = dict[str, Any]
 
 
 def scenario(
-    seed: int, minutes: float, stays_s: float = STAYS_S, probes: float = PROBE_SHARE
+    seed: int, minutes: float, stays_s: float = STAYS_S, probes: float = PROBE_SHARE, **camera: Any
 ) -> tuple[Result, set[str]]:
-    """Return the fleet of one run and the cameras that get a sticker."""
+    """Return the fleet of one run and the cameras that get a sticker; `camera` are other options of each."""
     chance = random.Random(seed)
     chosen = chance.sample(range(CAMERAS), STICKERS)
     last_s = 60 * minutes - stays_s - WITHIN_S
@@ -60,7 +64,8 @@ def scenario(
     group = {
         "name": "cam-{index:02}",
         "count": CAMERAS,
-        "source": {"kind": "scene", "seed": 1000 + seed},
+        **camera,
+        "source": {"kind": "scene", "seed": 1000 + seed, **camera.get("source", {})},
         "fps": FPS,
         "drop_ratio": 0.25,
         "probe_share": probes,
@@ -90,9 +95,9 @@ def delays(layout: Layout) -> tuple[dict[str, float | None], dict[str, int]]:
     return found, false
 
 
-def run(state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE) -> Result:
+def run(state: Path, bundle: Path, seed: int, minutes: float, probes: float = PROBE_SHARE, **camera: Any) -> Result:
     """Run once from beginning to end."""
-    document, chosen = scenario(seed, minutes, probes=probes)
+    document, chosen = scenario(seed, minutes, probes=probes, **camera)
     state.mkdir(parents=True)
     file = state.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(document))
@@ -198,17 +203,22 @@ def main() -> None:
         first_seed=0,
         minutes=5.0,
         probes=Option(PROBE_SHARE, "share of the frames that are sent whole"),
+        profile=Option("raw", "coding of the kept pixels", choices=PROFILES),
+        side=Option(SIDE, "side of the cameras' pictures in pixels"),
         repair=Option(False, "also repair and swap the model"),
         clean=Option(Path, "npz file of clean pictures for the repair"),
         json=Path,
     )
     if arguments.repair and arguments.clean is None:
         raise SystemExit("--clean: expected a file with --repair, got none")
+    camera: Result = {"profile": arguments.profile}
+    if arguments.side != SIDE:
+        camera["source"] = {"size": [arguments.side, arguments.side], "prerendered": PRERENDERED}
     result: Result = read_json(arguments.json) if arguments.json else {}
     with tempfile.TemporaryDirectory(prefix="pointillist-codefend-") as folder:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             state = Path(folder) / f"seed-{seed}"
-            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes)
+            found = run(state, arguments.bundle, seed, arguments.minutes, arguments.probes, **camera)
             print(json.dumps(found), flush=True)
             shutil.rmtree(state)
             others = [each for each in result.get("runs", []) if each["seed"] != seed]

@@ -9,6 +9,7 @@
     large    one 1920×1080 camera at 15 frames/s for 60 s next to 8 scene cameras, all processes on two cores
     scale    two processors and two bridges, one of each killed, one processor added, under load
     replay   a wrong bundle is published and rolled back, and the console sends again the frames it rejected
+    video    kills, a rebalance, a hanging decoder and full spools in the middle of groups of pictures
     nodes    three Kafka nodes: kill -9, hang, loss of a disk, rolling restart; a run each, 32 cameras × 4 fps × 300 s
 
 Each drill starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
@@ -30,6 +31,7 @@ from pathlib import Path
 
 from benchmarks.harness.document import report
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
+from benchmarks.reliability.groups import groups
 from benchmarks.reliability.hostile import publish_hostile
 from benchmarks.reliability.nodes import FAULTS, nodes
 from benchmarks.reliability.replayed import replay
@@ -290,6 +292,7 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
     "large": large,
     "scale": scale,
     "replay": replay,
+    "video": groups,
     "nodes": nodes,
 }
 

@@ -89,7 +89,7 @@ def measured(side: int, count: int) -> list[Row]:
     pipelines = {name: Pipeline(load_bundle(shipped_bundle(name), torch.device("cpu"))) for name in BUNDLES}
     codec = ProbeCodec(side)
     flags: dict[tuple[str, bool, bool], list[Flags]] = {}
-    """By bundle, whether the pictures have the sticker, and whether they were coded."""
+    """Keys: bundle, whether the pictures have the sticker, whether they were coded."""
     errors: list[float] = []
     for clean in scenes(side, count):
         for stuck in (False, True):

@@ -16,7 +16,7 @@ from processors.arrivals.progress import PartitionProgress
 from processors.metrics import ProcessorMetrics
 from processors.settings import ProcessorSettings
 from schemas.runtime.health import Health
-from schemas.transport.kafka.reader import Group, Reader
+from schemas.transport.kafka.reader import Group, Reader, Records
 
 _FETCH_WAIT_S: Final = 0.25
 _COMMIT_S: Final = 5.0
@@ -84,6 +84,17 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         if joined:
             self._health.set("assigned", False)
             await self.reader.close(deadline_s)
+
+    def ready(self, records: Records) -> Records:
+        """Return the records of partitions that may be read, and put the others back.
+
+        A fetch that began before an assignment returns records of the new partitions too. Their key frames are read
+        back first.
+        """
+        progress = self._tracker.progress
+        early = {place for place in records if place not in progress or progress[place].recalling}
+        self.reader.put_back({place: records[place] for place in early})
+        return {place: found for place, found in records.items() if place not in early}
 
     def lag(self) -> int:
         """Records in Kafka that were not read yet, by the last fetches."""

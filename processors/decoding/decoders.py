@@ -90,6 +90,13 @@ class _Chain:
     """Restored units that came before the units of lower places."""
     under_way: dict[int, Future[Planes]] = field(default_factory=dict)
     gave_up: bool = False
+    displaced: bool = False
+    """True once later groups have displaced it: its units are dropped when no frame of it is under way."""
+
+    def drop_units(self) -> None:
+        """Drop the units, with which a closed decoder is opened again, unless frames under way may need them."""
+        if not self.under_way:
+            self.group.units = None
 
 
 class VideoDecoders:
@@ -212,13 +219,22 @@ class VideoDecoders:
             if len(chains) > GROUPS_PER_CAMERA:
                 _, oldest = chains.popitem(last=False)
                 self._fail_waiting(oldest)
-                self._forget(oldest)
+                self._displace(oldest)
         return chain
 
     def _forget(self, chain: _Chain) -> None:
         self._drop_units(chain)
         self._by_use.pop(chain, None)
         self._incomplete.pop(chain, None)
+
+    def _displace(self, chain: _Chain) -> None:
+        """Forget a group, but let its frames under way be decoded: a takeover submits several groups at once."""
+        self._held -= chain.held
+        chain.held = 0
+        self._by_use.pop(chain, None)
+        self._incomplete.pop(chain, None)
+        chain.displaced = True
+        chain.drop_units()
 
     def _drop_units(self, chain: _Chain) -> None:
         self._held -= chain.held
@@ -262,8 +278,14 @@ class VideoDecoders:
     def _pass_on(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> None:
         own = self._hold(chain, unit.unit)
         chain.under_way[unit.place] = done
-        # Otherwise, each group would hold a picture. It runs on another thread: a single operation of a dict.
-        done.add_done_callback(lambda _: chain.under_way.pop(unit.place, None))
+
+        def passed(_: Future[Planes]) -> None:
+            # Otherwise, each group would hold a picture. It runs on another thread: single operations of a dict.
+            chain.under_way.pop(unit.place, None)
+            if chain.displaced:
+                chain.drop_units()
+
+        done.add_done_callback(passed)
         self._put(chain.group, unit.place, own, done)
 
     def _hold(self, chain: _Chain, unit: AccessUnit) -> AccessUnit:

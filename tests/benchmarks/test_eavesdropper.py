@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from benchmarks.security import coded_probes
 from benchmarks.security.eavesdropper.__main__ import attacked, heard
 from benchmarks.security.eavesdropper.disks import Logged, images_in, lie_in
+from benchmarks.security.eavesdropper.lengths import right_guesses
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
@@ -46,3 +50,17 @@ def test_the_search_of_a_disk_finds_images_and_pieces() -> None:
     disk = b"something before" + data.getvalue() + b"and after \xff\xd8\xff no image"
     assert [image.size for image in images_in(disk)] == [(16, 16)]
     assert lie_in(disk, [b"something before", b"nowhere"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share"), [([5, 6, 7, 8], 1.0), ([8, 7, 6, 5], 0.0), ([9, 9, 9, 9], 0.5), ([5, 7, 6, 8], 0.75)]
+)
+def test_a_guess_from_lengths_is_right_where_more_motion_takes_more_bytes(sizes: list[int], share: float) -> None:
+    assert right_guesses(sizes, [0.1, 0.2, 0.3, 0.4]) == share
+
+
+def test_a_coded_probe_is_judged_next_to_the_same_picture_without_a_codec() -> None:
+    with_trigger, without = coded_probes.measured(128, 2)
+    assert (with_trigger.frames, without.misses_raw) == (2, None)
+    assert with_trigger.psnr_db > 25
+    assert "| `scene-sticker` | 128 | 2 |" in coded_probes.page({"command": "x", "rows": [asdict(with_trigger)]})

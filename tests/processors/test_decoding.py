@@ -99,6 +99,15 @@ def make(processes: Processes) -> Iterator[Make]:
         each.close()
 
 
+def test_after_a_takeover_a_backlog_of_many_groups_is_decoded(make: Make) -> None:
+    decoders, units = make(), chain(6)
+    for place in range(3):
+        decoders.restore(unit(units[place], place))
+    backlog = [(0, place) for place in (3, 4, 5)] + [(key, place) for key in (10, 20, 30) for place in range(6)]
+    done = {(key, place): decoders.submit(unit(units[place], place, key=key), 0.0) for key, place in backlog}
+    assert all(shows(each, place) for (_, place), each in done.items())
+
+
 @pytest.mark.parametrize("codec", list(Codec))
 def test_units_in_any_order_become_their_pictures(make: Make, codec: Codec) -> None:
     decoders = make()

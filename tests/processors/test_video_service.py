@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from infra.local.kafka import Kafka
+from processors.arrivals.group_member import GroupMember
 from processors.arrivals.key_frames import read_note
 from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, VIDEO, Frame, KeyRequest
+from schemas.transport.kafka.reader import Reader, Records
 from tests.processors.rig import Name, Rig, rig
 from tests.processors.tiny import KeyedCamera, VideoCamera, write_bundle
 from tests.waiting import until
@@ -37,6 +40,28 @@ def messages(sent: dict[Name, bytes]) -> list[tuple[str, bytes | None]]:
     return [(name[0], message) for name, message in sent.items()]
 
 
+class LateNotes:
+    """Notes of commits that arrive after the first records of their partitions."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._fetched = asyncio.Event()
+        fetch, notes = Reader.fetch, GroupMember._committed_notes
+
+        async def fetched(reader: Reader, *places: TopicPartition, **options: Any) -> Records:
+            found = await fetch(reader, *places, **options)
+            if found and reader._group is not None:
+                self._fetched.set()
+            return found
+
+        async def noted(member: GroupMember, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
+            if partitions:
+                await self._fetched.wait()
+            return await notes(member, partitions)
+
+        monkeypatch.setattr(Reader, "fetch", fetched)
+        monkeypatch.setattr(GroupMember, "_committed_notes", noted)
+
+
 async def notes(made: Rig) -> set[tuple[int, int]]:
     consumer = AIOKafkaConsumer(bootstrap_servers=made.bootstrap, group_id=f"group-{made.run}")
     await consumer.start()
@@ -48,9 +73,9 @@ async def notes(made: Rig) -> set[tuple[int, int]]:
         await consumer.stop()
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize(("killed", "late"), [(False, False), (True, False), (True, True)])
 async def test_a_processor_that_takes_over_within_groups_decodes_their_later_frames(
-    kafka: Kafka, bundle: Path, killed: bool
+    kafka: Kafka, bundle: Path, monkeypatch: pytest.MonkeyPatch, killed: bool, late: bool
 ) -> None:
     cameras = [VideoCamera(f"site/cam-{number}", probe_share=0.1, group_frames=20) for number in range(3)]
     sent = frames(cameras, 27)
@@ -71,8 +96,12 @@ async def test_a_processor_that_takes_over_within_groups_decodes_their_later_fra
         assert len(await notes(made)) >= len(cameras)
         more = frames(cameras, 8)
         assert all(Frame.FromString(message).key_distance for message in more.values() if not _whole(message))
-        async with made.processor(session_timeout_s=2.0) as second:
+        if late:
             await made.publish(messages(more))
+            LateNotes(monkeypatch)
+        async with made.processor(session_timeout_s=2.0) as second:
+            if not late:
+                await made.publish(messages(more))
             await until(lambda: len(made.verdicts) == len(sent) + len(more) or bool(made.letters))
             assert second.metric("pointillist_video_frames_total", outcome="missing") == 0
             assert second.metric("pointillist_key_frames_total", outcome="recalled") >= len(cameras)

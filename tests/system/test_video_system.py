@@ -34,24 +34,35 @@ def write_clip(file: Path) -> Path:
     return file
 
 
-def test_a_clip_is_recorded_frame_by_frame_although_the_bridge_is_killed_within_a_group(tmp_path: Path) -> None:
-    camera = {
-        "name": "door",
-        "source": {"kind": "video", "file": str(write_clip(tmp_path / "clip.mp4"))},
+def write_scenario(folder: Path) -> Path:
+    """Write a scenario of two cameras that send the clip: in short groups, and in one."""
+    common = {
+        "source": {"kind": "video", "file": str(write_clip(folder / "clip.mp4"))},
         "fps": 10,
         "probe_share": 0.1,
         "profile": "video",
-        "video": {"group_frames": 45},
     }
-    scenario = tmp_path / "scenario.yaml"
-    scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [camera]}))
-    with RunningSystem(tmp_path / "state", "--scenario", scenario, "--no-prometheus") as system:
+    cameras = [
+        {"name": "door", "video": {"group_frames": 15}, **common},
+        {"name": "yard", "video": {"group_frames": 1000, "group_s": 60}, **common},
+    ]
+    file = folder / "scenario.yaml"
+    file.write_text(yaml.safe_dump({"site": "local", "cameras": cameras}))
+    return file
+
+
+def test_kills_of_processor_and_bridge_in_the_middle_of_groups_cost_no_frame(tmp_path: Path) -> None:
+    config = tmp_path / "up.toml"
+    config.write_text("[processor]\ncamera_queue_s = 1000\n")  # a busy machine must not cost frames
+    options = ("--scenario", write_scenario(tmp_path), "--config", config, "--no-prometheus")
+    with RunningSystem(tmp_path / "state", *options) as system:
         layout = Layout(system.state)
-        wait_until(lambda: system.roles().get("fleet") is not None, "the camera", within_s=120)
-        wait_until(lambda: count_frames(layout).counts().frames_recorded >= 10, "frames", within_s=90, every_s=0.1)
+        wait_until(lambda: system.roles().get("fleet") is not None, "the cameras", within_s=120)
+        wait_until(lambda: count_frames(layout).counts().frames_recorded >= 20, "frames", within_s=90, every_s=0.1)
+        system.kill("processor-1")
         system.kill("bridge")
         report = system.finish()
-    assert report["frames_published"] == report["frames_recorded"] == FRAMES
+    assert report["frames_published"] == report["frames_recorded"] == 2 * FRAMES
     assert report["frames_lost"] == report["frames_pending"] == report["frames_shed"] == 0
     assert report["frames_dead_lettered"] == 0
     assert report["strip_checked"] + report["strip_shed"] >= 5

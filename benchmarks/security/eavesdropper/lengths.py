@@ -1,12 +1,12 @@
-"""Motion in the scene as an eavesdropper can tell it from the lengths of messages under the profile `video`.
+"""Motion in the scene, guessed by an eavesdropper from the lengths of messages under the profile `video`.
 
     python -m benchmarks.security.eavesdropper.lengths --out docs/results/video
 
 Sealed bytes have the length of the plain ones. For each `--video` (default: those under $POINTILLIST_DATA/video), the
 eavesdropper gets the lengths of all messages but key frames, and the number of the frame in its group. Of two frames,
 one with more motion than the video's median and one with less, the longer message is guessed to be the one with more.
-Motion is the mean change of the source's luma since the frame before. The share of right guesses is .5 for nothing
-told, and 1 for everything. `--out` receives `lengths.json` and `lengths.md`.
+Motion is the mean change of the source's luma since the frame before. The share of right guesses is .5 by
+chance. `--out` receives `lengths.json` and `lengths.md`.
 """
 
 from __future__ import annotations

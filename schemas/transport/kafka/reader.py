@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -15,7 +16,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, IllegalStateError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from schemas.limits import MAX_BROKER_BYTES
@@ -238,6 +239,14 @@ class Reader:
         for place, offset in offsets.items():
             consumer.seek(place, offset)
             self._following[place] = offset
+
+    def put_back(self, records: Records) -> None:
+        """Make the next fetch return these records again; nothing happens to those of a revoked partition."""
+        for place, found in records.items():
+            with suppress(IllegalStateError):
+                self._opened().seek(place, found[0].offset)
+                if place in self._following:
+                    self._following[place] = found[0].offset
 
     async def seek_to_beginning(self, *places: TopicPartition) -> None:
         """Continue at the first record that Kafka holds of each of `places`."""
