@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test test-lowest test-cpus screenshots mutants lint typecheck docs bench release-check clean setup setup-dev lock lock-jars proto dashboards reference
+.PHONY: help up test test-lowest test-cpus screenshots mutants lint typecheck docs bench gpu-report release-check clean setup setup-dev lock lock-jars proto dashboards reference
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -57,6 +57,9 @@ bench: setup-dev ## Measure the ratios again, which takes a quarter of an hour a
 	for each in stages edge strip preprocess pipeline bridge own_networks; do \
 		echo "== $$each"; $(PYTHON) -m benchmarks.speed.$$each --json build/bench/$$each.json; \
 	done
+
+gpu-report: setup-dev ## Measure all of a GPU in 25 minutes at most, for the pages: make gpu-report ARGS="--device cpu --short"
+	$(PYTHON) -m benchmarks.speed.gpu_report $(ARGS)
 
 release-check: setup-dev ## Build what is released, install it where nothing else is, and run it there
 	$(PYTHON) -m benchmarks.reliability.release $(ARGS)

@@ -20,6 +20,7 @@ REWRITTEN = (
     "processors",
     "producers",
     "schemas",
+    "tests/benchmarks/test_gpu_report.py",
     "tests/commands.py",
     "tests/infra/command_line.py",
     "tests/infra/test_settings.py",

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of
+from benchmarks.pages.figures import rows
 from lab.results.markdown import markdown
 from schemas.runtime.atomic_file import replacing
 
@@ -120,7 +121,7 @@ def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
         "",
         f"Frames per second of one core at {USE:.0%} load: 1000 · {USE:g} ÷ measured CPU milliseconds for each frame.",
         "All roles ran on the same two cores with TLS, sealed frames and rights. The 32×32 row was measured under",
-        "overload, which fills batches. A processor's figure includes its network. A GPU was not measured.",
+        "overload, which fills batches. A processor's figure includes its network.",
         "",
         markdown(["frames", "kB each", *map(_shown, ROLES)], rows),
         "",
@@ -134,6 +135,7 @@ def _what_a_core_carries(found: Sequence[Kind]) -> list[str]:
 
 def _limits() -> list[str]:
     bridge, recorder = read("trunk/bridge.json"), read("trunk/recorder.json")
+    (gpu,) = (row for row in rows("system") if row.what.startswith("on a GPU: 32×32"))
     return [
         "## Each role alone, at full speed",
         "",
@@ -152,7 +154,7 @@ def _limits() -> list[str]:
                     f"{recorder['holds']['cpu_us_per_verdict']:.1f} µs each",
                     f"`{recorder['command']}`",
                 ],
-                ["processor on a GPU", "not measured", "`python -m benchmarks.speed.device`"],
+                [gpu.what, gpu.measured, gpu.command],
             ],
         ),
     ]

@@ -93,11 +93,6 @@ def _codefend(_document: Any) -> Iterator[Case]:
     return codefend_tables.finding_cells(codefend_report.read_findings(RESULTS / "codefend"))
 
 
-def _strip(document: Any) -> Iterator[Case]:
-    gpu = document["gpu"]
-    yield {**document, "gpu": gpu if isinstance(gpu, str) else f"{gpu['frames_per_s']:.0f} frames/s"}
-
-
 def _sticker_drill(document: Any) -> Iterator[Case]:
     runs = document["runs"]
     waits = [wait for run in runs for wait in run["seconds_to_alert"].values()]
@@ -229,7 +224,7 @@ def _judged(documents: Sequence[Case]) -> Iterator[Case]:
 
 CASES: Final[Mapping[str, Cases]] = {
     "hostile": _hostile, "attacks": _attacks, "at_scale": _at_scale, "cost": _cost, "super_iot": _super_iot,
-    "photographs": _photographs, "codefend": _codefend, "strip": _strip, "sticker_drill": _sticker_drill,
+    "photographs": _photographs, "codefend": _codefend, "sticker_drill": _sticker_drill,
     "scenes": _scenes, "hard_scenes": _hard_scenes, "live_attack": _live_attack, "parity": _parity,
     "broken": _broken, "aigan": _aigan, "aigan_times": _aigan_times, "qusecnets": _qusecnets,
     "preprocessed": _preprocessed, "preprocessed_attacked": _preprocessed_attacked, "judged": _judged,

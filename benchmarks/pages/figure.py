@@ -9,6 +9,7 @@ A page has the file `PAGE.toml` with sources:
     each = true                     # that field maps names to cases, or lists them; a case gets its key as `name`
     cases = "attacks"               # instead: the function of `cases.py` that makes the cases from the document
     extra.kill = { fault = "…" }    # more fields of the case of that name
+    optional = true                 # a figure reads "not measured" if the file, or a field of it, is missing
     figures = [
         { what = "{fault}: lost", measured = "{frames_lost} of {frames_published}", must = "0", aim = "0" },
     ]
@@ -32,6 +33,7 @@ from lab.results.markdown import markdown
 RESULTS: Final = Path(__file__).resolve().parents[2] / "docs" / "results"
 """The folder of committed measurements."""
 NONE: Final = "–"
+MISSING: Final = "not measured"
 
 Case = Mapping[str, Any]
 """The fields of one measured case, by name."""
@@ -88,10 +90,22 @@ class Figure:
     paper: str = ""
     reached: str = ""
 
-    def row(self, case: Case, command: str) -> Row:
-        """Return the figure of a case."""
-        texts = (self.what, self.paper, self.must, self.aim, self.measured, self.reached, command)
-        return Row(*(Template().vformat(text, (), case) for text in texts))
+    def row(self, case: Case, command: str, *, optional: bool = False) -> Row:
+        """Return the figure of a case. With `optional`, the measured value may be missing."""
+
+        def filled(text: str) -> str:
+            return Template().vformat(text, (), case)
+
+        try:
+            measured = filled(self.measured)
+        except KeyError:
+            if not optional:
+                raise
+            measured = MISSING
+        what, paper, must, aim, reached, by = map(
+            filled, (self.what, self.paper, self.must, self.aim, self.reached, command)
+        )
+        return Row(what, paper, must, aim, measured, reached, by)
 
 
 Cases = Callable[[Any], Iterable[Case]]
@@ -108,22 +122,25 @@ class Source:
     each: bool = False
     cases: Cases | None = None
     extra: Mapping[str, Case] = field(default_factory=dict)
+    optional: bool = False
 
     def rows(self, results: Path = RESULTS) -> Iterator[Row]:
-        """Yield a row for each figure of each case. A missing file is one row that states it."""
+        """Yield a row for each figure of each case. A missing file that is not optional is one row that states it."""
         document = read(results, self.file)
         if not document:
-            yield Row(self.file, "", NONE, NONE, "not measured", "", self.command)
-            return
+            if not self.optional:
+                yield Row(self.file, "", NONE, NONE, MISSING, "", self.command)
+                return
+            document = {}
         command = self.command or f"`{document['command']}`"
         for case in self.cases(document) if self.cases else self._found(document):
             for figure in self.figures:
                 if not figure.needs or case.get(figure.needs) not in (None, ""):
-                    yield figure.row(case, command)
+                    yield figure.row(case, command, optional=self.optional)
 
     def _found(self, document: Any) -> Iterator[Case]:
         for step in filter(None, self.at.split(".")):
-            document = document[step]
+            document = document.get(step, {}) if self.optional else document[step]
         if not self.each:
             document = {"": document}
         elif not isinstance(document, Mapping):

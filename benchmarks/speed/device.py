@@ -13,10 +13,9 @@ Without CUDA, one thread of the CPU is measured in CPU seconds, and the GPU's fi
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.command_line import Option, command_line
-from benchmarks.harness.document import report
+from benchmarks.harness.document import machine, report
 from benchmarks.speed.stages import camera_masks, scenes
 from processors.arrivals.job import Shape
 from processors.bundle import load_bundle, shipped_bundle
@@ -89,22 +88,27 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Return the clock of measurements on a device: CPU time on a CPU, whose cores other processes share."""
+    return time.perf_counter if device.type == "cuda" else time.process_time
+
+
+def one_call_s(run: Callable[[], object], device: torch.device, calls: int = 1) -> float:
+    """Return the seconds of one call, as the mean of `calls`, until the device has finished them."""
+    clock = clock_of(device)
+    wait(device)
+    start = clock()
+    for _ in range(calls):
+        run()
+    wait(device)
+    return (clock() - start) / calls
+
+
 def seconds_of(run: Callable[[], object], device: torch.device, at_least_s: float) -> list[float]:
     """Return the seconds of one call, for each of `ROUNDS` series of calls that together take about `at_least_s`."""
-    # On the CPU other processes share the cores, so CPU time is measured.
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-
-    def timed(calls: int) -> float:
-        wait(device)
-        start = clock()
-        for _ in range(calls):
-            run()
-        wait(device)
-        return (clock() - start) / calls
-
-    timed(1)
-    calls = max(1, round(at_least_s / ROUNDS / max(timed(1), 1e-6)))
-    return [timed(calls) for _ in range(ROUNDS)]
+    one_call_s(run, device)
+    calls = max(1, round(at_least_s / ROUNDS / max(one_call_s(run, device), 1e-6)))
+    return [one_call_s(run, device, calls) for _ in range(ROUNDS)]
 
 
 def peak_of(device: torch.device, precision: Precision) -> Peak:
@@ -202,6 +206,54 @@ def row(shape: Shape, batch: int, taken: list[float], work: Work, peak: Peak | N
     return result
 
 
+def measured(
+    bundle: Path, drop: float, seconds: float, batches: Mapping[Shape, Sequence[int]] | None = None
+) -> dict[str, Any]:
+    """Measure both, print and return the report; `seconds` are those of each line.
+
+    `batches` are the batch sizes of 32×32 and of 1920×1080 frames; None is the device's usual ones.
+    """
+    device = choose_device("auto")
+    on_gpu = device.type == "cuda"
+    if not on_gpu:
+        print("CUDA is missing: the GPU's figures are not measured. These figures are for one thread of the CPU.")
+    batches = batches or (GPU_BATCHES if on_gpu else CPU_BATCHES)
+    pipeline = Pipeline(load_bundle(bundle, device))
+    precision = choose_precision(pipeline)
+    peak = peak_of(device, precision) if on_gpu else None
+    number_bytes = 2 if precision == "bf16" else 4
+    small = scenes(2, torch.Generator().manual_seed(0)).to(device), camera_masks(2, drop).to(device)
+    large = large_frames(1, drop, device) if on_gpu else None
+    rows = []
+    for batch in batches[SMALL]:
+        compiled = CompiledPipeline(pipeline, compiles=on_gpu, precision=precision)
+        compiled.compile_for(SMALL, batch)
+        taken = seconds_of(whole_path(compiled, batch, drop), device, seconds)
+        rows.append(row(SMALL, batch, taken, work_per_frame(pipeline, *small, number_bytes), peak))
+    for batch in batches[LARGE]:
+        taken = seconds_of(rebuilding(pipeline, precision, batch, drop), device, seconds)
+        # The chain consists of convolutions over every pixel: on the CPU the cost of a smaller frame is scaled up.
+        work = work_per_frame(pipeline.rebuild, *(large or small), number_bytes)
+        if large is None:
+            scale = LARGE.height * LARGE.width / (SMALL.height * SMALL.width)
+            work = Work(work.flops * scale, work.bytes * scale)
+        rows.append(row(LARGE, batch, taken, work, peak))
+    return {
+        "precision": precision,
+        "peak": asdict(peak) if peak else None,
+        "drop": drop,
+        "small": fastest(rows, SMALL),
+        "large": fastest(rows, LARGE),
+        "rows": rows,
+    }
+
+
+def fastest(rows: Sequence[dict[str, Any]], shape: Shape) -> dict[str, Any] | None:
+    """Return the row with the most frames a second among those of a shape; None if there is none."""
+    own = [row for row in rows if (row["height"], row["width"]) == (shape.height, shape.width)]
+    return max(own, key=lambda row: float(row["frames_per_second"]), default=None)
+
+
 def main() -> None:
     """Measure, print and, with `--json`, save."""
     arguments = command_line(
@@ -211,41 +263,9 @@ def main() -> None:
         seconds=Option(2.0, "measured seconds of each line"),
         json=Path,
     )
-    device = choose_device("auto")
-    on_gpu = device.type == "cuda"
     torch.set_num_threads(1)
-    if not on_gpu:
-        print("CUDA is missing: the GPU's figures are not measured. These figures are for one thread of the CPU.")
-    pipeline = Pipeline(load_bundle(shipped_bundle(arguments.bundle), device))
-    precision = choose_precision(pipeline)
-    peak = peak_of(device, precision) if on_gpu else None
-    number_bytes = 2 if precision == "bf16" else 4
-    small = scenes(2, torch.Generator().manual_seed(0)).to(device), camera_masks(2, arguments.drop).to(device)
-    large = large_frames(1, arguments.drop, device) if on_gpu else None
-    rows = []
-    for batch in (GPU_BATCHES if on_gpu else CPU_BATCHES)[SMALL]:
-        compiled = CompiledPipeline(pipeline, compiles=on_gpu, precision=precision)
-        compiled.compile_for(SMALL, batch)
-        taken = seconds_of(whole_path(compiled, batch, arguments.drop), device, arguments.seconds)
-        rows.append(row(SMALL, batch, taken, work_per_frame(pipeline, *small, number_bytes), peak))
-    for batch in (GPU_BATCHES if on_gpu else CPU_BATCHES)[LARGE]:
-        taken = seconds_of(rebuilding(pipeline, precision, batch, arguments.drop), device, arguments.seconds)
-        # The chain consists of convolutions over every pixel: on the CPU the cost of a smaller frame is scaled up.
-        work = work_per_frame(pipeline.rebuild, *(large or small), number_bytes)
-        if large is None:
-            scale = LARGE.height * LARGE.width / (SMALL.height * SMALL.width)
-            work = Work(work.flops * scale, work.bytes * scale)
-        rows.append(row(LARGE, batch, taken, work, peak))
-    found = {
-        "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
-        "gpu": "measured" if on_gpu else "not measured",
-        "torch": torch.__version__,
-        "precision": precision,
-        "peak": asdict(peak) if peak else None,
-        "drop": arguments.drop,
-        "rows": rows,
-    }
-    report(found, arguments.json, shown=False)
+    found = measured(shipped_bundle(arguments.bundle), arguments.drop, arguments.seconds)
+    report(found | machine("torch"), arguments.json, shown=False)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ through the network for each input.
 
 `ratio` is the loop's time with the network in torch ÷ the stage's. `ratio_of_one_backend` is the loop's time with the
 stage's backend ÷ the stage's. `ratio_in_torch` runs both in torch. The sides take turns on one thread, in CPU seconds,
-so that other processes affect all alike. With a GPU, the result also contains the frames per second with all overlays.
+so that other processes affect all alike. A GPU is measured by `make gpu-report`.
 """
 
 from __future__ import annotations
 
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import report
+from benchmarks.speed.device import one_call_s
 from infra.cli.lab.evaluate import bundle_folder
 from infra.state_folder.environment import Environment
 from lab.data import to_frames
@@ -42,8 +44,7 @@ BLOCK: Final = 128
 """Inputs of each side per turn."""
 AT_ONCE: Final = 64
 """The largest batch of a processor."""
-GPU_FRAMES: Final = 256
-GPU_ROUNDS: Final = 20
+WARM_UP: Final = 3
 
 
 def held_out(count: int) -> Tensor:
@@ -112,25 +113,24 @@ def on_cpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
 
 
 @torch.inference_mode()
-def on_gpu(bundle: Bundle, frames: Tensor) -> dict[str, object]:
-    """Return the frames per second with all overlays, in the precision that the processor would choose."""
+def all_overlays(bundle: Bundle, frames: Tensor, rounds: int) -> dict[str, object]:
+    """Return the frames per second with all overlays on the bundle's device, in the precision that a processor would
+    choose. All `frames` (B, C, H, W) are one batch.
+    """
     pipeline = Pipeline(bundle)
     precision = choose_precision(pipeline)
-    batch = frames[:GPU_FRAMES].to(bundle.device)
-    taken = []
+    batch = frames.to(bundle.device)
     with arithmetic(bundle.device, precision):
-        for _ in range(GPU_ROUNDS + 3):
-            torch.cuda.synchronize()
-            started = time.perf_counter()
-            pipeline.strip(batch, sequential=False)
-            torch.cuda.synchronize()
-            taken.append(time.perf_counter() - started)
-    seconds = sorted(taken[3:])
+        taken = [
+            one_call_s(lambda: pipeline.strip(batch, sequential=False), bundle.device) for _ in range(rounds + WARM_UP)
+        ]
+    seconds = taken[WARM_UP:]
     return {
-        "frames_per_s": len(batch) / seconds[len(seconds) // 2],
-        "slowest_frames_per_s": len(batch) / seconds[-1],
+        "frames_per_s": len(batch) / statistics.median(seconds),
+        "slowest_frames_per_s": len(batch) / max(seconds),
+        "overlays": 0 if bundle.overlays is None else len(bundle.overlays),
+        "batch": len(batch),
         "precision": precision,
-        "gpu": torch.cuda.get_device_name(bundle.device),
     }
 
 
@@ -144,10 +144,6 @@ def main() -> None:
         raise ConfigError(f"bundle {folder}: expected a strip table, got none. Run `pointillist lab calibrate`.")
     frames = held_out(arguments.inputs)
     found: dict[str, object] = on_cpu(bundle, frames)
-    if torch.cuda.is_available():
-        found["gpu"] = on_gpu(load_bundle(folder, torch.device("cuda")), frames)
-    else:
-        found["gpu"] = "not measured"
     found |= {
         "bundle": bundle.model_id,
         "sequential": bool(bundle.settings.strip.rounds),

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pages.cases import CASES
+from benchmarks.pages.figure import sources
+from benchmarks.pages.figures import NAMES
+from benchmarks.speed import gpu_report
+from benchmarks.speed.gpu_report import START_S, STEPS, STOP_S, in_process
+
+PAGES = Path(gpu_report.__file__).parents[1] / "pages"
+
+
+@pytest.mark.brokers
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_all_steps_run_on_a_cpu_and_fill_the_rows_of_the_pages(tmp_path: Path) -> None:
+    file = tmp_path / "gpu" / "report.json"
+    command = [sys.executable, "-m", "benchmarks.speed.gpu_report", "--device", "cpu", "--short", "--json", str(file)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=880)
+    document = json.loads(file.read_text())
+    assert {name: step["outcome"] for name, step in document["outcomes"].items()} == dict.fromkeys(STEPS, "measured")
+    assert done.returncode == 0
+    assert document["results"]["up"]["frames_lost"] == 0
+    # Without a GPU there is no roofline.
+    fast = {"frames_per_second": 1.0, "roofline_share": 0.5}
+    document["results"]["device"] |= {"small": fast, "large": fast}
+    file.write_text(json.dumps(document))
+    rows = [
+        row
+        for page in NAMES
+        for source in sources(PAGES / f"{page}.toml", CASES)
+        if source.file == "gpu/report.json"
+        for row in source.rows(tmp_path)
+    ]
+    assert rows
+    assert not [row.what for row in rows if row.measured == "not measured"]
+
+
+def fails() -> dict[str, object]:
+    raise OSError("driver is missing")
+
+
+def hangs() -> dict[str, object]:
+    signal.pause()
+    return {}
+
+
+def dies() -> dict[str, object]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_step_that_fails_hangs_or_dies_is_named() -> None:
+    assert in_process(fails, 60)["error"] == "OSError: driver is missing"
+    assert in_process(hangs, 0.2)["error"] == "expected to end within 0.2 s"
+    assert in_process(dies, 60)["error"] == "the process ended without a result"
+    assert in_process(dict, 60)["outcome"] == "measured"
+
+
+def test_all_steps_fit_into_25_minutes() -> None:
+    assert sum(step.limit_s + 2 * STOP_S for step in STEPS.values()) + START_S <= 25 * 60
