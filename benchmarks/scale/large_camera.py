@@ -78,13 +78,15 @@ def large(
 
 
 def write_scenes(file: Path, fps: float) -> Path:
-    """Write `SCENES` pictures, in turn for ten seconds, as H.264; return the file."""
+    """Write `SCENES` pictures, in turn for four seconds, as H.264; return the file."""
     simulator = SceneSimulator(0, 0, (1080, 1920))
     pictures = [simulator.render(index)[0] for index in range(SCENES)]
     with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "20"})
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1000), options={"preset": "ultrafast", "crf": "23"}
+        )
         stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
-        for number in range(round(10 * fps)):
+        for number in range(round(4 * fps)):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pictures[number % SCENES], format="rgb24")))
         container.mux(stream.encode())
     return file

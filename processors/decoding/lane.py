@@ -74,7 +74,8 @@ class Lane:
     ) -> None:
         """`start` returns a new process. `counted` takes the name of each outcome.
 
-        `suspect` takes a group of which a unit was refused, or ended a process. `open_pixels` bounds the sum of the picture sizes of open decoders. Both functions are called on the thread.
+        `suspect` takes a group of which a unit was refused, or ended a process. Both functions are called on the
+        thread. `open_pixels` bounds the sum of the picture sizes of open decoders.
         """
         self._start = start
         self._counted = counted
