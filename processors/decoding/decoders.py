@@ -2,12 +2,13 @@
 
 A group's units are decoded in the order of their places. A unit that comes too early waits for those before it, within
 a bound. Then the rest of the group fails by name. A unit that does not decode, or ends its process, costs its group.
-After any of these failures, a key frame of the camera is due. The later groups of a camera that ended a process are
-decoded in a process for suspects, apart from others.
+After any of these failures, a key frame of the camera is due. The later groups of a camera of which a unit was refused,
+or ended a process, are decoded in a process for suspects, apart from others and with a lower priority.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from schemas.pixels.planes import Planes
 GROUPS_PER_CAMERA: Final = 3
 """Resent frames of a group may come after the key frame of the next."""
 _SUSPECTS: Final = -1
+_SUSPECTS_NICE: Final = 10
+"""Nice levels of the process for suspects below the processor: it takes a tenth of a core that others need."""
 OUTCOMES: Final = (
     "decoded", "restored", "duplicate", "missing", "refused", "crashed", "hung", "reopened",
 )  # fmt: skip
@@ -313,9 +316,16 @@ class VideoDecoders:
         lane = self._lanes.get(number)
         if lane is None:
             limits = self._settings
+
+            def start() -> DecodingProcess:
+                process = self._start(limits.most_pixels, limits.process_bytes)
+                if number == _SUSPECTS:
+                    os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _SUSPECTS_NICE)
+                return process
+
             lane = self._lanes[number] = Lane(
                 "suspects" if number == _SUSPECTS else str(number),
-                lambda: self._start(limits.most_pixels, limits.process_bytes),
+                start,
                 self._counted,
                 self._suspect,
                 timeout_s=limits.timeout_s,

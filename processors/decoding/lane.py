@@ -67,18 +67,19 @@ class Lane:
         name: str,
         start: Callable[[], DecodingProcess],
         counted: Callable[[str], None],
-        lost: Callable[[Group], None],
+        suspect: Callable[[Group], None],
         *,
         timeout_s: float,
         open_pixels: int,
     ) -> None:
-        """`start` returns a new process. `counted` takes the name of each outcome, `lost` a group that ended a process.
+        """`start` returns a new process. `counted` takes the name of each outcome.
 
-        `open_pixels` bounds the sum of the picture sizes of open decoders. Both functions are called on the thread.
+        `suspect` takes a group of which a unit was refused, or ended a process. Both functions are called on the
+        thread. `open_pixels` bounds the sum of the picture sizes of open decoders.
         """
         self._start = start
         self._counted = counted
-        self._lost = lost
+        self._suspect = suspect
         self._timeout_s = timeout_s
         self._open_pixels = open_pixels
         self._jobs: OrderedDict[CameraId, deque[_Job]] = OrderedDict()
@@ -153,11 +154,12 @@ class Lane:
             self._counted(lost.cause)
             self._end_process()
             group.failure = DecoderLostError(f"{group.name}: {lost}")
-            self._lost(group)
+            self._suspect(group)
             raise group.failure from None
         except BadPixelsError as error:
             self._counted("refused")
             self._open.pop(group, None)
+            self._suspect(group)
             if job.place is not None:
                 group.failure = error
             raise

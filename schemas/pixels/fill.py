@@ -35,6 +35,7 @@ _WEIGHTS: Final = np.array([0] + [TWELFTHS // count for count in range(1, SOURCE
 """The weight of a sum, for each number of kept pixels of a chroma sample."""
 
 _FEW: Final = 4
+_STRIP_PIXELS: Final = 2**17
 _OFFSETS: Final = sorted(
     ((down, right) for down in range(-REACH, REACH + 1) for right in range(-REACH, REACH + 1) if down or right),
     key=lambda offset: (offset[0] ** 2 + offset[1] ** 2, abs(offset[0]), offset),
@@ -93,8 +94,11 @@ class _Holes:
         if _FEW * np.count_nonzero(around) > np.count_nonzero(holes):
             self._isolated = around.view(np.uint8) * np.uint8(255)
             holes &= ~around
-            self._wide = np.zeros(kept.size + 2 * kept.shape[1], dtype=np.uint16)
-            self._total = np.zeros(kept.size, dtype=np.uint16)
+            width = kept.shape[1]
+            strip = max(1, _STRIP_PIXELS // width) * width
+            self._wide = np.zeros(strip + 2 * width + 1, dtype=np.uint16)
+            self._total = np.zeros(strip, dtype=np.uint16)
+            self._means = np.zeros(strip, dtype=np.uint8)
         self._at = np.flatnonzero(holes)
         self._sources = _sources(kept, self._at)
 
@@ -102,15 +106,10 @@ class _Holes:
         """Return a plane (H, W) with its holes filled: a copy, or the plane itself if there are none."""
         if self._isolated is None and not len(self._at):
             return plane
-        if self._isolated is None:
-            filled = np.array(plane, order="C")
-        else:
-            filled = self._neighbour_means(plane)
-            # A choice by bits: numpy's choice between two arrays branches at each sample.
-            filled ^= plane
-            filled &= self._isolated
-            filled ^= plane
+        filled = np.array(plane, order="C")
         flat = filled.reshape(-1)
+        if self._isolated is not None:
+            self._fill_isolated(plane, self._isolated.reshape(-1), flat)
         if len(self._at):
             total = flat.take(self._sources[0], mode="clip").astype(np.uint16)
             for source in self._sources[1:]:
@@ -120,18 +119,30 @@ class _Holes:
             flat[self._at] = total.astype(np.uint8)
         return filled
 
-    def _neighbour_means(self, plane: Plane) -> Plane:
-        """Return the mean of the four neighbours at each place but the edges."""
-        width = plane.shape[1]
-        # Rows one after another, between two empty ones: a neighbour is at a fixed distance.
-        self._wide[width:-width] = plane.reshape(-1)
-        wide, total, end = self._wide, self._total, plane.size
-        np.add(wide[:end], wide[2 * width :], out=total)
-        total += wide[width - 1 : end + width - 1]
-        total += wide[width + 1 : end + width + 1]
-        total += SOURCES // 2
-        total >>= 2
-        return total.astype(np.uint8).reshape(plane.shape)
+    def _fill_isolated(self, plane: Plane, isolated: Plane, filled: Plane) -> None:
+        """Enter the means of four neighbours into `filled` (H·W,), a copy of `plane`, at the isolated holes.
+
+        A strip of rows fits into the cache.
+        """
+        height, width = plane.shape
+        rows = max(1, _STRIP_PIXELS // width)
+        for first in range(1, height - 1, rows):
+            last = min(height - 1, first + rows)
+            count = (last - first) * width
+            # The strip's rows one after another, between a row above and one below: a neighbour is at a fixed distance.
+            wide, total, means = self._wide[: count + 2 * width], self._total[:count], self._means[:count]
+            wide.reshape(-1, width)[:] = plane[first - 1 : last + 1]
+            np.add(wide[:count], wide[2 * width :], out=total)
+            total += wide[width - 1 : count + width - 1]
+            total += self._wide[width + 1 : count + width + 1]
+            total += SOURCES // 2
+            total >>= 2
+            means[:] = total
+            # A choice by bits: numpy's choice between two arrays branches at each sample.
+            strip = filled[first * width : last * width]
+            means ^= strip
+            means &= isolated[first * width : last * width]
+            strip ^= means
 
 
 def _sources(kept: Mask, holes: Index) -> Index:

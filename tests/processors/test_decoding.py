@@ -190,7 +190,7 @@ def test_a_probe_leaves_the_chain_as_it_was(make: Make) -> None:
     assert shows(decoders.submit(unit(units[1], 1), 0.0), 1)
 
 
-def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make) -> None:
+def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make, processes: Processes) -> None:
     decoders = make()
     units = chain(3)
     assert shows(decoders.submit(unit(units[0]), 0.0), 0)
@@ -199,7 +199,10 @@ def test_a_unit_that_does_not_decode_costs_its_group_alone(make: Make) -> None:
     assert "earlier frame failed" in fails(decoders.submit(unit(units[2], 2), 0.0), MissingReferenceError)
     assert shows(other, 0)
     assert shows(decoders.submit(unit(units[1], 1, camera=GATE), 0.0), 1)
+    # The camera's next group is decoded apart from others, and later.
     assert shows(decoders.submit(unit(units[0], key=3), 0.0), 0)
+    usual, suspects = (os.getpriority(os.PRIO_PROCESS, each.pid) for each in processes.started)
+    assert usual < suspects
     assert decoders.counts["refused"] == 1
 
 

@@ -1,0 +1,114 @@
+"""Video at a network's scale, from planes and by way of RGB: `python -m benchmarks.speed.video_planes [--json FILE]`.
+
+Both sides resample the kept pixels of the same decoded picture to the network's input, in turns on one thread. One side
+resamples luma and chroma, and converts the small picture. The other converts the whole picture first. `ratio` is the
+second's CPU time ÷ the first's, by the least of the rounds. `levels` is the mean difference of both results in grey
+levels. `decode_ratio` is the CPU time of decoding in a process, its hand-over included, ÷ the CPU time of the planes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import machine, report
+from processors.decoding.process import DecodingProcess
+from processors.decoding.protocol import Operation
+from processors.stages.packed import Packed
+from processors.stages.planar import Planar, PlaneMask
+from producers.video.encoder import software_encoder
+from schemas.identity import CameraId
+from schemas.keys.keys import derive_camera_key
+from schemas.messages.access_unit import AccessUnit, Codec
+from schemas.pixels.fill import Fill
+from schemas.pixels.gather import gather
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.planes import Colour, Planes, chroma_shape, to_picture
+
+CASES: Final = (((432, 768), (32, 32)), ((1080, 1920), (32, 32)), ((480, 640), (224, 224)), ((1080, 1920), (224, 224)))
+DROPPED: Final = 16
+_CRF: Final = 23
+_PIXELS: Final = 2**22
+
+
+def moving(height: int, width: int, number: int) -> Planes:
+    """Return a picture of a pattern that moves."""
+    down, right = np.mgrid[:height, :width]
+    luma = (128 + 60 * np.sin((right + 3 * number) / 17) * np.cos((down - number) / 13)).astype(np.uint8)
+    rows, columns = chroma_shape(height, width)
+    blue = (128 + 30 * np.sin(np.mgrid[:rows, :columns][1] / 23)).astype(np.uint8)
+    return Planes(luma, blue, 255 - blue, Colour.BT601_LIMITED)
+
+
+def cpu_ms(action: Callable[[], object]) -> float:
+    """Return CPU milliseconds of this thread."""
+    before = time.thread_time_ns()
+    action()
+    return (time.thread_time_ns() - before) / 1e6
+
+
+@torch.inference_mode()
+def measured(size: tuple[int, int], scale: tuple[int, int], rounds: int) -> dict[str, Any]:
+    """Measure one size of frames and one of the network's input."""
+    key = derive_camera_key(bytes(range(32)), CameraId("bench/camera"))
+    mask = PlaneMask(kept_mask(key, 1, 0, *size, DROPPED))
+    kept = mask.kept[None, None]
+    fill, encoder = Fill(mask.kept.numpy()), software_encoder(Codec.H264, *size, 25.0, _CRF)
+    units = [encoder.encode(fill.planes(moving(*size, number))) for number in range(rounds)]
+    encoder.close()
+
+    def from_planes(planes: Planes) -> Tensor:
+        return Planar([planes], 3, [mask], [mask]).at_scale(*scale)[0]
+
+    def from_rgb(planes: Planes) -> Tensor:
+        pixels = torch.from_numpy(gather(to_picture(planes), mask.kept.numpy())).view(-1, 3)
+        return Packed(pixels, kept, kept).at_scale(*scale)[0]
+
+    process = DecodingProcess(_PIXELS, 2**30)
+    process.limits()
+    times: dict[str, list[float]] = {"hand-over": [], "planes": [], "rgb": []}
+    before = sum(psutil.Process(process.pid).cpu_times()[:2])
+    found: list[Planes] = []
+    for place, data in enumerate(units):
+        unit, operation = (
+            AccessUnit(Codec.H264, Colour.BT601_LIMITED, data),
+            Operation.NEXT if place else Operation.OPEN,
+        )
+        found.clear()
+        times["hand-over"].append(
+            cpu_ms(lambda u=unit, o=operation: found.append(process.decode(o, 1, u, *size, 30.0)))  # type: ignore[misc]  # the defaults bind the loop's values
+        )
+        times["planes"].append(cpu_ms(lambda: from_planes(found[0])))
+        times["rgb"].append(cpu_ms(lambda: from_rgb(found[0])))
+    worker_ms = 1000 * (sum(psutil.Process(process.pid).cpu_times()[:2]) - before) / rounds
+    process.kill()
+    least = {name: min(values) for name, values in times.items()}
+    return {
+        "frame": f"{size[1]}x{size[0]}",
+        "input": f"{scale[1]}x{scale[0]}",
+        "ratio": least["rgb"] / least["planes"],
+        "decode_ratio": (worker_ms + least["hand-over"]) / least["planes"],
+        "levels": 255 * float((from_planes(found[0]) - from_rgb(found[0])).abs().mean()),
+        "cpu_ms": least | {"decoder": worker_ms},
+    }
+
+
+def main() -> None:
+    """Measure, print, and write the JSON."""
+    arguments = command_line(__doc__, json=Path, rounds=40)
+    torch.set_num_threads(1)
+    rows = [measured(size, scale, arguments.rounds) for size, scale in CASES]
+    command = f"python -m benchmarks.speed.video_planes --rounds {arguments.rounds}"
+    report({"rows": rows, "machine": machine("torch"), "command": command}, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
