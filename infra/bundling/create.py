@@ -15,6 +15,7 @@ import torch
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.folder import appearing
 from infra.bundling.gallery import picture_files, read_gallery
+from infra.bundling.imagenet import of_imagenet
 from infra.bundling.label_checks import Judged, judge
 from infra.bundling.networks import Network, of_onnx, of_timm, of_torchscript, of_torchvision
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
@@ -148,6 +149,8 @@ def _network(wanted: Wanted, folder: Path, classes: int | None) -> Network:
             return of_torchscript(Path(wanted.network), folder, wanted.size, wanted.channels)
         case "torchvision":
             return of_torchvision(wanted.network, wanted.weights, folder, wanted.size, classes)
+        case "imagenet":
+            return of_imagenet(folder)
         case "timm":
             return of_timm(wanted.network, wanted.weights, folder, wanted.size, classes)
 

@@ -194,6 +194,19 @@ def _load_state(network: nn.Module, file: Path, name: str) -> None:
         raise BundleError(
             f"--weights: expected {OWN_WEIGHTS}, {RANDOM}, or an existing file, got {file}. Correct the path."
         )
+    state = read_state(file)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]] or [first_line(error)]
+        raise BundleError(
+            f"--weights: expected the state dict of {name}, got {file.name}: {lines[0][:200]}. Choose the "
+            "network that the weights belong to."
+        ) from None
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, or of a state dict that `torch.save` wrote. Raises BundleError."""
     check_size(file)
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -209,14 +222,7 @@ def _load_state(network: nn.Module, file: Path, name: str) -> None:
             f"--weights: expected a state dict, tensors by name, got another object in {file.name}. Save the "
             "network's state_dict()."
         )
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]] or [first_line(error)]
-        raise BundleError(
-            f"--weights: expected the state dict of {name}, got {file.name}: {lines[0][:200]}. Choose the "
-            "network that the weights belong to."
-        ) from None
+    return state
 
 
 def _unpickled(file: Path) -> object:

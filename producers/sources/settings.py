@@ -12,6 +12,8 @@ from schemas.limits import MAX_SIDE
 from schemas.settings import SettingsTable
 
 Kind = Literal["scene", "dataset", "video", "url"]
+REAL_KINDS: Final = ("url", "video")
+"""Kinds of source that can be away: streams and videos of real cameras. The others simulate one."""
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Corner = Annotated[int, Field(ge=0, le=MAX_SIDE)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
