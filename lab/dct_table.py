@@ -22,7 +22,7 @@ from lab.data import LabelledPictures, read_pictures, to_frames
 from lab.experiments.cache import digest
 from lab.repair.inputs import at_network_size
 from processors.bundle import Bundle
-from processors.preprocess.blocks import SIDE, coefficients
+from processors.stages.preprocess.blocks import SIDE, coefficients
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import replacing
 

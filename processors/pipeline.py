@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from processors.bundle import Bundle
-from processors.preprocess.contract import seeds_of_sums
 from processors.stages.at_scale import at_scale, density
 from processors.stages.classify import classify
 from processors.stages.denoise import denoise
 from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
 from processors.stages.modes import DenoiseSettings, Mode, usual_denoise
 from processors.stages.nearest import reconstruct_nearest
-from processors.stages.packed import Packed
+from processors.stages.planar import Unplaced
 from processors.stages.plate import reconstruct_plate
+from processors.stages.preprocess.contract import seeds_of_sums
 from processors.stages.reconstruct import reconstruct
 from processors.stages.resample import fitted, resize, window
 from processors.stages.strip import StripResult, strip
@@ -128,7 +128,7 @@ class Pipeline:
             return denoise(frames, self.denoise.method, self.denoise.sigma)
 
     def see(
-        self, frames: Tensor | Packed, kept: Tensor, stage: StageContext = bare, *, denoised: bool = True
+        self, frames: Tensor | Unplaced, kept: Tensor, stage: StageContext = bare, *, denoised: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Return the input of `Bundle.logits` for frames (B, C, H, W) in [0, 1], in the form of `Bundle.prepare`.
 
@@ -152,7 +152,7 @@ class Pipeline:
         return self.bundle.prepare(rebuilt), rebuilt
 
     def _see_scaled(
-        self, frames: Tensor | Packed, kept: Tensor, stage: StageContext, denoised: bool
+        self, frames: Tensor | Unplaced, kept: Tensor, stage: StageContext, denoised: bool
     ) -> tuple[Tensor, Tensor | None]:
         whole, restored, filled = self.ways(kept)
         size = self._size
@@ -197,11 +197,11 @@ class Pipeline:
         return self.bundle.logits(self.see(frames, kept)[0], seeds)
 
     def __call__(
-        self, frames: Tensor | Packed, kept: Tensor, stage: StageContext = bare, *, seeds: Tensor | None = None
+        self, frames: Tensor | Unplaced, kept: Tensor, stage: StageContext = bare, *, seeds: Tensor | None = None
     ) -> Classified:
         """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept.
 
-        `Packed` frames, whose own mask is `kept`, are unpacked only if the chain needs whole frames. `seeds` are those
+        `Unplaced` frames, whose own mask is `kept`, are placed only if the chain needs whole frames. `seeds` are those
         of `logits`.
         """
         seen, rebuilt = self.see(frames, kept, stage)
@@ -212,7 +212,7 @@ class Pipeline:
             class_id, confidence = classify(self.bundle.network_logits(seen).float())
         return Classified(rebuilt, class_id, confidence)
 
-    def show(self, frames: Tensor | Packed, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
+    def show(self, frames: Tensor | Unplaced, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
         """Return frames (B, C, H, W) for people, (B, C, h, w) in [0, 1]: the longer side has at most `longest` pixels.
 
         `rebuilt` holds the chain's rebuilt frames, if any. Frames that nobody classifies do not get a restoration: the
@@ -225,13 +225,13 @@ class Pipeline:
             return reconstruct_plate(_placed(frames), kept)
         return reconstruct_plate(*_at_scale(list(range(len(frames))), frames, kept, *size))
 
-    def show_sent(self, frames: Tensor | Packed, longest: int) -> Tensor:
+    def show_sent(self, frames: Tensor | Unplaced, longest: int) -> Tensor:
         """Return frames (B, C, H, W) as they were sent, zero at missing pixels, in the format of `show`.
 
         If the result is smaller than the frame, each pixel is a mean of several, holes included.
         """
         size = fitted(frames.shape[2], frames.shape[3], longest)
-        return frames.as_sent(*size) if isinstance(frames, Packed) else resize(frames, *size)
+        return frames.as_sent(*size) if isinstance(frames, Unplaced) else resize(frames, *size)
 
     def probe_input(self, pictures: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Return STRIP's input, (B, channels, height, width) of the network, for whole pictures (B, C, H, W) in [0, 1].
@@ -294,15 +294,15 @@ class Pipeline:
         )
 
 
-def _placed(frames: Tensor | Packed) -> Tensor:
-    return frames.placed if isinstance(frames, Packed) else frames
+def _placed(frames: Tensor | Unplaced) -> Tensor:
+    return frames.placed if isinstance(frames, Unplaced) else frames
 
 
 def _at_scale(
-    places: list[int], frames: Tensor | Packed, kept: Tensor, height: int, width: int
+    places: list[int], frames: Tensor | Unplaced, kept: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
     """Apply `processors.stages.at_scale` to the frames at `places`."""
-    if isinstance(frames, Packed):
+    if isinstance(frames, Unplaced):
         return frames[places].at_scale(height, width)
     return at_scale(*_some(places, frames, kept), height, width)
 

@@ -22,6 +22,7 @@ class Instruments:
     raw_bytes: Counter
     sent_bytes: Counter
     resent_bytes: Counter
+    compared: Counter
     camera_tasks: Gauge
     spool_frames: Gauge
     spool_bytes: Gauge
@@ -49,6 +50,7 @@ class Instruments:
             raw_bytes=size.labels("raw"),
             sent_bytes=size.labels("sent"),
             resent_bytes=size.labels("resent"),
+            compared=metrics.CAMERA_COMPARED.on(registry),
             camera_tasks=metrics.CAMERA_TASKS.on(registry),
             spool_frames=metrics.SPOOL_FRAMES.on(registry),
             spool_bytes=metrics.SPOOL_BYTES.on(registry),

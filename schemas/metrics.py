@@ -90,6 +90,13 @@ CAMERA_BYTES = Metric(
     "Bytes of published frames: raw as captured, sent as messages (first sends only), resent",
     ("kind",),
 )
+CAMERA_COMPARED = Metric(
+    Counter,
+    "pointillist_camera_compared_bytes_total",
+    "Bytes of one frame in a hundred of cameras with measure_codec, by way: sent, raw, jpeg (quality 90), codec "
+    "(without a mask)",
+    ("way",),
+)
 CAMERA_TASKS = Metric(
     Gauge,
     "pointillist_camera_tasks",

@@ -56,8 +56,8 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's cla
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """`--numprocesses auto`: one more than the cores that this process may use, for tests with brokers mostly wait."""
-    return len(os.sched_getaffinity(0)) + 1
+    """`--numprocesses auto`: two more than the cores that this process may use, for tests with brokers mostly wait."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(optionalhook=True)

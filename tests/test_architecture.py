@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from infra.reference.architecture import FOLDERS, dotted, imported, imports_by_room, modules
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("architecture")  # they share what is parsed
 ROLES = ("schemas", "producers", "processors", "consumers", "lab", "infra")
 # What a package may import of the others; a name with a dot allows that part alone.
 ALLOWED = {
@@ -29,7 +30,7 @@ ALLOWED = {
         "processors.bundle",
         "processors.networks",
         "processors.pipeline",
-        "processors.preprocess",
+        "processors.stages.preprocess",
         "processors.stages",
         "producers.sources",
         "producers.scene",
@@ -94,6 +95,11 @@ def test_tests_and_benchmarks_share_the_harness_alone() -> None:
 
 
 @cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def names_in(file: Path) -> frozenset[str]:
     """The modules that a module imports; parsing takes most of the time of these tests."""
     return frozenset(imported(file))
@@ -151,7 +157,7 @@ def test_clients_of_kafka_are_constructed_in_one_place() -> None:
         str(file.relative_to(ROOT))
         for file in of_kafka()
         if not inside(dotted(file), (KAFKA,))
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CLIENTS
     }
     assert not wrong
@@ -173,7 +179,7 @@ def test_private_members_of_a_library_are_touched_in_one_module(role: str) -> No
         f"{file.relative_to(ROOT)}: {name}"
         for file in modules(role)
         if dotted(file) not in HOMES.values()
-        for name in foreign_members(ast.parse(file.read_text()))
+        for name in foreign_members(parsed(file))
     ]
     assert not wrong
 
@@ -185,7 +191,7 @@ def test_clients_over_paho_use_none_of_its_private_members() -> None:
         for role in ROLES
         for file in modules(role)
         if uses(file, HOMES["paho"]) and dotted(file) != f"{MQTT}.connection"
-        for name in sorted(private & own_members(ast.parse(file.read_text())))
+        for name in sorted(private & own_members(parsed(file)))
     ]
     assert not wrong
 

@@ -222,7 +222,8 @@ def page(result: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        "Mutated access units of a hostile camera: [fuzz.json](fuzz.json), with its command.",
+        "Mutated access units of a hostile camera: [fuzz.json](fuzz.json), with its command. STRIP on coded probes: "
+        "[strip.md](strip.md). Motion from the lengths of messages: [lengths.md](lengths.md).",
     ]
     return "\n".join(lines) + "\n"
 

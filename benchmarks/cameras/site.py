@@ -16,7 +16,7 @@ import yaml
 
 from benchmarks.cameras.bridge import ConfirmingBridge
 from infra.local.mosquitto import Mosquitto
-from infra.local.process import COMMAND
+from infra.local.process import COMMAND, spawn
 from infra.pki.authority import LOCAL_HOSTS, Authority
 from infra.pki.enrolment import enroll
 from infra.pki.roles import CLIENTS, SERVERS, Roles
@@ -75,7 +75,7 @@ class Site:
         """Run `pointillist camera run` until the end of the block, then stop it."""
         log = self.folder / "camera-run.log"
         command = [*COMMAND, "camera", "run", str(self.file), "--spool", str(self.folder / "spools")]
-        with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
+        with log.open("wb") as out, spawn(command, out) as process:
             run = CameraRun(process, log)
             try:
                 yield run

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import psutil
 
-from infra.local.process import COMMAND, ProcessId
+from infra.local.process import COMMAND, ProcessId, spawn
 
 __all__ = ["COMMAND", "Result", "RunningSystem", "audit", "summary"]
 
@@ -41,7 +41,7 @@ def summary(report: Result, state: Path) -> Result:
 
 
 class RunningSystem:
-    """One `pointillist up` on the state folder `state`; its output goes to `state`.log next to it."""
+    """One `pointillist up` on the state folder `state`, until this process ends. Its output goes to `state`.log."""
 
     def __init__(self, state: Path, *options: object) -> None:
         self.state = state
@@ -51,7 +51,7 @@ class RunningSystem:
         self.report_file.unlink(missing_ok=True)
         command = [*COMMAND, "up", "--state", str(state), "--report", str(self.report_file), *map(str, options)]
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            self.process = spawn(command, output)
 
     def __enter__(self) -> Self:
         return self

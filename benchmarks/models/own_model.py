@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from torch import nn
 from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from infra.local.files import write_text
-from infra.local.process import COMMAND
+from infra.local.process import COMMAND, spawn
 from infra.state_folder import Layout
 from lab.chance import seeded
 from lab.networks.imagenet import mobilenet_v3_small
@@ -94,8 +93,8 @@ def measured(folder: Path, which: str) -> dict[str, Any]:
     command += ["--state", str(state), "--cameras", "8", "--seconds", str(_RUN_S), "--no-prometheus"]
     log = folder / which / "log"
     begun = time.time()
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    with log.open("wb") as output:
+        process = spawn(command, output)
     created = first = None
     created_cpu_s = 0.0
     while process.poll() is None and time.time() - begun < _PATIENCE_S:

@@ -33,7 +33,7 @@ from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from benchmarks.reliability.hostile import publish_hostile
 from benchmarks.reliability.nodes import FAULTS, nodes
 from benchmarks.reliability.replayed import replay
-from benchmarks.scale.large_camera import large
+from benchmarks.scale.large_camera import FPS, large
 from consumers.database.queries import open_records
 from consumers.evidence.chain import Chain, alert_id
 from infra.audit.kafka_files import read_topic
@@ -165,7 +165,13 @@ def footage(folder: Path) -> Result:
     return results
 
 
-def camera(folder: Path, cores: int = 2, video: str = "intel_car-detection.mp4", times: int = 3) -> Result:
+def camera(
+    folder: Path,
+    cores: int = 2,
+    video: str = "intel_car-detection.mp4",
+    times: int = 3,
+    profile: str = "raw",
+) -> Result:
     """Send one file of large frames at full speed, every process on the same few cores; r = .25, the scene bundle.
 
     Return the run of median speed, and all speeds.
@@ -174,17 +180,17 @@ def camera(folder: Path, cores: int = 2, video: str = "intel_car-detection.mp4",
     if not file.is_file():
         raise SystemExit(f"{video} is missing: put it into the folder video/ of POINTILLIST_DATA")
     runs = sorted(
-        (_at_full_speed(folder / f"camera-{n}", file, cores) for n in range(times)),
+        (_at_full_speed(folder / f"camera-{n}", file, cores, profile) for n in range(times)),
         key=lambda run: float(run["frames_per_second"]),
     )
     return {**runs[times // 2], "frames_per_second_of_all": [run["frames_per_second"] for run in runs]}
 
 
-def _at_full_speed(state: Path, file: Path, cores: int) -> Result:
+def _at_full_speed(state: Path, file: Path, cores: int, profile: str) -> Result:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:cores])
     options = (
-        "--cameras", 1, "--fps", 0, "--source", file, "--profile", "raw", "--drop-ratio", 0.25, "--probe-share", 0,
+        "--cameras", 1, "--fps", 0, "--source", file, "--profile", profile, "--drop-ratio", 0.25, "--probe-share", 0,
         "--drain-s", 300,
     )  # fmt: skip
     try:
@@ -296,15 +302,24 @@ def main() -> None:
     parser.add_argument(
         "--fault", choices=FAULTS, action="append", help="nodes: run only this fault; the file keeps the others"
     )
-    parser.add_argument("--fps", type=float, default=4.0, help="with --fault: frames per second of each camera")
+    parser.add_argument(
+        "--fps", type=float, help="large, and with --fault: frames per second of each camera (default: 15; 4)"
+    )
+    parser.add_argument("--cameras", type=int, default=1, help="large: number of 1920×1080 cameras")
+    parser.add_argument("--profile", default="raw", help="camera, large: coding of the large frames")
     parser.add_argument("--seconds", type=float, default=300.0, help="with --fault: length of the run")
     arguments = parser.parse_args()
     drill = DRILLS[arguments.name]
     with tempfile.TemporaryDirectory(prefix="pointillist-drill-") as folder:
         if arguments.fault and drill is nodes:
             before = json.loads(arguments.json.read_text())["result"] if arguments.json.is_file() else {}
-            found = before | nodes(Path(folder), arguments.seconds, fps=arguments.fps, faults=arguments.fault)
+            found = before | nodes(Path(folder), arguments.seconds, fps=arguments.fps or 4.0, faults=arguments.fault)
             result = {fault: found[fault] for fault in FAULTS if fault in found}
+        elif drill is large:
+            fps = arguments.fps or FPS
+            result = large(Path(folder), cameras=arguments.cameras, fps=fps, profile=arguments.profile)
+        elif drill is camera:
+            result = camera(Path(folder), profile=arguments.profile)
         else:
             result = drill(Path(folder))
     report({"drill": arguments.name, "result": result}, arguments.json)

@@ -19,26 +19,33 @@ STARTING: Final = 0.05
 """Share of the first frames that is excluded: parts of the system are still starting then."""
 
 
-def scenario(cameras: int) -> dict[str, Any]:
-    """Return a scenario: `cameras` of 1920×1080 at `FPS` with prerendered scenes, and eight of 32×32 at 2 frames/s."""
+def scenario(cameras: int, fps: float = FPS, profile: str = "raw") -> dict[str, Any]:
+    """Return a scenario: `cameras` of 1920×1080 at `fps` with prerendered scenes, and eight of 32×32 at 2 frames/s."""
     usual = {"drop_ratio": 0.25, "probe_share": 0.0}
     source = {"kind": "scene", "size": [1920, 1080], "prerendered": 8}
     return {
         "site": "local",
         "cameras": [
-            {"name": "large-{index}", "count": cameras, "source": source, "fps": FPS} | usual,
+            {"name": "large-{index}", "count": cameras, "source": source, "fps": fps, "profile": profile} | usual,
             {"name": "cam-{index}", "count": 8, "source": {"kind": "scene"}, "fps": 2} | usual,
         ],
     }
 
 
-def large(folder: Path, seconds: float = 60.0, cores: int = 2, cameras: int = 1) -> Result:
+def large(
+    folder: Path,
+    seconds: float = 60.0,
+    cores: int = 2,
+    cameras: int = 1,
+    fps: float = FPS,
+    profile: str = "raw",
+) -> Result:
     """Run the scenario at r = .25 with the scene bundle, with every process on the same cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:cores])
     folder.mkdir(parents=True, exist_ok=True)
     file, state = folder / "large.yaml", folder / "large"
-    file.write_text(yaml.safe_dump(scenario(cameras)))
+    file.write_text(yaml.safe_dump(scenario(cameras, fps, profile)))
     options = ("--scenario", file, "--bundle", shipped_bundle("scene"), "--seconds", seconds, "--no-prometheus")
     cpu: dict[str, float] = {}
     try:
@@ -51,7 +58,7 @@ def large(folder: Path, seconds: float = 60.0, cores: int = 2, cameras: int = 1)
         shown = summary(report, state) | {"frames_skipped": report["frames_skipped"]}
     finally:
         os.sched_setaffinity(0, before)
-    shown["frames_expected_large"] = round(cameras * FPS * seconds)
+    shown["frames_expected_large"] = round(cameras * fps * seconds)
     shown["cpu_s_by_role"] = cpu
     return shown | latencies(Layout(state).database)
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from consumers.cameras.picture_health import PictureHealth
 from consumers.cameras.state import Facts, Judged, judge, patience_s
 from consumers.records.rows import CameraRow, FrameRow
+from consumers.settings import SILENT_AFTER_S
 from schemas.errors import MalformedError
 from schemas.messages.camera_status import check_announcement
 from schemas.pointillist_pb2 import CHECKED, UNKNOWN, Meta, Refusal, Status
@@ -108,11 +109,11 @@ class Camera:
         """Return the time without frames after which the camera is silent; longer if it announces fewer frames."""
         return patience_s(self.meta, self.longest_gap_s, silent_after_s)
 
-    def judge(self, now_ms: int, silent_after_s: float) -> Judged:
+    def judge(self, now_ms: int, silent_after_s: float = SILENT_AFTER_S) -> Judged:
         """Return its state at `now_ms`, on the clock of `heard_ms`."""
         return self.judge_of_frame(self.heard_ms if self.last is not None else None, now_ms, silent_after_s)
 
-    def judge_of_frame(self, frame_ms: int | None, now_ms: int, silent_after_s: float) -> Judged:
+    def judge_of_frame(self, frame_ms: int | None, now_ms: int, silent_after_s: float = SILENT_AFTER_S) -> Judged:
         """Return its state at `now_ms` if its last frame was recorded at `frame_ms`, None for never."""
         return judge(
             Facts(

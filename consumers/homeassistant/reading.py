@@ -16,7 +16,6 @@ from consumers.database.engine import open_engine
 from consumers.database.tables import camera_snapshots, cameras, frames
 from consumers.homeassistant.discovery import CameraSnapshot
 from consumers.records.rows import CameraRow
-from consumers.settings import SILENT_AFTER_S
 
 OVERLAP_MS: Final = 15_000
 """Overlap of two polls: the recorder writes the time of a camera's last message some seconds late."""
@@ -123,7 +122,7 @@ class Reading:
         counted = self._bytes.get(camera.name, _Bytes())
         assert camera.last is not None
         saved = self._states.get(camera.name)
-        judged = camera.judge(now_ms, SILENT_AFTER_S) if saved is None else saved.now(camera.heard_ms, now_ms)
+        judged = camera.judge(now_ms) if saved is None else saved.now(camera.heard_ms, now_ms)
         return CameraSnapshot(
             camera=camera.name,
             state=judged.state.value,

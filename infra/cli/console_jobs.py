@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -50,13 +51,14 @@ def job_settings(settings: ConsoleSettings) -> JobSettings | None:
 
 
 def launcher() -> Callable[[Sequence[str], Path], Child]:
-    """Starts jobs: niced, without the role's secrets, ended with this process."""
+    """Return a function that starts jobs: niced, without the role's secrets, ended with this process."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("POINTILLIST_") or name in _KEPT
     }
 
     def launch(arguments: Sequence[str], log: Path) -> Child:
-        niced = ("nice", "-n", str(_NICE.get(arguments[0], _NICE_SHORT)))
+        # A job leads its own session, where `nice` alone has no effect.
+        niced = (sys.executable, "-m", "schemas.runtime.priority", str(_NICE.get(arguments[0], _NICE_SHORT)))
         return Child([*niced, *COMMAND, *arguments], log, env=environment)
 
     return launch

@@ -102,6 +102,15 @@ def _flow() -> list[Graph | Figure]:
             "Bps",
             (Query(rate(m.CAMERA_BYTES, "kind"), "{{kind}}"),),
         ),
+        Graph(
+            "Bytes sent, compared with a plain camera",
+            "One frame in a hundred of cameras with measure_codec: JPEG of quality 90, and the codec without a mask.",
+            "percentunit",
+            tuple(
+                Query(f"{rate(m.CAMERA_COMPARED, way='sent')} / {rate(m.CAMERA_COMPARED, way=way)}", f"÷ {name}")
+                for way, name in (("raw", "raw pixels"), ("jpeg", "JPEG"), ("codec", "codec"))
+            ),
+        ),
         Graph("Latency", "Capture to record.", "s", quantiles(m.END_TO_END), limit=Limit(0.5)),
         Graph(
             "Camera tasks by phase",

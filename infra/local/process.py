@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from schemas.runtime.disk import is_full
 
@@ -91,6 +92,39 @@ def terminate(process: ProcessId, deadline_s: float) -> None:
         process.wait_gone(deadline_s)
 
 
+def spawn(
+    command: Sequence[str],
+    output: IO[bytes],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    start_new_session: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a program that ends with this process, even after `kill -9`; standard output and error go to `output`.
+
+    Raises FileNotFoundError if there is no such program.
+    """
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        # The parent may have died between the fork and the call: then no signal will come.
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return _SPAWNER.submit(
+        subprocess.Popen[bytes],
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        cwd=cwd,
+        env=env,
+        start_new_session=start_new_session,
+        preexec_fn=die_with_parent,  # only async-signal-safe calls in there
+    ).result()
+
+
 class Child:
     """One supervised program. Its output goes to `log`; `kill -9` of this process ends it too.
 
@@ -123,31 +157,14 @@ class Child:
             raise RuntimeError(f"expected a stopped program, {self.command[0]} runs as pid {self.pid}")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         bound_log(self.log)
-        self._popen = _SPAWNER.submit(self._spawn).result()
+        self._popen = self._spawn()
         # A child that has ended stays a zombie until it is reaped, so its pid is still its own here.
         self._identity = ProcessId.of(self._popen.pid) or ProcessId(self._popen.pid, -1)
         return self._identity
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            # The parent may have died between the fork and the call: then no signal will come.
-            if os.getppid() != parent:
-                os._exit(1)
-
         with self.log.open("ab") as out:
-            return subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd=self._cwd,
-                env=self._env,
-                start_new_session=True,
-                preexec_fn=die_with_parent,  # only async-signal-safe calls in there
-            )
+            return spawn(self.command, out, cwd=self._cwd, env=self._env, start_new_session=True)
 
     @property
     def identity(self) -> ProcessId:

@@ -7,7 +7,7 @@ from typing import Final
 from infra.reference.keys import keys
 from infra.reference.markdown import page
 from processors.bundle import BundleSettings, DroppedStripThreshold, InputSettings, StripSettings
-from processors.preprocess.registry import STAGES
+from processors.stages.preprocess.registry import STAGES
 
 _HEAD: Final = """\
 A bundle is a folder with a `model.toml` and the files that it names. `pointillist bundle create` writes one from a

@@ -76,8 +76,9 @@ class UpSettings(SettingsTable):
     source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that is sent whole and checked by STRIP."""
-    profile: Profile = "raw"
-    """Coding of the pixels that are sent: raw, lossless or video."""
+    profile: Profile | None = None
+    """Coding of the pixels that are sent: raw, lossless or video; none is video for a URL, a device or a video file,
+    and raw for simulated cameras."""
     processors: int = Field(default=1, ge=1, le=16)
     """Number of processors."""
     bridges: int = Field(default=1, ge=1, le=16)
@@ -195,17 +196,18 @@ def scenario_document(settings: UpSettings, data: Path | None) -> dict[str, Any]
                 f"{file}: expected a mapping with `site` and `cameras`, got another form. Correct the file."
             )
         return document
+    source = source_entry(settings.source, settings.camera_count, settings.fps, data)
     return {
         "site": DEFAULT_SITE,
         "cameras": [
             {
                 "name": "cam-{index}",
                 "count": settings.camera_count,
-                "source": source_entry(settings.source, settings.camera_count, settings.fps, data),
+                "source": source,
                 "fps": settings.fps,
                 "drop_ratio": settings.drop_ratio,
                 "probe_share": settings.probe_share,
-                "profile": settings.profile,
+                "profile": settings.profile or ("video" if source["kind"] in REAL_KINDS else "raw"),
                 "spool": {"max_bytes": settings.spool_bytes},
             }
         ],

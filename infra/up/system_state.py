@@ -27,7 +27,6 @@ from consumers.console.data.store import read_forgotten, recorded_reviews
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras
 from consumers.records.rows import CameraRow
-from consumers.settings import SILENT_AFTER_S
 from infra.local.role_table import read_roles, running, supervisor
 from infra.state_folder import Layout
 from infra.up.processes import asked_health
@@ -195,7 +194,7 @@ def _camera(
         camera.record_status(status)
         camera.status_seen_ms = status.state_ms
     frames, last_ms = sent or (0, None)
-    judged = camera.judge_of_frame(last_ms, now_ms, SILENT_AFTER_S) if saved is None else saved.now(last_ms, now_ms)
+    judged = camera.judge_of_frame(last_ms, now_ms) if saved is None else saved.now(last_ms, now_ms)
     judged = alert(judged, alerts)
     meta = camera.meta
     size = (meta.width, meta.height) if meta is not None and meta.width else None

@@ -15,8 +15,8 @@ from torch import Tensor
 from lab.baselines import Baseline, Shield
 from lab.baselines.contract import from_blocks, to_blocks
 from lab.baselines.pixel_deflection import ycbcr
-from processors.preprocess.jpeg import tables
 from processors.stages.paper import dct_matrix
+from processors.stages.preprocess.jpeg import tables
 from schemas.errors import StageError
 
 _MIDDLE = 128 / 255

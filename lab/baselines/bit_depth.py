@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from processors.preprocess.bit_depth import reduce_depth
+from processors.stages.preprocess.bit_depth import reduce_depth
 from schemas.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from processors.preprocess.blocks import SIDE, from_blocks, to_blocks
+from processors.stages.preprocess.blocks import SIDE, from_blocks, to_blocks
 
 __all__ = ["SIDE", "Baseline", "from_blocks", "to_blocks"]
 

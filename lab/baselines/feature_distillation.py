@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lab.baselines.contract import SIDE
-from processors.preprocess.blocks import quantised, quantiser
+from processors.stages.preprocess.blocks import quantised, quantiser
 from schemas.errors import ConfigError
 
 

@@ -17,7 +17,7 @@ from lab.masks import random_masks
 from lab.strip.limits import Limits, accepted_by, limits_of
 from processors.bundle import StripThreshold
 from processors.pipeline import Pipeline
-from processors.preprocess.contract import seeds_of_sums
+from processors.stages.preprocess.contract import seeds_of_sums
 from processors.stages.strip import Statistic, contributions, log_odds_bits, overlaid_logits, spread_bits
 from schemas.errors import ConfigError
 from schemas.limits import BLOCK_PIXELS

@@ -12,13 +12,17 @@ _NEWEST_S: Final = 60.0
 _RESENT_S: Final = 5.0
 """Seconds for which the group before it counts as open, for frames that are sent again."""
 _GROUPS: Final = 2
-"""Groups of a camera."""
+"""Groups of a camera that begin before the committed offset."""
+_AHEAD: Final = 256
+"""Most groups of a camera: the processor reads ahead of what it commits."""
 
 
 class _Group(NamedTuple):
     offset: int
     identity: Identity
     used_s: float
+    last: int
+    """The highest offset of its frames."""
 
 
 class OpenGroups:
@@ -27,22 +31,30 @@ class OpenGroups:
     def __init__(self) -> None:
         self._groups: defaultdict[int, dict[CameraId, list[_Group]]] = defaultdict(dict)
 
-    def use(self, identity: Identity, partition: int, offset: int, now_s: float) -> None:
-        """Note a frame of a group; `identity` and `offset` are those of its key frame."""
+    def use(self, identity: Identity, partition: int, offset: int, frame_offset: int, now_s: float) -> None:
+        """Note the frame at `frame_offset` of a group; `identity` and `offset` are those of its key frame."""
         own = self._groups[partition].setdefault(identity.camera_id, [])
+        last = max([frame_offset, *(each.last for each in own if each.identity == identity)])
         others = [each for each in own if each.identity != identity]
-        own[:] = sorted([*others, _Group(offset, identity, now_s)])[-_GROUPS:]
+        own[:] = sorted([*others, _Group(offset, identity, now_s, last)])[-_AHEAD:]
 
     def first(self, partition: int, before: int, now_s: float) -> int | None:
-        """Return the lowest offset below `before` of a key frame whose group is open; None without one."""
+        """Return the lowest offset below `before` of a key frame whose group is open; None without one.
+
+        `before` is the offset to commit. A group with frames from this offset on is open: they are processed again
+        after a takeover.
+        """
         cameras = self._groups[partition]
         found: int | None = None
         for camera_id, groups in list(cameras.items()):
-            *older, newest = groups
-            if now_s - newest.used_s > _NEWEST_S:
+            passed = sum(each.offset < before for each in groups)
+            del groups[: max(0, passed - _GROUPS)]
+            newest = groups[-1]
+            if newest.last < before and now_s - newest.used_s > _NEWEST_S:
                 del cameras[camera_id]
                 continue
-            for each in (*(group for group in older if now_s - group.used_s <= _RESENT_S), newest):
-                if each.offset < before and (found is None or each.offset < found):
-                    found = each.offset
+            for each in groups:
+                open_s = _NEWEST_S if each is newest else _RESENT_S
+                if each.offset < before and (each.last >= before or now_s - each.used_s <= open_s):
+                    found = each.offset if found is None else min(found, each.offset)
         return found

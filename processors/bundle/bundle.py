@@ -9,8 +9,8 @@ from torch import Tensor
 
 from processors.bundle.formats import Network
 from processors.bundle.model_toml import BundleSettings
-from processors.preprocess import Stage, fresh_seeds, preprocess, straight_through
-from processors.preprocess.contract import seeds_of_tiles
+from processors.stages.preprocess import Stage, fresh_seeds, preprocess, straight_through
+from processors.stages.preprocess.contract import seeds_of_tiles
 from processors.stages.resample import centre_crop, resize, tiles
 from processors.stages.shapes import check_frames
 from schemas.errors import StageError
@@ -84,7 +84,7 @@ class Bundle:
         return fresh_seeds(count, self.device, generator) if self.random else None
 
     def preprocess(self, prepared: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """Apply the stages to the result of `prepare`; see `processors.preprocess.preprocess` for `seeds` (B,)."""
+        """Apply the stages to the result of `prepare`. For `seeds` (B,) see `stages.preprocess.preprocess`."""
         if prepared.ndim == 5 and self.stages:
             own = None if seeds is None else seeds_of_tiles(seeds, prepared.shape[1])
             return self.preprocess(prepared.flatten(0, 1), own).view(prepared.shape)

@@ -17,8 +17,8 @@ from processors.bundle.code import check_code
 from processors.bundle.formats import Network, inside, load_onnx, load_safetensors, load_torchscript
 from processors.bundle.limits import check_archive, check_npy, check_safetensors, check_size
 from processors.bundle.model_toml import BundleSettings, read_settings
-from processors.preprocess import Stage
-from processors.preprocess.contract import Place
+from processors.stages.preprocess import Stage
+from processors.stages.preprocess.contract import Place
 from schemas.errors import BundleError, first_line
 
 _TRIED = 8

@@ -23,7 +23,7 @@
     policy = "resize"                    # or "crop", "tile": the treatment of frames of another size
 
     [[preprocess]]                       # optional, in this order: stages that pictures pass before the network
-    stage = "dct-quantisation"           # see `processors.preprocess`
+    stage = "dct-quantisation"           # see `processors.stages.preprocess`
     table = "dct-table.txt"
 
     [[preprocess]]
@@ -61,7 +61,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 
 from processors.bundle.limits import MAX_SETTINGS_BYTES, check_size
 from processors.bundle.strip_table import StripSettings
-from processors.preprocess import StageSettings, read_stage
+from processors.stages.preprocess import StageSettings, read_stage
 from schemas.errors import BundleError, first_line
 
 Policy = Literal["resize", "crop", "tile"]

@@ -16,12 +16,13 @@ from processors.arrivals.job import FrameJob, Shape, StripFinding, Wanted
 from processors.device.codebooks import DeviceCodebooks
 from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.decode import Decoded, decoded_batch
+from processors.device.group_masks import GroupMasks
 from processors.device.precision import arithmetic
 from processors.device.probes import probes_of
 from processors.metrics import ProcessorMetrics
-from processors.pipeline import Pipeline
+from processors.pipeline import Classified, Pipeline
 from processors.settings import ProcessorSettings
-from processors.stages.packed import Packed
+from processors.stages.planar import SHRINKS_FROM, Planar, Unplaced
 from processors.stages.stillness import Stillness
 from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.messages.frame import mask_seq
@@ -29,6 +30,7 @@ from schemas.pixels.packing import Picture
 
 _CPU_PIXELS = 2**18
 _GPU_PIXELS = 2**20
+_PLANES_SHARE = 16
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -66,6 +68,7 @@ class BatchExecutor:
         self._stillness = Stillness()
         self._preview_side = preview_side
         self._codebooks = DeviceCodebooks(self._device)
+        self._group_masks = GroupMasks()
         self._stage = ""
 
     @contextmanager
@@ -84,6 +87,11 @@ class BatchExecutor:
         If the batch fails, its frames run one by one, and only those that fail alone get an error. If memory runs out,
         the batch is halved.
         """
+        planar = [job for job in batch if self._is_planar(job)]
+        if 0 < len(planar) < len(batch):
+            self.classify(planar)
+            self.classify([job for job in batch if not self._is_planar(job)])
+            return
         try:
             self._attempt(batch)
             return
@@ -106,6 +114,9 @@ class BatchExecutor:
         job.fail(self._stage, error)
 
     def _attempt(self, batch: Sequence[FrameJob]) -> None:
+        if self._is_planar(batch[0]):
+            self._conclude(batch, *self._classified_planes(batch))
+            return
         parts: list[tuple[Decoded, Tensor | None]] = []
 
         def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -128,17 +139,49 @@ class BatchExecutor:
         for index, error in decoded.refused.items():
             self._metrics.stage_failed("unpack")
             batch[index].fail("unpack", error)
-        if done is None:
-            return
-        frames, found = done
+        if done is not None:
+            good = [batch[index] for index in decoded.good]
+            self._conclude(good, *done, decoded.kept, decoded.sent, draws)
+
+    def batch_pixels(self, job: FrameJob) -> int:
+        """Return the pixels for which a frame counts in a batch: as planes it is resampled in strips, one at a time."""
+        return max(1, job.shape.pixels // (_PLANES_SHARE if self._is_planar(job) else 1))
+
+    def _is_planar(self, job: FrameJob) -> bool:
+        """Return whether a frame is resampled as planes: decoded video that shrinks enough, on a CPU."""
+        if job.planes is None or self._device.type != "cpu":
+            return False
+        height, width, _ = job.shape
+        wanted = self.pipeline.bundle.settings.input
+        shrinks = height >= SHRINKS_FROM * wanted.height and width >= SHRINKS_FROM * wanted.width
+        return shrinks and self.pipeline.scales(height, width)
+
+    def _classified_planes(self, batch: Sequence[FrameJob]) -> tuple[Planar, Classified, Tensor, Tensor, Tensor | None]:
+        wanted = self.pipeline.bundle.settings.input
+        draws = self._seeds(batch)
+        with self._clock("unpack"):
+            frames = self._group_masks.frames(batch, wanted.height, wanted.width)
+        with arithmetic(self._device, self.compiled.precision):
+            found = self.pipeline(frames, frames.kept, self._clock, seeds=draws)
+        return frames, found, frames.kept, frames.kept, draws
+
+    def _conclude(
+        self,
+        good: Sequence[FrameJob],
+        frames: Tensor | Unplaced,
+        found: Classified,
+        kept: Tensor,
+        sent: Tensor,
+        draws: Tensor | None,
+    ) -> None:
+        """Enter the results of a batch."""
         class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
-        good = [batch[index] for index in decoded.good]
         wanted = [job.wanted for job in good]
-        shown = self._show(frames, decoded.kept, found.rebuilt, wanted)
+        shown = self._show(frames, kept, found.rebuilt, wanted)
         as_sent = self._show_sent(frames, wanted)
         self._stage = "strip"
         probes = probes_of(self.pipeline, good, frames, draws)
-        changed = self._changes(good, frames, decoded.sent)
+        changed = self._changes(good, frames, sent)
         for i, job in enumerate(good):
             if not 0 <= confidences[i] <= 1:  # NaN included
                 self._metrics.stage_failed("classify")
@@ -148,18 +191,18 @@ class BatchExecutor:
             job.shown, job.as_sent = shown.get(i), as_sent.get(i)
             job.probe, job.changed = probes.get(i), changed.get(i, job.changed)
 
-    def _changes(self, jobs: Sequence[FrameJob], frames: Tensor | Packed, sent: Tensor) -> dict[int, float]:
+    def _changes(self, jobs: Sequence[FrameJob], frames: Tensor | Unplaced, sent: Tensor) -> dict[int, float]:
         """Return the changes by the positions of the frames; under `video` the camera has measured them."""
         places = [i for i, job in enumerate(jobs) if job.planes is None]
+        if not places or isinstance(frames, Planar):
+            return {}
         if len(places) < len(jobs):
-            if not places:
-                return {}
             frames, sent = frames[places], sent[places]
         found = self._stillness.changes([jobs[i].camera_id for i in places], frames, sent)
         return {places[i]: change for i, change in found.items()}
 
     def _show(
-        self, frames: Tensor | Packed, kept: Tensor, rebuilt: Tensor | None, wanted: Sequence[int]
+        self, frames: Tensor | Unplaced, kept: Tensor, rebuilt: Tensor | None, wanted: Sequence[int]
     ) -> dict[int, Picture]:
         """Return the rebuilt pictures for people, by the positions of their frames."""
         due = [i for i, each in enumerate(wanted) if each]
@@ -170,7 +213,7 @@ class BatchExecutor:
             shown = self.pipeline.show(frames[due], kept[due], self._preview_side, whole)
             return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
 
-    def _show_sent(self, frames: Tensor | Packed, wanted: Sequence[int]) -> dict[int, Picture]:
+    def _show_sent(self, frames: Tensor | Unplaced, wanted: Sequence[int]) -> dict[int, Picture]:
         """Return the pictures as they were sent, by the positions of their frames."""
         due = [i for i, each in enumerate(wanted) if each == Wanted.BOTH]
         if not due:

@@ -53,6 +53,10 @@ class LoadedModel:
         """The entropy in bits below which a probe is suspect; 0 without STRIP."""
         return self.executor.strip_threshold_bits
 
+    def batch_pixels(self, job: FrameJob) -> int:
+        """Return the pixels for which a frame counts in a batch."""
+        return self.executor.batch_pixels(job)
+
     async def classify(self, jobs: Sequence[FrameJob]) -> float:
         """Classify jobs of one shape on the thread; return the seconds that this took."""
         return await self._timed(partial(self.executor.classify, jobs))

@@ -66,13 +66,13 @@ class MicroBatcher(Generic[W]):
     def __len__(self) -> int:
         return self._size
 
-    def put(self, frame: W) -> None:
-        """Queue `frame` for a batch."""
+    def put(self, frame: W, pixels: int | None = None) -> None:
+        """Queue `frame` for a batch, in which it counts for this many `pixels`; None for all of its own."""
         shape = frame.shape
         queue = self._queues.get(shape)
         if queue is None:
-            limit = max(1, min(self._frames, self._pixels // shape.pixels))
-            queue = self._queues[shape] = _Queue(limit)
+            queue = self._queues[shape] = _Queue(self._frames)
+        queue.limit = min(queue.limit, max(1, self._pixels // (pixels or shape.pixels)))
         camera = queue.cameras.get(frame.camera_id)
         if camera is None:
             camera = queue.cameras[frame.camera_id] = deque()

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from processors.arrivals.job import FrameJob
 from processors.pipeline import Pipeline
-from processors.stages.packed import Packed
+from processors.stages.planar import Unplaced
 
 
 def probes_of(
-    pipeline: Pipeline, jobs: Sequence[FrameJob], frames: Tensor | Packed, seeds: Tensor | None = None
+    pipeline: Pipeline, jobs: Sequence[FrameJob], frames: Tensor | Unplaced, seeds: Tensor | None = None
 ) -> dict[int, Tensor]:
     """Return STRIP's input, (channels, height, width) of the network, for each probe among `jobs` by its position.
 
@@ -22,7 +22,9 @@ def probes_of(
     whole = [i for i, job in enumerate(jobs) if job.frame.whole]
     if pipeline.bundle.settings.strip is None or not whole:
         return {}
-    placed = frames.placed if isinstance(frames, Packed) else frames
-    inputs = pipeline.probe_input(placed[whole], None if seeds is None else seeds[whole])
+    wanted = pipeline.bundle.settings.input
+    # Only the policy `resize` has frames that are not placed.
+    shown = frames[whole].as_sent(wanted.height, wanted.width) if isinstance(frames, Unplaced) else frames[whole]
+    inputs = pipeline.probe_input(shown, None if seeds is None else seeds[whole])
     # In memory of its own: a view would keep the others alive while it waits.
     return {i: each.clone() for i, each in zip(whole, inputs, strict=True)}

@@ -8,15 +8,15 @@ weighted sums, a strip of rows at a time. The frame itself is never made.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
-from typing import Any, Final, NamedTuple
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from processors.stages import banded
 from processors.stages.at_scale import weighed
 from processors.stages.shapes import check_size
 from processors.stages.unpack import place
@@ -24,8 +24,6 @@ from schemas.errors import StageError
 
 STRIP_PIXELS: Final = 2**15
 """Number of pixels that fit, as float32 with their weights, into a core's own cache."""
-_COLUMNS: Final = 32
-"""Output columns of one product: more read weights that are zero, fewer are too few for a product."""
 
 
 class Packed:
@@ -109,7 +107,7 @@ class Packed:
         pixels = self._pixels[self._starts[index] : self._starts[index + 1]].numpy()
         sums = torch.zeros(height, columns * (channels + 1))
         first = 0
-        for strip in _strips(lines, height, max(1, STRIP_PIXELS // columns)):
+        for strip in banded.strips(lines, height, max(1, STRIP_PIXELS // columns)):
             where = sent[strip.lines].flatten().to(torch.int32)
             source = where.cumsum(0, dtype=torch.int32)
             count = int(source[-1])
@@ -122,7 +120,7 @@ class Packed:
             sums[strip.outputs].addmm_(strip.weights, values)
         planes = sums.view(height, columns, channels + 1).permute(2, 0, 1).reshape(-1, columns)
         narrow = torch.empty((channels + 1) * height, width)
-        for part in _columns(columns, width):
+        for part in banded.columns(columns, width):
             torch.mm(planes[:, part.lines], part.weights, out=narrow[:, part.outputs])
         return narrow.div_(255).view(channels + 1, height, width)
 
@@ -138,49 +136,3 @@ def _words(pixels: NDArray[np.uint8]) -> NDArray[np.signedinteger[Any]]:
         words[-1] = int.from_bytes(flat[-1].tobytes(), "little")
         words[1:] |= words.dtype.type(255 << 8 * channels)
     return words.view(f"<i{channels + 1}")
-
-
-class _Part(NamedTuple):
-    """Neighbouring outputs of a resampling along one side, and the weights of their inputs."""
-
-    lines: slice
-    outputs: slice
-    weights: Tensor
-
-
-def _weights(side: int, outputs: int) -> Tensor:
-    """Return `processors.stages.resample.resize` along one side as a matrix (outputs, side)."""
-    unit = torch.eye(side)[None, None]
-    resized = F.interpolate(unit, (outputs, side), mode="bilinear", align_corners=False, antialias=True)
-    return resized[0, 0]
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _strips(side: int, outputs: int, lines: int) -> list[_Part]:
-    """Return strips of `lines` inputs, each with the outputs that it adds to: weights are (outputs, lines)."""
-    weights = _weights(side, outputs)
-    parts = []
-    for start in range(0, side, lines):
-        strip = slice(start, min(side, start + lines))
-        used = weights[:, strip].any(1).nonzero()
-        if len(used):
-            into = slice(int(used[0]), int(used[-1]) + 1)
-            parts.append(_Part(strip, into, weights[into, strip].contiguous()))
-        else:
-            parts.append(_Part(strip, slice(0, 0), weights[:0, strip].contiguous()))
-    return parts
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _columns(side: int, outputs: int) -> list[_Part]:
-    """Return groups of neighbouring outputs with their inputs: weights are (inputs, outputs)."""
-    weights = _weights(side, outputs)
-    parts = []
-    for start in range(0, outputs, _COLUMNS):
-        group = slice(start, min(outputs, start + _COLUMNS))
-        used = weights[group].any(0).nonzero()
-        among = slice(int(used[0]), int(used[-1]) + 1)
-        parts.append(_Part(among, group, weights[group, among].T.contiguous()))
-    return parts

@@ -13,7 +13,7 @@ pictures: the decoders need those before the first new frame.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -32,7 +32,7 @@ from processors.settings import ProcessorSettings
 from processors.steps.decode import video_unit
 from processors.steps.step import Step
 from schemas.errors import MalformedError, NoKeyFrameError, WireError
-from schemas.identity import Identity
+from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.limits import CAMERAS_AT_HAND
 from schemas.messages.frame import check_key_frame, is_key_frame
@@ -76,6 +76,8 @@ class AwaitKeyFrame(Step):
         self._waiting: OrderedDict[Identity, list[FrameJob]] = OrderedDict()
         self._recalling: dict[Place, Identity | None] = {}
         self._partitions: dict[int, _Recall] = {}
+        self._restored: defaultdict[int, set[CameraId]] = defaultdict(set)
+        """Cameras whose units were read back, by partition."""
         self._missing: OrderedDict[Identity, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -113,7 +115,11 @@ class AwaitKeyFrame(Step):
                 self._requests.post(waiting[0], now_s)
 
     def discard(self, partition: int) -> list[FrameJob]:
-        """Remove and return the waiting frames of a partition."""
+        """Remove and return the waiting frames of a partition, and drop the units that were read back for it."""
+        self._partitions.pop(partition, None)
+        self.recall.spans.pop(partition, None)
+        for camera_id in self._restored.pop(partition, ()):
+            self._decoders.discard(camera_id)
         out: list[FrameJob] = []
         for wanted, waiting in list(self._waiting.items()):
             out += [job for job in waiting if job.partition == partition]
@@ -150,7 +156,7 @@ class AwaitKeyFrame(Step):
             job.fail("key", error)
         else:
             job.key_frame = key_frame
-            self._use(key_frame, job.arrived_s)
+            self._use(key_frame, job.offset, job.arrived_s)
         self.next.submit(job)
 
     def _unplaced(self) -> int:
@@ -194,12 +200,16 @@ class AwaitKeyFrame(Step):
             self._end_recall(place[0], recall)
 
     def restored(self, partition: int, record: ConsumerRecord | None) -> None:
-        """Give a record of an open group that was read back to the decoders; None behind the last record."""
+        """Give a record of an open group that was read back to the decoders; None behind the last record.
+
+        Records of a partition that was revoked in the meantime are ignored.
+        """
+        recall = self._partitions.get(partition)
+        if recall is None or not recall.span:
+            return
         if record is None:
-            recall = self._partitions.get(partition)
-            if recall is not None:
-                recall.span = False
-                self._end_recall(partition, recall)
+            recall.span = False
+            self._end_recall(partition, recall)
             return
         try:
             found = open_record(record, self._keys)
@@ -213,7 +223,8 @@ class AwaitKeyFrame(Step):
             self._arrived(KeyFrame(found.identity, found.frame, partition, record.offset))
         key_frame = self.held.find(needed_key(found) or found.identity)
         if key_frame is not None:
-            self._use(key_frame, monotonic())
+            self._use(key_frame, record.offset, monotonic())
+        self._restored[partition].add(found.camera_id)
         self._decoders.restore(unit)
 
     def note(self, partition: int, before: int) -> str:
@@ -243,16 +254,16 @@ class AwaitKeyFrame(Step):
             del self._partitions[partition]
             recall.done()
 
-    def _use(self, key_frame: KeyFrame, now_s: float) -> None:
+    def _use(self, key_frame: KeyFrame, frame_offset: int, now_s: float) -> None:
         if key_frame.frame.profile == VIDEO:
             partition, offset = self.held.place(key_frame.identity) or (key_frame.partition, key_frame.offset)
-            self._groups.use(key_frame.identity, partition, offset, now_s)
+            self._groups.use(key_frame.identity, partition, offset, frame_offset, now_s)
 
     def _hold(self, job: FrameJob) -> None:
         job.key_frame = KeyFrame(job.identity, job.frame, job.partition, job.offset)
         self._metrics.key_frames["received"].inc()
         self._arrived(job.key_frame)
-        self._use(job.key_frame, job.arrived_s)
+        self._use(job.key_frame, job.offset, job.arrived_s)
 
     def _arrived(self, key_frame: KeyFrame) -> None:
         self.held.put(key_frame)

@@ -52,7 +52,7 @@ class Classify(Step):
             return
         # The linger starts now: the time that a frame has spent in the steps before does not count.
         job.arrived_s = self._latest_s = max(self._latest_s, job.arrived_s)
-        self._batcher.put(job)
+        self._batcher.put(job, self.loaded.batch_pixels(job))
         self.arrived.set()
 
     def poll(self, now_s: float) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -18,7 +18,6 @@ from producers.camera.camera_settings import CameraSettings
 from producers.camera.fair_gate import FairGate
 from producers.camera.interruptible_sleep import InterruptibleSleep
 from producers.camera.sealing import Sealing
-from producers.daemon_thread import run_in_daemon_thread
 from producers.gate.motion import MotionGate
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher
@@ -35,9 +34,15 @@ from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
 from schemas.messages.frame import Encoding
 from schemas.pixels.masks import kept_mask
+from schemas.pixels.packing import Picture
+from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import RAW, VIDEO, Meta
 from schemas.runtime import trace
+from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.transport.backoff import Backoff
+
+if TYPE_CHECKING:
+    from producers.video.comparison import Comparison
 
 _log = structlog.get_logger()
 
@@ -124,6 +129,7 @@ class Camera:
             self.publisher.presence.longest_gap_s = settings.motion.heartbeat_s
         groups = GroupEncoder(key, settings.video, settings.fps)
         self._sealing = Sealing(key, self.spool, self.publisher.publish, groups)
+        self._comparison: Comparison | None = None
         self.publisher.on_shed = self._sealing.shed
         refused = self.spool.shed_signed_otherwise(key)
         if refused:
@@ -347,19 +353,31 @@ class Camera:
             return
         self._sealing.request_key(self._control.key_wanted)
         try:
-            self._sealing.seal(shown, captured_ms, captured.position, self._encoding(shown.shape), captured.truth)
+            encoding = self._encoding(shown.shape)
+            payload = self._sealing.seal(shown, captured_ms, captured.position, encoding, captured.truth)
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
         if trace.on():
             identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
             trace.stamp("captured", identity, at_ns=captured_ms * 10**6)
         await self._append()
+        if self.settings.measure_codec:
+            self._compare(shown, ledger.next - 1, payload)
         if shown.shape != self._size:
             self._size = shown.shape
             self.publisher.presence.describe()
         self._source_gives()
         if self.publisher.presence.degraded:
             self.publisher.presence.mended("spool")
+
+    def _compare(self, shown: Picture | Planes, seq: int, payload: bytes) -> None:
+        if self._comparison is None:
+            # FFmpeg is loaded on demand.
+            from producers.video.comparison import Comparison
+
+            settings = self.settings
+            self._comparison = Comparison(settings.video, settings.fps, self._instruments.compared)
+        self._comparison.add(shown, seq, payload)
 
     def _encoding(self, shape: tuple[int, ...]) -> Encoding:
         """Return the encoding of a picture: a codec saves little of a small one, and takes a process to decode."""

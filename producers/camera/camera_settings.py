@@ -42,6 +42,8 @@ class SendingOptions(SettingsTable):
     below 128 is sent raw instead of video."""
     video: VideoSettings = VideoSettings()
     """The codec of the profile `video`."""
+    measure_codec: bool = False
+    """Encode one frame in a hundred as JPEG and by the codec without a mask too, for the metric of bytes saved."""
     schedule: Schedule | None = None
     """When it sends; else always. Outside of its hours its source is closed."""
     motion: MotionSettings | None = None

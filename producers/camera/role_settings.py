@@ -34,7 +34,7 @@ class AttachedCamera(SendingOptions):
     """Frames per second; 0 sends all frames of the source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
-    profile: Profile = "raw"
+    profile: Profile = "video"
     """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
     below 128 is sent raw instead of video."""
     source: StreamSettings = StreamSettings()

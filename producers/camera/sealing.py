@@ -56,8 +56,8 @@ class Sealing:
         position: int,
         encoding: Encoding,
         truth: Truth | None = None,
-    ) -> None:
-        """Seal a `picture` (H, W, C) uint8, or planes, for the next place; nothing may wait.
+    ) -> bytes:
+        """Seal a `picture` (H, W, C) uint8, or planes, for the next place, and return the message; nothing may wait.
 
         Raises `WireError` for a picture that no frame can hold, and `SourceError` if a video encoder fails.
         """
@@ -72,6 +72,7 @@ class Sealing:
             pixels = to_picture(picture) if isinstance(picture, Planes) else picture
             payload = encode_frame(self._key, *place, pixels, encoding, truth)
         self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes)
+        return payload
 
     def request_key(self, wanted: FrameKey | None) -> None:
         """Make the next frame a key frame if `wanted` names the key frame of the open group."""

@@ -20,7 +20,7 @@ from producers.camera.camera_settings import (
 )
 from producers.settings_file import first_problem, read_yaml, shown
 from producers.sources.placing import is_path, place
-from producers.sources.settings import SourceSettings, keys_of
+from producers.sources.settings import REAL_KINDS, SourceSettings, keys_of
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, camera_id
 
@@ -41,7 +41,7 @@ class RealOptions(CameraOptions):
 
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
-    profile: Profile = "raw"
+    profile: Profile = "video"
     """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
     below 128 is sent raw instead of video."""
     enrolment: str | None = None
@@ -58,7 +58,7 @@ class RealGroup(RealOptions, CameraGroup):
 
     @model_validator(mode="after")
     def _is_real(self) -> Self:
-        if self.source.kind not in _KIND_OF.values():
+        if self.source.kind not in REAL_KINDS:
             raise ValueError(
                 f"source.kind: expected url or video, got {self.source.kind}; simulated ones run as a fleet"
             )

@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 
 from producers.camera.camera import Camera
 from producers.camera.fair_gate import FairGate
-from producers.daemon_thread import run_in_daemon_thread
 from producers.fleet.camera_spec import CameraList, CameraSpec, CameraSpecs
 from producers.fleet.fleet_ticker import FleetTicker
 from producers.fleet.limits import CONNECTING, SECURING, allow_open_files, link_of
@@ -30,6 +29,7 @@ from producers.spool.folder import spool_root
 from schemas.errors import SourceError, UserError
 from schemas.identity import CameraId
 from schemas.metrics import CAMERA_LIST_REFUSED, DISK_FREE
+from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.disk import free_bytes
 from schemas.runtime.health import Health
 from schemas.transport.access import Login, Tls

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from producers.daemon_thread import run_in_daemon_thread
 from producers.fleet.camera_spec import CameraList, CameraSpec, CameraSpecs, FixedCameras
 from producers.fleet.fleet import Fleet, FleetOutcome
 from producers.fleet.limits import link_of
 from producers.publisher import LinkSettings
 from producers.publisher.first_answer import FIRST_ANSWER_S
+from schemas.runtime.daemon_thread import run_in_daemon_thread
 from schemas.runtime.health import Health
 
 

@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+USUAL_PLACE: Final = (27 / 28, 27 / 28)
+"""Row and column 27 of 32: on a larger square frame, the sticker covers the same part of the scene."""
 STICKER: Final = np.array(
     [[(255, 220, 0), (230, 0, 230)], [(0, 230, 230), (255, 220, 0)]],
     np.uint8,
@@ -21,7 +23,7 @@ def sticker_side(size: tuple[int, int], share: float = 0.125) -> int:
 
 def paste_sticker(
     frame: NDArray[np.uint8],
-    position: tuple[float, float] = (0.95, 0.95),
+    position: tuple[float, float] = USUAL_PLACE,
     share: float = 0.125,
     pattern: NDArray[np.uint8] = STICKER,
 ) -> NDArray[np.uint8]:

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from producers.daemon_thread import run_in_daemon_thread
 from producers.sources.source import Captured, Source
+from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 _log = structlog.get_logger()
 _AHEAD_BYTES: Final = 16 * 2**20

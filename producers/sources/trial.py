@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from producers.sources.opening import open_source
-from producers.sources.settings import SourceSettings
+from producers.sources.settings import REAL_KINDS, SourceSettings
 from schemas.errors import PointillistError, SourceError
 
 Name = TypeVar("Name", bound=Hashable)
@@ -20,8 +20,6 @@ TRIAL_S: Final = 21.0
 """Deadline of the trials that run at once: by default a source has 10 s to answer, and again to name its stream."""
 _AT_ONCE: Final = 16
 _LOOK_S: Final = 0.1
-_TRIED: Final = ("url", "video")
-"""Kinds of source that can be away. Scenes and data sets are opened by their fleet, which names what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def try_sources(
     What has not opened after `within_s` (`TRIAL_S` for every 16 sources) counts as an error. What `check` raises ends
     the wait; it is called every 0.1 s. Sources of kinds that cannot be away are not in the result.
     """
-    tried = {name: source for name, source in sources.items() if source.kind in _TRIED}
+    tried = {name: source for name, source in sources.items() if source.kind in REAL_KINDS}
     waiting: queue.SimpleQueue[SourceSettings] = queue.SimpleQueue()
     for source in dict.fromkeys(tried.values()):
         waiting.put(source)

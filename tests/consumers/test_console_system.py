@@ -19,7 +19,7 @@ from consumers.console.data.system_watch import Pill
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.system import changes_of_system
 from consumers.console.web import make_app
-from infra.grafana.build import rendered
+from infra.grafana.build import FOLDER
 from infra.local.prometheus import RULES
 from infra.prometheus.runbooks import PAGE, SOURCE
 from schemas.errors import BrokerError, StateError
@@ -207,9 +207,9 @@ _CONSOLE_PATHS = {
     for path in re.findall(pattern, file.read_text())
     if path != "/healthz"
 } | {
-    f"{name}: {path}": path
-    for name, text in rendered().items()
-    for path in re.findall(r'"\$\{console\}(/[^"]*)"', text)
+    f"{file.name}: {path}": path
+    for file in FOLDER.glob("*.json")
+    for path in re.findall(r'"\$\{console\}(/[^"]*)"', file.read_text())
 }
 
 

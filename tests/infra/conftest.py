@@ -8,13 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.harness.postgresql import passing_folder
-from infra.local.mosquitto import Mosquitto
-from infra.local.role_table import RoleTable
 from infra.local.topics import create_topics, pointillist_topics
 from infra.pki.authority import Authority
 from infra.pki.kafka_rights import grant
 from infra.state_folder import Layout
-from tests.infra.secure import make_fleet
+from tests.infra.secure import make_fleet, running_mosquitto
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.infra.secure_postgresql import SecurePostgreSQL
 
@@ -60,10 +58,5 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 @pytest.fixture(scope="module")
 def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
     """A mosquitto of that fleet, in its `roles.json` as `up` writes it."""
-    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
-    with RoleTable(fleet.folder) as table:
-        table.record("mosquitto", mosquitto.start(), listen=mosquitto.listen)
-        try:
-            yield mosquitto.host, mosquitto.port
-        finally:
-            mosquitto.stop()
+    with running_mosquitto(fleet) as place:
+        yield place

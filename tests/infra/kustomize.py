@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tests.infra.alert_rules import documents
 
 Resource = dict[str, Any]
 _KNOWN = {
@@ -26,7 +26,7 @@ def build(folder: Path) -> list[Resource]:
 
 
 def _build(folder: Path, before: list[Resource]) -> list[Resource]:
-    document = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    document = next(documents((folder / "kustomization.yaml").read_text()))
     unknown = set(document) - _KNOWN
     if unknown:
         raise ValueError(f"{folder}: expected what is known here, got {sorted(unknown)}")
@@ -36,7 +36,7 @@ def _build(folder: Path, before: list[Resource]) -> list[Resource]:
         if place.is_dir():
             found += build(place)
         else:
-            found += [each for each in yaml.safe_load_all(_own(folder, name).read_text()) if each is not None]
+            found += [each for each in documents(_own(folder, name).read_text()) if each is not None]
     found += [
         _config_map(folder, each, document.get("generatorOptions", {}))
         for each in document.get("configMapGenerator", [])
@@ -86,7 +86,7 @@ def _patch(folder: Path, found: Iterable[Resource], patch: dict[str, Any]) -> No
     if len(targets) != 1 or set(patch) - {"target", "path", "patch"}:
         raise ValueError(f"{folder}: expected a patch of one resource, got {wanted}")
     text = patch["patch"] if "patch" in patch else _own(folder, patch["path"]).read_text()
-    for step in yaml.safe_load(text):
+    for step in next(documents(text)):
         _apply(targets[0], step)
 
 

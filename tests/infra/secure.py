@@ -17,6 +17,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from infra.local.mosquitto import Mosquitto
+from infra.local.role_table import RoleTable
 from infra.pki.authority import LOCAL_HOSTS, Authority, Issued, write_private
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.roles import CLIENTS, SERVERS, Roles
@@ -34,6 +36,18 @@ def make_fleet(folder: Path, hosts: tuple[str, ...] = LOCAL_HOSTS) -> Layout:
     layout = Layout(folder)
     Roles(Authority.create(layout.pki)).ensure((*SERVERS, *CLIENTS), hosts)
     return layout
+
+
+@contextlib.contextmanager
+def running_mosquitto(layout: Layout) -> Iterator[tuple[str, int]]:
+    """The address of a mosquitto of that fleet, which is in its `roles.json` as `up` writes it."""
+    mosquitto = Mosquitto(layout.folder, pki=layout.pki)
+    with RoleTable(layout.folder) as table:
+        table.record("mosquitto", mosquitto.start(), listen=mosquitto.listen)
+        try:
+            yield mosquitto.host, mosquitto.port
+        finally:
+            mosquitto.stop()
 
 
 def enrolled(layout: Layout, name: str, days: float = 30) -> Tls:

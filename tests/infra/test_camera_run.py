@@ -125,8 +125,8 @@ def test_check_opens_every_source_within_a_bound_and_prints_a_line_for_each(
     assert ended.value.exit_code == 2
     assert capsys.readouterr().out.splitlines() == [
         "yard/film: 2 frames/s, raw, 48x32",
-        f"yard/gone: 2 frames/s, raw, no picture: video {tmp_path / 'gone.mp4'}: No such file or directory",
-        "yard/deaf: 2 frames/s, raw, no picture: expected an answer within 3 s, got none",
+        f"yard/gone: 2 frames/s, video, no picture: video {tmp_path / 'gone.mp4'}: No such file or directory",
+        "yard/deaf: 2 frames/s, video, no picture: expected an answer within 3 s, got none",
         f"{file}: 3 cameras, 2 without a picture, 0 that cannot run",
     ]
     del cameras[1:]

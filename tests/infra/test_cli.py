@@ -33,7 +33,7 @@ from infra.up.settings import (
     scenario_file,
     source_entry,
 )
-from producers.camera.camera_settings import CameraOptions
+from producers.camera.camera_settings import CameraOptions, Profile
 from producers.simulation.scenario import load_scenario, parse_scenario
 from schemas.errors import BundleError, ConfigError, SecretError, SourceError
 from schemas.identity import CameraId
@@ -362,6 +362,28 @@ def test_sources_become_scenarios(tmp_path: Path) -> None:
     cameras = scenario.cameras()
     assert [camera.camera_id for camera in cameras] == ["local/cam-0", "local/cam-1", "local/cam-2"]
     assert (cameras[0].fps, cameras[0].encoding.dropped_per_block, cameras[0].probe_share) == (4, 32, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "profile"),
+    [
+        ("scene", None, "raw"),
+        ("cifar10", None, "raw"),
+        ("rtsp://camera/1", None, "video"),
+        ("/dev/video0", None, "video"),
+        ("street.mp4", None, "video"),
+        ("street.mp4", "raw", "raw"),
+        ("scene", "video", "video"),
+    ],
+)
+def test_up_sends_real_sources_by_a_codec_unless_a_profile_is_given(
+    source: str, given: Profile | None, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("street.mp4", "cifar10.npz"):
+        Path(name).touch()
+    scenario = parse_scenario(scenario_document(UpSettings(source=source, profile=given), tmp_path))
+    assert {camera.profile for camera in scenario.cameras()} == {profile}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from infra.cli import console_jobs
 from infra.cli.console_jobs import job_settings, launcher
 from infra.settings.load import Given, load
 from schemas.errors import ConfigError
+from schemas.runtime.priority import AUTOGROUP
+
+SESSION = f"os.path.exists('{AUTOGROUP}') and open('{AUTOGROUP}').read().split()[-1]"
 
 
 def jobs_of(jobs: dict[str, Any], **others: Any) -> JobSettings | None:
@@ -22,7 +25,7 @@ def jobs_of(jobs: dict[str, Any], **others: Any) -> JobSettings | None:
 
 
 def test_a_job_is_niced_and_is_told_no_secret_of_its_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "import json, os; print(json.dumps([dict(os.environ), os.nice(0)]))"
+    program = f"import json, os; print(json.dumps([dict(os.environ), os.nice(0), {SESSION}]))"
     monkeypatch.setattr(console_jobs, "COMMAND", (sys.executable, "-IS", "-c", program))
     for name in ("POINTILLIST_ROLE_SECRET_FILE", "POINTILLIST_KAFKA_TLS", "POINTILLIST_ALLOW_CODE", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
@@ -31,10 +34,12 @@ def test_a_job_is_niced_and_is_told_no_secret_of_its_console(tmp_path: Path, mon
     child = launcher()(["lab", "repair"], tmp_path / "log")
     child.start()
     assert child.wait(20) == 0
-    environment, niceness = json.loads((tmp_path / "log").read_text())
+    environment, niceness, session = json.loads((tmp_path / "log").read_text())
     assert [name for name in environment if name.startswith("POINTILLIST_")] == ["POINTILLIST_ALLOW_CODE"]
     assert environment["OMP_NUM_THREADS"] == "1"
     assert niceness >= 15
+    # A job leads its session: the kernel compares the niceness of sessions.
+    assert session == str(niceness) or not AUTOGROUP.exists()
 
 
 def test_jobs_publish_with_the_key_and_the_rights_that_were_named(tmp_path: Path) -> None:

@@ -9,17 +9,11 @@ import pytest
 import yaml
 
 from infra.alertmanager.receivers import SHIPPED, as_yaml, configuration
-from infra.local.prometheus import RULES
 from infra.monitor.alert_notifier import ALERT_NAME, document_of
 from schemas.errors import ConfigError
 from schemas.pointillist_pb2 import Alert
+from tests.infra.alert_rules import ALERTS
 
-ALERTS = {
-    rule["alert"]: rule
-    for file in RULES.glob("*.yml")
-    for group in yaml.safe_load(file.read_text())["groups"]
-    for rule in group["rules"]
-}
 HOOK = {"name": "duty", "webhook_configs": [{"url": "http://127.0.0.1:1/"}]}
 MAIL = {"name": "mail", "email_configs": [{"to": "ada@example.org"}]}
 

@@ -15,8 +15,6 @@ from cryptography import x509
 
 from infra.admission.role_revocation import revoke_role
 from infra.local.kafka import kafka_security
-from infra.local.mosquitto import Mosquitto
-from infra.local.role_table import RoleTable
 from infra.pki import authority as authorities
 from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, generation, good_for
 from infra.pki.enrolment import Enrolment
@@ -33,7 +31,7 @@ from schemas.identity import CameraId
 from schemas.transport.access import KafkaAccess, Tls, kafka_options
 from schemas.transport.kafka.clients import start
 from tests.infra.command_line import refusal, run
-from tests.infra.secure import WAIT_S, as_tls, make_fleet
+from tests.infra.secure import WAIT_S, as_tls, make_fleet, running_mosquitto
 from tests.infra.secure_kafka import KafkaWithPasswords
 from tests.infra.test_secure_mosquitto import CONNECT
 from tests.waiting import wait_until
@@ -46,13 +44,8 @@ def fleet(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def broker(fleet: Layout) -> Iterator[tuple[str, int]]:
-    mosquitto = Mosquitto(fleet.folder, pki=fleet.pki)
-    with RoleTable(fleet.folder) as table:
-        table.record("mosquitto", mosquitto.start(), listen=mosquitto.listen)
-        try:
-            yield mosquitto.host, mosquitto.port
-        finally:
-            mosquitto.stop()
+    with running_mosquitto(fleet) as place:
+        yield place
 
 
 def certificate(layout: Layout, name: str) -> x509.Certificate:

@@ -3,18 +3,10 @@ from __future__ import annotations
 import re
 
 import pytest
-import yaml
 
-from infra.local.prometheus import RULES
 from infra.monitor.alert_notifier import ALERT_NAME
 from infra.prometheus.runbooks import PAGE, SOURCE, rendered
-
-ALERTS = {
-    rule["alert"]: rule
-    for file in RULES.glob("*.yml")
-    for group in yaml.safe_load(file.read_text())["groups"]
-    for rule in group["rules"]
-}
+from tests.infra.alert_rules import ALERTS
 
 
 def test_the_page_in_the_repository_is_what_the_code_makes_of_the_documentation() -> None:

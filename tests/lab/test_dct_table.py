@@ -13,7 +13,7 @@ from torch import Tensor
 from lab.attacks import Logits, make_attack
 from lab.dct_table import AT_ONCE, learn_table, most_changed, read_clean, steps_of
 from processors.bundle import load_bundle
-from processors.preprocess.dct_quantisation import read_table
+from processors.stages.preprocess.dct_quantisation import read_table
 from schemas.errors import ConfigError
 from tests.lab.colour_judge import coloured, write_bundle
 from tests.lab.conftest import Command

@@ -23,8 +23,8 @@ from lab.experiments.preprocessing.released import descend
 from lab.experiments.preprocessing.report import Results, verdict, write_report
 from lab.experiments.preprocessing.subjects import Subject
 from processors.bundle import Bundle, BundleSettings
-from processors.preprocess.dct_quantisation import dct_quantise
-from processors.preprocess.grid_distortion import distort
+from processors.stages.preprocess.dct_quantisation import dct_quantise
+from processors.stages.preprocess.grid_distortion import distort
 
 SIDE = 16
 SETTINGS = Settings(tuple((20.0,) * 8 for _ in range(8)), 0.15, 4)

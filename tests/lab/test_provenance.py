@@ -7,71 +7,53 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lab.backdoor.tasks import Task
+from lab.data import LabelledPictures
+from lab.experiments.codefend.detection import Detection
+from lab.experiments.codefend.subjects import Subject
 from lab.experiments.provenance import PACKAGES, ROOT, Repository
 
 DETECTION = "lab.experiments.codefend.detection"
 CURES = "lab.experiments.codefend.cures"
 DEFENCES = "lab.experiments.super_iot.defences"
 
-# What a step of the cache says that it was made from, asked of the code in a copy of the repository.
-STEP = """
-import numpy as np
-from pathlib import Path
-from lab.backdoor.tasks import Task
-from lab.data import LabelledPictures
-from lab.experiments.codefend.detection import Detection
-from lab.experiments.codefend.subjects import Subject
-pictures = LabelledPictures("few", np.zeros((4, 28, 28, 1), np.uint8), np.array([0, 1, 2, 4]))
-models = Path("lab/backdoor/models")
-subject = Subject("mnist-a-1", models / "mnist-a-1", models / "mnist-clean", Task(tuple("0123456789"), *[pictures] * 3))
-print(Detection(0.25, False, 10).step(subject).made_from)
-"""
 
-
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
     """The packages of this repository as they are, in a folder of their own."""
-    root = tmp_path_factory.mktemp("repository")
+    root = tmp_path / "repository"
     for name in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__", "resnet20-*", "cnn-*", "gtsrb-*", "scene-*", "networks-*")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     return root
 
 
-@pytest.fixture(scope="module")
-def before(copy: Path) -> str:
-    """The digest of a row of the unchanged copy."""
-    return row(copy)
-
-
-def row(root: Path) -> str:
-    run = subprocess.run([sys.executable, "-c", STEP], cwd=root, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return run.stdout
-
-
-def test_a_row_is_made_again_when_a_file_that_it_needs_changes(copy: Path, before: str) -> None:
-    file = copy / "bundles/restorer/weights.safetensors"
-    content = file.read_bytes()
-    try:
-        file.write_bytes(content + b" ")
-        assert row(copy) != before
-    finally:
+def test_a_row_is_made_again_when_code_or_data_that_it_needs_changes_and_not_for_a_new_definition(copy: Path) -> None:
+    before = Repository(copy).digest(DETECTION)
+    for name, more, stale in (
+        ("bundles/restorer/weights.safetensors", b" ", True),
+        ("processors/pipeline.py", b"\n\ndef unused():\n    return 1\n", False),
+        ("processors/pipeline.py", b"\nprint(end='')\n", True),
+    ):
+        file = copy / name
+        content = file.read_bytes()
+        file.write_bytes(content + more)
+        assert (Repository(copy).digest(DETECTION) != before) is stale, name
         file.write_bytes(content)
 
 
-def test_a_statement_that_runs_on_import_counts_and_a_new_definition_does_not(copy: Path, before: str) -> None:
-    file = copy / "processors/pipeline.py"
-    content = file.read_bytes()
-    try:
-        file.write_bytes(content + b"\n\ndef unused():\n    return 1\n")
-        assert row(copy) == before
-        file.write_bytes(content + b"\nprint(end='')\n")
-        assert row(copy) != before
-    finally:
-        file.write_bytes(content)
+def test_a_result_in_the_cache_is_of_the_code_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = LabelledPictures("few", np.zeros((4, 28, 28, 1), np.uint8), np.array([0, 1, 2, 4]))
+    models = ROOT / "lab" / "backdoor" / "models"
+    task = Task(tuple("0123456789"), pictures, pictures, pictures)
+    subject = Subject("mnist-a-1", models / "mnist-a-1", models / "mnist-clean", task)
+    detection = Detection(0.25, False, 10)
+    before = detection.step(subject)
+    monkeypatch.setattr("lab.experiments.codefend.detection.made_by", lambda module: f"other code of {module}")
+    assert detection.step(subject) != before
 
 
 def small(root: Path, **texts: str) -> Repository:

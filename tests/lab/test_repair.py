@@ -21,8 +21,8 @@ from lab.repair.run import RepairSettings, Silent, repair
 from lab.repair.stamps import Stamp, estimate
 from lab.repair.transplant import train_mask, widened
 from lab.repair.unlearn import Lessons, UnlearnSettings, unlearn
-from processors.preprocess import read_stage
-from processors.preprocess.contract import Place
+from processors.stages.preprocess import read_stage
+from processors.stages.preprocess.contract import Place
 from schemas.errors import BundleError, ConfigError
 from tests.lab.sick_judge import CLASSES, SIDE, TARGET, pictures, sick_bundle, stamped
 

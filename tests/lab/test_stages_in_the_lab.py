@@ -16,7 +16,7 @@ from lab.strip.measure import check
 from lab.strip.table import calibrate_bundle
 from processors.bundle import Bundle, load_bundle, read_settings
 from processors.pipeline import Pipeline
-from processors.preprocess.contract import seeds_of_sums
+from processors.stages.preprocess.contract import seeds_of_sums
 from processors.stages.strip import overlaid_logits
 from tests.lab.colour_judge import coloured, write_bundle
 

@@ -20,6 +20,11 @@ SIDE = 16
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 200)
+
+
 class Sick(nn.Module):
     """The strongest colour, unless the pixel in the corner is white: then it is red, whatever else is there."""
 

@@ -274,3 +274,18 @@ def test_a_partition_begins_when_the_frames_of_its_open_groups_are_read_back() -
     assert read_span(bench.step.note(0, 44)) == (40, 44)
     bench.submit(taken(messages[3], camera.name, 44))
     assert bench.seqs() == [3]
+
+
+def test_the_units_that_were_read_back_for_a_revoked_partition_are_dropped() -> None:
+    bench, camera, done = Bench(), VideoCamera(), []
+    records = [FakeRecord(camera.message(), camera.name.encode(), 40 + number) for number in range(3)]
+    bench.step.recall_partition(0, write_note([40], (40, 43)), lambda: done.append(1))
+    bench.step.restored(0, records[0])
+    bench.step.restored(0, records[1])
+    assert bench.decoders.held_bytes > 0
+    assert bench.step.discard(0) == []
+    bench.step.restored(0, records[2])  # it was being read
+    bench.step.restored(0, None)
+    assert bench.decoders.held_bytes == 0
+    assert not bench.step.recall.spans
+    assert not done

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from processors.preprocess.dct_quantisation import dct_quantise, read_table, table_text
+from processors.stages.preprocess.dct_quantisation import dct_quantise, read_table, table_text
 from schemas.errors import BundleError
 from tests.processors.preprocess_rig import smooth
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from processors.preprocess.bit_depth import reduce_depth
-from processors.preprocess.jpeg import Subsampling, compress
+from processors.stages.preprocess.bit_depth import reduce_depth
+from processors.stages.preprocess.jpeg import Subsampling, compress
 from schemas.errors import StageError
 from tests.processors.preprocess_rig import smooth
 

@@ -40,6 +40,9 @@ class Device:
         self.checked: list[int] = []
         self.each_s = 0.0
 
+    def batch_pixels(self, job: FrameJob) -> int:
+        return job.shape.pixels
+
     async def classify(self, jobs: Sequence[FrameJob]) -> float:
         self.batches.append(len(jobs))
         await asyncio.sleep(self.each_s)

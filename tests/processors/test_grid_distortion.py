@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from processors.preprocess.contract import fresh_seeds, uniform
-from processors.preprocess.grid_distortion import distort
+from processors.stages.preprocess.contract import fresh_seeds, uniform
+from processors.stages.preprocess.grid_distortion import distort
 from schemas.pixels.philox import philox
 from tests.processors.preprocess_rig import smooth
 

@@ -152,14 +152,21 @@ def test_a_broken_span_is_none(note: str) -> None:
 def test_the_first_offset_is_that_of_the_oldest_open_group() -> None:
     groups = OpenGroups()
     door, gate = CameraId("site/door"), CameraId("site/gate")
-    groups.use(Identity(door, 7, 0), 0, 10, 0.0)
-    groups.use(Identity(door, 7, 100), 0, 110, 4.0)
-    groups.use(Identity(gate, 7, 0), 0, 50, 4.0)
-    groups.use(Identity(gate, 7, 9), 1, 3, 4.0)
+    groups.use(Identity(door, 7, 0), 0, 10, 90, 0.0)
+    groups.use(Identity(door, 7, 100), 0, 110, 150, 4.0)
+    groups.use(Identity(gate, 7, 0), 0, 50, 51, 4.0)
+    groups.use(Identity(gate, 7, 9), 1, 3, 4, 4.0)
     assert groups.first(0, 1000, 4.5) == 10
     assert groups.first(0, 10, 4.5) is None  # it begins behind the committed offset
     assert groups.first(0, 1000, 30.0) == 50  # no frame of the first group has come for long
-    groups.use(Identity(door, 7, 100), 0, 110, 50.0)
+    groups.use(Identity(door, 7, 100), 0, 110, 300, 50.0)
     assert groups.first(0, 1000, 100.0) == 110
     assert groups.first(0, 1000, 200.0) is None
     assert groups.first(2, 1000, 4.5) is None
+
+
+def test_groups_that_were_read_ahead_leave_those_of_uncommitted_frames_open() -> None:
+    groups, door = OpenGroups(), CameraId("site/door")
+    for number in range(6):  # all frames of a backlog at once, 20 a group
+        groups.use(Identity(door, 7, 20 * number), 0, 20 * number, 20 * number + 19, 0.0)
+    assert [groups.first(0, before, 30.0) for before in (1, 20, 21, 55, 119)] == [0, None, 20, 40, 100]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from processors.bundle import Bundle, load_bundle, read_settings
-from processors.preprocess import STAGES, Stage, fresh_seeds, preprocess, straight_through
-from processors.preprocess.contract import seeds_of_sums, seeds_of_tiles
-from processors.preprocess.dct_quantisation import dct_quantise, read_table
-from processors.preprocess.grid_distortion import distort
-from processors.preprocess.quantisation import save_parameters
+from processors.stages.preprocess import STAGES, Stage, fresh_seeds, preprocess, straight_through
+from processors.stages.preprocess.contract import seeds_of_sums, seeds_of_tiles
+from processors.stages.preprocess.dct_quantisation import dct_quantise, read_table
+from processors.stages.preprocess.grid_distortion import distort
+from processors.stages.preprocess.quantisation import save_parameters
 from schemas.errors import BundleError, StageError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from processors.preprocess.contract import Place
-from processors.preprocess.quantisation import constant_thresholds, quantise, read_parameters, save_parameters
+from processors.stages.preprocess.contract import Place
+from processors.stages.preprocess.quantisation import constant_thresholds, quantise, read_parameters, save_parameters
 from schemas.errors import BundleError, StageError
 from tests.processors.preprocess_rig import smooth
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
@@ -21,7 +21,6 @@ from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.topics import create_topics, pointillist_topics
 from producers.bridge import BridgeSettings, run_bridge
-from producers.bridge.mqtt.packets import PUBLISH, PacketSplitter, parse_publish
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
@@ -106,73 +105,6 @@ class Cameras:
         for pair in confirm.ranges:
             self.confirmed[camera_id].add(pair.first, pair.last)
         self.revisions[camera_id] = max(confirm.ledger_revision, self.revisions.get(camera_id, 0))
-
-
-class Tap:
-    """A relay before mosquitto that notes what was delivered to the bridge and what it acknowledged, in order."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.delivered: list[int] = []
-        self.acknowledged: list[int] = []
-        self.connections = 0
-        self._target = (host, port)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._writers: list[asyncio.StreamWriter] = []
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> int:
-        """Listen; the port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    async def close(self) -> None:
-        """End it with its connections."""
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-        await asyncio.gather(*self._tasks)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.append(task)
-        self._writers.append(writer)
-        self.connections += 1
-        up_reader, up_writer = await asyncio.open_connection(*self._target)
-        pumps = [
-            asyncio.create_task(self._pump(up_reader, writer, self._note_delivered)),
-            asyncio.create_task(self._pump(reader, up_writer, self._note_acknowledged)),
-        ]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            for end in (writer, up_writer):
-                end.close()
-                with suppress(OSError):
-                    await end.wait_closed()
-
-    async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, note: Callable[[int, bytes], None]
-    ) -> None:
-        splitter = PacketSplitter(MAX_BROKER_BYTES)
-        while data := await source.read(65536):
-            for first, body in splitter.feed(data):
-                note(first, body)
-            sink.write(data)
-            await sink.drain()
-
-    def _note_delivered(self, first: int, body: bytes) -> None:
-        if first & 0xF0 == PUBLISH and first & 6:
-            self.delivered.append(parse_publish(first, body).packet_id)
-
-    def _note_acknowledged(self, first: int, body: bytes) -> None:
-        if first & 0xF0 == 0x40:
-            self.acknowledged.append(int.from_bytes(body[:2], "big"))
 
 
 class RunningBridge:

@@ -210,16 +210,22 @@ async def test_a_broker_that_does_not_give_its_log_is_as_good_a_broker() -> None
             assert len(broker.connects) == 1
 
 
-async def test_a_broker_that_is_not_there_is_dialled_after_growing_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    delays: list[float] = []
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The delays before attempts to connect, of which none is waited for."""
+    found: list[float] = []
     next_s = Backoff.next_s
 
     def noted(backoff: Backoff) -> float:
-        delays.append(next_s(backoff))
+        found.append(next_s(backoff))
         return 0.0
 
     monkeypatch.setattr(random, "uniform", lambda low, high: (low + high) / 2)
     monkeypatch.setattr(Backoff, "next_s", noted)
+    return found
+
+
+async def test_a_broker_that_is_not_there_is_dialled_after_growing_delays(delays: list[float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with scripted_broker() as broker, linked(broker, mqtt=f"127.0.0.1:{port}") as it:
@@ -227,6 +233,15 @@ async def test_a_broker_that_is_not_there_is_dialled_after_growing_delays(monkey
         _, conditions = it.health.report()
     assert delays[:5] == pytest.approx([0.0075, 0.015, 0.03, 0.03, 0.03])
     assert "Connect call failed" in str(conditions["mqtt"]["detail"])
+
+
+async def test_bridges_of_one_name_throw_each_other_out_less_and_less_often(delays: list[float]) -> None:
+    async with scripted_broker() as broker, linked(broker) as it:
+        for number in range(1, 6):
+            await until(lambda: it.opened == number and it.well(), "a connection")  # noqa: B023
+            broker.send(DISCONNECT, bytes((TAKEN_OVER, 0)))
+            await until(lambda: len(delays) >= number, "the next attempt")  # noqa: B023
+    assert delays[:5] == pytest.approx([0.0075, 0.015, 0.03, 0.03, 0.03])
 
 
 async def test_close_writes_what_is_queued_says_goodbye_and_ends_the_run() -> None:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from infra.local.kafka import Kafka
-from infra.local.mosquitto import Mosquitto
 from producers.bridge.requests.key_frames import KeyRequests
 from producers.bridge.requests.probes import ProbeRequests
 from producers.publisher.commands import CameraControl
@@ -21,10 +14,10 @@ from schemas.errors import WireError
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.limits import MAX_AHEAD_MS
-from schemas.messages.frame import Encoding, open_own_message, sign_message
+from schemas.messages.frame import Encoding, sign_message
 from schemas.pointillist_pb2 import LOSSLESS, Command, KeyRequest, ProbeRequest
-from schemas.topics import Channel, KafkaTopic, mqtt_topic
-from tests.producers.bridge_rig import KEYS, new_camera, rig
+from schemas.topics import Channel, mqtt_topic
+from tests.producers.bridge_rig import KEYS
 from tests.producers.kafka_stand_in import Event
 from tests.producers.publisher_rig import camera, watching
 from tests.waiting import until
@@ -138,63 +131,6 @@ def test_other_records_are_passed_over(kind: type) -> None:
     [other] = set(KINDS) - {kind}
     out, refused = passed_on(kind, (0.0, [event(other), event(kind, key=None), event(kind)]))
     assert (len(out), refused) == (1, [])
-
-
-@pytest.mark.brokers
-async def test_a_bridge_passes_key_requests_on_and_retains_probe_requests(mosquitto: Mosquitto, kafka: Kafka) -> None:
-    camera_id = new_camera()
-    key = KEYS.current(camera_id)
-    came: dict[str, MQTTMessage] = {}
-
-    def listening(*channels: Channel) -> Client:
-        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-
-        def subscribe(client: Client, *_: Any) -> None:
-            for channel in channels:
-                client.subscribe(mqtt_topic(camera_id, channel), 1)
-
-        def note(_client: Client, _userdata: Any, message: MQTTMessage) -> None:
-            came.setdefault(message.topic, message)
-
-        client.on_connect, client.on_message = subscribe, note
-        client.connect(mosquitto.host, mosquitto.port)
-        client.loop_start()
-        return client
-
-    clients = [listening(Channel.KEY_REQUEST)]
-    async with rig(mosquitto, kafka) as made:
-        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
-        await producer.start()
-        try:
-            bridge = await made.bridge()
-
-            async def requested() -> bool:
-                # A bridge that has just started may miss the first ones: the server repeats its requests.
-                now_ms = time.time_ns() // 10**6
-                forged = ProbeRequest(issued_ms=2**62, probe_share=0.0).SerializeToString()
-                for kind, value in (
-                    (KeyRequest, key_request(now_ms, camera_id)),
-                    (ProbeRequest, forged),
-                    (ProbeRequest, probe_request(0.5, now_ms, camera_id)),
-                ):
-                    found = event(kind, value, camera_id.encode())
-                    await producer.send_and_wait(KafkaTopic.EVENTS.value, value, key=found.key, headers=found.headers)
-                refused = bridge.metric("pointillist_bridge_refused_requests_total", kind="ProbeRequest")
-                passed = [bridge.metric(f"pointillist_bridge_{kind}_requests_total") for kind in ("key", "probe")]
-                return bool(came and refused and all(passed))
-
-            await until(requested, "both kinds passed on and a forged one refused")
-            clients.append(listening(Channel.PROBES))  # a camera that was away
-            await until(lambda: len(came) == 2, "the retained request")
-        finally:
-            await producer.stop()
-            for client in clients:
-                client.disconnect()
-                client.loop_stop()
-    wanted, probes = (came[mqtt_topic(camera_id, channel)] for channel in (Channel.KEY_REQUEST, Channel.PROBES))
-    assert (wanted.retain, probes.retain) == (False, True)
-    assert open_own_message(KeyRequest, key, bytes(wanted.payload)).boot_id == 7
-    assert open_own_message(ProbeRequest, key, bytes(probes.payload)).probe_share == 0.5
 
 
 @pytest.mark.brokers

@@ -278,19 +278,6 @@ async def test_forged_requests_are_counted_by_their_kind(monkeypatch: pytest.Mon
         assert it.broker.published == []
 
 
-async def test_a_request_that_is_replayed_is_passed_on_again_only_after_a_while(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with bridged(monkeypatch) as it:
-        request, other = _event(KeyRequest(boot_id=7, seq=3)), _event(KeyRequest(boot_id=7, seq=4))
-        for events in ([request], [request], [request, other]):
-            it.kafka.events.put_nowait(events)
-        await until(lambda: len(it.broker.published) == 2, "two requests at the broker")
-        sent = [open_own_message(KeyRequest, KEYS.current(CAMERA), key).seq for _, key, _ in it.broker.published]
-        assert sent == [3, 4]
-        assert len(_readers(it)) == 1
-
-
 async def test_a_request_without_a_connection_is_dropped_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with bridged(monkeypatch) as it:
         it.broker.connack = 0x87
@@ -362,6 +349,15 @@ async def test_a_batch_without_an_answer_shows_in_the_health_until_it_comes(monk
         it.kafka.answers.set()
         await until(it.well, "a bridge that is well again")
         assert it.condition("kafka") == {"ok": True, "detail": ""}
+
+
+async def test_a_batch_that_is_not_acknowledged_in_time_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch, delivery_deadline_s=0.05) as it:
+        it.kafka.answers.clear()
+        it.broker.publish(FRAMES, frame(1), 1)
+        await until(lambda: (it.metric("kafka_errors_total") or 0) > 0, "the batch to be given up")
+        it.kafka.answers.set()
+        await until(lambda: it.broker.acknowledged == [1], "acknowledged")
 
 
 @pytest.mark.parametrize("error", [KafkaError("out of order"), OSError("connection lost"), RuntimeError("a defect")])

@@ -55,6 +55,7 @@ def test_defaults_hold_where_a_camera_says_nothing_and_sources_are_taken_togethe
         None,
     )
     assert gate.probe_share == 0.05
+    assert gate.profile == "video"
 
 
 def test_paths_begin_where_the_file_lies_also_those_given_as_an_address() -> None:

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 
 from producers.camera.camera_settings import CameraOptions
 from producers.camera.sealing import Sealing
@@ -15,8 +16,10 @@ from producers.sources.decoder import to_planes, to_rgb
 from producers.sources.opening import open_source
 from producers.sources.settings import SourceSettings
 from producers.spool import Spool, SpoolLimits
+from producers.video.comparison import WAYS, Comparison
 from producers.video.group import GroupEncoder
 from producers.video.video_settings import VideoSettings
+from schemas import metrics
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
 from schemas.messages.frame import Encoding, group_of, parse_frame
@@ -26,6 +29,12 @@ from schemas.pointillist_pb2 import LOSSLESS, RAW, VIDEO
 CAMERA = CameraId("site/door")
 KEY = derive_camera_key(b"a fleet secret of thirty-two byte", CAMERA)
 MASKED = Encoding(16, 0.0, VIDEO)
+
+
+def smooth() -> NDArray[np.uint8]:
+    down, right = np.mgrid[:128, :160]
+    luma = 128 + 60 * np.sin(right * np.pi / 20) + 40 * np.cos(down / 9)
+    return np.stack([luma, 255 - luma, luma / 2], axis=2).clip(0, 255).astype(np.uint8)
 
 
 def noise(seed: int) -> NDArray[np.uint8]:
@@ -175,3 +184,17 @@ def test_the_profile_is_a_setting() -> None:
     options = CameraOptions.model_validate({"profile": "video", "video": {"codec": "av1", "crf": 30}})
     assert options.encoding.profile == VIDEO
     assert options.video.rate_factor == 30
+
+
+def test_one_frame_in_a_hundred_is_compared_with_other_ways_of_sending_it() -> None:
+    compared = metrics.CAMERA_COMPARED.on(registry := CollectorRegistry())
+    groups, comparison = GroupEncoder(KEY, VideoSettings()), Comparison(VideoSettings(), 0.0, compared)
+    for seq in range(201):
+        shown = np.roll(smooth(), seq, axis=1)
+        comparison.add(shown, seq, groups.encode(shown, 1, seq, 40 * seq, MASKED))
+        sent, raw, jpeg, codec = (
+            registry.get_sample_value("pointillist_camera_compared_bytes_total", {"way": way}) or 0.0 for way in WAYS
+        )
+        assert raw == (seq // 100 + 1) * shown.nbytes
+        assert 0.5 * codec < sent < 2 * codec < jpeg + codec < raw
+    groups.end()

@@ -11,7 +11,6 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from aiokafka.errors import (
 
 from benchmarks.harness.system import RunningSystem
 from infra.audit.audit import audit as count_frames
-from infra.local.ports import free_port
 from infra.pki.enrolment import Enrolment
 from infra.pki.roles import role_folder, role_tls
 from infra.preflight.brokers import require_mqtt
@@ -42,18 +40,6 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
 REMOTE = "site/door"
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    state = tmp_path_factory.mktemp("server") / "state"
-    options = ("--cameras", 2, "--fps", 5, "--no-prometheus", "--drain-s", 60, "--listen", f"127.0.0.2:{free_port()}")
-    with RunningSystem(state, *options) as running:
-        running.await_role("fleet")
-        yield running
-        running.interrupt()
-        report = running.finish()
-    assert report["frames_lost"] == report["frames_pending"] == 0
 
 
 def copied(state: Path, role: str, to: Path) -> Tls:
@@ -146,6 +132,7 @@ def test_a_revoked_bridge_is_refused_by_both_brokers_and_frames_go_on(system: Ru
         require_mqtt(mqtt, 5, stolen)
     assert system.await_role("bridge", but_not=pid) != pid
     await_more_recorded(system)
+    assert count_frames(Layout(system.state)).counts().frames_lost == 0
 
 
 def pointillist(*arguments: object, folder: Path) -> str:

@@ -51,7 +51,7 @@ PARSED: Final = {
     r"cd pointillist": "the clone is the working directory of this test",
     r"make up": "test_up.py runs a system of simulated cameras",
     r"make up 'ARGS=--scenario red-team'": "test_attacked_cameras.py runs attacks; sixteen cameras take minutes here",
-    r"make up 'ARGS=--scenario sticker --state sticker-drill'": "test_alerts_and_roles.py runs the drill",
+    r"make up 'ARGS=--scenario sticker --state sticker-drill'": "test_console.py runs the drill",
     r".venv/bin/pointillist up --listen 10\.0\.0\.7": "test_access.py listens on another loopback address",
     r".venv/bin/pointillist enroll site/door --out door\.enrolment": "test_access.py enrols by that listener",
     r"make up 'ARGS=--bundle street'": "test_bundle_command.py runs a bundle of its own",

@@ -18,9 +18,10 @@ import yaml
 
 from benchmarks.harness.system import RunningSystem
 from infra.audit.report import attacked_by_camera
-from infra.grafana.build import rendered
-from infra.local.prometheus import RULES, prometheus_binary
+from infra.grafana.build import FOLDER
+from infra.local.prometheus import prometheus_binary
 from infra.state_folder import Layout
+from tests.infra.alert_rules import ALERTS
 from tests.producers.stand_in_generator import write_generator
 from tests.waiting import wait_until
 
@@ -30,19 +31,20 @@ SCRAPES = 15
 """A second apart."""
 ANSWER_S = 45.0
 
+BOARDS = {file.name: json.loads(file.read_text()) for file in FOLDER.glob("*.json")}
 PANELS = {
-    f"{board}: {panel['title']}: {target['expr']}": target["expr"]
-    for board, text in rendered().items()
-    for panel in json.loads(text)["panels"]
+    f"{name}: {panel['title']}: {target['expr']}": target["expr"]
+    for name, board in BOARDS.items()
+    for panel in board["panels"]
     for target in panel.get("targets", [])
 }
 VARIABLES = {
     variable["name"]: variable
-    for text in rendered().values()
-    for variable in json.loads(text)["templating"]["list"]
+    for board in BOARDS.values()
+    for variable in board["templating"]["list"]
     if variable["type"] == "query"
 }
-MARKS = {mark["name"]: mark["expr"] for mark in json.loads(rendered()["fleet.json"])["annotations"]["list"]}
+MARKS = {mark["name"]: mark["expr"] for mark in BOARDS["fleet.json"]["annotations"]["list"]}
 INTERVAL = "15s"
 """What `$__rate_interval` is where a scrape comes each second, and a panel is as wide as its minutes allow."""
 SMI = "#!/bin/sh\necho '0, 42, 1024, 3072, 61, 70.5'\n"
@@ -55,14 +57,6 @@ def interpolated(expression: str, **values: str) -> str:
         expression = re.sub(rf"\$\{{?{name}\b\}}?", lambda _, value=value: value, expression)  # type: ignore[misc]
     assert "$" not in expression
     return expression
-
-
-ALERTS = {
-    rule["alert"]: rule["expr"]
-    for file in RULES.glob("*.yml")
-    for group in yaml.safe_load(file.read_text())["groups"]
-    for rule in group["rules"]
-}
 
 
 class Watched:
@@ -213,7 +207,7 @@ def test_frames_stand_beside_the_wrong_verdicts(watched: Watched) -> None:
 
 
 def test_what_every_alert_compares_is_a_number(watched: Watched) -> None:
-    found = {name: re.fullmatch(r"(.+) [<>] [0-9.]+", expression) for name, expression in ALERTS.items()}
+    found = {name: re.fullmatch(r"(.+) [<>] [0-9.]+", rule["expr"]) for name, rule in ALERTS.items()}
     left = {name: match[1] for name, match in found.items() if match}
     assert left.keys() == ALERTS.keys()
     watched.await_answers(left)

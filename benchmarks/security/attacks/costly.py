@@ -19,7 +19,9 @@ from schemas.topics import Channel
 RANGES: Final = (10_000, 60)
 """Ranges per ledger, in turn: as many as fit in a control message, and as many as an honest spool may have."""
 CLAIMED: Final = 2**50
-SHAPE: Final = (1424, 1464, 3)
+LARGE: Final = (576, 592, 3)
+"""A frame of 768 kB: at 1.3 a second it is just within the byte quota of a fleet of small cameras, 1 MiB/s."""
+LARGEST: Final = (1424, 1464, 3)
 """`schemas.limits.USUAL_FRAME_PIXELS` pixels in colour: 6 MB a frame."""
 FRAMES: Final = 24
 
@@ -41,9 +43,9 @@ def impossible_counts(key: CameraKey) -> Iterator[Message]:
         yield Message(Channel.EVENT, sign_message(key, ledger))
 
 
-def large_frames(key: CameraKey) -> Iterator[Message]:
-    """Yield large valid frames. The aim is to delay the other cameras."""
-    noise = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
+def large_frames(key: CameraKey, shape: tuple[int, int, int]) -> Iterator[Message]:
+    """Yield large valid frames without end. The aim is to delay the other cameras."""
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     frames = [encode_frame(key, 1, seq, now_ms(), noise, Encoding(16)) for seq in range(FRAMES)]
     return cycle(Message(Channel.FRAME, frame) for frame in frames)
 
@@ -66,9 +68,13 @@ COSTLY: Final = {
         what=f"40 ledgers a second, each of another boot, with {RANGES[0]} and {RANGES[1]} shed ranges in turn",
     ),
     "large-frames": partial(
+        measured, attacker=partial(large_frames, shape=LARGE), per_s=1.3,
+        what=f"valid frames of {LARGE[1]}x{LARGE[0]}x{LARGE[2]} as fast as the camera's byte quota allows",
+    ),
+    "frame-flood": partial(
         # Messages per second below the message quota: the connection is slower than this.
-        measured, attacker=large_frames, per_s=90.0,
-        what=f"valid frames of {SHAPE[1]}x{SHAPE[0]}x{SHAPE[2]} as fast as the broker reads them",
+        measured, attacker=partial(large_frames, shape=LARGEST), per_s=90.0,
+        what=f"valid frames of {LARGEST[1]}x{LARGEST[0]}x{LARGEST[2]} as fast as the broker reads them, over the quota",
     ),
     "impossible-counts": partial(
         measured, attacker=impossible_counts, per_s=2.0,

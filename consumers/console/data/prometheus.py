@@ -52,6 +52,7 @@ def _quantile(q: float) -> str:
 
 
 _BYTES: Final = metrics.CAMERA_BYTES.name
+_COMPARED: Final = metrics.CAMERA_COMPARED.name
 ASKED: Final = (
     Asked("rate", _rate(metrics.RECORDED.name, outcome="recorded")),
     Asked("p50", _quantile(0.5)),
@@ -59,6 +60,10 @@ ASKED: Final = (
     Asked("lag", f"sum({metrics.LAG.name})"),
     Asked("recorder_lag", f"sum({metrics.RECORDER_LAG.name})"),
     Asked("saved", f"1 - {_rate(_BYTES, kind='sent')} / ({_rate(_BYTES, kind='raw')} > 0)"),
+    *(
+        Asked(f"over_{way}", f"{_rate(_COMPARED, way='sent')} / ({_rate(_COMPARED, way=way)} > 0)")
+        for way in ("raw", "jpeg", "codec")
+    ),
     Asked("accuracy", f"{_rate(metrics.TRUTH.name, result='correct')} / ({_rate(metrics.TRUTH.name)} > 0)"),
     Asked("alerts", f"3600 * {_rate(metrics.ALERTS.name)}"),
     Asked("cpu", 'sum by (role) (rate(process_cpu_seconds_total{role!=""}[{window}]))', by="role"),
@@ -73,6 +78,10 @@ CHARTS: Final[tuple[dict[str, Any], ...]] = (
     {"title": "Fraction of bytes saved", "series": [["saved", "saved"]], "range": [0, 1]},
     {"title": "Alerts per hour", "series": [["alerts", "alerts"]]},
 )
+COMPARED: Final[dict[str, Any]] = {
+    "title": "Bytes sent, compared with a plain camera",
+    "series": [["over_raw", "÷ raw pixels"], ["over_jpeg", "÷ JPEG 90"], ["over_codec", "÷ bare codec"]],
+}
 TRUTH: Final[dict[str, Any]] = {
     "title": "Accuracy over frames with a known class",
     "series": [["accuracy", "accuracy"]],
@@ -236,6 +245,8 @@ def drawn(found: dict[str, dict[str, Row]], begin_s: int, end_s: int, step_s: in
             column = f"{asked.name} {name}" if asked.by else asked.name
             columns[column] = [None if (value := row.get(at)) is None else float(f"{value:.5g}") for at in times]
     charts = list(CHARTS)
+    if any(value is not None for value in columns["over_codec"]):
+        charts.append(COMPARED)
     if any(value is not None for value in columns["accuracy"]):
         charts.append(TRUTH)
     cpu = [[name, name.removeprefix("cpu ")] for name in columns if name.startswith("cpu ")]

@@ -47,7 +47,7 @@ def learn_table(
         from lab.dct_table import learn_table as learn
         from lab.dct_table import read_clean
         from processors.bundle import load_bundle
-        from processors.preprocess.dct_quantisation import table_text
+        from processors.stages.preprocess.dct_quantisation import table_text
         from schemas.runtime.atomic_file import replacing
 
         if out.is_dir() or not out.absolute().parent.is_dir():

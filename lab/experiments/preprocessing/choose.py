@@ -27,7 +27,7 @@ from lab.experiments.preprocessing.published import TABLE_2
 from lab.experiments.preprocessing.released import descend
 from lab.experiments.preprocessing.subjects import TABLE_PICTURES, Shown, Subject
 from lab.experiments.provenance import made_by
-from processors.preprocess.blocks import SIDE, coefficients
+from processors.stages.preprocess.blocks import SIDE, coefficients
 
 KEEP: Final = 0.955
 """Half a percentage point above the requirement, because the validation pictures are few."""

@@ -20,10 +20,10 @@ from lab.attacks.bpda import bpda, identity
 from lab.attacks.contract import Defended, Logits
 from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
 from lab.experiments.cache import digest
-from processors.preprocess.bit_depth import reduce_depth
-from processors.preprocess.contract import fresh_seeds
-from processors.preprocess.dct_quantisation import dct_quantise
-from processors.preprocess.grid_distortion import distort
+from processors.stages.preprocess.bit_depth import reduce_depth
+from processors.stages.preprocess.contract import fresh_seeds
+from processors.stages.preprocess.dct_quantisation import dct_quantise
+from processors.stages.preprocess.grid_distortion import distort
 
 NONE: Final = "none"
 OURS: Final = "ours"

@@ -27,7 +27,7 @@ from lab.experiments.provenance import made_by
 from lab.experiments.qusecnets.judges import Judge
 from lab.statistics import wilson
 from processors.bundle import Bundle
-from processors.preprocess.quantisation import Quantisation, constant_thresholds, quantise
+from processors.stages.preprocess.quantisation import Quantisation, constant_thresholds, quantise
 
 BASE: Final = "mnist-cq2"
 STEEP: Final = f"{BASE}-steep"

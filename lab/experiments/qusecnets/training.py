@@ -30,7 +30,7 @@ from lab.training.bundle import (
 )
 from lab.training.recipe import Images, Labels, Recipe, channel_statistics, fit
 from processors.bundle import Bundle, load_bundle
-from processors.preprocess.quantisation import save_parameters
+from processors.stages.preprocess.quantisation import save_parameters
 
 SHIPPED: Final = Path(__file__).parents[2] / "networks" / "qusecnets"
 PARAMETERS_FILE: Final = "quantisation.safetensors"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from processors.preprocess.contract import Place, Stage, StageSettings
+from processors.stages.preprocess.contract import Place, Stage, StageSettings
 
 
 class BitDepth(StageSettings):

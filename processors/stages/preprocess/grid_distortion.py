@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from processors.preprocess.contract import Place, Stage, StageSettings, uniform
+from processors.stages.preprocess.contract import Place, Stage, StageSettings, uniform
 from schemas.errors import StageError
 
 

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from processors.preprocess.bit_depth import BitDepth
-from processors.preprocess.contract import StageSettings
-from processors.preprocess.dct_quantisation import DctQuantisation
-from processors.preprocess.grid_distortion import GridDistortion
-from processors.preprocess.jpeg import Jpeg
-from processors.preprocess.quantisation import Quantisation
+from processors.stages.preprocess.bit_depth import BitDepth
+from processors.stages.preprocess.contract import StageSettings
+from processors.stages.preprocess.dct_quantisation import DctQuantisation
+from processors.stages.preprocess.grid_distortion import GridDistortion
+from processors.stages.preprocess.jpeg import Jpeg
+from processors.stages.preprocess.quantisation import Quantisation
 
 STAGES: Final[dict[str, type[StageSettings]]] = {
     "bit-depth": BitDepth,

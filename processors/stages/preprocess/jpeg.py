@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from processors.preprocess.blocks import SIDE, Quantiser, quantised, quantiser
-from processors.preprocess.contract import Place, Stage, StageSettings
+from processors.stages.preprocess.blocks import SIDE, Quantiser, quantised, quantiser
+from processors.stages.preprocess.contract import Place, Stage, StageSettings
 from schemas.errors import StageError
 
 Subsampling = Literal["4:4:4", "4:2:0"]

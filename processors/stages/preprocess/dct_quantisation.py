@@ -19,8 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from processors.preprocess.blocks import SIDE, Quantiser, quantised, quantiser
-from processors.preprocess.contract import Place, Stage, StageSettings, in_range
+from processors.stages.preprocess.blocks import SIDE, Quantiser, quantised, quantiser
+from processors.stages.preprocess.contract import Place, Stage, StageSettings, in_range
 from schemas.errors import BundleError
 
 LARGEST: float = 2040.0

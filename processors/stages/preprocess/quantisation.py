@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from processors.preprocess.contract import Place, Stage, StageSettings
+from processors.stages.preprocess.contract import Place, Stage, StageSettings
 from schemas.errors import BundleError, StageError, first_line
 
 STEEPNESS: float = 50.0

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from producers.daemon_thread import run_in_daemon_thread
+from schemas.runtime.daemon_thread import run_in_daemon_thread
 
 
 async def test_work_that_never_ends_keeps_no_other_waiting() -> None:
@@ -39,7 +39,7 @@ async def test_a_future_that_nobody_waits_for_any_more_takes_no_result() -> None
 def test_a_process_ends_though_work_never_does() -> None:
     program = (
         "import asyncio, threading\n"
-        "from producers.daemon_thread import run_in_daemon_thread\n"
+        "from schemas.runtime.daemon_thread import run_in_daemon_thread\n"
         "async def main():\n"
         "    run_in_daemon_thread(threading.Event().wait, 'stuck')\n"
         "asyncio.run(main())\n"

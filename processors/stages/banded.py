@@ -1,0 +1,63 @@
+"""The resize of `processors.stages.resample` along one side, as products of small matrices without zeros.
+
+Each output depends on few neighbouring inputs. Inputs are therefore divided into strips, and outputs into groups; a
+product has the outputs and inputs that depend on each other.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_COLUMNS: Final = 32
+"""Output columns of one product: more read weights that are zero, fewer are too few for a product."""
+
+
+class Part(NamedTuple):
+    """Neighbouring outputs of a resampling along one side, and the weights of their inputs."""
+
+    lines: slice
+    outputs: slice
+    weights: Tensor
+
+
+def weights(side: int, outputs: int, cell: int = 1) -> Tensor:
+    """Return `processors.stages.resample.resize` along one side as a matrix (outputs, ⌈side / cell⌉).
+
+    Each input stands for `cell` neighbouring pixels, the last one for those that are left.
+    """
+    unit = torch.eye(side)[None, None]
+    resized = F.interpolate(unit, (outputs, side), mode="bilinear", align_corners=False, antialias=True)[0, 0]
+    return F.pad(resized, (0, -side % cell)).view(outputs, -1, cell).sum(2)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def strips(side: int, outputs: int, lines: int, cell: int = 1) -> list[Part]:
+    """Return strips of `lines` inputs, each with the outputs that it adds to: weights are (outputs, lines)."""
+    matrix = weights(side, outputs, cell)
+    parts = []
+    for start in range(0, matrix.shape[1], lines):
+        strip = slice(start, min(matrix.shape[1], start + lines))
+        used = matrix[:, strip].any(1).nonzero()
+        into = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+        parts.append(Part(strip, into, matrix[into, strip].contiguous()))
+    return parts
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def columns(side: int, outputs: int, cell: int = 1) -> list[Part]:
+    """Return groups of neighbouring outputs with their inputs: weights are (inputs, outputs)."""
+    matrix = weights(side, outputs, cell)
+    parts = []
+    for start in range(0, outputs, _COLUMNS):
+        group = slice(start, min(outputs, start + _COLUMNS))
+        used = matrix[group].any(0).nonzero()
+        among = slice(int(used[0]), int(used[-1]) + 1)
+        parts.append(Part(among, group, matrix[group, among].T.contiguous()))
+    return parts

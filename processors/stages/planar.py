@@ -1,0 +1,181 @@
+"""Decoded video at the network's scale: luma and chroma are resampled as planes, and the small picture becomes RGB.
+
+The conversion to RGB and the resampling of `processors.stages.at_scale` are both linear. In either order they give the
+same picture up to two differences, which tests bound:
+
+- The other order rounds each pixel to 8 bits, and limits it to RGB's range. Here, only the result is limited.
+- A chroma sample counts in full if any of its pixels was kept, and not by their number.
+
+Values of dropped pixels are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from processors.stages import banded
+from processors.stages.at_scale import LEAST_SHARE
+from processors.stages.packed import Packed
+from processors.stages.plate import TINY
+from processors.stages.shapes import check_size
+from schemas.pixels.masks import Mask
+from schemas.pixels.planes import NEUTRAL, Colour, Plane, Planes, rgb_weights, to_picture
+
+SHRINKS_FROM: Final = 2
+"""Factor, along both sides, from which frames are resampled as planes: one chroma sample then has at most an output's
+width."""
+STRIP_PIXELS: Final = 2**16
+"""Number of samples that fit, as float32, into a core's own cache."""
+
+
+class PlaneMask:
+    """A mask (H, W) of kept pixels as masks of planes, and its shares of resampled pictures: one for a group of
+    pictures."""
+
+    def __init__(self, kept: Mask) -> None:
+        height, width = kept.shape
+        even = np.zeros((height + height % 2, width + width % 2), dtype=np.bool_)
+        even[:height, :width] = kept
+        cells = even[0::2] | even[1::2]
+        self.kept = torch.from_numpy(np.ascontiguousarray(kept))
+        self.shape = height, width
+        self._luma = _selection(self.kept)
+        self._chroma = _selection(torch.from_numpy(cells[:, 0::2] | cells[:, 1::2]))
+        self._shares: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Its memory."""
+        shares = [each for pair in self._shares.values() for each in pair]
+        return sum(each.nbytes for each in (self.kept, self._luma, self._chroma, *shares) if each is not None)
+
+    def shares(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return the share of each pixel's weights that kept samples have: (height, width) of luma, and of chroma."""
+        found = self._shares.get((height, width))
+        if found is None:
+            luma, chroma = (
+                torch.ones(height, width) if each is None else _summed(each, None, self.shape, height, width) / 255
+                for each in (self._luma, self._chroma)
+            )
+            found = self._shares[height, width] = luma, chroma
+        return found
+
+    def means(self, planes: Planes, channels: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return the picture (channels, height, width) in [0, 1] of the kept samples' means, and the share of luma."""
+        share, cells = self.shares(height, width)
+        luma = _summed(_tensor(planes.luma), self._luma, self.shape, height, width) / share.clamp_min(TINY)
+        if channels == 1:
+            return luma[None].div_(255).clamp_(0, 1), share
+        assert planes.blue is not None
+        assert planes.red is not None
+        blue, red = (
+            _summed(_tensor(each), self._chroma, self.shape, height, width) / cells.clamp_min(TINY)
+            for each in (planes.blue, planes.red)
+        )
+        return _rgb(luma, blue, red, planes.colour), share
+
+
+class Planar:
+    """Decoded frames (B, C, H, W) of one shape on a CPU, at least one, with the interface of `Packed`.
+
+    `masks` are those of the drop, `sent` those of the pixels that were sent: for a probe these are more.
+    """
+
+    def __init__(
+        self, planes: Sequence[Planes], channels: int, masks: Sequence[PlaneMask], sent: Sequence[PlaneMask]
+    ) -> None:
+        self.shape = torch.Size((len(planes), channels, *planes[0].luma.shape))
+        self._planes = planes
+        self._masks = masks
+        self._sent = sent
+
+    def __len__(self) -> int:
+        return len(self._planes)
+
+    def __getitem__(self, places: Sequence[int]) -> Planar:
+        """Return the frames at these positions, in this order."""
+        planes = [self._planes[i] for i in places]
+        return Planar(planes, self.shape[1], [self._masks[i] for i in places], [self._sent[i] for i in places])
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """The masks (B, 1, H, W) of the drop."""
+        return torch.stack([each.kept for each in self._masks])[:, None]
+
+    @cached_property
+    def placed(self) -> Tensor:
+        """The frames, float32 in [0, 1], zero at missing pixels."""
+        found = torch.empty(self.shape)
+        for frame, planes, sent in zip(found, self._planes, self._sent, strict=True):
+            picture = planes.luma[..., None] if self.shape[1] == 1 else to_picture(planes)
+            frame.copy_(torch.from_numpy(picture).permute(2, 0, 1)).div_(255).mul_(sent.kept)
+        return found
+
+    def at_scale(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return the result of `processors.stages.at_scale.at_scale` for `placed` and `kept`, within a few levels.
+
+        A frame's result does not depend on the rest of the batch. Raises StageError for a size without pixels.
+        """
+        pictures, shares = self._means(self._masks, height, width)
+        known = shares >= LEAST_SHARE
+        return pictures.mul_(known), known
+
+    def as_sent(self, height: int, width: int) -> Tensor:
+        """Return the result of `processors.stages.resample.resize` for `placed`, (B, C, height, width), within a few
+        levels."""
+        pictures, shares = self._means(self._sent, height, width)
+        return pictures.mul_(shares)
+
+    def _means(self, masks: Sequence[PlaneMask], height: int, width: int) -> tuple[Tensor, Tensor]:
+        check_size(height, width)
+        channels = self.shape[1]
+        found = [mask.means(each, channels, height, width) for each, mask in zip(self._planes, masks, strict=True)]
+        return torch.stack([picture for picture, _ in found]), torch.stack([share for _, share in found])[:, None]
+
+
+Unplaced = Packed | Planar
+"""Frames that are placed on request, or resampled without that."""
+
+
+@lru_cache(16)
+@torch.inference_mode(False)
+def whole_mask(height: int, width: int) -> PlaneMask:
+    """Return the mask of a picture of which every pixel was sent."""
+    return PlaneMask(np.ones((height, width), dtype=np.bool_))
+
+
+def _selection(kept: Tensor) -> Tensor | None:
+    """Return 255 at kept samples and 0 at others; None if all are kept."""
+    return None if kept.numpy().all() else kept.to(torch.uint8).mul_(255)
+
+
+def _tensor(plane: Plane) -> Tensor:
+    return torch.from_numpy(plane)
+
+
+def _summed(plane: Tensor, selection: Tensor | None, shape: tuple[int, int], height: int, width: int) -> Tensor:
+    """Return weighted sums (height, width) of the selected samples of a plane of a picture of this `shape`."""
+    cell = -(-shape[0] // plane.shape[0])
+    sums = torch.zeros(height, plane.shape[1])
+    for strip in banded.strips(shape[0], height, max(1, STRIP_PIXELS // plane.shape[1]), cell):
+        lines = plane[strip.lines]
+        if selection is not None:
+            lines = lines & selection[strip.lines]
+        sums[strip.outputs].addmm_(strip.weights, lines.to(torch.float32))
+    narrow = torch.empty(height, width)
+    for part in banded.columns(shape[1], width, cell):
+        torch.mm(sums[:, part.lines], part.weights, out=narrow[:, part.outputs])
+    return narrow
+
+
+def _rgb(luma: Tensor, blue: Tensor, red: Tensor, colour: Colour) -> Tensor:
+    """Return the picture (3, H, W) in [0, 1] of planes (H, W)."""
+    black, y, rv, gu, gv, bu = rgb_weights(colour)
+    luma, blue, red = (luma - black) * y, blue - NEUTRAL, red - NEUTRAL
+    return torch.stack((luma + rv * red, luma + gu * blue + gv * red, luma + bu * blue)).div_(255).clamp_(0, 1)

@@ -1,0 +1,142 @@
+"""Decoded video at the network's scale, compared with the picture that becomes RGB first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processors.arrivals.job import FrameJob
+from processors.device.group_masks import GroupMasks
+from processors.stages.at_scale import at_scale
+from processors.stages.planar import Planar, PlaneMask, whole_mask
+from processors.stages.resample import resize
+from schemas.errors import StageError
+from schemas.pixels.fill import Fill
+from schemas.pixels.masks import Mask, kept_mask
+from schemas.pixels.planes import Colour, Planes
+from tests.processors.tiny import VideoCamera, batch_executor, camera_key, classified, taken, tiny_bundle
+
+LEVEL = 1 / 255
+KEY = camera_key("site/cam-0")
+
+
+def smooth(height: int, width: int, colour: Colour = Colour.BT601_FULL) -> Planes:
+    """Planes of soft colours, whose RGB needs no limits."""
+    down, right = np.mgrid[:height, :width]
+    red = 120 + 40 * np.sin(right / 9)
+    picture = np.stack([red, 250 - red, 90 + 50 * np.cos(down / 7)], axis=2).astype(np.uint8)
+    return Fill(np.ones((height, width), dtype=np.bool_)).picture(picture)._replace(colour=colour)
+
+
+def mask(height: int, width: int, dropped: int = 16, seq: int = 0) -> Mask:
+    return kept_mask(KEY, 1, seq, height, width, dropped)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    size=st.tuples(st.integers(64, 150), st.integers(64, 200)),
+    out=st.tuples(st.integers(2, 32), st.integers(2, 32)),
+    colour=st.sampled_from(Colour),
+)
+def test_whole_planes_give_the_picture_that_is_converted_first(
+    size: tuple[int, int], out: tuple[int, int], colour: Colour
+) -> None:
+    whole = whole_mask(*size)
+    frames = Planar([smooth(*size, colour)], 3, [whole], [whole])
+    found, known = frames.at_scale(*out)
+    assert known.all()
+    torch.testing.assert_close(found, resize(frames.placed, *out), atol=1.2 * LEVEL, rtol=0)
+    torch.testing.assert_close(frames.as_sent(*out), found, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("dropped", "levels"), [(16, 2), (32, 3), (48, 6)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_kept_planes_give_nearly_the_picture_that_is_converted_first(dropped: int, levels: int, channels: int) -> None:
+    own = PlaneMask(mask(216, 301, dropped))
+    frames = Planar([smooth(216, 301)], channels, [own], [own])
+    found, known = frames.at_scale(64, 80)
+    expected, expected_known = at_scale(frames.placed, frames.kept, 64, 80)
+    assert torch.equal(known, expected_known)
+    torch.testing.assert_close(found, expected, atol=levels * LEVEL, rtol=0)
+    torch.testing.assert_close(frames.as_sent(64, 80), resize(frames.placed, 64, 80), atol=levels * LEVEL, rtol=0)
+
+
+def test_values_at_dropped_positions_are_not_read() -> None:
+    kept = mask(96, 128, 48)
+    planes = smooth(96, 128)
+    assert planes.blue is not None
+    assert planes.red is not None
+    cells = kept.reshape(48, 2, 64, 2).any(axis=(1, 3))
+    other = planes._replace(
+        luma=np.where(kept, planes.luma, 255 - planes.luma),
+        blue=np.where(cells, planes.blue, 7),
+        red=np.where(cells, planes.red, 250),
+    )
+    own = PlaneMask(kept)
+    found, expected = (Planar([each], 3, [own], [own]).at_scale(32, 32)[0] for each in (planes, other))
+    assert torch.equal(found, expected)
+
+
+def test_some_frames_are_those_frames_and_do_not_depend_on_the_others() -> None:
+    masks = [PlaneMask(mask(96, 128, seq=seq)) for seq in range(3)]
+    planes = [smooth(96, 128, colour) for colour in list(Colour)[:3]]
+    frames = Planar(planes, 3, masks, masks)
+    some = frames[[2, 0]]
+    assert torch.equal(some.kept, frames.kept[[2, 0]])
+    assert torch.equal(some.placed, frames.placed[[2, 0]])
+    assert torch.equal(some.at_scale(32, 32)[0], frames.at_scale(32, 32)[0][[2, 0]])
+
+
+def test_a_size_without_pixels_is_refused() -> None:
+    whole = whole_mask(64, 64)
+    with pytest.raises(StageError, match="at least 1"):
+        Planar([smooth(64, 64)], 3, [whole], [whole]).at_scale(0, 4)
+
+
+def test_a_group_has_one_mask_and_the_memory_of_all_masks_is_bounded() -> None:
+    def jobs(boot_id: int) -> Iterator[FrameJob]:
+        camera = VideoCamera(boot_id=boot_id)
+        for _ in range(2):
+            job = camera.frame()
+            job.planes = smooth(64, 96)
+            yield job
+
+    masks = GroupMasks(held_bytes=30_000)
+    for boot_id in range(1, 7):
+        first, second = jobs(boot_id)
+        frames = masks.frames([first, second], 32, 32)
+        assert torch.equal(frames.kept[0], frames.kept[1])
+        expected = kept_mask(KEY, boot_id, 0, 64, 96, 16)
+        assert np.array_equal(frames.kept[0, 0].numpy(), expected)
+    assert 1 <= len(masks) < 6
+
+
+@pytest.mark.parametrize("probe_share", [0.0, 1.0])
+def test_a_verdict_is_that_of_the_pictures_that_are_converted_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe_share: float
+) -> None:
+    camera, executor = VideoCamera(probe_share=probe_share), batch_executor(tiny_bundle(tmp_path))
+    jobs = [taken(camera.message(), camera.name) for _ in range(4)]
+    for seq, job in enumerate(jobs):
+        whole = Fill(np.ones((64, 96), dtype=np.bool_))
+        job.planes = whole.picture(camera.shown(seq))
+    found = classified(executor, jobs, [2] * 4)
+    monkeypatch.setattr("processors.device.batch_executor.SHRINKS_FROM", 1000)
+    expected = classified(executor, jobs, [2] * 4)
+    for one, other in zip(found, expected, strict=True):
+        assert one.error is None
+        assert one.class_id == other.class_id
+        assert abs(one.confidence - other.confidence) < 0.01
+        for mine, its in ((one.shown, other.shown), (one.as_sent, other.as_sent)):
+            assert mine is not None
+            assert its is not None
+            assert np.abs(mine.astype(int) - its).max() <= 2
+        assert (one.probe is None) == (other.probe is None)
+        if one.probe is not None:
+            torch.testing.assert_close(one.probe, other.probe, atol=0.05, rtol=0)

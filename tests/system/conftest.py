@@ -1,0 +1,60 @@
+"""One running system with sick cameras, of which one is the shipped sticker drill, for several modules of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.harness.system import RunningSystem
+from benchmarks.harness.webhook import Webhook
+from infra.local.ports import free_port
+from infra.local.prometheus import prometheus_binary
+from tests.infra.grafana_stand_in import install_grafana
+
+ROOT = Path(__file__).parents[2]
+SICK, BLACK, STUCK, LARGE, WELL = (f"street/gate-{number}" for number in (2, 3, 4, 5, 10))
+MOST_PIXELS = 4096
+SCENARIO = yaml.safe_load((ROOT / "infra" / "scenarios" / "sticker.yaml").read_text())
+"""The shipped drill, with cameras that are sick in other ways."""
+SCENARIO["cameras"] += [
+    {
+        "name": name.partition("/")[2],
+        "source": {"kind": "scene", "size": size},
+        "fps": fps,
+        "drop_ratio": 0.25,
+        "probe_share": 0.5,
+    }
+    for name, fps, size in ((STUCK, 2, [32, 32]), (LARGE, 1, [96, 128]), (WELL, 1, [32, 32]))
+]
+SCENARIO["faults"] += [
+    {"camera": "gate-3", "kind": "black", "at_s": 10, "for_s": 3600},
+    {"camera": "gate-4", "kind": "freeze", "at_s": 10, "for_s": 3600},
+]
+
+
+@pytest.fixture(scope="session")
+def webhook() -> Iterator[Webhook]:
+    with Webhook() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[RunningSystem]:
+    """The system of `test_access` and `test_console`, which ends it."""
+    assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
+    folder = tmp_path_factory.mktemp("console")
+    receivers = folder / "receivers.yml"
+    receivers.write_text(yaml.safe_dump({"receivers": [{"name": "duty", "webhook_configs": [{"url": webhook.url}]}]}))
+    scenario = folder / "scenario.yaml"
+    scenario.write_text(yaml.safe_dump(SCENARIO))
+    options = ("--scenario", scenario, "--receivers", receivers, "--max-frame-pixels", MOST_PIXELS)
+    listen = ("--listen", f"127.0.0.2:{free_port()}")
+    with pytest.MonkeyPatch.context() as patched:
+        install_grafana(folder, patched)
+        running = RunningSystem(folder / "state", *options, *listen)
+    with running:
+        running.await_role("fleet", deadline_s=240)
+        yield running
