@@ -68,7 +68,7 @@ clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka
 	rm -rf build dist mutants *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
-setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka $(VENV)/.assets ## Install what a run needs
+setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka $(VENV)/.assets $(VENV)/.imagenet ## Install what a run needs
 
 setup-dev: $(VENV)/.packages-test $(VENV)/.dev $(VENV)/.kafka $(VENV)/.assets ## Install what the tests and checks need
 
@@ -127,6 +127,10 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/pyvenv.cfg
 
 $(VENV)/.kafka: infra/kafka/pom.xml infra/kafka/jars.sha256 | $(VENV)/pyvenv.cfg
 	$(PYTHON) -m infra.local.kafka_jars
+	touch $@
+
+$(VENV)/.imagenet: infra/bundling/imagenet.py infra/bundling/imagenet_classes.txt $(VENV)/.server
+	$(VENV)/bin/pointillist bundle create --imagenet
 	touch $@
 
 # npm from the path when it runs, else one of our own from PyPI.

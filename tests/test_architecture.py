@@ -23,7 +23,7 @@ ROLES = ("schemas", "producers", "processors", "consumers", "lab", "infra")
 ALLOWED = {
     "schemas": (),
     "producers": ("schemas",),
-    "processors": ("schemas",),
+    "processors": ("schemas", "bundles"),
     "consumers": ("schemas",),
     "lab": (
         "schemas",
@@ -35,7 +35,7 @@ ALLOWED = {
         "producers.sources",
         "producers.scene",
     ),
-    "infra": ("schemas", "producers", "processors", "consumers", "lab"),
+    "infra": ("schemas", "producers", "processors", "consumers", "lab", "bundles"),
 }
 ABSENT_AT_THE_EDGE = ("torch", "aiokafka", "sqlalchemy", "onnxruntime", "scipy")
 KAFKA = "schemas.transport.kafka"

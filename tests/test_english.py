@@ -23,6 +23,7 @@ REWRITTEN = (
     "tests/benchmarks/test_gpu_report.py",
     "tests/commands.py",
     "tests/infra/command_line.py",
+    "tests/infra/test_imagenet.py",
     "tests/infra/test_settings.py",
     "tests/lab/conftest.py",
     "tests/lab/test_cells.py",

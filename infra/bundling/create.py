@@ -15,6 +15,7 @@ import torch
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.folder import appearing
 from infra.bundling.gallery import picture_files, read_gallery
+from infra.bundling.imagenet import of_imagenet
 from infra.bundling.label_checks import Judged, judge
 from infra.bundling.networks import Network, of_onnx, of_timm, of_torchscript, of_torchvision
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
@@ -148,6 +149,8 @@ def _network(wanted: Wanted, folder: Path, classes: int | None) -> Network:
             return of_torchscript(Path(wanted.network), folder, wanted.size, wanted.channels)
         case "torchvision":
             return of_torchvision(wanted.network, wanted.weights, folder, wanted.size, classes)
+        case "imagenet":
+            return of_imagenet(folder)
         case "timm":
             return of_timm(wanted.network, wanted.weights, folder, wanted.size, classes)
 
@@ -180,7 +183,8 @@ def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Pa
     )  # fmt: skip
     return BundleSettings(
         name=wanted.name or _name_of(out), version=wanted.version, format=network.format, weights=network.weights,
-        factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes, input=stated,
+        factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes,
+        unsure_below=network.unsure_below, input=stated,
     )  # fmt: skip
 
 

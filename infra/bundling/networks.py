@@ -52,9 +52,10 @@ class Network:
     factory: str | None = None
     factory_arguments: Mapping[str, Any] = field(default_factory=dict)
     normalisation: Normalisation | None = None
-    """The input size, if the weights name it."""
-    class_names: tuple[str, ...] = ()
     """The normalisation, if the weights name it."""
+    class_names: tuple[str, ...] = ()
+    """The names of the classes, if the weights name them."""
+    unsure_below: float = 0.0
     notes: tuple[str, ...] = ()
 
 
@@ -194,6 +195,19 @@ def _load_state(network: nn.Module, file: Path, name: str) -> None:
         raise BundleError(
             f"--weights: expected {OWN_WEIGHTS}, {RANDOM}, or an existing file, got {file}. Correct the path."
         )
+    state = read_state(file)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]] or [first_line(error)]
+        raise BundleError(
+            f"--weights: expected the state dict of {name}, got {file.name}: {lines[0][:200]}. Choose the "
+            "network that the weights belong to."
+        ) from None
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, or of a state dict that `torch.save` wrote. Raises BundleError."""
     check_size(file)
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -209,14 +223,7 @@ def _load_state(network: nn.Module, file: Path, name: str) -> None:
             f"--weights: expected a state dict, tensors by name, got another object in {file.name}. Save the "
             "network's state_dict()."
         )
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]] or [first_line(error)]
-        raise BundleError(
-            f"--weights: expected the state dict of {name}, got {file.name}: {lines[0][:200]}. Choose the "
-            "network that the weights belong to."
-        ) from None
+    return state
 
 
 def _unpickled(file: Path) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from bundles import MADE
 from infra.cli import app
 from infra.cli.code import AllowCode
 from schemas.errors import ConfigError
@@ -29,11 +31,20 @@ DOUBTED = 1
 
 @bundle_app.command()
 def create(
-    out: Annotated[Path, typer.Option(help="Folder to make: model.toml, the network, STRIP's overlays.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to make: model.toml, the network, STRIP's overlays. With --imagenet, none is where `up` "
+            "finds it."
+        ),
+    ] = None,
     onnx: Annotated[Path | None, typer.Option(help="An ONNX classifier.")] = None,
     torchscript: Annotated[Path | None, typer.Option(help="A TorchScript classifier; needs --allow-code.")] = None,
     torchvision: Annotated[str | None, typer.Option(help="A classifier of torchvision by name.")] = None,
     timm: Annotated[str | None, typer.Option(help="A classifier of timm by name.")] = None,
+    imagenet: Annotated[
+        bool, typer.Option("--imagenet", help="The general network of 1,000 classes, whose weights are installed.")
+    ] = False,
     classes: Annotated[
         Path | None, typer.Option(help="Names in the order of the outputs: a line each, or a JSON list or object.")
     ] = None,
@@ -76,7 +87,15 @@ def create(
     from infra.bundling.wanted import Wanted
     from infra.cli.lab.evaluate import chosen
 
-    origin, network = _one_of(onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm)
+    origin, network = _one_of(
+        onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm,
+        imagenet="EfficientNet-Lite0" if imagenet else None,
+    )  # fmt: skip
+    if out is None:
+        if not imagenet:
+            raise ConfigError("--out is missing: expected the folder to make. Give --out FOLDER.")
+        out = MADE / "imagenet"
+        shutil.rmtree(out, ignore_errors=True)
     if options and not up:
         raise ConfigError(f"{options[0]}: expected options of `up` after --up, got no --up. Give --up.")
     if publish is not None and up:
@@ -183,7 +202,8 @@ def _one_of(**given: Path | str | None) -> tuple[Origin, str]:
     if len(found) != 1:
         got = " and ".join(f"--{name}" for name, _ in found) or "none"
         raise ConfigError(
-            f"network: expected one of --onnx, --torchscript, --torchvision and --timm, got {got}. Give exactly one."
+            "network: expected one of --onnx, --torchscript, --torchvision, --timm and --imagenet, got "
+            f"{got}. Give exactly one."
         )
     return found[0]  # type: ignore[return-value]  # the caller's names are the origins
 

@@ -120,12 +120,11 @@ def _data() -> str:
 
 
 def _bundles() -> str:
-    from importlib.resources import files
+    from bundles import named_bundles
 
-    root = Path(str(files("bundles")))
-    found = sorted(folder.parent.name for folder in root.glob("*/model.toml"))
+    found = named_bundles()
     if not found:
-        raise OSError(f"expected model bundles in {root}, found none")
+        raise OSError("expected model bundles, found none")
     return ", ".join(found)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from bundles import named_bundles
 from consumers.console.settings import ConsoleSettings, Proxy
 from consumers.settings import HostName, RecorderSettings
 from infra.monitor.settings import MonitorSettings
@@ -24,6 +25,8 @@ from schemas.identity import DEFAULT_SITE
 from schemas.limits import BLOCK_PIXELS, CAMERAS_AT_HAND, MAX_DROPPED_PER_BLOCK
 from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, SettingsTable
 
+GENERAL: Final = "imagenet"
+"""Name of the bundle for real cameras; see `infra.bundling.imagenet`."""
 PRERENDERED = 256
 """Scenes rendered in advance for each camera that runs as fast as it can: the renderer must not limit it."""
 
@@ -69,7 +72,8 @@ class UpSettings(SettingsTable):
     scenario: Path | None = None
     """YAML scenario instead of equal cameras: a file, or the name of a shipped one."""
     bundle: Path | None = None
-    """Model bundle; none is the shipped one that fits the source."""
+    """Model bundle; none is imagenet for real cameras, if `make setup` has made it, else the shipped one that fits the
+    source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the frames that is sent whole and checked by STRIP."""
     profile: Profile | None = None
@@ -257,11 +261,22 @@ def scenario_file(named: Path) -> Path:
 
 
 def with_bundle_of(document: dict[str, Any], settings: UpSettings) -> UpSettings:
-    """Return the settings with the scenario's bundle, unless another was given."""
+    """Return the settings with the scenario's bundle, else the general one for real cameras, unless another was
+    given.
+    """
     named = document.get("bundle")
-    if settings.bundle is not None or not isinstance(named, str):
+    if settings.bundle is not None:
         return settings
-    return settings.model_copy(update={"bundle": Path(named)})
+    if not isinstance(named, str):
+        named = GENERAL if _has_real_camera(document) and GENERAL in named_bundles() else None
+    return settings if named is None else settings.model_copy(update={"bundle": Path(named)})
+
+
+def _has_real_camera(document: dict[str, Any]) -> bool:
+    """Return whether a scenario, which need not be valid, has a camera with a real source."""
+    cameras = document.get("cameras")
+    sources = [each.get("source") for each in cameras if isinstance(each, dict)] if isinstance(cameras, list) else []
+    return any(isinstance(source, dict) and source.get("kind") in REAL_KINDS for source in sources)
 
 
 def checks_for_triggers(folder: Path) -> bool:
@@ -274,15 +289,14 @@ def checks_for_triggers(folder: Path) -> bool:
 
 def bundle_folder(settings: UpSettings) -> Path:
     """Return the bundle of a run: the given one, else the shipped one that fits the source."""
-    shipped = Path(str(files("bundles")))
+    have = named_bundles()
     if settings.bundle is None:
-        return shipped / ("scene" if settings.source == "scene" else "cifar10")
+        return have["scene" if settings.source == "scene" else "cifar10"]
     if (settings.bundle / "model.toml").is_file():
         return settings.bundle.resolve()
-    names = sorted(file.parent.name for file in shipped.glob("*/model.toml"))
-    if str(settings.bundle) in names:
-        return shipped / settings.bundle
+    if str(settings.bundle) in have:
+        return have[str(settings.bundle)]
     raise BundleError(
-        f"--bundle: expected a folder with model.toml or one of {', '.join(names)}, got {settings.bundle}. There is no "
+        f"--bundle: expected a folder with model.toml or one of {', '.join(have)}, got {settings.bundle}. There is no "
         "such bundle."
     )

@@ -87,9 +87,8 @@ class ServingModel(Protocol):
     def policy(self) -> str:
         """Its policy for frames of other sizes."""
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of its classes."""
+    def name_of(self, class_id: int, confidence: float, /) -> str:
+        """Return the name of a verdict of it."""
 
     @property
     def strip_threshold_bits(self) -> float:

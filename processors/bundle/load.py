@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bundles import named_bundles
 from processors.bundle.bundle import Bundle
 from processors.bundle.code import check_code
 from processors.bundle.formats import Network, inside, load_onnx, load_safetensors, load_torchscript
@@ -30,13 +30,11 @@ _CALIBRATION = range(16, 1025)
 
 
 def shipped_bundle(name: str) -> Path:
-    """Return the folder of the bundle `name` that ships with the project; BundleError if there is none."""
-    root = Path(str(files("bundles")))
-    folder = root / name
-    if not (folder / "model.toml").is_file():
-        have = ", ".join(sorted(path.parent.name for path in root.glob("*/model.toml"))) or "none"
-        raise BundleError(f"bundle: expected one of {have}, got {name!r}. Correct it, or give a folder.")
-    return folder
+    """Return the folder of the shipped or made bundle `name`; BundleError if there is none."""
+    have = named_bundles()
+    if name not in have:
+        raise BundleError(f"bundle: expected one of {', '.join(have)}, got {name!r}. Correct it, or give a folder.")
+    return have[name]
 
 
 def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) -> Bundle:
@@ -73,12 +71,14 @@ def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) ->
 
 
 def _digest(settings: BundleSettings, weights: Path, folder: Path) -> str:
-    """Return 12 hexadecimal digits over everything that decides verdicts: the weights, the stages' parameters and
-    files.
+    """Return 12 hexadecimal digits over everything that decides verdicts: the weights, the limit of unsure verdicts,
+    the stages' parameters and files.
 
-    Without stages and in float32, it is the digest of the weights alone.
+    Without stages and such a limit, and in float32, it is the digest of the weights alone.
     """
     digest = hashlib.sha256(weights.read_bytes())
+    if settings.unsure_below:
+        digest.update(f"unsure_below {settings.unsure_below}".encode())
     if settings.calibration is not None:
         calibration = inside(folder, settings.calibration, "calibration").read_bytes()
         digest.update(settings.precision.encode() + hashlib.sha256(calibration).digest())

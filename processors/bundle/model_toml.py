@@ -7,6 +7,7 @@
     factory = "network.py:small"         # safetensors only: a file of the bundle, or a package's, see `--factories`
     output = "logits"                    # or "probabilities", when the network ends in a softmax
     classes = ["pause", "no-entry"]
+    # unsure_below = 0.5                 # optional: verdicts of less confidence read "unsure"
     # precision = "int8"                 # optional: 8-bit integers where they are faster than float32
     # calibration = "calibration.npy"    # with it: (N, height, width, channels) uint8, at least 16 pictures
 
@@ -54,7 +55,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
@@ -65,6 +66,8 @@ from schemas.errors import BundleError, first_line
 
 Policy = Literal["resize", "crop", "tile"]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+UNSURE: Final = "unsure"
+"""The name of a verdict whose confidence is too low for a class."""
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 
@@ -118,6 +121,8 @@ class BundleSettings(_Table):
     """`probabilities` if the network ends in a softmax."""
     classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
     """Distinct names in the order of the network's outputs."""
+    unsure_below: float = Field(default=0.0, ge=0, le=1)
+    """Confidence below which a verdict reads `unsure` instead of the name of the class."""
     precision: Literal["float32", "int8"] = "float32"
     """`int8` allows 8-bit integers wherever they are faster; see `processors.device.backends`."""
     calibration: str | None = None
@@ -145,6 +150,10 @@ class BundleSettings(_Table):
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: expected distinct names, got a repeated one")
         return self
+
+    def name_of(self, class_id: int, confidence: float) -> str:
+        """Return the name of a verdict: that of the class, or `UNSURE`."""
+        return UNSURE if confidence < self.unsure_below else self.classes[class_id]
 
 
 def read_settings(folder: Path) -> BundleSettings:

@@ -39,7 +39,7 @@ class LoadedModel:
     executor: BatchExecutor
     model_id: str
     policy: str
-    classes: tuple[str, ...]
+    name_of: Callable[[int, float], str]
     thread: ThreadPoolExecutor
     probe_s: float | None
     """Seconds that STRIP takes for one frame; None if the bundle has no STRIP."""
@@ -95,8 +95,8 @@ async def load_model(
         thread.shutdown(wait=False, cancel_futures=True)
         raise
     bundle = executor.pipeline.bundle
-    policy, classes = bundle.settings.input.policy, tuple(bundle.settings.classes)
-    return LoadedModel(executor, bundle.model_id, policy, classes, thread, probe_s, digest, runs)
+    policy, name_of = bundle.settings.input.policy, bundle.settings.name_of
+    return LoadedModel(executor, bundle.model_id, policy, name_of, thread, probe_s, digest, runs)
 
 
 def _set_threads(threads: int) -> None:

@@ -44,7 +44,7 @@ def verdict_record(
         captured_ms=frame.captured_ms,
         processed_ms=_now_ms(),
         class_id=job.class_id,
-        class_name=job.model.classes[job.class_id],
+        class_name=job.model.name_of(job.class_id, job.confidence),
         confidence=job.confidence,
         model_id=job.model.model_id,
         policy=job.model.policy,

@@ -87,7 +87,7 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "expected one of --onnx, --torchscript, --torchvision and --timm, got none"),
+        ([], "expected one of --onnx, --torchscript, --torchvision, --timm and --imagenet, got none"),
         (["--onnx", "a.onnx", "--timm", "x"], "got --onnx and --timm"),
         (["--onnx", "a.onnx", "--size", "12"], "--size: expected WIDTHxHEIGHT"),
         (["--onnx", "a.onnx", "--policy", "stretch"], "--policy: expected resize or crop or tile"),

@@ -120,6 +120,17 @@ def test_logits_are_those_of_the_normalised_frames(bundle_folder: WriteBundle, n
     assert re.fullmatch(r"means@2\+[0-9a-f]{12}", bundle.model_id)
 
 
+def test_a_verdict_below_the_stated_confidence_is_unsure(bundle_folder: WriteBundle) -> None:
+    folder = bundle_folder()
+    certain = load_bundle(folder, CPU)
+    assert certain.settings.name_of(1, 0.01) == "right"
+    text = (folder / "model.toml").read_text()
+    (folder / "model.toml").write_text(f"unsure_below = 0.4\n{re.sub('(?m)^unsure_below.*$', '', text)}")
+    unsure = load_bundle(folder, CPU)
+    assert [unsure.settings.name_of(1, each) for each in (0.39, 0.4)] == ["unsure", "right"]
+    assert unsure.model_id != certain.model_id
+
+
 def test_the_model_id_changes_with_the_weights(bundle_folder: WriteBundle, network: Means) -> None:
     folder = bundle_folder()
     before = load_bundle(folder, CPU).model_id

@@ -28,7 +28,10 @@ from tests.waiting import until
 
 SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"))
 FLAGGED = StripFinding(0.1, 1.0, 4)
-MODEL = cast(ServingModel, SimpleNamespace(model_id="m@1+0", policy="resize", classes=CLASSES))
+MODEL = cast(
+    ServingModel,
+    SimpleNamespace(model_id="m@1+0", policy="resize", name_of=lambda class_id, confidence: CLASSES[class_id]),
+)
 
 
 class FullGpu(torch.Tensor):

