@@ -41,25 +41,27 @@ def messages(sent: dict[Name, bytes]) -> list[tuple[str, bytes | None]]:
 
 
 class LateNotes:
-    """Notes of commits that arrive after the first records of their partitions."""
+    """Notes of commits that arrive when the first records of their partitions have been taken."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._fetched = asyncio.Event()
+        fetched, taken = asyncio.Event(), asyncio.Event()
         fetch, notes = Reader.fetch, GroupMember._committed_notes
 
-        async def fetched(reader: Reader, *places: TopicPartition, **options: Any) -> Records:
+        async def fetch_again(reader: Reader, *places: TopicPartition, **options: Any) -> Records:
+            if fetched.is_set():
+                taken.set()
             found = await fetch(reader, *places, **options)
             if found and reader._group is not None:
-                self._fetched.set()
+                fetched.set()
             return found
 
-        async def noted(member: GroupMember, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
+        async def late_notes(member: GroupMember, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
             if partitions:
-                await self._fetched.wait()
+                await taken.wait()
             return await notes(member, partitions)
 
-        monkeypatch.setattr(Reader, "fetch", fetched)
-        monkeypatch.setattr(GroupMember, "_committed_notes", noted)
+        monkeypatch.setattr(Reader, "fetch", fetch_again)
+        monkeypatch.setattr(GroupMember, "_committed_notes", late_notes)
 
 
 async def notes(made: Rig) -> set[tuple[int, int]]:
@@ -99,7 +101,7 @@ async def test_a_processor_that_takes_over_within_groups_decodes_their_later_fra
         if late:
             await made.publish(messages(more))
             LateNotes(monkeypatch)
-        async with made.processor(session_timeout_s=2.0) as second:
+        async with made.processor(session_timeout_s=2.0, key_wait_frames=1) as second:
             if not late:
                 await made.publish(messages(more))
             await until(lambda: len(made.verdicts) == len(sent) + len(more) or bool(made.letters))
