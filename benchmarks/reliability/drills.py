@@ -30,6 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness.document import report
+from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from benchmarks.reliability.groups import groups
 from benchmarks.reliability.hostile import publish_hostile
@@ -170,7 +171,6 @@ def footage(folder: Path) -> Result:
 def camera(
     folder: Path,
     cores: int = 2,
-    video: str = "intel_car-detection.mp4",
     times: int = 3,
     profile: str = "raw",
 ) -> Result:
@@ -178,9 +178,7 @@ def camera(
 
     Return the run of median speed, and all speeds.
     """
-    file = Path(os.environ.get("POINTILLIST_DATA", "")) / "video" / video
-    if not file.is_file():
-        raise SystemExit(f"{video} is missing: put it into the folder video/ of POINTILLIST_DATA")
+    file = sample_video()
     runs = sorted(
         (_at_full_speed(folder / f"camera-{n}", file, cores, profile) for n in range(times)),
         key=lambda run: float(run["frames_per_second"]),

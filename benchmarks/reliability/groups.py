@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any, Final
 import psutil
 import yaml
 
+from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from infra.state_folder import Layout
 from processors.bundle import shipped_bundle
@@ -24,15 +24,13 @@ _REBALANCE_S: Final = 90.0
 _ASSIGNED: Final = '"partitions_assigned"'
 
 
-def groups(folder: Path, film: str = "intel_car-detection.mp4") -> Result:
+def groups(folder: Path) -> Result:
     """Send a film by cameras of the profile `video`, and disturb the system within their groups.
 
     In the first run: the processor and the bridge are killed, a second processor joins and leaves, and a decoding
     process hangs. In the second: mosquitto hangs until the spools are full.
     """
-    file = Path(os.environ.get("POINTILLIST_DATA", "")) / "video" / film
-    if not file.is_file():
-        raise SystemExit(f"{film} is missing: put it into the folder video/ of POINTILLIST_DATA")
+    file = sample_video()
     return {"faults": _faults(folder, file), "full_spool": _full_spool(folder, file)}
 
 

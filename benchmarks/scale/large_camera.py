@@ -6,20 +6,23 @@ import os
 import sqlite3
 import time
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import av
 import yaml
 
+from benchmarks.harness.sample_video import sample_video
 from benchmarks.harness.system import Result, RunningSystem, summary
 from infra.state_folder import Layout
 from processors.bundle import shipped_bundle
-from producers.scene import SceneSimulator
 
 FPS: Final = 15
 SCENES: Final = 8
-"""Different pictures of a large camera."""
+"""Different pictures of a large simulated camera."""
+FOOTAGE_S: Final = 4
+"""Seconds of a sample video that a large camera repeats."""
 STARTING: Final = 0.05
 """Share of the first frames that is excluded: parts of the system are still starting then."""
 
@@ -27,7 +30,7 @@ STARTING: Final = 0.05
 def scenario(cameras: int, fps: float = FPS, profile: str = "raw", file: Path | None = None) -> dict[str, Any]:
     """Return a scenario: `cameras` of 1920×1080 at `fps` with scenes, and eight of 32×32 at 2 frames/s.
 
-    The large scenes come from a video `file`; without one, they are prerendered pictures in RGB.
+    The pictures of the large cameras come from a video `file`; without one, they are prerendered scenes in RGB.
     """
     usual = {"drop_ratio": 0.25, "probe_share": 0.0}
     source: dict[str, Any] = {"kind": "scene", "size": [1920, 1080], "prerendered": SCENES}
@@ -52,13 +55,13 @@ def large(
 ) -> Result:
     """Run the scenario at r = .25 with the scene bundle, with every process on the same cores.
 
-    Under `video` the large cameras decode a file: as from a camera's own stream, their pictures are planes.
+    Under `video` the large cameras decode a sample video: as from a camera's own stream, their pictures are planes.
     """
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:cores])
     folder.mkdir(parents=True, exist_ok=True)
     file, state = folder / "large.yaml", folder / "large"
-    video = write_scenes(folder / "scenes.mp4", fps) if profile == "video" else None
+    video = write_footage(folder / "footage.mp4", fps) if profile == "video" else None
     file.write_text(yaml.safe_dump(scenario(cameras, fps, profile, video)))
     options = ("--scenario", file, "--bundle", shipped_bundle("scene"), "--seconds", seconds, "--no-prometheus")
     cpu: dict[str, float] = {}
@@ -77,17 +80,16 @@ def large(
     return shown | latencies(Layout(state).database)
 
 
-def write_scenes(file: Path, fps: float) -> Path:
-    """Write `SCENES` pictures, in turn for four seconds, as H.264; return the file."""
-    simulator = SceneSimulator(0, 0, (1080, 1920))
-    pictures = [simulator.render(index)[0] for index in range(SCENES)]
-    with av.open(str(file), "w") as container:
+def write_footage(file: Path, fps: float) -> Path:
+    """Write the first `FOOTAGE_S` seconds of a sample video in 1920×1080, as H.264; return the file."""
+    with av.open(str(sample_video())) as pictures, av.open(str(file), "w") as container:
         stream = container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1000), options={"preset": "ultrafast", "crf": "23"}
         )
         stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
-        for number in range(round(4 * fps)):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pictures[number % SCENES], format="rgb24")))
+        for picture in islice(pictures.decode(video=0), round(FOOTAGE_S * fps)):
+            large = picture.reformat(width=1920, height=1080, format="yuv420p")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(large.to_ndarray(), format="yuv420p")))
         container.mux(stream.encode())
     return file
 
