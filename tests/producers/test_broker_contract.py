@@ -202,8 +202,9 @@ async def test_messages_come_in_order_with_packet_ids_as_far_as_they_are_acknowl
             assert len({packet_id for packet_id, _ in came}) == 8
             link.send(pubacks([packet_id for packet_id, _ in came]))
             await until(lambda: it.acknowledged() in (8, None), "all acknowledged")
+            lost = asyncio.create_task(until(lambda: not health.report()[0], "a link that is not well"))
             await it.hang_up()
-            await until(lambda: not health.report()[0], "a link that is not well")
+            await lost
             await until(lambda: health.report()[0], "a link that is well again")
             await link.close()
             await asyncio.wait_for(running, 10)
