@@ -9,7 +9,6 @@ finds the highest constant rate factor with at least the same PSNR. Results in t
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ from benchmarks.bytes.rows import JPEG, PRESETS, PROFILES_SENT, Row, h264
 from benchmarks.bytes.search import next_factor
 from benchmarks.bytes.ways import as_h264, bytes_a_frame, frame_by_frame, read
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.sample_video import sample_videos
 from lab.results.csv_rows import read_rows, write_rows
 from schemas.limits import dropped_per_block
 from schemas.runtime.atomic_file import replacing
@@ -78,8 +78,7 @@ def main() -> None:
     )
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    folder = os.environ.get("POINTILLIST_DATA")
-    videos = options.video or (sorted(Path(folder, "video").glob("*.mp4")) if folder else [])
+    videos = options.video or sample_videos()
     table = Table(options.out / "bytes.csv")
     for video in videos:
         measure(video, table, dropped_per_block(options.drop), options.every, options.frames)

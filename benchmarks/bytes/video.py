@@ -10,7 +10,6 @@ restoration. `--out` receives `video.json` and `README.md`.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import torch
 from benchmarks.bytes.quality import psnr_db, rebuilt
 from benchmarks.bytes.ways import KEY, read
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.sample_video import sample_videos
 from infra.local.files import write_json, write_text
 from processors.decoding.worker import decode, open_decoder
 from producers.sources.decoder import to_planes
@@ -188,7 +188,7 @@ def by_length(name: str, frames: list[Planes], dropped: int) -> dict[str, Any]:
 def page(result: dict[str, Any]) -> str:
     """Return the page of the results."""
     lines = [
-        "# The profile `video` beside its codec without a mask",
+        "# The profile `video` compared with its codec without a mask",
         "",
         f"Made by `{result['command']}`; the figures are in [video.json](video.json). r = {result['drop']}.",
         "",
@@ -241,10 +241,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dropped = dropped_per_block(options.drop)
     kept_mask(KEY, BOOT, 0, 64, 64, dropped)  # a camera makes the pool of patterns while its source opens
-    folder = os.environ.get("POINTILLIST_DATA")
-    videos = options.video or (sorted(Path(folder, "video").glob("*.mp4")) if folder else [])
-    if not videos:
-        raise SystemExit("--video: expected files, got none. Set it, or put videos under $POINTILLIST_DATA/video.")
+    videos = options.video or sample_videos()
     rows, lengths = [], []
     for video in videos:
         frames = planes_of(video, options.frames)

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness.document import report
-from benchmarks.harness.sample_video import sample_video
+from benchmarks.harness.sample_video import sample_video, sample_videos
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
 from benchmarks.reliability.groups import groups
 from benchmarks.reliability.hostile import publish_hostile
@@ -133,12 +133,8 @@ def hostile(folder: Path, messages: int = 100_000, cameras: int = 8, pause_s: fl
 
 def footage(folder: Path) -> Result:
     """Send each video, whole, in its own size."""
-    data = os.environ.get("POINTILLIST_DATA")
-    videos = sorted(Path(data).glob("video/*.mp4")) if data else []
-    if not videos:
-        raise SystemExit("videos are missing: put them into the folder video/ of POINTILLIST_DATA")
     results = {}
-    for video in videos:
+    for video in sample_videos():
         state = folder / video.stem
         options = (
             "--cameras",

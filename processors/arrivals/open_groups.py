@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from schemas.identity import CameraId, Identity
 
@@ -17,7 +19,8 @@ _AHEAD: Final = 256
 """Most groups of a camera: the processor reads ahead of what it commits."""
 
 
-class _Group(NamedTuple):
+@dataclass(slots=True)
+class _Group:
     offset: int
     identity: Identity
     used_s: float
@@ -34,9 +37,12 @@ class OpenGroups:
     def use(self, identity: Identity, partition: int, offset: int, frame_offset: int, now_s: float) -> None:
         """Note the frame at `frame_offset` of a group; `identity` and `offset` are those of its key frame."""
         own = self._groups[partition].setdefault(identity.camera_id, [])
-        last = max([frame_offset, *(each.last for each in own if each.identity == identity)])
-        others = [each for each in own if each.identity != identity]
-        own[:] = sorted([*others, _Group(offset, identity, now_s, last)])[-_AHEAD:]
+        for group in reversed(own):  # mostly the newest
+            if group.identity == identity:
+                group.used_s, group.last = now_s, max(group.last, frame_offset)
+                return
+        insort(own, _Group(offset, identity, now_s, frame_offset), key=lambda group: group.offset)
+        del own[:-_AHEAD]
 
     def first(self, partition: int, before: int, now_s: float) -> int | None:
         """Return the lowest offset below `before` of a key frame whose group is open; None without one.

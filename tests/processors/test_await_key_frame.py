@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -21,22 +20,11 @@ from processors.steps.await_key_frame import AwaitKeyFrame
 from schemas.errors import MalformedError, NoKeyFrameError, PointillistError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS, RAW, KeyRequest
-from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, Last, VideoCamera, payload, taken
+from tests.processors.tiny import KEYS, FakeRecord, KeyedCamera, Last, Posted, VideoCamera, payload, taken
 
 pytestmark = pytest.mark.usefixtures("keyed_profile")
 
 VERDICT = Outgoing(b"site/cam-0", b"a verdict", [])
-
-
-class Posted:
-    """In the place of the emitter: keeps the requests."""
-
-    def __init__(self) -> None:
-        self.records: list[Outgoing] = []
-
-    def post(self, topic: str, records: Sequence[Outgoing]) -> None:
-        assert topic == ProcessorSettings.events_topic
-        self.records += records
 
 
 class Bench:

@@ -58,6 +58,12 @@ class Bench:
             await asyncio.gather(task, return_exceptions=True)
             await self.chain.close()
 
+    async def idle(self) -> None:
+        """Wait until every record has its result. Raises the error that kept one from it."""
+        await until(lambda: self.tracker.idle.is_set() or self.emitter.broken.done(), "the results")
+        if self.emitter.broken.done():
+            self.emitter.broken.result()
+
     def accept(self, *messages: bytes, camera: str = "site/cam-0", partition: int = 0) -> None:
         first, self.offset = self.offset, self.offset + len(messages)
         key = camera.encode()
@@ -82,12 +88,12 @@ async def test_each_record_ends_with_one_result_and_only_then_may_its_offset_be_
     assert bench.committable() is None
     assert (bench.tracker.unfinished, bench.tracker.idle.is_set()) == (5, False)
     async with bench.running():
-        await bench.tracker.idle.wait()
+        await bench.idle()
         assert sorted(verdict.seq for verdict in bench.emitter.verdicts) == [0, 1, 2, 9]
         assert bench.committable() == 5
         assert bench.device.checked == [1]
         bench.accept(message, payload("site/cam-0", 1))  # the second is a repeat
-        await bench.tracker.idle.wait()
+        await bench.idle()
         assert bench.device.batches == [4, 1]
     assert (bench.count("classified"), bench.count("dead_lettered")) == (6, 1)
     assert (bench.tracker.frames, bench.tracker.bytes) == (0, 0)
@@ -102,7 +108,7 @@ async def test_the_jobs_of_a_revoked_partition_are_dropped_and_their_offsets_sta
     bench.chain.discard(3)
     assert bench.tracker.unfinished == 1
     async with bench.running():
-        await bench.tracker.idle.wait()
+        await bench.idle()
     assert [verdict.seq for verdict in bench.emitter.verdicts] == [1]
     assert (bench.committable(3), bench.committable(4)) == (None, 2)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
@@ -29,6 +29,7 @@ from schemas.pointillist_pb2 import KeyRequest
 from tests.processors.tiny import (
     KEYS,
     Last,
+    Posted,
     VideoCamera,
     batch_executor,
     camera_key,
@@ -41,17 +42,6 @@ from tests.waiting import until
 
 SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"))
 VERDICT = Outgoing(b"site/cam-0", b"a verdict", [])
-
-
-class Posted:
-    """In the place of the emitter: keeps the requests."""
-
-    def __init__(self) -> None:
-        self.records: list[Outgoing] = []
-
-    def post(self, topic: str, records: Sequence[Outgoing]) -> None:
-        assert topic == ProcessorSettings.events_topic
-        self.records += records
 
 
 class Bench:

@@ -21,6 +21,7 @@ from processors.metrics import ProcessorMetrics
 from processors.networks.resnet import ResNet
 from processors.pipeline import Pipeline
 from processors.results.records import Outgoing
+from processors.settings import ProcessorSettings
 from processors.steps.step import Step
 from producers.video.group import GroupEncoder
 from producers.video.video_settings import VideoSettings
@@ -148,6 +149,17 @@ def checked(executor: BatchExecutor, probes: Sequence[Tensor]) -> list[FrameJob]
         job.probe = probe
     executor.strip(jobs)
     return jobs
+
+
+class Posted:
+    """In the place of the emitter: keeps the requests."""
+
+    def __init__(self) -> None:
+        self.records: list[Outgoing] = []
+
+    def post(self, topic: str, records: Sequence[Outgoing]) -> None:
+        assert topic == ProcessorSettings.events_topic
+        self.records += records
 
 
 class Last(Step):

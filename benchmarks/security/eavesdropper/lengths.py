@@ -11,7 +11,6 @@ chance. `--out` receives `lengths.json` and `lengths.md`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.bytes.video import BOOT, FRAME_MS, planes_of
 from benchmarks.bytes.ways import KEY
 from benchmarks.harness.command_line import Option, command_line
+from benchmarks.harness.sample_video import sample_videos
 from infra.local.files import write_json, write_text
 from producers.video.group import GroupEncoder
 from producers.video.video_settings import VideoSettings
@@ -107,10 +107,7 @@ def main() -> None:
         video=Option(Path, "video files", several="*"),
         frames=Option(300, "most frames of each video (0: all)"),
     )
-    folder = os.environ.get("POINTILLIST_DATA")
-    videos = options.video or (sorted(Path(folder, "video").glob("*.mp4")) if folder else [])
-    if not videos:
-        raise SystemExit("--video: expected files, got none. Set it, or put videos under $POINTILLIST_DATA/video.")
+    videos = options.video or sample_videos()
     rows = [asdict(measured(each.name, planes_of(each, options.frames), dropped_per_block(0.25))) for each in videos]
     command = f"python -m benchmarks.security.eavesdropper.lengths --out docs/results/video --frames {options.frames}"
     result = {"command": command, "rows": rows}
