@@ -17,7 +17,7 @@ def main() -> int:
         return 0
     old = out_of_date()
     for name in old:
-        print(f"docs/{name} is not what the code says: `python -m infra.reference` generates it", file=sys.stderr)
+        print(f"docs/{name} differs from the code. Run `python -m infra.reference`.", file=sys.stderr)
     return 1 if old else 0
 
 

@@ -87,7 +87,7 @@ class Visit:
 
 @pytest.fixture(scope="module", autouse=True)
 def ended(system: RunningSystem) -> Iterator[None]:
-    """No other system runs beside this one."""
+    """No other system runs at the same time."""
     yield
     system.close()
 
