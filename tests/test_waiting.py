@@ -26,4 +26,4 @@ async def test_what_does_not_come_in_time_is_named() -> None:
         await until(lambda: False, "an answer", 0.05)
     with pytest.raises(AssertionError, match=r"expected an answer within 0\.05 s"):
         wait_until(lambda: False, "an answer", 0.05)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
