@@ -153,7 +153,8 @@ def main() -> None:
         fps=5.0,
         seconds=30.0,
         cores=2,
-        profile=Option("raw", "profile of the cameras", choices=get_args(Profile)),
+        profile=Option("video", "profile of the cameras", choices=get_args(Profile)),
+        networks=Option(list(NETWORKS), "the networks to measure", several="+"),
         runtime=Option(["torch", "float32"], "backend and precision of --bare", several=2),
         bare=Option(Path, "print the CPU seconds of this bundle's network alone"),
     )
@@ -162,12 +163,12 @@ def main() -> None:
         print(_bare(arguments.bare, arguments.cores, arguments.seconds, arguments.runtime))
         return
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
-        results = {network: measured(Path(folder), network, arguments) for network in NETWORKS}
+        results = {network: measured(Path(folder), network, arguments) for network in arguments.networks}
     document = {
         "networks": results,
         "machine": machine("torch", cores=arguments.cores),
         "command": f"python -m benchmarks.speed.own_networks --seconds {arguments.seconds:g} "
-        f"--cameras {arguments.cameras} --profile {arguments.profile}",
+        f"--cameras {arguments.cameras} --profile {arguments.profile} --networks {' '.join(arguments.networks)}",
     }
     report(document, arguments.json)
 

@@ -4,6 +4,9 @@ Both sides resample the kept pixels of the same decoded picture to the network's
 resamples luma and chroma, and converts the small picture. The other converts the whole picture first. `ratio` is the
 second's CPU time ÷ the first's, by the least of the rounds. `levels` is the mean difference of both results in grey
 levels. `decode_ratio` is the CPU time of decoding in a process, its hand-over included, ÷ the CPU time of the planes.
+
+`cpu_ms` lists the CPU time of a frame by its parts: the decoding process (`decoder`), its hand-over in the processor,
+and the resampling in both ways. `mask` is the CPU time once for each group, `preview` that of a JPEG for people.
 """
 
 from __future__ import annotations
@@ -22,8 +25,12 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from processors.decoding.process import DecodingProcess
 from processors.decoding.protocol import Operation
+from processors.device.previews import shown_planes
+from processors.results.preview import preview_jpeg
+from processors.settings import KEPT_BYTES, ProcessorSettings
 from processors.stages.packed import Packed
 from processors.stages.planar import Planar, PlaneMask
+from processors.stages.resample import fitted
 from producers.video.encoder import software_encoder
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
@@ -32,9 +39,11 @@ from schemas.pixels.fill import Fill
 from schemas.pixels.gather import gather
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.planes import Colour, Planes, chroma_shape, to_picture
+from schemas.runtime.memory import keep_freed
 
 CASES: Final = (((432, 768), (32, 32)), ((1080, 1920), (32, 32)), ((480, 640), (224, 224)), ((1080, 1920), (224, 224)))
 DROPPED: Final = 16
+PREVIEW_SIDE: Final[int] = ProcessorSettings.model_fields["preview_side"].default
 _CRF: Final = 23
 _PIXELS: Final = 2**22
 
@@ -72,9 +81,18 @@ def measured(size: tuple[int, int], scale: tuple[int, int], rounds: int) -> dict
         pixels = torch.from_numpy(gather(to_picture(planes), mask.kept.numpy())).view(-1, 3)
         return Packed(pixels, kept, kept).at_scale(*scale)[0]
 
+    shown = fitted(*size, PREVIEW_SIDE)
+
+    def group_mask() -> None:
+        made = PlaneMask(kept_mask(key, 1, 0, *size, DROPPED))
+        made.shares(*scale)
+
+    def preview(planes: Planes) -> bytes:
+        return preview_jpeg(shown_planes(planes, *shown))
+
     process = DecodingProcess(_PIXELS, 2**30)
     process.limits()
-    times: dict[str, list[float]] = {"hand-over": [], "planes": [], "rgb": []}
+    times: dict[str, list[float]] = {"hand-over": [], "planes": [], "rgb": [], "mask": [], "preview": []}
     before = sum(psutil.Process(process.pid).cpu_times()[:2])
     found: list[Planes] = []
     for place, data in enumerate(units):
@@ -87,6 +105,8 @@ def measured(size: tuple[int, int], scale: tuple[int, int], rounds: int) -> dict
             cpu_ms(lambda u=unit, o=operation: found.append(process.decode(o, 1, u, *size, 30.0)))  # type: ignore[misc]  # the defaults bind the loop's values
         )
         times["planes"].append(cpu_ms(lambda: from_planes(found[0])))
+        times["mask"].append(cpu_ms(group_mask))
+        times["preview"].append(cpu_ms(lambda: preview(found[0])))
         times["rgb"].append(cpu_ms(lambda: from_rgb(found[0])))
     worker_ms = 1000 * (sum(psutil.Process(process.pid).cpu_times()[:2]) - before) / rounds
     process.kill()
@@ -105,6 +125,7 @@ def main() -> None:
     """Measure, print, and write the JSON."""
     arguments = command_line(__doc__, json=Path, rounds=40)
     torch.set_num_threads(1)
+    keep_freed(KEPT_BYTES)
     rows = [measured(size, scale, arguments.rounds) for size, scale in CASES]
     command = f"python -m benchmarks.speed.video_planes --rounds {arguments.rounds}"
     report({"rows": rows, "machine": machine("torch"), "command": command}, arguments.json)

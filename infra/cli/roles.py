@@ -94,7 +94,9 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     from infra.pki.generations import following
     from infra.process.role import run_role
     from infra.state_folder import Layout
+    from processors.settings import KEPT_BYTES
     from schemas.keys.signers import TrustedSigners
+    from schemas.runtime.memory import keep_freed
 
     bundle, model_cache = settings.bundle, settings.model_cache
     if model_cache is None and settings.state is not None:
@@ -112,6 +114,7 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     if not bundle.exists() and bundle.name == str(bundle):
         bundle = shipped_bundle(bundle.name)
     settings = settings.model_copy(update={"bundle": bundle, "model_cache": model_cache, "trust": trust})
+    keep_freed(KEPT_BYTES)
     run_role(
         name,
         settings.metrics,

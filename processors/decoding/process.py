@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -89,9 +88,10 @@ class DecodingProcess:
         if status != Status.DECODED:
             raise BadPixelsError(f"access unit: {text.decode(errors='replace')}")
         rows, columns = chroma_shape(height, width)
-        edges = np.cumsum([UNIT_BYTES, height * width, rows * columns, rows * columns])
-        luma, blue, red = (self._area[start:end].copy() for start, end in pairwise(edges))
-        return Planes(luma.reshape(height, width), blue.reshape(rows, columns), red.reshape(rows, columns), unit.colour)
+        luma, cells = height * width, rows * columns
+        samples = self._area[UNIT_BYTES : UNIT_BYTES + luma + 2 * cells].copy()
+        blue, red = samples[luma:].reshape(2, rows, columns)
+        return Planes(samples[:luma].reshape(height, width), blue, red, unit.colour)
 
     def close_decoder(self, decoder: int) -> None:
         """Close a decoder in the process."""

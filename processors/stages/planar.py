@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -25,13 +25,33 @@ from processors.stages.packed import Packed
 from processors.stages.plate import TINY
 from processors.stages.shapes import check_size
 from schemas.pixels.masks import Mask
-from schemas.pixels.planes import NEUTRAL, Colour, Plane, Planes, rgb_weights, to_picture
+from schemas.pixels.planes import NEUTRAL, Colour, Planes, rgb_weights, to_picture
 
 SHRINKS_FROM: Final = 2
 """Factor, along both sides, from which frames are resampled as planes: one chroma sample then has at most an output's
 width."""
-STRIP_PIXELS: Final = 2**16
-"""Number of samples that fit, as float32, into a core's own cache."""
+STRIP_LINES: Final = 48
+"""Lines of luma in one product: more multiply weights that are zero, fewer are too few for a product."""
+
+
+class _Shares(NamedTuple):
+    """The weights that kept samples have in the pixels of a resampled picture (height, width)."""
+
+    luma: Tensor
+    """Share of each pixel's luma weights, from 0 to 1."""
+    luma_scale: Tensor
+    """The factor that turns a weighted sum of luma into the mean of the kept samples."""
+    chroma_scale: Tensor
+    """The same for a sum of chroma."""
+    known: Tensor
+    """True where the share is at least `LEAST_SHARE`."""
+    complete: bool
+    """Whether all pixels are known."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its memory."""
+        return sum(each.nbytes for each in (self.luma, self.luma_scale, self.chroma_scale, self.known))
 
 
 class PlaneMask:
@@ -46,39 +66,42 @@ class PlaneMask:
         self.kept = torch.from_numpy(np.ascontiguousarray(kept))
         self.shape = height, width
         self._luma = _selection(self.kept)
-        self._chroma = _selection(torch.from_numpy(cells[:, 0::2] | cells[:, 1::2]))
-        self._shares: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        chroma = _selection(torch.from_numpy(cells[:, 0::2] | cells[:, 1::2]))
+        self._chroma = None if chroma is None else torch.cat((chroma, chroma), 1)
+        self._shares: dict[tuple[int, int], _Shares] = {}
 
     @property
     def nbytes(self) -> int:
         """Its memory."""
-        shares = [each for pair in self._shares.values() for each in pair]
-        return sum(each.nbytes for each in (self.kept, self._luma, self._chroma, *shares) if each is not None)
+        held = sum(each.nbytes for each in (self.kept, self._luma, self._chroma) if each is not None)
+        return held + sum(each.nbytes for each in self._shares.values())
 
-    def shares(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return the share of each pixel's weights that kept samples have: (height, width) of luma, and of chroma."""
+    def shares(self, height: int, width: int) -> _Shares:
+        """Return the shares of kept samples in pictures of `height` × `width`."""
         found = self._shares.get((height, width))
         if found is None:
             luma, chroma = (
-                torch.ones(height, width) if each is None else _summed(each, None, self.shape, height, width) / 255
+                torch.ones(height, width) if each is None else _summed(each, None, self.shape, height, width)[0] / 255
                 for each in (self._luma, self._chroma)
             )
-            found = self._shares[height, width] = luma, chroma
+            known = luma >= LEAST_SHARE
+            scales = (1 / each.clamp_min(TINY) for each in (luma, chroma))
+            found = self._shares[height, width] = _Shares(luma, *scales, known, bool(known.all()))
         return found
 
-    def means(self, planes: Planes, channels: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return the picture (channels, height, width) in [0, 1] of the kept samples' means, and the share of luma."""
-        share, cells = self.shares(height, width)
-        luma = _summed(_tensor(planes.luma), self._luma, self.shape, height, width) / share.clamp_min(TINY)
+    def means(self, planes: Planes, channels: int, height: int, width: int) -> Tensor:
+        """Return the picture (channels, height, width) in [0, 1] of the kept samples' means."""
+        shares = self.shares(height, width)
+        luma = _summed(torch.from_numpy(planes.luma), self._luma, self.shape, height, width)
         if channels == 1:
-            return luma[None].div_(255).clamp_(0, 1), share
+            return luma.mul_(shares.luma_scale).div_(255).clamp_(0, 1)
         assert planes.blue is not None
         assert planes.red is not None
-        blue, red = (
-            _summed(_tensor(each), self._chroma, self.shape, height, width) / cells.clamp_min(TINY)
-            for each in (planes.blue, planes.red)
-        )
-        return _rgb(luma, blue, red, planes.colour), share
+        chroma = torch.from_numpy(np.concatenate((planes.blue, planes.red), axis=1))
+        means = torch.empty(channels, height, width)
+        torch.mul(luma[0], shares.luma_scale, out=means[0])
+        torch.mul(_summed(chroma, self._chroma, self.shape, height, width), shares.chroma_scale, out=means[1:])
+        return _rgb(means, planes.colour)
 
 
 class Planar:
@@ -123,20 +146,23 @@ class Planar:
         A frame's result does not depend on the rest of the batch. Raises StageError for a size without pixels.
         """
         pictures, shares = self._means(self._masks, height, width)
-        known = shares >= LEAST_SHARE
-        return pictures.mul_(known), known
+        known = torch.stack([each.known for each in shares])[:, None]
+        if not all(each.complete for each in shares):
+            pictures.mul_(known)
+        return pictures, known
 
     def as_sent(self, height: int, width: int) -> Tensor:
         """Return the result of `processors.stages.resample.resize` for `placed`, (B, C, height, width), within a few
         levels."""
         pictures, shares = self._means(self._sent, height, width)
-        return pictures.mul_(shares)
+        return pictures.mul_(torch.stack([each.luma for each in shares])[:, None])
 
-    def _means(self, masks: Sequence[PlaneMask], height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _means(self, masks: Sequence[PlaneMask], height: int, width: int) -> tuple[Tensor, list[_Shares]]:
         check_size(height, width)
         channels = self.shape[1]
         found = [mask.means(each, channels, height, width) for each, mask in zip(self._planes, masks, strict=True)]
-        return torch.stack([picture for picture, _ in found]), torch.stack([share for _, share in found])[:, None]
+        pictures = found[0][None] if len(found) == 1 else torch.stack(found)
+        return pictures, [mask.shares(height, width) for mask in masks]
 
 
 Unplaced = Packed | Planar
@@ -155,27 +181,38 @@ def _selection(kept: Tensor) -> Tensor | None:
     return None if kept.numpy().all() else kept.to(torch.uint8).mul_(255)
 
 
-def _tensor(plane: Plane) -> Tensor:
-    return torch.from_numpy(plane)
-
-
 def _summed(plane: Tensor, selection: Tensor | None, shape: tuple[int, int], height: int, width: int) -> Tensor:
-    """Return weighted sums (height, width) of the selected samples of a plane of a picture of this `shape`."""
+    """Return weighted sums (P, height, width) of the selected samples of P planes of a picture of this `shape`.
+
+    The planes, of one size, lie side by side in `plane`: one product serves them all.
+    """
     cell = -(-shape[0] // plane.shape[0])
+    columns = -(-shape[1] // cell)
     sums = torch.zeros(height, plane.shape[1])
-    for strip in banded.strips(shape[0], height, max(1, STRIP_PIXELS // plane.shape[1]), cell):
-        lines = plane[strip.lines]
+    for strip in banded.strips(shape[0], height, STRIP_LINES // cell, cell):
+        samples = plane[strip.lines]
         if selection is not None:
-            lines = lines & selection[strip.lines]
-        sums[strip.outputs].addmm_(strip.weights, lines.to(torch.float32))
-    narrow = torch.empty(height, width)
+            samples = samples & selection[strip.lines]
+        sums[strip.outputs].addmm_(strip.weights, samples.to(torch.float32))
+    rows = sums.view(-1, columns)
+    narrow = torch.empty(len(rows), width)
     for part in banded.columns(shape[1], width, cell):
-        torch.mm(sums[:, part.lines], part.weights, out=narrow[:, part.outputs])
-    return narrow
+        torch.mm(rows[:, part.lines], part.weights, out=narrow[:, part.outputs])
+    return narrow.view(height, -1, width).transpose(0, 1)
 
 
-def _rgb(luma: Tensor, blue: Tensor, red: Tensor, colour: Colour) -> Tensor:
-    """Return the picture (3, H, W) in [0, 1] of planes (H, W)."""
+def _rgb(means: Tensor, colour: Colour) -> Tensor:
+    """Return the picture (3, H, W) in [0, 1] of luma, Cb and Cr (3, H, W)."""
+    weights, origin = _rgb_product(colour)
+    picture = torch.addmm(origin, weights, means.flatten(1)).view_as(means)
+    return picture.clamp_(0, 1)
+
+
+@lru_cache(len(Colour))
+@torch.inference_mode(False)
+def _rgb_product(colour: Colour) -> tuple[Tensor, Tensor]:
+    """Return weights (3, 3) and origin (3, 1): weights · (Y, Cb, Cr) + origin is RGB in [0, 1]."""
     black, y, rv, gu, gv, bu = rgb_weights(colour)
-    luma, blue, red = (luma - black) * y, blue - NEUTRAL, red - NEUTRAL
-    return torch.stack((luma + rv * red, luma + gu * blue + gv * red, luma + bu * blue)).div_(255).clamp_(0, 1)
+    weights = torch.tensor([[y, 0.0, rv], [y, gu, gv], [y, bu, 0.0]], dtype=torch.float64) / 255
+    origin = -weights @ torch.tensor([[black], [NEUTRAL], [NEUTRAL]], dtype=torch.float64)
+    return weights.float(), origin.float()

@@ -74,7 +74,7 @@ class Bridge:
         self._undone = Undone()
         self._not_taken: list[Ticket] = []
         self._confirmations = Confirmations(keys)
-        self._link = Link(settings, self._receive, self._window.open, health)
+        self._link = Link(settings, self._receive, self._window.open, health, lambda: self._lanes.is_lingering)
         health.set("kafka", False, "not connected yet")
         self._sender = Sender(
             settings.kafka,
@@ -89,6 +89,7 @@ class Bridge:
             settings.batch_bytes,
             delivered=self._delivered,
             refused=self._records.refused_by_kafka,
+            before_flush=self._link.read_gathered,
         )
         self._backlog = Backlog(
             settings.kafka,

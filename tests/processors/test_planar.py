@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from processors.arrivals.job import FrameJob
 from processors.device.group_masks import GroupMasks
+from processors.device.previews import shown_planes
 from processors.stages.at_scale import at_scale
 from processors.stages.planar import Planar, PlaneMask, whole_mask
 from processors.stages.resample import resize
 from schemas.errors import StageError
+from schemas.messages.frame import mask_seq
 from schemas.pixels.fill import Fill
 from schemas.pixels.masks import Mask, kept_mask
 from schemas.pixels.planes import Colour, Planes
@@ -34,8 +36,8 @@ def smooth(height: int, width: int, colour: Colour = Colour.BT601_FULL) -> Plane
     return Fill(np.ones((height, width), dtype=np.bool_)).picture(picture)._replace(colour=colour)
 
 
-def mask(height: int, width: int, dropped: int = 16, seq: int = 0) -> Mask:
-    return kept_mask(KEY, 1, seq, height, width, dropped)
+def mask(height: int, width: int, dropped: int = 16, seq: int = 0, boot_id: int = 1) -> Mask:
+    return kept_mask(KEY, boot_id, seq, height, width, dropped)
 
 
 @settings(deadline=None, max_examples=25)
@@ -124,8 +126,10 @@ def test_a_verdict_is_that_of_the_pictures_that_are_converted_first(
     camera, executor = VideoCamera(probe_share=probe_share), batch_executor(tiny_bundle(tmp_path))
     jobs = [taken(camera.message(), camera.name) for _ in range(4)]
     for seq, job in enumerate(jobs):
-        whole = Fill(np.ones((64, 96), dtype=np.bool_))
-        job.planes = whole.picture(camera.shown(seq))
+        kept = (
+            np.ones((64, 96), dtype=np.bool_) if job.frame.whole else mask(64, 96, seq=mask_seq(job.frame), boot_id=7)
+        )
+        job.planes = Fill(kept).picture(camera.shown(seq))
     found = classified(executor, jobs, [2] * 4)
     monkeypatch.setattr("processors.device.batch_executor.SHRINKS_FROM", 1000)
     expected = classified(executor, jobs, [2] * 4)
@@ -136,7 +140,22 @@ def test_a_verdict_is_that_of_the_pictures_that_are_converted_first(
         for mine, its in ((one.shown, other.shown), (one.as_sent, other.as_sent)):
             assert mine is not None
             assert its is not None
-            assert np.abs(mine.astype(int) - its).max() <= 2
+            different = np.abs(mine.astype(int) - its)
+            # For people, a frame's holes are those that its camera has filled.
+            assert different.mean() <= 6 if mine is one.shown and not probe_share else different.max() <= 2
         assert (one.probe is None) == (other.probe is None)
         if one.probe is not None:
             torch.testing.assert_close(one.probe, other.probe, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("colour", list(Colour))
+@pytest.mark.parametrize("size", [(216, 300), (217, 301)])
+def test_decoded_video_is_shown_as_it_is_resampled_but_for_rounding(colour: Colour, size: tuple[int, int]) -> None:
+    planes, whole = smooth(*size, colour), whole_mask(*size)
+    shown = shown_planes(planes, 108, 150)
+    assert shown.shape == (108, 150, 3)
+    expected = Planar([planes], 3, [whole], [whole]).at_scale(108, 150)[0][0].permute(1, 2, 0).numpy()
+    assert np.abs(shown / 255 - expected).max() <= 24 * LEVEL
+    assert np.abs(shown / 255 - expected).mean() <= 4 * LEVEL
+    grey = shown_planes(planes._replace(blue=None, red=None), 108, 150)
+    assert grey.shape == (108, 150, 1)

@@ -20,7 +20,7 @@ from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.requests.listener import Requests
 from schemas.runtime.health import Health
 from schemas.transport.kafka.sender import Plain, Sender
-from tests.producers.kafka_stand_in import Event, KafkaStandIn
+from tests.producers.kafka_stand_in import Event, KafkaStandIn, Producer
 from tests.waiting import until
 
 SOON_S = 0.05
@@ -157,3 +157,33 @@ async def test_a_backlog_is_unknown_after_three_failures_in_a_row_since_the_last
             kafka.failures.extend([KafkaError("away")] * failures)
             await hears(kafka, progress)
             assert progress.count(None) == unknown
+
+
+async def test_a_batch_does_not_wait_for_a_producer_that_another_batch_has_broken(
+    kafka: KafkaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka.answers.clear()
+    sender = Sender("nowhere:1", deadline_s=3600.0)
+    waiting = asyncio.create_task(deliver(sender))
+    await until(lambda: len(kafka.batches) == 1, "a batch on its way")
+    with monkeypatch.context() as patched:
+
+        async def broken(*_: object, **__: object) -> None:
+            raise OSError("gone")
+
+        patched.setattr(Producer, "send_batch", broken)
+        with pytest.raises(OSError, match="gone"):
+            await sender.deliver("topic", 1, [Plain(b"key", b"value", [])], lambda *_: None, once=True)
+    await until(lambda: len(kafka.batches) == 2, "the batch sent again")
+    kafka.answers.set()
+    await asyncio.wait_for(waiting, 2)
+    assert len(kafka.producers) == 2
+    await sender.close()
+
+
+async def test_a_batch_has_a_time_limit(kafka: KafkaStandIn) -> None:
+    kafka.answers.clear()
+    sender = Sender("nowhere:1", deadline_s=SOON_S)
+    with pytest.raises(TimeoutError, match=r"topic-0: expected an acknowledgement within 0\.05 s"):
+        await sender.deliver("topic", 0, [Plain(b"key", b"value", [])], lambda *_: None, once=True)
+    await sender.close()

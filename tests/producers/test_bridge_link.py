@@ -45,7 +45,8 @@ class Linked:
         self.opened = 0
         self.health = Health()
         given = {"mqtt": f"127.0.0.1:{broker.port}", "name": "b1", "group": "share", "keepalive_s": 30, **settings}
-        self.link = Link(BridgeSettings(**given), self._note, self._open, self.health)
+        self.gathers = False
+        self.link = Link(BridgeSettings(**given), self._note, self._open, self.health, lambda: self.gathers)
 
     def _note(self, topic: bytes, packet_id: int, payload: bytes) -> None:
         if payload == b"a defect":
@@ -122,6 +123,47 @@ async def test_a_paused_link_reads_nothing_and_stays_connected_until_it_reads_ag
         it.link.resume()
         assert not it.paused()
         await until(lambda: len(it.came) == 1, "the message")
+
+
+async def test_messages_are_gathered_in_the_socket_after_a_small_read() -> None:
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        it.gathers = True
+        broker.publish("a/b", b"first", 1)
+        await until(lambda: len(it.came) == 1, "the message")
+        for number in (2, 3):
+            broker.publish("a/b", b"later", number)
+        await asyncio.sleep(0.1)  # time to read them, if it did
+        assert len(it.came) == 1
+        it.gathers = False
+        it.link.read_gathered()
+        await until(lambda: len(it.came) == 3, "the gathered messages")
+        broker.publish("a/b", b"last", 4)
+        await until(lambda: len(it.came) == 4, "a message that is read at once")
+
+
+async def test_a_message_that_has_not_come_whole_is_read_on() -> None:
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        it.gathers = True
+        broker.publish("a/b", bytes(2**20), 1)
+        await until(lambda: len(it.came) == 1, "a message of several reads")
+
+
+async def test_a_pause_outlasts_the_gathering() -> None:
+    async with scripted_broker() as broker, linked(broker) as it:
+        await until(it.well, "a link that is well")
+        it.gathers = True
+        broker.publish("a/b", b"first", 1)
+        await until(lambda: len(it.came) == 1, "the message")
+        it.link.pause()
+        broker.publish("a/b", b"later", 2)
+        it.link.read_gathered()
+        await asyncio.sleep(0.1)  # time to read it, if it did
+        assert len(it.came) == 1
+        it.gathers = False
+        it.link.resume()
+        await until(lambda: len(it.came) == 2, "the message")
 
 
 async def test_a_broker_that_answers_no_ping_is_left() -> None:

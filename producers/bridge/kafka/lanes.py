@@ -19,6 +19,8 @@ Entry: TypeAlias = tuple[Record, Ticket | None]
 TOPICS: Final = (KafkaTopic.FRAMES, KafkaTopic.EVENTS, KafkaTopic.DEAD_LETTERS)
 RECORD_OVERHEAD: Final = 512
 """Bytes that a buffered record costs besides its value; it bounds the number of small ones."""
+GATHER_S: Final = 0.1
+"""Longest linger during which messages are left in the socket: a longer one would look like a hung connection."""
 KEYS: Final = 16_384
 """Keys whose partition is remembered."""
 
@@ -32,9 +34,9 @@ class Lane:
         partition: int,
         linger: Linger,
         batch_bytes: int,
-        on_due: Callable[[], None] | None = None,
+        on_wait: Callable[[float], None],
     ) -> None:
-        """`on_due` is called when the first record has lingered; it must call `hurry`, as the default does."""
+        """`on_wait` gets the seconds for which a first record lingers; `hurry` must be called after them."""
         self.topic = topic
         self.partition = partition
         self.due = asyncio.Event()
@@ -45,9 +47,7 @@ class Lane:
         self._bytes = 0
         self._linger = linger
         self._batch_bytes = batch_bytes
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._on_due = on_due or self.hurry
+        self._on_wait = on_wait
 
     def put(self, entry: Entry, size: int) -> None:
         """Add a record of `size` bytes; the lane is due when it is full or its first record has lingered."""
@@ -55,7 +55,7 @@ class Lane:
             self.first_at = time.monotonic()
             linger_s = self._linger.seconds(self.first_at)
             if linger_s:
-                self._timer = self._loop.call_later(linger_s, self._on_due)
+                self._on_wait(linger_s)
             else:
                 self.due.set()
         self._entries.append(entry)
@@ -71,9 +71,6 @@ class Lane:
     def take(self) -> list[Entry]:
         """The next batch: all, or as much as fits, at least one. A lane is due only while something waits in it."""
         self.due.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         entries = self._entries
         if self._bytes <= self._batch_bytes:
             self._entries, self._bytes = [], 0
@@ -111,12 +108,14 @@ class Lanes:
         batch_bytes: int,
         delivered: Callable[[Lane, list[Entry], int, int, float], None],
         refused: Callable[[Record, str], Record],
+        before_flush: Callable[[], None] = lambda: None,
     ) -> None:
         """`linger` returns the wait of a batch's first record for others, from the share of time with a batch in
         flight.
 
         `delivered` is called with the lane, the batch with its first offset in Kafka (negative when unknown), its size
-        in bytes by `size_of`, and the seconds since its first record arrived.
+        in bytes by `size_of`, and the seconds since its first record arrived. `before_flush` is called at the end of a
+        linger, and may still call `put`.
         """
         self.buffered_bytes = 0
         self.ready = asyncio.Event()
@@ -129,12 +128,15 @@ class Lanes:
         self._lane_of: dict[tuple[KafkaTopic, bytes], Lane] = {}
         self._empty = asyncio.Event()
         self._empty.set()
+        self._before_flush = before_flush
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Learn the partitions, then serve all lanes until cancelled."""
         for topic in TOPICS:
             partitions = await self._sender.partitions(topic.value)
-            self._lanes[topic] = [Lane(topic, p, self._linger, self._batch_bytes, self._hurry) for p in partitions]
+            self._lanes[topic] = [Lane(topic, p, self._linger, self._batch_bytes, self._wait) for p in partitions]
         async with asyncio.TaskGroup() as group:
             for lanes in self._lanes.values():
                 for lane in lanes:
@@ -159,6 +161,25 @@ class Lanes:
         """Wait until Kafka has all."""
         self._hurry()
         await self._empty.wait()
+
+    @property
+    def is_lingering(self) -> bool:
+        """Whether nothing is sent before `before_flush` is called, within `GATHER_S`."""
+        return self._timer is not None and self._timer.when() - self._loop.time() <= GATHER_S
+
+    def _wait(self, seconds: float) -> None:
+        due_s = self._loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due_s, self._flush)
+
+    def _flush(self) -> None:
+        # With the timer still set, what comes now starts no linger.
+        self._before_flush()
+        self._timer = None
+        self._hurry()
 
     def _hurry(self) -> None:
         """Send the batches of all lanes: the producer puts those of one node into one request."""

@@ -13,6 +13,8 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.transport.mqtt.internals import Result, SocketClient
 
 RECEIVE_BYTES: Final = 256 * 1024
+GATHERED_BYTES: Final = 2**15
+"""Bytes of a large read: the next one brings as much without a wait."""
 RECORD_BYTES: Final = 2**14
 """Maximum bytes of one TLS record."""
 
@@ -32,8 +34,14 @@ class PacketClient(SocketClient):
         super().__init__(client_id)
         self._on_publish_packet = on_publish_packet
         self._splitter = PacketSplitter(MAX_BROKER_BYTES)
+        self._last_read_bytes = 0
         # Kept: the system would give and take back pages of a fresh one at each read.
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether the last read was small and ended with a whole packet: more may gather before the next."""
+        return self._last_read_bytes < GATHERED_BYTES and self._splitter.is_empty
 
     def adopt(self, connected: socket.socket) -> Result:
         """Begin an MQTT connection on a connected socket."""
@@ -51,6 +59,7 @@ class PacketClient(SocketClient):
             return Result.MQTT_ERR_SUCCESS
         except OSError:
             return self.lose()
+        self._last_read_bytes = length
         if not length:
             return self.lose()
         self.note_arrival()

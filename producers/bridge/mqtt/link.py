@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -42,11 +43,21 @@ class Link(MqttConnection):
     """The connection of a bridge, subscribed as long as there is a broker. Each session starts clean."""
 
     def __init__(
-        self, settings: BridgeSettings, on_publish: OnPublish, on_open: Callable[[], None], health: Health
+        self,
+        settings: BridgeSettings,
+        on_publish: OnPublish,
+        on_open: Callable[[], None],
+        health: Health,
+        gathers: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`on_open` is called before any message of a new connection can arrive."""
+        """`on_open` is called before any message of a new connection can arrive.
+
+        While `gathers` is true after a small read, nothing more is read until `read_gathered`: one read of all that
+        came meanwhile takes less time than many.
+        """
+        self._packets = PacketClient(settings.name, on_publish)
         super().__init__(
-            PacketClient(settings.name, on_publish),
+            self._packets,
             settings.broker,
             Session(
                 settings.keepalive_s,
@@ -65,6 +76,8 @@ class Link(MqttConnection):
         self._is_subscribed = False
         self._holds_frames = False
         self._log_asked: int | None = None
+        self._gathers = gathers
+        self._gathering: socket.socket | None = None
         health.set("mqtt", False, "not connected yet")
 
     @property
@@ -84,6 +97,19 @@ class Link(MqttConnection):
             self.unsubscribe(frame_filter(self._settings))
         else:
             self.subscribe([Subscription(frame_filter(self._settings), 1)])
+
+    def read_gathered(self) -> None:
+        """Read what has come since the reading was suspended, and go on reading."""
+        gathering, self._gathering = self._gathering, None
+        if gathering is not None and gathering is self._socket and not self.is_paused:
+            self._loop.add_reader(gathering, self._readable)
+            super()._readable()
+
+    def _readable(self) -> None:
+        super()._readable()
+        if self._socket is not None and self._packets.is_caught_up and self._gathers():
+            self._gathering = self._socket
+            self._loop.remove_reader(self._socket)
 
     async def run(self, tick_s: float | None = None) -> None:
         """Stay connected until closed or cancelled, and check the keep-alive this often, in seconds."""

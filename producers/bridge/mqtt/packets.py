@@ -34,6 +34,11 @@ class PacketSplitter:
         self._held = 0
         self._wanted = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all bytes have become packets."""
+        return not self._parts
+
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Return the packets that `data` completes, each as first byte and body. Raises `ProtocolError`."""
         if self._parts:

@@ -7,7 +7,8 @@ that partition. A batch that is only late never expires. So each failure of a ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
@@ -35,8 +36,29 @@ class Connection:
         self.producer = producer
         self.users = 0
         self.replaced = False
-        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when batches in flight must not wait for this producer any longer."""
+        self.broken = False
+        """True when batches in flight must not wait for this producer any longer."""
+        self._limits: set[asyncio.Timeout] = set()
+
+    @asynccontextmanager
+    async def waiting(self, seconds: float) -> AsyncIterator[None]:
+        """A time limit for one batch: it ends with TimeoutError after `seconds`, or when the producer breaks.
+
+        It needs no task of its own.
+        """
+        async with asyncio.timeout(0.0 if self.broken else seconds) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
+
+    def break_off(self) -> None:
+        """End the waits for this producer."""
+        self.broken = True
+        now_s = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            limit.reschedule(now_s)
 
 
 class Producers:
@@ -101,8 +123,8 @@ class Producers:
             log.warning("producer_replaced", cause=repr(error)[:300])
         if self.ready is connection:
             self.ready = None
-        if broken and not connection.broken.done():
-            connection.broken.set_result(None)
+        if broken and not connection.broken:
+            connection.break_off()
 
     def retire(self, connection: Connection) -> None:
         """Close a replaced producer that no batch uses any longer."""
@@ -131,7 +153,7 @@ class Producers:
         if connection not in self._open:
             return
         self._open.remove(connection)
-        if connection.broken.done():
+        if connection.broken:
             await end(connection.producer, deadline_s)
             return
         try:

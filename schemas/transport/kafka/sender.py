@@ -242,26 +242,19 @@ class Sender:
                 self._producers.retire(connection)
 
     async def _acknowledged(self, connection: Connection, batch: Any, topic: str, partition: int) -> int:
-        producer = connection.producer
-
-        async def acknowledged() -> int:
-            async with self._turns[topic, partition]:
-                future = await producer.send_batch(batch, topic, partition=partition)
-            # A batch that Kafka had already, sent again after a lost response, may have no known offset.
-            return int((await future).offset)
-
-        # All of it: a producer that was ended waits for its topic's metadata without limit.
-        sending = asyncio.create_task(acknowledged())
-        either: set[asyncio.Future[Any]] = {sending, connection.broken}
         try:
-            await asyncio.wait(either, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                return sending.result()
-            if connection.broken.done():
-                raise ConnectionError(f"{topic}-{partition}: the producer was replaced")
-            raise TimeoutError(f"{topic}-{partition}: expected an acknowledgement within {self._deadline_s:g} s")
-        finally:
-            sending.cancel()
+            # All of it: a producer that was ended waits for its topic's metadata without limit.
+            async with connection.waiting(self._deadline_s):
+                async with self._turns[topic, partition]:
+                    future = await connection.producer.send_batch(batch, topic, partition=partition)
+                # A batch that Kafka had already, sent again after a lost response, may have no known offset.
+                return int((await future).offset)
+        except TimeoutError:
+            if connection.broken:
+                raise ConnectionError(f"{topic}-{partition}: the producer was replaced") from None
+            raise TimeoutError(
+                f"{topic}-{partition}: expected an acknowledgement within {self._deadline_s:g} s"
+            ) from None
 
     async def _failed(self, topic: str, partition: int, backoff: Backoff, error: Exception) -> None:
         why = self._refused[topic, partition] = f"{topic}: {error!r}"
