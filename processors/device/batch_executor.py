@@ -218,7 +218,7 @@ class BatchExecutor:
         found: dict[int, Picture] = {}
         with self._clock("preview"):
             if isinstance(frames, Planar) and rebuilt is None:
-                size = fitted(*frames.shape[2:], self._preview_side)
+                size = fitted(frames.shape[2], frames.shape[3], self._preview_side)
                 for i in due:
                     planes = jobs[i].planes
                     # A probe's planes have pixels that its drop would not have kept.

@@ -46,7 +46,7 @@ def shown_planes(planes: Planes, height: int, width: int) -> Picture:
     frame = av.VideoFrame(columns, lines, "gray" if channels == 1 else "yuv420p")
     for plane, samples in zip(frame.planes, (planes.luma, planes.blue, planes.red), strict=False):
         assert samples is not None
-        rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
         rows[: len(samples), : samples.shape[1]] = samples
     shown = frame.reformat(
         width,
@@ -57,4 +57,4 @@ def shown_planes(planes: Planes, height: int, width: int) -> Picture:
         dst_color_range=ColorRange.JPEG,
         interpolation=Interpolation.AREA,
     )
-    return shown.to_ndarray().reshape(height, width, channels)
+    return shown.to_ndarray().reshape(height, width, channels).astype(np.uint8, copy=False)

@@ -85,8 +85,8 @@ class PlaneMask:
                 for each in (self._luma, self._chroma)
             )
             known = luma >= LEAST_SHARE
-            scales = (1 / each.clamp_min(TINY) for each in (luma, chroma))
-            found = self._shares[height, width] = _Shares(luma, *scales, known, bool(known.all()))
+            of_luma, of_chroma = (1 / each.clamp_min(TINY) for each in (luma, chroma))
+            found = self._shares[height, width] = _Shares(luma, of_luma, of_chroma, known, bool(known.all()))
         return found
 
     def means(self, planes: Planes, channels: int, height: int, width: int) -> Tensor:

@@ -30,7 +30,8 @@ class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings):
     """MQTT keep-alive, in seconds."""
     linger_ms: float = Field(default=20.0, ge=0, le=10_000)
     """Milliseconds for which the first record of a batch waits for others, at most. Zero while few records arrive in
-    such a time and Kafka is mostly idle; longer the more arrive, and the more time the batches take."""
+    such a time and Kafka is mostly idle; longer the more arrive, and the more time the batches take. Messages that come
+    meanwhile are read at its end."""
     linger_adapts: bool = True
     """Adapt the linger to the load; false waits for linger_ms always."""
     batch_bytes: int = Field(default=2**20, ge=1024, le=MAX_MESSAGE_BYTES)
