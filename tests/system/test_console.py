@@ -282,9 +282,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     camera.get_by_role("button", name="Pause").click()
     expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
 
-    conservation = visit.open("/conservation")
-    expect(conservation.locator("#balance")).to_contain_text("0 are lost", timeout=20_000)
-    visit.keep("conservation")
+    expect(visit.open("/system").locator("#balance")).to_contain_text("0 are lost", timeout=20_000)
     visit.open("/models")
     expect(page.locator("tbody").first).to_contain_text("processor-1", timeout=15_000)
     visit.keep("models")

@@ -28,9 +28,8 @@ FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread"
 def system_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
     """Return the routes of the page."""
     return [
-        Route("/conservation", partial(_conservation, context)),
-        Route("/conservation/now", partial(_conservation_now, context)),
         Route("/system", partial(_system, context)),
+        Route("/system/conservation", partial(_conservation, context)),
         Route("/system/history", partial(past, context)),
         Route("/system/live", partial(_live, context, streams)),
         Route("/rules", partial(_rules, context)),
@@ -67,12 +66,7 @@ def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-async def _conservation(context: ConsoleContext, request: Request) -> Response:
-    found = await audited(context)
-    return context.page(request, "conservation.html", found=found, bars=bars(found))
-
-
-async def _conservation_now(context: ConsoleContext, _request: Request) -> Response:
+async def _conservation(context: ConsoleContext, _request: Request) -> Response:
     found = await audited(context)
     return Response(context.render("balance.html", found=found, bars=bars(found)), media_type="text/html")
 
