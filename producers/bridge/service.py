@@ -72,7 +72,7 @@ class Bridge:
         self._quota = Quota(settings.camera_messages_per_s, settings.camera_bytes_per_s, settings.camera_window_bytes)
         self._rates = CameraRates(settings.camera_rates) if settings.camera_rates is not None else None
         self._undone = Undone()
-        self._not_taken: list[Ticket] = []
+        self._settled: list[Ticket] = []
         self._confirmations = Confirmations(keys)
         self._link = Link(settings, self._receive, self._window.open, health, lambda: self._lanes.is_lingering)
         health.set("kafka", False, "not connected yet")
@@ -90,6 +90,7 @@ class Bridge:
             delivered=self._delivered,
             refused=self._records.refused_by_kafka,
             before_flush=self._link.read_gathered,
+            after_lingers=self._link.read_on,
         )
         self._backlog = Backlog(
             settings.kafka,
@@ -222,23 +223,24 @@ class Bridge:
     def _pass_over(self, ticket: Ticket) -> None:
         """Acknowledge a rejected message, so that the broker continues. The camera keeps the frame, which is not
         confirmed."""
-        if not self._not_taken:
-            # With all others that the same reading has brought: a write for each would cost more than it did.
-            asyncio.get_running_loop().call_soon(self._acknowledge_passed_over)
-        self._not_taken.append(ticket)
+        self._settle([ticket])
 
-    def _acknowledge_passed_over(self) -> None:
-        released = self._window.settle(self._not_taken)
-        self._not_taken.clear()
+    def _settle(self, tickets: list[Ticket]) -> None:
+        if not self._settled:
+            # With all others of the same reading, or of the same answer of Kafka: a write for each would cost more.
+            asyncio.get_running_loop().call_soon(self._acknowledge)
+        self._settled += tickets
+
+    def _acknowledge(self) -> None:
+        released = self._window.settle(self._settled)
+        self._settled.clear()
         if released:
             self._link.send(pubacks(released))
 
     def _delivered(self, lane: Lane, entries: list[Entry], offset: int, size: int, seconds: float) -> None:
         if trace.on():
             stamp_records("stored", [record for record, _ in entries])
-        released = self._window.settle([ticket for _, ticket in entries if ticket is not None])
-        if released:
-            self._link.send(pubacks(released))
+        self._settle([ticket for _, ticket in entries if ticket is not None])
         receipts = (record.receipt for record, _ in entries)
         if lane.topic is KafkaTopic.FRAMES:
             self._backlog.sizes.add(lane.partition, len(entries), size)
@@ -305,6 +307,7 @@ class Bridge:
         self._draining = True
         self._link.pause()
         await self._lanes.drain()
+        self._acknowledge()
         self._confirm()
         self._publish_metrics()
         await self._link.close()
