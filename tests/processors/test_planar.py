@@ -69,6 +69,18 @@ def test_kept_planes_give_nearly_the_picture_that_is_converted_first(dropped: in
     torch.testing.assert_close(frames.as_sent(64, 80), resize(frames.placed, 64, 80), atol=levels * LEVEL, rtol=0)
 
 
+def test_pixels_without_kept_samples_are_black_and_not_known() -> None:
+    kept = np.ones((96, 128), dtype=np.bool_)
+    kept[:48] = False
+    own = PlaneMask(kept)
+    frames = Planar([smooth(96, 128)], 3, [own], [own])
+    found, known = frames.at_scale(32, 32)
+    assert torch.equal(known, at_scale(frames.placed, frames.kept, 32, 32)[1])
+    assert not known.all()
+    assert not found.mul(~known).any()
+    assert found.mul(known).any()
+
+
 def test_values_at_dropped_positions_are_not_read() -> None:
     kept = mask(96, 128, 48)
     planes = smooth(96, 128)

@@ -300,6 +300,7 @@ async def test_a_stop_delivers_acknowledges_confirms_and_says_goodbye(monkeypatc
         await asyncio.wait_for(it.task, 3)
         await until(lambda: it.broker.count(DISCONNECT) == 1, "a goodbye")
         assert it.broker.acknowledged == [1, 2, 3, 9]
+        assert it.broker.packets[-1][0] & 0xF0 == DISCONNECT & 0xF0  # nothing follows a goodbye
         assert it.confirmed() == [0, 1, 2]
         assert it.metric("messages_total", channel="frame", outcome="forwarded") == 3
         assert [producer.running for producer in it.kafka.producers] == [False]
