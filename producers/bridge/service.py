@@ -90,7 +90,6 @@ class Bridge:
             delivered=self._delivered,
             refused=self._records.refused_by_kafka,
             before_flush=self._link.read_gathered,
-            after_lingers=self._link.read_on,
         )
         self._backlog = Backlog(
             settings.kafka,

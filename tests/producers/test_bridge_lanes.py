@@ -53,7 +53,6 @@ async def running(
     linger: Linger,
     note: Callable[[Lane, list[Entry], int], None],
     before_flush: Callable[[], None] = lambda: None,
-    after_lingers: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Lanes]:
     """Lanes that are ready, until the test is over."""
     sender = Sender("nowhere:1")
@@ -64,7 +63,6 @@ async def running(
         delivered=lambda lane, entries, offset, size, seconds: note(lane, entries, offset),
         refused=lambda refused, error: record(b"letter: " + refused.value[:2], KafkaTopic.DEAD_LETTERS),
         before_flush=before_flush,
-        after_lingers=after_lingers,
     )
     task = asyncio.create_task(lanes.run())
     try:
@@ -162,27 +160,22 @@ async def test_records_that_are_read_at_the_end_of_a_linger_go_with_its_batch(mo
     kafka = KafkaStandIn(partitions=8)
     kafka.patch(monkeypatch)
     batches = asyncio.Queue[list[bytes]]()
-    left = [[b"hall/0", b"hall/1"], [b"hall/2"]]
     lingering: list[bool] = []
-    ended = asyncio.Event()
 
     def read() -> None:
         lingering.append(lanes.is_lingering)
-        for key in left.pop(0) if left else []:
-            lanes.put(record(b"read", key=key), None)
+        for number in range(3):
+            lanes.put(record(b"read", key=b"hall/%d" % number), None)
 
     def note(_lane: Lane, entries: list[Entry], _offset: int) -> None:
         batches.put_nowait([each.key for each, _ in entries])
 
-    async with running(kafka, patient(0.05), note, read, ended.set) as lanes:
+    async with running(kafka, patient(0.05), note, read) as lanes:
         lingering.append(lanes.is_lingering)
         lanes.put(record(b"first", key=b"hall/0"), None)
-        lingering.append(lanes.is_lingering)
         found = [await asyncio.wait_for(batches.get(), 10) for _ in range(3)]
-        # Another linger follows by itself as long as records come.
-        await asyncio.wait_for(ended.wait(), 10)
         lingering.append(lanes.is_lingering)
-    assert lingering == [False, True, True, True, True, False]
+    assert lingering == [False, True, False]
     assert sorted(found) == [[b"hall/0", b"hall/0"], [b"hall/1"], [b"hall/2"]]
 
 

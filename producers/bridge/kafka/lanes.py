@@ -109,14 +109,13 @@ class Lanes:
         delivered: Callable[[Lane, list[Entry], int, int, float], None],
         refused: Callable[[Record, str], Record],
         before_flush: Callable[[], None] = lambda: None,
-        after_lingers: Callable[[], None] = lambda: None,
     ) -> None:
         """`linger` returns the wait of a batch's first record for others, from the share of time with a batch in
         flight.
 
         `delivered` is called with the lane, the batch with its first offset in Kafka (negative when unknown), its size
         in bytes by `size_of`, and the seconds since its first record arrived. `before_flush` is called at the end of a
-        linger, and may still call `put`. `after_lingers` is called when no other linger follows.
+        linger, and may still call `put`.
         """
         self.buffered_bytes = 0
         self.ready = asyncio.Event()
@@ -130,7 +129,6 @@ class Lanes:
         self._empty = asyncio.Event()
         self._empty.set()
         self._before_flush = before_flush
-        self._after_lingers = after_lingers
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -182,12 +180,6 @@ class Lanes:
         self._before_flush()
         self._timer = None
         self._hurry()
-        # While records keep coming, the next linger begins now, and its first record wakes nobody.
-        seconds = self._linger.seconds(time.monotonic()) if self.buffered_bytes else 0.0
-        if seconds:
-            self._wait(seconds)
-        else:
-            self._after_lingers()
 
     def _hurry(self) -> None:
         """Send the batches of all lanes: the producer puts those of one node into one request."""

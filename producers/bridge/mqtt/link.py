@@ -52,8 +52,8 @@ class Link(MqttConnection):
     ) -> None:
         """`on_open` is called before any message of a new connection can arrive.
 
-        While `gathers` is true after a small read, messages are left in the socket until `read_gathered` or `read_on`:
-        one read of all that came meanwhile takes less time than many.
+        While `gathers` is true after a small read, nothing more is read until `read_gathered`: one read of all that
+        came meanwhile takes less time than many.
         """
         self._packets = PacketClient(settings.name, on_publish)
         super().__init__(
@@ -99,25 +99,17 @@ class Link(MqttConnection):
             self.subscribe([Subscription(frame_filter(self._settings), 1)])
 
     def read_gathered(self) -> None:
-        """Read what has gathered in the socket."""
-        if self._gathering is not None and self._gathering is self._socket and not self.is_paused:
-            self._readable()
-
-    def read_on(self) -> None:
-        """Read again whatever comes."""
+        """Read what has come since the reading was suspended, and go on reading."""
         gathering, self._gathering = self._gathering, None
         if gathering is not None and gathering is self._socket and not self.is_paused:
             self._loop.add_reader(gathering, self._readable)
+            super()._readable()
 
     def _readable(self) -> None:
         super()._readable()
-        if self._packets.is_caught_up and self._gathers():
-            if self._socket is not self._gathering:
-                self._gathering = self._socket
-                if self._socket is not None:
-                    self._loop.remove_reader(self._socket)
-        else:
-            self.read_on()
+        if self._socket is not None and self._packets.is_caught_up and self._gathers():
+            self._gathering = self._socket
+            self._loop.remove_reader(self._socket)
 
     async def run(self, tick_s: float | None = None) -> None:
         """Stay connected until closed or cancelled, and check the keep-alive this often, in seconds."""
