@@ -1,0 +1,153 @@
+"""`pointillist teach …`: a classifier of your own classes, from a few dozen labelled pictures."""
+
+from __future__ import annotations
+
+import json as json_format
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from bundles import MADE
+from infra.cli import app
+from infra.up.settings import GENERAL
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lab.teach.report import Held
+    from lab.teach.train import TaughtNetwork
+
+teach_app = typer.Typer(
+    help="A classifier of your own classes from a few dozen labelled pictures.", no_args_is_help=True
+)
+app.add_typer(teach_app, name="teach")
+
+
+class _Shown:
+    """A progress bar on stderr if that is a terminal; with `lines`, a JSON line for each step, for the console."""
+
+    def __init__(self, *, lines: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bars = Progress(*columns, console=console, transient=True, disable=lines or not console.is_terminal)
+        self._task = self.bars.add_task("teach", total=None)
+        self._lines, self._phase, self._step, self._steps = lines, "", 0, 0
+
+    def phase(self, name: str, steps: int) -> None:
+        """Begin a phase of this many steps."""
+        self._phase, self._step, self._steps = name, 0, steps
+        self.bars.reset(self._task, description=name, total=steps)
+        self.advance(0)
+
+    def advance(self, steps: int) -> None:
+        """Count this many steps as done."""
+        self._step += steps
+        self.bars.advance(self._task, steps)
+        if self._lines:
+            print(json_format.dumps({"phase": self._phase, "step": self._step, "steps": self._steps}), flush=True)
+
+
+@teach_app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(help="Folder with one sub-folder of pictures for each class.")],
+    name: Annotated[str, typer.Option(help="Name of the bundle, in verdicts and for `up --bundle`.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to make; none is where `up` finds the name.")] = None,
+    version: Annotated[str, typer.Option(help="Version in verdicts.")] = "1",
+    drop_ratio: Annotated[
+        float, typer.Option("--drop-ratio", help="Share of the pixels that the fleet drops, 0 to 0.875.")
+    ] = 0.25,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Train the upper blocks as well as the head: minutes.")
+    ] = False,
+    thorough_seconds: Annotated[float, typer.Option(help="Seconds that this may take, roughly.", min=1)] = 240.0,
+    strip_seconds: Annotated[
+        float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
+    ] = 6.0,
+    base: Annotated[str, typer.Option(help="General network: a folder, or the name of a bundle.")] = GENERAL,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0)] = 0,
+    json: Annotated[Path | None, typer.Option("--json", help="Where the report goes.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier bundle of this name.")] = False,
+    progress: Annotated[bool, typer.Option("--progress", hidden=True, help="Print progress as JSON.")] = False,
+) -> None:
+    """Train a classifier of the labelled pictures through the chain that runs live, and write it as a bundle.
+
+    The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures.
+    """
+    from infra.cli.lab.evaluate import lab_extra, require_writable, write_json
+    from lab.masks import check_drop_ratio
+
+    with lab_extra():
+        import torch
+
+        from infra.bundling.taught import write_taught
+        from lab.teach.labelled import read_labelled
+        from lab.teach.train import TeachSettings, teach
+        from processors.bundle import load_bundle
+
+        shown = Console(stderr=True, soft_wrap=True)
+        check_drop_ratio(drop_ratio)
+        if json is not None:
+            require_writable(json)
+        place = MADE / name if out is None else out
+        if replace and (place / "model.toml").is_file():
+            shutil.rmtree(place)
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise ConfigError(f"{place}: expected an empty folder, got an earlier bundle. Give --replace.")
+        labelled = read_labelled(
+            folder, lambda file, why: shown.print(f"skipped {file}: {why}", markup=False, highlight=False)
+        )
+        general = load_bundle(_general(base), torch.device("cpu"))
+        bars = _Shown(lines=progress)
+        with bars.bars:
+            taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
+        bundle = write_taught(
+            taught, general, labelled, place, name=name, version=version, strip_s=strip_seconds, print_line=print_line
+        )
+    if json is not None:
+        write_json(json, taught.document() | {"bundle": bundle.model_id})
+    _print_report(taught)
+    print_line(f"{bundle.model_id} in {place}")
+    print_line(f"next: pointillist up --bundle {name if out is None else place}")
+
+
+def _general(base: str) -> Path:
+    from infra.cli.lab.evaluate import bundle_folder
+    from schemas.errors import BundleError
+
+    try:
+        return bundle_folder(base)
+    except BundleError:
+        if base != GENERAL:
+            raise
+        raise BundleError(
+            f"{GENERAL} is missing: expected the general network. Run `pointillist bundle create --imagenet`."
+        ) from None
+
+
+def print_line(line: str) -> None:
+    """Print a line for people on stdout."""
+    Console(soft_wrap=True).print(line, markup=False, highlight=False)
+
+
+def _print_report(taught: TaughtNetwork) -> None:
+    held: Held = taught.held
+    print_line(f"head: {taught.choice.words}{'; upper blocks trained' if taught.thorough else ''}")
+    right = held.right
+    print_line(
+        f"right on {len(held.labels)} held-out labels: {right.value:.1%} ({right.low:.1%} to {right.high:.1%}); "
+        f"{1 - held.sure.mean():.1%} unsure below {held.unsure_below:g}"
+    )
+    wide = max(len(name) for name in (*held.classes, "unsure"))
+    print_line(" " * wide + " | " + " ".join(f"{name:>{max(6, len(name))}}" for name in (*held.classes, "unsure")))
+    for name, row in zip(held.classes, held.confusion, strict=True):
+        cells = (f"{count:>{max(6, len(of))}}" for count, of in zip(row, (*held.classes, "unsure"), strict=True))
+        print_line(f"{name:>{wide}} | " + " ".join(cells))
+    for file, label, verdict, own in held.worst():
+        print_line(f"look at {file}: reads {verdict}, {label} {own:.0%}")
+    for line in held.advice():
+        print_line(line)
+    print_line(f"trained in {taught.seconds:.0f} s")
