@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json as json_format
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +15,18 @@ from rich.console import Console
 
 from bundles import MADE
 from infra.cli import app
+from infra.cli.access import State
 from infra.up.settings import GENERAL
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from consumers.console.data.lessons import Lessons
     from lab.teach.report import Held
     from lab.teach.train import TaughtNetwork
+    from processors.bundle import Bundle
+
+StoreUrl = Annotated[str, typer.Option(help="SQLAlchemy URL of the console's database; empty is in the state folder.")]
+QuarantineUrl = Annotated[str, typer.Option(help="Folder or URL of the quarantine; empty is in the state folder.")]
 
 teach_app = typer.Typer(
     help="A classifier of your own classes from a few dozen labelled pictures.", no_args_is_help=True
@@ -81,12 +90,9 @@ def train(
     from lab.masks import check_drop_ratio
 
     with lab_extra():
-        import torch
-
         from infra.bundling.taught import write_taught
         from lab.teach.labelled import read_labelled
         from lab.teach.train import TeachSettings, teach
-        from processors.bundle import load_bundle
 
         shown = Console(stderr=True, soft_wrap=True)
         check_drop_ratio(drop_ratio)
@@ -100,7 +106,7 @@ def train(
         labelled = read_labelled(
             folder, lambda file, why: shown.print(f"skipped {file}: {why}", markup=False, highlight=False)
         )
-        general = load_bundle(_general(base), torch.device("cpu"))
+        general = _general(base)
         bars = _Shown(lines=progress)
         with bars.bars:
             taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
@@ -114,18 +120,74 @@ def train(
     print_line(f"next: pointillist up --bundle {name if out is None else place}")
 
 
-def _general(base: str) -> Path:
-    from infra.cli.lab.evaluate import bundle_folder
-    from schemas.errors import BundleError
+def _general(base: str) -> Bundle:
+    """Load the general network. If `imagenet` was not made yet, make it from the installed weights."""
+    import tempfile
 
+    import torch
+
+    from bundles import named_bundles
+    from infra.bundling.create import create
+    from infra.bundling.wanted import Wanted
+    from infra.cli.lab.evaluate import bundle_folder
+    from processors.bundle import load_bundle
+
+    if base != GENERAL or GENERAL in named_bundles():
+        return load_bundle(bundle_folder(base), torch.device("cpu"))
+    with tempfile.TemporaryDirectory(prefix="pointillist-teach-") as folder:
+        return create(Wanted("imagenet", GENERAL), Path(folder) / GENERAL).bundle
+
+
+@teach_app.command("export")
+def export_labels(
+    folder: Annotated[Path, typer.Argument(help="Folder to make, with one sub-folder for each class.")],
+    state: State = None,
+    store: StoreUrl = "",
+    quarantine: QuarantineUrl = "",
+) -> None:
+    """Write the labelled frames of a console as pictures, a sub-folder for each class."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: expected an empty folder, or none. Choose another folder.")
+    with _lessons(state, store, quarantine) as lessons:
+        _print_counts("exported", lessons.export(folder))
+
+
+@teach_app.command("import")
+def import_labels(
+    folder: Annotated[Path, typer.Argument(help="Folder with one sub-folder of pictures for each class.")],
+    state: State = None,
+    store: StoreUrl = "",
+    quarantine: QuarantineUrl = "",
+) -> None:
+    """Store pictures as labelled frames of a console, by the names of their sub-folders."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: expected a folder with one sub-folder for each class. Correct the path.")
+    with _lessons(state, store, quarantine) as lessons:
+        _print_counts("imported", lessons.import_from(folder, getuser()))
+
+
+@contextmanager
+def _lessons(state: Path | None, store: str, quarantine: str) -> Iterator[Lessons]:
+    from consumers.console.data.lessons import Lessons
+    from consumers.console.data.store import Store
+    from infra.cli.passwords import resolve
+    from infra.cli.roles import role_keys
+    from infra.state_folder import Layout
+
+    layout = Layout((state or Path(".pointillist")).resolve())
+    opened = Store(resolve(store) or layout.console_url)
     try:
-        return bundle_folder(base)
-    except BundleError:
-        if base != GENERAL:
-            raise
-        raise BundleError(
-            f"{GENERAL} is missing: expected the general network. Run `pointillist bundle create --imagenet`."
-        ) from None
+        opened.prepare()
+        keys = role_keys(state or Path(".pointillist"), "console")
+        yield Lessons(opened.engine, quarantine or str(layout.quarantine), keys.previews)
+    finally:
+        opened.close()
+
+
+def _print_counts(done: str, counts: dict[str, int]) -> None:
+    print_line(f"{done} {sum(counts.values())} labelled pictures")
+    for name, count in counts.items():
+        print_line(f"{name}: {count}")
 
 
 def print_line(line: str) -> None:
