@@ -45,7 +45,6 @@ PAGES: Final = (
     ("/models", "Models"),
     ("/teach", "Teach"),
     ("/system", "System"),
-    ("/conservation", "Conservation"),
     ("/dead-letters", "Dead letters"),
 )
 
@@ -131,7 +130,7 @@ class ConsoleContext:
             "can_operate": may(request, Right.OPERATOR),
             "can_admin": may(request, Right.ADMIN),
             "logs_in": self.users is not None,
-            "pill": self.watch.pill(),
+            "header": self.watch.header(),
             "now_ms": time.time_ns() // 10**6,
             "stream": "/live",
             "runbooks": self.runbooks is not None,

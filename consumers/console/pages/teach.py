@@ -50,7 +50,6 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         enough=ENOUGH,
         chosen=await context.read(lessons.cameras),
         cameras=sorted(card.name for card in context.fleet.cards()),
-        outcome=request.query_params.get("outcome", "")[:300],
         **await offered(context),
     )
 

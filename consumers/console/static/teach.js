@@ -12,7 +12,7 @@
   const all = () => [...frames.querySelectorAll("figure:not([hidden])")];
   const current = () => frames.querySelector("figure:focus") || all()[0];
   function chosen() {
-    const several = all().filter((each) => each.getAttribute("aria-selected") === "true");
+    const several = all().filter((each) => each.getAttribute("aria-pressed") === "true");
     return several.length ? several : [current()].filter(Boolean);
   }
   function focus(figure) { (figure || all()[0])?.focus(); }
@@ -57,7 +57,7 @@
     const last = figures[figures.length - 1];
     const rest = all();
     const next = rest.slice(rest.indexOf(last) + 1).find((each) => !figures.includes(each));
-    for (const each of figures) { each.hidden = true; each.removeAttribute("aria-selected"); }
+    for (const each of figures) { each.hidden = true; each.setAttribute("aria-pressed", "false"); }
     if (!discard) done.push(figures);
     focus(next);
     status.textContent = discard ? `${figures.length} discarded` : `${figures.length} labelled ${name}`;
@@ -89,7 +89,7 @@
     else if (event.key === "n") fresh.elements.label.focus();
     else if (event.key === " " && current()) {
       const now = current();
-      now.setAttribute("aria-selected", String(now.getAttribute("aria-selected") !== "true"));
+      now.setAttribute("aria-pressed", String(now.getAttribute("aria-pressed") !== "true"));
       focus(now);
     } else if (event.key in moves) focus(list[Math.min(list.length - 1, Math.max(0, at + moves[event.key]))]);
     else return;
@@ -106,7 +106,7 @@
     event.preventDefault();
     const name = fresh.elements.label.value.trim();
     fresh.reset();
-    const several = all().filter((each) => each.getAttribute("aria-selected") === "true");
+    const several = all().filter((each) => each.getAttribute("aria-pressed") === "true");
     const one = before && !before.hidden ? before : all()[0];
     label(several.length ? several : [one].filter(Boolean), name);
   });
