@@ -24,7 +24,7 @@ from processors.pipeline import Pipeline
 from schemas.errors import BundleError
 
 _EQUAL: Final = 1.05
-"""Ratio of losses that few labels cannot tell apart: of such penalties, the largest is chosen."""
+"""Ratio of losses whose difference few labels cannot prove: of such penalties, the largest is chosen."""
 _FIRST: Final = PLAIN + 2
 """Views that choose depth, grid and contrast normalisation: two plain ones, a varied one and a mirrored one."""
 

@@ -18,7 +18,6 @@ from sqlalchemy import BigInteger, Column, Engine, Float, Index, LargeBinary, Ta
 
 from consumers.console.data.store import batched, metadata
 from consumers.database.engine import upsert
-from consumers.evidence.quarantine import name_of
 from consumers.records.batch import FrameKey
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
@@ -112,7 +111,7 @@ class Lessons:
         self, key: FrameKey, jpeg: bytes, why: str, verdict: str, confidence: float, label: str = "", who: str = ""
     ) -> str:
         """Store a frame's picture, sealed, and return its name. Storing it again changes its reason alone."""
-        name, at_ms = name_of(key), _now_ms()
+        name, at_ms = _name(key), _now_ms()
         sealed = self._box.seal(jpeg, _identity(key), _KIND)
         self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
         self._files.pipe_file(self._path(name), sealed)
@@ -303,6 +302,11 @@ def _as_jpeg(file: Path) -> bytes:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{file}: expected a picture, got {error}. Remove the file.") from None
     return out.getvalue()
+
+
+def _name(key: FrameKey) -> str:
+    camera, boot, seq = key
+    return f"{camera}/{boot:016x}-{seq}"
 
 
 def _identity(key: FrameKey) -> Identity:
