@@ -31,6 +31,7 @@ from consumers.console.data.recorded import Recorded
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.store import Store
 from consumers.console.data.system_watch import SystemWatch
+from consumers.console.data.views import Views
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
 from schemas.runtime.health import Health
@@ -73,6 +74,8 @@ class ConsoleContext:
     """None draws the system from the recorder's own history."""
     reviews: dict[str, Review] = field(default_factory=dict)
     """Decisions on alerts, by alert id."""
+    views: Views | None = None
+    """None asks processors for no more pictures than usual."""
     runbooks: Path | None = None
     """An HTML file with the runbooks; None serves none."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))

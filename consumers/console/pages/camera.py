@@ -103,6 +103,8 @@ def changes_on(context: ConsoleContext, name: str) -> Callable[[], str]:
     def changed() -> str:
         nonlocal shown
         card = context.fleet.card(name)
+        if card is not None and context.views is not None:
+            context.views.note(name)
         now = (card, context.fleet.ways(name)) if card is not None else None
         if now is None or now == shown:
             return header()

@@ -29,6 +29,7 @@
     const size = Math.abs(value);
     if (size >= 1e6) return `${(value / 1e6).toPrecision(3)} M`;
     if (size >= 1e4) return `${(value / 1e3).toPrecision(3)} k`;
+    if (size < 0.001) return "< 0.001";
     return size >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
   }
   function last(column) {
