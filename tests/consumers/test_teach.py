@@ -153,11 +153,11 @@ def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, lessons: Lessons
     assert f'data-name="{name}"' in page
     assert browser.get(f"/teach/picture/{name}.jpg").content == scene(3)
     answer = browser.post("/teach/label", data={"names": name, "label": "open"}, headers=token)
-    assert answer.json() == {"counts": {"open": 1}, "waiting": []}
+    assert answer.json() == {"counts": {"open": 1}, "ready": False, "waiting": []}
     (found,) = lessons.labelled(5)
     assert (found.label, found.who) == ("open", "local")
     answer = browser.post("/teach/label", data={"names": name, "label": ""}, headers=token)
-    assert answer.json() == {"counts": {}, "waiting": [{"name": name, "suggestion": ""}]}
+    assert answer.json() == {"counts": {}, "ready": False, "waiting": [{"name": name, "suggestion": ""}]}
     assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400
     assert browser.post("/teach/label", data={"names": name, "discard": "yes"}, headers=token).json()["waiting"] == []
     assert browser.get(f"/teach/picture/{name}.jpg").status_code == 404

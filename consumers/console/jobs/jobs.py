@@ -291,7 +291,7 @@ class Jobs:
         words = await self._aside(last_message, written)
         if status != 0:
             return JobState.FAILED, words or f"exit status {status}"
-        return JobState.DONE, "" if now.job.kind is Kind.REPAIR else words
+        return JobState.DONE, "" if now.job.kind in (Kind.REPAIR, Kind.TEACH) else words
 
     def _prepared(self, now: _Running) -> list[str]:
         job = now.job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         "teach.html",
         waiting=await context.read(lessons.waiting, SHOWN),
         counts=counts,
-        ready=sum(count >= ENOUGH for count in counts.values()) >= 2,
+        ready=_ready(counts),
         enough=ENOUGH,
         chosen=await context.read(lessons.cameras),
         cameras=sorted(card.name for card in context.fleet.cards()),
@@ -55,7 +56,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _label(context: ConsoleContext, request: Request) -> Response:
-    """Label frames, and answer with the counts and one more frame for each that left the page."""
+    """Label or discard frames, and answer with the classes and the frames that wait."""
     lessons, fields = context.lessons, form_of(request)
     if lessons is None:
         return no(409, NONE)
@@ -74,7 +75,13 @@ async def _label(context: ConsoleContext, request: Request) -> Response:
 
 
 def _state(lessons: Lessons) -> dict[str, Any]:
-    return {"counts": lessons.counts(), "waiting": [_document(each) for each in lessons.waiting(SHOWN)]}
+    counts = lessons.counts()
+    waiting = [_document(each) for each in lessons.waiting(SHOWN)]
+    return {"counts": counts, "ready": _ready(counts), "waiting": waiting}
+
+
+def _ready(counts: Mapping[str, int]) -> bool:
+    return sum(count >= ENOUGH for count in counts.values()) >= 2
 
 
 def _document(lesson: Lesson) -> dict[str, str]:

@@ -8,6 +8,7 @@
   const status = document.getElementById("labelled");
   const done = []; // what `undo` takes back: figures, the label given, and the figure before which they stood
   let busy = Promise.resolve();
+  let pending = 0;
 
   const all = () => [...frames.querySelectorAll("figure:not([hidden])")];
   const current = () => frames.querySelector("figure:focus") || all()[0];
@@ -32,6 +33,8 @@
       return item;
     });
     classes.replaceChildren(...items);
+    const more = document.getElementById("more");
+    if (more) more.hidden = found.ready;
     const suggestions = new Map(found.waiting.map((each) => [each.name, each.suggestion]));
     for (const figure of all()) {
       const suggestion = suggestions.get(figure.dataset.name) ?? "";
@@ -42,13 +45,17 @@
 
   // One request after the other: labels arrive in the order of the keys.
   function send(names, more) {
+    pending += 1;
     busy = busy.then(async () => {
       const body = new URLSearchParams({ names: names.join(" "), ...more });
       const answer = await fetch("/teach/label", { method: "POST", body, headers: { "x-csrf-token": teach.dataset.csrf } });
-      if (answer.ok) show(await answer.json());
-      else status.textContent = await answer.text();
-      return answer.ok;
-    }).catch(() => { status.textContent = "The console does not respond. The last label may be missing."; return false; });
+      if (!answer.ok) { status.textContent = await answer.text(); return false; }
+      const found = await answer.json();
+      show(found);
+      // More frames wait than the page shows. A reload would cut off labels that are still on their way.
+      if (!all().length && pending === 1 && found.waiting.length) location.reload();
+      return true;
+    }).catch(() => { status.textContent = "The console does not respond. The last label may be missing."; return false; }).finally(() => { pending -= 1; });
     return busy;
   }
 
