@@ -27,7 +27,7 @@ from infra.release.assets import make
 from processors.bundle import read_settings
 from tests.consumers.console_rig import CONSOLE_KEYS
 from tests.consumers.served_console import serving
-from tests.consumers.test_teach import ROW
+from tests.consumers.test_lessons import ROW
 from tests.system.test_console import CHROMIUM, Visit
 
 VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
