@@ -40,6 +40,7 @@ def write_shapes(folder: Path, each: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_labelled_pictures_become_a_bundle_that_judges_others(tmp_path: Path) -> None:
     labels, out, figures = write_shapes(tmp_path / "labels", 16), tmp_path / "taught", tmp_path / "report.json"
     create(Wanted("imagenet", "EfficientNet-Lite0"), tmp_path / "general")
