@@ -34,7 +34,7 @@ from benchmarks.harness.document import machine, report
 from benchmarks.harness.sample_video import sample_video
 from infra.local.files import write_text
 from infra.local.process import COMMAND
-from lab.data import batch_slices, to_frames
+from lab.data import to_frames
 from lab.masks import random_masks
 from lab.statistics import wilson
 from processors.bundle import load_bundle
@@ -49,6 +49,7 @@ _PERSON_FROM: Final = 0.055
 _NOBODY_BELOW: Final = 0.001
 _LEVELS: Final = 20
 _SMALL: Final = (192, 108)
+_BATCH: Final = 32
 
 Pictures = NDArray[np.uint8]
 Data = dict[str, tuple[Pictures, Pictures]]
@@ -122,8 +123,8 @@ def measured(data: Data, thorough: bool, folder: Path) -> dict[str, Any]:
     pipeline, chance = Pipeline(bundle), torch.Generator().manual_seed(0)
     labels, verdicts, confidences = [], [], []
     for name, (_, pictures) in data.items():
-        for part in batch_slices(len(pictures), *pictures.shape[1:3]):
-            frames = to_frames(pictures[part], torch.device("cpu"))
+        for start in range(0, len(pictures), _BATCH):
+            frames = to_frames(pictures[start : start + _BATCH], torch.device("cpu"))
             kept = random_masks(len(frames), frames.shape[2], frames.shape[3], DROP, chance)
             with torch.inference_mode():
                 found = pipeline(drop(frames, kept), kept)

@@ -135,7 +135,7 @@ def test_labels_survive_an_export_and_an_import(rig: ConsoleRig, lessons: Lesson
     assert {each.who for each in lessons.labelled(10)} == {"bob"}
 
 
-@pytest.mark.parametrize("label", ["a/b", "..", ".x", "x" * 65, "a\nb"])
+@pytest.mark.parametrize("label", ["a/b", "..", ".x", "x" * 65, "a\nb", "unsure"])
 def test_a_label_that_is_no_folder_is_refused(lessons: Lessons, label: str) -> None:
     with pytest.raises(ConfigError, match="class: expected"):
         lessons.label([], label, "ada")

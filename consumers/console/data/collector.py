@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.console.data.fleet import Fleet
-from consumers.console.data.lessons import Lessons, sketch
+from consumers.console.data.lessons import UNSURE, Lessons, sketch
 from consumers.console.data.pictures import CameraPicture
 
-UNSURE: Final = "unsure"
-"""The name of a verdict without a class, as processors send it."""
 LOW: Final = 0.6
 """Confidence below which a verdict is doubtful."""
 ALIKE: Final = 0.997

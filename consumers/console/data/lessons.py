@@ -23,6 +23,8 @@ from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import PreviewBox
 
+UNSURE: Final = "unsure"
+"""The name of a verdict without a class, as processors send it."""
 MOST_BYTES: Final = 256 * 2**20
 """Bytes of all kept frames."""
 LONGEST_S: Final = 30 * 86_400.0
@@ -255,11 +257,12 @@ def check_class(label: str, known: Iterable[str]) -> None:
     if (
         len(label) > LONGEST_CLASS
         or label.startswith(".")
+        or label == UNSURE
         or any(not each.isprintable() or each in "/\\" for each in label)
     ):
         raise ConfigError(
-            f"class: expected at most {LONGEST_CLASS} characters without a slash or a leading dot, got {label[:80]!r}. "
-            "Correct it."
+            f"class: expected at most {LONGEST_CLASS} characters without a slash or a leading dot, other than `{UNSURE}`, got "
+            f"{label[:80]!r}. Correct it."
         )
     classes = set(known)
     if label and label not in classes and len(classes) >= MOST_CLASSES:
