@@ -261,8 +261,8 @@ def check_class(label: str, known: Iterable[str]) -> None:
         or any(not each.isprintable() or each in "/\\" for each in label)
     ):
         raise ConfigError(
-            f"class: expected at most {LONGEST_CLASS} characters without a slash or a leading dot, other than `{UNSURE}`, got "
-            f"{label[:80]!r}. Correct it."
+            f"class: expected at most {LONGEST_CLASS} characters without a slash or a leading dot, and not `{UNSURE}`, "
+            f"got {label[:80]!r}. Correct it."
         )
     classes = set(known)
     if label and label not in classes and len(classes) >= MOST_CLASSES:
