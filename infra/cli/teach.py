@@ -99,9 +99,8 @@ def train(
         if json is not None:
             require_writable(json)
         place = MADE / name if out is None else out
-        if replace and (place / "model.toml").is_file():
-            shutil.rmtree(place)
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        replaced = replace and (place / "model.toml").is_file()
+        if not replaced and place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise ConfigError(f"{place}: expected an empty folder, got an earlier bundle. Give --replace.")
         labelled = read_labelled(
             folder, lambda file, why: shown.print(f"skipped {file}: {why}", markup=False, highlight=False)
@@ -110,6 +109,8 @@ def train(
         bars = _Shown(lines=progress)
         with bars.bars:
             taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
+        if replaced:
+            shutil.rmtree(place)
         bundle = write_taught(
             taught, general, labelled, place, name=name, version=version, strip_s=strip_seconds, print_line=print_line
         )
