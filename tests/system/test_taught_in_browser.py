@@ -7,7 +7,7 @@ import io
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from consumers.console.data.lessons import Lessons
 from consumers.console.data.pictures import CameraPicture
 from consumers.console.data.store import Store
 from consumers.console.settings import JobSettings
-from infra.cli.console_jobs import launcher
+from infra.local.process import COMMAND, Child
 from infra.release.assets import make
 from processors.bundle import read_settings
 from tests.consumers.console_rig import CONSOLE_KEYS
@@ -41,6 +41,11 @@ pytestmark = [
 ]
 
 
+def launch(arguments: Sequence[str], log: Path) -> Child:
+    """Start a job as the console does, but at the priority of the test."""
+    return Child([*COMMAND, *arguments], log)
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """A console with real jobs, in a thread. Its address."""
@@ -48,7 +53,7 @@ def served(folder: Path) -> Iterator[str]:
     done = threading.Event()
 
     async def serve() -> None:
-        async with serving(folder, launcher(), jobs=JobSettings(folder=folder / "jobs")) as (port, _):
+        async with serving(folder, launch, jobs=JobSettings(folder=folder / "jobs")) as (port, _):
             ports.put(port)
             await asyncio.to_thread(done.wait)
 
@@ -70,7 +75,8 @@ def collect(folder: Path) -> None:
         for seq, frame in enumerate(video.decode(video=0)):
             if seq in NOBODY or seq in PERSON:
                 jpeg = io.BytesIO()
-                Image.fromarray(np.asarray(frame.to_ndarray(format="rgb24"))).save(jpeg, "JPEG")
+                small = frame.reformat(width=240, height=136, format="rgb24").to_ndarray()
+                Image.fromarray(np.asarray(small)).save(jpeg, "JPEG")
                 row = ROW._replace(seq=seq, captured_ms=(seq + 1) * QUIET_MS, class_name="unsure", confidence=0.2)
                 assert collector.judge(CameraPicture("", row, jpeg.getvalue())) == "unsure"
             if seq > PERSON.stop:
