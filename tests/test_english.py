@@ -30,6 +30,7 @@ REWRITTEN = (
     "tests/lab/test_harness.py",
     "tests/lab/test_lab_refusals.py",
     "tests/lab/test_pages_from_rows.py",
+    "tests/lab/test_teach.py",
     "tests/processors/kernel_rig.py",
     "tests/processors/test_await_key_frame.py",
     "tests/processors/test_chain.py",

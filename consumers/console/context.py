@@ -24,6 +24,7 @@ from consumers.console.access.users import Right, Users
 from consumers.console.data.commands import Commands
 from consumers.console.data.export import export_places
 from consumers.console.data.fleet import Fleet
+from consumers.console.data.lessons import Lessons
 from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.recorded import Recorded
@@ -44,6 +45,7 @@ PAGES: Final = (
     ("/", "Fleet"),
     ("/alerts", "Alerts"),
     ("/models", "Models"),
+    ("/teach", "Teach"),
     ("/system", "System"),
     ("/dead-letters", "Dead letters"),
 )
@@ -66,6 +68,8 @@ class ConsoleContext:
     """None disables commands to cameras."""
     jobs: Jobs | None = None
     """None disables jobs."""
+    lessons: Lessons | None = None
+    """Frames to label; None for a console without the key to pictures."""
     read_roles: ReadRoles | None = None
     """Reads the states of the system's roles; None reads them from Prometheus instead."""
     prometheus: Prometheus | None = None

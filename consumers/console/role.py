@@ -20,9 +20,11 @@ from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.access.logins import OUTCOMES, Logins
 from consumers.console.access.users import Users
 from consumers.console.context import ConsoleContext
+from consumers.console.data.collector import Collector
 from consumers.console.data.commands import Commands
 from consumers.console.data.feed import Feed
 from consumers.console.data.fleet import Fleet
+from consumers.console.data.lessons import Lessons
 from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.quarantined import copy_flagged
@@ -43,6 +45,7 @@ from schemas.runtime.health import Health
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 
 _COUNT_S: Final = 1.0
+_COLLECT_S: Final = 1.0
 _ROLL_UP_S: Final = 5.0
 _BETWEEN_S: Final = 0.2
 _PURGE_S: Final = 600.0
@@ -78,6 +81,8 @@ def open_desk(
     context = ConsoleContext(settings, fleet, store, keys, users, clock_s, commands=commands, read_roles=read_roles)
     context.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
     context.reviews, context.runbooks = store.reviewed(), settings.runbooks
+    if keys.reads_previews and settings.quarantine:
+        context.lessons = Lessons(store.engine, settings.quarantine, keys.previews)
     fleet.forget_all(store.gone())
     if settings.jobs is not None and launch is not None:
         quarantine = settings.quarantine
@@ -85,7 +90,7 @@ def open_desk(
         def copy(camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
             return copy_flagged(context.engine(), quarantine, camera, folder, stopped)
 
-        context.jobs = Jobs(settings.jobs, store, launch, context.write, copy, fleet.stir)
+        context.jobs = Jobs(settings.jobs, store, launch, context.write, copy, fleet.stir, context.lessons)
     return context
 
 
@@ -135,6 +140,7 @@ async def _run(
         asyncio.create_task(_count_logins(context.logins, logins), name="logins"),
         asyncio.create_task(_roll_up(context), name="rollup"),
         asyncio.create_task(_follow_forgotten(context), name="forgotten"),
+        asyncio.create_task(_collect(context), name="lessons"),
     ]
     stopping = asyncio.create_task(stop.wait(), name="stop")
     scheme = "http" if settings.http_tls is None else "https"
@@ -192,6 +198,19 @@ async def _follow_forgotten(context: ConsoleContext) -> None:
         except Exception as error:  # the next poll tries again
             log.warning("forgotten_not_read", error=str(error)[:200] or type(error).__name__)
         await asyncio.sleep(_FORGOTTEN_S)
+
+
+async def _collect(context: ConsoleContext) -> None:
+    """Keep frames of the chosen cameras that are worth a label."""
+    if context.lessons is None:
+        return
+    collector = Collector(context.lessons)
+    while True:
+        try:
+            await context.write(collector.step, context.fleet)
+        except Exception as error:  # the quarantine's store may be away
+            log.warning("lessons_not_kept", error=str(error)[:200] or type(error).__name__)
+        await asyncio.sleep(_COLLECT_S)
 
 
 async def _serve(server: Server, listening: socket.socket, health: Health) -> None:

@@ -39,6 +39,7 @@ from consumers.console.pages.fleet import fleet_routes
 from consumers.console.pages.jobs import job_routes
 from consumers.console.pages.models import model_routes
 from consumers.console.pages.system import system_routes
+from consumers.console.pages.teach import teach_routes
 from consumers.console.server import Server
 from consumers.console.settings import Proxies
 from schemas.errors import ConfigError
@@ -74,6 +75,7 @@ def make_app(context: ConsoleContext) -> Starlette:
         *camera_routes(context, streams),
         *alert_routes(context),
         *model_routes(context),
+        *teach_routes(context),
         *job_routes(context, streams),
         *system_routes(context, streams),
         *letter_routes(context),

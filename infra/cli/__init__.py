@@ -88,6 +88,7 @@ MODULES: Final = {
     "cameras": ("status",),
     "logs": ("status",),
     "down": ("status",),
+    "teach": ("teach",),
     "topics": ("topics",),
     "replicas": ("topics",),
     "up": ("up",),

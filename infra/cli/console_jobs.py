@@ -14,7 +14,7 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from consumers.console.settings import ConsoleSettings, JobSettings
 
-_NICE: Final = {"lab": 15}
+_NICE: Final = {"lab": 15, "teach": 10}
 """Niceness of long commands by group, behind processors; short commands have `_NICE_SHORT`."""
 _NICE_SHORT: Final = 5
 _KEPT: Final = ("POINTILLIST_ALLOW_CODE", "POINTILLIST_DATA", "POINTILLIST_FACTORIES")

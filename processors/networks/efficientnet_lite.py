@@ -24,6 +24,8 @@ _STAGES: Final = (
 _STEM: Final = 32
 _HEAD: Final = 1280
 _EPS: Final = 1e-3
+CHANNELS: Final = (*(stage[-1] for stage in _STAGES for _ in range(stage[0])), _HEAD)
+"""Channels of the maps behind each block, and behind the last convolution."""
 
 
 class _Convolution(nn.Module):
@@ -74,7 +76,7 @@ class EfficientNetLite0(nn.Module):
             for index in range(count):
                 blocks.append(_Inverted(inputs, outputs, kernel, 1 if index else stride, expansion))
                 inputs = outputs
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks: nn.Sequential = nn.Sequential(*blocks)
         self.head = _Convolution(inputs, _HEAD, 1)
         self.classifier = nn.Linear(_HEAD, classes)
 

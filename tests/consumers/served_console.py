@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import httpx2
 from prometheus_client import CollectorRegistry
 
+from consumers.console.jobs.jobs import Launch
 from consumers.console.role import run_console
 from consumers.console.settings import ConsoleSettings
 from infra.local.ports import free_port
@@ -22,8 +23,8 @@ from tests.waiting import until
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, **changed: object) -> AsyncIterator[tuple[int, Health]]:
-    """A console whose Kafka and database are away; `changed` are settings of its own."""
+async def serving(folder: Path, launch: Launch | None = None, **changed: object) -> AsyncIterator[tuple[int, Health]]:
+    """A console whose Kafka and database are away; `changed` are settings of its own, `launch` starts its jobs."""
     assert changed.keys() <= ConsoleSettings.model_fields.keys()
     port, health, stop = free_port(), Health(), asyncio.Event()
     settings = ConsoleSettings(
@@ -35,7 +36,12 @@ async def serving(folder: Path, **changed: object) -> AsyncIterator[tuple[int, H
     ).model_copy(update=changed)
     task = asyncio.create_task(
         run_console(
-            settings, CONSOLE_KEYS, registry=CollectorRegistry(), health=health, stop=stop, launch=launcher("hangs")
+            settings,
+            CONSOLE_KEYS,
+            registry=CollectorRegistry(),
+            health=health,
+            stop=stop,
+            launch=launch or launcher("hangs"),
         )
     )
     try:

@@ -41,6 +41,11 @@ def repaired(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
     return _whole([(f"job-{job_id}", f"{subject}, repaired by job {job_id}", place) for job_id, subject, place in runs])
 
 
+def taught(runs: Iterable[tuple[str, str, Path]]) -> list[Choice]:
+    """Return the bundles that trainings have made, from each job's id, the bundle's name and the result's folder."""
+    return _whole([(f"job-{job_id}", f"{subject}, taught by job {job_id}", place) for job_id, subject, place in runs])
+
+
 def own(place: Path | None) -> list[Choice]:
     """Return the bundle that processors serve by default."""
     return _whole([(OWN, "default bundle of the processors", place)]) if place is not None else []

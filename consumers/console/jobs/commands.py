@@ -14,6 +14,7 @@ from consumers.console.settings import JobSettings
 CLEAN: Final = "clean.npz"
 FIGURES: Final = "figures.json"
 OUT: Final = "out"
+LABELS: Final = "labels"
 _EVALUATE: Final = (("--evaluate-clean", "evaluate-clean.npz"), ("--evaluate-poisoned", "evaluate-poisoned.npz"))
 
 Copy = Callable[[str, Path, Callable[[], bool]], int]
@@ -22,6 +23,13 @@ Copy = Callable[[str, Path, Callable[[], bool]], int]
 
 def arguments_of(settings: JobSettings, job: Job, choice: Choice | None, place: Path) -> list[str]:
     """Return the arguments of a job with the folder `place`. A repair also gets the quarantine in it."""
+    if job.kind is Kind.TEACH:
+        name, _, thorough = job.subject.partition(" ")
+        options = ["--thorough"] if thorough else []
+        return [
+            "teach", "train", str(place / LABELS), "--name", name, "--out", str(place / OUT), "--json",
+            str(place / FIGURES), "--progress", *options,
+        ]  # fmt: skip
     if choice is None:
         return ["model", "rollback", *(settings.rollback or ())]
     if job.kind is Kind.PUBLISH:

@@ -19,11 +19,21 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from consumers.console.data.lessons import Lessons
 from consumers.console.data.store import Store
 from consumers.console.jobs import rows as job_rows
-from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired
-from consumers.console.jobs.commands import CLEAN, FIGURES, OUT, Copy, arguments_of, hold
-from consumers.console.jobs.output import Progress, Report, last_message, progress_of, report_of, tail_of
+from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired, taught
+from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, hold
+from consumers.console.jobs.output import (
+    LessonReport,
+    Progress,
+    Report,
+    last_message,
+    lesson_of,
+    progress_of,
+    report_of,
+    tail_of,
+)
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.settings import JobSettings
 from schemas.errors import ConfigError, StateError, UserError, first_line
@@ -39,6 +49,8 @@ SHOWN: Final = 10
 ID: Final = re.compile(r"[0-9a-f]{16}")
 AGAIN: Final = (JobState.CANCELLED, JobState.INTERRUPTED)
 """States from which a repair can be resumed."""
+
+_BUNDLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -71,12 +83,20 @@ class Jobs:
     """The jobs of one folder. For one event loop."""
 
     def __init__(
-        self, settings: JobSettings, store: Store, launch: Launch, write: Write, copy: Copy, stir: Callable[[], None]
+        self,
+        settings: JobSettings,
+        store: Store,
+        launch: Launch,
+        write: Write,
+        copy: Copy,
+        stir: Callable[[], None],
+        lessons: Lessons | None = None,
     ) -> None:
         """Open the folder. Raises ConfigError if it cannot be created, StateError if another console holds it."""
         self.settings = settings
         self._engine, self._note = store.engine, store.note
         self._launch, self._write, self._copy, self._stir = launch, write, copy, stir
+        self._lessons = lessons
         self._runs = settings.folder / "runs"
         self._beside = ThreadPoolExecutor(2, thread_name_prefix="jobs")
         self._running: _Running | None = None
@@ -104,9 +124,14 @@ class Jobs:
 
     def choices(self) -> dict[str, Choice]:
         """Return the bundles that a job may use, by id. Blocks."""
-        done = [job for job in self.newest(KEPT) if job.kind is Kind.REPAIR and job.state is JobState.DONE]
-        made = repaired((job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done)
-        found = [*own(self.settings.bundle), *laid_down(self.settings.folder / "bundles"), *made]
+        done = [job for job in self.newest(KEPT) if job.state is JobState.DONE]
+        made = repaired(
+            (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is Kind.REPAIR
+        )
+        trained = taught(
+            (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is Kind.TEACH
+        )
+        found = [*own(self.settings.bundle), *laid_down(self.settings.folder / "bundles"), *made, *trained]
         return {choice.choice_id: choice for choice in found}
 
     def newest(self, limit: int = SHOWN) -> list[Job]:
@@ -131,6 +156,10 @@ class Jobs:
         place = self._place(job.job_id)
         return report_of(place / FIGURES, place / OUT)
 
+    def lesson(self, job: Job) -> LessonReport | None:
+        """Return the report of a training from labels. Blocks."""
+        return lesson_of(self._place(job.job_id) / FIGURES)
+
     def picture(self, job: Job, name: str) -> bytes:
         """Return a report picture with a name in `PICTURES`; empty bytes if there is none. Blocks."""
         try:
@@ -151,6 +180,14 @@ class Jobs:
         if not self.repairs:
             raise ConfigError(f"{CLEAN} is missing: put clean labelled pictures into the jobs folder")
         return await self._begin(who, Kind.REPAIR, await self._chosen(choice_id), camera)
+
+    async def teach(self, who: str, name: str, *, thorough: bool) -> Job:
+        """Start the training of a classifier from all labels. Raises StateError while another job runs."""
+        if self._lessons is None:
+            raise ConfigError("labels are missing: this console has no key to pictures")
+        if not _BUNDLE.fullmatch(name):
+            raise ConfigError(f"name: expected letters, digits, `.`, `_` and `-`, got {name[:80]!r}. Correct it.")
+        return await self._begin(who, Kind.TEACH, Choice("", f"{name} thorough" if thorough else name, Path(), name))
 
     async def publish(self, who: str, choice_id: str) -> Job:
         """Start to sign a bundle and make it the live model. Raises StateError while another job runs."""
@@ -235,7 +272,7 @@ class Jobs:
         arguments = await self._aside(self._prepared, now)
         if (why := now.ends()) is not None:
             return why, "stopped before it began"
-        limit_s = self.settings.repair_s if now.job.kind is Kind.REPAIR else self.settings.model_s
+        limit_s = self.settings.model_s if now.job.kind in (Kind.PUBLISH, Kind.ROLLBACK) else self.settings.repair_s
         written = self._place(now.job.job_id) / LOG
         now.progress = Progress("starts")
 
@@ -254,14 +291,20 @@ class Jobs:
         words = await self._aside(last_message, written)
         if status != 0:
             return JobState.FAILED, words or f"exit status {status}"
-        return JobState.DONE, "" if now.job.kind is Kind.REPAIR else words
+        return JobState.DONE, "" if now.job.kind in (Kind.REPAIR, Kind.TEACH) else words
 
     def _prepared(self, now: _Running) -> list[str]:
         job = now.job
         place = self._place(job.job_id)
         place.mkdir(parents=True, exist_ok=True)
         (place / LOG).unlink(missing_ok=True)  # an old log would show old progress
-        if job.kind is Kind.ROLLBACK:
+        if job.kind is Kind.TEACH:
+            assert self._lessons is not None
+            now.progress = Progress("copying the labels")
+            for old in (LABELS, OUT):
+                shutil.rmtree(place / old, ignore_errors=True)
+            self._lessons.export(place / LABELS)
+        if job.kind in (Kind.ROLLBACK, Kind.TEACH):
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
         if choice is None:

@@ -119,6 +119,37 @@ def report_of(figures: Path, out: Path) -> Report | None:
     return Report(found.get("published") is True, rows, facts, pictures, found)
 
 
+@dataclass(frozen=True)
+class LessonReport:
+    """The report of a training from labels: held-out verdicts in words and numbers."""
+
+    summary: str
+    columns: list[str]
+    rows: list[tuple[str, list[int]]]
+    """A class, and the number of its labels by verdict; the last column counts unsure ones."""
+    worst: list[tuple[str, str, str]]
+    """File, label and verdict of the least likely labels."""
+    advice: list[str]
+
+
+def lesson_of(figures: Path) -> LessonReport | None:
+    """Return the report that a training wrote; None if it wrote none."""
+    try:
+        with figures.open("rb") as opened:
+            found = json.loads(opened.read(_LARGEST_REPORT))
+        right, classes = found["right"], [str(name) for name in found["classes"]]
+        summary = (
+            f"{_share(right['value'])} of {sum(found['labels'])} labels are right when held out "
+            f"({_share(right['low'])} to {_share(right['high'])}); {_share(found['unsure'])} read unsure. "
+            f"Trained in {found['seconds']:.0f} s: {found['head']}."
+        )
+        rows = [(name, [int(each) for each in row]) for name, row in zip(classes, found["confusion"], strict=True)]
+        worst = [(str(each["file"]), str(each["label"]), str(each["verdict"])) for each in found["worst"]]
+        return LessonReport(summary, [*classes, "unsure"], rows, worst, [str(each) for each in found["advice"]])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _in(found: dict[str, Any], key: str, name: str) -> Any:
     inner = found.get(key)
     return inner.get(name) if isinstance(inner, dict) else None

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     REPAIR = "repair"
     PUBLISH = "publish"
     ROLLBACK = "roll back"
+    TEACH = "teach"
 
 
 class JobState(StrEnum):

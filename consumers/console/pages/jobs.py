@@ -128,13 +128,14 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
     admin = may(request, Right.ADMIN)
     ended = job.state is not JobState.RUNNING
     report = await context.read(jobs.report, job) if ended and job.kind is Kind.REPAIR else None
-    cured = job.kind is Kind.REPAIR and job.state is JobState.DONE
+    cured = job.kind in (Kind.REPAIR, Kind.TEACH) and job.state is JobState.DONE
     return {
         "job": job,
         "progress": jobs.progress(job.job_id),
         # The text may hold file paths.
         "lines": await context.read(jobs.output, job) if admin else [],
         "report": report,
+        "lesson": await context.read(jobs.lesson, job) if ended and job.kind is Kind.TEACH else None,
         "can_admin": admin,
         "session": session_of(request),
         "cured": f"job-{job.job_id}" if cured else "",

@@ -1,0 +1,321 @@
+"""Frames to label: sealed files in the quarantine store, and their labels in the console's database."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec  # type: ignore[import-untyped]  # it ships no types
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy import BigInteger, Column, Engine, Float, Index, LargeBinary, Table, Text, delete, func, select, update
+
+from consumers.console.data.store import batched, metadata
+from consumers.database.engine import upsert
+from consumers.records.batch import FrameKey
+from schemas.errors import ConfigError
+from schemas.identity import CameraId, Identity
+from schemas.keys.sealing import PreviewBox
+
+UNSURE: Final = "unsure"
+"""The name of a verdict without a class, as processors send it."""
+MOST_BYTES: Final = 256 * 2**20
+"""Bytes of all kept frames."""
+LONGEST_S: Final = 30 * 86_400.0
+"""Age of a frame without a label, in seconds. Labelled frames go by `MOST_BYTES` alone."""
+FEWEST_FOR_SUGGESTIONS: Final = 10
+"""Labels from which on a frame gets a suggestion."""
+MOST_CLASSES: Final = 50
+LONGEST_CLASS: Final = 64
+_SIDE: Final = 16
+_KIND: Final = "lesson"
+_FOLDER: Final = "teach"
+_NEIGHBOURS: Final = 3
+_IMPORTED: Final = "imported/pictures"
+_ENDINGS: Final = (".jpg", ".jpeg", ".png")
+
+lessons = Table(
+    "console_lessons",
+    metadata,
+    Column("name", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("camera", "why", "verdict", "label", "who")),
+    Column("confidence", Float, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in ("boot", "seq", "at_ms", "bytes", "labelled_ms")),
+    Column("sketch", LargeBinary, nullable=False),
+    Index("console_lessons_by_label", "label", "at_ms"),
+)
+"""Frames to label. `label` is empty until a user gives one; `who` and `labelled_ms` are that user and the time."""
+
+collected = Table(
+    "console_collected",
+    metadata,
+    Column("camera", Text, primary_key=True),
+    Column("who", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+"""Cameras whose frames are collected, the user who chose each, and when."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A frame to label. `label` is empty without one."""
+
+    name: str
+    camera: str
+    why: str
+    """The reason for keeping it: `unsure`, `changed`, `new`, `usual`, `wrong` or `imported`."""
+    verdict: str
+    confidence: float
+    label: str
+    who: str
+    at_ms: int
+    suggestion: str = ""
+
+
+_COLUMNS: Final = [lessons.c[name] for name in Lesson.__dataclass_fields__ if name != "suggestion"]
+
+
+class Lessons:
+    """Reads and writes frames to label. Every method may block: call them outside the event loop."""
+
+    def __init__(self, engine: Engine, url: str, box: PreviewBox) -> None:
+        """`url` is the quarantine's; `box` seals the files. Raises ConfigError for a URL that fsspec cannot open."""
+        try:
+            self._files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"quarantine: expected a folder or a URL that fsspec opens, got {error}") from None
+        self._root = f"{root.rstrip('/')}/{_FOLDER}"
+        self._engine, self._box = engine, box
+
+    # Cameras
+
+    def cameras(self) -> list[str]:
+        """Return the cameras whose frames are collected."""
+        with self._engine.begin() as connection:
+            return list(connection.scalars(select(collected.c.camera).order_by(collected.c.camera)))
+
+    def collect(self, camera: str, who: str, *, wanted: bool) -> None:
+        """Begin or end the collection of a camera's frames."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(collected).where(collected.c.camera == camera))
+            if wanted:
+                connection.execute(collected.insert().values(camera=camera, who=who, at_ms=_now_ms()))
+
+    # Frames
+
+    def keep(
+        self, key: FrameKey, jpeg: bytes, why: str, verdict: str, confidence: float, label: str = "", who: str = ""
+    ) -> str:
+        """Store a frame's picture, sealed, and return its name. Storing it again changes its reason alone."""
+        name, at_ms = _name(key), _now_ms()
+        sealed = self._box.seal(jpeg, _identity(key), _KIND)
+        self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+        self._files.pipe_file(self._path(name), sealed)
+        values = {
+            "name": name, "camera": key[0], "boot": key[1], "seq": key[2], "why": why, "verdict": verdict,
+            "confidence": confidence, "label": label, "who": who, "at_ms": at_ms, "labelled_ms": at_ms if label else 0,
+            "bytes": len(sealed), "sketch": sketch(jpeg).tobytes(),
+        }  # fmt: skip
+        with self._engine.begin() as connection:
+            again = {"why": why} | ({"label": label, "who": who} if label else {})
+            insertion = upsert(self._engine, lessons).values(values)
+            connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_=again))
+        self._purge()
+        return name
+
+    def picture(self, name: str) -> bytes:
+        """Return a frame's JPEG; empty bytes if there is none."""
+        with self._engine.begin() as connection:
+            found = connection.execute(
+                select(lessons.c.camera, lessons.c.boot, lessons.c.seq).where(lessons.c.name == name)
+            ).first()
+        if found is None:
+            return b""
+        try:
+            sealed = bytes(self._files.cat_file(self._path(name)))
+        except FileNotFoundError:
+            return b""
+        return self._box.open(sealed, _identity((found.camera, found.boot, found.seq)), _KIND)
+
+    def sketches(self, camera: str, most: int) -> list[NDArray[np.float32]]:
+        """Return the sketches of a camera's newest frames."""
+        query = select(lessons.c.sketch).where(lessons.c.camera == camera).order_by(lessons.c.at_ms.desc()).limit(most)
+        with self._engine.begin() as connection:
+            return [np.frombuffer(each, np.float32) for each in connection.scalars(query)]
+
+    def waiting(self, limit: int) -> list[Lesson]:
+        """Return the newest frames without a label, with suggestions once there are enough labels."""
+        columns = [*_COLUMNS, lessons.c.sketch]
+        query = select(*columns).where(lessons.c.label == "").order_by(lessons.c.at_ms.desc()).limit(limit)
+        with self._engine.begin() as connection:
+            rows = list(connection.execute(query))
+            known = list(connection.execute(select(lessons.c.label, lessons.c.sketch).where(lessons.c.label != "")))
+        suggest = _suggestions(known, [row.sketch for row in rows])
+        return [replace(Lesson(*row[:-1]), suggestion=each) for row, each in zip(rows, suggest, strict=True)]
+
+    def labelled(self, limit: int) -> list[Lesson]:
+        """Return the frames that were labelled last."""
+        query = select(*_COLUMNS).where(lessons.c.label != "").order_by(lessons.c.labelled_ms.desc()).limit(limit)
+        with self._engine.begin() as connection:
+            return [Lesson(*row) for row in connection.execute(query)]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of labelled frames of each class."""
+        query = (
+            select(lessons.c.label, func.count().label("frames")).where(lessons.c.label != "").group_by(lessons.c.label)
+        )
+        with self._engine.begin() as connection:
+            return {row.label: row.frames for row in connection.execute(query.order_by(lessons.c.label))}
+
+    def label(self, names: Sequence[str], label: str, who: str) -> int:
+        """Give frames a label; an empty one removes it. Return how many frames there were. Raises ConfigError."""
+        check_class(label, self.counts())
+        values = {"label": label, "who": who if label else "", "labelled_ms": _now_ms() if label else 0}
+        changed = 0
+        with self._engine.begin() as connection:
+            for some in batched(names):
+                changed += connection.execute(update(lessons).where(lessons.c.name.in_(some)).values(values)).rowcount
+        return changed
+
+    def discard(self, names: Sequence[str]) -> None:
+        """Delete frames."""
+        with self._engine.begin() as connection:
+            for some in batched(names):
+                connection.execute(delete(lessons).where(lessons.c.name.in_(some)))
+        for name in names:
+            try:
+                self._files.rm_file(self._path(name))
+            except FileNotFoundError:
+                continue
+
+    # Folders of labelled pictures
+
+    def export(self, folder: Path) -> dict[str, int]:
+        """Write all labelled frames as `folder`/class/name.jpg. Return the number of each class.
+
+        Names begin with the camera and order its frames by time.
+        """
+        query = select(lessons.c.name, lessons.c.camera, lessons.c.label, lessons.c.at_ms).where(lessons.c.label != "")
+        with self._engine.begin() as connection:
+            rows = list(connection.execute(query))
+        written: dict[str, int] = {}
+        for name, camera, label, at_ms in rows:
+            jpeg = self.picture(name)
+            if not jpeg:
+                continue
+            place = folder / label
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{camera.replace('/', '_')}-{at_ms:014d}-{name.rpartition('/')[2]}.jpg").write_bytes(jpeg)
+            written[label] = written.get(label, 0) + 1
+        return written
+
+    def import_from(self, folder: Path, who: str) -> dict[str, int]:
+        """Store the pictures of `folder`/class as labelled frames. Return the number of each class.
+
+        Raises ConfigError for a class name that is not allowed, or a file that is no picture.
+        """
+        read: dict[str, int] = {}
+        for place in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
+            check_class(place.name, read)
+            for file in sorted(each for each in place.iterdir() if each.suffix.lower() in _ENDINGS):
+                jpeg = _as_jpeg(file)
+                digest = hashlib.sha256(jpeg).digest()
+                key = (_IMPORTED, int.from_bytes(digest[:7]), int.from_bytes(digest[7:13]))
+                self.keep(key, jpeg, "imported", place.name, 1.0, place.name, who)
+                read[place.name] = read.get(place.name, 0) + 1
+        return read
+
+    def _purge(self) -> None:
+        """Delete the oldest frames beyond the bounds, those without a label first."""
+        before_ms = _now_ms() - int(LONGEST_S * 1000)
+        with self._engine.begin() as connection:
+            old = select(lessons.c.name).where(lessons.c.label == "", lessons.c.at_ms < before_ms)
+            gone = list(connection.scalars(old))
+            held = int(connection.scalar(select(func.coalesce(func.sum(lessons.c.bytes), 0))) or 0)
+            if held > MOST_BYTES:
+                order = (lessons.c.label != "", lessons.c.at_ms)
+                for name, size in connection.execute(select(lessons.c.name, lessons.c.bytes).order_by(*order)):
+                    if held <= MOST_BYTES:
+                        break
+                    held -= size
+                    gone.append(name)
+        if gone:
+            self.discard(gone)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}.sealed"
+
+
+def check_class(label: str, known: Iterable[str]) -> None:
+    """Raise ConfigError for a class name that a folder or a bundle cannot have, or one class too many."""
+    if (
+        len(label) > LONGEST_CLASS
+        or label.startswith(".")
+        or label == UNSURE
+        or any(not each.isprintable() or each in "/\\" for each in label)
+    ):
+        raise ConfigError(
+            f"class: expected at most {LONGEST_CLASS} characters without a slash or a leading dot, and not `{UNSURE}`, "
+            f"got {label[:80]!r}. Correct it."
+        )
+    classes = set(known)
+    if label and label not in classes and len(classes) >= MOST_CLASSES:
+        raise ConfigError(f"class: expected at most {MOST_CLASSES} classes, got another one. Use one of them.")
+
+
+def sketch(jpeg: bytes) -> NDArray[np.float32]:
+    """Return a small description of a picture, (768,), with mean 0 and length 1: its content without its brightness."""
+    with Image.open(io.BytesIO(jpeg)) as opened:
+        opened.draft("RGB", (4 * _SIDE, 4 * _SIDE))
+        small = opened.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    values: NDArray[np.float32] = np.asarray(small, np.float32).ravel()
+    values = values - values.mean()
+    return values / np.float32(max(1.0, float(np.linalg.norm(values))))
+
+
+def _suggestions(known: Sequence[Any], asked: Sequence[bytes]) -> list[str]:
+    """Return the class of most of the nearest labelled sketches, for each of `asked`."""
+    if len(known) < FEWEST_FOR_SUGGESTIONS or not asked or len({row.label for row in known}) < 2:
+        return [""] * len(asked)
+    rows = np.stack([np.frombuffer(row.sketch, np.float32) for row in known])
+    names = np.array([row.label for row in known])
+    alike = np.stack([np.frombuffer(each, np.float32) for each in asked]) @ rows.T
+    found = []
+    for line in alike:
+        nearest = np.argsort(-line)[:_NEIGHBOURS]
+        classes, place = np.unique(names[nearest], return_inverse=True)
+        found.append(str(classes[np.bincount(place, weights=line[nearest] + 1).argmax()]))
+    return found
+
+
+def _as_jpeg(file: Path) -> bytes:
+    data = file.read_bytes()
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.format == "JPEG":
+                return data
+            out = io.BytesIO()
+            opened.convert("RGB").save(out, "JPEG", quality=95)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"{file}: expected a picture, got {error}. Remove the file.") from None
+    return out.getvalue()
+
+
+def _name(key: FrameKey) -> str:
+    camera, boot, seq = key
+    return f"{camera}/{boot:016x}-{seq}"
+
+
+def _identity(key: FrameKey) -> Identity:
+    camera, boot, seq = key
+    return Identity(CameraId(camera), boot, seq)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 10**6

@@ -1,0 +1,131 @@
+"""The teach page: frames to label by the keyboard, classes, and the training of a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.context import ConsoleContext
+from consumers.console.data.lessons import Lesson, Lessons
+from consumers.console.jobs.jobs import Jobs
+from consumers.console.jobs.rows import Job
+from consumers.console.pages.jobs import acted, offered, text_of
+from schemas.errors import UserError
+
+SHOWN: Final = 60
+"""Most frames on the page."""
+ENOUGH: Final = 5
+"""Labels that each of two classes needs before a training."""
+NONE: Final = "labels are missing: this console has no key to pictures, or no quarantine"
+
+
+def teach_routes(context: ConsoleContext) -> list[Route]:
+    """Return the routes of the page."""
+    return [
+        Route("/teach", partial(_page, context)),
+        Route("/teach/label", partial(_label, context), methods=["POST"]),
+        Route("/teach/cameras", partial(_cameras, context), methods=["POST"]),
+        Route("/teach/wrong", partial(_wrong, context), methods=["POST"]),
+        Route("/teach/train", partial(_train, context), methods=["POST"]),
+        Route("/teach/picture/{site}/{camera}/{frame}.jpg", partial(_picture, context)),
+    ]
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    lessons = context.lessons
+    if lessons is None:
+        return context.page(request, "missing.html", 404, what=NONE.capitalize() + ".")
+    counts = await context.read(lessons.counts)
+    return context.page(
+        request,
+        "teach.html",
+        waiting=await context.read(lessons.waiting, SHOWN),
+        counts=counts,
+        ready=_ready(counts),
+        enough=ENOUGH,
+        chosen=await context.read(lessons.cameras),
+        cameras=sorted(card.name for card in context.fleet.cards()),
+        **await offered(context),
+    )
+
+
+async def _label(context: ConsoleContext, request: Request) -> Response:
+    """Label or discard frames, and answer with the classes and the frames that wait."""
+    lessons, fields = context.lessons, form_of(request)
+    if lessons is None:
+        return no(409, NONE)
+    names, label = fields.get("names", "").split(), fields.get("label", "").strip()
+    who = session_of(request).name
+    try:
+        if fields.get("discard"):
+            await context.write(lessons.discard, names)
+        else:
+            await context.write(lessons.label, names, label, who)
+    except UserError as error:
+        return no(400, str(error))
+    detail = "discarded" if fields.get("discard") else label or "label removed"
+    await context.note(who, "label", names[0] if len(names) == 1 else f"{len(names)} frames", detail, "done")
+    return JSONResponse(await context.read(_state, lessons))
+
+
+def _state(lessons: Lessons) -> dict[str, Any]:
+    counts = lessons.counts()
+    waiting = [_document(each) for each in lessons.waiting(SHOWN)]
+    return {"counts": counts, "ready": _ready(counts), "waiting": waiting}
+
+
+def _ready(counts: Mapping[str, int]) -> bool:
+    return sum(count >= ENOUGH for count in counts.values()) >= 2
+
+
+def _document(lesson: Lesson) -> dict[str, str]:
+    return {"name": lesson.name, "suggestion": lesson.suggestion}
+
+
+async def _cameras(context: ConsoleContext, request: Request) -> Response:
+    lessons, fields = context.lessons, form_of(request)
+    if lessons is None:
+        return no(409, NONE)
+    camera, wanted = fields.get("camera", ""), fields.get("wanted") == "yes"
+    if wanted and context.fleet.card(camera) is None:
+        return no(400, "camera: expected one of this fleet")
+    who = session_of(request).name
+    await context.write(partial(lessons.collect, wanted=wanted), camera, who)
+    await context.note(who, "collect", camera, "on" if wanted else "off", "done")
+    return RedirectResponse("/teach", 303)
+
+
+async def _wrong(context: ConsoleContext, request: Request) -> Response:
+    """Keep the camera's picture whose verdict a user calls wrong."""
+    lessons, camera = context.lessons, form_of(request).get("camera", "")
+    picture = context.fleet.picture(camera)
+    if lessons is None or picture is None:
+        return no(409, NONE if lessons is None else "picture: expected one of this camera, it has none yet")
+    row = picture.row
+    await context.write(lessons.keep, row[:3], picture.jpeg, "wrong", row.class_name, row.confidence)
+    await context.note(session_of(request).name, "wrong verdict", camera, row.class_name, "kept for labelling")
+    return RedirectResponse("/teach", 303)
+
+
+async def _start(_context: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+    return await jobs.teach(who, text_of(sent, "name").strip(), thorough=text_of(sent, "thorough") == "yes")
+
+
+async def _train(context: ConsoleContext, request: Request) -> Response:
+    found = await acted(context, _start, request, dict(form_of(request)))
+    return found if isinstance(found, Response) else RedirectResponse(f"/jobs/{found.job_id}", 303)
+
+
+async def _picture(context: ConsoleContext, request: Request) -> Response:
+    name = "{site}/{camera}/{frame}".format(**request.path_params)
+    jpeg = await context.read(context.lessons.picture, name) if context.lessons is not None else b""
+    if not jpeg:
+        return no(404, "the frame is not kept any more")
+    headers = {"cache-control": "private, max-age=86400, immutable"}
+    return Response(jpeg, media_type="image/jpeg", headers=headers)

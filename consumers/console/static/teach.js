@@ -1,0 +1,120 @@
+"use strict";
+(() => {
+  const teach = document.getElementById("teach");
+  if (!teach || teach.dataset.may !== "yes") return;
+  const frames = document.getElementById("frames");
+  const classes = teach.querySelector(".classes");
+  const fresh = document.getElementById("new-class");
+  const status = document.getElementById("labelled");
+  const done = []; // what `undo` takes back: figures, the label given, and the figure before which they stood
+  let busy = Promise.resolve();
+  let pending = 0;
+
+  const all = () => [...frames.querySelectorAll("figure:not([hidden])")];
+  const current = () => frames.querySelector("figure:focus") || all()[0];
+  function chosen() {
+    const several = all().filter((each) => each.getAttribute("aria-pressed") === "true");
+    return several.length ? several : [current()].filter(Boolean);
+  }
+  function focus(figure) { (figure || all()[0])?.focus(); }
+
+  function show(found) {
+    const items = Object.entries(found.counts).map(([name, count], index) => {
+      const item = document.createElement("li");
+      item.dataset.label = name;
+      const button = document.createElement("button");
+      button.type = "button";
+      const key = document.createElement("kbd");
+      key.textContent = index < 9 ? String(index + 1) : "";
+      const number = document.createElement("span");
+      number.textContent = String(count);
+      button.append(key, ` ${name} `, number);
+      item.append(button);
+      return item;
+    });
+    classes.replaceChildren(...items);
+    const more = document.getElementById("more");
+    if (more) more.hidden = found.ready;
+    const suggestions = new Map(found.waiting.map((each) => [each.name, each.suggestion]));
+    for (const figure of all()) {
+      const suggestion = suggestions.get(figure.dataset.name) ?? "";
+      figure.dataset.suggestion = suggestion;
+      figure.querySelector("strong").textContent = suggestion ? `${suggestion}?` : "";
+    }
+  }
+
+  // One request after the other: labels arrive in the order of the keys.
+  function send(names, more) {
+    pending += 1;
+    busy = busy.then(async () => {
+      const body = new URLSearchParams({ names: names.join(" "), ...more });
+      const answer = await fetch("/teach/label", { method: "POST", body, headers: { "x-csrf-token": teach.dataset.csrf } });
+      if (!answer.ok) { status.textContent = await answer.text(); return false; }
+      const found = await answer.json();
+      show(found);
+      // More frames wait than the page shows. A reload would cut off labels that are still on their way.
+      if (!all().length && pending === 1 && found.waiting.length) location.reload();
+      return true;
+    }).catch(() => { status.textContent = "The console does not respond. The last label may be missing."; return false; }).finally(() => { pending -= 1; });
+    return busy;
+  }
+
+  async function label(figures, name, discard = false) {
+    if (!figures.length || (!name && !discard)) return;
+    const last = figures[figures.length - 1];
+    const rest = all();
+    const next = rest.slice(rest.indexOf(last) + 1).find((each) => !figures.includes(each));
+    for (const each of figures) { each.hidden = true; each.setAttribute("aria-pressed", "false"); }
+    if (!discard) done.push(figures);
+    focus(next);
+    status.textContent = discard ? `${figures.length} discarded` : `${figures.length} labelled ${name}`;
+    const names = figures.map((each) => each.dataset.name);
+    if (!await send(names, discard ? { discard: "yes" } : { label: name })) for (const each of figures) each.hidden = false;
+  }
+
+  function undo() {
+    const figures = done.pop();
+    if (!figures) return;
+    for (const each of figures) each.hidden = false;
+    focus(figures[0]);
+    status.textContent = `${figures.length} without a label again`;
+    send(figures.map((each) => each.dataset.name), { label: "" });
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, button, a")) return;
+    const list = all();
+    const at = list.indexOf(current());
+    const columns = Math.max(1, list.filter((each) => each.offsetTop === list[0].offsetTop).length);
+    const moves = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
+    if (/^[1-9]$/.test(event.key)) {
+      const item = classes.children[Number(event.key) - 1];
+      if (item) label(chosen(), item.dataset.label);
+    } else if (event.key === "Enter") label(chosen(), chosen()[0]?.dataset.suggestion);
+    else if (event.key === "Delete") label(chosen(), "", true);
+    else if (event.key === "u") undo();
+    else if (event.key === "n") fresh.elements.label.focus();
+    else if (event.key === " " && current()) {
+      const now = current();
+      now.setAttribute("aria-pressed", String(now.getAttribute("aria-pressed") !== "true"));
+      focus(now);
+    } else if (event.key in moves) focus(list[Math.min(list.length - 1, Math.max(0, at + moves[event.key]))]);
+    else return;
+    event.preventDefault();
+  });
+  classes.addEventListener("click", (event) => {
+    const item = event.target.closest("li");
+    if (item) label(chosen(), item.dataset.label);
+  });
+  // A form does not take the focus from the frame that it labels: the first frame is labelled when none has it.
+  let before = null;
+  frames.addEventListener("focusin", (event) => { before = event.target.closest("figure"); });
+  fresh.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const name = fresh.elements.label.value.trim();
+    fresh.reset();
+    const several = all().filter((each) => each.getAttribute("aria-pressed") === "true");
+    const one = before && !before.hidden ? before : all()[0];
+    label(several.length ? several : [one].filter(Boolean), name);
+  });
+})();

@@ -1,0 +1,67 @@
+"""The bundle of a taught classifier, with STRIP calibrated on the labelled pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from infra.bundling.folder import appearing
+from infra.bundling.gallery import as_taken
+from infra.bundling.networks import WEIGHTS
+from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
+from infra.bundling.wanted import PrintLine
+from lab.data import LabelledPictures
+from lab.teach.labelled import Labelled
+from lab.teach.train import TaughtNetwork
+from lab.training.bundle import save_network, to_toml
+from processors.bundle import Bundle, BundleSettings, load_bundle
+from processors.networks.taught import Taught
+from processors.pipeline import Pipeline
+
+REPORT: Final = "report.json"
+
+
+def write_taught(
+    taught: TaughtNetwork,
+    general: Bundle,
+    labelled: Labelled,
+    out: Path,
+    *,
+    name: str,
+    version: str,
+    strip_s: float,
+    print_line: PrintLine,
+) -> Bundle:
+    """Write the bundle and the report into the folder `out`, which does not exist yet or is empty.
+
+    With fewer than `LEAST_PICTURES` labels, or no time, the bundle has no `[strip]` table. Raises ConfigError for
+    another folder, BundleError for a network that does not run.
+    """
+    settings = BundleSettings(
+        name=name, version=version, format="safetensors", weights=WEIGHTS,
+        factory=f"{Taught.__module__}:{Taught.__name__}",
+        factory_arguments=taught.choice.arguments(len(labelled.classes)), classes=labelled.classes,
+        unsure_below=taught.held.unsure_below,
+        input=general.settings.input.model_copy(update={"policy": "resize"}),
+    )  # fmt: skip
+    with appearing(out) as folder:
+        save_network(taught.network, folder / WEIGHTS, "safetensors")
+        text = to_toml(settings.model_dump(exclude_none=True))
+        (folder / "model.toml").write_text(text, encoding="utf-8")
+        (folder / REPORT).write_text(json.dumps(taught.document(), indent=1) + "\n", encoding="utf-8")
+        bundle = load_bundle(folder, torch.device("cpu"))
+        if len(labelled) < LEAST_PICTURES or not strip_s:
+            print_line(f"no [strip] table: expected at least {LEAST_PICTURES} labels and some seconds for it")
+        else:
+            pipeline = Pipeline(bundle)
+            images = np.concatenate([as_taken(pipeline, picture) for picture in labelled.pictures])
+            strip, used = calibrate_strip(folder, bundle, LabelledPictures("labels", images, labelled.labels), strip_s)
+            print_line(
+                f"STRIP: suspect below {strip.threshold_bits:.3f} bits, {strip.frr:.1%} of clean frames or less, by "
+                f"{used} pictures"
+            )
+    return load_bundle(out, torch.device("cpu"))

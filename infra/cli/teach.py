@@ -1,0 +1,216 @@
+"""`pointillist teach …`: a classifier of your own classes, from a few dozen labelled pictures."""
+
+from __future__ import annotations
+
+import json as json_format
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from getpass import getuser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from bundles import MADE
+from infra.cli import app
+from infra.cli.access import State
+from infra.up.settings import GENERAL
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from consumers.console.data.lessons import Lessons
+    from lab.teach.report import Held
+    from lab.teach.train import TaughtNetwork
+    from processors.bundle import Bundle
+
+StoreUrl = Annotated[str, typer.Option(help="SQLAlchemy URL of the console's database; empty is in the state folder.")]
+QuarantineUrl = Annotated[str, typer.Option(help="Folder or URL of the quarantine; empty is in the state folder.")]
+
+teach_app = typer.Typer(
+    help="A classifier of your own classes from a few dozen labelled pictures.", no_args_is_help=True
+)
+app.add_typer(teach_app, name="teach")
+
+
+class _Shown:
+    """A progress bar on stderr if that is a terminal; with `lines`, a JSON line for each step, for the console."""
+
+    def __init__(self, *, lines: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bars = Progress(*columns, console=console, transient=True, disable=lines or not console.is_terminal)
+        self._task = self.bars.add_task("teach", total=None)
+        self._lines, self._phase, self._step, self._steps = lines, "", 0, 0
+
+    def phase(self, name: str, steps: int) -> None:
+        """Begin a phase of this many steps."""
+        self._phase, self._step, self._steps = name, 0, steps
+        self.bars.reset(self._task, description=name, total=steps)
+        self.advance(0)
+
+    def advance(self, steps: int) -> None:
+        """Count this many steps as done."""
+        self._step += steps
+        self.bars.advance(self._task, steps)
+        if self._lines:
+            print(json_format.dumps({"phase": self._phase, "step": self._step, "steps": self._steps}), flush=True)
+
+
+@teach_app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(help="Folder with one sub-folder of pictures for each class.")],
+    name: Annotated[str, typer.Option(help="Name of the bundle, in verdicts and for `up --bundle`.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to make; none is where `up` finds the name.")] = None,
+    version: Annotated[str, typer.Option(help="Version in verdicts.")] = "1",
+    drop_ratio: Annotated[
+        float, typer.Option("--drop-ratio", help="Share of the pixels that the fleet drops, 0 to 0.875.")
+    ] = 0.25,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Train the upper blocks as well as the head: minutes.")
+    ] = False,
+    thorough_seconds: Annotated[float, typer.Option(help="Seconds that this may take, roughly.", min=1)] = 240.0,
+    strip_seconds: Annotated[
+        float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
+    ] = 6.0,
+    base: Annotated[str, typer.Option(help="General network: a folder, or the name of a bundle.")] = GENERAL,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0)] = 0,
+    json: Annotated[Path | None, typer.Option("--json", help="Where the report goes.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier bundle of this name.")] = False,
+    progress: Annotated[bool, typer.Option("--progress", hidden=True, help="Print progress as JSON.")] = False,
+) -> None:
+    """Train a classifier of the labelled pictures through the chain that runs live, and write it as a bundle.
+
+    The cross-validation of your labels chooses the features, calibrates the confidence and gives the figures.
+    """
+    from infra.cli.lab.evaluate import lab_extra, require_writable, write_json
+    from lab.masks import check_drop_ratio
+
+    with lab_extra():
+        from infra.bundling.taught import write_taught
+        from lab.teach.labelled import read_labelled
+        from lab.teach.train import TeachSettings, teach
+
+        shown = Console(stderr=True, soft_wrap=True)
+        check_drop_ratio(drop_ratio)
+        if json is not None:
+            require_writable(json)
+        place = MADE / name if out is None else out
+        replaced = replace and (place / "model.toml").is_file()
+        if not replaced and place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise ConfigError(f"{place}: expected an empty folder, got an earlier bundle. Give --replace.")
+        labelled = read_labelled(
+            folder, lambda file, why: shown.print(f"skipped {file}: {why}", markup=False, highlight=False)
+        )
+        general = _general(base)
+        bars = _Shown(lines=progress)
+        with bars.bars:
+            taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
+        if replaced:
+            shutil.rmtree(place)
+        bundle = write_taught(
+            taught, general, labelled, place, name=name, version=version, strip_s=strip_seconds, print_line=print_line
+        )
+    if json is not None:
+        write_json(json, taught.document() | {"bundle": bundle.model_id})
+    _print_report(taught)
+    print_line(f"{bundle.model_id} in {place}")
+    print_line(f"next: pointillist up --bundle {name if out is None else place}")
+
+
+def _general(base: str) -> Bundle:
+    """Load the general network. If `imagenet` was not made yet, make it from the installed weights."""
+    import tempfile
+
+    import torch
+
+    from bundles import named_bundles
+    from infra.bundling.create import create
+    from infra.bundling.wanted import Wanted
+    from infra.cli.lab.evaluate import bundle_folder
+    from processors.bundle import load_bundle
+
+    if base != GENERAL or GENERAL in named_bundles():
+        return load_bundle(bundle_folder(base), torch.device("cpu"))
+    with tempfile.TemporaryDirectory(prefix="pointillist-teach-") as folder:
+        return create(Wanted("imagenet", GENERAL), Path(folder) / GENERAL).bundle
+
+
+@teach_app.command("export")
+def export_labels(
+    folder: Annotated[Path, typer.Argument(help="Folder to make, with one sub-folder for each class.")],
+    state: State = None,
+    store: StoreUrl = "",
+    quarantine: QuarantineUrl = "",
+) -> None:
+    """Write the labelled frames of a console as pictures, a sub-folder for each class."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: expected an empty folder, or none. Choose another folder.")
+    with _lessons(state, store, quarantine) as lessons:
+        _print_counts("exported", lessons.export(folder))
+
+
+@teach_app.command("import")
+def import_labels(
+    folder: Annotated[Path, typer.Argument(help="Folder with one sub-folder of pictures for each class.")],
+    state: State = None,
+    store: StoreUrl = "",
+    quarantine: QuarantineUrl = "",
+) -> None:
+    """Store pictures as labelled frames of a console, by the names of their sub-folders."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: expected a folder with one sub-folder for each class. Correct the path.")
+    with _lessons(state, store, quarantine) as lessons:
+        _print_counts("imported", lessons.import_from(folder, getuser()))
+
+
+@contextmanager
+def _lessons(state: Path | None, store: str, quarantine: str) -> Iterator[Lessons]:
+    from consumers.console.data.lessons import Lessons
+    from consumers.console.data.store import Store
+    from infra.cli.passwords import resolve
+    from infra.cli.roles import role_keys
+    from infra.state_folder import Layout
+
+    layout = Layout((state or Path(".pointillist")).resolve())
+    opened = Store(resolve(store) or layout.console_url)
+    try:
+        opened.prepare()
+        keys = role_keys(state or Path(".pointillist"), "console")
+        yield Lessons(opened.engine, quarantine or str(layout.quarantine), keys.previews)
+    finally:
+        opened.close()
+
+
+def _print_counts(done: str, counts: dict[str, int]) -> None:
+    print_line(f"{done} {sum(counts.values())} labelled pictures")
+    for name, count in counts.items():
+        print_line(f"{name}: {count}")
+
+
+def print_line(line: str) -> None:
+    """Print a line for people on stdout."""
+    Console(soft_wrap=True).print(line, markup=False, highlight=False)
+
+
+def _print_report(taught: TaughtNetwork) -> None:
+    held: Held = taught.held
+    print_line(f"head: {taught.choice.words}{'; upper blocks trained' if taught.thorough else ''}")
+    right = held.right
+    print_line(
+        f"right on {len(held.labels)} held-out labels: {right.value:.1%} ({right.low:.1%} to {right.high:.1%}); "
+        f"{1 - held.sure.mean():.1%} unsure below {held.unsure_below:g}"
+    )
+    wide = max(len(name) for name in (*held.classes, "unsure"))
+    print_line(" " * wide + " | " + " ".join(f"{name:>{max(6, len(name))}}" for name in (*held.classes, "unsure")))
+    for name, row in zip(held.classes, held.confusion, strict=True):
+        cells = (f"{count:>{max(6, len(of))}}" for count, of in zip(row, (*held.classes, "unsure"), strict=True))
+        print_line(f"{name:>{wide}} | " + " ".join(cells))
+    for file, label, verdict, own in held.worst():
+        print_line(f"look at {file}: reads {verdict}, {label} {own:.0%}")
+    for line in held.advice():
+        print_line(line)
+    print_line(f"trained in {taught.seconds:.0f} s")

@@ -1,0 +1,220 @@
+"""Frames to label: what is collected, what users do with it, and the training as a job."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from consumers.console.access.users import Right, write_user
+from consumers.console.data import lessons as lessons_module
+from consumers.console.data.collector import QUIET_MS, Collector
+from consumers.console.data.lessons import Lessons, sketch
+from consumers.console.data.pictures import CameraPicture
+from consumers.console.jobs.commands import arguments_of
+from consumers.console.jobs.output import lesson_of
+from consumers.console.jobs.rows import Job, Kind
+from consumers.console.settings import JobSettings
+from consumers.records.rows import FrameRow
+from schemas.errors import ConfigError, MalformedError
+from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.recorder_rig import CAMERA
+
+ROW = FrameRow(
+    camera=CAMERA, boot=1, seq=0, captured_ms=10**6, processed_ms=0, recorded_ms=0, class_id=0, class_name="car",
+    confidence=0.9, model_id="m", policy="resize", truth=0, width=96, height=96, channels=3, dropped_per_block=16,
+    whole=False, profile=0, frame_bytes=1, pixel_bytes=1, strip=0, entropy_bits=0.0, threshold_bits=0.0, flagged=False,
+)  # fmt: skip
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lessons(rig: ConsoleRig) -> Lessons:
+    assert rig.context.lessons is not None
+    return rig.context.lessons
+
+
+def picture(seq: int, seed: int = 0, verdict: str = "car", confidence: float = 0.9) -> CameraPicture:
+    captured_ms = ROW.captured_ms + 1000 * seq
+    row = ROW._replace(seq=seq, captured_ms=captured_ms, class_name=verdict, confidence=confidence)
+    return CameraPicture("", row, scene(seed))
+
+
+def test_a_kept_frame_is_sealed_and_bound_to_its_identity(lessons: Lessons, tmp_path: Path) -> None:
+    jpeg = scene(3)
+    name = lessons.keep((CAMERA, 1, 7), jpeg, "new", "car", 0.9)
+    other = lessons.keep((CAMERA, 1, 8), jpeg, "new", "car", 0.9)
+    assert lessons.picture(name) == jpeg
+    file = tmp_path / "quarantine" / "teach" / f"{name}.sealed"
+    assert jpeg[:40] not in file.read_bytes()
+    file.replace(tmp_path / "quarantine" / "teach" / f"{other}.sealed")
+    with pytest.raises(MalformedError):
+        lessons.picture(other)
+    assert lessons.picture(name) == b""
+
+
+def test_the_collector_keeps_what_is_worth_a_label(lessons: Lessons) -> None:
+    collector = Collector(lessons)
+    assert collector.judge(picture(1, seed=1)) == "new"
+    assert collector.judge(picture(1, seed=1)) is None, "the same picture again"
+    assert collector.judge(picture(2, seed=1)) is None, "a near-duplicate"
+    assert collector.judge(picture(3, seed=2, verdict="unsure", confidence=0.2)) == "unsure"
+    assert collector.judge(picture(4, seed=3)) == "changed"
+    assert collector.judge(picture(5, seed=4)) == "new"
+    assert collector.judge(picture(5 + QUIET_MS // 1000, seed=4)) == "usual"
+    assert len(lessons.waiting(10)) == 5
+
+
+def test_only_frames_of_chosen_cameras_are_collected(rig: ConsoleRig, lessons: Lessons) -> None:
+    rig.context.fleet.take([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
+    collector = Collector(lessons)
+    assert collector.step(rig.context.fleet) == 0
+    lessons.collect(CAMERA, "ada", wanted=True)
+    assert collector.step(rig.context.fleet) == 1
+    lessons.collect(CAMERA, "ada", wanted=False)
+    rig.context.fleet.take([picture(2).row], {(CAMERA, 1, 2): scene(2)}, {}, 0)
+    assert collector.step(rig.context.fleet) == 0
+
+
+def test_a_restarted_collector_remembers_what_was_kept(lessons: Lessons) -> None:
+    Collector(lessons).judge(picture(1, seed=1))
+    fresh = Collector(lessons)
+    fresh.judge(picture(2, seed=2))
+    assert fresh.judge(picture(3, seed=1)) is None
+
+
+def test_the_oldest_frames_without_a_label_go_first(lessons: Lessons, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [lessons.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(4)]
+    lessons.label(names[:1], "door", "ada")
+    monkeypatch.setattr(lessons_module, "MOST_BYTES", 3 * len(scene(0)))
+    lessons.keep((CAMERA, 1, 4), scene(4), "new", "car", 0.9)
+    left = {each.name for each in [*lessons.waiting(10), *lessons.labelled(10)]}
+    assert names[0] in left
+    assert names[1] not in left
+    assert lessons.picture(names[1]) == b""
+
+
+def test_a_suggestion_comes_from_the_nearest_labels(lessons: Lessons) -> None:
+    def noisy(seed: int, noise: int) -> bytes:
+        with Image.open(io.BytesIO(scene(seed))) as opened:
+            values = np.asarray(opened.convert("RGB"), int)
+        values = values + np.random.default_rng(noise).integers(-30, 30, values.shape)
+        out = io.BytesIO()
+        Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(out, "JPEG")
+        return out.getvalue()
+
+    for seq in range(9):
+        lessons.keep((CAMERA, 1, seq), noisy(seq % 2, seq), "new", "", 0.0, ("even", "odd")[seq % 2], "ada")
+    lessons.keep((CAMERA, 2, 0), noisy(1, 50), "new", "car", 0.9)
+    assert [each.suggestion for each in lessons.waiting(5)] == [""], "nine labels are too few"
+    lessons.keep((CAMERA, 1, 9), noisy(1, 9), "new", "", 0.0, "odd", "ada")
+    assert [each.suggestion for each in lessons.waiting(5)] == ["odd"]
+
+
+def test_labels_survive_an_export_and_an_import(rig: ConsoleRig, lessons: Lessons, tmp_path: Path) -> None:
+    for seq, label in enumerate(("gate open", "gate open", "shut")):
+        lessons.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
+    assert lessons.export(tmp_path / "out") == {"gate open": 2, "shut": 1}
+    lessons.discard([each.name for each in lessons.labelled(10)])
+    assert lessons.counts() == {}
+    assert lessons.import_from(tmp_path / "out", "bob") == {"gate open": 2, "shut": 1}
+    assert lessons.import_from(tmp_path / "out", "bob") == {"gate open": 2, "shut": 1}, "again changes nothing"
+    assert lessons.counts() == {"gate open": 2, "shut": 1}
+    assert {each.who for each in lessons.labelled(10)} == {"bob"}
+
+
+@pytest.mark.parametrize("label", ["a/b", "..", ".x", "x" * 65, "a\nb", "unsure"])
+def test_a_label_that_is_no_folder_is_refused(lessons: Lessons, label: str) -> None:
+    with pytest.raises(ConfigError, match="class: expected"):
+        lessons.label([], label, "ada")
+
+
+def test_sketches_ignore_brightness() -> None:
+    assert float(sketch(scene(1)) @ sketch(scene(1, dark=True))) > 0.95
+    assert float(sketch(scene(1)) @ sketch(scene(2))) < 0.8
+
+
+def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, lessons: Lessons) -> None:
+    name = lessons.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+    browser, token = rig.browser(), {"x-csrf-token": rig.csrf()}
+    page = browser.get("/teach").text
+    assert f'data-name="{name}"' in page
+    assert browser.get(f"/teach/picture/{name}.jpg").content == scene(3)
+    answer = browser.post("/teach/label", data={"names": name, "label": "open"}, headers=token)
+    assert answer.json() == {"counts": {"open": 1}, "ready": False, "waiting": []}
+    (found,) = lessons.labelled(5)
+    assert (found.label, found.who) == ("open", "local")
+    answer = browser.post("/teach/label", data={"names": name, "label": ""}, headers=token)
+    assert answer.json() == {"counts": {}, "ready": False, "waiting": [{"name": name, "suggestion": ""}]}
+    assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400
+    assert browser.post("/teach/label", data={"names": name, "discard": "yes"}, headers=token).json()["waiting"] == []
+    assert browser.get(f"/teach/picture/{name}.jpg").status_code == 404
+    noted = [(each.what, each.detail) for each in rig.context.store.noted()]
+    assert noted == [("label", "discarded"), ("label", "label removed"), ("label", "open")]
+
+
+def test_a_wrong_verdict_keeps_the_picture(rig: ConsoleRig, lessons: Lessons) -> None:
+    rig.context.fleet.take([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
+    rig.tick()
+    assert "This verdict is wrong" in rig.browser().get(f"/camera/{CAMERA}").text
+    answer = rig.browser().post("/teach/wrong", data={"camera": CAMERA, "csrf": rig.csrf()})
+    assert answer.status_code == 303
+    (kept,) = lessons.waiting(5)
+    assert (kept.why, kept.verdict) == ("wrong", "car")
+
+
+def test_a_viewer_sees_the_page_and_changes_nothing(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    write_user(users, "eve", Right.VIEWER, "a long password")
+    rig = ConsoleRig(tmp_path, users=users)
+    try:
+        assert rig.context.lessons is not None
+        name = rig.context.lessons.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+        browser, login = rig.browser(), ("eve", "a long password")
+        assert 'data-may="no"' in browser.get("/teach", auth=login).text
+        for place in ("label", "cameras", "wrong", "train"):
+            sent = {"names": name, "label": "x", "camera": CAMERA}
+            assert browser.post(f"/teach/{place}", data=sent, auth=login).status_code == 403
+        assert browser.get("/teach").status_code in (303, 401)
+    finally:
+        rig.close()
+
+
+def test_the_job_trains_on_an_export_of_the_labels(tmp_path: Path) -> None:
+    job = Job("0" * 16, Kind.TEACH, "", "gate thorough", "", "ada", 0)
+    found = arguments_of(JobSettings(folder=tmp_path), job, None, tmp_path / "run")
+    assert found[:5] == ["teach", "train", str(tmp_path / "run" / "labels"), "--name", "gate"]
+    assert found[-1] == "--thorough"
+    quick = arguments_of(JobSettings(folder=tmp_path), replace(job, subject="gate"), None, tmp_path / "run")
+    assert "--thorough" not in quick
+
+
+def test_the_report_is_read_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    document = {
+        "classes": ["open", "shut"], "labels": [5, 5], "right": {"value": 0.9, "low": 0.6, "high": 0.98},
+        "unsure": 0.1, "seconds": 12.3, "head": "depth 17", "confusion": [[5, 0, 0], [1, 3, 1]],
+        "worst": [{"file": "shut/1.jpg", "label": "shut", "verdict": "open", "probability": 0.1}],
+        "advice": ["more labels of shut are needed"],
+    }  # fmt: skip
+    file = tmp_path / "figures.json"
+    file.write_text(json.dumps(document))
+    found = lesson_of(file)
+    assert found is not None
+    assert found.rows == [("open", [5, 0, 0]), ("shut", [1, 3, 1])]
+    assert found.worst == [("shut/1.jpg", "shut", "open")]
+    for damaged in ("", "[]", "{}", json.dumps(document | {"worst": 3})):
+        file.write_text(damaged)
+        assert lesson_of(file) is None
+    assert lesson_of(tmp_path / "none") is None

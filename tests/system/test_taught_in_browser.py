@@ -1,0 +1,128 @@
+"""A person labels the frames of a sample video in Chromium, trains a classifier of them, and reads its report."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+from consumers.console.data.collector import QUIET_MS, Collector
+from consumers.console.data.lessons import Lessons
+from consumers.console.data.pictures import CameraPicture
+from consumers.console.data.store import Store
+from consumers.console.settings import JobSettings
+from infra.local.process import COMMAND, Child
+from infra.release.assets import make
+from processors.bundle import read_settings
+from tests.consumers.console_rig import CONSOLE_KEYS
+from tests.consumers.served_console import serving
+from tests.consumers.test_lessons import ROW
+from tests.system.test_console import CHROMIUM, Visit
+
+VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
+NOBODY = range(0, 50, 8)
+PERSON = range(80, 220, 20)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(CHROMIUM is None, reason="expected chromium: infra/bootstrap.sh test installs it"),
+    pytest.mark.skipif(not VIDEO.is_file(), reason="expected the sample videos in POINTILLIST_DATA"),
+]
+
+
+def launch(arguments: Sequence[str], log: Path) -> Child:
+    """Start a job as the console does, but at the priority of the test."""
+    return Child([*COMMAND, *arguments], log)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A console with real jobs, in a thread. Its address."""
+    ports: queue.Queue[int] = queue.Queue()
+    done = threading.Event()
+
+    async def serve() -> None:
+        async with serving(folder, launch, jobs=JobSettings(folder=folder / "jobs")) as (port, _):
+            ports.put(port)
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{ports.get(timeout=60)}"
+    finally:
+        done.set()
+        thread.join(60)
+
+
+def collect(folder: Path) -> None:
+    """Frames of the video pass the collector, as a camera's pictures do."""
+    store = Store(f"sqlite:///{folder}/console.sqlite")
+    store.prepare()
+    collector = Collector(Lessons(store.engine, str(folder / "quarantine"), CONSOLE_KEYS.previews))
+    with av.open(str(VIDEO)) as video:
+        for seq, frame in enumerate(video.decode(video=0)):
+            if seq in NOBODY or seq in PERSON:
+                jpeg = io.BytesIO()
+                small = frame.reformat(width=240, height=136, format="rgb24").to_ndarray()
+                Image.fromarray(np.asarray(small)).save(jpeg, "JPEG")
+                row = ROW._replace(seq=seq, captured_ms=(seq + 1) * QUIET_MS, class_name="unsure", confidence=0.2)
+                assert collector.judge(CameraPicture("", row, jpeg.getvalue())) == "unsure"
+            if seq > PERSON.stop:
+                break
+    store.close()
+
+
+def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path: Path) -> None:
+    collect(tmp_path)
+    make(to_test=True)
+    with served(tmp_path) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        visit = Visit(browser, url)
+        page = visit.open("/teach")
+        frames = page.locator("#frames figure:visible")
+        expect(frames).to_have_count(len(NOBODY) + len(PERSON))
+        classes = page.locator(".classes li")
+        known: list[str] = []
+        while frames.count():
+            seq = int(str(frames.first.get_attribute("data-name")).rpartition("-")[2])
+            label, left = "nobody" if seq in NOBODY else "person", frames.count()
+            if label in known:
+                frames.first.press(str(sorted(known).index(label) + 1))
+            else:
+                frames.first.press("n")
+                page.keyboard.type(label)
+                page.keyboard.press("Enter")
+                known.append(label)
+                expect(classes).to_have_count(len(known))
+            expect(frames).to_have_count(left - 1)
+        page.locator("body").press("u")
+        expect(frames).to_have_count(1)
+        expect(frames.first.locator("strong")).to_have_text(f"{label}?")
+        visit.keep("teach")
+        frames.first.press("Enter")
+        expect(frames).to_have_count(0)
+        expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")
+        expect(classes.last).to_contain_text(f"person {len(PERSON)}")
+        page.get_by_label("Name").fill("corridor")
+        page.get_by_role("button", name="Train").click()
+        page.wait_for_url("**/jobs/*")
+        expect(page.locator("#job .state")).to_have_text("done", timeout=400_000)
+        expect(page.locator("#job")).to_contain_text("labels are right when held out")
+        expect(page.locator("#job table").first).to_contain_text("nobody")
+        visit.keep("teach-report")
+        assert visit.wrong == []
+        browser.close()
+    (made,) = (tmp_path / "jobs" / "runs").glob("*/out")
+    assert read_settings(made).classes == ["nobody", "person"]
