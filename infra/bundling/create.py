@@ -179,12 +179,12 @@ def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Pa
         )
     stated = InputSettings(
         height=network.height, width=network.width, channels=1 if network.channels == 1 else 3,
-        mean=list(normalisation.mean), std=list(normalisation.std), policy=wanted.policy,
+        mean=list(normalisation.mean), std=list(normalisation.std), policy=wanted.policy or network.policy,
     )  # fmt: skip
     return BundleSettings(
         name=wanted.name or _name_of(out), version=wanted.version, format=network.format, weights=network.weights,
         factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes,
-        unsure_below=network.unsure_below, input=stated,
+        unsure_below=network.unsure_below, temperature=network.temperature, groups=dict(network.groups), input=stated,
     )  # fmt: skip
 
 

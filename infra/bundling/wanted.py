@@ -36,7 +36,8 @@ class Wanted:
     weights: str = "default"
     size: tuple[int, int] | None = None
     channels: int = 3
-    policy: Policy = "resize"
+    policy: Policy | None = None
+    """None is the network's own: `resize` unless it states another."""
     name: str | None = None
     version: str = "1"
     strip_s: float = 6.0

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -61,8 +61,12 @@ def create(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, where the network does not state it.")] = None,
     channels: Annotated[int, typer.Option(help="Of a TorchScript network: 1 or 3.")] = 3,
     policy: Annotated[
-        str, typer.Option(help="What happens to frames of another size: resize, crop or tile.")
-    ] = "resize",
+        str | None,
+        typer.Option(
+            help="What happens to frames of another size: resize, crop, tile or motion; motion with --imagenet, else "
+            "resize."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="In verdicts; else the folder's.")] = None,
     version: Annotated[str, typer.Option(help="In verdicts.")] = "1",
     strip_seconds: Annotated[
@@ -86,6 +90,7 @@ def create(
     from infra.bundling.trial import Limits, create_within
     from infra.bundling.wanted import Wanted
     from infra.cli.lab.evaluate import chosen
+    from processors.bundle.model_toml import Policy
 
     origin, network = _one_of(
         onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm,
@@ -106,7 +111,7 @@ def create(
     wanted = Wanted(
         origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,
         None if sides is None else (sides[1], sides[0]), channels,
-        chosen(policy, "resize", "crop", "tile", option="--policy"), name, version, strip_seconds,
+        None if policy is None else chosen(policy, *get_args(Policy), option="--policy"), name, version, strip_seconds,
     )  # fmt: skip
     print_line = _printer(err=True)
     limits = Limits(most_seconds, most_memory)
