@@ -43,7 +43,6 @@ PAGES: Final = (
     ("/alerts", "Alerts"),
     ("/models", "Models"),
     ("/system", "System"),
-    ("/conservation", "Conservation"),
     ("/dead-letters", "Dead letters"),
 )
 
@@ -127,7 +126,7 @@ class ConsoleContext:
             "can_operate": may(request, Right.OPERATOR),
             "can_admin": may(request, Right.ADMIN),
             "logs_in": self.users is not None,
-            "pill": self.watch.pill(),
+            "header": self.watch.header(),
             "now_ms": time.time_ns() // 10**6,
             "stream": "/live",
             "runbooks": self.runbooks is not None,
