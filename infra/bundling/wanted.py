@@ -41,6 +41,8 @@ class Wanted:
     name: str | None = None
     version: str = "1"
     strip_s: float = 6.0
+    unsure: bool | None = None
+    """Whether the pictures calibrate temperature and limit of `unsure`; None does for a network that has a limit."""
 
 
 @dataclass(frozen=True)
@@ -58,5 +60,7 @@ class Summary:
     """Accuracy on the pictures with classes, if there were any."""
     strip: str | None
     """The calibration of STRIP in words; None without one."""
+    unsure: str | None
+    """The calibration of `unsure` in words; None without one."""
     notes: tuple[str, ...]
     doubts: tuple[str, ...]

@@ -72,6 +72,14 @@ def create(
     strip_seconds: Annotated[
         float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
     ] = 6.0,
+    unsure: Annotated[
+        bool | None,
+        typer.Option(
+            "--unsure/--no-unsure",
+            help="Let the pictures of --calibrate set the confidence below which a verdict reads `unsure`; --imagenet "
+            "does without being asked.",
+        ),
+    ] = None,
     most_seconds: Annotated[
         float, typer.Option(help="Seconds that reading and trying the network may take, downloads included.", min=1)
     ] = 600.0,
@@ -112,6 +120,7 @@ def create(
         origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,
         None if sides is None else (sides[1], sides[0]), channels,
         None if policy is None else chosen(policy, *get_args(Policy), option="--policy"), name, version, strip_seconds,
+        unsure,
     )  # fmt: skip
     print_line = _printer(err=True)
     limits = Limits(most_seconds, most_memory)
@@ -219,6 +228,8 @@ def _print_summary(made: Summary, out: Path) -> None:
     print_line(f"{made.model_id} in {out}: {made.origin}, {size}, {made.classes} classes")
     if made.accuracy is not None:
         print_line(f"right on your pictures: {_shown(made.accuracy)}")
+    if made.unsure is not None:
+        print_line(f"unsure: {made.unsure}")
     if made.strip is not None:
         print_line(f"STRIP: {made.strip}")
     for note in made.notes:
