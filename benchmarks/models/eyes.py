@@ -155,20 +155,22 @@ def main() -> None:
         print(f"calibrated on the first halves: temperature {by.temperature:.2f}, unsure below {by.unsure_below:.2f}")
         print(f"the bundle states: temperature {stated.temperature:.2f}, unsure below {stated.unsure_below:.2f}")
         print()
-        print("| video | frames | moving | policy | group right | right or unsure | most often |")
+        print("| video | frames | moving, second half | policy | group right | right or unsure | most often |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for policy in ("motion", "resize"):
             means = []
             for each in videos:
                 right, not_wrong, common = judged(bundle, half(each, policy, last=True), each.group, by)
                 means.append((right, not_wrong))
-                moving = len(each.logits[policy])
+                moving = len(half(each, policy, last=True))
                 shown = ", ".join(common)
                 print(
                     f"| {each.video} | {each.frames} | {moving} | {policy} | {right:.2f} | {not_wrong:.2f} | {shown} |"
                 )
-            mean = np.mean(means, axis=0)
-            print(f"| mean | | | {policy} | {mean[0]:.2f} | {mean[1]:.2f} | |")
+            counts = [len(half(each, policy, last=True)) for each in videos]
+            for name, weights in (("all frames", counts), ("mean of the videos", [1] * len(videos))):
+                mean = np.average(means, axis=0, weights=weights)
+                print(f"| {name} | | {sum(counts)} | {policy} | {mean[0]:.2f} | {mean[1]:.2f} | |")
         if options.strip:
             stated_share, found = flagged(folder, bundle, videos)
             print(f"\nSTRIP: {found:.3f} of the clean frames flagged, calibrated for {stated_share:.3f}")

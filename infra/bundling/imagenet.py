@@ -26,7 +26,7 @@ CLASSES: Final = Path(__file__).with_name("imagenet_classes.txt")
 GROUPS: Final = Path(__file__).with_name("imagenet_groups.txt")
 SIDE: Final = 224
 TEMPERATURE: Final = 0.89
-UNSURE_BELOW: Final = 0.47
+UNSURE_BELOW: Final = 0.48
 """Temperature and limit of `unsure`, by `python -m benchmarks.models.eyes` on the first half of each sample video."""
 _NORMALISATION: Final = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
 _ENDS: Final = {

@@ -193,6 +193,16 @@ class FrameJob:
         return self.error is not None or self.verdict is not None
 
     @property
+    def class_id(self) -> int:
+        """The class of the network's result."""
+        return self.scores.class_id
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of that class."""
+        return self.scores.confidence
+
+    @property
     def identity(self) -> Identity:
         """The identity of its frame."""
         return Identity(self.camera_id, self.frame.boot_id, self.frame.seq)

@@ -54,7 +54,7 @@ def verdict_record(
         seq=frame.seq,
         captured_ms=frame.captured_ms,
         processed_ms=_now_ms(),
-        class_id=job.scores.class_id,
+        class_id=job.class_id,
         class_name=answer.name,
         confidence=answer.confidence,
         class_group=answer.group,

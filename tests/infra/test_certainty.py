@@ -44,7 +44,7 @@ def test_a_network_that_is_right_by_chance_never_names_a_class() -> None:
 
 
 def test_a_group_is_named_where_its_classes_are_mixed_up() -> None:
-    """Two classes that the network cannot tell apart: neither is certain, and their group is."""
+    """Two classes that the network confuses: neither is certain, and their group is."""
     labels = torch.arange(400) % 2
     logits = torch.full((400, 4), -9.0)
     logits[:, :2] = 0.01 * torch.randn(400, 2, generator=torch.Generator().manual_seed(0))

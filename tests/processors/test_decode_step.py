@@ -105,13 +105,13 @@ async def test_the_classifier_reads_the_kept_pixels_of_the_group_s_mask_only(ben
         assert job.planes is not None
         job.planes.luma[~kept] ^= 255
     after = classified(executor, jobs)
-    assert [job.scores.confidence for job in before] == [job.confidence for job in after]
+    assert [job.confidence for job in before] == [job.confidence for job in after]
     for job in jobs:
         assert mask_seq(job.frame) == 0
         assert job.planes is not None
         job.planes.luma[kept] ^= 255
     changed = classified(executor, jobs)
-    assert [job.scores.confidence for job in before] != [job.confidence for job in changed]
+    assert [job.confidence for job in before] != [job.confidence for job in changed]
 
 
 async def test_a_still_picture_has_changed_by_nothing_and_a_moving_one_by_something(
