@@ -30,8 +30,10 @@ from consumers.console.data.recorded import Recorded
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.store import Store
 from consumers.console.data.system_watch import SystemWatch
+from consumers.console.data.views import Views
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
+from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 
 P = ParamSpec("P")
@@ -54,6 +56,7 @@ class ConsoleContext:
     settings: ConsoleSettings
     fleet: Fleet
     store: Store
+    keys: KeyRing
     users: Users | None = None
     """None gives everybody who reaches the address full access."""
     clock_s: Callable[[], float] = time.monotonic
@@ -69,6 +72,8 @@ class ConsoleContext:
     """None draws the system from the recorder's own history."""
     reviews: dict[str, Review] = field(default_factory=dict)
     """Decisions on alerts, by alert id."""
+    views: Views | None = None
+    """None asks processors for no more pictures than usual."""
     runbooks: Path | None = None
     """An HTML file with the runbooks; None serves none."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
@@ -78,6 +83,7 @@ class ConsoleContext:
     def __post_init__(self) -> None:
         self.logins = Logins(self.users, self.note, self.clock_s)
         self.sessions = self.logins.sessions
+        self.clips = asyncio.Lock()
         self.recorded = Recorded(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
         self.exports = export_places(logs_in=self.users is not None)
