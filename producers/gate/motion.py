@@ -108,8 +108,8 @@ def changed_share(means: Means, background: Means, levels: float) -> float:
 def block_side(picture: Picture) -> int:
     """Return the side of a block of a picture (H, W, C), in pixels."""
     height, width, _ = picture.shape
-    side: int = max(1, -(-max(height, width) // BLOCKS))
-    return min(side, height, width)
+    side: int = min(max(1, -(-max(height, width) // BLOCKS)), height, width)
+    return side
 
 
 def _within(then_ms: int | None, now_ms: int, seconds: float) -> bool:
