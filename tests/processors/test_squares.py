@@ -102,3 +102,17 @@ def test_a_processor_classifies_the_square_that_the_camera_signed(tmp_path: Path
     assert whole.error is cut.error is probe.error is None
     assert cut.scores.confidence != whole.scores.confidence
     assert abs(cut.scores.confidence - alone.scores.confidence) < 1e-5
+
+
+def test_planes_give_the_square_of_the_placed_frames(tmp_path: Path) -> None:
+    pipeline = Pipeline(tiny_bundle(tmp_path, policy="motion"))
+    down, right = np.mgrid[:128, :160]
+    red = 120 + 40 * np.sin(right / 9)
+    shown = np.stack([red, 250 - red, 90 + 50 * np.cos(down / 7)], axis=2).astype(np.uint8)
+    planes = Fill(np.ones((128, 160), np.bool_)).picture(shown)
+    own = PlaneMask(kept_mask(camera_key("site/cam-0"), 1, 0, 128, 160, 16))
+    frames = Planar([planes, planes], 3, [own, own], [own, own])
+    squares = pipeline.squares([Box(20, 70, 40, 90), None], 128, 160)
+    found, _ = pipeline.see(frames, frames.kept, squares=squares)
+    expected, _ = pipeline.see(frames.placed, frames.kept, squares=squares)
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
