@@ -136,7 +136,8 @@ def _middle(frames: Tensor) -> Tensor:
 
 
 def _dropped(frames: Tensor) -> Tensor:
-    kept = random_masks(len(frames), *frames.shape[2:], _DROPPED, torch.Generator().manual_seed(0)).to(frames.device)
+    height, width = frames.shape[2:]
+    kept = random_masks(len(frames), height, width, _DROPPED, torch.Generator().manual_seed(0)).to(frames.device)
     return reconstruct_plate(frames * kept, kept)
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from infra.bundling.certainty import RIGHT, by_agreement, by_labels
+from infra.bundling.certainty import RIGHT, by_agreement, by_labels, calibrate_certainty
+from infra.bundling.gallery import UNKNOWN
+from lab.data import LabelledPictures
+from tests.processors.tiny import CLASSES as TINY_CLASSES
+from tests.processors.tiny import picture, tiny_bundle
 
 CLASSES = 10
 
@@ -70,3 +77,14 @@ def test_without_labels_the_confidence_is_the_agreement_of_views() -> None:
     assert float((logits / found.temperature).softmax(1).amax(1).mean()) == pytest.approx(0.6, abs=0.08)
     assert found.named == 0  # no limit parts verdicts that are equally certain
     assert by_agreement(logits, [logits, logits], None).right == 1.0
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_pictures_calibrate_a_bundle_with_and_without_labels(tmp_path: Path, labelled: bool) -> None:
+    bundle = tiny_bundle(tmp_path)
+    images = np.stack([picture(seed) for seed in range(48)])
+    labels = np.arange(48, dtype=np.int64) % len(TINY_CLASSES) if labelled else np.full(48, UNKNOWN, np.int64)
+    found = calibrate_certainty(bundle, LabelledPictures("own", images, labels))
+    assert 0.25 <= found.temperature <= 8
+    assert 0 < found.unsure_below <= 1
+    assert found.named == 0 or found.right >= RIGHT
