@@ -128,7 +128,7 @@ $(VENV)/.kafka: infra/kafka/pom.xml infra/kafka/jars.sha256 | $(VENV)/pyvenv.cfg
 	$(PYTHON) -m infra.local.kafka_jars
 	touch $@
 
-$(VENV)/.imagenet: infra/bundling/imagenet.py infra/bundling/imagenet_classes.txt $(VENV)/.server
+$(VENV)/.imagenet: infra/bundling/imagenet.py infra/bundling/imagenet_classes.txt infra/bundling/imagenet_groups.txt $(VENV)/.server
 	$(VENV)/bin/pointillist bundle create --imagenet
 	touch $@
 

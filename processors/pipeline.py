@@ -8,7 +8,7 @@ first. Gradients flow through each stage that has them: call the chain under `to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from processors.bundle import Bundle
 from processors.stages.at_scale import at_scale, density
-from processors.stages.classify import classify
+from processors.stages.classify import Ranked, classify, ranked
 from processors.stages.denoise import denoise
 from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
 from processors.stages.modes import DenoiseSettings, Mode, usual_denoise
@@ -29,8 +29,10 @@ from processors.stages.plate import reconstruct_plate
 from processors.stages.preprocess.contract import seeds_of_sums
 from processors.stages.reconstruct import reconstruct
 from processors.stages.resample import fitted, resize, window
+from processors.stages.squares import Squares, cut_out, square
 from processors.stages.strip import StripResult, strip
 from schemas.errors import StageError
+from schemas.messages.moving import Box
 
 STAGES = ("unpack", "reconstruct", "denoise", "preprocess", "classify", "strip")
 """Stages in the order in which they run; `strip` on a sample of frames only. `unpack` is in `processors.stages.unpack`,
@@ -73,12 +75,14 @@ def bare(stage: str) -> AbstractContextManager[None]:
 class Classified:
     """The chain's results: class index (B,), its probability (B,), and `rebuilt` (B, C, H, W) in [0, 1].
 
-    `rebuilt` holds the frames in their own size; None if the chain did not need them.
+    `rebuilt` holds the frames in their own size; None if the chain did not need them. `ranked` has the best classes and
+    groups; None unless the bundle ranks them.
     """
 
     rebuilt: Tensor | None
     class_id: Tensor
     confidence: Tensor
+    ranked: Ranked | None = None
 
 
 class Pipeline:
@@ -109,7 +113,18 @@ class Pipeline:
         """Return whether frames of this size may be resampled by their kept pixels; each frame's mask decides then."""
         wanted = self.bundle.settings.input
         larger = height >= wanted.height and width >= wanted.width and height * width > wanted.height * wanted.width
-        return larger and wanted.policy == "resize"
+        return larger and wanted.policy in ("resize", "motion")
+
+    def squares(self, boxes: Sequence[Box | None], height: int, width: int) -> Squares | None:
+        """Return the squares of frames of this size by which the policy `motion` replaces them.
+
+        `boxes` are those of their motion. The result is None if it replaces none.
+        """
+        wanted = self.bundle.settings.input
+        if wanted.policy != "motion" or not any(boxes) or not self.scales(height, width):
+            return None
+        least = max(wanted.height, wanted.width)
+        return [None if box is None else square(box, height, width, least) for box in boxes]
 
     def rebuild(self, frames: Tensor, kept: Tensor, stage: StageContext = bare, denoised: bool = True) -> Tensor:
         """Reconstruct whole frames, then denoise them: (B, C, H, W) in [0, 1] to the same.
@@ -129,15 +144,23 @@ class Pipeline:
             return denoise(frames, self.denoise.method, self.denoise.sigma)
 
     def see(
-        self, frames: Tensor | Unplaced, kept: Tensor, stage: StageContext = bare, *, denoised: bool = True
+        self,
+        frames: Tensor | Unplaced,
+        kept: Tensor,
+        stage: StageContext = bare,
+        *,
+        denoised: bool = True,
+        squares: Squares | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the input of `Bundle.logits` for frames (B, C, H, W) in [0, 1], in the form of `Bundle.prepare`.
 
-        The bundle's stages come after that. The second result is that of `rebuild`; None if some of the frames were not
-        rebuilt, or only in part.
+        The bundle's stages come after that. A frame with one of the `squares` is replaced by it. The second result is
+        that of `rebuild`; None if some of the frames were not rebuilt, or only in part.
         """
         height, width = frames.shape[2:]
         wanted = self.bundle.settings.input
+        if squares is not None:
+            return self._see_squares(frames, kept, squares, stage, denoised), None
         if self.scales(height, width):
             return self._see_scaled(frames, kept, stage, denoised)
         frames = _placed(frames)
@@ -151,6 +174,24 @@ class Pipeline:
                 return self.bundle.prepare(around[..., rows.inner, columns.inner]), None
         rebuilt = self.rebuild(frames, kept, stage, denoised)
         return self.bundle.prepare(rebuilt), rebuilt
+
+    def _see_squares(
+        self, frames: Tensor | Unplaced, kept: Tensor, squares: Squares, stage: StageContext, denoised: bool
+    ) -> Tensor:
+        cut = [(i, each) for i, each in enumerate(squares) if each is not None]
+        whole = [i for i, each in enumerate(squares) if each is None]
+        parts = []
+        with stage("reconstruct"):
+            for i, each in cut:
+                part, known = cut_out(frames, kept, i, each)
+                # Only filled: a restoration of a square costs as much as the network.
+                parts.append(reconstruct_plate(*_at_scale([0], part, known, *self._size)))
+        if denoised:
+            parts = [self._denoise(each, stage) for each in parts]
+        parts = [self.bundle.prepare(each) for each in parts]
+        if whole:
+            parts.append(self._see_scaled(frames[whole], kept[whole], stage, denoised)[0])
+        return _in_order(parts, [i for i, _ in cut] + whole)
 
     def _see_scaled(
         self, frames: Tensor | Unplaced, kept: Tensor, stage: StageContext, denoised: bool
@@ -198,20 +239,30 @@ class Pipeline:
         return self.bundle.logits(self.see(frames, kept)[0], seeds)
 
     def __call__(
-        self, frames: Tensor | Unplaced, kept: Tensor, stage: StageContext = bare, *, seeds: Tensor | None = None
+        self,
+        frames: Tensor | Unplaced,
+        kept: Tensor,
+        stage: StageContext = bare,
+        *,
+        seeds: Tensor | None = None,
+        squares: Squares | None = None,
     ) -> Classified:
         """Classify frames (B, C, H, W) in [0, 1] with their masks (B, 1, H, W), True where a pixel was kept.
 
         `Unplaced` frames, whose own mask is `kept`, are placed only if the chain needs whole frames. `seeds` are those
-        of `logits`.
+        of `logits`, `squares` those of `see`.
         """
-        seen, rebuilt = self.see(frames, kept, stage)
+        seen, rebuilt = self.see(frames, kept, stage, squares=squares)
         if self.bundle.stages:
             with stage("preprocess"):
                 seen = self.bundle.preprocess(seen, seeds)
         with stage("classify"):
-            class_id, confidence = classify(self.bundle.network_logits(seen).float())
-        return Classified(rebuilt, class_id, confidence)
+            logits = self.bundle.network_logits(seen).float()
+            if (temperature := self.bundle.settings.temperature) != 1:
+                logits = logits / temperature
+            class_id, confidence = classify(logits)
+            best = ranked(logits, self.bundle.groups) if self.bundle.settings.ranks else None
+        return Classified(rebuilt, class_id, confidence, best)
 
     def show(self, frames: Tensor | Unplaced, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
         """Return frames (B, C, H, W) for people, (B, C, h, w) in [0, 1]: the longer side has at most `longest` pixels.

@@ -41,7 +41,7 @@ CHECKED: StripOutcome
 SHED: StripOutcome
 
 class Frame(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile", "key_generation", "truth", "key_distance", "place", "pixels", "tag")
+    __slots__ = ("boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile", "key_generation", "truth", "key_distance", "place", "pixels", "tag", "moving")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class Frame(_message.Message):
     PLACE_FIELD_NUMBER: _ClassVar[int]
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
+    MOVING_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
     captured_ms: int
@@ -72,7 +73,8 @@ class Frame(_message.Message):
     place: int
     pixels: bytes
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., key_generation: _Optional[int] = ..., truth: _Optional[int] = ..., key_distance: _Optional[int] = ..., place: _Optional[int] = ..., pixels: _Optional[bytes] = ..., tag: _Optional[int] = ...) -> None: ...
+    moving: int
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., key_generation: _Optional[int] = ..., truth: _Optional[int] = ..., key_distance: _Optional[int] = ..., place: _Optional[int] = ..., pixels: _Optional[bytes] = ..., tag: _Optional[int] = ..., moving: _Optional[int] = ...) -> None: ...
 
 class Range(_message.Message):
     __slots__ = ("first", "last")
@@ -287,7 +289,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "whole", "as_sent", "changed", "tag")
+    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "whole", "as_sent", "changed", "class_group", "group_confidence", "best", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -314,6 +316,9 @@ class Verdict(_message.Message):
     WHOLE_FIELD_NUMBER: _ClassVar[int]
     AS_SENT_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
+    CLASS_GROUP_FIELD_NUMBER: _ClassVar[int]
+    GROUP_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
@@ -341,8 +346,19 @@ class Verdict(_message.Message):
     whole: bool
     as_sent: bytes
     changed: float
+    class_group: str
+    group_confidence: float
+    best: _containers.RepeatedCompositeFieldContainer[Candidate]
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., class_group: _Optional[str] = ..., group_confidence: _Optional[float] = ..., best: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., tag: _Optional[int] = ...) -> None: ...
+
+class Candidate(_message.Message):
+    __slots__ = ("class_name", "confidence")
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    class_name: str
+    confidence: float
+    def __init__(self, class_name: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
 
 class Alert(_message.Message):
     __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "class_id", "tag")

@@ -43,7 +43,7 @@ CAMERAS: Final = 1_000
 BOOT: Final = 7
 _PORTION: Final = 600
 """Seconds of history that one statement fills."""
-_TEXTS: Final = ("camera", "class_name", "model_id", "policy")
+_TEXTS: Final = ("camera", "class_name", "model_id", "policy", "class_group", "best")
 _BLOBS: Final = ("waiting", "track")
 _FRAME_BYTES: Final = frame_bytes("postgresql", "local/cam-000", "", "", "")
 _KEEP_ALL: Final = Bounds(database_bytes=2**62, database_age_s=10 * 365 * 86_400.0)

@@ -41,7 +41,7 @@ CHANGED: Final = 500
 NEW: Final = 4
 """New frames of each of them."""
 _KEYS: Final = KeyRing(SECRET)
-_TEXTS: Final = ("camera", "class_name", "model_id", "policy")
+_TEXTS: Final = ("camera", "class_name", "model_id", "policy", "class_group", "best")
 
 
 class System:

@@ -139,8 +139,8 @@ def whole_path(compiled: CompiledPipeline, batch: int, drop: float) -> Callable[
     if device.type == "cuda":
         pixels = pixels.pin_memory()
 
-    def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        return pixels.to(device, non_blocking=True), kept, sent, None
+    def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        return pixels.to(device, non_blocking=True), kept, sent, None, None
 
     @torch.inference_mode()
     def run() -> object:

@@ -13,7 +13,7 @@ from consumers.database.frames import Excess
 from consumers.database.tables import boots, frames
 from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies
 from consumers.records.batch import BootKey, FrameKey
-from consumers.records.rows import FrameRow, bytes_of, frame_bytes
+from consumers.records.rows import FrameRow, bytes_of, frame_bytes, text_bytes
 
 
 class FramesByKey:
@@ -90,13 +90,17 @@ class FramesByKey:
         if not excess.too_many:
             oldest = oldest.where(frames.c.recorded_ms < excess.before_ms)
         oldest = oldest.limit(min(at_most, excess.rows) if excess.rows > 0 else at_most)
-        texts = (frames.c.class_name, frames.c.model_id, frames.c.policy)
+        texts = (frames.c.class_name, frames.c.model_id, frames.c.policy, frames.c.class_group, frames.c.best)
         gone = connection.execute(
             delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts, frames.c.recorded_ms)
         ).all()
         if gone:
             self._archive.add(connection, Kind.FRAME, ((row.camera, row.boot, row.seq) for row in gone))
-            freed = sum(frame_bytes("sqlite", row.camera, row.class_name, row.model_id, row.policy) for row in gone)
+            freed = sum(
+                frame_bytes("sqlite", row.camera, row.class_name, row.model_id, row.policy)
+                + text_bytes(row.class_group, row.best)
+                for row in gone
+            )
             self._tallies.add(connection, {FRAME_ROWS: -len(gone), FRAME_BYTES: -freed, PURGED_FRAMES: len(gone)})
             self._tallies.set(connection, FRAMES_KEPT_FROM_MS, max(row.recorded_ms for row in gone))
         return len(gone)

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Schema version, increased when a table changes its meaning; stored in `tallies`."""
 
 
@@ -71,6 +71,8 @@ frames = Table(
     _number("entropy_bits"),
     _number("threshold_bits"),
     _flag("flagged"),
+    _text("class_group"),
+    _text("best"),
     Index("frames_by_age", "recorded_ms"),
     PrimaryKeyConstraint("camera", "boot", "seq").ddl_if(dialect="sqlite"),
     postgresql_partition_by="RANGE (recorded_ms)",

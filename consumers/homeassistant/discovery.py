@@ -28,6 +28,7 @@ class CameraSnapshot:
     state: str
     """One of `STATES`."""
     class_name: str
+    """The class, its group, or `unsure`."""
     backdoor: bool
     """Whether the camera has an alert about a backdoor trigger."""
     detail: str = ""
@@ -36,12 +37,16 @@ class CameraSnapshot:
     """Confidence of the last verdict, 0 to 1."""
     saved_share: float | None = None
     """Fraction of recently captured bytes that were not sent; None without recent frames."""
+    class_group: str = ""
+    """The group of classes that is certain, if any."""
+    best: str = ""
+    """The three best classes in words, if the network can be unsure."""
     saved_bytes: int = 0
     """Bytes saved since the announcer's start."""
 
     def news(self) -> tuple[object, ...]:
         """Values whose change is published at once; other changes follow with these or later."""
-        return self.state, self.class_name, self.backdoor, self.detail
+        return self.state, self.class_name, self.class_group, self.backdoor, self.detail
 
     def document(self) -> dict[str, Any]:
         """Return the state of all entities."""
@@ -52,7 +57,8 @@ class CameraSnapshot:
             "saved_share": None if self.saved_share is None else round(100 * self.saved_share, 1),
             "saved_bytes": self.saved_bytes,
             "backdoor": "ON" if self.backdoor else "OFF",
-            "attributes": {"camera": self.camera, "detail": self.detail},
+            "group": self.class_group or "none",
+            "attributes": {"camera": self.camera, "detail": self.detail, "best": self.best},
         }
 
 
@@ -106,6 +112,7 @@ def config(camera: str, version: str, console: str | None = None) -> dict[str, A
                 json_attributes_template="{{ value_json.attributes | tojson }}",
             ),
             "class": entity("class", "sensor", "Last class", icon="mdi:shape"),
+            "group": entity("group", "sensor", "Group of classes", icon="mdi:shape-outline"),
             "confidence": entity("confidence", "sensor", "Confidence", icon="mdi:gauge", **share),
             "saved_share": entity("saved_share", "sensor", "Bytes saved", icon="mdi:content-save", **share),
             "saved_bytes": entity(

@@ -127,6 +127,8 @@ class Reading:
             camera=camera.name,
             state=judged.state.value,
             class_name=camera.last.class_name,
+            class_group=camera.last.class_group,
+            best=camera.last.best,
             backdoor=camera.level >= 1.0,
             detail=judged.reason,
             confidence=camera.last.confidence,

@@ -26,7 +26,7 @@ from schemas.messages.dead_letters import dead_letter
 from schemas.messages.frame import TIME_LIMIT, open_message
 from schemas.messages.ledger import open_ledger
 from schemas.messages.server_messages import check_statement, open_pictures, open_statement
-from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Refusal, Status, Verdict
+from schemas.pointillist_pb2 import Candidate, DeadLetter, Ledger, Meta, Refusal, Status, Verdict
 from schemas.runtime.boot_rate import BOOTS_PER_S, BootRate
 
 log = structlog.get_logger()
@@ -35,6 +35,8 @@ STAGE: Final = "recorder"
 MAX_META_BYTES: Final = 4096
 _COUNT_LIMIT: Final = 2**63
 _TEXT: Final = 500
+BEST: Final = 3
+"""Number of a verdict's best classes that are recorded."""
 _LETTER_OVERHEAD: Final = 200
 _FOR_BRIDGES: Final = (b"pointillist.v1.KeyRequest", b"pointillist.v1.ProbeRequest")
 
@@ -201,7 +203,7 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
     confidence, entropy, threshold = verdict.confidence, verdict.entropy_bits, verdict.threshold_bits
     if not math.isfinite(confidence + entropy + threshold):
         confidence, entropy, threshold = _finite(confidence), _finite(entropy), _finite(threshold)
-    # Not by FrameRow's constructor, a slow function of 25 arguments.
+    # Not by FrameRow's constructor, a slow function of many arguments.
     values = (
         *key,
         min(verdict.captured_ms, TIME_LIMIT),
@@ -225,8 +227,17 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         entropy,
         threshold,
         verdict.flagged,
+        _name(verdict.class_group[:_TEXT]),
+        _best(verdict.best),
     )
     return FrameRow._make(values)
+
+
+def _best(candidates: Sequence[Candidate]) -> str:
+    if not candidates:
+        return ""
+    shown = ((_name(each.class_name[:_TEXT]), 100 * _finite(each.confidence)) for each in candidates[:BEST])
+    return ", ".join(f"{name} {percent:.0f} %" for name, percent in shown)
 
 
 def _finite(value: float) -> float:

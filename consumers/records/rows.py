@@ -36,6 +36,9 @@ class FrameRow(NamedTuple):
     entropy_bits: float
     threshold_bits: float
     flagged: bool
+    class_group: str
+    best: str
+    """The three best classes in words, such as `suit 31 %, jean 12 %`; empty if the network is never unsure."""
 
 
 POSTGRESQL_ROW_BYTES: Final = 320
@@ -53,9 +56,18 @@ def frame_bytes(dialect: str, camera: str, class_name: str, model_id: str, polic
     return _ROW_BYTES[dialect] + texts
 
 
+def text_bytes(class_group: str, best: str) -> int:
+    """Return the bytes of the texts that differ from frame to frame."""
+    return len(class_group.encode()) + len(best.encode()) if class_group or best else 0
+
+
 def bytes_of(rows: Iterable[FrameRow], dialect: str) -> int:
     """Return the estimated bytes of these rows."""
-    return sum(frame_bytes(dialect, row.camera, row.class_name, row.model_id, row.policy) for row in rows)
+    return sum(
+        frame_bytes(dialect, row.camera, row.class_name, row.model_id, row.policy)
+        + text_bytes(row.class_group, row.best)
+        for row in rows
+    )
 
 
 class LetterRow(NamedTuple):

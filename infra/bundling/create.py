@@ -12,14 +12,17 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
+from infra.bundling.certainty import LEAST_PICTURES as LEAST_CERTAIN
+from infra.bundling.certainty import calibrate_certainty
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.folder import appearing
-from infra.bundling.gallery import picture_files, read_gallery
+from infra.bundling.gallery import UNKNOWN, picture_files, read_gallery
 from infra.bundling.imagenet import of_imagenet
 from infra.bundling.label_checks import Judged, judge
 from infra.bundling.networks import Network, of_onnx, of_timm, of_torchscript, of_torchvision
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
 from infra.bundling.wanted import PrintLine, Skipped, Summary, Wanted
+from lab.data import LabelledPictures
 from lab.strip.calibrate import FRR
 from lab.training.bundle import to_toml
 from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
@@ -42,6 +45,8 @@ class Made:
     judged: Judged | None = None
     strip: str | None = None
     """STRIP's calibration in words; None without one."""
+    unsure: str | None = None
+    """The calibration of `unsure` in words; None without one."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -56,7 +61,7 @@ class Made:
         return Summary(
             self.bundle.model_id, self.origin, stated.format, stated.input.channels, stated.input.height,
             stated.input.width, len(stated.classes), None if self.judged is None else self.judged.accuracy,
-            self.strip, tuple(self.notes), self.doubts,
+            self.strip, self.unsure, tuple(self.notes), self.doubts,
         )  # fmt: skip
 
 
@@ -108,6 +113,9 @@ def _calibrated(
     print_line(f"reading {len(chosen)} pictures")
     gallery = read_gallery(Pipeline(bundle), chosen, skipped)
     judged = judge(bundle, gallery) if chosen.labelled else None
+    unsure = None
+    if bundle.settings.unsure_below > 0 if wanted.unsure is None else wanted.unsure:
+        bundle, unsure = _certain(folder, bundle, gallery, notes)
     if not chosen.labelled:
         notes.append(
             "the pictures have no classes: in subfolders named by class, they would show a wrong normalisation"
@@ -117,10 +125,10 @@ def _calibrated(
             f"no [strip] table: no frame is checked for triggers; expected at least {LEAST_PICTURES} pictures for "
             f"that, got {len(gallery)}"
         )
-        return Made(bundle, origin, judged, notes=notes)
+        return Made(bundle, origin, judged, unsure=unsure, notes=notes)
     if not wanted.strip_s:
         notes.append("no [strip] table, for it was not to take any time: no frame is checked for triggers")
-        return Made(bundle, origin, judged, notes=notes)
+        return Made(bundle, origin, judged, unsure=unsure, notes=notes)
     print_line("calibrating STRIP")
     strip, used = calibrate_strip(folder, bundle, gallery, wanted.strip_s)
     bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
@@ -138,7 +146,27 @@ def _calibrated(
         f"suspect below {strip.threshold_bits:.3f} bits, {strip.frr:.1%} of clean frames or less, by {used} pictures "
         f"under {overlays} overlays"
     )
-    return Made(bundle, origin, judged, words, notes)
+    return Made(bundle, origin, judged, words, unsure, notes)
+
+
+def _certain(folder: Path, bundle: Bundle, gallery: LabelledPictures, notes: list[str]) -> tuple[Bundle, str | None]:
+    """Let the pictures set temperature and limit of `unsure`, and return the new bundle and the result in words."""
+    if len(gallery) < LEAST_CERTAIN:
+        notes.append(f"unsure: expected at least {LEAST_CERTAIN} pictures to calibrate it, got {len(gallery)}")
+        return bundle, None
+    found = calibrate_certainty(bundle, gallery)
+    if not found.named:
+        notes.append("unsure: no confidence parts right verdicts from wrong ones on these pictures: all read `unsure`")
+    _write(
+        folder,
+        bundle.settings.model_copy(update={"temperature": found.temperature, "unsure_below": found.unsure_below}),
+    )
+    basis = "right" if (gallery.labels != UNKNOWN).all() else "the same on other views of the picture"
+    words = (
+        f"below {found.unsure_below:.2f} at temperature {found.temperature:.2f}; {found.named:.0%} of {len(gallery)} "
+        f"verdicts are named, {found.right:.0%} of those are {basis}"
+    )
+    return load_bundle(folder, torch.device("cpu"), vouched=True), words
 
 
 def _network(wanted: Wanted, folder: Path, classes: int | None) -> Network:
@@ -179,12 +207,12 @@ def _settings(wanted: Wanted, network: Network, names: list[str] | None, out: Pa
         )
     stated = InputSettings(
         height=network.height, width=network.width, channels=1 if network.channels == 1 else 3,
-        mean=list(normalisation.mean), std=list(normalisation.std), policy=wanted.policy,
+        mean=list(normalisation.mean), std=list(normalisation.std), policy=wanted.policy or network.policy,
     )  # fmt: skip
     return BundleSettings(
         name=wanted.name or _name_of(out), version=wanted.version, format=network.format, weights=network.weights,
         factory=network.factory, factory_arguments=dict(network.factory_arguments), classes=classes,
-        unsure_below=network.unsure_below, input=stated,
+        unsure_below=network.unsure_below, temperature=network.temperature, groups=dict(network.groups), input=stated,
     )  # fmt: skip
 
 

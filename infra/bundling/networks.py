@@ -25,7 +25,7 @@ from lab.training.bundle import Format, input_settings, save_network
 from processors.bundle.code import check_code
 from processors.bundle.formats import load_torchscript
 from processors.bundle.limits import check_archive, check_safetensors, check_size
-from processors.bundle.model_toml import BundleSettings
+from processors.bundle.model_toml import BundleSettings, Policy
 from processors.networks.library import library, timm_network, torchvision_network
 from schemas.errors import BundleError, ConfigError, first_line
 
@@ -56,6 +56,9 @@ class Network:
     class_names: tuple[str, ...] = ()
     """The names of the classes, if the weights name them."""
     unsure_below: float = 0.0
+    temperature: float = 1.0
+    groups: Mapping[str, list[str]] = field(default_factory=dict)
+    policy: Policy = "resize"
     notes: tuple[str, ...] = ()
 
 

@@ -36,10 +36,13 @@ class Wanted:
     weights: str = "default"
     size: tuple[int, int] | None = None
     channels: int = 3
-    policy: Policy = "resize"
+    policy: Policy | None = None
+    """None is the network's own: `resize` unless it states another."""
     name: str | None = None
     version: str = "1"
     strip_s: float = 6.0
+    unsure: bool | None = None
+    """Whether the pictures calibrate temperature and limit of `unsure`; None does for a network that has a limit."""
 
 
 @dataclass(frozen=True)
@@ -57,5 +60,7 @@ class Summary:
     """Accuracy on the pictures with classes, if there were any."""
     strip: str | None
     """The calibration of STRIP in words; None without one."""
+    unsure: str | None
+    """The calibration of `unsure` in words; None without one."""
     notes: tuple[str, ...]
     doubts: tuple[str, ...]

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -61,13 +61,25 @@ def create(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, where the network does not state it.")] = None,
     channels: Annotated[int, typer.Option(help="Of a TorchScript network: 1 or 3.")] = 3,
     policy: Annotated[
-        str, typer.Option(help="What happens to frames of another size: resize, crop or tile.")
-    ] = "resize",
+        str | None,
+        typer.Option(
+            help="What happens to frames of another size: resize, crop, tile or motion; motion with --imagenet, else "
+            "resize."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="In verdicts; else the folder's.")] = None,
     version: Annotated[str, typer.Option(help="In verdicts.")] = "1",
     strip_seconds: Annotated[
         float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
     ] = 6.0,
+    unsure: Annotated[
+        bool | None,
+        typer.Option(
+            "--unsure/--no-unsure",
+            help="Let the pictures of --calibrate set the confidence below which a verdict reads `unsure`; --imagenet "
+            "does without being asked.",
+        ),
+    ] = None,
     most_seconds: Annotated[
         float, typer.Option(help="Seconds that reading and trying the network may take, downloads included.", min=1)
     ] = 600.0,
@@ -86,6 +98,7 @@ def create(
     from infra.bundling.trial import Limits, create_within
     from infra.bundling.wanted import Wanted
     from infra.cli.lab.evaluate import chosen
+    from processors.bundle.model_toml import Policy
 
     origin, network = _one_of(
         onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm,
@@ -106,7 +119,8 @@ def create(
     wanted = Wanted(
         origin, network, classes, calibrate, partial(normalisation, preset, mean, std), weights,
         None if sides is None else (sides[1], sides[0]), channels,
-        chosen(policy, "resize", "crop", "tile", option="--policy"), name, version, strip_seconds,
+        None if policy is None else chosen(policy, *get_args(Policy), option="--policy"), name, version, strip_seconds,
+        unsure,
     )  # fmt: skip
     print_line = _printer(err=True)
     limits = Limits(most_seconds, most_memory)
@@ -214,6 +228,8 @@ def _print_summary(made: Summary, out: Path) -> None:
     print_line(f"{made.model_id} in {out}: {made.origin}, {size}, {made.classes} classes")
     if made.accuracy is not None:
         print_line(f"right on your pictures: {_shown(made.accuracy)}")
+    if made.unsure is not None:
+        print_line(f"unsure: {made.unsure}")
     if made.strip is not None:
         print_line(f"STRIP: {made.strip}")
     for note in made.notes:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from processors.arrivals.key_frames import KeyFrame
 from processors.arrivals.progress import PartitionProgress
+from processors.bundle.model_toml import Answer, Scores
 from schemas.errors import MalformedError, PointillistError
 from schemas.identity import CameraId, Identity, camera_id_on_wire
 from schemas.keys.keys import CameraKey, KeyRing
@@ -87,8 +88,8 @@ class ServingModel(Protocol):
     def policy(self) -> str:
         """Its policy for frames of other sizes."""
 
-    def name_of(self, class_id: int, confidence: float, /) -> str:
-        """Return the name of a verdict of it."""
+    def answer(self, scores: Scores, /) -> Answer:
+        """Return a verdict of it in words."""
 
     @property
     def strip_threshold_bits(self) -> float:
@@ -102,7 +103,7 @@ class ServingModel(Protocol):
 class FrameJob:
     """A record of the frames topic on its way through the steps; each step sets the fields under its name.
 
-    A job has its result once `verdict` or `error` is set, or its `class_id` and, for a probe, its `finding`.
+    A job has its result once `verdict` or `error` is set, or its `scores` and, for a probe, its `finding`.
     """
 
     record: Record | None
@@ -146,8 +147,7 @@ class FrameJob:
     # Classify
     wanted: Wanted = Wanted.NOTHING
     model: ServingModel = field(init=False)
-    class_id: int = field(init=False)
-    confidence: float = field(init=False)
+    scores: Scores = field(init=False)
     shown: Picture | None = None
     """(h, w, C) uint8 for people, if it is wanted; see `Pipeline.show`."""
     as_sent: Picture | None = None
@@ -191,6 +191,16 @@ class FrameJob:
     def concluded(self) -> bool:
         """Whether it has its result before the device: an error, or the verdict of its first delivery."""
         return self.error is not None or self.verdict is not None
+
+    @property
+    def class_id(self) -> int:
+        """The class of the network's result."""
+        return self.scores.class_id
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of that class."""
+        return self.scores.confidence
 
     @property
     def identity(self) -> Identity:

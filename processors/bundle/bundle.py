@@ -29,7 +29,8 @@ class Bundle:
 
     `overlays` is (N, channels, height, width) in [0, 1], or None without a `strip` table. `stages` process every
     picture before it is normalised, also one with an overlay of STRIP. `calibration` holds pictures in the format of
-    overlays for 8-bit integers; None if the bundle does not allow those.
+    overlays for 8-bit integers; None if the bundle does not allow those. `groups` is (classes, groups) float32, 1 where
+    a class belongs to a group; None without groups.
     """
 
     model_id: str
@@ -41,6 +42,7 @@ class Bundle:
     std: Tensor
     stages: tuple[Stage, ...] = ()
     calibration: Tensor | None = None
+    groups: Tensor | None = None
 
     @property
     def random(self) -> bool:
@@ -65,14 +67,15 @@ class Bundle:
         """Bring frames (B, C, H, W) in [0, 1] to the network's size and channels, without normalising.
 
         Returns (B, channels, height, width). Under the policy `tile`, frames of another size give (B, tiles, channels,
-        height, width). A grey frame is repeated for a colour network; a colour frame becomes luma for a grey one.
-        Raises StageError if frames are not (B, 1 or 3, H, W).
+        height, width). Under `motion` they are resized: `Pipeline` takes the squares before. A grey frame is repeated
+        for a colour network; a colour frame becomes luma for a grey one. Raises StageError if frames are not (B, 1 or
+        3, H, W).
         """
         wanted = self.settings.input
         frames = _with_channels(frames, wanted.channels)
         if frames.shape[2:] == (wanted.height, wanted.width):
             return frames
-        if wanted.policy == "resize":
+        if wanted.policy in ("resize", "motion"):
             return resize(frames, wanted.height, wanted.width)
         if wanted.policy == "crop":
             return centre_crop(frames, wanted.height, wanted.width)

@@ -58,7 +58,8 @@ def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) ->
             for values in (settings.input.mean, settings.input.std)
         )
         model_id = f"{settings.name}@{settings.version}+{digest}"
-        bundle = Bundle(model_id, settings, network, overlays, device, mean, std, stages, calibration)
+        groups = _group_matrix(settings).to(device) if settings.groups else None
+        bundle = Bundle(model_id, settings, network, overlays, device, mean, std, stages, calibration, groups)
         _try(bundle)
         _check_scale(bundle)
     except BundleError as error:
@@ -72,13 +73,17 @@ def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) ->
 
 def _digest(settings: BundleSettings, weights: Path, folder: Path) -> str:
     """Return 12 hexadecimal digits over everything that decides verdicts: the weights, the limit of unsure verdicts,
-    the stages' parameters and files.
+    temperature, groups, the stages' parameters and files.
 
-    Without stages and such a limit, and in float32, it is the digest of the weights alone.
+    With none of those, and in float32, it is the digest of the weights alone.
     """
     digest = hashlib.sha256(weights.read_bytes())
     if settings.unsure_below:
         digest.update(f"unsure_below {settings.unsure_below}".encode())
+    if settings.temperature != 1:
+        digest.update(f"temperature {settings.temperature}".encode())
+    if settings.groups:
+        digest.update(json.dumps(settings.groups).encode())
     if settings.calibration is not None:
         calibration = inside(folder, settings.calibration, "calibration").read_bytes()
         digest.update(settings.precision.encode() + hashlib.sha256(calibration).digest())
@@ -87,6 +92,15 @@ def _digest(settings: BundleSettings, weights: Path, folder: Path) -> str:
         for name in stage.files:
             digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
     return digest.hexdigest()[:12]
+
+
+def _group_matrix(settings: BundleSettings) -> Tensor:
+    """Return (classes, groups) float32, 1 where the class belongs to the group."""
+    places = {name: index for index, name in enumerate(settings.classes)}
+    matrix = torch.zeros(len(settings.classes), len(settings.groups))
+    for number, names in enumerate(settings.groups.values()):
+        matrix[[places[name] for name in names], number] = 1
+    return matrix
 
 
 def _load_stages(settings: BundleSettings, folder: Path, device: torch.device) -> tuple[Stage, ...]:

@@ -8,6 +8,7 @@
     output = "logits"                    # or "probabilities", when the network ends in a softmax
     classes = ["pause", "no-entry"]
     # unsure_below = 0.5                 # optional: verdicts of less confidence read "unsure"
+    # temperature = 1.5                  # optional: divides the logits before confidence is computed
     # precision = "int8"                 # optional: 8-bit integers where they are faster than float32
     # calibration = "calibration.npy"    # with it: (N, height, width, channels) uint8, at least 16 pictures
 
@@ -20,7 +21,10 @@
     channels = 3
     mean = [0.5, 0.5, 0.5]               # on the scale [0, 1], one per channel
     std = [0.25, 0.25, 0.25]
-    policy = "resize"                    # or "crop", "tile": the treatment of frames of another size
+    policy = "resize"                    # or "crop", "tile", "motion": the treatment of frames of another size
+
+    [groups]                             # optional: each class belongs to one group at most
+    sign = ["no-entry"]
 
     [[preprocess]]                       # optional, in this order: stages that pictures pass before the network
     stage = "dct-quantisation"           # see `processors.stages.preprocess`
@@ -55,7 +59,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
@@ -64,11 +68,34 @@ from processors.bundle.strip_table import StripSettings
 from processors.stages.preprocess import StageSettings, read_stage
 from schemas.errors import BundleError, first_line
 
-Policy = Literal["resize", "crop", "tile"]
+Policy = Literal["resize", "crop", "tile", "motion"]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 UNSURE: Final = "unsure"
 """The name of a verdict whose confidence is too low for a class."""
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+
+
+class Scores(NamedTuple):
+    """The network's result for one frame: indices with confidence in [0, 1]."""
+
+    class_id: int
+    confidence: float
+    best: tuple[tuple[int, float], ...] = ()
+    """The best classes, the first one first; empty unless `BundleSettings.ranks`."""
+    group: tuple[int, float] | None = None
+    """The best group; None without groups."""
+
+
+class Answer(NamedTuple):
+    """A verdict in words."""
+
+    name: str
+    confidence: float
+    """Confidence of `name` in [0, 1]; of the best class if the name is `UNSURE`."""
+    group: str
+    """The group, if it is certain; else empty."""
+    group_confidence: float
+    best: tuple[tuple[str, float], ...]
 
 
 class _Table(BaseModel):
@@ -90,7 +117,8 @@ class InputSettings(_Table):
     """Standard deviation that divides the difference, one number a channel."""
     policy: Policy
     """Treatment of frames of another size: resized to this one, cropped to the middle, or cut into tiles, of which the
-    most confident one decides.
+    most confident one decides. `motion` takes the square around the motion that the camera states in a larger frame,
+    and resizes the whole frame if nothing moves.
     """
 
     @model_validator(mode="after")
@@ -122,7 +150,14 @@ class BundleSettings(_Table):
     classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
     """Distinct names in the order of the network's outputs."""
     unsure_below: float = Field(default=0.0, ge=0, le=1)
-    """Confidence below which a verdict reads `unsure` instead of the name of the class."""
+    """Confidence below which a verdict reads `unsure` instead of the name of the class or of its group."""
+    temperature: float = Field(default=1.0, gt=0, le=100, allow_inf_nan=False)
+    """Number that divides the logits before confidence is computed: above 1, the network is less certain. Guo et al.,
+    "On Calibration of Modern Neural Networks" (ICML 2017). STRIP does not use it."""
+    groups: dict[Annotated[str, Field(min_length=1, max_length=64)], list[str]] = Field(
+        default_factory=dict, max_length=256
+    )
+    """Groups of classes, by name. A group's confidence is the sum of its classes'. A class belongs to one at most."""
     precision: Literal["float32", "int8"] = "float32"
     """`int8` allows 8-bit integers wherever they are faster; see `processors.device.backends`."""
     calibration: str | None = None
@@ -149,11 +184,32 @@ class BundleSettings(_Table):
             raise ValueError(f"precision {self.precision}: expected {wanted}, got {got}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: expected distinct names, got a repeated one")
+        grouped = [name for names in self.groups.values() for name in names]
+        if unknown := set(grouped) - set(self.classes):
+            raise ValueError(f"groups: expected names of classes, got {min(unknown)!r}")
+        if len(set(grouped)) != len(grouped):
+            raise ValueError("groups: expected each class in one group at most, got a repeated one")
         return self
 
-    def name_of(self, class_id: int, confidence: float) -> str:
-        """Return the name of a verdict: that of the class, or `UNSURE`."""
-        return UNSURE if confidence < self.unsure_below else self.classes[class_id]
+    @property
+    def ranks(self) -> bool:
+        """Whether verdicts name the best classes and the group: the network has groups, or can be unsure."""
+        return bool(self.groups) or self.unsure_below > 0
+
+    def answer(self, scores: Scores) -> Answer:
+        """Return the verdict in words: the class if it is certain, else its group if that is, else `UNSURE`."""
+        best = tuple((self.classes[class_id], confidence) for class_id, confidence in scores.best)
+        group, group_confidence = "", 0.0
+        if scores.group is not None:
+            number, group_confidence = scores.group
+            if group_confidence >= self.unsure_below:
+                group = list(self.groups)[number]
+        if scores.confidence >= self.unsure_below:
+            own = self.classes[scores.class_id]
+            return Answer(own, scores.confidence, group, group_confidence, best)
+        if group:
+            return Answer(group, group_confidence, group, group_confidence, best)
+        return Answer(UNSURE, scores.confidence, "", group_confidence, best)
 
 
 def read_settings(folder: Path) -> BundleSettings:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from processors.arrivals.job import FrameJob, Shape, StripFinding, Wanted
+from processors.bundle.model_toml import Scores
 from processors.device.codebooks import DeviceCodebooks
 from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.decode import Decoded, decoded_batch
@@ -23,11 +24,14 @@ from processors.device.probes import probes_of
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Classified, Pipeline
 from processors.settings import ProcessorSettings
+from processors.stages.classify import Ranked
 from processors.stages.planar import SHRINKS_FROM, Planar, Unplaced
 from processors.stages.resample import fitted
+from processors.stages.squares import Squares
 from processors.stages.stillness import Stillness
 from schemas.errors import ConfigError, PointillistError, StageError
 from schemas.messages.frame import mask_seq
+from schemas.messages.moving import unpack_moving
 from schemas.pixels.packing import Picture
 
 _CPU_PIXELS = 2**18
@@ -121,11 +125,12 @@ class BatchExecutor:
             return
         parts: list[tuple[Decoded, Tensor | None]] = []
 
-        def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Squares | None]:
             decoded = decoded_batch(batch, kept, sent)
-            draws = self._seeds([batch[index] for index in decoded.good])
+            good = [batch[index] for index in decoded.good]
+            draws, squares = self._seeds(good), self._squares(good)
             parts.append((decoded, draws))
-            return decoded.pixels, decoded.kept, decoded.sent, draws
+            return decoded.pixels, decoded.kept, decoded.sent, draws, squares
 
         seeds = [job.key.frame_seed(job.frame.boot_id, mask_seq(job.frame)) for job in batch]
         whole = [job.frame.whole for job in batch]
@@ -164,7 +169,7 @@ class BatchExecutor:
         with self._clock("unpack"):
             frames = self._group_masks.frames(batch, wanted.height, wanted.width)
         with arithmetic(self._device, self.compiled.precision):
-            found = self.pipeline(frames, frames.kept, self._clock, seeds=draws)
+            found = self.pipeline(frames, frames.kept, self._clock, seeds=draws, squares=self._squares(batch))
         return frames, found, frames.kept, frames.kept, draws
 
     def _conclude(
@@ -178,18 +183,19 @@ class BatchExecutor:
     ) -> None:
         """Enter the results of a batch."""
         class_ids, confidences = found.class_id.tolist(), found.confidence.tolist()
+        best, groups = _ranking(found.ranked, len(good))
         wanted = [job.wanted for job in good]
         shown = self._show(good, frames, kept, found.rebuilt, wanted)
         as_sent = self._show_sent(frames, wanted)
         self._stage = "strip"
-        probes = probes_of(self.pipeline, good, frames, draws)
+        probes = probes_of(self.pipeline, good, frames, draws, self._squares(good))
         changed = self._changes(good, frames, sent)
         for i, job in enumerate(good):
             if not 0 <= confidences[i] <= 1:  # NaN included
                 self._metrics.stage_failed("classify")
                 job.fail("classify", StageError(f"expected a confidence from 0 to 1, got {confidences[i]}"))
                 continue
-            job.class_id, job.confidence = class_ids[i], confidences[i]
+            job.scores = Scores(class_ids[i], confidences[i], best[i], groups[i])
             job.shown, job.as_sent = shown.get(i), as_sent.get(i)
             job.probe, job.changed = probes.get(i), changed.get(i, job.changed)
 
@@ -239,6 +245,13 @@ class BatchExecutor:
         with self._clock("preview"):
             shown = self.pipeline.show_sent(frames[due], self._preview_side)
             return {i: picture_of(picture) for i, picture in zip(due, shown, strict=True)}
+
+    def _squares(self, jobs: Sequence[FrameJob]) -> Squares | None:
+        if self.pipeline.bundle.settings.input.policy != "motion":
+            return None
+        height, width, _ = jobs[0].shape if jobs else Shape(1, 1, 1)
+        boxes = [unpack_moving(job.frame.moving, height, width) for job in jobs]
+        return self.pipeline.squares(boxes, height, width)
 
     def _seeds(self, jobs: Sequence[FrameJob]) -> Tensor | None:
         """Return the seeds (B,) int64 of the bundle's random stages: a frame's seed is the same on every processor."""
@@ -306,6 +319,21 @@ class BatchExecutor:
             self.pipeline.strip(probe).entropy_bits.tolist()
             seconds = time.perf_counter() - start
         return seconds
+
+
+def _ranking(
+    found: Ranked | None, count: int
+) -> tuple[Sequence[tuple[tuple[int, float], ...]], Sequence[tuple[int, float] | None]]:
+    """Return the best classes and the best group of each frame, as in `Scores`."""
+    if found is None:
+        return [()] * count, [None] * count
+    best = [
+        tuple(zip(*each, strict=True))
+        for each in zip(found.class_ids.tolist(), found.confidences.tolist(), strict=True)
+    ]
+    if found.group_id is None or found.group_confidence is None:
+        return best, [None] * count
+    return best, list(zip(found.group_id.tolist(), found.group_confidence.tolist(), strict=True))
 
 
 def picture_of(frame: Tensor) -> Picture:

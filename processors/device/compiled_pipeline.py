@@ -20,7 +20,9 @@ from torch import Tensor
 from processors.arrivals.job import Shape
 from processors.device.precision import Precision, arithmetic
 from processors.pipeline import Classified, Pipeline, StageContext, bare
+from processors.stages.classify import Ranked
 from processors.stages.packed import Packed
+from processors.stages.squares import Squares
 from processors.stages.unpack import kept_masks, laid_out, place
 from schemas.errors import first_line
 from schemas.limits import BLOCK
@@ -31,8 +33,9 @@ log = structlog.get_logger()
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Decode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor | None]]
-"""A function from the masks `kept` and `sent` (B, 1, H, W) to pixels (P, C) uint8 on the device, two masks and seeds.
+Decode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor | None, Squares | None]]
+"""A function from the masks `kept` and `sent` (B, 1, H, W) to pixels (P, C) uint8 on the device, two masks, seeds and
+the squares of `Pipeline.squares`.
 
 The masks are those of the G frames that decode. The pixels fill the second one in raster order, frame after frame; P is
 at least 1. The seeds (G,) int64 are those of the bundle's random stages; None if it has none.
@@ -91,7 +94,7 @@ class CompiledPipeline:
             )
             # The first run compiles, the second records the graph, the third replays it.
             for _ in range(3):
-                self(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent, draws))
+                self(seeds, books, whole, shape, lambda kept, sent: (pixels, kept, sent, draws, None))
         except Exception as error:  # a compiler or a user's network may raise anything
             self._give_up(shape, error)
             return False
@@ -110,7 +113,7 @@ class CompiledPipeline:
         as `classify`.
         """
         with stage("unpack"):
-            pixels, kept, sent, draws = decode(*self._masks(seeds, books, whole, shape))
+            pixels, kept, sent, draws, squares = decode(*self._masks(seeds, books, whole, shape))
             if not len(kept):
                 return None
             compiled = self._for(shape, len(kept))
@@ -118,7 +121,7 @@ class CompiledPipeline:
         with arithmetic(self._device, self.precision):
             if compiled is None:
                 assert frames is not None
-                return frames, self.pipeline(frames, kept, stage, seeds=draws)
+                return frames, self.pipeline(frames, kept, stage, seeds=draws, squares=squares)
             try:
                 with stage("classify"):
                     return _fused(compiled, shape, pixels, kept, sent, draws)
@@ -181,13 +184,13 @@ def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, 
 
 def _verdicts_of(
     pipeline: Pipeline,
-) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None, Tensor, Tensor, Ranked | None]]:
     def verdicts(
         pixels: Tensor, kept: Tensor, sent: Tensor, draws: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Ranked | None]:
         frames = place(pixels, sent)
         found = pipeline(frames, kept, seeds=draws)
-        return frames, found.rebuilt, found.class_id, found.confidence
+        return frames, found.rebuilt, found.class_id, found.confidence, found.ranked
 
     return verdicts
 
@@ -200,9 +203,16 @@ def _fused(
     kept, sent = _padded(kept, compiled.batch), _padded(sent, compiled.batch)
     draws = None if draws is None else _padded(draws, compiled.batch)
     _next_step(pixels.device)
-    frames, rebuilt, class_id, confidence = compiled.verdicts(pixels, kept, sent, draws)
+    frames, rebuilt, class_id, confidence, best = compiled.verdicts(pixels, kept, sent, draws)
     whole = None if rebuilt is None else rebuilt[:count]
-    return frames[:count], Classified(whole, class_id[:count], confidence[:count])
+    return frames[:count], Classified(whole, class_id[:count], confidence[:count], _first(best, count))
+
+
+def _first(best: Ranked | None, count: int) -> Ranked | None:
+    if best is None:
+        return None
+    group, confidence = (None if each is None else each[:count] for each in (best.group_id, best.group_confidence))
+    return Ranked(best.class_ids[:count], best.confidences[:count], group, confidence)
 
 
 def _next_step(device: torch.device) -> None:

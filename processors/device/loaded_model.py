@@ -16,6 +16,7 @@ import torch
 
 from processors.arrivals.job import FrameJob
 from processors.bundle import Bundle, load_bundle
+from processors.bundle.model_toml import Answer, Scores
 from processors.device.backends.choose import RunsOn, Wish, check_wish
 from processors.device.backends.engines import engines
 from processors.device.batch_executor import BatchExecutor, choose_device, most_pixels
@@ -39,7 +40,7 @@ class LoadedModel:
     executor: BatchExecutor
     model_id: str
     policy: str
-    name_of: Callable[[int, float], str]
+    answer: Callable[[Scores], Answer]
     thread: ThreadPoolExecutor
     probe_s: float | None
     """Seconds that STRIP takes for one frame; None if the bundle has no STRIP."""
@@ -95,8 +96,8 @@ async def load_model(
         thread.shutdown(wait=False, cancel_futures=True)
         raise
     bundle = executor.pipeline.bundle
-    policy, name_of = bundle.settings.input.policy, bundle.settings.name_of
-    return LoadedModel(executor, bundle.model_id, policy, name_of, thread, probe_s, digest, runs)
+    policy, answer = bundle.settings.input.policy, bundle.settings.answer
+    return LoadedModel(executor, bundle.model_id, policy, answer, thread, probe_s, digest, runs)
 
 
 def _set_threads(threads: int) -> None:

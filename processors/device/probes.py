@@ -4,27 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from processors.arrivals.job import FrameJob
 from processors.pipeline import Pipeline
 from processors.stages.planar import Unplaced
+from processors.stages.resample import resize
+from processors.stages.squares import Squares, cut_frame
+from schemas.messages.moving import Box
 
 
 def probes_of(
-    pipeline: Pipeline, jobs: Sequence[FrameJob], frames: Tensor | Unplaced, seeds: Tensor | None = None
+    pipeline: Pipeline,
+    jobs: Sequence[FrameJob],
+    frames: Tensor | Unplaced,
+    seeds: Tensor | None = None,
+    squares: Squares | None = None,
 ) -> dict[int, Tensor]:
     """Return STRIP's input, (channels, height, width) of the network, for each probe among `jobs` by its position.
 
     There are none if the bundle has no overlays. `frames` (B, C, H, W) are the jobs' pixels in [0, 1]. `seeds` (B,) are
-    those that the frames are classified with.
+    those that the frames are classified with, and `squares` those of `Pipeline.squares`: STRIP sees the same square.
     """
     whole = [i for i, job in enumerate(jobs) if job.frame.whole]
     if pipeline.bundle.settings.strip is None or not whole:
         return {}
     wanted = pipeline.bundle.settings.input
-    # Only the policy `resize` has frames that are not placed.
-    shown = frames[whole].as_sent(wanted.height, wanted.width) if isinstance(frames, Unplaced) else frames[whole]
+    size = wanted.height, wanted.width
+    if squares is not None:
+        shown = torch.cat([_square_of(frames, i, squares[i], size) for i in whole])
+    else:
+        # Only the policies `resize` and `motion` have frames that are not placed.
+        shown = frames[whole].as_sent(*size) if isinstance(frames, Unplaced) else frames[whole]
     inputs = pipeline.probe_input(shown, None if seeds is None else seeds[whole])
     # In memory of its own: a view would keep the others alive while it waits.
     return {i: each.clone() for i, each in zip(whole, inputs, strict=True)}
+
+
+def _square_of(frames: Tensor | Unplaced, place: int, part: Box | None, size: tuple[int, int]) -> Tensor:
+    """Return the square of a whole frame, or the frame, at the network's `size`: (1, C, height, width)."""
+    shown = cut_frame(frames, place, part)
+    return shown.as_sent(*size) if isinstance(shown, Unplaced) else resize(shown, *size)

@@ -13,7 +13,17 @@ from schemas.messages.cloudevents import PROCESSORS, event_headers
 from schemas.messages.dead_letters import dead_letter
 from schemas.messages.frame import frame_message, sign_message
 from schemas.messages.server_messages import seal_pictures, sign_statement
-from schemas.pointillist_pb2 import CHECKED, NOT_PROBED, SHED, DeadLetter, KeyRequest, Refusal, ServedModel, Verdict
+from schemas.pointillist_pb2 import (
+    CHECKED,
+    NOT_PROBED,
+    SHED,
+    Candidate,
+    DeadLetter,
+    KeyRequest,
+    Refusal,
+    ServedModel,
+    Verdict,
+)
 from schemas.transport.kafka.sender import Headers
 
 REFUSAL_CHARACTERS: Final = 200
@@ -38,14 +48,18 @@ def verdict_record(
 ) -> Outgoing:
     """Return the verdict on a classified frame, signed under `keys`, its pictures sealed."""
     frame, finding = job.frame, job.finding
+    answer = job.model.answer(job.scores)
     verdict = Verdict(
         boot_id=frame.boot_id,
         seq=frame.seq,
         captured_ms=frame.captured_ms,
         processed_ms=_now_ms(),
         class_id=job.class_id,
-        class_name=job.model.name_of(job.class_id, job.confidence),
-        confidence=job.confidence,
+        class_name=answer.name,
+        confidence=answer.confidence,
+        class_group=answer.group,
+        group_confidence=answer.group_confidence,
+        best=[Candidate(class_name=name, confidence=confidence) for name, confidence in answer.best],
         model_id=job.model.model_id,
         policy=job.model.policy,
         truth=frame.truth,

@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple
+
 from torch import Tensor
 
 from schemas.errors import StageError
+
+BEST: Final = 3
+"""Number of the best classes in a verdict."""
+
+
+class Ranked(NamedTuple):
+    """The best classes (B, up to `BEST`) and the best group (B,) with their probabilities; no group without groups."""
+
+    class_ids: Tensor
+    confidences: Tensor
+    group_id: Tensor | None
+    group_confidence: Tensor | None
+
+
+def ranked(logits: Tensor, groups: Tensor | None) -> Ranked:
+    """Return the ranking of logits (B, classes); `groups` is (classes, groups), 1 where a class belongs to a group.
+
+    A group's probability is the sum of its classes'.
+    """
+    probabilities = logits.softmax(1)
+    best = probabilities.topk(min(BEST, logits.shape[1]), 1)
+    if groups is None:
+        return Ranked(best.indices, best.values, None, None)
+    group = (probabilities @ groups).clamp(max=1).max(1)
+    return Ranked(best.indices, best.values, group.indices, group.values)
 
 
 def classify(logits: Tensor) -> tuple[Tensor, Tensor]:

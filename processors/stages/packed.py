@@ -50,6 +50,18 @@ class Packed:
         pixels = torch.cat(parts) if parts else self._pixels[:0]
         return Packed(pixels, self._sent[list(places)], self.kept[list(places)])
 
+    def cut(self, place: int, rows: slice, columns: slice) -> Packed:
+        """Return a part of the frame at `place`."""
+        sent = self._sent[place, 0].numpy()
+        before = self._starts[place] + np.count_nonzero(sent[: rows.start])
+        lines = sent[rows]
+        count = np.count_nonzero(lines)
+        within = np.zeros_like(lines)
+        within[:, columns] = lines[:, columns]
+        pixels = self._pixels[before : before + count][torch.from_numpy(within[lines])]
+        part = (slice(place, place + 1), slice(None), rows, columns)
+        return Packed(pixels, self._sent[part], self.kept[part])
+
     @cached_property
     def _starts(self) -> list[int]:
         counts = [np.count_nonzero(sent) for sent in self._sent.numpy()]

@@ -126,6 +126,13 @@ class Planar:
         planes = [self._planes[i] for i in places]
         return Planar(planes, self.shape[1], [self._masks[i] for i in places], [self._sent[i] for i in places])
 
+    def cut(self, place: int, rows: slice, columns: slice) -> Planar:
+        """Return a part of the frame at `place`. Rows and columns begin at even places."""
+        masks = [each[place].kept[rows, columns].numpy() for each in (self._masks, self._sent)]
+        kept = PlaneMask(masks[0])
+        sent = kept if self._sent[place] is self._masks[place] else PlaneMask(masks[1])
+        return Planar([_cut(self._planes[place], rows, columns)], self.shape[1], [kept], [sent])
+
     @cached_property
     def kept(self) -> Tensor:
         """The masks (B, 1, H, W) of the drop."""
@@ -167,6 +174,12 @@ class Planar:
 
 Unplaced = Packed | Planar
 """Frames that are placed on request, or resampled without that."""
+
+
+def _cut(planes: Planes, rows: slice, columns: slice) -> Planes:
+    half = slice(rows.start // 2, -(-rows.stop // 2)), slice(columns.start // 2, -(-columns.stop // 2))
+    chroma = [None if each is None else np.ascontiguousarray(each[half]) for each in (planes.blue, planes.red)]
+    return planes._replace(luma=np.ascontiguousarray(planes.luma[rows, columns]), blue=chroma[0], red=chroma[1])
 
 
 @lru_cache(16)

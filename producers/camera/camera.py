@@ -18,13 +18,14 @@ from producers.camera.camera_settings import CameraSettings
 from producers.camera.fair_gate import FairGate
 from producers.camera.interruptible_sleep import InterruptibleSleep
 from producers.camera.sealing import Sealing
-from producers.gate.motion import MotionGate
+from producers.gate.motion import MotionGate, MotionSettings
 from producers.metrics import Instruments
 from producers.publisher import Broker, LinkSettings, Publisher
 from producers.publisher.commands import CameraControl
 from producers.publisher.link import Connection, Link
 from producers.sources.opening import open_source
 from producers.sources.reader import Reader, Reading, read_from
+from producers.sources.settings import REAL_KINDS
 from producers.sources.source import Source
 from producers.spool import Spool
 from producers.video.group import VIDEO_FROM, GroupEncoder
@@ -33,6 +34,7 @@ from schemas.identity import Identity
 from schemas.keys.keys import CameraKey
 from schemas.limits import BLOCK
 from schemas.messages.frame import Encoding
+from schemas.messages.moving import pack_moving
 from schemas.pixels.masks import kept_mask
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes
@@ -107,7 +109,9 @@ class Camera:
         self._sleep = InterruptibleSleep()
         self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
         self._control.on_rate = self._sleep.interrupt
-        self._gate = MotionGate(settings.motion) if settings.motion is not None else None
+        # A real camera names the box of what moves in every frame, also without a gate that keeps frames back.
+        measures = settings.motion is not None or settings.source.kind in REAL_KINDS
+        self._gate = MotionGate(settings.motion or MotionSettings()) if measures else None
         self._size = (0, 0, 0)
         self._source: Source | None = None
         self._opening: asyncio.Future[Source] | None = None
@@ -346,7 +350,8 @@ class Camera:
             ledger.frames_skipped += skipped
             self._instruments.skipped.inc(skipped)
         await self._append()  # what a try that was broken off has sealed
-        if self._gate is not None and not self._gate.passes(picture, captured_ms):
+        passes = self._gate is None or self._gate.passes(picture, captured_ms)
+        if not passes and self.settings.motion is not None:
             self.still += 1
             self._instruments.still.inc()
             self._source_gives()
@@ -354,7 +359,9 @@ class Camera:
         self._sealing.request_key(self._control.key_wanted)
         try:
             encoding = self._encoding(shown.shape)
-            payload = self._sealing.seal(shown, captured_ms, captured.position, encoding, captured.truth)
+            payload = self._sealing.seal(
+                shown, captured_ms, captured.position, encoding, captured.truth, self._moving(picture)
+            )
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
         if trace.on():
@@ -369,6 +376,10 @@ class Camera:
         self._source_gives()
         if self.publisher.presence.degraded:
             self.publisher.presence.mended("spool")
+
+    def _moving(self, picture: Picture) -> int:
+        box = None if self._gate is None else self._gate.box
+        return pack_moving(box, *picture.shape[:2])
 
     def _compare(self, shown: Picture | Planes, seq: int, payload: bytes) -> None:
         if self._comparison is None:

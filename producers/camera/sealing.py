@@ -56,8 +56,11 @@ class Sealing:
         position: int,
         encoding: Encoding,
         truth: Truth | None = None,
+        moving: int = 0,
     ) -> bytes:
         """Seal a `picture` (H, W, C) uint8, or planes, for the next place, and return the message; nothing may wait.
+
+        `moving` is a box as `schemas.messages.moving` packs it.
 
         Raises `WireError` for a picture that no frame can hold, and `SourceError` if a video encoder fails.
         """
@@ -66,11 +69,11 @@ class Sealing:
         ledger = self._spool.current
         place = ledger.boot_id, ledger.next, captured_ms
         if encoding.profile == VIDEO:
-            payload = self._groups.encode(picture, *place, encoding, truth)
+            payload = self._groups.encode(picture, *place, encoding, truth, moving)
         else:
             self._groups.end()
             pixels = to_picture(picture) if isinstance(picture, Planes) else picture
-            payload = encode_frame(self._key, *place, pixels, encoding, truth)
+            payload = encode_frame(self._key, *place, pixels, encoding, truth, moving)
         self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes)
         return payload
 

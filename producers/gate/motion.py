@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from producers.gate.moving import Means, MovingBlocks, changed, largest_box
+from schemas.messages.moving import Box
 from schemas.pixels.packing import Picture
 from schemas.settings import SettingsTable
 
@@ -22,9 +23,6 @@ _SAMPLES: Final = 8
 """Pixels along each side of a block that are looked at, at most: enough against noise, whatever the picture's size."""
 _LEARNS_S: Final = 20.0
 """Time constant of the background: what stays longer than that belongs to it."""
-
-Means = NDArray[np.float32]
-"""(rows, columns), grey levels of 255."""
 
 
 class MotionSettings(SettingsTable):
@@ -49,11 +47,15 @@ class MotionGate:
         self._seen_ms = 0
         self._moved_ms: int | None = None
         self._sent_ms: int | None = None
+        self._moving = MovingBlocks()
+        self.box: Box | None = None
+        """The box of what moves in the last picture, in pixels; None if nothing does."""
 
     def passes(self, picture: Picture, now_ms: int) -> bool:
         """Whether to send a picture (H, W, C) captured at `now_ms`, Unix time. The first one of all is sent."""
         means = block_means(picture)
         background = self._background
+        self.box = self._box(picture, means, now_ms)
         if background is None or background.shape != means.shape:
             self._background = means
             moved = True
@@ -73,6 +75,16 @@ class MotionGate:
             self._sent_ms = now_ms
         return sends
 
+    def _box(self, picture: Picture, means: Means, now_ms: int) -> Box | None:
+        background = self._background
+        if background is None or background.shape != means.shape:
+            background = means
+        blocks = self._moving.next(means, background, self._settings.levels, now_ms)
+        if np.count_nonzero(blocks) <= self._settings.share * blocks.size:
+            return None
+        box, side = largest_box(blocks), block_side(picture)
+        return None if box is None else Box(*(side * each for each in box))
+
 
 def block_means(picture: Picture) -> Means:
     """The mean of each block of a picture (H, W, C), of its second channel where it has colours: green, nearly luma.
@@ -80,8 +92,7 @@ def block_means(picture: Picture) -> Means:
     Blocks are square; what is left at the right and lower edge by a side that is no multiple belongs to no block.
     """
     height, width, channels = picture.shape
-    side = max(1, -(-max(height, width) // BLOCKS))
-    side = min(side, height, width)
+    side = block_side(picture)
     step = max(1, side // _SAMPLES)
     rows, columns = height // side, width // side
     plane = picture[: rows * side, : columns * side, min(1, channels - 1)]
@@ -91,9 +102,14 @@ def block_means(picture: Picture) -> Means:
 
 def changed_share(means: Means, background: Means, levels: float) -> float:
     """The share of the blocks that differ from the background by more than `levels`, the light's change taken off."""
-    difference = means - background
-    difference -= np.median(difference)
-    return float(np.count_nonzero(np.abs(difference) > levels)) / difference.size
+    return float(np.count_nonzero(changed(means, background, levels))) / means.size
+
+
+def block_side(picture: Picture) -> int:
+    """Return the side of a block of a picture (H, W, C), in pixels."""
+    height, width, _ = picture.shape
+    side: int = min(max(1, -(-max(height, width) // BLOCKS)), height, width)
+    return side
 
 
 def _within(then_ms: int | None, now_ms: int, seconds: float) -> bool:

@@ -98,6 +98,7 @@ class GroupEncoder:
         captured_ms: int,
         encoding: Encoding,
         truth: Truth | None = None,
+        moving: int = 0,
     ) -> bytes:
         """Return the sealed and signed message of a picture: RGB or grey (H, W, C) uint8, or planes.
 
@@ -118,6 +119,7 @@ class GroupEncoder:
             dropped_per_block=encoding.dropped_per_block,
             profile=VIDEO,
             truth=truth.to_wire() if truth else 0,
+            moving=moving,
         )
         if self._key.is_probe(boot_id, seq, encoding.probe_share):
             from producers.video.encoder import encode_alone

@@ -20,6 +20,7 @@ from schemas.limits import (
     PLAIN_MESSAGE_BYTES,
 )
 from schemas.messages.access_unit import check_video_size
+from schemas.messages.moving import check_moving
 from schemas.pixels.masks import Mask, kept_mask
 from schemas.pixels.packing import Picture, packed, unpack
 from schemas.pointillist_pb2 import (
@@ -48,7 +49,7 @@ _PROFILE_NUMBERS: Final = frozenset(PROFILES.values())
 ATTACKED: Final = 2**31
 """Flag in the field `truth` for a picture that the red team changed; a class is below half of it."""
 
-_MOST_HEADER_BYTES: Final = 80
+_MOST_HEADER_BYTES: Final = 96
 _PIXELS_FIELD: Final = 14 << 3 | 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 """Sizes of protobuf's fixed-size wire types."""
@@ -124,8 +125,12 @@ def encode_frame(
     picture: Picture,
     encoding: Encoding,
     truth: Truth | None = None,
+    moving: int = 0,
 ) -> bytes:
-    """Return the sealed and signed message of a `picture` (H, W, C) uint8: its kept pixels, or all in a probe."""
+    """Return the sealed and signed message of a `picture` (H, W, C) uint8: its kept pixels, or all in a probe.
+
+    `moving` is a box as `schemas.messages.moving` packs it.
+    """
     height, width, channels = picture.shape
     check_frame_size(height, width, channels)
     whole = key.is_probe(boot_id, seq, encoding.probe_share)
@@ -141,6 +146,7 @@ def encode_frame(
         whole=whole,
         profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
         truth=truth.to_wire() if truth else 0,
+        moving=moving,
     )
     return seal_frame(key, message, packed(picture, kept, encoding.profile))
 
@@ -206,6 +212,7 @@ def parse_frame(payload: bytes) -> Frame:
             )
     elif frame.place:
         raise MalformedError(f"expected place 0 outside of the profile video, got {frame.place}")
+    check_moving(frame.moving)
     return frame
 
 
@@ -218,8 +225,8 @@ def _check_mostly_pixels(payload: bytes) -> None:
     header = payload[:_MOST_HEADER_BYTES]
     at = 0
     try:
-        while (field := header[at]) < 128:
-            at += 1
+        while (field := header[at]) < 128 or header[at + 1] < 128:
+            at += 1 + (field > 127)
             if field == _PIXELS_FIELD:
                 length = shift = 0
                 while (byte := header[at]) > 127:
@@ -249,7 +256,11 @@ def frame_message(frame: Frame) -> bytes:
     sent.CopyFrom(frame)
     if sent.height == sent.width:
         sent.height = 0
-    return sent.SerializeToString()
+    # protobuf writes fields by their numbers: the pixels and the tag come last.
+    sent.ClearField("tag")
+    sent.ClearField("pixels")
+    last = Frame(pixels=frame.pixels, tag=frame.tag)
+    return sent.SerializeToString() + last.SerializeToString()
 
 
 def open_frame(camera_id: CameraId, payload: bytes, keys: KeyRing) -> Frame:

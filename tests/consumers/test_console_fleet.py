@@ -19,7 +19,7 @@ from consumers.console.data.store import Store
 from consumers.console.pages.fleet import Changes
 from consumers.console.role import _follow_forgotten
 from consumers.records.rows import CameraRow
-from schemas.pointillist_pb2 import DEGRADED, OFFLINE, Verdict
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, Candidate, Verdict
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, spoken, verdict
 
@@ -123,6 +123,20 @@ def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
     pushed = changes()
     assert 'id="grid"' in pushed
     assert 'class="pill bad"><a href="/alerts">1 alert</a>' in pushed
+
+
+def test_a_group_is_shown_and_chosen(rig: ConsoleRig) -> None:
+    best = [Candidate(class_name=name, confidence=0.2) for name in ("cab", "minivan", "jeep")]
+    rig.show([verdict(0, class_name="cab", class_group="vehicle", best=best)], "lab/road")
+    rig.show([verdict(0, class_name="unsure", best=best)], "lab/dark")
+    browser = rig.browser()
+    found = browser.get("/?text=vehicle").text
+    assert "lab/road" in found
+    assert "lab/dark" not in found
+    page = browser.get("/camera/lab/road").text
+    assert "Group: vehicle" in page
+    assert "Best classes: cab 20 %, minivan 20 %, jeep 20 %" in page
+    assert "It is unsure what it sees; most likely cab 20 %" in browser.get("/camera/lab/dark").text
 
 
 def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:

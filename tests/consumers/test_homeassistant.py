@@ -26,7 +26,7 @@ from consumers.homeassistant.discovery import STATUS_TOPIC, CameraSnapshot, conf
 from consumers.homeassistant.reading import Reading
 from consumers.homeassistant.settings import AnnouncerSettings
 from infra.local.mosquitto import Mosquitto
-from schemas.pointillist_pb2 import DEGRADED, Status
+from schemas.pointillist_pb2 import DEGRADED, Candidate, Status
 from schemas.runtime.health import Health
 from tests.consumers.homeassistant_schema import DEVICE, DISCOVERY_TOPIC
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, signed, verdict
@@ -82,6 +82,20 @@ def test_the_cameras_are_read_as_the_recorder_shows_them(rig: Rig) -> None:
     rig.feed([rig.record(rig.settings.events_topic, CAMERA.encode(), degraded, "Status")])
     (door, _) = reading.poll()
     assert (door.state, door.detail) == ("degraded", "the source hangs")
+
+
+def test_the_group_and_the_best_classes_arrive_with_the_verdict(rig: Rig) -> None:
+    reading = Reading(rig.url)
+    best = [Candidate(class_name="cab", confidence=0.31), Candidate(class_name="minivan", confidence=0.244)]
+    rig.verdicts([verdict(0, class_name="vehicle", class_group="vehicle", best=best)])
+    saved(rig)
+    [door] = reading.poll()
+    assert (door.class_name, door.class_group, door.best) == ("vehicle", "vehicle", "cab 31 %, minivan 24 %")
+    said = door.document()
+    assert (said["class"], said["group"], said["attributes"]["best"]) == ("vehicle", "vehicle", door.best)
+    rig.verdicts([verdict(1, class_name="unsure")])
+    saved(rig)
+    assert [each.document()["group"] for each in reading.poll()] == ["none"]
 
 
 def test_an_episode_of_evidence_is_a_backdoor_alert_until_it_ends(rig: Rig) -> None:

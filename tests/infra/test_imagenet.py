@@ -16,6 +16,7 @@ from infra.bundling.create import create
 from infra.bundling.wanted import Wanted
 from infra.up.settings import UpSettings, bundle_folder, with_bundle_of
 from processors.bundle import load_bundle
+from processors.bundle.model_toml import Scores
 from processors.pipeline import Pipeline
 from schemas.errors import BundleError
 
@@ -52,7 +53,7 @@ def test_the_classes_are_those_of_imagenet_in_its_order() -> None:
 def test_the_bundle_recognises_a_photograph_behind_the_drop(tmp_path: Path) -> None:
     made = create(WANTED, tmp_path / "imagenet")
     assert not made.doubts
-    assert made.bundle.settings.name_of(468, 0.3) == "unsure"
+    assert made.bundle.settings.answer(Scores(468, 0.3)).name == "unsure"
     bundle = load_bundle(tmp_path / "imagenet", torch.device("cpu"))
     cat: np.ndarray[Any, np.dtype[np.uint8]] = skimage.data.chelsea()  # type: ignore[no-untyped-call]  # no annotations
     picture = torch.from_numpy(cat[:, 75:375].copy()).permute(2, 0, 1)[None] / 255

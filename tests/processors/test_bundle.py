@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lab.training.bundle import to_toml, write_bundle
 from processors.bundle import BundleSettings, load_bundle, read_settings, shipped_bundle
 from processors.bundle.formats import _factory
+from processors.bundle.model_toml import Scores
 from processors.stages.classify import classify
 from schemas.errors import BundleError, StageError
 
@@ -123,11 +124,11 @@ def test_logits_are_those_of_the_normalised_frames(bundle_folder: WriteBundle, n
 def test_a_verdict_below_the_stated_confidence_is_unsure(bundle_folder: WriteBundle) -> None:
     folder = bundle_folder()
     certain = load_bundle(folder, CPU)
-    assert certain.settings.name_of(1, 0.01) == "right"
+    assert certain.settings.answer(Scores(1, 0.01)).name == "right"
     text = (folder / "model.toml").read_text()
     (folder / "model.toml").write_text(f"unsure_below = 0.4\n{re.sub('(?m)^unsure_below.*$', '', text)}")
     unsure = load_bundle(folder, CPU)
-    assert [unsure.settings.name_of(1, each) for each in (0.39, 0.4)] == ["unsure", "right"]
+    assert [unsure.settings.answer(Scores(1, each)).name for each in (0.39, 0.4)] == ["unsure", "right"]
     assert unsure.model_id != certain.model_id
 
 
@@ -333,7 +334,7 @@ def test_overlays_are_read_as_frames(bundle_folder: WriteBundle) -> None:
         ({"height": "16"}, "input.height: .*integer, got '16'"),
         ({"mean": [0.5]}, "expected 3 values in mean, one per channel, got 1"),
         ({"std": [0.2, 0.0, 0.2]}, "input.std.1: .*greater than 0"),
-        ({"policy": "stretch"}, "input.policy: .*'resize', 'crop' or 'tile', got 'stretch'"),
+        ({"policy": "stretch"}, "input.policy: .*'crop', 'tile' or 'motion', got 'stretch'"),
         ({"format": "pickle"}, "format: .*got 'pickle'"),
         ({"factory": None}, "format safetensors: expected a factory, got none"),
         ({"format": "onnx"}, "format onnx: expected no factory, got 'network.py:means'"),

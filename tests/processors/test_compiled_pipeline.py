@@ -48,7 +48,9 @@ def sent_frames(count: int, device: torch.device | str = "cpu") -> tuple[Tensor,
 def run(compiled: CompiledPipeline, count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Classified]:
     pixels, seeds, books, whole = sent_frames(count, device)
     with torch.inference_mode():
-        done = compiled(seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None))
+        done = compiled(
+            seeds, books, whole, SHAPE, lambda kept, sent: (pixels[: int(sent.sum())], kept, sent, None, None)
+        )
     assert done is not None
     frames, found = done
     assert isinstance(frames, Tensor)

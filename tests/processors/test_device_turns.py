@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from processors.arrivals.job import FrameJob, StripFinding
 from processors.arrivals.partitions import PartitionTracker
+from processors.bundle.model_toml import Answer, Scores
 from processors.device.loaded_model import LoadedModel
 from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
@@ -40,8 +41,8 @@ class Device:
         self.checked: list[int] = []
         self.each_s = 0.0
 
-    def name_of(self, class_id: int, confidence: float) -> str:
-        return CLASSES[class_id]
+    def answer(self, scores: Scores) -> Answer:
+        return Answer(CLASSES[scores.class_id], scores.confidence, "", 0.0, ())
 
     def batch_pixels(self, job: FrameJob) -> int:
         return job.shape.pixels
@@ -50,7 +51,7 @@ class Device:
         self.batches.append(len(jobs))
         await asyncio.sleep(self.each_s)
         for job in jobs:
-            job.class_id, job.confidence = 0, 0.5
+            job.scores = Scores(0, 0.5)
             job.probe = torch.zeros(3, 8, 8) if job.frame.whole else None
         return self.each_s
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from processors.arrivals.job import FrameJob, Wanted
 from processors.bundle import Bundle
+from processors.bundle.model_toml import Scores
 from processors.device.previews import PreviewTurns
 from processors.settings import ProcessorSettings
 from processors.stages.resample import fitted, resize
@@ -107,7 +108,7 @@ def test_it_is_not_made_where_only_the_rebuilt_one_is_wanted(bundle: Bundle) -> 
 async def test_it_travels_sealed_with_the_verdict() -> None:
     frame = taken(payload("site/cam-0", 1))
     light, dark = (np.full((64, 48, 3), level, np.uint8) for level in (200, 50))
-    frame.model, frame.class_id, frame.confidence = MODEL, 0, 0.9
+    frame.model, frame.scores = MODEL, Scores(0, 0.9)
     frame.shown, frame.as_sent = light, dark
     (verdict,) = await published([frame])
     assert not verdict.evidence

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from torch import Tensor
 
 from processors.arrivals.job import FrameJob, ServingModel, StripFinding
+from processors.bundle.model_toml import Answer, Scores
 from processors.device.batch_executor import picture_of
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
@@ -30,7 +31,11 @@ SETTINGS = ProcessorSettings(kafka="none", bundle=Path("none"))
 FLAGGED = StripFinding(0.1, 1.0, 4)
 MODEL = cast(
     ServingModel,
-    SimpleNamespace(model_id="m@1+0", policy="resize", name_of=lambda class_id, confidence: CLASSES[class_id]),
+    SimpleNamespace(
+        model_id="m@1+0",
+        policy="resize",
+        answer=lambda scores: Answer(CLASSES[scores.class_id], scores.confidence, "", 0.0, ()),
+    ),
 )
 
 
@@ -93,7 +98,7 @@ class Bench:
 
 def classified(seq: int) -> FrameJob:
     job = taken(payload("site/cam-0", seq, encoding=Encoding(16)))
-    job.model, job.class_id, job.confidence = MODEL, 0, 0.9
+    job.model, job.scores = MODEL, Scores(0, 0.9)
     return job
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from infra.local.kafka import Kafka
 from processors.arrivals.job import FrameJob, ServingModel, StripFinding
 from processors.arrivals.progress import PartitionProgress
+from processors.bundle.model_toml import Answer, Scores
 from processors.results.delivery import Emitter
 from processors.results.preview import MAX_EVIDENCE_BYTES, MAX_PREVIEW_BYTES, evidence_png, preview_jpeg
 from processors.results.records import Outgoing, dead_letter_record, verdict_record
@@ -24,14 +25,18 @@ from tests.processors.tiny import KEYS, FakeRecord, payload, picture, taken, ver
 
 MODEL = cast(
     ServingModel,
-    SimpleNamespace(model_id="m@1+0", policy="resize", name_of=lambda class_id, confidence: "ab"[class_id]),
+    SimpleNamespace(
+        model_id="m@1+0",
+        policy="resize",
+        answer=lambda scores: Answer("ab"[scores.class_id], scores.confidence, "", 0.0, ()),
+    ),
 )
 
 
 def job(seq: int, class_id: int = 0, confidence: float = 0.5, finding: StripFinding | None = None) -> FrameJob:
     """A classified frame."""
     made = taken(payload("site/cam-0", seq))
-    made.model, made.class_id, made.confidence, made.finding = MODEL, class_id, confidence, finding
+    made.model, made.scores, made.finding = MODEL, Scores(class_id, confidence), finding
     return made
 
 

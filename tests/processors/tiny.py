@@ -109,10 +109,11 @@ def payload(
     encoding: Encoding | None = None,
     shown: Picture | None = None,
     truth: Truth | None = None,
+    moving: int = 0,
 ) -> bytes:
     """A signed frame message; the picture follows from the sequence number."""
     shown = picture(seq) if shown is None else shown
-    return encode_frame(camera_key(camera), boot_id, seq, 1000 + seq, shown, encoding or Encoding(), truth)
+    return encode_frame(camera_key(camera), boot_id, seq, 1000 + seq, shown, encoding or Encoding(), truth, moving)
 
 
 @dataclass

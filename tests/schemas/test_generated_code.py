@@ -16,7 +16,7 @@ def test_the_generated_protobuf_code_is_current(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["Frame", "Confirm", "Ledger", "Command", "KeyRequest", "ProbeRequest", "Refusal", "Meta", "Status"]
+    "message", ["Confirm", "Ledger", "Command", "KeyRequest", "ProbeRequest", "Refusal", "Meta", "Status"]
 )
 def test_every_signed_message_ends_in_its_tag(message: str) -> None:
     from schemas import pointillist_pb2

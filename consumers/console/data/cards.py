@@ -32,7 +32,11 @@ class Card:
     captured_ms: int | None = None
     """Capture time of its last frame, by the camera's clock."""
     verdict: str = ""
-    """The predicted class of that frame."""
+    """The predicted class of that frame, its group, or `unsure`."""
+    group: str = ""
+    """The group of classes that is certain on that frame, if any."""
+    best: str = ""
+    """The three best classes in words; empty if the network is never unsure."""
     confidence: float = 0.0
     """Confidence of that verdict, 0 to 1."""
     model: str = ""
@@ -142,6 +146,8 @@ class Watched:
             detail=judged.reason,
             captured_ms=self.newest_ms or (last.captured_ms if last else None),
             verdict=last.class_name if last else "",
+            group=last.class_group if last else "",
+            best=last.best if last else "",
             confidence=round(last.confidence, 3) if last else 0.0,
             model=last.model_id if last else "",
             frames_per_second=round(self.rate(), 1) if sends else 0.0,

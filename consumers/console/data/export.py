@@ -49,6 +49,8 @@ COLUMNS: Final = {
     "entropy_bits": pa.float64(),
     "threshold_bits": pa.float64(),
     "flagged": pa.bool_(),
+    "class_group": pa.string(),
+    "best": pa.string(),
 }
 """Columns of both formats.
 

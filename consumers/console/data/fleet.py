@@ -215,7 +215,7 @@ class Fleet:
             card
             for card in self._order
             if (not query.site or card.site == query.site)
-            and (not text or text in card.name.casefold() or text in card.verdict.casefold())
+            and (not text or any(text in each.casefold() for each in (card.name, card.verdict, card.group)))
         ]
         counts, known = Counter(card.state.value for card in chosen), len(chosen)
         said = fleet_sentence(Counter(card.state for card in chosen), self.traffic(chosen))

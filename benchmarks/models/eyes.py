@@ -1,0 +1,180 @@
+"""Verdicts of the bundle `imagenet` on the sample videos: `python -m benchmarks.models.eyes`.
+
+Each video under $POINTILLIST_DATA/video is read at two frames a second, as a camera of `up` does. A frame counts if
+something moves in it, by the camera's motion gate. A quarter of its pixels is dropped, and the processor's chain
+classifies it under the policies `motion` and `resize`. The right group is `vehicle` on the road, `clothing` in the
+corridor and `bottle` on the table, also in a frame whose square happens to be empty.
+
+The first half of each video calibrates temperature and limit of `unsure` (`infra.bundling.certainty`): with the right
+groups, all videos together. These are the constants of `infra.bundling.imagenet`. The table is of the second halves.
+
+STRIP's column is the share of whole second-half frames that a table flags, calibrated on the first halves at the share
+that the table states.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.sample_video import sample_videos
+from infra.bundling.certainty import Certainty, by_labels
+from infra.bundling.create import create
+from infra.bundling.gallery import UNKNOWN
+from infra.bundling.strip_table import calibrate_strip
+from infra.bundling.wanted import Wanted
+from lab.data import LabelledPictures, to_frames
+from processors.bundle import Bundle, load_bundle
+from processors.pipeline import Pipeline
+from processors.stages.resample import resize
+from processors.stages.squares import cut_frame
+from producers.gate.motion import MotionGate, MotionSettings
+from schemas.identity import CameraId
+from schemas.keys.keys import derive_camera_key
+from schemas.limits import dropped_per_block
+from schemas.messages.moving import Box, pack_moving, unpack_moving
+from schemas.pixels.masks import kept_mask
+from schemas.pixels.packing import Picture
+
+KEY: Final = derive_camera_key(b"a secret for measuring", CameraId("bench/eyes"))
+RIGHT: Final = {"bottle": "bottle", "car": "vehicle", "person": "clothing"}
+"""The right group of a video, by a word of its name."""
+FPS: Final = 2.0
+CPU: Final = torch.device("cpu")
+
+
+class Seen(NamedTuple):
+    """The moving frames of one video: their logits (N, classes) by policy, and pictures (N, height, width, 3) uint8."""
+
+    video: str
+    group: str
+    frames: int
+    logits: dict[str, Tensor]
+    pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+
+def moving_frames(file: Path) -> Iterator[tuple[Picture, Box | None]]:
+    """Yield pictures (H, W, 3) of a video at `FPS`, with the box of what moves as the camera sends it."""
+    gate, due_s = MotionGate(MotionSettings()), 0.0
+    with av.open(str(file)) as opened:
+        for frame in opened.decode(video=0):
+            if frame.time is None or frame.time < due_s:
+                continue
+            due_s += 1 / FPS
+            picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+            gate.passes(picture, round(1000 * frame.time))
+            size = picture.shape[:2]
+            yield picture, unpack_moving(pack_moving(gate.box, *size), *size)
+
+
+@torch.inference_mode()
+def seen(file: Path, pipeline: Pipeline, ratio: float) -> Seen:
+    """Classify the moving frames of a video."""
+    bundle, shown = pipeline.bundle, pipeline.bundle.settings.input
+    logits: dict[str, list[Tensor]] = {"motion": [], "resize": []}
+    pictures, frames = [], 0
+    for seq, (picture, box) in enumerate(moving_frames(file)):
+        frames += 1
+        if box is None:
+            continue
+        height, width = picture.shape[:2]
+        kept = torch.from_numpy(kept_mask(KEY, 1, seq, height, width, dropped_per_block(ratio)))[None, None]
+        whole = to_frames(picture[None], CPU)
+        squares = pipeline.squares([box], height, width)
+        for policy, cut in (("motion", squares), ("resize", None)):
+            inputs, _ = pipeline.see(whole * kept, kept, squares=cut)
+            logits[policy].append(bundle.network_logits(inputs))
+        part = cut_frame(whole, 0, None if squares is None else squares[0])
+        assert isinstance(part, Tensor)
+        probe = resize(part, shown.height, shown.width)[0].permute(1, 2, 0).mul(255).round().byte()
+        pictures.append(probe.numpy())
+    group = next(group for word, group in RIGHT.items() if word in file.stem)
+    return Seen(file.stem, group, frames, {name: torch.cat(each) for name, each in logits.items()}, np.stack(pictures))
+
+
+def half(each: Seen, policy: str, *, last: bool) -> Tensor:
+    """Return the logits of the first or of the last half of the frames."""
+    logits = each.logits[policy]
+    middle = len(logits) // 2
+    return logits[middle:] if last else logits[:middle]
+
+
+def fitted(bundle: Bundle, videos: list[Seen]) -> Certainty:
+    """Calibrate on the first halves under the policy `motion`."""
+    groups = list(bundle.settings.groups)
+    assert bundle.groups is not None
+    logits = [half(each, "motion", last=False) for each in videos]
+    right = [
+        bundle.groups[:, groups.index(each.group)].bool().expand(len(part), -1)
+        for each, part in zip(videos, logits, strict=True)
+    ]
+    return by_labels(torch.cat(logits), torch.cat(right), bundle.groups)
+
+
+def judged(bundle: Bundle, logits: Tensor, group: str, by: Certainty) -> tuple[float, float, list[str]]:
+    """Return the shares of verdicts that are right, and right or unsure; and the three most frequent classes."""
+    shares = (logits / by.temperature).softmax(1)
+    assert bundle.groups is not None
+    confidence, best = (shares @ bundle.groups).max(1)
+    named = (confidence >= by.unsure_below) | (shares.amax(1) >= by.unsure_below)
+    right = (best == list(bundle.settings.groups).index(group)) & (confidence >= by.unsure_below)
+    common = Counter(bundle.settings.classes[i] for i in shares.argmax(1).tolist()).most_common(3)
+    return float(right.float().mean()), float((right | ~named).float().mean()), [name for name, _ in common]
+
+
+@torch.inference_mode()
+def flagged(folder: Path, bundle: Bundle, videos: list[Seen]) -> tuple[float, float]:
+    """Return STRIP's stated share of false alarms, calibrated on the first halves, and the share on the second."""
+    first = np.concatenate([each.pictures[: len(each.pictures) // 2] for each in videos])
+    last = np.concatenate([each.pictures[len(each.pictures) // 2 :] for each in videos])
+    strip, _ = calibrate_strip(folder, bundle, LabelledPictures("first", first, np.full(len(first), UNKNOWN)), 60.0)
+    pipeline = Pipeline(load_bundle(folder, CPU, vouched=True))
+    bits = torch.cat([pipeline.strip(to_frames(last[i : i + 8], CPU)).entropy_bits for i in range(0, len(last), 8)])
+    return strip.frr, float((bits < strip.threshold_bits).float().mean())
+
+
+def main() -> None:
+    """Print the table."""
+    options = command_line(__doc__, drop=0.25, threads=1, strip=True)
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "imagenet"
+        bundle = create(Wanted("imagenet", "EfficientNet-Lite0"), folder).bundle
+        videos = [seen(file, Pipeline(bundle), options.drop) for file in sample_videos()]
+        by = fitted(bundle, videos)
+        stated = bundle.settings
+        print(f"calibrated on the first halves: temperature {by.temperature:.2f}, unsure below {by.unsure_below:.2f}")
+        print(f"the bundle states: temperature {stated.temperature:.2f}, unsure below {stated.unsure_below:.2f}")
+        print()
+        print("| video | frames | moving, second half | policy | group right | right or unsure | most often |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        for policy in ("motion", "resize"):
+            means = []
+            for each in videos:
+                right, not_wrong, common = judged(bundle, half(each, policy, last=True), each.group, by)
+                means.append((right, not_wrong))
+                moving = len(half(each, policy, last=True))
+                shown = ", ".join(common)
+                print(
+                    f"| {each.video} | {each.frames} | {moving} | {policy} | {right:.2f} | {not_wrong:.2f} | {shown} |"
+                )
+            counts = [len(half(each, policy, last=True)) for each in videos]
+            for name, weights in (("all frames", counts), ("mean of the videos", [1] * len(videos))):
+                mean = np.average(means, axis=0, weights=weights)
+                print(f"| {name} | | {sum(counts)} | {policy} | {mean[0]:.2f} | {mean[1]:.2f} | |")
+        if options.strip:
+            stated_share, found = flagged(folder, bundle, videos)
+            print(f"\nSTRIP: {found:.3f} of the clean frames flagged, calibrated for {stated_share:.3f}")
+
+
+if __name__ == "__main__":
+    main()

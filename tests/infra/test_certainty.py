@@ -1,0 +1,90 @@
+"""Temperature and limit of `unsure`, calibrated with and without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from infra.bundling.certainty import RIGHT, by_agreement, by_labels, calibrate_certainty
+from infra.bundling.gallery import UNKNOWN
+from lab.data import LabelledPictures
+from tests.processors.tiny import CLASSES as TINY_CLASSES
+from tests.processors.tiny import picture, tiny_bundle
+
+CLASSES = 10
+
+
+def drawn(count: int, factor: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits whose softmax, after a division by `factor`, are the probabilities of the labels (count,)."""
+    generator = torch.Generator().manual_seed(seed)
+    true = 2.5 * torch.randn(count, CLASSES, generator=generator)
+    labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
+    return factor * true, labels
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_labels_give_the_temperature_that_was_put_in(factor: float) -> None:
+    logits, labels = drawn(4000, factor)
+    right = torch.nn.functional.one_hot(labels, CLASSES).bool()
+    found = by_labels(logits, right, None)
+    assert found.temperature == pytest.approx(factor, rel=0.15)
+    assert found.right >= RIGHT
+    named = (logits / found.temperature).softmax(1).amax(1) >= found.unsure_below
+    fresh, answers = drawn(4000, factor, seed=1)
+    confidence, best = (fresh / found.temperature).softmax(1).max(1)
+    sure = confidence >= found.unsure_below
+    assert float(named.float().mean()) == pytest.approx(found.named)
+    assert float((best == answers)[sure].float().mean()) > RIGHT - 0.05
+
+
+def test_a_network_that_is_right_by_chance_never_names_a_class() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 8 * torch.randn(500, CLASSES, generator=generator)
+    right = torch.nn.functional.one_hot(torch.randint(0, CLASSES, (500,), generator=generator), CLASSES).bool()
+    found = by_labels(logits, right, None)
+    assert (found.unsure_below, found.named) == (1.0, 0.0)
+    assert found.temperature > 2
+
+
+def test_a_group_is_named_where_its_classes_are_mixed_up() -> None:
+    """Two classes that the network confuses: neither is certain, and their group is."""
+    labels = torch.arange(400) % 2
+    logits = torch.full((400, 4), -9.0)
+    logits[:, :2] = 0.01 * torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    right = torch.nn.functional.one_hot(labels, 4).bool()
+    assert by_labels(logits, right, None).named == 0
+    found = by_labels(logits, right, torch.tensor([[1.0], [1.0], [0.0], [0.0]]))
+    assert found.named == 1.0
+    assert found.right >= RIGHT
+    assert 0.5 < found.unsure_below <= 1
+
+
+def test_without_labels_the_confidence_is_the_agreement_of_views() -> None:
+    """Views flip the verdict in two of five pictures: an overconfident network is taken down to that."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.zeros(1000, CLASSES)
+    best = torch.randint(0, CLASSES, (1000,), generator=generator)
+    logits[torch.arange(1000), best] = 20.0
+    views = []
+    for _ in range(3):
+        moved = torch.where(torch.rand(1000, generator=generator) < 0.4, (best + 1) % CLASSES, best)
+        views.append(20.0 * torch.nn.functional.one_hot(moved, CLASSES).float())
+    found = by_agreement(logits, views, None)
+    assert float((logits / found.temperature).softmax(1).amax(1).mean()) == pytest.approx(0.6, abs=0.08)
+    assert found.named == 0  # no limit parts verdicts that are equally certain
+    assert by_agreement(logits, [logits, logits], None).right == 1.0
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_pictures_calibrate_a_bundle_with_and_without_labels(tmp_path: Path, labelled: bool) -> None:
+    bundle = tiny_bundle(tmp_path)
+    images = np.stack([picture(seed) for seed in range(48)])
+    labels = np.arange(48, dtype=np.int64) % len(TINY_CLASSES) if labelled else np.full(48, UNKNOWN, np.int64)
+    found = calibrate_certainty(bundle, LabelledPictures("own", images, labels))
+    assert 0.25 <= found.temperature <= 8
+    assert 0 < found.unsure_below <= 1
+    assert found.named == 0 or found.right >= RIGHT
