@@ -103,8 +103,9 @@ def run(state: Path, bundle: Path, seed: int, minutes: float, probes: float = PR
     file.write_text(yaml.safe_dump(document))
     options = ("--scenario", file, "--bundle", bundle, "--seconds", 60 * minutes)
     with RunningSystem(state, *options) as system:
-        report = system.finish(60 * minutes + 240)
-    return outcome(state, report, chosen) | {"seed": seed}
+        cpu = system.cpu_until_end()
+        report = system.finish()
+    return outcome(state, report, chosen) | {"seed": seed, "cpu_s_by_role": cpu}
 
 
 def outcome(state: Path, report: Result, chosen: set[str]) -> Result:

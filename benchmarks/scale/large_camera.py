@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -64,13 +63,10 @@ def large(
     video = write_footage(folder / "footage.mp4", fps) if profile == "video" else None
     file.write_text(yaml.safe_dump(scenario(cameras, fps, profile, video)))
     options = ("--scenario", file, "--bundle", shipped_bundle("scene"), "--seconds", seconds, "--no-prometheus")
-    cpu: dict[str, float] = {}
     try:
         with RunningSystem(state, *options) as system:
             system.await_role("fleet")
-            while system.process.poll() is None:
-                cpu |= system.cpu_seconds()
-                time.sleep(0.25)
+            cpu = system.cpu_until_end()
             report = system.finish()
         shown = summary(report, state) | {"frames_skipped": report["frames_skipped"]}
     finally:
