@@ -24,9 +24,8 @@ from benchmarks.harness.command_line import Option, command_line
 from infra.local.files import write_json, write_text
 from lab.codec import through_probe
 from lab.data import LabelledPictures
-from lab.experiments.cache import Arrays, Cache, digest
+from lab.experiments.cache import Arrays, Cache, digest, source_digest
 from lab.experiments.harness.cell import file_state
-from lab.experiments.provenance import made_by
 from lab.statistics import Interval, paired_interval
 from lab.strip.measure import check
 from lab.training.scene import PER_CAMERA, TEST_SEED
@@ -81,7 +80,7 @@ def measured(side: int, count: int, cache: Cache | None = None) -> list[Row]:
     """Return a row for each bundle. Results of `_TOGETHER` scenes are kept in the `cache`."""
     bundles = {name: shipped_bundle(name) for name in BUNDLES}
     pipelines = {name: Pipeline(load_bundle(folder, torch.device("cpu"))) for name, folder in bundles.items()}
-    made_from = digest(made_by(f"{__name__}:judged"), *map(file_state, bundles.values()))
+    made_from = digest(source_digest(Path(__file__)), *map(file_state, bundles.values()))
     parts = []
     for start in range(0, count, _TOGETHER):
         numbers = range(start, min(count, start + _TOGETHER))
