@@ -113,13 +113,14 @@ def await_recovery(database: Path, since_ms: int, deadline_s: float = _RECOVERY_
         "select min(recorded_ms) from frames where captured_ms > ? and recorded_ms - captured_ms <= ? group by camera"
     )
     end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
+    while True:
         with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
             recovered = [moment for (moment,) in connection.execute(query, (since_ms, _LIVE_MS))]
         if len(recovered) == _CAMERAS:
             return int(max(recovered))
+        if time.monotonic() >= end:
+            raise TimeoutError(f"expected {_CAMERAS} cameras to recover within {deadline_s:g} s, got {len(recovered)}")
         time.sleep(0.2)
-    raise TimeoutError(f"expected {_CAMERAS} cameras to recover within {deadline_s:g} s, got {len(recovered)}")
 
 
 def recovery(database: Path, span: Span) -> Result:
