@@ -76,15 +76,15 @@ def large(
     return shown | latencies(Layout(state).database)
 
 
-def write_footage(file: Path, fps: float) -> Path:
-    """Write the first `FOOTAGE_S` seconds of a sample video in 1920×1080, as H.264; return the file."""
+def write_footage(file: Path, fps: float, width: int = 1920, height: int = 1080) -> Path:
+    """Write the first `FOOTAGE_S` seconds of a sample video in another size, as H.264; return the file."""
     with av.open(str(sample_video())) as pictures, av.open(str(file), "w") as container:
         stream = container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1000), options={"preset": "ultrafast", "crf": "23"}
         )
-        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for picture in islice(pictures.decode(video=0), round(FOOTAGE_S * fps)):
-            large = picture.reformat(width=1920, height=1080, format="yuv420p")
+            large = picture.reformat(width=width, height=height, format="yuv420p")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(large.to_ndarray(), format="yuv420p")))
         container.mux(stream.encode())
     return file
