@@ -80,7 +80,7 @@ def photographs(folder: Path, labels: Labels, classes: Sequence[str]) -> Iterato
         if labels != "none":
             label = _class(file, file.parent.name if labels == "folder" else file.stem.rpartition("_")[2], classes)
         with Image.open(file) as image:
-            yield Photograph(np.asarray(image.convert("RGB"), dtype=np.uint8), label)
+            yield Photograph(np.array(image.convert("RGB"), np.uint8), label)
 
 
 def _class(file: Path, name: str, classes: Sequence[str]) -> int:
