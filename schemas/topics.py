@@ -99,3 +99,5 @@ class KafkaTopic(StrEnum):
     """`DeadLetter`: payloads that bridges and processors rejected."""
     MODELS = "pointillist.models.v1"
     """`SignedModels` under the key `live`, `ServedModel` under `processor/NAME`; compacted."""
+    VIEWS = "pointillist.views.v1"
+    """`View`: from consoles to all processors, while a camera's page is open."""

@@ -32,7 +32,7 @@ class Classify(Step):
         """Set when a frame begins to wait."""
         self._metrics = metrics
         self._quota_s = settings.camera_queue_s
-        self._previews = PreviewTurns(settings)
+        self.previews = PreviewTurns(settings)
         self._batcher: MicroBatcher[FrameJob] = MicroBatcher(
             settings.batch_frames, most_pixels(settings), settings.linger_s
         )
@@ -82,7 +82,7 @@ class Classify(Step):
         now_s = time.monotonic()
         for job in batch:
             job.model = loaded
-            job.wanted = self._previews.take(job, now_s)
+            job.wanted = self.previews.take(job, now_s)
         self._metrics.batch.observe(len(batch))
         if trace.on():
             trace.stamp("device", *(job.identity for job in batch))

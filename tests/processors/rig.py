@@ -79,6 +79,7 @@ class Rig:
             "verdicts_topic": self.topic("verdicts"),
             "dead_letters_topic": self.topic("letters"),
             "models_topic": self.topic("models"),
+            "views_topic": self.topic("views"),
         }
         fields = {name: value for name, value in changes.items() if not name.endswith("_topic")}
         others = {name: value for name, value in changes.items() if name.endswith("_topic")}
