@@ -80,7 +80,8 @@ def photographs(folder: Path, labels: Labels, classes: Sequence[str]) -> Iterato
         if labels != "none":
             label = _class(file, file.parent.name if labels == "folder" else file.stem.rpartition("_")[2], classes)
         with Image.open(file) as image:
-            yield Photograph(np.array(image.convert("RGB"), np.uint8), label)
+            picture: Picture = np.frombuffer(image.convert("RGB").tobytes(), dtype=np.uint8)
+            yield Photograph(picture.reshape(image.height, image.width, 3), label)
 
 
 def _class(file: Path, name: str, classes: Sequence[str]) -> int:
@@ -94,7 +95,7 @@ def _class(file: Path, name: str, classes: Sequence[str]) -> int:
 def frames_of(video: Path, every: int) -> Iterator[Photograph]:
     """Yield every N-th frame of a video."""
     for frame in islice(read(video, 0), 0, every * _MOST_OF_A_VIDEO, every):
-        yield Photograph(frame.to_ndarray(format="rgb24"), -1)
+        yield Photograph(frame.to_ndarray(format="rgb24").astype(np.uint8), -1)
 
 
 def answers(bundle: Bundle, shown: Sequence[Photograph], repeats: int) -> dict[tuple[str, float], NDArray[np.int64]]:
