@@ -199,7 +199,9 @@ def page(result: dict[str, Any]) -> str:
     lines += [
         "",
         "Mutated access units of a hostile camera: [fuzz.json](fuzz.json), with its command. STRIP on coded probes: "
-        "[strip.md](strip.md). Motion from the lengths of messages: [lengths.md](lengths.md).",
+        "[strip.md](strip.md). Motion from the lengths of messages: [lengths.md](lengths.md). EOT-PGD through the "
+        "codec: [attack.md](attack.md). Photographs: [photographs.md](photographs.md). Faults in the middle of groups: "
+        "[drill.json](drill.json).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -4,7 +4,11 @@ In each run 32 cameras send 2 frames a second, a fifth of them whole unless `--p
 appears in front of 4 of them. From the records alone, the benchmark measures the seconds from the first frame with the
 sticker to the alert. It also counts alerts on other cameras. With `--repair` the last run continues: the model is
 repaired from its quarantine, the repaired model is published while the cameras send, and the audit must find every
-frame. `--profile video` needs a `--side` of 128 pixels: smaller pictures are sent raw.
+frame.
+
+`--profile video` needs a `--side` of 128 pixels: smaller pictures are sent raw. The shipped `scene-sticker` knows the
+sticker with sharp edges, as at 32 pixels. At other sides the resampling softens them, and STRIP misses an eighth of the
+stickers under any profile. `python -m lab.backdoor.scene --side 128 --out runs/sticker-128` makes a bundle for 128.
 """
 
 from __future__ import annotations

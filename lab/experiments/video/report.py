@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.experiments.harness.page import Column, table
-from lab.experiments.scale.measure import ratio_interval
 from lab.experiments.video.measure import DROP, EPS, SAMPLES, SIZE, STEPS, TIMES, AttackRow
 from lab.statistics import Interval, mean_interval, paired_interval, wilson
 
@@ -31,6 +30,13 @@ def _pairs(rows: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return np.array([row.video_first == 1 for row in rows]), np.array([row.raw_first == 1 for row in rows])
 
 
+def _ratio(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interval:
+    """Return the ratio of two shares. Its interval is that of the difference ÷ `theirs`: it has a width at 1."""
+    share = max(theirs.mean(), 1 / len(theirs))
+    value, low, high = (1 + each / share for each in paired_interval(ours, theirs))
+    return Interval(value, low, high)
+
+
 COLUMNS: Final[tuple[Column[Rows], ...]] = (
     Column("network", lambda rows: rows[0].network),
     Column("scenes", lambda rows: str(len(rows))),
@@ -38,8 +44,8 @@ COLUMNS: Final[tuple[Column[Rows], ...]] = (
     Column("clean, `video`", lambda rows: _share(rows, "clean_video")),
     Column("attacked, `raw`", lambda rows: _share(rows, "raw_first")),
     Column("attacked, `video`", lambda rows: _share(rows, "video_first")),
-    Column("`video` ÷ `raw`", lambda rows: _interval(ratio_interval(*_pairs(rows)))),
     Column("`video` − `raw`", lambda rows: _interval(paired_interval(*_pairs(rows)))),
+    Column("`video` ÷ `raw`", lambda rows: _interval(_ratio(*_pairs(rows)))),
 )
 MORE: Final[tuple[Column[Rows], ...]] = (
     Column("network", lambda rows: rows[0].network),
@@ -59,7 +65,8 @@ def page(rows: Rows) -> list[str]:
         "`lab/experiments/video/measure.py`, the attacker in `lab/attacks/coded.py`.",
         f"Usual scenes of {SIZE[1]}×{SIZE[0]} pixels, {DROP:.0%} dropped, EOT-PGD L∞ {EPS:g} ({STEPS} steps, {SAMPLES} "
         "draws of the mask a step), rounded to 8 bits. Each profile is attacked by itself, `video` through fill and "
-        "codec by BPDA. Shares of right answers, with intervals of 95 %; those of ratio and difference are paired.",
+        "codec by BPDA. Shares of right answers, with intervals of 95 %. That of the difference is paired, and "
+        "that of the ratio follows from it.",
         table(COLUMNS, networks),
         f"The same attacked scenes sent {TIMES} times, each time under another mask; mean over all answers:",
         table(MORE, networks),
