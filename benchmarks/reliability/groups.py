@@ -69,8 +69,10 @@ def _faults(folder: Path, file: Path) -> Result:
         def fault(name: str, action: Callable[[], T]) -> T:
             begun_ms = _now_ms()
             found = action()
-            spans[name] = Span(begun_ms, await_recovery(database, begun_ms), _now_ms() + round(1000 * _PAUSE_S))
+            # Frames that were captured before the end of the action may have passed ahead of the fault.
+            recovered_ms = await_recovery(database, _now_ms())
             time.sleep(_PAUSE_S)
+            spans[name] = Span(begun_ms, recovered_ms, _now_ms())
             return found
 
         spans["before"] = Span(_now_ms() - round(1000 * _PAUSE_S), None, _now_ms())
