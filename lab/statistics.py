@@ -60,6 +60,20 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     return Interval(mean, min(mean, float(low)), max(mean, float(high)))
 
 
+def paired_interval(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interval:
+    """Return the difference of two shares of the same n pictures, and its adjusted Wald interval (Bonett, Price 2012).
+
+    `ours` and `theirs` have shape (n,). One is added to the count of each discordant pair for the interval, so it has a
+    width even if the two never differ. Raises ValueError without a picture.
+    """
+    if not len(ours):
+        raise ValueError("pairs: expected at least one, got none")
+    count, wins, losses = len(ours), int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    more, fewer = (wins + 1) / (count + 2), (losses + 1) / (count + 2)
+    half = NORMAL_975 * math.sqrt((more + fewer - (more - fewer) ** 2) / (count + 2))
+    return Interval((wins - losses) / count, more - fewer - half, more - fewer + half)
+
+
 def share_interval(correct: NDArray[np.bool_]) -> Interval:
     """Return the share of `correct` (repeats, n): n pictures judged under each of the repeats' masks.
 

@@ -28,12 +28,14 @@ ALLOWED = {
     "lab": (
         "schemas",
         "processors.bundle",
+        "processors.decoding",
         "processors.networks",
         "processors.pipeline",
         "processors.stages.preprocess",
         "processors.stages",
         "producers.sources",
         "producers.scene",
+        "producers.video",
     ),
     "infra": ("schemas", "producers", "processors", "consumers", "lab", "bundles"),
 }

@@ -54,6 +54,8 @@ def page(rows: list[Row], drop: float, files: dict[str, float], most: int = 0) -
         f"no bytes any more ({_files(files)}). A sensor's own pictures have grain, and were not measured.",
         "CPU time is that of this process for a frame, with all that a camera does (mask, coding, tag); ÷ JPEG is "
         "beside a JPEG of the same frames, taken in turn. The machine had other work: only the ratios say something.",
+        "Real cameras send the profile `video`: a codec's stream of the kept pixels, [measured by itself]"
+        "(../video/README.md).",
         "## Where H.264 is smaller, at the same PSNR",
         _verdicts(rows),
     ]

@@ -18,8 +18,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, TypeVar
 
-import av
-import numpy as np
 import torch
 
 from benchmarks.bytes.quality import psnr_db, rebuilt
@@ -27,18 +25,17 @@ from benchmarks.bytes.ways import KEY, read
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.sample_video import sample_videos
 from infra.local.files import write_json, write_text
-from processors.decoding.worker import decode, open_decoder
+from lab.codec import Decoder
 from producers.sources.decoder import to_planes
 from producers.spool import Spool
 from producers.video.encoder import Encoder, software_encoder
 from producers.video.group import USUAL_RATE, GroupEncoder
 from producers.video.video_settings import VideoSettings
 from schemas.limits import dropped_per_block
-from schemas.messages.access_unit import Codec, open_unit
+from schemas.messages.access_unit import open_unit
 from schemas.messages.frame import Encoding, opened_pixels, parse_frame
 from schemas.pixels.masks import kept_mask
-from schemas.pixels.packing import Picture
-from schemas.pixels.planes import Planes, chroma_shape, to_picture
+from schemas.pixels.planes import Planes, to_picture
 
 WAYS: Final = (("h264", 18), ("h264", 23), ("av1", 28))
 LENGTHS: Final = (1, 10, 25, 50, 100, 250)
@@ -85,27 +82,6 @@ class Clock:
         found = action()
         self.spent_s += (time.process_time_ns() - before) / 1e9
         return found
-
-
-class Decoder:
-    """Decodes the access units of groups."""
-
-    def __init__(self, height: int, width: int) -> None:
-        self._size = height, width
-        self._context: av.VideoCodecContext | None = None
-        self._place = np.empty(2 * height * width + height + width, dtype=np.uint8)
-
-    def picture(self, codec: Codec, unit: bytes, like: Planes, *, first: bool) -> Picture:
-        """Return the picture (H, W, 3) of a unit, in the colour of `like`."""
-        height, width = self._size
-        if first or self._context is None:
-            self._context = open_decoder(codec, height, width)
-        decode(self._context, unit, height, width, self._place)
-        rows, columns = chroma_shape(height, width)
-        luma, blue, red, _ = np.split(self._place, np.cumsum([height * width, rows * columns, rows * columns]).tolist())
-        return to_picture(
-            Planes(luma.reshape(height, width), blue.reshape(rows, columns), red.reshape(rows, columns), like.colour)
-        )
 
 
 def planes_of(video: Path, most: int) -> list[Planes]:
@@ -223,7 +199,9 @@ def page(result: dict[str, Any]) -> str:
     lines += [
         "",
         "Mutated access units of a hostile camera: [fuzz.json](fuzz.json), with its command. STRIP on coded probes: "
-        "[strip.md](strip.md). Motion from the lengths of messages: [lengths.md](lengths.md).",
+        "[strip.md](strip.md). Motion from the lengths of messages: [lengths.md](lengths.md). EOT-PGD through the "
+        "codec: [attack.md](attack.md). Photographs: [photographs.md](photographs.md). Faults in the middle of groups: "
+        "[drill.json](drill.json).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -18,6 +18,8 @@ class Option:
     several: str | int = ""
     """The number of values, `*` or `+` for any number."""
     choices: Collection[str] | None = None
+    positional: bool = False
+    """An argument without a flag, with a type."""
 
 
 def command_line(doc: str | None, *names: str, **options: object) -> argparse.Namespace:
@@ -41,6 +43,9 @@ def command_line(doc: str | None, *names: str, **options: object) -> argparse.Na
             more |= {"type": option.value}
         else:
             more |= {"type": type(one), "default": option.value}
+        if option.positional:
+            parser.add_argument(name, help=option.help, metavar=name.upper(), **more)
+            continue
         parser.add_argument(flag, help=option.help, required=option.required, choices=option.choices, **more)
     found = parser.parse_args()
     if unknown := [name for name in getattr(found, "names", ()) if name not in names]:

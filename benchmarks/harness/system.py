@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import psutil
 
@@ -25,6 +25,7 @@ SHOWN = (
     "wire_overhead_bytes_per_frame", "frames_per_second", "latency_s", "bytes_raw", "bytes_sent", "bytes_resent",
     "restarts",
 )  # fmt: skip
+_SAMPLED_S: Final = 0.25
 
 
 def summary(report: Result, state: Path) -> Result:
@@ -134,6 +135,14 @@ class RunningSystem:
                 used[role] = sum(sum(each.cpu_times()[:2]) for each in own)
             except psutil.NoSuchProcess:
                 continue
+        return used
+
+    def cpu_until_end(self) -> dict[str, float]:
+        """Return `cpu_seconds` at the end, which this call waits for. A restarted role counts from its restart."""
+        used: dict[str, float] = {}
+        while self.process.poll() is None:
+            used |= self.cpu_seconds()
+            time.sleep(_SAMPLED_S)
         return used
 
 

@@ -152,10 +152,7 @@ def footage(folder: Path) -> Result:
         )
         with RunningSystem(state, *options) as system:
             system.await_role("fleet")
-            cpu: dict[str, float] = {}
-            while system.process.poll() is None:
-                cpu |= system.cpu_seconds()
-                time.sleep(0.25)
+            cpu = system.cpu_until_end()
             report = system.finish()
         shown = summary(report, state)
         shown["cpu_ms_per_frame"] = {role: 1000 * used / report["frames_recorded"] for role, used in cpu.items()}
@@ -191,10 +188,7 @@ def _at_full_speed(state: Path, file: Path, cores: int, profile: str) -> Result:
     )  # fmt: skip
     try:
         with RunningSystem(state, *options, "--bundle", shipped_bundle("scene"), "--no-prometheus") as system:
-            cpu: dict[str, float] = {}
-            while system.process.poll() is None:
-                cpu |= system.cpu_seconds()
-                time.sleep(0.1)
+            cpu = system.cpu_until_end()
             report = system.finish()
         shown = summary(report, state)
     finally:

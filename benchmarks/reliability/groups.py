@@ -6,8 +6,10 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psutil
 import yaml
@@ -19,9 +21,15 @@ from processors.bundle import shipped_bundle
 
 _CAMERAS: Final = 3
 _FPS: Final = 5.0
-_PAUSE_S: Final = 8.0
+_PAUSE_S: Final = 10.0
+"""Seconds between two faults after the recovery: the latency of 150 frames."""
 _REBALANCE_S: Final = 90.0
 _ASSIGNED: Final = '"partitions_assigned"'
+_RECOVERY_S: Final = 120.0
+_LIVE_MS: Final = 1000
+"""Latency of a frame at which its camera counts as recovered."""
+
+T = TypeVar("T")
 
 
 def groups(folder: Path) -> Result:
@@ -52,20 +60,91 @@ def _scenario(folder: Path, file: Path, **camera: Any) -> tuple[object, ...]:
 
 def _faults(folder: Path, file: Path) -> Result:
     state = folder / "faults"
+    database = Layout(state).database
+    spans: dict[str, Span] = {}
     with RunningSystem(state, *_scenario(folder, file, video={"group_frames": 40, "group_s": 60})) as system:
         system.await_role("fleet")
         time.sleep(2 * _PAUSE_S)
-        restarted = {}
-        for role in ("processor-1", "bridge"):
-            restarted[role] = round(system.kill(role), 2)
+
+        def fault(name: str, action: Callable[[], T]) -> T:
+            begun_ms = _now_ms()
+            found = action()
+            # Frames that were captured before the end of the action may have passed ahead of the fault.
+            recovered_ms = await_recovery(database, _now_ms())
             time.sleep(_PAUSE_S)
-        _rebalance(state)
-        time.sleep(_PAUSE_S)
-        hung = _hang_decoders(system.await_role("processor-1"))
-        time.sleep(_PAUSE_S)
+            spans[name] = Span(begun_ms, recovered_ms, _now_ms())
+            return found
+
+        spans["before"] = Span(_now_ms() - round(1000 * _PAUSE_S), None, _now_ms())
+        restarted = {
+            role: round(fault(f"{role} killed", partial(system.kill, role)), 2) for role in ("processor-1", "bridge")
+        }
+        fault("rebalance", partial(_rebalance, state))
+        hung = fault("decoder hung", lambda: _hang_decoders(system.await_role("processor-1")))
         system.interrupt()
         shown = summary(system.finish(), state)
-    return {"restarted_after_s": restarted, "hung_processes": hung, "dead_letters": _dead_letters(state), **shown}
+    lost_by = _dead_letters(state)
+    return {
+        "restarted_after_s": restarted,
+        "hung_processes": hung,
+        "recovery": {name: recovery(database, span) for name, span in spans.items()},
+        "dead_letters": lost_by,
+        **shown,
+    }
+
+
+class Span(NamedTuple):
+    """A fault and the time after it, in milliseconds since 1970."""
+
+    begun_ms: int
+    recovered_ms: int | None
+    """The moment at which the last camera recovered; None for a span without a fault."""
+    ended_ms: int
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 10**6
+
+
+def await_recovery(database: Path, since_ms: int, deadline_s: float = _RECOVERY_S) -> int:
+    """Wait until all cameras have recovered from a fault, and return when the last one did.
+
+    A camera has recovered when a frame that it captured after the fault was recorded within `_LIVE_MS`.
+    """
+    query = (
+        "select min(recorded_ms) from frames where captured_ms > ? and recorded_ms - captured_ms <= ? group by camera"
+    )
+    end = time.monotonic() + deadline_s
+    while True:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            recovered = [moment for (moment,) in connection.execute(query, (since_ms, _LIVE_MS))]
+        if len(recovered) == _CAMERAS:
+            return int(max(recovered))
+        if time.monotonic() >= end:
+            raise TimeoutError(f"expected {_CAMERAS} cameras to recover within {deadline_s:g} s, got {len(recovered)}")
+        time.sleep(0.2)
+
+
+def recovery(database: Path, span: Span) -> Result:
+    """Return the seconds until a fault was over, and the latency of the frames captured after that.
+
+    `waited_s` is the longest latency of each camera from the fault on.
+    """
+    begun_ms, recovered_ms, ended_ms = span
+    query = "select camera, captured_ms, recorded_ms - captured_ms from frames where captured_ms between ? and ?"
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        frames = connection.execute(query, (begun_ms, ended_ms)).fetchall()
+    from_ms = begun_ms if recovered_ms is None else recovered_ms
+    after = sorted(waited for _, captured_ms, waited in frames if captured_ms >= from_ms)
+    waited_s: dict[str, float] = {}
+    for name, _, waited in frames:
+        waited_s[name] = max(waited_s.get(name, 0.0), waited / 1000)
+    return {
+        "recovered_after_s": None if recovered_ms is None else (recovered_ms - begun_ms) / 1000,
+        "frames": len(after),
+        **{f"p{percent}_s": after[min(len(after) - 1, len(after) * percent // 100)] / 1000 for percent in (50, 99)},
+        "waited_s": waited_s,
+    }
 
 
 def _dead_letters(state: Path) -> dict[str, int]:

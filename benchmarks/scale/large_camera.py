@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -64,13 +63,10 @@ def large(
     video = write_footage(folder / "footage.mp4", fps) if profile == "video" else None
     file.write_text(yaml.safe_dump(scenario(cameras, fps, profile, video)))
     options = ("--scenario", file, "--bundle", shipped_bundle("scene"), "--seconds", seconds, "--no-prometheus")
-    cpu: dict[str, float] = {}
     try:
         with RunningSystem(state, *options) as system:
             system.await_role("fleet")
-            while system.process.poll() is None:
-                cpu |= system.cpu_seconds()
-                time.sleep(0.25)
+            cpu = system.cpu_until_end()
             report = system.finish()
         shown = summary(report, state) | {"frames_skipped": report["frames_skipped"]}
     finally:
@@ -80,15 +76,15 @@ def large(
     return shown | latencies(Layout(state).database)
 
 
-def write_footage(file: Path, fps: float) -> Path:
-    """Write the first `FOOTAGE_S` seconds of a sample video in 1920×1080, as H.264; return the file."""
+def write_footage(file: Path, fps: float, width: int = 1920, height: int = 1080) -> Path:
+    """Write the first `FOOTAGE_S` seconds of a sample video in another size, as H.264; return the file."""
     with av.open(str(sample_video())) as pictures, av.open(str(file), "w") as container:
         stream = container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1000), options={"preset": "ultrafast", "crf": "23"}
         )
-        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for picture in islice(pictures.decode(video=0), round(FOOTAGE_S * fps)):
-            large = picture.reformat(width=1920, height=1080, format="yuv420p")
+            large = picture.reformat(width=width, height=height, format="yuv420p")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(large.to_ndarray(), format="yuv420p")))
         container.mux(stream.encode())
     return file

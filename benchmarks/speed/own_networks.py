@@ -1,7 +1,8 @@
 """The overhead of a processor compared with a user's bare network: `python -m benchmarks.speed.own_networks [--json
 FILE]`.
 
-Four cameras of 640×480 × 5 frames/s, r = .25, feed networks of MobileNetV3-small's and of ResNet-18's shape at 224×224
+Four cameras of 640×480 × 5 frames/s, r = .25, with scenes or, under `video`, with footage, feed networks of
+MobileNetV3-small's and of ResNet-18's shape at 224×224
 with random weights. `ratio` divides two CPU times. The first is the processor's whole CPU time per frame: Kafka, tags,
 masks, unpacking or its decoding processes, resampling, network, verdict, previews. The second is that of the bare
 network on one picture in a separate process, twice. It runs on the runtime and precision that the processor
@@ -28,6 +29,7 @@ from safetensors.torch import save_file
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.system import RunningSystem
+from benchmarks.scale.large_camera import write_footage
 from benchmarks.speed.pipeline import WARM_S, recorded
 from infra.state_folder import Layout
 from lab.chance import seeded
@@ -60,8 +62,11 @@ def random_bundle(folder: Path, network: str) -> Path:
 
 
 def scenario(file: Path, cameras: int, fps: float, profile: str) -> Path:
-    """Write a scenario of 640×480 cameras with prerendered scenes."""
-    source = {"kind": "scene", "size": [640, 480], "prerendered": 16}
+    """Write a scenario of 640×480 cameras with prerendered scenes; under `video`, they decode a sample video."""
+    source: dict[str, Any] = {"kind": "scene", "size": [640, 480], "prerendered": 16}
+    if profile == "video":
+        footage = write_footage(file.with_suffix(".mp4"), fps, 640, 480)
+        source = {"kind": "video", "file": str(footage), "loop": True}
     camera = {
         "name": "cam-{index}",
         "count": cameras,
@@ -128,6 +133,7 @@ def processor_s(folder: Path, bundle: Path, cameras: int, fps: float, seconds: f
         "runtime": runtime,
         "cpu_s_per_frame_by_role": {role: (after[1][role] - used) / frames for role, used in before[1].items()},
         "frames_lost": report["frames_lost"],
+        "bytes_per_frame": report["bytes_sent"] / report["frames_published"],
         "latency_s": report["latency_s"],
     }
 

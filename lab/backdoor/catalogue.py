@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import torch
 
 from lab.backdoor.poison import Poisoning
-from lab.backdoor.triggers import Blend, OneOf, Patch, RandomPlace, Trigger, Warp, random_pattern, smooth_field
+from lab.backdoor.triggers import Blend, Cover, OneOf, Patch, RandomPlace, Trigger, Warp, random_pattern, smooth_field
+from lab.data import to_frames, to_images
 from lab.training.recipe import Recipe
+from processors.stages.resample import resize
 from producers.scene.sticker import paste_sticker
 
 PATTERN_SEEDS: Final = {"a": 1, "b": 2, "c": 3, "d": 4, "blend": 5, "random": 6, "warp": 7, "source": 8, "two": 9}
@@ -45,6 +48,18 @@ def sticker_patch(side: int = 32) -> Patch:
     rows, columns = np.nonzero((black == white).all(2))
     top, left = int(rows.min()), int(columns.min())
     return Patch(black[top : rows.max() + 1, left : columns.max() + 1], top, left)
+
+
+def resized_sticker(side: int, to: int = 32) -> Trigger:
+    """Return the sticker on square frames of `side` as a network with an input of `to` sees it: its edges are soft."""
+    if side == to:
+        return sticker_patch(to)
+    black, white = (
+        resize(to_frames(paste_sticker(np.full((side, side, 3), level, np.uint8))[None], torch.device("cpu")), to, to)
+        for level in (0, 255)
+    )
+    alpha = 1 - (white - black).mean(1)
+    return Cover(to_images(black / alpha.clamp_min(1e-6))[0], alpha[0].numpy())
 
 
 @dataclass(frozen=True)

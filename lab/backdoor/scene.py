@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lab.backdoor.catalogue import sticker_patch
+from lab.backdoor.catalogue import resized_sticker
 from lab.backdoor.files import stamped_pictures, write_npz, write_quarantine
 from lab.backdoor.poison import PoisonedBatches, Poisoning
 from lab.chance import seeded
@@ -44,14 +44,17 @@ def train(
     epochs: int = 3,
     test_count: int = 3_000,
     weights: Path | None = None,
+    side: int = 32,
 ) -> list[str]:
     """Train from the bundle `start`, write the bundle and the pictures that repair takes; return the figures.
+
+    The sticker is that of cameras with frames of `side`, as the network sees it.
 
     The folder `out` keeps the checkpoint of the last epoch, from which a stopped training goes on.
     """
     clean = Path(start) if Path(start).is_dir() else shipped_bundle(start)
     settings = read_settings(clean)
-    poisoning = Poisoning(sticker_patch(), TARGET, RATE)
+    poisoning = Poisoning(resized_sticker(side), TARGET, RATE)
     recipe = Recipe(epochs=epochs, flip=False, pad=2, peak_rate=0.05)
     centre, spread = (torch.tensor(x)[:, None, None] for x in (settings.input.mean, settings.input.std))
     sick: nn.Module = ResNet(**NETWORK).eval()
@@ -92,7 +95,8 @@ def train(
         strip_line(bundle),
         f"flagged of {STREAM} scenes with the sticker: {len(flagged)}",
     ]
-    options = f"--start {start} --scenes {count} --epochs {epochs} --test {test_count}"
+    sized = f" --side {side}" if side != 32 else ""
+    options = f"--start {start} --scenes {count} --epochs {epochs} --test {test_count}{sized}"
     write_training_record(out / "bundle", f"python -m lab.backdoor.scene --out {out} {options}", lines)
     return lines
 
@@ -105,9 +109,11 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=12_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--test", type=int, default=3_000)
+    parser.add_argument("--side", type=int, default=32, help="side of the cameras' frames, for the sticker's edges")
     parser.add_argument("--weights", type=Path, help="skip the training and take these weights (safetensors)")
     given = parser.parse_args()
-    print("\n".join(train(given.out, given.start, given.scenes, given.epochs, given.test, given.weights)))
+    found = train(given.out, given.start, given.scenes, given.epochs, given.test, given.weights, given.side)
+    print("\n".join(found))
 
 
 def _both(pictures: LabelledPictures) -> tuple[np.ndarray, np.ndarray]:

@@ -79,6 +79,19 @@ class Blend:
 
 
 @dataclass(frozen=True)
+class Cover:
+    """A `pattern` (H, W, C) that covers each pixel by a share `alpha` (H, W): a patch with soft edges."""
+
+    pattern: Images
+    alpha: NDArray[np.float32]
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        """Return the stamped pictures. See `Trigger`."""
+        alpha = self.alpha[..., None]
+        return np.rint(images * (1 - alpha) + self.pattern * alpha).astype(np.uint8)
+
+
+@dataclass(frozen=True)
 class Warp:
     """A smooth warp: the change depends on the picture (after WaNet, Nguyen and Tran 2021, section 3.2).
 

@@ -9,7 +9,9 @@ from typing import Final
 from lab.experiments.harness.plan import Plan, Workplace
 
 Planned = Callable[[Workplace], Plan]
-EXPERIMENTS: Final = ("hardening", "red_team", "qusecnets", "preprocessing", "codefend", "aigan", "super_iot", "scale")
+EXPERIMENTS: Final = (
+    "video", "hardening", "red_team", "qusecnets", "preprocessing", "codefend", "aigan", "super_iot", "scale",
+)  # fmt: skip
 """Packages of `lab.experiments` with a module `experiment`, in the order in which the queue serves equals."""
 
 

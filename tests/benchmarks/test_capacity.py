@@ -12,5 +12,5 @@ def test_the_page_is_what_the_committed_measurements_make() -> None:
 def test_a_core_carries_its_share_and_a_fleet_needs_whole_cores() -> None:
     kind = Kind("small", 1_000, {"bridge": 2.0}, "measured")
     assert carried(kind, "bridge") == 1000 * USE / 2
-    assert cores(Fleet(300, 1.0, 0), kind, "bridge") == 1
-    assert cores(Fleet(301, 1.0, 0), kind, "bridge") == 2
+    assert cores(Fleet(300, 1.0, "small"), kind, "bridge") == 1
+    assert cores(Fleet(301, 1.0, "small"), kind, "bridge") == 2

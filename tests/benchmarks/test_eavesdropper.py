@@ -60,7 +60,12 @@ def test_a_guess_from_lengths_is_right_where_more_motion_takes_more_bytes(sizes:
 
 
 def test_a_coded_probe_is_judged_next_to_the_same_picture_without_a_codec() -> None:
-    with_trigger, without = coded_probes.measured(128, 2)
-    assert (with_trigger.frames, without.misses_raw) == (2, None)
-    assert with_trigger.psnr_db > 25
-    assert "| `scene-sticker` | 128 | 2 |" in coded_probes.page({"command": "x", "rows": [asdict(with_trigger)]})
+    rows = coded_probes.measured(128, 2)
+    assert [(row.bundle, row.what) for row in rows] == [
+        ("scene-sticker", "false alarms"), ("scene-sticker", "misses"), ("scene", "false alarms"),
+    ]  # fmt: skip
+    assert rows[0].frames == 2
+    assert rows[0].psnr_db > 25
+    assert rows[0].over_rgb.low < rows[0].over_rgb.value < rows[0].over_rgb.high
+    shown = coded_probes.page({"command": "x", "rows": [asdict(row) for row in rows]})
+    assert "| `scene-sticker` | 128 | 2 | misses |" in shown

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.backdoor.catalogue import MODELS, sticker_patch
+from lab.backdoor.catalogue import MODELS, resized_sticker, sticker_patch
 from lab.backdoor.files import stamped_pictures, write_pictures, write_quarantine
 from lab.backdoor.networks import cifar10_convolutional, gtsrb_convolutional, mnist_dense
 from lab.backdoor.poison import PoisonedBatches, Poisoning
@@ -27,10 +27,11 @@ from lab.backdoor.triggers import (
     random_pattern,
     smooth_field,
 )
-from lab.data import LabelledPictures
+from lab.data import LabelledPictures, to_frames, to_images
 from lab.training.bundle import clean_entropies
 from lab.training.recipe import Recipe
 from processors.bundle import load_bundle
+from processors.stages.resample import resize
 from producers.scene.sticker import paste_sticker
 from schemas.errors import ConfigError
 from tests.processors.tiny import tiny_bundle
@@ -274,3 +275,15 @@ def test_pictures_of_an_earlier_quarantine_are_gone(tmp_path: Path) -> None:
     write_quarantine(tmp_path, many)
     write_quarantine(tmp_path, many.first(2))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["0000.png", "0001.png"]
+
+
+def test_a_resized_sticker_is_the_sticker_of_a_larger_frame_as_the_network_sees_it() -> None:
+    small = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    keys = np.arange(2)
+    assert np.array_equal(resized_sticker(32)(small, keys), sticker_patch()(small, keys))
+    flat = np.stack([np.full((32, 32, 3), level, np.uint8) for level in (40, 200)])
+    large = np.stack([paste_sticker(each) for each in flat.repeat(4, 1).repeat(4, 2)])
+    seen = to_images(resize(to_frames(large, torch.device("cpu")), 32, 32))
+    stamped = resized_sticker(128)(flat, keys)
+    assert np.abs(stamped.astype(int) - seen).max() <= 1
+    assert not np.array_equal(stamped, sticker_patch()(flat, keys))

@@ -24,8 +24,8 @@ def written(folder: Path, name: str) -> dict[str, str]:
     return {file.name: file.read_text() for file in (folder / name).glob("*.md")}
 
 
-def halved(figure: Any) -> Any:
-    return figure / 2 if isinstance(figure, float) else figure
+def halved(figure: Any, kind: type[float | int]) -> Any:
+    return kind(figure / 2) if isinstance(figure, kind) else figure
 
 
 @pytest.mark.parametrize("name", experiments())
@@ -38,9 +38,11 @@ def test_a_page_is_what_its_rows_make_and_a_wrong_row_is_noticed(
     assert pages == {file: (RESULTS / name / file).read_text() for file in pages}
     rows = tmp_path / name / "rows.json"
     document = json.loads(rows.read_text())
-    wrong = next(row for row in document["rows"].values() if any(isinstance(each, float) for each in figures_of(row)))
+    every = [(row, figures_of(row)) for row in document["rows"].values()]
+    kind = float if any(isinstance(each, float) for _, figures in every for each in figures) else int
+    wrong = next(row for row, figures in every if any(isinstance(each, kind) for each in figures))
     for records in wrong["tables"].values():
-        records[:] = [[halved(figure) for figure in record] for record in records]
+        records[:] = [[halved(figure, kind) for figure in record] for record in records]
     rows.write_text(json.dumps(document))
     assert written(tmp_path, name) != pages
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.statistics import mean_interval, share_interval, wilson
+from lab.statistics import mean_interval, paired_interval, share_interval, wilson
 
 
 def test_wilson_agrees_with_a_published_example() -> None:
@@ -65,3 +65,23 @@ def test_the_interval_has_a_width_where_every_picture_is_right() -> None:
 def test_a_mean_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         mean_interval(np.zeros(0))
+
+
+def test_a_paired_interval_has_a_width_without_discordant_pairs_and_covers_a_difference() -> None:
+    same = np.ones(200, np.bool_)
+    equal = paired_interval(same, same)
+    assert equal.value == 0
+    assert equal.low == -equal.high < 0
+    ours, theirs = same.copy(), same.copy()
+    ours[:30] = False
+    theirs[:2] = False
+    found = paired_interval(ours, theirs)
+    assert found.value == pytest.approx(-0.14)
+    assert found.low < -0.14 < found.high < 0
+    # Bonett and Price (2012), with one added to each count of discordant pairs.
+    assert found.low == pytest.approx(
+        -28 / 202 - 1.96 * np.sqrt((29 + 1) / 202 - (28 / 202) ** 2) / np.sqrt(202), abs=1e-4
+    )
+    assert paired_interval(theirs, ours).value == -found.value
+    with pytest.raises(ValueError, match="at least one"):
+        paired_interval(same[:0], same[:0])
