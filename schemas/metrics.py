@@ -258,6 +258,12 @@ MODEL_SWAPS = Metric(
     "Published models at a processor, by outcome: switched, refused, superseded by a newer one during its load",
     ("outcome",),
 )
+COMPARISONS = Metric(
+    Counter,
+    "pointillist_comparisons_total",
+    "Frames for both models of a rollout, by outcome: compared, failed on the candidate, dropped",
+    ("outcome",),
+)
 MODEL_LOAD = Metric(
     Histogram,
     "pointillist_model_load_seconds",

@@ -93,9 +93,12 @@ class KafkaTopic(StrEnum):
     """`Ledger`, `Meta`, `Status` of cameras; `KeyRequest`, `ProbeRequest`, `Refusal` to them. `ce_type` is the kind."""
     VERDICTS = "pointillist.verdicts.v1"
     """`Verdict`: from processors to recorder and console."""
+    COMPARISONS = "pointillist.comparisons.v1"
+    """`Comparison`: the answers of the live model and of a candidate, from processors to the recorder."""
     ALERTS = "pointillist.alerts.v1"
     """`Alert`: from the recorder."""
     DEAD_LETTERS = "pointillist.dead-letters.v1"
     """`DeadLetter`: payloads that bridges and processors rejected."""
     MODELS = "pointillist.models.v1"
-    """`SignedModels` under the key `live`, `ServedModel` under `processor/NAME`; compacted."""
+    """`SignedModels` under the key `live`, `SignedAssessment` under `assessment`, `ServedModel` under `processor/NAME`;
+    compacted."""

@@ -71,6 +71,10 @@ class BatchExecutor:
         self._group_masks = GroupMasks()
         self._stage = ""
 
+    def count_in(self, metrics: ProcessorMetrics) -> None:
+        """Count in other metrics from now on."""
+        self._metrics = metrics
+
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:
         self._stage = stage

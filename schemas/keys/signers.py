@@ -38,6 +38,7 @@ class Signed(Enum):
 
     BUNDLE = b"pointillist v1 bundle\0"
     MODELS = b"pointillist v1 models\0"
+    ASSESSMENT = b"pointillist v1 assessment\0"
 
 
 class Signer:
