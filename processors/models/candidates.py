@@ -29,7 +29,7 @@ class CandidateState(NamedTuple):
     """The report on the candidate. All fields are empty without one."""
 
     digest: str = ""
-    """Digest of the loaded candidate."""
+    """Digest of the candidate, loaded or refused."""
     error: str = ""
     """Why the candidate does not load."""
     grown_bytes: int = 0
@@ -110,7 +110,7 @@ class Candidates:
                 model = await self._load(rollout.candidate, ProcessorMetrics(CollectorRegistry()))
             except (BundleError, ConfigError) as error:
                 log.error("candidate_rejected", model=rollout.candidate.model_id, error=str(error))
-                self._set(CandidateState(error=str(error)[:500]))
+                self._set(CandidateState(digest, str(error)[:500]))
                 passing = isinstance(error, StoreUnavailableError)
                 self._refused = "" if passing else digest
                 return passing

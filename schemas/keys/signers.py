@@ -123,6 +123,10 @@ class TrustedSigners:
                 names[public] = name
         return cls(names)
 
+    def publics(self) -> tuple[bytes, ...]:
+        """Return the public keys."""
+        return tuple(self._names)
+
     def with_signer(self, signer: Signer | None) -> TrustedSigners:
         """Return these keys and the signer's own public key; these keys alone without a signer."""
         return self if signer is None else TrustedSigners({signer.public: "this signer", **self._names})

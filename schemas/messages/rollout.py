@@ -127,8 +127,11 @@ class RolloutRecords:
         self._value: bytes | None = None
 
     def take(self, value: bytes | None) -> None:
-        """Accept the value of the record under `ASSESSMENT_KEY`."""
+        """Accept the value of the record under `ASSESSMENT_KEY`; an older one than the present changes nothing."""
+        before, held = self.assessment, self._value
         self._value = value
+        if before is not None and ((now := self.assessment) is None or now.at_ms < before.at_ms):
+            self._value = held
 
     @property
     def assessment(self) -> Assessment | None:
