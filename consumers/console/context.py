@@ -32,6 +32,7 @@ from consumers.console.data.store import Store
 from consumers.console.data.system_watch import SystemWatch
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
+from schemas.keys.keys import KeyRing
 from schemas.runtime.health import Health
 
 P = ParamSpec("P")
@@ -60,6 +61,8 @@ class ConsoleContext:
     clock_s: Callable[[], float] = time.monotonic
     models: ModelsWatch | None = None
     health: Health | None = None
+    keys: KeyRing | None = None
+    """Keys that open pictures; None opens none."""
     commands: Commands | None = None
     """None disables commands to cameras."""
     jobs: Jobs | None = None

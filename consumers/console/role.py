@@ -115,7 +115,7 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     settings = context.settings
-    context.health = health
+    context.health, context.keys = health, keys
     context.models = ModelsWatch(settings.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
     feed = Feed(settings, keys, context.fleet, health)
     poller = DatabasePoller(context.recorded, context.fleet, context.reviews, health, context.published_ms)

@@ -248,6 +248,7 @@ def with_topic(
     run: Callable[[ModelsTopic], Awaitable[R]],
     signer: Signer | None = None,
 ) -> R:
+    """Return the result of `run` on the topic of models."""
     from infra.bundling.models_topic import ModelsTopic
 
     require_brokers(connect_timeout_s, kafka=where)

@@ -134,7 +134,8 @@ class CameraKey:
 
     def choice(self, what: bytes) -> int:
         """Return a number from 0 to 2^64 - 1 that only holders of the key can predict from `what`."""
-        return self._words(what, _CHOICE)[0]
+        high, low = self._words(what, _CHOICE)
+        return high << 32 | low
 
     def codebook_seed(self, dropped_per_block: int) -> tuple[int, int]:
         """Return the seed of the camera's codebook for one number of dropped pixels."""

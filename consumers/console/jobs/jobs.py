@@ -161,6 +161,21 @@ class Jobs:
             )
         return await self._begin(who, Kind.PUBLISH, await self._chosen(choice_id))
 
+    async def begin_rollout(self, who: str, choice_id: str) -> Job:
+        """Start to sign a bundle and make it the candidate. Raises StateError while another job runs."""
+        self._require_signer()
+        return await self._begin(who, Kind.CANDIDATE, await self._chosen(choice_id))
+
+    async def promote(self, who: str, candidate: str) -> Job:
+        """Start to make the candidate the live model. Raises StateError while another job runs."""
+        self._require_signer()
+        return await self._begin(who, Kind.PROMOTE, Choice("", candidate, Path(), ""))
+
+    async def dismiss(self, who: str, candidate: str) -> Job:
+        """Start to end the rollout of the candidate. Raises StateError while another job runs."""
+        self._require_signer()
+        return await self._begin(who, Kind.DISMISS, Choice("", candidate, Path(), ""))
+
     async def roll_back(self, who: str, live: str) -> Job:
         """Start to withdraw the model `live`. Raises StateError while another job runs."""
         self._require_signer()
@@ -261,7 +276,7 @@ class Jobs:
         place = self._place(job.job_id)
         place.mkdir(parents=True, exist_ok=True)
         (place / LOG).unlink(missing_ok=True)  # an old log would show old progress
-        if job.kind is Kind.ROLLBACK:
+        if job.kind in (Kind.ROLLBACK, Kind.PROMOTE, Kind.DISMISS):
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
         if choice is None:

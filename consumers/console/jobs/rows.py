@@ -18,6 +18,9 @@ class Kind(StrEnum):
     REPAIR = "repair"
     PUBLISH = "publish"
     ROLLBACK = "roll back"
+    CANDIDATE = "candidate"
+    PROMOTE = "promote"
+    DISMISS = "dismiss"
 
 
 class JobState(StrEnum):
