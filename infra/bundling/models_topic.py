@@ -108,6 +108,11 @@ class ModelsTopic:
         return self._records.models
 
     @property
+    def listed(self) -> Models:
+        """The newest list as its last editor signed it."""
+        return self._records.listed
+
+    @property
     def assessment(self) -> Assessment | None:
         """The gate's assessment of the listed rollout; None without one."""
         return self._records.assessment

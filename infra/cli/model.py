@@ -264,13 +264,15 @@ def with_topic(
 
 
 def rollout_of(topic: ModelsTopic) -> dict[str, Any] | None:
-    """Return the rollout in force with the gate's report; None without one."""
+    """Return the newest rollout with the gate's report; None without one."""
     from json import loads
 
     from schemas.messages.rollout import slots
     from schemas.pointillist_pb2 import Outcome, Slot
 
-    rollout, assessment = slots(topic.models).rollout, topic.assessment
+    assessment = topic.assessment
+    # The record of one that the gate has ended stays until somebody edits the list.
+    rollout = slots(topic.models).rollout or (topic.listed.rollout if topic.listed.HasField("rollout") else None)
     if rollout is None:
         return None
     report = loads(assessment.report) if assessment is not None else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -28,6 +28,9 @@ from schemas.errors import BundleError, ConfigError
 if TYPE_CHECKING:
     from infra.bundling.models_topic import ModelsTopic
     from schemas.pointillist_pb2 import Rollout
+
+
+_NO_ROLLOUT: Final = "candidate is missing: expected a rollout. Begin one by `pointillist model candidate`."
 
 
 @model_app.command()
@@ -183,7 +186,9 @@ def dismiss(
     from schemas.messages import rollout
 
     async def run(topic: ModelsTopic) -> bool:
-        model_id = _running(topic).candidate.model_id
+        if not topic.listed.HasField("rollout"):
+            raise ConfigError(_NO_ROLLOUT)
+        model_id = topic.listed.rollout.candidate.model_id
         await topic.write(rollout.ended(topic.models))
         _note(state, "dismiss", model_id, "by hand", "ended")
         return await report_change(topic, f"dismissed {model_id}", wait, topic.wait_for_candidate)
@@ -198,7 +203,7 @@ def _running(topic: ModelsTopic) -> Rollout:
 
     running = slots(topic.models).rollout
     if running is None:
-        raise ConfigError("candidate is missing: expected a rollout. Begin one by `pointillist model candidate`.")
+        raise ConfigError(_NO_ROLLOUT)
     return running
 
 
