@@ -203,7 +203,7 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Rollout",
-            "Frames a second that both models of a rollout judge, by outcome, and the frames that the gate has counted.",
+            "Frames a second that both models of a rollout judge, by outcome, and those that the gate has counted.",
             "none",
             (
                 Query(rate(m.COMPARISONS, "outcome"), "{{outcome}} a second"),
