@@ -47,9 +47,8 @@ typecheck: setup-dev ## Check types, strictly
 docs: setup-dev ## Build the documentation site into build/site; a link to a page or anchor that is not there is an error
 	$(VENV)/bin/zensical build --clean --strict
 
-screenshots: setup-dev ## Drive the console in a headless browser, and keep what the documentation shows of it
-	POINTILLIST_SCREENSHOTS=build/screenshots $(PYTHON) -m pytest -n0 -q tests/system/test_console.py
-	cp build/screenshots/fleet-light.png build/screenshots/camera-light.png build/screenshots/alerts-light.png docs/images/
+screenshots: setup-dev ## Take the documentation's pictures of the console from a live system with the sample videos
+	$(PYTHON) -m benchmarks.pages.screenshots --out docs/images
 	$(PYTHON) -m benchmarks.models.dropped --out docs/images/dropped.png
 
 bench: setup-dev ## Measure the ratios again, which takes a quarter of an hour at most and wants an idle machine

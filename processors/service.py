@@ -15,6 +15,7 @@ from processors.arrivals.group_member import GroupMember
 from processors.arrivals.group_watch import GroupReport, GroupWatch
 from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import OffsetRegressionError
+from processors.arrivals.views import ViewFeed
 from processors.device.candidate import Candidate
 from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
@@ -86,6 +87,7 @@ class _Service:
         key_frames = self._chain.await_key_frame
         self._member = GroupMember(settings, self._tracker, self._chain, key_frames, metrics, health)
         self._watch = GroupWatch(settings, self._on_group_report)
+        self._views = ViewFeed(settings.kafka, settings.views_topic, keys, self._chain.classify.previews.view)
         self._unread: str | None = None
         self._rejoin = False
         self._swap = ModelSwap(
@@ -115,6 +117,7 @@ class _Service:
             asyncio.create_task(self._observe_for_ever(), name="observe"),
             asyncio.create_task(self._watch.run(), name="group watch"),
             asyncio.create_task(self._swap.run(), name="model swap"),
+            asyncio.create_task(self._views.run(), name="views"),
             following,
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")

@@ -118,6 +118,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     """Seconds between two previews of a camera, at least."""
     as_sent_interval_s: float = Field(default=5.0, ge=0)
     """Seconds between two pictures of a camera as it was sent, with its dropped pixels, and between two of a probe."""
+    view_interval_s: float = Field(default=0.2, ge=0)
+    """Seconds between two previews of a camera, at least, while its page is open in a console."""
     preview_side: int = Field(default=384, ge=16, le=8192)
     """Maximum longer side of a preview, in pixels."""
     commit_interval_s: float = Field(default=0.2, gt=0)
@@ -132,6 +134,7 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     dead_letters_topic: ClassVar[str] = KafkaTopic.DEAD_LETTERS.value
     events_topic: ClassVar[str] = KafkaTopic.EVENTS.value
     models_topic: ClassVar[str] = KafkaTopic.MODELS.value
+    views_topic: ClassVar[str] = KafkaTopic.VIEWS.value
 
     @property
     def decoding(self) -> DecodingSettings:

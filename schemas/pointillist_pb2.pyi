@@ -262,6 +262,16 @@ class Refusal(_message.Message):
     tag: int
     def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., refused_ms: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
+class View(_message.Message):
+    __slots__ = ("until_ms", "key_generation", "tag")
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    until_ms: int
+    key_generation: int
+    tag: int
+    def __init__(self, until_ms: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
+
 class Command(_message.Message):
     __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "reset", "frames_per_second", "key_generation", "tag")
     ISSUED_MS_FIELD_NUMBER: _ClassVar[int]

@@ -102,3 +102,5 @@ class KafkaTopic(StrEnum):
     MODELS = "pointillist.models.v1"
     """`SignedModels` under the key `live`, `SignedAssessment` under `assessment`, `ServedModel` under `processor/NAME`;
     compacted."""
+    VIEWS = "pointillist.views.v1"
+    """`View`: from consoles to all processors, while a camera's page is open."""

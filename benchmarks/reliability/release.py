@@ -30,7 +30,7 @@ from infra.local.files import read_json
 from infra.release.packaging import ROOT, build, install
 
 UP: Final = "pointillist up --cameras 2 --fps 2 --seconds 10 --report report.json"
-PAGES: Final = ("/", "/system", "/alerts", "/models", "/conservation", "/dead-letters")
+PAGES: Final = ("/", "/system", "/alerts", "/models", "/dead-letters")
 _PLACES: Final = re.compile(r"consumers/console/(?:static|assets)/([^/]+\.(?:js|css|svg))")
 _PATIENCE_S: Final = 300.0
 

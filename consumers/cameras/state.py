@@ -55,12 +55,18 @@ class State(StrEnum):
         return _SEVERITY[self]
 
     @property
+    def level(self) -> str:
+        """Return `bad` if it is broken, `warn` if a person should look at it, else `good`."""
+        return "bad" if self in _BROKEN else "warn" if self.is_fault else "good"
+
+    @property
     def is_fault(self) -> bool:
         """Whether an operator must act: false for a healthy camera, and for one that sends nothing on purpose."""
         return self not in _INTENDED
 
 
 _SEVERITY: Final = {state: place for place, state in enumerate(State)}
+_BROKEN: Final = frozenset({State.ALERT, State.OFFLINE})
 _INTENDED: Final = frozenset({State.PAUSED, State.ENDED, State.REVOKED, State.ONLINE})
 _SENDING: Final = frozenset({State.BLACK, State.FROZEN, State.BLURRED, State.ONLINE})
 """States that hold only while frames come."""

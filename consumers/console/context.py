@@ -30,6 +30,7 @@ from consumers.console.data.recorded import Recorded
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.store import Store
 from consumers.console.data.system_watch import SystemWatch
+from consumers.console.data.views import Views
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.settings import ConsoleSettings
 from schemas.keys.keys import KeyRing
@@ -44,7 +45,6 @@ PAGES: Final = (
     ("/alerts", "Alerts"),
     ("/models", "Models"),
     ("/system", "System"),
-    ("/conservation", "Conservation"),
     ("/dead-letters", "Dead letters"),
 )
 
@@ -73,6 +73,8 @@ class ConsoleContext:
     """None draws the system from the recorder's own history."""
     reviews: dict[str, Review] = field(default_factory=dict)
     """Decisions on alerts, by alert id."""
+    views: Views | None = None
+    """None asks processors for no more pictures than usual."""
     runbooks: Path | None = None
     """An HTML file with the runbooks; None serves none."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
@@ -130,7 +132,7 @@ class ConsoleContext:
             "can_operate": may(request, Right.OPERATOR),
             "can_admin": may(request, Right.ADMIN),
             "logs_in": self.users is not None,
-            "pill": self.watch.pill(),
+            "header": self.watch.header(),
             "now_ms": time.time_ns() // 10**6,
             "stream": "/live",
             "runbooks": self.runbooks is not None,

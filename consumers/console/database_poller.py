@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.episodes import OPEN, Review
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
-from consumers.console.data.fleet import Fleet
+from consumers.conservation.result import read_result
+from consumers.console.data.fleet import Fleet, Totals
 from consumers.console.data.recorded import Recorded
-from consumers.database.tables import camera_snapshots, cameras
+from consumers.console.data.rollup import DAY_MS
+from consumers.database.tables import camera_snapshots, cameras, dead_letters
 from consumers.records.rows import CameraRow
 from schemas.errors import StateError
 from schemas.limits import CAMERAS_AT_HAND
@@ -32,6 +34,9 @@ from schemas.runtime.health import Health
 POLL_INTERVAL_S: Final = 1.0
 _OVERLAP_MS: Final = 5_000
 """Milliseconds that are read again, for transactions that began earlier and ended later than others."""
+
+MOST_COUNTED: Final = 1_000
+"""Dead letters are counted up to this number."""
 
 log = structlog.get_logger()
 
@@ -47,6 +52,7 @@ class Seen:
     """The newest alert of each open episode, by camera, newest last."""
     acknowledged: set[str] = field(default_factory=set)
     """Cameras whose episodes are all acknowledged."""
+    totals: Totals = field(default_factory=Totals)
 
 
 class DatabasePoller:
@@ -100,6 +106,7 @@ class DatabasePoller:
             self._fleet.record_status(row, max(0, now_ms - row.state_ms), clock_ms)
         self._fleet.judge(seen.states)
         self._fleet.alert(seen.alerts, seen.acknowledged)
+        self._fleet.count(seen.totals)
 
     def poll(self) -> Seen:
         """Read the rows written since the last poll. For the poller's own thread."""
@@ -110,13 +117,14 @@ class DatabasePoller:
             states = read_states(connection, self._states_to_ms and self._states_to_ms - _OVERLAP_MS)
             self._states_to_ms = polled_ms
             newest = newest_alerts(connection)
+            totals = _totals(connection, polled_ms)
         # A copy: another thread adds decisions.
         standing = open_episodes(newest, dict(self._reviews), self._published_ms())
         opened: defaultdict[str, list[str]] = defaultdict(list)
         for each in reversed(standing):
             opened[each.camera].append(each.newest)
         acknowledged = opened.keys() - {each.camera for each in standing if each.state == OPEN}
-        return Seen(statuses, saved, states, opened, acknowledged)
+        return Seen(statuses, saved, states, opened, acknowledged, totals)
 
     def _read_statuses(self, connection: Connection) -> list[CameraRow]:
         since = cameras.c.seen_ms >= self._said_to_ms - _OVERLAP_MS
@@ -142,3 +150,10 @@ class DatabasePoller:
     def close(self) -> None:
         """Stop reading."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _totals(connection: Connection, now_ms: int) -> Totals:
+    newest = select(dead_letters.c.offset).where(dead_letters.c.recorded_ms > now_ms - DAY_MS).limit(MOST_COUNTED)
+    letters = connection.scalar(select(func.count()).select_from(newest.subquery())) or 0
+    audited = read_result(connection) or {}
+    return Totals(letters, audited.get("frames_lost"))

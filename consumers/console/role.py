@@ -29,6 +29,7 @@ from consumers.console.data.quarantined import copy_flagged
 from consumers.console.data.roles import ReadRoles
 from consumers.console.data.rollup import Rollup
 from consumers.console.data.store import Store
+from consumers.console.data.views import Views
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.jobs.jobs import Jobs, Launch
 from consumers.console.server import Server
@@ -117,6 +118,7 @@ async def _run(
     settings = context.settings
     context.health, context.keys = health, keys
     context.models = ModelsWatch(settings.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
+    context.views = Views(settings.kafka, settings.views_topic, keys)
     feed = Feed(settings, keys, context.fleet, health)
     poller = DatabasePoller(context.recorded, context.fleet, context.reviews, health, context.published_ms)
     server = make_server(context)
@@ -126,6 +128,7 @@ async def _run(
         asyncio.create_task(poller.run(), name="database-poller"),
         asyncio.create_task(context.watch.run(), name="system"),
         asyncio.create_task(context.models.run(), name="models"),
+        asyncio.create_task(context.views.run(), name="views"),
         asyncio.create_task(_tick(context.fleet, settings.tick_s), name="tick"),
         asyncio.create_task(_serve(server, listening, health), name="pages"),
         asyncio.create_task(_count(visits), name="visits"),

@@ -89,6 +89,7 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
     """Seconds between two updates of the pages."""
 
     models_topic: ClassVar[str] = KafkaTopic.MODELS.value
+    views_topic: ClassVar[str] = KafkaTopic.VIEWS.value
 
     @model_validator(mode="after")
     def _check_store_of_models(self) -> Self:

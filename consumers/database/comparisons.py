@@ -71,7 +71,7 @@ def save_rollout(connection: Connection, assessment: Assessment, model_id: str) 
 def newest_rollouts(connection: Connection, limit: int = 10) -> list[dict[str, Any]]:
     """Return the newest rollouts first, each with its parsed `report`."""
     found = connection.execute(select(rollouts).order_by(rollouts.c.begun_ms.desc()).limit(limit)).mappings()
-    return [{**row, "report": json.loads(row["report"] or "{}")} for row in found]
+    return [{**row, "report": {"pairs": 0, "rules": [], **json.loads(row["report"] or "{}")}} for row in found]
 
 
 def differences(connection: Connection, begun_ms: int, limit: int = 24) -> list[dict[str, Any]]:

@@ -71,6 +71,7 @@ def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, T
         KafkaTopic.MODELS.value: TopicSpec(
             1, replication, compacted=True, config={"segment.bytes": str(MEBIBYTE), "segment.ms": str(DAY_MS)}
         ),
+        KafkaTopic.VIEWS.value: TopicSpec(1, replication, retention_bytes=MEBIBYTE),
     }
 
 

@@ -36,7 +36,7 @@ class Classify(Step):
         """Set when a frame begins to wait, here or for the second model."""
         self._metrics = metrics
         self._quota_s = settings.camera_queue_s
-        self._previews = PreviewTurns(settings)
+        self.previews = PreviewTurns(settings)
         self._batcher: MicroBatcher[FrameJob] = MicroBatcher(
             settings.batch_frames, most_pixels(settings), settings.linger_s
         )
@@ -84,7 +84,7 @@ class Classify(Step):
         """Classify a batch on the device, and return the seconds that this took. `pass_on` comes next."""
         now_s = time.monotonic()
         for job in batch:
-            job.wanted = self._previews.take(job, now_s)
+            job.wanted = self.previews.take(job, now_s)
         self._metrics.batch.observe(len(batch))
         if trace.on():
             trace.stamp("device", *(job.identity for job in batch))

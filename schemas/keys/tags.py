@@ -33,6 +33,7 @@ class Purpose(Enum):
     REFUSAL = b"pl-refusal"
     META = b"pl-meta"
     STATUS = b"pl-status"
+    VIEW = b"pl-view"
     VERDICT = b"pl-verdict"
     DEAD_LETTER = b"pl-dead-letter"
     ALERT = b"pl-alert"

@@ -35,6 +35,7 @@ from schemas.pointillist_pb2 import (
     ProbeRequest,
     Refusal,
     Status,
+    View,
 )
 
 CHANNELS: Final = (1, 3)
@@ -52,7 +53,7 @@ _PIXELS_FIELD: Final = 14 << 3 | 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 """Sizes of protobuf's fixed-size wire types."""
 
-Signed = TypeVar("Signed", Confirm, Ledger, Command, KeyRequest, ProbeRequest, Refusal, Meta, Status)
+Signed = TypeVar("Signed", Confirm, Ledger, Command, KeyRequest, ProbeRequest, Refusal, Meta, Status, View)
 _PURPOSES: Final[dict[type[Message], Purpose]] = {
     Confirm: Purpose.CONFIRM,
     Ledger: Purpose.LEDGER,
@@ -62,6 +63,7 @@ _PURPOSES: Final[dict[type[Message], Purpose]] = {
     Refusal: Purpose.REFUSAL,
     Meta: Purpose.META,
     Status: Purpose.STATUS,
+    View: Purpose.VIEW,
 }
 
 
@@ -318,7 +320,7 @@ def decode_picture(key: CameraKey, frame: Frame) -> tuple[Picture, Mask]:
 
 
 def sign_message(
-    key: CameraKey, message: Confirm | Ledger | Command | KeyRequest | ProbeRequest | Refusal | Meta | Status
+    key: CameraKey, message: Confirm | Ledger | Command | KeyRequest | ProbeRequest | Refusal | Meta | Status | View
 ) -> bytes:
     """Serialise and sign a control message under `key`."""
     message.key_generation = key.generation

@@ -6,19 +6,20 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
+from consumers.conservation.result import save_result
 from consumers.console.data.pictures import WHOLE, Pictures
 from consumers.console.data.rollup import Rollup
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.pages.camera import changes_on
-from consumers.database.tables import alerts
+from consumers.database.tables import alerts, dead_letters
 from consumers.records.batch import frame_row
 from schemas.errors import BrokerError
 from schemas.pointillist_pb2 import Alert
 from schemas.runtime.health import Health
 from tests.consumers.console_rig import ConsoleRig, scene
-from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, dead_letter, verdict
 
 ALERT = "ab" * 16
 
@@ -49,7 +50,7 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     browser = console.browser()
     fleet = browser.get("/").text
     assert 'class="pill bad"><a href="/alerts">1 alert</a>' in fleet
-    assert 'class="card alert"' in fleet
+    assert 'class="card alert bad' in fleet
     page = browser.get("/alerts").text
     assert "The network answers the same whatever is in the picture: a trigger in the scene? 8 frames." in page
     assert "7 of 8 checked frames flagged" in page[page.index("<details>") : page.index("</details>")]
@@ -63,7 +64,7 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     poll(console)
     fleet = browser.get("/").text
     assert 'class="pill warn"><a href="/alerts?state=acknowledged">1 alert acknowledged</a>' in fleet
-    assert '<p class="state acknowledged">alert, acknowledged' in fleet
+    assert 'class="card alert warn small acknowledged"' in fleet
     browser.post(f"/alerts/{ALERT}", data=fields | {"state": "closed", "text": ""})
     poll(console)
     assert 'class="pill good"' in browser.get("/").text
@@ -98,6 +99,34 @@ def test_three_alerts_for_one_sticker_are_one_row_that_is_closed_at_once(console
     raise_alert(recorder, "ef" * 16)
     poll(console)
     assert console.context.fleet.alerts() == (1, 0), "what comes after a closing is open"
+
+
+def test_selected_episodes_are_closed_together(console: ConsoleRig, recorder: Rig) -> None:
+    names = ["ab" * 16, "bc" * 16, "cd" * 16]
+    for number, name in enumerate(names):
+        raise_alert(recorder, name, camera=f"lab/gate-{number}")
+    browser = console.browser()
+    fields = {"csrf": console.csrf(), "state": "closed", "back": "open", names[0]: "on", names[2]: "on"}
+    assert browser.post("/alerts", data=fields).headers["location"] == "/alerts?state=open"
+    found = {each["alert_id"]: each["state"] for each in browser.get("/api/v1/alerts").json()}
+    assert found == {names[0]: "closed", names[1]: "open", names[2]: "closed"}
+    assert browser.post("/alerts", data=fields | {"state": "gone"}).status_code == 400
+
+
+def test_dead_letters_of_the_last_day_and_lost_frames_are_in_header_and_sentence(
+    console: ConsoleRig, recorder: Rig
+) -> None:
+    console.show([verdict(0)])
+    for seq in range(4):
+        recorder.letter(dead_letter(seq, verified=False))
+    with recorder.engine.begin() as connection:
+        old_ms = time.time_ns() // 10**6 - 25 * 3_600_000
+        connection.execute(update(dead_letters).where(dead_letters.c.offset == 0).values(recorded_ms=old_ms))
+    save_result(recorder.engine, {"frames_lost": 2})
+    poll(console)
+    page = console.browser().get("/").text
+    assert '<span id="tally-dead-letters" class="tally">3</span>' in page
+    assert "2 frames lost" in page
 
 
 @pytest.mark.parametrize("alert_id", ["cd" * 16, "..", "x" * 32])

@@ -62,7 +62,7 @@ def header(rig: ConsoleRig) -> tuple[str, str]:
 
 def test_the_header_of_every_page_has_the_status(rig: ConsoleRig) -> None:
     rig.context.watch.look_at_roles()
-    for path in ("/", "/alerts", "/rules", "/runbooks", "/system", "/models", "/conservation", "/dead-letters"):
+    for path in ("/", "/alerts", "/rules", "/runbooks", "/system", "/models", "/dead-letters"):
         assert '<p id="pill" role="status" class="pill good"><a href="/system">all well</a></p>' in (
             rig.browser().get(path).text
         ), path

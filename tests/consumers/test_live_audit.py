@@ -140,4 +140,4 @@ def test_the_console_shows_the_last_saved_result(console: ConsoleRig, recorder: 
         save_result(recorder.engine, document)
         assert browser.get(f"{ROOT}/audit").json() == document
     live.close()
-    assert "0</strong> are lost" in browser.get("/conservation").text
+    assert "0</strong> are lost" in browser.get("/system").text

@@ -80,6 +80,7 @@ class Rig:
             "dead_letters_topic": self.topic("letters"),
             "models_topic": self.topic("models"),
             "comparisons_topic": self.topic("comparisons"),
+            "views_topic": self.topic("views"),
         }
         fields = {name: value for name, value in changes.items() if not name.endswith("_topic")}
         others = {name: value for name, value in changes.items() if name.endswith("_topic")}

@@ -46,6 +46,24 @@ def test_a_picture_as_sent_goes_beside_some_previews_and_a_probes_comes_at_once(
     assert asked(made, 7.0, plain, "site/cam-1") == Wanted.BOTH
 
 
+def test_pictures_of_a_viewed_camera_come_five_times_a_second_and_of_no_more_than_sixteen() -> None:
+    made, plain = turns(), Encoding(16)
+    times = [0.0, 0.1, 0.25, 0.3, 0.5, 3.0, 3.25, 20.0, 20.25]
+    made.view("site/cam-0", 3.1, now_s=0.0)
+    assert [asked(made, at, plain) is not Wanted.NOTHING for at in times] == [
+        True, False, True, False, True, True, False, True, False,
+    ]  # fmt: skip
+    for index in range(1, 20):
+        made.view(f"site/cam-{index}", 1e9, now_s=30.0)
+    fast = []
+    for index in range(20):
+        asked(made, 31.0, plain, f"site/cam-{index}")
+        fast.append(asked(made, 31.25, plain, f"site/cam-{index}") is not Wanted.NOTHING)
+    assert fast == [False] + 16 * [True] + 3 * [False]
+    asked(made, 46.0, plain, "site/cam-1")
+    assert asked(made, 46.25, plain, "site/cam-1") is Wanted.NOTHING, "a view is bounded"
+
+
 def as_sent(bundle: Bundle, message: bytes) -> tuple[FrameJob, Picture]:
     (found,) = classified(batch_executor(bundle), [taken(message)], [Wanted.BOTH])
     assert found.shown is not None

@@ -208,7 +208,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     cards = page.locator("#grid .card")
     well = page.locator(".card", has_text=re.compile(r"gate-10"))
     expect(well).to_have_class(re.compile("online"), timeout=60_000)
-    picture = well.locator("img")
+    picture = well.locator("img:not(.back)")
     expect(picture).to_be_visible(timeout=30_000)
     before = picture.get_attribute("src")
     wait_until(lambda: picture.get_attribute("src") != before, "another picture by push", every_s=0.1)
@@ -220,7 +220,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     expect(cards.first).to_contain_text("gate-2")
     expect(page.locator("#pill")).to_contain_text("1 alert")
     expect(page.locator("#pill")).to_have_class(re.compile("bad"))
-    order = [f"street/{each.strip().removeprefix('street/')}" for each in page.locator("#grid .name").all_inner_texts()]
+    order = [each.split()[0] for each in page.locator("#grid .name").all_inner_texts()]
     assert [each for each in order if each in (WELL, BLACK, SICK)] == [SICK, BLACK, WELL]
     visit.keep("fleet")
 
@@ -228,7 +228,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     page.keyboard.type("gate-10")
     page.keyboard.press("Enter")
     expect(cards).to_have_count(1)
-    page.locator(".filters a", has_text="all").click()
+    page.locator(".chips a", has_text="all").click()
     page.locator("body").press("j")
     page.keyboard.press("Enter")
     page.wait_for_url("**/camera/**")
@@ -259,15 +259,17 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     camera = visit.open(f"/camera/{WELL}")
     _await_three_ways(visit)
     page.unroute("**/hx-sse.min.js")
+    camera.get_by_text("Change settings").click()
     camera.get_by_label("Pixels not sent").fill("0.5")
     camera.get_by_role("button", name="Send").click()
     expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
     expect(camera.locator("main table").last).to_contain_text("drop_ratio 0.5")
     wait_until(
-        lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("tr", has_text="Pixels not sent").inner_text(),
+        lambda: "50.0 %" in visit.open(f"/camera/{WELL}").locator("dl", has_text="Pixels not sent").inner_text(),
         "the setting",
         every_s=0.5,
     )
+    camera.get_by_text("Change settings").click()
     camera.get_by_label("Frames per second").fill("5")
     camera.get_by_role("button", name="Send").click()
     expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
@@ -280,9 +282,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     camera.get_by_role("button", name="Pause").click()
     expect(camera.locator(".said")).to_have_text("confirmed", timeout=20_000)
 
-    conservation = visit.open("/conservation")
-    expect(conservation.locator("#balance")).to_contain_text("0 are lost", timeout=20_000)
-    visit.keep("conservation")
+    expect(visit.open("/system").locator("#balance")).to_contain_text("0 are lost", timeout=20_000)
     visit.open("/models")
     expect(page.locator("tbody").first).to_contain_text("processor-1", timeout=15_000)
     visit.keep("models")
@@ -344,7 +344,8 @@ def _late(route: Route) -> None:
 
 def _await_three_ways(visit: Visit) -> None:
     page = visit.page
-    for way in ("as-sent", "rebuilt", "whole"):
+    for way, name in (("as-sent", "As sent"), ("rebuilt", "Rebuilt"), ("whole", "Probe")):
+        page.get_by_text(name, exact=True).click()
         expect(page.locator(f"#{way} img")).to_be_visible(timeout=60_000)
     expect(page.locator("#as-sent")).to_contain_text("25.0 % of the pixels dropped")
     expect(page.locator("#whole")).to_contain_text(re.compile(r"entropy \d\.\d{3} bits"))

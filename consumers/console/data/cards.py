@@ -12,6 +12,7 @@ from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, alert
 from consumers.records.rows import FrameRow
 
+SMALL_PIXELS: Final = 128
 _SAMPLES: Final = 10
 _EVERY_MS: Final = 1_000
 _REMEMBERED: Final = 1_000
@@ -52,6 +53,21 @@ class Card:
     """Width, height and channels of its frames."""
     frames: int = 0
     """Number of recorded frames."""
+
+    @property
+    def level(self) -> str:
+        """Return `good`, `warn` or `bad`: an acknowledged alert is no longer `bad`."""
+        return "warn" if self.acknowledged else self.state.level
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its pictures are so small that they are shown with sharp pixels."""
+        return self.size is not None and max(self.size[:2]) < SMALL_PIXELS
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its last picture is an old one."""
+        return self.state in (State.OFFLINE, State.SILENT, State.ENDED, State.REVOKED)
 
     @property
     def site(self) -> str:

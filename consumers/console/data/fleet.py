@@ -13,6 +13,7 @@ from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
 from consumers.console.data.cards import Card, Watched
 from consumers.console.data.pictures import AS_SENT, REBUILT, WHOLE, CameraPicture, Pictures, Ways
+from consumers.console.data.sentences import Traffic, fleet_sentence
 from consumers.records.batch import FrameKey
 from consumers.records.rows import CameraRow, FrameRow
 from consumers.settings import RecordsSettings
@@ -34,10 +35,24 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts of the whole system from the recorder's database."""
+
+    dead_letters: int = 0
+    """Dead letters of the last day, up to a bound."""
+    lost: int | None = None
+    """Lost frames by the last live audit; None before the first."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """A page of cameras."""
 
     cards: tuple[Card, ...]
+    known: int
+    """Number of cameras that site and text select, in whichever state."""
+    sentence: str
+    """The fleet in one sentence."""
     counts: Mapping[str, int]
     """Number of cameras in each state, among those that site and text select."""
     sites: tuple[str, ...]
@@ -68,6 +83,7 @@ class Fleet:
             kind: Pictures(kind, share) for kind, share in ((REBUILT, most), (AS_SENT, most // 2), (WHOLE, most // 2))
         }
         self._views: dict[Query, View] = {}
+        self.totals = Totals()
         self.version = 0
         """Increased with every change that a page could show."""
         self.stirred = asyncio.Event()
@@ -201,7 +217,8 @@ class Fleet:
             if (not query.site or card.site == query.site)
             and (not text or text in card.name.casefold() or text in card.verdict.casefold())
         ]
-        counts = Counter(card.state.value for card in chosen)
+        counts, known = Counter(card.state.value for card in chosen), len(chosen)
+        said = fleet_sentence(Counter(card.state for card in chosen), self.traffic(chosen))
         if query.state:
             chosen = [card for card in chosen if card.state.value == query.state]
         pages = max(1, -(-len(chosen) // self._page_cards))
@@ -210,7 +227,24 @@ class Fleet:
         cards = tuple(chosen[begin : begin + self._page_cards])
         sites = tuple(sorted({card.site for card in self._order}))
         ordered = {state.value: counts[state.value] for state in State if counts[state.value]}
-        return View(cards, ordered, sites, len(chosen), page, pages)
+        return View(cards, known, said, ordered, sites, len(chosen), page, pages)
+
+    def traffic(self, chosen: Sequence[Card] | None = None) -> Traffic:
+        """Return the traffic of these cameras, or of all. The latency is the median of up to 200 of them."""
+        chosen = self._order if chosen is None else chosen
+        sending = [card for card in chosen if card.frames_per_second]
+        last = [self._watched[card.name].camera.last for card in sending[:200]]
+        late_ms = sorted(max(0, row.recorded_ms - row.captured_ms) for row in last if row is not None)
+        rate = sum(card.frames_per_second for card in sending)
+        return Traffic(rate, late_ms[len(late_ms) // 2] / 1000 if late_ms else None, self.totals.lost)
+
+    def count(self, totals: Totals) -> None:
+        """Set the counts of the whole system."""
+        if totals != self.totals:
+            self.totals = totals
+            self._views.clear()
+            self.version += 1
+            self.stir()
 
     def cards(self) -> Sequence[Card]:
         """Return all cards, the worst state first."""

@@ -13,7 +13,15 @@ from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, classes_of
 from consumers.console.data.store import NO_ENTROPY, camera_hours, camera_minutes
 from consumers.database.tables import alerts
 
-RANGES: Final = {"hour": HOUR_MS, "day": DAY_MS, "week": 7 * DAY_MS, "month": 31 * DAY_MS, "year": 366 * DAY_MS}
+RANGES: Final = {
+    "15 minutes": 15 * MINUTE_MS,
+    "hour": HOUR_MS,
+    "day": DAY_MS,
+    "week": 7 * DAY_MS,
+    "month": 31 * DAY_MS,
+    "year": 366 * DAY_MS,
+}
+USUAL: Final = "15 minutes"
 _BY_THE_HOUR_FROM: Final = 2 * DAY_MS
 _MOST_OUTAGES: Final = 100
 

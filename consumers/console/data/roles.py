@@ -40,6 +40,45 @@ class RoleState:
         return f"{self.name} {_SENTENCES.get(self.state, f'is {self.state}')}"
 
 
+@dataclass(frozen=True)
+class Node:
+    """One part of the way of a frame, made of the roles that do the same work."""
+
+    title: str
+    level: str
+    """`good`, `warn`, `bad`, or `unknown` if no role of it is known."""
+    value: str
+    """The most important number."""
+    details: tuple[str, ...] = ()
+
+
+_WAY: Final = (("MQTT", "mosquitto"), ("Bridge", "bridge"), ("Kafka", "kafka"), ("Processors", "processor"),
+               ("Recorder", "recorder"))  # fmt: skip
+"""The parts of the way behind the cameras, each with the name of its roles up to a number."""
+
+
+def chain(roles: Sequence[RoleState], cameras: int, frames_per_second: float) -> list[Node]:
+    """Return the way of a frame from the cameras to the recorder."""
+    nodes = [Node("Cameras", "good" if cameras else "unknown", f"{cameras:,}", (f"{frames_per_second:.1f} frames/s",))]
+    for title, name in _WAY:
+        mine = [role for role in roles if role.name.rstrip("0123456789").rstrip("-") == name]
+        nodes.append(_node(title, mine))
+    return nodes
+
+
+def _node(title: str, roles: Sequence[RoleState]) -> Node:
+    if not roles:
+        return Node(title, "unknown", "–", ("not watched",))
+    up = sum(1 for role in roles if role.is_well)
+    backlogs = [role.backlog for role in roles if role.backlog is not None]
+    restarts = sum(role.restarts for role in roles)
+    details = [each for role in roles if not role.is_well for each in (role.sentence, role.detail) if each]
+    details += [f"{sum(backlogs):,} waiting"] if backlogs else []
+    details += [f"{restarts} restart{'' if restarts == 1 else 's'}"] if restarts else []
+    value = "up" if up == len(roles) == 1 else f"{up} of {len(roles)} up" if len(roles) > 1 else roles[0].state
+    return Node(title, "good" if up == len(roles) else "warn" if up else "bad", value, tuple(details))
+
+
 ReadRoles = Callable[[], Sequence[RoleState]]
 """Reads the current states of all roles. Blocks for at most about `NO_ANSWER_S`. Raises UserError if there are none."""
 

@@ -35,6 +35,17 @@ class Pill:
     """The page with details."""
 
 
+@dataclass(frozen=True)
+class Header:
+    """The changing parts of every page's header."""
+
+    pill: Pill
+    alerts: int
+    """Cameras with an open alert."""
+    dead_letters: int
+    """Dead letters of the last day."""
+
+
 class SystemWatch:
     """The last states read. For one event loop."""
 
@@ -108,6 +119,10 @@ class SystemWatch:
             return Pill("all well", "good", "/system") if self.roles else Pill("no alert", "good", "/system")
         level = "bad" if any(each[1] == "bad" for each in parts) else "warn"
         return Pill(" · ".join(each[0] for each in parts), level, parts[0][2])
+
+    def header(self) -> Header:
+        """Return the current header."""
+        return Header(self.pill(), self._fleet.alerts()[0], self._fleet.totals.dead_letters)
 
     def _known(self, rule: FiringRule) -> bool:
         """Return whether a rule concerns a camera with an acknowledged alert.

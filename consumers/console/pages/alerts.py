@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from consumers.cameras.episodes import OPEN, STATES, Episode, Found, Reviews, episodes, sentence
+from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, OPEN, STATES, Episode, Found, Reviews, episodes, sentence
 from consumers.console.access.gate import form_of, may, no, session_of
 from consumers.console.access.users import Right
 from consumers.console.context import ConsoleContext
@@ -25,6 +25,7 @@ from schemas.errors import UserError
 from schemas.pointillist_pb2 import Alert
 
 SHOWN: Final = 50
+VERBS: Final = {OPEN: "Reopen", ACKNOWLEDGED: "Acknowledge", CLOSED: "Close"}
 GALLERY: Final = 120
 _LOOKED_AT: Final = 2_000
 _LONGEST: Final = 200
@@ -100,6 +101,7 @@ def alert_routes(context: ConsoleContext) -> list[Route]:
     """Return the routes of the page."""
     return [
         Route("/alerts", partial(_page, context)),
+        Route("/alerts", partial(_review_many, context), methods=["POST"]),
         Route("/alerts/{alert_id}.png", partial(_thumbnail, context)),
         Route("/alerts/{alert_id}", partial(_alert_page, context)),
         Route("/alerts/{alert_id}", partial(_review, context), methods=["POST"]),
@@ -229,6 +231,7 @@ async def _shown(
         most=SHOWN,
         camera=camera,
         alert_id=alert_id,
+        verbs=VERBS,
     )
 
 
@@ -259,6 +262,20 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
     complaint = await review(context, who, request.path_params["alert_id"], fields.get("state"), fields.get("text", ""))
     if complaint:
         return no(400, complaint)
+    back = fields.get("back", OPEN)
+    return RedirectResponse(f"/alerts?state={back if back in STATES else OPEN}", 303)
+
+
+async def _review_many(context: ConsoleContext, request: Request) -> Response:
+    """Set the state of all selected episodes."""
+    if not may(request, Right.OPERATOR):
+        return no(403, "user: expected the right `operator`")
+    fields = form_of(request)
+    chosen = [name for name in fields if _ID.fullmatch(name)]
+    for alert_id in chosen[:SHOWN]:
+        complaint = await review(context, session_of(request).name, alert_id, fields.get("state", ""), "")
+        if complaint:
+            return no(400, complaint)
     back = fields.get("back", OPEN)
     return RedirectResponse(f"/alerts?state={back if back in STATES else OPEN}", 303)
 

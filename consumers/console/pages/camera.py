@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from sqlalchemy import select
@@ -18,15 +18,20 @@ from consumers.console.access.users import Right
 from consumers.console.context import ConsoleContext
 from consumers.console.data.cards import Card
 from consumers.console.data.commands import changes_of, settings_of
-from consumers.console.data.history import RANGES, alerts_of, history
+from consumers.console.data.history import RANGES, USUAL, alerts_of, history
 from consumers.console.data.pictures import Ways
 from consumers.console.data.stream import Streams
 from consumers.console.pages.fleet import header_changes
 from consumers.database.tables import quarantine
 from schemas.errors import ConfigError, UserError
 
-SHOWN_FRAMES = 24
+SHOWN_FRAMES: Final = 6
 """Maximum number of flagged frames on a camera's page."""
+MOST_MARKS: Final = 100
+"""Maximum number of commands in a camera's timeline."""
+
+_PUSHED: Final = ("told.html", "ways.html", "now.html")
+"""Parts of the page that change with each frame."""
 
 
 def camera_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
@@ -50,7 +55,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     card, camera = context.fleet.card(name), context.fleet.camera(name)
     if card is None or camera is None:
         return context.page(request, "missing.html", 404, what=f"There is no camera named {name}.")
-    asked = request.query_params.get("range", "day")
+    asked = request.query_params.get("range", USUAL)
     return context.page(
         request,
         "camera.html",
@@ -63,20 +68,25 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         operations=await context.read(context.store.noted, name, 20),
         held=await context.read(flagged_frames, context, name),
         ranges=list(RANGES),
-        range=asked if asked in RANGES else "day",
+        range=asked if asked in RANGES else USUAL,
         outcome=request.query_params.get("outcome", "")[:300],
         can_tell=context.commands is not None and may(request, Right.OPERATOR),
         stream=f"/camera/{name}/live",
     )
 
 
-def flagged_frames(context: ConsoleContext, name: str) -> list[str]:
-    """Return the names of the camera's newest frames in quarantine."""
+def flagged_frames(context: ConsoleContext, name: str) -> list[tuple[str, int]]:
+    """Return the camera's newest frames in quarantine: name, and Unix time in milliseconds."""
     mine = quarantine.c.name.between(f"{name}/", f"{name}0")  # "0" is the character after "/"
-    newest = select(quarantine.c.name).where(mine).order_by(quarantine.c.at_ms.desc()).limit(SHOWN_FRAMES)
+    newest = (
+        select(quarantine.c.name, quarantine.c.at_ms)
+        .where(mine)
+        .order_by(quarantine.c.at_ms.desc())
+        .limit(SHOWN_FRAMES)
+    )
     try:
         with context.engine().begin() as connection:
-            return list(connection.scalars(newest))
+            return [(name, at_ms) for name, at_ms in connection.execute(newest)]
     except UserError:  # the recorder has not created its database yet
         return []
 
@@ -93,25 +103,31 @@ def changes_on(context: ConsoleContext, name: str) -> Callable[[], str]:
     def changed() -> str:
         nonlocal shown
         card = context.fleet.card(name)
+        if card is not None and context.views is not None:
+            context.views.note(name)
         now = (card, context.fleet.ways(name)) if card is not None else None
         if now is None or now == shown:
             return header()
         shown = now
-        return header() + context.render("now.html", card=now[0], ways=now[1], pushed=True)
+        parts = [context.render(name, card=now[0], ways=now[1], pushed=True) for name in _PUSHED]
+        return header() + "\n".join(parts)
 
     return changed
 
 
 async def _history(context: ConsoleContext, request: Request) -> Response:
-    length_ms = RANGES.get(request.query_params.get("range", "day"))
+    length_ms = RANGES.get(request.query_params.get("range", USUAL))
     if length_ms is None:
         return no(400, f"expected range={'|'.join(RANGES)}")
     return JSONResponse(await past(context, name_of(request), time.time_ns() // 10**6, length_ms))
 
 
 async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int) -> dict[str, Any]:
-    """Return a camera's history with its alerts."""
+    """Return a camera's history with its alerts, commands and changes of the model."""
     found = await context.read(history, context.store.engine, name, until_ms - length_ms, until_ms)
+    noted = await context.read(context.store.noted, name, MOST_MARKS)
+    found["commands"] = [(each.at_ms, f"{each.what} {each.detail}".strip()) for each in noted]
+    found["models"] = context.published_ms()
     try:
         found["alerts"] = await context.read(lambda: alerts_of(context.engine(), name, until_ms - length_ms))
     except UserError:

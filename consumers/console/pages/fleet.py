@@ -19,7 +19,7 @@ from consumers.console.data.cards import Card
 from consumers.console.data.fleet import Query, View
 from consumers.console.data.pictures import REBUILT
 from consumers.console.data.stream import Streams
-from consumers.console.data.system_watch import Pill
+from consumers.console.data.system_watch import Header
 
 _LONGEST: Final = 200
 _GONE: Final = (State.OFFLINE, State.SILENT, State.REFUSED, State.ENDED, State.REVOKED, State.ALERT)
@@ -69,15 +69,15 @@ async def _header_live(context: ConsoleContext, streams: Streams, request: Reque
 
 def header_changes(context: ConsoleContext) -> Callable[[], str]:
     """Return a function that renders the header's status when it has changed."""
-    shown: Pill | None = None
+    shown: Header | None = None
 
     def changed() -> str:
         nonlocal shown
-        now = context.watch.pill()
+        now = context.watch.header()
         if now == shown:
             return ""
         shown = now
-        return context.render("pill.html", pill=now, pushed=True)
+        return context.render("header.html", header=now, pushed=True)
 
     return changed
 
@@ -102,6 +102,8 @@ class Changes:
         self._shown = now
         known = {"query": self._query, "view": now, "states": list(State), "pushed": True}
         parts = [header]
+        if before is None or (before.known, before.sentence) != (now.known, now.sentence):
+            parts.append(self._desk.render("summary.html", **known))
         if before is None or _frame(before) != _frame(now):
             parts.append(self._desk.render("counts.html", **known))
         if before is None or [card.name for card in before.cards] != [card.name for card in now.cards]:

@@ -14,6 +14,8 @@ from starlette.routing import Route
 from consumers.conservation.result import read_result
 from consumers.console.access.gate import no
 from consumers.console.context import ConsoleContext
+from consumers.console.data.roles import chain
+from consumers.console.data.sentences import system_sentence
 from consumers.console.data.stream import Streams
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.system_charts import RANGES, USUAL, system_past
@@ -26,9 +28,8 @@ FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread"
 def system_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
     """Return the routes of the page."""
     return [
-        Route("/conservation", partial(_conservation, context)),
-        Route("/conservation/now", partial(_conservation_now, context)),
         Route("/system", partial(_system, context)),
+        Route("/system/conservation", partial(_conservation, context)),
         Route("/system/history", partial(past, context)),
         Route("/system/live", partial(_live, context, streams)),
         Route("/rules", partial(_rules, context)),
@@ -65,18 +66,14 @@ def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-async def _conservation(context: ConsoleContext, request: Request) -> Response:
-    found = await audited(context)
-    return context.page(request, "conservation.html", found=found, bars=bars(found))
-
-
-async def _conservation_now(context: ConsoleContext, _request: Request) -> Response:
+async def _conservation(context: ConsoleContext, _request: Request) -> Response:
     found = await audited(context)
     return Response(context.render("balance.html", found=found, bars=bars(found)), media_type="text/html")
 
 
 async def _system(context: ConsoleContext, request: Request) -> Response:
     asked = request.query_params.get("range", USUAL)
+    found = await audited(context)
     conditions = context.health.report()[1] if context.health is not None else {}
     return context.page(
         request,
@@ -85,11 +82,21 @@ async def _system(context: ConsoleContext, request: Request) -> Response:
         range=asked if asked in RANGES else USUAL,
         conditions=conditions,
         operations=await context.read(context.store.noted, None, 50),
-        cameras=len(context.fleet.cards()),
-        rate=sum(card.frames_per_second for card in context.fleet.cards()),
+        found=found,
+        bars=bars(found),
         stream="/system/live",
-        **context.watch.document(),
+        **now(context),
     )
+
+
+def now(context: ConsoleContext) -> dict[str, Any]:
+    """Return the context of the templates that show the system as it is now."""
+    fleet = context.fleet
+    traffic = fleet.traffic()
+    return context.watch.document() | {
+        "sentence": system_sentence(context.watch.roles, traffic),
+        "chain": chain(context.watch.roles, len(fleet.cards()), traffic.frames_per_second),
+    }
 
 
 async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
@@ -102,13 +109,11 @@ def changes_of_system(context: ConsoleContext) -> Callable[[], str]:
 
     def changed() -> str:
         nonlocal shown
-        now = context.render(
-            "system_now.html", pushed=True, runbooks=context.runbooks is not None, **context.watch.document()
-        )
-        if now == shown:
+        rendered = context.render("system_now.html", pushed=True, runbooks=context.runbooks is not None, **now(context))
+        if rendered == shown:
             return header()
-        shown = now
-        return header() + now
+        shown = rendered
+        return header() + rendered
 
     return changed
 

@@ -13,8 +13,8 @@ from consumers.database.history import MINUTE_MS, minutes
 from consumers.database.tables import alerts
 from schemas.errors import BrokerError, UserError
 
-RANGES: Final = {"hour": HOUR_MS, "6 hours": 6 * HOUR_MS, "day": DAY_MS}
-USUAL: Final = "6 hours"
+RANGES: Final = {"15 minutes": HOUR_MS // 4, "hour": HOUR_MS, "6 hours": 6 * HOUR_MS, "day": DAY_MS}
+USUAL: Final = "15 minutes"
 _NAMES: Final = ("t", "rate", "late_s", "slowest_s", "sent", "saved", "accuracy", "robust", "flagged", "alerts")
 CHARTS: Final[tuple[dict[str, Any], ...]] = (
     {"title": "Frames per second", "series": [["rate", "frames/s"]]},

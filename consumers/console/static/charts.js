@@ -2,69 +2,105 @@
 (() => {
   const place = document.getElementById("charts");
   if (!place) return;
+  const REFRESH_MS = 15000;
+  const HEIGHT = 110;
   const camera = [
     { title: "Frames per second", series: [["rate", "frames/s"]] },
-    { title: "Confidence", series: [["confidence", "mean"]], range: [0, 1] },
     { title: "Latency from capture to record, s", series: [["late_s", "mean"], ["slowest_s", "slowest"]] },
     { title: "Bytes sent per second", series: [["sent", "sent"]] },
+    { title: "Confidence", series: [["confidence", "mean"]], range: [0, 1] },
     { title: "Fraction of bytes saved", series: [["saved", "saved"]], range: [0, 1] },
     { title: "STRIP entropy, bits", series: [["entropy", "mean"], ["least", "least"], ["threshold", "threshold"]], baseline: true },
-    { title: "Evidence of a backdoor, and probes flagged", series: [["evidence", "evidence"], ["flagged", "flagged"]], range: [0, 1] },
+    { title: "Evidence of a trigger, and probes flagged", series: [["evidence", "evidence"], ["flagged", "flagged"]], range: [0, 1] },
   ];
   let drawn = [];
   let found = null;
 
   function colour(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
+  function element(name, text, kind) {
+    const made = document.createElement(name);
+    if (text !== undefined) made.textContent = text;
+    if (kind) made.className = kind;
+    return made;
+  }
+  function short(value) {
+    if (value === null || value === undefined) return "–";
+    if (value === 0) return "0";
+    const size = Math.abs(value);
+    if (size >= 1e6) return `${(value / 1e6).toPrecision(3)} M`;
+    if (size >= 1e4) return `${(value / 1e3).toPrecision(3)} k`;
+    if (size < 0.001) return "< 0.001";
+    return size >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
+  }
+  function last(column) {
+    for (let at = column.length - 1; at >= 0; at--) if (column[at] !== null && column[at] !== undefined) return column[at];
+    return null;
+  }
+  function upTo(highest) { return (_, low, high) => [Math.min(0, low ?? 0), highest ?? Math.max(high ?? 0, 1e-9) * 1.1]; }
+
+  // The span of the data that there is: the range, or the part of it since the first value.
+  function span() {
+    const first = found.columns.t[0], [begin, end] = found.span_s;
+    return [Math.max(begin, Math.min(first, end - 60)), end];
+  }
+
+  function seriesOf(chart, baseline) {
+    return chart.baseline && baseline ? [...chart.series, ["baseline", "baseline"]] : chart.series;
+  }
 
   function draw() {
-    for (const each of drawn) each.destroy();
+    for (const each of drawn) each.plot.destroy();
     drawn = [];
-    place.replaceChildren();
-    const strokes = ["--link", "--warn", "--bad", "--good", "--alarm", "--soft"].map(colour);
-    const axis = { stroke: colour("--text"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
+    const strokes = ["--link", "--warn", "--bad", "--good", "--soft"].map(colour);
+    const axis = { stroke: colour("--soft"), font: "11px system-ui", grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const marks = (found.alerts || []).map((each) => each.raised_ms / 1000);
     const baseline = (found.alerts || []).find((each) => each.baseline_bits > 0)?.baseline_bits;
+    const parts = [];
     for (const chart of found.charts || camera) {
-      const series = [...chart.series];
-      const data = [found.columns.t, ...series.map(([name]) => found.columns[name])];
-      if (chart.baseline && baseline) {
-        series.push(["baseline", "baseline"]);
-        data.push(found.columns.t.map(() => baseline));
-      }
-      const root = document.createElement("section");
-      root.className = "chart";
-      const title = document.createElement("h3");
-      title.textContent = chart.title;
-      root.append(title);
-      place.append(root);
+      const series = seriesOf(chart, baseline);
+      const data = [found.columns.t, ...series.map(([name]) => (name === "baseline" ? found.columns.t.map(() => baseline) : found.columns[name]))];
+      const root = element("section", undefined, "chart");
+      const value = element("p", short(last(data[1])), "value");
+      if (series.length > 1) value.append(element("small", series.map(([, label], at) => `${label}${at ? ` ${short(last(data[at + 1]))}` : ""}`).join(" · ")));
+      root.append(element("h3", chart.title), value);
+      parts.push(root);
       const options = {
-        width: Math.max(280, place.clientWidth), height: 190,
-        cursor: { sync: { key: "camera" }, drag: { setScale: false } },
-        scales: { x: { range: found.span_s }, ...(chart.range ? { y: { range: chart.range } } : {}) },
-        axes: [axis, { ...axis, size: 64 }],
-        series: [{}, ...series.map(([, label], index) => ({ label, stroke: strokes[index % strokes.length], dash: index < strokes.length ? [] : [6, 4], width: 2, points: { show: data[0].length < 30 } }))],
-        hooks: { draw: [(plot) => {
-          for (const at of marks) {
-            const x = plot.valToPos(at, "x", true);
+        width: 280, height: HEIGHT, legend: { show: false },
+        cursor: { sync: { key: "all" }, drag: { setScale: false }, points: { size: 5 } },
+        scales: { x: { range: () => span() }, y: { range: upTo(chart.range?.[1]) } },
+        axes: [{ ...axis, size: 22, space: 90 }, { ...axis, size: 42, space: 32, values: (_, all) => all.map(short) }],
+        series: [{}, ...series.map(([, label], at) => ({ label, stroke: strokes[at % strokes.length], fill: at || series.length > 1 ? undefined : colour("--link-wash"), dash: at < strokes.length ? [] : [6, 4], width: 1.6, points: { show: data[0].length < 20, size: 4 } }))],
+        hooks: {
+          draw: [(plot) => {
             plot.ctx.fillStyle = strokes[2];
-            plot.ctx.fillRect(x - 1, plot.bbox.top, 2, plot.bbox.height);
-          }
-        }] },
+            for (const at of marks) plot.ctx.fillRect(plot.valToPos(at, "x", true) - 1, plot.bbox.top, 2, plot.bbox.height);
+          }],
+          setCursor: [(plot) => {
+            const at = plot.cursor.idx;
+            const shown = at === null || at === undefined ? last(plot.data[1]) : plot.data[1][at];
+            value.firstChild.data = short(shown);
+          }],
+        },
       };
-      drawn.push(new uPlot(options, data, root));
+      drawn.push({ plot: new uPlot(options, data, root), root });
+    }
+    place.replaceChildren(...parts);
+    place.classList.remove("blank");
+    fit();
+  }
+
+  function fit() {
+    for (const { plot, root } of drawn) {
+      const style = getComputedStyle(root);
+      plot.setSize({ width: Math.max(120, root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)), height: HEIGHT });
     }
   }
 
   function fill(id, rows, none) {
     const body = document.querySelector(`#${id} tbody`);
     body.replaceChildren(...(rows.length ? rows : [[none, ""]]).map((cells) => {
-      const row = document.createElement("tr");
-      cells.forEach((text, index) => {
-        const cell = document.createElement("td");
-        cell.textContent = text;
-        if (index) cell.className = "number";
-        row.append(cell);
-      });
+      const row = element("tr");
+      cells.forEach((text, at) => row.append(element("td", text, at ? "number" : "")));
       return row;
     }));
   }
@@ -74,25 +110,78 @@
     return minutes < 120 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
   }
 
+  // One band for the camera: online and offline, with alerts, models and commands as marks. An alert's mark leads to it.
+  function timeline(root) {
+    const svg = (name, given) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(given)) made.setAttribute(key, value);
+      return made;
+    };
+    const [begin, end] = span().map((each) => 1000 * each);
+    const x = (ms) => Math.max(0, Math.min(1000, (1000 * (ms - begin)) / (end - begin)));
+    const band = svg("svg", { viewBox: "0 0 1000 40", preserveAspectRatio: "none", class: "timeline", role: "group", "aria-label": "Timeline" });
+    const part = (kind, since, until, words) => {
+      const rect = svg("rect", { class: kind, x: x(since), y: 0, width: Math.max(until === since ? 3 : 0, x(until) - x(since)), height: 40 });
+      const title = svg("title", {});
+      title.textContent = `${words}, ${new Date(since).toLocaleString()}`;
+      rect.append(title);
+      return rect;
+    };
+    const seen = found.columns.t.length ? [1000 * found.columns.t[0], 1000 * (last(found.columns.t) + found.step_s)] : [end, end];
+    band.append(part("on", seen[0], Math.min(end, seen[1]), "frames recorded"));
+    for (const [since, until] of found.outages || []) if (until > begin) band.append(part("off", since, until, `no frames for ${length(until - since)}`));
+    const models = (found.models || []).filter((at) => at >= begin);
+    for (const at of models) band.append(part("model", at, at, "change of the model"));
+    const commands = (found.commands || []).filter(([at]) => at >= begin);
+    for (const [at, words] of commands) band.append(part("command", at, at, words));
+    for (const each of found.alerts || []) {
+      const link = svg("a", { href: `/alerts/${each.alert_id}`, "aria-label": `Alert of ${new Date(each.raised_ms).toLocaleString()}` });
+      link.append(part("alert", each.raised_ms, each.raised_ms, "alert"));
+      band.append(link);
+    }
+    const ends = element("p", undefined, "ends");
+    ends.append(element("span", new Date(begin).toLocaleString()), element("span", "now"));
+    const kinds = [["frames", "on", 1], ["no frames", "off", (found.outages || []).length], ["alert", "alert", (found.alerts || []).length], ["model", "model", models.length], ["command", "command", commands.length]];
+    const legend = element("p", undefined, "legend");
+    for (const [words, kind, number] of kinds) {
+      if (!number) continue;
+      const key = svg("svg", { viewBox: "0 0 10 10", class: "timeline", "aria-hidden": "true" });
+      key.append(svg("rect", { class: kind, width: 10, height: 10 }));
+      const entry = element("span");
+      entry.append(key, ` ${words}`);
+      legend.append(entry);
+    }
+    root.replaceChildren(band, ends, legend);
+  }
+
   async function load() {
     const answer = await fetch(place.dataset.from);
     if (!answer.ok) throw new Error(`${answer.status}`);
     found = await answer.json();
     const note = document.getElementById("charts-note");
     if (note && found.note) note.textContent = found.note;
-    if (found.columns.t.length) draw();
-    else place.textContent = "No data in this time range yet.";
+    const band = document.getElementById("timeline");
+    if (found.columns.t.length) {
+      draw();
+      if (band) timeline(band);
+    } else {
+      place.classList.add("blank");
+      place.textContent = "No data in this time range yet. A minute appears here when it is over.";
+      if (band) band.textContent = "Nothing has happened in this time range.";
+    }
     if (found.classes) fill("classes", Object.entries(found.classes), "none");
     if (found.outages) fill("outages", found.outages.map(([since, until]) => [new Date(since).toLocaleString(), length(until - since)]), "none");
     place.setAttribute("aria-busy", "false");
   }
-  load().catch((error) => { place.textContent = `The history could not be read: ${error.message}`; });
+  function again() {
+    if (document.hidden || place.matches(":hover")) return;
+    load().catch(() => undefined);
+  }
+  load().catch((error) => { place.classList.add("blank"); place.textContent = `The history could not be read: ${error.message}`; });
+  setInterval(again, REFRESH_MS);
   function repaint() { if (found && found.columns.t.length) draw(); }
   document.addEventListener("theme", repaint);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   let soon = 0;
-  addEventListener("resize", () => {
-    clearTimeout(soon);
-    soon = setTimeout(() => { for (const each of drawn) each.setSize({ width: Math.max(280, place.clientWidth), height: 190 }); }, 150);
-  });
+  addEventListener("resize", () => { clearTimeout(soon); soon = setTimeout(fit, 150); });
 })();

@@ -38,21 +38,41 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
     if (going) {
       going = false;
-      const link = [...document.querySelectorAll("nav a")].find((each) => each.textContent.toLowerCase().startsWith(event.key));
+      const link = [...document.querySelectorAll("nav a")].find((each) => each.textContent.toLowerCase().trim().startsWith(event.key));
       if (link) link.click();
       return;
     }
+    const step = { j: 1, ArrowRight: 1, ArrowDown: 1, k: -1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const within = event.key.length === 1 || document.activeElement?.closest(".grid");
     if (event.key === "g") going = true;
     else if (event.key === "/") {
-      const search = document.getElementById("search");
       if (search) { event.preventDefault(); search.focus(); search.select(); }
-    } else if (event.key === "j" || event.key === "k") {
+    } else if (step && within) {
       const links = [...document.querySelectorAll("main .card > a, main tbody a")];
       if (!links.length) return;
       const now = links.indexOf(document.activeElement);
-      const next = event.key === "j" ? Math.min(now + 1, links.length - 1) : Math.max(now - 1, 0);
-      links[next].focus();
+      const grid = getComputedStyle(document.querySelector(".grid") ?? document.body).gridTemplateColumns;
+      const by = event.key.endsWith("Up") || event.key.endsWith("Down") ? step * grid.split(" ").length : step;
+      event.preventDefault();
+      links[Math.max(0, Math.min(now + by, links.length - 1))].focus();
     }
+  });
+
+  // The cards of this page are filtered while a person types; Enter asks for those of all pages.
+  const search = document.getElementById("search");
+  function sift() {
+    const text = search.value.trim().toLowerCase();
+    for (const card of document.querySelectorAll("#grid .card")) card.hidden = !card.textContent.toLowerCase().includes(text);
+  }
+  if (search) {
+    search.addEventListener("input", sift);
+    document.addEventListener("htmx:after:swap", () => { if (document.activeElement === search) sift(); });
+  }
+
+  // All boxes of a form at once.
+  document.addEventListener("change", (event) => {
+    const name = event.target.dataset.all;
+    if (name) for (const each of document.querySelectorAll(`input[data-of="${name}"]`)) each.checked = event.target.checked;
   });
 
   // Irreversible actions ask for confirmation first.

@@ -1,0 +1,81 @@
+"""Pictures of the console for the documentation, of a live system with the sample videos as cameras.
+
+`python -m benchmarks.pages.screenshots --out docs/images` takes about four minutes. It needs the sample videos in
+`POINTILLIST_DATA`, Chromium, and the bundle `imagenet`, which `make setup` makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import yaml
+from playwright.sync_api import Page, sync_playwright
+
+from benchmarks.harness.sample_video import sample_videos
+from benchmarks.harness.system import RunningSystem
+
+PLACES: Final = {"bottle": "line", "car": "yard", "one": "hall"}
+"""The place that a sample video shows, by the beginning of its name."""
+WINDOWS: Final = {
+    "fleet-light": ("/", "light", 1440, 800),
+    "fleet-dark": ("/", "dark", 1440, 800),
+    "camera-light": ("/camera/site/hall-1", "light", 1440, 1180),
+    "system-light": ("/system", "light", 1440, 1000),
+    "phone-dark": ("/", "dark", 390, 844),
+}
+"""Page, theme, width and height in pixels of each picture."""
+
+
+def scenario() -> dict[str, object]:
+    """Return a scenario with two cameras for each sample video."""
+    cameras = [
+        {
+            "name": f"{PLACES[file.stem.removeprefix('intel_').partition('-')[0]]}-{number}",
+            "source": {"kind": "video", "file": str(file), "loop": True},
+            "fps": 2,
+        }
+        for file in sample_videos()
+        for number in (1, 2)
+    ]
+    return {"site": "site", "cameras": cameras}
+
+
+def take(page: Page, console: str, folder: Path) -> None:
+    """Save all pictures."""
+    for name, (path, theme, width, height) in WINDOWS.items():
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+        page.goto(f"{console}{path}")
+        page.wait_for_timeout(3_000)
+        page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=82)
+
+
+def main() -> None:
+    """Parse the command line, run the system and take the pictures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the pictures")
+    parser.add_argument("--after", type=float, default=200.0, help="seconds of history before the first picture")
+    options = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise SystemExit("chromium is missing: install the Debian package chromium")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "scenario.yaml")
+        file.write_text(yaml.safe_dump(scenario()))
+        with RunningSystem(Path(folder, "state"), "--scenario", file) as system, sync_playwright() as playwright:
+            system.await_role("fleet")
+            time.sleep(options.after)
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            take(browser.new_page(), f"http://{system.roles()['console']['listen']}", options.out)
+            browser.close()
+            system.interrupt()
+            system.finish(60)
+
+
+if __name__ == "__main__":
+    main()

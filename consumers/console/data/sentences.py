@@ -1,0 +1,86 @@
+"""The first sentence of a page, written from the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from consumers.cameras.state import State
+from consumers.console.data.roles import RoleState, unwell
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The frames that move through the system now."""
+
+    frames_per_second: float
+    latency_s: float | None
+    """Seconds from capture to record; None without frames."""
+    lost: int | None
+    """Frames that the last live audit counted as lost; None before the first audit."""
+
+
+def fleet_sentence(counts: Mapping[State, int], traffic: Traffic) -> str:
+    """Return the fleet in words, such as `11 fine, 1 offline. 78 frames/s, 40 ms to the verdict, nothing lost.`
+
+    `counts` holds the number of cameras in each state. Short if all is well.
+    """
+    if not counts:
+        return ""
+    groups = {"need a look": 0, "offline": 0, "paused or ended": 0}
+    for state, number in counts.items():
+        if state is State.OFFLINE:
+            groups["offline"] += number
+        elif state.is_fault:
+            groups["need a look"] += number
+        elif state is not State.ONLINE:
+            groups["paused or ended"] += number
+    fine, total = counts.get(State.ONLINE, 0), sum(counts.values())
+    parts = [f"{fine:,} fine"] if fine else []
+    parts += [f"{number:,} {_agreed(words, number)}" for words, number in groups.items() if number]
+    cameras = "All fine" if fine == total else ", ".join(parts)
+    return f"{cameras}. {traffic_sentence(traffic)}"
+
+
+def system_sentence(roles: Sequence[RoleState], traffic: Traffic) -> str:
+    """Return the system in words, such as `All 9 roles are up. 78 frames/s, 40 ms from camera to verdict.`"""
+    down = unwell(roles)
+    if not roles:
+        return traffic_sentence(traffic)
+    return (
+        f"{down[0].upper()}{down[1:]}. {traffic_sentence(traffic)}"
+        if down
+        else (f"All {len(roles)} roles are up. {traffic_sentence(traffic)}")
+    )
+
+
+def traffic_sentence(traffic: Traffic) -> str:
+    """Return rate, latency and losses in words."""
+    if not traffic.frames_per_second:
+        moves = ["no frames now"]
+    else:
+        moves = [f"{three_digits(traffic.frames_per_second)} frames/s"]
+        if traffic.latency_s is not None:
+            moves.append(f"{duration(traffic.latency_s)} from camera to verdict")
+    if traffic.lost is not None:
+        moves.append(
+            f"{traffic.lost:,} frame{'' if traffic.lost == 1 else 's'} lost" if traffic.lost else "nothing lost"
+        )
+    text = ", ".join(moves)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def three_digits(number: float) -> str:
+    """Return a number with two significant digits below 100, else a whole one."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a latency, such as `40 ms` or `1.3 s`."""
+    return (
+        f"{seconds:.1f} s" if seconds >= 1 else f"{max(1, round(1000 * seconds, -1 if seconds >= 0.1 else 0)):.0f} ms"
+    )
+
+
+def _agreed(words: str, number: int) -> str:
+    return "needs a look" if (words, number) == ("need a look", 1) else words

@@ -1,0 +1,75 @@
+"""The cameras whose pages are open: processors are asked for more of their pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import Final
+
+import structlog
+
+from schemas.errors import UserError
+from schemas.identity import camera_id
+from schemas.keys.keys import KeyRing
+from schemas.messages.frame import sign_message
+from schemas.pointillist_pb2 import View
+from schemas.transport.access import KafkaAddress
+from schemas.transport.kafka.sender import Plain, Sender
+
+MOST_VIEWS: Final = 16
+"""Cameras viewed at the same time; the least recently noted one gives way."""
+_EVERY_S: Final = 2.0
+_VIEW_S: Final = 6.0
+"""Seconds for which one message asks."""
+_OPEN_S: Final = 12.0
+"""Seconds after which a page that was not served any more counts as closed: longer than a stream's heartbeat."""
+
+log = structlog.get_logger()
+
+
+class Views:
+    """Sends a `View` of each open camera page every two seconds. For one event loop."""
+
+    def __init__(self, kafka: KafkaAddress, topic: str, keys: KeyRing) -> None:
+        """The sender connects at the first open page."""
+        self._sender = Sender(kafka, name="console-views", deadline_s=_EVERY_S)
+        self._topic = topic
+        self._keys = keys
+        self._noted: OrderedDict[str, float] = OrderedDict()
+        self._opened = asyncio.Event()
+
+    def note(self, camera: str) -> None:
+        """Note that a page of the camera is open."""
+        self._noted[camera] = time.monotonic()
+        self._noted.move_to_end(camera)
+        while len(self._noted) > MOST_VIEWS:
+            self._noted.popitem(last=False)
+        self._opened.set()
+
+    def due(self, now_s: float) -> list[Plain]:
+        """Return a record for each open page, and forget the closed ones."""
+        self._noted = OrderedDict((name, at_s) for name, at_s in self._noted.items() if now_s - at_s <= _OPEN_S)
+        until_ms = time.time_ns() // 10**6 + int(1000 * _VIEW_S)
+        return [
+            Plain(name.encode(), sign_message(self._keys.current(camera_id(name)), View(until_ms=until_ms)), [])
+            for name in self._noted
+        ]
+
+    async def run(self) -> None:
+        """Send until cancelled. A Kafka that is away costs nothing but the higher rate."""
+        try:
+            while True:
+                await self._opened.wait()
+                records = self.due(time.monotonic())
+                if not records:
+                    self._opened.clear()
+                    continue
+                try:
+                    async with asyncio.timeout(_EVERY_S):
+                        await self._sender.send(self._topic, records)
+                except (UserError, TimeoutError) as error:
+                    log.warning("views_not_sent", error=str(error) or type(error).__name__)
+                await asyncio.sleep(_EVERY_S)
+        finally:
+            await self._sender.close(1.0)

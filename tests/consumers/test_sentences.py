@@ -1,0 +1,66 @@
+"""The first sentence of a page, over states of the fleet."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumers.cameras.state import State
+from consumers.console.data.roles import RoleState, chain
+from consumers.console.data.sentences import Traffic, fleet_sentence, system_sentence
+
+BUSY = Traffic(78.4, 0.0404, 0)
+ONLINE, OFFLINE, ALERT, BLACK, PAUSED = State.ONLINE, State.OFFLINE, State.ALERT, State.BLACK, State.PAUSED
+
+
+@pytest.mark.parametrize(
+    ("counts", "traffic", "sentence"),
+    [
+        ({}, BUSY, ""),
+        ({ONLINE: 12}, BUSY, "All fine. 78 frames/s, 40 ms from camera to verdict, nothing lost."),
+        (
+            {ONLINE: 11, ALERT: 1},
+            BUSY,
+            "11 fine, 1 needs a look. 78 frames/s, 40 ms from camera to verdict, nothing lost.",
+        ),
+        (
+            {ONLINE: 1_200, ALERT: 1, BLACK: 2, OFFLINE: 1, PAUSED: 3},
+            Traffic(5.04, 1.26, 1),
+            "1,200 fine, 3 need a look, 1 offline, 3 paused or ended. "
+            "5.0 frames/s, 1.3 s from camera to verdict, 1 frame lost.",
+        ),
+        ({OFFLINE: 1}, Traffic(0.0, None, None), "1 offline. No frames now."),
+        (
+            {ONLINE: 1},
+            Traffic(0.2, 0.153, 1_000),
+            "All fine. 0.2 frames/s, 150 ms from camera to verdict, 1,000 frames lost.",
+        ),
+    ],
+)
+def test_the_fleet_in_one_sentence(counts: dict[State, int], traffic: Traffic, sentence: str) -> None:
+    assert fleet_sentence(counts, traffic) == sentence
+
+
+def test_the_system_in_one_sentence() -> None:
+    well = RoleState("bridge", "up", None, 1)
+    hangs = RoleState("processor-1", "not answering", None, 2)
+    assert system_sentence([well], BUSY).startswith("All 1 roles are up. 78 frames/s")
+    assert system_sentence([well, hangs], BUSY).startswith("Processor-1 does not answer. 78 frames/s")
+    assert system_sentence([], Traffic(0.0, None, None)) == "No frames now."
+
+
+def test_the_chain_names_the_broken_part_and_sums_what_waits() -> None:
+    roles = [
+        RoleState("mosquitto", "up", None, 1),
+        RoleState("processor-1", "up", None, 2, backlog=1_200),
+        RoleState("processor-2", "not answering", None, 3, "no answer for 3 s", 34, 2),
+        RoleState("recorder", "gone", None, None),
+        RoleState("prometheus", "up", None, 4),
+    ]
+    nodes = {node.title: node for node in chain(roles, 12, 60.0)}
+    assert [node.level for node in nodes.values()] == ["good", "good", "unknown", "unknown", "warn", "bad"]
+    assert nodes["Processors"].value == "1 of 2 up"
+    assert nodes["Processors"].details == (
+        "processor-2 does not answer", "no answer for 3 s", "1,234 waiting", "2 restarts",
+    )  # fmt: skip
+    assert nodes["Recorder"].value == "gone"
+    assert nodes["Cameras"].details == ("60.0 frames/s",)
