@@ -25,6 +25,7 @@ REWRITTEN = (
     "tests/infra/command_line.py",
     "tests/infra/test_gate.py",
     "tests/infra/test_imagenet.py",
+    "tests/infra/test_rollout_gate.py",
     "tests/infra/test_settings.py",
     "tests/lab/conftest.py",
     "tests/lab/test_cells.py",
