@@ -159,6 +159,8 @@ class FrameJob:
     """STRIP's input (channels, height, width) on the device; None unless the frame is a probe."""
     second: FrameJob | None = None
     """Its copy for the second model of a rollout; None unless both models judge the frame."""
+    judged_before: bool = False
+    """Whether a model has classified it already: it then changes no state that a model keeps across frames."""
     candidate_error: str = ""
     """Why the candidate, which should have given the verdict, has no answer."""
     pixel_bytes: int | None = None

@@ -197,7 +197,7 @@ class BatchExecutor:
 
     def _changes(self, jobs: Sequence[FrameJob], frames: Tensor | Unplaced, sent: Tensor) -> dict[int, float]:
         """Return the changes by the positions of the frames; under `video` the camera has measured them."""
-        places = [i for i, job in enumerate(jobs) if job.planes is None]
+        places = [i for i, job in enumerate(jobs) if job.planes is None and not job.judged_before]
         if not places or isinstance(frames, Planar):
             return {}
         if len(places) < len(jobs):

@@ -22,7 +22,7 @@ from schemas.pointillist_pb2 import Answer, Rollout
 from schemas.runtime.throttle import Throttle
 
 _TIMED: Final = 4
-"""One of this many frames is judged by both models alone, one after the other, and timed."""
+"""One of this many frames is judged by both models once more, each alone, and timed."""
 _PICTURES_APART_S: Final = 1.0
 
 
@@ -89,29 +89,25 @@ class Compare(Step):
         given, other = answer_of(first), live if by_candidate else candidate.model
         second, seconds, picture = await self._judge(first, other, given)
         self._count += 1
-        if self._count % _TIMED == 1:
-            used = candidate.model if by_candidate else live
-            again, seconds_again, _ = await self._judge(first, used, None)
-            seconds += seconds_again
-            given.seconds = again.seconds
-        else:
-            second.seconds = 0.0
         answers = (second, given) if by_candidate else (given, second)
+        if self._count % _TIMED == 0 and not second.error:
+            models = (live, candidate.model)
+            # Both once more, in turns in either order: the first judgement of a frame fills caches.
+            for place in (0, 1) if self._count % (2 * _TIMED) else (1, 0):
+                answers[place].seconds = await models[place].classify([_unjudged(first, models[place])])
+                seconds += answers[place].seconds
         self._send(first, candidate.rollout, *answers, picture)
         return seconds
 
-    async def _judge(self, first: FrameJob, model: LoadedModel, given: Answer | None) -> tuple[Answer, float, bytes]:
+    async def _judge(self, first: FrameJob, model: LoadedModel, given: Answer) -> tuple[Answer, float, bytes]:
         """Return a model's answer to a frame, the seconds that it took, and a picture if it differs from `given`."""
         job = _unjudged(first, model)
-        pictured = given is not None and not self._pictures.too_soon("", time.monotonic())
-        job.wanted = Wanted.REBUILT if pictured else Wanted.NOTHING
-        seconds = alone_s = await model.classify([job])
-        if given is not None and job.error is None and job.probe is not None and model.probe_s is not None:
+        job.wanted = Wanted.NOTHING if self._pictures.too_soon("", time.monotonic()) else Wanted.REBUILT
+        seconds = await model.classify([job])
+        if job.error is None and job.probe is not None and model.probe_s is not None:
             seconds += await model.strip([job])
         answer = Answer(error=str(job.error)[:200] or "no answer") if job.error is not None else answer_of(job)
-        # A picture for people is no part of a model's speed.
-        answer.seconds = 0.0 if pictured else alone_s
-        differs = given is not None and not answer.error and answer.class_id != given.class_id
+        differs = not answer.error and answer.class_id != given.class_id
         if not differs or job.shown is None:
             return answer, seconds, b""
         self._pictures.note("", time.monotonic())
@@ -126,5 +122,6 @@ class Compare(Step):
 def _unjudged(job: FrameJob, model: LoadedModel) -> FrameJob:
     """Return a copy of a job for another model, without the results of the first."""
     second = copy(job)
-    second.model, second.finding, second.probe = model, None, None
+    second.model, second.finding, second.probe, second.wanted = model, None, None, Wanted.NOTHING
+    second.judged_before = True
     return second
