@@ -30,6 +30,7 @@ REWRITTEN = (
     "tests/lab/conftest.py",
     "tests/lab/test_cells.py",
     "tests/lab/test_harness.py",
+    "tests/lab/test_scan.py",
     "tests/lab/test_lab_refusals.py",
     "tests/lab/test_pages_from_rows.py",
     "tests/processors/kernel_rig.py",
