@@ -56,6 +56,7 @@ class ConsoleContext:
     settings: ConsoleSettings
     fleet: Fleet
     store: Store
+    keys: KeyRing
     users: Users | None = None
     """None gives everybody who reaches the address full access."""
     clock_s: Callable[[], float] = time.monotonic
@@ -84,6 +85,7 @@ class ConsoleContext:
     def __post_init__(self) -> None:
         self.logins = Logins(self.users, self.note, self.clock_s)
         self.sessions = self.logins.sessions
+        self.clips = asyncio.Lock()
         self.recorded = Recorded(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
         self.exports = export_places(logs_in=self.users is not None)

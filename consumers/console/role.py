@@ -75,7 +75,7 @@ def open_desk(
     fleet = Fleet(settings, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
-    context = ConsoleContext(settings, fleet, store, users, clock_s, commands=commands, read_roles=read_roles)
+    context = ConsoleContext(settings, fleet, store, keys, users, clock_s, commands=commands, read_roles=read_roles)
     context.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
     context.reviews, context.runbooks = store.reviewed(), settings.runbooks
     fleet.forget_all(store.gone())

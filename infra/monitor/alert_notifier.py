@@ -171,7 +171,7 @@ class AlertNotifier:
 def document_of(alert: Alert, console: str) -> Document:
     """Return an alert in the form of Alertmanager's API v2, without its end.
 
-    With the base URL `console`, it links to the alert's page, its thumbnail and its runbook.
+    With the base URL `console`, it links to the alert's page, its thumbnail, its clip and its runbook.
     """
     links: Document = {}
     source: Document = {}
@@ -181,6 +181,7 @@ def document_of(alert: Alert, console: str) -> Document:
         links = {
             "console_url": page,
             "thumbnail_url": f"{page}.png",
+            "clip_url": f"{console}/camera/{alert.camera_id}/clip.mp4?at_ms={alert.raised_ms}",
             "runbook_url": f"{console}/runbooks#{ALERT_NAME.lower()}",
         }
     return {

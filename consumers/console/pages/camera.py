@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ from consumers.console.access.gate import form_of, may, no, session_of
 from consumers.console.access.users import Right
 from consumers.console.context import ConsoleContext
 from consumers.console.data.cards import Card
+from consumers.console.data.clips import film, read_shots
 from consumers.console.data.commands import changes_of, settings_of
 from consumers.console.data.history import RANGES, USUAL, alerts_of, history
 from consumers.console.data.pictures import Ways
@@ -41,6 +43,7 @@ def camera_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
         Route(place, partial(_page, context)),
         Route(f"{place}/live", partial(_live, context, streams)),
         Route(f"{place}/history", partial(_history, context)),
+        Route(f"{place}/clip.mp4", partial(_clip, context)),
         Route(f"{place}/command", partial(_command, context), methods=["POST"]),
     ]
 
@@ -133,6 +136,24 @@ async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int
     except UserError:
         found["alerts"] = []
     return found
+
+
+async def _clip(context: ConsoleContext, request: Request) -> Response:
+    """The pictures around a moment as a film; without `at_ms` those of the last half minute."""
+    name, asked = name_of(request), request.query_params.get("at_ms", "")
+    if context.fleet.card(name) is None:
+        return no(404, f"camera: expected one of this fleet, got {name}")
+    at_ms = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 16 else time.time_ns() // 10**6
+    async with context.clips:  # one at a time: a film takes a core for a second
+        try:
+            shots = await read_shots(context.settings, context.keys, name, at_ms)
+        except UserError as error:
+            return no(503, str(error))
+        if not shots:
+            return no(404, f"{name}: expected pictures around that time, got none. Kafka no longer holds them.")
+        data = await asyncio.to_thread(film, shots)
+    file = f"{name.replace('/', '-')}-{shots[0].captured_ms}.mp4"
+    return Response(data, media_type="video/mp4", headers={"content-disposition": f'attachment; filename="{file}"'})
 
 
 async def _command(context: ConsoleContext, request: Request) -> Response:

@@ -271,6 +271,11 @@ class Reader:
         """Return the offset of the record that each partition gets next."""
         return dict(await self._opened().end_offsets(places)) if places else {}
 
+    async def at_time(self, place: TopicPartition, at_ms: int) -> int | None:
+        """Return the offset of the first record at or after a Unix time in milliseconds; None if there is none."""
+        found = (await self._opened().offsets_for_times({place: at_ms})).get(place)
+        return None if found is None else int(found.offset)
+
     # Groups and topics
 
     async def commit(self, offsets: Mapping[TopicPartition, int | tuple[int, str]]) -> None:

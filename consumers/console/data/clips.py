@@ -1,0 +1,100 @@
+"""Clips: a camera's rebuilt pictures around a moment as a film, from the sealed previews that Kafka still holds."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+import av
+import numpy as np
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+from PIL import Image
+
+from consumers.records.batch import read
+from consumers.settings import RecordsSettings
+from schemas.errors import BrokerError
+from schemas.keys.keys import KeyRing
+from schemas.transport.kafka.reader import Reader
+from schemas.transport.kafka.sender import partition_of
+
+BEFORE_MS: Final = 30_000
+AFTER_MS: Final = 15_000
+MOST_BYTES: Final = 64 * 2**20
+"""Bytes of verdicts that one clip reads."""
+MOST_PICTURES: Final = 600
+_LONGEST_S: Final = 20.0
+_LATE_MS: Final = 10_000
+"""A verdict is in Kafka at most this long after its frame was captured, in the usual case."""
+_HOLD_MS: Final = 1_000
+"""Time for which the last picture is shown."""
+
+
+class Shot(NamedTuple):
+    """One picture of a clip."""
+
+    captured_ms: int
+    jpeg: bytes
+
+
+async def read_shots(settings: RecordsSettings, keys: KeyRing, camera: str, at_ms: int) -> list[Shot]:
+    """Return the pictures from `BEFORE_MS` before a moment to `AFTER_MS` after it, in order, if Kafka still holds them.
+
+    Raises BrokerError if Kafka does not answer in time.
+    """
+    shots: dict[int, bytes] = {}
+    try:
+        async with (
+            asyncio.timeout(_LONGEST_S),
+            Reader(settings.kafka, settings.verdicts_topic, begin="latest") as reader,
+        ):
+            partitions = sorted(reader.partitions_of(settings.verdicts_topic))
+            if not partitions:
+                return []
+            place = TopicPartition(settings.verdicts_topic, partition_of(camera.encode(), partitions))
+            begin = await reader.at_time(place, at_ms - BEFORE_MS)
+            if begin is None:
+                return []
+            reader.seek({place: begin})
+            left, now_ms = MOST_BYTES, time.time_ns() // 10**6
+            async for found in reader.fetch_until(await reader.ends([place])):
+                records = found.get(place, ())
+                mine = [record for record in records if record.key == camera.encode()]
+                for key, verdict in read(mine, settings, keys, now_ms).verdicts.items():
+                    if key[0] == camera and verdict.preview:
+                        shots[verdict.captured_ms] = verdict.preview
+                left -= sum(len(record.value or b"") for record in records)
+                if left < 0 or any(record.timestamp > at_ms + AFTER_MS + _LATE_MS for record in records):
+                    break
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerError(f"Kafka: expected the pictures of {camera} in time, got {error or 'no answer'}") from None
+    within = range(at_ms - BEFORE_MS, at_ms + AFTER_MS + 1)
+    return [Shot(at, jpeg) for at, jpeg in sorted(shots.items()) if at in within][-MOST_PICTURES:]
+
+
+def film(shots: Sequence[Shot]) -> bytes:
+    """Return the pictures as MP4 (H.264), each shown until the next was captured; all in the size of the first.
+
+    Raises ValueError for no pictures.
+    """
+    if not shots:
+        raise ValueError("expected at least one picture, got none")
+    first = Image.open(io.BytesIO(shots[0].jpeg))
+    width, height = (max(2, side // 2 * 2) for side in first.size)
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "20", "preset": "veryfast", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        last_ms = shots[-1].captured_ms + _HOLD_MS
+        for at_ms, jpeg in (*shots, Shot(last_ms, shots[-1].jpeg)):
+            picture = Image.open(io.BytesIO(jpeg)).convert("RGB").resize((width, height))
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+            frame.pts, frame.time_base = at_ms - shots[0].captured_ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return out.getvalue()
