@@ -62,8 +62,6 @@ class ConsoleContext:
     clock_s: Callable[[], float] = time.monotonic
     models: ModelsWatch | None = None
     health: Health | None = None
-    keys: KeyRing | None = None
-    """Keys that open pictures; None opens none."""
     commands: Commands | None = None
     """None disables commands to cameras."""
     jobs: Jobs | None = None

@@ -116,7 +116,7 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     settings = context.settings
-    context.health, context.keys = health, keys
+    context.health = health
     context.models = ModelsWatch(settings.kafka, settings.models_topic, TrustedSigners.read(settings.trust))
     context.views = Views(settings.kafka, settings.views_topic, keys)
     feed = Feed(settings, keys, context.fleet, health)

@@ -96,10 +96,7 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
 
     comparison = Comparison(boot_id=asked["boot"], seq=asked["seq"], picture=await context.read(sealed))
     try:
-        if context.keys is None:
-            comparison.picture = b""
-        else:
-            open_difference(comparison, CameraId(camera), context.keys)
+        open_difference(comparison, CameraId(camera), context.keys)
     except MalformedError:
         comparison.picture = b""
     if not comparison.picture:
