@@ -61,7 +61,7 @@
       const data = [found.columns.t, ...series.map(([name]) => (name === "baseline" ? found.columns.t.map(() => baseline) : found.columns[name]))];
       const root = element("section", undefined, "chart");
       const value = element("p", short(last(data[1])), "value");
-      if (series.length > 1) value.append(element("small", series.map(([, label], at) => `${label}${at ? ` ${short(last(data[at + 1]))}` : ""}`).join(" · ")));
+      if (series.length > 1 && series.length < 4) value.append(element("small", series.map(([, label], at) => `${label}${at ? ` ${short(last(data[at + 1]))}` : ""}`).join(" · ")));
       root.append(element("h3", chart.title), value);
       parts.push(root);
       const options = {
