@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -96,3 +97,36 @@ def sign_test(wins: int, losses: int) -> float:
         raise ValueError(f"counts: expected at least 0, got {wins} and {losses}")
     count = wins + losses
     return sum(math.comb(count, k) for k in range(wins, count + 1)) / (1 << count)
+
+
+def clopper_pearson(successes: int, count: int, alpha: float) -> tuple[float, float]:
+    """Return one-sided exact bounds of a share (Clopper and Pearson 1934), each wrong with probability ≤ `alpha`.
+
+    The lower bound is the share under which `successes` or more have probability `alpha`, the upper one that of
+    `successes` or fewer. Without an observation they are 0 and 1. Raises ValueError for impossible counts.
+    """
+    if not 0 <= successes <= count:
+        raise ValueError(f"successes: expected 0 to {count}, got {successes}")
+    low = 0.0 if not successes else _crossing(lambda p: 1 - _at_most(successes - 1, count, p) >= alpha)
+    high = 1.0 if successes == count else _crossing(lambda p: _at_most(successes, count, p) <= alpha)
+    return low, high
+
+
+def _at_most(successes: int, count: int, share: float) -> float:
+    """Return the probability of at most `successes` of `count` with probability `share` each, 0 < `share` < 1."""
+    whole = math.lgamma(count + 1)
+    odds, miss = math.log(share), math.log1p(-share)
+    terms = (
+        math.exp(whole - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * odds + (count - k) * miss)
+        for k in range(successes + 1)
+    )
+    return min(1.0, math.fsum(terms))
+
+
+def _crossing(holds: Callable[[float], bool]) -> float:
+    """Return the share in (0, 1) from which on `holds` is true, to 1e-9."""
+    low, high = 1e-12, 1 - 1e-12
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

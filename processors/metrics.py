@@ -55,6 +55,8 @@ class ProcessorMetrics:
         self._backend_info = contract.BACKEND_INFO.on(registry)
         swaps = contract.MODEL_SWAPS.on(registry)
         self.model_swaps = {name: swaps.labels(name) for name in ("switched", "refused", "superseded")}
+        comparisons = contract.COMPARISONS.on(registry)
+        self.comparisons = {name: comparisons.labels(name) for name in ("compared", "failed", "dropped")}
         self.model_load = contract.MODEL_LOAD.on(registry)
         self.kafka_damaged = contract.KAFKA_DAMAGED.on(registry).labels("processor")
         self.device_busy = contract.DEVICE_BUSY.on(registry)

@@ -16,6 +16,7 @@ from processors.arrivals.group_watch import GroupReport, GroupWatch
 from processors.arrivals.partitions import PartitionTracker
 from processors.arrivals.progress import OffsetRegressionError
 from processors.arrivals.views import ViewFeed
+from processors.device.candidate import Candidate
 from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
 from processors.models.feed import ModelFeed
@@ -89,10 +90,17 @@ class _Service:
         self._views = ViewFeed(settings.kafka, settings.views_topic, keys, self._chain.classify.previews.view)
         self._unread: str | None = None
         self._rejoin = False
-        self._swap = ModelSwap(settings, feed, loader, loaded, self._switch, self._emitter, metrics, health)
+        self._swap = ModelSwap(
+            settings, feed, loader, loaded, self._switch, self._switch_candidate, self._emitter, metrics, health
+        )
 
     def _switch(self, loaded: LoadedModel) -> None:
         self._chain.classify.loaded = loaded
+
+    def _switch_candidate(self, candidate: Candidate | None) -> None:
+        if candidate is None or candidate.model is not getattr(self._chain.classify.candidate, "model", None):
+            self._chain.compare.clear()
+        self._chain.classify.candidate = candidate
 
     def _on_kafka(self, side: str, ok: bool, detail: str = "") -> None:
         if self._kafka[side] != ok or not ok:

@@ -87,6 +87,13 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     strip_slice_s: float = Field(default=0.1, gt=0)
     """Seconds for which STRIP occupies the device without a break, about, and for one frame at least."""
 
+    comparison_queue: int = Field(default=32, ge=1)
+    """Frames that wait for the second model of a rollout. Frames that find the queue full are counted and dropped."""
+    comparison_queue_bytes: int = Field(default=32 * 2**20, ge=1)
+    """Bytes of the frames that wait for the second model."""
+    comparison_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the device time for the second model while frames wait for classification."""
+
     key_cache_bytes: int = Field(default=128 * 2**20, ge=1)
     """Bytes of decoded key frames, under profiles whose frames depend on one. Evicted ones are read from Kafka again on
     demand."""
@@ -126,6 +133,7 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
 
     frames_topic: ClassVar[str] = KafkaTopic.FRAMES.value
     verdicts_topic: ClassVar[str] = KafkaTopic.VERDICTS.value
+    comparisons_topic: ClassVar[str] = KafkaTopic.COMPARISONS.value
     dead_letters_topic: ClassVar[str] = KafkaTopic.DEAD_LETTERS.value
     events_topic: ClassVar[str] = KafkaTopic.EVENTS.value
     models_topic: ClassVar[str] = KafkaTopic.MODELS.value

@@ -258,6 +258,21 @@ MODEL_SWAPS = Metric(
     "Published models at a processor, by outcome: switched, refused, superseded by a newer one during its load",
     ("outcome",),
 )
+COMPARISONS = Metric(
+    Counter,
+    "pointillist_comparisons_total",
+    "Frames for both models of a rollout, by outcome: compared, failed on the candidate, dropped",
+    ("outcome",),
+)
+ROLLOUT_PAIRS = Metric(
+    Gauge, "pointillist_rollout_pairs", "Frames of the rollout's slot that the gate counts, 0 without a rollout"
+)
+ROLLOUT_OUTCOME = Metric(
+    Gauge,
+    "pointillist_rollout_outcome",
+    "1 for the outcome of the rollout so far: measuring, passed, promoted, rolled_back",
+    ("outcome",),
+)
 MODEL_LOAD = Metric(
     Histogram,
     "pointillist_model_load_seconds",

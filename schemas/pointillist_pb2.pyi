@@ -27,6 +27,19 @@ class StripOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NOT_PROBED: _ClassVar[StripOutcome]
     CHECKED: _ClassVar[StripOutcome]
     SHED: _ClassVar[StripOutcome]
+
+class Slot(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NO_SLOT: _ClassVar[Slot]
+    SHADOW: _ClassVar[Slot]
+    CANARY: _ClassVar[Slot]
+
+class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEASURING: _ClassVar[Outcome]
+    PASSED: _ClassVar[Outcome]
+    PROMOTED: _ClassVar[Outcome]
+    FAILED: _ClassVar[Outcome]
 RAW: Profile
 LOSSLESS: Profile
 VIDEO: Profile
@@ -39,6 +52,13 @@ ENDED: State
 NOT_PROBED: StripOutcome
 CHECKED: StripOutcome
 SHED: StripOutcome
+NO_SLOT: Slot
+SHADOW: Slot
+CANARY: Slot
+MEASURING: Outcome
+PASSED: Outcome
+PROMOTED: Outcome
+FAILED: Outcome
 
 class Frame(_message.Message):
     __slots__ = ("boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile", "key_generation", "truth", "key_distance", "place", "pixels", "tag", "moving")
@@ -405,12 +425,104 @@ class SignedModels(_message.Message):
     def __init__(self, models: _Optional[bytes] = ..., signer: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Models(_message.Message):
-    __slots__ = ("published", "changed_ms")
+    __slots__ = ("published", "changed_ms", "rollout")
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     CHANGED_MS_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     published: _containers.RepeatedCompositeFieldContainer[Model]
     changed_ms: int
-    def __init__(self, published: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., changed_ms: _Optional[int] = ...) -> None: ...
+    rollout: Rollout
+    def __init__(self, published: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., changed_ms: _Optional[int] = ..., rollout: _Optional[_Union[Rollout, _Mapping]] = ...) -> None: ...
+
+class Rollout(_message.Message):
+    __slots__ = ("candidate", "begun_ms", "slot", "frames", "cameras", "by_rule", "decider", "scan")
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_MS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    CAMERAS_FIELD_NUMBER: _ClassVar[int]
+    BY_RULE_FIELD_NUMBER: _ClassVar[int]
+    DECIDER_FIELD_NUMBER: _ClassVar[int]
+    SCAN_FIELD_NUMBER: _ClassVar[int]
+    candidate: Model
+    begun_ms: int
+    slot: Slot
+    frames: float
+    cameras: float
+    by_rule: bool
+    decider: bytes
+    scan: str
+    def __init__(self, candidate: _Optional[_Union[Model, _Mapping]] = ..., begun_ms: _Optional[int] = ..., slot: _Optional[_Union[Slot, str]] = ..., frames: _Optional[float] = ..., cameras: _Optional[float] = ..., by_rule: _Optional[bool] = ..., decider: _Optional[bytes] = ..., scan: _Optional[str] = ...) -> None: ...
+
+class Assessment(_message.Message):
+    __slots__ = ("digest", "begun_ms", "slot", "outcome", "at_ms", "slot_ms", "report")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_MS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    SLOT_MS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    begun_ms: int
+    slot: Slot
+    outcome: Outcome
+    at_ms: int
+    slot_ms: int
+    report: str
+    def __init__(self, digest: _Optional[str] = ..., begun_ms: _Optional[int] = ..., slot: _Optional[_Union[Slot, str]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., at_ms: _Optional[int] = ..., slot_ms: _Optional[int] = ..., report: _Optional[str] = ...) -> None: ...
+
+class SignedAssessment(_message.Message):
+    __slots__ = ("assessment", "signature")
+    ASSESSMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    assessment: bytes
+    signature: bytes
+    def __init__(self, assessment: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Comparison(_message.Message):
+    __slots__ = ("boot_id", "seq", "captured_ms", "begun_ms", "digest", "slot", "truth", "live", "candidate", "picture", "tag")
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_MS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    TRUTH_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    boot_id: int
+    seq: int
+    captured_ms: int
+    begun_ms: int
+    digest: str
+    slot: Slot
+    truth: int
+    live: Answer
+    candidate: Answer
+    picture: bytes
+    tag: int
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., begun_ms: _Optional[int] = ..., digest: _Optional[str] = ..., slot: _Optional[_Union[Slot, str]] = ..., truth: _Optional[int] = ..., live: _Optional[_Union[Answer, _Mapping]] = ..., candidate: _Optional[_Union[Answer, _Mapping]] = ..., picture: _Optional[bytes] = ..., tag: _Optional[int] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("class_id", "class_name", "confidence", "seconds", "checked", "flagged", "error")
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_FIELD_NUMBER: _ClassVar[int]
+    FLAGGED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    class_id: int
+    class_name: str
+    confidence: float
+    seconds: float
+    checked: bool
+    flagged: bool
+    error: str
+    def __init__(self, class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., seconds: _Optional[float] = ..., checked: _Optional[bool] = ..., flagged: _Optional[bool] = ..., error: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("model_id", "location", "published_ms", "digest", "files", "classes", "withdrawn_ms", "strip", "signer", "signature")
@@ -447,20 +559,26 @@ class BundleFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class ServedModel(_message.Message):
-    __slots__ = ("model_id", "digest", "since_ms", "refused_digest", "error", "runs")
+    __slots__ = ("model_id", "digest", "since_ms", "refused_digest", "error", "runs", "candidate_digest", "candidate_error", "candidate_bytes")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SINCE_MS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     digest: str
     since_ms: int
     refused_digest: str
     error: str
     runs: str
-    def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[str] = ...) -> None: ...
+    candidate_digest: str
+    candidate_error: str
+    candidate_bytes: int
+    def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., candidate_error: _Optional[str] = ..., candidate_bytes: _Optional[int] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("origin_topic", "origin_partition", "origin_offset", "stage", "reason", "error", "camera_id", "verified", "boot_id", "seq", "payload", "payload_bytes", "at_ms", "tag")

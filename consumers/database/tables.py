@@ -293,6 +293,42 @@ camera_snapshots = Table(
 live_audit = Table("live_audit", metadata, _integer("only", primary_key=True), _text("document"))
 """The last result of the live audit, one row; see `consumers.conservation.result`."""
 
+comparisons = Table(
+    "comparisons",
+    metadata,
+    _text("camera", primary_key=True),
+    _integer("boot", primary_key=True),
+    _integer("seq", primary_key=True),
+    _integer("begun_ms", primary_key=True),
+    _text("digest"),
+    _text("slot"),
+    _integer("captured_ms"),
+    _integer("saved_ms"),
+    _text("live_class"),
+    _number("live_confidence"),
+    _text("candidate_class"),
+    _number("candidate_confidence"),
+    _flag("differs"),
+    _text("error"),
+    _bytes("picture"),
+    Index("comparisons_by_age", "saved_ms"),
+)
+"""The answers of the live model and of a candidate to the same frame, see `consumers.database.comparisons`. Pictures
+stay sealed."""
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    _integer("begun_ms", primary_key=True),
+    _text("digest", primary_key=True),
+    _text("model_id"),
+    _text("slot"),
+    _text("outcome"),
+    _integer("at_ms"),
+    _text("report"),
+)
+"""Each rollout with the newest assessment, see `consumers.database.comparisons`."""
+
 history = Table(
     "history",
     metadata,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,7 +16,8 @@ from schemas.errors import BrokerError, BundleError, SecretError, WireError
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.cloudevents import MODELS, event_headers
 from schemas.messages.models import LIVE_KEY, PROCESSOR_PREFIX, live, seal, unseal
-from schemas.pointillist_pb2 import Model, Models, ServedModel, SignedModels
+from schemas.messages.rollout import ASSESSMENT_KEY, RolloutRecords, slots
+from schemas.pointillist_pb2 import Assessment, Model, Models, ServedModel, SignedModels
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
@@ -51,7 +53,7 @@ class ModelsTopic:
         self._group = group
         self._reader = Reader(bootstrap)
         self._refused: WireError | None = None
-        self.models = Models()
+        self._records = RolloutRecords()
         self.served: dict[str, ServedModel] = {}
         """The latest state of each processor, by its name."""
         self._gone: set[str] = set()
@@ -100,6 +102,21 @@ class ModelsTopic:
         except (KafkaError, OSError) as error:
             raise self._no_answer(error) from error
 
+    @property
+    def models(self) -> Models:
+        """The list in force: the newest one, with the gate's assessment applied."""
+        return self._records.models
+
+    @property
+    def listed(self) -> Models:
+        """The newest list as its last editor signed it."""
+        return self._records.listed
+
+    @property
+    def assessment(self) -> Assessment | None:
+        """The gate's assessment of the listed rollout; None without one."""
+        return self._records.assessment
+
     def _take(self, key: bytes, value: bytes | None) -> None:
         if key == LIVE_KEY:
             try:
@@ -107,8 +124,11 @@ class ModelsTopic:
             except WireError as error:
                 self._refused = error
                 return
-            if models.changed_ms >= self.models.changed_ms:
-                self.models = models
+            if models.changed_ms >= self._records.listed.changed_ms:
+                self._records.listed = models
+            return
+        if key == ASSESSMENT_KEY:
+            self._records.take(value)
             return
         name = key.decode("utf-8", "replace")
         if not name.startswith(PROCESSOR_PREFIX):
@@ -157,7 +177,7 @@ class ModelsTopic:
             raise SecretError("signer is missing: expected a signer's private key. Give --signer FILE.")
         signed = Models()
         signed.CopyFrom(models)
-        signed.changed_ms = max(time.time_ns() // 1_000_000, self.models.changed_ms + 1)
+        signed.changed_ms = max(time.time_ns() // 1_000_000, self._records.listed.changed_ms + 1)
         sender = Sender(self._bootstrap)
         headers = event_headers(MODELS, SignedModels, f"models/{time.time_ns()}")
         try:
@@ -169,7 +189,7 @@ class ModelsTopic:
             raise self._no_answer(error) from error
         finally:
             await sender.close()
-        self.models = signed
+        self._records.listed = signed
 
     async def wait(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:
         """Wait until every running processor serves the live model or refuses it.
@@ -178,17 +198,33 @@ class ModelsTopic:
         """
         model = live(self.models)
         digest = model.digest if model is not None else ""
+
+        def error_of(served: ServedModel) -> str:
+            refuses = served.error and served.refused_digest == digest
+            return f"{served.error}; it serves {served.model_id}" if refuses else ""
+
+        return await self._wait(deadline_s, lambda served: served.digest == digest, error_of)
+
+    async def wait_for_candidate(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:
+        """Wait until every running processor has loaded the candidate or refuses it; see `wait`."""
+        candidate = slots(self.models).candidate
+        digest = candidate.digest if candidate is not None else ""
+
+        def error_of(served: ServedModel) -> str:
+            return served.candidate_error if served.candidate_digest == digest else ""
+
+        return await self._wait(deadline_s, lambda served: served.candidate_digest == digest, error_of)
+
+    async def _wait(
+        self, deadline_s: float, holds: Callable[[ServedModel], bool], error_of: Callable[[ServedModel], str]
+    ) -> tuple[set[str], dict[str, str], set[str]]:
         end_s = time.monotonic() + deadline_s
         while True:
             await self.refresh()
             running = await self.running()
             reports = {name: self.served[name] for name in running if name in self.served}
-            serve = {name for name, served in reports.items() if served.digest == digest}
-            refuse = {
-                name: f"{served.error}; it serves {served.model_id}"
-                for name, served in reports.items()
-                if name not in serve and served.error and served.refused_digest == digest
-            }
+            refuse = {name: error for name, served in reports.items() if (error := error_of(served))}
+            serve = {name for name, served in reports.items() if name not in refuse and holds(served)}
             silent = running - serve - refuse.keys()
             if not silent or time.monotonic() >= end_s:
                 return serve, refuse, silent

@@ -73,7 +73,7 @@ MODULES: Final = {
     "doctor": ("doctor",),
     "homeassistant": ("homeassistant",),
     "key": ("key",),
-    "model": ("model",),
+    "model": ("model", "model_rollout"),
     "monitor": ("monitor",),
     "enroll": ("pki",),
     "rotate": ("pki",),

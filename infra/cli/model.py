@@ -65,6 +65,7 @@ def publish(
     from infra.state_folder import Layout
     from processors.models.store import ModelStore
     from schemas.messages import models as listed
+    from schemas.messages import rollout
 
     if store is None and state is None:
         raise ConfigError(
@@ -72,27 +73,27 @@ def publish(
         )
     key, trusted = signer_of(signer, state), trusted_of(trust, state)
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    folder = _folder(bundle)
-    model_id = _checked(folder)
+    folder = folder_of(bundle)
+    model_id = checked(folder)
     place = ModelStore(store or str(Layout((state or Path()).resolve()).models))
 
     async def run(topic: ModelsTopic) -> bool:
-        before = topic.models if topic.models.published else _initial(state, place, key)
+        before = topic.models if topic.models.published else initial(state, place, key)
         live = listed.live(before)
         if not force and live is not None:
-            check_successor(_described(folder, model_id), live)
+            check_successor(described(folder, model_id), live)
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
-            return await _report_change(topic, f"{model_id} is live already", wait)
-        after = listed.publish(before, model)
+            return await report_change(topic, f"{model_id} is live already", wait)
+        after = listed.publish(rollout.ended(before), model)
         await topic.write(after)
         kept = {each.digest for each in after.published}
         for forgotten in before.published:
             if forgotten.digest not in kept:
                 place.discard(forgotten)
-        return await _report_change(topic, f"published {model_id}", wait)
+        return await report_change(topic, f"published {model_id}", wait)
 
-    raise typer.Exit(0 if _with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
 
 
 @model_app.command()
@@ -114,6 +115,7 @@ def rollback(
     Exit status 1 when a processor refuses that or has not answered in time.
     """
     from schemas.messages import models as listed
+    from schemas.messages import rollout
 
     async def run(topic: ModelsTopic) -> bool:
         live = listed.live(topic.models)
@@ -122,15 +124,15 @@ def rollback(
                 "model: expected a published one, got none, or only withdrawn ones. Each processor serves its "
                 "own bundle."
             )
-        after = listed.withdraw(topic.models, time.time_ns() // 1_000_000, everything=own)
+        after = listed.withdraw(rollout.ended(topic.models), time.time_ns() // 1_000_000, everything=own)
         await topic.write(after)
         now = listed.live(after)
         name = now.model_id if now is not None else "each processor's own bundle"
-        return await _report_change(topic, f"withdrawn {live.model_id}; live is {name}", wait)
+        return await report_change(topic, f"withdrawn {live.model_id}; live is {name}", wait)
 
     key, trusted = signer_of(signer, state), trusted_of(trust, state)
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    raise typer.Exit(0 if _with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
 
 
 @model_app.command(name="list")
@@ -160,7 +162,7 @@ def show_list(
         ]
 
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    rows = _with_topic(where, trusted_of(trust, state), connect_timeout_s, run)
+    rows = with_topic(where, trusted_of(trust, state), connect_timeout_s, run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=rows)
@@ -200,18 +202,25 @@ def status(
                     "runs": served.runs,
                     "since_ms": served.since_ms,
                     "error": served.error or None,
+                    "candidate": served.candidate_digest or None,
+                    "candidate_error": served.candidate_error or None,
                 }
             )
         error = str(topic.refused) if topic.refused is not None else None
-        return {"live": live.model_id if live is not None else None, "error": error, "processors": processors}
+        found = {"live": live.model_id if live is not None else None, "error": error, "processors": processors}
+        return found | {"rollout": rollout_of(topic)}
 
     where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    found = _with_topic(where, trusted_of(trust, state), connect_timeout_s, run)
+    found = with_topic(where, trusted_of(trust, state), connect_timeout_s, run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=found)
         return
     console.print(f"live: {found['live'] or 'each processor serves its own bundle'}", markup=False)
+    if (rollout := found["rollout"]) is not None:
+        console.print(f"candidate: {rollout['model_id']}, {rollout['slot']}, {rollout['outcome']}", markup=False)
+        for rule in rollout["rules"]:
+            console.print(f"  {rule['name']}: {rule['finding']} ({rule['value']}, limit {rule['limit']})", markup=False)
     if found["error"]:
         console.print(f"the newest list of models is refused: {found['error']}", markup=False)
     lines = [
@@ -232,13 +241,14 @@ def _at(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _with_topic(
+def with_topic(
     where: KafkaAddress,
     trusted: TrustedSigners,
     connect_timeout_s: float,
     run: Callable[[ModelsTopic], Awaitable[R]],
     signer: Signer | None = None,
 ) -> R:
+    """Return the result of `run` on the topic of models."""
     from infra.bundling.models_topic import ModelsTopic
 
     require_brokers(connect_timeout_s, kafka=where)
@@ -253,7 +263,34 @@ def _with_topic(
     return asyncio.run(body())
 
 
-def _folder(bundle: Path) -> Path:
+def rollout_of(topic: ModelsTopic) -> dict[str, Any] | None:
+    """Return the newest rollout with the gate's report; None without one."""
+    from json import loads
+
+    from schemas.messages.rollout import slots
+    from schemas.pointillist_pb2 import Outcome, Slot
+
+    assessment = topic.assessment
+    # The record of one that the gate has ended stays until somebody edits the list.
+    rollout = slots(topic.models).rollout or (topic.listed.rollout if topic.listed.HasField("rollout") else None)
+    if rollout is None:
+        return None
+    report = loads(assessment.report) if assessment is not None else {}
+    return {
+        "model_id": rollout.candidate.model_id,
+        "digest": rollout.candidate.digest,
+        "slot": Slot.Name(rollout.slot).lower(),
+        "frames": round(rollout.frames, 4),
+        "cameras": round(rollout.cameras, 4),
+        "by_rule": rollout.by_rule,
+        "outcome": Outcome.Name(assessment.outcome).lower() if assessment is not None else "not assessed",
+        "pairs": report.get("pairs", 0),
+        "rules": report.get("rules", []),
+    }
+
+
+def folder_of(bundle: Path) -> Path:
+    """Return the folder of a bundle, given by its path or by the name of a shipped one."""
     if bundle.exists() or bundle.name != str(bundle):
         return bundle
     from processors.bundle import shipped_bundle
@@ -261,7 +298,7 @@ def _folder(bundle: Path) -> Path:
     return shipped_bundle(bundle.name)
 
 
-def _checked(folder: Path) -> str:
+def checked(folder: Path) -> str:
     """Return the id of the bundle in `folder` after loading and trying it."""
     import torch
 
@@ -270,7 +307,8 @@ def _checked(folder: Path) -> str:
     return load_bundle(folder, torch.device("cpu")).model_id
 
 
-def _described(folder: Path, model_id: str) -> Model:
+def described(folder: Path, model_id: str) -> Model:
+    """Return the description of a bundle that `check_successor` compares."""
     from processors.bundle import read_settings
     from schemas.pointillist_pb2 import Model
 
@@ -278,7 +316,7 @@ def _described(folder: Path, model_id: str) -> Model:
     return Model(model_id=model_id, classes=settings.classes, strip=settings.strip is not None)
 
 
-def _initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
+def initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     """Return the model of `up` as the first entry of the list: a rollback can then reach it permanently."""
     from infra.local.files import read_json
     from infra.state_folder import Layout
@@ -290,7 +328,7 @@ def _initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
         return Models()
     folder = Path(str(run["bundle"]))
     try:
-        first = sign(place.add(folder, _checked(folder)), signer)
+        first = sign(place.add(folder, checked(folder)), signer)
     except BundleError as error:
         Console(stderr=True, soft_wrap=True).print(f"not kept as the model before: {error}", markup=False)
         return Models()
@@ -298,12 +336,17 @@ def _initial(state: Path | None, place: ModelStore, signer: Signer) -> Models:
     return Models(published=[first])
 
 
-async def _report_change(topic: ModelsTopic, done: str, wait_s: float) -> bool:
-    """Print the change and each processor's answer; return whether all running processors serve the live model."""
+Answers = tuple[set[str], dict[str, str], set[str]]
+
+
+async def report_change(
+    topic: ModelsTopic, done: str, wait_s: float, wait: Callable[[float], Awaitable[Answers]] | None = None
+) -> bool:
+    """Print the change and each processor's answer; return whether all running processors obey it."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(done, markup=False)
     start_s = time.monotonic()
-    serve, refuse, silent = await topic.wait(wait_s)
+    serve, refuse, silent = await (wait or topic.wait)(wait_s)
     seconds = time.monotonic() - start_s
     if serve:
         console.print(f"served after {seconds:.1f} s by {', '.join(sorted(serve))}", markup=False)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @role_command(app, "monitor", *MQTT, *KAFKA, *COMMON, "database", "alertmanager", "console")
 def monitor(settings: MonitorSettings) -> None:
     """Serve metrics of Kafka, mosquitto, this machine, its GPUs and the audit; post alerts to Alertmanager."""
+    from infra.cli.signer import trust_file
     from infra.monitor.service import run_monitor
     from infra.process.role import run_role
     from infra.state_folder import Layout
@@ -30,6 +31,8 @@ def monitor(settings: MonitorSettings) -> None:
         update={
             "database": resolve(settings.database) or layout.database_url,
             "console_store": resolve(settings.console_store) or (layout.console_url if settings.state else ""),
+            "signer": settings.signer or (layout.decider_file if settings.state and layout.decider() else None),
+            "trust": trust_file(settings.trust, settings.state),
         }
     )
     require_brokers(settings.connect_timeout_s, mqtt=settings.broker, kafka=settings.kafka)

@@ -202,6 +202,17 @@ def _defence() -> list[Graph | Figure]:
             8,
         ),
         Graph(
+            "Rollout",
+            "Frames a second that both models of a rollout judge, by outcome, and those that the gate has counted.",
+            "none",
+            (
+                Query(rate(m.COMPARISONS, "outcome"), "{{outcome}} a second"),
+                Query(or_zero(f"max({series(m.ROLLOUT_PAIRS)})"), "counted by the gate"),
+                Query(f"max by (outcome) ({series(m.ROLLOUT_OUTCOME)}) > 0", "{{outcome}}"),
+            ),
+            8,
+        ),
+        Graph(
             "Loading a model",
             "Time in the last hour for which models were fetched, loaded and warmed beside the one that serves.",
             "s",

@@ -64,6 +64,7 @@ def pointillist_topics(partitions: int = 4, replication: int = 1) -> dict[str, T
         KafkaTopic.FRAMES.value: TopicSpec(partitions, replication, retention_bytes=1024 * MEBIBYTE),
         KafkaTopic.EVENTS.value: keyed,
         KafkaTopic.VERDICTS.value: keyed,
+        KafkaTopic.COMPARISONS.value: TopicSpec(partitions, replication, retention_bytes=64 * MEBIBYTE),
         KafkaTopic.ALERTS.value: TopicSpec(partitions, replication, retention_bytes=64 * MEBIBYTE),
         KafkaTopic.DEAD_LETTERS.value: keyed,
         # Processors read it whole when they start: small segments, because the newest one is never compacted.

@@ -17,6 +17,7 @@ from infra.monitor.gpu import Gpus
 from infra.monitor.host import Host
 from infra.monitor.kafka import Kafka
 from infra.monitor.mosquitto import Mosquitto
+from infra.monitor.rollout import RolloutGate
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
 from schemas.keys.keys import KeyRing
@@ -34,6 +35,7 @@ async def run_monitor(
     mosquitto = Mosquitto(registry, up.labels("mosquitto"), settings.broker)
     host, gpus = Host(registry, settings.folder or settings.state or Path()), Gpus(registry)
     conservation = Conservation(registry, settings.kafka, settings.database, keys)
+    gate = RolloutGate(registry, settings, keys)
     notifier = None
     if settings.alertmanager is not None:
         notifier = AlertNotifier(
@@ -50,6 +52,9 @@ async def run_monitor(
                 looking.create_task(_again(_quiet(host.look), None, settings.look_s, health), name="host"),
                 looking.create_task(_again(gpus.look, None, settings.look_s, health), name="gpus"),
                 looking.create_task(_again(conservation.look, None, settings.audit_s, health), name="audit"),
+                looking.create_task(gate.watch.run(), name="models"),
+                looking.create_task(gate.read(), name="comparisons"),
+                looking.create_task(_again(gate.look, None, settings.rollout_s, health), name="rollout"),
             ]
             if notifier is not None:
                 notifying = _again(notifier.look, "alertmanager", settings.alerts_s, health)
@@ -61,6 +66,7 @@ async def run_monitor(
         mosquitto.end()
         await kafka.end()
         conservation.end()
+        await gate.close()
         if notifier is not None:
             notifier.close()
 

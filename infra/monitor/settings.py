@@ -6,7 +6,32 @@ from pathlib import Path
 
 from pydantic import Field
 
-from schemas.settings import HttpUrl, KafkaSettings, MqttSettings, RoleSettings
+from schemas.settings import HttpUrl, KafkaSettings, MqttSettings, RoleSettings, SettingsTable
+
+
+class GateRules(SettingsTable):
+    """Rules by which a candidate passes or fails; `infra.monitor.gate` describes the tests."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Maximum probability that one rule errs over all its looks."""
+    least_pairs: int = Field(default=256, ge=16)
+    """Frames that both models have judged before a candidate may pass."""
+    most_pairs: int = Field(default=2048, ge=256)
+    """Frames after which a rule that is still open fails."""
+    least_agreement: float = Field(default=0.8, ge=0, le=1)
+    """Minimum share of equal classes. Where the true class of the frames is known, only the accuracy counts."""
+    most_errors: float = Field(default=0.02, ge=0, le=1)
+    """Maximum share of frames without an answer."""
+    most_confidence_lost: float = Field(default=0.25, ge=0, le=1)
+    """Maximum loss of mean confidence."""
+    most_accuracy_lost: float = Field(default=0.05, ge=0, le=1)
+    """Maximum loss of accuracy where the true class is known."""
+    most_times_slower: float = Field(default=2.0, gt=0)
+    """Maximum median of the candidate's time for a frame divided by the live model's."""
+    most_flagged: float = Field(default=0.1, ge=0, le=1)
+    """Maximum share of probes that STRIP flags with the candidate."""
+    most_memory_bytes: int = Field(default=2 * 2**30, ge=2**20)
+    """Maximum growth of a processor's memory by the candidate."""
 
 
 class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
@@ -28,5 +53,13 @@ class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):
     console_store: str = ""
     """SQLAlchemy URL of the console's own database: an alert ends when its episode is closed there. Empty is SQLite in
     the state folder. Without either, an alert ends 15 minutes after it was raised."""
+    signer: Path | None = None
+    """Private key that signs the gate's assessments, see `signer init`; none is the state folder's. Without one the
+    gate measures and decides nothing."""
+    trust: Path | None = None
+    """File of the trusted signers of the list of models; none is the state folder's."""
+    rollout: GateRules = GateRules()
+    rollout_s: float = Field(default=1.0, gt=0)
+    """Seconds between two assessments of a candidate."""
     alerts_s: float = Field(default=1.0, gt=0)
     """Seconds between two searches for new alerts."""

@@ -78,13 +78,14 @@ def kafka_rights() -> list[Right]:
     read, write, describe = _Operation.READ, _Operation.WRITE, _Operation.DESCRIBE
     frames, events, verdicts = KafkaTopic.FRAMES, KafkaTopic.EVENTS, KafkaTopic.VERDICTS
     alerts, dead, models, views = KafkaTopic.ALERTS, KafkaTopic.DEAD_LETTERS, KafkaTopic.MODELS, KafkaTopic.VIEWS
+    comparisons = KafkaTopic.COMPARISONS
     return [
         # The bridge writes frames, reads requests to cameras, and measures the processors' lag.
         *_topics("bridge", write, frames, events, dead),
         *_topics("bridge", read, events),
         Right("bridge", _Resource.GROUP, PROCESSORS_GROUP, describe),
         *_topics("processor", read, frames, models, views),
-        *_topics("processor", write, verdicts, events, dead, models),
+        *_topics("processor", write, verdicts, events, dead, models, comparisons),
         Right("processor", _Resource.GROUP, PROCESSORS_GROUP, read),
         *_topics("recorder", read, verdicts, events, dead),
         *_topics("recorder", write, alerts, events),
@@ -96,6 +97,9 @@ def kafka_rights() -> list[Right]:
         *_topics("console", write, frames, views),
         Right("audit", _Resource.TOPIC, f"{OURS}.", read, _Pattern.PREFIXED),
         Right("audit", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),
+        # The gate assesses candidates by the comparisons.
+        *_topics("monitor", read, models, comparisons),
+        *_topics("monitor", write, models),
         Right("monitor", _Resource.TOPIC, f"{OURS}.", describe, _Pattern.PREFIXED),
         Right("monitor", _Resource.GROUP, f"{OURS}-", describe, _Pattern.PREFIXED),
     ]

@@ -92,6 +92,11 @@ class Layout:
         return self.folder / "signer.key"
 
     @property
+    def decider_file(self) -> Path:
+        """The private key that signs the gate's assessments of candidates, readable by its owner only."""
+        return self.folder / "decider.key"
+
+    @property
     def trusted(self) -> Path:
         """The signers whose published models this system's processors serve."""
         return self.folder / "trusted-signers"
@@ -197,6 +202,14 @@ class Layout:
                     self.trust(signer, "own")
                     write_private(self.signer_file, signer.export().rstrip())
         return Signer.read(self.signer_file)
+
+    def decider(self) -> Signer:
+        """Return the signer of this folder's gate, which decides on candidates and is trusted for nothing else."""
+        if not self.decider_file.exists():
+            with changing_identities(self.folder):
+                if not self.decider_file.exists():
+                    write_private(self.decider_file, Signer.new().export().rstrip())
+        return Signer.read(self.decider_file)
 
     def trust(self, signer: Signer, name: str) -> None:
         """Add a signer to those that are trusted here."""

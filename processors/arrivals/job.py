@@ -157,6 +157,12 @@ class FrameJob:
     `Decode` sets it: the camera has measured it."""
     probe: Tensor | None = None
     """STRIP's input (channels, height, width) on the device; None unless the frame is a probe."""
+    second: FrameJob | None = None
+    """Its copy for the second model of a rollout; None unless both models judge the frame."""
+    judged_before: bool = False
+    """Whether a model has classified it already: it then changes no state that a model keeps across frames."""
+    candidate_error: str = ""
+    """Why the candidate, which should have given the verdict, has no answer."""
     pixel_bytes: int | None = None
     """Length of its field `pixels`, once it has been read: protobuf copies the field on each access."""
 

@@ -77,6 +77,10 @@ class BatchExecutor:
         self._group_masks = GroupMasks()
         self._stage = ""
 
+    def count_in(self, metrics: ProcessorMetrics) -> None:
+        """Count in other metrics from now on."""
+        self._metrics = metrics
+
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:
         self._stage = stage
@@ -201,7 +205,7 @@ class BatchExecutor:
 
     def _changes(self, jobs: Sequence[FrameJob], frames: Tensor | Unplaced, sent: Tensor) -> dict[int, float]:
         """Return the changes by the positions of the frames; under `video` the camera has measured them."""
-        places = [i for i, job in enumerate(jobs) if job.planes is None]
+        places = [i for i, job in enumerate(jobs) if job.planes is None and not job.judged_before]
         if not places or isinstance(frames, Planar):
             return {}
         if len(places) < len(jobs):

@@ -1,31 +1,47 @@
-"""The scheduler that divides the device between classification and STRIP."""
+"""The scheduler that divides the device between classification, STRIP and the second model of a rollout."""
 
 from __future__ import annotations
 
 from typing import Final
 
 _MEMORY_S: Final = 1.0
+_MOST_OWED_S: Final = 0.02
+"""Time that comparisons can save up: they must not delay frames by more at once."""
 _SMOOTHING: Final = 0.3
 _MOST: Final = 64
 
 
 class DeviceScheduler:
-    """Divides the device between classification and STRIP: neither starves the other.
+    """Divides the device between classification, STRIP and comparisons.
 
     While both have work, STRIP gets `share` of the time; if only one has, it gets all. The state is STRIP's lead over
-    its share in seconds. It is limited to one second, and neither can save up a long turn.
+    its share in seconds. It is limited to one second, and neither can save up a long turn. A comparison runs when no
+    other work is due, or when its share of the others' time has added up.
     """
 
-    def __init__(self, share: float, slice_s: float, probe_s: float = 0.0) -> None:
+    def __init__(self, share: float, slice_s: float, probe_s: float = 0.0, comparison_share: float = 0.1) -> None:
         """`probe_s` is the first estimate of the time of one probe."""
         self._share = share
         self._slice_s = slice_s
         self._probe_s = probe_s
         self._ahead_s = 0.0
+        self._comparison_share = comparison_share
+        self._owed_s = 0.0
 
     def strip_is_next(self, batch_ready: bool, probe_waits: bool) -> bool:
         """Return whether STRIP has the next turn."""
         return probe_waits and (not batch_ready or self._ahead_s <= 0)
+
+    def comparison_is_next(self, other_work: bool, comparison_waits: bool) -> bool:
+        """Return whether a comparison has the next turn; `other_work` is whether a batch or a probe is due."""
+        return comparison_waits and (not other_work or self._owed_s > 0)
+
+    def compared(self, seconds: float) -> None:
+        """Charge comparisons for `seconds`."""
+        self._owed_s = max(-_MEMORY_S, self._owed_s - seconds)
+
+    def _owe(self, seconds: float) -> None:
+        self._owed_s = min(_MOST_OWED_S, self._owed_s + seconds * self._comparison_share)
 
     def probes_in_turn(self) -> int:
         """Return the number of probes that fit into one slice of time; at least one."""
@@ -35,11 +51,13 @@ class DeviceScheduler:
 
     def classified(self, seconds: float, probe_waits: bool) -> None:
         """Charge classification for `seconds`; if a probe waited meanwhile, STRIP falls behind by its share of them."""
+        self._owe(seconds)
         if probe_waits:
             self._ahead_s = max(-_MEMORY_S, self._ahead_s - seconds * self._share)
 
     def stripped(self, seconds: float, probes: int) -> None:
         """Charge STRIP for `seconds` with this many probes."""
+        self._owe(seconds)
         self._ahead_s = min(_MEMORY_S, self._ahead_s + seconds * (1 - self._share))
         per_probe_s = seconds / probes
         self._probe_s += (per_probe_s - self._probe_s) * (_SMOOTHING if self._probe_s > 0 else 1)

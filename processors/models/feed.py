@@ -15,6 +15,7 @@ from processors.metrics import ProcessorMetrics
 from schemas.errors import ConfigError, WireError
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import LIVE_KEY, claimed, unseal
+from schemas.messages.rollout import ASSESSMENT_KEY, RolloutRecords
 from schemas.pointillist_pb2 import Models
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
@@ -50,7 +51,7 @@ class ModelFeed:
         """The newest list if it was rejected: its signer may become trusted later."""
         self._tried = asyncio.Event()
         self._refused_offset = -1
-        self.models = Models()
+        self._records = RolloutRecords()
         self.refused: Refusal | None = None
         """The fault of the newest list; the list before it stays valid."""
         self.known = asyncio.Event()
@@ -60,6 +61,11 @@ class ModelFeed:
         """Number of times the topic was created again: the records of the previous one are gone."""
         self.changed = asyncio.Event()
         """Set at each change; the handler clears it."""
+
+    @property
+    def models(self) -> Models:
+        """The list in force: the newest one, with the gate's assessment applied."""
+        return self._records.models
 
     async def tried(self, deadline_s: float) -> None:
         """Return when `known` is set, the first attempt has failed, or the deadline is over."""
@@ -106,8 +112,8 @@ class ModelFeed:
 
     def _settle(self, models: Models | None) -> None:
         # An old list that is sent again takes nothing back.
-        if models is not None and models != self.models and models.changed_ms >= self._newest_ms:
-            self.models = models
+        if models is not None and models != self._records.listed and models.changed_ms >= self._newest_ms:
+            self._records.listed = models
             self._newest_ms = models.changed_ms
             self.changed.set()
         if not self.known.is_set():
@@ -139,6 +145,9 @@ class ModelFeed:
     def _read(self, records: Records) -> Models | None:
         last = None
         for record in records.get(self._partition, []):
+            if record.key == ASSESSMENT_KEY:
+                self._records.take(record.value)
+                self.changed.set()
             if record.key != LIVE_KEY:
                 continue
             models = self._unseal(record.value or b"", record.offset)

@@ -12,8 +12,10 @@ from typing import Final
 
 import structlog
 
+from processors.device.candidate import Candidate
 from processors.device.loaded_model import LoadedModel, load_model
 from processors.metrics import ProcessorMetrics
+from processors.models.candidates import Candidates
 from processors.models.feed import ModelFeed, Refusal
 from processors.models.store import StoreUnavailableError, UntrustedBundleError, fetch_bundle
 from processors.results.delivery import Emitter
@@ -40,21 +42,22 @@ class ModelLoader:
         self._metrics = metrics
         self._own_cache: tempfile.TemporaryDirectory[str] | None = None
 
-    async def load(self, model: Model | None) -> LoadedModel:
-        """Load the published model, or the processor's own for None.
+    async def load(self, model: Model | None, metrics: ProcessorMetrics | None = None) -> LoadedModel:
+        """Load the published model, or the processor's own for None. It counts in `metrics`, or in the processor's.
 
         Raises BundleError for any fault of the bundle, StoreUnavailableError for one that may pass. Raises
         UntrustedBundleError, before any fetch, without a trusted signature, and ConfigError if the model's device is
         missing.
         """
         name = model.model_id if model is not None else str(self._settings.bundle)
+        metrics = metrics or self._metrics
         try:
             async with asyncio.timeout(self._settings.model_load_s):
                 if model is None:
-                    return await load_model(self._settings, self._metrics, self._settings.bundle)
+                    return await load_model(self._settings, metrics, self._settings.bundle)
                 trusted = TrustedSigners.read(self._settings.trust)
                 folder = await asyncio.to_thread(fetch_bundle, model, self._cache(), trusted)
-                loaded = await load_model(self._settings, self._metrics, folder, model.digest)
+                loaded = await load_model(self._settings, metrics, folder, model.digest)
         except (BundleError, ConfigError):
             raise
         except TimeoutError:
@@ -110,11 +113,12 @@ class ModelSwap:
         loader: ModelLoader,
         loaded: LoadedModel,
         switch: Callable[[LoadedModel], None],
+        switch_candidate: Callable[[Candidate | None], None],
         emitter: Emitter,
         metrics: ProcessorMetrics,
         health: Health,
     ) -> None:
-        """`switch` replaces the processor's model from its next batch on."""
+        """`switch` replaces the processor's model from its next batch on, `switch_candidate` its candidate."""
         self._settings = settings
         self._feed = feed
         self._loader = loader
@@ -128,6 +132,7 @@ class ModelSwap:
         """The live model if it does not load and a retry would not help."""
         self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
+        self._candidates = Candidates(loader.load, switch_candidate, self._report_state)
         self.loaded = loaded
         self.settled = asyncio.Event()
         """Set when the model that was live at the start serves, or was rejected: frames may be read."""
@@ -135,10 +140,21 @@ class ModelSwap:
     async def run(self) -> None:
         """Follow the feed until cancelled."""
         self._report_state()
+        # A task of its own: while one model loads, the other slot follows the list.
+        candidates = asyncio.create_task(self._candidates.run(), name="candidates")
+        try:
+            await self._run()
+        finally:
+            candidates.cancel()
+            await asyncio.gather(candidates, return_exceptions=True)
+
+    async def _run(self) -> None:
         while True:
             await self._feed.changed.wait()
             self._feed.changed.clear()
+            self._candidates.withdraw(self._feed.models)
             again = await self._follow()
+            self._candidates.follow(self._feed.models)
             self.settled.set()
             if again:
                 with suppress(TimeoutError):
@@ -158,7 +174,7 @@ class ModelSwap:
         self._refused = None
         start_s = time.monotonic()
         try:
-            ready = await self._loader.load(wanted)
+            ready = await self._ready(wanted)
         except (BundleError, ConfigError) as error:
             if not self._is_live(wanted):
                 self._metrics.model_swaps["superseded"].inc()
@@ -186,6 +202,11 @@ class ModelSwap:
         self._report_state()
         return False
 
+    async def _ready(self, wanted: Model | None) -> LoadedModel:
+        """Return the loaded model: the candidate if it was promoted."""
+        promoted = self._candidates.release(wanted.digest, self._metrics) if wanted is not None else None
+        return promoted or await self._loader.load(wanted)
+
     def _is_served(self, model: Model | None) -> bool:
         return self.loaded.digest == (model.digest if model is not None else "")
 
@@ -209,6 +230,9 @@ class ModelSwap:
             refused_digest=digest,
             error=error[:500],
             runs=", ".join(" ".join(each) for each in self.loaded.runs),
+            candidate_digest=self._candidates.state.digest,
+            candidate_error=self._candidates.state.error,
+            candidate_bytes=self._candidates.state.grown_bytes,
         )
         report = (self._feed.found, served)
         if self._feed.exists and report != self._reported:

@@ -12,15 +12,18 @@ from schemas.keys.keys import KeyRing
 from schemas.messages.cloudevents import PROCESSORS, event_headers
 from schemas.messages.dead_letters import dead_letter
 from schemas.messages.frame import frame_message, sign_message
-from schemas.messages.server_messages import seal_pictures, sign_statement
+from schemas.messages.server_messages import seal_difference, seal_pictures, sign_statement
 from schemas.pointillist_pb2 import (
     CHECKED,
     NOT_PROBED,
     SHED,
+    Answer,
     Candidate,
+    Comparison,
     DeadLetter,
     KeyRequest,
     Refusal,
+    Rollout,
     ServedModel,
     Verdict,
 )
@@ -94,6 +97,40 @@ def verdict_record(
         headers.append((TRACEPARENT, job.traceparent))
     value = sign_statement(keys, job.camera_id, verdict)
     return Outgoing(job.camera_id.encode(), value, headers, job, smaller)
+
+
+def answer_of(job: FrameJob) -> Answer:
+    """Return the answer to a frame by the model that classified it."""
+    finding = job.finding
+    return Answer(
+        class_id=job.class_id,
+        class_name=job.model.name_of(job.class_id, job.confidence),
+        confidence=job.confidence,
+        checked=finding is not None and finding.entropy_bits is not None,
+        flagged=finding is not None and finding.flagged,
+    )
+
+
+def comparison_record(
+    keys: KeyRing, job: FrameJob, rollout: Rollout, live: Answer, candidate: Answer, picture: bytes
+) -> Outgoing:
+    """Return the answers of both models to a frame, signed under `keys`, the picture (JPEG or empty) sealed."""
+    frame = job.frame
+    comparison = Comparison(
+        boot_id=frame.boot_id,
+        seq=frame.seq,
+        captured_ms=frame.captured_ms,
+        begun_ms=rollout.begun_ms,
+        digest=rollout.candidate.digest,
+        slot=rollout.slot,
+        truth=frame.truth,
+        live=live,
+        candidate=candidate,
+        picture=picture,
+    )
+    seal_difference(comparison, job.camera_id, keys)
+    headers = event_headers(PROCESSORS, Comparison, f"{job.identity}/{rollout.begun_ms}")
+    return Outgoing(job.camera_id.encode(), sign_statement(keys, job.camera_id, comparison), headers)
 
 
 def key_request_record(job: FrameJob) -> Outgoing:

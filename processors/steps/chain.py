@@ -9,6 +9,7 @@
 | `Classify` | class, confidence, pictures for people, STRIP's input | for its batch and the device |
 | `Strip` | STRIP's finding on a probe | for the device |
 | `Publish` | – | for Kafka's acknowledgement of the verdict or dead letter |
+| `Compare` | – | – |
 | `Finish` | – | – |
 
 Four types describe a frame here: `FrameJob` with its `StripFinding` and, in profiles with key frames, its `KeyFrame`
@@ -39,6 +40,7 @@ from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from processors.steps.await_key_frame import AwaitKeyFrame
 from processors.steps.classify import Classify
+from processors.steps.compare import Compare
 from processors.steps.decode import Decode
 from processors.steps.deduplicate import Deduplicate
 from processors.steps.device_turns import DeviceTurns
@@ -72,13 +74,16 @@ def build_chain(
         classify := Classify(settings, loaded, metrics),
         strip := Strip(settings, tracker, metrics),
         Publish(settings, keys, emitter, repeats, metrics),
+        compare := Compare(settings, keys, classify, emitter, metrics),
         Finish(tracker, metrics),
     )
     for step, following in pairwise(steps):
         step.next = following
-    scheduler = DeviceScheduler(settings.strip_share, settings.strip_slice_s, loaded.probe_s or 0.0)
-    device = DeviceTurns(classify, strip, scheduler, metrics)
-    return Chain(steps, await_key_frame, decode, classify, strip, device, tracker, metrics)
+    scheduler = DeviceScheduler(
+        settings.strip_share, settings.strip_slice_s, loaded.probe_s or 0.0, settings.comparison_share
+    )
+    device = DeviceTurns(classify, strip, compare, scheduler, metrics)
+    return Chain(steps, await_key_frame, decode, classify, strip, compare, device, tracker, metrics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +95,7 @@ class Chain:
     decode: Decode
     classify: Classify
     strip: Strip
+    compare: Compare
     device: DeviceTurns
     """A task of the role runs it."""
     tracker: PartitionTracker

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from copy import copy
 
 from processors.arrivals.job import FrameJob
 from processors.device.batch_executor import most_pixels
+from processors.device.candidate import Candidate
 from processors.device.loaded_model import LoadedModel
 from processors.device.microbatch import MicroBatcher
 from processors.device.previews import PreviewTurns
@@ -28,8 +30,10 @@ class Classify(Step):
     def __init__(self, settings: ProcessorSettings, loaded: LoadedModel, metrics: ProcessorMetrics) -> None:
         self.loaded = loaded
         """The live model, from the next batch on. STRIP checks earlier frames with the model that classified them."""
+        self.candidate: Candidate | None = None
+        """The candidate of a rollout; None without one."""
         self.arrived = asyncio.Event()
-        """Set when a frame begins to wait."""
+        """Set when a frame begins to wait, here or for the second model."""
         self._metrics = metrics
         self._quota_s = settings.camera_queue_s
         self.previews = PreviewTurns(settings)
@@ -78,17 +82,15 @@ class Classify(Step):
 
     async def run(self, batch: Sequence[FrameJob]) -> float:
         """Classify a batch on the device, and return the seconds that this took. `pass_on` comes next."""
-        loaded = self.loaded
         now_s = time.monotonic()
         for job in batch:
-            job.model = loaded
             job.wanted = self.previews.take(job, now_s)
         self._metrics.batch.observe(len(batch))
         if trace.on():
             trace.stamp("device", *(job.identity for job in batch))
         self._linger.begin(now_s)
         try:
-            seconds = await loaded.classify(batch)
+            seconds = await self._classify(batch)
         finally:
             self._linger.end(time.monotonic())
         if trace.on():
@@ -97,9 +99,37 @@ class Classify(Step):
         self._fail_over_quota()
         return seconds
 
+    async def _classify(self, batch: Sequence[FrameJob]) -> float:
+        """Classify the frames of canaries by the candidate, and all others by the live model.
+
+        The live model also classifies frames on which the candidate fails: no frame is lost for a bad candidate.
+        """
+        loaded, candidate = self.loaded, self.candidate
+        theirs = [job for job in batch if candidate is not None and candidate.serves(job)]
+        own = list(batch) if not theirs else [job for job in batch if job not in theirs]
+        seconds = 0.0
+        if candidate is not None and theirs:
+            for job in theirs:
+                job.model = candidate.model
+            seconds += await candidate.model.classify(theirs)
+            for job in theirs:
+                if job.error is not None:
+                    job.candidate_error = str(job.error)[:200] or type(job.error).__name__
+                    job.stage, job.error = "", None
+                    own.append(job)
+        if own:
+            for job in own:
+                job.model = loaded
+            seconds += await loaded.classify(own)
+        return seconds
+
     def pass_on(self, batch: Sequence[FrameJob]) -> None:
         """Pass on a batch that has run."""
         for job in batch:
+            if self.candidate is not None and job.error is None and self.candidate.compares(job):
+                # With its decoded picture, which its verdict does not need any more.
+                job.second = copy(job)
+                job.second.shown = job.second.as_sent = job.second.probe = None
             if not job.frame.whole:
                 job.planes = None
             self.next.submit(job)

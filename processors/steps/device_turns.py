@@ -1,4 +1,4 @@
-"""The turns of the device: batches of `Classify` and probes of `Strip`."""
+"""The turns of the device: batches of `Classify`, probes of `Strip` and comparisons of `Compare`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from processors.arrivals.job import FrameJob
 from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.steps.classify import Classify
+from processors.steps.compare import Compare
 from processors.steps.strip import Strip
 
 
@@ -22,9 +23,17 @@ class DeviceTurns:
     All methods run on the event loop's thread. The results of one piece are handled while the next runs.
     """
 
-    def __init__(self, classify: Classify, strip: Strip, scheduler: DeviceScheduler, metrics: ProcessorMetrics) -> None:
+    def __init__(
+        self,
+        classify: Classify,
+        strip: Strip,
+        compare: Compare,
+        scheduler: DeviceScheduler,
+        metrics: ProcessorMetrics,
+    ) -> None:
         self._classify = classify
         self._strip = strip
+        self._compare = compare
         self._scheduler = scheduler
         self._metrics = metrics
         self._drains = 0
@@ -59,6 +68,10 @@ class DeviceTurns:
         now_s = math.inf if self._drains else time.monotonic()
         due_s = self._classify.due_s()
         batch_ready = due_s is not None and due_s <= now_s
+        if not self._drains and self._scheduler.comparison_is_next(
+            batch_ready or len(self._strip) > 0, len(self._compare) > 0
+        ):
+            return asyncio.create_task(self._run_comparison(), name="comparison")
         if self._scheduler.strip_is_next(batch_ready, len(self._strip) > 0):
             probes = self._strip.take(self._scheduler.probes_in_turn())
             return asyncio.create_task(self._run_strip(probes), name="strip")
@@ -78,6 +91,12 @@ class DeviceTurns:
         self._scheduler.stripped(seconds, len(probes))
         return partial(self._strip.pass_on, probes)
 
+    async def _run_comparison(self) -> Callable[[], None]:
+        seconds = await self._compare.run(self._compare.take())
+        self._metrics.device_busy.inc(seconds)
+        self._scheduler.compared(seconds)
+        return _nothing
+
     async def _wait_for_work(self) -> None:
         arrived = self._classify.arrived
         arrived.clear()
@@ -89,3 +108,7 @@ class DeviceTurns:
         await arrived.wait()
         if timer is not None:
             timer.cancel()
+
+
+def _nothing() -> None:
+    """Do nothing: a comparison passes no job on."""

@@ -30,6 +30,7 @@ _MASK: Final = b"pl-mask"
 _CODEBOOK: Final = b"pl-codebook"
 _PROBE: Final = b"pl-probe"
 _PREPROCESS: Final = b"pl-preprocess"
+_CHOICE: Final = b"pl-choice"
 
 
 class CameraKey:
@@ -130,6 +131,11 @@ class CameraKey:
         """Return the seed of a frame's random preprocessing stages: a signed number of 64 bits."""
         seed: int = _SIGNED.unpack(self._hash(_IDENTITY.pack(boot_id, seq), _PREPROCESS))[0]
         return seed
+
+    def choice(self, what: bytes) -> int:
+        """Return a number from 0 to 2^64 - 1 that only holders of the key can predict from `what`."""
+        high, low = self._words(what, _CHOICE)
+        return high << 32 | low
 
     def codebook_seed(self, dropped_per_block: int) -> tuple[int, int]:
         """Return the seed of the camera's codebook for one number of dropped pixels."""

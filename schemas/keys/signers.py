@@ -38,6 +38,7 @@ class Signed(Enum):
 
     BUNDLE = b"pointillist v1 bundle\0"
     MODELS = b"pointillist v1 models\0"
+    ASSESSMENT = b"pointillist v1 assessment\0"
 
 
 class Signer:
@@ -121,6 +122,10 @@ class TrustedSigners:
                 public, name = _parse(line.strip(), f"{file}, line {number}")
                 names[public] = name
         return cls(names)
+
+    def publics(self) -> tuple[bytes, ...]:
+        """Return the public keys."""
+        return tuple(self._names)
 
     def with_signer(self, signer: Signer | None) -> TrustedSigners:
         """Return these keys and the signer's own public key; these keys alone without a signer."""

@@ -37,6 +37,7 @@ class Purpose(Enum):
     VERDICT = b"pl-verdict"
     DEAD_LETTER = b"pl-dead-letter"
     ALERT = b"pl-alert"
+    COMPARISON = b"pl-comparison"
 
 
 class Tagger:

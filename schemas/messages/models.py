@@ -51,6 +51,11 @@ def unseal(value: bytes, trusted: TrustedSigners) -> Models:
         raise MalformedError(f"expected a list of models: {error}") from None
     for model in models.published:
         _check(model)
+    if models.HasField("rollout"):
+        _check(models.rollout.candidate)
+        for share in (models.rollout.frames, models.rollout.cameras):
+            if not 0 <= share <= 1:  # NaN included
+                raise MalformedError(f"rollout: expected shares from 0 to 1, got {share}")
     return models
 
 

@@ -1,4 +1,5 @@
-"""Servers' signed statements about frames and cameras: verdicts, dead letters and alerts, with sealed pictures.
+"""Servers' signed statements about frames and cameras: verdicts, dead letters, alerts and comparisons, with sealed
+pictures.
 
 Kafka's readers accept nothing else: write access to a topic is not enough to forge a processor's or a recorder's
 statement.
@@ -6,7 +7,7 @@ statement.
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -14,33 +15,36 @@ from schemas.errors import BadTagError, MalformedError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
 from schemas.keys.tags import Purpose, Tagger
-from schemas.pointillist_pb2 import Alert, DeadLetter, Verdict
+from schemas.pointillist_pb2 import Alert, Comparison, DeadLetter, Verdict
 
 PREVIEW: Final = "preview"
 EVIDENCE: Final = "evidence"
 AS_SENT: Final = "as sent"
 THUMBNAIL: Final = "thumbnail"
+DIFFERENCE: Final = "difference"
 
-Statement = TypeVar("Statement", Verdict, DeadLetter, Alert)
-_PURPOSES: Final[dict[type[Verdict | DeadLetter | Alert], Purpose]] = {
+AnyStatement: TypeAlias = Verdict | DeadLetter | Alert | Comparison
+Statement = TypeVar("Statement", Verdict, DeadLetter, Alert, Comparison)
+_PURPOSES: Final[dict[type[AnyStatement], Purpose]] = {
     Verdict: Purpose.VERDICT,
     DeadLetter: Purpose.DEAD_LETTER,
     Alert: Purpose.ALERT,
+    Comparison: Purpose.COMPARISON,
 }
 
 
-def _tagger(kind: type[Verdict | DeadLetter | Alert], keys: KeyRing) -> Tagger:
+def _tagger(kind: type[AnyStatement], keys: KeyRing) -> Tagger:
     return keys.alerts if kind is Alert else keys.verdicts
 
 
-def sign_statement(keys: KeyRing, camera_id: str, message: Verdict | DeadLetter | Alert) -> bytes:
+def sign_statement(keys: KeyRing, camera_id: str, message: AnyStatement) -> bytes:
     """Serialise and sign a message about a camera."""
     kind = type(message)
     message.ClearField("tag")
     return _tagger(kind, keys).signed(_PURPOSES[kind], camera_id, message.SerializeToString())
 
 
-def check_statement(kind: type[Verdict | DeadLetter | Alert], camera_id: str, payload: bytes, keys: KeyRing) -> None:
+def check_statement(kind: type[AnyStatement], camera_id: str, payload: bytes, keys: KeyRing) -> None:
     """Raise `BadTagError` unless `payload` was signed as a message of this kind about the camera."""
     if not _tagger(kind, keys).holds(_PURPOSES[kind], camera_id, payload):
         raise BadTagError(f"the tag of the {kind.__name__} about {camera_id[:140]} is not that of this fleet")
@@ -74,6 +78,21 @@ def open_pictures(verdict: Verdict, camera_id: CameraId, keys: KeyRing) -> None:
     verdict.preview = keys.previews.open(verdict.preview, frame, PREVIEW)
     verdict.evidence = keys.previews.open(verdict.evidence, frame, EVIDENCE)
     verdict.as_sent = keys.previews.open(verdict.as_sent, frame, AS_SENT)
+
+
+def seal_difference(comparison: Comparison, camera_id: CameraId, keys: KeyRing) -> None:
+    """Seal the picture of a comparison."""
+    frame = Identity(camera_id, comparison.boot_id, comparison.seq)
+    comparison.picture = keys.previews.seal(comparison.picture, frame, DIFFERENCE)
+
+
+def open_difference(comparison: Comparison, camera_id: CameraId, keys: KeyRing) -> None:
+    """Open the picture of a comparison, or remove it without the key; MalformedError if it is another frame's."""
+    if not keys.reads_previews:
+        comparison.picture = b""
+    if comparison.picture:
+        frame = Identity(camera_id, comparison.boot_id, comparison.seq)
+        comparison.picture = keys.previews.open(comparison.picture, frame, DIFFERENCE)
 
 
 def sealed_alert(alert: Alert, keys: KeyRing) -> bytes:

@@ -7,11 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.recorder_store import RecorderStore
 from consumers.console.data.models import ModelsWatch
+from consumers.database.comparisons import save_comparisons, save_rollout
+from schemas.identity import CameraId
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.models import LIVE_KEY, bundle_digest, seal
-from schemas.pointillist_pb2 import BundleFile, Model, Models, ServedModel
+from schemas.messages.server_messages import seal_difference
+from schemas.pointillist_pb2 import (
+    FAILED,
+    SHADOW,
+    Answer,
+    Assessment,
+    BundleFile,
+    Comparison,
+    Model,
+    Models,
+    Rollout,
+    ServedModel,
+)
 from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import CAMERA, KEYS
 
 OURS, STRANGER = Signer.new(), Signer.new()
 
@@ -55,3 +71,55 @@ def test_a_strangers_list_changes_nothing_and_is_named(rig: ConsoleRig) -> None:
     page = rig.browser().get("/models").text
     assert "evil" not in page
     assert "who is not trusted" in page
+
+
+def rolled_out(rig: ConsoleRig, recorder: RecorderStore, *, differs: bool) -> None:
+    """List a rollout as shadow, with one comparison and the gate's record."""
+    assert rig.context.models is not None
+    made = listed("live", changed_ms=2)
+    made.rollout.CopyFrom(
+        Rollout(candidate=listed("next", changed_ms=1).published[0], begun_ms=5, slot=SHADOW, frames=0.2, cameras=0.1)
+    )
+    rig.context.models.take(LIVE_KEY, seal(made, OURS))
+    comparison = Comparison(
+        boot_id=7,
+        seq=3,
+        captured_ms=1000,
+        begun_ms=5,
+        digest=made.rollout.candidate.digest,
+        live=Answer(class_id=1, class_name="stop", confidence=0.9),
+        candidate=Answer(class_id=2 if differs else 1, class_name="go" if differs else "stop", confidence=0.5),
+        picture=b"a JPEG",
+    )
+    seal_difference(comparison, CameraId(CAMERA), KEYS)
+    report = '{"pairs": 16, "rules": [{"name": "agreement", "finding": "fails", "value": 0.5, "low": 0.2, "high": 0.7'
+    assessment = Assessment(
+        digest=comparison.digest,
+        begun_ms=5,
+        slot=SHADOW,
+        outcome=FAILED,
+        report=f'{report}, "limit": 0.8, "count": 9}}]}}',
+    )
+    with recorder.store.engine.begin() as connection:
+        save_comparisons(connection, [(CAMERA, comparison)], 1)
+        save_rollout(connection, assessment, "next")
+
+
+def test_a_rollout_is_shown_with_its_rules_and_the_frames_on_which_the_models_differ(
+    rig: ConsoleRig, recorder: RecorderStore
+) -> None:
+    rolled_out(rig, recorder, differs=True)
+    page = rig.browser().get("/models").text
+    assert "next</strong> is the candidate, as shadow" in page
+    assert "agreement" in page
+    assert "0.2 to 0.7" in page
+    picture = f"/models/differences/5/7/3/{CAMERA}.jpg"
+    assert picture in page
+    found = rig.browser().get(picture)
+    assert (found.content, found.headers["content-type"]) == (b"a JPEG", "image/jpeg")
+    assert rig.browser().get(f"/models/differences/5/7/4/{CAMERA}.jpg").status_code == 404
+
+
+def test_frames_on_which_the_models_agree_are_not_shown(rig: ConsoleRig, recorder: RecorderStore) -> None:
+    rolled_out(rig, recorder, differs=False)
+    assert "Frames on which they differ" not in rig.browser().get("/models").text

@@ -13,12 +13,15 @@ from aiokafka.admin import AIOKafkaAdminClient
 from typer.testing import CliRunner, Result
 
 import infra.cli.model
+import infra.cli.model_rollout
 import infra.cli.signer  # noqa: F401  # they register their commands
+from consumers.console.data.store import Store
 from infra.bundling.models_topic import ModelsTopic
 from infra.cli import app
 from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
+from infra.state_folder import Layout
 from schemas.errors import BrokerError, BundleError, ConfigError
 from schemas.keys.signers import Signed, Signer, TrustedSigners
 from schemas.pointillist_pb2 import Model, Models
@@ -209,3 +212,47 @@ async def test_a_list_of_models_that_kafka_refuses_is_an_error(kafka: Kafka, kaf
         with pytest.raises(BrokerError, match="MessageSizeTooLarge"):
             await models.write(Models(published=[Model(model_id="a-1")]))
         assert models.models == Models()
+
+
+@brokers
+def test_a_candidate_is_promoted_only_by_a_passed_gate_or_by_force_and_each_step_is_in_the_audit_log(
+    state: Path, tmp_path: Path
+) -> None:
+    run("publish", bundle(tmp_path, "2"), "--state", state)
+    run("candidate", bundle(tmp_path, "3"), "--state", state, "--frames", "0.5")
+    shown = json.loads(run("status", "--state", state, "--json").stdout)
+    rollout = shown["rollout"]
+    assert (rollout["slot"], rollout["frames"], rollout["outcome"]) == ("shadow", 0.5, "not assessed")
+    assert live(state) == "tiny@2"
+    with pytest.raises(ConfigError, match="all rules passed"):
+        run("promote", "--state", state)
+    run("promote", "--state", state, "--force")
+    assert live(state) == "tiny@3"
+    with pytest.raises(ConfigError, match="expected a rollout"):
+        run("promote", "--state", state, "--force")
+    noted = [(line.who, line.what, line.outcome) for line in Store(Layout(state).console_url).noted()]
+    assert noted == [("local", "promote", "live"), ("local", "candidate", "begun")]
+
+
+@brokers
+def test_a_dismissed_candidate_leaves_the_live_model(state: Path, tmp_path: Path) -> None:
+    run("publish", bundle(tmp_path, "2"), "--state", state)
+    run("candidate", bundle(tmp_path, "3"), "--state", state, "--slot", "canary", "--force")
+    run("dismiss", "--state", state)
+    assert live(state) == "tiny@2"
+    assert json.loads(run("status", "--state", state, "--json").stdout)["rollout"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("--by-rule",), "--clean is missing"),
+        (("--slot", "live"), "--slot: expected shadow or canary"),
+        (("--slot", "canary"), "a backdoor scan before a canary"),
+    ],
+)
+def test_a_rollout_that_could_skip_the_scan_is_refused(
+    state_dir: Path, tmp_path: Path, options: tuple[str, ...], fault: str
+) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        run("candidate", bundle(tmp_path, "3"), "--state", state_dir, "--kafka", "127.0.0.1:1", *options)

@@ -79,6 +79,7 @@ class Rig:
             "verdicts_topic": self.topic("verdicts"),
             "dead_letters_topic": self.topic("letters"),
             "models_topic": self.topic("models"),
+            "comparisons_topic": self.topic("comparisons"),
             "views_topic": self.topic("views"),
         }
         fields = {name: value for name, value in changes.items() if not name.endswith("_topic")}
@@ -166,7 +167,12 @@ async def rig(bootstrap: str, bundle: Path) -> AsyncIterator[Rig]:
     made = Rig(bootstrap, bundle)
     await create_topics(
         bootstrap,
-        {made.topic("frames"): TopicSpec(4), made.topic("verdicts"): TopicSpec(2), made.topic("letters"): TopicSpec(1)},
+        {
+            made.topic("frames"): TopicSpec(4),
+            made.topic("verdicts"): TopicSpec(2),
+            made.topic("letters"): TopicSpec(1),
+            made.topic("comparisons"): TopicSpec(1),
+        },
     )
     reader = asyncio.create_task(made.collect())
     try:

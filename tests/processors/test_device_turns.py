@@ -18,12 +18,14 @@ from processors.bundle.model_toml import Answer, Scores
 from processors.device.loaded_model import LoadedModel
 from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
+from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
 from processors.steps.classify import Classify
+from processors.steps.compare import Compare
 from processors.steps.device_turns import DeviceTurns
 from processors.steps.strip import Strip
 from schemas.errors import NoKeyFrameError
-from tests.processors.tiny import CLASSES, Last, payload, taken
+from tests.processors.tiny import CLASSES, KEYS, Last, payload, taken
 from tests.waiting import until
 
 LINGER_S = 1.0
@@ -75,7 +77,8 @@ class Bench:
         self.classify = Classify(settings, cast(LoadedModel, self.device), metrics)
         self.strip = Strip(settings, self.tracker, metrics)
         self.classify.next, self.strip.next = self.strip, self.last
-        self.turns = DeviceTurns(self.classify, self.strip, DeviceScheduler(0.25, 0.1), metrics)
+        compare = Compare(settings, KEYS, self.classify, cast(Emitter, None), metrics)
+        self.turns = DeviceTurns(self.classify, self.strip, compare, DeviceScheduler(0.25, 0.1), metrics)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

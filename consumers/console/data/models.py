@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 from schemas.errors import WireError
 from schemas.keys.signers import TrustedSigners
 from schemas.messages.models import LIVE_KEY, PROCESSOR_PREFIX, live, unseal
-from schemas.pointillist_pb2 import Model, Models, ServedModel
+from schemas.messages.rollout import ASSESSMENT_KEY, RolloutRecords
+from schemas.pointillist_pb2 import Assessment, Model, Models, ServedModel
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.reader import Reader
@@ -27,10 +28,25 @@ class ModelsWatch:
         self._kafka = kafka
         self._topic = topic
         self._trusted = trusted
-        self.models = Models()
+        self._records = RolloutRecords()
         self.refused = ""
         """The error in the newest list; the previous list stays valid then."""
         self.served: dict[str, ServedModel] = {}
+
+    @property
+    def models(self) -> Models:
+        """The list in force: the newest one, with the gate's assessment applied."""
+        return self._records.models
+
+    @property
+    def listed(self) -> Models:
+        """The list as its last editor signed it."""
+        return self._records.listed
+
+    @property
+    def assessment(self) -> Assessment | None:
+        """The gate's assessment of the listed rollout; None without one."""
+        return self._records.assessment
 
     @property
     def live(self) -> Model | None:
@@ -61,8 +77,11 @@ class ModelsWatch:
                 self.refused = str(error)
                 return
             self.refused = ""
-            if models.changed_ms >= self.models.changed_ms:
-                self.models = models
+            if models.changed_ms >= self._records.listed.changed_ms:
+                self._records.listed = models
+            return
+        if key == ASSESSMENT_KEY:
+            self._records.take(value)
             return
         name = key.decode("utf-8", "replace")
         if not name.startswith(PROCESSOR_PREFIX):

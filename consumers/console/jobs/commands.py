@@ -15,6 +15,7 @@ CLEAN: Final = "clean.npz"
 FIGURES: Final = "figures.json"
 OUT: Final = "out"
 LABELS: Final = "labels"
+_COMMANDS: Final = {Kind.ROLLBACK: "rollback", Kind.PROMOTE: "promote", Kind.DISMISS: "dismiss"}
 _EVALUATE: Final = (("--evaluate-clean", "evaluate-clean.npz"), ("--evaluate-poisoned", "evaluate-poisoned.npz"))
 
 Copy = Callable[[str, Path, Callable[[], bool]], int]
@@ -31,7 +32,11 @@ def arguments_of(settings: JobSettings, job: Job, choice: Choice | None, place: 
             str(place / FIGURES), "--progress", *options,
         ]  # fmt: skip
     if choice is None:
-        return ["model", "rollback", *(settings.rollback or ())]
+        return ["model", _COMMANDS[job.kind], *(settings.rollback or ())]
+    if job.kind is Kind.CANDIDATE:
+        clean = settings.folder / CLEAN
+        scan = ["--clean", str(clean)] if clean.is_file() else []
+        return ["model", "candidate", str(choice.place), *scan, *(settings.publish or ())]
     if job.kind is Kind.PUBLISH:
         return ["model", "publish", str(choice.place), *(settings.publish or ())]
     found = [

@@ -198,6 +198,21 @@ class Jobs:
             )
         return await self._begin(who, Kind.PUBLISH, await self._chosen(choice_id))
 
+    async def begin_rollout(self, who: str, choice_id: str) -> Job:
+        """Start to sign a bundle and make it the candidate. Raises StateError while another job runs."""
+        self._require_signer()
+        return await self._begin(who, Kind.CANDIDATE, await self._chosen(choice_id))
+
+    async def promote(self, who: str, candidate: str) -> Job:
+        """Start to make the candidate the live model. Raises StateError while another job runs."""
+        self._require_signer()
+        return await self._begin(who, Kind.PROMOTE, Choice("", candidate, Path(), ""))
+
+    async def dismiss(self, who: str, candidate: str) -> Job:
+        """Start to end the rollout of the candidate. Raises StateError while another job runs."""
+        self._require_signer()
+        return await self._begin(who, Kind.DISMISS, Choice("", candidate, Path(), ""))
+
     async def roll_back(self, who: str, live: str) -> Job:
         """Start to withdraw the model `live`. Raises StateError while another job runs."""
         self._require_signer()
@@ -304,7 +319,7 @@ class Jobs:
             for old in (LABELS, OUT):
                 shutil.rmtree(place / old, ignore_errors=True)
             self._lessons.export(place / LABELS)
-        if job.kind in (Kind.ROLLBACK, Kind.TEACH):
+        if job.kind in (Kind.ROLLBACK, Kind.PROMOTE, Kind.DISMISS, Kind.TEACH):
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
         if choice is None:

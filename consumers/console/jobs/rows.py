@@ -19,6 +19,9 @@ class Kind(StrEnum):
     PUBLISH = "publish"
     ROLLBACK = "roll back"
     TEACH = "teach"
+    CANDIDATE = "candidate"
+    PROMOTE = "promote"
+    DISMISS = "dismiss"
 
 
 class JobState(StrEnum):

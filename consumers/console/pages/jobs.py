@@ -21,6 +21,7 @@ from consumers.console.jobs.output import PICTURES, Progress
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.pages.fleet import header_changes
 from schemas.errors import ConfigError, StateError, UserError
+from schemas.messages.rollout import slots
 
 NONE = "jobs.folder is missing: set it to start jobs from this console"
 Act = Callable[[ConsoleContext, Jobs, str, dict[str, Any]], Awaitable[Job]]
@@ -67,6 +68,25 @@ async def _roll_back(context: ConsoleContext, jobs: Jobs, who: str, _sent: dict[
     return await jobs.roll_back(who, live.model_id)
 
 
+async def _candidate(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+    return await jobs.begin_rollout(who, text_of(sent, "bundle"))
+
+
+async def _promote(context: ConsoleContext, jobs: Jobs, who: str, _sent: dict[str, Any]) -> Job:
+    return await jobs.promote(who, _candidate_of(context))
+
+
+async def _dismiss(context: ConsoleContext, jobs: Jobs, who: str, _sent: dict[str, Any]) -> Job:
+    return await jobs.dismiss(who, _candidate_of(context))
+
+
+def _candidate_of(context: ConsoleContext) -> str:
+    candidate = slots(context.models.models).candidate if context.models is not None else None
+    if candidate is None:
+        raise ConfigError("the candidate is missing: begin a rollout first")
+    return candidate.model_id
+
+
 async def _cancel(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
     job = await _known(_desk, jobs, sent)
     await jobs.cancel(who, job)
@@ -84,7 +104,14 @@ async def _known(context: ConsoleContext, jobs: Jobs, sent: dict[str, Any]) -> J
     return job
 
 
-STARTS: dict[str, Act] = {"repair": _repair, "publish": _publish, "rollback": _roll_back}
+STARTS: dict[str, Act] = {
+    "repair": _repair,
+    "publish": _publish,
+    "rollback": _roll_back,
+    "candidate": _candidate,
+    "promote": _promote,
+    "dismiss": _dismiss,
+}
 CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _again}
 
 

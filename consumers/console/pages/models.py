@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from consumers.console.access.gate import no
 from consumers.console.context import ConsoleContext
 from consumers.console.data.rollup import HOUR_MS
 from consumers.console.pages.jobs import offered
+from consumers.database.comparisons import differences, newest_rollouts
 from consumers.database.history import minutes
-from schemas.errors import UserError
+from consumers.database.tables import comparisons
+from schemas.errors import MalformedError, UserError
+from schemas.identity import CameraId
+from schemas.messages.rollout import slots
+from schemas.messages.server_messages import open_difference
+from schemas.pointillist_pb2 import Comparison, Slot
 
 
 def model_routes(context: ConsoleContext) -> list[Route]:
-    """Return the route of the page."""
-    return [Route("/models", partial(_page, context))]
+    """Return the routes of the page."""
+    return [
+        Route("/models", partial(_page, context)),
+        Route(
+            "/models/differences/{begun_ms:int}/{boot:int}/{seq:int}/{site}/{camera}.jpg", partial(_picture, context)
+        ),
+    ]
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
@@ -29,10 +44,20 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
             hour = minutes(connection, time.time_ns() // 10**6 - HOUR_MS)
         return _share(hour, "judged"), _share(hour, "attacked")
 
+    running = slots(watch.models).rollout if watch is not None else None
+    rollout = watch.listed.rollout if watch is not None and watch.listed.HasField("rollout") else None
+
+    def compared() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        with context.engine().begin() as connection:
+            past = newest_rollouts(connection)
+            newest = rollout.begun_ms if rollout is not None else past[0]["begun_ms"] if past else 0
+            return past, differences(connection, newest)
+
     try:
         clean, robust = await context.read(judged)
-    except UserError:
-        clean = robust = None
+        rollouts, differing = await context.read(compared)
+    except (UserError, SQLAlchemyError):  # the recorder of an earlier release has made no such tables
+        clean, robust, rollouts, differing = None, None, [], []
     return context.page(
         request,
         "models.html",
@@ -40,6 +65,11 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         live=watch.live if watch else None,
         refused=watch.refused if watch else "",
         served=sorted(watch.served.items()) if watch else [],
+        rollout=rollout,
+        runs=running is not None,
+        slot=Slot.Name(running.slot).lower() if running is not None else "",
+        rollouts=rollouts,
+        differing=differing,
         clean=clean,
         robust=robust,
         **await offered(context),
@@ -49,3 +79,26 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 def _share(hour: list[dict[str, int]], kind: str) -> float | None:
     total = sum(minute[kind] for minute in hour)
     return sum(minute[f"{kind}_correct"] for minute in hour) / total if total else None
+
+
+async def _picture(context: ConsoleContext, request: Request) -> Response:
+    """Return the picture of a frame on which the models differ, opened with the console's key."""
+    asked = request.path_params
+    camera = f"{asked['site']}/{asked['camera']}"
+    frame = (comparisons.c.camera == camera, comparisons.c.boot == asked["boot"], comparisons.c.seq == asked["seq"])
+
+    def sealed() -> bytes:
+        with context.engine().begin() as connection:
+            found = connection.scalar(
+                select(comparisons.c.picture).where(*frame, comparisons.c.begun_ms == asked["begun_ms"])
+            )
+            return found or b""
+
+    comparison = Comparison(boot_id=asked["boot"], seq=asked["seq"], picture=await context.read(sealed))
+    try:
+        open_difference(comparison, CameraId(camera), context.keys)
+    except MalformedError:
+        comparison.picture = b""
+    if not comparison.picture:
+        return no(404, "picture: expected a frame of this rollout with a picture, got none")
+    return Response(comparison.picture, media_type="image/jpeg")

@@ -1,0 +1,275 @@
+"""Rollouts live: `python -m benchmarks.models.rollout PART … --json FILE`, at most five minutes for each part.
+
+- `bad`: 20 bad candidates, four of each kind, as shadow with leave to be promoted by rule. A backdoored one is scanned
+  first, as `model candidate --clean` does, and begins no rollout if the scan finds a trigger.
+- `canary`: a canary with shuffled labels on half of the cameras; seconds from its publication until its last verdict.
+- `shadow`: turns without and with a shadow of a fifth of the frames, at a usual load and at saturation.
+- `swaps`: 100 published models in turn; growth of the processor's memory from the 20th on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import torch
+import yaml
+
+from benchmarks.harness.command_line import command_line
+from benchmarks.harness.document import machine, report
+from benchmarks.harness.system import RunningSystem, audit
+from benchmarks.models.bad_candidates import bad_candidates
+from infra.bundling.models_topic import ModelsTopic
+from infra.cli.access import kafka_place
+from infra.state_folder import Layout
+from lab.data import LabelledPictures
+from lab.repair.scan import scan
+from lab.training.scene import scenes
+from processors.bundle import load_bundle, shipped_bundle
+from processors.models.store import ModelStore
+from schemas.keys.signers import TrustedSigners
+from schemas.messages.models import publish, sign
+from schemas.messages.rollout import begin, ended
+from schemas.pointillist_pb2 import CANARY, FAILED, PROMOTED, SHADOW, Assessment, Model, Rollout, Slot
+
+CAMERAS: Final = 8
+FPS: Final = 4.0
+SATURATING_FPS: Final = 100.0
+DECIDES_S: Final = 12.0
+SWAPS: Final = 100
+SETTLED: Final = 20
+TURN_S: Final = 20.0
+TURNS: Final = 3
+_CLEAN_SCAN: Final = '{"clean": true, "suspects": {}}'
+
+Result = dict[str, Any]
+
+
+class Drill:
+    """A running system, and the rights of its administrator."""
+
+    def __init__(self, folder: Path, fps: float, processors: int = 1) -> None:
+        self.state = folder / "state"
+        self.state.mkdir(parents=True)
+        scenario = folder / "scenario.yaml"
+        source = {"kind": "scene", "seed": 5, "prerendered": 64}
+        group = {
+            "name": "cam-{index:02}", "count": CAMERAS, "source": source, "fps": fps, "drop_ratio": 0.25,
+            "probe_share": 0.1,
+        }  # fmt: skip
+        scenario.write_text(yaml.safe_dump({"site": "drill", "cameras": [group]}))
+        options = ("--scenario", scenario, "--bundle", shipped_bundle("scene"), "--processors", processors)
+        self.system = RunningSystem(self.state, *options)
+        self.layout = Layout(self.state)
+        self.system.await_role("fleet")
+        self.system.await_role("monitor")
+        self._wait(lambda: self.recorded() > 0)
+
+    def _wait(self, holds: Callable[[], bool], deadline_s: float = 120.0) -> None:
+        end_s = time.monotonic() + deadline_s
+        while not holds():
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"expected frames within {deadline_s:g} s: {self.system.output()[-2000:]}")
+            time.sleep(0.2)
+
+    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a query on the recorder's database."""
+        with sqlite3.connect(f"file:{self.layout.database}?mode=ro", uri=True) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def recorded(self) -> int:
+        """Return the number of recorded frames; 0 before there is a table."""
+        try:
+            return int(self.ask("select count(*) from frames")[0][0])
+        except sqlite3.OperationalError:
+            return 0
+
+    def run(self, work: Callable[[ModelsTopic], Awaitable[Any]]) -> Any:
+        """Run `work` on the topic of models."""
+        signer = self.layout.signer()
+
+        async def body() -> Any:
+            where = kafka_place(None, self.state, "admin")
+            async with ModelsTopic(where, TrustedSigners.read(self.layout.trusted), signer) as topic:
+                return await work(topic)
+
+        return asyncio.run(body())
+
+    def stored(self, folder: Path) -> Model:
+        """Return a bundle in the system's store, signed."""
+        model_id = load_bundle(folder, torch.device("cpu"), vouched=True).model_id
+        return sign(ModelStore(str(self.layout.models)).add(folder, model_id), self.layout.signer())
+
+    def rollout(self, model: Model, slot: Slot, **fields: Any) -> Rollout:
+        """Return a rollout that begins now, on which this system's gate decides."""
+        decider = self.layout.decider().public
+        return Rollout(candidate=model, begun_ms=time.time_ns() // 10**6, slot=slot, decider=decider, **fields)
+
+    def finish(self) -> Result:
+        """End the system, and return the result of the audit."""
+        self.system.interrupt()
+        self.system.finish()
+        status, found = audit(self.state)
+        return {"status": status, **{name: found[name] for name in ("frames_recorded", "frames_lost")}}
+
+
+async def _decided(topic: ModelsTopic, deadline_s: float) -> Assessment | None:
+    end_s = time.monotonic() + deadline_s
+    while time.monotonic() < end_s:
+        await topic.refresh()
+        found = topic.assessment
+        if found is not None and found.outcome in (FAILED, PROMOTED):
+            return found
+        await asyncio.sleep(0.2)
+    return topic.assessment
+
+
+def bad(folder: Path) -> Result:
+    """Return the fate of each bad candidate."""
+    images, labels = scenes(90, 150)
+    clean = LabelledPictures("scenes", images, labels)
+    rows = []
+    drill = Drill(folder, FPS)
+    for kind, place in bad_candidates(folder / "candidates"):
+        row: Result = {"candidate": place.name, "scan": None, "outcome": "refused before the rollout", "failed": []}
+        rows.append(row)
+        if kind == "backdoored":
+            found = scan(load_bundle(place, torch.device("cpu")), clean)
+            row["scan"] = found.suspects or "clean"
+            if not found.clean:
+                continue
+        model = drill.stored(place)
+        rollout = drill.rollout(model, SHADOW, frames=1.0, cameras=0.5, by_rule=True, scan=_CLEAN_SCAN)
+
+        async def judged(topic: ModelsTopic, begun: Rollout = rollout) -> Assessment | None:
+            await topic.write(begin(topic.models, begun))
+            assessment = await _decided(topic, DECIDES_S)
+            await topic.write(ended(topic.models))
+            return assessment
+
+        begun_s = time.monotonic()
+        assessment = drill.run(judged)
+        row["seconds"] = round(time.monotonic() - begun_s, 1)
+        row["outcome"] = "undecided, dismissed"
+        if assessment is not None and assessment.outcome in (FAILED, PROMOTED):
+            row["outcome"] = "promoted" if assessment.outcome == PROMOTED else "rolled back"
+            row["report"] = assessment.report
+    promoted = sum(row["outcome"] == "promoted" for row in rows)
+    return {"candidates": rows, "promoted": promoted, "audit": drill.finish()}
+
+
+def canary(folder: Path) -> Result:
+    """Return the time in which a failing canary is rolled back."""
+    drill = Drill(folder, FPS, processors=2)
+    name, place = next((kind, place) for kind, place in bad_candidates(folder / "candidates") if kind == "shuffled")
+    model = drill.stored(place)
+    rollout = drill.rollout(model, CANARY, frames=1.0, cameras=0.5, by_rule=True, scan=_CLEAN_SCAN)
+
+    async def served(topic: ModelsTopic) -> Assessment | None:
+        await topic.write(begin(topic.models, rollout))
+        return await _decided(topic, 60.0)
+
+    begun_ms = time.time_ns() // 10**6
+    assessment = drill.run(served)
+    time.sleep(5)
+    query = "select count(*), min(processed_ms), max(processed_ms) from frames where model_id = ?"
+    ((frames, first_ms, last_ms),) = drill.ask(query, model.model_id)
+    return {
+        "candidate": name,
+        "rolled_back": assessment is not None and assessment.outcome == FAILED,
+        "verdicts_of_the_canary": frames,
+        "seconds_from_publication_to_last_verdict": (last_ms - begun_ms) / 1000 if last_ms else None,
+        "seconds_from_first_to_last_verdict": (last_ms - first_ms) / 1000 if last_ms else None,
+        "audit": drill.finish(),
+    }
+
+
+def shadow(folder: Path) -> Result:
+    """Return latency and throughput of the live model without and with a shadow of a fifth of the frames."""
+    found: Result = {}
+    for name, fps in (("usual", FPS), ("saturated", SATURATING_FPS)):
+        drill = Drill(folder / name, fps)
+        model = drill.stored(shipped_bundle("scene-plain"))
+        turns: dict[bool, list[Result]] = {False: [], True: []}
+        for _ in range(TURNS):
+            for on in (False, True):
+                turns[on].append(_turn(drill, model, on))
+        off, on_ = ({key: median(turn[key] for turn in turns[on]) for key in turns[on][0]} for on in (False, True))
+        compared = int(drill.ask("select count(*) from comparisons")[0][0])
+        found[name] = {
+            "fps": fps, "without": off, "with": on_, "turns": {str(on): each for on, each in turns.items()},
+            "p99_ratio": on_["p99_s"] / off["p99_s"],
+            "frames_ratio": on_["frames_per_s"] / off["frames_per_s"],
+            "compared": compared, "audit": drill.finish(),
+        }  # fmt: skip
+    return found
+
+
+def _turn(drill: Drill, model: Model, on: bool) -> Result:
+    async def change(topic: ModelsTopic) -> None:
+        rollout = drill.rollout(model, SHADOW, frames=0.2)
+        await topic.write(begin(topic.models, rollout) if on else ended(topic.models))
+        if on:
+            await topic.wait_for_candidate(60.0)
+
+    drill.run(change)
+    time.sleep(3)
+    since_ms = time.time_ns() // 10**6
+    time.sleep(TURN_S)
+    until_ms = time.time_ns() // 10**6
+    query = "select processed_ms - captured_ms from frames where processed_ms >= ? and processed_ms < ? order by 1"
+    times = [row[0] / 1000 for row in drill.ask(query, since_ms, until_ms)]
+    return {"frames_per_s": 1000 * len(times) / (until_ms - since_ms), "p99_s": times[int(0.99 * (len(times) - 1))]}
+
+
+def swaps(folder: Path) -> Result:
+    """Return the growth of a processor's memory over 100 published models."""
+    drill = Drill(folder, FPS)
+    models = [drill.stored(shipped_bundle(name)) for name in ("scene-plain", "scene")]
+    resident: list[int] = []
+
+    async def swap(topic: ModelsTopic) -> None:
+        for number in range(SWAPS):
+            model = Model()
+            model.CopyFrom(models[number % 2])
+            await topic.write(publish(topic.models, model))
+            _, refused, silent = await topic.wait(60.0)
+            if refused or silent:
+                raise RuntimeError(f"swap {number}: expected every processor to serve it, got {refused} {silent}")
+            resident.append(drill.system.resident_bytes("processor-1"))
+
+    begun_s = time.monotonic()
+    drill.run(swap)
+    seconds = time.monotonic() - begun_s
+    before, after = median(resident[SETTLED - 10 : SETTLED]), median(resident[-10:])
+    return {
+        "swaps": len(resident),
+        "seconds": round(seconds, 1),
+        "resident_mib": [round(each / 2**20, 1) for each in resident],
+        "growth": after / before - 1,
+        "audit": drill.finish(),
+    }
+
+
+PARTS: Final[dict[str, Callable[[Path], Result]]] = {"bad": bad, "canary": canary, "shadow": shadow, "swaps": swaps}
+
+
+def main() -> None:
+    """Run the parts, print their results, and write the JSON."""
+    arguments = command_line(__doc__, *PARTS, json=Path)
+    result: Result = {"machine": machine("torch", "openvino")}
+    for name in arguments.names or PARTS:
+        with tempfile.TemporaryDirectory(prefix="pointillist-rollout-") as folder:
+            result[name] = PARTS[name](Path(folder))
+        report(result, arguments.json, shown=False)
+    report(result, None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""`pointillist model candidate`, `promote` and `dismiss`: the rollout of a model on live frames."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+
+from infra.cli.access import CONNECT_TIMEOUT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place
+from infra.cli.code import AllowCode
+from infra.cli.model import (
+    ConnectTimeout,
+    Wait,
+    checked,
+    described,
+    folder_of,
+    initial,
+    model_app,
+    report_change,
+    with_topic,
+)
+from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
+from schemas.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from infra.bundling.models_topic import ModelsTopic
+    from schemas.pointillist_pb2 import Rollout
+
+
+_NO_ROLLOUT: Final = "candidate is missing: expected a rollout. Begin one by `pointillist model candidate`."
+
+
+@model_app.command()
+def candidate(
+    bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
+    state: State = None,
+    kafka: Kafka = None,
+    store: Annotated[
+        str | None, typer.Option(help="Folder or fsspec URL that every processor can read; else in the state folder.")
+    ] = None,
+    slot: Annotated[str, typer.Option(help="shadow: its answers never count; canary: a share of cameras.")] = "shadow",
+    frames: Annotated[float, typer.Option(help="Share of the frames that both models judge.", min=0, max=1)] = 0.2,
+    cameras: Annotated[float, typer.Option(help="Share of the cameras of a canary.", min=0, max=1)] = 0.25,
+    by_rule: Annotated[
+        bool, typer.Option(help="Let the monitor's gate promote it: to canary, then to live. Needs --clean.")
+    ] = False,
+    clean: Annotated[
+        Path | None, typer.Option(help="npz with clean images and labels, for the backdoor scan before the rollout.")
+    ] = None,
+    decider: Annotated[
+        Path | None, typer.Option(help="File of the gate's public key, a line as of `signer init`; else of --state.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option(help="Even with other classes, without STRIP, or as canary without a clean scan.")
+    ] = False,
+    signer: SignerFile = None,
+    trust: Trust = None,
+    allow_code: AllowCode = False,
+    wait: Wait = 60.0,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
+) -> None:
+    """Sign a bundle and let it judge live frames next to the live model; the monitor's gate compares them.
+
+    Exit status 1 when a processor refuses it or has not answered in time, 2 when the rollout does not begin.
+    """
+    from infra.bundling.models_topic import check_successor
+    from infra.state_folder import Layout
+    from processors.models.store import ModelStore
+    from schemas.messages import models as listed
+    from schemas.messages import rollout
+    from schemas.pointillist_pb2 import CANARY, SHADOW, Rollout
+
+    if slot not in ("shadow", "canary"):
+        raise ConfigError(f"--slot: expected shadow or canary, got {slot!r}. Choose one of them.")
+    if by_rule and clean is None:
+        raise ConfigError("--clean is missing: expected clean pictures for the scan with --by-rule. Give --clean FILE.")
+    if store is None and state is None:
+        raise ConfigError(
+            "--store is missing: expected a folder or URL that every processor can read. Give --store or --state."
+        )
+    key, trusted = signer_of(signer, state), trusted_of(trust, state)
+    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    folder = folder_of(bundle)
+    model_id = checked(folder)
+    scan = _scanned(folder, clean)
+    if scan is not None and not scan[0] and not force:
+        raise BundleError(
+            f"bundle: expected one without a trigger, got {scan[1]}. Repair it by `pointillist lab repair`."
+        )
+    if slot == "canary" and scan is None and not force:
+        raise ConfigError("--clean is missing: expected a backdoor scan before a canary. Give --clean FILE or --force.")
+    place = ModelStore(store or str(Layout((state or Path()).resolve()).models))
+
+    async def run(topic: ModelsTopic) -> bool:
+        before = topic.models if topic.models.published else initial(state, place, key)
+        live = listed.live(before)
+        if not force and live is not None:
+            check_successor(described(folder, model_id), live)
+        model = listed.sign(place.add(folder, model_id), key)
+        if live is not None and live.digest == model.digest:
+            raise ConfigError(f"bundle: expected another one than the live model, got {model_id}. Choose another one.")
+        begun = Rollout(
+            candidate=model,
+            begun_ms=time.time_ns() // 1_000_000,
+            slot=SHADOW if slot == "shadow" else CANARY,
+            frames=frames,
+            cameras=cameras,
+            by_rule=by_rule,
+            decider=_decider(decider, state),
+            scan=scan[1] if scan is not None else "",
+        )
+        await topic.write(rollout.begin(before, begun))
+        _note(state, "candidate", model_id, f"{slot}, frames {frames:g}, cameras {cameras:g}", "begun")
+        return await report_change(topic, f"{model_id} is the candidate ({slot})", wait, topic.wait_for_candidate)
+
+    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+
+
+@model_app.command()
+def promote(
+    state: State = None,
+    kafka: Kafka = None,
+    to: Annotated[str, typer.Option(help="live, or canary.")] = "live",
+    force: Annotated[bool, typer.Option(help="Even if the gate has not found that all rules hold.")] = False,
+    signer: SignerFile = None,
+    trust: Trust = None,
+    wait: Wait = 60.0,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
+) -> None:
+    """Make the candidate the live model, or a canary.
+
+    Exit status 1 when a processor refuses that or has not answered in time, 2 when the gate's rules do not hold yet.
+    """
+    from schemas.messages import rollout
+    from schemas.pointillist_pb2 import CANARY, PASSED, SHADOW
+
+    if to not in ("live", "canary"):
+        raise ConfigError(f"--to: expected live or canary, got {to!r}. Choose one of them.")
+
+    async def run(topic: ModelsTopic) -> bool:
+        running = _running(topic)
+        assessment = topic.assessment
+        if not force and (assessment is None or assessment.outcome != PASSED):
+            raise ConfigError(
+                f"{running.candidate.model_id}: expected an assessment with all rules passed, got none. Wait for the "
+                "gate, see `pointillist model status`, or give --force."
+            )
+        if not force and to == "canary" and running.slot == SHADOW and not running.scan:
+            raise ConfigError(
+                "candidate: expected a backdoor scan before a canary, got none. Begin again with --clean."
+            )
+        model_id = running.candidate.model_id
+        if to == "live":
+            await topic.write(rollout.promoted(topic.models))
+            _note(state, "promote", model_id, "forced" if force else "by hand", "live")
+            return await report_change(topic, f"promoted {model_id}", wait)
+        running.slot, running.begun_ms = CANARY, time.time_ns() // 1_000_000
+        await topic.write(rollout.begin(topic.models, running))
+        _note(state, "promote", model_id, "forced" if force else "by hand", "canary")
+        return await report_change(topic, f"{model_id} is a canary", wait, topic.wait_for_candidate)
+
+    key, trusted = signer_of(signer, state), trusted_of(trust, state)
+    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+
+
+@model_app.command()
+def dismiss(
+    state: State = None,
+    kafka: Kafka = None,
+    signer: SignerFile = None,
+    trust: Trust = None,
+    wait: Wait = 60.0,
+    kafka_tls: KafkaTls = None,
+    kafka_login: KafkaLogin = None,
+    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
+) -> None:
+    """End the rollout: the candidate judges no further frame, and the live model stays."""
+    from schemas.messages import rollout
+
+    async def run(topic: ModelsTopic) -> bool:
+        if not topic.listed.HasField("rollout"):
+            raise ConfigError(_NO_ROLLOUT)
+        model_id = topic.listed.rollout.candidate.model_id
+        await topic.write(rollout.ended(topic.models))
+        _note(state, "dismiss", model_id, "by hand", "ended")
+        return await report_change(topic, f"dismissed {model_id}", wait, topic.wait_for_candidate)
+
+    key, trusted = signer_of(signer, state), trusted_of(trust, state)
+    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+
+
+def _running(topic: ModelsTopic) -> Rollout:
+    from schemas.messages.rollout import slots
+
+    running = slots(topic.models).rollout
+    if running is None:
+        raise ConfigError(_NO_ROLLOUT)
+    return running
+
+
+def _scanned(folder: Path, clean: Path | None) -> tuple[bool, str] | None:
+    """Return whether the scan of a bundle found no trigger, and its result as JSON; None without clean pictures."""
+    if clean is None:
+        return None
+    import torch
+
+    from lab.data import read_pictures
+    from lab.repair.scan import scan
+    from processors.bundle import load_bundle
+
+    bundle = load_bundle(folder, torch.device("cpu"))
+    console = Console(stderr=True)
+    console.print("searching the bundle for triggers, class by class", markup=False)
+    found = scan(bundle, read_pictures(clean, len(bundle.settings.classes)))
+    return found.clean, found.as_json()
+
+
+def _decider(given: Path | None, state: Path | None) -> bytes:
+    """Return the gate's public key; empty without one: then nobody but people decides."""
+    from infra.state_folder import Layout
+    from schemas.keys.signers import TrustedSigners
+
+    if given is not None:
+        return next(iter(TrustedSigners.read(given).publics()), b"")
+    return Layout(state.resolve()).decider().public if state is not None else b""
+
+
+def _note(state: Path | None, what: str, model_id: str, detail: str, outcome: str) -> None:
+    """Write a line of the audit log, where the console has one."""
+    if state is None:
+        return
+    from consumers.console.data.store import Store
+    from infra.state_folder import Layout
+
+    store = Store(Layout(state.resolve()).console_url)
+    try:
+        store.prepare()
+        store.note("local", what, model_id, detail, outcome)
+    finally:
+        store.close()

@@ -1,0 +1,195 @@
+"""The gate of a rollout: exact tests on frames that both the live model and the candidate have judged.
+
+The tests look at 16, 32, … pairs, at each number once, and every look uses the level `alpha` / number of looks. By the
+union bound a rule errs over all its looks with a probability of `alpha` at most. A rule passes, fails or waits for more
+pairs; at the last look, waiting fails.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Final, Literal, NamedTuple
+
+from infra.monitor.settings import GateRules
+from lab.statistics import clopper_pearson, sign_test
+from schemas.messages.frame import Truth
+from schemas.pointillist_pb2 import Comparison
+
+FIRST_LOOK: Final = 16
+
+Finding = Literal["passes", "fails", "waits", "not measured"]
+
+
+class Pair(NamedTuple):
+    """The answers to one frame. The candidate has none if `failed`; `truth` is None if it is not known."""
+
+    agrees: bool
+    failed: bool
+    live_confidence: float
+    confidence: float
+    live_seconds: float
+    seconds: float
+    live_right: bool | None
+    right: bool | None
+    live_flagged: bool | None
+    flagged: bool | None
+
+
+def pair_of(comparison: Comparison) -> Pair | None:
+    """Return the pair of a comparison; None if the live model has no answer, which proves nothing."""
+    live, candidate = comparison.live, comparison.candidate
+    if live.error:
+        return None
+    truth = Truth.from_wire(comparison.truth)
+    true_class = truth.class_id if truth is not None and not truth.sticker and not truth.attacked else None
+    failed = bool(candidate.error)
+    right = not failed and candidate.class_id == true_class
+    return Pair(
+        not failed and live.class_id == candidate.class_id,
+        failed,
+        live.confidence,
+        0.0 if failed else candidate.confidence,
+        live.seconds,
+        candidate.seconds,
+        None if true_class is None else live.class_id == true_class,
+        None if true_class is None else right,
+        live.flagged if live.checked else None,
+        candidate.flagged if candidate.checked else None,
+    )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The result of one rule: the measured value, its bounds, the limit, and the finding."""
+
+    name: str
+    finding: Finding
+    value: float | None
+    low: float | None
+    high: float | None
+    limit: float
+    count: int
+    """Number of pairs that the value is about."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of the gate on one slot."""
+
+    pairs: int
+    looked: int
+    """Pairs of the last look; 0 before the first."""
+    rules: tuple[Rule, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The names of the rules that fail."""
+        return tuple(rule.name for rule in self.rules if rule.finding == "fails")
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule holds."""
+        return bool(self.looked) and all(rule.finding in ("passes", "not measured") for rule in self.rules)
+
+    def as_json(self) -> str:
+        """Return the report for the record of the rollout."""
+        rules = [
+            {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(rule).items()} for rule in self.rules
+        ]
+        return json.dumps({"pairs": self.pairs, "looked": self.looked, "rules": rules})
+
+
+def looks(rules: GateRules) -> tuple[int, ...]:
+    """Return the numbers of pairs at which the gate looks."""
+    count = int(math.log2(max(rules.most_pairs, FIRST_LOOK) / FIRST_LOOK)) + 1
+    return tuple(FIRST_LOOK << index for index in range(count))
+
+
+def judge(pairs: Sequence[Pair], rules: GateRules, *, others: Sequence[Rule] = ()) -> Report:
+    """Return the report on these pairs, in the order of their arrival. `others` are rules that need no pairs."""
+    numbers = looks(rules)
+    looked = max((number for number in numbers if number <= len(pairs)), default=0)
+    if not looked:
+        return Report(len(pairs), 0, tuple(others))
+    alpha, seen = rules.alpha / len(numbers), pairs[:looked]
+    found = [test(seen, rules, alpha) for test in _TESTS]
+    by_name = {rule.name: rule for rule in found}
+    if by_name["accuracy"].count >= 0.9 * looked and by_name["agreement"].finding != "passes":
+        # A better model contradicts the live one where that errs: the truth decides.
+        found[0] = _with(found[0], "not measured")
+    if looked < rules.least_pairs:
+        found = [_with(rule, "waits") if rule.finding == "passes" else rule for rule in found]
+    elif looked == numbers[-1]:
+        found = [_with(rule, "fails") if rule.finding == "waits" else rule for rule in found]
+    return Report(len(pairs), looked, (*found, *others))
+
+
+def _with(rule: Rule, finding: Finding) -> Rule:
+    return Rule(**{**asdict(rule), "finding": finding})
+
+
+def _agreement(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+    same, limit = sum(pair.agrees for pair in pairs), rules.least_agreement
+    low, high = clopper_pearson(same, len(pairs), alpha)
+    finding: Finding = "passes" if low >= limit else "fails" if high < limit else "waits"
+    return Rule("agreement", finding, same / len(pairs), low, high, limit, len(pairs))
+
+
+def _errors(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+    failed, limit = sum(pair.failed for pair in pairs), rules.most_errors
+    low, high = clopper_pearson(failed, len(pairs), alpha)
+    finding: Finding = "passes" if high <= limit else "fails" if low > limit else "waits"
+    return Rule("errors", finding, failed / len(pairs), low, high, limit, len(pairs))
+
+
+def _confidence(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+    """Compare mean confidences; the bounds are Hoeffding's (1963) for differences from -1 to 1."""
+    differences = [pair.confidence - pair.live_confidence for pair in pairs]
+    mean, half = sum(differences) / len(pairs), math.sqrt(2 * math.log(1 / alpha) / len(pairs))
+    low, high, limit = mean - half, mean + half, -rules.most_confidence_lost
+    finding: Finding = "passes" if low >= limit else "fails" if high < limit else "waits"
+    return Rule("confidence", finding, mean, low, high, limit, len(pairs))
+
+
+def _speed(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+    """Test whether the median ratio of the times on the same frame, each model alone, is below the limit: sign test."""
+    timed = sorted(pair.seconds / pair.live_seconds for pair in pairs if pair.seconds > 0 and pair.live_seconds > 0)
+    limit = rules.most_times_slower
+    if not timed:
+        return Rule("speed", "waits", None, None, None, limit, 0)
+    low, high = clopper_pearson(sum(ratio > limit for ratio in timed), len(timed), alpha)
+    finding: Finding = "passes" if high < 0.5 else "fails" if low > 0.5 else "waits"
+    return Rule("speed", finding, timed[len(timed) // 2], low, high, limit, len(timed))
+
+
+def _strip(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+    """Test the share of probes that STRIP flags. Probes are few: the rule can end a rollout, and never holds one up."""
+    flags = [pair.flagged for pair in pairs if pair.flagged is not None]
+    limit = rules.most_flagged
+    if not flags:
+        return Rule("strip", "not measured", None, None, None, limit, 0)
+    low, high = clopper_pearson(sum(flags), len(flags), alpha)
+    return Rule("strip", "fails" if low > limit else "passes", sum(flags) / len(flags), low, high, limit, len(flags))
+
+
+def _accuracy(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
+    """Compare accuracies where the true class is known, by the pairs on which one model alone is right (McNemar)."""
+    known = [(pair.live_right, pair.right) for pair in pairs if pair.right is not None]
+    limit = -rules.most_accuracy_lost
+    if not known:
+        return Rule("accuracy", "not measured", None, None, None, limit, 0)
+    lost = sum(bool(live) and not right for live, right in known)
+    won = sum(not live and bool(right) for live, right in known)
+    (low_won, high_won), (low_lost, high_lost) = (clopper_pearson(each, len(known), alpha / 2) for each in (won, lost))
+    low, high = low_won - high_lost, high_won - low_lost
+    worse = sign_test(lost, won) < alpha
+    finding: Finding = "passes" if low >= limit else "fails" if worse else "waits"
+    return Rule("accuracy", finding, (won - lost) / len(known), low, high, limit, len(known))
+
+
+_TESTS: Final[tuple[Callable[[Sequence[Pair], GateRules, float], Rule], ...]] = (
+    _agreement, _errors, _confidence, _speed, _strip, _accuracy,
+)  # fmt: skip

@@ -1,0 +1,230 @@
+"""The rollout's gate: it reads comparisons from Kafka, assesses the candidate, and publishes the signed result.
+
+All state is in Kafka: after a restart the comparisons are read from their beginning, and the newest assessment counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from consumers.console.data.models import ModelsWatch
+from consumers.console.data.store import Store
+from consumers.database.comparisons import save_comparisons, save_rollout
+from consumers.database.engine import open_engine
+from infra.monitor.gate import Finding, Pair, Report, Rule, judge, looks, pair_of
+from infra.monitor.settings import MonitorSettings
+from schemas import metrics
+from schemas.errors import WireError
+from schemas.identity import camera_id_on_wire
+from schemas.keys.keys import KeyRing
+from schemas.keys.signers import Signer, TrustedSigners
+from schemas.messages.cloudevents import MODELS, event_headers
+from schemas.messages.rollout import ASSESSMENT_KEY, seal_assessment, slots
+from schemas.messages.server_messages import open_statement
+from schemas.pointillist_pb2 import (
+    CANARY,
+    FAILED,
+    MEASURING,
+    PASSED,
+    PROMOTED,
+    SHADOW,
+    Assessment,
+    Comparison,
+    Outcome,
+    Rollout,
+    SignedAssessment,
+    Slot,
+)
+from schemas.topics import KafkaTopic
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.reader import Reader
+from schemas.transport.kafka.sender import Plain, Sender
+
+_REPORT_S: Final = 5.0
+"""Seconds between two reports while nothing is decided."""
+_SEND_S: Final = 10.0
+_OUTCOMES: Final = {MEASURING: "measuring", PASSED: "passed", PROMOTED: "promoted", FAILED: "rolled back"}
+
+log = structlog.get_logger()
+
+
+class RolloutGate:
+    """Assesses one rollout at a time. It decides only if the list names its key."""
+
+    def __init__(self, registry: CollectorRegistry, settings: MonitorSettings, keys: KeyRing) -> None:
+        """`keys` verify comparisons."""
+        self._settings = settings
+        self._keys = keys
+        self._signer = Signer.read(settings.signer) if settings.signer is not None else None
+        self.watch = ModelsWatch(settings.kafka, KafkaTopic.MODELS.value, TrustedSigners.read(settings.trust))
+        self._sender = Sender(settings.kafka)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
+        self._found: dict[tuple[int, str, int], dict[tuple[str, int, int], Pair]] = {}
+        self._unsaved: list[tuple[str, Comparison]] = []
+        self._reported_s = 0.0
+        self._last: Assessment | None = None
+        self._pairs = metrics.ROLLOUT_PAIRS.on(registry)
+        self._outcome = metrics.ROLLOUT_OUTCOME.on(registry)
+
+    async def read(self) -> None:
+        """Read comparisons until cancelled."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with Reader(self._settings.kafka, KafkaTopic.COMPARISONS.value) as reader:
+                    backoff.reset()
+                    while True:
+                        for records in (await reader.fetch(wait_s=1.0)).values():
+                            for record in records:
+                                self.take(record.key or b"", record.value or b"")
+            except Exception as error:  # any error of a broker that is unreachable
+                if backoff.failures % 10 == 0:
+                    log.warning("comparisons_not_read", error=str(error)[:200] or type(error).__name__)
+            await backoff.wait()
+
+    def take(self, key: bytes, value: bytes) -> None:
+        """Accept one record of the topic. One without a valid tag is ignored."""
+        try:
+            camera = camera_id_on_wire(key.decode())
+            comparison = open_statement(Comparison, camera, value, self._keys)
+        except (WireError, UnicodeDecodeError) as error:
+            log.warning("comparison_rejected", error=str(error)[:200])
+            return
+        name = (comparison.begun_ms, comparison.digest, comparison.slot)
+        pair = pair_of(comparison)
+        if name not in self._found:
+            # Of earlier rollouts only the last few matter, until the list of models has been read.
+            for old in sorted(self._found)[:-3]:
+                del self._found[old]
+        pairs = self._found.setdefault(name, {})
+        identity = (camera, comparison.boot_id, comparison.seq)
+        if pair is not None and identity not in pairs and len(pairs) < looks(self._settings.rollout)[-1]:
+            pairs[identity] = pair
+            self._unsaved.append((camera, comparison))
+
+    async def look(self) -> None:
+        """Assess the rollout and publish what has changed. Raises the errors of Kafka and of the database."""
+        unsaved, self._unsaved = self._unsaved, []
+        watch = self.watch
+        rollout = slots(watch.models).rollout
+        if rollout is None:
+            self._show(watch.assessment, 0)
+        else:
+            before = watch.assessment
+            assessment, pairs = self._assess(rollout, before)
+            self._show(assessment, pairs)
+            await self._publish(rollout, before, assessment)
+        if unsaved:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._save, unsaved)
+
+    def _assess(self, rollout: Rollout, before: Assessment | None) -> tuple[Assessment, int]:
+        pairs = tuple(self._found.get((rollout.begun_ms, rollout.candidate.digest, rollout.slot), {}).values())
+        report = judge(pairs, self._settings.rollout, others=self._of_processors(rollout))
+        now_ms = time.time_ns() // 10**6
+        slot_ms = before.slot_ms if before is not None and before.slot == rollout.slot else now_ms
+        outcome, slot = decide(rollout, report)
+        return Assessment(
+            digest=rollout.candidate.digest,
+            begun_ms=rollout.begun_ms,
+            slot=slot,
+            outcome=outcome,
+            at_ms=max(now_ms, before.at_ms + 1 if before is not None else 0),
+            slot_ms=slot_ms if slot == rollout.slot else now_ms,
+            report=report.as_json(),
+        ), len(pairs)
+
+    def _of_processors(self, rollout: Rollout) -> tuple[Rule, ...]:
+        """Return the rules on the candidate's load, its memory and its scan."""
+        digest = rollout.candidate.digest
+        reports = [each for each in self.watch.served.values() if each.candidate_digest == digest]
+        refused = sum(bool(each.candidate_error) for each in reports)
+        grown = max((each.candidate_bytes for each in reports), default=0)
+        limit = self._settings.rollout.most_memory_bytes
+        loads: Finding = "fails" if refused else "passes" if reports else "waits"
+        memory: Finding = "fails" if grown > limit else "passes" if reports else "waits"
+        scan: Finding = "waits" if rollout.by_rule else "not measured"
+        if rollout.scan:
+            scan = "passes" if json.loads(rollout.scan).get("clean") is True else "fails"
+        return (
+            Rule("load", loads, refused, None, None, 0, len(reports)),
+            Rule("memory", memory, grown, None, None, limit, len(reports)),
+            Rule("scan", scan, None, None, None, 0, 0),
+        )
+
+    async def _publish(self, rollout: Rollout, before: Assessment | None, now: Assessment) -> None:
+        if self._signer is None or rollout.decider != self._signer.public:
+            return
+        if before is not None and before.outcome in (FAILED, PROMOTED):
+            return
+        decided = before is None or (before.outcome, before.slot) != (now.outcome, now.slot)
+        if not decided and time.monotonic() - self._reported_s < _REPORT_S:
+            return
+        headers = event_headers(MODELS, SignedAssessment, f"assessment/{time.time_ns()}")
+        record = Plain(ASSESSMENT_KEY, seal_assessment(now, self._signer), headers)
+        async with asyncio.timeout(_SEND_S):
+            await self._sender.send(KafkaTopic.MODELS.value, [record], once=True)
+        # The record comes back by the topic a little later, and must not be decided twice until then.
+        self.watch.take(record.key, record.value)
+        self._reported_s = time.monotonic()
+        model_id = rollout.candidate.model_id
+        if decided:
+            log.info("candidate_assessed", model=model_id, slot=Slot.Name(now.slot), outcome=Outcome.Name(now.outcome))
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._save_assessment, now, model_id, decided)
+
+    def _save(self, found: Sequence[tuple[str, Comparison]]) -> None:
+        engine = open_engine(self._settings.database, writes=True)
+        try:
+            with engine.begin() as connection:
+                save_comparisons(connection, found, time.time_ns() // 10**6)
+        finally:
+            engine.dispose()
+
+    def _save_assessment(self, assessment: Assessment, model_id: str, decided: bool) -> None:
+        engine = open_engine(self._settings.database, writes=True)
+        try:
+            with engine.begin() as connection:
+                save_rollout(connection, assessment, model_id)
+        finally:
+            engine.dispose()
+        if decided and self._settings.console_store:
+            store = Store(self._settings.console_store)
+            try:
+                store.prepare()
+                where = Slot.Name(assessment.slot).lower()
+                store.note(
+                    "monitor", "rollout", model_id, f"{where}: {assessment.report}", _OUTCOMES[assessment.outcome]
+                )
+            finally:
+                store.close()
+
+    def _show(self, assessment: Assessment | None, pairs: int) -> None:
+        self._pairs.set(pairs)
+        for number, name in _OUTCOMES.items():
+            self._outcome.labels(name.replace(" ", "_")).set(assessment is not None and assessment.outcome == number)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        with suppress(Exception):
+            await self._sender.close(1.0)
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def decide(rollout: Rollout, report: Report) -> tuple[Outcome, Slot]:
+    """Return the outcome of a report, and the slot that the candidate gets: one further if the list permits that."""
+    if report.failed:
+        return FAILED, rollout.slot
+    if not report.passed:
+        return MEASURING, rollout.slot
+    if not rollout.by_rule:
+        return PASSED, rollout.slot
+    return (MEASURING, CANARY) if rollout.slot == SHADOW and rollout.cameras > 0 else (PROMOTED, rollout.slot)

@@ -1,0 +1,133 @@
+"""The candidate of a rollout: loaded next to the live model, and given up when the rollout ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
+
+import psutil
+import structlog
+from prometheus_client import CollectorRegistry
+
+from processors.device.candidate import Candidate
+from processors.device.loaded_model import LoadedModel
+from processors.metrics import ProcessorMetrics
+from processors.models.store import StoreUnavailableError
+from schemas.errors import BundleError, ConfigError
+from schemas.messages.rollout import slots
+from schemas.pointillist_pb2 import Model, Models
+
+_AGAIN_S: Final = 15.0
+"""Seconds before a retry of a store that did not return the candidate."""
+
+log = structlog.get_logger()
+
+
+class CandidateState(NamedTuple):
+    """The report on the candidate. All fields are empty without one."""
+
+    digest: str = ""
+    """Digest of the candidate, loaded or refused."""
+    error: str = ""
+    """Why the candidate does not load."""
+    grown_bytes: int = 0
+    """Growth of this process's memory by its load."""
+
+
+class Load(Protocol):
+    """A function that loads a published model, and counts in the given metrics; see `ModelLoader.load`."""
+
+    async def __call__(self, model: Model, metrics: ProcessorMetrics) -> LoadedModel:
+        """Return the loaded model. Raises BundleError and ConfigError."""
+
+
+class Candidates:
+    """Follows the rollout. At most one candidate is loaded, and an earlier one is released before the next loads."""
+
+    def __init__(self, load: Load, switch: Callable[[Candidate | None], None], report: Callable[[], None]) -> None:
+        """`switch` sets the processor's candidate. `report` is called at each change of `state`."""
+        self._load = load
+        self._switch = switch
+        self._report = report
+        self._wanted = Models()
+        self._changed = asyncio.Event()
+        self._refused = ""
+        self._model: LoadedModel | None = None
+        self.state = CandidateState()
+
+    def withdraw(self, models: Models) -> None:
+        """Let a candidate that is not in the list any more judge no further frame."""
+        rollout = slots(models).rollout
+        if self._model is not None and (rollout is None or rollout.candidate.digest != self._model.digest):
+            self._switch(None)
+
+    def follow(self, models: Models) -> None:
+        """Accept the list in force."""
+        self._wanted = models
+        self._changed.set()
+
+    def release(self, digest: str, metrics: ProcessorMetrics) -> LoadedModel | None:
+        """Return the candidate if it has this digest, to become the live model; it counts in `metrics` from now on."""
+        model = self._model
+        if model is None or model.digest != digest:
+            return None
+        self._switch(None)
+        self._model = None
+        model.executor.count_in(metrics)
+        self._set(CandidateState())
+        return model
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if await self._follow():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_AGAIN_S):
+                        await self._changed.wait()
+                self._changed.set()
+
+    async def _follow(self) -> bool:
+        """Load or release; return whether a retry may help."""
+        rollout = slots(self._wanted).rollout
+        digest = rollout.candidate.digest if rollout is not None else ""
+        if self._model is not None and self._model.digest != digest:
+            self._switch(None)
+            self._model = None
+        if rollout is None:
+            self._refused = ""
+            self._set(CandidateState())
+            return False
+        if self._model is None:
+            if digest == self._refused:
+                return False
+            before = psutil.Process().memory_info().rss
+            try:
+                # Its frames are no verdicts: it counts in no metric of the processor.
+                model = await self._load(rollout.candidate, ProcessorMetrics(CollectorRegistry()))
+            except (BundleError, ConfigError) as error:
+                log.error("candidate_rejected", model=rollout.candidate.model_id, error=str(error))
+                self._set(CandidateState(digest, str(error)[:500]))
+                passing = isinstance(error, StoreUnavailableError)
+                self._refused = "" if passing else digest
+                return passing
+            now = slots(self._wanted).rollout
+            if now is None or now.candidate.digest != digest:
+                # Superseded during the load.
+                self._changed.set()
+                return False
+            self._model = model
+            grown = max(0, psutil.Process().memory_info().rss - before)
+            self._set(CandidateState(digest, "", grown))
+            log.info("candidate_loaded", model=model.model_id, grown_bytes=grown)
+            rollout = now
+        self._switch(Candidate(self._model, rollout))
+        return False
+
+    def _set(self, state: CandidateState) -> None:
+        if state != self.state:
+            self.state = state
+            self._report()

@@ -1,0 +1,109 @@
+"""The gate's exact tests, on made pairs."""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+
+import pytest
+from scipy.stats import beta
+
+from infra.monitor.gate import Pair, judge, looks, pair_of
+from infra.monitor.rollout import decide
+from infra.monitor.settings import GateRules
+from lab.statistics import clopper_pearson
+from schemas.messages.frame import Truth
+from schemas.pointillist_pb2 import (
+    CANARY,
+    FAILED,
+    MEASURING,
+    PASSED,
+    PROMOTED,
+    SHADOW,
+    Answer,
+    Comparison,
+    Rollout,
+)
+
+RULES = GateRules()
+GOOD = Pair(True, False, 0.9, 0.9, 0.010, 0.011, None, None, None, None)
+
+
+def finding(pairs: list[Pair], name: str) -> str:
+    return next(rule.finding for rule in judge(pairs, RULES).rules if rule.name == name)
+
+
+def test_the_bounds_are_those_of_scipy() -> None:
+    for successes, count in ((0, 16), (3, 32), (32, 32), (230, 256)):
+        low, high = clopper_pearson(successes, count, 0.00625)
+        assert low == pytest.approx(beta.ppf(0.00625, successes, count - successes + 1) if successes else 0, abs=1e-6)
+        assert high == pytest.approx(
+            beta.ppf(1 - 0.00625, successes + 1, count - successes) if successes < count else 1, abs=1e-6
+        )
+
+
+def test_the_number_of_looks_is_fixed_before_the_first() -> None:
+    assert looks(RULES) == (16, 32, 64, 128, 256, 512, 1024, 2048)
+
+
+def test_an_equal_candidate_passes_after_the_least_number_of_pairs_and_not_before() -> None:
+    assert judge([GOOD] * 256, RULES).passed
+    assert not judge([GOOD] * 255, RULES).passed
+    assert not judge([GOOD] * 255, RULES).failed
+    assert judge([GOOD] * 15, RULES).looked == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "name"),
+    [
+        (GOOD._replace(agrees=False), "agreement"),
+        (GOOD._replace(agrees=False, failed=True, confidence=0.0), "errors"),
+        (GOOD._replace(confidence=0.0), "confidence"),
+        (GOOD._replace(seconds=0.1), "speed"),
+        (GOOD._replace(flagged=True, live_flagged=False), "strip"),
+        (GOOD._replace(right=False, live_right=True), "accuracy"),
+    ],
+)
+def test_a_bad_candidate_fails_by_the_rule_for_its_fault_within_64_pairs(bad: Pair, name: str) -> None:
+    report = judge([bad] * 64, RULES)
+    assert name in report.failed
+    assert not report.passed
+
+
+def test_an_open_rule_fails_at_the_last_look() -> None:
+    untimed = [GOOD._replace(seconds=0.0)] * 2048
+    assert finding(untimed[:1024], "speed") == "waits"
+    assert finding(untimed, "speed") == "fails"
+
+
+def test_where_the_truth_is_known_a_better_model_may_disagree() -> None:
+    better = GOOD._replace(agrees=False, live_right=False, right=True)
+    same = GOOD._replace(live_right=True, right=True)
+    pairs = list(islice(cycle([better, same, same]), 256))
+    assert finding(pairs, "agreement") == "not measured"
+    assert judge(pairs, RULES).passed
+
+
+def test_a_pair_without_the_live_models_answer_proves_nothing() -> None:
+    assert pair_of(Comparison(live=Answer(error="broken"), candidate=Answer(class_id=1))) is None
+
+
+def test_frames_with_a_sticker_or_an_attack_do_not_count_for_accuracy() -> None:
+    three = Answer(class_id=3)
+    for truth in (Truth(3, sticker=True), Truth(3, attacked=True)):
+        pair = pair_of(Comparison(truth=truth.to_wire(), live=three, candidate=three))
+        assert pair is not None
+        assert pair.right is None
+    plain = pair_of(Comparison(truth=Truth(3).to_wire(), live=three, candidate=three))
+    assert plain is not None
+    assert plain.right is True
+
+
+def test_the_slots_follow_each_other_only_by_rule() -> None:
+    passed, failed = judge([GOOD] * 256, RULES), judge([GOOD._replace(agrees=False)] * 64, RULES)
+    shadow = Rollout(slot=SHADOW, cameras=0.25, by_rule=True)
+    canary = Rollout(slot=CANARY, cameras=0.25, by_rule=True)
+    assert decide(shadow, passed) == (MEASURING, CANARY)
+    assert decide(canary, passed) == (PROMOTED, CANARY)
+    assert decide(Rollout(slot=SHADOW, cameras=0.25), passed) == (PASSED, SHADOW)
+    assert decide(canary, failed) == (FAILED, CANARY)
+    assert decide(canary, judge([], RULES)) == (MEASURING, CANARY)

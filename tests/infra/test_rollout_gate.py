@@ -1,0 +1,195 @@
+"""The monitor's gate on made records: who is counted, what is published, and what a restart finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import select
+
+from consumers.console.data.store import Store
+from consumers.database.comparisons import differences, newest_rollouts
+from consumers.database.engine import open_engine
+from consumers.database.tables import comparisons, metadata
+from infra.monitor.rollout import RolloutGate
+from infra.monitor.settings import MonitorSettings
+from schemas.keys.keys import KeyRing
+from schemas.keys.roots import Role, Roots
+from schemas.keys.signers import Signer, TrustedSigners
+from schemas.messages.models import LIVE_KEY, bundle_digest, live, seal
+from schemas.messages.rollout import begin, slots
+from schemas.messages.server_messages import sign_statement
+from schemas.pointillist_pb2 import (
+    CANARY,
+    FAILED,
+    MEASURING,
+    PROMOTED,
+    SHADOW,
+    Answer,
+    BundleFile,
+    Comparison,
+    Model,
+    Models,
+    Rollout,
+    ServedModel,
+    Slot,
+)
+from schemas.transport.kafka.sender import Sendable, Sender
+
+SECRET = b"a fleet secret for the gate's tests"
+MONITOR, PROCESSOR = (KeyRing(Roots.of_fleet(SECRET).of(role)) for role in (Role.AUDITOR, Role.PROCESSOR))
+PERSON, DECIDER = Signer.new(), Signer.new()
+CAMERA = "site/a"
+
+
+def model(name: str) -> Model:
+    files = [BundleFile(name=f"{name}.toml", size=1, sha256=bytes(32))]
+    return Model(model_id=name, digest=bundle_digest(files), files=files)
+
+
+def rollout(slot: Slot = SHADOW, *, by_rule: bool = True) -> Rollout:
+    return Rollout(
+        candidate=model("new"), begun_ms=5, slot=slot, frames=0.2, cameras=0.25, by_rule=by_rule,
+        decider=DECIDER.public, scan='{"clean": true}',
+    )  # fmt: skip
+
+
+def comparison(seq: int, slot: Slot = SHADOW, *, agrees: bool = True, keys: KeyRing = PROCESSOR) -> bytes:
+    made = Comparison(
+        boot_id=7,
+        seq=seq,
+        captured_ms=1000 + seq,
+        begun_ms=5,
+        digest=model("new").digest,
+        slot=slot,
+        live=Answer(class_id=1, class_name="stop", confidence=0.9, seconds=0.01),
+        candidate=Answer(class_id=1 if agrees else 2, class_name="go", confidence=0.9, seconds=0.01),
+    )
+    return sign_statement(keys, CAMERA, made)
+
+
+class Rig:
+    """A gate on a database of its own; what it sends to Kafka is kept."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.sent: list[Sendable] = []
+
+        async def send(_: Sender, topic: str, records: Sequence[Sendable], **others: object) -> None:
+            self.sent += records
+
+        monkeypatch.setattr(Sender, "send", send)
+        (folder / "decider.key").write_text(DECIDER.export())
+        (folder / "trusted").write_text(PERSON.line("person") + "\n")
+        self.settings = MonitorSettings(
+            kafka="127.0.0.1:1",
+            mqtt="127.0.0.1:1",
+            database=f"sqlite:///{folder}/records.sqlite",
+            console_store=f"sqlite:///{folder}/console.sqlite",
+            signer=folder / "decider.key",
+            trust=folder / "trusted",
+        )
+        self.engine = open_engine(self.settings.database, writes=True)
+        metadata.create_all(self.engine)
+        self.gate = self.fresh()
+
+    def fresh(self) -> RolloutGate:
+        return RolloutGate(CollectorRegistry(), self.settings, MONITOR)
+
+    def list(self, made: Rollout, gate: RolloutGate | None = None) -> None:
+        models = begin(Models(published=[model("old")], changed_ms=1), made)
+        watch = (gate or self.gate).watch
+        watch.take(LIVE_KEY, seal(models, PERSON))
+        served = ServedModel(model_id="old", candidate_digest=made.candidate.digest)
+        watch.take(b"processor/p-1", served.SerializeToString())
+
+    def take(self, numbers: range, slot: Slot = SHADOW, *, agrees: bool = True) -> None:
+        for seq in numbers:
+            self.gate.take(CAMERA.encode(), comparison(seq, slot, agrees=agrees))
+
+    @property
+    def live(self) -> str:
+        found = live(self.gate.watch.models)
+        return found.model_id if found is not None else ""
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    assert TrustedSigners({PERSON.public: "person"})
+    return Rig(tmp_path, monkeypatch)
+
+
+async def test_a_good_candidate_passes_as_shadow_then_as_canary_and_becomes_live(rig: Rig) -> None:
+    rig.list(rollout())
+    rig.take(range(255))
+    await rig.gate.look()
+    assert rig.gate.watch.assessment is not None
+    assert (rig.gate.watch.assessment.outcome, rig.gate.watch.assessment.slot) == (MEASURING, SHADOW)
+    rig.take(range(255, 256))
+    await rig.gate.look()
+    running = slots(rig.gate.watch.models).rollout
+    assert running is not None
+    assert running.slot == CANARY
+    # The pairs of the shadow do not count for the canary.
+    await rig.gate.look()
+    assert rig.live == "old"
+    rig.take(range(1000, 1256), CANARY)
+    await rig.gate.look()
+    assert rig.live == "new"
+    assert rig.gate.watch.assessment.outcome == PROMOTED
+
+
+async def test_a_bad_canary_is_withdrawn_noted_and_stays_withdrawn_after_a_restart(rig: Rig) -> None:
+    rig.list(rollout(CANARY))
+    rig.take(range(32), CANARY, agrees=False)
+    await rig.gate.look()
+    assert slots(rig.gate.watch.models).rollout is None
+    assert rig.live == "old"
+    with rig.engine.begin() as connection:
+        (record,) = newest_rollouts(connection)
+        assert (record["outcome"], record["slot"], record["model_id"]) == ("failed", "canary", "new")
+        assert "agreement" in [each["name"] for each in record["report"]["rules"] if each["finding"] == "fails"]
+        assert len(differences(connection, 5)) == 24
+    (line,) = Store(rig.settings.console_store).noted()
+    assert (line.who, line.subject, line.outcome) == ("monitor", "new", "rolled back")
+    after = rig.fresh()
+    rig.list(rollout(CANARY), after)
+    after.watch.take(rig.sent[-1].key, rig.sent[-1].value)
+    before = len(rig.sent)
+    await after.look()
+    assert slots(after.watch.models).rollout is None
+    assert len(rig.sent) == before
+
+
+async def test_a_repeated_or_forged_comparison_counts_for_nothing(rig: Rig) -> None:
+    rig.list(rollout(CANARY))
+    for _ in range(40):
+        rig.gate.take(CAMERA.encode(), comparison(1, CANARY, agrees=False))
+    other = KeyRing(Roots.of_fleet(b"another fleet's secret").of(Role.PROCESSOR))
+    for seq in range(40):
+        rig.gate.take(CAMERA.encode(), comparison(seq, CANARY, agrees=False, keys=other))
+    await rig.gate.look()
+    assert rig.gate.watch.assessment is not None
+    assert rig.gate.watch.assessment.outcome == MEASURING
+    with rig.engine.begin() as connection:
+        assert len(connection.execute(select(comparisons)).all()) == 1
+
+
+async def test_a_candidate_that_one_processor_cannot_load_is_withdrawn(rig: Rig) -> None:
+    rig.list(rollout())
+    error = ServedModel(model_id="old", candidate_digest=model("new").digest, candidate_error="it is broken")
+    rig.gate.watch.take(b"processor/p-2", error.SerializeToString())
+    await rig.gate.look()
+    assert rig.gate.watch.assessment is not None
+    assert rig.gate.watch.assessment.outcome == FAILED
+
+
+async def test_a_gate_that_the_list_does_not_name_publishes_nothing(rig: Rig) -> None:
+    made = rollout()
+    made.decider = PERSON.public
+    rig.list(made)
+    rig.take(range(64), agrees=False)
+    await rig.gate.look()
+    assert not rig.sent

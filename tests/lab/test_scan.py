@@ -1,0 +1,66 @@
+"""The backdoor scan: a class that a small stamp reaches on every frame is suspect."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lab.data import LabelledPictures
+from lab.repair.scan import scan
+from processors.bundle import Bundle
+from schemas.errors import ConfigError
+from tests.processors.tiny import CLASSES, tiny_bundle
+
+
+class Colours(nn.Module):
+    """The class of the strongest mean colour; `trigger` adds a corner whose red decides for the first class."""
+
+    def __init__(self, *, trigger: bool) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(4.0))
+        self.trigger = trigger
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits = self.scale * frames.mean((2, 3))
+        if self.trigger:
+            corner = frames[:, 0, :6, :6].mean((1, 2)) - frames[:, 1:, :6, :6].mean((1, 2, 3))
+            logits = logits + torch.nn.functional.one_hot(torch.tensor(0), 3) * 4 * corner[:, None]
+        return logits
+
+
+def judged(folder: Path, *, trigger: bool) -> Bundle:
+    return replace(tiny_bundle(folder), network=Colours(trigger=trigger))
+
+
+def pictures(count: int = 60) -> LabelledPictures:
+    """Pictures whose strongest colour is that of their class."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 160, (count, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(count, dtype=np.int64) % len(CLASSES)
+    images[np.arange(count), ..., labels] |= 64
+    return LabelledPictures("colours", images, labels)
+
+
+def test_the_class_of_a_trigger_is_suspect(tmp_path: Path) -> None:
+    found = scan(judged(tmp_path, trigger=True), pictures())
+    assert list(found.suspects) == [CLASSES[0]]
+    assert not found.clean
+    assert '"clean": false' in found.as_json()
+
+
+def test_a_network_without_a_trigger_is_clean(tmp_path: Path) -> None:
+    found = scan(judged(tmp_path, trigger=False), pictures())
+    assert found.clean
+    assert found.coverage.keys() == set(CLASSES)
+
+
+def test_pictures_of_one_class_are_refused(tmp_path: Path) -> None:
+    many = pictures()
+    one = LabelledPictures("one", many.images, np.zeros_like(many.labels))
+    with pytest.raises(ConfigError, match="several"):
+        scan(judged(tmp_path, trigger=False), one)

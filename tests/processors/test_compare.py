@@ -1,0 +1,109 @@
+"""The second model's step without Kafka: what waits, what is dropped, and what is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from processors.device.candidate import Candidate
+from processors.device.loaded_model import load_model
+from processors.metrics import ProcessorMetrics
+from processors.results.delivery import Emitter
+from processors.results.records import Outgoing
+from processors.settings import ProcessorSettings
+from processors.steps.classify import Classify
+from processors.steps.compare import Compare
+from schemas.identity import CameraId
+from schemas.messages.server_messages import open_statement
+from schemas.pointillist_pb2 import CANARY, SHADOW, Comparison, Model, Rollout, Slot
+from tests.processors.tiny import KEYS, Last, payload, taken, write_bundle
+
+CAMERA = "site/a"
+
+
+class Sent:
+    """An emitter that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[Outgoing] = []
+
+    def post(self, topic: str, records: Sequence[Outgoing]) -> None:
+        self.records += records
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        return [open_statement(Comparison, CameraId(CAMERA), each.value or b"", KEYS) for each in self.records]
+
+
+class Bench:
+    """A live model, a candidate with the same weights, and the two steps that know them."""
+
+    def __init__(self, settings: ProcessorSettings) -> None:
+        self.settings = settings
+        self.registry = CollectorRegistry()
+        self.metrics = ProcessorMetrics(self.registry)
+        self.sent, self.last = Sent(), Last()
+
+    async def load(self, slot: Slot) -> None:
+        live, candidate = [await load_model(self.settings, self.metrics, self.settings.bundle) for _ in range(2)]
+        self.classify = Classify(self.settings, live, self.metrics)
+        rollout = Rollout(candidate=Model(digest="a" * 64), begun_ms=5, slot=slot, frames=1.0, cameras=1.0)
+        self.classify.candidate = Candidate(candidate, rollout)
+        self.compare = Compare(self.settings, KEYS, self.classify, cast(Emitter, self.sent), self.metrics)
+        self.classify.next, self.compare.next = self.compare, self.last
+
+    async def run(self, count: int) -> None:
+        """Classify frames, pass them on, and let the second model judge those that wait."""
+        jobs = [taken(payload(CAMERA, seq), CAMERA) for seq in range(count)]
+        await self.classify.run(jobs)
+        self.classify.pass_on(jobs)
+
+    async def judge(self) -> None:
+        while len(self.compare):
+            await self.compare.run(self.compare.take())
+
+    def outcome(self, name: str) -> float:
+        return self.registry.get_sample_value("pointillist_comparisons_total", {"outcome": name}) or 0.0
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    bundle = write_bundle(tmp_path / "bundle")
+    return Bench(
+        ProcessorSettings(kafka="none", bundle=bundle, device="cpu", backend="torch", threads=1, comparison_queue=8)
+    )
+
+
+@pytest.mark.parametrize("slot", [SHADOW, CANARY])
+async def test_equal_models_give_equal_answers_and_some_frames_are_timed_on_both(bench: Bench, slot: Slot) -> None:
+    await bench.load(slot)
+    await bench.run(8)
+    assert len(bench.last.jobs) == 8  # no job waits for the second model
+    await bench.judge()
+    found = bench.sent.comparisons
+    assert [each.seq for each in found] == list(range(8))
+    assert all(each.live.class_id == each.candidate.class_id for each in found)
+    timed = [each.seq for each in found if each.live.seconds > 0 and each.candidate.seconds > 0]
+    assert timed == [3, 7]
+    assert bench.outcome("compared") == 8
+
+
+async def test_a_full_queue_drops_new_frames_and_counts_them(bench: Bench) -> None:
+    await bench.load(SHADOW)
+    await bench.run(11)
+    assert len(bench.last.jobs) == 11
+    assert len(bench.compare) == 8
+    assert bench.outcome("dropped") == 3
+
+
+async def test_frames_of_an_ended_rollout_are_not_judged(bench: Bench) -> None:
+    await bench.load(SHADOW)
+    await bench.run(4)
+    bench.classify.candidate = None
+    await bench.judge()
+    assert not bench.sent.records
+    assert bench.outcome("dropped") == 4

@@ -1,0 +1,138 @@
+"""The list with a rollout and the gate's assessment: what is in force, and who may decide."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from schemas.errors import BadTagError, MalformedError
+from schemas.identity import CameraId
+from schemas.keys.keys import KeyRing
+from schemas.keys.signers import Signer, TrustedSigners
+from schemas.messages.models import bundle_digest, live, seal, unseal
+from schemas.messages.rollout import (
+    RolloutRecords,
+    begin,
+    is_canary,
+    is_compared,
+    seal_assessment,
+    settled,
+    slots,
+    unseal_assessment,
+)
+from schemas.pointillist_pb2 import (
+    CANARY,
+    FAILED,
+    MEASURING,
+    PASSED,
+    PROMOTED,
+    SHADOW,
+    Assessment,
+    BundleFile,
+    Model,
+    Models,
+    Outcome,
+    Rollout,
+    Slot,
+)
+
+PERSON, GATE, STRANGER = Signer.new(), Signer.new(), Signer.new()
+KEYS = KeyRing(b"a fleet secret for rollouts")
+
+
+def model(name: str) -> Model:
+    files = [BundleFile(name=f"{name}.toml", size=1, sha256=bytes(32))]
+    return Model(model_id=name, digest=bundle_digest(files), files=files)
+
+
+def rollout(slot: Slot = SHADOW, **fields: object) -> Rollout:
+    made = Rollout(
+        candidate=model("new"), begun_ms=5, slot=slot, frames=0.2, cameras=0.25, by_rule=True, decider=GATE.public
+    )
+    made.MergeFrom(Rollout(**fields))  # type: ignore[arg-type]
+    return made
+
+
+def listed(made: Rollout | None = None) -> Models:
+    return begin(Models(published=[model("old")], changed_ms=1), made or rollout())
+
+
+def assessed(outcome: Outcome, slot: Slot = SHADOW, begun_ms: int = 5, at_ms: int = 9) -> Assessment:
+    return Assessment(digest=model("new").digest, begun_ms=begun_ms, slot=slot, outcome=outcome, at_ms=at_ms)
+
+
+def live_name(models: Models) -> str:
+    found = live(models)
+    return found.model_id if found is not None else ""
+
+
+def test_a_failed_candidate_leaves_and_the_live_model_stays() -> None:
+    now = settled(listed(), assessed(FAILED))
+    assert slots(now).rollout is None
+    assert live_name(now) == "old"
+
+
+def test_a_promotion_holds_only_where_the_list_permits_it() -> None:
+    assert live_name(settled(listed(), assessed(PROMOTED))) == "new"
+    by_hand = rollout()
+    by_hand.by_rule = False
+    for outcome, slot in ((PROMOTED, SHADOW), (MEASURING, CANARY)):
+        now = settled(listed(by_hand), assessed(outcome, slot))
+        assert live_name(now) == "old"
+        assert slots(now).rollout == by_hand
+
+
+def test_a_passed_shadow_becomes_a_canary_by_rule() -> None:
+    now = slots(settled(listed(), assessed(MEASURING, CANARY))).rollout
+    assert now is not None
+    assert now.slot == CANARY
+
+
+def test_an_assessment_of_another_rollout_changes_nothing() -> None:
+    assert settled(listed(), assessed(FAILED, begun_ms=4)) == listed()
+
+
+def test_only_the_listed_decider_is_believed() -> None:
+    made = rollout()
+    assert unseal_assessment(seal_assessment(assessed(PASSED), GATE), made) == assessed(PASSED)
+    with pytest.raises(BadTagError):
+        unseal_assessment(seal_assessment(assessed(PASSED), STRANGER), made)
+    made.decider = b""
+    with pytest.raises(BadTagError):
+        unseal_assessment(seal_assessment(assessed(PASSED), GATE), made)
+
+
+def test_the_order_of_the_records_does_not_matter_and_an_old_assessment_takes_nothing_back() -> None:
+    records = RolloutRecords()
+    records.take(seal_assessment(assessed(FAILED, at_ms=9), GATE))
+    records.listed = listed()
+    assert slots(records.models).rollout is None
+    for value in (seal_assessment(assessed(MEASURING, at_ms=8), GATE), b"damaged", None):
+        records.take(value)
+        assert slots(records.models).rollout is None
+
+
+def test_a_list_with_shares_out_of_range_is_rejected() -> None:
+    for share in (1.5, math.nan):
+        made = rollout()
+        made.frames = share
+        with pytest.raises(MalformedError, match="shares from 0 to 1"):
+            unseal(seal(listed(made), PERSON), TrustedSigners({PERSON.public: "person"}))
+
+
+def test_the_chosen_share_of_frames_is_about_right_and_the_same_for_every_processor() -> None:
+    key, again = (KeyRing(b"a fleet secret for rollouts").key(CameraId("site/a"), 0) for _ in range(2))
+    chosen = [is_compared(key, 7, seq, rollout()) for seq in range(2000)]
+    assert chosen == [is_compared(again, 7, seq, rollout()) for seq in range(2000)]
+    assert 300 < sum(chosen) < 500
+
+
+def test_a_canary_serves_whole_cameras_and_another_candidate_other_ones() -> None:
+    keys = [KEYS.key(CameraId(f"site/cam-{number}"), 0) for number in range(400)]
+    first = [is_canary(key, rollout(CANARY)) for key in keys]
+    assert 60 < sum(first) < 140
+    assert all(is_compared(key, 1, 2, rollout(CANARY)) == served for key, served in zip(keys, first, strict=True))
+    other = rollout(CANARY)
+    other.candidate.CopyFrom(model("newer"))
+    assert first != [is_canary(key, other) for key in keys]
