@@ -104,7 +104,7 @@ def answer_of(job: FrameJob) -> Answer:
     finding = job.finding
     return Answer(
         class_id=job.class_id,
-        class_name=job.model.name_of(job.class_id, job.confidence),
+        class_name=job.model.answer(job.scores).name,
         confidence=job.confidence,
         checked=finding is not None and finding.entropy_bits is not None,
         flagged=finding is not None and finding.flagged,

@@ -30,6 +30,7 @@ ROW = FrameRow(
     camera=CAMERA, boot=1, seq=0, captured_ms=10**6, processed_ms=0, recorded_ms=0, class_id=0, class_name="car",
     confidence=0.9, model_id="m", policy="resize", truth=0, width=96, height=96, channels=3, dropped_per_block=16,
     whole=False, profile=0, frame_bytes=1, pixel_bytes=1, strip=0, entropy_bits=0.0, threshold_bits=0.0, flagged=False,
+    class_group="", best="",
 )  # fmt: skip
 
 
