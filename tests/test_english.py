@@ -66,7 +66,7 @@ REWRITTEN = (
     "tests/schemas/test_kafka_reader.py",
     "tests/schemas/test_kafka_sender.py",
     "tests/schemas/test_moving.py",
-    "tests/schemas/test_rollout.py",
+    "tests/schemas/test_rollout_list.py",
     "tests/schemas/test_wire_key_frames.py",
     "tests/schemas/test_wire_video.py",
     "tests/test_docs.py",
