@@ -29,6 +29,7 @@ from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.recorded import Recorded
 from consumers.console.data.roles import ReadRoles
+from consumers.console.data.sentences import initial
 from consumers.console.data.store import Store
 from consumers.console.data.system_watch import SystemWatch
 from consumers.console.data.views import Views
@@ -82,6 +83,7 @@ class ConsoleContext:
     """An HTML file with the runbooks; None serves none."""
     _reading: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="reading"))
     _writing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="writing"))
+    _teaching: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="teaching"))
     _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
 
     def __post_init__(self) -> None:
@@ -96,7 +98,14 @@ class ConsoleContext:
             undefined=StrictUndefined,
         )  # fmt: skip
         self.templates.globals["pages"] = PAGES
-        self.templates.filters |= {"percent": percent, "rate": rate, "moment": moment, "count": count, "size": size}
+        self.templates.filters |= {
+            "percent": percent,
+            "rate": rate,
+            "moment": moment,
+            "count": count,
+            "size": size,
+            "initial": initial,
+        }
 
     def published_ms(self) -> list[int]:
         """Times at which models were published or withdrawn, Unix time in milliseconds."""
@@ -114,6 +123,10 @@ class ConsoleContext:
     async def write(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an action that writes to the console's own database, in the writing thread."""
         return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: action(*args, **kwargs))
+
+    async def teach(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an action on frames to label, whose files may be on another machine, in a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._teaching, lambda: action(*args, **kwargs))
 
     async def command(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an action that commands a camera and waits for its confirmation."""
@@ -146,7 +159,7 @@ class ConsoleContext:
     def close(self) -> None:
         """Close threads and databases."""
         self.logins.close()
-        for pool in (self._reading, self._writing, self._telling):
+        for pool in (self._reading, self._writing, self._teaching, self._telling):
             pool.shutdown(wait=True, cancel_futures=True)
         self.watch.close()
         if self.jobs is not None:

@@ -140,7 +140,7 @@ async def _run(
         asyncio.create_task(_count_logins(context.logins, logins), name="logins"),
         asyncio.create_task(_roll_up(context), name="rollup"),
         asyncio.create_task(_follow_forgotten(context), name="forgotten"),
-        asyncio.create_task(_collect(context), name="lessons"),
+        *([asyncio.create_task(_collect(context), name="lessons")] if context.lessons is not None else []),
     ]
     stopping = asyncio.create_task(stop.wait(), name="stop")
     scheme = "http" if settings.http_tls is None else "https"
@@ -202,12 +202,11 @@ async def _follow_forgotten(context: ConsoleContext) -> None:
 
 async def _collect(context: ConsoleContext) -> None:
     """Keep frames of the chosen cameras that are worth a label."""
-    if context.lessons is None:
-        return
+    assert context.lessons is not None
     collector = Collector(context.lessons)
     while True:
         try:
-            await context.write(collector.step, context.fleet)
+            await context.teach(collector.step, context.fleet)
         except Exception as error:  # the quarantine's store may be away
             log.warning("lessons_not_kept", error=str(error)[:200] or type(error).__name__)
         await asyncio.sleep(_COLLECT_S)

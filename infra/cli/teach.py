@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,11 +94,14 @@ def train(
         from infra.bundling.taught import write_taught
         from lab.teach.labelled import read_labelled
         from lab.teach.train import TeachSettings, teach
+        from processors.bundle.model_toml import NAME
 
         shown = Console(stderr=True, soft_wrap=True)
         check_drop_ratio(drop_ratio)
         if json is not None:
             require_writable(json)
+        if not re.match(NAME, name):
+            raise ConfigError(f"name: expected letters, digits, `.`, `_` and `-`, got {name!r}. Choose another one.")
         place = MADE / name if out is None else out
         replaced = replace and (place / "model.toml").is_file()
         if not replaced and place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -109,11 +113,15 @@ def train(
         bars = _Shown(lines=progress)
         with bars.bars:
             taught = teach(general, labelled, TeachSettings(drop_ratio, thorough, thorough_seconds, seed), bars)
+        written = place.with_name(f".{place.name}.new") if replaced else place
         if replaced:
-            shutil.rmtree(place)
+            shutil.rmtree(written, ignore_errors=True)
         bundle = write_taught(
-            taught, general, labelled, place, name=name, version=version, strip_s=strip_seconds, print_line=print_line
+            taught, general, labelled, written, name=name, version=version, strip_s=strip_seconds, print_line=print_line
         )
+        if replaced:  # not before the new one is whole
+            shutil.rmtree(place)
+            written.rename(place)
     if json is not None:
         write_json(json, taught.document() | {"bundle": bundle.model_id})
     _print_report(taught)

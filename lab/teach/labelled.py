@@ -9,13 +9,16 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from lab.restoration.psnr import read_picture
 from schemas.errors import ConfigError
 
 FEWEST: Final = 5
 """Fewest pictures of a class: each of the five parts of the cross-validation holds one."""
-MOST: Final = 4000
+LONGEST_SIDE: Final = 1024
+"""Longest side of a picture in pixels; larger ones are made smaller."""
+MOST: Final = 750
 """Most pictures; of more, every class loses evenly spread ones."""
 
 
@@ -62,6 +65,7 @@ def read_labelled(folder: Path, skipped: Callable[[str, str], object] = lambda n
             except ConfigError as error:
                 skipped(f"{each.name}/{named[place].name}", str(error))
                 continue
+            picture = _shrunk(picture)
             pictures.append(np.repeat(picture, 3, 2) if picture.shape[2] == 1 else picture)
             labels.append(number)
             files.append(f"{each.name}/{named[place].relative_to(each)}")
@@ -70,3 +74,13 @@ def read_labelled(folder: Path, skipped: Callable[[str, str], object] = lambda n
                 f"{each}: expected at least {FEWEST} pictures, got {len(pictures) - before}. Label more of this class."
             )
     return Labelled(pictures, np.array(labels, np.int64), [each.name for each in inside], files)
+
+
+def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture whose longer side is at most `LONGEST_SIDE` pixels: more would never reach the network."""
+    longest = max(picture.shape[:2])
+    if longest <= LONGEST_SIDE:
+        return picture
+    height, width = (max(1, round(side * LONGEST_SIDE / longest)) for side in picture.shape[:2])
+    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX)).reshape(height, width, picture.shape[2])

@@ -72,7 +72,8 @@ Policy = Literal["resize", "crop", "tile", "motion"]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 UNSURE: Final = "unsure"
 """The name of a verdict whose confidence is too low for a class."""
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 
 
 class Scores(NamedTuple):

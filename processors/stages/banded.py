@@ -35,7 +35,7 @@ def weights(side: int, outputs: int, cell: int = 1) -> Tensor:
     return F.pad(resized, (0, -side % cell)).view(outputs, -1, cell).sum(2)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 @torch.inference_mode(False)
 def strips(side: int, outputs: int, lines: int, cell: int = 1) -> list[Part]:
     """Return strips of `lines` inputs, each with the outputs that it adds to: weights are (outputs, lines)."""
@@ -49,7 +49,7 @@ def strips(side: int, outputs: int, lines: int, cell: int = 1) -> list[Part]:
     return parts
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 @torch.inference_mode(False)
 def columns(side: int, outputs: int, cell: int = 1) -> list[Part]:
     """Return groups of neighbouring outputs with their inputs: weights are (inputs, outputs)."""

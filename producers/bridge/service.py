@@ -231,8 +231,8 @@ class Bridge:
         self._settled += tickets
 
     def _acknowledge(self) -> None:
-        released = self._window.settle(self._settled)
-        self._settled.clear()
+        settled, self._settled = self._settled, []
+        released = self._window.settle(settled)
         if released:
             self._link.send(pubacks(released))
 

@@ -30,6 +30,7 @@ def settings(folder: Path, kafka: str, topic: str) -> ConsoleSettings:
     return made.model_copy(update={"verdicts_topic": topic})
 
 
+@pytest.mark.brokers
 async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
     tmp_path: Path, kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:

@@ -43,7 +43,8 @@ def test_the_fleet_in_one_sentence(counts: dict[State, int], traffic: Traffic, s
 def test_the_system_in_one_sentence() -> None:
     well = RoleState("bridge", "up", None, 1)
     hangs = RoleState("processor-1", "not answering", None, 2)
-    assert system_sentence([well], BUSY).startswith("All 1 roles are up. 78 frames/s")
+    assert system_sentence([well], BUSY).startswith("The only role is up. 78 frames/s")
+    assert system_sentence([well, well], BUSY).startswith("All 2 roles are up. ")
     assert system_sentence([well, hangs], BUSY).startswith("Processor-1 does not answer. 78 frames/s")
     assert system_sentence([], Traffic(0.0, None, None)) == "No frames now."
 
@@ -56,11 +57,12 @@ def test_the_chain_names_the_broken_part_and_sums_what_waits() -> None:
         RoleState("recorder", "gone", None, None),
         RoleState("prometheus", "up", None, 4),
     ]
-    nodes = {node.title: node for node in chain(roles, 12, 60.0)}
-    assert [node.level for node in nodes.values()] == ["good", "good", "unknown", "unknown", "warn", "bad"]
+    nodes = {node.title: node for node in chain(roles, 11 * ["good"] + ["bad"], 60.0)}
+    assert [node.level for node in nodes.values()] == ["warn", "good", "unknown", "unknown", "warn", "bad"]
     assert nodes["Processors"].value == "1 of 2 up"
     assert nodes["Processors"].details == (
         "processor-2 does not answer", "no answer for 3 s", "1,234 waiting", "2 restarts",
     )  # fmt: skip
     assert nodes["Recorder"].value == "gone"
     assert nodes["Cameras"].details == ("60.0 frames/s",)
+    assert [chain([], levels, 0.0)[0].level for levels in ([], ["bad"], ["good", "warn"])] == ["unknown", "bad", "warn"]

@@ -18,6 +18,7 @@ SECRET = b"a secret of this test, long enough"
 CONSOLE, PROCESSOR = (KeyRing(Roots.of_fleet(SECRET).of(role)) for role in (Role.CONSOLE, Role.PROCESSOR))
 
 
+@pytest.mark.brokers
 async def test_open_pages_reach_the_processor_until_they_are_closed(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic, seen = await kafka_topics(), list[tuple[str, float]]()
     views = Views(kafka.bootstrap, topic, CONSOLE)

@@ -176,7 +176,7 @@ async def test_a_batch_does_not_wait_for_a_producer_that_another_batch_has_broke
             await sender.deliver("topic", 1, [Plain(b"key", b"value", [])], lambda *_: None, once=True)
     await until(lambda: len(kafka.batches) == 2, "the batch sent again")
     kafka.answers.set()
-    await asyncio.wait_for(waiting, 2)
+    await asyncio.wait_for(waiting, 30)
     assert len(kafka.producers) == 2
     await sender.close()
 

@@ -56,7 +56,7 @@ async def read_shots(settings: RecordsSettings, keys: KeyRing, camera: str, at_m
             if not partitions:
                 return []
             place = TopicPartition(settings.verdicts_topic, partition_of(camera.encode(), partitions))
-            begin = await reader.at_time(place, at_ms - BEFORE_MS)
+            begin = await reader.at_time(place, max(0, at_ms - BEFORE_MS))
             if begin is None:
                 return []
             reader.seek({place: begin})

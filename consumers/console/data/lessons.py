@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import fsspec  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import BigInteger, Column, Engine, Float, Index, LargeBinary, Table, Text, delete, func, select, update
 
-from consumers.console.data.store import batched, metadata
+from consumers.console.data.store import batched, metadata, now_ms
 from consumers.database.engine import upsert
 from consumers.records.batch import FrameKey
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, MalformedError
 from schemas.identity import CameraId, Identity
 from schemas.keys.sealing import PreviewBox
 
@@ -37,8 +38,12 @@ _SIDE: Final = 16
 _KIND: Final = "lesson"
 _FOLDER: Final = "teach"
 _NEIGHBOURS: Final = 3
+_MOST_KNOWN: Final = 2_000
+"""Labelled frames, the newest ones, that suggestions are made from."""
 _IMPORTED: Final = "imported/pictures"
 _ENDINGS: Final = (".jpg", ".jpeg", ".png")
+
+log = structlog.get_logger()
 
 lessons = Table(
     "console_lessons",
@@ -105,7 +110,7 @@ class Lessons:
         with self._engine.begin() as connection:
             connection.execute(delete(collected).where(collected.c.camera == camera))
             if wanted:
-                connection.execute(collected.insert().values(camera=camera, who=who, at_ms=_now_ms()))
+                connection.execute(collected.insert().values(camera=camera, who=who, at_ms=now_ms()))
 
     # Frames
 
@@ -113,24 +118,25 @@ class Lessons:
         self, key: FrameKey, jpeg: bytes, why: str, verdict: str, confidence: float, label: str = "", who: str = ""
     ) -> str:
         """Store a frame's picture, sealed, and return its name. Storing it again changes its reason alone."""
-        name, at_ms = _name(key), _now_ms()
+        name, at_ms = _name(key), now_ms()
+        described = sketch(jpeg).tobytes()
         sealed = self._box.seal(jpeg, _identity(key), _KIND)
         self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
         self._files.pipe_file(self._path(name), sealed)
         values = {
             "name": name, "camera": key[0], "boot": key[1], "seq": key[2], "why": why, "verdict": verdict,
             "confidence": confidence, "label": label, "who": who, "at_ms": at_ms, "labelled_ms": at_ms if label else 0,
-            "bytes": len(sealed), "sketch": sketch(jpeg).tobytes(),
+            "bytes": len(sealed), "sketch": described,
         }  # fmt: skip
         with self._engine.begin() as connection:
-            again = {"why": why} | ({"label": label, "who": who} if label else {})
+            again = {"why": why} | ({"label": label, "who": who, "labelled_ms": at_ms} if label else {})
             insertion = upsert(self._engine, lessons).values(values)
             connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_=again))
         self._purge()
         return name
 
     def picture(self, name: str) -> bytes:
-        """Return a frame's JPEG; empty bytes if there is none."""
+        """Return a frame's JPEG; empty bytes if there is none, or if it is damaged or sealed under another key."""
         with self._engine.begin() as connection:
             found = connection.execute(
                 select(lessons.c.camera, lessons.c.boot, lessons.c.seq).where(lessons.c.name == name)
@@ -141,7 +147,11 @@ class Lessons:
             sealed = bytes(self._files.cat_file(self._path(name)))
         except FileNotFoundError:
             return b""
-        return self._box.open(sealed, _identity((found.camera, found.boot, found.seq)), _KIND)
+        try:
+            return self._box.open(sealed, _identity((found.camera, found.boot, found.seq)), _KIND)
+        except MalformedError as error:
+            log.warning("lesson_not_opened", name=name, error=str(error))
+            return b""
 
     def sketches(self, camera: str, most: int) -> list[NDArray[np.float32]]:
         """Return the sketches of a camera's newest frames."""
@@ -155,7 +165,8 @@ class Lessons:
         query = select(*columns).where(lessons.c.label == "").order_by(lessons.c.at_ms.desc()).limit(limit)
         with self._engine.begin() as connection:
             rows = list(connection.execute(query))
-            known = list(connection.execute(select(lessons.c.label, lessons.c.sketch).where(lessons.c.label != "")))
+            newest = select(lessons.c.label, lessons.c.sketch).where(lessons.c.label != "")
+            known = list(connection.execute(newest.order_by(lessons.c.labelled_ms.desc()).limit(_MOST_KNOWN)))
         suggest = _suggestions(known, [row.sketch for row in rows])
         return [replace(Lesson(*row[:-1]), suggestion=each) for row, each in zip(rows, suggest, strict=True)]
 
@@ -176,7 +187,7 @@ class Lessons:
     def label(self, names: Sequence[str], label: str, who: str) -> int:
         """Give frames a label; an empty one removes it. Return how many frames there were. Raises ConfigError."""
         check_class(label, self.counts())
-        values = {"label": label, "who": who if label else "", "labelled_ms": _now_ms() if label else 0}
+        values = {"label": label, "who": who if label else "", "labelled_ms": now_ms() if label else 0}
         changed = 0
         with self._engine.begin() as connection:
             for some in batched(names):
@@ -184,28 +195,31 @@ class Lessons:
         return changed
 
     def discard(self, names: Sequence[str]) -> None:
-        """Delete frames."""
-        with self._engine.begin() as connection:
-            for some in batched(names):
-                connection.execute(delete(lessons).where(lessons.c.name.in_(some)))
-        for name in names:
-            try:
-                self._files.rm_file(self._path(name))
-            except FileNotFoundError:
-                continue
+        """Delete frames. Unknown names are ignored."""
+        for some in batched(names):
+            with self._engine.begin() as connection:
+                # Only names from the database become paths, never one that a visitor made up.
+                known = list(connection.scalars(select(lessons.c.name).where(lessons.c.name.in_(some))))
+            for name in known:
+                with suppress(FileNotFoundError):
+                    self._files.rm_file(self._path(name))
+            with self._engine.begin() as connection:
+                connection.execute(delete(lessons).where(lessons.c.name.in_(known)))
 
     # Folders of labelled pictures
 
-    def export(self, folder: Path) -> dict[str, int]:
-        """Write all labelled frames as `folder`/class/name.jpg. Return the number of each class.
+    def export(self, folder: Path, stopped: Callable[[], bool] = lambda: False) -> dict[str, int]:
+        """Write all labelled frames as `folder`/class/name.jpg, until `stopped`. Return the number of each class.
 
-        Names begin with the camera and order its frames by time.
+        Names begin with the camera and order its frames by time. A frame that does not open is left out.
         """
         query = select(lessons.c.name, lessons.c.camera, lessons.c.label, lessons.c.at_ms).where(lessons.c.label != "")
         with self._engine.begin() as connection:
             rows = list(connection.execute(query))
         written: dict[str, int] = {}
         for name, camera, label, at_ms in rows:
+            if stopped():
+                break
             jpeg = self.picture(name)
             if not jpeg:
                 continue
@@ -218,12 +232,22 @@ class Lessons:
     def import_from(self, folder: Path, who: str) -> dict[str, int]:
         """Store the pictures of `folder`/class as labelled frames. Return the number of each class.
 
-        Raises ConfigError for a class name that is not allowed, or a file that is no picture.
+        Raises ConfigError for a class name that is not allowed, a file that is no picture, or more bytes than fit.
         """
         read: dict[str, int] = {}
-        for place in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
-            check_class(place.name, read)
-            for file in sorted(each for each in place.iterdir() if each.suffix.lower() in _ENDINGS):
+        places = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+        files = {place: sorted(each for each in place.iterdir() if each.suffix.lower() in _ENDINGS) for place in places}
+        size = sum(file.stat().st_size for each in files.values() for file in each)
+        room = MOST_BYTES - self._labelled_bytes()
+        if size > room:
+            raise ConfigError(
+                f"{folder}: expected at most {room:,} bytes of pictures next to the labelled ones, got {size:,}. Make "
+                "the pictures smaller, or discard labelled frames."
+            )
+        known = self.counts()
+        for place in places:
+            check_class(place.name, {**known, **read})
+            for file in files[place]:
                 jpeg = _as_jpeg(file)
                 digest = hashlib.sha256(jpeg).digest()
                 key = (_IMPORTED, int.from_bytes(digest[:7]), int.from_bytes(digest[7:13]))
@@ -231,9 +255,14 @@ class Lessons:
                 read[place.name] = read.get(place.name, 0) + 1
         return read
 
+    def _labelled_bytes(self) -> int:
+        held = select(func.coalesce(func.sum(lessons.c.bytes), 0)).where(lessons.c.label != "")
+        with self._engine.begin() as connection:
+            return int(connection.scalar(held) or 0)
+
     def _purge(self) -> None:
         """Delete the oldest frames beyond the bounds, those without a label first."""
-        before_ms = _now_ms() - int(LONGEST_S * 1000)
+        before_ms = now_ms() - int(LONGEST_S * 1000)
         with self._engine.begin() as connection:
             old = select(lessons.c.name).where(lessons.c.label == "", lessons.c.at_ms < before_ms)
             gone = list(connection.scalars(old))
@@ -255,13 +284,13 @@ class Lessons:
 def check_class(label: str, known: Iterable[str]) -> None:
     """Raise ConfigError for a class name that a folder or a bundle cannot have, or one class too many."""
     if (
-        len(label) > LONGEST_CLASS
+        len(label.encode()) > LONGEST_CLASS
         or label.startswith(".")
         or label == UNSURE
         or any(not each.isprintable() or each in "/\\" for each in label)
     ):
         raise ConfigError(
-            f"class: expected at most {LONGEST_CLASS} characters without a slash or a leading dot, and not `{UNSURE}`, "
+            f"class: expected at most {LONGEST_CLASS} bytes without a slash or a leading dot, and not `{UNSURE}`, "
             f"got {label[:80]!r}. Correct it."
         )
     classes = set(known)
@@ -298,6 +327,7 @@ def _as_jpeg(file: Path) -> bytes:
     data = file.read_bytes()
     try:
         with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
             if opened.format == "JPEG":
                 return data
             out = io.BytesIO()
@@ -315,7 +345,3 @@ def _name(key: FrameKey) -> str:
 def _identity(key: FrameKey) -> Identity:
     camera, boot, seq = key
     return Identity(CameraId(camera), boot, seq)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 10**6

@@ -57,9 +57,15 @@ _WAY: Final = (("MQTT", "mosquitto"), ("Bridge", "bridge"), ("Kafka", "kafka"), 
 """The parts of the way behind the cameras, each with the name of its roles up to a number."""
 
 
-def chain(roles: Sequence[RoleState], cameras: int, frames_per_second: float) -> list[Node]:
-    """Return the way of a frame from the cameras to the recorder."""
-    nodes = [Node("Cameras", "good" if cameras else "unknown", f"{cameras:,}", (f"{frames_per_second:.1f} frames/s",))]
+def chain(roles: Sequence[RoleState], levels: Sequence[str], frames_per_second: float) -> list[Node]:
+    """Return the way of a frame from the cameras to the recorder.
+
+    `levels` has one of `good`, `warn` and `bad` for each camera.
+    """
+    level = max(levels, key=("good", "warn", "bad").index, default="unknown")
+    if level == "bad" and "good" in levels:
+        level = "warn"
+    nodes = [Node("Cameras", level, f"{len(levels):,}", (f"{frames_per_second:.1f} frames/s",))]
     for title, name in _WAY:
         mine = [role for role in roles if role.name.rstrip("0123456789").rstrip("-") == name]
         nodes.append(_node(title, mine))

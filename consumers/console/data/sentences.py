@@ -44,14 +44,12 @@ def fleet_sentence(counts: Mapping[State, int], traffic: Traffic) -> str:
 
 def system_sentence(roles: Sequence[RoleState], traffic: Traffic) -> str:
     """Return the system in words, such as `All 9 roles are up. 78 frames/s, 40 ms from camera to verdict.`"""
-    down = unwell(roles)
+    moves = traffic_sentence(traffic)
     if not roles:
-        return traffic_sentence(traffic)
-    return (
-        f"{down[0].upper()}{down[1:]}. {traffic_sentence(traffic)}"
-        if down
-        else (f"All {len(roles)} roles are up. {traffic_sentence(traffic)}")
-    )
+        return moves
+    if down := unwell(roles):
+        return f"{initial(down)}. {moves}"
+    return f"{'The only role is' if len(roles) == 1 else f'All {len(roles)} roles are'} up. {moves}"
 
 
 def traffic_sentence(traffic: Traffic) -> str:
@@ -67,7 +65,7 @@ def traffic_sentence(traffic: Traffic) -> str:
             f"{traffic.lost:,} frame{'' if traffic.lost == 1 else 's'} lost" if traffic.lost else "nothing lost"
         )
     text = ", ".join(moves)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{initial(text)}."
 
 
 def three_digits(number: float) -> str:
@@ -80,6 +78,11 @@ def duration(seconds: float) -> str:
     return (
         f"{seconds:.1f} s" if seconds >= 1 else f"{max(1, round(1000 * seconds, -1 if seconds >= 0.1 else 0)):.0f} ms"
     )
+
+
+def initial(text: str) -> str:
+    """Return the text with a capital first letter, the rest unchanged."""
+    return text[:1].upper() + text[1:]
 
 
 def _agreed(words: str, number: int) -> str:

@@ -174,7 +174,7 @@ class Store:
     def note(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
         """Write a line of the audit log. Delete the oldest lines beyond the limit."""
         values = {
-            "at_ms": _now_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
+            "at_ms": now_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
             "outcome": outcome[:_LONGEST],
         }  # fmt: skip
         with self.engine.begin() as connection:
@@ -195,7 +195,7 @@ class Store:
 
     def review(self, alert_ids: Sequence[str], state: str, who: str) -> Review:
         """Set the alerts of an episode to `acknowledged`, `closed`, or `open` again."""
-        made = Review(state, who, _now_ms())
+        made = Review(state, who, now_ms())
         with self.engine.begin() as connection:
             for some in batched(alert_ids):
                 connection.execute(delete(reviews).where(reviews.c.alert_id.in_(some)))
@@ -211,7 +211,7 @@ class Store:
 
     def comment(self, alert_id: str, who: str, text: str) -> None:
         """Add a comment to an alert."""
-        values = {"alert_id": alert_id, "at_ms": _now_ms(), "who": who, "text": text[:_LONGEST]}
+        values = {"alert_id": alert_id, "at_ms": now_ms(), "who": who, "text": text[:_LONGEST]}
         with self.engine.begin() as connection:
             made = connection.execute(comments.insert().values(values)).inserted_primary_key
             if made is not None:
@@ -231,7 +231,7 @@ class Store:
 
     def forget(self, *cameras: str) -> int:
         """Store that these cameras were removed. Return the Unix time of it."""
-        at_ms = _now_ms()
+        at_ms = now_ms()
         with self.engine.begin() as connection:
             for camera in cameras:
                 insertion = upsert(self.engine, forgotten).values(camera=camera, at_ms=at_ms)
@@ -300,5 +300,6 @@ def batched(names: Sequence[str], size: int = 500) -> Iterator[Sequence[str]]:
         yield names[start : start + size]
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Return the Unix time in milliseconds."""
     return time.time_ns() // 10**6

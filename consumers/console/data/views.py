@@ -9,7 +9,6 @@ from typing import Final
 
 import structlog
 
-from schemas.errors import UserError
 from schemas.identity import camera_id
 from schemas.keys.keys import KeyRing
 from schemas.messages.frame import sign_message
@@ -21,7 +20,7 @@ MOST_VIEWS: Final = 16
 """Cameras viewed at the same time; the least recently noted one gives way."""
 _EVERY_S: Final = 2.0
 _VIEW_S: Final = 6.0
-"""Seconds for which one message asks."""
+"""Lifetime of one message in seconds."""
 _OPEN_S: Final = 12.0
 """Seconds after which a page that was not served any more counts as closed: longer than a stream's heartbeat."""
 
@@ -58,18 +57,22 @@ class Views:
 
     async def run(self) -> None:
         """Send until cancelled. A Kafka that is away costs nothing but the higher rate."""
+        failed = False
         try:
             while True:
                 await self._opened.wait()
-                records = self.due(time.monotonic())
-                if not records:
-                    self._opened.clear()
-                    continue
                 try:
+                    records = self.due(time.monotonic())
+                    if not records:
+                        self._opened.clear()
+                        continue
                     async with asyncio.timeout(_EVERY_S):
                         await self._sender.send(self._topic, records)
-                except (UserError, TimeoutError) as error:
-                    log.warning("views_not_sent", error=str(error) or type(error).__name__)
+                    failed = False
+                except Exception as error:  # a convenience: no error of it ends the console
+                    if not failed:
+                        log.warning("views_not_sent", error=str(error) or type(error).__name__)
+                    failed = True
                 await asyncio.sleep(_EVERY_S)
         finally:
             await self._sender.close(1.0)

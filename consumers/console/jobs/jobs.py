@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from consumers.console.data.lessons import Lessons
-from consumers.console.data.store import Store
+from consumers.console.data.store import Store, now_ms
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired, taught
 from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, hold
@@ -104,6 +104,7 @@ class Jobs:
         self._lock = _claimed(settings.folder, self._runs)
         for job in job_rows.interrupt(self._engine):
             self._note(job.who, job.kind, job.subject, job.job_id, JobState.INTERRUPTED)
+            shutil.rmtree(self._place(job.job_id) / LABELS, ignore_errors=True)
 
     # Queries
 
@@ -223,7 +224,7 @@ class Jobs:
         if job.kind is not Kind.REPAIR or job.state not in AGAIN:
             raise ConfigError("job: expected a cancelled or interrupted repair")
         await self._chosen(job.bundle)
-        fresh = replace(job, who=who, at_ms=job_rows.now_ms(), ended_ms=None, state=JobState.RUNNING, outcome="")
+        fresh = replace(job, who=who, at_ms=now_ms(), ended_ms=None, state=JobState.RUNNING, outcome="")
         return await self._run_now(fresh)
 
     async def cancel(self, who: str, job: Job) -> None:
@@ -246,7 +247,7 @@ class Jobs:
 
     async def _begin(self, who: str, kind: Kind, choice: Choice, camera: str = "") -> Job:
         job_id = secrets.token_hex(8)
-        return await self._run_now(Job(job_id, kind, choice.choice_id, choice.label, camera, who, job_rows.now_ms()))
+        return await self._run_now(Job(job_id, kind, choice.choice_id, choice.label, camera, who, now_ms()))
 
     async def _run_now(self, job: Job) -> Job:
         if self._running is not None:
@@ -280,6 +281,8 @@ class Jobs:
         except Exception:  # own database: an unwritten outcome becomes `interrupted` at the next start
             log.exception("job_not_noted", kind=str(job.kind))
         finally:
+            if job.kind is Kind.TEACH:  # the labels in the quarantine are sealed, this copy is not
+                await self._aside(shutil.rmtree, self._place(job.job_id) / LABELS, True)
             self._running = None
             self._stir()
 
@@ -287,7 +290,8 @@ class Jobs:
         arguments = await self._aside(self._prepared, now)
         if (why := now.ends()) is not None:
             return why, "stopped before it began"
-        limit_s = self.settings.model_s if now.job.kind in (Kind.PUBLISH, Kind.ROLLBACK) else self.settings.repair_s
+        is_long = now.job.kind in (Kind.REPAIR, Kind.TEACH, Kind.CANDIDATE)
+        limit_s = self.settings.repair_s if is_long else self.settings.model_s
         written = self._place(now.job.job_id) / LOG
         now.progress = Progress("starts")
 
@@ -318,7 +322,7 @@ class Jobs:
             now.progress = Progress("copying the labels")
             for old in (LABELS, OUT):
                 shutil.rmtree(place / old, ignore_errors=True)
-            self._lessons.export(place / LABELS)
+            self._lessons.export(place / LABELS, lambda: now.ends() is not None)
         if job.kind in (Kind.ROLLBACK, Kind.PROMOTE, Kind.DISMISS, Kind.TEACH):
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select, update
 
-from consumers.console.data.store import metadata
+from consumers.console.data.store import metadata, now_ms
 
 
 class Kind(StrEnum):
@@ -108,8 +107,3 @@ def _of(engine: Engine, *where: Any) -> list[Job]:
     with engine.begin() as connection:
         rows = connection.execute(select(jobs).where(*where).order_by(jobs.c.at_ms.desc())).mappings()
         return [Job(**row | {"kind": Kind(row["kind"]), "state": JobState(row["state"])}) for row in map(dict, rows)]
-
-
-def now_ms() -> int:
-    """Return the Unix time in milliseconds."""
-    return time.time_ns() // 10**6

@@ -144,6 +144,8 @@ async def _clip(context: ConsoleContext, request: Request) -> Response:
     if context.fleet.card(name) is None:
         return no(404, f"camera: expected one of this fleet, got {name}")
     at_ms = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 16 else time.time_ns() // 10**6
+    if context.clips.locked():
+        return no(503, "clip: expected no other at this time. Try again in some seconds.")
     async with context.clips:  # one at a time: a film takes a core for a second
         try:
             shots = await read_shots(context.settings, context.keys, name, at_ms)

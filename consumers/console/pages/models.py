@@ -94,7 +94,13 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
             )
             return found or b""
 
-    comparison = Comparison(boot_id=asked["boot"], seq=asked["seq"], picture=await context.read(sealed))
+    try:
+        found = await context.read(sealed)
+    except (UserError, SQLAlchemyError):
+        found = b""
+    if not found:
+        return no(404, "picture: expected a frame of this rollout with a picture, got none")
+    comparison = Comparison(boot_id=asked["boot"], seq=asked["seq"], picture=found)
     try:
         open_difference(comparison, CameraId(camera), context.keys)
     except MalformedError:

@@ -64,9 +64,9 @@ async def _label(context: ConsoleContext, request: Request) -> Response:
     who = session_of(request).name
     try:
         if fields.get("discard"):
-            await context.write(lessons.discard, names)
+            await context.teach(lessons.discard, names)
         else:
-            await context.write(lessons.label, names, label, who)
+            await context.teach(lessons.label, names, label, who)
     except UserError as error:
         return no(400, str(error))
     detail = "discarded" if fields.get("discard") else label or "label removed"
@@ -96,7 +96,7 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
     if wanted and context.fleet.card(camera) is None:
         return no(400, "camera: expected one of this fleet")
     who = session_of(request).name
-    await context.write(partial(lessons.collect, wanted=wanted), camera, who)
+    await context.teach(partial(lessons.collect, wanted=wanted), camera, who)
     await context.note(who, "collect", camera, "on" if wanted else "off", "done")
     return RedirectResponse("/teach", 303)
 
@@ -108,7 +108,7 @@ async def _wrong(context: ConsoleContext, request: Request) -> Response:
     if lessons is None or picture is None:
         return no(409, NONE if lessons is None else "picture: expected one of this camera, it has none yet")
     row = picture.row
-    await context.write(lessons.keep, row[:3], picture.jpeg, "wrong", row.class_name, row.confidence)
+    await context.teach(lessons.keep, row[:3], picture.jpeg, "wrong", row.class_name, row.confidence)
     await context.note(session_of(request).name, "wrong verdict", camera, row.class_name, "kept for labelling")
     return RedirectResponse("/teach", 303)
 
@@ -124,7 +124,7 @@ async def _train(context: ConsoleContext, request: Request) -> Response:
 
 async def _picture(context: ConsoleContext, request: Request) -> Response:
     name = "{site}/{camera}/{frame}".format(**request.path_params)
-    jpeg = await context.read(context.lessons.picture, name) if context.lessons is not None else b""
+    jpeg = await context.teach(context.lessons.picture, name) if context.lessons is not None else b""
     if not jpeg:
         return no(404, "the frame is not kept any more")
     headers = {"cache-control": "private, max-age=86400, immutable"}

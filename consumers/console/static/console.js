@@ -48,7 +48,7 @@
     else if (event.key === "/") {
       if (search) { event.preventDefault(); search.focus(); search.select(); }
     } else if (step && within) {
-      const links = [...document.querySelectorAll("main .card > a, main tbody a")];
+      const links = [...document.querySelectorAll("main .card > a, main tbody a")].filter((each) => each.offsetParent !== null);
       if (!links.length) return;
       const now = links.indexOf(document.activeElement);
       const grid = getComputedStyle(document.querySelector(".grid") ?? document.body).gridTemplateColumns;
@@ -58,7 +58,7 @@
     }
   });
 
-  // The cards of this page are filtered while a person types; Enter asks for those of all pages.
+  // The cards of this page are filtered while a person types; Enter searches all pages.
   const search = document.getElementById("search");
   function sift() {
     const text = search.value.trim().toLowerCase();
@@ -66,7 +66,7 @@
   }
   if (search) {
     search.addEventListener("input", sift);
-    document.addEventListener("htmx:after:swap", () => { if (document.activeElement === search) sift(); });
+    document.addEventListener("htmx:after:swap", () => { if (search.value !== search.defaultValue) sift(); });
   }
 
   // All boxes of a form at once.
@@ -77,7 +77,7 @@
 
   // Irreversible actions ask for confirmation first.
   document.addEventListener("submit", (event) => {
-    const question = event.target.dataset.ask;
+    const question = event.submitter?.dataset.ask ?? event.target.dataset.ask;
     if (question && !confirm(question)) event.preventDefault();
   });
 })();

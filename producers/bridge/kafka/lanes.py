@@ -177,9 +177,11 @@ class Lanes:
 
     def _flush(self) -> None:
         # With the timer still set, what comes now starts no linger.
-        self._before_flush()
-        self._timer = None
-        self._hurry()
+        try:
+            self._before_flush()
+        finally:
+            self._timer = None
+            self._hurry()
 
     def _hurry(self) -> None:
         """Send the batches of all lanes: the producer puts those of one node into one request."""

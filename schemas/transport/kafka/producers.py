@@ -58,7 +58,8 @@ class Connection:
         self.broken = True
         now_s = asyncio.get_running_loop().time()
         for limit in self._limits:
-            limit.reschedule(now_s)
+            if not limit.expired():  # an expiring one cannot be changed
+                limit.reschedule(now_s)
 
 
 class Producers:
