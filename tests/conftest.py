@@ -35,8 +35,13 @@ os.environ["POINTILLIST_FACTORIES"] = "tests"
 # And some bring code of their own.
 os.environ["POINTILLIST_ALLOW_CODE"] = "1"
 
+# A busy machine may take a second for an example.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 # For mutation runs: the same examples every time, and no search for the smallest one that fails.
-settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+settings.register_profile(
+    "mutants", deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+)
 
 # A traceback with all local variables takes seconds of drawing, in which a change counts as one that never ends.
 structlog.configure(

@@ -22,7 +22,7 @@ from consumers.console.jobs.output import lesson_of
 from consumers.console.jobs.rows import Job, Kind
 from consumers.console.settings import JobSettings
 from consumers.records.rows import FrameRow
-from schemas.errors import ConfigError, MalformedError
+from schemas.errors import ConfigError
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA
 
@@ -61,9 +61,36 @@ def test_a_kept_frame_is_sealed_and_bound_to_its_identity(lessons: Lessons, tmp_
     file = tmp_path / "quarantine" / "teach" / f"{name}.sealed"
     assert jpeg[:40] not in file.read_bytes()
     file.replace(tmp_path / "quarantine" / "teach" / f"{other}.sealed")
-    with pytest.raises(MalformedError):
-        lessons.picture(other)
+    assert lessons.picture(other) == b"", "it is bound to another frame"
     assert lessons.picture(name) == b""
+
+
+def test_names_that_a_visitor_made_up_reach_no_file(lessons: Lessons, tmp_path: Path) -> None:
+    name = lessons.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+    outside = tmp_path / "quarantine" / "other.sealed"
+    outside.write_bytes(b"something else")
+    lessons.discard(["../other", name])
+    assert outside.exists()
+    assert lessons.picture(name) == b""
+
+
+def test_an_import_that_does_not_fit_is_refused_and_evicts_nothing(
+    lessons: Lessons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lessons_module, "MOST_BYTES", 40_000)
+    name = lessons.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9, "mine", "anna")
+    for number in range(20):
+        place = tmp_path / "given" / "car" / f"{number}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(scene(number))
+    with pytest.raises(ConfigError, match="bytes of pictures next to the labelled ones"):
+        lessons.import_from(tmp_path / "given", "anna")
+    assert lessons.picture(name)
+    truncated = tmp_path / "cut" / "car" / "1.jpg"
+    truncated.parent.mkdir(parents=True)
+    truncated.write_bytes(scene(1)[:900])
+    with pytest.raises(ConfigError, match="expected a picture"):
+        lessons.import_from(tmp_path / "cut", "anna")
 
 
 def test_the_collector_keeps_what_is_worth_a_label(lessons: Lessons) -> None:

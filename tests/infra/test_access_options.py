@@ -48,9 +48,12 @@ def test_every_command_that_names_a_broker_is_told_how_it_is_reached(broker: str
     assert len(told) > 1
 
 
+NAMES = ("publish", "rollback", "list", "status", "candidate", "promote", "dismiss")
+
+
 def test_every_command_about_models_reaches_a_kafka_with_tls() -> None:
     found = {words for words in COMMANDS if words.startswith("model ")}
-    assert found == {"model publish", "model rollback", "model list", "model status"}
+    assert found == {f"model {name}" for name in NAMES}
     assert all({"--kafka", "--kafka-tls", "--kafka-login-file"} <= COMMANDS[words] for words in found)
 
 

@@ -124,7 +124,7 @@ def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_pass
         (
             "process",
             "recorder",
-            "the processor to have the right to write pointillist.dead-letters.v1 and read pointillist.frames.v1 and ",
+            "the processor to have the right to write pointillist.comparisons.v1 and ",
         ),
         (
             "bridge",

@@ -103,13 +103,18 @@ async def joins(address: KafkaAddress, group: str, topic: str) -> None:
         await consumer.stop()
 
 
+ALL = tuple(topic.value.removeprefix("pointillist.").removesuffix(".v1") for topic in KafkaTopic)
+
+
 @pytest.mark.parametrize(
     ("role", "writes", "reads"),
     [
         ("bridge", ("frames", "events", "dead-letters"), ("events",)),
-        ("processor", ("verdicts", "events", "dead-letters", "models"), ("frames", "models")),
+        ("processor", ("verdicts", "events", "dead-letters", "models", "comparisons"), ("frames", "models", "views")),
         ("recorder", ("alerts", "events"), ("verdicts", "events", "dead-letters")),
-        ("audit", (), ("frames", "events", "verdicts", "alerts", "dead-letters", "models")),
+        ("audit", (), ALL),
+        ("monitor", ("models",), ("models", "comparisons")),
+        ("console", ("frames", "views"), ("verdicts", "models", "frames")),
         ("health", (), ()),
     ],
 )

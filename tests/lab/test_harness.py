@@ -226,7 +226,7 @@ def test_an_unknown_experiment_is_refused_in_one_line(
         main()
     assert ended.value.code == UserError.exit_code
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: --only: expected hardening or")
+    assert line.startswith("error: --only: expected video or hardening or")
 
 
 def test_measuring_without_the_data_says_what_is_missing() -> None:

@@ -172,6 +172,7 @@ async def test_a_promoted_candidate_serves_without_a_second_load(
             async with it.topic() as topic:
                 await topic.write(promoted(topic.models))
             await it.send_until_served(running, second)
+            await it.send(4)
             await until(it.done)
             assert not loads
             assert it.used()[-1] == second.model_id

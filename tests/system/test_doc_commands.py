@@ -55,6 +55,8 @@ PARSED: Final = {
     r".venv/bin/pointillist up --listen 10\.0\.0\.7": "test_access.py listens on another loopback address",
     r".venv/bin/pointillist enroll site/door --out door\.enrolment": "test_access.py enrols by that listener",
     r"make up 'ARGS=--bundle street'": "test_bundle_command.py runs a bundle of its own",
+    rf"make up 'ARGS=--source {STREAM} --bundle desk'": "test_bundle_command.py runs a bundle of its own",
+    r".venv/bin/pointillist teach train labels/ --name desk": "test_teach.py trains on pictures of its own",
     r"make test": "it would run this test",
     r".venv/bin/pointillist bundle (create|check) .*": "test_bundle_command.py runs both on a network of its own",
     r".venv/bin/pointillist camera discover": "it asks the local network; test_camera_discover.py answers it",

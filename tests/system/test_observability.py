@@ -38,8 +38,8 @@ PANELS = {
     for name, board in BOARDS.items()
     for panel in board["panels"]
     for target in panel.get("targets", [])
-    # It needs cameras with measure_codec, which compare one frame in a hundred.
-    if m.CAMERA_COMPARED.name not in target["expr"]
+    # The first needs cameras with measure_codec, which compare one frame in a hundred; the second needs a rollout.
+    if not any(metric.name in target["expr"] for metric in (m.CAMERA_COMPARED, m.ROLLOUT_OUTCOME))
 }
 VARIABLES = {
     variable["name"]: variable
