@@ -144,21 +144,21 @@ def measured(data: Data, thorough: bool, folder: Path) -> dict[str, Any]:
 
 def page(document: dict[str, Any]) -> str:
     """Return the results as Markdown."""
-    rows = ["| task | right (95 %) | must | sure and right | unsure | cross-validated | trained in | head |"]
-    rows.append("| --- " * 8 + "|")
-    for name, each in document["tasks"].items():
+    rows = ["| task | right (95 %) | must | sure and right | unsure | cross-validated | trained in | load | head |"]
+    rows.append("| --- " * 9 + "|")
+    for name, each in sorted(document["tasks"].items()):
         right = each["right"]
         when_sure = "–" if each["right_when_sure"] is None else f"{each['right_when_sure']:.3f}"
         rows.append(
             f"| {name}, seed {each['seed']} | {right['value']:.3f} ({right['low']:.3f}–{right['high']:.3f}) of "
             f"{each['tested']} | {MUST.get(name, 0):.2f} | {when_sure} | {each['unsure']:.3f} | "
-            f"{each['cross_validated']:.3f} | {each['training_s']:.0f} s | {each['head']} |"
+            f"{each['cross_validated']:.3f} | {each['training_s']:.0f} s | {each['load']} | {each['head']} |"
         )
-    return "\n".join(
-        ["# Classifiers taught by a few dozen labels", "", f"`{document['command']}`, on "
-         f"{document['machine']['cores']} cores, load {document['load']} at the beginning. A quarter of the pixels is "
-         "dropped.", "", *rows, ""]
-    )  # fmt: skip
+    words = (
+        "`python -m benchmarks.models.teach TASK --out FOLDER` keeps the rows of other tasks. A quarter of the pixels is "
+        f"dropped. {document['machine']['cores']} cores; the load is that of the machine at the beginning."
+    )
+    return "\n".join(["# Classifiers taught by a few dozen labels", "", words, "", *rows, ""])
 
 
 def main() -> None:
@@ -171,23 +171,18 @@ def main() -> None:
         limit=Option(10**6, "test pictures of each class at most"),
         thorough=Option(False, "train the upper blocks too"),
     )
-    load = round(os.getloadavg()[0], 1)
-    tasks = {}
+    file = None if arguments.out is None else arguments.out / "teach.json"
+    tasks = json.loads(file.read_text())["tasks"] if file is not None and file.exists() else {}
     for name in arguments.names or TASKS:
+        load = round(os.getloadavg()[0], 1)
         with tempfile.TemporaryDirectory(prefix="pointillist-teach-") as folder:
             found = measured(TASKS[name](arguments.seed, arguments.limit), arguments.thorough, Path(folder))
-        tasks[f"{name} --thorough" if arguments.thorough else name] = found | {"seed": arguments.seed}
-    options = " ".join(arguments.names) + (" --thorough" if arguments.thorough else "")
-    document = {
-        "tasks": tasks,
-        "machine": machine("torch", "numpy", cores=len(os.sched_getaffinity(0))),
-        "load": load,
-        "command": f"python -m benchmarks.models.teach {options} --seed {arguments.seed}".replace("  ", " "),
-    }
+        tasks[f"{name} --thorough" if arguments.thorough else name] = found | {"seed": arguments.seed, "load": load}
+    document = {"tasks": tasks, "machine": machine("torch", "numpy", cores=len(os.sched_getaffinity(0)))}
     sys.stdout.write(page(document))
-    if arguments.out is not None:
-        write_text(arguments.out / "README.md", page(document))
-        report(document, arguments.out / "teach.json", shown=False)
+    if file is not None:
+        write_text(file.with_name("README.md"), page(document))
+        report(document, file, shown=False)
 
 
 if __name__ == "__main__":
