@@ -559,7 +559,7 @@ class BundleFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class ServedModel(_message.Message):
-    __slots__ = ("model_id", "digest", "since_ms", "refused_digest", "error", "runs", "candidate_digest", "candidate_error", "candidate_bytes")
+    __slots__ = ("model_id", "digest", "since_ms", "refused_digest", "error", "runs", "candidate_digest", "candidate_error", "candidate_bytes", "candidate_begun_ms", "candidate_retries")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SINCE_MS_FIELD_NUMBER: _ClassVar[int]
@@ -569,6 +569,8 @@ class ServedModel(_message.Message):
     CANDIDATE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_ERROR_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_BEGUN_MS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_RETRIES_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     digest: str
     since_ms: int
@@ -578,7 +580,9 @@ class ServedModel(_message.Message):
     candidate_digest: str
     candidate_error: str
     candidate_bytes: int
-    def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., candidate_error: _Optional[str] = ..., candidate_bytes: _Optional[int] = ...) -> None: ...
+    candidate_begun_ms: int
+    candidate_retries: bool
+    def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., candidate_error: _Optional[str] = ..., candidate_bytes: _Optional[int] = ..., candidate_begun_ms: _Optional[int] = ..., candidate_retries: _Optional[bool] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("origin_topic", "origin_partition", "origin_offset", "stage", "reason", "error", "camera_id", "verified", "boot_id", "seq", "payload", "payload_bytes", "at_ms", "tag")

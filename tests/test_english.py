@@ -38,6 +38,7 @@ REWRITTEN = (
     "tests/processors/kernel_rig.py",
     "tests/processors/test_await_key_frame.py",
     "tests/processors/test_chain.py",
+    "tests/processors/test_candidates.py",
     "tests/processors/test_compare.py",
     "tests/processors/test_device_turns.py",
     "tests/processors/test_fill_contract.py",

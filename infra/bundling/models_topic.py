@@ -191,6 +191,18 @@ class ModelsTopic:
             await sender.close()
         self._records.listed = signed
 
+    async def require(self, topic: str) -> None:
+        """Raise BrokerError unless Kafka has this topic."""
+        try:
+            async with asyncio.timeout(_CALL_S):
+                found = await self._reader.topics()
+        except (KafkaError, OSError) as error:
+            raise self._no_answer(error) from error
+        if topic not in found:
+            raise BrokerError(
+                f"Kafka at {self._bootstrap}: expected the topic {topic}, got none. Create it by `pointillist topics`."
+            )
+
     async def wait(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:
         """Wait until every running processor serves the live model or refuses it.
 
@@ -207,13 +219,13 @@ class ModelsTopic:
 
     async def wait_for_candidate(self, deadline_s: float) -> tuple[set[str], dict[str, str], set[str]]:
         """Wait until every running processor has loaded the candidate or refuses it; see `wait`."""
-        candidate = slots(self.models).candidate
-        digest = candidate.digest if candidate is not None else ""
+        rollout = slots(self.models).rollout
+        name = (rollout.candidate.digest, rollout.begun_ms) if rollout is not None else ("", 0)
 
-        def error_of(served: ServedModel) -> str:
-            return served.candidate_error if served.candidate_digest == digest else ""
+        def holds(served: ServedModel) -> bool:
+            return (served.candidate_digest, served.candidate_begun_ms) == name
 
-        return await self._wait(deadline_s, lambda served: served.candidate_digest == digest, error_of)
+        return await self._wait(deadline_s, holds, lambda served: served.candidate_error if holds(served) else "")
 
     async def _wait(
         self, deadline_s: float, holds: Callable[[ServedModel], bool], error_of: Callable[[ServedModel], str]

@@ -342,7 +342,7 @@ Answers = tuple[set[str], dict[str, str], set[str]]
 async def report_change(
     topic: ModelsTopic, done: str, wait_s: float, wait: Callable[[float], Awaitable[Answers]] | None = None
 ) -> bool:
-    """Print the change and each processor's answer; return whether all running processors obey it."""
+    """Print the change and each processor's answer; return whether all running processors have applied it."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(done, markup=False)
     start_s = time.monotonic()

@@ -54,7 +54,7 @@ def candidate(
         Path | None, typer.Option(help="File of the gate's public key, a line as of `signer init`; else of --state.")
     ] = None,
     force: Annotated[
-        bool, typer.Option(help="Even with other classes, without STRIP, or as canary without a clean scan.")
+        bool, typer.Option(help="Even with other classes, without STRIP, or without a clean scan: a person decides.")
     ] = False,
     signer: SignerFile = None,
     trust: Trust = None,
@@ -74,6 +74,7 @@ def candidate(
     from schemas.messages import models as listed
     from schemas.messages import rollout
     from schemas.pointillist_pb2 import CANARY, SHADOW, Rollout
+    from schemas.topics import KafkaTopic
 
     if slot not in ("shadow", "canary"):
         raise ConfigError(f"--slot: expected shadow or canary, got {slot!r}. Choose one of them.")
@@ -94,9 +95,15 @@ def candidate(
         )
     if slot == "canary" and scan is None and not force:
         raise ConfigError("--clean is missing: expected a backdoor scan before a canary. Give --clean FILE or --force.")
+    suspect = scan is not None and not scan[0]
+    if suspect and by_rule:
+        raise ConfigError(
+            "--by-rule: expected a bundle with a clean scan, got a suspect one. Omit it: a person decides."
+        )
     place = ModelStore(store or str(Layout((state or Path()).resolve()).models))
 
     async def run(topic: ModelsTopic) -> bool:
+        await topic.require(KafkaTopic.COMPARISONS.value)
         before = topic.models if topic.models.published else initial(state, place, key)
         live = listed.live(before)
         if not force and live is not None:
@@ -112,10 +119,12 @@ def candidate(
             cameras=cameras,
             by_rule=by_rule,
             decider=_decider(decider, state),
-            scan=scan[1] if scan is not None else "",
+            # With --force a person has decided on a suspect bundle: the gate then measures no scan.
+            scan=scan[1] if scan is not None and not suspect else "",
         )
         await topic.write(rollout.begin(before, begun))
-        _note(state, "candidate", model_id, f"{slot}, frames {frames:g}, cameras {cameras:g}", "begun")
+        detail = f"{slot}, frames {frames:g}, cameras {cameras:g}{', suspect scan' if suspect else ''}"
+        _note(state, "candidate", model_id, detail, "begun")
         return await report_change(topic, f"{model_id} is the candidate ({slot})", wait, topic.wait_for_candidate)
 
     raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
@@ -225,7 +234,7 @@ def _scanned(folder: Path, clean: Path | None) -> tuple[bool, str] | None:
 
 
 def _decider(given: Path | None, state: Path | None) -> bytes:
-    """Return the gate's public key; empty without one: then nobody but people decides."""
+    """Return the gate's public key; empty without one: then only people decide."""
     from infra.state_folder import Layout
     from schemas.keys.signers import TrustedSigners
 

@@ -14,11 +14,13 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal, NamedTuple
 
 from infra.monitor.settings import GateRules
-from lab.statistics import clopper_pearson, sign_test
+from lab.statistics import clopper_pearson
 from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import Comparison
 
 FIRST_LOOK: Final = 16
+_FEW: Final = 4
+_LEAST_SHARE: Final = 1 / 16
 
 Finding = Literal["passes", "fails", "waits", "not measured"]
 
@@ -108,12 +110,26 @@ def looks(rules: GateRules) -> tuple[int, ...]:
     return tuple(FIRST_LOOK << index for index in range(count))
 
 
-def judge(pairs: Sequence[Pair], rules: GateRules, *, others: Sequence[Rule] = ()) -> Report:
-    """Return the report on these pairs, in the order of their arrival. `others` are rules that need no pairs."""
+def last_look(pairs: int, rules: GateRules) -> int:
+    """Return the last number of pairs at which the gate has looked; 0 before the first."""
+    return max((number for number in looks(rules) if number <= pairs), default=0)
+
+
+def counts(own: int, all_cameras: int, cameras: int) -> bool:
+    """Return whether one more pair of a camera counts, which has `own` of the pairs of `all_cameras`.
+
+    Once four cameras are in it, a camera gives at most twice its even share, or 1/16 of the pairs if that is more. The
+    first four pairs of each always count. Half of the cameras may leave, and the others still reach each number.
+    """
+    return cameras < _FEW or own < FIRST_LOOK // _FEW or own <= all_cameras * max(2 / cameras, _LEAST_SHARE)
+
+
+def judge(pairs: Sequence[Pair], rules: GateRules) -> Report:
+    """Return the report on these pairs, in the order of their arrival."""
     numbers = looks(rules)
-    looked = max((number for number in numbers if number <= len(pairs)), default=0)
+    looked = last_look(len(pairs), rules)
     if not looked:
-        return Report(len(pairs), 0, tuple(others))
+        return Report(len(pairs), 0, ())
     alpha, seen = rules.alpha / len(numbers), pairs[:looked]
     found = [test(seen, rules, alpha) for test in _TESTS]
     by_name = {rule.name: rule for rule in found}
@@ -124,7 +140,7 @@ def judge(pairs: Sequence[Pair], rules: GateRules, *, others: Sequence[Rule] = (
         found = [_with(rule, "waits") if rule.finding == "passes" else rule for rule in found]
     elif looked == numbers[-1]:
         found = [_with(rule, "fails") if rule.finding == "waits" else rule for rule in found]
-    return Report(len(pairs), looked, (*found, *others))
+    return Report(len(pairs), looked, tuple(found))
 
 
 def _with(rule: Rule, finding: Finding) -> Rule:
@@ -176,17 +192,19 @@ def _strip(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
 
 
 def _accuracy(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
-    """Compare accuracies where the true class is known, by the pairs on which one model alone is right (McNemar)."""
+    """Compare accuracies by the frames on which one model alone is right; each share has Clopper–Pearson bounds.
+
+    Cameras sign the true class. It counts only if more than half of the frames have it, so no single camera decides.
+    """
     known = [(pair.live_right, pair.right) for pair in pairs if pair.right is not None]
     limit = -rules.most_accuracy_lost
-    if not known:
-        return Rule("accuracy", "not measured", None, None, None, limit, 0)
+    if 2 * len(known) <= len(pairs):
+        return Rule("accuracy", "not measured", None, None, None, limit, len(known))
     lost = sum(bool(live) and not right for live, right in known)
     won = sum(not live and bool(right) for live, right in known)
     (low_won, high_won), (low_lost, high_lost) = (clopper_pearson(each, len(known), alpha / 2) for each in (won, lost))
     low, high = low_won - high_lost, high_won - low_lost
-    worse = sign_test(lost, won) < alpha
-    finding: Finding = "passes" if low >= limit else "fails" if worse else "waits"
+    finding: Finding = "passes" if low >= limit else "fails" if high < limit else "waits"
     return Rule("accuracy", finding, (won - lost) / len(known), low, high, limit, len(known))
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -20,7 +22,7 @@ from consumers.console.data.models import ModelsWatch
 from consumers.console.data.store import Store
 from consumers.database.comparisons import save_comparisons, save_rollout
 from consumers.database.engine import open_engine
-from infra.monitor.gate import Finding, Pair, Report, Rule, judge, looks, pair_of
+from infra.monitor.gate import Finding, Pair, Report, Rule, counts, judge, last_look, looks, pair_of
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
 from schemas.errors import WireError
@@ -52,6 +54,8 @@ from schemas.transport.kafka.sender import Plain, Sender
 _REPORT_S: Final = 5.0
 """Seconds between two reports while nothing is decided."""
 _SEND_S: Final = 10.0
+_UNSAVED: Final = 4096
+"""Comparisons that wait for a database that fails; beyond, the oldest are not saved."""
 _OUTCOMES: Final = {MEASURING: "measuring", PASSED: "passed", PROMOTED: "promoted", FAILED: "rolled back"}
 
 log = structlog.get_logger()
@@ -70,8 +74,8 @@ class RolloutGate:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
         self._found: dict[tuple[int, str, int], dict[tuple[str, int, int], Pair]] = {}
         self._unsaved: list[tuple[str, Comparison]] = []
+        self._judged: tuple[tuple[int, str, int], Report] | None = None
         self._reported_s = 0.0
-        self._last: Assessment | None = None
         self._pairs = metrics.ROLLOUT_PAIRS.on(registry)
         self._outcome = metrics.ROLLOUT_OUTCOME.on(registry)
 
@@ -107,13 +111,25 @@ class RolloutGate:
                 del self._found[old]
         pairs = self._found.setdefault(name, {})
         identity = (camera, comparison.boot_id, comparison.seq)
-        if pair is not None and identity not in pairs and len(pairs) < looks(self._settings.rollout)[-1]:
+        if pair is None or identity in pairs or len(pairs) >= looks(self._settings.rollout)[-1]:
+            return
+        cameras = Counter(each for each, *_ in pairs)
+        if counts(cameras[camera], len(pairs), len(cameras.keys() | {camera})):
             pairs[identity] = pair
             self._unsaved.append((camera, comparison))
 
     async def look(self) -> None:
         """Assess the rollout and publish what has changed. Raises the errors of Kafka and of the database."""
         unsaved, self._unsaved = self._unsaved, []
+        try:
+            await self._look()
+            if unsaved:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._save, unsaved)
+        except BaseException:
+            self._unsaved = [*unsaved, *self._unsaved][-_UNSAVED:]
+            raise
+
+    async def _look(self) -> None:
         watch = self.watch
         rollout = slots(watch.models).rollout
         if rollout is None:
@@ -123,12 +139,15 @@ class RolloutGate:
             assessment, pairs = self._assess(rollout, before)
             self._show(assessment, pairs)
             await self._publish(rollout, before, assessment)
-        if unsaved:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._save, unsaved)
 
     def _assess(self, rollout: Rollout, before: Assessment | None) -> tuple[Assessment, int]:
-        pairs = tuple(self._found.get((rollout.begun_ms, rollout.candidate.digest, rollout.slot), {}).values())
-        report = judge(pairs, self._settings.rollout, others=self._of_processors(rollout))
+        name = (rollout.begun_ms, rollout.candidate.digest, rollout.slot)
+        pairs = self._found.get(name, {})
+        looked = last_look(len(pairs), self._settings.rollout)
+        if self._judged is None or (self._judged[0], self._judged[1].looked) != (name, looked):
+            self._judged = name, judge(tuple(pairs.values()), self._settings.rollout)
+        judged = self._judged[1]
+        report = replace(judged, pairs=len(pairs), rules=(*judged.rules, *self._of_processors(rollout)))
         now_ms = time.time_ns() // 10**6
         slot_ms = before.slot_ms if before is not None and before.slot == rollout.slot else now_ms
         outcome, slot = decide(rollout, report)
@@ -144,8 +163,13 @@ class RolloutGate:
 
     def _of_processors(self, rollout: Rollout) -> tuple[Rule, ...]:
         """Return the rules on the candidate's load, its memory and its scan."""
-        digest = rollout.candidate.digest
-        reports = [each for each in self.watch.served.values() if each.candidate_digest == digest]
+        name = (rollout.candidate.digest, rollout.begun_ms)
+        reports = [
+            each
+            for each in self.watch.served.values()
+            # A passing fault, such as a store that is not available, does not end the rollout.
+            if (each.candidate_digest, each.candidate_begun_ms) == name and not each.candidate_retries
+        ]
         refused = sum(bool(each.candidate_error) for each in reports)
         grown = max((each.candidate_bytes for each in reports), default=0)
         limit = self._settings.rollout.most_memory_bytes

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.settings import HttpUrl, KafkaSettings, MqttSettings, RoleSettings, SettingsTable
 
@@ -32,6 +33,17 @@ class GateRules(SettingsTable):
     """Maximum share of probes that STRIP flags with the candidate."""
     most_memory_bytes: int = Field(default=2 * 2**30, ge=2**20)
     """Maximum growth of a processor's memory by the candidate."""
+
+    @model_validator(mode="after")
+    def _least_within_looks(self) -> Self:
+        """Raise ValueError if no look has the least number of pairs."""
+        last = 1 << (self.most_pairs.bit_length() - 1)
+        if self.least_pairs > last:
+            raise ValueError(
+                f"least_pairs: expected at most {last}, the last look within most_pairs, got {self.least_pairs}. "
+                "Reduce it."
+            )
+        return self
 
 
 class MonitorSettings(RoleSettings, MqttSettings, KafkaSettings):

@@ -161,6 +161,8 @@ class FrameJob:
     """Its copy for the second model of a rollout; None unless both models judge the frame."""
     judged_before: bool = False
     """Whether a model has classified it already: it then changes no state that a model keeps across frames."""
+    by_candidate: bool = False
+    """Whether its `scores` are the candidate's."""
     candidate_error: str = ""
     """Why the candidate, which should have given the verdict, has no answer."""
     pixel_bytes: int | None = None

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from processors.device.candidate import Candidate
 from processors.device.loaded_model import LoadedModel
 from processors.metrics import ProcessorMetrics
-from processors.models.store import StoreUnavailableError
+from processors.models.store import StoreUnavailableError, UntrustedBundleError
 from schemas.errors import BundleError, ConfigError
 from schemas.messages.rollout import slots
 from schemas.pointillist_pb2 import Model, Models
@@ -34,6 +34,10 @@ class CandidateState(NamedTuple):
     """Why the candidate does not load."""
     grown_bytes: int = 0
     """Growth of this process's memory by its load."""
+    begun_ms: int = 0
+    """The beginning of its rollout, Unix time in ms."""
+    retries: bool = False
+    """Whether it is loaded once more: the error may pass."""
 
 
 class Load(Protocol):
@@ -53,12 +57,14 @@ class Candidates:
         self._report = report
         self._wanted = Models()
         self._changed = asyncio.Event()
-        self._refused = ""
+        self._refused = ("", 0)
         self._model: LoadedModel | None = None
         self.state = CandidateState()
 
     def withdraw(self, models: Models) -> None:
         """Let a candidate that is not in the list any more judge no further frame."""
+        # Also one that loads at this time.
+        self._wanted = models
         rollout = slots(models).rollout
         if self._model is not None and (rollout is None or rollout.candidate.digest != self._model.digest):
             self._switch(None)
@@ -98,11 +104,11 @@ class Candidates:
             self._switch(None)
             self._model = None
         if rollout is None:
-            self._refused = ""
+            self._refused = ("", 0)
             self._set(CandidateState())
             return False
         if self._model is None:
-            if digest == self._refused:
+            if (digest, rollout.begun_ms) == self._refused:
                 return False
             before = psutil.Process().memory_info().rss
             try:
@@ -110,9 +116,9 @@ class Candidates:
                 model = await self._load(rollout.candidate, ProcessorMetrics(CollectorRegistry()))
             except (BundleError, ConfigError) as error:
                 log.error("candidate_rejected", model=rollout.candidate.model_id, error=str(error))
-                self._set(CandidateState(digest, str(error)[:500]))
-                passing = isinstance(error, StoreUnavailableError)
-                self._refused = "" if passing else digest
+                passing = isinstance(error, StoreUnavailableError | UntrustedBundleError)
+                self._set(CandidateState(digest, str(error)[:500], 0, rollout.begun_ms, passing))
+                self._refused = ("", 0) if passing else (digest, rollout.begun_ms)
                 return passing
             now = slots(self._wanted).rollout
             if now is None or now.candidate.digest != digest:
@@ -121,9 +127,10 @@ class Candidates:
                 return False
             self._model = model
             grown = max(0, psutil.Process().memory_info().rss - before)
-            self._set(CandidateState(digest, "", grown))
+            self._set(CandidateState(digest, "", grown, now.begun_ms))
             log.info("candidate_loaded", model=model.model_id, grown_bytes=grown)
             rollout = now
+        self._set(self.state._replace(begun_ms=rollout.begun_ms))
         self._switch(Candidate(self._model, rollout))
         return False
 

@@ -233,6 +233,8 @@ class ModelSwap:
             candidate_digest=self._candidates.state.digest,
             candidate_error=self._candidates.state.error,
             candidate_bytes=self._candidates.state.grown_bytes,
+            candidate_begun_ms=self._candidates.state.begun_ms,
+            candidate_retries=self._candidates.state.retries,
         )
         report = (self._feed.found, served)
         if self._feed.exists and report != self._reported:

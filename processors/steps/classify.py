@@ -113,6 +113,7 @@ class Classify(Step):
                 job.model = candidate.model
             seconds += await candidate.model.classify(theirs)
             for job in theirs:
+                job.by_candidate = job.error is None
                 if job.error is not None:
                     job.candidate_error = str(job.error)[:200] or type(job.error).__name__
                     job.stage, job.error = "", None

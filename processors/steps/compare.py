@@ -13,7 +13,7 @@ from processors.device.strip_queue import StripQueue
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.preview import preview_jpeg
-from processors.results.records import answer_of, comparison_record
+from processors.results.records import Outgoing, answer_of, comparison_record
 from processors.settings import ProcessorSettings
 from processors.steps.classify import Classify
 from processors.steps.step import Step
@@ -24,6 +24,8 @@ from schemas.runtime.throttle import Throttle
 _TIMED: Final = 4
 """One of this many frames is judged by both models once more, each alone, and timed."""
 _PICTURES_APART_S: Final = 1.0
+_MOST_UNSENT: Final = 64
+"""Comparisons that Kafka does not hold yet. While there are as many, as without their topic, frames are dropped."""
 
 
 class Compare(Step):
@@ -49,6 +51,7 @@ class Compare(Step):
         self._queue: StripQueue[FrameJob] = StripQueue(settings.comparison_queue, settings.comparison_queue_bytes)
         self._pictures: Throttle[str] = Throttle(_PICTURES_APART_S)
         self._count = 0
+        self._unsent = 0
 
     def __len__(self) -> int:
         """Return the number of waiting frames."""
@@ -78,19 +81,21 @@ class Compare(Step):
     async def run(self, first: FrameJob) -> float:
         """Let the other model judge a frame, send both answers, and return the seconds that this took."""
         candidate, live = self._classify.candidate, self._classify.loaded
-        if candidate is None or first.model not in (live, candidate.model):
-            # A batch from before the last swap.
+        if candidate is None or first.model not in (live, candidate.model) or self._unsent >= _MOST_UNSENT:
+            # A batch from before the last swap, or Kafka does not accept comparisons.
             self._metrics.comparisons["dropped"].inc()
             return 0.0
-        if first.candidate_error:
-            self._send(first, candidate.rollout, answer_of(first), Answer(error=first.candidate_error), b"")
-            return 0.0
         by_candidate = first.model is candidate.model
-        given, other = answer_of(first), live if by_candidate else candidate.model
+        failed = Answer(error=first.candidate_error)
+        if failed.error and not by_candidate:
+            self._send(first, candidate.rollout, answer_of(first), failed, b"")
+            return 0.0
+        # The candidate may have classified a frame on which its STRIP fails.
+        given, other = failed if failed.error else answer_of(first), live if by_candidate else candidate.model
         second, seconds, picture = await self._judge(first, other, given)
         self._count += 1
         answers = (second, given) if by_candidate else (given, second)
-        if self._count % _TIMED == 0 and not second.error:
+        if self._count % _TIMED == 0 and not second.error and not given.error:
             models = (live, candidate.model)
             # Both once more, in turns in either order: the first judgement of a frame fills caches.
             for place in (0, 1) if self._count % (2 * _TIMED) else (1, 0):
@@ -107,7 +112,7 @@ class Compare(Step):
         if job.error is None and job.probe is not None and model.probe_s is not None:
             seconds += await model.strip([job])
         answer = Answer(error=str(job.error)[:200] or "no answer") if job.error is not None else answer_of(job)
-        differs = not answer.error and answer.class_id != given.class_id
+        differs = not answer.error and not given.error and answer.class_id != given.class_id
         if not differs or job.shown is None:
             return answer, seconds, b""
         self._pictures.note("", time.monotonic())
@@ -115,8 +120,12 @@ class Compare(Step):
 
     def _send(self, job: FrameJob, rollout: Rollout, live: Answer, candidate: Answer, picture: bytes) -> None:
         record = comparison_record(self._keys, job, rollout, live, candidate, picture)
-        self._emitter.post(self._settings.comparisons_topic, [record])
+        self._unsent += 1
+        self._emitter.post(self._settings.comparisons_topic, [record], self._sent)
         self._metrics.comparisons["failed" if candidate.error else "compared"].inc()
+
+    def _sent(self, record: Outgoing) -> None:
+        self._unsent -= 1
 
 
 def _unjudged(job: FrameJob, model: LoadedModel) -> FrameJob:

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import structlog
+
 from processors.arrivals.job import FrameJob
 from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.steps.classify import Classify
 from processors.steps.compare import Compare
 from processors.steps.strip import Strip
+
+log = structlog.get_logger()
 
 
 class DeviceTurns:
@@ -92,7 +96,12 @@ class DeviceTurns:
         return partial(self._strip.pass_on, probes)
 
     async def _run_comparison(self) -> Callable[[], None]:
-        seconds = await self._compare.run(self._compare.take())
+        try:
+            seconds = await self._compare.run(self._compare.take())
+        except (Exception, SystemExit) as error:  # a candidate's code may raise anything, and no frame needs it
+            log.error("comparison_failed", error=str(error)[:200] or type(error).__name__)
+            self._metrics.comparisons["dropped"].inc()
+            return _nothing
         self._metrics.device_busy.inc(seconds)
         self._scheduler.compared(seconds)
         return _nothing

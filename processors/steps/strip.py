@@ -76,6 +76,12 @@ class Strip(Step):
     def pass_on(self, probes: Sequence[FrameJob]) -> None:
         """Pass on probes that have run."""
         for job in probes:
+            if job.error is not None and job.by_candidate:
+                # No frame is lost for a bad candidate: its class counts, unchecked, and the gate gets the error.
+                if job.second is not None:
+                    job.second.candidate_error = str(job.error)[:200] or type(job.error).__name__
+                job.stage, job.error = "", None
+                job.finding = StripFinding(None, job.model.strip_threshold_bits)
             finding = job.finding
             if finding is not None:
                 if trace.on():

@@ -7,7 +7,7 @@ from itertools import cycle, islice
 import pytest
 from scipy.stats import beta
 
-from infra.monitor.gate import Pair, judge, looks, pair_of
+from infra.monitor.gate import Pair, counts, judge, looks, pair_of
 from infra.monitor.rollout import decide
 from infra.monitor.settings import GateRules
 from lab.statistics import clopper_pearson
@@ -81,6 +81,40 @@ def test_where_the_truth_is_known_a_better_model_may_disagree() -> None:
     pairs = list(islice(cycle([better, same, same]), 256))
     assert finding(pairs, "agreement") == "not measured"
     assert judge(pairs, RULES).passed
+
+
+def test_a_loss_of_accuracy_within_the_limit_does_not_fail_and_a_real_one_does() -> None:
+    same, lost = GOOD._replace(live_right=True, right=True), GOOD._replace(live_right=True, right=False)
+    assert finding([lost] * 8 + [same] * 248, "accuracy") == "waits"
+    assert finding([lost] * 64 + [same] * 192, "accuracy") == "fails"
+
+
+def test_the_true_class_of_a_minority_of_the_frames_decides_nothing() -> None:
+    lie = GOOD._replace(live_right=True, right=False)
+    assert finding([lie] * 128 + [GOOD] * 128, "accuracy") == "not measured"
+    assert finding([lie] * 129 + [GOOD] * 127, "accuracy") == "fails"
+
+
+def test_the_least_number_of_pairs_is_within_the_looks() -> None:
+    assert GateRules(least_pairs=1024, most_pairs=2047).least_pairs == 1024
+    with pytest.raises(ValueError, match="at most 1024, the last look within most_pairs, got 1025"):
+        GateRules(least_pairs=1025, most_pairs=2047)
+
+
+@pytest.mark.parametrize(("cameras", "most"), [(4, 1 / 2), (8, 1 / 4), (100, 1 / 16)])
+def test_one_camera_among_many_has_a_bounded_share_of_the_pairs(cameras: int, most: float) -> None:
+    """Half of the cameras are silent after their first pair, and one sends ten times as often as the others."""
+    own = [1] * cameras
+    for _ in range(2000):
+        for camera in [0] * 10 + list(range(1, cameras // 2)):
+            own[camera] += counts(own[camera], sum(own), cameras)
+    assert sum(own) > 2048
+    assert own[0] <= most * sum(own) + 1
+
+
+def test_a_few_cameras_give_all_pairs() -> None:
+    assert counts(2047, 2047, 1)
+    assert counts(2000, 2002, 3)
 
 
 def test_a_pair_without_the_live_models_answer_proves_nothing() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import infra.cli.model
 import infra.cli.model_rollout
-import infra.cli.signer  # noqa: F401  # they register their commands
+import infra.cli.signer
 from consumers.console.data.store import Store
 from infra.bundling.models_topic import ModelsTopic
 from infra.cli import app
@@ -30,24 +30,25 @@ from tests.conftest import TopicFactory
 from tests.processors.tiny import SIGNER, TRUSTED, write_bundle
 
 brokers = pytest.mark.brokers
-TOPIC = KafkaTopic.MODELS.value
+TOPIC, COMPARISONS = KafkaTopic.MODELS.value, KafkaTopic.COMPARISONS.value
 
 
 @pytest.fixture
 def state(kafka: Kafka, state_dir: Path, tmp_path: Path) -> Iterator[Path]:
     """The state folder of a system whose Kafka runs, started with the bundle `own`."""
-    asyncio.run(create_topics(kafka.bootstrap, {TOPIC: pointillist_topics()[TOPIC]}))
+    specs = pointillist_topics()
+    asyncio.run(create_topics(kafka.bootstrap, {name: specs[name] for name in (TOPIC, COMPARISONS)}))
     write_json(state_dir / "roles.json", {"kafka": {"listen": kafka.bootstrap}})
     own = bundle(tmp_path, "1")
     write_json(state_dir / "run.json", {"started_ms": 1_700_000_000_000, "bundle": str(own)})
     yield state_dir
-    asyncio.run(_remove(kafka.bootstrap))
+    asyncio.run(_remove(kafka.bootstrap, TOPIC, COMPARISONS))
 
 
-async def _remove(bootstrap: str) -> None:
+async def _remove(bootstrap: str, *topics: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
-    await admin.delete_topics([TOPIC])
+    await admin.delete_topics(list(topics))
     await admin.close()
 
 
@@ -241,6 +242,33 @@ def test_a_dismissed_candidate_leaves_the_live_model(state: Path, tmp_path: Path
     run("dismiss", "--state", state)
     assert live(state) == "tiny@2"
     assert json.loads(run("status", "--state", state, "--json").stdout)["rollout"] is None
+
+
+@brokers
+async def test_kafka_without_the_topic_of_comparisons_is_an_error(kafka: Kafka, kafka_topics: TopicFactory) -> None:
+    topic = await kafka_topics()
+    async with ModelsTopic(kafka.bootstrap, TRUSTED, SIGNER, topic) as models:
+        await models.require(topic)
+        with pytest.raises(BrokerError, match=f"expected the topic {topic}-other, got none"):
+            await models.require(f"{topic}-other")
+
+
+@brokers
+def test_a_suspect_bundle_begins_a_rollout_by_force_without_its_scan_and_never_by_rule(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra.cli.model_rollout, "_scanned", lambda *_: (False, '{"clean": false}'))
+    run("publish", bundle(tmp_path, "2"), "--state", state)
+    begin = ("candidate", bundle(tmp_path, "3"), "--state", state, "--clean", "clean.npz")
+    with pytest.raises(BundleError, match="expected one without a trigger"):
+        run(*begin)
+    with pytest.raises(ConfigError, match="--by-rule: expected a bundle with a clean scan, got a suspect one"):
+        run(*begin, "--force", "--by-rule")
+    run(*begin, "--force")
+    shown = json.loads(run("status", "--state", state, "--json").stdout)
+    assert shown["rollout"]["slot"] == "shadow"
+    with pytest.raises(ConfigError, match="expected an assessment"):
+        run("promote", "--state", state, "--to", "canary")
 
 
 @pytest.mark.parametrize(

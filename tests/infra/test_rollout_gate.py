@@ -32,6 +32,7 @@ from schemas.pointillist_pb2 import (
     Comparison,
     Model,
     Models,
+    Outcome,
     Rollout,
     ServedModel,
     Slot,
@@ -102,7 +103,8 @@ class Rig:
         models = begin(Models(published=[model("old")], changed_ms=1), made)
         watch = (gate or self.gate).watch
         watch.take(LIVE_KEY, seal(models, PERSON))
-        served = ServedModel(model_id="old", candidate_digest=made.candidate.digest)
+        digest, begun_ms = made.candidate.digest, made.begun_ms
+        served = ServedModel(model_id="old", candidate_digest=digest, candidate_begun_ms=begun_ms)
         watch.take(b"processor/p-1", served.SerializeToString())
 
     def take(self, numbers: range, slot: Slot = SHADOW, *, agrees: bool = True) -> None:
@@ -177,13 +179,36 @@ async def test_a_repeated_or_forged_comparison_counts_for_nothing(rig: Rig) -> N
         assert len(connection.execute(select(comparisons)).all()) == 1
 
 
-async def test_a_candidate_that_one_processor_cannot_load_is_withdrawn(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("begun_ms", "retries", "outcome"), [(5, False, FAILED), (5, True, MEASURING), (4, False, MEASURING)]
+)
+async def test_a_candidate_that_one_processor_cannot_load_is_withdrawn_unless_that_may_pass_or_is_past(
+    rig: Rig, begun_ms: int, retries: bool, outcome: Outcome
+) -> None:
     rig.list(rollout())
-    error = ServedModel(model_id="old", candidate_digest=model("new").digest, candidate_error="it is broken")
+    error = ServedModel(
+        model_id="old", candidate_digest=model("new").digest, candidate_error="it is broken",
+        candidate_begun_ms=begun_ms, candidate_retries=retries,
+    )  # fmt: skip
     rig.gate.watch.take(b"processor/p-2", error.SerializeToString())
     await rig.gate.look()
     assert rig.gate.watch.assessment is not None
-    assert rig.gate.watch.assessment.outcome == FAILED
+    assert rig.gate.watch.assessment.outcome == outcome
+
+
+async def test_comparisons_that_the_database_did_not_take_are_saved_later(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.list(rollout())
+    rig.take(range(20))
+    with monkeypatch.context() as broken:
+        broken.setattr(rig.gate, "_save", lambda found: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await rig.gate.look()
+    rig.take(range(20, 24))
+    await rig.gate.look()
+    with rig.engine.begin() as connection:
+        assert len(connection.execute(select(comparisons)).all()) == 24
 
 
 async def test_a_gate_that_the_list_does_not_name_publishes_nothing(rig: Rig) -> None:

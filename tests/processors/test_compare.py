@@ -9,14 +9,18 @@ from typing import cast
 import pytest
 from prometheus_client import CollectorRegistry
 
+from processors.arrivals.job import StripFinding
+from processors.arrivals.partitions import PartitionTracker
 from processors.device.candidate import Candidate
 from processors.device.loaded_model import load_model
 from processors.metrics import ProcessorMetrics
-from processors.results.delivery import Emitter
+from processors.results.delivery import Delivered, Emitter
 from processors.results.records import Outgoing
 from processors.settings import ProcessorSettings
 from processors.steps.classify import Classify
 from processors.steps.compare import Compare
+from processors.steps.strip import Strip
+from schemas.errors import StageError
 from schemas.identity import CameraId
 from schemas.messages.server_messages import open_statement
 from schemas.pointillist_pb2 import CANARY, SHADOW, Comparison, Model, Rollout, Slot
@@ -30,9 +34,12 @@ class Sent:
 
     def __init__(self) -> None:
         self.records: list[Outgoing] = []
+        self.accepts = True
 
-    def post(self, topic: str, records: Sequence[Outgoing]) -> None:
+    def post(self, topic: str, records: Sequence[Outgoing], delivered: Delivered) -> None:
         self.records += records
+        for record in records if self.accepts else ():
+            delivered(record)
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -98,6 +105,47 @@ async def test_a_full_queue_drops_new_frames_and_counts_them(bench: Bench) -> No
     assert len(bench.last.jobs) == 11
     assert len(bench.compare) == 8
     assert bench.outcome("dropped") == 3
+
+
+async def test_a_canarys_frame_on_which_strip_fails_keeps_its_class_and_the_gate_gets_the_error(bench: Bench) -> None:
+    await bench.load(CANARY)
+    strip = Strip(bench.settings, PartitionTracker(bench.settings), bench.metrics)
+    taken_by_strip, strip.next = Last(), bench.compare
+    bench.classify.next = taken_by_strip
+    await bench.run(1)
+    (job,) = taken_by_strip.jobs
+    job.fail("strip", StageError("the entropy is not a number"))
+    strip.pass_on([job])
+    (passed,) = bench.last.jobs
+    assert (passed.error, passed.stage, passed.finding) == (None, "", StripFinding(None, 0.0))
+    await bench.judge()
+    (found,) = bench.sent.comparisons
+    assert found.candidate.error == "the entropy is not a number"
+    assert (found.live.class_id, found.live.error) == (passed.class_id, "")
+    assert bench.outcome("failed") == 1
+
+
+async def test_a_shadows_probe_on_which_the_live_models_strip_fails_stays_failed(bench: Bench) -> None:
+    await bench.load(SHADOW)
+    strip = Strip(bench.settings, PartitionTracker(bench.settings), bench.metrics)
+    taken_by_strip, strip.next = Last(), bench.compare
+    bench.classify.next = taken_by_strip
+    await bench.run(1)
+    (job,) = taken_by_strip.jobs
+    job.fail("strip", StageError("the entropy is not a number"))
+    strip.pass_on([job])
+    assert isinstance(bench.last.jobs[0].error, StageError)
+    assert len(bench.compare) == 0
+
+
+async def test_while_kafka_accepts_no_comparison_only_64_are_made(bench: Bench) -> None:
+    await bench.load(SHADOW)
+    bench.sent.accepts = False
+    for _ in range(9):
+        await bench.run(8)
+        await bench.judge()
+    assert len(bench.sent.records) == 64
+    assert bench.outcome("dropped") == 8
 
 
 async def test_frames_of_an_ended_rollout_are_not_judged(bench: Bench) -> None:

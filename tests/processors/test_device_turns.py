@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
@@ -77,8 +78,8 @@ class Bench:
         self.classify = Classify(settings, cast(LoadedModel, self.device), metrics)
         self.strip = Strip(settings, self.tracker, metrics)
         self.classify.next, self.strip.next = self.strip, self.last
-        compare = Compare(settings, KEYS, self.classify, cast(Emitter, None), metrics)
-        self.turns = DeviceTurns(self.classify, self.strip, compare, DeviceScheduler(0.25, 0.1), metrics)
+        self.compare = Compare(settings, KEYS, self.classify, cast(Emitter, None), metrics)
+        self.turns = DeviceTurns(self.classify, self.strip, self.compare, DeviceScheduler(0.25, 0.1), metrics)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -164,6 +165,23 @@ async def test_a_probe_counts_for_its_partition_until_it_waits_for_strip_and_a_f
         await until(lambda: len(bench.last.jobs) == 3)
     assert jobs[0].finding == StripFinding(1.0, 0.25)
     assert bench.registry.get_sample_value("pointillist_strip_frames_total", {"outcome": "checked"}) == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault"), SystemExit(3)])
+async def test_a_comparison_that_raises_costs_no_frame(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(LINGER_S)
+
+    async def fail(first: FrameJob) -> float:
+        raise error
+
+    monkeypatch.setattr(bench.compare, "run", fail)
+    async with bench.running():
+        bench.compare._queue.offer(taken(payload("site/a", 1), "site/a"))
+        bench.submit(2)
+        await until(lambda: not len(bench.compare))
+        bench.submit(3)
+        await until(lambda: len(bench.last.jobs) == 2)
+    assert bench.registry.get_sample_value("pointillist_comparisons_total", {"outcome": "dropped"}) == 1
 
 
 async def test_waiting_probes_are_shed_at_half_of_a_drain() -> None:

@@ -1,0 +1,83 @@
+"""The candidate's load without Kafka: passing errors, those that stay, and a rollout that ends during the load."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from processors.device.candidate import Candidate
+from processors.device.loaded_model import LoadedModel
+from processors.metrics import ProcessorMetrics
+from processors.models.candidates import Candidates, CandidateState
+from processors.models.store import StoreUnavailableError, UntrustedBundleError
+from schemas.errors import BundleError
+from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout
+from tests.waiting import until
+
+
+def listed(begun_ms: int = 5) -> Models:
+    return Models(rollout=Rollout(candidate=Model(digest="a", model_id="new"), begun_ms=begun_ms, slot=CANARY))
+
+
+class Rig:
+    """Candidates with a load that waits for `gate`, and raises `error` if there is one."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.error: BundleError | None = None
+        self.loads = 0
+        self.serving: list[Candidate | None] = []
+        self.candidates = Candidates(self.load, self.serving.append, lambda: None)
+
+    async def load(self, model: Model, metrics: ProcessorMetrics) -> LoadedModel:
+        self.loads += 1
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return cast(LoadedModel, SimpleNamespace(digest=model.digest, model_id=model.model_id))
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    task = asyncio.create_task(made.candidates.run())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_candidate_that_is_withdrawn_while_it_loads_never_serves(rig: Rig) -> None:
+    rig.candidates.follow(listed())
+    await until(lambda: rig.loads == 1)
+    rig.candidates.withdraw(Models())
+    rig.gate.set()
+    await asyncio.sleep(0.05)  # had it served, it would by now
+    assert not any(rig.serving)
+    assert rig.candidates.state == CandidateState()
+
+
+@pytest.mark.parametrize(
+    ("error", "retries"),
+    [(StoreUnavailableError("away"), True), (UntrustedBundleError("no signer"), True), (BundleError("broken"), False)],
+)
+async def test_an_error_that_may_pass_is_reported_as_such(rig: Rig, error: BundleError, retries: bool) -> None:
+    rig.error = error
+    rig.gate.set()
+    rig.candidates.follow(listed())
+    await until(lambda: rig.candidates.state.error == str(error))
+    assert (rig.candidates.state.retries, rig.candidates.state.begun_ms) == (retries, 5)
+
+
+async def test_a_bundle_that_was_refused_is_loaded_once_more_in_a_new_rollout(rig: Rig) -> None:
+    rig.error = BundleError("broken")
+    rig.gate.set()
+    rig.candidates.follow(listed())
+    await until(lambda: rig.candidates.state.error == "broken")
+    rig.error = None
+    rig.candidates.follow(listed(6))
+    await until(lambda: any(rig.serving))
+    assert (rig.candidates.state.error, rig.candidates.state.begun_ms) == ("", 6)
