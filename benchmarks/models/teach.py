@@ -155,8 +155,8 @@ def page(document: dict[str, Any]) -> str:
             f"{each['cross_validated']:.3f} | {each['training_s']:.0f} s | {each['load']} | {each['head']} |"
         )
     words = (
-        "`python -m benchmarks.models.teach TASK --out FOLDER` keeps the rows of other tasks. A quarter of the pixels is "
-        f"dropped. {document['machine']['cores']} cores; the load is that of the machine at the beginning."
+        "`python -m benchmarks.models.teach TASK --out FOLDER` keeps the rows of other tasks. A quarter of the "
+        f"pixels is dropped. {document['machine']['cores']} cores; the load is that of the machine at the beginning."
     )
     return "\n".join(["# Classifiers taught by a few dozen labels", "", words, "", *rows, ""])
 
