@@ -21,12 +21,12 @@ from benchmarks.harness.system import RunningSystem
 
 PLACES: Final = {"bottle": "line", "car": "yard", "one": "hall"}
 """The place that a sample video shows, by the beginning of its name."""
+CAMERA: Final = "site/hall-1"
+"""The camera whose page is shown, and whose frames are collected."""
 WINDOWS: Final = {
-    "fleet-light": ("/", "light", 1440, 800),
-    "fleet-dark": ("/", "dark", 1440, 800),
-    "camera-light": ("/camera/site/hall-1", "light", 1440, 1180),
-    "system-light": ("/system", "light", 1440, 1000),
-    "phone-dark": ("/", "dark", 390, 844),
+    "fleet": ("/", "dark", 1280, 640),
+    "camera": (f"/camera/{CAMERA}", "light", 1280, 1000),
+    "teach": ("/teach", "light", 1280, 800),
 }
 """Page, theme, width and height in pixels of each picture."""
 
@@ -43,6 +43,13 @@ def scenario() -> dict[str, object]:
         for number in (1, 2)
     ]
     return {"site": "site", "cameras": cameras}
+
+
+def collect(page: Page, console: str) -> None:
+    """Let the console keep frames of `CAMERA`."""
+    page.goto(f"{console}/teach")
+    page.get_by_label("Camera").select_option(CAMERA)
+    page.get_by_role("button", name="Collect its frames").click()
 
 
 def take(page: Page, console: str, folder: Path) -> None:
@@ -69,9 +76,13 @@ def main() -> None:
         file.write_text(yaml.safe_dump(scenario()))
         with RunningSystem(Path(folder, "state"), "--scenario", file) as system, sync_playwright() as playwright:
             system.await_role("fleet")
-            time.sleep(options.after)
+            time.sleep(options.after / 4)
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            take(browser.new_page(), f"http://{system.roles()['console']['listen']}", options.out)
+            page, console = browser.new_page(), f"http://{system.roles()['console']['listen']}"
+            collect(page, console)
+            page.goto("about:blank")
+            time.sleep(options.after * 3 / 4)
+            take(page, console, options.out)
             browser.close()
             system.interrupt()
             system.finish(60)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 _COLUMNS: Final = 32
 """Output columns of one product: more read weights that are zero, fewer are too few for a product."""
+_TABLES: Final = 1024
+"""Tables kept: each side of a square that follows motion has its own. One takes some ten kilobytes."""
 
 
 class Part(NamedTuple):
@@ -35,7 +37,7 @@ def weights(side: int, outputs: int, cell: int = 1) -> Tensor:
     return F.pad(resized, (0, -side % cell)).view(outputs, -1, cell).sum(2)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_TABLES)
 @torch.inference_mode(False)
 def strips(side: int, outputs: int, lines: int, cell: int = 1) -> list[Part]:
     """Return strips of `lines` inputs, each with the outputs that it adds to: weights are (outputs, lines)."""
@@ -49,7 +51,7 @@ def strips(side: int, outputs: int, lines: int, cell: int = 1) -> list[Part]:
     return parts
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_TABLES)
 @torch.inference_mode(False)
 def columns(side: int, outputs: int, cell: int = 1) -> list[Part]:
     """Return groups of neighbouring outputs with their inputs: weights are (inputs, outputs)."""

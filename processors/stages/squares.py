@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
 from processors.stages.planar import Unplaced
 from schemas.limits import BLOCK
 from schemas.messages.moving import Box
-
-_STEP: Final = 2 * BLOCK
-"""Sides are multiples of this many pixels: each side has tables of its own in `processors.stages.banded`."""
 
 Squares: TypeAlias = Sequence[Box | None]
 """The square of each frame of a batch; None for a frame that stays whole."""
@@ -25,7 +22,6 @@ def square(box: Box, height: int, width: int, least: int) -> Box:
     too short for a square, it is a rectangle.
     """
     side = max(box.bottom - box.top, box.right - box.left, least)
-    side = -(-side // _STEP) * _STEP
     top, bottom = _span(box.top, box.bottom, side, height)
     left, right = _span(box.left, box.right, side, width)
     return Box(top, bottom, left, right)

@@ -35,8 +35,8 @@ def test_a_square_lies_in_the_frame_around_the_box(height: int, width: int, leas
     assert 0 <= found.left <= box.left < box.right <= found.right <= width
     assert found.top % 8 == found.left % 8 == 0
     side = max(box.bottom - box.top, box.right - box.left, least)
-    assert min(side, height) <= found.bottom - found.top < side + 32
-    assert min(side, width) <= found.right - found.left < side + 32
+    assert min(side, height) <= found.bottom - found.top < side + 16
+    assert min(side, width) <= found.right - found.left < side + 16
 
 
 def test_a_cut_of_packed_frames_is_the_cut_of_the_placed_ones() -> None:
