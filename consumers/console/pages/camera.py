@@ -32,7 +32,7 @@ SHOWN_FRAMES: Final = 6
 MOST_MARKS: Final = 100
 """Maximum number of commands in a camera's timeline."""
 
-_PUSHED: Final = ("told.html", "ways.html", "now.html")
+_PUSHED: Final = ("sentence.html", "ways.html", "now.html")
 """Parts of the page that change with each frame."""
 
 
