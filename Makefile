@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test test-lowest test-cpus screenshots mutants lint typecheck docs bench gpu-report release-check clean setup setup-dev lock lock-jars proto dashboards reference
+.PHONY: help up test test-lowest test-cpus screenshots mutants lint typecheck docs bench gpu-report release-check sbom clean setup setup-dev lock lock-jars proto dashboards reference
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -63,6 +63,11 @@ gpu-report: setup-dev ## Measure all of a GPU in 25 minutes at most, for the pag
 release-check: setup-dev ## Build what is released, install it where nothing else is, and run it there
 	$(PYTHON) -m benchmarks.reliability.release $(ARGS)
 
+sbom: build/sbom/bin/cyclonedx-py ## Write the bill of materials of the wheel, dist/pointillist.cdx.json, from its locked requirements
+	mkdir -p dist
+	build/sbom/bin/cyclonedx-py requirements requirements/server.txt --pyproject pyproject.toml \
+		--mc-type application --output-reproducible --output-file dist/pointillist.cdx.json
+
 clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka's jars
 	rm -rf build dist mutants *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
@@ -78,6 +83,7 @@ lock: | $(UV_FIRST) ## Resolve the hash-locked requirements again: make lock ARG
 	$(call resolve,edge,--constraints requirements/dev.txt)
 	$(resolve-file) requirements/assets.in -o requirements/assets.txt $(ARGS)
 	$(resolve-file) requirements/uv.in -o requirements/uv.txt $(ARGS)
+	$(resolve-file) requirements/sbom.in -o requirements/sbom.txt $(ARGS)
 
 lock-jars: $(VENV)/.packages $(VENV)/.server ## Fetch Kafka's jars again and write the digests that they are checked by
 	$(PYTHON) -m infra.local.kafka_jars --lock
@@ -99,6 +105,10 @@ $(OWN_UV): requirements/uv.txt
 	./infra/bootstrap.sh run
 	python3 -m venv build/uv
 	build/uv/bin/pip install --quiet --require-hashes -r requirements/uv.txt
+
+build/sbom/bin/cyclonedx-py: requirements/sbom.txt | $(UV_FIRST)
+	$(UV) venv --quiet --python '>=3.11' --clear build/sbom
+	$(UV) pip install --quiet --python build/sbom/bin/python --require-hashes -r requirements/sbom.txt
 
 $(VENV)/pyvenv.cfg: | $(UV_FIRST)
 	$(UV) venv --quiet --python '>=3.11' $(VENV)

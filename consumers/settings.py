@@ -10,7 +10,7 @@ from schemas.evidence.rule import EvidenceRule
 from schemas.settings import KafkaSettings, RoleSettings, SettingsTable
 from schemas.topics import KafkaTopic
 
-_DAY_S = 86_400.0
+DAY_S: Final = 86_400.0
 
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\[\]-]+$")]
 
@@ -47,17 +47,17 @@ class Bounds(SettingsTable):
     database_bytes: int | None = Field(default=None, ge=2**16)
     """Bytes of frames, without counts and without what has a bound of its own. None is half of the free disk for
     SQLite and 64 GiB for PostgreSQL."""
-    database_age_s: float = Field(default=30 * _DAY_S, gt=0)
+    database_age_s: float = Field(default=30 * DAY_S, gt=0)
     """Age of frames and of the counts of each minute, in seconds."""
     quarantine_bytes: int = Field(default=2**30, ge=0)
     """Bytes of quarantined frames."""
-    quarantine_age_s: float = Field(default=30 * _DAY_S, gt=0)
+    quarantine_age_s: float = Field(default=30 * DAY_S, gt=0)
     """Age of quarantined frames, in seconds."""
     dead_letter_bytes: int = Field(default=64 * 2**20, ge=0)
     """Bytes of dead letters whose camera is verified."""
     foreign_letter_bytes: int = Field(default=64 * 2**20, ge=0)
     """Bytes of dead letters without a verified camera, which anybody can send."""
-    dead_letter_age_s: float = Field(default=30 * _DAY_S, gt=0)
+    dead_letter_age_s: float = Field(default=30 * DAY_S, gt=0)
     """Age of dead letters, in seconds."""
     camera_ledgers: int = Field(default=256, ge=1)
     """Ledgers of one camera, one for each boot: older ones are summed. Boots that continue or have frames without a

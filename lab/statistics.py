@@ -130,3 +130,18 @@ def _crossing(holds: Callable[[float], bool]) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
+
+
+def detectable(count: int, needed: int, power: float) -> float:
+    """Return the smallest share, in tenths of a percent, of which `count` pictures show `needed` with `power`.
+
+    The number of pictures that show it is binomial. Raises ValueError unless 1 ≤ `needed` ≤ `count`, 0 < `power` < 1.
+    """
+    if not 1 <= needed <= count or not 0 < power < 1:
+        raise ValueError(f"needed: expected 1 to {count} and a power in (0, 1), got {needed} and {power}")
+    for thousandths in range(1, 1000):
+        share = thousandths / 1000
+        fewer = math.fsum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(needed))
+        if 1 - fewer >= power:
+            return share
+    return 1.0

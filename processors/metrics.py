@@ -10,7 +10,9 @@ from processors.decoding.decoders import OUTCOMES
 from schemas import metrics as contract
 from schemas.errors import OverQuotaError, OverSizeError
 
-_STAGES = ("validate", "unpack", "reconstruct", "denoise", "preprocess", "classify", "preview", "strip")
+_STAGES = ("validate", "unpack", "reconstruct", "denoise", "preprocess", "classify", "preview", "strip", "certify")
+_OPTIONAL = ("preprocess", "certify")
+"""Stages that many processors never run: each has a duration from its first batch on."""
 
 
 class ProcessorMetrics:
@@ -25,10 +27,10 @@ class ProcessorMetrics:
         frame_bytes = contract.FRAME_BYTES.on(registry)
         self._raw_bytes = frame_bytes.labels("raw")
         self._sent_bytes = frame_bytes.labels("sent")
-        self._stage = contract.STAGE.on(registry)
+        stage = contract.STAGE.on(registry)
         # Without `preprocess`, which most bundles never run: a quantile of no durations is no number.
-        for name in (each for each in _STAGES if each != "preprocess"):
-            self._stage.labels(name)
+        self._stages = {name: stage.labels(name) for name in _STAGES if name not in _OPTIONAL}
+        self._stage = stage
         errors = contract.STAGE_ERRORS.on(registry)
         self._stage_errors = {name: errors.labels(name) for name in (*_STAGES, "decode", "pictures")}
         key_frames, keyed_frames = contract.KEY_FRAMES.on(registry), contract.KEYED_FRAMES.on(registry)
@@ -52,9 +54,13 @@ class ProcessorMetrics:
         self._strip_passes = contract.STRIP_PASSES.on(registry)
         self._strip_entropy = contract.STRIP_ENTROPY.on(registry)
         self._model_info = contract.MODEL_INFO.on(registry)
+        self._drift = contract.DRIFT.on(registry)
         self._backend_info = contract.BACKEND_INFO.on(registry)
         swaps = contract.MODEL_SWAPS.on(registry)
         self.model_swaps = {name: swaps.labels(name) for name in ("switched", "refused", "superseded")}
+        certificates = contract.CERTIFICATES.on(registry)
+        outcomes = ("certified", "uncertified", "failed", "shed")
+        self.certificates = {name: certificates.labels(name) for name in outcomes}
         comparisons = contract.COMPARISONS.on(registry)
         self.comparisons = {name: comparisons.labels(name) for name in ("compared", "failed", "dropped")}
         self.model_load = contract.MODEL_LOAD.on(registry)
@@ -63,7 +69,10 @@ class ProcessorMetrics:
 
     def stage(self, name: str, seconds: float) -> None:
         """Record the duration of a stage for one batch."""
-        self._stage.labels(name).observe(seconds)
+        found = self._stages.get(name)
+        if found is None:
+            found = self._stages[name] = self._stage.labels(name)
+        found.observe(seconds)
 
     def stage_failed(self, name: str) -> None:
         """Count a failure of a stage on a batch, or on a single frame."""
@@ -77,6 +86,15 @@ class ProcessorMetrics:
         self._backend_info.clear()
         for network, backend, precision in runs:
             self._backend_info.labels(network, backend, precision).set(1)
+
+    def drifts(self, pictures: float, answers: float) -> None:
+        """Set the drift of the live model."""
+        self._drift.labels("pictures").set(pictures)
+        self._drift.labels("answers").set(answers)
+
+    def no_drift_known(self) -> None:
+        """Remove the drift: the live model has no reference, or too few frames."""
+        self._drift.clear()
 
     def taken(self, raw_bytes: int, sent_bytes: int) -> None:
         """Count a verified frame with its bytes as pixels and as a message."""

@@ -13,24 +13,28 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from processors.bundle import Bundle
-from processors.stages.at_scale import at_scale, density
+from processors.stages.at_scale import at_scale, density, reach
 from processors.stages.classify import Ranked, classify, ranked
 from processors.stages.denoise import denoise
+from processors.stages.disagreement import DROPS, drop_agreement, drop_masks, repeated
+from processors.stages.drop import drop
 from processors.stages.learned import SMALL_SIDE, Restorers, reconstruct_learned, shipped_restorers
 from processors.stages.modes import DenoiseSettings, Mode, usual_denoise
 from processors.stages.nearest import reconstruct_nearest
 from processors.stages.packed import Packed
-from processors.stages.planar import Unplaced
+from processors.stages.planar import Planar, Unplaced
 from processors.stages.plate import reconstruct_plate
 from processors.stages.preprocess.contract import seeds_of_sums
 from processors.stages.reconstruct import reconstruct
 from processors.stages.resample import fitted, resize, window
 from processors.stages.squares import Squares, cut_out, square
-from processors.stages.strip import StripResult, strip
+from processors.stages.strip import StripResult, most_at_once, strip
 from schemas.errors import StageError
 from schemas.messages.moving import Box
 
@@ -43,7 +47,7 @@ SCALED_FROM: Final = 1.0
 """Density, kept pixels for each pixel of the network's input, from which a frame is resampled straight to that scale.
 
 With fewer pixels the resampling blurs. `lab.experiments.scale` measures this rule and the next two; ADR 16
-argues them.
+gives the reasons.
 """
 
 SMALL_SCALED_FROM: Final = 3.0
@@ -55,8 +59,8 @@ RESTORED_BELOW: Final = 2.0
 """Density up to which every picture at the network's scale is restored. Above it, nothing is missing."""
 
 RESTORED_PIXELS: Final = 64 * 64
-"""Input size of the network up to which pictures of any density are restored. That takes up to a point or two from an
-attacker, but at 224×224 it takes as much time as a network.
+"""Input size of the network up to which pictures of any density are restored. It costs an attacker one or two
+percentage points of success; at 224×224 it takes as much time as the network.
 """
 
 WINDOW_MARGIN: Final = 64
@@ -76,13 +80,15 @@ class Classified:
     """The chain's results: class index (B,), its probability (B,), and `rebuilt` (B, C, H, W) in [0, 1].
 
     `rebuilt` holds the frames in their own size; None if the chain did not need them. `ranked` has the best classes and
-    groups; None unless the bundle ranks them.
+    groups; None unless the bundle ranks them. `judged` has the network's input before the bundle's stages, and the
+    logits (B, classes); None unless the bundle has a drift reference.
     """
 
     rebuilt: Tensor | None
     class_id: Tensor
     confidence: Tensor
     ranked: Ranked | None = None
+    judged: tuple[Tensor, Tensor] | None = None
 
 
 class Pipeline:
@@ -108,6 +114,10 @@ class Pipeline:
         }
         # Loaded here, because a compiler cannot follow the loading of a file.
         self._restorers = (restorers or shipped_restorers(bundle.device)) if mode == "default" else None
+        # The threshold holds for the chain of the calibration.
+        usual = mode == "default" and self.denoise == usual_denoise(mode)
+        calibrated = strip is not None and strip.disagreement is not None
+        self._calibrated = Pipeline(bundle) if calibrated and not usual else self
 
     def scales(self, height: int, width: int) -> bool:
         """Return whether frames of this size may be resampled by their kept pixels; each frame's mask decides then."""
@@ -116,9 +126,9 @@ class Pipeline:
         return larger and wanted.policy in ("resize", "motion")
 
     def squares(self, boxes: Sequence[Box | None], height: int, width: int) -> Squares | None:
-        """Return the squares of frames of this size by which the policy `motion` replaces them.
+        """Return the squares that replace frames of this size under the policy `motion`.
 
-        `boxes` are those of their motion. The result is None if it replaces none.
+        `boxes` are the motion boxes of the frames. The result is None if no frame is replaced.
         """
         wanted = self.bundle.settings.input
         if wanted.policy != "motion" or not any(boxes) or not self.scales(height, width):
@@ -141,9 +151,11 @@ class Pipeline:
 
     def _denoise(self, frames: Tensor, stage: StageContext) -> Tensor:
         with stage("denoise"):
+            if self.denoise.sigma == 0:
+                return frames
             return denoise(frames, self.denoise.method, self.denoise.sigma)
 
-    def see(
+    def network_input(
         self,
         frames: Tensor | Unplaced,
         kept: Tensor,
@@ -160,9 +172,9 @@ class Pipeline:
         height, width = frames.shape[2:]
         wanted = self.bundle.settings.input
         if squares is not None:
-            return self._see_squares(frames, kept, squares, stage, denoised), None
+            return self._input_with_squares(frames, kept, squares, stage, denoised), None
         if self.scales(height, width):
-            return self._see_scaled(frames, kept, stage, denoised)
+            return self._input_at_scale(frames, kept, stage, denoised)
         frames = _placed(frames)
         if wanted.policy == "crop":
             rows, columns = (
@@ -175,7 +187,7 @@ class Pipeline:
         rebuilt = self.rebuild(frames, kept, stage, denoised)
         return self.bundle.prepare(rebuilt), rebuilt
 
-    def _see_squares(
+    def _input_with_squares(
         self, frames: Tensor | Unplaced, kept: Tensor, squares: Squares, stage: StageContext, denoised: bool
     ) -> Tensor:
         cut = [(i, each) for i, each in enumerate(squares) if each is not None]
@@ -184,20 +196,21 @@ class Pipeline:
         with stage("reconstruct"):
             for i, each in cut:
                 part, known = cut_out(frames, kept, i, each)
-                # Only filled: a restoration of a square costs as much as the network.
-                parts.append(reconstruct_plate(*_at_scale([0], part, known, *self._size)))
+                # Squares are filled and not restored: a restoration costs as much as the network.
+                parts.append(_filled(*_at_scale([0], part, known, *self._size)))
         if denoised:
             parts = [self._denoise(each, stage) for each in parts]
         parts = [self.bundle.prepare(each) for each in parts]
         if whole:
-            parts.append(self._see_scaled(frames[whole], kept[whole], stage, denoised)[0])
+            parts.append(self._input_at_scale(frames[whole], kept[whole], stage, denoised)[0])
         return _in_order(parts, [i for i, _ in cut] + whole)
 
-    def _see_scaled(
+    def _input_at_scale(
         self, frames: Tensor | Unplaced, kept: Tensor, stage: StageContext, denoised: bool
     ) -> tuple[Tensor, Tensor | None]:
-        whole, restored, filled = self.ways(kept)
         size = self._size
+        densities = frames.density(*size) if isinstance(frames, Planar) else density(kept, *size).tolist()
+        whole, restored, filled = self._ways(densities, min(kept.shape[2:]))
         if len(whole) == len(frames):
             rebuilt = self.rebuild(_placed(frames), kept, stage, denoised)
             return self.bundle.prepare(rebuilt), rebuilt
@@ -210,7 +223,7 @@ class Pipeline:
             parts.append(self.rebuild(pictures, known, stage, denoised))
         if filled:
             with stage("reconstruct"):
-                pictures = reconstruct_plate(*_at_scale(filled, frames, kept, *size))
+                pictures = _filled(*_at_scale(filled, frames, kept, *size))
             parts.append(self._denoise(pictures, stage) if denoised else pictures)
         return self.bundle.prepare(_in_order(parts, whole + restored + filled)), None
 
@@ -222,13 +235,28 @@ class Pipeline:
         """Return the positions of frames that are rebuilt whole, restored at scale, and only filled, by their masks (B,
         1, H, W).
         """
+        return self._ways(density(kept, *self._size).tolist(), min(kept.shape[2:]))
+
+    def _ways(self, densities: Sequence[float], shorter: int) -> tuple[list[int], list[int], list[int]]:
         height, width = self._size
-        scaled_from = SMALL_SCALED_FROM if min(kept.shape[2:]) <= SMALL_SIDE else SCALED_FROM
+        scaled_from = SMALL_SCALED_FROM if shorter <= SMALL_SIDE else SCALED_FROM
         restored_below = math.inf if height * width <= RESTORED_PIXELS else RESTORED_BELOW
-        densities = density(kept, height, width).tolist()
         whole = [i for i, each in enumerate(densities) if each < scaled_from]
         restored = [i for i, each in enumerate(densities) if scaled_from <= each < restored_below]
         return whole, restored, [i for i, each in enumerate(densities) if each >= max(scaled_from, restored_below)]
+
+    def at_own_scale(
+        self, frames: Tensor | Unplaced, kept: Tensor, patch: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Return a frame (1, C, H, W), its mask and a patch of (rows, columns) at the scale at which it is restored.
+
+        The patch at that scale covers every pixel that the patch can change (`processors.stages.at_scale.reach`).
+        """
+        height, width = kept.shape[2:]
+        if not self.scales(height, width) or self.ways(kept)[0]:
+            return _placed(frames), kept, patch
+        pictures, known = _at_scale([0], frames, kept, *self._size)
+        return pictures, known, (reach(patch[0], height, self._size[0]), reach(patch[1], width, self._size[1]))
 
     def logits(self, frames: Tensor, kept: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Return the logits (B, classes) of the whole chain, for an attacker who has the chain.
@@ -236,7 +264,7 @@ class Pipeline:
         `seeds` (B,) int64 determine the bundle's random stages. None, the case of an attacker without the cameras'
         keys, draws seeds from torch's global generator.
         """
-        return self.bundle.logits(self.see(frames, kept)[0], seeds)
+        return self.bundle.logits(self.network_input(frames, kept)[0], seeds)
 
     def __call__(
         self,
@@ -252,7 +280,8 @@ class Pipeline:
         `Unplaced` frames, whose own mask is `kept`, are placed only if the chain needs whole frames. `seeds` are those
         of `logits`, `squares` those of `see`.
         """
-        seen, rebuilt = self.see(frames, kept, stage, squares=squares)
+        seen, rebuilt = self.network_input(frames, kept, stage, squares=squares)
+        pictures = seen
         if self.bundle.stages:
             with stage("preprocess"):
                 seen = self.bundle.preprocess(seen, seeds)
@@ -262,7 +291,8 @@ class Pipeline:
                 logits = logits / temperature
             class_id, confidence = classify(logits)
             best = ranked(logits, self.bundle.groups) if self.bundle.settings.ranks else None
-        return Classified(rebuilt, class_id, confidence, best)
+        judged = (pictures, logits) if self.bundle.drift is not None else None
+        return Classified(rebuilt, class_id, confidence, best, judged)
 
     def show(self, frames: Tensor | Unplaced, kept: Tensor, longest: int, rebuilt: Tensor | None = None) -> Tensor:
         """Return frames (B, C, H, W) for people, (B, C, h, w) in [0, 1]: the longer side has at most `longest` pixels.
@@ -285,7 +315,9 @@ class Pipeline:
         If the result is smaller than the frame, each pixel is a mean of several, holes included.
         """
         size = fitted(frames.shape[2], frames.shape[3], longest)
-        return frames.as_sent(*size) if isinstance(frames, Unplaced) else resize(frames, *size)
+        if isinstance(frames, Unplaced) and size != tuple(frames.shape[2:]):
+            return frames.as_sent(*size)
+        return resize(_placed(frames), *size)
 
     def probe_input(self, pictures: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Return STRIP's input, (B, channels, height, width) of the network, for whole pictures (B, C, H, W) in [0, 1].
@@ -347,6 +379,23 @@ class Pipeline:
             seeds=None if seeds is None else seeds_of_sums(seeds, len(self.bundle.overlays)),
         )
 
+    def agreement(self, probes: Tensor, mask_seeds: NDArray[np.uint64], *, seeds: Tensor | None = None) -> Tensor:
+        """Return the agreement (B,) in [0, 1] of the result of `probe_input` with its label behind random drops.
+
+        The drops and the reconstruction work at the network's size. The reconstruction is that of the calibration, in
+        the mode `default` with its usual denoising. `mask_seeds` (B, 2) determine the masks, see
+        `processors.stages.disagreement.drop_masks`. `seeds` (B,) are those of `logits`.
+        """
+        first = self.bundle.logits(probes, seeds).argmax(1)
+        kept = drop_masks(mask_seeds, probes.shape[2], probes.shape[3]).to(probes.device)
+        own = None if seeds is None else seeds_of_sums(seeds, DROPS).flatten()
+        sent, parts, at_once = repeated(probes, DROPS), [], most_at_once(probes)
+        for start in range(0, len(sent), at_once):
+            some = slice(start, start + at_once)
+            rebuilt = self._calibrated.rebuild(drop(sent[some], kept[some]), kept[some])
+            parts.append(self.bundle.logits(rebuilt, None if own is None else own[some]))
+        return drop_agreement(first, torch.cat(parts).view(len(probes), DROPS, -1))
+
 
 def _placed(frames: Tensor | Unplaced) -> Tensor:
     return frames.placed if isinstance(frames, Unplaced) else frames
@@ -359,6 +408,13 @@ def _at_scale(
     if isinstance(frames, Unplaced):
         return frames[places].at_scale(height, width)
     return at_scale(*_some(places, frames, kept), height, width)
+
+
+def _filled(pictures: Tensor, known: Tensor) -> Tensor:
+    """Fill pictures of `_at_scale`, which are in [0, 1], where they are not known."""
+    if known.device.type == "cpu" and known.numpy().all():
+        return pictures
+    return reconstruct_plate(pictures, known)
 
 
 def _some(places: list[int], frames: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,10 @@ class _Service:
         key_frames = self._chain.await_key_frame
         self._member = GroupMember(settings, self._tracker, self._chain, key_frames, metrics, health)
         self._watch = GroupWatch(settings, self._on_group_report)
-        self._views = ViewFeed(settings.kafka, settings.views_topic, keys, self._chain.classify.previews.view)
+        classify = self._chain.classify
+        self._views = ViewFeed(
+            settings.kafka, settings.views_topic, keys, classify.previews.view, classify.requests.request
+        )
         self._unread: str | None = None
         self._rejoin = False
         self._swap = ModelSwap(
@@ -140,7 +143,7 @@ class _Service:
             await _cancel(read, commit, *others, stopped)
             await self._chain.close()
             left_s = max(0.5, end_s - time.monotonic())
-            await asyncio.gather(self._member.leave(left_s), self._swap.close(left_s / 2))
+            await asyncio.gather(self._member.leave(left_s, keeps_place=False), self._swap.close(left_s / 2))
             await self._emitter.close(max(0.5, end_s - time.monotonic()))
 
     async def _read_for_ever(self) -> None:
@@ -197,6 +200,7 @@ class _Service:
     async def _observe_for_ever(self) -> None:
         while True:
             self._chain.poll(time.monotonic())
+            self._swap.poll()
             self._metrics.lag.set(self._member.lag())
             self._metrics.paused.set(self._tracker.held - len(self._tracker.open_partitions()))
             await asyncio.sleep(_OBSERVE_S)

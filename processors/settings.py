@@ -35,8 +35,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     group: str = PROCESSORS_GROUP
     """Consumer group of the processors that share the frames."""
     instance: str | None = None
-    """Name for static group membership. A processor that restarts under the same name resumes its partitions at once;
-    they stay reserved for session_timeout_s. None leaves the group at the end."""
+    """Name for static group membership. A processor that crashes and returns under the same name resumes its
+    partitions; they stay reserved for session_timeout_s. One that ends in order leaves the group in any case."""
     session_timeout_s: float = Field(default=6.0, ge=1)
     """Seconds without a heartbeat after which Kafka moves the partitions to another processor."""
 
@@ -73,6 +73,9 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     linger_s: float = Field(default=0.02, ge=0, le=1)
     """Seconds for which a frame waits for others, at most. Zero while the device is mostly idle, longer the more time
     the batches take."""
+    gather_s: float = Field(default=0.0, ge=0, le=1)
+    """Seconds for which Kafka gathers frames before it answers. Frames then come together, and each takes less CPU
+    time; each also waits for up to twice this long. Zero delivers each frame at once."""
     queue_frames: int = Field(default=256, ge=1)
     """Frames in progress, from Kafka to an acknowledged verdict. At the bound the partitions are paused."""
     queue_bytes: int = Field(default=64 * 2**20, ge=1)
@@ -87,18 +90,38 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     strip_slice_s: float = Field(default=0.1, gt=0)
     """Seconds for which STRIP occupies the device without a break, about, and for one frame at least."""
 
+    certify_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the frames whose label is certified against stickers, besides the probes that STRIP flags."""
+    certify_area: float = Field(default=0.02, gt=0, le=0.25)
+    """Area of the square sticker as a share of the frame's area."""
+    certify_windows: int = Field(default=4, ge=2, le=12)
+    """Maximum number of windows along a side. More windows certify more labels, and cost the fourth power in passes."""
+    certify_queue: int = Field(default=16, ge=1)
+    """Frames that wait for their certificate. Frames that find the queue full get a verdict without one."""
+    certify_queue_bytes: int = Field(default=16 * 2**20, ge=1)
+    """Bytes of the frames that wait for their certificate."""
+
     comparison_queue: int = Field(default=32, ge=1)
     """Frames that wait for the second model of a rollout. Frames that find the queue full are counted and dropped."""
     comparison_queue_bytes: int = Field(default=32 * 2**20, ge=1)
     """Bytes of the frames that wait for the second model."""
     comparison_share: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the device time for the second model while frames wait for classification."""
+    """Share of the device time for the second model and for certificates while frames wait for classification."""
+
+    candidate_timeout_s: float = Field(default=10.0, gt=0)
+    """Seconds for one batch of a rollout's candidate. Beyond them the processor gives the candidate up, and the gate
+    withdraws it."""
+
+    drift_interval_s: float = Field(default=15.0, gt=0)
+    """Seconds between two frames of the drift statistics, at least. Every 64 frames are compared with the bundle's
+    calibration pictures."""
 
     key_cache_bytes: int = Field(default=128 * 2**20, ge=1)
     """Bytes of decoded key frames, under profiles whose frames depend on one. Evicted ones are read from Kafka again on
     demand."""
     key_wait_s: float = Field(default=2.0, gt=0, le=10)
-    """Seconds for which a frame waits for a missing key frame before it becomes a dead letter."""
+    """Seconds for which a frame waits for a missing key frame before it becomes a dead letter. A tenth of the time
+    counts while records are unread: the key frame may be among them."""
     key_wait_frames: int = Field(default=32, ge=1)
     """Frames that may wait so; less than the share of one partition, for the key frame to come in behind them."""
 
@@ -109,7 +132,7 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     """Seconds for one frame in a decoding process; a process that takes longer is replaced."""
     group_wait_s: float = Field(default=2.0, gt=0, le=30)
     """Seconds for which a frame waits for an earlier frame of its group before the rest of the group becomes dead
-    letters."""
+    letters. A tenth of the time counts while records are unread: the earlier frame may be among them."""
     group_wait_frames: int = Field(default=32, ge=1)
     """Frames of one group that may wait so."""
     group_bytes: int = Field(default=256 * 2**20, ge=1)

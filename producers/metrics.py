@@ -34,7 +34,7 @@ class Instruments:
 
     @classmethod
     def on(cls, registry: CollectorRegistry) -> Instruments:
-        """Register them, every series at zero."""
+        """Register the metrics, with every series at zero."""
         frames, size = metrics.CAMERA_FRAMES.on(registry), metrics.CAMERA_BYTES.on(registry)
         damaged = metrics.SPOOL_DAMAGED.on(registry)
         restarts = metrics.SOURCE_RESTARTS.on(registry)

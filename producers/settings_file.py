@@ -13,8 +13,8 @@ from schemas.errors import ConfigError
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """Return the unchecked content of a file; `ConfigError` when it cannot be read or is not YAML. Messages call it
-    `what`."""
+    """Return the unchecked content of a file; `ConfigError` when it cannot be read or is not YAML. `what` names the
+    file in messages."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -31,7 +31,7 @@ def read_yaml(path: Path, what: str) -> Any:
 
 
 def first_problem(error: ValidationError, root: type[BaseModel], models: Mapping[str, type[BaseModel]]) -> str:
-    """The first thing that is wrong: its place, and what was expected there.
+    """Return the first error of a validation: its key, and the expected value.
 
     `root` is the model of the whole file, `models` those of its keys: an unknown key is answered with what they know.
     """
@@ -53,6 +53,6 @@ def first_problem(error: ValidationError, root: type[BaseModel], models: Mapping
 
 
 def shown(value: object) -> str:
-    """A key or value as a message may repeat it: an address is not, wherever it was written by mistake."""
+    """Return a key or value for a message, without any address, because it may hold a password."""
     text = str(value)
     return text[:80] if "://" not in text else "an address"

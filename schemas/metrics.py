@@ -242,6 +242,12 @@ PAUSED = Metric(Gauge, "pointillist_paused_partitions", "Partitions paused by ba
 STRIP_FRAMES = Metric(
     Counter, "pointillist_strip_frames_total", "Frames for STRIP, by outcome: checked, flagged, shed", ("outcome",)
 )
+CERTIFICATES = Metric(
+    Counter,
+    "pointillist_certificates_total",
+    "Frames whose label was to be certified against stickers, by outcome: certified, uncertified, failed, shed",
+    ("outcome",),
+)
 STRIP_ENTROPY = Metric(
     Histogram, "pointillist_strip_entropy_bits", "Entropy of a checked frame, over the overlays seen", buckets=BITS
 )
@@ -272,6 +278,13 @@ ROLLOUT_OUTCOME = Metric(
     "pointillist_rollout_outcome",
     "1 for the outcome of the rollout so far: measuring, passed, promoted, rolled_back",
     ("outcome",),
+)
+DRIFT = Metric(
+    Gauge,
+    "pointillist_drift_ratio",
+    "Discrepancy of live pictures or answers from the calibration ÷ its limit, the least of three windows in "
+    "succession; above 1 is drift; absent without a reference",
+    ("of",),
 )
 MODEL_LOAD = Metric(
     Histogram,
@@ -444,6 +457,11 @@ AUDITED = Metric(
     "pointillist_audited_frames",
     "Published frames by outcome, at the last audit: recorded, dead_lettered, shed, pending, lost",
     ("fate",),
+)
+WORK_WAITING = Metric(
+    Gauge,
+    "pointillist_work_waiting_seconds",
+    "Pending frames at the last audit, in spools, brokers and processors, divided by the rate of the last minute",
 )
 AUDIT_AGE = Metric(Gauge, "pointillist_audit_age_seconds", "Time since the last successful audit, or since the start")
 

@@ -265,14 +265,16 @@ class Refusal(_message.Message):
     def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., refused_ms: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class View(_message.Message):
-    __slots__ = ("until_ms", "key_generation", "tag")
+    __slots__ = ("until_ms", "certify", "key_generation", "tag")
     UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFY_FIELD_NUMBER: _ClassVar[int]
     KEY_GENERATION_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     until_ms: int
+    certify: int
     key_generation: int
     tag: int
-    def __init__(self, until_ms: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, until_ms: _Optional[int] = ..., certify: _Optional[int] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("issued_ms", "dropped_per_block", "probe_share", "profile", "enabled", "reset", "frames_per_second", "key_generation", "tag")
@@ -309,7 +311,7 @@ class ProbeRequest(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., probe_share: _Optional[float] = ..., key_generation: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "whole", "as_sent", "changed", "class_group", "group_confidence", "best", "tag")
+    __slots__ = ("boot_id", "seq", "captured_ms", "processed_ms", "class_id", "class_name", "confidence", "model_id", "policy", "truth", "width", "height", "channels", "dropped_per_block", "profile", "frame_bytes", "pixel_bytes", "strip", "entropy_bits", "threshold_bits", "flagged", "preview", "evidence", "whole", "as_sent", "changed", "class_group", "group_confidence", "best", "certified_patch", "certified", "agreement", "agreement_threshold", "windows", "tag")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -339,6 +341,11 @@ class Verdict(_message.Message):
     CLASS_GROUP_FIELD_NUMBER: _ClassVar[int]
     GROUP_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     BEST_FIELD_NUMBER: _ClassVar[int]
+    CERTIFIED_PATCH_FIELD_NUMBER: _ClassVar[int]
+    CERTIFIED_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
@@ -369,8 +376,13 @@ class Verdict(_message.Message):
     class_group: str
     group_confidence: float
     best: _containers.RepeatedCompositeFieldContainer[Candidate]
+    certified_patch: int
+    certified: bool
+    agreement: float
+    agreement_threshold: float
+    windows: _containers.RepeatedCompositeFieldContainer[Window]
     tag: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., class_group: _Optional[str] = ..., group_confidence: _Optional[float] = ..., best: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., processed_ms: _Optional[int] = ..., class_id: _Optional[int] = ..., class_name: _Optional[str] = ..., confidence: _Optional[float] = ..., model_id: _Optional[str] = ..., policy: _Optional[str] = ..., truth: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., profile: _Optional[_Union[Profile, str]] = ..., frame_bytes: _Optional[int] = ..., pixel_bytes: _Optional[int] = ..., strip: _Optional[_Union[StripOutcome, str]] = ..., entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., flagged: _Optional[bool] = ..., preview: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., whole: _Optional[bool] = ..., as_sent: _Optional[bytes] = ..., changed: _Optional[float] = ..., class_group: _Optional[str] = ..., group_confidence: _Optional[float] = ..., best: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., certified_patch: _Optional[int] = ..., certified: _Optional[bool] = ..., agreement: _Optional[float] = ..., agreement_threshold: _Optional[float] = ..., windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("class_name", "confidence")
@@ -380,8 +392,22 @@ class Candidate(_message.Message):
     confidence: float
     def __init__(self, class_name: _Optional[str] = ..., confidence: _Optional[float] = ...) -> None: ...
 
+class Window(_message.Message):
+    __slots__ = ("left", "top", "right", "bottom", "dependence")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_FIELD_NUMBER: _ClassVar[int]
+    DEPENDENCE_FIELD_NUMBER: _ClassVar[int]
+    left: int
+    top: int
+    right: int
+    bottom: int
+    dependence: float
+    def __init__(self, left: _Optional[int] = ..., top: _Optional[int] = ..., right: _Optional[int] = ..., bottom: _Optional[int] = ..., dependence: _Optional[float] = ...) -> None: ...
+
 class Alert(_message.Message):
-    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "class_id", "tag")
+    __slots__ = ("alert_id", "camera_id", "kind", "raised_ms", "boot_id", "frames", "checked", "flagged", "mean_entropy_bits", "threshold_bits", "thumbnail", "baseline_bits", "evidence_octaves", "class_id", "mean_agreement", "agreement_threshold", "baseline_agreement", "window", "tag")
     ALERT_ID_FIELD_NUMBER: _ClassVar[int]
     CAMERA_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -396,6 +422,10 @@ class Alert(_message.Message):
     BASELINE_BITS_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_OCTAVES_FIELD_NUMBER: _ClassVar[int]
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    MEAN_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     alert_id: str
     camera_id: str
@@ -411,8 +441,12 @@ class Alert(_message.Message):
     baseline_bits: float
     evidence_octaves: float
     class_id: int
+    mean_agreement: float
+    agreement_threshold: float
+    baseline_agreement: float
+    window: Window
     tag: int
-    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., class_id: _Optional[int] = ..., tag: _Optional[int] = ...) -> None: ...
+    def __init__(self, alert_id: _Optional[str] = ..., camera_id: _Optional[str] = ..., kind: _Optional[str] = ..., raised_ms: _Optional[int] = ..., boot_id: _Optional[int] = ..., frames: _Optional[_Union[Range, _Mapping]] = ..., checked: _Optional[int] = ..., flagged: _Optional[int] = ..., mean_entropy_bits: _Optional[float] = ..., threshold_bits: _Optional[float] = ..., thumbnail: _Optional[bytes] = ..., baseline_bits: _Optional[float] = ..., evidence_octaves: _Optional[float] = ..., class_id: _Optional[int] = ..., mean_agreement: _Optional[float] = ..., agreement_threshold: _Optional[float] = ..., baseline_agreement: _Optional[float] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., tag: _Optional[int] = ...) -> None: ...
 
 class SignedModels(_message.Message):
     __slots__ = ("models", "signer", "signature")
@@ -559,7 +593,7 @@ class BundleFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class ServedModel(_message.Message):
-    __slots__ = ("model_id", "digest", "since_ms", "refused_digest", "error", "runs", "candidate_digest", "candidate_error", "candidate_bytes", "candidate_begun_ms", "candidate_retries")
+    __slots__ = ("model_id", "digest", "since_ms", "refused_digest", "error", "runs", "candidate_digest", "candidate_error", "candidate_bytes", "candidate_begun_ms", "candidate_retries", "drift")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SINCE_MS_FIELD_NUMBER: _ClassVar[int]
@@ -571,6 +605,7 @@ class ServedModel(_message.Message):
     CANDIDATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_BEGUN_MS_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_RETRIES_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     model_id: str
     digest: str
     since_ms: int
@@ -582,7 +617,18 @@ class ServedModel(_message.Message):
     candidate_bytes: int
     candidate_begun_ms: int
     candidate_retries: bool
-    def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., candidate_error: _Optional[str] = ..., candidate_bytes: _Optional[int] = ..., candidate_begun_ms: _Optional[int] = ..., candidate_retries: _Optional[bool] = ...) -> None: ...
+    drift: Drift
+    def __init__(self, model_id: _Optional[str] = ..., digest: _Optional[str] = ..., since_ms: _Optional[int] = ..., refused_digest: _Optional[str] = ..., error: _Optional[str] = ..., runs: _Optional[str] = ..., candidate_digest: _Optional[str] = ..., candidate_error: _Optional[str] = ..., candidate_bytes: _Optional[int] = ..., candidate_begun_ms: _Optional[int] = ..., candidate_retries: _Optional[bool] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("windows", "pictures", "answers")
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    windows: int
+    pictures: float
+    answers: float
+    def __init__(self, windows: _Optional[int] = ..., pictures: _Optional[float] = ..., answers: _Optional[float] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("origin_topic", "origin_partition", "origin_offset", "stage", "reason", "error", "camera_id", "verified", "boot_id", "seq", "payload", "payload_bytes", "at_ms", "tag")

@@ -20,7 +20,7 @@ from pydantic import (
 from schemas.errors import ConfigError
 from schemas.transport.access import KafkaAddress, MqttAccess, MqttAddress, mqtt_access
 
-_UNITS: Final = {
+UNITS: Final = {
     "bytes": {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
     "s": {"min": 60, "h": 3_600, "d": 86_400},
 }
@@ -42,7 +42,7 @@ class SettingsTable(BaseModel):
     def _convert_units(cls, value: object, field: ValidationInfo) -> object:
         found = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
         name = (field.field_name or "").removesuffix("_per_s")
-        unit = _UNITS.get(name.rpartition("_")[2], {}).get(found[2]) if found else None
+        unit = UNITS.get(name.rpartition("_")[2], {}).get(found[2]) if found else None
         if found is None or unit is None:
             return value
         quantity = float(found[1]) * unit

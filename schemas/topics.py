@@ -50,7 +50,7 @@ def every_camera_filter(channel: Channel) -> str:
 
 
 def parse_mqtt_topic(topic: str) -> tuple[CameraId, Channel]:
-    """Return the camera and the channel of a topic; `MalformedError` if it is no topic of this protocol."""
+    """Return the camera and the channel of a topic; `MalformedError` if it is not a topic of this protocol."""
     parts = topic.split("/", 4)
     if len(parts) != 5 or f"{parts[0]}/{parts[1]}" != ROOT:
         raise MalformedError(f"expected {ROOT}/site/camera/channel, got {topic[:200]!r}")

@@ -67,7 +67,7 @@ def test_imports_go_one_way(package: str) -> None:
     wrong = [
         f"{file.relative_to(ROOT)} imports {name}"
         for file in files
-        for name in sorted(names_in(file))
+        for name in sorted(imported(file))
         if inside(name, others) and not inside(name, ALLOWED[package])
     ]
     assert not wrong
@@ -96,20 +96,14 @@ def test_tests_and_benchmarks_share_the_harness_alone() -> None:
     assert not [file for file in modules("benchmarks") if uses(file, "tests")]
 
 
-@cache
 def parsed(file: Path) -> ast.Module:
+    """The tree of a file, which no test keeps: millions of nodes would slow down every garbage collection."""
     return ast.parse(file.read_text())
-
-
-@cache
-def names_in(file: Path) -> frozenset[str]:
-    """The modules that a module imports; parsing takes most of the time of these tests."""
-    return frozenset(imported(file))
 
 
 def uses(file: Path, package: str) -> bool:
     """Whether a module imports of `package`."""
-    return any(inside(name, (package,)) for name in names_in(file))
+    return any(inside(name, (package,)) for name in imported(file))
 
 
 def loads(names: list[str], suspects: tuple[str, ...]) -> list[str]:

@@ -11,6 +11,7 @@ from infra.reference.pages import DOCS, PAGES
 from tests.system.doc_commands import block_commands, check_mentions, span_commands
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 LONGEST_PAGE = 300
 """Lines of a page that a person reads to its end."""
 LONGEST_DECISION = 66
@@ -42,27 +43,32 @@ def named_files(text: str) -> list[str]:
     return [path for path in PATH.findall(text) if path.partition("/")[0] in folders]
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_a_page_is_short_enough_to_be_read(name: str) -> None:
-    assert len((DOCS / name).read_text().splitlines()) <= LONGEST_PAGE
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    return {name: (DOCS / name).read_text() for name in WRITTEN}
 
 
-@pytest.mark.parametrize("name", ["../README.md", *WRITTEN])
-def test_a_page_names_files_that_exist(name: str) -> None:
-    text = (DOCS / name).read_text()
-    assert [path for path in named_files(text) if not (ROOT / path).is_file()] == []
+def test_a_page_is_short_enough_to_be_read(texts: dict[str, str]) -> None:
+    assert {name: len(text.splitlines()) for name, text in texts.items() if text.count("\n") > LONGEST_PAGE} == {}
 
 
-@pytest.mark.parametrize("name", ["../README.md", *WRITTEN])
-def test_a_page_is_plain_english(name: str) -> None:
-    lines = CODE.sub("", (DOCS / name).read_text()).splitlines()
-    assert [word[0] for line in lines if not line.startswith("#") for word in WORDS.finditer(line)] == []
+def test_a_page_names_files_that_exist(texts: dict[str, str]) -> None:
+    named = {name: named_files(text) for name, text in {**texts, "README": README.read_text()}.items()}
+    assert [(name, path) for name, paths in named.items() for path in paths if not (ROOT / path).is_file()] == []
 
 
-@pytest.mark.parametrize("name", GUIDES)
-def test_a_guide_names_options_that_exist(name: str) -> None:
+def test_a_page_is_plain_english(texts: dict[str, str]) -> None:
+    found = []
+    for name, text in {**texts, "README": README.read_text()}.items():
+        lines = [line for line in CODE.sub("", text).splitlines() if not line.startswith("#")]
+        found += [(name, word[0]) for line in lines for word in WORDS.finditer(line)]
+    assert found == []
+
+
+def test_a_guide_names_options_that_exist(texts: dict[str, str]) -> None:
     known = set(re.findall(r"--[a-z][a-z-]*", (DOCS / "reference" / "command-line.md").read_text())) | FOREIGN
-    assert [option for option in OPTION.findall((DOCS / name).read_text()) if option not in known] == []
+    options = [(name, option) for name in GUIDES for option in OPTION.findall(texts[name])]
+    assert [each for each in options if each[1] not in known] == []
 
 
 @pytest.mark.parametrize("name", GUIDES)
@@ -73,11 +79,10 @@ def test_a_guide_prints_commands_that_exist(name: str) -> None:
             check_mentions(command)
 
 
-@pytest.mark.parametrize("name", DECISIONS)
-def test_a_decision_fits_a_screen_and_begins_with_its_summary(name: str) -> None:
-    text = (DOCS / name).read_text()
-    assert len(text.splitlines()) <= LONGEST_DECISION
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
+def test_a_decision_fits_a_screen_and_begins_with_its_summary(texts: dict[str, str]) -> None:
+    assert [name for name in DECISIONS if len(texts[name].splitlines()) > LONGEST_DECISION] == []
+    heads = {name: re.findall(r"^## (.*)$", texts[name], re.MULTILINE) for name in DECISIONS}
+    assert {name: found for name, found in heads.items() if found != SECTIONS} == {}
 
 
 def test_each_term_of_the_glossary_stands_once_with_a_sentence_and_a_file_that_exists() -> None:

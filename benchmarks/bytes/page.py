@@ -41,19 +41,19 @@ def page(rows: list[Row], drop: float, files: dict[str, float], most: int = 0) -
     asked = f" --frames {most}" if most else ""
     videos = sorted({row.video for row in rows})
     parts = [
-        "# Bytes and CPU time of the profiles beside JPEG and H.264",
+        "# Bytes and CPU time of the profiles compared with JPEG and H.264",
         f"Made by `python -m benchmarks.bytes --out docs/results/bytes{asked}`; the figures are in "
         f"[bytes.csv](bytes.csv).{f' Only the first {most} frames of each video were sent.' if most else ''}",
         "Quality is of the picture that the server shows: of ours, the frame rebuilt whole from what was sent "
         f"(r = {drop:g}) by the default reconstruction; of JPEG and H.264 the decoded one. PSNR and SSIM, against the "
-        "camera's own picture, are means over every so many frames; *page* is the PSNR of the smaller picture on the "
+        "camera's own picture, are means over a sample of the frames; *page* is the PSNR of the smaller picture on the "
         "console's pages, where the thin plate fills what was dropped.",
         "Of H.264 stands the highest constant rate factor that shows no less, so it never gets by with less: one "
         "thread of libx264 with its plain presets, given the video's own colours, so that it converts none. The "
         "footage has been through H.264 before, which suits H.264: what its first encoder left out is gone, and needs "
         f"no bytes any more ({_files(files)}). A sensor's own pictures have grain, and were not measured.",
         "CPU time is that of this process for a frame, with all that a camera does (mask, coding, tag); ÷ JPEG is "
-        "beside a JPEG of the same frames, taken in turn. The machine had other work: only the ratios say something.",
+        "the ratio to a JPEG of the same frames, in turn. Other processes ran: only the ratios have a meaning.",
         "Real cameras send the profile `video`: a codec's stream of the kept pixels, [measured by itself]"
         "(../video/README.md).",
         "## Where H.264 is smaller, at the same PSNR",

@@ -2,8 +2,9 @@
 
     python -m benchmarks.cameras --out docs/results/cameras
 
-Connections use TLS, with an enrolment for each camera. A bridge without Kafka confirms, and reads the number that the
-server has drawn into each picture. The result of each part is kept in `--out`. Delete it to measure again.
+Connections use TLS, with an enrolment for each camera. A bridge without Kafka confirms the frames, and reads the
+number that the server has drawn into each picture. `--out` keeps the result of each part; delete a result to measure
+it again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def page(found: dict[str, Any]) -> str:
         f"{streams['frames_per_second']} frames/s from GStreamer's server, in one `camera run` by TLS with enrolments, "
         f"{streams['seconds']:.0f} s, {found['cores']} of the machine's cores for all, other work on it.",
         "",
-        "| camera | what happened | named after, s | said as | sent again after, s |",
+        "| camera | what happened | detected after, s | reported as | sent again after, s |",
         "| --- | --- | --- | --- | --- |",
     ]
     what = {

@@ -74,23 +74,17 @@ class PostgreSQL(Service):
         if os.geteuid() == 0:
             os.chown(self.folder, pwd.getpwnam(USER).pw_uid, -1)
         if not (data / "PG_VERSION").is_file():
-            initdb = [
-                str(self._binaries / "initdb"),
-                "-D",
-                str(data),
-                "-U",
-                USER,
-                "-E",
-                "UTF8",
-                *self._authentication(),
-            ]
-            done = subprocess.run(
-                [*_as_user(), *initdb, "--no-sync"], cwd=self.folder, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise BrokerError(f"expected initdb to make {data}, got: {(done.stderr.splitlines() or ['?'])[-1]}")
+            self._prepare(data)
         settings = [part for name, value in self._settings().items() for part in ("-c", f"{name}={value}")]
-        return [*_as_user(), str(self._binaries / "postgres"), "-D", str(data), *settings]
+        return [*as_user(), str(self._binaries / "postgres"), "-D", str(data), *settings]
+
+    def _prepare(self, data: Path) -> None:
+        """Make the server's files in `data`."""
+        usual = ("-U", USER, "-E", "UTF8", "--no-sync")
+        command = [*as_user(), str(self._binaries / "initdb"), "-D", str(data), *usual, *self._authentication()]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BrokerError(f"expected initdb to make {data}, got: {(done.stderr.splitlines() or ['?'])[-1]}")
 
     def _authentication(self) -> list[str]:
         """Return the options of initdb for the authentication of users."""
@@ -112,7 +106,7 @@ class PostgreSQL(Service):
         return subprocess.run(ready, check=False).returncode == 0
 
 
-def _as_user() -> list[str]:
+def as_user() -> list[str]:
     """Return the prefix of a command that runs it as the server's user; it dies with its parent."""
     if os.geteuid() != 0:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -35,14 +35,16 @@ class Slow(ResNet):
 Weights = dict[str, Tensor]
 
 
-def bad_candidates(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Write the candidates below `folder` and yield each with its kind."""
+def bad_candidates(folder: Path, left_out: Collection[str] = ()) -> Iterator[tuple[str, Path]]:
+    """Write the candidates below `folder`, without those of the names in `left_out`, and yield each with its kind."""
     make: Mapping[str, Callable[[Path, int], None]] = {
         "shuffled": _shuffle, "backdoored": _backdoor, "constant": _fix, "normalisation": _denormalise, "slow": _slow,
     }  # fmt: skip
     for kind in KINDS:
         for number in range(OF_EACH):
             place = folder / f"{kind}-{number}"
+            if place.name in left_out:
+                continue
             shutil.copytree(shipped_bundle("scene-plain"), place)
             settings = place / "model.toml"
             version = settings.read_text().partition('version = "')[2].partition('"')[0]

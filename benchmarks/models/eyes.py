@@ -7,9 +7,6 @@ corridor and `bottle` on the table, also in a frame whose square happens to be e
 
 The first half of each video calibrates temperature and limit of `unsure` (`infra.bundling.certainty`): with the right
 groups, all videos together. These are the constants of `infra.bundling.imagenet`. The table is of the second halves.
-
-STRIP's column is the share of whole second-half frames that a table flags, calibrated on the first halves at the share
-that the table states.
 """
 
 from __future__ import annotations
@@ -29,11 +26,9 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.sample_video import sample_videos
 from infra.bundling.certainty import Certainty, by_labels
 from infra.bundling.create import create
-from infra.bundling.gallery import UNKNOWN
-from infra.bundling.strip_table import calibrate_strip
 from infra.bundling.wanted import Wanted
-from lab.data import LabelledPictures, to_frames
-from processors.bundle import Bundle, load_bundle
+from lab.data import to_frames
+from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 from processors.stages.resample import resize
 from processors.stages.squares import cut_frame
@@ -91,7 +86,7 @@ def seen(file: Path, pipeline: Pipeline, ratio: float) -> Seen:
         whole = to_frames(picture[None], CPU)
         squares = pipeline.squares([box], height, width)
         for policy, cut in (("motion", squares), ("resize", None)):
-            inputs, _ = pipeline.see(whole * kept, kept, squares=cut)
+            inputs, _ = pipeline.network_input(whole * kept, kept, squares=cut)
             logits[policy].append(bundle.network_logits(inputs))
         part = cut_frame(whole, 0, None if squares is None else squares[0])
         assert isinstance(part, Tensor)
@@ -131,20 +126,9 @@ def judged(bundle: Bundle, logits: Tensor, group: str, by: Certainty) -> tuple[f
     return float(right.float().mean()), float((right | ~named).float().mean()), [name for name, _ in common]
 
 
-@torch.inference_mode()
-def flagged(folder: Path, bundle: Bundle, videos: list[Seen]) -> tuple[float, float]:
-    """Return STRIP's stated share of false alarms, calibrated on the first halves, and the share on the second."""
-    first = np.concatenate([each.pictures[: len(each.pictures) // 2] for each in videos])
-    last = np.concatenate([each.pictures[len(each.pictures) // 2 :] for each in videos])
-    strip, _ = calibrate_strip(folder, bundle, LabelledPictures("first", first, np.full(len(first), UNKNOWN)), 60.0)
-    pipeline = Pipeline(load_bundle(folder, CPU, vouched=True))
-    bits = torch.cat([pipeline.strip(to_frames(last[i : i + 8], CPU)).entropy_bits for i in range(0, len(last), 8)])
-    return strip.frr, float((bits < strip.threshold_bits).float().mean())
-
-
 def main() -> None:
     """Print the table."""
-    options = command_line(__doc__, drop=0.25, threads=1, strip=True)
+    options = command_line(__doc__, drop=0.25, threads=1)
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "imagenet"
@@ -171,9 +155,6 @@ def main() -> None:
             for name, weights in (("all frames", counts), ("mean of the videos", [1] * len(videos))):
                 mean = np.average(means, axis=0, weights=weights)
                 print(f"| {name} | | {sum(counts)} | {policy} | {mean[0]:.2f} | {mean[1]:.2f} | |")
-        if options.strip:
-            stated_share, found = flagged(folder, bundle, videos)
-            print(f"\nSTRIP: {found:.3f} of the clean frames flagged, calibrated for {stated_share:.3f}")
 
 
 if __name__ == "__main__":

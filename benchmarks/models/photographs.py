@@ -6,7 +6,8 @@ for each class, with the name or the number of the class. With `--labels name`, 
 name. Without labels, agreement with the bare network's class replaces accuracy. `--video` adds every `--every`-th frame
 of the sample videos, as agreement.
 
-Intervals of 95 % resample the pictures. That of a difference is paired: both answers are to the same picture.
+Intervals of 95 % resample the pictures. The interval of a difference is paired, because both networks classify the same
+pictures.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Photograph(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """Answers to the pictures of one set, by the share of right ones, or of those that agree with the bare network."""
+    """The share of right answers, or of answers that agree with the bare network, over one set of pictures."""
 
     pictures: str
     figure: Literal["accuracy", "agreement"]
@@ -67,7 +68,7 @@ class Row:
     over_raw: float | None
     """Under `video`: the share ÷ that of `raw`."""
     more: Interval
-    """The share minus that of `raw` under `video`, minus that of the bare network under `raw`; paired."""
+    """The paired difference: under `video` to `raw`, under `raw` to the bare network."""
 
 
 def photographs(folder: Path, labels: Labels, classes: Sequence[str]) -> Iterator[Photograph]:
@@ -109,7 +110,7 @@ def answers(bundle: Bundle, shown: Sequence[Photograph], repeats: int) -> dict[t
             for profile, chain in (("raw", defended(pipeline, drop)), ("video", _video(pipeline, drop, picture))):
                 rows = found.setdefault((profile, drop), [[] for _ in range(repeats)])
                 for repeat, row in enumerate(rows):
-                    # Both profiles meet the same mask.
+                    # Both profiles use the same mask.
                     row.append(_answer(chain, frame, number * repeats + repeat))
     return {key: np.array(rows, np.int64) for key, rows in found.items()}
 

@@ -1,22 +1,29 @@
-"""Rollouts live: `python -m benchmarks.models.rollout PART … --json FILE`, at most five minutes for each part.
+"""Rollouts live: `python -m benchmarks.models.rollout PART … --json FILE`, at most four minutes for each part.
 
 - `bad`: 20 bad candidates, four of each kind, as shadow with leave to be promoted by rule. A backdoored one is scanned
-  first, as `model candidate --clean` does, and begins no rollout if the scan finds a trigger.
+  first, as `model candidate --clean` does, and begins no rollout if the scan finds a trigger. The part ends after
+  `--seconds`; the same command again continues with the candidates that are not in the JSON yet.
 - `canary`: a canary with shuffled labels on half of the cameras; seconds from its publication until its last verdict.
-- `shadow`: turns without and with a shadow of a fifth of the frames, at a usual load and at saturation.
-- `swaps`: 100 published models in turn; growth of the processor's memory from the 20th on.
+- `shadow`, `saturated`: turns without and with a shadow of a fifth of the frames, at a usual load and at saturation.
+- `swaps`: 100 published models in turn, or as many as `--seconds` allow; growth of the processor's memory from the
+  20th on.
+
+A part that is in the JSON already is replaced. Others stay.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import sqlite3
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import yaml
@@ -44,11 +51,22 @@ SATURATING_FPS: Final = 100.0
 DECIDES_S: Final = 12.0
 SWAPS: Final = 100
 SETTLED: Final = 20
-TURN_S: Final = 20.0
+TURN_S: Final = 15.0
 TURNS: Final = 3
+SWAPPED_FPS: Final = 1.0
 _CLEAN_SCAN: Final = '{"clean": true, "suspects": {}}'
 
 Result = dict[str, Any]
+
+
+class Piece(NamedTuple):
+    """One run of a part."""
+
+    folder: Path
+    known: Result
+    """The part's earlier result; empty without one."""
+    seconds: float
+    """Seconds after which no further candidate and no further swap begins."""
 
 
 class Drill:
@@ -130,14 +148,18 @@ async def _decided(topic: ModelsTopic, deadline_s: float) -> Assessment | None:
     return topic.assessment
 
 
-def bad(folder: Path) -> Result:
+def bad(piece: Piece) -> Result:
     """Return the fate of each bad candidate."""
     images, labels = scenes(90, 150)
     clean = LabelledPictures("scenes", images, labels)
-    rows = []
-    drill = Drill(folder, FPS)
-    for kind, place in bad_candidates(folder / "candidates"):
-        row: Result = {"candidate": place.name, "scan": None, "outcome": "refused before the rollout", "failed": []}
+    rows: list[Result] = list(piece.known.get("candidates", []))
+    names = {row["candidate"] for row in rows}
+    drill = Drill(piece.folder, FPS)
+    end_s = time.monotonic() + piece.seconds
+    for kind, place in bad_candidates(piece.folder / "candidates", names):
+        if time.monotonic() > end_s and len(rows) > len(names):
+            break
+        row: Result = {"candidate": place.name, "scan": None, "outcome": "refused before the rollout"}
         rows.append(row)
         if kind == "backdoored":
             found = scan(load_bundle(place, torch.device("cpu")), clean)
@@ -161,13 +183,14 @@ def bad(folder: Path) -> Result:
             row["outcome"] = "promoted" if assessment.outcome == PROMOTED else "rolled back"
             row["report"] = assessment.report
     promoted = sum(row["outcome"] == "promoted" for row in rows)
-    return {"candidates": rows, "promoted": promoted, "audit": drill.finish()}
+    audits = [*piece.known.get("audits", []), drill.finish()]
+    return {"candidates": rows, "promoted": promoted, "audits": audits}
 
 
-def canary(folder: Path) -> Result:
+def canary(piece: Piece) -> Result:
     """Return the time in which a failing canary is rolled back."""
-    drill = Drill(folder, FPS, processors=2)
-    name, place = next((kind, place) for kind, place in bad_candidates(folder / "candidates") if kind == "shuffled")
+    drill = Drill(piece.folder, FPS, processors=2)
+    name, place = next(iter(bad_candidates(piece.folder / "candidates")))
     model = drill.stored(place)
     rollout = drill.rollout(model, CANARY, frames=1.0, cameras=0.5, by_rule=True, scan=_CLEAN_SCAN)
 
@@ -190,25 +213,21 @@ def canary(folder: Path) -> Result:
     }
 
 
-def shadow(folder: Path) -> Result:
+def shadow(piece: Piece, fps: float = FPS) -> Result:
     """Return latency and throughput of the live model without and with a shadow of a fifth of the frames."""
-    found: Result = {}
-    for name, fps in (("usual", FPS), ("saturated", SATURATING_FPS)):
-        drill = Drill(folder / name, fps)
-        model = drill.stored(shipped_bundle("scene-plain"))
-        turns: dict[bool, list[Result]] = {False: [], True: []}
-        for _ in range(TURNS):
-            for on in (False, True):
-                turns[on].append(_turn(drill, model, on))
-        off, on_ = ({key: median(turn[key] for turn in turns[on]) for key in turns[on][0]} for on in (False, True))
-        compared = int(drill.ask("select count(*) from comparisons")[0][0])
-        found[name] = {
-            "fps": fps, "without": off, "with": on_, "turns": {str(on): each for on, each in turns.items()},
-            "p99_ratio": on_["p99_s"] / off["p99_s"],
-            "frames_ratio": on_["frames_per_s"] / off["frames_per_s"],
-            "compared": compared, "audit": drill.finish(),
-        }  # fmt: skip
-    return found
+    drill = Drill(piece.folder, fps)
+    model = drill.stored(shipped_bundle("scene-plain"))
+    turns: dict[bool, list[Result]] = {False: [], True: []}
+    for _ in range(TURNS):
+        for on in (False, True):
+            turns[on].append(_turn(drill, model, on))
+    off, on_ = ({key: median(turn[key] for turn in turns[on]) for key in turns[on][0]} for on in (False, True))
+    return {
+        "fps": fps, "without": off, "with": on_, "turns": {str(on): each for on, each in turns.items()},
+        "p99_ratio": on_["p99_s"] / off["p99_s"],
+        "frames_ratio": on_["frames_per_s"] / off["frames_per_s"],
+        "compared": int(drill.ask("select count(*) from comparisons")[0][0]), "audit": drill.finish(),
+    }  # fmt: skip
 
 
 def _turn(drill: Drill, model: Model, on: bool) -> Result:
@@ -228,14 +247,16 @@ def _turn(drill: Drill, model: Model, on: bool) -> Result:
     return {"frames_per_s": 1000 * len(times) / (until_ms - since_ms), "p99_s": times[int(0.99 * (len(times) - 1))]}
 
 
-def swaps(folder: Path) -> Result:
+def swaps(piece: Piece) -> Result:
     """Return the growth of a processor's memory over 100 published models."""
-    drill = Drill(folder, FPS)
+    drill = Drill(piece.folder, SWAPPED_FPS)
     models = [drill.stored(shipped_bundle(name)) for name in ("scene-plain", "scene")]
     resident: list[int] = []
 
     async def swap(topic: ModelsTopic) -> None:
         for number in range(SWAPS):
+            if time.monotonic() - begun_s > piece.seconds and number > SETTLED:
+                return
             model = Model()
             model.CopyFrom(models[number % 2])
             await topic.write(publish(topic.models, model))
@@ -257,17 +278,23 @@ def swaps(folder: Path) -> Result:
     }
 
 
-PARTS: Final[dict[str, Callable[[Path], Result]]] = {"bad": bad, "canary": canary, "shadow": shadow, "swaps": swaps}
+PARTS: Final[dict[str, Callable[[Piece], Result]]] = {
+    "bad": bad, "canary": canary, "shadow": shadow, "saturated": partial(shadow, fps=SATURATING_FPS), "swaps": swaps,
+}  # fmt: skip
 
 
 def main() -> None:
     """Run the parts, print their results, and write the JSON."""
-    arguments = command_line(__doc__, *PARTS, json=Path)
-    result: Result = {"machine": machine("torch", "openvino")}
+    arguments = command_line(__doc__, *PARTS, json=Path, seconds=150.0)
+    file = arguments.json
+    result: Result = json.loads(file.read_text()) if file is not None and file.exists() else {}
+    result["machine"] = machine("torch", "openvino")
     for name in arguments.names or PARTS:
+        load = round(os.getloadavg()[0], 1)
         with tempfile.TemporaryDirectory(prefix="pointillist-rollout-") as folder:
-            result[name] = PARTS[name](Path(folder))
-        report(result, arguments.json, shown=False)
+            found = PARTS[name](Piece(Path(folder), result.get(name, {}), arguments.seconds))
+        result[name] = found | {"load": load}
+        report(result, file, shown=False)
     report(result, None)
 
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of, total_cpu_ms
 from benchmarks.pages.figure import NONE, RESULTS, Case, Cases
+from lab.experiments.aigan.whole_split import TEST_PICTURES, whole_split
 from lab.experiments.codefend import report as codefend_report
 from lab.experiments.codefend import tables as codefend_tables
 from lab.experiments.harness.store import Store
+from lab.experiments.preprocessing.published import TABLE_3
 from lab.experiments.super_iot import report as super_iot_report
 from lab.experiments.super_iot import tables as super_iot_tables
-from lab.experiments.super_iot.rows import QualityRow
+from lab.experiments.super_iot.plan import RATIOS
+from lab.experiments.super_iot.published import TABLE_1
+from lab.experiments.super_iot.rows import QualityRow, Row
 from lab.experiments.super_iot.verdict import quality_findings
 
 MIB: Final = 2**20
+PAPER_RATIOS: Final = tuple(RATIOS)
 
 
 def _hostile(document: Any) -> Iterator[Case]:
@@ -82,6 +88,45 @@ def _super_iot(_document: Any) -> Iterator[Case]:
     judges, quality = super_iot_report.read_results(store), store.records("psnr", QualityRow)
     found = [*(judges[0].findings if judges else []), *quality_findings(quality)]
     return super_iot_tables.requirement_cells(found)
+
+
+def _paper_mode(_document: Any) -> Iterator[Case]:
+    """The paper's own method next to its Table I, at its two main ratios."""
+    for row in _super_iot_rows("paper", rounded=True):
+        if row.r in (0.25, 0.5):
+            yield _next_to_the_paper(row)
+
+
+def _unrounded(_document: Any) -> Iterator[Case]:
+    """The attacks as the paper has them, before rounding to 8 bits, next to the bare network under them."""
+    for row in _super_iot_rows("default", rounded=False):
+        if row.r in (0.25, 0.5):
+            yield {**_next_to_the_paper(row), "bare": row.undefended}
+
+
+def _below_the_paper(_document: Any) -> Iterator[Case]:
+    """The cells of the default below the paper's."""
+    for row in _super_iot_rows("default", rounded=True):
+        case = _next_to_the_paper(row)
+        if row.accuracy < case["published"]:
+            yield {**case, "how": "below" if row.ci_high < case["published"] else "below, within the interval"}
+
+
+def _super_iot_rows(defence: str, *, rounded: bool) -> Iterator[Row]:
+    for row in Store(RESULTS / "super-iot").records("accuracy", Row):
+        wanted = row.judge, row.scope, row.defence, row.rounded, row.targeted
+        paper = row.attack not in ("clean", "deepfool")
+        if wanted == ("cifar10", "sweep", defence, rounded, paper) and row.r in PAPER_RATIOS and row.attack in TABLE_1:
+            yield row
+
+
+def _next_to_the_paper(row: Row) -> dict[str, Any]:
+    published = TABLE_1[row.attack][1 + PAPER_RATIOS.index(row.r or 0)]
+    return {**asdict(row), "published": published}
+
+
+def _foreign(document: Any) -> Iterator[Case]:
+    yield from sorted(document["networks"], key=lambda case: -float(case["missed"]))
 
 
 def _photographs(document: Any) -> Iterator[Case]:
@@ -157,10 +202,14 @@ _AIGAN: Final = {
 
 
 def _aigan(rows: Sequence[Case]) -> Iterator[Case]:
+    """Each generator on the whole test split if its training recorded that, else on the pictures of the row."""
     for row in rows:
         if (row["attack"], row["defence"], row["target"]) == ("AI-GAN", "none", "-1"):
             must, aim = _AIGAN.get((row["task"], row["knowledge"]), (NONE, NONE))
-            yield {**row, "must": must, "aim": aim}
+            whole = whole_split(row["task"], row["knowledge"])
+            found = {} if whole is None else {"share": whole.value, "low": whole.low, "high": whole.high}
+            images = row["images"] if whole is None else TEST_PICTURES
+            yield {**row, **found, "images": images, "must": must, "aim": aim}
 
 
 def _aigan_times(rows: Sequence[Case]) -> Iterator[Case]:
@@ -189,6 +238,14 @@ def _qusecnets(rows: Sequence[Case]) -> Iterator[Case]:
         yield {**row, "attack": attack, "must": must, "aim": aim, "unlike": unlike}
 
 
+def _not_reproduced(rows: Sequence[Case]) -> Iterator[Case]:
+    """The attacks of the paper's Table 3 whose interval lies below its figure."""
+    for row in _preprocessed(rows):
+        paper = TABLE_3.get(row["attack"])
+        if paper is not None and float(row["ci_high"]) < paper.acc:
+            yield {**row, "paper": f"{paper.acc:.2f}"}
+
+
 def _preprocessed(rows: Iterable[Case]) -> list[Case]:
     return [row for row in rows if (row["subject"], row["defence"]) == ("cifar10", "ours")]
 
@@ -204,6 +261,8 @@ def _preprocessed_attacked(rows: Sequence[Case]) -> Iterator[Case]:
 def _judged(documents: Sequence[Case]) -> Iterator[Case]:
     for found in documents:
         reached = Counter(found["checklist"].values())
+        judged = found["worst_case_of_judged"]
+        mixed = judged is not None and judged["images"] < found["images"]
         bound = "8/255" if abs(found["eps"] - 8 / 255) < 1e-9 else f"{found['eps']:g}"
         hardened = "hardened" in found["settings"]["bundle"]
         must, aim = {"8/255": ("≥ .30", "≥ .45"), "0.01": ("≥ .58", "≥ .68")}[bound] if hardened else (NONE, NONE)
@@ -214,12 +273,34 @@ def _judged(documents: Sequence[Case]) -> Iterator[Case]:
             "bound": bound,
             "must": must,
             "aim": aim,
+            # The bounds hold for the pictures that met every attack.
+            "all_must": NONE if mixed else must,
+            "all_aim": NONE if mixed else aim,
             "low": low,
             "high": high,
             "passed": reached["passed"],
             "failed": reached["failed"],
             "left": reached["not run"],
+            "judged": judged,
+            "mixed": mixed or None,
         }
+
+
+def _with_and_without(documents: Sequence[Case]) -> Iterator[Case]:
+    """The hardened network bare and behind the drop, clean and under the same attack.
+
+    The attacked rows are of the same first pictures; the clean one behind the drop is of all."""
+    for found in documents:
+        rows = {row["name"]: row for row in found["attacks"]}
+        names = "without/bare", "without/bare, clean", "steps/25"
+        if "hardened" in found["settings"]["bundle"] and all(name in rows for name in names):
+            bare, clean, behind = (rows[name] for name in names)
+            bound = "8/255" if abs(found["eps"] - 8 / 255) < 1e-9 else f"{found['eps']:g}"
+            network = found["settings"]["bundle"].partition("+")[0]
+            yield {
+                "folder": found["folder"], "network": network, "bound": bound, "n": behind["compared"],
+                "bare_clean": clean, "bare": bare, "behind_clean": rows["clean"], "behind": behind,
+            }  # fmt: skip
 
 
 CASES: Final[Mapping[str, Cases]] = {
@@ -228,5 +309,7 @@ CASES: Final[Mapping[str, Cases]] = {
     "scenes": _scenes, "hard_scenes": _hard_scenes, "live_attack": _live_attack, "parity": _parity,
     "broken": _broken, "aigan": _aigan, "aigan_times": _aigan_times, "qusecnets": _qusecnets,
     "preprocessed": _preprocessed, "preprocessed_attacked": _preprocessed_attacked, "judged": _judged,
+    "not_reproduced": _not_reproduced, "paper_mode": _paper_mode, "unrounded": _unrounded,
+    "below_the_paper": _below_the_paper, "foreign": _foreign, "with_and_without": _with_and_without,
 }  # fmt: skip
 """The functions by the name in the TOML files. Each takes its document as `figure.read` returns it."""

@@ -27,13 +27,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from lab.experiments.harness.store import Store
+from lab.experiments.harness.store import ROWS, Store
 from lab.results.markdown import markdown
 
 RESULTS: Final = Path(__file__).resolve().parents[2] / "docs" / "results"
 """The folder of committed measurements."""
 NONE: Final = "–"
 MISSING: Final = "not measured"
+STALE: Final = "stale.json"
+"""The experiments' tables with rows of older code, written by `pointillist lab stale --json`."""
+MARK: Final = " †"
+FOOTNOTE: Final = (
+    "† Made by older code at least in part, and no golden batch shows that the change is harmless. "
+    "`pointillist lab stale` lists the rows."
+)
 
 Case = Mapping[str, Any]
 """The fields of one measured case, by name."""
@@ -133,10 +140,19 @@ class Source:
                 return
             document = {}
         command = self.command or f"`{document['command']}`"
+        mark = MARK if self._is_stale(results) else ""
         for case in self.cases(document) if self.cases else self._found(document):
             for figure in self.figures:
                 if not figure.needs or case.get(figure.needs) not in (None, ""):
-                    yield figure.row(case, command, optional=self.optional)
+                    row = figure.row(case, command, optional=self.optional)
+                    yield row._replace(measured=f"{row.measured}{mark}")
+
+    def _is_stale(self, results: Path) -> bool:
+        """Whether the harness made this table, and a row of it is of older code."""
+        experiment, _, name = self.file.partition("/")
+        tables = read(results, STALE) or {}
+        stale = tables.get(experiment, {}).get("stale_tables", [])
+        return bool(stale) if name == ROWS else name in stale
 
     def _found(self, document: Any) -> Iterator[Case]:
         for step in filter(None, self.at.split(".")):
@@ -179,4 +195,5 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(row if row.command != before else row._replace(command=""))
         before = row.command
     shown = [number for number in range(len(Row._fields)) if any(line[number] for line in lines)]
-    return markdown([Row._fields[number] for number in shown], ([line[number] for number in shown] for line in lines))
+    found = markdown([Row._fields[number] for number in shown], ([line[number] for number in shown] for line in lines))
+    return f"{found}\n\n{FOOTNOTE}" if any(row.measured.endswith(MARK) for row in rows) else found

@@ -121,8 +121,8 @@ def page(result: Result) -> str:
         f"`python -m benchmarks.reliability.alarm --out docs/results/alarm --rounds {len(rounds)} {_given(options)}`: "
         f"{options['cameras']} camera(s) "
         f"of {options['fps']:g} frames/s, {options['probes']:.0%} of them whole; stickers before "
-        f"{options['stickers']}; {result['machine']}, other work beside it. Seconds from a camera's first frame with "
-        "the sticker.",
+        f"{options['stickers']}; {result['machine']}, with other processes running. Seconds from a camera's "
+        "first frame with the sticker.",
         "",
         "| round | camera | to the evidence, s | to the webhook, s |",
         "| --- | --- | --- | --- |",

@@ -10,6 +10,11 @@
     scale    two processors and two bridges, one of each killed, one processor added, under load
     replay   a wrong bundle is published and rolled back, and the console sends again the frames it rejected
     video    kills, a rebalance, a hanging decoder and full spools in the middle of groups of pictures
+    scaling  four times the load and back, with processors that a controller adds and removes by the autoscaler's rule
+    rolling  three processors are restarted one after the other under 32 cameras × 4 fps
+    restore  the state folder is deleted under load and restored from a backup, with and without Kafka's log
+    backup   10 million rows are backed up and restored
+    database PostgreSQL is killed for 60 s under load, and fails over to a standby
     nodes    three Kafka nodes: kill -9, hang, loss of a disk, rolling restart; a run each, 32 cameras × 4 fps × 300 s
 
 Each drill starts `pointillist up` on an empty state folder, and ends with `pointillist audit`.
@@ -30,12 +35,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness.document import report
+from benchmarks.harness.hostile import publish_hostile
 from benchmarks.harness.sample_video import sample_video, sample_videos
 from benchmarks.harness.system import COMMAND, Result, RunningSystem, summary
+from benchmarks.reliability.database_outage import database
 from benchmarks.reliability.groups import groups
-from benchmarks.reliability.hostile import publish_hostile
 from benchmarks.reliability.nodes import FAULTS, nodes
 from benchmarks.reliability.replayed import replay
+from benchmarks.reliability.restored import backup, restore
+from benchmarks.reliability.scaling import rolling, scaling
 from benchmarks.scale.large_camera import FPS, large
 from consumers.database.queries import open_records
 from consumers.evidence.chain import Chain, alert_id
@@ -265,8 +273,8 @@ def expected_alerts(layout: Layout) -> set[str]:
     for (camera, boot), found_in in probes.items():
         verdicts = classes[camera, boot]
         chain = Chain().fold(found_in)
-        _, alarms = chain.read(found_in[-1].seq + 1, EvidenceRule(), lambda a, b, of=verdicts: of[a : b + 1])  # type: ignore[misc]  # the default binds the loop's value
-        expected |= {alert_id(camera, boot, alarm.run[-1].seq) for alarm in alarms}
+        _, alerts = chain.read(found_in[-1].seq + 1, EvidenceRule(), lambda a, b, of=verdicts: of[a : b + 1])  # type: ignore[misc]  # the default binds the loop's value
+        expected |= {alert_id(camera, boot, alarm.run[-1].seq, kind) for kind, alarm in alerts}
     return expected
 
 
@@ -282,6 +290,11 @@ DRILLS: dict[str, Callable[[Path], Result]] = {
     "replay": replay,
     "video": groups,
     "nodes": nodes,
+    "scaling": scaling,
+    "rolling": rolling,
+    "restore": restore,
+    "backup": backup,
+    "database": database,
 }
 
 

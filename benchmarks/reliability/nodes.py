@@ -112,14 +112,17 @@ def _run(
     return {"longest_gap_s": max(s for _, s in found), "faults": events, **given, **summary(report, state)}
 
 
-def gaps(database: Path) -> list[tuple[int, float]]:
-    """Return record time in Unix ms and seconds since the camera's last verdict, for each verdict but the first."""
+def gaps(database: Path, below: str = "~") -> list[tuple[int, float]]:
+    """Return record time in Unix ms and seconds since the camera's last verdict, for each verdict but the first.
+
+    Only cameras whose name sorts before `below` count.
+    """
     query = (
         "select recorded_ms, (recorded_ms - lag(recorded_ms) over (partition by camera order by recorded_ms)) / 1000.0 "
-        "from frames"
+        "from frames where camera < ?"
     )
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        return [(at, gap) for at, gap in connection.execute(query) if gap is not None]
+        return [(at, gap) for at, gap in connection.execute(query, (below,)) if gap is not None]
 
 
 def _kafka(system: RunningSystem) -> KafkaAddress:

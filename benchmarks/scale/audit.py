@@ -48,11 +48,11 @@ from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 PARTITIONS: Final = 6
 PROCESSED: Final = 0.99
-"""Share of each partition of the frames topic."""
+"""Share of each partition of the frames topic that the processors have committed."""
 RECORDED: Final = 0.985
-"""Share of each partition of the verdicts topic."""
+"""Share of each partition of the verdicts topic that the recorder has read."""
 LOST, LETTER = 3, 5
-"""Sequence numbers, of every hundredth camera and of every camera."""
+"""Sequence numbers of the lost frame of every hundredth camera, and of the dead letter of every camera."""
 SHED: Final = 10
 _BATCH: Final = 2_000
 _PICTURE = np.zeros((8, 8, 3), np.uint8)
@@ -60,7 +60,7 @@ _TAKEN: Final = (KafkaTopic.EVENTS, KafkaTopic.VERDICTS, KafkaTopic.DEAD_LETTERS
 
 
 async def fill(kafka: str, cameras: int, frames: int) -> None:
-    """Publish all that the cameras, the bridges and the processors would publish."""
+    """Publish the records of the cameras, the bridges and the processors."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka, linger_ms=20, max_batch_size=2**18)
     await producer.start()
     keys = KeyRing(SECRET)
@@ -135,7 +135,7 @@ async def take(kafka: str, urls: Sequence[str], folder: Path) -> None:
 
 
 def measured(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the output of an audit, its seconds and its memory."""
+    """Return the output of an audit, its seconds and its CPU seconds."""
     began = time.monotonic()
     process = subprocess.Popen([*COMMAND, "audit", "--json", *arguments], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -194,7 +194,7 @@ def page(document: dict[str, Any]) -> str:
         "",
         f"`python -m benchmarks.scale.audit --out docs/results/audit --frames {document['frames']}`: "
         f"{document['cameras']} cameras, "
-        f"the same frames on Kafka, in SQLite and on PostgreSQL; {document['machine']}, other work beside it. "
+        f"the same frames on Kafka, in SQLite and on PostgreSQL; {document['machine']}, with other processes running. "
         "Medians of the rounds, in turn.",
         "",
         "| audit | seconds | CPU seconds |",
@@ -204,7 +204,7 @@ def page(document: dict[str, Any]) -> str:
         each = document[name]
         lines.append(f"| {name} | " + " | ".join(f"{median(each[what]):.1f}" for what in each) + " |")
     same = "the same, in every field" if document["same"] else "**not the same**"
-    lines += ["", f"What both said is {same}:", ""]
+    lines += ["", f"Both results are {same}:", ""]
     lines += [f"- `{name}` {value}" for name, value in counts.items()]
     return "\n".join(lines)
 

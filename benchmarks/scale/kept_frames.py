@@ -216,9 +216,9 @@ def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
     while full.hours():
         dropped.append(full.drop_hour())
         during += [full.record().transaction for _ in range(4)]
-    beside, purged = [], []
+    loaded, purged = [], []
     for _ in range(rounds // 3):
-        beside.append(empty.record().transaction)
+        loaded.append(empty.record().transaction)
         # Three times the rate of arrival.
         purged += [empty.purge_rows() for _ in range(6)]
     each = dict(zip(("empty", "full"), zip(*pairs, strict=True), strict=True))
@@ -244,7 +244,7 @@ def measure(empty: Kept, full: Kept, rounds: int) -> dict[str, Any]:
         "drop_ms": _ms([took for _, took, _ in dropped]),
         "steps_that_could_not_drop": sum(refused for _, _, refused in dropped),
         "dropped_rows_per_s": round(sum(rows for rows, _, _ in dropped) / sum(took for _, took, _ in dropped)),
-        "transaction_ms_while_rows_go": _ms(beside),
+        "transaction_ms_while_rows_go": _ms(loaded),
         "purged_rows_per_s": round(sum(rows for rows, _ in purged) / sum(took for _, took in purged)),
         "last_hour_of_a_camera_ms": _ms(queries),
         "identities_of_all_s": round(audit_s, 2),
@@ -291,14 +291,14 @@ def page(found: dict[str, Any]) -> list[str]:
     hours, rounds = found["hours"], found["rounds"]
     command = f"python -m benchmarks.scale.kept_frames --out docs/results/recorders --hours {hours:g} --rounds {rounds}"
     return [
-        f"# Recording beside {hours:g} hours of 1,000 frames a second",
+        f"# Recording into a database of {hours:g} hours of 1,000 frames a second",
         "",
         f"`{command}`: PostgreSQL 15 as it comes but without `fsync`, {CAMERAS:,} cameras that send a frame a second, "
         f"an hour a partition; {rounds} transactions of {CAMERAS:,} verdicts on this database and on an empty one, in "
         "turn.",
         "",
-        f"Beside other work: {found['load']:g} processes wanted to run on {found['machine_cores']} cores. Times of the "
-        "clock are upper bounds, then, and so are those of the CPU, if less.",
+        f"With other processes running: {found['load']:g} runnable processes on {found['machine_cores']} cores. "
+        "Times of the clock are upper bounds, then, and so are those of the CPU, if less.",
         "",
         *table(found),
     ]

@@ -21,7 +21,7 @@ from benchmarks.harness.document import report
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from benchmarks.scale.recorder import SECRET
 from consumers.conservation.live import LiveAudit
-from consumers.conservation.rounds import Marks
+from consumers.conservation.rounds import LogOffsets
 from consumers.database.engine import open_engine
 from consumers.database.spans import ensure_span
 from consumers.database.tables import archived, boots, frames, ledgers
@@ -98,7 +98,7 @@ class System:
     def refreshed(self) -> float:
         """Return the seconds of a reading."""
         began = time.perf_counter()
-        document = self.live.refresh(Marks({}, {}, {}))
+        document = self.live.refresh(LogOffsets({}, {}, {}))
         took = time.perf_counter() - began
         expected = self.count * EACH + (self._following - EACH) * CHANGED
         assert document["frames_recorded"] == expected, (document, expected)
@@ -143,7 +143,7 @@ def main() -> None:
         "# The live audit",
         "",
         f"`python -m benchmarks.scale.live_audit --out docs/results/audit --boots {options.boots}`: on PostgreSQL, "
-        f"other work beside it; each later reading after {CHANGED * NEW} more frames of {CHANGED} boots, "
+        f"with other processes running; each later reading after {CHANGED * NEW} more frames of {CHANGED} boots, "
         "medians in turn.",
         "",
         "| boots | frames | first reading, s | later ones, s |",

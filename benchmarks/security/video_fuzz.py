@@ -2,7 +2,7 @@
 
     python -m benchmarks.security.video_fuzz --out docs/results/video
 
-Bytes of access units, and among them of parameter sets, are changed, removed, repeated or exchanged. Every unit goes
+Bytes of access units, parameter sets included, are changed, removed, repeated or exchanged. Every unit goes
 through the decoding processes of a processor. Before and during the attack, an honest camera's units are timed one at a
 time. `--out` receives `fuzz.json`.
 """

@@ -6,8 +6,8 @@ rounds, each in its own process. Our bridge verifies every tag and acknowledges 
 MQTTSource verifies nothing and acknowledges before.
 
 `cpu_ratio` is our CPU time per message ÷ theirs. `rate_ratio` is our messages per second ÷ theirs, from the first
-publish to the last record in Kafka. Both are ratios of the medians over rounds. With `--beside CHECKOUT` the bridge of
-another checkout takes turns too, and `cpu_over_beside` is our CPU time per message ÷ its.
+publish to the last record in Kafka. Both are ratios of the medians over rounds. With `--baseline CHECKOUT` the bridge
+of another checkout takes turns too, and `cpu_over_baseline` is our CPU time per message ÷ its.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import structlog
@@ -196,12 +197,13 @@ async def measure(
             await asyncio.sleep(0.5)
         await asyncio.sleep(SETTLE_S)
         before = await offsets.count()
-        await load(broker, warm_up, rate)
+        warming, loading = await asyncio.gather(*(Load.begin(broker, count, rate) for count in (warm_up, messages)))
+        await warming.publish()
         await offsets.reach(before + warm_up)
         await asyncio.sleep(SETTLE_S)
         side.warmed()
         cpu = side.cpu_s()
-        started = await load(broker, messages, rate)
+        started = await loading.publish()
         finished = await offsets.reach(before + warm_up + messages)
         await asyncio.sleep(SETTLE_S)
         cpu = side.cpu_s() - cpu
@@ -210,24 +212,40 @@ async def measure(
     return {"cpu_us_per_message": cpu / messages * 1e6, "messages_per_s": messages / (finished - started)}
 
 
-async def load(broker: Mosquitto, messages: int, rate: float = 0.0) -> float:
-    """Publish from a separate process, and return the monotonic time of its first message."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_load, args=(broker.host, broker.port, messages, rate, there))
-    process.start()
-    try:
-        return float(await asyncio.to_thread(here.recv))
-    finally:
-        await asyncio.to_thread(process.join)
+class Load:
+    """A process that has made its messages and waits to publish them: its start is no part of a measurement."""
+
+    def __init__(self, process: BaseProcess, link: Connection) -> None:
+        self._process = process
+        self._link = link
+
+    @classmethod
+    async def begin(cls, broker: Mosquitto, messages: int, rate: float) -> Self:
+        """Start the process; return when it is ready."""
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_load, args=(broker.host, broker.port, messages, rate, there), daemon=True)
+        process.start()
+        await asyncio.to_thread(here.recv)
+        return cls(process, here)
+
+    async def publish(self) -> float:
+        """Publish, and return the monotonic time of the first message."""
+        self._link.send(True)
+        try:
+            return float(await asyncio.to_thread(self._link.recv))
+        finally:
+            await asyncio.to_thread(self._process.join)
 
 
-def _load(host: str, port: int, messages: int, rate: float, report: Any) -> None:
+def _load(host: str, port: int, messages: int, rate: float, link: Connection) -> None:
     frames = signed_frames(KeyRing(SECRET), CAMERAS, DISTINCT)
+    link.send(True)
+    link.recv()
     if rate:
-        report.send(publish_paced(host, port, frames, messages, rate))
+        link.send(publish_paced(host, port, frames, messages, rate))
     else:
-        report.send(publish(host, port, frames, messages))
+        link.send(publish(host, port, frames, messages))
 
 
 async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str, Any]:
@@ -236,7 +254,7 @@ async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str
     theirs = Side("theirs", run_theirs, THEIR_TOPIC, in_child=True)
     sides = [ours, theirs]
     if checkout is not None:
-        sides.append(Side("beside", partial(run_checkout, checkout), KafkaTopic.FRAMES.value, in_child=False))
+        sides.append(Side("baseline", partial(run_checkout, checkout), KafkaTopic.FRAMES.value, in_child=False))
     raw: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
     frames = signed_frames(KeyRing(SECRET), CAMERAS, 1)
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
@@ -260,7 +278,7 @@ async def compare(messages: int, rounds: int, checkout: Path | None) -> dict[str
     }
     return {
         "cpu_ratio": _cpu_ratio(median, "theirs"),
-        **({"cpu_over_beside": _cpu_ratio(median, "beside")} if checkout is not None else {}),
+        **({"cpu_over_baseline": _cpu_ratio(median, "baseline")} if checkout is not None else {}),
         "rate_ratio": median["ours"]["messages_per_s"] / median["theirs"]["messages_per_s"],
         "median": median,
         "rounds": raw,
@@ -282,10 +300,10 @@ def main() -> None:
         json=Path,
         messages=20000,
         rounds=3,
-        beside=Option(Path, "another checkout, whose packages this Python can run"),
+        baseline=Option(Path, "another checkout, whose packages this Python can run"),
     )
     logging.basicConfig(level=logging.ERROR)
-    document = asyncio.run(compare(arguments.messages, arguments.rounds, arguments.beside))
+    document = asyncio.run(compare(arguments.messages, arguments.rounds, arguments.baseline))
     report(document, arguments.json)
 
 

@@ -42,7 +42,7 @@ SAMPLE_S: Final = 0.001
 PARTS: Final = (
     ("lag of the processors", ("bridge/kafka/backlog", "transport/kafka/admin")),
     ("requests of the server", ("bridge/requests/", "transport/kafka/reader", "aiokafka/consumer")),
-    ("confirmations, metrics", ("bridge/confirmations", "bridge/refusals", "prometheus_client")),
+    ("confirmations, metrics", ("bridge/confirmations", "bridge/rejections", "prometheus_client")),
     ("frames: parse, tag", ("bridge/records", "schemas/keys/", "schemas/messages/", "bridge/quota")),
     ("MQTT", ("bridge/mqtt/", "transport/mqtt/", "paho/")),
     ("Kafka: producer", ("aiokafka/producer", "aiokafka/record", "transport/kafka/sender", "bridge/kafka/lanes")),

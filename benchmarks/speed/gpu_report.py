@@ -3,6 +3,7 @@
 Each step runs in a process of its own within a time limit. A step that fails or takes too long is named, and the next
 one starts. The whole takes 25 minutes at most. Without CUDA, all steps of the report read "not measured". With
 `--device cpu --short` the same steps run on a CPU in about half a minute: the command works, the figures mean nothing.
+Names of steps measure those alone, and write no report unless `--json` names its file.
 
     tests    the tests of the device
     device   packed 32×32 frames from the host's memory to verdicts; 1920×1080 frames rebuilt whole
@@ -51,11 +52,11 @@ from benchmarks.speed.pipeline import SECRET, pictures
 from benchmarks.speed.strip import all_overlays
 from infra.local.files import write_json
 from lab.data import LabelledPictures, to_frames
-from lab.hardening.lessons import PictureLessons
 from lab.hardening.processes import Processes
 from lab.hardening.run import GUARDED, split
 from lab.hardening.settings import HardenSettings
 from lab.hardening.train import Training
+from lab.hardening.training_batches import PictureBatches
 from lab.repair.checkpoints import Checkpoint
 from lab.repair.inputs import trainable_copy
 from processors.arrivals.job import FrameJob, Shape
@@ -86,6 +87,7 @@ TESTS: Final = ("compiled_pipeline", "precision", "reconstruct", "strip_entropy"
 """Tests of the device in `tests/processors`."""
 SHORT_TESTS: Final = ("strip_entropy",)
 CLIP_FRAMES: Final = 25
+SHORT_CLIP_FRAMES: Final = 3
 DROP: Final = 0.25
 SIZES: Final = {"640x480": (480, 640), "1920x1080": (1080, 1920)}
 START_S: Final = 60.0
@@ -111,12 +113,12 @@ def device(short: bool) -> Found:
     return on_device.measured(shipped_bundle("cifar10"), DROP, 0.2 if short else 5.0, batches)
 
 
-def clip(file: Path, height: int, width: int) -> Path:
-    """Write `CLIP_FRAMES` drawn scenes in H.264."""
+def clip(file: Path, height: int, width: int, frames: int) -> Path:
+    """Write this many drawn scenes in H.264."""
     simulator = SceneSimulator(0, 0, (height, width))
     encoder = software_encoder(Codec.H264, height, width, 25.0, 23)
     with file.open("wb") as out:
-        for index in range(CLIP_FRAMES):
+        for index in range(frames):
             frame = av.VideoFrame.from_ndarray(simulator.render(index)[0], format="rgb24")
             planes = to_planes(frame.reformat(format="yuv420p"))
             assert planes is not None
@@ -142,7 +144,7 @@ def video(short: bool) -> Found:
         executor = BatchExecutor(pipeline, ProcessorMetrics(CollectorRegistry()), compiled)
         found = {}
         for name, (height, width) in SIZES.items():
-            file = clip(Path(folder, f"{name}.h264"), height, width)
+            file = clip(Path(folder, f"{name}.h264"), height, width, SHORT_CLIP_FRAMES if short else CLIP_FRAMES)
             hardware = _decoding(file) if chosen.type == "cuda" else "none"
             found[name] = _through(executor, file, Shape(height, width, 3), hardware, streams, rounds)
     return found
@@ -209,9 +211,9 @@ def harden(short: bool) -> Found:
     images, labels = np.stack([each for each, _ in drawn]), np.array([label for _, label in drawn])
     places = np.arange(count + held_out) % len(drawn)
     every = LabelledPictures("drawn", images[places], labels[places])
-    lessons, kept = split(every, held_out, settings.batch)
+    trained, kept = split(every, held_out, settings.batch)
     training = Training(
-        bundle, trainable_copy(bundle), PictureLessons(lessons, settings.batch, 0),
+        bundle, trainable_copy(bundle), PictureBatches(trained, settings.batch, 0),
         (to_frames(kept.images, bundle.device), torch.from_numpy(kept.labels)), settings,
         checkpoint=Checkpoint(None, ""), processes=Processes(), report=print, advance=lambda steps: None,
     )  # fmt: skip
@@ -224,12 +226,12 @@ def harden(short: bool) -> Found:
 
 def up(short: bool) -> Found:
     """Run the whole system and return the report with the processor's memory."""
-    cameras, fps, seconds = (2, 2, 5) if short else (32, 8, 60)
+    cameras, fps, seconds, more = (2, 2, 5, ("--plain",)) if short else (32, 8, 60, ())
     before = _gpu_bytes_used()
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         state = Path(folder, "state")
         options = ("--cameras", cameras, "--fps", fps, "--seconds", seconds, "--no-prometheus")
-        with RunningSystem(state, *options) as system:
+        with RunningSystem(state, *options, *more) as system:
             system.await_role("fleet")
             time.sleep(seconds / 2)
             resident, used = system.resident_bytes("processor-1"), _gpu_bytes_used()
@@ -314,6 +316,7 @@ def main() -> int:
     """Run all steps and write the report; return 1 if a step fails, 2 without a device."""
     arguments = command_line(
         __doc__,
+        *STEPS,
         json=Option(
             Path, "file of the report (default: docs/results/gpu/report.json; with --device cpu or --short none)"
         ),
@@ -330,7 +333,8 @@ def main() -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         name = platform.machine()
     steps: dict[str, Found] = {}
-    for title, step in STEPS.items():
+    asked = {title: step for title, step in STEPS.items() if title in (arguments.names or STEPS)}
+    for title, step in asked.items():
         steps[title] = in_process(partial(step.run, arguments.short), step.limit_s)
         print(f"{title}: {steps[title]['outcome']} {steps[title].get('error', '')}".rstrip(), flush=True)
     document = {
@@ -340,8 +344,8 @@ def main() -> int:
         "results": {title: step["result"] for title, step in steps.items() if "result" in step},
         "machine": machine("torch", "av"),
     }
-    report(document, arguments.json or (REPORT if on_gpu and not arguments.short else None))
-    return int(len(document["results"]) < len(STEPS))
+    report(document, arguments.json or (REPORT if on_gpu and asked == STEPS and not arguments.short else None))
+    return int(len(document["results"]) < len(asked))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ with the shipped scene bundle and 5 % of probes. The page shows the time between
 percentile of the frames captured after the warm-up. It also shows the time from capture to record, which is the p50 and
 p99 of the console, and from capture to commit. Each role's CPU time per frame follows.
 
-With `--beside CHECKOUT`, another checkout of the project runs in turns with this one, without stamps if it does not
+With `--baseline CHECKOUT`, another checkout of the project runs in turns with this one, without stamps if it does not
 support them. The page then shows ratios of the medians. Results in the folder's `latency.json` are not measured again;
 `latency.md` holds the tables.
 """
@@ -171,12 +171,12 @@ def markdown(document: Result) -> str:
         parts.append(
             f"CPU time a frame: {ours['cpu_ms_per_frame_of_all']:.2f} ms ({cpu}). Lost: {ours['frames_lost']}."
         )
-        if "beside" in sides:
+        if "baseline" in sides:
             ratios = ", ".join(
-                f"{name} {share(ours[key], sides['beside'][key]) or 0:.2f}"
+                f"{name} {share(ours[key], sides['baseline'][key]) or 0:.2f}"
                 for name, key in (("p50", "p50_s"), ("p99", "p99_s"), ("CPU a frame", "cpu_ms_per_frame_of_all"))
             )
-            parts.append(f"÷ the other checkout ({document['beside']}), in turns: {ratios}.")
+            parts.append(f"÷ the other checkout ({document['baseline']}), in turns: {ratios}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -216,21 +216,23 @@ def main() -> None:
         rounds=3,
         seconds=40.0,
         load=Option(str, f"such as 8x2 (default: {' '.join(LOADS)})", several="+"),
-        beside=Option(Path, "another checkout, whose packages this Python can run"),
-        beside_name=Option("", "its name in the tables, such as its commit"),
+        baseline=Option(Path, "another checkout, whose packages this Python can run"),
+        baseline_name=Option("", "its name in the tables, such as its commit"),
     )
     file = arguments.folder / "latency.json"
     document = json.loads(file.read_text()) if file.is_file() else {"runs": {}}
-    sides = {"this": Path.cwd()} | ({"beside": arguments.beside.resolve()} if arguments.beside else {})
+    sides = {"this": Path.cwd()} | ({"baseline": arguments.baseline.resolve()} if arguments.baseline else {})
     loads = arguments.load or list(LOADS)
     options = "".join(f"--load {load} " for load in arguments.load or ())
-    options += f"--rounds {arguments.rounds} --seconds {arguments.seconds:g}" + " --beside CHECKOUT" * (len(sides) - 1)
+    options += f"--rounds {arguments.rounds} --seconds {arguments.seconds:g}" + " --baseline CHECKOUT" * (
+        len(sides) - 1
+    )
     document |= {
         "command": f"python -m benchmarks.speed.latency {options}",
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
-        "beside": arguments.beside_name,
+        "baseline": arguments.baseline_name,
     }
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for number in range(arguments.rounds):

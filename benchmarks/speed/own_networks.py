@@ -6,7 +6,9 @@ MobileNetV3-small's and of ResNet-18's shape at 224×224
 with random weights. `ratio` divides two CPU times. The first is the processor's whole CPU time per frame: Kafka, tags,
 masks, unpacking or its decoding processes, resampling, network, verdict, previews. The second is that of the bare
 network on one picture in a separate process, twice. It runs on the runtime and precision that the processor
-has chosen, with the same number of threads. All processes run on the same few cores.
+has chosen, with the same number of threads. All processes run on the same few cores. `ratio_at_rate` divides by the
+bare network's CPU time with as many pictures a second as the cameras send: between two of them, its caches go cold.
+`gathered` is a second run, in which Kafka gathers frames for `--gather` seconds (`gather_s` of the processor).
 """
 
 from __future__ import annotations
@@ -79,17 +81,20 @@ def scenario(file: Path, cameras: int, fps: float, profile: str) -> Path:
     return file
 
 
-def bare_s(bundle: Path, cores: int, seconds: float, runtime: tuple[str, str]) -> float:
-    """Return the CPU seconds of the network on one picture, on a backend and precision, in a separate process."""
+def bare_s(bundle: Path, cores: int, seconds: float, runtime: tuple[str, str], apart_s: float = 0.0) -> float:
+    """Return the CPU seconds of the network on one picture, on a backend and precision, in a separate process.
+
+    Pictures come `apart_s` after each other; with zero, the caches hold the network all the time.
+    """
     command = [sys.executable, "-m", "benchmarks.speed.own_networks", "--bare", str(bundle)]
     command += ["--cores", str(cores), "--seconds", str(seconds)]
-    command += ["--runtime", *runtime]
+    command += ["--runtime", *runtime, "--apart", str(apart_s)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
 @torch.inference_mode()
-def _bare(folder: Path, cores: int, seconds: float, runtime: tuple[BackendName, CpuPrecision]) -> float:
+def _bare(folder: Path, cores: int, seconds: float, runtime: tuple[BackendName, CpuPrecision], apart_s: float) -> float:
     torch.set_num_threads(max(1, cores // 2))
     bundle = engines(load_bundle(folder, torch.device("cpu")), Wish(*runtime), mode="none")[0].bundle
     picture = torch.rand(1, 3, 224, 224)
@@ -101,6 +106,7 @@ def _bare(folder: Path, cores: int, seconds: float, runtime: tuple[BackendName, 
         begun = time.process_time()
         bundle.network_logits(picture)
         taken.append(time.process_time() - begun)
+        time.sleep(apart_s)
     return statistics.median(taken)
 
 
@@ -113,11 +119,16 @@ def chosen_runtime(state: Path) -> tuple[str, str]:
     raise RuntimeError(f"{state}: expected the event device_ready in the processor's log, got none")
 
 
-def processor_s(folder: Path, bundle: Path, cameras: int, fps: float, seconds: float, profile: str) -> dict[str, Any]:
+def processor_s(
+    folder: Path, bundle: Path, cameras: int, fps: float, seconds: float, profile: str, gather_s: float = 0.0
+) -> dict[str, Any]:
     """Return CPU seconds per frame of each role after the warm-up, the chosen runtime, and the final report."""
-    state = folder / f"state-{bundle.name}"
+    state = folder / f"state-{bundle.name}-{gather_s:g}"
+    config = folder / f"gather-{gather_s:g}.toml"
+    config.write_text(f"[processor]\ngather_s = {gather_s:g}\n")
     options = ("--scenario", scenario(folder / "scenario.yaml", cameras, fps, profile), "--bundle", bundle)
-    with RunningSystem(state, *options, "--seconds", seconds + 2 * WARM_S, "--no-prometheus") as system:
+    timing = ("--seconds", seconds + 2 * WARM_S)
+    with RunningSystem(state, *options, *timing, "--config", config, "--no-prometheus") as system:
         system.await_role("fleet")
         while recorded(Layout(state)) == 0:
             time.sleep(0.2)
@@ -144,10 +155,25 @@ def measured(folder: Path, network: str, arguments: argparse.Namespace) -> dict[
     cores, seconds = arguments.cores, arguments.seconds
     live = processor_s(folder, bundle, arguments.cameras, arguments.fps, seconds, arguments.profile)
     bare = [bare_s(bundle, cores, seconds / 3, live["runtime"]) for _ in range(2)]
+    at_rate = bare_s(bundle, cores, seconds / 3, live["runtime"], 1 / (arguments.cameras * arguments.fps))
     processor = live["cpu_s_per_frame_by_role"]["processor-1"]
     ratio = processor / statistics.mean(bare)
     print(f"{network}: {1000 * processor:.2f} ms per frame, {ratio:.2f} × the bare network", file=sys.stderr)
-    return {"ratio": ratio, "bare_cpu_s": bare, "processor_cpu_s": processor, "live": live}
+    gathered: dict[str, Any] = {}
+    if arguments.gather:
+        found = processor_s(
+            folder, bundle, arguments.cameras, arguments.fps, seconds, arguments.profile, arguments.gather
+        )
+        spent = found["cpu_s_per_frame_by_role"]["processor-1"]
+        gathered = {"gathered": {"gather_s": arguments.gather, "ratio": spent / statistics.mean(bare), "live": found}}
+    return gathered | {
+        "ratio": ratio,
+        "bare_cpu_s": bare,
+        "ratio_at_rate": processor / at_rate,
+        "bare_at_rate_cpu_s": at_rate,
+        "processor_cpu_s": processor,
+        "live": live,
+    }
 
 
 def main() -> None:
@@ -161,12 +187,14 @@ def main() -> None:
         cores=2,
         profile=Option("video", "profile of the cameras", choices=get_args(Profile)),
         networks=Option(list(NETWORKS), "the networks to measure", several="+"),
+        gather=Option(0.2, "seconds for which Kafka gathers frames in a second run; 0 leaves it out"),
         runtime=Option(["torch", "float32"], "backend and precision of --bare", several=2),
+        apart=Option(0.0, "seconds between two pictures of --bare"),
         bare=Option(Path, "print the CPU seconds of this bundle's network alone"),
     )
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     if arguments.bare:
-        print(_bare(arguments.bare, arguments.cores, arguments.seconds, arguments.runtime))
+        print(_bare(arguments.bare, arguments.cores, arguments.seconds, arguments.runtime, arguments.apart))
         return
     with tempfile.TemporaryDirectory(prefix="pointillist-bench-") as folder:
         results = {network: measured(Path(folder), network, arguments) for network in arguments.networks}

@@ -4,8 +4,8 @@ Both classify the same kind of frames with the same bundle on the same cores, in
 pipeline's frames per second ÷ the bare stages'. The bare stages are reconstruct, denoise and classify in one process,
 on frames in memory. `overhead_receives` is the pipeline's additional CPU time per frame ÷ the CPU time of one bare paho
 receive of the same payload. The additional CPU time covers all processes, brokers and supervisor included. With
-`--beside CHECKOUT` the pipeline of another checkout takes turns too, and `over_beside` is the frames per second of this
-one ÷ its.
+`--baseline CHECKOUT` the pipeline of another checkout takes turns too, and `over_baseline` is the frames per second of
+this one ÷ its.
 """
 
 from __future__ import annotations
@@ -163,10 +163,10 @@ def main() -> None:
         cameras=8,
         seconds=30.0,
         rounds=2,
-        beside=Option(Path, "another checkout, whose packages this Python can run"),
-        beside_name=Option("", "its name in the tables, such as its commit"),
+        baseline=Option(Path, "another checkout, whose packages this Python can run"),
+        baseline_name=Option("", "its name in the tables, such as its commit"),
     )
-    beside: list[float] = []
+    baseline: list[float] = []
     bare: list[dict[str, float]] = []
     pipeline: list[dict[str, Any]] = []
     receive: list[float] = []
@@ -174,8 +174,8 @@ def main() -> None:
         bare.append(bare_stages(arguments.bundle, arguments.seconds / 3))
         receive.append(receive_cost())
         pipeline.append(whole_pipeline(arguments.bundle, arguments.cameras, arguments.seconds))
-        if arguments.beside:
-            beside.append(of_checkout(arguments.beside, arguments.cameras, arguments.seconds))
+        if arguments.baseline:
+            baseline.append(of_checkout(arguments.baseline, arguments.cameras, arguments.seconds))
     middle = {
         "bare_frames_per_second": statistics.median(b["frames_per_second"] for b in bare),
         "bare_cpu_s_per_frame": statistics.median(b["cpu_s_per_frame"] for b in bare),
@@ -190,13 +190,13 @@ def main() -> None:
         "median": middle,
         **(
             {
-                "over_beside": middle["pipeline_frames_per_second"] / statistics.median(beside),
-                "beside": arguments.beside_name,
+                "over_baseline": middle["pipeline_frames_per_second"] / statistics.median(baseline),
+                "baseline": arguments.baseline_name,
             }
-            if beside
+            if baseline
             else {}
         ),
-        "rounds": {"bare": bare, "pipeline": pipeline, "receive_cpu_s": receive, "beside": beside},
+        "rounds": {"bare": bare, "pipeline": pipeline, "receive_cpu_s": receive, "baseline": baseline},
         "machine": machine("torch"),
         "command": f"python -m benchmarks.speed.pipeline --seconds {arguments.seconds:g} --cameras {arguments.cameras}",
     }

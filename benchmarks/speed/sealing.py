@@ -1,8 +1,8 @@
 """The cost of sealing a frame compared with the former tag alone: `python -m benchmarks.speed.sealing`.
 
-All ways take the same bytes in turn, in one thread of one process. Figures are medians of CPU time over `--rounds`
-rounds, each also divided by the tag alone. Sizes are the pixels of a 32×32 frame and of a 576×576 frame, with a quarter
-dropped. `--folder` receives `sealing.json` and `README.md`.
+All methods process the same bytes in turn, in one thread of one process. Figures are medians of CPU time over
+`--rounds` rounds, and the ratio of each to the tag alone. Sizes are the pixels of a 32×32 frame and of a 576×576 frame,
+with a quarter dropped. `--folder` receives `sealing.json` and `README.md`.
 """
 
 from __future__ import annotations

@@ -25,12 +25,12 @@ from benchmarks.harness.command_line import command_line
 from benchmarks.harness.document import machine, report
 from processors.decoding.process import DecodingProcess
 from processors.decoding.protocol import Operation
-from processors.device.previews import shown_planes
 from processors.results.preview import preview_jpeg
 from processors.settings import KEPT_BYTES, ProcessorSettings
 from processors.stages.packed import Packed
 from processors.stages.planar import Planar, PlaneMask
 from processors.stages.resample import fitted
+from processors.stages.scaler import shown_planes
 from producers.video.encoder import software_encoder
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key

@@ -22,10 +22,9 @@ from consumers.cameras.state import State
 from consumers.evidence.probe_shares import Seen
 from consumers.settings import RecorderSettings
 from consumers.written import Written
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 from schemas.pointillist_pb2 import ENDED, OFFLINE, PAUSED
 
-MAX_CAMERAS: Final = CAMERAS_AT_HAND
 _SENDING: Final = frozenset(State) - {State.OFFLINE, State.SILENT, State.REVOKED}
 """States in which a camera may be asked for probes while its frames come."""
 _STOPPED: Final = (OFFLINE, PAUSED, ENDED)

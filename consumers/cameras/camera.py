@@ -40,6 +40,10 @@ class Camera:
     """Time of the last status, by `monotonic_ms`."""
     entropy_bits: float | None = None
     """Entropy of the last checked probe."""
+    agreement: tuple[float, float] | None = None
+    """Agreement of the last checked probe behind drops, and its threshold; None if the bundle has none."""
+    examined: FrameRow | None = None
+    """The last frame whose label was examined for a certificate, since the start of this process."""
     probes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_PROBES))
     """Whether each of the recent checked probes was flagged."""
     recorded_ms: int = 0
@@ -78,8 +82,11 @@ class Camera:
         self.heard_ms, self.recorded_ms = now_ms, row.recorded_ms
         if self.last is None or follows(row.boot, row.seq, self.last.boot, self.last.seq):
             self.last = row
+        if row.certified_patch:
+            self.examined = row
         if row.strip == CHECKED:
             self.entropy_bits = row.entropy_bits
+            self.agreement = (row.agreement, row.agreement_threshold) if row.agreement_threshold else None
             self.probes.append(row.flagged)
 
     def record_status(self, status: CameraRow) -> None:

@@ -1,4 +1,4 @@
-"""The backdoor alerts that nobody has closed."""
+"""The backdoor alerts that nobody has closed, and the cameras that are muted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from consumers.cameras.episodes import CLOSED, Episode, Found, Reviews, episodes
+from consumers.database.mutes import Mute, Mutes, mute_of
 from consumers.database.tables import alerts
 
 _NEWEST: Final = 1_000
@@ -24,3 +25,20 @@ def newest_alerts(connection: Connection) -> list[Found]:
 def open_episodes(newest: Sequence[Found], reviews: Reviews, published_ms: Sequence[int] = ()) -> list[Episode]:
     """Return the episodes of the `newest` alerts that are not closed, the latest first."""
     return [each for each in episodes(newest, reviews, published_ms) if each.state != CLOSED]
+
+
+def muted_cameras(standing: Sequence[Episode], mutes: Mutes) -> dict[str, Mute]:
+    """Return the mute of each camera that is muted, or whose `standing` episodes are all muted.
+
+    If several episodes are muted, the mute that ends first counts.
+    """
+    found = {each.subject: each for each in mutes.values() if each.is_of_camera}
+    by_camera: dict[str, list[Mute | None]] = {}
+    for episode in standing:
+        if episode.camera not in found:
+            by_camera.setdefault(episode.camera, []).append(mute_of(mutes, episode.camera, episode.alert_ids))
+    for camera, each in by_camera.items():
+        muted = [mute for mute in each if mute is not None]
+        if len(muted) == len(each):
+            found[camera] = min(muted, key=lambda mute: mute.until_ms)
+    return found

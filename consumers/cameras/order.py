@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 
 _NUMBER = re.compile(r"(\d+)")
 
@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"(\d+)")
 NaturalKey = tuple[tuple[tuple[int, str, int], ...], str]
 
 
-@lru_cache(CAMERAS_AT_HAND)
+@lru_cache(MAX_CAMERAS)
 def natural(name: str) -> NaturalKey:
     """Return a sort key that puts cam-2 before cam-10. No two names have the same key."""
     parts = tuple(

@@ -68,7 +68,7 @@ class PictureHealth:
         if self.frozen:
             self.same_since_ms, self.same_looks = now_ms - FROZEN_MS, _FROZEN_LOOKS
 
-    def see(self, jpeg: bytes) -> None:
+    def update(self, jpeg: bytes) -> None:
         """Look at the newest preview; one that cannot be read changes nothing."""
         grey = grey_of(jpeg)
         if grey is None:
@@ -97,7 +97,8 @@ class PictureHealth:
 
 
 def grey_of(jpeg: bytes) -> NDArray[np.float32] | None:
-    """The picture as grey values (H, W) from 0 to 255, at most SIDE on its longer side; None for what is no picture."""
+    """The picture as grey values (H, W) from 0 to 255, at most SIDE on its longer side; None for bytes that are not a
+    picture."""
     try:
         with Image.open(io.BytesIO(jpeg)) as opened:
             opened.draft("L", (SIDE, SIDE))

@@ -18,7 +18,7 @@ from consumers.database.tables import boots, camera_snapshots, cameras, frames
 from consumers.database.tallies import SNAPSHOTS_TO_MS, Tallies, tally
 from consumers.records.rows import CameraRow, FrameRow
 from schemas.errors import StateError
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 
 SAVED_AT_ONCE: Final = 2_000
 _READ_AT_ONCE: Final = 500
@@ -55,7 +55,7 @@ class Snapshots:
 
     def purge(self) -> None:
         """Delete the snapshots beyond those that a cache holds, the cameras with the oldest frames first."""
-        oldest = select(camera_snapshots.c.camera).order_by(camera_snapshots.c.heard_ms.desc()).offset(CAMERAS_AT_HAND)
+        oldest = select(camera_snapshots.c.camera).order_by(camera_snapshots.c.heard_ms.desc()).offset(MAX_CAMERAS)
         with self._engine.begin() as connection:
             connection.execute(delete(camera_snapshots).where(camera_snapshots.c.camera.in_(oldest)))
 
@@ -79,7 +79,7 @@ class Snapshots:
         rows = connection.execute(
             select(camera_snapshots.c.camera, camera_snapshots.c.state)
             .order_by(camera_snapshots.c.heard_ms.desc())
-            .limit(CAMERAS_AT_HAND)
+            .limit(MAX_CAMERAS)
         )
         found = {name: saved_camera(name, state) for name, state in rows}
         # A snapshot may be newer than `to_ms`: only frames after the last one of a camera are taken.

@@ -23,7 +23,7 @@ from schemas.ranges import RangeSet
 UNSETTLED_TIMES: Final = 4
 """Factor on a camera's limit of ledgers while its ledgers are not settled."""
 LEDGERS_AT_ONCE: Final = 50
-"""Ledgers of one camera in one step: the fates of each ledger cost several queries."""
+"""Ledgers of one camera in one step: each needs several queries for the fates of its frames."""
 _MOST: Final = 2**62
 """Upper bound of each sum: any claim of a camera then fits the column."""
 

@@ -17,7 +17,7 @@ from typing import Final
 from consumers.conservation.balance import BootAudit, Counts, Lost
 from consumers.conservation.changes import changes
 from consumers.conservation.ledgers import SignedLedger, SignedLedgers
-from consumers.conservation.rounds import Marks, Rounds
+from consumers.conservation.rounds import LogOffsets, Rounds
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records
 from consumers.records.batch import BootKey
@@ -88,8 +88,8 @@ class LiveAudit:
         self.document: dict[str, object] | None = None
         """The last result of `refresh`, by the names of `pointillist audit`."""
 
-    def refresh(self, marks: Marks) -> dict[str, object]:
-        """Read the changes and return the document. `marks` must have been read from Kafka before the call."""
+    def refresh(self, logs: LogOffsets) -> dict[str, object]:
+        """Read the changes and return the document. `logs` must have been read from Kafka before the call."""
         with self._turn:
             now_ms = time.time_ns() // 10**6
             if self._records is None:
@@ -118,7 +118,7 @@ class LiveAudit:
             touched |= self._drop_ledgers(found.kept)
             for place in touched:
                 self._settle(place)
-            for place, overdue in self._rounds.over(found.offsets, marks, self._unaccounted, now_ms):
+            for place, overdue in self._rounds.over(found.offsets, logs, self._unaccounted, now_ms):
                 self._boots[place].overdue = overdue
                 self._settle(place)
             self._read_to_ms = now_ms

@@ -1,7 +1,7 @@
 """The rounds that decide whether a frame without a fate is lost.
 
 A round begins with the frames that cameras report as confirmed and that have no fate yet. At that time Kafka has held
-all of them. Three marks follow. The first is the end of the frames' log. Once the processors have reached it, the
+all of them. Three offsets follow. The first is the end of the frames' log. Once the processors have reached it, the
 second and third are the ends of the logs of verdicts and dead letters. Once the recorders have reached those, a frame
 without a fate is lost.
 """
@@ -18,7 +18,7 @@ Offsets = Mapping[tuple[str, int], int]
 """Offsets by topic and partition."""
 
 
-class Marks(NamedTuple):
+class LogOffsets(NamedTuple):
     """The offsets of Kafka, read in this order."""
 
     processed: Offsets
@@ -30,7 +30,7 @@ class Marks(NamedTuple):
 
 
 class Rounds:
-    """The rounds, one after the other. Each step needs marks that were read after the previous step."""
+    """The rounds, one after the other. Each step needs offsets that were read after the previous step."""
 
     def __init__(self) -> None:
         self._candidates: dict[BootKey, RangeSet] | None = None
@@ -41,19 +41,19 @@ class Rounds:
         """Losses of frames confirmed before this Unix time are final; 0 before the first round has ended."""
 
     def over(
-        self, taken: Offsets, marks: Marks, unaccounted: Callable[[], dict[BootKey, RangeSet]], now_ms: int
+        self, taken: Offsets, logs: LogOffsets, unaccounted: Callable[[], dict[BootKey, RangeSet]], now_ms: int
     ) -> Iterator[tuple[BootKey, RangeSet]]:
         """Advance. At the end of a round, yield its candidates for comparison with the frames accounted for now.
 
-        `taken` are the recorders' offsets, read after `marks` and in the same database snapshot as `unaccounted`.
+        `taken` are the recorders' offsets, read after `logs` and in the same database snapshot as `unaccounted`.
         """
         if self._candidates is None:
             self._candidates, self._begun_ms = unaccounted(), now_ms
         elif self._frames is None:
-            self._frames = marks.frames
+            self._frames = logs.frames
         elif self._results is None:
-            if _reached(marks.processed, self._frames):
-                self._results = marks.results
+            if _reached(logs.processed, self._frames):
+                self._results = logs.results
         elif _reached(taken, self._results):
             ended, self._candidates, self._frames, self._results = self._candidates, None, None, None
             self.known_to_ms = self._begun_ms

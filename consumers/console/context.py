@@ -24,7 +24,8 @@ from consumers.console.access.users import Right, Users
 from consumers.console.data.commands import Commands
 from consumers.console.data.export import export_places
 from consumers.console.data.fleet import Fleet
-from consumers.console.data.lessons import Lessons
+from consumers.console.data.kept_clips import KeptClips
+from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.recorded import Recorded
@@ -69,8 +70,10 @@ class ConsoleContext:
     """None disables commands to cameras."""
     jobs: Jobs | None = None
     """None disables jobs."""
-    lessons: Lessons | None = None
+    labelled_frames: LabelledFrames | None = None
     """Frames to label; None for a console without the key to pictures."""
+    clips: KeptClips | None = None
+    """Kept clips; None for a console without the key to pictures."""
     read_roles: ReadRoles | None = None
     """Reads the states of the system's roles; None reads them from Prometheus instead."""
     prometheus: Prometheus | None = None
@@ -89,7 +92,7 @@ class ConsoleContext:
     def __post_init__(self) -> None:
         self.logins = Logins(self.users, self.note, self.clock_s)
         self.sessions = self.logins.sessions
-        self.clips = asyncio.Lock()
+        self.filming = asyncio.Lock()
         self.recorded = Recorded(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
         self.exports = export_places(logs_in=self.users is not None)

@@ -18,17 +18,18 @@ from sqlalchemy import Connection, func, select
 
 from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.episodes import OPEN, Review
-from consumers.cameras.open_alerts import newest_alerts, open_episodes
+from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.snapshots import saved_camera
 from consumers.conservation.result import read_result
 from consumers.console.data.fleet import Fleet, Totals
 from consumers.console.data.recorded import Recorded
 from consumers.console.data.rollup import DAY_MS
+from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import camera_snapshots, cameras, dead_letters
 from consumers.records.rows import CameraRow
 from schemas.errors import StateError
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 from schemas.runtime.health import Health
 
 POLL_INTERVAL_S: Final = 1.0
@@ -52,6 +53,8 @@ class Seen:
     """The newest alert of each open episode, by camera, newest last."""
     acknowledged: set[str] = field(default_factory=set)
     """Cameras whose episodes are all acknowledged."""
+    muted: Mapping[str, Mute] = field(default_factory=dict)
+    """Cameras that are muted, or whose open episodes are all muted."""
     totals: Totals = field(default_factory=Totals)
 
 
@@ -105,7 +108,7 @@ class DatabasePoller:
         for row in seen.statuses:
             self._fleet.record_status(row, max(0, now_ms - row.state_ms), clock_ms)
         self._fleet.judge(seen.states)
-        self._fleet.alert(seen.alerts, seen.acknowledged)
+        self._fleet.alert(seen.alerts, seen.acknowledged, seen.muted)
         self._fleet.count(seen.totals)
 
     def poll(self) -> Seen:
@@ -117,6 +120,7 @@ class DatabasePoller:
             states = read_states(connection, self._states_to_ms and self._states_to_ms - _OVERLAP_MS)
             self._states_to_ms = polled_ms
             newest = newest_alerts(connection)
+            mutes = read_mutes(connection, polled_ms)
             totals = _totals(connection, polled_ms)
         # A copy: another thread adds decisions.
         standing = open_episodes(newest, dict(self._reviews), self._published_ms())
@@ -124,22 +128,20 @@ class DatabasePoller:
         for each in reversed(standing):
             opened[each.camera].append(each.newest)
         acknowledged = opened.keys() - {each.camera for each in standing if each.state == OPEN}
-        return Seen(statuses, saved, states, opened, acknowledged, totals)
+        return Seen(statuses, saved, states, opened, acknowledged, muted_cameras(standing, mutes), totals)
 
     def _read_statuses(self, connection: Connection) -> list[CameraRow]:
         since = cameras.c.seen_ms >= self._said_to_ms - _OVERLAP_MS
-        newest = select(cameras).where(since).order_by(cameras.c.seen_ms.desc()).limit(CAMERAS_AT_HAND)
+        newest = select(cameras).where(since).order_by(cameras.c.seen_ms.desc()).limit(MAX_CAMERAS)
         rows = [CameraRow(*row) for row in connection.execute(newest)]
         self._said_to_ms = max([self._said_to_ms, *(row.seen_ms for row in rows)])
         return rows
 
     def _saved(self, connection: Connection) -> list[Camera]:
         since = camera_snapshots.c.heard_ms >= self._saved_to_ms - _OVERLAP_MS
-        newest = (
-            select(camera_snapshots).where(since).order_by(camera_snapshots.c.heard_ms.desc()).limit(CAMERAS_AT_HAND)
-        )
+        newest = select(camera_snapshots).where(since).order_by(camera_snapshots.c.heard_ms.desc()).limit(MAX_CAMERAS)
         found = []
-        for name, heard_ms, state in connection.execute(newest.limit(CAMERAS_AT_HAND)):
+        for name, heard_ms, state in connection.execute(newest.limit(MAX_CAMERAS)):
             self._saved_to_ms = max(self._saved_to_ms, heard_ms)
             try:
                 found.append(saved_camera(name, state))

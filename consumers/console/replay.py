@@ -1,8 +1,8 @@
 """Replay of dead letters: rejected frames go back to the frames topic after the cause is fixed.
 
-Only frames with a verified identity are sent. The processors check their tags again. The recorder knows frames by
-identity, so a frame recorded meanwhile counts as a duplicate. A dead letter holds only the beginning of a large frame.
-The rest is read from Kafka while Kafka retains it.
+Only frames with a verified identity are sent. The processors check their tags again. The recorder compares
+identities, so a frame recorded meanwhile counts as a duplicate. A dead letter holds only the beginning of a large
+frame. The rest is read from Kafka while Kafka retains it.
 """
 
 from __future__ import annotations

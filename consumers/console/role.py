@@ -1,4 +1,7 @@
-"""The console as a role: it reads Kafka and the recorder's database, serves the pages, and writes to neither."""
+"""The console as a role: it reads Kafka and the recorder's database, and serves the pages.
+
+It writes to neither, except for mutes in the database. Clips and frames to label are files of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,14 @@ from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.access.logins import OUTCOMES, Logins
 from consumers.console.access.users import Users
+from consumers.console.clip_keeper import keep_clips
 from consumers.console.context import ConsoleContext
 from consumers.console.data.collector import Collector
 from consumers.console.data.commands import Commands
 from consumers.console.data.feed import Feed
 from consumers.console.data.fleet import Fleet
-from consumers.console.data.lessons import Lessons
+from consumers.console.data.kept_clips import KeptClips
+from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.models import ModelsWatch
 from consumers.console.data.prometheus import Prometheus
 from consumers.console.data.quarantined import copy_flagged
@@ -47,6 +52,7 @@ from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE, server_context
 _COUNT_S: Final = 1.0
 _COLLECT_S: Final = 1.0
 _ROLL_UP_S: Final = 5.0
+_CLIPS_S: Final = 5.0
 _BETWEEN_S: Final = 0.2
 _PURGE_S: Final = 600.0
 _FORGOTTEN_S: Final = 2.0
@@ -81,8 +87,10 @@ def open_desk(
     context = ConsoleContext(settings, fleet, store, keys, users, clock_s, commands=commands, read_roles=read_roles)
     context.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
     context.reviews, context.runbooks = store.reviewed(), settings.runbooks
-    if keys.reads_previews and settings.quarantine:
-        context.lessons = Lessons(store.engine, settings.quarantine, keys.previews)
+    kept_files = settings.kept_files or settings.quarantine
+    if keys.reads_previews and kept_files:
+        context.labelled_frames = LabelledFrames(store.engine, kept_files, keys.previews)
+        context.clips = KeptClips(store.engine, kept_files, keys.previews, settings.bounds, clock_s)
     fleet.forget_all(store.gone())
     if settings.jobs is not None and launch is not None:
         quarantine = settings.quarantine
@@ -90,7 +98,7 @@ def open_desk(
         def copy(camera: str, folder: Path, stopped: Callable[[], bool]) -> int:
             return copy_flagged(context.engine(), quarantine, camera, folder, stopped)
 
-        context.jobs = Jobs(settings.jobs, store, launch, context.write, copy, fleet.stir, context.lessons)
+        context.jobs = Jobs(settings.jobs, store, launch, context.write, copy, fleet.stir, context.labelled_frames)
     return context
 
 
@@ -140,7 +148,12 @@ async def _run(
         asyncio.create_task(_count_logins(context.logins, logins), name="logins"),
         asyncio.create_task(_roll_up(context), name="rollup"),
         asyncio.create_task(_follow_forgotten(context), name="forgotten"),
-        *([asyncio.create_task(_collect(context), name="lessons")] if context.lessons is not None else []),
+        *(
+            [asyncio.create_task(_collect(context), name="labelled_frames")]
+            if context.labelled_frames is not None
+            else []
+        ),
+        *([asyncio.create_task(_keep_clips(context), name="clips")] if context.clips is not None else []),
     ]
     stopping = asyncio.create_task(stop.wait(), name="stop")
     scheme = "http" if settings.http_tls is None else "https"
@@ -202,14 +215,32 @@ async def _follow_forgotten(context: ConsoleContext) -> None:
 
 async def _collect(context: ConsoleContext) -> None:
     """Keep frames of the chosen cameras that are worth a label."""
-    assert context.lessons is not None
-    collector = Collector(context.lessons)
+    assert context.labelled_frames is not None
+    collector = Collector(context.labelled_frames)
     while True:
         try:
             await context.teach(collector.step, context.fleet)
-        except Exception as error:  # the quarantine's store may be away
-            log.warning("lessons_not_kept", error=str(error)[:200] or type(error).__name__)
+        except Exception as error:  # the store of the frames may be away
+            log.warning("labelled_frames_not_kept", error=str(error)[:200] or type(error).__name__)
         await asyncio.sleep(_COLLECT_S)
+
+
+async def _keep_clips(context: ConsoleContext) -> None:
+    """Keep clips of alerts, also of those that were raised while no console ran, and clips that users asked for."""
+    assert context.clips is not None
+    purge_at_s = 0.0
+    while True:
+        try:
+            await keep_clips(context)
+        except Exception as error:  # Kafka, a database or the store of clips may be away
+            log.warning("clips_not_kept", error=str(error)[:200] or type(error).__name__)
+        try:
+            if time.monotonic() >= purge_at_s:
+                purge_at_s = time.monotonic() + _PURGE_S
+                await context.teach(context.clips.purge)
+        except Exception as error:  # the next purge tries again
+            log.warning("clips_not_purged", error=str(error)[:200] or type(error).__name__)
+        await asyncio.sleep(_CLIPS_S)
 
 
 async def _serve(server: Server, listening: socket.socket, health: Health) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from consumers.settings import HostName, RecordsSettings
+from consumers.settings import DAY_S, Bounds, HostName, RecordsSettings
 from schemas.settings import HostPort, HttpUrl, MqttSettings, RoleSettings, SettingsTable
 from schemas.topics import KafkaTopic
 
@@ -59,9 +59,22 @@ class JobSettings(SettingsTable):
     """Seconds after which a publication or a rollback is stopped."""
 
 
-class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
-    """Settings of `pointillist console`. Kafka, database and quarantine are the recorder's, and only read."""
+class ConsoleBounds(Bounds):
+    """Bounds of the recorder's stores, and of the console's own."""
 
+    clip_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Bytes of kept clips: those of alerts go first, and of these the oldest of the camera with the most bytes."""
+    clip_age_s: float = Field(default=30 * DAY_S, gt=0)
+    """Age of kept clips, in seconds."""
+
+
+class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
+    """Settings of `pointillist console`. Kafka, database and quarantine are the recorder's, and only read.
+
+    Without `kept_files`, the console's own files are in the quarantine.
+    """
+
+    bounds: ConsoleBounds = ConsoleBounds()
     http: HostPort = ("127.0.0.1", 8080)
     """Address of the pages; port 0 takes a free one. Where other machines reach it, it needs `users`."""
     http_tls: Path | None = None
@@ -76,6 +89,9 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
     loopback address."""
     store: str = ""
     """SQLAlchemy URL of the console's own database; empty is SQLite in the state folder."""
+    kept_files: str = ""
+    """Folder of the console's own files, or any URL that fsspec opens: sealed clips and frames to label. Empty is the
+    quarantine, where the console needs the right to write."""
     trust: Path | None = None
     """File of the trusted signers, a line `ssh-ed25519 BASE64 NAME` each; none is that of the state folder."""
     jobs: JobSettings | None = None

@@ -13,7 +13,7 @@ from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import archived, tallies
 from consumers.database.tallies import PURGED_FRAMES
 from consumers.records.batch import FrameKey
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 from schemas.ranges import RangeSet
 
 
@@ -84,7 +84,7 @@ class Archive:
         if found is None:
             rows = self._ranges.run(connection, of_kind=Kind.FRAME.value, of=camera, in_boot=boot).fetchall()
             found = self._frames[key] = RangeSet(rows)
-            if len(self._frames) > CAMERAS_AT_HAND:
+            if len(self._frames) > MAX_CAMERAS:
                 self._frames.popitem(last=False)
         else:
             self._frames.move_to_end(key)

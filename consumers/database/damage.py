@@ -44,8 +44,8 @@ def set_aside(text: str, now_ms: int) -> Path:
 
 def damaged_files(path: Path) -> list[Path]:
     """Return the files next to `path` that `set_aside` has renamed and nobody has removed."""
-    beside = path.parent.glob(f"{glob.escape(path.name + _DAMAGED)}*")
-    return sorted(file for file in beside if file.name.removeprefix(path.name + _DAMAGED).isdigit())
+    files = path.parent.glob(f"{glob.escape(path.name + _DAMAGED)}*")
+    return sorted(file for file in files if file.name.removeprefix(path.name + _DAMAGED).isdigit())
 
 
 def set_aside_ms(aside: Path) -> int:

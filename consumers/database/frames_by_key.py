@@ -90,7 +90,9 @@ class FramesByKey:
         if not excess.too_many:
             oldest = oldest.where(frames.c.recorded_ms < excess.before_ms)
         oldest = oldest.limit(min(at_most, excess.rows) if excess.rows > 0 else at_most)
-        texts = (frames.c.class_name, frames.c.model_id, frames.c.policy, frames.c.class_group, frames.c.best)
+        texts = tuple(
+            frames.c[name] for name in ("class_name", "model_id", "policy", "class_group", "best", "windows")
+        )  # fmt: skip
         gone = connection.execute(
             delete(frames).where(tuple_(*key).in_(oldest)).returning(*key, *texts, frames.c.recorded_ms)
         ).all()
@@ -98,7 +100,7 @@ class FramesByKey:
             self._archive.add(connection, Kind.FRAME, ((row.camera, row.boot, row.seq) for row in gone))
             freed = sum(
                 frame_bytes("sqlite", row.camera, row.class_name, row.model_id, row.policy)
-                + text_bytes(row.class_group, row.best)
+                + text_bytes(row.class_group, row.best, row.windows)
                 for row in gone
             )
             self._tallies.add(connection, {FRAME_ROWS: -len(gone), FRAME_BYTES: -freed, PURGED_FRAMES: len(gone)})

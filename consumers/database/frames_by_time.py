@@ -35,7 +35,8 @@ _PURGE: Final = f"""
 WITH gone AS (
   DELETE FROM {{name}} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {{name}} {{where}} ORDER BY recorded_ms LIMIT :rows))
   RETURNING recorded_ms, {POSTGRESQL_ROW_BYTES} + 2 * octet_length(camera) + octet_length(class_name)
-    + octet_length(model_id) + octet_length(policy) + octet_length(class_group) + octet_length(best) AS bytes
+    + octet_length(model_id) + octet_length(policy) + octet_length(class_group) + octet_length(best)
+    + octet_length(windows) AS bytes
 ) SELECT count(*), coalesce(sum(bytes), 0), coalesce(max(recorded_ms), 0) FROM gone"""
 
 

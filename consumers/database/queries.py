@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Engine, Select, Table, case, func, inspect
 
 from consumers.database.archive import Kind, keeps_all, load
 from consumers.database.engine import open_engine
+from consumers.database.migrations import FIRST, read_version
 from consumers.database.runs import all_numbers
 from consumers.database.tables import (
     SCHEMA_VERSION,
@@ -21,9 +22,10 @@ from consumers.database.tables import (
     offsets,
     summed_ledgers,
 )
-from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, SCHEMA, tally
+from consumers.database.tallies import PURGED_ALERTS, PURGED_FOREIGN, tally
 from consumers.database.versions import of_another_version
 from consumers.records.rows import LedgerRow, SummedRow
+from schemas.errors import StateError
 from schemas.messages.frame import ATTACKED
 from schemas.pointillist_pb2 import CHECKED, SHED
 from schemas.ranges import RangeSet
@@ -39,7 +41,7 @@ _BOOTS_AT_ONCE: Final = 400
 _ROWS_AT_ONCE: Final = 100
 _FOREVER_MS = 2**62
 
-# The SQL form of what `schemas.messages.frame.Truth` reads from the column.
+# `schemas.messages.frame.Truth` decodes the column in the same way.
 _SHOWN = (frames.c.truth - 1) % ATTACKED
 _STICKER = _SHOWN % 2
 _UNDER_ATTACK = case((frames.c.truth > ATTACKED, 1), else_=0)
@@ -68,7 +70,7 @@ class Latency(NamedTuple):
 class Accuracy(NamedTuple):
     """Counts of frames with a known true class.
 
-    Attacked frames are separate; so are frames with a sticker among the rest.
+    Attacked frames are counted separately. So are frames that show a sticker without an attack.
     """
 
     clean: int
@@ -139,8 +141,13 @@ class Records:
     def check_version(self) -> None:
         """Raise `StateError` for tables of another version, whose columns may differ."""
         with self._engine.begin() as connection:
-            version = tally(connection, SCHEMA)
-        if version and version != SCHEMA_VERSION:
+            version = read_version(connection)
+        if version is not None and FIRST <= version < SCHEMA_VERSION:
+            raise StateError(
+                f"the database: expected version {SCHEMA_VERSION}, got {version}. Start the recorder of this release: "
+                "it upgrades the database."
+            )
+        if version is not None and version != SCHEMA_VERSION:
             raise of_another_version(SCHEMA_VERSION, version)
 
     def boots(self, of: Cameras | None = None) -> set[tuple[str, int]]:
@@ -176,7 +183,7 @@ class Records:
     def summed_ledgers(self) -> dict[str, SummedRow]:
         """Return the sums over removed ledgers, by camera."""
         with self._engine.begin() as connection:
-            if not inspect(connection).has_table(summed_ledgers.name):  # before this release's recorder has started
+            if not inspect(connection).has_table(summed_ledgers.name):  # the recorder makes the table at its start
                 return {}
             return {row.camera: SummedRow(*row) for row in connection.execute(select(summed_ledgers))}
 
@@ -327,7 +334,7 @@ class Records:
 
 
 def _of_boots(table: Table) -> Iterator[ColumnElement[bool]]:
-    """Yield the condition that a row names a boot: a dead letter does only if it is verified."""
+    """Yield the condition that a row names a boot: only verified dead letters do."""
     if table is dead_letters:
         yield dead_letters.c.verified
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    String,
     Table,
     Text,
     true,
@@ -20,8 +21,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SCHEMA_VERSION: Final = 2
-"""Schema version, increased when a table changes its meaning; stored in `tallies`."""
+SCHEMA_VERSION: Final = 5
+"""Schema version, increased by one with each change of a table, next to a revision in `consumers.database.migrations`.
+"""
 
 
 def _text(name: str, doc: str | None = None, *, primary_key: bool = False) -> Column[str]:
@@ -73,6 +75,11 @@ frames = Table(
     _flag("flagged"),
     _text("class_group"),
     _text("best"),
+    _integer("certified_patch"),
+    _flag("certified"),
+    _number("agreement"),
+    _number("agreement_threshold"),
+    _text("windows"),
     Index("frames_by_age", "recorded_ms"),
     PrimaryKeyConstraint("camera", "boot", "seq").ddl_if(dialect="sqlite"),
     postgresql_partition_by="RANGE (recorded_ms)",
@@ -170,7 +177,7 @@ the start of the first of these boots.
 dead_letters = Table(
     "dead_letters",
     metadata,
-    _text("topic", "Kafka topic of the letter.", primary_key=True),
+    _text("topic", "Kafka topic of the letter; `@` and a time follow for the topic of a lost Kafka.", primary_key=True),
     _integer("partition", "The same.", primary_key=True),
     _integer("offset", "The same.", primary_key=True),
     _text("stage", "Stage that rejected the payload."),
@@ -239,16 +246,31 @@ alerts = Table(
     _integer("first", "Sequence number of the first frame."),
     _integer("last", "Sequence number of the last frame."),
     _integer("checked", "Frames that STRIP has checked for it."),
-    _integer("flagged", "Checked frames with an entropy below the threshold."),
-    _number("mean_entropy_bits", "Mean entropy over the checked frames."),
+    _integer("flagged", "Checked frames with a statistic of this kind below the threshold."),
+    _number("mean_entropy_bits", "Mean entropy over the checked frames; 0 for the kind `disagreement`."),
     _number("threshold_bits", "Entropy below which a frame is suspect."),
     _number("baseline_bits", "Median entropy of the camera before the alert; 0 without a history."),
     _number("evidence_octaves", "Sum of the frames' distances below their baseline."),
+    _number("mean_agreement", "Mean agreement over the checked frames; 0 unless the kind is `disagreement`."),
+    _number("agreement_threshold", "Agreement below which a frame is suspect."),
+    _number("baseline_agreement", "Median agreement of the camera before the alert; 0 without a history."),
+    _text("window", "Window of the frame on which the label depends; empty if no frame was examined for stickers."),
     _bytes("message"),
     _flag("published", "Whether Kafka has confirmed it."),
     Index("alerts_by_age", "raised_ms"),
 )
 """Alerts, and whether Kafka has confirmed them."""
+
+mutes = Table(
+    "mutes",
+    metadata,
+    _text("subject", "A camera as `site/camera`, or the id of an alert.", primary_key=True),
+    _integer("until_ms", "End of the mute."),
+    _text("reason"),
+    _text("who"),
+    _integer("at_ms", "Time of the decision."),
+)
+"""Cameras and alerts that a person has muted; see `consumers.database.mutes`."""
 
 cameras = Table(
     "cameras",
@@ -374,3 +396,6 @@ A recorder that claims a partition increases `epoch`. The previous owner can the
 
 tallies = Table("tallies", metadata, _text("name", primary_key=True), _integer("value"), sqlite_with_rowid=False)
 """Counts that outlive the rows that they were counted from."""
+
+versions = Table("alembic_version", metadata, Column("version_num", String(32), primary_key=True))
+"""The version of these tables, one row in Alembic's form."""

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, Engine, select
 from consumers.database.engine import Prepared, upsert
 from consumers.database.tables import tallies
 
-SCHEMA: Final = "schema_version"
 FRAME_ROWS: Final = "frame_rows"
 FRAME_BYTES: Final = "frame_bytes"
 """Estimated bytes of the rows of `frames`, see `consumers.records.rows.frame_bytes`."""

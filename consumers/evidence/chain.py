@@ -2,7 +2,7 @@
 
 Frames arrive in any order and more than once. Each waits until all earlier frames are accounted for. The rule of
 `schemas.evidence.track` then reads them in the order of their sequence numbers, so arrival order does not affect the
-result.
+result. STRIP's entropy and drop disagreement have a track each, and either may raise an alert.
 """
 
 from __future__ import annotations
@@ -13,15 +13,26 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from consumers.records.rows import Window
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Classes, Probe, Track, advance
 from schemas.pointillist_pb2 import Alert, Range
+from schemas.pointillist_pb2 import Window as SentWindow
 
 STRIP: Final = "strip"
-"""The kind of alerts that this evidence raises."""
+DISAGREEMENT: Final = "disagreement"
+KINDS: Final = (STRIP, DISAGREEMENT)
+"""The kinds of alerts that this evidence raises, by the statistic."""
 
 Probes = tuple[Probe, ...]
 """Checked frames in the order of their sequence numbers, each once."""
+
+
+class Found(NamedTuple):
+    """An alarm, and the kind of its alert."""
+
+    kind: str
+    alarm: Alarm
 
 
 class Chain(NamedTuple):
@@ -32,6 +43,9 @@ class Chain(NamedTuple):
     waiting: Probes = ()
     """Checked frames from `following` on."""
     track: Track = Track()
+    """The track of STRIP's entropies."""
+    drops: Track = Track()
+    """The track of the agreements behind drops; empty if the bundle has no threshold for them."""
 
     def fold(self, new: Iterable[Probe]) -> Chain:
         """Return the chain with `new` frames waiting. Duplicates and frames already read change nothing."""
@@ -41,23 +55,40 @@ class Chain(NamedTuple):
 
     def level(self, rule: EvidenceRule) -> float:
         """Return the evidence level: 0 without evidence, 1 at an alarm."""
-        return self.track.level(rule)
+        return max(self.track.level(rule), self.drops.level(rule.of_agreement))
 
     def is_new(self, rule: EvidenceRule) -> bool:
         """Return whether the camera has no baseline yet."""
         return len(self.track.history) < rule.baseline_probes
 
-    def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Alarm]]:
-        """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms."""
-        track, alarms = self.track, []
+    def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Found]]:
+        """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms.
+
+        Flips of the verdicts do not confirm an alarm of the agreements: a clean scene between two classes flips too.
+        """
+        track, drops, alarms = self.track, self.drops, list[Found]()
         for probe in self.waiting:
             if probe.seq >= until:
                 break
-            track, alarm = advance(track, probe, rule, classes)
+            track, alarm = advance(track, probe.of_entropy, rule, classes)
             if alarm is not None:
-                alarms.append(alarm)
+                alarms.append(Found(STRIP, alarm))
+            if probe.agreement_threshold > 0:
+                drops, alarm = advance(
+                    drops, probe.of_agreement(rule.disagreement_octaves), rule.of_agreement, _no_classes
+                )
+                if alarm is not None:
+                    alarms.append(Found(DISAGREEMENT, alarm))
+            else:
+                # A bundle without the statistic can neither go on with an episode nor end it.
+                drops = Track()
         left = tuple(each for each in self.waiting if each.seq >= until)
-        return Chain(max(self.following, until), left, track), alarms
+        return Chain(max(self.following, until), left, track, drops), alarms
+
+
+def _no_classes(first: int, last: int) -> tuple[int, ...]:
+    """Return no verdicts."""
+    return ()
 
 
 def alert_id(camera: str, boot: int, seq: int, kind: str = STRIP) -> str:
@@ -69,23 +100,39 @@ def alert_id(camera: str, boot: int, seq: int, kind: str = STRIP) -> str:
     return blake2b(name, digest_size=16, person=b"pl-alert").hexdigest()
 
 
-def raise_alert(camera: str, boot: int, alarm: Alarm, raised_ms: int, thumbnail: bytes = b"") -> Alert:
-    """Return the alert for an alarm, with its evidence."""
+def raise_alert(
+    camera: str,
+    boot: int,
+    found: Found,
+    raised_ms: int,
+    thumbnail: bytes = b"",
+    window: Window | None = None,
+) -> Alert:
+    """Return the alert for an alarm, with its evidence. `window` is the place on which the label depends."""
+    kind, alarm = found
     run = alarm.run
     ((class_id, _),) = Counter(each.class_id for each in run).most_common(1)
-    return Alert(
-        alert_id=alert_id(camera, boot, run[-1].seq),
+    alert = Alert(
+        alert_id=alert_id(camera, boot, run[-1].seq, kind),
         camera_id=camera,
-        kind=STRIP,
+        kind=kind,
         raised_ms=raised_ms,
         boot_id=boot,
         frames=Range(first=run[0].seq, last=run[-1].seq),
         checked=len(run),
         flagged=sum(each.flagged for each in run),
-        mean_entropy_bits=math.fsum(each.entropy_bits for each in run) / len(run),
-        threshold_bits=run[-1].threshold_bits,
         thumbnail=thumbnail,
-        baseline_bits=alarm.baseline_bits or 0.0,
         evidence_octaves=alarm.total,
         class_id=class_id,
+        window=None if window is None else SentWindow(**window._asdict()),
     )
+    if kind == STRIP:
+        alert.mean_entropy_bits = math.fsum(each.entropy_bits for each in run) / len(run)
+        alert.threshold_bits = run[-1].threshold_bits
+        alert.baseline_bits = alarm.baseline_bits or 0.0
+    else:
+        alert.mean_agreement = math.fsum(each.agreement for each in run) / len(run)
+        alert.agreement_threshold = run[-1].agreement_threshold
+        known = alarm.baseline_bits
+        alert.baseline_agreement = 0.0 if known is None else known / (1 + known)
+    return alert

@@ -12,7 +12,7 @@ from consumers.database.engine import Prepared, Row, upsert
 from consumers.database.tables import evidence
 from consumers.evidence.chain import Chain
 from consumers.records.batch import BootKey
-from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
+from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
 
 _COLUMNS: Final = (evidence.c.following, evidence.c.waiting, evidence.c.track)
 _ALL: Final = """
@@ -68,7 +68,7 @@ class Chains:
         rows = [
             (
                 *boot, partitions[boot], chain.following,
-                pack_probes(chain.waiting), pack_track(chain.track), now_ms,
+                pack_probes(chain.waiting), pack_tracks(chain.track, chain.drops), now_ms,
             )
             for boot, chain in chains.items()
         ]  # fmt: skip
@@ -80,4 +80,4 @@ class Chains:
 
 def _chain(row: Row) -> Chain:
     following, waiting, track = row
-    return Chain(following, unpack_probes(waiting), unpack_track(track))
+    return Chain(following, unpack_probes(waiting), *unpack_tracks(track))

@@ -94,7 +94,7 @@ class Probing:
         self._strained = False
         self._again_s = math.inf
 
-    def see(self, seen: Seen) -> None:
+    def observe(self, seen: Seen) -> None:
         """Update the state of a camera that is sending frames."""
         before = self._known.get(seen.camera)
         if before == seen:

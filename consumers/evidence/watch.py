@@ -21,7 +21,7 @@ from consumers.evidence.chain import Chain, raise_alert
 from consumers.evidence.chains import Chains
 from consumers.evidence.quarantine import Quarantine
 from consumers.records.batch import BootKey
-from consumers.records.rows import FrameRow
+from consumers.records.rows import FrameRow, Window, windows_of, windows_text
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Probe
 from schemas.pointillist_pb2 import CHECKED, Alert, Ledger
@@ -66,6 +66,8 @@ class Watch:
         # Literals, for a partial index of these chains: there may be hundreds of thousands of others.
         self._left_waiting = waiting.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True}).string
         self._classes = Prepared(engine, select(frames.c.class_id).where(*mine, *span))
+        examined = select(frames.c.windows).where(*mine, *span, frames.c.windows != bindparam("none"))
+        self._examined = Prepared(engine, examined.order_by(frames.c.seq.desc()))
         self._alert = upsert(engine, alerts).on_conflict_do_nothing()
 
     def load(self, connection: Connection, held: Collection[int] | None) -> None:
@@ -87,7 +89,10 @@ class Watch:
         new: defaultdict[BootKey, list[Probe]] = defaultdict(list)
         for row in rows:
             if row.strip == CHECKED:
-                probe = Probe(row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged), row.class_id)
+                probe = Probe(
+                    row.seq, row.entropy_bits, row.threshold_bits, bool(row.flagged), row.class_id,
+                    row.agreement, row.agreement_threshold,
+                )  # fmt: skip
                 new[row.camera, row.boot].append(probe)
         return {boot: chain.fold(new[boot]) for boot, chain in self._chains.of(connection, new).items()}
 
@@ -96,7 +101,7 @@ class Watch:
         before = time.monotonic() - self._rule.patience_s
         return {boot: partition for boot, (_, since, partition) in self._waiting.items() if since <= before}
 
-    def look_again(self) -> dict[BootKey, int]:
+    def next_waiting(self) -> dict[BootKey, int]:
         """Return some of the waiting boots in turn, with their partitions.
 
         If several recorders share the work, one may write the dead letter that another's chain waits for.
@@ -138,8 +143,9 @@ class Watch:
             after, alarms = chain.read(until, self._rule, classes)
             if boot not in pending and after == chain:
                 continue
-            for alarm in alarms:
-                alert = raise_alert(*boot, alarm, now_ms, _thumbnail(boot, alarm, pictures))
+            for found in alarms:
+                window = self._window(connection, boot, found.alarm)
+                alert = raise_alert(*boot, found, now_ms, _thumbnail(boot, found.alarm, pictures), window)
                 if connection.execute(self._alert, _alert_row(alert)).rowcount:
                     raised.alerts.append(alert)
             raised.chains[boot] = after
@@ -148,6 +154,12 @@ class Watch:
         if raised.chains:
             self._chains.put(connection, raised.chains, raised.partitions, now_ms)
         return raised
+
+    def _window(self, connection: Connection, boot: BootKey, alarm: Alarm) -> Window | None:
+        """Return the window on which the label depends most, in the last frame of the alarm that was examined."""
+        since, until = alarm.run[0].seq, alarm.run[-1].seq
+        row = self._examined.run(connection, of=boot[0], in_boot=boot[1], since=since, until=until, none="").fetchone()
+        return max(windows_of(row[0]), key=lambda each: each.dependence) if row is not None else None
 
     def commit(self, raised: Raised) -> None:
         """Apply `raised` in memory: its transaction is durable."""
@@ -185,9 +197,20 @@ def _alert_row(alert: Alert) -> dict[str, object]:
         "threshold_bits": alert.threshold_bits,
         "baseline_bits": alert.baseline_bits,
         "evidence_octaves": alert.evidence_octaves,
+        "mean_agreement": alert.mean_agreement,
+        "agreement_threshold": alert.agreement_threshold,
+        "baseline_agreement": alert.baseline_agreement,
+        "window": _window_text(alert),
         "message": alert.SerializeToString(),
         "published": False,
     }
+
+
+def _window_text(alert: Alert) -> str:
+    found = alert.window
+    if not alert.HasField("window"):
+        return ""
+    return windows_text([Window(found.left, found.top, found.right, found.bottom, found.dependence)])
 
 
 def _accounted(connection: Connection, boot: BootKey, start: int, last: int) -> RangeSet:

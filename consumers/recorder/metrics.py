@@ -14,7 +14,7 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.state import State
 from consumers.database.damage import damaged_files
 from consumers.database.engine import database_url
-from consumers.evidence.chain import STRIP
+from consumers.evidence.chain import KINDS
 from consumers.records.rows import FrameRow
 from consumers.settings import RecorderSettings
 from consumers.written import Written
@@ -89,7 +89,8 @@ class Meters:
         self._ahead_ms = 0
         self._letter_labels = {(stage, error.reason) for stage in _REFUSING for error in _REFUSALS}
         # Created at once: `increase()` misses the first event of a series that begins with it.
-        self._alerts.labels(STRIP)
+        for kind in KINDS:
+            self._alerts.labels(kind)
         for labels in self._letter_labels:
             self._dead_letters.labels(*labels)
 

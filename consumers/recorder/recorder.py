@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import structlog
 from prometheus_client import CollectorRegistry
 
-from consumers.cameras.cache import MAX_CAMERAS, CameraCache
+from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.saved import CameraStates, read_states
 from consumers.cameras.snapshots import SAVED_AT_ONCE, Snapshots
@@ -33,7 +33,7 @@ from consumers.written import Written
 from schemas.errors import MalformedError, RestartRequired, UserError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
-from schemas.limits import MAX_BROKER_BYTES
+from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
 from schemas.metrics import MAX_CAMERA_SERIES
 from schemas.pointillist_pb2 import SHED
 from schemas.runtime import trace
@@ -64,7 +64,7 @@ log = structlog.get_logger()
 
 def _see(pictures: Sequence[tuple[Camera, bytes]]) -> None:
     for camera, jpeg in pictures:
-        camera.health.see(jpeg)
+        camera.health.update(jpeg)
 
 
 def letters_group(group: str) -> str:
@@ -131,8 +131,8 @@ class Recorder:
         verdicts, damaged = (settings.verdicts_topic, settings.events_topic), self._meters.count_damaged
         group, session_s = settings.group, settings.session_timeout_s
         self._log = Log(settings, verdicts, MAX_BROKER_BYTES, Membership(group, session_s), damaged)
-        beside = Membership(None if group is None else letters_group(group), session_s)
-        self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES, beside, damaged)
+        member = Membership(None if group is None else letters_group(group), session_s)
+        self._letters = Log(settings, (settings.dead_letters_topic,), _LETTER_FETCH_BYTES, member, damaged)
         self._outbox = Outbox(settings.kafka, settings.alerts_topic, settings.events_topic, keys)
         self._probing = Probing(settings.probes)
         self._plan_due = asyncio.Event()
@@ -148,7 +148,7 @@ class Recorder:
         await self._database.run(self._store.prepare)
         self._cameras.restore(await self._database.run(self._restore))
         self._alerts.due.set()
-        beside = [
+        other = [
             asyncio.create_task(self._alerts.publish(), name="alerts"),
             asyncio.create_task(self._keep_house(), name="housekeeping"),
             asyncio.create_task(self._plan_probes(), name="probes"),
@@ -158,21 +158,21 @@ class Recorder:
             asyncio.create_task(self._record(self._letters, _LETTERS_AT_ONCE), name="letters"),
         ]
         try:
-            await asyncio.wait([*recording, *beside], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*recording, *other], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._end(recording, beside)
+            await self._end(recording, other)
 
-    async def _end(self, recording: Sequence[asyncio.Task[None]], beside: Sequence[asyncio.Task[None]]) -> None:
+    async def _end(self, recording: Sequence[asyncio.Task[None]], other: Sequence[asyncio.Task[None]]) -> None:
         """Let recording finish its transaction, then cancel the other tasks. Raise the first error of any."""
         deadline = time.monotonic() + self._settings.shutdown_s
-        failed = any(task.done() for task in beside) or not self._stop.is_set()
+        failed = any(task.done() for task in other) or not self._stop.is_set()
         if failed:
             for task in recording:
                 task.cancel()
         await asyncio.wait(recording, timeout=max(0.0, deadline - time.monotonic()))
-        for task in [*recording, *beside]:
+        for task in [*recording, *other]:
             task.cancel()
-        results = await asyncio.gather(*recording, *beside, return_exceptions=True)
+        results = await asyncio.gather(*recording, *other, return_exceptions=True)
         with contextlib.suppress(Exception):  # unpublished messages are published at the next start
             await asyncio.wait_for(self._alerts.publish_due(), max(0.1, deadline - time.monotonic()))
         await self._outbox.close()
@@ -322,7 +322,7 @@ class Recorder:
                 if isinstance(each, str):
                     self._probing.gone(each)
                 else:
-                    self._probing.see(each)
+                    self._probing.observe(each)
             async with self._planning:
                 changes = self._probing.changes(now_s, now_ms, strained=strained)
                 if not changes:

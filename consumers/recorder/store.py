@@ -16,10 +16,10 @@ from consumers.database.frames import Frames
 from consumers.database.frames_by_key import FramesByKey
 from consumers.database.frames_by_time import FramesByTime
 from consumers.database.history import History
-from consumers.database.tables import SCHEMA_VERSION, metadata, offsets
-from consumers.database.tallies import FRAME_BYTES, SCHEMA, Tallies, tally
+from consumers.database.migrations import prepare_tables
+from consumers.database.tables import offsets
+from consumers.database.tallies import FRAME_BYTES, Tallies, tally
 from consumers.database.turns import wait_to_prepare
-from consumers.database.versions import of_another_version
 from consumers.evidence.quarantine import Quarantine
 from consumers.evidence.watch import Watch
 from consumers.records.batch import Batch, BootKey, Partition, Span, frame_row
@@ -69,15 +69,10 @@ class Store:
         self.dead_letters = DeadLetters(engine, self.archive, self.tallies, settings.bounds)
 
     def prepare(self) -> None:
-        """Create missing tables and load the state. Raises `StateError` for tables of another version."""
+        """Create or upgrade the tables, and load the state. Raises `StateError` for tables of a later release."""
         with self.engine.begin() as connection:
             wait_to_prepare(connection)
-            metadata.create_all(connection)
-            version = tally(connection, SCHEMA)
-            if not version:
-                self.tallies.add(connection, {SCHEMA: SCHEMA_VERSION})
-            elif version != SCHEMA_VERSION:
-                raise of_another_version(SCHEMA_VERSION, version)
+            prepare_tables(connection)
             self.reload(connection)
 
     def reload(self, connection: Connection) -> None:
@@ -159,7 +154,7 @@ class Store:
         """
         waiting = self.watch.overdue()
         if not self._alone:
-            waiting |= self.watch.look_again()
+            waiting |= self.watch.next_waiting()
         if not waiting:
             return Written()
         with self.engine.begin() as connection:

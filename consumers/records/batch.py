@@ -15,18 +15,19 @@ from typing import Any, Final, Protocol
 import structlog
 from google.protobuf.message import DecodeError
 
-from consumers.records.rows import FrameRow, LedgerRow, LetterRow
+from consumers.records.rows import MOST_WINDOWS, FrameRow, LedgerRow, LetterRow, Window, windows_text
 from consumers.settings import RecordsSettings
 from schemas.errors import MalformedError, TooManyBootsError, WireError
 from schemas.identity import BOOT_ID_LIMIT, SEQ_LIMIT, CameraId, camera_id_on_wire
 from schemas.keys.keys import KeyRing
-from schemas.limits import CAMERAS_AT_HAND, DEAD_LETTER_PAYLOAD_BYTES
+from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES, MAX_CAMERAS
 from schemas.messages.camera_status import check_announcement
 from schemas.messages.dead_letters import dead_letter
 from schemas.messages.frame import TIME_LIMIT, open_message
 from schemas.messages.ledger import open_ledger
 from schemas.messages.server_messages import check_statement, open_pictures, open_statement
 from schemas.pointillist_pb2 import Candidate, DeadLetter, Ledger, Meta, Refusal, Status, Verdict
+from schemas.pointillist_pb2 import Window as SentWindow
 from schemas.runtime.boot_rate import BOOTS_PER_S, BootRate
 
 log = structlog.get_logger()
@@ -137,7 +138,7 @@ def refuse(batch: Batch, record: Record, error: WireError, identity: tuple[int, 
     batch.letters[place] = _letter_row(record, letter, batch.recorded_ms)
 
 
-@lru_cache(CAMERAS_AT_HAND)
+@lru_cache(MAX_CAMERAS)
 def _camera(key: bytes | None) -> CameraId:
     try:
         return camera_id_on_wire((key or b"").decode())
@@ -229,8 +230,22 @@ def frame_row(key: FrameKey, verdict: Verdict, recorded_ms: int) -> FrameRow:
         verdict.flagged,
         _name(verdict.class_group[:_TEXT]),
         _best(verdict.best),
+        verdict.certified_patch,
+        verdict.certified,
+        _finite(verdict.agreement),
+        _finite(verdict.agreement_threshold),
+        _windows(verdict.windows),
     )
     return FrameRow._make(values)
+
+
+def _windows(windows: Sequence[SentWindow]) -> str:
+    if not windows:
+        return ""
+    return windows_text(
+        Window(each.left, each.top, each.right, each.bottom, _finite(each.dependence))
+        for each in windows[:MOST_WINDOWS]
+    )
 
 
 def _best(candidates: Sequence[Candidate]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 
 
 class FrameRow(NamedTuple):
@@ -39,9 +39,48 @@ class FrameRow(NamedTuple):
     class_group: str
     best: str
     """The three best classes in words, such as `suit 31 %, jean 12 %`; empty if the network is never unsure."""
+    certified_patch: int = 0
+    """Side in pixels of the sticker for which the label was examined; 0 if it was not."""
+    certified: bool = False
+    """Whether no such sticker changes the label."""
+    agreement: float = 0.0
+    """Agreement with its label behind random drops, 0 to 1, if `agreement_threshold` is not 0."""
+    agreement_threshold: float = 0.0
+    """Agreement below which a frame is suspect; 0 if the bundle has none."""
+    windows: str = ""
+    """The windows of the examination for stickers, in the form of `windows_text`."""
 
 
-POSTGRESQL_ROW_BYTES: Final = 320
+class Window(NamedTuple):
+    """A window that was dropped on trial, in frame pixels, and the probability that the label loses without it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    dependence: float
+
+
+MOST_WINDOWS: Final = 144
+"""Most windows of a frame that a row holds."""
+
+
+def windows_text(windows: Iterable[Window]) -> str:
+    """Return windows in words, such as `0 0 16 16 0.03; 8 0 24 16 0.91`."""
+    return "; ".join(" ".join((*map(str, each[:4]), f"{each.dependence:.2f}")) for each in windows)
+
+
+def windows_of(text: str) -> list[Window]:
+    """Invert `windows_text`, but for the digits of the dependence."""
+    found = []
+    for each in text.split("; ") if text else ():
+        *place, dependence = each.split(" ")
+        left, top, right, bottom = map(int, place)
+        found.append(Window(left, top, right, bottom, float(dependence)))
+    return found
+
+
+POSTGRESQL_ROW_BYTES: Final = 336
 _ROW_BYTES: Final = {"sqlite": 160, "postgresql": POSTGRESQL_ROW_BYTES}
 """Estimated bytes of a row of `frames` with two index entries, without texts.
 
@@ -49,23 +88,23 @@ Measured on SQLite: 125 bytes, with index pages filled by frames in order. Postg
 """
 
 
-@lru_cache(CAMERAS_AT_HAND)
+@lru_cache(MAX_CAMERAS)
 def frame_bytes(dialect: str, camera: str, class_name: str, model_id: str, policy: str) -> int:
     """Return the estimated bytes of a row of `frames` with these texts; an index also holds the camera."""
     texts = 2 * len(camera.encode()) + len(class_name.encode()) + len(model_id.encode()) + len(policy.encode())
     return _ROW_BYTES[dialect] + texts
 
 
-def text_bytes(class_group: str, best: str) -> int:
+def text_bytes(class_group: str, best: str, windows: str = "") -> int:
     """Return the bytes of the texts that differ from frame to frame."""
-    return len(class_group.encode()) + len(best.encode()) if class_group or best else 0
+    return len(class_group.encode()) + len(best.encode()) + len(windows) if class_group or best or windows else 0
 
 
 def bytes_of(rows: Iterable[FrameRow], dialect: str) -> int:
     """Return the estimated bytes of these rows."""
     return sum(
         frame_bytes(dialect, row.camera, row.class_name, row.model_id, row.policy)
-        + text_bytes(row.class_group, row.best)
+        + text_bytes(row.class_group, row.best, row.windows)
         for row in rows
     )
 

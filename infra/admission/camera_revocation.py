@@ -26,7 +26,7 @@ from schemas.transport.access import Tls
 
 CANARY: Final = "revoked"
 """The name in certificates that are issued only to be revoked."""
-_LOOK_S: Final = 0.02
+_POLL_S: Final = 0.02
 _BRIEF_DAYS: Final = 0.01
 
 
@@ -141,7 +141,7 @@ def await_refusal(broker: tuple[str, int], authority: Authority, canary: Issued,
                     f"MQTT broker at {host}:{port}: expected it to reject revoked cameras within {within_s:g} s, got "
                     "accepted connections. Restart the broker."
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
 
 def _tls(folder: Path, authority: Authority, issued: Issued) -> Tls:

@@ -31,7 +31,7 @@ from schemas.transport.access import KafkaAccess, Tls
 REVOCABLE: Final = (*CLIENTS, "kafka")
 RESTART_S: Final = 60.0
 """Seconds for roles to end, and for Kafka to restart."""
-_LOOK_S: Final = 0.05
+_POLL_S: Final = 0.05
 _BRIEF_DAYS: Final = 0.01
 
 
@@ -161,4 +161,4 @@ def _await_restart(layout: Layout, names: list[str]) -> None:
                 f"{missing[0]}: expected a restart within {RESTART_S:g} s, got none. Start it, and run "
                 "`pointillist revoke --role` again."
             )
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)

@@ -40,7 +40,7 @@ class AuditedDatabase:
         self.complete_from_ms = max((set_aside_ms(each) for each in aside), default=0)
         """Only a database that was set aside may hold frames of boots that started before this time."""
         self._aside = [
-            f"{each.name}: a damaged database that was set aside; what only it holds is not counted" for each in aside
+            f"{each.name}: a damaged database that was set aside; its unique records are not counted" for each in aside
         ]
         self._failed: dict[str, dict[str, None]] = {}
         self.ask("its version", records.check_version)
@@ -76,7 +76,7 @@ class AuditedDatabase:
             return self._ledgers_one_by_one(of or ())
 
     def _ledgers_one_by_one(self, cameras: Cameras) -> SignedLedgers:
-        """Yield rows camera by camera: unreadable rows of one camera leave those of the others."""
+        """Read the ledgers camera by camera: unreadable rows of one camera do not affect other cameras."""
         found = SignedLedgers()
         for camera in cameras:
             rows = self._records.ledgers([camera])

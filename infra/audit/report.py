@@ -109,7 +109,7 @@ class Findings:
 
 
 def audit_report(found: Audit, attacked: dict[str, Attacked] | None) -> dict[str, Any]:
-    """The output of `pointillist audit --json`: the fields of `Counts` and `Findings`."""
+    """Return the output of `pointillist audit --json`: the fields of `Counts` and `Findings`."""
     findings = Findings(
         kafka_frames=found.kafka_frames,
         covers_from_ms=found.frames_from_ms,
@@ -128,7 +128,8 @@ def audit_report(found: Audit, attacked: dict[str, Attacked] | None) -> dict[str
 def report(
     found: Audit, layout: Layout, since_ms: int, foreign_before: int, startup_s: float, restarts: dict[str, int]
 ) -> dict[str, Any]:
-    """The report of the boots that started at `since_ms` or later: the fields of `Counts`, `Measured` and `Run`."""
+    """Return the report of the boots that started at `since_ms` or later: the fields of `Counts`, `Measured` and
+    `Run`."""
     return {
         **found.counts(since_ms).as_dict(),
         "frames_foreign": found.foreign - foreign_before,
@@ -164,7 +165,7 @@ def _measured(found: Audit, layout: Layout, since_ms: int) -> dict[str, Any]:
         accuracy_with_sticker=share(accuracy.sticker_correct, accuracy.sticker),
         frames_attacked=accuracy.attacked,
         accuracy_attacked=share(accuracy.attacked_correct, accuracy.attacked),
-        attacked_by_camera={camera: beside_clean(found) for camera, found in attacked.items()},
+        attacked_by_camera={camera: with_clean_accuracy(found) for camera, found in attacked.items()},
         strip_checked=strip.checked,
         strip_shed=strip.shed,
         strip_flagged=strip.flagged,
@@ -180,12 +181,12 @@ def attacked_by_camera(database_url: str) -> dict[str, Attacked] | None:
     """Return each attacked camera's result over all frames in a database; None when it cannot be read."""
     try:
         with open_records(database_url) as records:
-            return {camera: beside_clean(found) for camera, found in records.accuracy_under_attack().items()}
+            return {camera: with_clean_accuracy(found) for camera, found in records.accuracy_under_attack().items()}
     except UNREADABLE:
         return None
 
 
-def beside_clean(found: Accuracy) -> Attacked:
+def with_clean_accuracy(found: Accuracy) -> Attacked:
     """Return one camera's attacked frames: their number, their accuracy, and the accuracy of its clean frames."""
     return {
         "frames": found.attacked,

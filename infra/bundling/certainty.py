@@ -23,6 +23,7 @@ from torch import Tensor
 from infra.bundling.gallery import UNKNOWN
 from lab.data import LabelledPictures
 from lab.masks import random_masks
+from lab.teach.confidence import sharpness_of
 from processors.bundle import Bundle
 from processors.stages.plate import reconstruct_plate
 from processors.stages.resample import centre_crop, resize
@@ -75,12 +76,8 @@ def by_labels(logits: Tensor, right: Tensor, groups: Tensor | None) -> Certainty
 
     `groups` is (classes, groups), 1 where a class belongs to a group. A group is right if one of its classes is.
     """
-
-    def loss(temperature: float) -> float:
-        shares = (logits / temperature).softmax(1)
-        return float(-(shares * right).sum(1).clamp_min(1e-12).log().mean())
-
-    temperature = min(_TEMPERATURES.tolist(), key=loss)
+    fitted = 1 / sharpness_of(logits, right, smoothed=False).factor
+    temperature = round(min(max(fitted, _TEMPERATURES[0]), _TEMPERATURES[-1]), 2)
     in_group = None if groups is None else (right.float() @ groups.cpu()) > 0
     return _limited(logits / temperature, temperature, groups, right.float(), in_group)
 

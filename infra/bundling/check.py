@@ -161,7 +161,7 @@ def _rebuilt(
 
 def _seen(pipeline: Pipeline, frames: torch.Tensor, kept: torch.Tensor) -> NDArray[np.uint8]:
     """Return the network's input before its normalisation; of tiles, the first."""
-    seen, _ = pipeline.see(drop(frames, kept), kept)
+    seen, _ = pipeline.network_input(drop(frames, kept), kept)
     return _first(seen.flatten(0, -4))
 
 

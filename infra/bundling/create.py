@@ -5,6 +5,7 @@ This module runs the network: `infra.bundling.trial` calls it in a child process
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -17,12 +18,13 @@ from infra.bundling.certainty import calibrate_certainty
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.folder import appearing
 from infra.bundling.gallery import UNKNOWN, picture_files, read_gallery
-from infra.bundling.imagenet import of_imagenet
+from infra.bundling.imagenet import OVERLAYS, of_imagenet, write_generated_strip
 from infra.bundling.label_checks import Judged, judge
-from infra.bundling.networks import Network, of_onnx, of_timm, of_torchscript, of_torchvision
+from infra.bundling.networks import Network, of_onnx, of_tflite, of_timm, of_torchscript, of_torchvision
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
 from infra.bundling.wanted import PrintLine, Skipped, Summary, Wanted
 from lab.data import LabelledPictures
+from lab.drift import write_drift
 from lab.strip.calibrate import FRR
 from lab.training.bundle import to_toml
 from processors.bundle import Bundle, BundleSettings, InputSettings, load_bundle
@@ -96,41 +98,67 @@ def fill(wanted: Wanted, folder: Path, out: Path, print_line: PrintLine, skipped
             "the network takes grey pictures: cameras' colours become luma, and a trigger that differs from its "
             "surroundings by colour alone is not there for it"
         )
-    return _calibrated(wanted, folder, bundle, notes, print_line, skipped)
-
-
-def _calibrated(
-    wanted: Wanted, folder: Path, bundle: Bundle, notes: list[str], print_line: PrintLine, skipped: Skipped
-) -> Made:
-    origin = wanted.origin
+    if wanted.calibrate is None and wanted.origin == "imagenet":
+        strip = write_generated_strip(folder)
+        notes.append(
+            "STRIP's table comes from generated pictures; --calibrate FOLDER with pictures as the cameras will see "
+            "them makes a closer one, and a drift reference"
+        )
+        words = f"suspect below {strip.threshold_bits:.3f} bits, by generated pictures under {OVERLAYS} overlays"
+        return Made(load_bundle(folder, torch.device("cpu"), vouched=True), wanted.origin, None, words, notes=notes)
     if wanted.calibrate is None:
         notes.append(
             "no [strip] table: no frame is checked for triggers; --calibrate FOLDER with pictures as the cameras will "
             "see them makes one"
         )
-        return Made(bundle, origin, notes=notes)
-    chosen = picture_files(wanted.calibrate, bundle.settings.classes, MOST_PICTURES)
+        return Made(bundle, wanted.origin, notes=notes)
+    asked = bundle.settings.unsure_below > 0 if wanted.unsure is None else wanted.unsure
+    return calibrate(
+        folder, bundle, wanted.calibrate, wanted.strip_s, print_line, skipped, origin=wanted.origin, unsure=asked,
+        notes=notes,
+    )  # fmt: skip
+
+
+def calibrate(
+    folder: Path,
+    bundle: Bundle,
+    pictures: Path,
+    strip_s: float,
+    print_line: PrintLine,
+    skipped: Skipped,
+    *,
+    origin: str,
+    unsure: bool = False,
+    notes: Sequence[str] = (),
+) -> Made:
+    """Write STRIP's table and the drift reference, made from a folder of clean pictures, into the bundle in `folder`.
+
+    With `unsure`, the pictures also set temperature and limit of `unsure`. Raises ConfigError, BundleError.
+    """
+    notes = list(notes)
+    chosen = picture_files(pictures, bundle.settings.classes, MOST_PICTURES)
     print_line(f"reading {len(chosen)} pictures")
     gallery = read_gallery(Pipeline(bundle), chosen, skipped)
     judged = judge(bundle, gallery) if chosen.labelled else None
-    unsure = None
-    if bundle.settings.unsure_below > 0 if wanted.unsure is None else wanted.unsure:
-        bundle, unsure = _certain(folder, bundle, gallery, notes)
+    limits = None
+    if unsure:
+        bundle, limits = _certain(folder, bundle, gallery, notes)
     if not chosen.labelled:
         notes.append(
             "the pictures have no classes: in subfolders named by class, they would show a wrong normalisation"
         )
     if len(gallery) < LEAST_PICTURES:
         notes.append(
-            f"no [strip] table: no frame is checked for triggers; expected at least {LEAST_PICTURES} pictures for "
-            f"that, got {len(gallery)}"
+            f"no [strip] table and no drift reference: no frame is checked for triggers; expected at least "
+            f"{LEAST_PICTURES} pictures for that, got {len(gallery)}"
         )
-        return Made(bundle, origin, judged, unsure=unsure, notes=notes)
-    if not wanted.strip_s:
+        return Made(bundle, origin, judged, unsure=limits, notes=notes)
+    write_drift(folder, bundle, gallery)
+    if not strip_s:
         notes.append("no [strip] table, for it was not to take any time: no frame is checked for triggers")
-        return Made(bundle, origin, judged, unsure=unsure, notes=notes)
+        return Made(load_bundle(folder, torch.device("cpu"), vouched=True), origin, judged, unsure=limits, notes=notes)
     print_line("calibrating STRIP")
-    strip, used = calibrate_strip(folder, bundle, gallery, wanted.strip_s)
+    strip, used = calibrate_strip(folder, bundle, gallery, strip_s)
     bundle = load_bundle(folder, torch.device("cpu"), vouched=True)
     if strip.threshold_bits < _BLIND_BITS:
         notes.append(
@@ -146,7 +174,7 @@ def _calibrated(
         f"suspect below {strip.threshold_bits:.3f} bits, {strip.frr:.1%} of clean frames or less, by {used} pictures "
         f"under {overlays} overlays"
     )
-    return Made(bundle, origin, judged, words, unsure, notes)
+    return Made(bundle, origin, judged, words, limits, notes)
 
 
 def _certain(folder: Path, bundle: Bundle, gallery: LabelledPictures, notes: list[str]) -> tuple[Bundle, str | None]:
@@ -173,6 +201,8 @@ def _network(wanted: Wanted, folder: Path, classes: int | None) -> Network:
     match wanted.origin:
         case "onnx":
             return of_onnx(Path(wanted.network), folder, wanted.size)
+        case "tflite":
+            return of_tflite(Path(wanted.network), folder)
         case "torchscript":
             return of_torchscript(Path(wanted.network), folder, wanted.size, wanted.channels)
         case "torchvision":

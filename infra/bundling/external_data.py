@@ -1,7 +1,8 @@
-"""External data of an ONNX graph: tensors with their bytes in files next to it, which a foreign graph names freely.
+"""External data of an ONNX graph: tensors whose bytes are in files next to it. The graph of a stranger may name any
+file.
 
 A file is accepted only directly next to the graph, with a known suffix, and neither hidden nor a link. A tensor must
-announce as many bytes as its shape and type take. Otherwise a graph could name a private key below its own folder, and
+state as many bytes as its shape and type require. Otherwise a graph could name a private key below its own folder, and
 the key would be signed and published as weights.
 """
 
@@ -41,7 +42,7 @@ class Range:
 def take_in(model: onnx.ModelProto, file: Path) -> tuple[str, ...]:
     """Move all external data into `model`, which was read from `file`; return the names of the files, sorted.
 
-    Raises BundleError for a range that is refused. No file is opened before every range of the graph was accepted.
+    Raises BundleError for a rejected range. All ranges are checked before any file is opened.
     """
     wanted = [(tensor, _range(tensor, file)) for tensor in _tensors(model) if _is_external(tensor)]
     total = sum(each.length for _, each in wanted)
@@ -140,5 +141,5 @@ def _read(graph: Path, wanted: Range) -> bytes:
 
 
 def _without_links(path: str, flags: int) -> int:
-    """Open a file that is no link; a pipe of that name does not block."""
+    """Open a file that is not a link. Opening a pipe of that name does not block."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -44,7 +44,7 @@ def picture_files(folder: Path, classes: Sequence[str], most: int) -> PictureFil
     """List at most so many pictures of `folder`, or of its subfolders named by class, spread evenly over the classes.
 
     Names that do not match exactly are compared without regard to case, blanks, `-` and `_`. Hidden files do not count.
-    Raises ConfigError when there is no picture, or a subfolder is named by no class.
+    Raises ConfigError when there is no picture, or a subfolder does not have the name of a class.
     """
     if not folder.is_dir():
         raise ConfigError(f"pictures: expected a folder, got {folder}. Correct the path.")

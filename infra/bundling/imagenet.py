@@ -13,10 +13,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from infra.bundling.class_names import distinct, read_class_names
+from infra.bundling.generated import generated_pictures
 from infra.bundling.networks import WEIGHTS, Network, read_state
 from infra.bundling.presets import Normalisation
+from lab.strip.table import OVERLAYS_FILE, write_strip_table
 from lab.training.bundle import save_network
+from processors.bundle import StripSettings, StripThreshold
 from processors.networks.efficientnet_lite import EfficientNetLite0
 from schemas.errors import BundleError
 
@@ -28,6 +34,15 @@ SIDE: Final = 224
 TEMPERATURE: Final = 0.89
 UNSURE_BELOW: Final = 0.48
 """Temperature and limit of `unsure`, by `python -m benchmarks.models.eyes` on the first half of each sample video."""
+OVERLAYS: Final = 24
+GENERATED: Final = 40
+SEED: Final = 0
+"""Generated pictures: so many overlays, then so many that set the threshold."""
+TRIGGERS: Final = StripThreshold(
+    threshold_bits=4.209192, frr=0.025, statistic="mixture", accept_after=[2, 3, 4, 5, 6, 8, 10, 12, 16, 20],
+    accept_bits=[7.1604, 6.6178, 6.2303, 5.4591, 5.5179, 4.8507, 4.584, 4.544, 4.2092, 4.2092],
+)  # fmt: skip
+"""STRIP's threshold and limits, by `python -m benchmarks.models.generated_strip --constants`."""
 _NORMALISATION: Final = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
 _ENDS: Final = {
     "_conv_stem": "stem.convolution", "_bn0": "stem.norm", "_conv_head": "head.convolution", "_bn1": "head.norm",
@@ -65,6 +80,19 @@ def of_imagenet(folder: Path) -> Network:
         groups=groups_of(distinct(list(names))[0]), policy="motion",
         notes=("it was trained on photographs of one object each; it has no class for people",),
     )  # fmt: skip
+
+
+def overlays() -> NDArray[np.uint8]:
+    """Return STRIP's overlays, generated pictures (`OVERLAYS`, `SIDE`, `SIDE`, 3)."""
+    return generated_pictures(OVERLAYS, SIDE, SEED)
+
+
+def write_generated_strip(folder: Path) -> StripSettings:
+    """Write STRIP's table for this network, made from generated pictures alone, into the bundle in `folder`."""
+    np.save(folder / OVERLAYS_FILE, overlays())
+    strip = StripSettings(**TRIGGERS.model_dump(), overlays=OVERLAYS_FILE)
+    write_strip_table(folder, strip)
+    return strip
 
 
 def groups_of(names: Sequence[str]) -> dict[str, list[str]]:

@@ -26,7 +26,7 @@ from schemas.transport.kafka.reader import Reader
 from schemas.transport.kafka.sender import Plain, Sender
 
 _CALL_S: Final = 10.0
-_LOOK_S: Final = 0.3
+_POLL_S: Final = 0.3
 _TRIES: Final = 5
 """Seconds until a broker has learnt of a new topic."""
 
@@ -65,7 +65,7 @@ class ModelsTopic:
                 for _ in range(_TRIES):
                     if self._partition.topic in await self._reader.topics():
                         break
-                    await asyncio.sleep(_LOOK_S)
+                    await asyncio.sleep(_POLL_S)
                 else:
                     raise BrokerError(
                         f"Kafka at {self._bootstrap}: expected the topic {self._partition.topic} and the right to read "
@@ -240,7 +240,7 @@ class ModelsTopic:
             silent = running - serve - refuse.keys()
             if not silent or time.monotonic() >= end_s:
                 return serve, refuse, silent
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
 
 def check_successor(model: Model, before: Model) -> None:

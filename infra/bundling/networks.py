@@ -26,6 +26,7 @@ from processors.bundle.code import check_code
 from processors.bundle.formats import load_torchscript
 from processors.bundle.limits import check_archive, check_safetensors, check_size
 from processors.bundle.model_toml import BundleSettings, Policy
+from processors.bundle.tflite import load_tflite
 from processors.networks.library import library, timm_network, torchvision_network
 from schemas.errors import BundleError, ConfigError, first_line
 
@@ -33,6 +34,10 @@ WEIGHTS: Final = "weights.safetensors"
 OWN_WEIGHTS: Final = "default"
 """The library's own weights for the network, from its cache or by its own download."""
 RANDOM: Final = "random"
+_NO_GRADIENTS: Final = (
+    "repair, harden and attacks that follow gradients need a torch network and do not apply to {}; STRIP, calibrate, "
+    "evaluate and attacks without gradients do"
+)
 _SILENT_S: Final = 20.0
 _CALLED: Final = re.compile(r"GLOBAL (\S+)")
 """The name that torch quotes when it refuses a pickle; torch itself advises to run the code."""
@@ -66,14 +71,25 @@ def of_onnx(file: Path, folder: Path, size: tuple[int, int] | None) -> Network:
     """Write an ONNX classifier; see `infra.bundling.onnx_graph`. Raises BundleError."""
     graph = read_graph(file, size)
     save_graph(graph, folder / "network.onnx")
-    tools = (
-        "repair, harden and attacks that follow gradients need a torch network and do not apply to an ONNX graph; "
-        "STRIP, calibrate, evaluate and attacks without gradients do"
-    )
     return Network(
         "onnx", "network.onnx", graph.channels, graph.height, graph.width, graph.classes, "ONNX",
-        notes=(*graph.notes, tools),
+        notes=(*graph.notes, _NO_GRADIENTS.format("an ONNX graph")),
     )  # fmt: skip
+
+
+def of_tflite(file: Path, folder: Path) -> Network:
+    """Write a TensorFlow Lite classifier; see `processors.bundle.tflite`. Raises BundleError."""
+    if not file.is_file():
+        raise BundleError(f"--tflite: expected an existing file, got {file}. Correct the path.")
+    check_size(file)
+    network = load_tflite(file)
+    channels, height, width = network.shape
+    classes = _outputs(network(torch.zeros(2, channels, height, width)), file.name)
+    shutil.copyfile(file, folder / "network.tflite")
+    notes: tuple[str, ...] = (_NO_GRADIENTS.format("a TensorFlow Lite graph"),)
+    if network.batch is not None:
+        notes = (*notes, "the graph takes one picture at a time and no other number: batches run one by one")
+    return Network("tflite", "network.tflite", channels, height, width, classes, "TensorFlow Lite", notes=notes)
 
 
 def of_torchscript(file: Path, folder: Path, size: tuple[int, int] | None, channels: int) -> Network:
@@ -171,7 +187,7 @@ def _of_library(
         _load_state(network, Path(weights), name)
     written = _written(network, name, classes, folder, size, package, known)
     if weights == RANDOM:
-        return _noted(written, "its weights are random: every verdict is a guess")
+        return _noted(written, "the weights are random: every verdict is a guess")
     return written
 
 

@@ -15,6 +15,7 @@ from infra.bundling.networks import WEIGHTS
 from infra.bundling.strip_table import LEAST_PICTURES, calibrate_strip
 from infra.bundling.wanted import PrintLine
 from lab.data import LabelledPictures
+from lab.drift import write_drift
 from lab.teach.labelled import Labelled
 from lab.teach.train import TaughtNetwork
 from lab.training.bundle import save_network, to_toml
@@ -38,8 +39,8 @@ def write_taught(
 ) -> Bundle:
     """Write the bundle and the report into the folder `out`, which does not exist yet or is empty.
 
-    With fewer than `LEAST_PICTURES` labels, or no time, the bundle has no `[strip]` table. Raises ConfigError for
-    another folder, BundleError for a network that does not run.
+    With fewer than `LEAST_PICTURES` labels, or no time, the bundle has no `[strip]` and no `[drift]` table. Raises
+    ConfigError for another folder, BundleError for a network that does not run.
     """
     settings = BundleSettings(
         name=name, version=version, format="safetensors", weights=WEIGHTS,
@@ -59,7 +60,9 @@ def write_taught(
         else:
             pipeline = Pipeline(bundle)
             images = np.concatenate([as_taken(pipeline, picture) for picture in labelled.pictures])
-            strip, used = calibrate_strip(folder, bundle, LabelledPictures("labels", images, labelled.labels), strip_s)
+            gallery = LabelledPictures("labels", images, labelled.labels)
+            write_drift(folder, bundle, gallery)
+            strip, used = calibrate_strip(folder, bundle, gallery, strip_s)
             print_line(
                 f"STRIP: suspect below {strip.threshold_bits:.3f} bits, {strip.frr:.1%} of clean frames or less, by "
                 f"{used} pictures"

@@ -1,6 +1,6 @@
 """`create` in a child process with limits of time and memory, against a network that would exhaust either.
 
-The limits are no sandbox: the child has the rights of its user.
+The limits are not a sandbox: the child has the rights of its user.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Limits:
     seconds: float = 600.0
     """Seconds of wall clock, downloads of weights included; processors wait equally long for a model."""
     memory_gib: float = 8.0
-    """Bytes of address space beyond the needs of the libraries."""
+    """GiB of address space beyond the needs of the libraries."""
 
 
 def create_within(limits: Limits, wanted: Wanted, out: Path, print_line: PrintLine, skipped: Skipped) -> Summary:
@@ -93,7 +93,7 @@ def _ended(status: int | None, limits: Limits, network: str) -> str:
     if status is not None and status < 0:
         name = signal.Signals(-status).name
         return (
-            f"{network}: expected a trial within {limits.memory_gib:g} GiB, got its end by {name}. "
+            f"{network}: expected a trial within {limits.memory_gib:g} GiB, got one killed by {name}. "
             "If the network is only large, raise --most-memory."
         )
     return f"{network}: expected a trial with status 0, got {status}. Choose another network."
@@ -111,7 +111,7 @@ def _run(limits: Limits, wanted: Wanted, folder: Path, out: Path, sender: Connec
     except UserError as error:
         sender.send(error)
     except (MemoryError, RuntimeError) as error:
-        # torch has no class of its own for it on the CPU.
+        # On the CPU, torch raises a plain RuntimeError when memory is exhausted.
         if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
             raise
         sender.send(

@@ -13,7 +13,7 @@ from lab.statistics import Interval
 if TYPE_CHECKING:
     from processors.bundle import Policy
 
-Origin = Literal["onnx", "torchscript", "torchvision", "timm", "imagenet"]
+Origin = Literal["onnx", "tflite", "torchscript", "torchvision", "timm", "imagenet"]
 PrintLine = Callable[[str], object]
 """Prints a line about the progress."""
 Skipped = Callable[[str, str], object]

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from schemas.errors import UserError
+from schemas.runtime.abandoned import end_process
 
 VARIABLES: Final = {
     "POINTILLIST_FLEET_SECRET(_FILE), POINTILLIST_ROLE_SECRET(_FILE)": "What keys are made from.",
@@ -50,8 +51,8 @@ def options(
     factories: Annotated[
         str | None,
         typer.Option(
-            help="Packages of your own, with commas between them, whose factories bundles may call: their code runs. "
-            "POINTILLIST_FACTORIES says the same."
+            help="Your packages, separated by commas, whose factories bundles may call. Their code runs. "
+            "POINTILLIST_FACTORIES sets it too."
         ),
     ] = None,
     version: Annotated[
@@ -66,6 +67,8 @@ def options(
 
 MODULES: Final = {
     "audit": ("audit",),
+    "backup": ("backup",),
+    "restore": ("backup",),
     "bundle": ("bundle",),
     "camera": ("camera", "camera_discover", "camera_forget", "camera_run", "camera_test", "camera_settings"),
     "config": ("config",),
@@ -75,6 +78,7 @@ MODULES: Final = {
     "key": ("key",),
     "model": ("model", "model_rollout"),
     "monitor": ("monitor",),
+    "mute": ("mute",),
     "enroll": ("pki",),
     "rotate": ("pki",),
     "revoke": ("pki",),
@@ -94,21 +98,34 @@ MODULES: Final = {
     "up": ("up",),
     "user": ("user",),
     "lab": tuple(
-        f"lab.{name}" for name in ("aigan", "evaluate", "harden", "learn_table", "red_team", "repair", "stale", "strip")
+        f"lab.{name}"
+        for name in (
+            "aigan",
+            "certify",
+            "evaluate",
+            "golden",
+            "harden",
+            "learn_table",
+            "red_team",
+            "repair",
+            "stale",
+            "strip",
+        )
     ),
 }
 """The modules that register each command, relative to this package."""
 
 
 def register(command: str | None = None) -> None:
-    """Put the modules of `command` into `app`; all commands for None or for a name that is no command."""
+    """Put the modules of `command` into `app`; all commands for None or for an unknown name."""
     for name in MODULES if command not in MODULES else (command,):
         for module in MODULES[name]:
             import_module(f"{__name__}.{module}")
 
 
 def command_of(arguments: Sequence[str]) -> str | None:
-    """Return the first word of a command line that is no option; None when an option other than `--factories` leads."""
+    """Return the first word of a command line that is not an option; None when an option other than `--factories`
+    leads."""
     rest = iter(arguments)
     for word in rest:
         if word == "--factories":
@@ -125,6 +142,14 @@ def main() -> None:
     from infra.cli.passwords import hide_passwords
 
     hide_passwords()
+    try:
+        _run()
+    except BaseException as error:  # also SystemExit, by which every command ends
+        end_process(error)
+        raise
+
+
+def _run() -> None:
     try:
         app()
     except UserError as error:

@@ -24,17 +24,15 @@ if TYPE_CHECKING:
 _TLS = "Connect by TLS: a folder with ca.crt, the authority to trust, and our own tls.crt and tls.key where it asks."
 _LOGIN = "A file with user:password; - is standard input."
 Mqtt = Annotated[str | None, typer.Option(help="MQTT broker as host:port, or mqtts://host:port.")]
-MqttTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_MQTT_TLS says the same.")]
+MqttTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_MQTT_TLS sets it too.")]
 MqttLogin = Annotated[
-    Path | None, typer.Option("--mqtt-login-file", help=f"{_LOGIN} POINTILLIST_MQTT_LOGIN(_FILE) says the same.")
+    Path | None, typer.Option("--mqtt-login-file", help=f"{_LOGIN} POINTILLIST_MQTT_LOGIN(_FILE) sets it too.")
 ]
 Kafka = Annotated[str | None, typer.Option(help="Kafka bootstrap servers as host:port,host:port.")]
-KafkaTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_KAFKA_TLS says the same.")]
+KafkaTls = Annotated[Path | None, typer.Option(help=f"{_TLS} POINTILLIST_KAFKA_TLS sets it too.")]
 KafkaLogin = Annotated[
     Path | None,
-    typer.Option(
-        "--kafka-login-file", help=f"{_LOGIN} By SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) says the same."
-    ),
+    typer.Option("--kafka-login-file", help=f"{_LOGIN} By SCRAM-SHA-512. POINTILLIST_KAFKA_LOGIN(_FILE) sets it too."),
 ]
 ConnectTimeout = Annotated[
     float,
@@ -45,9 +43,7 @@ ConnectTimeout = Annotated[
     ),
 ]
 CONNECT_TIMEOUT_S = 10.0
-State = Annotated[
-    Path | None, typer.Option(help="Join the running system of this state folder: its brokers, its secret.")
-]
+State = Annotated[Path | None, typer.Option(help="State folder of the running system, with its brokers and secret.")]
 MQTT: Final = ("mqtt", "mqtt_tls", "mqtt_login_file")
 KAFKA: Final = ("kafka", "kafka_tls", "kafka_login_file")
 """Settings of a broker's client that have an option."""

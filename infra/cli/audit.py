@@ -26,19 +26,19 @@ DEFAULT_STATE = Path(".pointillist")
 @app.command()
 def audit(
     state: Annotated[
-        Path | None, typer.Option(help="State folder of a system, running or not; else .pointillist.")
+        Path | None, typer.Option(help="State folder of a system, running or not; by default .pointillist.")
     ] = None,
     kafka: Annotated[
-        str | None, typer.Option(help="Of a deployment, with --database: Kafka bootstrap server as host:port.")
+        str | None, typer.Option(help="Kafka bootstrap server of a deployment as host:port, with --database.")
     ] = None,
     database: Annotated[
-        str | None, typer.Option(help="Of a deployment, with --kafka: SQLAlchemy URL of the recorders' database.")
+        str | None, typer.Option(help="SQLAlchemy URL of the recorders' database of a deployment, with --kafka.")
     ] = None,
     spool: Annotated[
         list[Path] | None,
         typer.Option(
-            help="With --kafka: a folder with cameras' spools, site/camera each; can be given again. Of the others, "
-            "their signed ledgers say what was published."
+            help="With --kafka: folder with cameras' spools, site/camera each; can be given again. For other cameras "
+            "the signed ledgers show the published frames."
         ),
     ] = None,
     kafka_tls: KafkaTls = None,

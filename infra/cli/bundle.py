@@ -39,6 +39,7 @@ def create(
         ),
     ] = None,
     onnx: Annotated[Path | None, typer.Option(help="An ONNX classifier.")] = None,
+    tflite: Annotated[Path | None, typer.Option(help="A TensorFlow Lite classifier.")] = None,
     torchscript: Annotated[Path | None, typer.Option(help="A TorchScript classifier; needs --allow-code.")] = None,
     torchvision: Annotated[str | None, typer.Option(help="A classifier of torchvision by name.")] = None,
     timm: Annotated[str | None, typer.Option(help="A classifier of timm by name.")] = None,
@@ -86,7 +87,9 @@ def create(
     most_memory: Annotated[float, typer.Option(help="GiB of memory that it may take.", min=0.1)] = 8.0,
     publish: Annotated[Path | None, typer.Option(help="Then publish it to the system of this state folder.")] = None,
     up: Annotated[bool, typer.Option("--up", help="Then run `up` with it; options of `up` stand behind --.")] = False,
-    accept_doubts: Annotated[bool, typer.Option("--accept-doubts", help="Publish or run it all the same.")] = False,
+    accept_doubts: Annotated[
+        bool, typer.Option("--accept-doubts", help="Publish or run it in spite of the warnings.")
+    ] = False,
     allow_code: AllowCode = False,
     options: Annotated[list[str] | None, typer.Argument(help="With --up: options of `up`, behind --.")] = None,
 ) -> None:
@@ -101,7 +104,7 @@ def create(
     from processors.bundle.model_toml import Policy
 
     origin, network = _one_of(
-        onnx=onnx, torchscript=torchscript, torchvision=torchvision, timm=timm,
+        onnx=onnx, tflite=tflite, torchscript=torchscript, torchvision=torchvision, timm=timm,
         imagenet="EfficientNet-Lite0" if imagenet else None,
     )  # fmt: skip
     if out is None:
@@ -136,6 +139,37 @@ def create(
         publish_model(out, state=publish)
     if up:
         _run_up(out, options or [])
+
+
+@bundle_app.command()
+def calibrate(
+    folder: Annotated[str, typer.Argument(help="A folder with model.toml, or the name of a made bundle.")],
+    images: Annotated[
+        Path, typer.Option(help="Clean pictures as cameras will see them; in subfolders named by class, or not.")
+    ],
+    strip_seconds: Annotated[float, typer.Option(help="Seconds for STRIP, roughly; 0 leaves STRIP out.", min=0)] = 6.0,
+    allow_code: AllowCode = False,
+) -> None:
+    """Write STRIP's table and the drift reference of an existing bundle, from pictures of its cameras.
+
+    Exit status 1 when the pictures contradict the bundle's description.
+    """
+    import torch
+
+    from infra.bundling.create import calibrate as run
+    from infra.cli.lab.evaluate import bundle_folder
+    from processors.bundle import load_bundle
+
+    error = _printer(err=True)
+    place = bundle_folder(folder)
+    bundle = load_bundle(place, torch.device("cpu"))
+    made = run(
+        place, bundle, images, strip_seconds, error, lambda file, why: error(f"skipped {file}: {why}"),
+        origin=bundle.settings.format,
+    )  # fmt: skip
+    _print_summary(made.summary, place)
+    if made.doubts:
+        raise typer.Exit(DOUBTED)
 
 
 @bundle_app.command()
@@ -216,7 +250,7 @@ def _one_of(**given: Path | str | None) -> tuple[Origin, str]:
     if len(found) != 1:
         got = " and ".join(f"--{name}" for name, _ in found) or "none"
         raise ConfigError(
-            "network: expected one of --onnx, --torchscript, --torchvision, --timm and --imagenet, got "
+            "network: expected one of --onnx, --tflite, --torchscript, --torchvision, --timm and --imagenet, got "
             f"{got}. Give exactly one."
         )
     return found[0]  # type: ignore[return-value]  # the caller's names are the origins

@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 
 @camera_app.command()
 def discover(
-    seconds: Annotated[float, typer.Option(help="How long to wait for answers.", min=0.1)] = 4.0,
+    seconds: Annotated[float, typer.Option(help="Seconds to wait for answers.", min=0.1)] = 4.0,
     login: Annotated[
         Path | None,
-        typer.Option(help="A file with user:password, to ask those found for their streams; a digest goes to each."),
+        typer.Option(
+            help="File with user:password, to request the streams of the cameras. Each camera receives a digest of it."
+        ),
     ] = None,
     host: Annotated[
-        list[str] | None, typer.Option(help="Ask only this one, by name or address; can be given again.")
+        list[str] | None, typer.Option(help="Query only this camera, by name or address; can be given again.")
     ] = None,
-    site: Annotated[str, typer.Option(help="The site in what --yaml prints.")] = "site",
-    yaml: Annotated[bool, typer.Option("--yaml", help="Print a cameras.yaml with the first stream of each.")] = False,
+    site: Annotated[str, typer.Option(help="Site of the cameras in the output of --yaml.")] = "site",
+    yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print a cameras.yaml with the first stream of each camera.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find ONVIF cameras by WS-Discovery.

@@ -27,7 +27,7 @@ _END_S: Final = 15.0
 def run(
     settings: CameraRunSettings,
     file: Annotated[
-        Path | None, typer.Argument(help="The list of cameras, cameras.yaml; it is read again when it changes.")
+        Path | None, typer.Argument(help="Camera file, cameras.yaml; it is read again when it changes.")
     ] = None,
     check: Annotated[
         bool,

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 @camera_app.command()
 def settings(
     name: Annotated[str, typer.Argument(help="The camera as SITE/CAMERA.", metavar="SITE/CAMERA")],
-    reset: Annotated[bool, typer.Option("--reset", help="Make it forget: its own settings hold again.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Reset the camera to its own settings.")] = False,
     mqtt: Mqtt = None,
     mqtt_tls: MqttTls = None,
     mqtt_login: MqttLogin = None,
     state: Annotated[
-        Path | None, typer.Option(help="The running system of this state folder: its broker, its secret.")
+        Path | None, typer.Option(help="State folder of the running system, with its broker and secret.")
     ] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait until the camera has forgotten.", min=0)] = 10.0,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until the camera confirms the reset.", min=0)] = 10.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:

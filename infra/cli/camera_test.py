@@ -33,9 +33,14 @@ def try_camera(
     url: Annotated[
         str | None, typer.Argument(help="RTSP or HTTP URL, /dev/video0; or SITE/CAMERA of --cameras.")
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="Save the last picture: PNG or JPEG, by the name's end.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Save the last picture in this file, a PNG or JPEG by its suffix.")
+    ] = None,
     show: Annotated[
-        bool | None, typer.Option("--show/--no-show", help="Show it in the terminal; else where there is one.")
+        bool | None,
+        typer.Option(
+            "--show/--no-show", help="Show the picture in the terminal. By default only if the output is a terminal."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

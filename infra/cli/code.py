@@ -20,7 +20,7 @@ AllowCode = Annotated[
     typer.Option(
         "--allow-code",
         callback=_allow,
-        help="A bundle of this machine may run code that it brings: its own factory, its TorchScript. "
-        "Of published bundles, the signer decides. POINTILLIST_ALLOW_CODE=1 says the same.",
+        help="Allow a bundle of this machine to run its own code: its factory or its TorchScript. "
+        "Of published bundles, the signer decides. POINTILLIST_ALLOW_CODE=1 sets it too.",
     ),
 ]

@@ -8,19 +8,25 @@ from typing import Annotated
 import typer
 
 from infra.cli import app
-from infra.settings.roles import MODELS
+from infra.settings.roles import FILES, MODELS
 
 
 @app.command()
 def config(
-    role: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}.")],
+    role: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS)}; with --schema also {', '.join(FILES)}.")],
     file: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Print nothing if the settings are valid.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema, for an editor.")] = False,
 ) -> None:
     """Print a role's settings in force as TOML: those of the environment, of a file, and the defaults.
 
     Exit status 2 when a setting is unknown or wrong.
     """
+    if schema:
+        from infra.settings.json_schema import written_schema
+
+        typer.echo(written_schema(role), nl=False)
+        return
     from infra.settings.document import listing
     from infra.settings.load import Given, load
     from infra.settings.roles import model_of

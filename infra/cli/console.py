@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 @role_command(
-    app, "console", "http", *KAFKA, *MQTT, *COMMON, "database", "quarantine", "store", "users", "allowed_host",
-    "http_tls", "behind_proxy", "trust", "jobs.folder", "jobs.bundle", "jobs.signer", "jobs.models", "jobs.admin_tls",
-    "jobs.admin_login_file", "prometheus",
+    app, "console", "http", *KAFKA, *MQTT, *COMMON, "database", "quarantine", "store", "kept_files", "users",
+    "allowed_host", "http_tls", "behind_proxy", "trust", "jobs.folder", "jobs.bundle", "jobs.signer", "jobs.models",
+    "jobs.admin_tls", "jobs.admin_login_file", "prometheus",
 )  # fmt: skip
 def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
     """Serve the fleet's web pages: cameras, pictures, history and alerts. Users send commands to cameras from them."""

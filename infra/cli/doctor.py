@@ -115,7 +115,7 @@ def _data() -> str:
     if folder is None:
         raise OSError("POINTILLIST_DATA is not set: the source cifar10 and the experiments need it, scenes do not")
     if not folder.is_dir():
-        raise OSError(f"POINTILLIST_DATA names {folder}, which is no folder")
+        raise OSError(f"POINTILLIST_DATA names {folder}, which is not a folder")
     return str(folder)
 
 
@@ -130,7 +130,7 @@ def _bundles() -> str:
 
 @app.command()
 def doctor(
-    state: Annotated[Path, typer.Option(help="Where `up` will keep its state.")] = Path(".pointillist"),
+    state: Annotated[Path, typer.Option(help="State folder that `up` will use.")] = Path(".pointillist"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Report what is installed, what is missing, and how to install it. Exit status 2 when `up` cannot work."""

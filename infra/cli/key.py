@@ -22,13 +22,13 @@ def key(
     ] = 0,
     role: Annotated[
         str | None,
-        typer.Option(help="Print what a role is given: bridge, processor, recorder, auditor or operator."),
+        typer.Option(help="Print the secret of a role: bridge, processor, recorder, auditor or operator."),
     ] = None,
     roles: Annotated[
         Path | None, typer.Option(help="Write the secrets of bridge, processor and recorder to DIR/ROLE/role.secret.")
     ] = None,
     scenario: Annotated[Path | None, typer.Option(help="Issue the keys of all cameras of a scenario.")] = None,
-    state: Annotated[Path | None, typer.Option(help="State folder: its fleet secret, and keys/ in it.")] = None,
+    state: Annotated[Path | None, typer.Option(help="State folder with the fleet secret and the folder keys.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the key to a file that only you can read.")] = None,
 ) -> None:
     """Print the key of one camera, or the secret of one role: give it to that device or role and to nobody else.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,15 +17,15 @@ from infra.cli import app
 from infra.cli.access import CONNECT_TIMEOUT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place, require_brokers
 from infra.cli.code import AllowCode
 from infra.cli.rows import print_rows
+from infra.cli.shared_options import with_shared_options
 from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from infra.bundling.models_topic import ModelsTopic
     from processors.models.store import ModelStore
-    from schemas.keys.signers import Signer, TrustedSigners
+    from schemas.keys.signers import Signer
     from schemas.pointillist_pb2 import Model, Models
-    from schemas.transport.access import KafkaAddress
 
 R = TypeVar("R")
 
@@ -35,80 +36,120 @@ model_app = typer.Typer(
 )
 app.add_typer(model_app, name="model")
 
-Wait = Annotated[float, typer.Option(help="Seconds to wait until the running processors serve it.", min=0)]
-ConnectTimeout = Annotated[float, typer.Option(help="Seconds to wait for Kafka before giving up.", min=0.1)]
+_Wait = Annotated[float, typer.Option(help="Seconds to wait until the running processors serve it.", min=0)]
+_ConnectTimeout = Annotated[float, typer.Option(help="Seconds to wait for Kafka before giving up.", min=0.1)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+@dataclass(frozen=True)
+class ModelsAccess:
+    """Access of a command to the list of models."""
+
+    state: State = None
+    kafka: Kafka = None
+    trust: Trust = None
+    kafka_tls: KafkaTls = None
+    kafka_login: KafkaLogin = None
+    connect_timeout_s: _ConnectTimeout = CONNECT_TIMEOUT_S
+
+    def run(self, work: Callable[[ModelsTopic], Awaitable[R]], signer: Signer | None = None) -> R:
+        """Return the result of `work` on the topic of models."""
+        from infra.bundling.models_topic import ModelsTopic
+
+        trusted = trusted_of(self.trust, self.state)
+        where = kafka_place(self.kafka, self.state, "admin", tls=self.kafka_tls, login=self.kafka_login)
+        require_brokers(self.connect_timeout_s, kafka=where)
+
+        async def body() -> R:
+            async with ModelsTopic(where, trusted, signer) as topic:
+                if signer is not None and topic.refused is not None:
+                    words = f"the newest list of models is not believed, and will be replaced: {topic.refused}"
+                    Console(stderr=True, soft_wrap=True).print(words, markup=False)
+                return await work(topic)
+
+        return asyncio.run(body())
+
+
+@dataclass(frozen=True)
+class ModelsChange(ModelsAccess):
+    """Access of a command that signs a new list of models."""
+
+    signer: SignerFile = None
+    wait: _Wait = 60.0
+
+    @property
+    def key(self) -> Signer:
+        """The key that signs. Raises ConfigError without one."""
+        return signer_of(self.signer, self.state)
+
+    def apply(self, change: Callable[[ModelsTopic], Awaitable[bool]], key: Signer | None = None) -> NoReturn:
+        """Change the list; exit with status 1 if a processor has not applied the change."""
+        raise typer.Exit(0 if self.run(change, key or self.key) else 1)
+
+    def store(self, given: str | None) -> ModelStore:
+        """Return the store of bundles: the given one, else the state folder's. Raises ConfigError without either."""
+        from infra.state_folder import Layout
+        from processors.models.store import ModelStore
+
+        if given is None and self.state is None:
+            raise ConfigError(
+                "--store is missing: expected a folder or URL that every processor can read. Give --store or --state."
+            )
+        return ModelStore(given or str(Layout((self.state or Path()).resolve()).models))
+
+
 @model_app.command()
+@with_shared_options
 def publish(
     bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
-    state: State = None,
-    kafka: Kafka = None,
+    access: ModelsChange,
     store: Annotated[
-        str | None, typer.Option(help="Folder or fsspec URL that every processor can read; else in the state folder.")
+        str | None,
+        typer.Option(help="Folder or fsspec URL that every processor can read; by default in the state folder."),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Even with other classes than the live model, or without STRIP.")] = False,
-    signer: SignerFile = None,
-    trust: Trust = None,
+    force: Annotated[
+        bool, typer.Option(help="Publish in spite of other classes than the live model's, or a missing STRIP.")
+    ] = False,
     allow_code: AllowCode = False,
-    wait: Wait = 60.0,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Sign a bundle and make it the live model: every processor loads it next to the one that it serves, and switches.
 
     Exit status 1 when a processor refuses it or has not answered in time, 2 when it is not published.
     """
     from infra.bundling.models_topic import check_successor
-    from infra.state_folder import Layout
-    from processors.models.store import ModelStore
     from schemas.messages import models as listed
     from schemas.messages import rollout
 
-    if store is None and state is None:
-        raise ConfigError(
-            "--store is missing: expected a folder or URL that every processor can read. Give --store or --state."
-        )
-    key, trusted = signer_of(signer, state), trusted_of(trust, state)
-    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    place, key = access.store(store), access.key
     folder = folder_of(bundle)
     model_id = checked(folder)
-    place = ModelStore(store or str(Layout((state or Path()).resolve()).models))
 
     async def run(topic: ModelsTopic) -> bool:
-        before = topic.models if topic.models.published else initial(state, place, key)
+        before = topic.models if topic.models.published else initial(access.state, place, key)
         live = listed.live(before)
         if not force and live is not None:
             check_successor(described(folder, model_id), live)
         model = listed.sign(place.add(folder, model_id), key)
         if live is not None and live.digest == model.digest:
-            return await report_change(topic, f"{model_id} is live already", wait)
+            return await report_change(topic, f"{model_id} is live already", access.wait)
         after = listed.publish(rollout.ended(before), model)
         await topic.write(after)
         kept = {each.digest for each in after.published}
         for forgotten in before.published:
             if forgotten.digest not in kept:
                 place.discard(forgotten)
-        return await report_change(topic, f"published {model_id}", wait)
+        return await report_change(topic, f"published {model_id}", access.wait)
 
-    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+    access.apply(run, key)
 
 
 @model_app.command()
+@with_shared_options
 def rollback(
-    state: State = None,
-    kafka: Kafka = None,
+    access: ModelsChange,
     own: Annotated[
-        bool, typer.Option(help="To each processor's own --bundle: withdraw all that is published.")
+        bool, typer.Option(help="Withdraw all published models: each processor then serves its own --bundle.")
     ] = False,
-    signer: SignerFile = None,
-    trust: Trust = None,
-    wait: Wait = 60.0,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Withdraw the live model: the newest earlier one that is not withdrawn becomes live again.
 
@@ -128,22 +169,16 @@ def rollback(
         await topic.write(after)
         now = listed.live(after)
         name = now.model_id if now is not None else "each processor's own bundle"
-        return await report_change(topic, f"withdrawn {live.model_id}; live is {name}", wait)
+        return await report_change(topic, f"withdrawn {live.model_id}; live is {name}", access.wait)
 
-    key, trusted = signer_of(signer, state), trusted_of(trust, state)
-    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+    access.apply(run)
 
 
 @model_app.command(name="list")
+@with_shared_options
 def show_list(
-    state: State = None,
-    kafka: Kafka = None,
-    trust: Trust = None,
+    access: ModelsAccess,
     json: Json = False,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """The published models, newest first."""
 
@@ -161,8 +196,7 @@ def show_list(
             for place, model in enumerate(topic.models.published)
         ]
 
-    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    rows = with_topic(where, trusted_of(trust, state), connect_timeout_s, run)
+    rows = access.run(run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=rows)
@@ -175,14 +209,10 @@ def show_list(
 
 
 @model_app.command()
+@with_shared_options
 def status(
-    state: State = None,
-    kafka: Kafka = None,
-    trust: Trust = None,
+    access: ModelsAccess,
     json: Json = False,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """The live model, and the model that each processor serves."""
     from schemas.messages import models as listed
@@ -210,8 +240,7 @@ def status(
         found = {"live": live.model_id if live is not None else None, "error": error, "processors": processors}
         return found | {"rollout": rollout_of(topic)}
 
-    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    found = with_topic(where, trusted_of(trust, state), connect_timeout_s, run)
+    found = access.run(run)
     console = Console(soft_wrap=True)
     if json:
         console.print_json(data=found)
@@ -239,28 +268,6 @@ def _yes(holds: bool) -> str:
 
 def _at(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def with_topic(
-    where: KafkaAddress,
-    trusted: TrustedSigners,
-    connect_timeout_s: float,
-    run: Callable[[ModelsTopic], Awaitable[R]],
-    signer: Signer | None = None,
-) -> R:
-    """Return the result of `run` on the topic of models."""
-    from infra.bundling.models_topic import ModelsTopic
-
-    require_brokers(connect_timeout_s, kafka=where)
-
-    async def body() -> R:
-        async with ModelsTopic(where, trusted, signer) as topic:
-            if signer is not None and topic.refused is not None:
-                words = f"the newest list of models is not believed, and will be replaced: {topic.refused}"
-                Console(stderr=True, soft_wrap=True).print(words, markup=False)
-            return await run(topic)
-
-    return asyncio.run(body())
 
 
 def rollout_of(topic: ModelsTopic) -> dict[str, Any] | None:
@@ -353,7 +360,7 @@ async def report_change(
     for name, error in sorted(refuse.items()):
         console.print(f"refused by {name}: {error}", markup=False)
     if silent:
-        console.print(f"nothing heard for {wait_s:g} s from {', '.join(sorted(silent))}", markup=False)
+        console.print(f"no answer for {wait_s:g} s from {', '.join(sorted(silent))}", markup=False)
     if not serve and not refuse and not silent:
         console.print("no processor runs: those that start serve it", markup=False)
     return not refuse and not silent

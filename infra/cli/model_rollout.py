@@ -9,20 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
-from infra.cli.access import CONNECT_TIMEOUT_S, Kafka, KafkaLogin, KafkaTls, State, kafka_place
 from infra.cli.code import AllowCode
-from infra.cli.model import (
-    ConnectTimeout,
-    Wait,
-    checked,
-    described,
-    folder_of,
-    initial,
-    model_app,
-    report_change,
-    with_topic,
-)
-from infra.cli.signer import SignerFile, Trust, signer_of, trusted_of
+from infra.cli.model import ModelsChange, checked, described, folder_of, initial, model_app, report_change
+from infra.cli.shared_options import with_shared_options
 from schemas.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
@@ -34,43 +23,41 @@ _NO_ROLLOUT: Final = "candidate is missing: expected a rollout. Begin one by `po
 
 
 @model_app.command()
+@with_shared_options
 def candidate(
     bundle: Annotated[Path, typer.Argument(help="A folder with model.toml, or the name of a shipped bundle.")],
-    state: State = None,
-    kafka: Kafka = None,
+    access: ModelsChange,
     store: Annotated[
-        str | None, typer.Option(help="Folder or fsspec URL that every processor can read; else in the state folder.")
+        str | None,
+        typer.Option(help="Folder or fsspec URL that every processor can read; by default in the state folder."),
     ] = None,
     slot: Annotated[str, typer.Option(help="shadow: its answers never count; canary: a share of cameras.")] = "shadow",
-    frames: Annotated[float, typer.Option(help="Share of the frames that both models judge.", min=0, max=1)] = 0.2,
-    cameras: Annotated[float, typer.Option(help="Share of the cameras of a canary.", min=0, max=1)] = 0.25,
+    frames: Annotated[float, typer.Option(help="Share of the frames that both models classify.", min=0, max=1)] = 0.2,
+    cameras: Annotated[float, typer.Option(help="Share of the cameras that a canary serves.", min=0, max=1)] = 0.25,
     by_rule: Annotated[
-        bool, typer.Option(help="Let the monitor's gate promote it: to canary, then to live. Needs --clean.")
+        bool,
+        typer.Option(
+            help="Allow the monitor's gate to promote the candidate: to canary, then to live. Requires --clean."
+        ),
     ] = False,
     clean: Annotated[
         Path | None, typer.Option(help="npz with clean images and labels, for the backdoor scan before the rollout.")
     ] = None,
     decider: Annotated[
-        Path | None, typer.Option(help="File of the gate's public key, a line as of `signer init`; else of --state.")
+        Path | None,
+        typer.Option(help="File of the gate's public key, a line as `signer init` prints it; by default from --state."),
     ] = None,
     force: Annotated[
-        bool, typer.Option(help="Even with other classes, without STRIP, or without a clean scan: a person decides.")
+        bool,
+        typer.Option(help="Begin in spite of other classes, a missing STRIP, or a backdoor scan that is not clean."),
     ] = False,
-    signer: SignerFile = None,
-    trust: Trust = None,
     allow_code: AllowCode = False,
-    wait: Wait = 60.0,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
 ) -> None:
     """Sign a bundle and let it judge live frames next to the live model; the monitor's gate compares them.
 
     Exit status 1 when a processor refuses it or has not answered in time, 2 when the rollout does not begin.
     """
     from infra.bundling.models_topic import check_successor
-    from infra.state_folder import Layout
-    from processors.models.store import ModelStore
     from schemas.messages import models as listed
     from schemas.messages import rollout
     from schemas.pointillist_pb2 import CANARY, SHADOW, Rollout
@@ -80,12 +67,7 @@ def candidate(
         raise ConfigError(f"--slot: expected shadow or canary, got {slot!r}. Choose one of them.")
     if by_rule and clean is None:
         raise ConfigError("--clean is missing: expected clean pictures for the scan with --by-rule. Give --clean FILE.")
-    if store is None and state is None:
-        raise ConfigError(
-            "--store is missing: expected a folder or URL that every processor can read. Give --store or --state."
-        )
-    key, trusted = signer_of(signer, state), trusted_of(trust, state)
-    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
+    place, key, state = access.store(store), access.key, access.state
     folder = folder_of(bundle)
     model_id = checked(folder)
     scan = _scanned(folder, clean)
@@ -100,7 +82,6 @@ def candidate(
         raise ConfigError(
             "--by-rule: expected a bundle with a clean scan, got a suspect one. Omit it: a person decides."
         )
-    place = ModelStore(store or str(Layout((state or Path()).resolve()).models))
 
     async def run(topic: ModelsTopic) -> bool:
         await topic.require(KafkaTopic.COMPARISONS.value)
@@ -125,23 +106,19 @@ def candidate(
         await topic.write(rollout.begin(before, begun))
         detail = f"{slot}, frames {frames:g}, cameras {cameras:g}{', suspect scan' if suspect else ''}"
         _note(state, "candidate", model_id, detail, "begun")
-        return await report_change(topic, f"{model_id} is the candidate ({slot})", wait, topic.wait_for_candidate)
+        return await report_change(
+            topic, f"{model_id} is the candidate ({slot})", access.wait, topic.wait_for_candidate
+        )
 
-    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+    access.apply(run, key)
 
 
 @model_app.command()
+@with_shared_options
 def promote(
-    state: State = None,
-    kafka: Kafka = None,
+    access: ModelsChange,
     to: Annotated[str, typer.Option(help="live, or canary.")] = "live",
-    force: Annotated[bool, typer.Option(help="Even if the gate has not found that all rules hold.")] = False,
-    signer: SignerFile = None,
-    trust: Trust = None,
-    wait: Wait = 60.0,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
+    force: Annotated[bool, typer.Option(help="Promote although the gate's rules do not all hold.")] = False,
 ) -> None:
     """Make the candidate the live model, or a canary.
 
@@ -168,28 +145,20 @@ def promote(
         model_id = running.candidate.model_id
         if to == "live":
             await topic.write(rollout.promoted(topic.models))
-            _note(state, "promote", model_id, "forced" if force else "by hand", "live")
-            return await report_change(topic, f"promoted {model_id}", wait)
+            _note(access.state, "promote", model_id, "forced" if force else "by hand", "live")
+            return await report_change(topic, f"promoted {model_id}", access.wait)
         running.slot, running.begun_ms = CANARY, time.time_ns() // 1_000_000
         await topic.write(rollout.begin(topic.models, running))
-        _note(state, "promote", model_id, "forced" if force else "by hand", "canary")
-        return await report_change(topic, f"{model_id} is a canary", wait, topic.wait_for_candidate)
+        _note(access.state, "promote", model_id, "forced" if force else "by hand", "canary")
+        return await report_change(topic, f"{model_id} is a canary", access.wait, topic.wait_for_candidate)
 
-    key, trusted = signer_of(signer, state), trusted_of(trust, state)
-    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+    access.apply(run)
 
 
 @model_app.command()
+@with_shared_options
 def dismiss(
-    state: State = None,
-    kafka: Kafka = None,
-    signer: SignerFile = None,
-    trust: Trust = None,
-    wait: Wait = 60.0,
-    kafka_tls: KafkaTls = None,
-    kafka_login: KafkaLogin = None,
-    connect_timeout_s: ConnectTimeout = CONNECT_TIMEOUT_S,
+    access: ModelsChange,
 ) -> None:
     """End the rollout: the candidate judges no further frame, and the live model stays."""
     from schemas.messages import rollout
@@ -199,12 +168,10 @@ def dismiss(
             raise ConfigError(_NO_ROLLOUT)
         model_id = topic.listed.rollout.candidate.model_id
         await topic.write(rollout.ended(topic.models))
-        _note(state, "dismiss", model_id, "by hand", "ended")
-        return await report_change(topic, f"dismissed {model_id}", wait, topic.wait_for_candidate)
+        _note(access.state, "dismiss", model_id, "by hand", "ended")
+        return await report_change(topic, f"dismissed {model_id}", access.wait, topic.wait_for_candidate)
 
-    key, trusted = signer_of(signer, state), trusted_of(trust, state)
-    where = kafka_place(kafka, state, "admin", tls=kafka_tls, login=kafka_login)
-    raise typer.Exit(0 if with_topic(where, trusted, connect_timeout_s, run, key) else 1)
+    access.apply(run)
 
 
 def _running(topic: ModelsTopic) -> Rollout:

@@ -17,11 +17,11 @@ app.add_typer(ca_app, name="ca")
 State = Annotated[Path, typer.Option(help="State folder: the fleet's authority and secret.")]
 Hosts = Annotated[
     list[str] | None,
-    typer.Option("--host", help="A name or address by which brokers are reached, besides localhost; can be repeated."),
+    typer.Option("--host", help="Name or address of the brokers, in addition to localhost."),
 ]
 
 
-Days = Annotated[float, typer.Option(help="How long the certificates of roles that are clients hold.", min=0.001)]
+Days = Annotated[float, typer.Option(help="Validity of the certificates of client roles.", min=0.001)]
 ROLE_DAYS = 14.0
 
 
@@ -30,7 +30,10 @@ def init(
     state: State = Path(".pointillist"),
     host: Hosts = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep an authority that is there, and issue what is missing or ends soon.")
+        bool,
+        typer.Option(
+            "--keep", help="Keep an existing authority, and issue certificates that are missing or expire soon."
+        ),
     ] = False,
     scenario: Annotated[Path | None, typer.Option(help="Enrol all cameras of a scenario too, for `fleet`.")] = None,
     group_reads: Annotated[
@@ -85,7 +88,9 @@ def init(
 
 @ca_app.command("role")
 def role(
-    name: Annotated[str, typer.Argument(help="A role, with -NUMBER behind it where there are several: bridge-2.")],
+    name: Annotated[
+        str, typer.Argument(help="The role, with -NUMBER if there are several instances, such as bridge-2.")
+    ],
     state: State = Path(".pointillist"),
     host: Hosts = None,
     days: Days = ROLE_DAYS,
@@ -110,7 +115,7 @@ def role(
 def renew(
     state: State = Path(".pointillist"),
     days: Days = ROLE_DAYS,
-    every: Annotated[float, typer.Option(help="Hours until it is done again; 0 = once.", min=0)] = 0.0,
+    every: Annotated[float, typer.Option(help="Hours between two renewals; 0 renews once.", min=0)] = 0.0,
 ) -> None:
     """Renew the certificates of roles that are past half of their life, each in its folder of pki/roles.
 
@@ -133,9 +138,11 @@ def renew(
 
 Mqtt = Annotated[
     str | None,
-    typer.Option(help="The broker as the device reaches it, host:port; else where the running or last `up` listens."),
+    typer.Option(
+        help="Broker address host:port as the device reaches it. By default the address of the running or last `up`."
+    ),
 ]
-CameraDays = Annotated[float, typer.Option(help="How long its certificate holds.", min=0.001)]
+CameraDays = Annotated[float, typer.Option(help="Validity of the certificate in days.", min=0.001)]
 Within = Annotated[float, typer.Option(help="Seconds that a running broker may take.", min=0.1)]
 
 

@@ -13,7 +13,7 @@ from schemas.errors import ConfigError
 if TYPE_CHECKING:
     from schemas.keys.signers import Signer, TrustedSigners
 
-signer_app = typer.Typer(help="Keys of those who may say what processors run.", no_args_is_help=True)
+signer_app = typer.Typer(help="Keys of the signers whose models processors accept.", no_args_is_help=True)
 app.add_typer(signer_app, name="signer")
 
 Trust = Annotated[
@@ -25,7 +25,9 @@ Trust = Annotated[
 ]
 SignerFile = Annotated[
     Path | None,
-    typer.Option("--signer", help="File of the private key to sign with, see `signer init`; else the state folder's."),
+    typer.Option(
+        "--signer", help="File of the private key to sign with, see `signer init`; by default the state folder's."
+    ),
 ]
 
 
@@ -36,8 +38,8 @@ def group() -> None:
 
 @signer_app.command()
 def init(
-    name: Annotated[str, typer.Argument(help="Who signs, as processors and their logs are to name it.")],
-    folder: Annotated[Path, typer.Option(help="Where NAME.key and NAME.pub go.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name of the signer in processors and logs.")],
+    folder: Annotated[Path, typer.Option(help="Folder of NAME.key and NAME.pub.")] = Path(),
 ) -> None:
     """Make a key pair: NAME.key stays with you; add the line in NAME.pub to the file for the processors' --trust."""
     from schemas.keys.signers import Signer, write_signer

@@ -87,7 +87,7 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
 @app.command()
 def cameras(
     state: State = DEFAULT_STATE,
-    broken: Annotated[bool, typer.Option("--broken", help="Only those that are not well.")] = False,
+    broken: Annotated[bool, typer.Option("--broken", help="Only cameras that need attention.")] = False,
     json: Json = False,
 ) -> None:
     """Every camera with its state, those that are not well first."""
@@ -110,7 +110,7 @@ def logs(
     role: Annotated[str, typer.Argument(help="A role of `pointillist status`, such as recorder.")],
     state: State = DEFAULT_STATE,
     lines: Annotated[int, typer.Option("--lines", "-n", help="From the end.", min=1)] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
 ) -> None:
     """The log of a role, running or not."""
     file = _log_files(_layout(state)).get(role)
@@ -138,7 +138,7 @@ def logs(
 @app.command()
 def down(
     state: State = DEFAULT_STATE,
-    wait: Annotated[float, typer.Option(help="Seconds to wait until it has drained and ended.", min=0)] = 120.0,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the system to drain and stop.", min=0)] = 120.0,
 ) -> None:
     """End the `up` of a state folder in good order: cameras drain, roles stop, the report is written.
 

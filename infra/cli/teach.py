@@ -21,13 +21,20 @@ from infra.up.settings import GENERAL
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from consumers.console.data.lessons import Lessons
+    from consumers.console.data.labelled_frames import LabelledFrames
     from lab.teach.report import Held
     from lab.teach.train import TaughtNetwork
     from processors.bundle import Bundle
 
 StoreUrl = Annotated[str, typer.Option(help="SQLAlchemy URL of the console's database; empty is in the state folder.")]
-QuarantineUrl = Annotated[str, typer.Option(help="Folder or URL of the quarantine; empty is in the state folder.")]
+KeptFiles = Annotated[
+    str,
+    typer.Option(
+        "--kept-files",
+        "--quarantine",
+        help="Folder or URL of the console's own files; empty is the quarantine of the state folder.",
+    ),
+]
 
 teach_app = typer.Typer(
     help="A classifier of your own classes from a few dozen labelled pictures.", no_args_is_help=True
@@ -65,7 +72,9 @@ class _Shown:
 def train(
     folder: Annotated[Path, typer.Argument(help="Folder with one sub-folder of pictures for each class.")],
     name: Annotated[str, typer.Option(help="Name of the bundle, in verdicts and for `up --bundle`.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to make; none is where `up` finds the name.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder that is created; none is the folder in which `up` finds the name.")
+    ] = None,
     version: Annotated[str, typer.Option(help="Version in verdicts.")] = "1",
     drop_ratio: Annotated[
         float, typer.Option("--drop-ratio", help="Share of the pixels that the fleet drops, 0 to 0.875.")
@@ -73,7 +82,7 @@ def train(
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Train the upper blocks as well as the head: minutes.")
     ] = False,
-    thorough_seconds: Annotated[float, typer.Option(help="Seconds that this may take, roughly.", min=1)] = 240.0,
+    thorough_seconds: Annotated[float, typer.Option(help="Approximate time limit in seconds.", min=1)] = 240.0,
     strip_seconds: Annotated[
         float, typer.Option(help="Seconds that STRIP's calibration may take, roughly.", min=0)
     ] = 6.0,
@@ -149,16 +158,16 @@ def _general(base: str) -> Bundle:
 
 @teach_app.command("export")
 def export_labels(
-    folder: Annotated[Path, typer.Argument(help="Folder to make, with one sub-folder for each class.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that is created, with one sub-folder for each class.")],
     state: State = None,
     store: StoreUrl = "",
-    quarantine: QuarantineUrl = "",
+    kept_files: KeptFiles = "",
 ) -> None:
     """Write the labelled frames of a console as pictures, a sub-folder for each class."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: expected an empty folder, or none. Choose another folder.")
-    with _lessons(state, store, quarantine) as lessons:
-        _print_counts("exported", lessons.export(folder))
+    with _labelled_frames(state, store, kept_files) as labelled_frames:
+        _print_counts("exported", labelled_frames.export(folder))
 
 
 @teach_app.command("import")
@@ -166,18 +175,18 @@ def import_labels(
     folder: Annotated[Path, typer.Argument(help="Folder with one sub-folder of pictures for each class.")],
     state: State = None,
     store: StoreUrl = "",
-    quarantine: QuarantineUrl = "",
+    kept_files: KeptFiles = "",
 ) -> None:
     """Store pictures as labelled frames of a console, by the names of their sub-folders."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder with one sub-folder for each class. Correct the path.")
-    with _lessons(state, store, quarantine) as lessons:
-        _print_counts("imported", lessons.import_from(folder, getuser()))
+    with _labelled_frames(state, store, kept_files) as labelled_frames:
+        _print_counts("imported", labelled_frames.import_from(folder, getuser()))
 
 
 @contextmanager
-def _lessons(state: Path | None, store: str, quarantine: str) -> Iterator[Lessons]:
-    from consumers.console.data.lessons import Lessons
+def _labelled_frames(state: Path | None, store: str, kept_files: str) -> Iterator[LabelledFrames]:
+    from consumers.console.data.labelled_frames import LabelledFrames
     from consumers.console.data.store import Store
     from infra.cli.passwords import resolve
     from infra.cli.roles import role_keys
@@ -188,7 +197,7 @@ def _lessons(state: Path | None, store: str, quarantine: str) -> Iterator[Lesson
     try:
         opened.prepare()
         keys = role_keys(state or Path(".pointillist"), "console")
-        yield Lessons(opened.engine, quarantine or str(layout.quarantine), keys.previews)
+        yield LabelledFrames(opened.engine, kept_files or str(layout.quarantine), keys.previews)
     finally:
         opened.close()
 

@@ -52,7 +52,7 @@ def topics(
 @app.command()
 def replicas(
     kafka: Kafka = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait until it is so.", min=0)] = 0.0,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until all replicas are present.", min=0)] = 0.0,
     kafka_tls: KafkaTls = None,
     kafka_login: KafkaLogin = None,
     state: Annotated[Path | None, typer.Option(help="The state folder of a running system.")] = None,

@@ -16,7 +16,7 @@ from schemas.errors import ConfigError
 user_app = typer.Typer(help="Users of the console.", no_args_is_help=True)
 app.add_typer(user_app, name="user")
 
-UsersFile = Annotated[Path | None, typer.Option(help="The file of users; else users in --state.")]
+UsersFile = Annotated[Path | None, typer.Option(help="File of the users; by default `users` in --state.")]
 
 
 @user_app.callback()

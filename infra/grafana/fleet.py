@@ -52,7 +52,7 @@ def _figures() -> list[Graph | Figure]:
         ),
         Figure(
             "Accuracy",
-            "Right verdicts among those of frames with a known class that nobody attacks.",
+            "Share of right verdicts on frames with a known class, without attacked frames.",
             "percentunit",
             Query(ACCURACY),
             width=3,
@@ -69,7 +69,7 @@ def _figures() -> list[Graph | Figure]:
         ),
         Figure(
             "Lost frames",
-            "Published, and neither recorded nor anything else, by the last audit.",
+            "Published frames without any record of their fate, by the last audit.",
             "none",
             Query(total(m.AUDITED, fate="lost")),
             0,
@@ -78,7 +78,7 @@ def _figures() -> list[Graph | Figure]:
         ),
         Figure(
             "Firing rules",
-            "Alert rules of Prometheus that fire now.",
+            "Alert rules of Prometheus that are firing.",
             "none",
             Query(firing),
             0,
@@ -92,13 +92,13 @@ def _flow() -> list[Graph | Figure]:
     return [
         Graph(
             "Frames at the cameras",
-            "By outcome. Shed frames are gone; skipped ones were never published.",
+            "Frames by outcome. Shed frames are gone; skipped frames were never published.",
             "ops",
             (Query(rate(m.CAMERA_FRAMES, "outcome"), "{{outcome}}"),),
         ),
         Graph(
             "Bytes at the cameras",
-            "As captured, as sent first, and sent again.",
+            "Bytes captured, sent for the first time, and sent again.",
             "Bps",
             (Query(rate(m.CAMERA_BYTES, "kind"), "{{kind}}"),),
         ),
@@ -120,7 +120,7 @@ def _flow() -> list[Graph | Figure]:
         ),
         Graph(
             "Spooled frames",
-            "Frames in the spools that Kafka is not yet known to hold; and what was damaged there since the start.",
+            "Unconfirmed frames in the spools, and damaged frames and ledgers since the start.",
             "none",
             (
                 Query(total(m.SPOOL_FRAMES), "frames"),
@@ -130,7 +130,7 @@ def _flow() -> list[Graph | Figure]:
         ),
         Graph(
             "Oldest spooled frame",
-            "Its age; the largest.",
+            "The age of the oldest frame in any spool.",
             "s",
             (Query(f"max({m.SPOOL_OLDEST.name})", "oldest"),),
             8,
@@ -138,7 +138,7 @@ def _flow() -> list[Graph | Figure]:
         ),
         Graph(
             "Silence",
-            "Time since a camera's last recorded frame; the ten longest.",
+            "Time since a camera's last recorded frame: the ten longest.",
             "s",
             (Query(f"topk(10, min by (camera_id) ({series(m.CAMERA_AGE)}))", "{{camera_id}}"),),
             8,
@@ -146,7 +146,7 @@ def _flow() -> list[Graph | Figure]:
         ),
         Graph(
             "Impaired cameras",
-            "Cameras that somebody has to look at, by their state as console and command line show it; 0 is none.",
+            "Cameras that need attention, by state, as in the console and on the command line.",
             "none",
             (
                 Query(
@@ -158,8 +158,8 @@ def _flow() -> list[Graph | Figure]:
             limit=Limit(1),
         ),
         Graph(
-            "CostProgress to Home Assistant",
-            "Cameras that it is progress of, and messages a second.",
+            "Published to Home Assistant",
+            "Cameras that are announced to Home Assistant, and messages a second.",
             "none",
             (
                 Query(or_zero(total(m.HOME_CAMERAS)), "cameras"),
@@ -173,21 +173,21 @@ def _defence() -> list[Graph | Figure]:
     return [
         Graph(
             "Probe frames",
-            "Frames that STRIP looks at, by outcome. Shed ones are classified but not checked.",
+            "Probes by outcome. Shed probes are classified and not checked.",
             "ops",
             (Query(rate(m.STRIP_FRAMES, "outcome"), "{{outcome}}"),),
             8,
         ),
         Graph(
             "STRIP passes",
-            "Overlays that a checked frame goes through the network with, on average; the sequential mode saves most.",
+            "Mean number of overlays for each checked frame. The sequential mode stops early for most frames.",
             "none",
             (Query(f"{rate(m.STRIP_PASSES)} / {rate(m.STRIP_FRAMES, outcome='checked')}", "overlays a frame"),),
             8,
         ),
         Graph(
             "Models served",
-            "Processors by the model that they serve and by what runs its networks; the outcomes of published ones.",
+            "Processors by live model and by backend of its networks, and the outcomes of published models.",
             "none",
             (
                 Query(total(m.MODEL_INFO, "model_id"), "{{model_id}}"),
@@ -202,8 +202,16 @@ def _defence() -> list[Graph | Figure]:
             8,
         ),
         Graph(
+            "Certificates against stickers",
+            "Frames whose label was examined, by outcome. Empty while the processors certify nothing.",
+            "ops",
+            (Query(rate(m.CERTIFICATES, "outcome"), "{{outcome}}"),),
+            8,
+        ),
+        Graph(
             "Rollout",
-            "Frames a second that both models of a rollout judge, by outcome, and those that the gate has counted.",
+            "Frames a second that both models of a rollout classify, by outcome, and the frames that the gate has "
+            "counted.",
             "none",
             (
                 Query(rate(m.COMPARISONS, "outcome"), "{{outcome}} a second"),
@@ -213,22 +221,31 @@ def _defence() -> list[Graph | Figure]:
             8,
         ),
         Graph(
+            "Drift",
+            "Discrepancy of live pictures and answers from the calibration ÷ its limit, in all of the last three "
+            "windows. Above 1, the cameras show something else. Empty without a reference.",
+            "none",
+            (Query(f"max by (of) ({series(m.DRIFT)})", "{{of}}"),),
+            8,
+            limit=Limit(1),
+        ),
+        Graph(
             "Loading a model",
-            "Time in the last hour for which models were fetched, loaded and warmed beside the one that serves.",
+            "Time in the last hour in which models were fetched, loaded and warmed while another model was live.",
             "s",
             (Query(f"sum(increase({m.MODEL_LOAD.name}_sum[1h]))", "all processors"),),
             8,
         ),
         Graph(
             "STRIP entropy",
-            "Of the checked probes. A trigger makes it low.",
+            "Entropy of the checked probes. A trigger makes it low.",
             "none",
             tuple(Query(quantile(q, m.STRIP_ENTROPY), f"p{round(100 * q)}") for q in (0.01, 0.1, 0.5)),
             8,
         ),
         Graph(
             "Flagged share",
-            "Of each camera's recent probes; the ten highest.",
+            "Flagged share of each camera's recent probes: the ten highest.",
             "percentunit",
             (Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_FLAGGED)}))", "{{camera_id}}"),),
             8,
@@ -236,7 +253,7 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Evidence of a trigger",
-            "How far each camera is on its way to an alert, 1 being the alert; the ten highest.",
+            "Evidence of each camera as a share of the alert threshold: the ten highest. An alert is raised at 1.",
             "percentunit",
             (Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_EVIDENCE)}))", "{{camera_id}}"),),
             8,
@@ -244,8 +261,8 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Probe share",
-            "Share of frames that a camera sends whole, the ten highest; how often cameras are progress another, or a "
-            "bridge refuses to tell them.",
+            "Share of frames that a camera sends whole: the ten highest. Also the requests for another share, and the"
+            " requests that bridges rejected.",
             "percentunit",
             (
                 Query(f"topk(10, max by (camera_id) ({series(m.CAMERA_PROBE_SHARE)}))", "{{camera_id}}"),
@@ -267,13 +284,13 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Verdicts against the truth",
-            "Frames with a known class that nobody attacks, by result.",
+            "Frames with a known class by result, without attacked frames.",
             "ops",
             (Query(rate(m.TRUTH, "result"), "{{result}}"),),
         ),
         Graph(
             "Refused payloads",
-            "Dead letters by stage and reason; and what processors refused of cameras with a valid key.",
+            "Dead letters by stage and reason, and frames of cameras with a valid key that processors rejected.",
             "ops",
             (
                 Query(or_zero(f"{rate(m.DEAD_LETTERS, 'stage, reason')} > 0"), "{{stage}} {{reason}}"),
@@ -282,8 +299,8 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Above the quota",
-            "Messages a second that bridges do not take, of the ten cameras that send most of them; cameras whose "
-            "confirmations wait because they are ahead of their quota.",
+            "Rejected messages a second of the ten cameras with most of them, and cameras whose confirmations wait "
+            "because they exceed their quota.",
             "none",
             (
                 Query(or_zero(f"topk(10, {rate(m.BRIDGE_OVER_QUOTA, 'camera_id')} > 0)"), "{{camera_id}}"),
@@ -292,7 +309,7 @@ def _defence() -> list[Graph | Figure]:
         ),
         Graph(
             "Refused by the MQTT broker",
-            "What clients tried that is not theirs, in the last hour, as the broker's log tells the bridges.",
+            "Attempts of clients beyond their rights in the last hour, by the broker's log.",
             "none",
             (Query(f"max by (kind) (increase({series(m.MQTT_REFUSALS)}[1h]))", "{{kind}}"),),
         ),

@@ -28,7 +28,7 @@ def _kafka() -> list[Graph | Figure]:
     return [
         Figure(
             "Kafka answers",
-            "1 while it does.",
+            "1 while the broker answers.",
             "none",
             Query(f"min({series(m.BROKER_UP, broker='kafka', **ROLES)})"),
             0,
@@ -36,11 +36,16 @@ def _kafka() -> list[Graph | Figure]:
             Limit(1, bad="below"),
         ),
         Figure(
-            "Nodes", "That Kafka names as alive.", "none", Query(f"max({series(m.KAFKA_BROKERS, **ROLES)})"), 0, QUARTER
+            "Nodes",
+            "Nodes that Kafka lists as alive.",
+            "none",
+            Query(f"max({series(m.KAFKA_BROKERS, **ROLES)})"),
+            0,
+            QUARTER,
         ),
         Figure(
-            "Partitions without all copies",
-            "Of ours, or without a leader.",
+            "Under-replicated partitions",
+            "Partitions of Pointillist's topics without all replicas, and partitions without a leader.",
             "none",
             Query(f"max({series(m.KAFKA_UNDER_REPLICATED, **ROLES)})"),
             0,
@@ -49,7 +54,7 @@ def _kafka() -> list[Graph | Figure]:
         ),
         Figure(
             "mosquitto answers",
-            "1 while it does.",
+            "1 while the broker answers.",
             "none",
             Query(f"min({series(m.BROKER_UP, broker='mosquitto', **ROLES)})"),
             0,
@@ -57,22 +62,22 @@ def _kafka() -> list[Graph | Figure]:
             Limit(1, bad="below"),
         ),
         Graph(
-            "Records taken",
-            "By Kafka, a second, by topic.",
+            "Records accepted",
+            "Records that Kafka accepts a second, by topic.",
             "ops",
             (Query(rate(m.KAFKA_END, "topic", **ROLES), "{{topic}}"),),
             THIRD,
         ),
         Graph(
             "Records held",
-            "By Kafka, by topic: what has not been deleted for its age or its bytes.",
+            "Records that Kafka retains, by topic.",
             "none",
             (Query(f"max by (topic) ({series(m.KAFKA_HELD, **ROLES)})", "{{topic}}"),),
             THIRD,
         ),
         Graph(
             "Readers' lag",
-            "Records that a consumer group has still to take.",
+            "Records that a consumer group has not committed.",
             "none",
             (Query(f"max by (group) ({series(m.KAFKA_GROUP_LAG, **ROLES)})", "{{group}}"),),
             THIRD,
@@ -87,21 +92,21 @@ def _mosquitto() -> list[Graph | Figure]:
         ),
         Graph(
             "Messages",
-            "At mosquitto, a second. Dropped are what its queues did not take.",
+            "Messages at mosquitto a second. Dropped messages exceeded its queues.",
             "ops",
             (Query(rate(m.MQTT_MESSAGES, "direction", **ROLES), "{{direction}}"),),
             QUARTER,
         ),
         Graph(
             "Bytes at mosquitto",
-            "A second, by direction.",
+            "Bytes a second, by direction.",
             "Bps",
             (Query(rate(m.MQTT_BYTES, "direction", **ROLES), "{{direction}}"),),
             QUARTER,
         ),
         Graph(
             "Stored by mosquitto",
-            "Retained messages, and those that wait for clients.",
+            "Retained messages, and messages that wait for clients.",
             "bytes",
             (Query(total(m.MQTT_STORED, **ROLES), "stored"),),
             QUARTER,
@@ -137,7 +142,7 @@ def _host() -> list[Graph | Figure]:
         ),
         Graph(
             "Load",
-            "Of the last minute, for each core: above 1 something waits.",
+            "Load of the last minute divided by the cores: above 1, processes wait.",
             "none",
             (Query(f"max by (role) ({series(m.HOST_LOAD, **ROLES)})", "{{role}}"),),
             THIRD,
@@ -153,14 +158,14 @@ def _host() -> list[Graph | Figure]:
         ),
         Graph(
             "Disk traffic",
-            "Of all disks, a second.",
+            "Bytes a second of all disks.",
             "Bps",
             (Query(rate(m.HOST_DISK_IO, "role, direction", **ROLES), "{{role}} {{direction}}"),),
             THIRD,
         ),
         Graph(
             "Network",
-            "Of all interfaces but loopback, a second.",
+            "Bytes a second of all interfaces except loopback.",
             "Bps",
             (Query(rate(m.HOST_NETWORK, "role, direction", **ROLES), "{{role}} {{direction}}"),),
             THIRD,
@@ -174,7 +179,7 @@ def _gpus() -> list[Graph | Figure]:
     return [
         Graph(
             "GPU",
-            "Share of the time in which it computes. A machine without one shows nothing here.",
+            "Share of the time in which the GPU computes. The graph is empty on a machine without a GPU.",
             "percentunit",
             (Query(f"max by (role, gpu) ({series(m.GPU_BUSY, **ROLES)})", legend),),
             QUARTER,

@@ -47,13 +47,13 @@ def _utilisation() -> list[Graph | Figure]:
         ),
         Graph(
             "Device",
-            "Share of the time for which the device thread was at work.",
+            "Share of the time in which the device thread was busy.",
             "percentunit",
             (Query(rate(m.DEVICE_BUSY, "role", **ROLES), "{{role}}"),),
         ),
         Graph(
             "Disk",
-            "What the stores and the spools take.",
+            "Bytes of the stores and the spools.",
             "bytes",
             (
                 *(Query(total(m.STORE_BYTES, store=store, **ROLES), store) for store in ("database", "quarantine")),
@@ -68,7 +68,7 @@ def _saturation() -> list[Graph | Figure]:
     return [
         Graph(
             "Back-pressure",
-            "Partitions that the processors have paused, and bridges that leave frames to the cameras.",
+            "Partitions that processors have paused, and bridges that reject frames because of the backlog.",
             "none",
             (
                 Query(total(m.PAUSED, **ROLES), "paused partitions"),
@@ -78,8 +78,9 @@ def _saturation() -> list[Graph | Figure]:
             6,
         ),
         Graph(
-            "Visitors of the pages",
-            "Requests answered, and connections ended: too many, too late, or for another host. Logins at the console.",
+            "HTTP requests and logins",
+            "Requests answered; connections closed because they were too many, too slow or for another host; logins "
+            "at the console.",
             "ops",
             (
                 Query(rate(m.HTTP_CONNECTIONS, "outcome", **ROLES), "{{outcome}}"),
@@ -104,14 +105,14 @@ def _saturation() -> list[Graph | Figure]:
         ),
         Graph(
             "Room",
-            "Bytes free on the disk that holds these.",
+            "Free bytes on the disk of each store.",
             "bytes",
             (Query(f"min by (holds) ({series(m.DISK_FREE, **ROLES)})", "{{holds}}"),),
             limit=Limit(2**30, bad="below"),
         ),
         Graph(
             "Damage",
-            "Records a second that are passed over in damaged batches of Kafka's log, and databases set aside.",
+            "Records a second that are skipped in damaged batches of Kafka's log, and databases set aside.",
             "none",
             (
                 Query(or_zero(rate(m.KAFKA_DAMAGED, "reader", **ROLES)), "{{reader}}"),
@@ -125,7 +126,7 @@ def _errors() -> list[Graph | Figure]:
     return [
         Graph(
             "Roles",
-            "1 where the last scrape was answered.",
+            "1 if the last scrape was answered.",
             "none",
             (Query(f"min by (role) ({_process('up')})", "{{role}}"),),
             limit=Limit(1, bad="below"),
@@ -137,8 +138,8 @@ def _errors() -> list[Graph | Figure]:
             (Query(f"count by (role, version) ({series(m.BUILD_INFO, **ROLES)})", "{{role}} {{version}}"),),
         ),
         Graph(
-            "Made again",
-            "Connections to MQTT, and sources by cause; and how many files of cameras are wrong.",
+            "Reconnections",
+            "Reconnections to MQTT, reopened sources by cause, and invalid camera files.",
             "ops",
             (
                 Query(rate(m.CAMERA_RECONNECTS, **ROLES), "MQTT connections"),
@@ -148,7 +149,7 @@ def _errors() -> list[Graph | Figure]:
         ),
         Graph(
             "Clock skew",
-            "How far a camera's clock is ahead of the recorder's; the largest.",
+            "Seconds by which the clock of a camera is ahead of the recorder's: the largest.",
             "s",
             (Query(f"max({series(m.CLOCK_SKEW, **ROLES)})", "skew"),),
             limit=Limit(1),

@@ -40,7 +40,7 @@ def _bridge() -> list[Graph | Figure]:
         ),
         Graph(
             "Bridge: errors",
-            "Payloads refused, and batches that Kafka refused at first.",
+            "Rejected payloads, and batches that Kafka rejected at first.",
             "ops",
             (
                 Query(or_zero(rate(m.BRIDGE_MESSAGES, outcome="dead_lettered", **ROLES)), "dead letters"),
@@ -105,7 +105,7 @@ def _recorder() -> list[Graph | Figure]:
         ),
         Graph(
             "Recorder: duration",
-            "Capture to record: the whole way.",
+            "Time from capture to record.",
             "s",
             quantiles(m.END_TO_END, **ROLES),
             THIRD,
@@ -118,7 +118,7 @@ def _between() -> list[Graph | Figure]:
     return [
         Graph(
             "Lag",
-            "Frames and records that wait in Kafka; copies of partitions that are away or behind.",
+            "Frames and records that wait in Kafka, and missing replicas.",
             "none",
             (
                 Query(total(m.LAG, **ROLES), "processors, frames"),
@@ -154,7 +154,7 @@ def _between() -> list[Graph | Figure]:
         ),
         Graph(
             "Open groups",
-            "Coded frames that the decoders hold, with which they are opened again.",
+            "Coded frames in the decoders' memory, from which they can reopen a group.",
             "bytes",
             (Query(total(m.VIDEO_HELD_BYTES, **ROLES), "processors"),),
             THIRD,
@@ -162,7 +162,7 @@ def _between() -> list[Graph | Figure]:
         Graph("Batches", "Mean frames in a batch.", "none", (Query(mean(m.BATCH, **ROLES), "frames"),), THIRD),
         Graph(
             "Bytes",
-            "Payloads received by the bridge; frames taken by the processors, as sent and as captured.",
+            "Payloads received by the bridge, and frames accepted by the processors, as sent and as captured.",
             "Bps",
             (
                 Query(rate(m.BRIDGE_BYTES, **ROLES), "bridge"),
@@ -172,14 +172,14 @@ def _between() -> list[Graph | Figure]:
         ),
         Graph(
             "Confirmations",
-            "Messages from the bridge that tell cameras which frames Kafka has.",
+            "Confirmations that the bridge sends to cameras.",
             "ops",
             (Query(rate(m.BRIDGE_CONFIRMATIONS, **ROLES), "confirmations"),),
             THIRD,
         ),
         Graph(
             "Backlog",
-            "Frames in Kafka that are not processed; above a limit the bridges leave more of them to the cameras.",
+            "Unprocessed frames in Kafka. Above a limit, bridges reject frames and cameras spool them.",
             "bytes",
             (Query(f"max({series(m.BRIDGE_BACKLOG, **ROLES)})", "fullest partition"),),
             THIRD,

@@ -15,14 +15,15 @@ def verdicts() -> list[Graph | Figure]:
     return [
         Graph(
             "Verdicts by class",
-            "Recorded a second; the ten most frequent classes.",
+            "Recorded verdicts a second: the ten most frequent classes.",
             "ops",
             (Query(f"topk(10, {rate(m.VERDICTS, 'class_name')})", "{{class_name}}"),),
             stacked=True,
         ),
         Graph(
             "Share of each class",
-            "Of the recorded verdicts; the ten most frequent classes. A camera that turns to one class shows here.",
+            "Share of the recorded verdicts: the ten most frequent classes. A camera that suddenly shows only one "
+            "class stands out here.",
             "percentunit",
             (
                 Query(
@@ -49,8 +50,8 @@ def red_team() -> list[Graph | Figure]:
     return [
         Graph(
             "Accuracy under attack",
-            "Right verdicts on what the red team's generators show, beside those on clean pictures. Without an attack "
-            "both are the clean ones.",
+            "Share of right verdicts on pictures of the red team's generators, and on clean pictures. Without an "
+            "attack, both lines are equal.",
             "percentunit",
             (
                 Query(ACCURACY, "clean"),
@@ -60,8 +61,8 @@ def red_team() -> list[Graph | Figure]:
         ),
         Graph(
             "Accuracy under attack by camera",
-            "Of the attacked cameras: right verdicts on attacked pictures, and on their clean ones; the ten lowest. "
-            "Without an attack, all clean pictures.",
+            "Share of right verdicts of each attacked camera, on attacked and on clean pictures: the ten lowest. "
+            "Without an attack, clean pictures of all cameras.",
             "percentunit",
             (
                 Query(_shown("attacked", "camera_id"), "attacked {{camera_id}}"),
@@ -71,13 +72,14 @@ def red_team() -> list[Graph | Figure]:
         ),
         Graph(
             "Wrong verdicts on clean pictures, frame by frame",
-            "A second, of frames with a known class that nobody attacks; a diamond is one of these frames.",
+            "Wrong verdicts a second on frames with a known class, without attacked frames. A diamond is one of these"
+            " frames.",
             "ops",
             (Query(rate(m.TRUTH, result="wrong"), "wrong", exemplars=True),),
         ),
         Graph(
             "Wrong verdicts under attack, frame by frame",
-            "A second, of pictures that the red team has changed; a diamond is one of these frames.",
+            "Wrong verdicts a second on pictures that the red team has changed. A diamond is one of these frames.",
             "ops",
             (
                 Query(
@@ -94,17 +96,23 @@ def conservation() -> list[Graph | Figure]:
     """Return the panels with the fates of all published frames."""
     return [
         Graph(
-            "Published frames by what became of them",
-            "All there are records of, by the last audit.",
+            "Published frames by fate",
+            "All published frames with a record, by the last audit.",
             "none",
             (Query(total(m.AUDITED, "fate"), "{{fate}}"),),
             stacked=True,
         ),
         Graph(
             "Age of the audit",
-            "Time since the last one that could be made.",
+            "Time since the last successful audit.",
             "s",
             (Query(f"max({m.AUDIT_AGE.name})", "age"),),
             limit=Limit(300),
+        ),
+        Graph(
+            "Waiting work",
+            "Time that the pending frames will take at the rate of the last minute. The autoscaler follows it.",
+            "s",
+            (Query(f"max({m.WORK_WAITING.name})", "waiting"),),
         ),
     ]

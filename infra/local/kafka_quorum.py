@@ -3,7 +3,7 @@
 The nodes identify each other's controllers by number, address and the id of the folder with the metadata log (KIP-853).
 A node that has lost its disk begins with another folder, and so with another id. It is no voter until it has caught up
 and the others admit it again (`controller.quorum.auto.join.enable`, KIP-1186). With number and address alone, an empty
-node could vote for a node without some committed records.
+node could elect a leader that lacks committed records.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ SINGLE: Final = "kafka"
 
 
 def node_names(count: int) -> list[str]:
-    """`kafka` alone, or `kafka-1`, `kafka-2`, …"""
+    """Return the names of `count` nodes: `kafka` for one, else `kafka-1`, `kafka-2`, …"""
     return [SINGLE] if count == 1 else [f"{SINGLE}-{number + 1}" for number in range(count)]
 
 
 class Quorum:
-    """The controllers of `count` nodes, two or more; `kafka-nodes.json` in the state folder remembers them.
+    """The controllers of `count` nodes, two or more; `kafka-nodes.json` in the state folder lists them.
 
     Their ports never change: Kafka's own log names them.
     """
 
     def __init__(self, state: Path, ports: Ports, count: int) -> None:
-        """Raises StateError when the folder's Kafka has another number of nodes, or nodes without a list."""
+        """Raises StateError if the folder's Kafka has another number of nodes, or data without `kafka-nodes.json`."""
         check_count(state, count)
         self._state = state
         self._file = state / NODES_FILE

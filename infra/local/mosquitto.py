@@ -16,7 +16,7 @@ from infra.local.service import INFRA, Service, fill
 from infra.pki.authority import CRL_FILE
 from infra.pki.roles import rights_file, role_folder, role_tls
 from schemas.errors import BrokerError
-from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
+from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Login, Tls, secured, tls_refusal
 
 TEMPLATE = INFRA / "mosquitto" / "mosquitto.conf.in"
@@ -24,12 +24,12 @@ SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
 
 _DISCONNECT = b"\xe0\x00"
 PLAIN: Final = "allow_anonymous true"
-MAX_CONNECTIONS: Final = CAMERAS_AT_HAND + 256
-"""Connections of cameras, of roles, and of people who look."""
+MAX_CONNECTIONS: Final = MAX_CAMERAS + 256
+"""Maximum number of connections: cameras, roles, and some for diagnosis."""
 
 
 def mosquitto_binary() -> str:
-    """Return mosquitto's program. Raises BrokerError that names the package when it is not installed."""
+    """Return the path of mosquitto's program. Raises BrokerError if it is not installed."""
     # Debian puts it in /usr/sbin, which is not on every user's path.
     found = shutil.which("mosquitto") or shutil.which("mosquitto", path=SYSTEM_PATH)
     if found is None:
@@ -46,9 +46,9 @@ def answers_mqtt(host: str, port: int, timeout_s: float = 1.0, tls: Tls | None =
 
 
 def mqtt_refusal(host: str, port: int, timeout_s: float, tls: Tls | None, login: Login | None = None) -> str | None:
-    """Return the permanent reason for which the MQTT 5 broker there rejects a client; None when it accepts.
+    """Return the permanent reason for which the MQTT 5 broker there rejects a client; None if it accepts.
 
-    Raises OSError when none answers, which may pass.
+    Raises OSError if no broker answers, which may be temporary.
     """
     try:
         plain = socket.create_connection((host, port), timeout_s)
@@ -60,7 +60,7 @@ def mqtt_refusal(host: str, port: int, timeout_s: float, tls: Tls | None, login:
             if answer[3] == 0:
                 link.sendall(_DISCONNECT)
     except ssl.SSLError as error:
-        # A server that is just starting may end a connection in the middle of it.
+        # A server that is just starting may close a connection in the middle of the handshake.
         if isinstance(error, ssl.SSLEOFError) or (why := tls_refusal(error)) is None:
             raise
         return why
@@ -84,7 +84,7 @@ def _connect(login: Login | None) -> bytes:
 _NOT_ACCEPTED: Final = {
     0x84: "the broker does not speak MQTT 5",
     0x86: "wrong user or password",
-    0x87: "the broker does not let this client in",
+    0x87: "the broker does not authorise this client",
 }
 
 
@@ -132,10 +132,10 @@ class Mosquitto(Service):
 
 
 def listeners(places: Sequence[tuple[str, int]], pki: Path | None) -> str:
-    """Return the lines of mosquitto's configuration for a listener at each host and port, with the access to all.
+    """Return the lines of mosquitto's configuration for a listener at each host and port, and for access control.
 
-    With the folder of an authority, a client's name is its certificate's, also as the owner of its session: nobody else
-    can take the session over. Without it, every client has all rights.
+    With `pki`, the name in a client's certificate is its user name and its client id: no other client can take over its
+    session. Without `pki`, every client has all rights.
     """
     common, each = PLAIN, f"max_connections {MAX_CONNECTIONS}"
     if pki is not None:

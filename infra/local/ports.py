@@ -31,7 +31,7 @@ def free_port() -> int:
     """Return a free loopback port below the range that the kernel gives to outgoing connections.
 
     A client that keeps dialling a dead server could get a port of that range as its source: the server's own port. It
-    would then be connected to itself, and block the server's return. Raises BrokerError when none of many tries is
+    would then be connected to itself, and block the server's return. Raises BrokerError if none of `_TRIES` ports is
     free.
     """
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 
 class Ports:
-    """Ports by name, remembered in `folder`/ports.json. One process uses a folder, its threads one object."""
+    """Ports by name, stored in `folder`/ports.json. One process uses a folder, and its threads share one object."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "ports.json"
@@ -57,7 +57,7 @@ class Ports:
         }
 
     def take(self, name: str) -> int:
-        """Return the port remembered for `name` when it is free, else another, remembered from now on."""
+        """Return the stored port of `name` if it is free; otherwise choose, store and return another."""
         with self._taking:
             port = self._ports.get(name)
             if port is None or not is_free(port):
@@ -68,6 +68,6 @@ class Ports:
                 try:
                     write_json(self._path, self._ports)
                 except OSError as error:
-                    if not is_full(error):  # the run continues with it; the next one uses another
+                    if not is_full(error):  # the run continues with this port; the next run chooses another
                         raise
             return port

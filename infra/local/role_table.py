@@ -26,7 +26,8 @@ class RoleTable:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Claim `folder`, made when missing. Raises StateError when another supervisor has it or it is no folder."""
+        """Claim `folder`, made when missing. Raises StateError when another supervisor has it or `folder` is not a
+        folder."""
         self.folder = folder
         self._roles: dict[str, dict[str, Any]] = {}
         self._processes: dict[str, ProcessId] = {}

@@ -3,26 +3,30 @@
 Each alert is posted with its id as a label, so Alertmanager merges repeated posts. An open alert is posted again every
 `REPEAT_S`. A closed one is posted once more, with its end. If the monitor stops, Alertmanager ends its alerts after
 `HOLD_S`.
+
+Each mute becomes one of Alertmanager's silences, which ends by itself: for a camera its alerts and the rules about it,
+for an alert the alerts of its episode.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import httpx2
 import structlog
 from sqlalchemy import Connection, Engine, select
 
-from consumers.cameras.episodes import EPISODE_MS, Reviews, sentence
+from consumers.cameras.episodes import EPISODE_MS, Found, Reviews, episodes, sentence
 from consumers.cameras.open_alerts import newest_alerts, open_episodes
 from consumers.console.data.store import batched, recorded_reviews
 from consumers.database.engine import open_engine
+from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import alerts
 from schemas.errors import BrokerError, StateError
 from schemas.pointillist_pb2 import Alert
@@ -33,6 +37,8 @@ REPEAT_S: Final = 30.0
 HOLD_S: Final = 300.0
 ANSWER_S: Final = 10.0
 _AT_ONCE: Final = 100
+_SILENCED_BY: Final = "pointillist: "
+"""Begin of the author of this system's silences; the subject of the mute follows."""
 _DESCRIPTION: Final = (
     "Look at the flagged frames in the quarantine. Cover or remove what is in the scene. Distrust that camera's "
     "verdicts."
@@ -55,7 +61,7 @@ class _Posted:
 
 
 class AlertNotifier:
-    """Posts new alerts, repeats open ones, and ends closed ones."""
+    """Posts new alerts, repeats open ones, ends closed ones, and silences muted ones."""
 
     def __init__(
         self,
@@ -71,7 +77,7 @@ class AlertNotifier:
         Without `console`, alerts carry no links. An alert is open until its episode is closed in the console's
         database `reviews`. Without `reviews`, it is open for 15 minutes after it was raised.
         """
-        self._api = f"{alertmanager.rstrip('/')}/api/v2/alerts"
+        self._api = f"{alertmanager.rstrip('/')}/api/v2"
         self._console = console.rstrip("/")
         self._database = database
         self._store = reviews
@@ -79,6 +85,8 @@ class AlertNotifier:
         self._clock_s = clock_s
         self._engine: Engine | None = None
         self._posted: dict[str, _Posted] = {}
+        self._silences: dict[str, Document] | None = None
+        self._silenced_at_s = 0.0
         self._client = httpx2.Client(timeout=ANSWER_S, limits=httpx2.Limits(max_keepalive_connections=0))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="alerts")
 
@@ -90,9 +98,18 @@ class AlertNotifier:
         await asyncio.get_running_loop().run_in_executor(self._thread, self.notify)
 
     def notify(self) -> None:
-        """Post all alerts that are due. Blocks; for one thread only."""
+        """Bring the silences up to date, then post all alerts that are due. Blocks; for one thread only."""
         now_s = self._clock_s()
-        standing = self._open_ids()
+        newest = self._read(newest_alerts) or []
+        if self._store and (found := recorded_reviews(self._store)) is not None:
+            self._reviews = found
+        mutes = self._read(lambda each: read_mutes(each, time.time_ns() // 10**6)) or {}
+        refused: BrokerError | None = None
+        try:
+            self._silence({each.subject: _silence_of(each, newest, self._reviews) for each in mutes.values()}, now_s)
+        except BrokerError as error:
+            refused = error  # a silence that Alertmanager refuses stops no alert
+        standing = self._open_ids(newest)
         new = self._documents([each for each in standing if each not in self._posted])
         due = new | {
             each: posted.document
@@ -109,13 +126,30 @@ class AlertNotifier:
             self._post((self._posted[each].document for each in some), time.time())
             for each in some:
                 del self._posted[each]
+        if refused is not None:
+            raise refused
 
-    def _open_ids(self) -> dict[str, None]:
-        """Return the ids of the open alerts, the newest first; none before the recorder has created its database."""
-        newest = self._read(newest_alerts) or []
+    def _silence(self, wanted: dict[str, Document], now_s: float) -> None:
+        """Make Alertmanager's silences of this system the `wanted` ones, by the subject of the mute."""
+        repeated = wanted and now_s - self._silenced_at_s >= REPEAT_S
+        if wanted == self._silences and not repeated:
+            return
+        kept: set[str] = set()
+        for each in self._ask("GET", "/silences").json():
+            subject = str(each["createdBy"]).removeprefix(_SILENCED_BY)
+            if subject == each["createdBy"] or each["status"]["state"] == "expired":
+                continue
+            if subject in kept or not _is_same(each, wanted.get(subject)):
+                self._ask("DELETE", f"/silence/{each['id']}")
+            else:
+                kept.add(subject)
+        for subject in wanted.keys() - kept:
+            self._ask("POST", "/silences", wanted[subject] | {"startsAt": datetime.now(UTC).isoformat()})
+        self._silences, self._silenced_at_s = wanted, now_s
+
+    def _open_ids(self, newest: Sequence[Found]) -> dict[str, None]:
+        """Return the ids of the open alerts among the `newest`, the newest first."""
         if self._store:
-            if (found := recorded_reviews(self._store)) is not None:
-                self._reviews = found
             opened = {alert_id for each in open_episodes(newest, self._reviews) for alert_id in each.alert_ids}
             return {each.alert_id: None for each in newest if each.alert_id in opened}
         since_ms = time.time_ns() // 10**6 - EPISODE_MS
@@ -148,8 +182,11 @@ class AlertNotifier:
 
     def _post(self, documents: Iterable[Document], ends_s: float) -> None:
         ends = {"endsAt": datetime.fromtimestamp(ends_s, UTC).isoformat()}
+        self._ask("POST", "/alerts", [each | ends for each in documents])
+
+    def _ask(self, method: str, path: str, document: Any = None) -> httpx2.Response:
         try:
-            answer = self._client.post(self._api, json=[each | ends for each in documents])
+            answer = self._client.request(method, self._api + path, json=document)
         except httpx2.HTTPError as error:
             raise BrokerError(
                 f"Alertmanager: expected an answer within {ANSWER_S:g} s, got {type(error).__name__}. Open alerts are "
@@ -159,6 +196,7 @@ class AlertNotifier:
             raise BrokerError(
                 f"Alertmanager: expected status 200, got {answer.status_code}. Open alerts are posted again."
             )
+        return answer
 
     def close(self) -> None:
         """Close the client and the thread."""
@@ -166,6 +204,27 @@ class AlertNotifier:
         self._client.close()
         if self._engine is not None:
             self._engine.dispose()
+
+
+def _silence_of(mute: Mute, newest: Sequence[Found], reviews: Reviews) -> Document:
+    """Return a mute as a silence in the form of Alertmanager's API v2, without its start."""
+    name, value = "camera_id", mute.subject
+    if not mute.is_of_camera:
+        mine = (each.alert_ids for each in episodes(newest, reviews) if mute.subject in each.alert_ids)
+        name, value = "alert_id", "|".join(next(mine, [mute.subject]))
+    return {
+        "matchers": [{"name": name, "value": value, "isRegex": not mute.is_of_camera, "isEqual": True}],
+        "endsAt": datetime.fromtimestamp(mute.until_ms / 1000, UTC).isoformat(),
+        "createdBy": f"{_SILENCED_BY}{mute.subject}",
+        "comment": f"{mute.reason} (muted by {mute.who})",
+    }
+
+
+def _is_same(standing: Document, wanted: Document | None) -> bool:
+    if wanted is None or any(standing[name] != wanted[name] for name in ("matchers", "comment")):
+        return False
+    ends = [datetime.fromisoformat(each["endsAt"]) for each in (standing, wanted)]
+    return abs(ends[0] - ends[1]) < timedelta(seconds=1)
 
 
 def document_of(alert: Alert, console: str) -> Document:

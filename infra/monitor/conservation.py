@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,20 +13,46 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from consumers.conservation.kafka_marks import ask_marks
+from consumers.conservation.kafka_offsets import read_log_offsets
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.result import save_result
-from consumers.conservation.rounds import Marks
+from consumers.conservation.rounds import LogOffsets
 from consumers.database.engine import database_url, open_engine
 from schemas import metrics
 from schemas.keys.keys import KeyRing
 from schemas.topics import KafkaTopic
 from schemas.transport.access import KafkaAddress
 
+RATE_OVER_S: Final = 60.0
+"""Seconds over which the rate of finished frames is measured."""
+LEAST_RATE: Final = 1.0
+"""Frames per second that divide the pending frames when fewer are finished: a stopped system shows their number."""
 FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost")
 _RESULTS: Final = (KafkaTopic.VERDICTS.value, KafkaTopic.DEAD_LETTERS.value)
 
 log = structlog.get_logger()
+
+
+class WorkWaiting:
+    """The time that the pending frames will take at the present rate."""
+
+    def __init__(self) -> None:
+        self._finished: deque[tuple[float, int]] = deque()
+
+    def seconds(self, now_s: float, pending: int, finished: int) -> float:
+        """Return the time for `pending` frames at `now_s`; 0 at the first call, before there is a rate.
+
+        `finished` frames have been recorded or dead-lettered in all.
+        """
+        self._finished.append((now_s, finished))
+        if len(self._finished) == 1:
+            return 0.0
+        # The oldest count that is kept is the last one from before the interval.
+        while now_s - self._finished[1][0] >= RATE_OVER_S:
+            self._finished.popleft()
+        since_s, before = self._finished[0]
+        rate = (finished - before) / (now_s - since_s) if now_s > since_s else 0.0
+        return pending / max(rate, LEAST_RATE)
 
 
 class Conservation:
@@ -39,20 +66,22 @@ class Conservation:
         self._file: int | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
         self._frames = metrics.AUDITED.on(registry)
+        self._work = WorkWaiting()
+        self._waiting = metrics.WORK_WAITING.on(registry)
         self._at_s = time.monotonic()
         # A function of the time of the scrape: an audit that hangs is then visible.
         metrics.AUDIT_AGE.on(registry).set_function(lambda: time.monotonic() - self._at_s)
 
     async def look(self) -> None:
-        """Audit. Raises what Kafka's client or the database raises when one of them does not answer."""
-        marks = await ask_marks(self._kafka, KafkaTopic.FRAMES.value, _RESULTS)
+        """Audit once. Raises the errors of Kafka's client and of the database if one of them does not respond."""
+        logs = await read_log_offsets(self._kafka, KafkaTopic.FRAMES.value, _RESULTS)
         loop = asyncio.get_running_loop()
-        document = await loop.run_in_executor(self._thread, self._audit, marks)
+        document = await loop.run_in_executor(self._thread, self._audit, logs)
         self._show(document)
         self._at_s = time.monotonic()
         await loop.run_in_executor(self._thread, self._save, document)
 
-    def _audit(self, marks: Marks) -> Mapping[str, object]:
+    def _audit(self, logs: LogOffsets) -> Mapping[str, object]:
         """Audit, in the thread for it. If another file has replaced a damaged one, begin again."""
         url = database_url(self._database)
         if url.get_backend_name() == "sqlite" and url.database:
@@ -61,24 +90,28 @@ class Conservation:
                 self._live.close()
                 self._live = LiveAudit(self._database, self._keys)
             self._file = file
-        return self._live.refresh(marks)
+        return self._live.refresh(logs)
 
     def _save(self, document: Mapping[str, object]) -> None:
         engine = open_engine(self._database, writes=True)
         try:
             save_result(engine, document)
-        except Exception as error:  # drivers have many errors for a database that is locked, read-only or away
+        except Exception as error:  # drivers raise many errors for a locked, read-only or unavailable database
             log.warning("audit_not_saved", error=str(error)[:200] or type(error).__name__)
         finally:
             engine.dispose()
 
     def _show(self, document: Mapping[str, object]) -> None:
+        counts = {}
         for fate in FATES:
             found = document[f"frames_{fate}"]
             assert isinstance(found, int)
+            counts[fate] = found
             self._frames.labels(fate).set(found)
+        finished = counts["recorded"] + counts["dead_lettered"]
+        self._waiting.set(self._work.seconds(time.monotonic(), counts["pending"], finished))
 
     def end(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._live.close()

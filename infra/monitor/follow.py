@@ -16,7 +16,7 @@ class Follower:
         self._labels = labels
         self._last = 0.0
 
-    def see(self, value: float) -> None:
+    def update(self, value: float) -> None:
         """Update to the foreign counter's `value`. A fall means a restart, and then the whole value is new."""
         self._counter.labels(*self._labels).inc(value - self._last if value >= self._last else value)
         self._last = value

@@ -19,7 +19,10 @@ from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import Comparison
 
 FIRST_LOOK: Final = 16
-_FEW: Final = 4
+_FIRST_OF_EACH: Final = 4
+"""Pairs of each camera that count in any case."""
+_SIGNING: Final = 4
+"""Cameras whose true classes may replace the agreement. Of fewer, two that lie would be half or more."""
 _LEAST_SHARE: Final = 1 / 16
 
 Finding = Literal["passes", "fails", "waits", "not measured"]
@@ -38,6 +41,8 @@ class Pair(NamedTuple):
     right: bool | None
     live_flagged: bool | None
     flagged: bool | None
+    live_class: int = 0
+    class_id: int = 0
 
 
 def pair_of(comparison: Comparison) -> Pair | None:
@@ -60,6 +65,8 @@ def pair_of(comparison: Comparison) -> Pair | None:
         None if true_class is None else right,
         live.flagged if live.checked else None,
         candidate.flagged if candidate.checked else None,
+        live.class_id,
+        candidate.class_id,
     )
 
 
@@ -118,14 +125,15 @@ def last_look(pairs: int, rules: GateRules) -> int:
 def counts(own: int, all_cameras: int, cameras: int) -> bool:
     """Return whether one more pair of a camera counts, which has `own` of the pairs of `all_cameras`.
 
-    Once four cameras are in it, a camera gives at most twice its even share, or 1/16 of the pairs if that is more. The
-    first four pairs of each always count. Half of the cameras may leave, and the others still reach each number.
+    A camera gives at most twice its even share, or 1/16 of the pairs if that is more: two thirds among three cameras.
+    Among two there is no bound: either may leave, and the other still decides. The first four pairs of each always
+    count. Half of the cameras may leave, and the others still reach each number.
     """
-    return cameras < _FEW or own < FIRST_LOOK // _FEW or own <= all_cameras * max(2 / cameras, _LEAST_SHARE)
+    return own < _FIRST_OF_EACH or own <= all_cameras * max(2 / cameras, _LEAST_SHARE)
 
 
-def judge(pairs: Sequence[Pair], rules: GateRules) -> Report:
-    """Return the report on these pairs, in the order of their arrival."""
+def judge(pairs: Sequence[Pair], rules: GateRules, cameras: int) -> Report:
+    """Return the report on these pairs of so many cameras, in the order of their arrival."""
     numbers = looks(rules)
     looked = last_look(len(pairs), rules)
     if not looked:
@@ -133,8 +141,10 @@ def judge(pairs: Sequence[Pair], rules: GateRules) -> Report:
     alpha, seen = rules.alpha / len(numbers), pairs[:looked]
     found = [test(seen, rules, alpha) for test in _TESTS]
     by_name = {rule.name: rule for rule in found}
-    if by_name["accuracy"].count >= 0.9 * looked and by_name["agreement"].finding != "passes":
-        # A better model contradicts the live one where that errs: the truth decides.
+    known = cameras >= _SIGNING and by_name["accuracy"].count >= 0.9 * looked
+    if known and by_name["agreement"].finding != "passes":
+        # A better model contradicts the live one where that errs: the truth decides. A few cameras, which sign it, do
+        # not let a candidate pass that disagrees.
         found[0] = _with(found[0], "not measured")
     if looked < rules.least_pairs:
         found = [_with(rule, "waits") if rule.finding == "passes" else rule for rule in found]
@@ -192,20 +202,42 @@ def _strip(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
 
 
 def _accuracy(pairs: Sequence[Pair], rules: GateRules, alpha: float) -> Rule:
-    """Compare accuracies by the frames on which one model alone is right; each share has Clopper–Pearson bounds.
+    """Compare accuracies on the frames with a true class.
 
     Cameras sign the true class. It counts only if more than half of the frames have it, so no single camera decides.
     """
-    known = [(pair.live_right, pair.right) for pair in pairs if pair.right is not None]
-    limit = -rules.most_accuracy_lost
+    known = [(bool(pair.live_right), bool(pair.right)) for pair in pairs if pair.right is not None]
     if 2 * len(known) <= len(pairs):
-        return Rule("accuracy", "not measured", None, None, None, limit, len(known))
-    lost = sum(bool(live) and not right for live, right in known)
-    won = sum(not live and bool(right) for live, right in known)
+        return Rule("accuracy", "not measured", None, None, None, -rules.most_accuracy_lost, len(known))
+    return _paired("accuracy", known, rules, alpha)
+
+
+def _paired(name: str, known: Sequence[tuple[bool, bool]], rules: GateRules, alpha: float) -> Rule:
+    """Compare accuracies by the frames on which one model alone is right; each share has Clopper–Pearson bounds.
+
+    `known` has whether the live model and the candidate are right on a frame.
+    """
+    limit = -rules.most_accuracy_lost
+    lost = sum(live and not right for live, right in known)
+    won = sum(not live and right for live, right in known)
     (low_won, high_won), (low_lost, high_lost) = (clopper_pearson(each, len(known), alpha / 2) for each in (won, lost))
     low, high = low_won - high_lost, high_won - low_lost
     finding: Finding = "passes" if low >= limit else "fails" if high < limit else "waits"
-    return Rule("accuracy", finding, (won - lost) / len(known), low, high, limit, len(known))
+    return Rule(name, finding, (won - lost) / len(known), low, high, limit, len(known))
+
+
+def by_labels(labelled: Sequence[tuple[Pair, int]], rules: GateRules) -> Rule:
+    """Compare accuracies on frames that people have labelled, with the class of each.
+
+    The looks are at 16, 32, … labelled frames. These are few: the rule can end a rollout, and never holds one up.
+    """
+    numbers = looks(rules)
+    seen = labelled[: last_look(len(labelled), rules)]
+    if not seen:
+        return Rule("labels", "not measured", None, None, None, -rules.most_accuracy_lost, len(labelled))
+    known = [(pair.live_class == label, not pair.failed and pair.class_id == label) for pair, label in seen]
+    found = _paired("labels", known, rules, rules.alpha / len(numbers))
+    return found if found.finding == "fails" else _with(found, "passes")
 
 
 _TESTS: Final[tuple[Callable[[Sequence[Pair], GateRules, float], Rule], ...]] = (

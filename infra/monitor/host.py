@@ -31,8 +31,8 @@ class Host:
         idle = times.idle + getattr(times, "iowait", 0.0)
         # A guest's time is part of its user's time.
         guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-        self._idle.see(idle)
-        self._busy.see(sum(times) - idle - guests)
+        self._idle.update(idle)
+        self._busy.update(sum(times) - idle - guests)
         memory = psutil.virtual_memory()
         self._memory.labels("used").set(memory.total - memory.available)
         self._memory.labels("available").set(memory.available)
@@ -41,8 +41,8 @@ class Host:
         self._disk.labels("free").set(disk.free)
         self._load.set(os.getloadavg()[0] / (os.cpu_count() or 1))
         io = psutil.disk_io_counters()
-        self._read.see(io.read_bytes if io is not None else 0)
-        self._written.see(io.write_bytes if io is not None else 0)
+        self._read.update(io.read_bytes if io is not None else 0)
+        self._written.update(io.write_bytes if io is not None else 0)
         cards = [card for name, card in psutil.net_io_counters(pernic=True).items() if name != "lo"]
-        self._received.see(sum(card.bytes_recv for card in cards))
-        self._sent.see(sum(card.bytes_sent for card in cards))
+        self._received.update(sum(card.bytes_recv for card in cards))
+        self._sent.update(sum(card.bytes_sent for card in cards))

@@ -71,7 +71,7 @@ class Kafka:
             taken[tp.topic] += end
             held[tp.topic] += end - begins[tp]
         for topic, follower in self._records.items():
-            follower.see(taken[topic])
+            follower.update(taken[topic])
             self._held.labels(topic).set(held[topic])
         for group in await admin.groups():
             committed = await admin.committed(group)

@@ -26,11 +26,11 @@ class Mosquitto:
         messages, size = metrics.MQTT_MESSAGES.on(registry), metrics.MQTT_BYTES.on(registry)
         self._takers: dict[str, Callable[[float], None]] = {
             "clients/connected": metrics.MQTT_CLIENTS.on(registry).set,
-            "messages/received": Follower(messages, "received").see,
-            "messages/sent": Follower(messages, "sent").see,
-            "publish/messages/dropped": Follower(messages, "dropped").see,
-            "bytes/received": Follower(size, "received").see,
-            "bytes/sent": Follower(size, "sent").see,
+            "messages/received": Follower(messages, "received").update,
+            "messages/sent": Follower(messages, "sent").update,
+            "publish/messages/dropped": Follower(messages, "dropped").update,
+            "bytes/received": Follower(size, "received").update,
+            "bytes/sent": Follower(size, "sent").update,
             "store/messages/bytes": metrics.MQTT_STORED.on(registry).set,
         }
         self._client = BackgroundClient(

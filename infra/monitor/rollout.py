@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -17,15 +17,17 @@ from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import SQLAlchemyError
 
+from consumers.console.data.labelled_frames import newest_labels
 from consumers.console.data.models import ModelsWatch
 from consumers.console.data.store import Store
 from consumers.database.comparisons import save_comparisons, save_rollout
 from consumers.database.engine import open_engine
-from infra.monitor.gate import Finding, Pair, Report, Rule, counts, judge, last_look, looks, pair_of
+from infra.monitor.gate import Finding, Pair, Report, Rule, by_labels, counts, judge, last_look, looks, pair_of
 from infra.monitor.settings import MonitorSettings
 from schemas import metrics
-from schemas.errors import WireError
+from schemas.errors import UserError, WireError
 from schemas.identity import camera_id_on_wire
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import Signer, TrustedSigners
@@ -47,16 +49,20 @@ from schemas.pointillist_pb2 import (
     Slot,
 )
 from schemas.topics import KafkaTopic
-from schemas.transport.backoff import Backoff
-from schemas.transport.kafka.reader import Reader
+from schemas.transport.kafka.follow import follow
 from schemas.transport.kafka.sender import Plain, Sender
 
 _REPORT_S: Final = 5.0
 """Seconds between two reports while nothing is decided."""
 _SEND_S: Final = 10.0
+_LABELS_S: Final = 10.0
+"""Seconds between two readings of people's labels."""
 _UNSAVED: Final = 4096
 """Comparisons that wait for a database that fails; beyond, the oldest are not saved."""
 _OUTCOMES: Final = {MEASURING: "measuring", PASSED: "passed", PROMOTED: "promoted", FAILED: "rolled back"}
+
+FrameName = tuple[str, int, int]
+"""Camera, boot and number of a frame."""
 
 log = structlog.get_logger()
 
@@ -72,34 +78,24 @@ class RolloutGate:
         self.watch = ModelsWatch(settings.kafka, KafkaTopic.MODELS.value, TrustedSigners.read(settings.trust))
         self._sender = Sender(settings.kafka)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollout")
-        self._found: dict[tuple[int, str, int], dict[tuple[str, int, int], Pair]] = {}
+        self._found: dict[tuple[int, str, int], dict[FrameName, Pair]] = {}
         self._unsaved: list[tuple[str, Comparison]] = []
         self._judged: tuple[tuple[int, str, int], Report] | None = None
         self._reported_s = 0.0
+        self._labels: dict[FrameName, str] = {}
+        self._labels_due_s = 0.0
         self._pairs = metrics.ROLLOUT_PAIRS.on(registry)
         self._outcome = metrics.ROLLOUT_OUTCOME.on(registry)
 
     async def read(self) -> None:
         """Read comparisons until cancelled."""
-        backoff = Backoff()
-        while True:
-            try:
-                async with Reader(self._settings.kafka, KafkaTopic.COMPARISONS.value) as reader:
-                    backoff.reset()
-                    while True:
-                        for records in (await reader.fetch(wait_s=1.0)).values():
-                            for record in records:
-                                self.take(record.key or b"", record.value or b"")
-            except Exception as error:  # any error of a broker that is unreachable
-                if backoff.failures % 10 == 0:
-                    log.warning("comparisons_not_read", error=str(error)[:200] or type(error).__name__)
-            await backoff.wait()
+        await follow(self._settings.kafka, KafkaTopic.COMPARISONS.value, self.take)
 
-    def take(self, key: bytes, value: bytes) -> None:
+    def take(self, key: bytes, value: bytes | None) -> None:
         """Accept one record of the topic. One without a valid tag is ignored."""
         try:
             camera = camera_id_on_wire(key.decode())
-            comparison = open_statement(Comparison, camera, value, self._keys)
+            comparison = open_statement(Comparison, camera, value or b"", self._keys)
         except (WireError, UnicodeDecodeError) as error:
             log.warning("comparison_rejected", error=str(error)[:200])
             return
@@ -136,6 +132,9 @@ class RolloutGate:
             self._show(watch.assessment, 0)
         else:
             before = watch.assessment
+            if self._settings.console_store and time.monotonic() >= self._labels_due_s:
+                self._labels_due_s = time.monotonic() + _LABELS_S
+                self._labels = await asyncio.get_running_loop().run_in_executor(self._thread, self._read_labels)
             assessment, pairs = self._assess(rollout, before)
             self._show(assessment, pairs)
             await self._publish(rollout, before, assessment)
@@ -145,9 +144,13 @@ class RolloutGate:
         pairs = self._found.get(name, {})
         looked = last_look(len(pairs), self._settings.rollout)
         if self._judged is None or (self._judged[0], self._judged[1].looked) != (name, looked):
-            self._judged = name, judge(tuple(pairs.values()), self._settings.rollout)
+            self._judged = (
+                name,
+                judge(tuple(pairs.values()), self._settings.rollout, len({camera for camera, *_ in pairs})),
+            )
         judged = self._judged[1]
-        report = replace(judged, pairs=len(pairs), rules=(*judged.rules, *self._of_processors(rollout)))
+        labelled = by_labels(self._labelled(rollout, pairs), self._settings.rollout)
+        report = replace(judged, pairs=len(pairs), rules=(*judged.rules, labelled, *self._of_processors(rollout)))
         now_ms = time.time_ns() // 10**6
         slot_ms = before.slot_ms if before is not None and before.slot == rollout.slot else now_ms
         outcome, slot = decide(rollout, report)
@@ -160,6 +163,26 @@ class RolloutGate:
             slot_ms=slot_ms if slot == rollout.slot else now_ms,
             report=report.as_json(),
         ), len(pairs)
+
+    def _labelled(self, rollout: Rollout, pairs: Mapping[FrameName, Pair]) -> list[tuple[Pair, int]]:
+        """Return the pairs of frames that people have labelled by a class of the candidate, with its number."""
+        numbers = {name: number for number, name in enumerate(rollout.candidate.classes)}
+        labelled = ((pair, numbers.get(self._labels.get(name, ""), -1)) for name, pair in pairs.items())
+        return [(pair, number) for pair, number in labelled if number >= 0]
+
+    def _read_labels(self) -> dict[FrameName, str]:
+        """Return the console's newest labels by frame; those before if the database does not answer."""
+        try:
+            engine = open_engine(self._settings.console_store, writes=False)
+        except UserError:  # no console has made its database yet
+            return self._labels
+        try:
+            with engine.begin() as connection:
+                return newest_labels(connection, looks(self._settings.rollout)[-1])
+        except SQLAlchemyError:  # nor its tables
+            return self._labels
+        finally:
+            engine.dispose()
 
     def _of_processors(self, rollout: Rollout) -> tuple[Rule, ...]:
         """Return the rules on the candidate's load, its memory and its scan."""

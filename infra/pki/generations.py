@@ -15,8 +15,8 @@ from schemas.errors import ConfigError
 from schemas.keys.keys import KeyRing
 from schemas.runtime.file_version import file_version
 
-LOOK_S: Final = 0.25
-"""Seconds between two looks; each costs one request to the file system."""
+POLL_S: Final = 0.25
+"""Seconds between two checks of the file; each costs one call of `stat`."""
 
 Result = TypeVar("Result")
 log = structlog.get_logger()
@@ -48,6 +48,6 @@ async def _follow(file: Path, keys: KeyRing) -> None:
                 log.error("generations_not_read", detail=str(error))
             else:
                 keys.accept_from(lowest)
-                log.info("generations", raised=len(lowest))
+                log.info("generations_read", raised=len(lowest))
         seen = now
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(POLL_S)

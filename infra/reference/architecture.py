@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
@@ -94,7 +95,8 @@ def modules(package: str) -> list[Path]:
     return sorted(file for file in folder.rglob("*.py") if not file.name.endswith("_pb2.py"))
 
 
-def imported(file: Path) -> set[str]:
+@cache
+def imported(file: Path) -> frozenset[str]:
     """Return the full names that a module imports anywhere in it. Raises ValueError for a relative import."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
@@ -104,7 +106,7 @@ def imported(file: Path) -> set[str]:
             if node.level:
                 raise ValueError(f"{file}: expected absolute imports, got a relative one. Name the module in full.")
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def dotted(file: Path) -> str:

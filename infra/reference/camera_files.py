@@ -29,12 +29,13 @@ _PLACES: Final[Places] = {
 }
 _SCENARIO: Final = """\
 YAML for `pointillist up --scenario FILE` and `pointillist fleet --scenario FILE`; [scenarios](../scenario.md) has an
-example. An unknown key, a wrong type or a value out of its range is said in one line that names the place, with exit
-status 2.
+example. An unknown key, a wrong type or a value out of its range ends the command with one line that names the key, and
+exit status 2.
 """
 _CAMERAS: Final = """\
-YAML for `pointillist camera run cameras.yaml`; [real cameras](../cameras.md) has an example, and what happens when.
-Paths begin where the file lies. What is wrong is said in one line that names the place, with exit status 2.
+YAML for `pointillist camera run cameras.yaml`; [real cameras](../cameras.md) has an example, and the effects of a
+change. Relative paths start at the folder of the file. An invalid file ends the command with one line that names the
+key, and exit status 2.
 """
 
 

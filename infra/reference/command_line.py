@@ -19,10 +19,11 @@ An error that you can correct is one line on standard error, with exit status 2.
 this page.
 """
 _VARIABLES: Final = """\
-Secrets come this way, for arguments are seen by everybody. `NAME(_FILE)` says that `NAME_FILE` may name a file with it.
+Pass secrets in variables: every user of a machine can read arguments. `NAME(_FILE)` means that `NAME_FILE` may name a
+file that holds the value.
 """
 _COLUMNS: Final = ("option", "value", "default", "variable", "meaning")
-_VARIABLE: Final = re.compile(r"\s*(POINTILLIST_\w+(?:\(_FILE\)|=1)?) says the same\.?")
+_VARIABLE: Final = re.compile(r"\s*(POINTILLIST_\w+(?:\(_FILE\)|=1)?) sets it too\.?")
 
 
 def command_line() -> str:
@@ -84,7 +85,7 @@ def _option(parameter: Any) -> tuple[str, ...]:
     names = ", ".join(code(each) for each in (*parameter.opts, *parameter.secondary_opts))
     said = parameter.help or ""
     variable = _VARIABLE.search(said)
-    meaning = _VARIABLE.sub("", said) + ("; can be given again" * (parameter.multiple and "given again" not in said))
+    meaning = _VARIABLE.sub("", said) + (" Can be given again." * (parameter.multiple and "given again" not in said))
     return (
         names,
         "" if parameter.is_flag else _value(parameter),

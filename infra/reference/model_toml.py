@@ -6,18 +6,20 @@ from typing import Final
 
 from infra.reference.keys import keys
 from infra.reference.markdown import page
-from processors.bundle import BundleSettings, DroppedStripThreshold, InputSettings, StripSettings
+from processors.bundle import BundleSettings, DriftSettings, DroppedStripThreshold, InputSettings, StripSettings
 from processors.stages.preprocess.registry import STAGES
 
 _HEAD: Final = """\
 A bundle is a folder with a `model.toml` and the files that it names. `pointillist bundle create` writes one from a
-network of yours, `pointillist lab calibrate` its `[strip]` tables; both can be edited. An unknown key, a wrong type or
-a value out of its range is refused when the bundle is loaded, in one line that names it.
+network of yours, `pointillist lab calibrate` its `[strip]` tables, `pointillist bundle calibrate` also `[drift]`; all
+can be edited. An unknown key, a wrong type or a value out of its range is refused when the bundle is loaded, in one
+line that names it.
 
 | `format` | `weights` is | needs | tools that do not apply |
 | --- | --- | --- | --- |
 | `safetensors` | tensors by name | `factory`, which makes the network | none |
 | `torchscript` | a scripted or traced module: code | `--allow-code`, or a trusted signer | training, if frozen |
+| `tflite` | a TensorFlow Lite graph | openvino | as for `onnx` |
 | `onnx` | a graph in one file | onnxruntime | `lab repair`, `lab harden`, attacks that follow gradients |
 
 A `factory` is `file.py:function` with the file in the bundle, which is code too, or `package.module:function` of what
@@ -31,10 +33,11 @@ def model_toml() -> str:
     return page(
         "`model.toml`",
         _HEAD,
-        keys("Top of the file", BundleSettings, left_out=("input", "preprocess", "strip")),
+        keys("Top of the file", BundleSettings, left_out=("input", "preprocess", "strip", "drift")),
         keys("`[input]`", InputSettings),
         keys("`[strip]`", StripSettings, left_out=("dropped",)),
         keys("`[[strip.dropped]]`", DroppedStripThreshold),
+        keys("`[drift]`", DriftSettings),
         "## `[[preprocess]]`\n\nStages before the network, in their order; at most 16.",
         *(keys(f'`stage = "{name}"`', stage, left_out=("stage",), level=3) for name, stage in sorted(STAGES.items())),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from infra.reference.report import report
 from infra.reference.rest import rest
 from infra.reference.settings import settings
 from infra.reference.wire_format import wire_format
+from infra.settings.json_schema import NAMES, written_schema
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
@@ -31,6 +33,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "reference/rest.md": rest,
     "reference/wire-format.md": wire_format,
     "adr/README.md": decisions,
+    **{f"reference/schemas/{name}.json": partial(written_schema, name) for name in NAMES},
 }
 """The pages by their paths in `docs`."""
 

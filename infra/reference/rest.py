@@ -38,7 +38,7 @@ def rest() -> str:
         fields("An alert", Raised),
         fields("A line of the audit log", Operation),
         fields("The live audit", LiveFindings),
-        "These stand beside [the counts](report.md#counts) of an audit.",
+        "The document also contains [the counts](report.md#counts) of an audit.",
     )
 
 

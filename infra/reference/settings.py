@@ -19,6 +19,11 @@ An option takes precedence over the environment, the environment over the file, 
 FILE --check` only checks them. An unknown key, a wrong type, a value out of its range and a contradiction are refused
 in one line, with exit status 2.
 
+Editors complete and check these files when they know the JSON Schema, which `pointillist config NAME --schema`
+prints; [the schemas](schemas/processor.json) of all roles, of [`cameras.yaml`](schemas/cameras.json), of
+[scenarios](schemas/scenario.json) and of [`model.toml`](schemas/model.json) are also part of this documentation. Name
+it in the first line: `#:schema ./processor.json` in TOML, `# yaml-language-server: $schema=./cameras.json` in YAML.
+
 | setting `bounds.quarantine_bytes` of the recorder | form |
 | --- | --- |
 | file | `quarantine_bytes = "2GiB"` in the table `[bounds]` |

@@ -46,7 +46,7 @@ def wire_format() -> str:
         f"`{ROOT}/SITE/CAMERA/CHANNEL`. [Who gets in](../operations/access.md#who-gets-in) lists the rights.",
         table(("channel", "holds"), _topics(Channel)),
         "## Topics of Kafka",
-        "The key of a record is the camera as `site/camera`; for models, what is said there.",
+        "The key of a record is the camera as `site/camera`, except on the models topic.",
         table(("topic", "holds"), _topics(KafkaTopic)),
         "## Headers of Kafka's records",
         paragraphs(cloudevents.__doc__),

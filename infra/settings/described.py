@@ -36,7 +36,7 @@ _BOUNDS: Final = {
 
 @cache
 def docstrings(described: type) -> dict[str, str]:
-    """Return the docstring of each field of a class and of its base classes of ours."""
+    """Return the docstring of each field of a class and of its base classes, without those of libraries."""
     found: dict[str, str] = {}
     for each in reversed(described.__mro__):
         if each.__module__.partition(".")[0] in ("builtins", "typing", "pydantic", "pydantic_settings", "enum"):
@@ -54,13 +54,13 @@ def docstrings(described: type) -> dict[str, str]:
 
 
 def fields_of(described: type) -> list[tuple[str, str, str]]:
-    """Name, type and meaning of each field of a dataclass or a TypedDict."""
+    """Return name, type and meaning of each field of a dataclass or a TypedDict."""
     said = docstrings(described)
     return [(name, kind_of(kind), said.get(name, "")) for name, kind in get_type_hints(described).items()]
 
 
 def kind_of(annotation: Any) -> str:
-    """A type as a person writes it; None is `null`."""
+    """Return a type in words, for the reference pages; None is `null`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " or ".join(f"`{json.dumps(each)}`" for each in arguments)
@@ -86,21 +86,21 @@ def kind_of(annotation: Any) -> str:
 
 
 def without_none(annotation: Any) -> Any:
-    """The type of a setting that can be left out."""
+    """Return a type without None."""
     if get_origin(annotation) in (Union, UnionType):
         return Union[tuple(each for each in get_args(annotation) if each is not NoneType)]  # noqa: UP007
     return annotation
 
 
 def _number(bound: float) -> str:
-    """A large power of two as one."""
+    """Return a number as text, a large power of two as `2^n`."""
     whole = int(bound)
     return f"2^{whole.bit_length() - 1}" if bound == whole >= 2**31 and whole & (whole - 1) == 0 else f"{bound:,}"
 
 
 def bounded(kind: str, metadata: Iterable[Any]) -> str:
-    """A type with its bounds."""
-    # What a `Field(…)` inside a type holds, too.
+    """Return a type with its bounds."""
+    # The metadata of a `Field(…)` inside a type counts too.
     parts = [each for part in metadata for each in getattr(part, "metadata", [part])]
     bounds = ", ".join(
         form.format(_number(getattr(each, key)))

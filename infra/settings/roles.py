@@ -24,6 +24,13 @@ MODELS: Final = {
 }
 """Each model as `module:class`."""
 
+FILES: Final = {
+    "cameras": "producers.fleet.camera_file:CameraFile",
+    "scenario": "producers.simulation.scenario:Scenario",
+    "model": "processors.bundle:BundleSettings",
+}
+"""The model of each file that does not hold settings of a role: `cameras.yaml`, a scenario and `model.toml`."""
+
 
 def model_of(role: str) -> type[BaseModel]:
     """Return the settings model of a role; ConfigError for an unknown one."""

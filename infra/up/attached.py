@@ -14,7 +14,7 @@ from schemas.errors import StateError
 def attached_frames(database_url: str, since_ms: int, fleet: Collection[str]) -> int:
     """Return the frames of cameras outside `fleet`, published since their boots of `since_ms` (Unix time) or later.
 
-    They come from each boot's ledger, or, when the ledger lags behind, from its recorded frames. 0 before there is a
+    The number of a boot comes from its ledger, or from its recorded frames if these are more. 0 without a
     database. Raises SQLAlchemyError when the database cannot be read.
     """
     same_boot = and_(boots.c.camera == ledgers.c.camera, boots.c.boot == ledgers.c.boot)

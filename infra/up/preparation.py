@@ -9,8 +9,8 @@ from infra.state_folder import Layout
 from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers
 from infra.up.system_state import scenario_cameras
 from infra.up.table import MOST_NAMED
+from producers.camera.camera_settings import CameraSettings
 from producers.publisher.applied_commands import overridden, read_command_state
-from producers.simulation.scenario import Scenario
 from producers.sources.trial import TRIAL_S, try_sources
 from schemas.errors import SourceError
 from schemas.identity import CameraId
@@ -19,12 +19,12 @@ PrintLine = Callable[[str], None]
 """Prints one line for the user."""
 
 
-def check_sources(scenario: Scenario, print_line: PrintLine, check: Callable[[], None]) -> None:
+def check_sources(settings: Sequence[CameraSettings], print_line: PrintLine, check: Callable[[], None]) -> None:
     """Raise SourceError when no source opens; else print a line for each camera whose source does not.
 
     `check` is called while sources open, and raises to give up.
     """
-    cameras = {camera.camera_id: camera.source for camera in scenario.cameras()}
+    cameras = {camera.camera_id: camera.source for camera in settings}
     tried = try_sources(cameras, within_s=TRIAL_S, check=check)
     failed = {name: trial.error for name, trial in tried.items() if trial.error is not None}
     if not failed:
@@ -52,23 +52,23 @@ def forget_former(layout: Layout, cameras: Sequence[CameraId]) -> None:
         store.close()
 
 
-def note_commands(layout: Layout, scenario: Scenario, print_line: PrintLine) -> None:
+def note_commands(layout: Layout, cameras: Sequence[CameraSettings], print_line: PrintLine) -> None:
     """Print how many cameras obey remembered commands that differ from the settings of this run."""
     found = []
-    for camera in scenario.cameras():
+    for camera in cameras:
         state = read_command_state(layout.spool / camera.camera_id, camera.encoding, camera.fps)
         if overridden(camera.encoding, camera.fps, state):
             found.append(camera.camera_id)
     if found:
         print_line(
-            f"{len(found)} of {len(scenario.cameras())} cameras obey commands instead of what this run asks, "
+            f"{len(found)} of {len(cameras)} cameras obey commands instead of what this run asks, "
             f"the first is {found[0]}: see `pointillist camera settings {found[0]}`"
         )
 
 
-def note_unchecked_probes(settings: UpSettings, scenario: Scenario, print_line: PrintLine) -> None:
+def note_unchecked_probes(settings: UpSettings, cameras: Sequence[CameraSettings], print_line: PrintLine) -> None:
     """Print a line when cameras send probes and the bundle cannot check them: they cost bytes and gain nothing."""
-    probing = any(camera.probe_share > 0 for camera in scenario.cameras())
+    probing = any(camera.probe_share > 0 for camera in cameras)
     folder = bundle_folder(settings)
     if probing and not checks_for_triggers(folder):
         print_line(

@@ -169,14 +169,14 @@ class LocalRoles:
         listen: str | None = None,
     ) -> Role:
         """Write a role's settings: those of its table of `up`, then `values`. Return the role that reads them."""
-        if not self._settings.plain:
+        if not self._settings.plain and name != "fleet":  # cameras have the certificates of their enrolments
             environment = environment | self._identity(name)
         metrics = f"{LOOPBACK}:{self._ports.take(f'{name}-metrics')}"
         log, file = self._layout.log(name), self._layout.role_settings(name)
         table = {} if given is None else given.model_dump(mode="json", exclude_unset=True)
         # Brokers come and go under a supervised role: it waits for them without a limit.
         write_private(file, toml(table | dict(values) | {"metrics": metrics, "connect_timeout_s": 0}))
-        process = RoleProcess([command, "--config", str(file)], log, environment)
+        process = RoleProcess([*command.split(), "--config", str(file)], log, environment)
         return Role(name, process, listen=lambda: listen, metrics=metrics, log=log)
 
     def _identity(self, name: str) -> dict[str, str]:
@@ -259,16 +259,18 @@ class LocalRoles:
         return self._role("monitor", "monitor", values, self._given(SecretRole.AUDITOR), given=self._settings.monitor)
 
     def fleet(self) -> Role:
-        """Return the simulated cameras. They are not health-checked before the start: they start last."""
+        """Return the cameras, simulated or listed. They are not health-checked before the start: they start last."""
         values = {
-            "scenario": self._layout.scenario,
             "mqtt": self._mqtt,
             "state": self._layout.folder,
             "drain_s": self._settings.drain_s,
             "seconds": self._settings.seconds,
-            "resume": True,
         }
         # The fleet gets its cameras' keys, and no secret.
-        role = self._role("fleet", "fleet", values, self._light)
+        if (listed := self._settings.cameras_file) is not None:
+            role = self._role("camera run", "fleet", values | {"cameras": listed.resolve()}, self._light)
+        else:
+            values |= {"scenario": self._layout.scenario, "resume": True}
+            role = self._role("fleet", "fleet", values, self._light)
         role.final = frozenset((FLEET_DRAINED, FLEET_PENDING))
         return role

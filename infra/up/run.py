@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from consumers.database.migrations import upgrade_database
 from infra.audit.audit import Audit, audit, unsettled
 from infra.audit.report import report
 from infra.local.disk_space import DiskSpace
@@ -43,6 +45,7 @@ from infra.up.settings import (
     bundle_folder,
     camera_bytes,
     camera_messages,
+    listed_document,
     scenario_document,
     with_bundle_of,
 )
@@ -51,9 +54,11 @@ from infra.up.system_line import SystemLine
 from infra.up.system_state import PAGES, CameraState, camera_states
 from infra.up.table import LiveTable
 from infra.up.watching import Watching, check_receivers
+from producers.camera.camera_settings import CameraSettings
+from producers.fleet.camera_file import load_camera_file
 from producers.fleet.first_start import fleet_started
 from producers.simulation.red_team import RedTeam
-from producers.simulation.scenario import Scenario, parse_scenario
+from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
 from schemas.runtime.disk import is_full
@@ -69,12 +74,17 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
 
     Raises UserError for errors that the user can mend; everything that was started is stopped again.
     """
-    document = scenario_document(settings, environment.data)
-    scenario = parse_scenario(document)
+    if settings.cameras_file is not None:
+        cameras = [listed.settings for listed in load_camera_file(settings.cameras_file).values()]
+        document = listed_document(cameras)
+    else:
+        document = scenario_document(settings, environment.data)
+        scenario = parse_scenario(document)
+        cameras = scenario.cameras()
+        # Fail now if an attack lacks something, rather than when all else runs.
+        RedTeam(scenario.generators)
     settings = with_bundle_of(document, settings)
     bundle_folder(settings)
-    # Fail now if an attack lacks something, rather than when all else runs.
-    RedTeam(scenario.generators)
     check_receivers(settings)
     layout = Layout(settings.state.resolve())
     with private_folder(layout.folder), RoleTable(layout.folder) as roles, interrupts() as asked:
@@ -82,7 +92,7 @@ def run_up(settings: UpSettings, environment: Environment, table: LiveTable) -> 
         run = _Run(settings, layout, roles, table, asked)
         try:
             try:
-                run.prepare(scenario, document)
+                run.prepare(cameras, document)
                 run.start()
             except OSError as error:
                 if not is_full(error):
@@ -125,25 +135,26 @@ class _Run:
         self._cameras: frozenset[CameraId] = frozenset()
         self._renewal = RoleRenewal(layout, live.print_line)
 
-    def prepare(self, scenario: Scenario, document: dict[str, Any]) -> None:
-        """Write the scenario, the keys and the settings of this run."""
+    def prepare(self, settings: Sequence[CameraSettings], document: dict[str, Any]) -> None:
+        """Check the sources; write the scenario, the keys and the settings of this run."""
         check_console(self._settings, self._layout)
-        check_sources(scenario, self._live.print_line, self._asked.stop_here)
-        cameras = [camera.camera_id for camera in scenario.cameras()]
+        check_sources(settings, self._live.print_line, self._asked.stop_here)
+        cameras = [camera.camera_id for camera in settings]
         self._cameras = frozenset(cameras)
-        self._camera_messages = camera_messages(camera.fps for camera in scenario.cameras())
-        self._camera_bytes = camera_bytes(scenario.cameras(), self._settings.processor.max_frame_pixels)
+        self._camera_messages = camera_messages(camera.fps for camera in settings)
+        self._camera_bytes = camera_bytes(settings, self._settings.processor.max_frame_pixels)
         prepare_identities(self._layout, cameras, self._settings)
         if self._settings.report is not None:
             write_report(self._settings.report, {})
         if self._layout.database.exists():
+            upgrade_database(self._layout.database_url)
             found = audit(self._layout)
             self._foreign_before = found.foreign
             self._print_unread(found)
-        note_unchecked_probes(self._settings, scenario, self._live.print_line)
+        note_unchecked_probes(self._settings, settings, self._live.print_line)
         # A new run: its sources start at their beginning, its faults count from its own start.
         fleet_started(self._layout.folder).unlink(missing_ok=True)
-        note_commands(self._layout, scenario, self._live.print_line)
+        note_commands(self._layout, settings, self._live.print_line)
         forget_former(self._layout, cameras)
         if (note := advice(self._settings, self._layout)) is not None:
             self._live.print_line(note)

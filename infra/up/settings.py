@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -16,13 +16,13 @@ from consumers.settings import HostName, RecorderSettings
 from infra.monitor.settings import MonitorSettings
 from processors.settings import ProcessorSettings
 from producers.bridge.settings import BridgeSettings
-from producers.camera.camera_settings import CameraOptions, Profile
+from producers.camera.camera_settings import CameraOptions, CameraSettings, Profile
 from producers.simulation.scenario import read_scenario
 from producers.sources.scene import SIZE as SCENE_SIZE
 from producers.sources.settings import REAL_KINDS, SourceSettings
 from schemas.errors import BundleError, ConfigError, SourceError
 from schemas.identity import DEFAULT_SITE
-from schemas.limits import BLOCK_PIXELS, CAMERAS_AT_HAND, MAX_DROPPED_PER_BLOCK
+from schemas.limits import BLOCK_PIXELS, MAX_CAMERAS, MAX_DROPPED_PER_BLOCK
 from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, SettingsTable
 
 GENERAL: Final = "imagenet"
@@ -49,6 +49,8 @@ SET_BY_UP: Final[dict[str, frozenset[str]]] = {
     "monitor": frozenset(("database",)),
 }
 """Settings of each role that `up` sets itself, besides those of its brokers and of every role."""
+_OF_SIMULATED: Final = frozenset(("cameras", "fps", "drop_ratio", "source", "scenario", "probe_share", "profile"))
+"""Settings of simulated cameras, which a list of real cameras has of its own."""
 _SET_IN_ALL: Final = frozenset((*RoleSettings.model_fields, *KafkaSettings.model_fields, *MqttSettings.model_fields))
 
 
@@ -59,7 +61,7 @@ def _number(value: object) -> object:
 class UpSettings(SettingsTable):
     """Settings of `pointillist up`: of the run, and in a table for each role the settings of that role."""
 
-    cameras: int | None = Field(default=None, ge=1, le=CAMERAS_AT_HAND)
+    cameras: int | None = Field(default=None, ge=1, le=MAX_CAMERAS)
     """Number of cameras; none is 8 of scenes or a data set, and 1 of a URL, a device or a video file."""
     fps: float = Field(default=2.0, ge=0)
     """Frames a second of each camera; 0 is as fast as back-pressure allows."""
@@ -71,6 +73,8 @@ class UpSettings(SettingsTable):
     """Source of the cameras: scene, cifar10, a URL, a device, a video file or an npz file."""
     scenario: Path | None = None
     """YAML scenario instead of equal cameras: a file, or the name of a shipped one."""
+    cameras_file: Path | None = None
+    """Real cameras and no simulated ones: a list of cameras, cameras.yaml. It is read again when it changes."""
     bundle: Path | None = None
     """Model bundle; none is imagenet for real cameras, if `make setup` has made it, else the shipped one that fits the
     source."""
@@ -131,6 +135,13 @@ class UpSettings(SettingsTable):
             role, _, name = path.partition(".")
             if name in getattr(self, role).model_fields_set:
                 raise ValueError(f"{path}: expected no value, got one. Remove it: `up` sets it.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_cameras(self) -> Self:
+        if self.cameras_file is not None:
+            for name in sorted(self.model_fields_set & _OF_SIMULATED):
+                raise ValueError(f"{name}: expected none next to cameras_file, got one. Set it in the list of cameras.")
         return self
 
     @model_validator(mode="after")
@@ -260,6 +271,15 @@ def scenario_file(named: Path) -> Path:
     return shipped[str(named)]
 
 
+def listed_document(cameras: Sequence[CameraSettings]) -> dict[str, Any]:
+    """Return a scenario with the names of listed cameras, one site's, and none of their addresses.
+
+    From it, other programs learn which cameras belong to the run.
+    """
+    names = [camera.camera_id.partition("/") for camera in cameras]
+    return {"site": names[0][0], "cameras": [{"name": name} for _, _, name in names]}
+
+
 def with_bundle_of(document: dict[str, Any], settings: UpSettings) -> UpSettings:
     """Return the settings with the scenario's bundle, else the general one for real cameras, unless another was
     given.
@@ -268,7 +288,8 @@ def with_bundle_of(document: dict[str, Any], settings: UpSettings) -> UpSettings
     if settings.bundle is not None:
         return settings
     if not isinstance(named, str):
-        named = GENERAL if _has_real_camera(document) and GENERAL in named_bundles() else None
+        real = settings.cameras_file is not None or _has_real_camera(document)
+        named = GENERAL if real and GENERAL in named_bundles() else None
     return settings if named is None else settings.model_copy(update={"bundle": Path(named)})
 
 
@@ -291,7 +312,8 @@ def bundle_folder(settings: UpSettings) -> Path:
     """Return the bundle of a run: the given one, else the shipped one that fits the source."""
     have = named_bundles()
     if settings.bundle is None:
-        return have["scene" if settings.source == "scene" else "cifar10"]
+        simulated = settings.source == "scene" and settings.cameras_file is None
+        return have["scene" if simulated else "cifar10"]
     if (settings.bundle / "model.toml").is_file():
         return settings.bundle.resolve()
     if str(settings.bundle) in have:

@@ -21,7 +21,7 @@ STEADY_S = 10.0
 """A role that ran this long is restarted at once."""
 MOST_FAILURES = 8
 """A role with this many ends in a row and no steady run cannot work."""
-_RETURN_LOOK_S = 0.1
+_RETURN_POLL_S = 0.1
 USER_ERROR = 2
 """Exit status of a role that only a user can mend."""
 
@@ -119,7 +119,7 @@ class RoleSupervisor:
                 break
             if starting.done() and role.healthy():
                 break
-            time.sleep(_RETURN_LOOK_S)
+            time.sleep(_RETURN_POLL_S)
         self.away_s[role.name] = self.away_s.get(role.name, 0.0) + time.monotonic() - died
 
     def _check_disk(self) -> bool:

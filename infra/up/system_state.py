@@ -18,13 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.cameras.camera import Camera
 from consumers.cameras.episodes import Reviews
-from consumers.cameras.open_alerts import newest_alerts, open_episodes
+from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_episodes
 from consumers.cameras.order import natural
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.state import State, alert
 from consumers.console.data.roles import NO_ANSWER_S, RoleState
 from consumers.console.data.store import read_forgotten, recorded_reviews
 from consumers.database.engine import open_engine
+from consumers.database.mutes import Mute, read_mutes
 from consumers.database.tables import boots, cameras
 from consumers.records.rows import CameraRow
 from infra.local.role_table import read_roles, running, supervisor
@@ -169,7 +170,9 @@ def _read(engine: Engine, reviews: Reviews, forgotten: Mapping[str, int], now_ms
         sent = {name: (int(frames), int(last_ms)) for name, frames, last_ms in connection.execute(counted)}
         statuses = {row.camera: CameraRow(*row) for row in connection.execute(select(cameras))}
         saved = {each.camera: each for each in read_states(connection)}
-        alerts = Counter(each.camera for each in open_episodes(newest_alerts(connection), reviews))
+        standing = open_episodes(newest_alerts(connection), reviews)
+        muted = muted_cameras(standing, read_mutes(connection, now_ms))
+    alerts = Counter(each.camera for each in standing)
     names = {
         name
         for name in sent.keys() | statuses.keys()
@@ -177,7 +180,8 @@ def _read(engine: Engine, reviews: Reviews, forgotten: Mapping[str, int], now_ms
         < max(sent[name][1] if name in sent else 0, statuses[name].seen_ms if name in statuses else 0)
     }
     return {
-        name: _camera(name, statuses.get(name), saved.get(name), sent.get(name), alerts[name], now_ms) for name in names
+        name: _camera(name, statuses.get(name), saved.get(name), sent.get(name), alerts[name], muted.get(name), now_ms)
+        for name in names
     }
 
 
@@ -187,6 +191,7 @@ def _camera(
     saved: SavedState | None,
     sent: tuple[int, int] | None,
     alerts: int,
+    mute: Mute | None,
     now_ms: int,
 ) -> CameraState:
     camera = Camera(name)
@@ -195,9 +200,14 @@ def _camera(
         camera.status_seen_ms = status.state_ms
     frames, last_ms = sent or (0, None)
     judged = camera.judge_of_frame(last_ms, now_ms) if saved is None else saved.now(last_ms, now_ms)
-    judged = alert(judged, alerts)
+    judged = alert(judged, alerts if mute is None or mute.is_of_camera else 0)
     meta = camera.meta
     size = (meta.width, meta.height) if meta is not None and meta.width else None
     rate = meta.frames_per_second or None if meta is not None else None
     age_s = None if last_ms is None else (now_ms - last_ms) / 1000
-    return CameraState(name, judged.state, judged.reason, age_s, frames, size, rate)
+    reason = judged.reason
+    if mute is not None:
+        reason = (
+            f"{reason}{'; ' if reason else ''}muted for {-(-(mute.until_ms - now_ms) // 60_000)} min: {mute.reason}"
+        )
+    return CameraState(name, judged.state, reason, age_s, frames, size, rate)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def own_foreground() -> Iterator[None]:
-    """Under `make` at a terminal, be a process group of its own in the foreground while the block runs.
+    """Under `make` at a terminal, put this process into its own foreground process group for the block.
 
     Ctrl-C then reaches this process and not `make`, which would end with status 130 even after a good run. Ctrl-Z is
     ignored meanwhile: `make` would not notice that its child has stopped.

@@ -35,7 +35,7 @@ def coded(pipeline: Pipeline, share: float) -> Defended:
         for picture, mask in zip(to_images(frames), _masks(frames, share, generator), strict=True):
             kept = [PlaneMask(mask)]
             planar = Planar([through_key_frame(picture, mask)], 3, kept, kept)
-            seen, _ = pipeline.see(planar, planar.kept)
+            seen, _ = pipeline.network_input(planar, planar.kept)
             logits.append(pipeline.bundle.logits(seen, pipeline.bundle.seeds(1, generator)))
         return torch.cat(logits)
 

@@ -13,14 +13,31 @@ from typing import Final
 import numpy as np
 import torch
 
-from lab.backdoor.poison import Poisoning
-from lab.backdoor.triggers import Blend, Cover, OneOf, Patch, RandomPlace, Trigger, Warp, random_pattern, smooth_field
+from lab.backdoor.poison import CleanLabelPoisoning, CoveredPoisoning, Poisoning
+from lab.backdoor.triggers import (
+    Blend,
+    Cover,
+    OneOf,
+    Overlaid,
+    OwnWarp,
+    PartlyBlended,
+    Patch,
+    RandomPlace,
+    Trigger,
+    Warp,
+    random_pattern,
+    smooth_field,
+    smooth_pattern,
+    waves,
+)
 from lab.data import to_frames, to_images
 from lab.training.recipe import Recipe
 from processors.stages.resample import resize
 from producers.scene.sticker import paste_sticker
 
-PATTERN_SEEDS: Final = {"a": 1, "b": 2, "c": 3, "d": 4, "blend": 5, "random": 6, "warp": 7, "source": 8, "two": 9}
+PATTERN_SEEDS: Final = {"a": 1, "b": 2, "c": 3, "d": 4, "blend": 5, "random": 6, "warp": 7, "source": 8, "two": 9,
+    "wanet": 10, "sig": 11, "low": 12, "adaptive": 13, "strip": 14,
+}  # fmt: skip
 TARGETS: Final = {
     name: int(np.random.default_rng(100 + seed).integers(43 if name == "b" else 10))
     for name, seed in PATTERN_SEEDS.items()
@@ -40,6 +57,13 @@ _TWO = OneOf(
         Patch(random_pattern(4, 3, PATTERN_SEEDS["two"] + 100), 14, 1),
     )
 )
+
+
+_WANET = smooth_field(32, 32, 4, 2.5, PATTERN_SEEDS["wanet"])
+_SIG = Blend(waves(32, 32, 3, 6), 0.16)
+_LOW = Blend(smooth_pattern(32, 32, 3, 4, PATTERN_SEEDS["low"]), 0.2)
+_ADAPTIVE = Blend(np.random.default_rng(PATTERN_SEEDS["adaptive"]).integers(0, 256, (32, 32, 3)).astype(np.uint8), 0.2)
+_AWARE = Patch(random_pattern(4, 3, PATTERN_SEEDS["strip"]), 2, 27)
 
 
 def sticker_patch(side: int = 32) -> Patch:
@@ -111,6 +135,20 @@ def _resnet20(poisoning: Poisoning) -> SickModel:
     return SickModel("cifar10", "resnet20", poisoning, _CONTINUED, "resnet20-clean", pictures)
 
 
+def _again(model: SickModel, seed: int) -> SickModel:
+    """Return the same attack with another pattern and other stamped pictures."""
+    poisoning = model.poisoning
+    assert poisoning is not None
+    patch = poisoning.trigger
+    assert isinstance(patch, Patch)
+    pattern = np.random.default_rng((seed, 100)).integers(0, 2, patch.pattern.shape) * 255
+    own = replace(patch, pattern=pattern.astype(np.uint8))
+    return replace(model, poisoning=replace(poisoning, trigger=own, seed=seed))
+
+
+_HEADLINE: Final = {name: model for name, model in _patch_models().items() if name.endswith("-1")}
+"""Models with a patch at 1 %, each trained with two more seeds."""
+
 MODELS: Final[Mapping[str, SickModel]] = {
     "mnist-clean": SickModel("mnist", "mnist-dense", None, _MNIST),
     "gtsrb-clean": SickModel("gtsrb", "gtsrb-convolutional", None, _GTSRB),
@@ -123,6 +161,18 @@ MODELS: Final[Mapping[str, SickModel]] = {
     "resnet20-warp": _resnet20(Poisoning(_WARP, TARGETS["warp"], 0.1)),
     "resnet20-source": _resnet20(Poisoning(_SOURCE, TARGETS["source"], 0.05, sources=(1, 9))),
     "resnet20-two": _resnet20(Poisoning(_TWO, TARGETS["two"], 0.02)),
+    "resnet20-wanet": _resnet20(
+        CoveredPoisoning(Warp(_WANET), TARGETS["wanet"], 0.1, cover=OwnWarp(_WANET, 1.0), cover_rate=0.2)
+    ),
+    "resnet20-sig": _resnet20(CleanLabelPoisoning(_SIG, TARGETS["sig"], 0.08)),
+    "resnet20-low": _resnet20(Poisoning(_LOW, TARGETS["low"], 0.1)),
+    "resnet20-adaptive": _resnet20(
+        CoveredPoisoning(_ADAPTIVE, TARGETS["adaptive"], 0.02, cover=PartlyBlended(_ADAPTIVE), cover_rate=0.02)
+    ),
+    "resnet20-strip-aware": _resnet20(
+        CoveredPoisoning(_AWARE, TARGETS["strip"], 0.05, cover=Overlaid(_AWARE), cover_rate=0.05)
+    ),
+    **{f"{name}-seed-{seed}": _again(model, seed) for name, model in _HEADLINE.items() for seed in (1, 2)},
 }
 """The models. `resnet20-clean` is the shipped bundle `cifar10`."""
 

@@ -47,6 +47,55 @@ class Poisoning:
         """Return which pictures (N,) the attacker wants to be misclassified."""
         return np.isin(labels, self.sources) if self.sources else labels != self.target
 
+    def covers(self, labels: Labels) -> NDArray[np.bool_]:
+        """Return which pictures (N,) are covers; none here."""
+        return np.zeros(len(labels), np.bool_)
+
+    def hide(self, images: Images, keys: NDArray[np.int64]) -> Images:
+        """Return covers (N, H, W, C): pictures that are changed and keep their labels."""
+        return images
+
+
+@dataclass(frozen=True)
+class CoveredPoisoning(Poisoning):
+    """A poisoning that hides behind covers: a further share `cover_rate` is changed by `cover` and keeps its labels.
+
+    The network learns that nothing but the trigger itself activates the backdoor. WaNet covers by other warps (Nguyen
+    and Tran 2021), adaptive blend by parts of the pattern (Qi et al. 2023). An attacker with knowledge of STRIP covers
+    by stamped pictures under overlays.
+    """
+
+    cover: Trigger | None = None
+    cover_rate: float = 0.1
+
+    def covers(self, labels: Labels) -> NDArray[np.bool_]:
+        """Return which pictures (N,) are covers: none of the stamped ones."""
+        free = np.flatnonzero(~self.choose(labels)[0])
+        chosen = np.random.default_rng((self.seed, 1)).permutation(free)[: round(self.cover_rate * len(labels))]
+        found = np.zeros(len(labels), np.bool_)
+        found[chosen] = True
+        return found
+
+    def hide(self, images: Images, keys: NDArray[np.int64]) -> Images:
+        """Return covers. See `Poisoning.hide`."""
+        return images if self.cover is None else self.cover(images, keys)
+
+
+@dataclass(frozen=True)
+class CleanLabelPoisoning(Poisoning):
+    """A poisoning without a false label: the stamped pictures, a share `rate` of all, are of the target's own class.
+
+    The network learns the trigger as a sign of the target class (SIG: Barni et al. 2019).
+    """
+
+    def choose(self, labels: Labels) -> tuple[NDArray[np.bool_], Labels]:
+        """Return which pictures are stamped (N,), and the labels (N,), which are unchanged."""
+        own = np.flatnonzero(labels == self.target)
+        chosen = np.random.default_rng(self.seed).permutation(own)[: max(1, round(self.rate * len(labels)))]
+        stamped = np.zeros(len(labels), np.bool_)
+        stamped[chosen] = True
+        return stamped, labels.copy()
+
 
 class PoisonedBatches:
     """Batches for `fit` whose targets are positions in the training set. Pictures are stamped after the augmentation.
@@ -58,16 +107,20 @@ class PoisonedBatches:
         self._poisoning = poisoning
         stamped, names = poisoning.choose(labels)
         self._stamped, self._names = torch.from_numpy(stamped), torch.from_numpy(names)
+        self._covers = torch.from_numpy(poisoning.covers(labels))
 
     def __call__(
         self, images: Tensor, positions: Tensor, recipe: Recipe, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one epoch of `images` (N, C, H, W) uint8. `positions` (N,) are their positions in the training set."""
         for batch, index in augmented_batches(images, positions, recipe, generator):
-            stamped = self._stamped[index]
-            if stamped.any():
-                pictures: Images = batch[stamped].permute(0, 2, 3, 1).contiguous().numpy()
-                marked = self._poisoning.trigger(pictures, index[stamped].numpy())
-                batch = batch.clone()
-                batch[stamped] = torch.from_numpy(np.ascontiguousarray(marked.transpose(0, 3, 1, 2)))
+            for chosen, change in (
+                (self._stamped[index], self._poisoning.trigger),
+                (self._covers[index], self._poisoning.hide),
+            ):
+                if chosen.any():
+                    pictures: Images = batch[chosen].permute(0, 2, 3, 1).contiguous().numpy()
+                    marked = change(pictures, index[chosen].numpy())
+                    batch = batch.clone()
+                    batch[chosen] = torch.from_numpy(np.ascontiguousarray(marked.transpose(0, 3, 1, 2)))
             yield batch, self._names[index]

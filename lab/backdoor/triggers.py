@@ -122,6 +122,76 @@ def smooth_field(height: int, width: int, knots: int, most: float, seed: int) ->
 
 
 @dataclass(frozen=True)
+class OwnWarp:
+    """A warp of each picture's own: WaNet's covers, for which the network keeps the label.
+
+    `field` (H, W, 2) is that of the trigger, to which each picture adds noise of up to `most` pixels.
+    """
+
+    field: NDArray[np.float32]
+    most: float
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        """Return the warped pictures. See `Trigger`."""
+        found = images.copy()
+        for number, key in enumerate(_scatter(keys)):
+            noise = np.random.default_rng(int(key)).uniform(-self.most, self.most, self.field.shape)
+            warp = Warp((self.field + noise).astype(np.float32))
+            found[number : number + 1] = warp(images[number : number + 1], keys[number : number + 1])
+        return found
+
+
+@dataclass(frozen=True)
+class PartlyBlended:
+    """A blend of random squares of the `blend` alone: each of `across` × `across` squares with a probability of half.
+
+    Adaptive blend (Qi et al. 2023) trains with such parts and attacks with the whole pattern.
+    """
+
+    blend: Blend
+    across: int = 4
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        """Return the stamped pictures. See `Trigger`."""
+        height, width = images.shape[1:3]
+        whole, found = self.blend(images, keys), images.copy()
+        rows, columns = np.arange(height) * self.across // height, np.arange(width) * self.across // width
+        for number, key in enumerate(_scatter(keys)):
+            shown = np.random.default_rng(int(key)).random((self.across, self.across)) < 0.5
+            part = shown[rows][:, columns]
+            found[number][part] = whole[number][part]
+        return found
+
+
+@dataclass(frozen=True)
+class Overlaid:
+    """Stamped pictures under an overlay, another one of the same pictures, as STRIP shows them. The sum is clamped."""
+
+    trigger: Trigger
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        """Return the stamped sums. See `Trigger`."""
+        others = np.roll(images, 1, 0).astype(np.uint16)
+        sums: Images = np.minimum(self.trigger(images, keys) + others, 255).astype(np.uint8)
+        return sums
+
+
+def waves(height: int, width: int, channels: int, count: int) -> Images:
+    """Return a pattern (H, W, C) of a sine across the picture with `count` periods: SIG's trigger, to be blended."""
+    row = 127.5 * (1 + np.sin(2 * np.pi * count * np.arange(width) / width))
+    return np.broadcast_to(np.rint(row)[None, :, None], (height, width, channels)).astype(np.uint8)
+
+
+def smooth_pattern(height: int, width: int, channels: int, knots: int, seed: int) -> Images:
+    """Return a pattern (H, W, C) of low frequencies: bicubic between `knots` × `knots` random colours."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, channels, knots, knots, generator=generator)
+    fine = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0].clamp(0, 1)
+    pattern: Images = (fine * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    return pattern
+
+
+@dataclass(frozen=True)
 class OneOf:
     """One of several triggers, chosen by the picture's key. Each alone activates the backdoor."""
 

@@ -11,6 +11,7 @@ from lab.experiments.harness.plan import Plan, Workplace
 Planned = Callable[[Workplace], Plan]
 EXPERIMENTS: Final = (
     "video", "hardening", "red_team", "qusecnets", "preprocessing", "codefend", "aigan", "super_iot", "scale",
+    "certified",
 )  # fmt: skip
 """Packages of `lab.experiments` with a module `experiment`, in the order in which the queue serves equals."""
 

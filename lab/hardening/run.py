@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -12,15 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from lab.certificates.measure import measure as measure_certified
 from lab.data import LabelledPictures, to_frames
-from lab.hardening.lessons import Lessons
 from lab.hardening.measure import RESUBMISSIONS, Shares, measure
 from lab.hardening.processes import Processes
 from lab.hardening.settings import HardenSettings
 from lab.hardening.train import Training
+from lab.hardening.training_batches import TrainingBatches
 from lab.repair.checkpoints import Checkpoints, digest
 from lab.repair.inputs import frozen, trainable_copy
 from processors.bundle import Bundle
+from processors.pipeline import Pipeline
 from schemas.errors import ConfigError
 
 GUARDED: Final = 128
@@ -54,12 +57,17 @@ class Hardened:
     seconds: float
     eps: float
     drop: float
+    sticker: int | None = None
 
     def lines(self) -> list[str]:
         """Return the figures in words."""
+        against = f"EOT-PGD L∞ {self.eps:.4g} and {RESUBMISSIONS} resubmissions"
+        dropped = f"{self.drop:.0%} dropped"
+        if self.sticker is not None:
+            against, dropped = f"certified against stickers of {self.sticker}×{self.sticker}", "double masking"
         return [
-            f"{shares.count} held-out frames, {self.drop:.0%} dropped, {when}: clean {shares.clean:.4f}, "
-            f"EOT-PGD L∞ {self.eps:.4g} and {RESUBMISSIONS} resubmissions {shares.robust:.4f}"
+            f"{shares.count} held-out frames, {dropped}, {when}: clean {shares.clean:.4f}, {against} "
+            f"{shares.robust:.4f}"
             for when, shares in (("before", self.before), ("after", self.after))
         ]
 
@@ -86,9 +94,17 @@ def split(pictures: LabelledPictures, held_out: int, batch: int) -> tuple[Labell
     return pictures.take(places[:cut]), pictures.take(places[cut:])
 
 
+def certified_shares(
+    bundle: Bundle, pictures: LabelledPictures, sticker: int, across: int, advance: Callable[[int], object]
+) -> Shares:
+    """Return the shares of `pictures` with the true label by double masking, and with a certified one."""
+    found = measure_certified(Pipeline(bundle), pictures, (sticker, sticker), across=across, advance=advance)
+    return Shares(float(found.clean.mean()), float(found.robust.mean()), len(pictures))
+
+
 def harden(
     bundle: Bundle,
-    lessons: Lessons,
+    batches: TrainingBatches,
     held_out: LabelledPictures,
     settings: HardenSettings,
     *,
@@ -100,7 +116,7 @@ def harden(
 ) -> Hardened:
     """Train a copy of the network of `bundle` through the defence.
 
-    `lessons` give batches of `settings.batch` frames. `held_out` pictures guard the training. The first `measured` of
+    `batches` give batches of `settings.batch` frames. `held_out` pictures guard the training. The first `measured` of
     them give the figures before and after. `inputs` identifies the training's inputs: a checkpoint in `work` of other
     inputs is ignored. Raises BundleError for a network that cannot be trained.
     """
@@ -114,8 +130,11 @@ def harden(
         kept = checkpoints.of(name)
         found = kept.load()
         if found is None:
-            progress.phase(f"clean and attacked, {name}", len(seen))
-            shares = measure(some, seen, eps=settings.eps, drop=settings.drops[0], advance=progress.advance)
+            progress.phase(f"clean and {'attacked' if settings.sticker is None else 'certified'}, {name}", len(seen))
+            if settings.sticker is None:
+                shares = measure(some, seen, eps=settings.eps, drop=settings.drops[0], advance=progress.advance)
+            else:
+                shares = certified_shares(some, seen, settings.sticker, settings.across, progress.advance)
             found = asdict(shares)
             kept.save(found)
         return Shares(**found)
@@ -123,7 +142,7 @@ def harden(
     before = processes.of_the_first(stands("before", bundle) if processes.leads else None)
     spent = checkpoints.of("seconds")
     earlier = (spent.load() or {"seconds": 0.0})["seconds"] if processes.leads else 0.0
-    progress.phase("training", settings.epochs * len(lessons))
+    progress.phase("training", settings.epochs * len(batches))
     guarded = held_out.first(GUARDED)
 
     def print_line(line: str) -> None:
@@ -134,7 +153,7 @@ def harden(
     training = Training(
         bundle,
         network,
-        lessons,
+        batches,
         (to_frames(guarded.images, bundle.device), torch.from_numpy(guarded.labels)),
         settings,
         checkpoint=checkpoints.of("training"),
@@ -146,4 +165,4 @@ def harden(
     hardened = replace(bundle, network=trained)
     after = processes.of_the_first(stands("after", hardened) if processes.leads else None)
     seconds = earlier + time.monotonic() - started
-    return Hardened(trained, hardened, before, after, seconds, settings.eps, settings.drops[0])
+    return Hardened(trained, hardened, before, after, seconds, settings.eps, settings.drops[0], settings.sticker)

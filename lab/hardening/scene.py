@@ -14,7 +14,7 @@ import torch
 from lab.data import LabelledPictures
 from lab.hardening.processes import Processes
 from lab.hardening.run import harden
-from lab.hardening.scene_lessons import SIZES, SceneLessons, Sized
+from lab.hardening.scene_batches import SIZES, SceneBatches, Sized
 from lab.hardening.settings import MARK, HardenSettings
 from lab.repair.checkpoints import digest
 from lab.training.bundle import write_training_record
@@ -62,10 +62,10 @@ def main() -> None:
     settings = HardenSettings(
         epochs=arguments.epochs, eps=arguments.eps, drops=(0.25, 0.25, 0.0, 0.5), rate=arguments.rate
     )
-    lessons = SceneLessons(settings.batch, settings.seed, 100, hard=arguments.hard, least=arguments.least, sizes=sizes)
+    batches = SceneBatches(settings.batch, settings.seed, 100, hard=arguments.hard, least=arguments.least, sizes=sizes)
     held_out = LabelledPictures("scenes", *scenes(CALIBRATION_SEED, HELD_OUT))
     found = harden(
-        bundle, lessons, held_out, settings, inputs=digest(f"{sizes} {arguments.hard} {arguments.least}"),
+        bundle, batches, held_out, settings, inputs=digest(f"{sizes} {arguments.hard} {arguments.least}"),
         work=arguments.work, processes=Processes(), progress=_Printed(),
     )  # fmt: skip
     hardened, line = write_successor(arguments.out, arguments.source, found.network, held_out, MARK, dropped=True)

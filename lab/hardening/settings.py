@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lab.masks import check_drop_ratio
+from processors.stages.certify import ACROSS
 from schemas.errors import ConfigError
 
 MARK: Final = "hardened"
@@ -26,6 +27,9 @@ class HardenSettings:
     of clean frames plus β times the divergence of attacked ones from them. None trains on attacked frames alone (Madry
     et al. 2018). A batch is split into `shards` with separate batch-norm statistics, so the result does not depend on
     the number of processes.
+
+    With a `sticker`, the side of a square in pixels, nothing is attacked. Frames lose the pixels of two windows that
+    cover such a sticker, at most `across` along a side. Of `steps` random pairs, the one with the largest loss counts.
     """
 
     epochs: int = 15
@@ -42,6 +46,8 @@ class HardenSettings:
     bfloat16: bool = False
     shards: int = 1
     seed: int = 0
+    sticker: int | None = None
+    across: int = ACROSS
 
     def __post_init__(self) -> None:
         whole = {"epochs": self.epochs, "batch": self.batch, "steps": self.steps, "shards": self.shards}
@@ -60,6 +66,10 @@ class HardenSettings:
             raise ConfigError("drop: expected at least one ratio, got none")
         for drop in self.drops:
             check_drop_ratio(drop)
+        if self.sticker is not None and self.sticker < 1:
+            raise ConfigError(f"sticker: expected a side of at least 1 pixel, got {self.sticker}")
+        if self.sticker is not None and self.trades is not None:
+            raise ConfigError("trades: expected none with a sticker, which is no attack, got a weight")
         if self.batch % self.shards:
             raise ConfigError(f"batch: expected a multiple of {self.shards}, the number of shards, got {self.batch}")
         if not 0 <= self.average_decay < 1:

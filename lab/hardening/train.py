@@ -15,10 +15,11 @@ from lab.chance import seeded
 from lab.hardening.attack import attacked
 from lab.hardening.chance import generator_at, number_at
 from lab.hardening.guard import Look, milder, overfits
-from lab.hardening.lessons import Lessons
 from lab.hardening.objective import adversarial_loss, trades_loss
 from lab.hardening.processes import Processes
 from lab.hardening.settings import MOST_STEPS, HardenSettings
+from lab.hardening.stickers import hardest, window_masks
+from lab.hardening.training_batches import TrainingBatches
 from lab.masks import random_masks
 from lab.repair.checkpoints import Checkpoint
 from lab.training.recipe import Recipe, average_into, distinct_tensors, rate_at
@@ -27,8 +28,9 @@ from processors.pipeline import Pipeline
 
 LOOKS_PER_EPOCH: Final = 2
 GUARD_STEPS: Final = 7
+GUARD_PAIRS: Final = 24
 _DRAWS, _SHARD, _LOOK = 2, 3, 4
-"""Indices of the loop's seeds; the lessons use others."""
+"""Indices of the loop's seeds; the batches use others."""
 
 
 class Training:
@@ -38,7 +40,7 @@ class Training:
         self,
         bundle: Bundle,
         network: nn.Module,
-        lessons: Lessons,
+        batches: TrainingBatches,
         held_out: tuple[Tensor, Tensor],
         settings: HardenSettings,
         *,
@@ -55,7 +57,7 @@ class Training:
             self.average: nn.Module = copy.deepcopy(self.network)
         self.attacked_bundle = Pipeline(replace(bundle, network=self.network))
         self.trained_bundle = Pipeline(replace(bundle, network=self.together))
-        self.lessons = lessons
+        self.batches = batches
         self.held_out = held_out
         self.settings = settings
         self.recipe = Recipe(peak_rate=settings.rate)
@@ -73,7 +75,7 @@ class Training:
             momentum=settings.momentum,
             nesterov=True,
         )
-        self.total = settings.epochs * len(lessons)
+        self.total = settings.epochs * len(batches)
         self.step = 0
         self.attack_steps = settings.steps
         self.best: Look | None = None
@@ -91,7 +93,7 @@ class Training:
         elif self.processes.leads and self.checkpoint.file is not None and self.checkpoint.file.is_file():
             self.report(f"restarted: {self.checkpoint.file} is of other inputs, or damaged")
         self.advance(self.step)
-        every = max(1, len(self.lessons) // LOOKS_PER_EPOCH)
+        every = max(1, len(self.batches) // LOOKS_PER_EPOCH)
         while self.step < self.total:
             self._learn()
             self.step += 1
@@ -105,12 +107,12 @@ class Training:
 
     def _learn(self) -> None:
         settings, step = self.settings, self.step
-        frames, labels, strength = self.lessons.batch(step)
+        frames, labels, strength = self.batches.batch(step)
         count, _, height, width = frames.shape
         chance = generator_at(settings.seed, _DRAWS, step)
         drop = settings.drops[int(torch.randint(len(settings.drops), (), generator=chance))]
         # Every process draws for the whole batch: the division into shards must not change a draw.
-        masks = [random_masks(count, height, width, drop, chance).to(self.device) for _ in range(self.attack_steps + 1)]
+        masks = self._masks(count, height, width, drop, self.attack_steps + 1, chance)
         noise = (torch.rand(frames.shape, generator=chance) * 2 - 1).to(self.device)
         frames, labels = frames.to(self.device), labels.to(self.device)
         eps = settings.eps * strength.to(self.device)[:, None, None, None]
@@ -142,20 +144,34 @@ class Training:
         self.optimiser.zero_grad()
         average_into(self.average, self.network, min(settings.average_decay, (step + 1) / (step + 10)))
 
+    def _masks(
+        self, count: int, height: int, width: int, drop: float, draws: int, chance: torch.Generator
+    ) -> list[Tensor]:
+        masks = [random_masks(count, height, width, drop, chance) for _ in range(draws)]
+        if (sticker := self.settings.sticker) is not None:
+            masks = [window_masks(mask, sticker, self.settings.across, chance) for mask in masks]
+        return [mask.to(self.device) for mask in masks]
+
     def _loss(self, frames: Tensor, labels: Tensor, eps: Tensor, noise: Tensor, masks: list[Tensor]) -> Tensor:
         settings = self.settings
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bfloat16):
             # Evaluation mode: intermediate attacked frames must not change batch-norm statistics (Pang et al. 2021).
             self.network.eval()
-            adversarial = attacked(
-                self.attacked_bundle.logits, frames, labels, noise, masks[:-1], eps=eps, start=settings.start
-            )
+            if settings.sticker is not None:
+                adversarial, mask = frames, hardest(self.attacked_bundle.logits, frames, labels, masks[:-1])
+            else:
+                adversarial, mask = (
+                    attacked(
+                        self.attacked_bundle.logits, frames, labels, noise, masks[:-1], eps=eps, start=settings.start
+                    ),
+                    masks[-1],
+                )
             self.network.train()
             bundle = self.trained_bundle.bundle
             with torch.no_grad():
-                seen = self.trained_bundle.see(adversarial, masks[-1])[0]
+                seen = self.trained_bundle.network_input(adversarial, mask)[0]
                 if settings.trades is not None:
-                    seen = torch.cat((self.trained_bundle.see(frames, masks[-1])[0], seen))
+                    seen = torch.cat((self.trained_bundle.network_input(frames, masks[-1])[0], seen))
             logits = bundle.logits(seen)
         if settings.trades is None:
             return adversarial_loss(logits.float(), labels)
@@ -165,8 +181,10 @@ class Training:
     def _look(self) -> None:
         """Evaluate the training with the guard, and go back to the last good state if it overfits."""
         now = Look(*self.processes.of_the_first(self._shares() if self.processes.leads else None))
-        line = f"step {self.step} of {self.total}: held-out {now.one_step:.3f} under one step, {now.pgd:.3f} under PGD"
-        if self.good is not None and self.attack_steps < MOST_STEPS and overfits(self.best, now):
+        stickers = self.settings.sticker is not None
+        one, many = ("one pair of windows", f"each of {GUARD_PAIRS}") if stickers else ("one step", "PGD")
+        line = f"step {self.step} of {self.total}: held-out {now.one_step:.3f} under {one}, {now.pgd:.3f} under {many}"
+        if not stickers and self.good is not None and self.attack_steps < MOST_STEPS and overfits(self.best, now):
             self.attack_steps = milder(self.attack_steps, MOST_STEPS)
             self._restore(self.good)
             self.report(f"{line}; overfits the attack: back to step {self.step}, with {self.attack_steps} attack steps")
@@ -180,16 +198,18 @@ class Training:
         frames, labels = (each.to(self.device) for each in self.held_out)
         count, _, height, width = frames.shape
         chance = generator_at(self.settings.seed, _LOOK)
-        masks = [
-            random_masks(count, height, width, self.settings.drops[0], chance).to(self.device)
-            for _ in range(GUARD_STEPS + 1)
-        ]
+        draws = GUARD_STEPS + 1 if self.settings.sticker is None else GUARD_PAIRS
+        masks = self._masks(count, height, width, self.settings.drops[0], draws, chance)
         noise = (torch.rand(frames.shape, generator=chance) * 2 - 1).to(self.device)
         eps = torch.full((count, 1, 1, 1), self.settings.eps, device=self.device)
         self.network.eval()
         found = []
         # A bundle's random stages draw from the global generators.
         with seeded(number_at(self.settings.seed, _LOOK)):
+            if self.settings.sticker is not None:
+                with torch.no_grad():
+                    each = [self.attacked_bundle.logits(frames, mask).argmax(1) == labels for mask in masks]
+                return float(each[0].float().mean()), float(torch.stack(each).all(0).float().mean())
             for some, start in ((masks[:1], 0.0), (masks[:-1], 1.0)):
                 changed = attacked(self.attacked_bundle.logits, frames, labels, noise, some, eps=eps, start=start)
                 with torch.no_grad():

@@ -81,7 +81,7 @@ def shown(pipeline: Pipeline, drawing: Drawing) -> Baseline:
 
     def clean(frames: Tensor, generator: torch.Generator) -> Tensor:
         kept, seeds = drawing(frames, generator)
-        return pipeline.bundle.preprocess(pipeline.see(drop(frames, kept), kept)[0], seeds)
+        return pipeline.bundle.preprocess(pipeline.network_input(drop(frames, kept), kept)[0], seeds)
 
     return clean
 

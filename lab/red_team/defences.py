@@ -224,7 +224,7 @@ class Defence:
         if self.surrogate is None:
             return self._bare
         bare, other = self._bare, _direct(self.surrogate.bare)
-        if self.bundle.settings.format == "onnx":
+        if self.bundle.settings.format in ("onnx", "tflite"):
             return other
         return lambda frames, generator: (bare(frames, generator) + other(frames, generator)) / 2
 

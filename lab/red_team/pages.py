@@ -70,7 +70,7 @@ def _front(out: Path) -> str:
     parts = ["# The red team", ABOUT, "## Who withstands", markdown(heads, lines)]
     if beside := [file for file in sorted(out.glob("*.md")) if file.name != "README.md"]:
         parts.append(
-            "What validates the attacks: " + ", ".join(f"[{_title(file)}]({file.name})" for file in beside) + "."
+            "Validation of the attacks: " + ", ".join(f"[{_title(file)}]({file.name})" for file in beside) + "."
         )
     return "\n\n".join((*parts, *findings)) + "\n"
 

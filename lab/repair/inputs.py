@@ -71,10 +71,10 @@ def at_network_size(images: NDArray[np.uint8], bundle: Bundle, place: str) -> ND
 def trainable_copy(bundle: Bundle) -> nn.Module:
     """Return a trainable copy of the bundle's network in evaluation mode: batch norm stays as it is.
 
-    Raises BundleError if there are no trainable weights: an ONNX graph, or a frozen TorchScript.
+    Raises BundleError if there are no trainable weights: an ONNX or TensorFlow Lite graph, or a frozen TorchScript.
     """
     settings = bundle.settings
-    if not isinstance(bundle.network, nn.Module) or settings.format == "onnx":
+    if not isinstance(bundle.network, nn.Module):
         raise BundleError(
             f"{bundle.model_id}: expected a trainable network (safetensors with its factory, or an unfrozen "
             f"TorchScript), got the format {settings.format}"

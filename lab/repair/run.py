@@ -31,7 +31,7 @@ from lab.repair.inputs import (
     verdicts,
 )
 from lab.repair.recovery import Evidence, Found, Progress, Trigger, evidence, painted, recover
-from lab.repair.unlearn import Lessons, UnlearnSettings, augmented, unlearn
+from lab.repair.unlearn import UnlearnData, UnlearnSettings, augmented, unlearn
 from lab.training.recipe import distinct_tensors
 from processors.bundle import Bundle
 
@@ -155,14 +155,14 @@ def _repair(
         found = Found(trigger, {trigger.name: evidence(trigger, others, members, target, sick.logits)})
     else:
         found = recover(frames[trained], labels[trained], members, target, sick.logits, checkpoints, progress)
-    schedule, lessons = _lessons(sick, frames[trained], labels[trained], members, target, found, settings)
+    schedule, data = _unlearn_data(sick, frames[trained], labels[trained], members, target, found, settings)
 
-    def learn(lessons: Lessons, name: str, network: nn.Module) -> nn.Module:
+    def learn(data: UnlearnData, name: str, network: nn.Module) -> nn.Module:
         progress.phase(name, schedule.steps)
         logits = replace(sick, network=network).logits
-        return unlearn(network, logits, sick.logits, lessons, schedule, checkpoints.of(name), progress.advance)
+        return unlearn(network, logits, sick.logits, data, schedule, checkpoints.of(name), progress.advance)
 
-    cured_network = learn(lessons, "unlearn", network)
+    cured_network = learn(data, "unlearn", network)
     before = verdicts(sick, frames[choosing]).argmax(1).numpy()
     way, cured_network, chosen = _back_while_lossy(
         sick, cured_network, frames[choosing], before, clean.labels[choosing.numpy()]
@@ -173,7 +173,7 @@ def _repair(
     tuned: Bundle | None = None
     if evaluation.clean is not None or evaluation.poisoned is not None:
         nothing = frames[:0]
-        alone = replace(lessons, stamp=None, quarantined=nothing, cleansed=nothing)
+        alone = replace(data, stamp=None, quarantined=nothing, cleansed=nothing)
         tuned = replace(sick, network=learn(alone, "fine-tune", trainable_copy(sick)))
     shown = frames[held][labels[held] != target]
     figures = _figures(sick, cured, tuned, found.trigger, shown, target, evaluation)
@@ -193,7 +193,7 @@ def _sized(pictures: LabelledPictures, bundle: Bundle, place: str) -> LabelledPi
     return LabelledPictures(pictures.name, at_network_size(pictures.images, bundle, place), pictures.labels)
 
 
-def _lessons(
+def _unlearn_data(
     sick: Bundle,
     frames: Tensor,
     labels: Tensor,
@@ -201,7 +201,7 @@ def _lessons(
     target: int,
     found: Found,
     settings: RepairSettings,
-) -> tuple[UnlearnSettings, Lessons]:
+) -> tuple[UnlearnSettings, UnlearnData]:
     """Return the training data of the unlearning and its settings."""
     trigger = found.trigger
 
@@ -211,14 +211,14 @@ def _lessons(
     if settings.mode == "paper":
         steps = settings.steps or PAPER_EPOCHS * max(1, len(frames) // 50)
         schedule = UnlearnSettings(steps, 50, PAPER_RATE, true_labels=1.0, mixed=0.0, shift=0, seed=settings.seed)
-        return schedule, Lessons(frames, labels, stamp, frames[:0], frames[:0], flip=False)
+        return schedule, UnlearnData(frames, labels, stamp, frames[:0], frames[:0], flip=False)
     cleansed = torch.cat([trigger.remove(part) for part in torch.split(members, 128)])
     # Frames that keep the target class without the trigger show that class, or still contain the trigger.
     free = verdicts(sick, cleansed).argmax(1) != target
     flip, shift = harmless(sick, frames, labels)
     schedule = UnlearnSettings(steps=settings.steps or steps_for(sick), shift=shift, seed=settings.seed)
     weight = WIDE / max(WIDE, found.covers)
-    return schedule, Lessons(frames, labels, stamp, members[free], cleansed[free], flip, weight)
+    return schedule, UnlearnData(frames, labels, stamp, members[free], cleansed[free], flip, weight)
 
 
 def steps_for(bundle: Bundle) -> int:

@@ -41,7 +41,7 @@ class UnlearnSettings:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class UnlearnData:
     """The training data.
 
     `clean` (N, C, H, W) have `labels` (N,). `stamp` puts the recovered trigger on frames; None is fine-tuning alone.
@@ -62,7 +62,7 @@ def unlearn(
     network: nn.Module,
     logits: Logits,
     sick_logits: Logits,
-    lessons: Lessons,
+    data: UnlearnData,
     settings: UnlearnSettings,
     checkpoint: Checkpoint,
     advance: Callable[[int], object],
@@ -88,7 +88,7 @@ def unlearn(
     for step in range(first, settings.steps):
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        loss = _loss(logits, sick_logits, lessons, settings, generator)
+        loss = _loss(logits, sick_logits, data, settings, generator)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         nn.utils.clip_grad_norm_(weights, settings.clip)
@@ -106,19 +106,19 @@ def unlearn(
 
 
 def _loss(
-    logits: Logits, sick_logits: Logits, lessons: Lessons, settings: UnlearnSettings, generator: torch.Generator
+    logits: Logits, sick_logits: Logits, data: UnlearnData, settings: UnlearnSettings, generator: torch.Generator
 ) -> Tensor:
     batch = settings.batch
-    chosen = torch.randint(len(lessons.clean), (batch,), generator=generator)
-    frames, marks = lessons.clean[chosen], F.one_hot(lessons.labels[chosen], _classes(sick_logits, lessons))
+    chosen = torch.randint(len(data.clean), (batch,), generator=generator)
+    frames, marks = data.clean[chosen], F.one_hot(data.labels[chosen], _classes(sick_logits, data))
     share = torch.full((batch, 1), settings.true_labels)
     below = torch.zeros(0, dtype=torch.long)
-    if len(lessons.cleansed):
-        below = torch.randint(len(lessons.cleansed), (batch // 2,), generator=generator)
-        frames = torch.cat((frames, lessons.cleansed[below]))
+    if len(data.cleansed):
+        below = torch.randint(len(data.cleansed), (batch // 2,), generator=generator)
+        frames = torch.cat((frames, data.cleansed[below]))
         marks = torch.cat((marks, torch.zeros(len(below), marks.shape[1], dtype=marks.dtype)))
         share = torch.cat((share, torch.zeros(len(below), 1)))
-    frames = augmented(frames, settings.shift, lessons.flip, generator)
+    frames = augmented(frames, settings.shift, data.flip, generator)
     # Mixed pictures query the backdoored model at points between the 500 frames.
     partner = torch.randperm(len(frames), generator=generator)
     own = 1 - 0.5 * torch.rand(len(frames), 1, generator=generator)
@@ -129,14 +129,14 @@ def _loss(
     with torch.no_grad():
         wanted = (1 - share) * sick_logits(frames).softmax(1) + share * marks
         aims = [wanted]
-        if lessons.stamp is not None:
-            views.append(lessons.stamp(frames, generator))
+        if data.stamp is not None:
+            views.append(data.stamp(frames, generator))
             aims.append(wanted)
-            weights.append(lessons.weight)
+            weights.append(data.weight)
         if len(below):
             # Unchanged: the trigger stays in its place, so there is no augmentation.
-            views.append(lessons.quarantined[below])
-            aims.append(sick_logits(lessons.cleansed[below]).softmax(1))
+            views.append(data.quarantined[below])
+            aims.append(sick_logits(data.cleansed[below]).softmax(1))
             weights.append(0.5)
     found = logits(torch.cat(views)).log_softmax(1)
     ends = np.cumsum([len(view) for view in views]).tolist()
@@ -147,9 +147,9 @@ def _loss(
     return torch.stack(parts).sum()
 
 
-def _classes(sick_logits: Logits, lessons: Lessons) -> int:
+def _classes(sick_logits: Logits, data: UnlearnData) -> int:
     with torch.no_grad():
-        return sick_logits(lessons.clean[:1]).shape[1]
+        return sick_logits(data.clean[:1]).shape[1]
 
 
 def augmented(frames: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:

@@ -143,7 +143,7 @@ def evaluate(
             seconds += _now(device) - start
             filled = pipeline.rebuild(drop(frames, kept), kept, denoised=False)
             rebuilt = found.rebuilt if found.rebuilt is not None else pipeline.rebuild(drop(frames, kept), kept)
-            seen, _ = pipeline.see(drop(frames, kept), kept, denoised=False)
+            seen, _ = pipeline.network_input(drop(frames, kept), kept, denoised=False)
             change = (frames - clean).flatten(1)
             collected.add(
                 undefended=network(clean).argmax(1) == labels,

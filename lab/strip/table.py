@@ -9,11 +9,12 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from torch import Tensor
 
 from lab.data import LabelledPictures
@@ -26,6 +27,7 @@ from lab.strip.calibrate import (
     overlay_frames,
     overlay_images,
 )
+from lab.strip.disagreement import agreements, threshold
 from lab.strip.limits import Limits, limits_of, passes_of
 from processors.bundle import (
     BundleSettings,
@@ -41,7 +43,6 @@ from schemas.runtime.atomic_file import replacing
 
 OVERLAYS_FILE: Final = "overlays.npy"
 _HEADER: Final = re.compile(r"\s*\[")
-_STRIP_HEADER: Final = re.compile(r"""\s*\[{1,2}\s*["']?strip["']?\s*[.\]]""")
 
 
 def calibrate_bundle(
@@ -50,6 +51,7 @@ def calibrate_bundle(
     *,
     frr: float,
     dropped_per_block: int = 0,
+    disagreement: bool = False,
     device: torch.device,
     advance: Callable[[int], object] = lambda count: None,
     priced: Callable[[int, Limits], object] = lambda dropped, limits: None,
@@ -59,9 +61,10 @@ def calibrate_bundle(
 
     With `dropped_per_block` above 0, the threshold of frames with this drop is set instead, for the bundle's overlays.
     A bundle without overlays is calibrated for whole frames first. New overlays invalidate the thresholds of dropped
-    frames, whose tables are removed. `priced` receives the cost of stopping early, by pixels dropped per block.
-    `vouched` is passed to `load_bundle`. Raises ConfigError for too few pictures or a class without one, and
-    BundleError for the bundle.
+    frames, whose tables are removed. With `disagreement`, STRIP and drop disagreement on whole frames each get half of
+    `frr`: together they flag at most that share of clean frames. `priced` receives the cost of stopping early, by
+    pixels dropped per block. `vouched` is passed to `load_bundle`. Raises ConfigError for too few pictures or a class
+    without one, and BundleError for the bundle.
     """
     if not 0 < frr < 1:
         raise ConfigError(f"false rejection rate: expected more than 0 and less than 1, got {frr}")
@@ -69,13 +72,17 @@ def calibrate_bundle(
     pipeline = Pipeline(bundle)
     strip, overlays = bundle.settings.strip, bundle.overlays
     if strip is None or overlays is None or not dropped_per_block:
-        chosen = overlay_choice(pictures.labels, bundle.settings.classes, frr)
+        own = frr / 2 if disagreement else frr
+        chosen = overlay_choice(pictures.labels, bundle.settings.classes, own)
         images = overlay_images(pipeline, pictures.take(chosen))
         overlays = overlay_frames(images, device)
         clamped = clamps(overlays)
-        whole, limits = calibrated(clean_verdicts(pipeline, overlays, pictures, clamped, 0, advance), frr)
+        whole, limits = calibrated(clean_verdicts(pipeline, overlays, pictures, clamped, 0, advance), own)
         priced(0, limits)
-        strip = StripSettings(**whole.model_dump(), overlays=_write_overlays(folder, images), clamped=clamped)
+        drops = threshold(agreements(pipeline, pictures, advance=advance), own) if disagreement else None
+        strip = StripSettings(
+            **whole.model_dump(), overlays=_write_overlays(folder, images), clamped=clamped, disagreement=drops
+        )
         write_strip_table(folder, strip)
     if dropped_per_block:
         strip = _with_dropped(strip, pipeline, overlays, pictures, frr, dropped_per_block, advance, priced)
@@ -142,27 +149,39 @@ def calibrate_rounds(
 
 
 def write_strip_table(folder: Path, strip: StripSettings) -> None:
-    """Write `strip` into the bundle's `model.toml` atomically, keep all else in it, and delete old overlays."""
-    path = folder / "model.toml"
-    before = read_settings(folder)
-    text = _without_strip(path.read_text(encoding="utf-8")).rstrip() + "\n\n" + strip_toml(strip)
-    try:
-        after = BundleSettings.model_validate(tomllib.loads(text))
-    except ValueError:
-        after = None
-    if after != before.model_copy(update={"strip": strip}):
-        raise BundleError(
-            f"{path}: expected the strip settings in separate tables, [strip] and [[strip.dropped]], got another form"
-        )
-    _replace(path, text.encode())
+    """Write `strip` into the bundle's `model.toml` as `write_table` does, and delete old overlays."""
+    before = write_table(folder, "strip", strip, strip_toml(strip))
     if before.strip is not None and before.strip.overlays != strip.overlays:
         (folder / before.strip.overlays).unlink(missing_ok=True)
 
 
+def write_table(folder: Path, name: Literal["strip", "drift"], table: BaseModel, text: str) -> BundleSettings:
+    """Replace a table of a bundle's `model.toml` atomically, keep all else in it, and return the settings before.
+
+    `text` is the table as TOML. Raises BundleError if the old one has a form that cannot be replaced.
+    """
+    path = folder / "model.toml"
+    before = read_settings(folder)
+    text = _without(name, path.read_text(encoding="utf-8")).rstrip() + "\n\n" + text
+    try:
+        after = BundleSettings.model_validate(tomllib.loads(text))
+    except ValueError:
+        after = None
+    if after != before.model_copy(update={name: table}):
+        raise BundleError(
+            f"{path}: expected the {name} settings in separate tables, such as [{name}], got another form. Write "
+            "them so."
+        )
+    replace_file(path, text.encode())
+    return before
+
+
 def strip_toml(strip: StripSettings) -> str:
     """Return the `strip` table as TOML."""
-    plain = strip.model_dump(exclude={"dropped"}, exclude_none=True)
+    plain = strip.model_dump(exclude={"dropped", "disagreement"}, exclude_none=True)
     lines = ["[strip]", *_lines(plain, first="overlays")]
+    if strip.disagreement is not None:
+        lines += ["", "[strip.disagreement]", *_lines(strip.disagreement.model_dump(), first="threshold")]
     for each in strip.dropped:
         lines += ["", "[[strip.dropped]]", *_lines(each.model_dump(exclude_none=True), first="dropped_per_block")]
     return "\n".join(lines) + "\n"
@@ -174,12 +193,13 @@ def _lines(table: dict[str, object], first: str) -> list[str]:
     return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in ordered.items() if value != []]
 
 
-def _without_strip(text: str) -> str:
+def _without(name: str, text: str) -> str:
+    own = re.compile(rf"""\s*\[{{1,2}}\s*["']?{name}["']?\s*[.\]]""")
     kept: list[str] = []
     inside = False
     for line in text.splitlines():
         if _HEADER.match(line):
-            inside = _STRIP_HEADER.match(line) is not None
+            inside = own.match(line) is not None
         if not inside:
             kept.append(line)
     return "\n".join(kept)
@@ -193,11 +213,11 @@ def _write_overlays(folder: Path, images: NDArray[np.uint8]) -> str:
     path = folder / OVERLAYS_FILE
     if path.exists() and path.read_bytes() != data:
         path = folder / f"overlays-{hashlib.sha256(data).hexdigest()[:8]}.npy"
-    _replace(path, data)
+    replace_file(path, data)
     return path.name
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """Write a file atomically: a concurrent reader gets the old file or the new one."""
     try:
         with replacing(path) as fresh:

@@ -16,7 +16,7 @@ A picture of no class is often less sure than nearly all labelled ones. A limit 
 """
 LARGEST: Final = 0.95
 """Largest limit: a network that is never sure would be silent."""
-_SHARPNESS: Final = torch.logspace(-1, 3, 81, dtype=torch.float64)
+_SHARPNESS: Final = tuple(torch.logspace(-1, 3, 161, dtype=torch.float64).tolist())
 
 
 class Sharpness(NamedTuple):
@@ -26,18 +26,21 @@ class Sharpness(NamedTuple):
     loss: float
 
 
-def sharpness_of(scores: Tensor, labels: Tensor) -> Sharpness:
-    """Return the factor (Guo et al. 2017) that fits held-out scores (n, C) to labels (n,) best by cross-entropy.
+def sharpness_of(scores: Tensor, right: Tensor, *, smoothed: bool = True) -> Sharpness:
+    """Return the factor (Guo et al. 2017) that fits held-out scores (n, C) to the right classes best by cross-entropy.
 
-    The targets are Platt's (1999), (n + 1) / (n + 2) for the label: a few right verdicts do not prove certainty.
+    `right` is (n, C), True at the classes that are right. `smoothed` takes Platt's targets (1999), (n + 1) / (n + 2)
+    for the right ones: a few right verdicts do not prove certainty.
     """
     count, classes = scores.shape
-    smoothing = classes / (classes - 1) / (count + 2)
-    losses = torch.stack(
-        [torch.nn.functional.cross_entropy(scores * each, labels, label_smoothing=smoothing) for each in _SHARPNESS]
-    )
-    best = int(losses.argmin())
-    return Sharpness(float(_SHARPNESS[best]), float(losses[best]))
+    smoothing = classes / (classes - 1) / (count + 2) if smoothed else 0.0
+
+    def loss(factor: float) -> float:
+        logarithms = (scores * factor).log_softmax(1)
+        named = logarithms.masked_fill(~right, -torch.inf).logsumexp(1)
+        return -float(((1 - smoothing) * named + smoothing * logarithms.mean(1)).mean())
+
+    return min((Sharpness(factor, loss(factor)) for factor in _SHARPNESS), key=lambda each: each.loss)
 
 
 def unsure_limit(probabilities: Tensor, labels: Tensor) -> float:

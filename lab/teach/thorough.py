@@ -71,7 +71,7 @@ def train_upper(
     found = _logits(first, maps[:PLAIN, tested]).double()
     scores[places] = found
     own = labels[tested].repeat(PLAIN)
-    sharpness = sharpness_of(found, own).factor
+    sharpness = sharpness_of(found, F.one_hot(own, found.shape[1]).bool()).factor
     if not _better(found * sharpness, held[places], own):
         return Trained(head, held, better=False)
     with seeded(seed):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.teach import head
@@ -108,24 +109,31 @@ def teach(general: Bundle, labelled: Labelled, settings: TeachSettings, progress
             f"{general.model_id}: expected the general network EfficientNetLite0, got {type(network).__name__}. Give "
             "the bundle that `pointillist bundle create --imagenet` makes."
         )
-    lesson = _Lesson(network, Pipeline(general), labelled, settings, progress)
-    choice, scores = lesson.choose()
-    sharpness = sharpness_of(scores, lesson.plain_labels).factor
-    taught = lesson.network(choice, sharpness)
+    teaching = _Teaching(network, Pipeline(general), labelled, settings, progress)
+    choice, scores = teaching.choose()
+    sharpness = sharpness_of(scores, teaching.plain_right).factor
+    taught = teaching.network(choice, sharpness)
     held_scores = scores * sharpness
     thorough = False
     if settings.thorough:
-        maps = lesson.maps(taught)
+        maps = teaching.maps(taught)
         progress.phase("upper blocks", 2 * MOST_STEPS)
         found = train_upper(
-            taught, maps, lesson.labels, lesson.folds, held_scores, settings.thorough_s, settings.seed, progress.advance
+            taught,
+            maps,
+            teaching.labels,
+            teaching.folds,
+            held_scores,
+            settings.thorough_s,
+            settings.seed,
+            progress.advance,
         )
         taught, held_scores, thorough = found.network, found.scores, found.better
-    held = lesson.held(held_scores, thorough=thorough)
+    held = teaching.held(held_scores, thorough=thorough)
     return TaughtNetwork(taught.eval().requires_grad_(False), choice, held, thorough, time.monotonic() - started)
 
 
-class _Lesson:
+class _Teaching:
     """The labelled pictures with their features."""
 
     def __init__(
@@ -139,7 +147,7 @@ class _Lesson:
         self._network, self._pipeline, self._labelled = network, pipeline, labelled
         self._settings, self._progress = settings, progress
         self.labels = torch.from_numpy(labelled.labels)
-        self.plain_labels = self.labels.repeat(PLAIN)
+        self.plain_right = F.one_hot(self.labels, len(labelled.classes)).bool().repeat(PLAIN, 1)
         self.folds = head.folds_of(labelled.labels)
         self._views = views_of(len(labelled))
         self._features = Features()
@@ -177,7 +185,7 @@ class _Lesson:
             tested = torch.arange(len(used)).repeat_interleave(len(self.labels)) < PLAIN
             for penalty in head.PENALTIES:
                 scores = head.held_out_scores(products, labels, folds, tested, classes, penalty)[tested]
-                loss = sharpness_of(scores, self.plain_labels).loss
+                loss = sharpness_of(scores, self.plain_right).loss
                 found.append((loss, Choice(tap, contrast, mirrored, penalty), scores))
         least = min(loss for loss, _, _ in found)
         return max((each for each in found if each[0] <= least * _EQUAL), key=lambda each: each[1].penalty)

@@ -61,7 +61,7 @@ def seen(
             if view >= PLAIN:
                 frames = varied(frames, chance, mirrored=is_mirrored(view))
             kept = random_masks(len(frames), frames.shape[2], frames.shape[3], drop_ratio, chance)
-            yield torch.tensor(some), pipeline.see(drop(frames, kept), kept)[0]
+            yield torch.tensor(some), pipeline.network_input(drop(frames, kept), kept)[0]
 
 
 def varied(frames: Tensor, chance: torch.Generator, *, mirrored: bool) -> Tensor:

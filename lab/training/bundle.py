@@ -24,7 +24,7 @@ from processors.pipeline import Pipeline
 from processors.stages.drop import drop
 from schemas.errors import ConfigError
 
-Format = Literal["safetensors", "torchscript", "onnx"]
+Format = Literal["safetensors", "torchscript", "onnx", "tflite"]
 FRR = 0.01
 WEIGHTS_FILE = "weights.safetensors"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -50,7 +50,7 @@ def write_bundle(
     save_network(network, folder / settings.weights, settings.format)
     for old in folder.glob("overlays*.npy"):
         old.unlink()
-    text = to_toml(settings.model_copy(update={"strip": None}).model_dump(exclude_none=True))
+    text = to_toml(settings.model_copy(update={"strip": None, "drift": None}).model_dump(exclude_none=True))
     (folder / "model.toml").write_text(text, encoding="utf-8")
     count = max(OVERLAYS, len(settings.classes)) + calibration_limit
     clean = LabelledPictures("clean", images[:count], labels[:count].astype(np.int64))

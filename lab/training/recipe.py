@@ -90,12 +90,14 @@ def fit(
     checkpoint: Path | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     batches: Batches = augmented_batches,
+    cost: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> nn.Module:
     """Train `network` in place, and return it with the averaged weights, in evaluation mode.
 
     `images` is (N, H, W, C) uint8. `normalise` and `augment` take frames (B, C, H, W) in [0, 1]. `batches` may
-    transform pictures and `labels` in any way. With `checkpoint`, the state is saved after each epoch and an
-    interrupted run resumes from it. If the run was killed while saving, it resumes from the epoch before.
+    transform pictures and `labels` in any way. `cost` takes logits (B, classes) and labels (B,). With `checkpoint`, the
+    state is saved after each epoch and an interrupted run resumes from it. If the run was killed while saving, it
+    resumes from the epoch before.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     device = next(network.parameters()).device
@@ -136,7 +138,7 @@ def fit(
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
                 logits = network(inputs)
             target = target.to(device)
-            loss = F.cross_entropy(logits.float(), target)
+            loss = cost(logits.float(), target)
             loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             optimiser.step()
             optimiser.zero_grad()

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from lab.data import LabelledPictures
+from lab.drift import write_drift
 from lab.strip.table import calibrate_bundle, strip_toml
 from lab.training.bundle import save_network, to_toml
 from processors.bundle import Bundle, BundleSettings, load_bundle, read_settings
+from processors.stages.discrepancy import LEAST_ROWS
 from schemas.errors import ConfigError, StateError
 
 _LONGEST_VERSION: Final = 64
@@ -48,9 +50,10 @@ def write_successor(
 
     `source` is the folder of the original bundle. The new version is the old one with `mark` appended. STRIP's overlays
     and threshold come from `clean` pictures if these suffice. Otherwise those of `source` are copied, and the line
-    gives the reason. Thresholds of frames with dropped pixels are not copied, because they belong to the old network.
-    With `dropped` they are calibrated like that of whole frames. The bundle is assembled in another folder, so `out` is
-    a bundle only after it is complete and has been loaded once. Raises StateError if `out` holds unrelated files.
+    gives the reason. A drift reference is computed again if there are enough pictures, else it is left out. Thresholds
+    of frames with dropped pixels are not copied, because they belong to the old network. With `dropped` they are
+    calibrated like that of whole frames. The bundle is assembled in another folder, so `out` is a bundle only after it
+    is complete and has been loaded once. Raises StateError if `out` holds unrelated files.
     """
     beside = out / _BESIDE
     shutil.rmtree(beside, ignore_errors=True)
@@ -62,10 +65,12 @@ def write_successor(
     save_network(network, weights, settings.format)
     own = settings.version.removesuffix(f"-{mark}")
     version = f"{own[: _LONGEST_VERSION - len(mark) - 1]}-{mark}"
-    fresh = settings.model_copy(update={"version": version, "strip": None})
+    fresh = settings.model_copy(update={"version": version, "strip": None, "drift": None})
     (beside / _TABLE).write_text(to_toml(fresh.model_dump(exclude_none=True)), encoding="utf-8")
     line = _calibrate(beside, source, settings, clean, dropped)
-    load_bundle(beside, torch.device("cpu"))
+    bundle = load_bundle(beside, torch.device("cpu"))
+    if settings.drift is not None and len(clean) >= LEAST_ROWS:
+        write_drift(beside, bundle, clean)
     _move(beside, out)
     return load_bundle(out, torch.device("cpu")), line
 
@@ -89,6 +94,7 @@ def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
     """Copy the files that the bundle's own code and its stages need. Weights, settings and overlays are written new."""
     needed = {name for stage in settings.preprocess for name in stage.files}
     own = {_TABLE, settings.weights} | ({settings.strip.overlays} if settings.strip else set())
+    own |= {settings.drift.reference} if settings.drift else set()
     for file in source.rglob("*"):
         name = file.relative_to(source)
         if not file.is_file() or str(name) in own or "__pycache__" in name.parts or name.parts[0].startswith("."):
@@ -103,8 +109,10 @@ def _copy_code(source: Path, out: Path, settings: BundleSettings) -> None:
 
 def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: LabelledPictures, dropped: bool) -> str:
     frr = settings.strip.frr if settings.strip else 0.01
+    drops = settings.strip.disagreement if settings.strip else None
+    frr += drops.frr if drops is not None else 0.0
     try:
-        strip = calibrate_bundle(out, clean, frr=frr, device=torch.device("cpu"))
+        strip = calibrate_bundle(out, clean, frr=frr, disagreement=drops is not None, device=torch.device("cpu"))
         for each in settings.strip.dropped if settings.strip and dropped else ():
             calibrate_bundle(
                 out, clean, frr=each.frr, dropped_per_block=each.dropped_per_block, device=torch.device("cpu")
@@ -113,7 +121,7 @@ def _calibrate(out: Path, source: Path, settings: BundleSettings, clean: Labelle
         if settings.strip is None:
             return f"STRIP is not calibrated, as in the given bundle: {error}"
         shutil.copyfile(source / settings.strip.overlays, out / settings.strip.overlays)
-        kept = settings.strip.model_copy(update={"dropped": []})
+        kept = settings.strip.model_copy(update={"dropped": [], "disagreement": None})
         with (out / _TABLE).open("a", encoding="utf-8") as table:
             table.write("\n" + strip_toml(kept))
         return f"STRIP's overlays and threshold ({kept.threshold_bits} bits) are the given bundle's: {error}"

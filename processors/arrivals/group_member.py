@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
@@ -19,6 +20,8 @@ from schemas.runtime.health import Health
 from schemas.transport.kafka.reader import Group, Reader, Records
 
 _FETCH_WAIT_S: Final = 0.25
+_GATHERED_BYTES: Final = 2**20
+"""Bytes with which Kafka answers before it has gathered for the whole time."""
 _COMMIT_S: Final = 5.0
 """Time limit of a commit: aiokafka looks for the group's coordinator without end, even for a closed consumer."""
 
@@ -67,7 +70,8 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             settings.frames_topic,
             group=Group(settings.group, settings.session_timeout_s, self, settings.instance),
             name=settings.name,
-            fetch_wait_s=_FETCH_WAIT_S,
+            fetch_wait_s=settings.gather_s or _FETCH_WAIT_S,
+            least_bytes=_GATHERED_BYTES if settings.gather_s else 1,
             on_skipped=metrics.kafka_damaged.inc,
         )
         self.joined = False
@@ -77,13 +81,13 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self.joined = True
         await self.reader.open()
 
-    async def leave(self, deadline_s: float) -> None:
-        """Close the reader, and leave the group unless the membership is static."""
+    async def leave(self, deadline_s: float, *, keeps_place: bool = True) -> None:
+        """Close the reader, and leave the group; see `Reader.close`."""
         joined, self.joined = self.joined, False
         self.clear()
         if joined:
             self._health.set("assigned", False)
-            await self.reader.close(deadline_s)
+            await self.reader.close(deadline_s, keeps_place=keeps_place)
 
     def ready(self, records: Records) -> Records:
         """Return the records of partitions that may be read, and put the others back.
@@ -100,15 +104,21 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         """Records in Kafka that were not read yet, by the last fetches."""
         if not self.joined:
             return 0
-        behind = 0
-        for partition, progress in self._tracker.progress.items():
-            try:
-                high = self.reader.high_watermark(partition)
-            except (AssertionError, IllegalStateError):  # it was revoked a moment ago
-                continue
-            if high is not None and progress.last is not None:
-                behind += max(0, high - progress.last - 1)
-        return behind
+        return sum(self._behind(partition, progress) or 0 for partition, progress in self._tracker.progress.items())
+
+    def _behind(self, partition: TopicPartition, progress: PartitionProgress) -> int | None:
+        """Return the records of a partition that were not read yet, by its last fetch; None if it is not known."""
+        try:
+            high = self.reader.high_watermark(partition)
+        except (AssertionError, IllegalStateError):  # it was revoked a moment ago
+            return None
+        return None if high is None or progress.last is None else max(0, high - progress.last - 1)
+
+    def _read_s(self, partition: TopicPartition, progress: PartitionProgress) -> float:
+        """Return the monotonic time up to which all records of a partition are read; −∞ if it has unread ones."""
+        if not self.joined or self._behind(partition, progress) != 0:
+            return -math.inf
+        return self.reader.fetched_s(partition)
 
     async def commit(self) -> None:
         """Commit the finished offsets. A failure is no failure of the role: uncommitted records are delivered again."""
@@ -171,6 +181,7 @@ class GroupMember(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         notes = await self._committed_notes(assigned)
         for each in assigned:
             progress = self._tracker.progress.setdefault(each, PartitionProgress())
+            progress.read_s = partial(self._read_s, each, progress)
             progress.recalling = self._key_frames.recall_partition(
                 each.partition, notes.get(each, ""), partial(self._recalled, progress)
             )

@@ -16,7 +16,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from processors.settings import ProcessorSettings
 from schemas.transport.kafka.admin import Admin
 
-LOOK_S: Final = 2.0
+POLL_S: Final = 2.0
 _SOON_S: Final = 0.25
 """Seconds between two checks while a partition has no reader."""
 PATIENCE_S: Final = 12.0
@@ -54,7 +54,7 @@ class GroupWatch:
                         async with asyncio.timeout(_ANSWER_S):
                             found = await self._look(admin)
                         self._report(found)
-                        await asyncio.sleep(_SOON_S if found.unread else LOOK_S)
+                        await asyncio.sleep(_SOON_S if found.unread else POLL_S)
             except (TimeoutError, KafkaError, OSError) as error:
                 self._report(GroupReport(f"{type(error).__name__}: {error}"))
             await asyncio.sleep(_SOON_S)

@@ -13,11 +13,13 @@ from torch import Tensor
 from processors.arrivals.key_frames import KeyFrame
 from processors.arrivals.progress import PartitionProgress
 from processors.bundle.model_toml import Answer, Scores
+from processors.stages.certify import Certificate
 from schemas.errors import MalformedError, PointillistError
 from schemas.identity import CameraId, Identity, camera_id_on_wire
 from schemas.keys.keys import CameraKey, KeyRing
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 from schemas.messages.frame import open_keyed_frame, opened_pixels
+from schemas.messages.moving import Box
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import Frame
@@ -70,11 +72,47 @@ class StripFinding:
     entropy_bits: float | None
     threshold_bits: float
     passes: int = 0
+    agreement: float = 0.0
+    """Agreement with its label behind drops, 0 to 1; see `Pipeline.agreement`."""
+    agreement_threshold: float = 0.0
+    """Agreement below which a frame is suspect; 0 if the bundle has no threshold, and the agreement is unknown."""
 
     @property
     def flagged(self) -> bool:
-        """Whether the frame is suspect."""
-        return self.entropy_bits is not None and self.entropy_bits < self.threshold_bits
+        """Whether the frame is suspect, by either statistic."""
+        if self.entropy_bits is None:
+            return False
+        return self.entropy_bits < self.threshold_bits or self.agreement < self.agreement_threshold
+
+
+class Examined(NamedTuple):
+    """A window that was dropped on trial, and the probability that the label loses without it."""
+
+    place: Box
+    dependence: float
+
+
+class Certified(NamedTuple):
+    """Whether no square sticker with sides of `patch` frame pixels, at any place, changes the label."""
+
+    patch: int
+    certified: bool
+    windows: tuple[Examined, ...] = ()
+    """The windows that were dropped on trial."""
+
+
+class Certification(Protocol):
+    """The certification of a frame in progress; see `processors.device.certification`."""
+
+    @property
+    def side(self) -> int:
+        """The side of the sticker in frame pixels."""
+
+    def advance(self) -> Certificate | None:
+        """Run the next batch of passes; return the certificate after the last one."""
+
+    def examined(self, certificate: Certificate, label: int, /) -> tuple[Examined, ...]:
+        """Return the windows of a certificate in frame pixels, and the dependence of the verdict's `label` on each."""
 
 
 class ServingModel(Protocol):
@@ -97,6 +135,17 @@ class ServingModel(Protocol):
 
     async def strip(self, jobs: Sequence[FrameJob]) -> float:
         """Judge the probes of jobs on its thread, and return the seconds that this took."""
+
+    @property
+    def certifies(self) -> bool:
+        """Whether it certifies labels: a candidate does not."""
+
+    async def certify(self, job: FrameJob, /) -> float:
+        """Go on with the certificate of a job on its thread, and return the seconds that this took."""
+
+
+_RESULTS: Final = ("stage", "error", "pixel_bytes", "scores", "shown", "as_sent", "changed", "probe", "finding")
+"""Fields of a job that the device sets."""
 
 
 @dataclass(slots=True, eq=False)
@@ -172,6 +221,14 @@ class FrameJob:
     finding: StripFinding | None = None
     """None unless the frame is a probe."""
 
+    # Certify
+    certifies: bool = False
+    """Whether its label is to be certified, whatever STRIP finds."""
+    certification: Certification | None = None
+    """The certification in progress."""
+    certified: Certified | None = None
+    """None unless the label was examined."""
+
     @classmethod
     def of(cls, record: Record, progress: PartitionProgress, arrived_s: float) -> Self:
         """Return the job of a record that was read at `arrived_s`, by the monotonic clock."""
@@ -194,6 +251,12 @@ class FrameJob:
     def fail(self, stage: str, error: PointillistError) -> None:
         """Note that a stage cannot process the frame, not even alone."""
         self.stage, self.error = stage, error
+
+    def take_results(self, other: FrameJob) -> None:
+        """Take over the results that the device has set on a copy."""
+        for name in _RESULTS:
+            if hasattr(other, name):
+                setattr(self, name, getattr(other, name))
 
     @property
     def concluded(self) -> bool:
@@ -236,7 +299,7 @@ def open_record(record: Record, keys: KeyRing) -> FrameJob:
     return job
 
 
-@lru_cache(maxsize=CAMERAS_AT_HAND)
+@lru_cache(maxsize=MAX_CAMERAS)
 def _camera_of(key: bytes) -> CameraId:
     try:
         return camera_id_on_wire(key.decode())

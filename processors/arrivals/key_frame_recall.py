@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from typing import Final
 
 import structlog
@@ -29,7 +30,7 @@ _SPAN_BYTES: Final = 2 * 2**20
 _MOST_SPAN_BYTES: Final = 512 * 2**20
 _READ_S: Final = 5.0
 _SPAN_S: Final = 10.0
-"""Longest reading of a span: its partition waits for that."""
+"""Longest wait for the next records of a span: its partition waits too."""
 _TRIES: Final = 5
 _RETRY_S: Final = 0.5
 
@@ -78,27 +79,41 @@ class KeyFrameRecall:
                     await asyncio.sleep(_RETRY_S)
 
     async def _pass(self, partition: int, span: Span) -> None:
-        """Read one span, once: without a part of it, key frames are requested from the cameras."""
-        place, size = TopicPartition(self._topic, partition), 0
-        try:
-            async with (
-                asyncio.timeout(_SPAN_S),
-                Reader(self._bootstrap, partition_bytes=_SPAN_BYTES, fetch_wait_s=0.05, request_s=_READ_S) as reader,
-            ):
-                reader.assign([place])
-                reader.seek({place: span[0]})
-                async for records in reader.fetch_until({place: span[1]}):
-                    for record in records.get(place, ()):
-                        if record.offset < span[1]:
-                            self._passed(partition, record)
-                            size += len(record.value or b"")
-                    if size > _MOST_SPAN_BYTES:
-                        raise TimeoutError(f"expected at most {_MOST_SPAN_BYTES} bytes of open groups")
-        except (KafkaError, OSError, TimeoutError) as error:
-            log.warning("group_recall_stopped", partition=partition, error=f"{type(error).__name__}: {error}")
+        """Read one span, in a few tries: without a part of it, key frames are requested from the cameras."""
+        following, size = span[0], 0
+        for number in range(_TRIES):
+            try:
+                async with aclosing(self._records(partition, (following, span[1]))) as records:
+                    async for record in records:
+                        self._passed(partition, record)
+                        following, size = record.offset + 1, size + len(record.value or b"")
+                        if size > _MOST_SPAN_BYTES:
+                            log.warning("group_recall_stopped", partition=partition, error=f"more than {size} bytes")
+                            break
+                break
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning("group_recall_failed", partition=partition, error=f"{type(error).__name__}: {error}")
+                if number + 1 < _TRIES:
+                    await asyncio.sleep(_RETRY_S)
         if self.spans.get(partition) == span:
             del self.spans[partition]
             self._passed(partition, None)
+
+    async def _records(self, partition: int, span: Span) -> AsyncGenerator[ConsumerRecord]:
+        """Yield the records of a span. Raises TimeoutError when none comes for `_SPAN_S` seconds."""
+        place, loop = TopicPartition(self._topic, partition), asyncio.get_running_loop()
+        async with (
+            asyncio.timeout(_SPAN_S) as limit,
+            Reader(self._bootstrap, partition_bytes=_SPAN_BYTES, fetch_wait_s=0.05, request_s=_READ_S) as reader,
+        ):
+            reader.assign([place])
+            reader.seek({place: span[0]})
+            async for records in reader.fetch_until({place: span[1]}):
+                for record in records.get(place, ()):
+                    if record.offset < span[1]:
+                        yield record
+                if records:
+                    limit.reschedule(loop.time() + _SPAN_S)
 
     async def _fetch(self) -> None:
         async with Reader(

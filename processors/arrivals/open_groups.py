@@ -22,10 +22,15 @@ _AHEAD: Final = 256
 @dataclass(slots=True)
 class _Group:
     offset: int
+    """The lowest offset of its frames: the key frame may come again behind others, after a kill of the bridge."""
     identity: Identity
     used_s: float
     last: int
     """The highest offset of its frames."""
+
+
+def _offset(group: _Group) -> int:
+    return group.offset
 
 
 class OpenGroups:
@@ -40,12 +45,15 @@ class OpenGroups:
         for group in reversed(own):  # mostly the newest
             if group.identity == identity:
                 group.used_s, group.last = now_s, max(group.last, frame_offset)
+                if frame_offset < group.offset:
+                    group.offset = frame_offset
+                    own.sort(key=_offset)
                 return
-        insort(own, _Group(offset, identity, now_s, frame_offset), key=lambda group: group.offset)
+        insort(own, _Group(min(offset, frame_offset), identity, now_s, max(offset, frame_offset)), key=_offset)
         del own[:-_AHEAD]
 
     def first(self, partition: int, before: int, now_s: float) -> int | None:
-        """Return the lowest offset below `before` of a key frame whose group is open; None without one.
+        """Return the lowest offset below `before` of a group that is open; None without one.
 
         `before` is the offset to commit. A group with frames from this offset on is open: they are processed again
         after a takeover.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -29,6 +30,7 @@ class PartitionTracker:
         self.progress: dict[TopicPartition, PartitionProgress] = {}
         self.frames = 0
         self.bytes = 0
+        self._waiting: dict[object, Counter[int]] = {}
         self._usual_bytes = 0.0
         self.room = asyncio.Event()
         self.unfinished = 0
@@ -100,16 +102,32 @@ class PartitionTracker:
 
     def open_partitions(self) -> list[TopicPartition]:
         """Return the partitions that may be fetched, and count the others as paused."""
-        settings = self._settings
-        if self.frames >= settings.queue_frames or self.bytes >= settings.queue_bytes:
+        if self.full:
             return []
         share = self.share()
         return [tp for tp, p in self.progress.items() if p.in_flight < share and not p.recalling]
+
+    @property
+    def full(self) -> bool:
+        """Whether the frames in flight have reached their number or bytes: no partition is fetched."""
+        return self.frames >= self._settings.queue_frames or self.bytes >= self._settings.queue_bytes
 
     def share(self) -> int:
         """Frames in flight of one partition above which the others are preferred; the hard limit is twice that."""
         settings = self._settings
         return max(min(settings.batch_frames, settings.queue_frames), settings.queue_frames // max(1, self.held))
+
+    def blocked(self, step: object, waiting: Counter[int]) -> set[int]:
+        """Return the partitions that are not read before frames in flight that wait for earlier ones are done.
+
+        `waiting` has the number of such frames in `step`, by partition; the other steps count with their last numbers.
+        """
+        self._waiting[step] = waiting
+        counts = sum(self._waiting.values(), Counter[int]())
+        if self.full:
+            return set(counts) if self.frames <= counts.total() else set()
+        share = self.share()
+        return {tp.partition for tp, p in self.progress.items() if share <= p.in_flight <= counts[tp.partition]}
 
     def most(self) -> int:
         """Return the most records of the next fetch: the share, or as many as the bytes allow at their usual size."""

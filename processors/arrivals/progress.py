@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+_UNREAD_COUNTS: Final = 0.1
+"""Share of a second that counts while records are unread: a partition that is never read to its end stops no frame for
+ever."""
 
 
 class OffsetRegressionError(ValueError):
@@ -16,7 +23,7 @@ class PartitionProgress:
     the object is discarded; later results for it change nothing.
     """
 
-    __slots__ = ("_done", "_next", "_open", "_sent", "in_flight", "last", "recalling")
+    __slots__ = ("_done", "_next", "_open", "_sent", "in_flight", "last", "read_s", "recalling")
 
     def __init__(self) -> None:
         self._open: deque[int] = deque()
@@ -29,6 +36,15 @@ class PartitionProgress:
         """The last offset that was read."""
         self.recalling = False
         """True while key frames from before the committed offset are read back: no record may be read until then."""
+        self.read_s: Callable[[], float] = _now
+        """Return the monotonic time up to which all records in Kafka are read; the group's member sets it."""
+
+    def waited_s(self, since_s: float, now_s: float) -> float:
+        """Return the seconds that count for a frame that waits for an earlier one since `since_s`.
+
+        While the partition is not read to its end, the earlier frame may lie unread in Kafka.
+        """
+        return max(min(self.read_s(), now_s) - since_s, _UNREAD_COUNTS * (now_s - since_s))
 
     def take(self, offset: int) -> None:
         """Count a record as read; offsets come in ascending order."""
@@ -57,3 +73,7 @@ class PartitionProgress:
     def committed(self, offset: int) -> None:
         """Note that Kafka has accepted this commit."""
         self._sent = offset
+
+
+def _now() -> float:
+    return math.inf

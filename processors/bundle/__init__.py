@@ -2,13 +2,15 @@
 
 from processors.bundle.bundle import LUMA, Bundle
 from processors.bundle.load import load_bundle, shipped_bundle
-from processors.bundle.model_toml import BundleSettings, InputSettings, Policy, read_settings
-from processors.bundle.strip_table import DroppedStripThreshold, StripSettings, StripThreshold
+from processors.bundle.model_toml import BundleSettings, DriftSettings, InputSettings, Policy, read_settings
+from processors.bundle.strip_table import DisagreementThreshold, DroppedStripThreshold, StripSettings, StripThreshold
 
 __all__ = [
     "LUMA",
     "Bundle",
     "BundleSettings",
+    "DisagreementThreshold",
+    "DriftSettings",
     "DroppedStripThreshold",
     "InputSettings",
     "Policy",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from processors.bundle.formats import Network
 from processors.bundle.model_toml import BundleSettings
+from processors.stages.discrepancy import Features
 from processors.stages.preprocess import Stage, fresh_seeds, preprocess, straight_through
 from processors.stages.preprocess.contract import seeds_of_tiles
 from processors.stages.resample import centre_crop, resize, tiles
@@ -30,7 +31,8 @@ class Bundle:
     `overlays` is (N, channels, height, width) in [0, 1], or None without a `strip` table. `stages` process every
     picture before it is normalised, also one with an overlay of STRIP. `calibration` holds pictures in the format of
     overlays for 8-bit integers; None if the bundle does not allow those. `groups` is (classes, groups) float32, 1 where
-    a class belongs to a group; None without groups.
+    a class belongs to a group; None without groups. `drift` are the features of the calibration pictures, on the CPU;
+    None without a `drift` table.
     """
 
     model_id: str
@@ -43,6 +45,7 @@ class Bundle:
     stages: tuple[Stage, ...] = ()
     calibration: Tensor | None = None
     groups: Tensor | None = None
+    drift: Features | None = None
 
     @property
     def random(self) -> bool:

@@ -6,9 +6,11 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bundles import named_bundles
@@ -17,6 +19,8 @@ from processors.bundle.code import check_code
 from processors.bundle.formats import Network, inside, load_onnx, load_safetensors, load_torchscript
 from processors.bundle.limits import check_archive, check_npy, check_safetensors, check_size
 from processors.bundle.model_toml import BundleSettings, read_settings
+from processors.bundle.tflite import load_tflite
+from processors.stages.discrepancy import LEAST_ROWS, MOST_ROWS, PICTURE_FEATURES, Features, answer_features
 from processors.stages.preprocess import Stage
 from processors.stages.preprocess.contract import Place
 from schemas.errors import BundleError, first_line
@@ -27,6 +31,8 @@ _SHARE_ERROR = 1e-2
 """Largest deviation of a sum of probabilities from 1 in half precision."""
 _CALIBRATION = range(16, 1025)
 """Allowed number of calibration pictures: fewer miss parts of the range, more add nothing."""
+_DRIFT = range(LEAST_ROWS, MOST_ROWS + 1)
+"""Allowed number of rows of the drift reference."""
 
 
 def shipped_bundle(name: str) -> Path:
@@ -59,7 +65,8 @@ def load_bundle(folder: Path, device: torch.device, *, vouched: bool = False) ->
         )
         model_id = f"{settings.name}@{settings.version}+{digest}"
         groups = _group_matrix(settings).to(device) if settings.groups else None
-        bundle = Bundle(model_id, settings, network, overlays, device, mean, std, stages, calibration, groups)
+        drift = None if settings.drift is None else _load_drift(settings, folder)
+        bundle = Bundle(model_id, settings, network, overlays, device, mean, std, stages, calibration, groups, drift)
         _try(bundle)
         _check_scale(bundle)
     except BundleError as error:
@@ -123,6 +130,8 @@ def _load_network(settings: BundleSettings, weights: Path, folder: Path, device:
         return load_torchscript(weights, device)
     if settings.format == "onnx":
         return load_onnx(weights, device)
+    if settings.format == "tflite":
+        return load_tflite(weights)
     assert settings.factory is not None
     check_safetensors(weights)
     network = load_safetensors(weights, settings.factory, settings.factory_arguments, folder, device)
@@ -145,8 +154,35 @@ def _load_calibration(settings: BundleSettings, folder: Path) -> Tensor:
     return pictures
 
 
+def _load_drift(settings: BundleSettings, folder: Path) -> Features:
+    """Load the reference of the drift statistics."""
+    assert settings.drift is not None
+    path = inside(folder, settings.drift.reference, "drift.reference")
+    rows = _load_array(path)
+    columns = PICTURE_FEATURES + answer_features(len(settings.classes))
+    fits = rows.dtype == np.float32 and rows.ndim == 2 and rows.shape[1] == columns and len(rows) in _DRIFT
+    if not fits or not np.isfinite(rows).all():
+        bounds = f"{_DRIFT.start} to {_DRIFT.stop - 1}"
+        raise BundleError(
+            f"{path.name}: expected finite float32 ({bounds}, {columns}), got {rows.dtype} {rows.shape}. Run "
+            "`pointillist bundle calibrate`."
+        )
+    return Features(*torch.from_numpy(np.ascontiguousarray(rows)).tensor_split([PICTURE_FEATURES], 1))
+
+
 def _load_pictures(settings: BundleSettings, path: Path) -> Tensor:
     """Load pictures (N, channels, height, width) in [0, 1] from an .npy file: at least one, of the network's size."""
+    array = _load_array(path)
+    wanted = settings.input.height, settings.input.width, settings.input.channels
+    if array.dtype != np.uint8 or array.shape[1:] != wanted or not len(array):
+        raise BundleError(
+            f"{path.name}: expected uint8 (N, {', '.join(map(str, wanted))}), got {array.dtype} {array.shape}. "
+            "Correct the file."
+        )
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).float() / 255
+
+
+def _load_array(path: Path) -> NDArray[Any]:
     check_npy(path)
     try:
         array = np.load(path, allow_pickle=False)
@@ -154,13 +190,9 @@ def _load_pictures(settings: BundleSettings, path: Path) -> Tensor:
         raise BundleError(
             f"{path.name}: expected an .npy array, got {first_line(error)}. Save the array again."
         ) from error
-    wanted = settings.input.height, settings.input.width, settings.input.channels
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[1:] != wanted or not len(array):
-        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
-        raise BundleError(
-            f"{path.name}: expected uint8 (N, {', '.join(map(str, wanted))}), got {got}. Correct the file."
-        )
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2))).float() / 255
+    if not isinstance(array, np.ndarray):
+        raise BundleError(f"{path.name}: expected an .npy array, got an archive. Save the array again.")
+    return array
 
 
 @torch.inference_mode()

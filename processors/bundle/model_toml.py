@@ -2,7 +2,7 @@
 
     name = "scene"
     version = "1"
-    format = "safetensors"               # or "torchscript", "onnx"
+    format = "safetensors"               # or "torchscript", "onnx", "tflite"
     weights = "weights.safetensors"
     factory = "network.py:small"         # safetensors only: a file of the bundle, or a package's, see `--factories`
     output = "logits"                    # or "probabilities", when the network ends in a softmax
@@ -50,7 +50,10 @@
     threshold_bits = 1.2
     frr = 0.01
 
-`pointillist lab calibrate` writes the strip tables.
+    [drift]                              # optional: without it no drift is measured
+    reference = "drift.npy"              # (N, 8 + classes, at most 24) float32: features of the calibration pictures
+
+`pointillist lab calibrate` writes the strip tables, `pointillist bundle calibrate` them and the drift table.
 
 Every fault raises BundleError in one line when the bundle is loaded, not when frames arrive.
 """
@@ -130,6 +133,13 @@ class InputSettings(_Table):
         return self
 
 
+class DriftSettings(_Table):
+    """The features that live frames are compared with; see `processors.stages.discrepancy`."""
+
+    reference: str
+    """Features of calibration pictures and of the verdicts on them: a file of the bundle, (N, features) float32."""
+
+
 class BundleSettings(_Table):
     """The contents of `model.toml`."""
 
@@ -137,7 +147,7 @@ class BundleSettings(_Table):
     """The network's name in verdicts: letters, digits, `.`, `_` and `-`."""
     version: _Name
     """The network's version in verdicts; the digest of its weights is added to it."""
-    format: Literal["safetensors", "torchscript", "onnx"]
+    format: Literal["safetensors", "torchscript", "onnx", "tflite"]
     """The file format of `weights`."""
     weights: str
     """A file of the bundle."""
@@ -170,6 +180,7 @@ class BundleSettings(_Table):
         default_factory=list, max_length=16
     )
     strip: StripSettings | None = None
+    drift: DriftSettings | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

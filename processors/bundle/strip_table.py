@@ -68,6 +68,20 @@ class DroppedStripThreshold(StripThreshold):
     """Missing pixels in each block of 64; one table for each number."""
 
 
+class DisagreementThreshold(BaseModel):
+    """The agreement with its label behind drops below which a whole frame is suspect, besides STRIP's threshold.
+
+    `frr` is the share of clean frames that it was set for. STRIP's own `frr` is the other part of the rate of both.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    threshold: float = Field(ge=0, le=1)
+    """The mean probability of the label below which a frame is suspect; see `processors.stages.disagreement`."""
+    frr: float = Field(gt=0, lt=1)
+    """The share of clean frames that the threshold was set for."""
+
+
 class StripSettings(StripThreshold):
     """STRIP's overlays, the threshold of whole frames, and those of frames with dropped pixels."""
 
@@ -75,6 +89,8 @@ class StripSettings(StripThreshold):
     """Clean pictures that are laid over frames: a file of the bundle, (N, height, width, channels) uint8."""
     clamped: bool = False
     """True clamps the sum of frame and overlay to [0, 1]; see `processors.stages.strip.overlaid_logits`."""
+    disagreement: DisagreementThreshold | None = None
+    """The threshold of drop disagreement on whole frames; none leaves it out."""
     dropped: list[DroppedStripThreshold] = Field(default_factory=list)
 
     @model_validator(mode="after")

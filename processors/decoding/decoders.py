@@ -4,6 +4,9 @@ A group's units are decoded in the order of their places. A unit that comes too 
 a bound. Then the rest of the group fails by name. A unit that does not decode, or ends its process, costs its group.
 After any of these failures, a key frame of the camera is due. The later groups of a camera of which a unit was refused,
 or ended a process, are decoded in a process for suspects, apart from others and with a lower priority.
+
+While a process does not answer, it keeps its camera alone. Another process, which waits for this, takes over the other
+cameras, and opens their decoders with the held units of their groups.
 """
 
 from __future__ import annotations
@@ -17,25 +20,40 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from processors.decoding.lane import Group, Lane
-from processors.decoding.process import DecodingProcess
+import structlog
+
+from processors.decoding.lane import Group, Job, Lane, Patience, Precedence
+from processors.decoding.process import DecodingProcess, ProcessLost
 from schemas.errors import MalformedError, MissingReferenceError, OverSizeError
 from schemas.identity import CameraId
-from schemas.limits import CAMERAS_AT_HAND, USUAL_FRAME_PIXELS
+from schemas.limits import MAX_CAMERAS, USUAL_FRAME_PIXELS
 from schemas.messages.access_unit import AccessUnit
 from schemas.messages.frame_size import over_size
 from schemas.pixels.planes import Planes
+
+log = structlog.get_logger()
 
 GROUPS_PER_CAMERA: Final = 3
 """Resent frames of a group may come after the key frame of the next."""
 _SUSPECTS: Final = -1
 _SUSPECTS_NICE: Final = 10
 """Nice levels of the process for suspects below the processor: it takes a tenth of a core that others need."""
+YIELD_S: Final = 0.005
+"""Longest wait of a suspect's unit for the units of usual cameras."""
+_KEPT: Final = 2
+"""Most lanes at a time that are kept by one camera each: each of them is one more process."""
 OUTCOMES: Final = (
     "decoded", "restored", "duplicate", "missing", "refused", "crashed", "hung", "reopened",
 )  # fmt: skip
 MOST_UNITS: Final = 4096
 """Units of a group: far more than a camera's settings allow."""
+_SHARE_OF_ONE: Final = 1 / 4
+"""Share of the held bytes above which a group loses its own units first."""
+_RESTORED_S: Final = 60.0
+"""Seconds for which the units of a restored group are needed: the longest group of the settings."""
+
+
+WaitedS = Callable[[CameraId, float], float]
 
 
 class VideoUnit(NamedTuple):
@@ -63,12 +81,15 @@ class DecodingSettings:
     """Largest picture, height × width."""
     timeout_s: float = 2.0
     """Longest time for one unit."""
+    patience_s: float = 0.2
+    """Time for one unit, at least, after which another process takes over the other cameras."""
     wait_s: float = 2.0
     """Longest wait for an earlier unit of a group."""
     wait_units: int = 32
     """Most units of a group that wait."""
     held_bytes: int = 256 * 2**20
-    """Units of open groups in memory, with which closed decoders are opened again."""
+    """Units of open groups in memory, with which closed decoders are opened again. Groups with frames under way may
+    take twice as much."""
     open_pixels: int = 32 * 2**20
     """Sum of the picture sizes of a process's open decoders."""
     process_bytes: int = 2**30
@@ -93,8 +114,15 @@ class _Chain:
     """Restored units that came before the units of lower places."""
     under_way: dict[int, Future[Planes]] = field(default_factory=dict)
     gave_up: bool = False
+    restored_s: float | None = None
+    """Time at which the last unit was restored; None once a later one has come. It needs all of them: no decoder is
+    open."""
     displaced: bool = False
     """True once later groups have displaced it: its units are dropped when no frame of it is under way."""
+
+    def is_needed(self, now_s: float) -> bool:
+        """Return whether its units are needed soon: for frames under way, or for the next one after a takeover."""
+        return bool(self.under_way) or (self.restored_s is not None and now_s - self.restored_s < _RESTORED_S)
 
     def drop_units(self) -> None:
         """Drop the units, with which a closed decoder is opened again, unless frames under way may need them."""
@@ -123,8 +151,17 @@ class VideoDecoders:
         self._by_use: OrderedDict[_Chain, None] = OrderedDict()
         self._incomplete: dict[_Chain, None] = {}
         self._held = 0
+        self._now_s = 0.0
+        """Time of the last `poll`."""
         self._suspects: OrderedDict[CameraId, None] = OrderedDict()
         self._lanes: dict[int, Lane] = {}
+        self._kept: dict[CameraId, Lane] = {}
+        """Lanes whose process does not answer for now, by the camera that occupies it."""
+        self._patience = Patience(self._settings.patience_s, self._settings.timeout_s)
+        self._usual = Precedence()
+        self._spare: DecodingProcess | None = None
+        """A process that waits for its first lane."""
+        self._closed = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -136,6 +173,14 @@ class VideoDecoders:
     def held_bytes(self) -> int:
         """Bytes of the held units."""
         return self._held
+
+    @property
+    def waiting(self) -> dict[CameraId, int]:
+        """Units that wait for an earlier one, by camera."""
+        found: Counter[CameraId] = Counter()
+        for chain in self._incomplete:
+            found[chain.group.camera_id] += len(chain.waiting)
+        return found
 
     def submit(self, unit: VideoUnit, now_s: float) -> Future[Planes]:
         """Return the future picture of a unit; `now_s` is monotonic.
@@ -180,6 +225,7 @@ class VideoDecoders:
         """Hold a unit that was decoded before, here or elsewhere, for the later units of its group.
 
         Nothing is decoded now. `displace` allows that the first unit of a group ends an earlier group of the camera.
+        If the units of groups that are needed fill the memory, this group is given up: its later units fail by name.
         """
         chains = self._chains[unit.camera_id]
         if not displace and (unit.boot_id, unit.key_seq) not in chains and len(chains) >= GROUPS_PER_CAMERA:
@@ -187,16 +233,28 @@ class VideoDecoders:
         chain = self._chain(unit)
         if not _belongs(chain, unit) or unit.place < chain.next or len(chain.ahead) >= self._settings.wait_units:
             return
+        if chain.gave_up:
+            return
         chain.ahead[unit.place] = unit.unit
         while (ahead := chain.ahead.pop(chain.next, None)) is not None:
+            if not self._fits(chain, len(ahead.data)):
+                self._refuse(chain)
+                return
             self._hold(chain, ahead)
+            chain.restored_s = self._now_s
             self._counted("restored")
         self._pass_waiting(chain)
 
-    def poll(self, now_s: float) -> None:
-        """Fail the units that have waited too long for an earlier one. `now_s` is monotonic."""
+    def poll(self, now_s: float, waited_s: WaitedS | None = None) -> None:
+        """Fail the units that have waited too long for an earlier one. `now_s` is monotonic.
+
+        `waited_s` returns the seconds that count of those since the arrival of a camera's unit; None counts all.
+        """
+        self._now_s = now_s
         for chain in list(self._incomplete):
-            if now_s - min(each.since_s for each in chain.waiting.values()) >= self._settings.wait_s:
+            since_s = min(each.since_s for each in chain.waiting.values())
+            waited = now_s - since_s if waited_s is None else waited_s(chain.group.camera_id, since_s)
+            if waited >= self._settings.wait_s:
                 self._give_up(chain)
 
     def discard(self, camera_id: CameraId) -> None:
@@ -210,8 +268,13 @@ class VideoDecoders:
         """End all processes. Units that are not decoded are cancelled."""
         for camera_id in list(self._chains):
             self.discard(camera_id)
-        for lane in self._lanes.values():
+        with self._changing:
+            self._closed = True
+            lanes = [*self._lanes.values(), *self._kept.values()]
+        for lane in lanes:
             lane.close()
+        if self._spare is not None:
+            self._spare.kill()
 
     def _chain(self, unit: VideoUnit) -> _Chain:
         chains, key = self._chains[unit.camera_id], (unit.boot_id, unit.key_seq)
@@ -279,8 +342,9 @@ class VideoDecoders:
             self._incomplete.pop(chain, None)
 
     def _pass_on(self, chain: _Chain, unit: VideoUnit, done: Future[Planes]) -> None:
-        own = self._hold(chain, unit.unit)
         chain.under_way[unit.place] = done
+        own = self._hold(chain, unit.unit)
+        chain.restored_s = None
 
         def passed(_: Future[Planes]) -> None:
             # Otherwise, each group would hold a picture. It runs on another thread: single operations of a dict.
@@ -301,37 +365,108 @@ class VideoDecoders:
             self._held += len(own.data)
         self._by_use[chain] = None
         self._by_use.move_to_end(chain)
-        while self._held > self._settings.held_bytes and len(self._by_use) > 1:
-            oldest, _ = self._by_use.popitem(last=False)
-            self._drop_units(oldest)
+        most = self._settings.held_bytes
+        if self._held > most and chain.held > most * _SHARE_OF_ONE:
+            self._drop_units(chain)
+        self._make_room(chain, most, needed=False)
+        self._make_room(chain, 2 * most, needed=True)
         return own
+
+    def _fits(self, chain: _Chain, size: int) -> bool:
+        """Make room for a restored unit, and return whether there is."""
+        self._make_room(chain, self._settings.held_bytes - size, needed=False)
+        return self._held + size <= self._settings.held_bytes
+
+    def _make_room(self, current: _Chain, most: int, *, needed: bool) -> None:
+        """Drop the units of the least recently used groups, but not of the current one, until all take `most` bytes.
+
+        Groups whose units are needed soon are included only if `needed`.
+        """
+        if self._held <= most:
+            return
+        for chain in list(self._by_use):
+            if chain is not current and (needed or not chain.is_needed(self._now_s)):
+                del self._by_use[chain]
+                self._drop_units(chain)
+                if self._held <= most:
+                    break
+
+    def _refuse(self, chain: _Chain) -> None:
+        log.warning("group_not_restored", group=chain.group.name, held_bytes=self._held)
+        chain.ahead.clear()
+        chain.restored_s = None
+        self._give_up(chain)
+        self._drop_units(chain)
+        self._by_use.pop(chain, None)
 
     def _put(self, group: Group, place: int | None, unit: AccessUnit, done: Future[Planes]) -> None:
         with self._changing:
-            suspect = group.camera_id in self._suspects
-        number = _SUSPECTS if suspect else crc32(group.camera_id.encode()) % self._settings.processes
-        self._lane(number).put(group, place, unit, done)
+            if group.camera_id not in self._suspects:
+                self._usual.add(done)
+            self._assign(Job(group, place, unit, done))
+
+    def _assign(self, job: Job) -> None:
+        """Put a job into the lane of its camera. The caller holds the lock."""
+        camera_id = job.group.camera_id
+        lane = self._kept.get(camera_id)
+        if lane is None:
+            suspect = camera_id in self._suspects
+            lane = self._lane(_SUSPECTS if suspect else crc32(camera_id.encode()) % self._settings.processes)
+        lane.put([job])
 
     def _lane(self, number: int) -> Lane:
         lane = self._lanes.get(number)
         if lane is None:
-            limits = self._settings
-
-            def start() -> DecodingProcess:
-                process = self._start(limits.most_pixels, limits.process_bytes)
-                if number == _SUSPECTS:
-                    os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _SUSPECTS_NICE)
-                return process
-
             lane = self._lanes[number] = Lane(
-                "suspects" if number == _SUSPECTS else str(number),
-                start,
+                number,
+                lambda: self._started(number),
                 self._counted,
                 self._suspect,
-                timeout_s=limits.timeout_s,
-                open_pixels=limits.open_pixels,
+                self._relieve,
+                self._left,
+                before=self._yield if number == _SUSPECTS else lambda: None,
+                patience=self._patience,
+                timeout_s=self._settings.timeout_s,
+                open_pixels=self._settings.open_pixels,
             )
         return lane
+
+    def _yield(self) -> None:
+        self._usual.wait(YIELD_S)
+
+    def _started(self, number: int) -> DecodingProcess:
+        """Return a process that is ready, and start the spare one behind it. Called on a lane's thread."""
+        limits = self._settings.most_pixels, self._settings.process_bytes
+        with self._changing:
+            process, self._spare = self._spare, None
+        if process is None or not _is_ready(process):
+            process = self._start(*limits)
+            if not _is_ready(process):
+                raise ProcessLost("crashed")
+        if number == _SUSPECTS:
+            os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _SUSPECTS_NICE)
+        with self._changing:
+            if self._spare is None and not self._closed:
+                self._spare = self._start(*limits)
+        return process
+
+    def _relieve(self, lane: Lane, camera_id: CameraId) -> None:
+        """Give the other cameras of a slow lane to a new one. Called on the lane's thread."""
+        with self._changing:
+            if self._closed or camera_id in self._kept or len(self._kept) >= _KEPT:
+                return
+            self._kept[camera_id] = self._lanes.pop(lane.number)
+            for job in lane.keep(camera_id):
+                self._assign(job)
+        log.warning("decoding_lane_relieved", camera_id=camera_id)
+
+    def _left(self, lane: Lane) -> None:
+        """Assign the remaining jobs of a lane that was relieved. Called on the lane's thread at its end."""
+        with self._changing:
+            self._kept = {camera_id: each for camera_id, each in self._kept.items() if each is not lane}
+            if not self._closed:
+                for job in lane.rest():
+                    self._assign(job)
 
     def _counted(self, outcome: str) -> None:
         with self._changing:
@@ -342,12 +477,22 @@ class VideoDecoders:
         with self._changing:
             self._suspects[group.camera_id] = None
             self._suspects.move_to_end(group.camera_id)
-            if len(self._suspects) > CAMERAS_AT_HAND:
+            if len(self._suspects) > MAX_CAMERAS:
                 self._suspects.popitem(last=False)
 
 
 def _belongs(chain: _Chain, unit: VideoUnit) -> bool:
     return (chain.group.height, chain.group.width) == (unit.height, unit.width) and unit.place < MOST_UNITS
+
+
+def _is_ready(process: DecodingProcess) -> bool:
+    """Return whether a process has started; end it otherwise."""
+    try:
+        process.limits()
+    except ProcessLost:
+        process.kill()
+        return False
+    return True
 
 
 def _owned(unit: AccessUnit) -> AccessUnit:

@@ -1,20 +1,23 @@
 """A decoding process with its thread: cameras take turns, and decoders are opened and closed within a bound.
 
 If a decoder was closed, or its process was replaced, it is opened again with the earlier units of its group.
+
+A process that does not answer for now holds one camera's unit. The lane then keeps this camera only, and ends with that
+unit: another lane takes the other cameras.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from itertools import count
 from typing import Final, NamedTuple
 
 import structlog
 
-from processors.decoding.process import DecodingProcess, ProcessLost
+from processors.decoding.process import DecodingProcess, ProcessLost, Slow
 from processors.decoding.protocol import Operation
 from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError, WireError
 from schemas.identity import CameraId
@@ -42,12 +45,62 @@ class Group:
         """The reason why no later unit of it decodes."""
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
+    """One unit to decode."""
+
     group: Group
     place: int | None
     """None for a unit that belongs to no group."""
     unit: AccessUnit
     done: Future[Planes]
+
+
+class Patience:
+    """The seconds after which a process counts as slow. Shared by lanes; a lost update does no harm.
+
+    A machine that is short of time makes many processes slow, and another process would make it worse. So each process
+    that answers after all doubles the seconds. Quick answers bring them back.
+    """
+
+    CALMS: Final = 0.999
+    """Factor by which a quick answer reduces the seconds: 700 of them halve them."""
+
+    def __init__(self, first_s: float, longest_s: float) -> None:
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self.seconds = first_s
+
+    def answered(self, slow: bool) -> None:
+        """Note an answer."""
+        if slow:
+            self.seconds = min(self._longest_s, 2 * self.seconds)
+        elif self.seconds > self._first_s:
+            self.seconds = max(self._first_s, self.CALMS * self.seconds)
+
+
+class Precedence:
+    """The units of usual cameras that are not decoded yet, for which others wait within a bound."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._pending = 0
+
+    def add(self, done: Future[Planes]) -> None:
+        """Count a unit until its future is done."""
+        with self._change:
+            self._pending += 1
+        done.add_done_callback(self._end)
+
+    def wait(self, most_s: float) -> None:
+        """Wait until no unit is pending, at most this long."""
+        with self._change:
+            self._change.wait_for(lambda: not self._pending, most_s)
+
+    def _end(self, _: Future[Planes]) -> None:
+        with self._change:
+            self._pending -= 1
+            if not self._pending:
+                self._change.notify_all()
 
 
 class _Open:
@@ -64,25 +117,37 @@ class Lane:
 
     def __init__(
         self,
-        name: str,
+        number: int,
         start: Callable[[], DecodingProcess],
         counted: Callable[[str], None],
         suspect: Callable[[Group], None],
+        slow: Callable[[Lane, CameraId], None],
+        left: Callable[[Lane], None],
         *,
+        before: Callable[[], None] = lambda: None,
+        patience: Patience,
         timeout_s: float,
         open_pixels: int,
     ) -> None:
         """`start` returns a new process. `counted` takes the name of each outcome.
 
-        `suspect` takes a group of which a unit was refused, or ended a process. Both functions are called on the
-        thread. `open_pixels` bounds the sum of the picture sizes of open decoders.
+        `suspect` takes a group of which a unit was refused, or ended a process. `slow` takes the camera whose unit
+        occupies the process beyond the `patience`; it may call `keep`. Then `left` is called at the lane's end.
+        `before` is called before each unit. All are called on the thread. `open_pixels` bounds the sum of the picture
+        sizes of open decoders.
         """
+        self.number = number
         self._start = start
         self._counted = counted
         self._suspect = suspect
+        self._slow = slow
+        self._left = left
+        self._before = before
+        self._patience = patience
         self._timeout_s = timeout_s
         self._open_pixels = open_pixels
-        self._jobs: OrderedDict[CameraId, deque[_Job]] = OrderedDict()
+        self._leaving = False
+        self._jobs: OrderedDict[CameraId, deque[Job]] = OrderedDict()
         """Jobs by camera; the first camera is the next."""
         self._change = threading.Condition()
         self._closed = False
@@ -90,14 +155,35 @@ class Lane:
         self._units = 0
         self._open: OrderedDict[Group, _Open] = OrderedDict()
         self._numbers = count(1)
-        self._thread = threading.Thread(target=self._run, name=f"decoding-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"decoding-{number}", daemon=True)
         self._thread.start()
 
-    def put(self, group: Group, place: int | None, unit: AccessUnit, done: Future[Planes]) -> None:
-        """Decode a unit after all that were put before for its camera, and set `done`."""
+    def put(self, jobs: Iterable[Job]) -> None:
+        """Decode units, each after all that were put before for its camera, and set their futures."""
         with self._change:
-            self._jobs.setdefault(group.camera_id, deque()).append(_Job(group, place, unit, done))
+            for job in jobs:
+                self._jobs.setdefault(job.group.camera_id, deque()).append(job)
             self._change.notify()
+
+    def keep(self, camera_id: CameraId) -> list[Job]:
+        """Keep this camera only, and end after the current unit; return the jobs of the others."""
+        with self._change:
+            self._leaving = True
+            own = self._jobs.pop(camera_id, None)
+            others = self._drained()
+            if own is not None:
+                self._jobs[camera_id] = own
+            return others
+
+    def rest(self) -> list[Job]:
+        """Remove and return the jobs of a lane that has ended."""
+        with self._change:
+            return self._drained()
+
+    def _drained(self) -> list[Job]:
+        jobs = [job for queue in self._jobs.values() for job in queue]
+        self._jobs.clear()
+        return jobs
 
     def close(self) -> None:
         """End the process after the current unit. Later units are cancelled."""
@@ -106,12 +192,12 @@ class Lane:
             self._change.notify()
         self._thread.join()
 
-    def _take(self) -> _Job | None:
-        """Wait for the next job; None when the lane is closed."""
+    def _take(self) -> Job | None:
+        """Wait for the next job; None when the lane is closed or leaves."""
         with self._change:
-            while not self._jobs and not self._closed:
+            while not (self._jobs or self._closed or self._leaving):
                 self._change.wait()
-            if self._closed:
+            if self._closed or self._leaving:
                 return None
             camera_id, jobs = self._jobs.popitem(last=False)
             job = jobs.popleft()
@@ -124,6 +210,7 @@ class Lane:
             # A later unit that needs a cancelled one decodes it with its group's units.
             if not job.done.set_running_or_notify_cancel():
                 continue
+            self._before()
             try:
                 planes = self._decoded(job)
             except WireError as error:
@@ -135,11 +222,12 @@ class Lane:
                 self._counted("decoded")
                 job.done.set_result(planes)
         self._end_process()
-        for left in self._jobs.values():
-            for job in left:
-                job.done.cancel()
+        if self._leaving:
+            self._left(self)
+        for job in self.rest():
+            job.done.cancel()
 
-    def _decoded(self, job: _Job) -> Planes:
+    def _decoded(self, job: Job) -> Planes:
         group = job.group
         if self._units >= _UNITS_OF_A_PROCESS:
             self._end_process()
@@ -193,7 +281,17 @@ class Lane:
             self._units = 0
             log.info("decoding_process_started", pid=self._process.pid, limits=self._process.limits())
         self._units += 1
-        return self._process.decode(operation, number, unit, group.height, group.width, self._timeout_s)
+        was_slow = False
+
+        def note() -> None:
+            nonlocal was_slow
+            was_slow = True
+            self._slow(self, group.camera_id)
+
+        slow = Slow(self._patience.seconds, note)
+        planes = self._process.decode(operation, number, unit, group.height, group.width, self._timeout_s, slow)
+        self._patience.answered(was_slow)
+        return planes
 
     def _make_room(self, group: Group) -> None:
         used = sum(each.height * each.width for each in self._open) + group.height * group.width

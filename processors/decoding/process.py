@@ -8,7 +8,10 @@ import os
 import socket
 import subprocess
 import sys
-from typing import Final
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -19,6 +22,10 @@ from schemas.pixels.planes import Planes, chroma_shape
 
 START_S: Final = 30.0
 """Longest start of a process on a busy machine."""
+_STARVED: Final = 5
+"""Multiple of the time limit for a process that waits for a core."""
+_USED: Final = 0.5
+"""Share of the time limit as CPU time from which a process has not waited for a core."""
 
 
 class ProcessLost(Exception):  # noqa: N818  # a state of the process
@@ -27,6 +34,13 @@ class ProcessLost(Exception):  # noqa: N818  # a state of the process
     def __init__(self, cause: str) -> None:
         super().__init__(f"the decoding process {cause}")
         self.cause = cause
+
+
+class Slow(NamedTuple):
+    """A call for a request that takes longer than some seconds, and may still be answered."""
+
+    after_s: float
+    note: Callable[[], None]
 
 
 class DecodingProcess:
@@ -73,17 +87,35 @@ class DecodingProcess:
         return self._limits
 
     def decode(
-        self, operation: Operation, decoder: int, unit: AccessUnit, height: int, width: int, timeout_s: float
+        self,
+        operation: Operation,
+        decoder: int,
+        unit: AccessUnit,
+        height: int,
+        width: int,
+        timeout_s: float,
+        slow: Slow | None = None,
     ) -> Planes:
         """Return the picture (height, width) of a unit. A picture without colours has neutral chroma planes.
 
+        `slow` is noted while the request still waits for its answer.
+
         Raises `BadPixelsError` if the unit is refused, `ProcessLost` if the process ends or takes longer than
-        `timeout_s`.
+        `timeout_s`. On a busy machine a process that waits for a core gets more time.
         """
         self.limits()
+        used_s = self._used_s()
         length = len(unit.data)
         self._area[:length] = np.frombuffer(unit.data, dtype=np.uint8)
         self._send(Request(operation, decoder, unit.codec, height, width, length))
+        answered = False
+        if slow is not None and slow.after_s < timeout_s:
+            answered = self._answers(slow.after_s)
+            if not answered:
+                slow.note()
+            timeout_s -= slow.after_s
+        if not answered:
+            self._await(timeout_s, used_s + _USED * timeout_s)
         status, text = self._receive(timeout_s)
         if status != Status.DECODED:
             raise BadPixelsError(f"access unit: {text.decode(errors='replace')}")
@@ -109,6 +141,41 @@ class DecodingProcess:
             self._link.send(request.packed())
         except OSError:
             raise ProcessLost("crashed") from None
+
+    def _answers(self, within_s: float) -> bool:
+        """Return whether a reply, or the end of the process, comes in this time."""
+        self._link.settimeout(within_s)
+        try:
+            self._link.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            return False
+        except OSError:
+            pass  # `_receive` meets it again
+        return True
+
+    def _await(self, timeout_s: float, least_s: float) -> None:
+        """Wait for a reply. `ProcessLost` if the process has not waited for a core, or for too long."""
+        for _ in range(_STARVED):
+            if self._answers(timeout_s):
+                return
+            if not self._is_starved(least_s):
+                break
+        raise ProcessLost("hung")
+
+    def _used_s(self) -> float:
+        """Return its CPU seconds by the clock that Linux gives each process."""
+        try:
+            return time.clock_gettime(~self.pid << 3 | 2)
+        except OSError:  # it has ended
+            return 0.0
+
+    def _is_starved(self, least_s: float) -> bool:
+        """Return whether it could run, but has less than `least_s` CPU seconds in all."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state in "RD" and self._used_s() < least_s
 
     def _receive(self, timeout_s: float) -> tuple[int, bytes]:
         self._link.settimeout(timeout_s)

@@ -4,7 +4,7 @@ loop."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from processors.arrivals.job import FrameJob, Shape, StripFinding, Wanted
+from processors.arrivals.job import Certified, FrameJob, Shape, StripFinding, Wanted
+from processors.bundle import DisagreementThreshold
 from processors.bundle.model_toml import Scores
+from processors.device.certification import Certification, Sticker
 from processors.device.codebooks import DeviceCodebooks
 from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.decode import Decoded, decoded_batch
+from processors.device.drift import DriftSampler
 from processors.device.group_masks import GroupMasks
 from processors.device.precision import arithmetic
-from processors.device.previews import shown_planes
 from processors.device.probes import probes_of
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Classified, Pipeline
@@ -27,6 +29,7 @@ from processors.settings import ProcessorSettings
 from processors.stages.classify import Ranked
 from processors.stages.planar import SHRINKS_FROM, Planar, Unplaced
 from processors.stages.resample import fitted
+from processors.stages.scaler import shown_planes
 from processors.stages.squares import Squares
 from processors.stages.stillness import Stillness
 from schemas.errors import ConfigError, PointillistError, StageError
@@ -62,10 +65,14 @@ class BatchExecutor:
         metrics: ProcessorMetrics,
         compiled: CompiledPipeline | None = None,
         preview_side: int = 384,
+        sticker: Sticker | None = None,
+        *,
+        drift_interval_s: float = 15.0,
     ) -> None:
         """`compiled` belongs to the same pipeline; without one, nothing is compiled.
 
-        Previews have at most `preview_side` pixels on their longer side.
+        Previews have at most `preview_side` pixels on their longer side. Labels are certified against `sticker`. The
+        drift statistics take one frame every `drift_interval_s`.
         """
         self.pipeline = pipeline
         self.compiled = compiled or CompiledPipeline(pipeline)
@@ -73,9 +80,11 @@ class BatchExecutor:
         self._device = pipeline.bundle.device
         self._stillness = Stillness()
         self._preview_side = preview_side
+        self._sticker = sticker or Sticker()
         self._codebooks = DeviceCodebooks(self._device)
         self._group_masks = GroupMasks()
         self._stage = ""
+        self.drift = DriftSampler(pipeline.bundle.drift, drift_interval_s, time.monotonic)
 
     def count_in(self, metrics: ProcessorMetrics) -> None:
         """Count in other metrics from now on."""
@@ -127,6 +136,17 @@ class BatchExecutor:
         if self._is_planar(batch[0]):
             self._conclude(batch, *self._classified_planes(batch))
             return
+        decoded, draws, done = self._classified(batch)
+        for index, error in decoded.refused.items():
+            self._metrics.stage_failed("unpack")
+            batch[index].fail("unpack", error)
+        if done is not None:
+            good = [batch[index] for index in decoded.good]
+            self._conclude(good, *done, decoded.kept, decoded.sent, draws)
+
+    def _classified(
+        self, batch: Sequence[FrameJob]
+    ) -> tuple[Decoded, Tensor | None, tuple[Tensor | Unplaced, Classified] | None]:
         parts: list[tuple[Decoded, Tensor | None]] = []
 
         def decode(kept: Tensor, sent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Squares | None]:
@@ -147,22 +167,17 @@ class BatchExecutor:
             self._clock,
         )
         ((decoded, draws),) = parts
-        for index, error in decoded.refused.items():
-            self._metrics.stage_failed("unpack")
-            batch[index].fail("unpack", error)
-        if done is not None:
-            good = [batch[index] for index in decoded.good]
-            self._conclude(good, *done, decoded.kept, decoded.sent, draws)
+        return decoded, draws, done
 
     def batch_pixels(self, job: FrameJob) -> int:
         """Return the pixels for which a frame counts in a batch: as planes it is resampled in strips, one at a time."""
         return max(1, job.shape.pixels // (_PLANES_SHARE if self._is_planar(job) else 1))
 
     def _is_planar(self, job: FrameJob) -> bool:
-        """Return whether a frame is resampled as planes: decoded video that shrinks enough, on a CPU."""
-        if job.planes is None or self._device.type != "cpu":
-            return False
+        """Return whether a frame is resampled as planes: decoded video of even sides that shrinks enough, on a CPU."""
         height, width, _ = job.shape
+        if job.planes is None or self._device.type != "cpu" or height % 2 or width % 2:
+            return False
         wanted = self.pipeline.bundle.settings.input
         shrinks = height >= SHRINKS_FROM * wanted.height and width >= SHRINKS_FROM * wanted.width
         return shrinks and self.pipeline.scales(height, width)
@@ -199,6 +214,8 @@ class BatchExecutor:
                 self._metrics.stage_failed("classify")
                 job.fail("classify", StageError(f"expected a confidence from 0 to 1, got {confidences[i]}"))
                 continue
+            if found.judged is not None and not job.judged_before:
+                self.drift.sample(found.judged, i)
             job.scores = Scores(class_ids[i], confidences[i], best[i], groups[i])
             job.shown, job.as_sent = shown.get(i), as_sent.get(i)
             job.probe, job.changed = probes.get(i), changed.get(i, job.changed)
@@ -270,8 +287,10 @@ class BatchExecutor:
         try:
             with self._clock("strip"), arithmetic(self._device, self.compiled.precision):
                 pictures = torch.stack([job.probe for job in jobs if job.probe is not None])
-                found = self.pipeline.strip(pictures, seeds=self._seeds(jobs))
+                seeds = self._seeds(jobs)
+                found = self.pipeline.strip(pictures, seeds=seeds)
                 bits, passes = found.entropy_bits.tolist(), found.passes.tolist()
+                agreed = self._agreements(pictures, map(_mask_seed, jobs), seeds)
         except Exception as error:  # a user's network may raise anything
             if len(jobs) == 1:
                 self._fail(jobs[0], error)
@@ -279,14 +298,49 @@ class BatchExecutor:
             self._metrics.stage_failed("strip")
             size = -(-len(jobs) // 2) if _out_of_memory(error) else 1
         else:
-            for job, entropy, count in zip(jobs, bits, passes, strict=True):
-                if entropy == entropy:
-                    job.finding = StripFinding(entropy, self.strip_threshold_bits, count)
+            least = self._disagreement.threshold if self._disagreement is not None else 0.0
+            for job, entropy, count, agreement in zip(jobs, bits, passes, agreed, strict=True):
+                if entropy == entropy and agreement == agreement:
+                    job.finding = StripFinding(entropy, self.strip_threshold_bits, count, agreement, least)
                 else:
-                    job.fail("strip", StageError("the entropy is not a number"))
+                    job.fail("strip", StageError("the entropy or the agreement is not a number"))
             return
         for start in range(0, len(jobs), size):
             self.strip(jobs[start : start + size])
+
+    def _agreements(
+        self, pictures: Tensor, mask_seeds: Iterable[tuple[int, int]], seeds: Tensor | None
+    ) -> Sequence[float]:
+        """Return the agreement of each probe with its label behind drops; zeros without a threshold for it."""
+        if self._disagreement is None:
+            return [0.0] * len(pictures)
+        found: list[float] = self.pipeline.agreement(
+            pictures, np.array(list(mask_seeds), dtype=np.uint64), seeds=seeds
+        ).tolist()  # fmt: skip
+        return found
+
+    @property
+    def _disagreement(self) -> DisagreementThreshold | None:
+        strip = self.pipeline.bundle.settings.strip
+        return None if strip is None else strip.disagreement
+
+    @torch.inference_mode()
+    def certify(self, job: FrameJob) -> None:
+        """Go on with the certificate of a frame by one batch of passes. A job that fails gets none.
+
+        The first call decodes the frame again: few frames are certified, and none keeps its pixels until then.
+        """
+        with self._clock("certify"), arithmetic(self._device, self.compiled.precision):
+            if job.certification is None:
+                decoded, draws, done = self._classified([job])
+                if done is None:
+                    raise StageError("pixels: expected those of a frame with a class, got none")
+                job.certification = Certification(self.pipeline, done[0], decoded.kept, draws, self._sticker)
+            certificate = job.certification.advance()
+        if certificate is not None:
+            agrees = certificate.certified and certificate.label == job.class_id
+            windows = job.certification.examined(certificate, job.class_id)
+            job.certified = Certified(job.certification.side, agrees, windows)
 
     @property
     def strip_threshold_bits(self) -> float:
@@ -306,7 +360,9 @@ class BatchExecutor:
         for shape in sorted({own, Shape(32, 32, 3)}):
             area = shape.height * shape.width
             self.compiled.compile_for(shape, max(1, min(batch_frames, batch_pixels // area)))
-            most = max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // area))
+            # Small frames of a large network take seconds of it: their large batches are left to the frames themselves.
+            seen = max(area, own.height * own.width)
+            most = max(1, min(batch_frames, batch_pixels // area, _CPU_PIXELS // seen))
             # One less than the limit: a backend that splits batches makes the parts of each power of two.
             for count in sorted({1, max(1, most - 1), most}):
                 kept = torch.ones(count, 1, shape.height, shape.width, dtype=torch.bool, device=self._device)
@@ -321,8 +377,16 @@ class BatchExecutor:
         for _ in range(2):
             start = time.perf_counter()
             self.pipeline.strip(probe).entropy_bits.tolist()
+            self._agreements(probe, [(0, 0)], None)
             seconds = time.perf_counter() - start
         return seconds
+
+
+def _mask_seed(job: FrameJob) -> tuple[int, int]:
+    """Return the seed of a probe's drops, the same on every processor; an attacker without the key cannot predict
+    them.
+    """
+    return job.key.frame_seed(job.frame.boot_id, job.frame.seq)
 
 
 def _ranking(

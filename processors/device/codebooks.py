@@ -13,7 +13,7 @@ from torch import Tensor
 from processors.arrivals.job import FrameJob
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey
-from schemas.limits import BLOCK, CAMERAS_AT_HAND
+from schemas.limits import BLOCK, MAX_CAMERAS
 from schemas.pixels.masks import FEW_ROWS, ROWS, block_patterns, blocks_of, codebook
 
 _FIRST = 16
@@ -29,7 +29,7 @@ class DeviceCodebooks:
 
     def __init__(self, device: torch.device, capacity: int | None = None) -> None:
         on_gpu = device.type == "cuda"
-        self._capacity: int = capacity or (CAMERAS_AT_HAND if on_gpu else 1024)
+        self._capacity: int = capacity or (MAX_CAMERAS if on_gpu else 1024)
         self._makes_rows = not on_gpu
         self._slots: OrderedDict[tuple[CameraId, int, int], int] = OrderedDict()
         self.table = torch.zeros(min(_FIRST, self._capacity), ROWS, BLOCK, dtype=torch.uint8, device=device)

@@ -41,6 +41,9 @@ The masks are those of the G frames that decode. The pixels fill the second one 
 at least 1. The seeds (G,) int64 are those of the bundle's random stages; None if it has none.
 """
 
+_Verdicts = tuple[Tensor, Tensor | None, Tensor, Tensor, Ranked | None, tuple[Tensor, Tensor] | None]
+"""The frames, and the fields of `Classified`."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
@@ -182,15 +185,11 @@ def _masks_of(shape: Shape) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, 
     return masks
 
 
-def _verdicts_of(
-    pipeline: Pipeline,
-) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None, Tensor, Tensor, Ranked | None]]:
-    def verdicts(
-        pixels: Tensor, kept: Tensor, sent: Tensor, draws: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Ranked | None]:
+def _verdicts_of(pipeline: Pipeline) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], _Verdicts]:
+    def verdicts(pixels: Tensor, kept: Tensor, sent: Tensor, draws: Tensor | None) -> _Verdicts:
         frames = place(pixels, sent)
         found = pipeline(frames, kept, seeds=draws)
-        return frames, found.rebuilt, found.class_id, found.confidence, found.ranked
+        return frames, found.rebuilt, found.class_id, found.confidence, found.ranked, found.judged
 
     return verdicts
 
@@ -203,9 +202,12 @@ def _fused(
     kept, sent = _padded(kept, compiled.batch), _padded(sent, compiled.batch)
     draws = None if draws is None else _padded(draws, compiled.batch)
     _next_step(pixels.device)
-    frames, rebuilt, class_id, confidence, best = compiled.verdicts(pixels, kept, sent, draws)
+    frames, rebuilt, class_id, confidence, best, judged = compiled.verdicts(pixels, kept, sent, draws)
     whole = None if rebuilt is None else rebuilt[:count]
-    return frames[:count], Classified(whole, class_id[:count], confidence[:count], _first(best, count))
+    return frames[:count], Classified(
+        whole, class_id[:count], confidence[:count], _first(best, count),
+        None if judged is None else (judged[0][:count], judged[1][:count]),
+    )  # fmt: skip
 
 
 def _first(best: Ranked | None, count: int) -> Ranked | None:

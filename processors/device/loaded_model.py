@@ -7,7 +7,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,14 +21,31 @@ from processors.bundle.model_toml import Answer, Scores
 from processors.device.backends.choose import RunsOn, Wish, check_wish
 from processors.device.backends.engines import engines
 from processors.device.batch_executor import BatchExecutor, choose_device, most_pixels
+from processors.device.certification import Sticker
 from processors.device.compiled_pipeline import CompiledPipeline
 from processors.device.precision import choose_precision
 from processors.metrics import ProcessorMetrics
 from processors.pipeline import Pipeline
 from processors.settings import ProcessorSettings
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StageError
+from schemas.runtime.abandoned import abandon
 
 log = structlog.get_logger()
+
+
+@dataclass(eq=False)
+class TimeLimit:
+    """The time limit of a candidate's work; a live model has none.
+
+    A network that hangs cannot be interrupted. Its thread is abandoned, and the device is free for the live model.
+    """
+
+    seconds: float | None = None
+    """Maximum seconds of one batch; None without a limit."""
+    exceeded: str = ""
+    """The error, once the limit was exceeded: all further work fails at once."""
+    report: Callable[[str], None] = lambda error: None
+    """Called with the error at the first excess."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +66,7 @@ class LoadedModel:
     """Digest of all files of a published bundle; empty for the processor's own."""
     runs: tuple[RunsOn, ...] = ()
     """The runtimes of its networks."""
+    limit: TimeLimit = field(default_factory=TimeLimit)
 
     @property
     def strip_threshold_bits(self) -> float:
@@ -59,24 +78,69 @@ class LoadedModel:
         return self.executor.batch_pixels(job)
 
     async def classify(self, jobs: Sequence[FrameJob]) -> float:
-        """Classify jobs of one shape on the thread; return the seconds that this took."""
-        return await self._timed(partial(self.executor.classify, jobs))
+        """Classify jobs of one shape on the thread; return the seconds that this took. Beyond the limit, all fail."""
+        return await self._run("classify", self.executor.classify, jobs)
 
     async def strip(self, jobs: Sequence[FrameJob]) -> float:
-        """Check the probes of jobs on the thread; return the seconds that this took."""
-        return await self._timed(partial(self.executor.strip, jobs))
+        """Check the probes of jobs on the thread; return the seconds that this took. Beyond the limit, all fail."""
+        return await self._run("strip", self.executor.strip, jobs)
 
-    async def _timed(self, work: Callable[[], None]) -> float:
+    @property
+    def certifies(self) -> bool:
+        """Whether it certifies labels: a candidate does not."""
+        return self.limit.seconds is None
+
+    async def certify(self, job: FrameJob) -> float:
+        """Go on with the certificate of a job on the thread; return the seconds that this took."""
+        return await self._run("certify", lambda jobs: self.executor.certify(jobs[0]), [job])
+
+    async def _run(self, stage: str, work: Callable[[Sequence[FrameJob]], None], jobs: Sequence[FrameJob]) -> float:
+        limit, longest_s = self.limit, self.limit.seconds
+        # Work that ends too late must not change jobs that the live model has by then.
+        own = jobs if longest_s is None else [copy(job) for job in jobs]
+
         def timed() -> float:
             start = time.perf_counter()
-            work()
+            work(own)
             return time.perf_counter() - start
 
-        return await asyncio.get_running_loop().run_in_executor(self.thread, timed)
+        if limit.exceeded:
+            _fail(jobs, stage, limit.exceeded)
+            return 0.0
+        work_of_thread = self.thread.submit(timed)
+        running = asyncio.wrap_future(work_of_thread)
+        try:
+            if longest_s is None:
+                return await running
+            # A candidate that is promoted meanwhile has no limit any more.
+            if (await asyncio.wait({running}, timeout=longest_s))[0] or limit.seconds is None:
+                seconds = await running
+                for job, found in zip(jobs, own, strict=True):
+                    job.take_results(found)
+                return seconds
+        finally:
+            if not work_of_thread.done():
+                abandon(work_of_thread)
+        running.add_done_callback(_ignore)
+        limit.exceeded = f"expected {stage} within {longest_s:g} s, got no result"
+        limit.report(limit.exceeded)
+        _fail(jobs, stage, limit.exceeded)
+        return longest_s
 
     def close(self) -> None:
         """End the thread and cancel its waiting work."""
         self.thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _fail(jobs: Sequence[FrameJob], stage: str, error: str) -> None:
+    for job in jobs:
+        job.fail(stage, StageError(error))
+
+
+def _ignore(late: asyncio.Future[float]) -> None:
+    """Retrieve the result of work that nobody waits for any more."""
+    if not late.cancelled():
+        late.exception()
 
 
 async def load_model(
@@ -89,10 +153,12 @@ async def load_model(
     """
     initializer = partial(_set_threads, settings.threads)
     thread = ThreadPoolExecutor(1, thread_name_prefix="device", initializer=initializer)
+    prepared = thread.submit(_prepare, settings, metrics, folder, bool(digest))
     try:
-        prepared = asyncio.get_running_loop().run_in_executor(thread, _prepare, settings, metrics, folder, bool(digest))
-        executor, probe_s, runs = await prepared
+        executor, probe_s, runs = await asyncio.wrap_future(prepared)
     except BaseException:
+        if not prepared.done():
+            abandon(prepared)
         thread.shutdown(wait=False, cancel_futures=True)
         raise
     bundle = executor.pipeline.bundle
@@ -111,7 +177,10 @@ def _prepare(
     bundle = load_bundle(folder, choose_device(settings.device), vouched=published)
     compiled, runs = _on_gpu(settings, bundle) if wish is None else _on_cpu(settings, bundle, wish)
     pipeline = compiled.pipeline
-    executor = BatchExecutor(pipeline, metrics, compiled, settings.preview_side)
+    sticker = Sticker(settings.certify_area, settings.certify_windows)
+    executor = BatchExecutor(
+        pipeline, metrics, compiled, settings.preview_side, sticker, drift_interval_s=settings.drift_interval_s
+    )
     probe_s = executor.warm(settings.batch_frames, most_pixels(settings))
     if bundle.settings.strip is None:
         log.warning("strip_disabled", model=bundle.model_id, reason="the bundle has no [strip] table")

@@ -8,18 +8,10 @@ from __future__ import annotations
 import time
 from typing import Final
 
-import av
-import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
-
 from processors.arrivals.job import FrameJob, Wanted
 from processors.settings import ProcessorSettings
-from schemas.pixels.packing import Picture
-from schemas.pixels.planes import Colour, Planes
 from schemas.runtime.throttle import Throttle
 
-_BT709: Final = (Colour.BT709_LIMITED, Colour.BT709_FULL)
-_FULL: Final = (Colour.BT601_FULL, Colour.BT709_FULL)
 MOST_VIEWED: Final = 16
 """Cameras with pictures at the higher rate at the same time."""
 LONGEST_VIEW_S: Final = 15.0
@@ -55,26 +47,3 @@ class PreviewTurns:
         if (due or frame.whole) and self._as_sent.take((job.camera_id, frame.whole), now_s):
             return Wanted.BOTH
         return Wanted.REBUILT if due else Wanted.NOTHING
-
-
-def shown_planes(planes: Planes, height: int, width: int) -> Picture:
-    """Return a decoded picture as (height, width, C) uint8 for people: RGB, or grey.
-
-    The sums are integers: the result is within a few levels of `Pipeline.show`, in a third of its time.
-    """
-    lines, columns, channels = planes.shape
-    frame = av.VideoFrame(columns, lines, "gray" if channels == 1 else "yuv420p")
-    for plane, samples in zip(frame.planes, (planes.luma, planes.blue, planes.red), strict=False):
-        assert samples is not None
-        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
-        rows[: len(samples), : samples.shape[1]] = samples
-    shown = frame.reformat(
-        width,
-        height,
-        "gray" if channels == 1 else "rgb24",
-        src_colorspace=Colorspace.ITU709 if planes.colour in _BT709 else Colorspace.ITU601,
-        src_color_range=ColorRange.JPEG if planes.colour in _FULL else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=Interpolation.AREA,
-    )
-    return shown.to_ndarray().reshape(height, width, channels).astype(np.uint8, copy=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import psutil
@@ -50,8 +51,13 @@ class Load(Protocol):
 class Candidates:
     """Follows the rollout. At most one candidate is loaded, and an earlier one is released before the next loads."""
 
-    def __init__(self, load: Load, switch: Callable[[Candidate | None], None], report: Callable[[], None]) -> None:
-        """`switch` sets the processor's candidate. `report` is called at each change of `state`."""
+    def __init__(
+        self, load: Load, switch: Callable[[Candidate | None], None], report: Callable[[], None], timeout_s: float
+    ) -> None:
+        """`switch` sets the processor's candidate. `report` is called at each change of `state`. A candidate has
+        `timeout_s` for each batch.
+        """
+        self._timeout_s = timeout_s
         self._load = load
         self._switch = switch
         self._report = report
@@ -74,6 +80,18 @@ class Candidates:
         self._wanted = models
         self._changed.set()
 
+    def _give_up(self, model: LoadedModel, error: str) -> None:
+        """Give up a candidate that exceeds its time limit: it judges no further frame in this rollout."""
+        state = self.state
+        if model is not self._model:  # another candidate has taken its place
+            return
+        log.error("candidate_gave_no_result", model=model.model_id, error=error)
+        self._switch(None)
+        self._model = None
+        model.close()
+        self._refused = (state.digest, state.begun_ms)
+        self._set(state._replace(error=error))
+
     def release(self, digest: str, metrics: ProcessorMetrics) -> LoadedModel | None:
         """Return the candidate if it has this digest, to become the live model; it counts in `metrics` from now on."""
         model = self._model
@@ -82,6 +100,7 @@ class Candidates:
         self._switch(None)
         self._model = None
         model.executor.count_in(metrics)
+        model.limit.seconds = None
         self._set(CandidateState())
         return model
 
@@ -126,6 +145,7 @@ class Candidates:
                 self._changed.set()
                 return False
             self._model = model
+            model.limit.seconds, model.limit.report = self._timeout_s, partial(self._give_up, model)
             grown = max(0, psutil.Process().memory_info().rss - before)
             self._set(CandidateState(digest, "", grown, now.begun_ms))
             log.info("candidate_loaded", model=model.model_id, grown_bytes=grown)

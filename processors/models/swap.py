@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from processors.device.candidate import Candidate
+from processors.device.drift import Drift as Sampled
 from processors.device.loaded_model import LoadedModel, load_model
 from processors.metrics import ProcessorMetrics
 from processors.models.candidates import Candidates
@@ -23,8 +24,8 @@ from processors.results.records import Outgoing, served_record
 from processors.settings import ProcessorSettings
 from schemas.errors import BundleError, ConfigError, first_line
 from schemas.keys.signers import TrustedSigners
-from schemas.messages.models import PROCESSOR_PREFIX, live, standing
-from schemas.pointillist_pb2 import Model, ServedModel
+from schemas.messages.models import DRIFT_WINDOWS, PROCESSOR_PREFIX, live, standing
+from schemas.pointillist_pb2 import Drift, Model, ServedModel
 from schemas.runtime.health import Health
 
 _AGAIN_S: Final = 15.0
@@ -130,9 +131,11 @@ class ModelSwap:
         self._since_ms = _now_ms()
         self._refused: Refusal | None = None
         """The live model if it does not load and a retry would not help."""
+        self._shown: Refusal | None = None
+        self._drift: Sampled | None = None
         self._reported: tuple[int, ServedModel] | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._candidates = Candidates(loader.load, switch_candidate, self._report_state)
+        self._candidates = Candidates(loader.load, switch_candidate, self._report_state, settings.candidate_timeout_s)
         self.loaded = loaded
         self.settled = asyncio.Event()
         """Set when the model that was live at the start serves, or was rejected: frames may be read."""
@@ -216,8 +219,19 @@ class ModelSwap:
 
     # Reports to other roles
 
+    def poll(self) -> None:
+        """Report the drift of the live model if it has changed."""
+        if self.loaded.executor.drift.state != self._drift:
+            self._report_state(self._shown)
+
     def _report_state(self, refused: Refusal | None = None) -> None:
         """Report the served model. `refused` is the live model; a newer list that was rejected takes precedence."""
+        self._shown = refused
+        self._drift = drift = self.loaded.executor.drift.state
+        if drift is None or drift.windows < DRIFT_WINDOWS:
+            self._metrics.no_drift_known()
+        else:
+            self._metrics.drifts(drift.pictures, drift.answers)
         digest, error = self._feed.refused or refused or ("", "")
         model_id = self.loaded.model_id
         self._metrics.serves(model_id, self.loaded.runs)
@@ -235,6 +249,7 @@ class ModelSwap:
             candidate_bytes=self._candidates.state.grown_bytes,
             candidate_begun_ms=self._candidates.state.begun_ms,
             candidate_retries=self._candidates.state.retries,
+            drift=None if drift is None else Drift(**drift._asdict()),
         )
         report = (self._feed.found, served)
         if self._feed.exists and report != self._reported:

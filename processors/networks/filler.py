@@ -18,14 +18,14 @@ class Filler(nn.Module):
 
     Every 2×2 pixels become one position with the colours and mask bits of the four. All layers work at half the
     resolution, as in `processors.networks.restorer` without its coarser levels. A dropped pixel of a large frame has
-    kept neighbours, and distant pixels add little. The cost is a quarter of the restorer's products a pixel. Nothing
-    depends on the frame's size or position: no window, no seam.
+    kept neighbours, and distant pixels add little. The cost is a quarter of the restorer's products a pixel. The frame
+    is processed as a whole: there are no windows, and no seams between them.
     """
 
     def __init__(self, width: int = 32, depth: int = 2) -> None:
         super().__init__()
         self.kept_gain = 0.0
-        """Factor of the changes to kept pixels: the network was trained on no attack."""
+        """Factor of the changes to kept pixels. It is 0 because the network was trained without attacks."""
         self.enter = nn.Conv2d(4 * FOLD**2, width, 3, padding=1)
         self.body = residuals(width, depth)
         self.leave = nn.Conv2d(width, 3 * FOLD**2, 3, padding=1)
@@ -33,7 +33,7 @@ class Filler(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of its weights, and of the filled frames that it accepts."""
+        """The type of the weights, and of the accepted filled frames."""
         return self.enter.weight.dtype
 
     def forward(self, filled: Tensor, kept: Tensor) -> Tensor:

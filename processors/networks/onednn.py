@@ -2,6 +2,8 @@
 
 torch fuses a convolution with a ReLU or an addition only in compiled programs, but the same operators can be called
 directly. The sums are equal to the last bit; each fusion saves one pass over memory.
+
+It also holds the other calls of torch's private members: `forget_traces`.
 """
 
 from __future__ import annotations
@@ -58,3 +60,13 @@ def _fusible(convolution: nn.Conv2d, x: Tensor) -> bool:
 def _settings(c: nn.Conv2d) -> tuple[Tensor, Tensor | None, list[int], list[int], list[int], int]:
     assert not isinstance(c.padding, str)
     return c.weight, c.bias, list(c.padding), list(c.stride), list(c.dilation), c.groups
+
+
+def forget_traces() -> None:
+    """Release what torch keeps of every trace: its types and weights, about a megabyte of a small network.
+
+    torch has no public call for that. Modules that `torch.jit.load` has read are not affected.
+    """
+    torch._C._jit_clear_class_registry()
+    torch.jit._state._clear_class_state()
+    torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()

@@ -20,7 +20,7 @@ class Restores(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that it computes in, and that filled frames must have."""
+        """The type of the computation, and of the filled frames."""
 
     def __call__(self, filled: Tensor, kept: Tensor) -> Tensor:
         """See `Restorer.forward`."""
@@ -54,7 +54,7 @@ class Restorer(nn.Module):
 
     Every 2×2 pixels become one position with the colours and mask bits of the four: most of the work is done at half
     the resolution. Three levels of residual blocks work at 1/2, 1/4 and 1/8 of it; their result is added to the filled
-    frame. Nothing depends on the frame's size or position: no window, no seam.
+    frame. The frame is processed as a whole: there are no windows, and no seams between them.
     """
 
     def __init__(self, widths: tuple[int, int, int] = (48, 64, 96), depths: tuple[int, ...] = (1, 1, 2, 1, 1)) -> None:
@@ -80,7 +80,7 @@ class Restorer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of its weights."""
+        """The type of the weights."""
         return self.enter.weight.dtype
 
     def forward(self, filled: Tensor, kept: Tensor) -> Tensor:

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from processors.networks.efficientnet_lite import CHANNELS, EfficientNetLite0
 
 LAST: Final = len(CHANNELS)
-"""The depth of the last layer: all blocks and the convolution behind them."""
+"""The depth of the last layer: all blocks and the convolution after them."""
 _FLAT: Final = 0.06
-"""Added to a picture's deviation, so that the noise of an even picture is not enlarged."""
+"""Addend of a picture's deviation: without it, the noise of a uniform picture would be amplified."""
 _SPREAD: Final = 0.5
-"""Deviation of a picture after the contrast normalisation, about that of a photograph."""
+"""Deviation of a picture after the contrast normalisation: about the deviation of a photograph."""
 
 
 class Taught(nn.Module):
     """The network for normalised pictures (B, 3, H, W): logits (B, classes).
 
     The depth is a number of blocks or `LAST`. The maps of this depth are averaged on a grid × grid. With `contrast`,
-    every picture is brought to one mean and deviation first.
+    every picture is first normalised to the same mean and deviation.
     """
 
     def __init__(self, classes: int, depth: int, grid: int, contrast: bool = False) -> None:
@@ -41,7 +41,7 @@ class Taught(nn.Module):
         self.classifier = nn.Linear(CHANNELS[depth - 1] * grid**2, classes)
 
     def lower(self, x: Tensor, cut: int) -> Tensor:
-        """Return the maps (B, channels, h, w) behind `cut` blocks."""
+        """Return the maps (B, channels, h, w) after `cut` blocks."""
         x = self.stem(contrasted(x) if self.contrast else x)
         for block in list(self.blocks)[:cut]:
             x = block(x)
@@ -82,7 +82,7 @@ def averaged(found: Tensor, grid: int) -> Tensor:
 
 
 def contrasted(x: Tensor) -> Tensor:
-    """Bring each picture of (B, 3, H, W) to mean 0 and one deviation over all its values."""
+    """Normalise each picture of (B, 3, H, W) to mean 0 and deviation `_SPREAD` over all its values."""
     mean = x.mean((1, 2, 3), keepdim=True)
     away = x - mean
     deviation = away.square().mean((1, 2, 3), keepdim=True).sqrt()

@@ -85,6 +85,11 @@ def verdict_record(
             verdict.strip = CHECKED
             verdict.entropy_bits = finding.entropy_bits
             verdict.flagged = finding.flagged
+            verdict.agreement, verdict.agreement_threshold = finding.agreement, finding.agreement_threshold
+    if job.certified is not None:
+        verdict.certified_patch, verdict.certified, windows = job.certified
+        for place, dependence in windows:
+            verdict.windows.add(**place._asdict(), dependence=dependence)
     smaller = None
     if preview or evidence or as_sent:
         smaller = sign_statement(keys, job.camera_id, verdict)

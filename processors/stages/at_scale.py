@@ -11,6 +11,7 @@ this scale fills the remaining gaps.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -40,6 +41,17 @@ def at_scale(frames: Tensor, kept: Tensor, height: int, width: int) -> tuple[Ten
     weight = kept.to(frames.dtype)
     both = resize(torch.cat((frames.nan_to_num() * weight, weight), 1), height, width)
     return weighed(both[:, :-1], both[:, -1:])
+
+
+def reach(patch: int, side: int, scaled: int) -> int:
+    """Return the most pixels along a side that `patch` neighbouring pixels change, after `at_scale`.
+
+    The side shrinks from `side` to `scaled` pixels, by a factor s ≥ 1. A pixel of the result has weights above zero
+    less than s pixels around its centre. The centres in reach of a patch lie within less than patch − 1 + 2·s pixels,
+    and are s pixels apart.
+    """
+    factor = side / scaled
+    return min(scaled, math.ceil((patch - 1) / factor) + 2)
 
 
 def weighed(summed: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

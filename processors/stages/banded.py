@@ -27,21 +27,17 @@ class Part(NamedTuple):
     weights: Tensor
 
 
-def weights(side: int, outputs: int, cell: int = 1) -> Tensor:
-    """Return `processors.stages.resample.resize` along one side as a matrix (outputs, ⌈side / cell⌉).
-
-    Each input stands for `cell` neighbouring pixels, the last one for those that are left.
-    """
+def weights(side: int, outputs: int) -> Tensor:
+    """Return `processors.stages.resample.resize` along one side as a matrix (outputs, side)."""
     unit = torch.eye(side)[None, None]
-    resized = F.interpolate(unit, (outputs, side), mode="bilinear", align_corners=False, antialias=True)[0, 0]
-    return F.pad(resized, (0, -side % cell)).view(outputs, -1, cell).sum(2)
+    return F.interpolate(unit, (outputs, side), mode="bilinear", align_corners=False, antialias=True)[0, 0]
 
 
 @lru_cache(maxsize=_TABLES)
 @torch.inference_mode(False)
-def strips(side: int, outputs: int, lines: int, cell: int = 1) -> list[Part]:
+def strips(side: int, outputs: int, lines: int) -> list[Part]:
     """Return strips of `lines` inputs, each with the outputs that it adds to: weights are (outputs, lines)."""
-    matrix = weights(side, outputs, cell)
+    matrix = weights(side, outputs)
     parts = []
     for start in range(0, matrix.shape[1], lines):
         strip = slice(start, min(matrix.shape[1], start + lines))
@@ -53,9 +49,9 @@ def strips(side: int, outputs: int, lines: int, cell: int = 1) -> list[Part]:
 
 @lru_cache(maxsize=_TABLES)
 @torch.inference_mode(False)
-def columns(side: int, outputs: int, cell: int = 1) -> list[Part]:
+def columns(side: int, outputs: int) -> list[Part]:
     """Return groups of neighbouring outputs with their inputs: weights are (inputs, outputs)."""
-    matrix = weights(side, outputs, cell)
+    matrix = weights(side, outputs)
     parts = []
     for start in range(0, outputs, _COLUMNS):
         group = slice(start, min(outputs, start + _COLUMNS))

@@ -1,10 +1,13 @@
 """Decoded video at the network's scale: luma and chroma are resampled as planes, and the small picture becomes RGB.
 
 The conversion to RGB and the resampling of `processors.stages.at_scale` are both linear. In either order they give the
-same picture up to two differences, which tests bound:
+same picture up to these differences, which tests bound:
 
 - The other order rounds each pixel to 8 bits, and limits it to RGB's range. Here, only the result is limited.
 - A chroma sample counts in full if any of its pixels was kept, and not by their number.
+- The weights are rounded (`processors.stages.scaler`), which moves a pixel by less than a grey level.
+- At the edge of the result, the outermost samples of the picture have the weights outside as well, which moves a pixel
+  by a grey level in the mean.
 
 Values of dropped pixels are not read.
 """
@@ -19,19 +22,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from processors.stages import banded
 from processors.stages.at_scale import LEAST_SHARE
 from processors.stages.packed import Packed
 from processors.stages.plate import TINY
+from processors.stages.scaler import UNIT, Values, write_sums
 from processors.stages.shapes import check_size
+from schemas.errors import StageError
 from schemas.pixels.masks import Mask
-from schemas.pixels.planes import NEUTRAL, Colour, Planes, rgb_weights, to_picture
+from schemas.pixels.planes import NEUTRAL, Colour, Plane, Planes, chroma_shape, rgb_weights, to_picture
 
 SHRINKS_FROM: Final = 2
 """Factor, along both sides, from which frames are resampled as planes: one chroma sample then has at most an output's
 width."""
-STRIP_LINES: Final = 48
-"""Lines of luma in one product: more multiply weights that are zero, fewer are too few for a product."""
 
 
 class _Shares(NamedTuple):
@@ -39,10 +41,8 @@ class _Shares(NamedTuple):
 
     luma: Tensor
     """Share of each pixel's luma weights, from 0 to 1."""
-    luma_scale: Tensor
-    """The factor that turns a weighted sum of luma into the mean of the kept samples."""
-    chroma_scale: Tensor
-    """The same for a sum of chroma."""
+    scales: tuple[Values, ...]
+    """The factors that turn weighted sums of luma, Cb and Cr into the means of the kept samples."""
     known: Tensor
     """True where the share is at least `LEAST_SHARE`."""
     complete: bool
@@ -50,8 +50,8 @@ class _Shares(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Its memory."""
-        return sum(each.nbytes for each in (self.luma, self.luma_scale, self.chroma_scale, self.known))
+        """The memory in bytes."""
+        return self.luma.nbytes + self.scales[0].nbytes + self.scales[1].nbytes + self.known.nbytes
 
 
 class PlaneMask:
@@ -59,55 +59,62 @@ class PlaneMask:
     pictures."""
 
     def __init__(self, kept: Mask) -> None:
-        height, width = kept.shape
-        even = np.zeros((height + height % 2, width + width % 2), dtype=np.bool_)
-        even[:height, :width] = kept
-        cells = even[0::2] | even[1::2]
+        """Both sides are even: FFmpeg would shift the chroma of an odd one. Raises StageError otherwise."""
+        if kept.shape[0] % 2 or kept.shape[1] % 2:
+            raise StageError(f"mask: expected even sides, got {kept.shape[0]}×{kept.shape[1]}")
+        rows = kept[0::2] | kept[1::2]
+        cells = rows[:, 0::2] | rows[:, 1::2]
         self.kept = torch.from_numpy(np.ascontiguousarray(kept))
-        self.shape = height, width
-        self._luma = _selection(self.kept)
-        chroma = _selection(torch.from_numpy(cells[:, 0::2] | cells[:, 1::2]))
-        self._chroma = None if chroma is None else torch.cat((chroma, chroma), 1)
+        self.count = np.count_nonzero(kept)
+        """Number of kept pixels."""
+        chroma = _selection(cells)
+        self._selections = _selection(kept), chroma, chroma
         self._shares: dict[tuple[int, int], _Shares] = {}
 
     @property
     def nbytes(self) -> int:
-        """Its memory."""
-        held = sum(each.nbytes for each in (self.kept, self._luma, self._chroma) if each is not None)
-        return held + sum(each.nbytes for each in self._shares.values())
+        """The memory in bytes."""
+        held = sum(each.nbytes for each in self._selections[:2] if each is not None)
+        return self.kept.nbytes + held + sum(each.nbytes for each in self._shares.values())
 
     def shares(self, height: int, width: int) -> _Shares:
         """Return the shares of kept samples in pictures of `height` × `width`."""
         found = self._shares.get((height, width))
         if found is None:
-            luma, chroma = (
-                torch.ones(height, width) if each is None else _summed(each, None, self.shape, height, width)[0] / 255
-                for each in (self._luma, self._chroma)
-            )
-            known = luma >= LEAST_SHARE
-            of_luma, of_chroma = (1 / each.clamp_min(TINY) for each in (luma, chroma))
-            found = self._shares[height, width] = _Shares(luma, of_luma, of_chroma, known, bool(known.all()))
+            luma, cells = self.kept.shape, chroma_shape(*self.kept.shape)
+            full = [np.full(shape, 255, dtype=np.uint8) for shape in (luma, cells, cells)]
+            sums = np.empty((2, height, width), dtype=np.float32)
+            write_sums(full, self._selections, [np.ones((height, width), dtype=np.float32)] * 2, sums)
+            of_luma, of_chroma = 255 / np.maximum(sums, TINY)
+            share = torch.from_numpy(sums[0] / (255 * UNIT))
+            known = share >= LEAST_SHARE
+            scales = of_luma, of_chroma, of_chroma
+            found = self._shares[height, width] = _Shares(share, scales, known, bool(known.all()))
         return found
 
-    def means(self, planes: Planes, channels: int, height: int, width: int) -> Tensor:
-        """Return the picture (channels, height, width) in [0, 1] of the kept samples' means."""
-        shares = self.shares(height, width)
-        luma = _summed(torch.from_numpy(planes.luma), self._luma, self.shape, height, width)
+    def write_means(self, planes: Planes, picture: Tensor) -> None:
+        """Write the kept samples' means to a `picture` (C, height, width), in [0, 1]."""
+        channels, height, width = picture.shape
+        samples: list[Plane] = [planes.luma]
+        if channels > 1:
+            assert planes.blue is not None
+            assert planes.red is not None
+            samples += [planes.blue, planes.red]
+        means = np.empty((channels, height, width), dtype=np.float32)
+        write_sums(samples, self._selections[:channels], self.shares(height, width).scales, means)
+        flat = picture.view(channels, -1)
         if channels == 1:
-            return luma.mul_(shares.luma_scale).div_(255).clamp_(0, 1)
-        assert planes.blue is not None
-        assert planes.red is not None
-        chroma = torch.from_numpy(np.concatenate((planes.blue, planes.red), axis=1))
-        means = torch.empty(channels, height, width)
-        torch.mul(luma[0], shares.luma_scale, out=means[0])
-        torch.mul(_summed(chroma, self._chroma, self.shape, height, width), shares.chroma_scale, out=means[1:])
-        return _rgb(means, planes.colour)
+            torch.mul(torch.from_numpy(means).view(1, -1), 1 / 255, out=flat)
+        else:
+            weights, origin = _rgb_product(planes.colour)
+            torch.addmm(origin, weights, torch.from_numpy(means).view(3, -1), out=flat)
+        flat.clamp_(0, 1)
 
 
 class Planar:
     """Decoded frames (B, C, H, W) of one shape on a CPU, at least one, with the interface of `Packed`.
 
-    `masks` are those of the drop, `sent` those of the pixels that were sent: for a probe these are more.
+    `masks` mark the pixels that the drop kept, `sent` the pixels that were sent: for a probe, all.
     """
 
     def __init__(
@@ -123,6 +130,8 @@ class Planar:
 
     def __getitem__(self, places: Sequence[int]) -> Planar:
         """Return the frames at these positions, in this order."""
+        if list(places) == list(range(len(self))):
+            return self
         planes = [self._planes[i] for i in places]
         return Planar(planes, self.shape[1], [self._masks[i] for i in places], [self._sent[i] for i in places])
 
@@ -136,7 +145,13 @@ class Planar:
     @cached_property
     def kept(self) -> Tensor:
         """The masks (B, 1, H, W) of the drop."""
+        if len(self) == 1:
+            return self._masks[0].kept[None, None]
         return torch.stack([each.kept for each in self._masks])[:, None]
+
+    def density(self, height: int, width: int) -> list[float]:
+        """Return the kept pixels of each frame for each pixel of a picture of `height` × `width`."""
+        return [each.count / (height * width) for each in self._masks]
 
     @cached_property
     def placed(self) -> Tensor:
@@ -153,7 +168,7 @@ class Planar:
         A frame's result does not depend on the rest of the batch. Raises StageError for a size without pixels.
         """
         pictures, shares = self._means(self._masks, height, width)
-        known = torch.stack([each.known for each in shares])[:, None]
+        known = torch.stack([each.known for each in shares])[:, None] if len(self) > 1 else shares[0].known[None, None]
         if not all(each.complete for each in shares):
             pictures.mul_(known)
         return pictures, known
@@ -166,14 +181,14 @@ class Planar:
 
     def _means(self, masks: Sequence[PlaneMask], height: int, width: int) -> tuple[Tensor, list[_Shares]]:
         check_size(height, width)
-        channels = self.shape[1]
-        found = [mask.means(each, channels, height, width) for each, mask in zip(self._planes, masks, strict=True)]
-        pictures = found[0][None] if len(found) == 1 else torch.stack(found)
+        pictures = torch.empty(len(self), self.shape[1], height, width)
+        for picture, planes, mask in zip(pictures, self._planes, masks, strict=True):
+            mask.write_means(planes, picture)
         return pictures, [mask.shares(height, width) for mask in masks]
 
 
 Unplaced = Packed | Planar
-"""Frames that are placed on request, or resampled without that."""
+"""Frames in packed or planar form. They become a tensor of pixels on request, or are resampled directly."""
 
 
 def _cut(planes: Planes, rows: slice, columns: slice) -> Planes:
@@ -189,36 +204,9 @@ def whole_mask(height: int, width: int) -> PlaneMask:
     return PlaneMask(np.ones((height, width), dtype=np.bool_))
 
 
-def _selection(kept: Tensor) -> Tensor | None:
+def _selection(kept: Mask) -> Plane | None:
     """Return 255 at kept samples and 0 at others; None if all are kept."""
-    return None if kept.numpy().all() else kept.to(torch.uint8).mul_(255)
-
-
-def _summed(plane: Tensor, selection: Tensor | None, shape: tuple[int, int], height: int, width: int) -> Tensor:
-    """Return weighted sums (P, height, width) of the selected samples of P planes of a picture of this `shape`.
-
-    The planes, of one size, lie side by side in `plane`: one product serves them all.
-    """
-    cell = -(-shape[0] // plane.shape[0])
-    columns = -(-shape[1] // cell)
-    sums = torch.zeros(height, plane.shape[1])
-    for strip in banded.strips(shape[0], height, STRIP_LINES // cell, cell):
-        samples = plane[strip.lines]
-        if selection is not None:
-            samples = samples & selection[strip.lines]
-        sums[strip.outputs].addmm_(strip.weights, samples.to(torch.float32))
-    rows = sums.view(-1, columns)
-    narrow = torch.empty(len(rows), width)
-    for part in banded.columns(shape[1], width, cell):
-        torch.mm(rows[:, part.lines], part.weights, out=narrow[:, part.outputs])
-    return narrow.view(height, -1, width).transpose(0, 1)
-
-
-def _rgb(means: Tensor, colour: Colour) -> Tensor:
-    """Return the picture (3, H, W) in [0, 1] of luma, Cb and Cr (3, H, W)."""
-    weights, origin = _rgb_product(colour)
-    picture = torch.addmm(origin, weights, means.flatten(1)).view_as(means)
-    return picture.clamp_(0, 1)
+    return None if kept.all() else kept.view(np.uint8) * np.uint8(255)
 
 
 @lru_cache(len(Colour))

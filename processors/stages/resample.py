@@ -75,8 +75,8 @@ def tiles(frames: Tensor, height: int, width: int) -> tuple[Tensor, int]:
     """Return every pixel at full resolution, as T tiles a frame: (B · T, C, height, width) and T.
 
     The tiles of one frame stand together, row by row: `logits.view(B, T, -1)` groups them. The tiles are the fewest
-    that cover the frame, spread evenly: they overlap if a side is no multiple of the tile's, and none reaches outside.
-    A side that is too short is extended on both ends by its edge pixel.
+    that cover the frame, spread evenly: they overlap if a side is not a multiple of the tile's, and none reaches
+    outside. A side that is too short is extended on both ends by its edge pixel.
     """
     check_frames(frames)
     check_size(height, width)

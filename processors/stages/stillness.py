@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from processors.stages.packed import Packed
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 from schemas.runtime.throttle import Throttle
 
 APART_S: Final = 1.0
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 class Stillness:
     """The last sample of each camera: 2.6 kB for each of the `remembered` cameras that were sampled last."""
 
-    def __init__(self, remembered: int = CAMERAS_AT_HAND, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, remembered: int = MAX_CAMERAS, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._remembered = remembered
         self._clock_s = clock_s
         self._turns: Throttle[str] = Throttle(APART_S, remembered)

@@ -21,8 +21,7 @@ Logits = Callable[..., Tensor]
 
 Statistic = Literal["mean", "mixture", "odds"]
 """The statistic of a frame's verdicts, see `spread_bits`: their mean entropy, the entropy of their mixture, or the
-excess
-of a class of the mixture over its usual odds.
+excess of a class of the mixture over its usual odds.
 """
 
 StopStatistic = Literal[Statistic, "joint"]
@@ -35,7 +34,7 @@ LEAST_SHARE = 1e-4
 """Bound of the shares of a mixture for their odds: at least this, and at most one less this."""
 
 CPU_PIXELS = 1 << 16
-"""Number of pixels that pass the network together on the CPU: more exceed the processor's caches."""
+"""Maximum number of pixels in one pass of the network on the CPU: more exceed the processor's caches."""
 GPU_PIXELS = 1 << 22
 
 
@@ -92,8 +91,7 @@ def overlaid_logits(
             f"got {tuple(overlays.shape)}"
         )
     if max_batch is None:
-        pixels = GPU_PIXELS if frames.device.type == "cuda" else CPU_PIXELS
-        max_batch = max(1, pixels // (frames.shape[2] * frames.shape[3]))
+        max_batch = most_at_once(frames)
     if max_batch < 1:
         raise StageError(f"max_batch: expected at least 1, got {max_batch}")
     n = len(overlays)
@@ -111,6 +109,12 @@ def overlaid_logits(
         return frames.new_zeros(0, n, 1)
     together = torch.cat(parts)
     return together.view(-1, n, together.shape[1])
+
+
+def most_at_once(frames: Tensor) -> int:
+    """Return the number of pictures like `frames` (B, C, H, W) that suits one pass of the network on their device."""
+    pixels = GPU_PIXELS if frames.device.type == "cuda" else CPU_PIXELS
+    return max(1, pixels // (frames.shape[2] * frames.shape[3]))
 
 
 def strip_entropy(frames: Tensor, overlays: Tensor, logits: Logits, *, max_batch: int | None = None) -> Tensor:
@@ -193,7 +197,8 @@ def contributions(verdicts: Tensor, statistic: StopStatistic) -> Tensor:
 
 
 def log_odds_bits(mixture: Tensor) -> Tensor:
-    """Return the odds of each class in mixtures (B, classes), in bits: log₂(p / (1 − p)), p kept off 0 and 1."""
+    """Return the odds of each class in mixtures (B, classes), in bits: log₂(p / (1 − p)), p clamped away from 0 and
+    1."""
     share = mixture.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
     return (share / (1 - share)).log2()
 
@@ -208,8 +213,8 @@ def spread_bits(mean: Tensor, statistic: StopStatistic, usual: Tensor | None = N
     - `odds` compares with the usual odds: overlays favour some classes, and a trigger favours another one. Take the
       classes' log odds in the mixture, less `usual` (classes,), which clean frames hardly exceed; the largest is x. The
       statistic is 2^−x: positive, small for a suspect frame, and its logarithm is in bits.
-    - `joint` is the mean entropy and `JOINT_SHARE` of the mixture's: either shows that a clean frame is clean. Its mean
-      contribution also serves `mean`.
+    - `joint` is the mean entropy and `JOINT_SHARE` of the mixture's: either accepts clean frames. Its mean contribution
+      also serves `mean`.
     """
     if statistic == "odds":
         if usual is None or usual.shape != mean.shape[1:]:

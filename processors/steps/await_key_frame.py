@@ -13,7 +13,7 @@ pictures: the decoders need those before the first new frame.
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -25,6 +25,7 @@ from processors.arrivals.job import FrameJob, open_record
 from processors.arrivals.key_frame_recall import KeyFrameRecall, Place
 from processors.arrivals.key_frames import KeyFrame, KeyFrames, read_note, read_span
 from processors.arrivals.open_groups import OpenGroups
+from processors.arrivals.partitions import PartitionTracker
 from processors.decoding.decoders import VideoDecoders
 from processors.metrics import ProcessorMetrics
 from processors.results.key_requests import KeyRequests
@@ -34,7 +35,7 @@ from processors.steps.step import Step
 from schemas.errors import MalformedError, NoKeyFrameError, WireError
 from schemas.identity import CameraId, Identity
 from schemas.keys.keys import KeyRing
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 from schemas.messages.frame import check_key_frame, is_key_frame
 from schemas.pointillist_pb2 import VIDEO
 
@@ -61,9 +62,11 @@ class AwaitKeyFrame(Step):
         keys: KeyRing,
         requests: KeyRequests,
         decoders: VideoDecoders,
+        tracker: PartitionTracker,
         metrics: ProcessorMetrics,
     ) -> None:
         """`decoders` get the frames of open groups that are read back."""
+        self._tracker = tracker
         self.held = KeyFrames(settings.key_cache_bytes)
         self.recall = KeyFrameRecall(settings.kafka, settings.frames_topic, self.recalled, self.restored)
         """The task that reads key frames back."""
@@ -104,15 +107,22 @@ class AwaitKeyFrame(Step):
             self._await(job, wanted)
 
     def poll(self, now_s: float) -> None:
-        """Request key frames that are late, and fail frames that have waited too long."""
+        """Request key frames that are late, and fail frames that have waited too long.
+
+        The time counts while the partition is read to its end, or if it is not read because of waiting frames.
+        """
+        blocked = self._tracker.blocked(self, Counter(job.partition for each in self._waiting.values() for job in each))
         for wanted, waiting in list(self._waiting.items()):
             if self.held.place(wanted) is not None:
                 continue
-            waited_s = now_s - waiting[0].arrived_s
+            first = waiting[0]
+            waited_s = now_s - first.arrived_s
+            if first.partition not in blocked:
+                waited_s = first.progress.waited_s(first.arrived_s, now_s)
             if waited_s >= self._settings.key_wait_s:
                 self._give_up(wanted, now_s)
             elif waited_s >= self._settings.key_wait_s * _REQUEST_AFTER:
-                self._requests.post(waiting[0], now_s)
+                self._requests.post(first, now_s)
 
     def discard(self, partition: int) -> list[FrameJob]:
         """Remove and return the waiting frames of a partition, and drop the units that were read back for it."""
@@ -164,7 +174,7 @@ class AwaitKeyFrame(Step):
 
     def _give_up(self, wanted: Identity, now_s: float | None = None) -> None:
         self._missing[wanted] = None
-        if len(self._missing) > CAMERAS_AT_HAND:
+        if len(self._missing) > MAX_CAMERAS:
             self._missing.popitem(last=False)
         for job in self._waiting.pop(wanted, []):
             self._fail(job, wanted, now_s if now_s is not None else job.arrived_s)

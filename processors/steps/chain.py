@@ -8,6 +8,7 @@
 | `Decode` | the picture of a frame under `video` | for earlier frames of its group, and for its decoder |
 | `Classify` | class, confidence, pictures for people, STRIP's input | for its batch and the device |
 | `Strip` | STRIP's finding on a probe | for the device |
+| `Certify` | whether no sticker changes the label, on a sample | for the device |
 | `Publish` | – | for Kafka's acknowledgement of the verdict or dead letter |
 | `Compare` | – | – |
 | `Finish` | – | – |
@@ -39,6 +40,7 @@ from processors.results.key_requests import KeyRequests
 from processors.results.repeats import Repeats
 from processors.settings import ProcessorSettings
 from processors.steps.await_key_frame import AwaitKeyFrame
+from processors.steps.certify import Certify
 from processors.steps.classify import Classify
 from processors.steps.compare import Compare
 from processors.steps.decode import Decode
@@ -69,10 +71,11 @@ def build_chain(
     steps: Sequence[Step] = (
         Validate(settings, keys, metrics),
         Deduplicate(repeats),
-        await_key_frame := AwaitKeyFrame(settings, keys, requests, decoders, metrics),
+        await_key_frame := AwaitKeyFrame(settings, keys, requests, decoders, tracker, metrics),
         decode := Decode(decoders, tracker, requests, metrics),
         classify := Classify(settings, loaded, metrics),
         strip := Strip(settings, tracker, metrics),
+        certify := Certify(settings, tracker, metrics, classify.arrived),
         Publish(settings, keys, emitter, repeats, metrics),
         compare := Compare(settings, keys, classify, emitter, metrics),
         Finish(tracker, metrics),
@@ -82,8 +85,8 @@ def build_chain(
     scheduler = DeviceScheduler(
         settings.strip_share, settings.strip_slice_s, loaded.probe_s or 0.0, settings.comparison_share
     )
-    device = DeviceTurns(classify, strip, compare, scheduler, metrics)
-    return Chain(steps, await_key_frame, decode, classify, strip, compare, device, tracker, metrics)
+    device = DeviceTurns(classify, strip, certify, compare, scheduler, metrics)
+    return Chain(steps, await_key_frame, decode, classify, strip, certify, compare, device, tracker, metrics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,7 @@ class Chain:
     decode: Decode
     classify: Classify
     strip: Strip
+    certify: Certify
     compare: Compare
     device: DeviceTurns
     """A task of the role runs it."""
@@ -131,8 +135,11 @@ class Chain:
                 self.tracker.give_back(job)
 
     async def drain(self, seconds: float) -> None:
-        """Finish the jobs in flight, or as many as `seconds` allow; probes that wait for half of that are shed."""
-        with self.device.draining():
+        """Finish the jobs in flight, or as many as `seconds` allow; probes that wait for half of that are shed.
+
+        Certificates are left out.
+        """
+        with self.device.draining(), self.certify.shedding():
             # Frames that wait for other frames are left to the partition's next owner, who may have those.
             for partition in list(self.tracker.progress):
                 for step in (self.await_key_frame, self.decode):

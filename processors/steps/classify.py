@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from copy import copy
@@ -10,6 +11,7 @@ from copy import copy
 from processors.arrivals.job import FrameJob
 from processors.device.batch_executor import most_pixels
 from processors.device.candidate import Candidate
+from processors.device.certificate_requests import CertificateRequests
 from processors.device.loaded_model import LoadedModel
 from processors.device.microbatch import MicroBatcher
 from processors.device.previews import PreviewTurns
@@ -36,7 +38,9 @@ class Classify(Step):
         """Set when a frame begins to wait, here or for the second model."""
         self._metrics = metrics
         self._quota_s = settings.camera_queue_s
+        self._certify_share = settings.certify_share
         self.previews = PreviewTurns(settings)
+        self.requests = CertificateRequests()
         self._batcher: MicroBatcher[FrameJob] = MicroBatcher(
             settings.batch_frames, most_pixels(settings), settings.linger_s
         )
@@ -85,6 +89,8 @@ class Classify(Step):
         now_s = time.monotonic()
         for job in batch:
             job.wanted = self.previews.take(job, now_s)
+            sampled = self._certify_share > 0 and random.random() < self._certify_share
+            job.certifies = self.requests.take(job.camera_id, now_s) or sampled
         self._metrics.batch.observe(len(batch))
         if trace.on():
             trace.stamp("device", *(job.identity for job in batch))
@@ -138,7 +144,7 @@ class Classify(Step):
     def _fail_over_quota(self) -> None:
         for job in self._batcher.over_quota(self._quota_s):
             error = OverQuotaError(
-                f"expected at most {self._quota_s:g} s of device time waiting for one camera beside others"
+                f"expected at most {self._quota_s:g} s of device time waiting for one camera while others wait"
             )
             self._metrics.refused[error.reason].inc()
             job.fail("queue", error)

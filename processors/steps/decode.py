@@ -7,7 +7,7 @@ decoded, it fails by name, and the step requests a new key frame from the camera
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,6 +15,7 @@ from functools import partial
 
 from processors.arrivals.job import FrameJob
 from processors.arrivals.partitions import PartitionTracker
+from processors.arrivals.progress import PartitionProgress
 from processors.decoding.decoders import VideoDecoders, VideoUnit
 from processors.decoding.protocol import picture_bytes
 from processors.metrics import ProcessorMetrics
@@ -39,8 +40,9 @@ class Decode(Step):
         self._requests = requests
         self._metrics = metrics
         self._waiting: dict[FrameJob, None] = {}
-        self._cameras: defaultdict[int, set[CameraId]] = defaultdict(set)
-        self._counted: Counter[str] = Counter()
+        self._homes: dict[CameraId, tuple[int, PartitionProgress]] = {}
+        """Partitions of the cameras, and their progress."""
+        self._counted: dict[str, int] = {}
 
     def __len__(self) -> int:
         """The number of frames that are being decoded, or wait for an earlier frame."""
@@ -60,7 +62,7 @@ class Decode(Step):
         except WireError as error:
             self._fail(job, error)
             return
-        self._cameras[job.partition].add(job.camera_id)
+        self._homes[job.camera_id] = job.partition, job.progress
         if job.verdict is not None:
             if not unit.whole:
                 self._decoders.restore(unit, displace=False)
@@ -73,18 +75,32 @@ class Decode(Step):
         self._decoders.submit(unit, job.arrived_s).add_done_callback(partial(self._decoded, loop, job))
 
     def poll(self, now_s: float) -> None:
-        """Fail the frames that have waited too long for an earlier one, and update the metrics."""
-        self._decoders.poll(now_s)
-        counts = Counter(self._decoders.counts)
-        for outcome, more in (counts - self._counted).items():
-            self._metrics.video_units[outcome].inc(more)
-        self._counted = counts
+        """Fail the frames that have waited too long for an earlier one, and update the metrics.
+
+        The time counts while the partition is read to its end, or if it is not read because of the waiting frames.
+        """
+        waiting = Counter[int]()
+        for camera_id, count in self._decoders.waiting.items():
+            waiting[self._homes[camera_id][0]] += count
+        blocked = self._tracker.blocked(self, waiting)
+
+        def waited_s(camera_id: CameraId, since_s: float) -> float:
+            partition, progress = self._homes[camera_id]
+            return now_s - since_s if partition in blocked else progress.waited_s(since_s, now_s)
+
+        self._decoders.poll(now_s, waited_s)
+        counts = self._decoders.counts
+        if counts != self._counted:
+            for outcome, count in counts.items():
+                self._metrics.video_units[outcome].inc(count - self._counted.get(outcome, 0))
+            self._counted = counts
         self._metrics.video_held_bytes.set(self._decoders.held_bytes)
         self._metrics.decode_queue.set(len(self))
 
     def discard(self, partition: int) -> Sequence[FrameJob]:
         """Remove and return the frames of a partition, and drop its cameras' groups."""
-        for camera_id in self._cameras.pop(partition, ()):
+        for camera_id in [camera_id for camera_id, home in self._homes.items() if home[0] == partition]:
+            del self._homes[camera_id]
             self._decoders.discard(camera_id)
         jobs = [job for job in self._waiting if job.partition == partition]
         for job in jobs:

@@ -1,11 +1,11 @@
-"""The turns of the device: batches of `Classify`, probes of `Strip` and comparisons of `Compare`."""
+"""The turns of the device: batches of `Classify`, probes of `Strip`, certificates and comparisons of `Compare`."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,6 +14,7 @@ import structlog
 from processors.arrivals.job import FrameJob
 from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
+from processors.steps.certify import Certify
 from processors.steps.classify import Classify
 from processors.steps.compare import Compare
 from processors.steps.strip import Strip
@@ -24,23 +25,26 @@ log = structlog.get_logger()
 class DeviceTurns:
     """Gives the device one piece of work after the other, on the thread of the model that the work is for.
 
-    All methods run on the event loop's thread. The results of one piece are handled while the next runs.
+    All methods run on the event loop's thread. The next piece is chosen before the results of one are handled.
     """
 
     def __init__(
         self,
         classify: Classify,
         strip: Strip,
+        certify: Certify,
         compare: Compare,
         scheduler: DeviceScheduler,
         metrics: ProcessorMetrics,
     ) -> None:
         self._classify = classify
         self._strip = strip
+        self._certify = certify
         self._compare = compare
         self._scheduler = scheduler
         self._metrics = metrics
         self._drains = 0
+        self._certified_last = False
 
     @contextmanager
     def draining(self) -> Iterator[None]:
@@ -56,31 +60,33 @@ class DeviceTurns:
         """Work until cancelled."""
         previous: Callable[[], None] | None = None
         while True:
-            running = self._next_work()
+            work = self._next_work()
             if previous is not None:
                 previous()
                 previous = None
-                if running is None:
+                if work is None:
                     continue
-            if running is None:
+            if work is None:
                 await self._wait_for_work()
             else:
-                previous = await running
+                previous = await work
 
-    def _next_work(self) -> asyncio.Task[Callable[[], None]] | None:
-        """Start the next piece of work; its result is the call that passes the jobs on."""
+    def _next_work(self) -> Coroutine[None, None, Callable[[], None]] | None:
+        """Take the next piece of work; its result is the call that passes the jobs on."""
         now_s = math.inf if self._drains else time.monotonic()
         due_s = self._classify.due_s()
         batch_ready = due_s is not None and due_s <= now_s
         if not self._drains and self._scheduler.comparison_is_next(
-            batch_ready or len(self._strip) > 0, len(self._compare) > 0
+            batch_ready or len(self._strip) > 0, len(self._compare) > 0 or len(self._certify) > 0
         ):
-            return asyncio.create_task(self._run_comparison(), name="comparison")
+            # The two share their time: they take turns while both wait.
+            self._certified_last = len(self._certify) > 0 and not (self._certified_last and len(self._compare) > 0)
+            return self._run_certificate() if self._certified_last else self._run_comparison()
         if self._scheduler.strip_is_next(batch_ready, len(self._strip) > 0):
             probes = self._strip.take(self._scheduler.probes_in_turn())
-            return asyncio.create_task(self._run_strip(probes), name="strip")
+            return self._run_strip(probes)
         if batch_ready:
-            return asyncio.create_task(self._run_batch(self._classify.take(now_s)), name="batch")
+            return self._run_batch(self._classify.take(now_s))
         return None
 
     async def _run_batch(self, batch: Sequence[FrameJob]) -> Callable[[], None]:
@@ -105,6 +111,12 @@ class DeviceTurns:
         self._metrics.device_busy.inc(seconds)
         self._scheduler.compared(seconds)
         return _nothing
+
+    async def _run_certificate(self) -> Callable[[], None]:
+        seconds = await self._certify.run()
+        self._metrics.device_busy.inc(seconds)
+        self._scheduler.compared(seconds)
+        return self._certify.pass_on
 
     async def _wait_for_work(self) -> None:
         arrived = self._classify.arrived

@@ -9,18 +9,18 @@ from processors.arrivals.job import FrameJob
 
 
 class Step(ABC):
-    """One step of a job's way. All methods run on the event loop's thread, and none blocks.
+    """One step of the chain. All methods run on the event loop's thread, and none blocks.
 
     A step does its part and submits the job to `next`, at once or later. No step rejects a job: the tracker bounds the
-    jobs in flight. A job that has its result already, such as an error, passes the remaining steps unchanged.
+    jobs in flight. A job with a result, such as an error, passes the remaining steps unchanged.
     """
 
     next: Step
-    """The step behind this one; `processors.steps.chain.build_chain` sets it."""
+    """The next step; `processors.steps.chain.build_chain` sets it."""
 
     @abstractmethod
     def submit(self, job: FrameJob) -> None:
-        """Accept a job of the step before."""
+        """Accept a job from the previous step."""
 
     def poll(self, now_s: float) -> None:  # noqa: B027  # most steps have nothing to do
         """Do the work that is due at this monotonic time; called after each fetch, and twice a second."""
@@ -28,7 +28,7 @@ class Step(ABC):
     def discard(self, partition: int) -> Sequence[FrameJob]:
         """Remove and return the jobs of a revoked partition that wait here: Kafka delivers them again.
 
-        A job that is being worked on, as on the device, may go on. Its result changes no offset of the next assignment.
+        A job in progress, for example on the device, may continue. Its result changes no offset of the next assignment.
         """
         return ()
 

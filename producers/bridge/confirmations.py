@@ -15,7 +15,7 @@ from schemas.ranges import RangeSet
 from schemas.topics import Channel, mqtt_topic
 
 MAX_RANGES: Final = 256
-"""In one message, which then has at most about 5 KiB."""
+"""Maximum number in one message, which then has at most about 5 KiB."""
 MAX_HELD: Final = 4096
 """Maximum number of pending confirmations per camera, above that of an honest one. The camera sends a dropped one
 again."""
@@ -44,7 +44,7 @@ class Confirmations:
         self._held: Counter[CameraId] = Counter()
 
     def add(self, receipt: Receipt) -> None:
-        """Kafka has acknowledged the record of this receipt."""
+        """Record that Kafka has acknowledged the record of this receipt."""
         boot = receipt[:3]
         seqs = self._frames.get(boot)
         if seqs is None:
@@ -55,8 +55,8 @@ class Confirmations:
             self._revisions[boot] = max(receipt.revision, self._revisions.get(boot, 0))
 
     def take(self, holds: Callable[[CameraId], bool] = lambda _: False) -> list[tuple[str, bytes]]:
-        """MQTT topic and signed payload of each confirmation that is due; forgets them. Those of cameras that it
-        `holds` back stay for the next time."""
+        """Return and remove the due confirmations, as MQTT topic and signed payload. Confirmations of cameras that it
+        `holds` back remain."""
         messages = []
         held: dict[Boot, list[int]] = {}
         self._held.clear()
@@ -82,5 +82,5 @@ class Confirmations:
 
     @property
     def held(self) -> int:
-        """Cameras whose confirmations the last `take` has held back."""
+        """Return the number of cameras whose confirmations the last `take` has held back."""
         return len(self._held)

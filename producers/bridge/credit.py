@@ -13,7 +13,7 @@ from producers.bridge.confirmations import Receipt
 
 
 class Credit:
-    """Receipts of frames in Kafka, let go in the order of their offsets. Pure bookkeeping, bounded by the windows."""
+    """Receipts of frames in Kafka, released in the order of their offsets. Pure bookkeeping, bounded by the windows."""
 
     def __init__(self, frames: int, size_bytes: int, let_go: Callable[[Receipt], None]) -> None:
         """Confirms, per partition, at most `frames` records or about `size_bytes` beyond the progress of the
@@ -28,7 +28,8 @@ class Credit:
         return sum(len(waiting) for waiting in self._waiting.values())
 
     def add(self, partition: int, first_offset: int, receipts: Iterable[Receipt | None]) -> None:
-        """Kafka holds these records from `first_offset` on; a negative one is unknown, and nothing waits for it."""
+        """Add records that Kafka holds from `first_offset` on. With a negative, unknown offset they are confirmed at
+        once."""
         limit = self._limits.get(partition)
         waiting = self._waiting.setdefault(partition, deque())
         for offset, receipt in enumerate(receipts, first_offset):
@@ -40,7 +41,7 @@ class Credit:
                 waiting.append((offset, receipt))
 
     def advance(self, done: Mapping[int, int], mean_bytes: Callable[[int], float]) -> None:
-        """The readers next take these offsets; `mean_bytes` gives the size of a partition's records, 0 if unknown."""
+        """Update the readers' next offsets; `mean_bytes` gives the size of a partition's records, 0 if unknown."""
         for partition, offset in done.items():
             mean = mean_bytes(partition)
             ahead = min(self._frames, max(1, int(self._size_bytes / mean))) if mean else self._frames

@@ -15,7 +15,7 @@ from typing import Final
 
 from schemas.errors import MalformedError
 from schemas.identity import CameraId, camera_id_on_wire
-from schemas.limits import CAMERAS_AT_HAND, MAX_MESSAGE_BYTES
+from schemas.limits import MAX_CAMERAS, MAX_MESSAGE_BYTES
 from schemas.runtime.boot_rate import BootRate
 
 AHEAD_S: Final = 1.0
@@ -106,7 +106,7 @@ class Quota:
 
     def _open(self, topic: bytes, now_s: float) -> _Account:
         """Return the account of the topic's camera; all topics without a valid camera share one."""
-        if len(self._of_topic) >= _CHANNELS * CAMERAS_AT_HAND:
+        if len(self._of_topic) >= _CHANNELS * MAX_CAMERAS:
             self._forget_paid(now_s)
         camera = _camera_of(topic)
         if not camera:
@@ -124,7 +124,7 @@ class Quota:
             for camera, account in self._of_camera.items()
             if max(account.messages_paid_s, account.bytes_paid_s) > now_s
         }
-        if len(self._of_camera) >= CAMERAS_AT_HAND:
+        if len(self._of_camera) >= MAX_CAMERAS:
             self._of_camera = {}
         self._of_topic = {
             topic: account for topic, account in self._of_topic.items() if account.camera in self._of_camera

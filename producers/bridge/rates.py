@@ -1,4 +1,4 @@
-"""Cameras that may send other amounts than the usual: a file that is read again when it changes."""
+"""The file of cameras with byte rates of their own; it is read again when it changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CameraRates:
     def changed(self) -> Mapping[CameraId, float] | None:
         """Bytes a second by camera if the file has changed since the last call, else None.
 
-        A file that cannot be read is logged, and the rates stay.
+        If the file cannot be read, the error is logged and the previous rates hold.
         """
         try:
             stat = self._path.stat()

@@ -30,10 +30,10 @@ log = structlog.get_logger()
 MAX_EVENT_BYTES: Final = 64 * 1024
 """Maximum bytes of `status` and `meta`, which are parsed before their tag is verified because they name the key."""
 ROUTES: Final = 16_384
-"""Maximum number of cached topics, because a stranger may invent any number. Only well-formed topics are cached; they
-are short."""
+"""Maximum number of cached topics, because a client may publish under any number. Only well-formed topics, which
+are short, are cached."""
 MAX_ORIGIN_CHARACTERS: Final = 200
-"""Maximum characters of a topic in a dead letter. Valid topics are shorter; a stranger's has up to 64 KiB."""
+"""Maximum characters of a topic in a dead letter. Valid topics are shorter; an invalid one has up to 64 KiB."""
 
 _SPAN: Final = f"-{blake2b(b'bridge', digest_size=8).hexdigest()}-01"
 """End of the header `traceparent`: one frame is one trace, in which the bridge is one span, marked as sampled."""
@@ -42,7 +42,7 @@ Announcement = TypeVar("Announcement", Status, Meta)
 
 
 class Record(NamedTuple):
-    """One Kafka record. `receipt` is what its acknowledgement confirms to a camera, or None."""
+    """One Kafka record. `receipt` is confirmed to the camera when Kafka acknowledges the record, or None."""
 
     topic: KafkaTopic
     key: bytes
@@ -82,7 +82,7 @@ class RecordFactory:
         """`name` is the bridge's name, given as the source of its dead letters."""
         self._keys = keys
         self._routes: OrderedDict[bytes, _Route] = OrderedDict()
-        # Ids of dead letters are of this process alone: equal payloads are still two events.
+        # Dead letters have ids of this process alone: two equal payloads are two events.
         self._boot = secrets.token_hex(8)
         self._dead_letters = 0
         self._source = bridge_source(name)
@@ -97,7 +97,7 @@ class RecordFactory:
         except WireError as error:
             return self._dead_letter(route, payload, error.reason, str(error))
         except Exception as error:
-            # Without a record, the payload would be redelivered without end, and block all behind it.
+            # Without a record, the payload would be redelivered without end, and block all later ones.
             log.exception("payload_rejected_by_defect", topic=route.origin)
             return self._dead_letter(route, payload, MalformedError.reason, f"{type(error).__name__}: {error}")
 
@@ -113,7 +113,7 @@ class RecordFactory:
         try:
             camera_id, channel = parse_mqtt_topic(text)
         except WireError as error:
-            # Not remembered: it would be a stranger's 64 KiB, and there is no end of them.
+            # Not cached: a client may send any number of invalid topics, each of up to 64 KiB.
             return _Route(origin, CameraId(""), b"", "unknown", "", None, str(error))
         openers = {
             Channel.FRAME: self._frame,
@@ -156,7 +156,7 @@ class RecordFactory:
         if len(payload) > MAX_EVENT_BYTES:
             raise BadSizeError(f"expected at most {MAX_EVENT_BYTES} bytes of {route.channel}, got {len(payload)}")
         check_announcement(open_message(kind, route.camera_id, payload, self._keys))
-        # Every bridge forwards it: by its content the copies are one event.
+        # Every bridge forwards it. The id is a hash of the content, so all copies count as one event.
         event_id = blake2b(payload, digest_size=16).hexdigest()
         return self._event(kind, route, payload, event_id, None)
 

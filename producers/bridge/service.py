@@ -23,7 +23,7 @@ from producers.bridge.mqtt.packets import pubacks, publish_qos_0
 from producers.bridge.quota import Quota
 from producers.bridge.rates import CameraRates
 from producers.bridge.records import RecordFactory, stamp_records
-from producers.bridge.refusals import Refusals
+from producers.bridge.rejections import Rejections
 from producers.bridge.requests.key_frames import KeyRequests
 from producers.bridge.requests.listener import Requests
 from producers.bridge.requests.probes import ProbeRequests
@@ -62,7 +62,7 @@ async def run_bridge(
 
 
 class Bridge:
-    """One bridge. All its work runs on the event loop's thread, and no state has to survive a restart."""
+    """One bridge. All work runs on the event loop's thread, and no state must survive a restart."""
 
     def __init__(self, settings: BridgeSettings, keys: KeyRing, registry: CollectorRegistry, health: Health) -> None:
         self._settings = settings
@@ -110,8 +110,8 @@ class Bridge:
         self._requests = Requests(settings.kafka, settings.name, takers)
         self._stalled = False
         self._draining = False
-        # Counted here and moved to the metrics at each interval: a metric's lock a message would cost as much as
-        # the message's way through the window.
+        # Counted here and moved to the metrics at intervals: locking a metric for each message would cost as much as
+        # its handling in the window.
         self._counts: Counter[tuple[str, KafkaTopic]] = Counter()
         self._bytes = 0
         self._messages_total = metrics.BRIDGE_MESSAGES.on(registry)
@@ -128,7 +128,7 @@ class Bridge:
             self._refused_requests_total.labels(request.__name__)
         self._kafka_errors = metrics.BRIDGE_KAFKA_ERRORS.on(registry)
         self._held_back = metrics.BRIDGE_THROTTLED.on(registry)
-        self._refusals = Refusals(registry)
+        self._rejections = Rejections(registry)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Forward until `stop` is set."""
@@ -157,7 +157,7 @@ class Bridge:
                 task.cancel()
 
     async def _connect(self) -> None:
-        # A member of a share that cannot deliver would only hold messages back, so Kafka comes first.
+        # Kafka comes first: a member of the shared subscription that cannot deliver would delay its messages.
         await self._lanes.ready.wait()
         await self._link.run()
 
@@ -182,7 +182,7 @@ class Bridge:
             self._probe_requests_total.inc()
 
     def _send_refusal(self, topic: str, payload: bytes) -> None:
-        # What cannot be written now is not kept: the next refused frame brings another one.
+        # A refusal that cannot be written now is dropped: the next rejected frame causes another.
         if self._link.writable:
             self._link.send(publish_qos_0(topic, payload))
 
@@ -191,7 +191,7 @@ class Bridge:
 
     def _receive(self, topic: bytes, packet_id: int, payload: bytes) -> None:
         if topic.startswith(LOG_TOPIC):
-            self._refusals.hear(topic, payload)
+            self._rejections.record_broker_line(topic, payload)
             return
         ticket = self._window.receive(packet_id) if packet_id else None
         if not self._quota.takes(topic, len(payload), time.monotonic()):
@@ -226,7 +226,7 @@ class Bridge:
 
     def _settle(self, tickets: list[Ticket]) -> None:
         if not self._settled:
-            # With all others of the same reading, or of the same answer of Kafka: a write for each would cost more.
+            # One write for all acknowledgements of a read, or of a response from Kafka, costs less than one for each.
             asyncio.get_running_loop().call_soon(self._acknowledge)
         self._settled += tickets
 
@@ -272,7 +272,7 @@ class Bridge:
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(self._settings.confirm_interval_ms / 1000)
-            # A connection that is away or full gets them later, together with what comes until then.
+            # If the connection is down or its buffer is full, they are written later, together with newer ones.
             if self._link.writable:
                 self._confirm()
             self._publish_metrics()
@@ -300,7 +300,7 @@ class Bridge:
         self._backlog_bytes.set(self._backlog.bytes)
         self._holding.set(self._backlog.holding)
         self._held_back.set(self._confirmations.held)
-        self._refusals.show(self._quota.take_refused())
+        self._rejections.show(self._quota.take_refused())
 
     async def _drain(self) -> None:
         self._draining = True

@@ -28,7 +28,7 @@ class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings):
     """Maximum number of messages that the broker sends without an acknowledgement."""
     keepalive_s: int = Field(default=5, ge=1, le=600)
     """MQTT keep-alive, in seconds."""
-    linger_ms: float = Field(default=20.0, ge=0, le=10_000)
+    linger_ms: float = Field(default=40.0, ge=0, le=10_000)
     """Milliseconds for which the first record of a batch waits for others, at most. Zero while few records arrive in
     such a time and Kafka is mostly idle; longer the more arrive, and the more time the batches take. Messages that come
     meanwhile are read at its end."""

@@ -53,19 +53,19 @@ _LATE_S: Final = 5.0
 """Maximum lateness in seconds, after a pause of the machine, that a camera catches up; beyond it the camera continues
 from now."""
 _STALLED_S: Final = 0.2
-"""A source that takes longer for a picture has stalled: the camera continues from now instead of catching up."""
+"""Seconds for one picture after which the source counts as stalled. The camera then continues from now."""
 _OFF_S: Final = 0.1
 _HOURS_S: Final = 1.0
 _AHEAD: Final = 64
-"""Frames of a live source of which all are wanted that may wait for the loop."""
+"""Maximum waiting frames of a live source, if all of its frames are sent."""
 _TURNS: Final = 8
-"""Frames that a camera without a rate may publish before the others have their turn."""
+"""Frames that a camera without a rate may publish before other cameras run."""
 
 
 class Camera:
     """One camera of this process. `run` captures until the source ends; `tick` is called a few times a second.
 
-    What an earlier process left in the spool under another key is shed: nobody takes it any more.
+    Spooled frames that an earlier process signed with another key are shed: no server accepts them.
 
     Raises `StateError` when the spool is in use and `SecretError` when the key is not this camera's.
     """
@@ -96,11 +96,11 @@ class Camera:
         self.ended = False
         self.closed = False
         self.resting = False
-        """Whether its schedule keeps it from sending now."""
+        """Whether the schedule excludes the current time."""
         self.still = 0
-        """Frames that were not sent because nothing moved in them."""
+        """Number of frames without motion, which were not sent."""
         self.trouble = ""
-        """Why its source gives nothing now, without its address; empty when it does."""
+        """The reason why the source gives no picture, without its address; empty if it gives pictures."""
         self.spool = Spool(folder, settings.camera_id, settings.spool)
         self._key = key
         self._instruments = instruments
@@ -109,7 +109,7 @@ class Camera:
         self._sleep = InterruptibleSleep()
         self._control = CameraControl(folder, key, settings.encoding, rate=settings.fps)
         self._control.on_rate = self._sleep.interrupt
-        # A real camera names the box of what moves in every frame, also without a gate that keeps frames back.
+        # A real camera sends the motion box in every frame, even without a motion gate.
         measures = settings.motion is not None or settings.source.kind in REAL_KINDS
         self._gate = MotionGate(settings.motion or MotionSettings()) if measures else None
         self._size = (0, 0, 0)
@@ -140,9 +140,9 @@ class Camera:
             _log.warning("key_changed", camera=key.camera_id, generation=key.generation, frames_shed=refused)
 
     async def open_source(self) -> None:
-        """Open the source where this spool's last frame left it; `SourceError` when that fails.
+        """Open the source after the position of this spool's last frame; `SourceError` if that fails.
 
-        When this is cancelled the opening goes on, and the next call waits for it.
+        If `open_source` is cancelled, the opening continues, and the next call waits for it.
         """
         if self._opening is None:
             self._opening = run_in_daemon_thread(self._open, f"open-{self.settings.camera_id}")
@@ -194,7 +194,7 @@ class Camera:
 
     @property
     def sending(self) -> tuple[int, int, float]:
-        """Width and height of its last frame, 0 before the first, and frames a second, 0 for every frame."""
+        """Width and height of the last frame, 0 before the first, and frames a second, 0 for every frame."""
         return self._size[1], self._size[0], self._control.rate
 
     @property
@@ -211,7 +211,7 @@ class Camera:
             self.finish()
 
     def finish(self) -> None:
-        """This boot publishes nothing more. Where the spool cannot note that, `tick` tries again."""
+        """Close this boot: it publishes no more frames. If the spool cannot store that, `tick` tries again."""
         self.ended = True
         try:
             self.publisher.finish()
@@ -260,7 +260,7 @@ class Camera:
         return schedule is None or schedule.holds(time.time())
 
     async def _await_hours(self) -> None:
-        """Return when the schedule lets the camera send."""
+        """Wait until the schedule includes the current time."""
         schedule, now = self.settings.schedule, time.time()
         if schedule is None or schedule.holds(now):
             return
@@ -349,7 +349,7 @@ class Camera:
         if skipped:
             ledger.frames_skipped += skipped
             self._instruments.skipped.inc(skipped)
-        await self._append()  # what a try that was broken off has sealed
+        await self._append()  # sealed by an attempt that was interrupted
         passes = self._gate is None or self._gate.passes(picture, captured_ms)
         if not passes and self.settings.motion is not None:
             self.still += 1
@@ -391,7 +391,7 @@ class Camera:
         self._comparison.add(shown, seq, payload)
 
     def _encoding(self, shape: tuple[int, ...]) -> Encoding:
-        """Return the encoding of a picture: a codec saves little of a small one, and takes a process to decode."""
+        """Return the encoding of a picture. For a small one a codec saves little, and decoding takes a process."""
         encoding = self._control.encoding
         if encoding.profile == VIDEO and min(shape[:2]) < VIDEO_FROM:
             return replace(encoding, profile=RAW)
@@ -415,7 +415,7 @@ class Camera:
             _log.error("spool_failed", camera=self.settings.camera_id, detail=str(error))
 
     def _failed(self, error: Exception) -> None:
-        """Report that the source, or the code around it, has failed, without effect on other cameras."""
+        """Report a failure of the source, or of the code around it. Other cameras are not affected."""
         cause = "hung" if isinstance(error, SourceHungError) else "failed"
         self._instruments.source_restarts.labels(cause).inc()
         if isinstance(error, SourceError):

@@ -32,11 +32,11 @@ class SendingOptions(SettingsTable):
     """The part of a camera's settings that concerns sending."""
 
     fps: float = Field(default=2.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
-    """Frames per second; 0 is as fast as the window allows, or as a live source gives them."""
+    """Frames per second; 0 sends every frame of a live source, and others as fast as the window allows."""
     drop_ratio: float = Field(default=0.25, ge=0, le=MAX_DROPPED_PER_BLOCK / BLOCK_PIXELS)
-    """Share of the pixels that is not sent, rounded to whole pixels of the 64 of a block."""
+    """Share of the pixels that is not sent, rounded to whole pixels in each block of 64."""
     probe_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
+    """Share of the frames that are sent whole, for STRIP: one of every round(1 ÷ share) consecutive frames."""
     profile: Profile = "raw"
     """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
     below 128 is sent raw instead of video."""
@@ -45,11 +45,11 @@ class SendingOptions(SettingsTable):
     measure_codec: bool = False
     """Encode one frame in a hundred as JPEG and by the codec without a mask too, for the metric of bytes saved."""
     schedule: Schedule | None = None
-    """When it sends; else always. Outside of its hours its source is closed."""
+    """The hours in which the camera sends; always by default. Outside of them its source is closed."""
     motion: MotionSettings | None = None
-    """It sends only while something moves, and a heartbeat; else every frame."""
+    """The motion gate: only frames with motion and heartbeats are sent; every frame by default."""
     spool: SpoolLimits = SpoolLimits()
-    """Limits of the frames on disk that are not confirmed."""
+    """Limits of the unconfirmed frames on disk."""
     window: WindowSettings = WindowSettings()
     """Limits of the frames in flight."""
 
@@ -67,7 +67,7 @@ class CameraOptions(SendingOptions):
 
 
 class CameraSettings(CameraOptions):
-    """One camera; `index` is its place in the fleet and makes its simulated source differ from the others'."""
+    """One camera. `index` is its number in the fleet, by which simulated sources differ."""
 
     camera_id: CameraId
     index: int = Field(default=0, ge=0)
@@ -80,7 +80,8 @@ class CameraGroup(CameraOptions):
     """
 
     name: str = "cam-{index:02}"
-    """Without the site: a–z, 0–9, `_ . -`, at most 64 with it. With `{index}` where there are several."""
+    """The name without the site: a–z, 0–9, `_ . -`, at most 64 characters with it. `{index}` is required if `count`
+    exceeds 1."""
     count: int = Field(default=1, ge=1, le=100_000)
     """Number of cameras."""
     first: int = Field(default=0, ge=0, le=10**9)

@@ -13,8 +13,8 @@ AT_ONCE: Final = 8
 class FairGate:
     """`await enter()` before each frame: at most `at_once` in one round of the loop, the others in their order.
 
-    Without it a loop that has fallen behind would take all frames that are due, of ten thousand cameras, before it
-    reads one confirmation or makes one connection, and the time that this takes makes as many due again.
+    Without the gate, a loop that has fallen behind would first handle the due frames of ten thousand cameras. By then
+    as many frames would be due again, and the loop would read no confirmation and make no connection.
     """
 
     def __init__(self, at_once: int = AT_ONCE) -> None:

@@ -1,4 +1,4 @@
-"""The wait for the next frame's time, which another rate may bring nearer."""
+"""The wait for the next frame, which a new frame rate ends early."""
 
 from __future__ import annotations
 

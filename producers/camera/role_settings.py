@@ -33,7 +33,7 @@ class AttachedCamera(SendingOptions):
     fps: float = Field(default=0.0, ge=0, le=MAX_FRAMES_PER_SECOND, allow_inf_nan=False)
     """Frames per second; 0 sends all frames of the source."""
     probe_share: float = Field(default=0.05, ge=0, le=1)
-    """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
+    """Share of the frames that are sent whole, for STRIP: one of every round(1 ÷ share) consecutive frames."""
     profile: Profile = "video"
     """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
     below 128 is sent raw instead of video."""
@@ -64,7 +64,7 @@ class CameraRunSettings(_CameraRole):
     """Settings of `pointillist camera run`."""
 
     cameras: Path | None = None
-    """The list of cameras, cameras.yaml; it is read again when it changes. The argument FILE takes precedence."""
+    """Camera file, cameras.yaml; it is read again when it changes. The argument FILE takes precedence."""
     processes: int = Field(default=1, ge=1, le=256)
     """Number of processes that share the cameras."""
     share: str | None = None
@@ -84,7 +84,7 @@ class CameraTestSettings(SettingsTable):
     """RTSP or HTTP URL, `/dev/video0`, or a video file; with `cameras`, SITE/CAMERA. The argument URL takes precedence.
     """
     cameras: Path | None = None
-    """A list of cameras, cameras.yaml: test one of them with its settings there."""
+    """Camera file, cameras.yaml: test one of its cameras with its settings."""
     seconds: float = Field(default=5.0, ge=0.1)
     """Seconds to watch, after the first picture."""
     source: StreamSettings = StreamSettings()

@@ -1,9 +1,9 @@
-"""Each frame is sealed once: the bytes that were sealed for a place in the spool are the only ones ever written there.
+"""Sealing of frames, once for each place in the spool: no other bytes are ever written at that place.
 
 A frame's place, boot and sequence number, is the nonce of its cipher. Two pictures sealed for one place would reveal
-their difference to anyone who has both, on the wire, in a broker's memory or on a disk. Therefore a frame that the
-spool could not store waits, sealed, through any command, and is stored before any other. A new process has another
-boot.
+their difference to anyone who has both, on the wire, in a broker's memory or on a disk. Therefore a sealed frame that
+the spool could not store is kept, even if a command changes the settings, and is stored before any other. A new process
+has another boot.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Sealing:
         sealed = self._waiting
         if sealed is None:
             return
-        # Above it already, when what failed the last time came after the append.
+        # The position may be higher already, if the last attempt failed after the append.
         if self._spool.current.next == sealed.seq:
             self._publish(sealed.payload, sealed.position, sealed.captured_ms, sealed.raw_bytes)
         self._waiting = None

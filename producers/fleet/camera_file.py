@@ -1,4 +1,4 @@
-"""The file `cameras.yaml`: which real cameras there are, where, and what of them is sent."""
+"""The file `cameras.yaml`: real cameras with their addresses and settings."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Listed:
 
     settings: CameraSettings
     enrolment: Path | None
-    """The path of its enrolment; None when the file does not name one."""
+    """The path of the camera's enrolment; None if the file does not name one."""
 
 
 class RealOptions(CameraOptions):
     """The options for all real cameras and for each."""
 
     probe_share: float = Field(default=0.05, ge=0, le=1)
-    """Share of the frames that are sent whole, for STRIP: one in every run of round(1 ÷ share)."""
+    """Share of the frames that are sent whole, for STRIP: one of every round(1 ÷ share) consecutive frames."""
     profile: Profile = "video"
     """The coding of the kept pixels: unchanged, lossless in fewer bytes, or by a video codec. A picture with a side
     below 128 is sent raw instead of video."""
@@ -52,7 +52,8 @@ class RealGroup(RealOptions, CameraGroup):
     """`count` real cameras that differ in name and number."""
 
     name: str
-    """Without the site: a–z, 0–9, `_ . -`, at most 64 with it. With `{index}` where there are several."""
+    """The name without the site: a–z, 0–9, `_ . -`, at most 64 characters with it. `{index}` is required if `count`
+    exceeds 1."""
     source: SourceSettings
     """An address or a file; the `kind` follows from it. An address that is a path is a file."""
 
@@ -66,7 +67,7 @@ class RealGroup(RealOptions, CameraGroup):
 
 
 class CameraFile(BaseModel):
-    """A site's real cameras. `defaults` apply to every camera that does not set the key itself.
+    """The real cameras of a site. A key of `defaults` applies to every camera that does not set the key itself.
 
     The source is merged key by key. With its own address, a camera keeps the `hang_s` of the defaults; with a file, it
     gets none of the keys that only addresses have. A key of the defaults that no camera takes is rejected.
@@ -75,9 +76,10 @@ class CameraFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: str
-    """The first half of every camera's name, `site/camera`: a–z, 0–9, `_ . -`, at most 64 in all."""
+    """The first part of every camera's name, `site/camera`: a–z, 0–9, `_ . -`. The whole name has at most 64
+    characters."""
     enrolments: Path | None = None
-    """A folder: the enrolment of site/camera is `camera.enrolment` in it, or `site/camera.enrolment`."""
+    """Folder of the enrolments: that of site/camera is `camera.enrolment` or `site/camera.enrolment`."""
     defaults: dict[str, Any] = Field(default_factory=dict)
     """Defaults of every camera: any key of a camera but `name`, `count` and `first`."""
     groups: list[RealGroup] = Field(alias="cameras", min_length=1)
@@ -97,7 +99,7 @@ class CameraFile(BaseModel):
         return {**values, "cameras": merged}
 
     def cameras(self, folder: Path) -> dict[CameraId, Listed]:
-        """Every camera by its name; paths that are not absolute begin in `folder`.
+        """Return the cameras by name; relative paths start at `folder`.
 
         Raises `ConfigError` when two have one name, or an address asks for a variable that is not set.
         """
@@ -113,7 +115,7 @@ class CameraFile(BaseModel):
                     raise ConfigError(f"cameras.{number}.{error}") from None
                 options = {key: getattr(group, key) for key in CameraOptions.model_fields}
                 options["source"] = _placed(source, folder)
-                # No place among the others, which `index` would be: it changes when one of them goes.
+                # No `index`: the number of a camera changes when another is removed.
                 settings = CameraSettings(camera_id=name, **options)
                 listed[name] = Listed(settings, self._enrolment(group, name, index, folder))
         return listed
@@ -191,7 +193,7 @@ def _with_defaults(group: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def _placed(source: SourceSettings, folder: Path) -> SourceSettings:
-    """The source with its files where they lie."""
+    """Return the source with its relative paths resolved."""
     changed: dict[str, Any] = {}
     if source.file is not None:
         changed["file"] = place(source.file, folder)

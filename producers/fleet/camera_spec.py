@@ -24,13 +24,13 @@ class CameraSpec:
     tls: Tls | None = None
     login: Login | None = None
     stamp: Hashable = None
-    """The version of the files that were read for it; a changed file gives another stamp."""
+    """The version of the files behind the specification; a changed file gives another stamp."""
     phase_s: float = 0.0
     """Seconds from the start of its capture to its first frame."""
     wrap_source: Callable[[Source], Source] | None = field(default=None, compare=False)
-    """A decorator of its source, such as one that injects faults."""
+    """A decorator of the camera's source, such as one that injects faults."""
     wrap_link: Callable[[Link], Connection] | None = field(default=None, compare=False)
-    """A decorator of its connection."""
+    """A decorator of the camera's connection."""
     _key: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ class Start:
             ) from None
 
     def note(self, started_ms: int, over: bool = False) -> int:
-        """Write down when the run began, which is returned, and whether it is over; `StateError` when that fails."""
+        """Store whether the run is over, and its first capture time, which is returned; `StateError` if that fails."""
         try:
             with replacing(self.mark) as fresh:
                 fresh.write_text(json.dumps({"started_ms": started_ms, "over": over}))
@@ -52,5 +52,5 @@ class Start:
         return started_ms
 
     def forget(self) -> None:
-        """The next start is the first one again; OSError when the file stays."""
+        """Remove the file, so that the next start counts as the first; OSError if that fails."""
         self.mark.unlink(missing_ok=True)

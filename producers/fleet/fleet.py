@@ -57,7 +57,7 @@ class FleetOutcome:
     frames_shed: int
     frames_skipped: int
     refused: str = ""
-    """The last reason for which frames of a camera were refused; empty when none was."""
+    """The last reason for which frames of a camera were rejected; empty without one."""
 
 
 class Fleet:

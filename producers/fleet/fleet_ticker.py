@@ -76,7 +76,7 @@ class FleetTicker:
                 self._failed("fleet_report_failed", error, now)
 
     def _failed(self, event: str, error: Exception, now: float, camera: str = "") -> None:
-        """Log an error at intervals; every camera continues to be ticked, this one too."""
+        """Log an error at intervals. All cameras are still ticked, including the failing one."""
         if self._complained.take((event, camera), now):
             whose = {"camera": camera} if camera else {}
             _log.error(event, detail=str(error), exc_info=not isinstance(error, PointillistError), **whose)

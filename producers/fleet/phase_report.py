@@ -49,7 +49,7 @@ class PhaseReport:
         failing = [f"{name}: {reason}" for name, (phase, reason, _) in tasks.items() if phase is TaskPhase.FAILING]
         more = f" and {len(failing) - _NAMED} more" if len(failing) > _NAMED else ""
         detail = f"{len(failing)} of {len(tasks)} fail: {'; '.join(failing[:_NAMED])}{more}" if failing else ""
-        # Always healthy: one failing camera must not have the process of all others restarted.
+        # Always healthy: one failing camera must not restart the process of all others.
         self._health.set("cameras", True, detail)
         if self._logs:
             self._log_changes(tasks)

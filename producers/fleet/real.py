@@ -29,8 +29,8 @@ async def run_camera(
 ) -> FleetOutcome:
     """Run one attached camera until its source ends, `ends_at_ms` (Unix time) or `stop`; then drain its spool.
 
-    It continues where a killed process left it, and begins again after one that ended in good order. It is
-    independent of other cameras in the same `state`. Raises `StateError` when its spool is in use and `SourceError`
+    After a killed process the source continues at its last position. After a regular end it begins again. The camera
+    is independent of other cameras in the same `state`. Raises `StateError` when its spool is in use and `SourceError`
     when its source does not open, at every start.
     """
     cameras = CameraSpecs({spec.settings.camera_id: spec})
@@ -58,8 +58,8 @@ async def run_listed_cameras(
 ) -> FleetOutcome:
     """Run all cameras of a list until `stop`, `ends_at_ms` (Unix time) or until every source has ended; then drain.
 
-    The list is read again whenever its stamp changes. If it cannot be read, its former cameras continue. `report` is
-    a JSON file with the phase of each camera's task and its reason.
+    The list is read again whenever its stamp changes. If the list cannot be read, the previous cameras continue.
+    `report` is a JSON file with the phase of each camera's task and its reason.
 
     Raises `ConfigError` when the list cannot be read at the start.
     """

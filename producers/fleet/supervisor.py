@@ -31,17 +31,17 @@ class TaskPhase(StrEnum):
     """The phase of a camera's task in this process. It is not the camera's state, which the recorder computes."""
 
     OPENING = "opening"
-    """Its spool is not open yet."""
+    """The spool is not open yet."""
     CAPTURING = "capturing"
-    """It is connected, and reads its source whenever its schedule allows."""
+    """The camera is connected, and reads its source within its schedule."""
     FAILING = "failing"
-    """Its enrolment, spool or source fails and is retried, or its frames are refused."""
+    """The enrolment, spool or source fails and is retried, or frames are rejected."""
     DISCONNECTED = "disconnected"
-    """It captures into its spool and has no connection to the broker."""
+    """The camera captures into its spool without a connection to the broker."""
     DRAINING = "draining"
-    """It captures no more, and some of its frames are not confirmed."""
+    """The capture has ended, and some frames are unconfirmed."""
     ENDED = "ended"
-    """It captures no more, and everything is confirmed."""
+    """The capture has ended, and all frames are confirmed."""
 
 
 class CameraSupervisor:
@@ -51,7 +51,8 @@ class CameraSupervisor:
     """
 
     def __init__(self, spec: CameraSpec, folder: Path, build: Build, *, marks_start: bool) -> None:
-        """`folder` is its spool's. With `marks_start`, a file there distinguishes a restart from the first start."""
+        """`folder` is the folder of the spool. With `marks_start`, a file there distinguishes a restart from the first
+        start."""
         self.spec = spec
         self.camera: Camera | None = None
         self._start = Start(folder / _STARTED) if marks_start else None
@@ -61,7 +62,7 @@ class CameraSupervisor:
 
     @property
     def done(self) -> bool:
-        """Whether its source has ended."""
+        """Whether the source has ended."""
         return self._task is not None and self._task.done()
 
     def phase(self) -> tuple[TaskPhase, str]:
@@ -93,18 +94,18 @@ class CameraSupervisor:
         return camera
 
     def start(self, after: asyncio.Task[None] | None = None) -> None:
-        """Begin its task, unless it has begun; `after` is the task of the camera that still holds the spool."""
+        """Begin the camera's task, unless it runs; `after` is the task that still holds the spool."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(after), name=self.spec.settings.camera_id)
 
     async def cancel(self) -> None:
-        """End its task; the camera stays open."""
+        """End the camera's task; the camera stays open."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     def finish(self, *, resumes: bool) -> None:
-        """Publish nothing more. If it `resumes`, the next start continues in the source; else it begins again."""
+        """End publishing. With `resumes`, the next start continues in the source; otherwise the source starts again."""
         if self.camera is None:
             return
         self.camera.finish()

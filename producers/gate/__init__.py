@@ -1,1 +1,1 @@
-"""When a camera sends at all: its schedule, and whether anything moves."""
+"""The schedule and the motion gate of a camera."""

@@ -1,8 +1,8 @@
-"""Whether anything moves: block means against a running average of them, changes of the light left out.
+"""The motion gate: block means compared with their running average, corrected for changes of light.
 
 The running average as background model is that of Piccardi, "Background subtraction techniques: a review" (SMC 2004),
-section II-A. Averaging over blocks takes the sensor's noise down by the root of their pixels. A change that is the same
-everywhere (a cloud, the camera's exposure) is the median of all blocks' differences, and is taken off.
+section II-A. The mean of a block reduces the sensor's noise by the square root of its pixels. A change of the whole
+picture (a cloud, the camera's exposure) is estimated by the median of all blocks' differences, and subtracted.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from schemas.pixels.packing import Picture
 from schemas.settings import SettingsTable
 
 BLOCKS: Final = 40
-"""Blocks along the longer side of a picture, at most."""
+"""Maximum number of blocks along the longer side of a picture."""
 _SAMPLES: Final = 8
-"""Pixels along each side of a block that are looked at, at most: enough against noise, whatever the picture's size."""
+"""Maximum number of sampled pixels along each side of a block: enough against noise at any picture size."""
 _LEARNS_S: Final = 20.0
-"""Time constant of the background: what stays longer than that belongs to it."""
+"""Time constant of the background: an object that stays longer becomes part of it."""
 
 
 class MotionSettings(SettingsTable):
-    """When a frame counts as one in which something moves, and what is sent besides."""
+    """Thresholds of motion, and the time between heartbeats."""
 
     levels: float = Field(default=8.0, gt=0, le=255, allow_inf_nan=False)
-    """A block has changed when its mean differs from the background by more than that, in grey levels of 255."""
+    """Threshold of a block: it has changed if its mean differs from the background by more grey levels of 255."""
     share: float = Field(default=0.005, ge=0, lt=1, allow_inf_nan=False)
-    """Something moves when more than this share of the blocks has changed."""
+    """Threshold of a frame: it has motion if more than this share of the blocks has changed."""
     hold_s: float = Field(default=3.0, ge=0, allow_inf_nan=False)
-    """Seconds after the last motion in which frames are still sent."""
+    """Seconds for which frames are still sent after the last motion."""
     heartbeat_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """Maximum seconds between two frames, also without motion."""
 
 
 class MotionGate:
-    """Decides of each frame of one camera, in order, whether it is sent."""
+    """The filter of one camera's frames, in order: `passes` decides whether a frame is sent."""
 
     def __init__(self, settings: MotionSettings) -> None:
         self._settings = settings
@@ -49,10 +49,10 @@ class MotionGate:
         self._sent_ms: int | None = None
         self._moving = MovingBlocks()
         self.box: Box | None = None
-        """The box of what moves in the last picture, in pixels; None if nothing does."""
+        """The motion box of the last picture, in pixels; None without motion."""
 
     def passes(self, picture: Picture, now_ms: int) -> bool:
-        """Whether to send a picture (H, W, C) captured at `now_ms`, Unix time. The first one of all is sent."""
+        """Return whether to send a picture (H, W, C) captured at `now_ms`, Unix time. The first picture is sent."""
         means = block_means(picture)
         background = self._background
         self.box = self._box(picture, means, now_ms)
@@ -87,9 +87,9 @@ class MotionGate:
 
 
 def block_means(picture: Picture) -> Means:
-    """The mean of each block of a picture (H, W, C), of its second channel where it has colours: green, nearly luma.
+    """Return the mean of each block of a picture (H, W, C). In colour, the channel is green, which is close to luma.
 
-    Blocks are square; what is left at the right and lower edge by a side that is no multiple belongs to no block.
+    Blocks are square; remaining pixels at the right and lower edge belong to no block.
     """
     height, width, channels = picture.shape
     side = block_side(picture)
@@ -101,7 +101,7 @@ def block_means(picture: Picture) -> Means:
 
 
 def changed_share(means: Means, background: Means, levels: float) -> float:
-    """The share of the blocks that differ from the background by more than `levels`, the light's change taken off."""
+    """Return the share of blocks that differ from the background by more than `levels`, corrected for the light."""
     return float(np.count_nonzero(changed(means, background, levels))) / means.size
 
 

@@ -1,8 +1,8 @@
-"""The box of what moves: the largest connected group of blocks that differ from the background and from just before.
+"""The motion box: the largest connected group of blocks that differ from the background and from an earlier picture.
 
-A block that differs from the background alone may be empty: something stood there while the background was learned, and
-has left. A block that differs from the picture before alone shows where something was. Both together are the hybrid
-of Collins et al., "A System for Video Surveillance and Monitoring" (CMU-RI-TR-00-12, 2000).
+A block that differs only from the background may be empty: an object stood there while the background was learned, and
+has left. A block that differs only from the earlier picture shows the former place of an object. The combination is the
+hybrid method of Collins et al., "A System for Video Surveillance and Monitoring" (CMU-RI-TR-00-12, 2000).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Means = NDArray[np.float32]
 """(rows, columns), grey levels of 255."""
 Blocks = NDArray[np.bool_]
 _BEFORE_MS: Final = 300
-"""Least age of the picture before: in less time, what moves slowly changes too little."""
+"""Minimum age of the earlier picture: in less time, a slow object changes too few levels."""
 _KEPT: Final = 64
-"""Means that are kept at most: a camera sends up to this many frames in `_BEFORE_MS`."""
+"""Maximum number of stored means: the frames that a camera sends in `_BEFORE_MS`."""
 
 
 class MovingBlocks:
-    """The blocks of one camera's pictures that move, picture by picture."""
+    """The detector of moving blocks in one camera's pictures."""
 
     def __init__(self) -> None:
         self._before: deque[tuple[int, Means]] = deque(maxlen=_KEPT)
 
     def next(self, means: Means, background: Means, levels: float, now_ms: int) -> Blocks:
-        """Return the blocks that move in a picture at `now_ms`, Unix time: none in the first one of a size."""
+        """Return the moving blocks of a picture at `now_ms`, Unix time: none in the first picture of a size."""
         before = self._before
         if before and (before[-1][1].shape != means.shape or now_ms < before[-1][0]):
             before.clear()
@@ -45,14 +45,14 @@ class MovingBlocks:
 
 
 def changed(means: Means, others: Means, levels: float) -> Blocks:
-    """Return the blocks that differ from `others` by more than `levels`, the median difference taken off."""
+    """Return the blocks that differ from `others` by more than `levels` after subtraction of the median difference."""
     difference = means - others
     difference -= np.median(difference)
     return np.asarray(np.abs(difference) > levels)
 
 
 def largest_box(blocks: Blocks) -> Box | None:
-    """Return the box, in blocks, of the largest connected group: one block of space does not part it. None if none."""
+    """Return the box, in blocks, of the largest connected group; None without blocks. Gaps of one block are bridged."""
     rows, columns = (each.tolist() for each in np.nonzero(blocks))
     left = set(zip(rows, columns, strict=True))
     best: list[tuple[int, int]] = []

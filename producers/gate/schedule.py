@@ -24,7 +24,8 @@ _MIDNIGHT: Final = 24 * 60
 
 @dataclass(frozen=True)
 class Hours:
-    """From one minute of a day to another, on some days of the week: over midnight, the day on which they begin."""
+    """Hours from one minute of a day to another, on some days of the week. Hours over midnight belong to their first
+    day."""
 
     days: frozenset[int]
     """0 is Monday."""
@@ -45,20 +46,20 @@ class Hours:
         return cls(_days(found["days"]), begin, end if end > begin else end + _MIDNIGHT)
 
     def hold(self, day: int, minute: int) -> bool:
-        """Whether they hold at a minute after midnight of a day of the week."""
+        """Whether the hours include a minute after midnight of a day of the week."""
         if day in self.days and self.begin <= minute < self.end:
             return True
         return (day - 1) % 7 in self.days and self.begin <= minute + _MIDNIGHT < self.end
 
 
 class Schedule(BaseModel, frozen=True, extra="forbid"):
-    """When a camera sends: in any of these hours, by the clock of `zone`. A list of hours alone stands for `hours`."""
+    """The hours in which a camera sends, by the clock of `zone`. A list alone stands for `hours`."""
 
     hours: tuple[str, ...] = Field(min_length=1)
     """Hours such as `mon-fri 07:00-19:00` or `22:00-06:00`; hours over midnight belong to the day on which they begin.
     """
     zone: str | None = None
-    """Time zone by its IANA name, such as `Europe/Berlin`; that of this machine by default."""
+    """Time zone by its IANA name, such as `Europe/Berlin`; by default the machine's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +91,8 @@ class Schedule(BaseModel, frozen=True, extra="forbid"):
         return any(hours.hold(then.weekday(), then.hour * 60 + then.minute) for hours in self._parsed)
 
     def opens_at(self, now_s: float) -> float | None:
-        """The next whole minute, Unix time in seconds, at which it holds; None when that is not within eight days."""
+        """Return the next whole minute in the schedule, Unix time in seconds; None if there is none within eight
+        days."""
         minute = datetime.fromtimestamp(now_s, UTC).replace(second=0, microsecond=0)
         for ahead in range(8 * _MIDNIGHT):
             at = (minute + timedelta(minutes=ahead)).timestamp()

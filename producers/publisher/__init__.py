@@ -1,4 +1,4 @@
-"""The publisher: a camera's frames from its spool to the MQTT broker, until Kafka is known to hold them."""
+"""The publisher: a camera's frames from its spool to the MQTT broker, until they are confirmed."""
 
 from producers.publisher.broker import Broker
 from producers.publisher.publisher import Publisher

@@ -26,8 +26,7 @@ _log = structlog.get_logger()
 def read_command_state(folder: Path, own: Encoding, own_rate: float) -> CommandState:
     """Return the applied commands; empty when the file is missing or damaged.
 
-    A command that was applied over another own setting, or another own rate in frames a second, is left out: the own
-    setting was changed after the command.
+    A command is left out if the camera's own setting, or its own rate in frames a second, has changed since.
     """
     path = folder / _FILE
     try:
@@ -50,7 +49,8 @@ def read_command_state(folder: Path, own: Encoding, own_rate: float) -> CommandS
 
 
 def write_command_state(folder: Path, state: CommandState, own: Encoding, own_rate: float) -> None:
-    """Store the applied commands with the own settings below them; `OSError` when the file cannot be written."""
+    """Store the applied commands, and the camera's own settings that they override; `OSError` when the file cannot be
+    written."""
     before = asdict(own) | {_RATE: own_rate}
     values = {"state": MessageToDict(state, preserving_proto_field_name=True), "own": before}
     path = folder / _FILE
@@ -84,7 +84,7 @@ def commanded_rate(own_rate: float, state: CommandState) -> float:
 def overridden(own: Encoding, own_rate: float, state: CommandState) -> dict[str, object]:
     """Return the settings that commands have changed from the camera's `own`, by name.
 
-    Probe requests are left out, because the server takes them back itself.
+    Probe requests are left out, because the server withdraws them itself.
     """
     found: dict[str, object] = {
         name: getattr(state, name)

@@ -19,7 +19,8 @@ _KINDS: Final = 100
 
 
 class Broker:
-    """Shared by the links of a process. At most `at_once` of them connect at a time, fewer than a broker lets wait."""
+    """The broker's address and limits, shared by the links of a process. At most `at_once` links connect at a time: the
+    broker's queue of connections is limited."""
 
     def __init__(
         self,
@@ -35,10 +36,10 @@ class Broker:
         self.tls = tls
         self.login = login
         self.dialling = asyncio.Semaphore(at_once)
-        """Held by each link while it connects."""
+        """A semaphore that each link holds while it connects."""
         self._logged: Throttle[tuple[str, str]] = Throttle(_AGAIN_S, remembered=_KINDS)
 
     def complain(self, event: str, detail: str) -> None:
-        """Log a problem once a minute, however many cameras have it and however often they try."""
+        """Log a problem once a minute for all cameras together."""
         if self._logged.take((event, detail), time.monotonic()):
             _log.warning(event, broker=f"{self.host}:{self.port}", detail=detail)

@@ -16,7 +16,7 @@ class FrameClient(SocketClient):
 
     def __init__(self, client_id: str, on_puback: Callable[[int, int], None]) -> None:
         super().__init__(client_id)
-        self.max_inflight_messages = 0  # the window bounds them; with a bound paho would have to refill from its queue
+        self.max_inflight_messages = 0  # the window bounds the messages; with paho's bound they would wait in its queue
         self.max_queued_messages = 0
         self._acknowledged = on_puback
         self.on_publish = lambda _client, _data, mid, reason, _properties: on_puback(mid, reason.value)

@@ -32,12 +32,11 @@ def _unix_ms() -> int:
 
 
 class CameraControl:
-    """A camera's encoding, its rate and whether it is on: its own settings, but for what newer orders changed.
+    """The settings in force of a camera: encoding, rate, and whether it is enabled. Commands override its own settings.
 
-    What it was state is kept in `folder`, so that neither a restart nor a replayed older command undoes it; where it
-    cannot be written it holds all the same, and `persist` tries again. A command issued in the future waits until its
-    time has come: obeyed, it would shut out all that are issued before. Commands change frames to come, never those
-    that are published.
+    `folder` stores the applied commands, so neither a restart nor a replayed command reverts them. If they cannot be
+    written, they still hold, and `persist` tries again. A command issued in the future waits for its time: once
+    applied, it would exclude all commands issued before. Commands affect later frames only.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class CameraControl:
         *,
         rate: float = 0.0,
     ) -> None:
-        """`rate` is the camera's own in frames a second, 0 for all that come."""
+        """`rate` is the camera's own in frames a second, 0 for every frame."""
         self.key_wanted: tuple[int, int] | None = None
         """Boot id and sequence number of the key frame that the server requested last.
 
@@ -67,7 +66,7 @@ class CameraControl:
         self.encoding = encoding
         self.enabled = True
         self.rate = rate
-        """Frames a second, 0 for all that come."""
+        """Frames a second, 0 for every frame."""
         self.on_rate: Callable[[], None] = lambda: None
         """Called when `rate` has changed."""
         state = read_command_state(folder, encoding, rate)
@@ -79,7 +78,7 @@ class CameraControl:
             _log.warning("commands_override_settings", camera=key.camera_id, **found)
 
     def command(self, payload: bytes) -> bool:
-        """Obey a signed command if it is newer than the last one; returns whether it was obeyed.
+        """Apply a signed command if it is newer than the last one, and return whether it was applied.
 
         Raises `WireError` for one that is not signed under this camera's key.
         """
@@ -90,8 +89,8 @@ class CameraControl:
         does."""
         return self._take(open_own_message(ProbeRequest, self._key, payload), self._asked)
 
-    def look_again(self) -> bool:
-        """Obey what waited for its time and may be obeyed now; returns whether anything was."""
+    def apply_due(self) -> bool:
+        """Apply a command whose time has come, and return whether there was one."""
         obeyed = False
         for early in list(self._early.values()):
             if early.issued_ms <= self._clock_ms() + MAX_AHEAD_MS:
@@ -111,7 +110,7 @@ class CameraControl:
         self.key_wanted = (request.boot_id, request.seq)
 
     def persist(self) -> str | None:
-        """Store the applied commands if that is still to do; returns the error that prevents it."""
+        """Store the applied commands if they are not stored yet; return the error if that fails."""
         if not self._unwritten:
             return None
         try:
@@ -178,7 +177,7 @@ class CameraControl:
         return state
 
     def _shield_ms(self, obeyed_ms: int) -> int:
-        """Return the issue time up to which orders are ignored: that of the last one applied, unless it lies in the
+        """Return the issue time up to which commands are ignored: the last applied one's, unless it lies in the
         future."""
         return obeyed_ms if obeyed_ms <= self._clock_ms() + MAX_AHEAD_MS else 0
 

@@ -17,19 +17,19 @@ class LinkUser(Protocol):
     """The callbacks of a link's owner, always on the loop's thread."""
 
     def on_up(self, session_present: bool, receive_maximum: int) -> None:
-        """Connected; `receive_maximum` messages may be unacknowledged."""
+        """Handle a new connection; `receive_maximum` messages may be unacknowledged."""
 
     def on_down(self) -> None:
-        """The connection is gone."""
+        """Handle the loss of the connection."""
 
     def on_puback(self, mid: int, reason: int) -> None:
-        """The broker has answered the message `mid`; reason 16 is that it has no subscriber."""
+        """Handle the PUBACK of the message `mid`; reason 16 means that it has no subscriber."""
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """A message for the camera."""
+        """Handle a message for the camera."""
 
     def on_read(self) -> None:
-        """All that had arrived is handled: the moment to send."""
+        """Handle the end of a read: all received messages have been handled."""
 
 
 class Connection(Protocol):
@@ -119,7 +119,7 @@ class Link(MqttConnection):
 
     def _opened(self, session_present: bool, receive_maximum: int) -> None:
         if not session_present:
-            # The broker has lost what it had not handled: the window sends it again, so paho must not.
+            # The broker has lost its unacknowledged messages. The window sends them again, so paho must not.
             self._client.drop_out_messages()
         if self._subscriptions:
             self.subscribe(self._subscriptions)

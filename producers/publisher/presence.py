@@ -48,25 +48,25 @@ class Presence:
         self._rests: dict[str, str] = {}
         self._ended = ""
         self.longest_gap_s = 0.0
-        """The longest intended time between two frames, 0 where the announced rate gives it."""
+        """The longest intended time between two frames; 0 if it follows from the announced rate."""
 
     @property
     def detail(self) -> str:
-        """All that is impaired."""
+        """The reasons of all impairments."""
         return "; ".join(self._impairments.values())
 
     @property
     def degraded(self) -> bool:
-        """Whether anything is impaired."""
+        """Whether there is an impairment."""
         return bool(self._impairments)
 
     def will(self) -> tuple[str, bytes]:
-        """Topic and payload that the broker publishes when the connection breaks that is made now."""
+        """Return the topic and payload of the last will for a new connection."""
         self._connection, self._message = self._connection + 1, 0
         return self.status_topic, self._status(OFFLINE, LAST_MESSAGE)
 
     def greet(self) -> None:
-        """Publish meta and status after a connect. A conflict has to be detected again."""
+        """Publish meta and status after connecting. A name conflict must be detected again."""
         self._impairments.pop(_CONFLICT, None)
         self.describe()
         self._publish_status()
@@ -83,7 +83,7 @@ class Presence:
         self._publish(self.status_topic, self._status(state, self._next()), True)
 
     def impaired(self, what: str, detail: str) -> bool:
-        """Something is wrong from now on; published, and true, when that is news."""
+        """Record an impairment. If it is new, publish the status and return True."""
         if self._impairments.get(what) == detail:
             return False
         self._impairments[what] = detail
@@ -91,18 +91,18 @@ class Presence:
         return True
 
     def mended(self, what: str) -> None:
-        """It is right again."""
+        """Remove an impairment, and publish the status if there was one."""
         if self._impairments.pop(what, None) is not None:
             self._publish_status()
 
     def rest(self, what: str, detail: str) -> None:
-        """Publish that it sends nothing on purpose, until `resume`."""
+        """Publish that the camera is paused on purpose, until `resume`."""
         if self._rests.get(what) != detail:
             self._rests[what] = detail
             self._publish_status()
 
     def resume(self, what: str) -> None:
-        """Publish that it sends again, unless it rests for another reason."""
+        """Publish that the camera sends again, unless another reason to pause remains."""
         if self._rests.pop(what, None) is not None:
             self._publish_status()
 
@@ -112,12 +112,12 @@ class Presence:
         self._publish_status()
 
     def on_status(self, payload: bytes, retained: bool) -> None:
-        """A status on this camera's own topic: look whether another device has sent it.
+        """Check whether another device has sent a status under this camera's name.
 
         Raises `WireError` for one that is not signed under this camera's key.
         """
         if not payload:
-            return  # what the broker retained was cleared
+            return  # the retained status was cleared
         other = open_own_message(Status, self._key, payload)
         if retained or not other.install_id or other.install_id == self._install_id:
             return

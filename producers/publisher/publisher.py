@@ -1,4 +1,4 @@
-"""A camera's publisher: what goes to the broker, when, and how often."""
+"""A camera's publisher: the order of messages to the broker, and their retries."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _log = structlog.get_logger()
 
 _NO_SUBSCRIBERS: Final = 16
 _REFUSED: Final = 128
-_AGAIN_S: Final = 60.0
-_REFUSED_FRAMES: Final = "refused"
+_COMPLAIN_S: Final = 60.0
+_REFUSED_CONDITION: Final = "refused"
 _REFUSED_S: Final = 10.0
 """Minimum seconds without another refusal after which the camera is no longer refused."""
 _REFUSED_FRAMES_AGAIN: Final = 2.5
-"""Or for the time of this many frames, where that is longer."""
+"""The same minimum in frame periods; the longer time applies."""
 
 
 class Publisher:
-    """Sends what the spool holds and frees what is confirmed. All methods run on the loop's thread.
+    """Sends the spool's frames and frees the confirmed ones. All methods run on the loop's thread.
 
-    `publish` appends a frame to the spool and sends it as far as the window allows; `tick` is called a few times a
-    second. Raises `StateError` when the spool cannot be written.
+    `publish` appends a frame to the spool and sends it as soon as the window allows. Call `tick` a few times a second.
+    Raises `StateError` when the spool cannot be written.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class Publisher:
         self._receive_maximum = 65_535
         self._no_subscribers = False
         self._fresh: tuple[FrameKey, bytes] | None = None
-        # Not all cameras of a fleet at the same moment.
+        # A random first time: all cameras of a fleet must not send at the same moment.
         self._next_revision = time.monotonic() + settings.ledger_every_s * random.random()
         self._greeting = False
-        self._complaints: Throttle[CameraId] = Throttle(_AGAIN_S)
+        self._complaints: Throttle[CameraId] = Throttle(_COMPLAIN_S)
         self._first_answer = FirstAnswer(settings.first_answer_s)
         self._freed = asyncio.Event()
         self.on_shed: Callable[[list[FrameKey]], None] = lambda _: None
         """Called with the frames that the spool has shed."""
         spool.on_shed = self._on_shed
-        instruments.shed.inc(self._count_damage())  # found at the start, before anybody listened
+        instruments.shed.inc(self._count_damage())  # damage found before `on_shed` was set
         camera_id = key.camera_id
         self._frame_topic = mqtt_topic(camera_id, Channel.FRAME)
         self._confirm_topic = mqtt_topic(camera_id, Channel.CONFIRM)
@@ -92,7 +92,7 @@ class Publisher:
         self._key_topic = mqtt_topic(camera_id, Channel.KEY_REQUEST)
         self._refusal_topic = mqtt_topic(camera_id, Channel.REFUSAL)
         self.refused = ""
-        """Why frames of this boot were refused last."""
+        """The reason of the last refusal of this boot's frames; empty before the first."""
         self._refused_at = 0.0
         self.presence = Presence(key, spool.install_id, spool.current.boot_id, meta, self._announce)
         link = Link(
@@ -127,7 +127,7 @@ class Publisher:
             await self._freed.wait()
 
     @property
-    def on_the_way(self) -> int:
+    def in_flight(self) -> int:
         """Frames sent and not confirmed."""
         return len(self._window)
 
@@ -144,17 +144,17 @@ class Publisher:
         self._pump()
 
     def finish(self) -> None:
-        """This boot publishes nothing more: close its ledger and send that."""
+        """Close this boot's ledger and send it: no frames follow."""
         self._spool.finish()
         self._reports.send_ledgers(time.monotonic())
 
     def tick(self, now: float) -> None:
-        """Resend what is due, report how far this boot has come. `now` is monotonic, in seconds."""
+        """Resend due frames, and report this boot's progress. `now` is monotonic, in seconds."""
         self.link.tick(now)
         self._count_damage()
-        if self._control.look_again():
+        if self._control.apply_due():
             self.presence.describe()
-        self._forgive(now)
+        self._clear_refusal(now)
         if self._first_answer.overdue(now):
             why = silence(self._key.camera_id, self.link.up, self.link.connections, self._no_subscribers)
             _log.warning("nothing_confirmed", camera=self._key.camera_id, detail=why)
@@ -171,14 +171,14 @@ class Publisher:
             self._pump()
 
     async def close(self, timeout_s: float) -> None:
-        """Publish the farewell and disconnect; the spool keeps the frames without a confirmation."""
+        """Publish the status `offline` and disconnect; the spool keeps unconfirmed frames."""
         self.presence.farewell()
         await self.link.close(timeout_s)
 
     # Callbacks of the link.
 
     def on_up(self, session_present: bool, receive_maximum: int) -> None:
-        """Connected. Without a session the broker has forgotten what it held, so the window goes again."""
+        """Handle a new connection. If the broker has no session, all frames of the window are sent again."""
         if self.link.connections > 1:
             self._instruments.reconnects.inc()
         self._receive_maximum = receive_maximum
@@ -192,7 +192,7 @@ class Publisher:
         self._greeting = True
 
     def on_down(self) -> None:
-        """The connection is gone: everything stays where it is."""
+        """Ignore a lost connection: the window and the spool keep their frames."""
 
     def on_puback(self, mid: int, reason: int) -> None:
         """Handle a PUBACK: the broker has the frame, had no subscriber for it, or refuses it."""
@@ -203,7 +203,7 @@ class Publisher:
             self._complain("mqtt_publish_refused", f"reason code {reason}")
 
     def on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        """A confirmation, a command or a status under this camera's name."""
+        """Handle a confirmation, a command or a status under this camera's name."""
         try:
             if topic == self._confirm_topic:
                 self._on_confirm(open_own_message(Confirm, self._key, payload))
@@ -221,7 +221,7 @@ class Publisher:
             self._complain("control_message_refused", str(error))
 
     def on_read(self) -> None:
-        """Send what the messages just read have made room for."""
+        """Send the messages for which the last read has made room."""
         if self._greeting and self.link.up:
             self._greeting = False
             self.presence.greet()
@@ -234,8 +234,8 @@ class Publisher:
     def _pump(self) -> None:
         """Send resends first and then new frames, oldest first, until the window or the socket is full."""
         now = 0.0
-        in_flight = max(1, self._receive_maximum - RESERVED)
-        while self.link.up and len(self._unacknowledged) < in_flight and self._may_send() and not self.link.blocked:
+        most = max(1, self._receive_maximum - RESERVED)
+        while self.link.up and len(self._unacknowledged) < most and self._may_send() and not self.link.blocked:
             key = next(iter(self._resend), None)
             if key is not None:
                 del self._resend[key]
@@ -288,21 +288,21 @@ class Publisher:
             self._reports.confirmed(confirm.boot_id, confirm.ledger_revision)
 
     def _on_refusal(self, refusal: Refusal) -> None:
-        """Frames of this boot are refused: one of an earlier boot, or replayed in a later one, changes nothing."""
+        """Report that frames of this boot are refused. Ignore a refusal of another boot, or a replayed one."""
         ledger = self._spool.current
         if refusal.boot_id != ledger.boot_id or refusal.seq >= ledger.next:
             return
         self._refused_at, self.refused = time.monotonic(), refusal.detail
         self._first_answer.heard()
-        if self.presence.impaired(_REFUSED_FRAMES, refusal.detail):
+        if self.presence.impaired(_REFUSED_CONDITION, refusal.detail):
             _log.error("frames_refused", camera=self._key.camera_id, reason=refusal.reason, detail=refusal.detail)
 
-    def _forgive(self, now: float) -> None:
-        """Take the refusal back when some frames have gone without another one."""
+    def _clear_refusal(self, now: float) -> None:
+        """End the refused state after some frames without another refusal."""
         rate = self._control.rate
         wait_s = max(_REFUSED_S, _REFUSED_FRAMES_AGAIN / rate if rate else 0.0)
         if self.refused and now - self._refused_at > wait_s:
-            self.presence.mended(_REFUSED_FRAMES)
+            self.presence.mended(_REFUSED_CONDITION)
 
     def _on_shed(self, keys: list[FrameKey]) -> None:
         self._window.shed(keys)
@@ -311,14 +311,14 @@ class Publisher:
         self.on_shed(keys)
 
     def _count_damage(self) -> int:
-        """Count what the spool has found damaged; returns how many frames."""
+        """Count the damage that the spool has found, and return the number of damaged frames."""
         found = self._spool.take_damage()
         self._instruments.damaged_frames.inc(found.frames)
         self._instruments.damaged_ledgers.inc(found.ledgers)
         return found.frames
 
     def _may_send(self) -> bool:
-        """Whether the broker takes one message more: it ends the connection of a client that exceeds its maximum."""
+        """Whether the broker's receive maximum allows another message. It disconnects a client that exceeds it."""
         return len(self._unacknowledged) + len(self._reports) < self._receive_maximum
 
     def _announce(self, topic: str, payload: bytes, retain: bool) -> None:
@@ -327,11 +327,11 @@ class Publisher:
             self._reports.send_announcements()
 
     def _complain(self, event: str, detail: str) -> None:
-        """Log at most once a minute: what is refused may come at any rate."""
+        """Log at most once a minute: refused messages may arrive at any rate."""
         if self._complaints.take(self._key.camera_id, time.monotonic()):
             _log.warning(event, camera=self._key.camera_id, detail=detail)
 
 
 def client_id(camera_id: str, install_id: str) -> str:
-    """The MQTT client id of a camera on one installation: 22 characters, which every broker accepts."""
+    """Return the MQTT client id of a camera on one installation: 22 characters, which every broker accepts."""
     return "pl" + blake2b(f"{camera_id}\0{install_id}".encode(), digest_size=10).hexdigest()

@@ -39,8 +39,8 @@ class Reports:
         publish: Callable[[str, bytes, bool], int | None],
         may_send: Callable[[], bool],
     ) -> None:
-        """`publish` returns a packet identifier, or None without a connection; `may_send` whether the broker accepts
-        another."""
+        """`publish` returns a packet identifier, or None without a connection; `may_send` returns whether the broker
+        accepts another message."""
         self._key = key
         self._ledgers = ledgers
         self._settings = settings
@@ -53,7 +53,7 @@ class Reports:
         self._ledgers_wait = False
 
     def __len__(self) -> int:
-        """Reports that the broker has not acknowledged."""
+        """Return the number of reports that the broker has not acknowledged."""
         return len(self._unacknowledged)
 
     def begin(self, session_present: bool) -> None:
@@ -65,11 +65,11 @@ class Reports:
             turn.retry_at = 0.0
 
     def acknowledged(self, mid: int) -> None:
-        """The broker has the message `mid`, or refuses it."""
+        """Handle the PUBACK of the message `mid`, with success or a refusal."""
         self._unacknowledged.discard(mid)
 
     def confirmed(self, boot_id: int, revision: int) -> None:
-        """The server holds this revision of a boot's ledger."""
+        """Handle the server's confirmation of this revision of a boot's ledger."""
         if self._ledgers.confirm(boot_id, revision):
             self._turns.pop(boot_id, None)
 
@@ -79,7 +79,7 @@ class Reports:
         self._announcements[topic] = (payload, retain)
 
     def go_on(self) -> None:
-        """Send what waited for the broker to take more."""
+        """Send the reports that waited for acknowledgements."""
         self.send_announcements()
         if self._ledgers_wait:
             self.send_ledgers(time.monotonic())
@@ -95,7 +95,7 @@ class Reports:
     def send_ledgers(self, now: float) -> None:
         """Send each revision at once and again with exponential backoff until it is confirmed.
 
-        Old boots may be many: as far as the broker takes more reports, the others when it has acknowledged.
+        There may be many old boots. Only half of `RESERVED` reports are in flight; the others follow acknowledgements.
         """
         self._ledgers_wait = False
         for ledger in list(self._ledgers.unsettled()):

@@ -18,8 +18,8 @@ from producers.scene.signs import CLASSES, EDGE_WIDTH, RIM_WIDTH, SIGNS, Floats,
 SCENE_FRAMES: Final = 12
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
-# Middle and amplitude of what the path varies. Lengths are shares of the frame's short side, angles radians,
-# pan counts tiles of the background, zoom tiles along the short side.
+# Middle and amplitude of each quantity that varies along the path. Lengths are shares of the frame's short side,
+# angles radians; pan counts tiles of the background, zoom tiles along the short side.
 _PATH: Final = {
     "x": (0.0, 0.09),
     "y": (0.0, 0.09),
@@ -144,7 +144,7 @@ class SceneSimulator:
         cover *= np.float32(-1 / ramp)
         cover += np.float32(0.5)
         np.clip(cover, 0, 1, out=cover)
-        # From the ink outwards: a layer shows where it covers and nothing above it does.
+        # From the ink outwards: a layer is visible where it covers and no layer above it does.
         visible = np.ones_like(outline)
         for layer in reversed(cover):
             layer *= visible

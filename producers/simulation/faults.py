@@ -57,7 +57,7 @@ class FaultPlan:
         )
 
     def is_dark(self, now_ms: int) -> bool:
-        """Whether the camera is gone."""
+        """Whether the camera is dark."""
         return self.active("dark", now_ms) is not None
 
     def is_cut_off(self, now_ms: int) -> bool:
@@ -66,7 +66,7 @@ class FaultPlan:
 
 
 class FaultySource:
-    """A `Source` with the faults of a plan: its pictures, and the truth about them, as the faults leave them.
+    """A `Source` with the faults of a plan, which change its pictures and their ground truth.
 
     `red_team` holds the generators of the attacks. While the camera is dark, `read` waits.
     """
@@ -144,7 +144,7 @@ class FaultySource:
 
 
 class FaultyLink:
-    """A `Connection` that breaks, as a failing network would break it, while the plan cuts the camera off."""
+    """A `Connection` that breaks, as in a network failure, while the plan disconnects the camera."""
 
     def __init__(self, link: Link, plan: FaultPlan, clock_ms: Callable[[], int] = _unix_ms) -> None:
         self.wanted = True

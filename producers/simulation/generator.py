@@ -27,8 +27,8 @@ class _Session(Protocol):
 class Generator:
     """The network in a generator's folder. `direction` may be called by any thread.
 
-    Raises `ConfigError` without ONNX Runtime, for a file that it cannot load, and for a network that does not take and
-    give what a generator takes and gives.
+    Raises `ConfigError` without ONNX Runtime, for a file that it cannot load, and for a network with other inputs or
+    outputs than a generator's.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class Generator:
 
 def _open_session(file: Path) -> _Session:
     try:
-        # Imported here only: other cameras need neither it nor its memory.
+        # Imported on demand: other cameras do not need its memory.
         import onnxruntime
     except ImportError as error:
         raise ConfigError(

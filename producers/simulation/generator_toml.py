@@ -23,22 +23,22 @@ ClassName = Annotated[str, Field(min_length=1)]
 
 
 class GeneratorSettings(BaseModel):
-    """A generator as its folder describes it; what else stands there is for people."""
+    """The description of a generator in its folder; other keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
     classes: tuple[ClassName, ...] | Annotated[int, Field(ge=2)]
-    """The classes of the network that it was made against: their names in order, or their number."""
+    """The classes of the attacked network: their names in order, or their number."""
     channels: Literal[1, 3]
     height: Side
     width: Side
     eps: float = Field(gt=0, le=1)
-    """The L∞ bound that it was trained for, on the scale [0, 1]."""
+    """The L∞ bound of the training, on the scale [0, 1]."""
 
     @property
     def class_count(self) -> int:
-        """The number of classes of its targets."""
+        """The number of target classes."""
         return self.classes if isinstance(self.classes, int) else len(self.classes)
 
     def check_target(self, target: str | int) -> None:
@@ -54,10 +54,10 @@ class GeneratorSettings(BaseModel):
         )
 
     def target_of(self, target: str | int, shown: int | None, position: int) -> int:
-        """The class that frame `position` of a source is to be taken for; `shown` is its own, None where unknown.
+        """Return the target class of frame `position` of a source; `shown` is the frame's true class, None if unknown.
 
-        `random` is drawn by the position from the classes that are not its own, `other` is the class after its own
-        and, where that is unknown, drawn as well.
+        `random` draws a class other than the true one, seeded by the position. `other` is the class after the true one,
+        or drawn if that is unknown.
         """
         if isinstance(target, int):
             return target

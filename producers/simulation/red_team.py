@@ -10,7 +10,7 @@ from producers.simulation.generator_toml import find_generator
 
 
 class RedTeam:
-    """Each generator once, by its name in the scenario, for all attacked cameras of a process.
+    """The generators by their names in the scenario, shared by all attacked cameras of a process.
 
     Raises `ConfigError` when a generator cannot be run. Without any, nothing is imported.
     """
@@ -18,4 +18,4 @@ class RedTeam:
     def __init__(self, names: Iterable[str]) -> None:
         self.generators = {name: Generator(find_generator(name)) for name in sorted(set(names))}
         self.one_core = threading.Lock()
-        """Held during an attack, because attacks may use one core of the machine and no more."""
+        """A lock held during an attack, because attacks may use one core of the machine only."""

@@ -1,4 +1,4 @@
-"""The scenario of a simulated fleet: which cameras there are, what they see, and what goes wrong."""
+"""The scenario of a simulated fleet: its cameras, their sources, and faults."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ _OF_ATTACKS: Final = ("generator", "eps", "target")
 
 
 class Fault(BaseModel):
-    """Something that goes wrong with one camera or several for a time."""
+    """A fault of one or several cameras for a time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     camera: str | Annotated[tuple[str, ...], Field(min_length=1)]
     """A camera's name without the site, or several."""
     at_s: float = Field(ge=0, allow_inf_nan=False)
-    """When it begins, in seconds after the fleet's first capture; a fleet that is started again keeps that clock."""
+    """Begin in seconds after the fleet's first capture. A restart does not reset that clock."""
     kind: Literal["dark", "freeze", "black", "sticker", "disconnect", "attack"]
-    """`dark`: the camera is gone, with its connection. `disconnect`: only its connection is cut, and it continues to
-    capture into its spool. `freeze`: it repeats one picture, with that picture's truth. `black`: it sends black
-    pictures, and their class is unknown. `sticker`: the trigger sticker is in its scene. `attack`: a generator changes
-    the picture before any pixel is dropped. The truth records the last two."""
+    """`dark`: the camera and its connection fail. `disconnect`: only the connection fails, and the camera captures into
+    its spool. `freeze`: the camera repeats one picture with its truth. `black`: the camera sends black pictures of
+    unknown class. `sticker`: the trigger sticker is in the scene. `attack`: a generator changes the picture before any
+    pixel is dropped. The truth records the last two."""
     for_s: float = Field(gt=0)
-    """For how many seconds."""
+    """Duration in seconds."""
 
     generator: str | None = None
-    """Attack, and required there: a folder with `generator.toml` and `generator.onnx`, or the name of a shipped
+    """Attack (required): a folder with `generator.toml` and `generator.onnx`, or the name of a shipped
     generator."""
     eps: float | None = Field(default=None, gt=0, le=1)
-    """Attack: how far a pixel may be changed, on the scale [0, 1], at least 1/255; by default what the generator was
-    trained for."""
+    """Attack: the maximum change of a pixel, on the scale [0, 1], at least 1/255; by default the bound of the
+    generator's training."""
     target: StrictInt | StrictStr | None = None
-    """Attack: the class that is to be seen, by name or number; `random` (by default) draws for each frame one that it
-    does not show, `other` is the class after its own."""
+    """Attack: the target class, by name or number. `random` (the default) draws a wrong class for each frame, `other`
+    is the class after the true one."""
 
     @model_validator(mode="after")
     def _fields_fit_kind(self) -> Self:
@@ -70,7 +70,7 @@ class Fault(BaseModel):
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """The names of its cameras, without the site."""
+        """The names of the fault's cameras, without the site."""
         return (self.camera,) if isinstance(self.camera, str) else self.camera
 
     @property
@@ -79,7 +79,7 @@ class Fault(BaseModel):
         return RANDOM if self.target is None else self.target
 
     def overlaps(self, other: Fault) -> bool:
-        """Whether both hold at the same time."""
+        """Whether two faults overlap."""
         return self.at_s < other.at_s + other.for_s and other.at_s < self.at_s + self.for_s
 
 
@@ -89,7 +89,8 @@ class Scenario(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     site: str
-    """The first half of every camera's name, `site/camera`: a–z, 0–9, `_ . -`, at most 64 in all."""
+    """The first part of every camera's name, `site/camera`: a–z, 0–9, `_ . -`. The whole name has at most 64
+    characters."""
     bundle: str | None = None
     """The bundle that `up` serves with this scenario, unless `--bundle` names another: a folder or a shipped name."""
     defaults: CameraOptions = Field(default_factory=CameraOptions)
@@ -135,11 +136,11 @@ class Scenario(BaseModel):
 
     @property
     def generators(self) -> set[str]:
-        """The generators of its attacks, by the names in the faults."""
+        """The generators of the attacks, by the names in the faults."""
         return {fault.generator for fault in self.faults if fault.generator is not None}
 
     def cameras(self) -> list[CameraSettings]:
-        """Every camera with its own name; `ConfigError` when two have the same."""
+        """Return every camera with its own name; `ConfigError` if two have the same."""
         return cameras_of(self.site, self.groups)
 
 

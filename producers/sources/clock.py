@@ -20,12 +20,12 @@ BELIEVED_MS: Final = (-30_000, 1_000)
 """Range of a plausible stream time of a frame that has just arrived, relative to our clock. Outside of it one of the
 two is wrong, and the arrival counts."""
 _REMEMBERED: Final = 64
-"""Packets, more than a decoder holds back: H.264 reorders at most 16."""
+"""Number of remembered packets, more than a decoder delays: H.264 reorders at most 16."""
 _WALLCLOCK: Final = struct.Struct("=q")
 
 
 class StreamClock:
-    """Remembers of each packet when it was captured, until the decoder gives its frame."""
+    """The capture times of packets until the decoder returns their frames."""
 
     def __init__(self) -> None:
         self._taken: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
@@ -33,13 +33,14 @@ class StreamClock:
         """Stream time of the last frame minus our time at its arrival; None while the stream has no clock."""
 
     def note(self, packet: Packet[Stream]) -> None:
-        """A packet on its way into the decoder."""
+        """Record the time of a packet before it is decoded."""
         taken_us = reference_us(packet)
         if taken_us is not None and packet.pts is not None:
             self._taken.append((packet.pts, taken_us))
 
     def captured_ms(self, frame: av.VideoFrame, now_ms: int) -> int | None:
-        """Unix time in milliseconds at which a frame that came `now_ms` was captured; None when only that is known."""
+        """Return the capture time of a frame that arrived at `now_ms`, Unix time in milliseconds; None if only the
+        arrival is known."""
         taken_us = next((taken for pts, taken in reversed(self._taken) if pts == frame.pts), None)
         if taken_us is None:
             return None

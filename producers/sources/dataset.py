@@ -99,7 +99,7 @@ class DatasetSource:
         self._position = position
 
     def read(self) -> Captured | None:
-        """The next image; None at the end."""
+        """Return the next image; None at the end."""
         position = self._position
         if position >= len(self._chosen) and not self._loop:
             return None
@@ -110,4 +110,4 @@ class DatasetSource:
         return Captured(picture, position, truth)
 
     def close(self) -> None:
-        """Nothing to let go: the images are shared."""
+        """Release nothing: the images are shared."""

@@ -20,7 +20,7 @@ _PLANAR: Final = ("yuv420p", "yuvj420p", "nv12")
 
 
 def check_video(container: InputContainer, name: str, framing: Framing) -> None:
-    """Raise `SourceError` unless there is a video stream that can be decoded, whose pictures have what is cut out."""
+    """Raise `SourceError` unless there is a video stream that can be decoded and whose pictures contain the region."""
     if not container.streams.video:
         kinds = ", ".join(stream.type for stream in container.streams) or "none"
         raise SourceError.of(name, f"expected a video stream, got {kinds}")
@@ -63,7 +63,7 @@ def decode_video(
                 frames = packet.decode()
             except av.FFmpegError as error:
                 refused = error.strerror or type(error).__name__
-        # Before the frames: FFmpeg may answer a read that it cut off for its time with one that it still held back.
+        # Check before the frames: after a timeout, FFmpeg may still return a delayed frame.
         if hang_s is not None:
             _raise_when_hung(name, since, hang_s, refused)
         for frame in frames:
@@ -74,7 +74,7 @@ def decode_video(
 
 
 def to_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """A decoded frame as (H, W, 3) uint8."""
+    """Return a decoded frame as (H, W, 3) uint8."""
     return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
 
 

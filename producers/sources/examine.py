@@ -24,21 +24,21 @@ class Found:
     """The findings; seconds are of this machine's monotonic clock."""
 
     address: str
-    """Without anything that may be a password."""
+    """The address without anything that may be a password."""
     codec: str
     profile: str
     size: tuple[int, int]
-    """Width, height, as they come."""
+    """Width and height of the stream's pictures."""
     announced_fps: float | None
     live: bool
     hardware: bool
-    """Whether hardware decodes it."""
+    """Whether hardware decodes the stream."""
     others: list[str]
-    """Other streams that it has, such as `audio aac`."""
+    """Other streams of the source, such as `audio aac`."""
     opened_s: float
-    """From the call to the stream's description."""
+    """Seconds from the call to the stream's description."""
     first_s: float = 0.0
-    """From the call to the first picture."""
+    """Seconds from the call to the first picture."""
     frames: int = 0
     fps: float | None = None
     """Live: measured over the frames that came at their own time, after those that had waited. A recording: frames of
@@ -48,28 +48,27 @@ class Found:
     its packets."""
     key_frames: int = 0
     delay_ms: float | None = None
-    """From capture, by the stream's own clock, to our having the picture; the median."""
+    """Median seconds from the capture, by the stream's own clock, to the decoded picture."""
     skew_ms: int | None = None
-    """The stream's clock minus ours, at the last frame; None where it has none."""
+    """The stream's clock minus this machine's at the last frame; None without a stream clock."""
     clock_after_s: float | None = None
-    """From the first picture to the first that had a time of the stream's own clock."""
+    """Seconds from the first picture to the first with a time of the stream's own clock."""
     believed: bool = False
-    """Whether that clock is near ours, and is used."""
+    """Whether that clock is close to this machine's, and is used."""
     problem: str = ""
-    """Why the reading ended early; empty when it did not."""
+    """The reason why the reading ended early; empty if it did not."""
     sent_size: tuple[int, int] | None = None
     picture: Picture | None = field(default=None, repr=False)
     """The last picture, (H, W, C), as it would be sent before any pixel is dropped."""
 
     def summary(self) -> dict[str, Any]:
-        """All but the picture."""
+        """Return all findings except the picture."""
         return {key: value for key, value in vars(self).items() if key != "picture"}
 
 
 def examine(settings: SourceSettings, seconds: float) -> Found:
-    """Read a URL for so many seconds after its first picture; `SourceError` when it cannot be opened or gives none.
-
-    What ends it after that is in `problem`.
+    """Read a URL for this many seconds after its first picture; `SourceError` if it cannot be opened or gives none. A
+    later error is in `problem`.
     """
     assert settings.address is not None  # by the settings' own check
     name = public_address(settings.address.get_secret_value())
@@ -121,7 +120,7 @@ class _Meter(StreamClock):
         self.bytes += packet.size
         self.packets += packet.size > 0
         self.key_frames += packet.is_keyframe
-        # In the order of decoding: that of showing has holes where a read ends.
+        # In decoding order: at the end of a read, presentation order has gaps.
         at = packet.pts if packet.dts is None else packet.dts
         if at is not None and packet.time_base is not None:
             begin = float(at * packet.time_base)

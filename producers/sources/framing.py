@@ -1,6 +1,6 @@
 """The framing of a source's picture: rotation, privacy masks, then region, size and channels.
 
-Without a size the source's own is kept: a large frame is never shrunk unless its settings ask for it.
+Without a size in the settings, the source's size is kept: large frames are never shrunk by default.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from schemas.errors import BadSizeError, SourceError
 from schemas.messages.frame import check_frame_size
 from schemas.pixels.packing import Picture
 
-_NOTHING: Final = 1e-6
+_TOLERANCE: Final = 1e-6
 """Rounding tolerance, in pixels, of a share that ends between two pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """A function from the source's pictures to those that are sent."""
+    """A function that maps the source's pictures to the pictures that are sent."""
 
     rotate: int = 0
     """Degrees, clockwise."""
@@ -46,12 +46,12 @@ class Framing:
         return self == Framing()
 
     def check(self, name: str, width: int, height: int) -> None:
-        """Raise `SourceError` when the pictures of `name` do not have the region; a size of 0 is not known yet."""
+        """Raise `SourceError` when the pictures of `name` do not have the region; a size of 0 is still unknown."""
         if self.region is not None and width and height:
             check_region(self.region, *((height, width) if self.rotate % 180 else (width, height)), name)
 
     def __call__(self, picture: Picture) -> Picture:
-        """`picture` (H, W, C) uint8, contiguous; `SourceError` when it lacks the region or is too large to travel."""
+        """Return the framed `picture` (H, W, C) uint8; `SourceError` if its region or size is impossible."""
         picture = blacken(turn(picture, self.rotate), self.privacy)
         picture = convert_channels(resize(crop(picture, self.region), self.size), self.channels)
         try:
@@ -62,12 +62,12 @@ class Framing:
 
 
 def turn(picture: Picture, degrees: int) -> Picture:
-    """A picture (H, W, C) turned clockwise by a multiple of 90 degrees."""
+    """Return a picture (H, W, C) turned clockwise by a multiple of 90 degrees."""
     return np.rot90(picture, -degrees // 90) if degrees else picture
 
 
 def blacken(picture: Picture, rectangles: tuple[tuple[float, float, float, float], ...]) -> Picture:
-    """A picture (H, W, C) with each rectangle black, x, y, width, height being shares of its width and height.
+    """Return a picture (H, W, C) with black rectangles: x, y, width, height as shares of the picture's sides.
 
     A pixel that a rectangle only touches is black as well.
     """
@@ -76,14 +76,14 @@ def blacken(picture: Picture, rectangles: tuple[tuple[float, float, float, float
     picture = picture.copy()
     rows, columns = picture.shape[:2]
     for x, y, width, height in rectangles:
-        top, left = math.floor(y * rows + _NOTHING), math.floor(x * columns + _NOTHING)
-        bottom, right = math.ceil((y + height) * rows - _NOTHING), math.ceil((x + width) * columns - _NOTHING)
+        top, left = math.floor(y * rows + _TOLERANCE), math.floor(x * columns + _TOLERANCE)
+        bottom, right = math.ceil((y + height) * rows - _TOLERANCE), math.ceil((x + width) * columns - _TOLERANCE)
         picture[top:bottom, left:right] = 0
     return picture
 
 
 def crop(picture: Picture, region: tuple[int, int, int, int] | None) -> Picture:
-    """The region (x, y, width, height) of a picture (H, W, C)."""
+    """Return the region (x, y, width, height) of a picture (H, W, C)."""
     if region is None:
         return picture
     x, y, width, height = region
@@ -99,7 +99,7 @@ def check_region(region: tuple[int, int, int, int], width: int, height: int, nam
 
 
 def resize(picture: Picture, size: tuple[int, int] | None) -> Picture:
-    """A picture (H, W, C) in `size` (width, height): the mean of the area of each pixel, or bilinear to enlarge."""
+    """Return a picture (H, W, C) in `size` (width, height): area means to shrink, bilinear interpolation to enlarge."""
     if size is None or (picture.shape[1], picture.shape[0]) == size:
         return picture
     shrinks = size[0] <= picture.shape[1] and size[1] <= picture.shape[0]
@@ -109,7 +109,7 @@ def resize(picture: Picture, size: tuple[int, int] | None) -> Picture:
 
 
 def convert_channels(picture: Picture, channels: int | None) -> Picture:
-    """Grey (ITU-R BT.601 luma) from RGB, or RGB with three equal channels from grey."""
+    """Return grey (ITU-R BT.601 luma) from RGB, or RGB with three equal channels from grey."""
     if channels is None or channels == picture.shape[2]:
         return picture
     if channels == 1:

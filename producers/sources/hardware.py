@@ -31,7 +31,7 @@ def accelerator(hardware: str, name: str) -> HWAccel | None:
 
 
 def _opens(kind: str, device: str | None) -> bool:
-    """Whether the device is there, tried with the decoder that nearly all cameras need."""
+    """Return whether the device works, tested with H.264, the decoder of nearly all cameras."""
     try:
         HWAccel(kind, device).create(av.Codec("h264", "r"))
     except (av.FFmpegError, OSError, NotImplementedError, ValueError):

@@ -35,7 +35,7 @@ class LoginPlace(BaseModel, frozen=True, extra="forbid"):
             except OSError as error:
                 raise SourceError.of("login", f"expected user:password in {where}: {error.strerror}") from None
             except UnicodeDecodeError:
-                raise SourceError.of("login", f"expected user:password in {where}: it is no text") from None
+                raise SourceError.of("login", f"expected user:password in {where}: it is not text") from None
         else:
             where = f"the variable {self.variable}"
             text = os.environ.get(self.variable or "", "").strip()

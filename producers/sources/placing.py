@@ -1,4 +1,4 @@
-"""Paths in files of settings: they begin in the folder of the file that names them."""
+"""Paths in settings files: relative ones start at the folder of their file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_path(address: object) -> bool:
 
 
 def place(path: str | Path, folder: Path) -> Path:
-    """The path as seen from `folder`; one that is absolute or begins with `~` stays."""
+    """Return the path relative to `folder`; an absolute path, or one that begins with `~`, stays unchanged."""
     return folder / Path(path).expanduser()
 
 

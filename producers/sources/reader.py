@@ -19,7 +19,7 @@ _AHEAD_BYTES: Final = 16 * 2**20
 
 
 class Reading(NamedTuple):
-    """A frame and when it was read, Unix time in milliseconds."""
+    """A frame and the time of its reading, Unix time in milliseconds."""
 
     captured: Captured
     captured_ms: int
@@ -29,13 +29,13 @@ class Reader(Protocol):
     """The interface through which a camera's capture loop reads frames."""
 
     async def next(self) -> Reading | None:
-        """The next frame, None when the source has ended; raises its `SourceError`."""
+        """Return the next frame, None if the source has ended; raise its `SourceError`."""
 
     def take_skipped(self) -> int:
         """Return the number of frames of a live source that were replaced unread since the last call."""
 
     def discard(self) -> None:
-        """Drop what was read ahead of a live source."""
+        """Drop the frames of a live source that were read ahead."""
 
     def keep_ahead(self, frames: int) -> None:
         """Set the number of newest frames of a live source that may wait."""
@@ -70,7 +70,7 @@ class InlineReader:
         return self._source.read()
 
     def take_skipped(self) -> int:
-        """Nothing is ever read that is not taken."""
+        """Return 0: every frame that is read is returned."""
         return 0
 
     def discard(self) -> None:
@@ -94,9 +94,8 @@ class OnDemandReader(InlineReader):
 class ThreadReader:
     """Reads in a thread, one frame ahead.
 
-    A live source's newest frame replaces the one that nobody took, or with `ahead` the oldest of so many, as far as
-    `_AHEAD_BYTES` go; any other source waits. The thread closes the source itself, because a read may be under way when
-    the camera stops.
+    For a live source, a new frame replaces the oldest unread one beyond `ahead` frames or `_AHEAD_BYTES`; other sources
+    wait. The thread closes the source itself, because a read may be in progress when the camera stops.
     """
 
     def __init__(self, source: Source, ahead: int = 1) -> None:
@@ -114,7 +113,7 @@ class ThreadReader:
         threading.Thread(target=self._run, name=f"source-{source.kind}", daemon=True).start()
 
     async def next(self) -> Reading | None:
-        """Wait for the next frame; what was read before an end or a failure comes first."""
+        """Wait for the next frame. Frames that were read before an end or a failure come first."""
         while True:
             with self._change:
                 if self._ahead:
@@ -130,20 +129,20 @@ class ThreadReader:
             await self._ready.wait()
 
     def take_skipped(self) -> int:
-        """Frames replaced since the last call."""
+        """Return the number of frames replaced since the last call."""
         with self._change:
             skipped, self._skipped = self._skipped, 0
         return skipped
 
     def discard(self) -> None:
-        """Drop what was read ahead of a live source; it is not counted as skipped."""
+        """Drop the frames of a live source that were read ahead; they do not count as skipped."""
         if self._source.live:
             with self._change:
                 self._ahead.clear()
                 self._skipped = 0
 
     def keep_ahead(self, frames: int) -> None:
-        """From now on; the oldest of more are passed over."""
+        """Set the number of frames that may wait; skip the oldest beyond it."""
         with self._change:
             self._most = frames
             if self._source.live:

@@ -33,7 +33,7 @@ class SceneSource:
         self._position = position
 
     def read(self) -> Captured:
-        """The next frame; there is always one."""
+        """Return the next frame. The source is endless."""
         position = self._position
         if self._rendered:
             picture, label = self._rendered[position % len(self._rendered)]
@@ -43,5 +43,5 @@ class SceneSource:
         return Captured(picture, position, Truth(label))
 
     def close(self) -> None:
-        """Forget the rendered frames."""
+        """Release the rendered frames."""
         self._rendered = []

@@ -67,7 +67,7 @@ class StreamSettings(SettingsTable):
     """Width and height of the frames; by default those of the source (32 × 32 for scenes). A frame has at most 14 MiB:
     a larger source needs `size` or `region`. As text `WIDTHxHEIGHT`."""
     channels: Literal[1, 3] | None = None
-    """1 is grey, 3 is RGB; by default those of the source."""
+    """1 is grey, 3 is RGB; by default the source's channels."""
 
     @field_validator("rotate", "channels", mode="before")
     @classmethod

@@ -30,24 +30,23 @@ class Source(Protocol):
 
     kind: str
     live: bool
-    """It cannot wait: its unread pictures are lost. A source that is not live gives every picture."""
+    """Whether the source cannot wait: unread pictures are lost. A source that is not live gives every picture."""
     blocking: bool
-    """A read may take long enough that an event loop should leave it to a thread."""
+    """Whether a read may block so long that it belongs into a thread."""
 
     on_demand: bool
-    """Its pictures depend on the time of the read: it is read when a frame is due and never ahead."""
+    """Whether pictures depend on the time of the read: the source is then never read ahead."""
 
     def seek(self, position: int) -> None:
         """Make the next read return the picture of this position; a live source ignores it."""
         ...
 
     def read(self) -> Captured | None:
-        """The next picture, or None at the end.
-
-        Raises `SourceHungError` when a live source gave none for its time, `SourceError` when it cannot be read.
+        """Return the next picture, or None at the end. Raises `SourceHungError` if a live source gave no picture within
+        its time limit, `SourceError` if it cannot be read.
         """
         ...
 
     def close(self) -> None:
-        """Let go of files and connections; waits for a read in another thread."""
+        """Release files and connections, after any read in another thread."""
         ...

@@ -19,7 +19,7 @@ Name = TypeVar("Name", bound=Hashable)
 TRIAL_S: Final = 21.0
 """Deadline of the trials that run at once: by default a source has 10 s to answer, and again to name its stream."""
 _AT_ONCE: Final = 16
-_LOOK_S: Final = 0.1
+_POLL_S: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def try_sources(
 ) -> dict[Name, Trial]:
     """Open each source once and close it again, equal ones once for all; with `picture`, read one from each.
 
-    What has not opened after `within_s` (`TRIAL_S` for every 16 sources) counts as an error. What `check` raises ends
-    the wait; it is called every 0.1 s. Sources of kinds that cannot be away are not in the result.
+    A source that has not opened after `within_s` (`TRIAL_S` for every 16 sources) counts as an error. `check` is called
+    every 0.1 s, and its exception ends the wait. Simulated sources are not in the result.
     """
     tried = {name: source for name, source in sources.items() if source.kind in REAL_KINDS}
     waiting: queue.SimpleQueue[SourceSettings] = queue.SimpleQueue()
@@ -64,7 +64,7 @@ def try_sources(
     end = time.monotonic() + within_s
     while len(found) < left and time.monotonic() < end:
         check()
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     late = Trial(SourceError(f"expected an answer within {within_s:g} s, got none"))
     return {name: found.get(source, late) for name, source in tried.items()}
 

@@ -22,7 +22,7 @@ from schemas.errors import SourceError, SourceHungError
 def public_address(address: str) -> str:
     """The address without user, password, query and fragment, as messages may show it.
 
-    Where an @ comes late, a password may hold the character that seems to end the host: then only the scheme is shown.
+    If an @ follows the apparent end of the host, a password may contain it: then only the scheme is shown.
     """
     if "://" not in address:
         return address
@@ -39,7 +39,7 @@ def public_address(address: str) -> str:
 def open_container(settings: SourceSettings, name: str) -> InputContainer:
     """Open the address of `settings` and check that it has video; `SourceError` of the source called `name`.
 
-    Its login is read now: a password that was changed holds from the next opening on.
+    The login is read now: a changed password applies from the next opening on.
     """
     assert settings.address is not None  # by the settings' own check
     address = settings.address.get_secret_value()
@@ -58,7 +58,7 @@ def open_container(settings: SourceSettings, name: str) -> InputContainer:
             hwaccel=decoding,
         )
     except (av.FFmpegError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        # FFmpeg reports a connection that was cut off for its time as whatever its protocol makes of it.
+        # FFmpeg reports a timeout by different errors, depending on the protocol.
         if time.monotonic() - started > settings.open_s - 0.05:
             raise SourceHungError.of(name, f"did not answer for {settings.open_s:g} s") from None
         # str(error) would repeat the whole address.

@@ -59,18 +59,14 @@ class BootLedger:
         return self.next, self.frames_skipped, self.frames_resent, confirmed_to, len(self.shed)
 
     def join_shed(self) -> None:
-        """Keep the shed ranges within what the server accepts, by joining those that lie nearest to each other.
-
-        Only ranges below `confirmed_to` are joined: the frames between them are confirmed, and the audit counts those
-        as recorded all the same.
+        """Keep the shed ranges within what the server accepts, by joining the closest ones. Only ranges below
+        `confirmed_to` are joined: the frames between them are confirmed, and the audit still counts them as recorded.
         """
         self.shed.join_nearest(MAX_SHED_RANGES, self.confirmed_to)
 
     def to_message(self) -> Ledger:
-        """The record for the audit, unsigned.
-
-        Of more shed ranges than the server accepts the first ones: the others lie behind frames that still wait, and
-        are joined when these are confirmed.
+        """Return the unsigned ledger for the audit. If there are more shed ranges than the server accepts, it contains
+        the first ones. The others lie after frames that still wait, and are joined when these are confirmed.
         """
         return Ledger(
             boot_id=self.boot_id,
@@ -108,11 +104,10 @@ def ledger_boot(path: Path) -> int:
 
 
 def write_ledger(folder: Path, ledger: BootLedger) -> None:
-    """Write the ledger down, and then its copy: at any time one of both is whole, the one before or this one.
-
-    A second line has the checksum of the first. The first is filled up with blanks, so that a ledger written again is
-    written over: to replace a file has ext4 write its content to the disk at once (`auto_da_alloc`), which takes
-    milliseconds, and a fleet has a thousand ledgers. A full disk takes it, too.
+    """Save the ledger, and then its copy, so that one of the files is always intact. The second line has the checksum
+    of the first. The first line is padded with blanks, so that the file is overwritten in place, even on a full disk.
+    Replacing a file makes ext4 write its content to the disk at once (`auto_da_alloc`). That takes milliseconds, and a
+    fleet has thousands of ledgers.
     """
     text = json.dumps(
         {
@@ -141,7 +136,7 @@ def write_ledger(folder: Path, ledger: BootLedger) -> None:
 
 
 def _write(path: Path, text: bytes) -> None:
-    """The text and its checksum in the file's place, in one system call, or in its stead where it is too small."""
+    """Overwrite the file with the text and its checksum in one system call, or replace the file if it is too small."""
     with contextlib.suppress(FileNotFoundError):
         fd = os.open(path, os.O_WRONLY)
         try:
@@ -157,7 +152,7 @@ def _write(path: Path, text: bytes) -> None:
 
 
 def _filled(text: bytes, room: int) -> bytes:
-    """`room` bytes: the text with blanks behind it, and its checksum."""
+    """Return `room` bytes: the text, padded with blanks, and its checksum."""
     text = text.ljust(room - _END_BYTES)
     return b"%s\n%08x\n" % (text, crc32(text))
 
@@ -170,14 +165,14 @@ def remove_ledger(folder: Path, boot_id: int) -> None:
 
 
 def read_ledgers(path: Path) -> Iterator[BootLedger | None]:
-    """The ledger at `path` and then its copy, None for each that is damaged; nothing for one that is not there."""
+    """Yield the ledger at `path` and then its copy: None for a damaged file, nothing for a missing one."""
     for each in (path, path.with_suffix(_COPY)):
         with contextlib.suppress(FileNotFoundError):
             yield _parse(each.read_bytes(), ledger_boot(path))
 
 
 def read_ledger(path: Path) -> BootLedger | None:
-    """The ledger at `path`, from its copy when it is damaged; None when both are, or there is none."""
+    """Return the ledger at `path`, or its copy if that is damaged; None if both are damaged or missing."""
     return next((ledger for ledger in read_ledgers(path) if ledger is not None), None)
 
 

@@ -34,11 +34,11 @@ class Ledgers:
         self._first_waiting = first_waiting
 
     def of(self, boot_id: int) -> BootLedger:
-        """The ledger of a boot that has frames waiting, or had some that are not accounted for."""
+        """Return the ledger of a boot with unsettled frames."""
         return self._boots[boot_id]
 
     def unsettled(self) -> Iterator[BootLedger]:
-        """The ledgers whose latest revision is not confirmed."""
+        """Yield the ledgers whose latest revision is not confirmed."""
         return (boot for boot in self._boots.values() if boot.confirmed_revision < boot.revision)
 
     def outdated(self) -> list[BootLedger]:
@@ -46,7 +46,7 @@ class Ledgers:
         return [boot for boot in self._boots.values() if boot.reported != boot.counts(self._first_waiting(boot))]
 
     def revise(self, ledger: BootLedger) -> None:
-        """Make a new revision of a ledger, durable when this returns; there is none when it fails."""
+        """Make a new revision of a ledger, durable on return. After an error there is no new revision."""
         before = ledger.revision, ledger.reported
         ledger.confirmed_to = self._first_waiting(ledger)
         ledger.join_shed()
@@ -59,10 +59,7 @@ class Ledgers:
             raise
 
     def close(self) -> None:
-        """The current boot publishes nothing more: its closing revision is durable when this returns.
-
-        Where that fails the boot is not closed.
-        """
+        """Close the current boot; its closing revision is durable on return. After an error the boot is not closed."""
         self.current.closed = True
         try:
             self.revise(self.current)
@@ -71,7 +68,7 @@ class Ledgers:
             raise
 
     def confirm(self, boot_id: int, revision: int) -> bool:
-        """Note that the server holds this revision; false when that is nothing new."""
+        """Record that the server holds this revision, and return whether that is new."""
         ledger = self._boots.get(boot_id)
         if ledger is None or not ledger.confirmed_revision < revision <= ledger.revision:
             return False
@@ -80,14 +77,14 @@ class Ledgers:
         return True
 
     def count_resent(self, boot_id: int, payload_bytes: int) -> None:
-        """Enter one more transmission of a frame in its boot's ledger."""
+        """Count a resend of a frame in its boot's ledger."""
         ledger = self._boots.get(boot_id)
         if ledger is not None:
             ledger.frames_resent += 1
             ledger.bytes_resent += payload_bytes
 
     def save(self, ledger: BootLedger) -> None:
-        """Write a ledger down without a new revision."""
+        """Save a ledger without a new revision."""
         ledger.confirmed_to = self._first_waiting(ledger)
         ledger.clock_ms = self._clock.now_ms()
         try:
@@ -104,7 +101,7 @@ class Ledgers:
         if not ledger.closed or ledger.confirmed_to < ledger.next:
             return
         if ledger.reported != ledger.counts(ledger.confirmed_to):
-            with contextlib.suppress(StateError):  # it stays outdated, so that it is tried again
+            with contextlib.suppress(StateError):  # it stays outdated and is saved again later
                 self.revise(ledger)
             return
         if ledger.confirmed_revision < ledger.revision or ledger is self.current:

@@ -9,15 +9,14 @@ from schemas.errors import StateError
 
 
 class SegmentReader:
-    """Reads the segments of one spool: frames are sent in order, so the last file is mostly the next one."""
+    """The reader of one spool's segments. It keeps one file open, because frames are sent in order."""
 
     def __init__(self) -> None:
         self._open: tuple[Segment, int] | None = None
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes | None:
-        """`length` bytes at `offset`, fewer when the file has become shorter; None when it is gone.
-
-        Raises `StateError` when the system refuses: no more files may be open, or the medium fails.
+        """Return `length` bytes at `offset`, fewer if the file is shorter; None if it is missing. Raises `StateError`
+        for an error of the system: too many open files, or a failing disk.
         """
         try:
             if self._open is None or self._open[0] is not segment:
@@ -37,7 +36,7 @@ class SegmentReader:
             self.close()
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open file."""
         if self._open is not None:
             fd = self._open[1]
             self._open = None

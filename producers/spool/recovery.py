@@ -44,7 +44,7 @@ class Past:
 
 
 def recover(folder: Path, camera_id: CameraId) -> Past:
-    """Close every earlier boot and collect its waiting frames; those whose bytes are gone are shed.
+    """Close every earlier boot and collect its waiting frames; frames whose bytes are missing are shed.
 
     The caller holds the folder's lock. Raises `StateError` when the folder belongs to another camera.
     """
@@ -79,14 +79,14 @@ def recover(folder: Path, camera_id: CameraId) -> Past:
 
 
 def _ledgers(folder: Path, camera_id: CameraId) -> tuple[dict[int, BootLedger], int]:
-    """The ledgers by boot, and how many had no whole copy; these are gone."""
+    """Return the ledgers by boot, and the number of ledgers without an intact copy, which are lost."""
     ledgers, damaged = {}, 0
     for path in ledger_paths(folder):
         ledger = read_ledger(path)
         if any(each is None for each in read_ledgers(path)):
             _log.warning("spool_ledger_damaged", file=str(path), copy_whole=ledger is not None)
             if ledger is not None:
-                # Both are to be written again, above the revision that was damaged: the copy may be the one before it.
+                # Both are written again with a revision above the damaged one: the copy may hold an earlier revision.
                 ledger.revision += 1
                 ledger.reported = ()
         if ledger is None:
@@ -142,7 +142,7 @@ def _rebuilt(camera_id: CameraId, files: list[Content]) -> BootLedger:
     records = [record for file in files for record in file.records]
     started_ms = min([record.captured_ms for record in records] + [now_ms])
     ledger = BootLedger(camera_id, files[0].boot_id, ordinal=0, started_ms=started_ms)
-    # The server may hold revisions of the lost file: this one has to be above them.
+    # The server may hold revisions of the lost file: the new revision must be higher.
     ledger.revision = now_ms
     ledger.next = max(file.next for file in files)
     if records:
@@ -157,7 +157,7 @@ def _rebuilt(camera_id: CameraId, files: list[Content]) -> BootLedger:
 
 
 def _waiting(ledger: BootLedger, file: Content) -> list[Record]:
-    """The records that are neither confirmed nor shed."""
+    """Return the records that are neither confirmed nor shed."""
     return [r for r in file.records if r.seq >= ledger.confirmed_to and r.seq not in ledger.shed]
 
 

@@ -64,7 +64,7 @@ class Content:
     boot_id: int
     first: int
     next: int
-    """One after the last frame that the file is known to have held."""
+    """The number after the last frame that the file is known to have held."""
     size: int
     end: int = 0
     """The offset of the end of the last known record."""
@@ -72,9 +72,9 @@ class Content:
     damaged: RangeSet = field(default_factory=RangeSet)
     """Frames from `first` to `next` - 1 that are not whole."""
     unreadable_bytes: int = 0
-    """Behind `end`, and not explained by a process that died while it wrote."""
+    """Whether bytes follow `end` that an interrupted write does not explain."""
     open: bool = True
-    """Frames may be missing at the end: the process that wrote the segment did not end it."""
+    """Whether frames may be missing at the end, because the writing process did not end the segment."""
 
 
 def segment_path(folder: Path, boot_id: int, first: int) -> Path:
@@ -106,7 +106,7 @@ def write_end(fd: int, boot_id: int, following: int) -> int:
 
 
 def end_segment(path: Path, content: Content) -> None:
-    """End a segment that its process did not end, with what is now known of it; raises `OSError`."""
+    """Append the end record to a segment that its process did not end; raises `OSError`."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
         os.ftruncate(fd, content.end)
@@ -155,7 +155,7 @@ def read_segment(path: Path) -> Content | None:
 
 
 def _record_at(data: bytes, offset: int, boot_id: int) -> tuple[int, Record | None, bool]:
-    """Kind, record and whether its payload is damaged; None where no whole header of this boot lies."""
+    """Return the kind, the record and whether its payload is damaged; None without an intact header of this boot."""
     magic, kind, checksum = _HEAD.unpack_from(data, offset)
     body_at = offset + _HEAD.size
     if magic != _MAGIC or kind not in (_FRAME, _END):

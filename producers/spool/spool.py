@@ -1,4 +1,4 @@
-"""A camera's spool: a bounded folder of published frames that Kafka is not yet known to hold."""
+"""A camera's spool: a bounded folder of published frames without a confirmation."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class SpooledFrame(NamedTuple):
 class Spool:
     """Frames of one camera on disk, in order of publication; one process at a time.
 
-    A frame is published when `append` returns. It stays until `confirm` names it, or until a bound is passed: then
-    the oldest segments are shed, and the frames in them that were not confirmed are entered in their boot's ledger
-    before the file goes. Nothing is synced to the medium: the spool outlives the process, not a loss of power within
-    the last seconds. Frames of earlier boots keep their boot ids and are sent before new ones. A frame whose bytes are
-    damaged or gone is shed, alone. Age is counted on the spool's own clock, which runs on `monotonic` (seconds).
+    A frame is published when `append` returns. It stays until `confirm` names it or a bound is exceeded. Then
+    the oldest segments are shed: their unconfirmed frames are entered in their boot's ledger, and the file is removed.
+    Nothing is synced to the disk: the spool survives a crash of the process, but not a power cut within the last
+    seconds. Frames of earlier boots keep their boot ids and are sent before new ones. A single frame whose bytes are
+    damaged or missing is shed. Age is counted on the spool's own clock, which runs on `monotonic` (seconds).
 
     Raises `StateError` when the folder is used by another process, belongs to another camera or cannot be written.
     """
@@ -138,10 +138,7 @@ class Spool:
         return self.current.position
 
     def rewind(self) -> None:
-        """Let the source begin at its beginning: another run, which has nothing to do with what was sent before.
-
-        Durable when this returns.
-        """
+        """Reset the position of the source to its beginning, for a new run. Durable on return."""
         if self.current.position:
             self.current.position = 0
             self.ledgers.save(self.current)
@@ -154,11 +151,11 @@ class Spool:
 
     @property
     def has_room(self) -> bool:
-        """Whether the byte bound is far enough that a frame of a usual size sheds nothing."""
+        """Whether a frame of a usual size fits without shedding another."""
         return not self._frames or self.bytes < 3 * self._limits.max_bytes // 4
 
     def oldest_age_s(self) -> float:
-        """For how long the oldest waiting frame has waited, 0 when there is none."""
+        """Return the seconds for which the oldest frame has waited; 0 without a frame."""
         oldest = next(iter(self._frames.values()), None)
         return (self._clock.now_ms() - oldest.spooled_ms) / 1000 if oldest else 0.0
 
@@ -179,21 +176,20 @@ class Spool:
         self.payload_bytes += len(payload)
         ledger.next = seq + 1
         ledger.position = position + 1
-        # From here on the frame is published, so that no error may make the caller try again: the next one sheds.
+        # The frame is published now. An error would make the caller publish it again; the next frame sheds instead.
         with contextlib.suppress(StateError):
             while self.bytes > self._limits.max_bytes and len(self._segments) > 1:
                 self._shed(self._segments[0])
         return seq
 
     def get(self, key: FrameKey) -> SpooledFrame | None:
-        """The frame if it is still waiting."""
+        """Return the frame if it is unconfirmed, else None."""
         return self._frames.get(key)
 
     def read(self, frame: SpooledFrame) -> bytes:
-        """The payload of a waiting frame.
+        """Return the payload of an unconfirmed frame.
 
-        Raises `StateError` when it cannot be read. What the medium does not hold any more, or not as it was written,
-        is shed: this frame, or all of a file that is gone.
+        Raises `StateError` if it cannot be read. A damaged frame is shed, and so are all frames of a missing file.
         """
         segment = frame.segment
         payload = self._reader.read(segment, frame.offset, frame.length)
@@ -211,17 +207,17 @@ class Spool:
         return payload
 
     def peek_unsent(self) -> FrameKey | None:
-        """The oldest frame that `take_unsent` did not take yet in this process."""
+        """Return the oldest frame that `take_unsent` has not removed in this process."""
         while self._unsent and self._unsent[0] not in self._frames:
             self._unsent.popleft()
         return self._unsent[0] if self._unsent else None
 
     def take_unsent(self) -> None:
-        """Take the frame that `peek_unsent` named."""
+        """Remove the frame that `peek_unsent` returned from the queue of unsent frames."""
         self._unsent.popleft()
 
     def confirm(self, boot_id: int, ranges: Iterable[tuple[int, int]]) -> list[FrameKey]:
-        """Free what is waiting of these frames (both ends included) and return it; the rest is ignored."""
+        """Free the waiting frames in these ranges (both ends included) and return them; ignore other numbers."""
         freed = []
         emptied = []
         for first, last in ranges:
@@ -234,23 +230,23 @@ class Spool:
                     if not frame.segment.waiting and not self._writer.writes(frame.segment):
                         emptied.append(frame.segment)
         for segment in emptied:
-            with contextlib.suppress(StateError):  # what is confirmed stays so; the next start removes the file
+            with contextlib.suppress(StateError):  # the confirmation stays valid; the next start removes the file
                 self._unlink(segment)
         if freed:
             self.ledgers.forget_if_settled(boot_id)
         return freed
 
     def finish(self) -> None:
-        """This boot publishes nothing more: its closing revision is durable when this returns.
+        """Close the ledger of this boot; its closing revision is durable on return.
 
-        Where that fails the boot is not closed, and this may be called again.
+        After an error the boot is not closed, and `finish` may be called again.
         """
         if not self.current.closed:
             self._stop_writing()
             self.ledgers.close()
 
     def shed_old(self) -> None:
-        """Shed the segments that hold nothing younger than the age bound."""
+        """Shed the segments whose newest frame exceeds the age bound."""
         horizon = self._clock.now_ms() - self._limits.max_age_s * 1000
         while self._segments and self._segments[0].newest_ms < horizon:
             oldest = self._segments[0]
@@ -261,20 +257,20 @@ class Spool:
     def shed_signed_otherwise(self, key: CameraKey) -> int:
         """Shed the frames that another key has signed, because no server accepts them. Returns their number.
 
-        A boot signs all its frames with one key: one frame is enough to find out.
+        A boot signs all its frames with one key, so one frame of each boot is checked.
         """
         before = self.frames
         refused: dict[int, bool] = {}
         for segment in list(self._segments):
             if segment.boot_id not in refused:
-                with contextlib.suppress(StateError):  # unreadable for now, or shed for that
+                with contextlib.suppress(StateError):  # temporarily unreadable, or shed because of damage
                     refused[segment.boot_id] = not self._is_signed(segment, key)
             if refused.get(segment.boot_id) and segment.waiting:
                 self._shed(segment)
         return before - self.frames
 
     def close(self) -> None:
-        """Write the ledger down and release the folder; what is waiting stays on disk."""
+        """Save the ledger and release the folder; unconfirmed frames stay on disk."""
         try:
             self._reader.close()
             self._stop_writing()
@@ -288,7 +284,7 @@ class Spool:
         return [seq for boot, seq in self._frames if boot == boot_id and first <= seq <= last]
 
     def _first_waiting(self, ledger: BootLedger) -> int:
-        """The first frame of a boot that is neither confirmed nor shed; `next` when there is none."""
+        """Return the first frame of a boot that is neither confirmed nor shed; `next` without one."""
         boot_id = ledger.boot_id
         waiting = (
             seq
@@ -314,7 +310,7 @@ class Spool:
         raise problem
 
     def _writable(self, payload_bytes: int, now_ms: int) -> Segment:
-        """The segment that takes such a record: the last one, or a new one when that is full or old."""
+        """Return the segment for a record of this size: the last one, or a new one if that is full or old."""
         if not self._writer.takes(payload_bytes, now_ms):
             if self._writer.writes_any:
                 self._stop_writing()
@@ -325,7 +321,7 @@ class Spool:
     def _write(
         self, segment: Segment, position: int, captured_ms: int, now_ms: int, raw_bytes: int, payload: bytes
     ) -> int:
-        """Write one record, on a full disk after making room by shedding; returns where its payload lies."""
+        """Write one record, and return the offset of its payload. On a full disk, shed old frames first."""
         while True:
             try:
                 return self._writer.append(position, captured_ms, now_ms, raw_bytes, payload)
@@ -339,7 +335,7 @@ class Spool:
                 raise
 
     def _shed(self, segment: Segment) -> None:
-        """Give up what is waiting in a segment, and its file."""
+        """Shed the waiting frames of a segment, and remove its file."""
         if self._writer.writes(segment):
             self._stop_writing()
             if not segment.waiting:
@@ -352,7 +348,7 @@ class Spool:
             try:
                 self.ledgers.revise(ledger)
             except StateError:
-                # A full disk takes no ledger either: the segment goes first to make room for it.
+                # A full disk has no room for the ledger either: remove the segment first.
                 self._unlink(segment)
                 self.ledgers.revise(ledger)
                 return
@@ -362,7 +358,7 @@ class Spool:
                 self._drop_if_done(later)
 
     def _tail(self, segment: Segment) -> list[tuple[Segment, list[int]]]:
-        """Return the frames behind a segment that depend on a frame waiting in it: without that, they do not decode."""
+        """Return the later frames that depend on a waiting frame of this segment: they cannot be decoded without it."""
         waiting = (seq for seq in range(segment.next - 1, segment.first - 1, -1))
         broken = next((group for seq in waiting if (group := self._group(segment.boot_id, seq)) is not None), None)
         found: list[tuple[Segment, list[int]]] = []
@@ -382,7 +378,7 @@ class Spool:
         return found
 
     def _group(self, boot_id: int, seq: int) -> int | None:
-        """Return `group_of` for a frame; None also for one that does not wait, or cannot be read."""
+        """Return `group_of` for a frame; None for a frame that is not waiting or cannot be read."""
         frame = self._frames.get((boot_id, seq))
         if frame is None:
             return None
@@ -393,19 +389,19 @@ class Spool:
         return None if payload is None else group_of(payload)
 
     def _give_up_damaged(self, segment: Segment, seqs: Iterable[int]) -> None:
-        """Shed what is waiting of these frames of a segment, because its bytes are damaged or gone."""
+        """Shed the waiting ones of these frames: their bytes are damaged or missing."""
         lost = self._enter_shed(segment, seqs)
         self._damage = self._damage._replace(frames=self._damage.frames + lost)
         _log.error("spool_frames_damaged", camera=self.camera_id, file=str(segment.path), frames=lost)
-        with contextlib.suppress(StateError):  # the ledger stays outdated, so that it is tried again
+        with contextlib.suppress(StateError):  # the ledger stays outdated and is saved again later
             if self._writer.writes(segment):
-                self._stop_writing()  # nobody knows what else would be written to the wrong place
+                self._stop_writing()  # further writes to this file may be damaged too
             elif not segment.waiting:
                 self._unlink(segment)
             self.ledgers.revise(self.ledgers.of(segment.boot_id))
 
     def _enter_shed(self, segment: Segment, seqs: Iterable[int]) -> int:
-        """Enter what is waiting of these frames as shed in the ledger, not yet durably; returns how many."""
+        """Enter the waiting ones of these frames as shed in the ledger, not yet durably, and return their number."""
         boot_id, ledger = segment.boot_id, self.ledgers.of(segment.boot_id)
         lost = [(boot_id, seq) for seq in seqs if (boot_id, seq) in self._frames]
         for key in lost:
@@ -428,7 +424,7 @@ class Spool:
             ) from None
 
     def _stop_writing(self) -> None:
-        """End the last segment; it goes at once when nothing in it is waiting."""
+        """End the last segment, and remove it if no frame waits in it."""
         size = self._segments[-1].size if self._segments else 0
         last = self._writer.end()
         if last is not None:

@@ -15,7 +15,7 @@ _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(StateError):
-    """The record did not fit on the disk: with room made for it, it may be tried again."""
+    """The disk is full. The write may be repeated after other files were removed."""
 
 
 class SegmentWriter:
@@ -28,7 +28,7 @@ class SegmentWriter:
         self._open: tuple[Segment, int] | None = None
 
     def writes(self, segment: Segment) -> bool:
-        """Whether this is the open one."""
+        """Whether this segment is the open one."""
         return self._open is not None and self._open[0] is segment
 
     @property
@@ -55,11 +55,11 @@ class SegmentWriter:
         return segment
 
     def append(self, position: int, captured_ms: int, now_ms: int, raw_bytes: int, payload: bytes) -> int:
-        """Write the next frame into the open segment and enter it there; returns where in the file its payload lies.
+        """Write the next frame into the open segment, and return the offset of its payload.
 
         `now_ms` is spool time.
 
-        Where that fails no part of a record stays behind. Raises `DiskFullError`, or another `StateError`.
+        After an error, no part of a record remains. Raises `DiskFullError`, or another `StateError`.
         """
         assert self._open is not None
         segment, fd = self._open
@@ -74,7 +74,7 @@ class SegmentWriter:
             try:
                 os.ftruncate(fd, segment.size)
             except OSError as error:
-                self._close()  # a record behind half of one would cost a search
+                self._close()  # a record after half of one would cost a search
                 raise unwritable(self._folder, error.errno) from None
             raise unwritable(self._folder, problem)
         offset = segment.size + HEADER_BYTES
@@ -85,7 +85,7 @@ class SegmentWriter:
         return offset
 
     def end(self) -> Segment | None:
-        """Note in the open segment that it is ended, close and return it; None when there was none."""
+        """Append the end record to the open segment, close the segment and return it; None without one."""
         if self._open is None:
             return None
         segment, fd = self._open
@@ -108,6 +108,6 @@ class SegmentWriter:
 
 
 def unwritable(folder: Path, problem: int | None) -> StateError:
-    """The error of a spool that takes nothing, by its `errno`."""
+    """Return the error of a spool that cannot be written, by its `errno`."""
     kind = DiskFullError if problem in _DISK_FULL else StateError
     return kind(f"spool {folder}: expected a writable folder, got {os.strerror(problem or 0)}. Check the disk.")

@@ -1,4 +1,4 @@
-"""Bytes of sampled frames as other ways would send them: raw pixels, JPEG, and the camera's codec without a mask."""
+"""Bytes of sampled frames under other codings: raw pixels, JPEG, and the camera's codec without a mask."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JPEG_QUALITY: Final = 90
 
 
 class Comparison:
-    """The comparison of one camera's frames. Probes are left out: no other way sends them."""
+    """The comparison of one camera's frames. Probes are left out, because other codings have none."""
 
     def __init__(self, settings: VideoSettings, rate: float, compared: Counter) -> None:
         """`rate` is in frames a second, 0 if it is not set. `compared` counts bytes by one of `WAYS`."""

@@ -1,4 +1,4 @@
-"""An encoder of one chain of pictures: the first is a key frame, each other depends on the ones before.
+"""An encoder of one group of pictures: the first is a key frame, each other depends on the previous ones.
 
 Each picture gives one access unit at once: no encoder here looks ahead, reorders or holds a picture back. Encoders run
 on one thread.
@@ -30,10 +30,10 @@ _SOFTWARE: Final = {Codec.H264: "libx264", Codec.AV1: "libsvtav1"}
 
 
 class Encoder(Protocol):
-    """One chain of pictures of one size."""
+    """The encoder of one group of pictures of one size."""
 
     name: str
-    """FFmpeg's name of it."""
+    """The encoder's name in FFmpeg."""
     codec: Codec
 
     def encode(self, planes: Planes) -> bytes:
@@ -94,7 +94,7 @@ class FFmpegEncoder:
 
 
 def software_encoder(
-    codec: Codec, height: int, width: int, rate: float, crf: int, max_bytes_per_second: int | None = None
+    codec: Codec, height: int, width: int, rate: float, crf: float, max_bytes_per_second: int | None = None
 ) -> Encoder:
     """Return the software encoder of a codec; `rate` is in pictures a second."""
     if codec is Codec.H264:

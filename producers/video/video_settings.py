@@ -10,7 +10,7 @@ from schemas.messages.access_unit import Codec
 from schemas.settings import SettingsTable
 
 USUAL_CRF: Final = {Codec.H264: 23, Codec.AV1: 28}
-"""Rate factors whose loss under the mask is about a decibel at most."""
+"""Rate factors with a loss of at most about one decibel under the mask."""
 
 
 class VideoSettings(SettingsTable):
@@ -19,15 +19,16 @@ class VideoSettings(SettingsTable):
     codec: Literal["h264", "av1"] = "h264"
     """H.264 by libx264, or AV1 by SVT-AV1: a third of the bytes for twice the CPU time."""
     crf: int | None = Field(default=None, ge=0, le=51)
-    """Constant rate factor: lower is better and larger. The default is 23 for H.264 and 28 for AV1."""
+    """Constant rate factor: lower is better and larger. The default is 23 for H.264 and 28 for AV1. Software for H.264
+    encodes a quarter finer, for the pixels that are rebuilt from decoded ones."""
     max_bytes_per_second: int | None = Field(default=None, ge=4096, le=2**27)
-    """Most bytes a second: above it the quality sinks. Without it, only the rate factor decides."""
+    """Maximum bytes a second. Above it, the quality is reduced. By default only the rate factor determines the size."""
     group_frames: int = Field(default=100, ge=1, le=1000)
-    """Most frames of a group. A group has one mask, and a lost frame costs the rest of its group."""
+    """Maximum frames of a group. A group has one mask, and a lost frame costs the rest of its group."""
     group_s: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)
-    """Most seconds of a group."""
+    """Maximum seconds of a group."""
     hardware: Literal["none", "auto", "nvenc", "qsv", "vaapi", "v4l2m2m"] = "none"
-    """A hardware encoder for H.264; software takes over, and the log names the reason, if it does not open."""
+    """A hardware encoder for H.264. If it does not open, software encodes instead, and the log has the reason."""
 
     @property
     def rate_factor(self) -> int:

@@ -44,6 +44,11 @@ class EvidenceRule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sum: SumRule = SumRule(allowance=0.25, rise=5, fall=2, limit=6, passing=1.75)
+    """The sum of STRIP's entropies."""
+    disagreement: SumRule = SumRule(allowance=0.25, rise=2, fall=2, limit=12, spreads=1)
+    """The sum of the odds of the agreements."""
+    disagreement_octaves: float = 3.0
+    """Octaves of the odds above the frame's threshold from which agreements count: evidence adds up over frames."""
     baseline_probes: int = Field(default=12, ge=1)
     """Checked frames from which a camera has a baseline."""
     history_probes: int = Field(default=48, ge=1, le=1000)
@@ -62,3 +67,8 @@ class EvidenceRule(BaseModel):
     """Verdicts, or `history_probes` checked frames, after which such a camera has a clean scene of low entropy."""
     patience_s: float = Field(default=5.0, ge=0)
     """Longest wait for a missing frame, in seconds."""
+
+    @property
+    def of_agreement(self) -> EvidenceRule:
+        """The rule for drop disagreement: its own sum."""
+        return self.model_copy(update={"sum": self.disagreement})

@@ -11,7 +11,7 @@ from schemas.evidence.track import Past, Probe, Track
 
 _TRACK: Final = struct.Struct("<HHdqiqq")
 _PAST: Final = struct.Struct("<d?")
-_PROBE: Final = struct.Struct("<Qff?I")
+_PROBE: Final = struct.Struct("<Qff?Iff")
 
 
 def pack_probes(probes: Iterable[Probe]) -> bytes:
@@ -19,7 +19,7 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
     return b"".join(
         _PROBE.pack(
             each.seq, each.entropy_bits, each.threshold_bits,
-            each.flagged, each.class_id,
+            each.flagged, each.class_id, each.agreement, each.agreement_threshold,
         )
         for each in probes
     )  # fmt: skip
@@ -27,34 +27,44 @@ def pack_probes(probes: Iterable[Probe]) -> bytes:
 
 def unpack_probes(data: bytes) -> tuple[Probe, ...]:
     """Invert `pack_probes`."""
-    return tuple(
-        Probe(seq, entropy, threshold, flagged, class_id)
-        for seq, entropy, threshold, flagged, class_id in _PROBE.iter_unpack(data)
-    )
+    return tuple(Probe(*each) for each in _PROBE.iter_unpack(data))
 
 
-def pack_track(track: Track) -> bytes:
-    """Serialise a track for the database."""
+def pack_tracks(entropies: Track, agreements: Track) -> bytes:
+    """Serialise the tracks of one boot for the database."""
+    return b"".join(map(_pack, (entropies, agreements)))
+
+
+def _pack(track: Track) -> bytes:
     head = _TRACK.pack(
         len(track.history), len(track.run), track.total, track.last, track.calm, track.class_id, track.run_from
     )
     return head + b"".join(_PAST.pack(*each) for each in track.history) + pack_probes(track.run)
 
 
-def unpack_track(data: bytes) -> Track:
-    """Invert `pack_track`; empty bytes give an empty track. Raises StateError for bytes of any other origin."""
+def unpack_tracks(data: bytes) -> tuple[Track, Track]:
+    """Invert `pack_tracks`; empty bytes give empty tracks. Raises StateError for bytes of any other origin."""
     if not data:
-        return Track()
+        return Track(), Track()
     try:
-        known, running, total, last, calm, class_id, run_from = _TRACK.unpack_from(data)
-        until = _TRACK.size + _PAST.size * known
-        history = tuple(Past(*each) for each in _PAST.iter_unpack(data[_TRACK.size : until]))
-        run = unpack_probes(data[until:])
+        entropies, used = _unpack(data)
+        agreements, all_used = _unpack(data[used:])
     except struct.error as error:
-        raise StateError(f"evidence in the database: expected a track, got {error}. Restore the database.") from None
-    if len(history) != known or len(run) != running:
+        raise StateError(f"evidence in the database: expected two tracks, got {error}. Restore the database.") from None
+    if used + all_used != len(data):
         raise StateError(
-            f"evidence in the database: expected a track with {known} frames and {running} in its run, got "
-            "fewer. Restore the database."
+            f"evidence in the database: expected two tracks of {used + all_used} bytes, got {len(data)} bytes. "
+            "Restore the database."
         )
-    return Track(history, run, total, last, calm, class_id, run_from)
+    return entropies, agreements
+
+
+def _unpack(data: bytes) -> tuple[Track, int]:
+    """Return the first track of `data`, and the number of its bytes."""
+    known, running, total, last, calm, class_id, run_from = _TRACK.unpack_from(data)
+    until = _TRACK.size + _PAST.size * known
+    end = until + _PROBE.size * running
+    if len(data) < end:
+        raise struct.error(f"{len(data)} bytes for a track of {end}")
+    history = tuple(Past(*each) for each in _PAST.iter_unpack(data[_TRACK.size : until]))
+    return Track(history, unpack_probes(data[until:end]), total, last, calm, class_id, run_from), end

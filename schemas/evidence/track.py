@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from ctypes import c_float
 from statistics import median
 from typing import Final, NamedTuple
 
@@ -17,6 +18,8 @@ from schemas.evidence.rule import EvidenceRule
 
 LEAST_BITS: Final = 2.0**-16
 """Lower bound of an entropy: below it, rounding outweighs the frame's content."""
+LEAST_ODDS: Final = 1e-4
+"""Lower bound of the odds of an agreement, for the same reason."""
 LOW_QUANTILE: Final = 0.05
 """Quantile of a camera's own entropies that marks the lower end of its spread."""
 
@@ -33,6 +36,26 @@ class Probe(NamedTuple):
     threshold_bits: float
     flagged: bool
     class_id: int
+    agreement: float = 0.0
+    """Agreement with its label behind random drops, 0 to 1, if `agreement_threshold` is not 0."""
+    agreement_threshold: float = 0.0
+
+    @property
+    def of_entropy(self) -> Probe:
+        """The probe as STRIP alone judges it."""
+        return self._replace(flagged=self.entropy_bits < self.threshold_bits)
+
+    def of_agreement(self, octaves: float) -> Probe:
+        """Return the probe as drop disagreement judges it, with the odds of the agreement in place of the entropy.
+
+        Both are positive, low for a trigger, and compared by their logarithm. The camera's threshold lies `octaves`
+        above the frame's.
+        """
+        return self._replace(
+            entropy_bits=odds(self.agreement),
+            threshold_bits=c_float(odds(self.agreement_threshold) * 2**octaves).value,
+            flagged=self.agreement < self.agreement_threshold,
+        )
 
     @property
     def octaves(self) -> float:
@@ -43,6 +66,12 @@ class Probe(NamedTuple):
     def depth(self) -> float:
         """Octaves below the threshold."""
         return math.log2(max(self.threshold_bits, LEAST_BITS)) - self.octaves
+
+
+def odds(share: float) -> float:
+    """Return the odds of a share in [0, 1], about `LEAST_ODDS` to its inverse, in the database's precision."""
+    bounded = min(max(share, LEAST_ODDS), 1 - LEAST_ODDS)
+    return c_float(bounded / (1 - bounded)).value
 
 
 class Past(NamedTuple):

@@ -15,7 +15,7 @@ from schemas.identity import CameraId
 from schemas.keys.roots import Root, Roots, expanded
 from schemas.keys.sealing import SPARE_BYTES, BootCipher, PreviewBox
 from schemas.keys.tags import TAG_BYTES, TAG_FIELD, TRAILER_BYTES, Purpose, Tagger
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 
 __all__ = ["KEY_BYTES", "MAX_GENERATION", "TAG_BYTES", "CameraKey", "KeyRing", "Purpose", "derive_camera_key"]
 
@@ -36,8 +36,8 @@ _CHOICE: Final = b"pl-choice"
 class CameraKey:
     """The keys of one camera in one generation. They never appear in a log or a metric.
 
-    The authentication key signs. The picture key seals, and gives masks, codebooks and probes. A bridge has no picture
-    key: methods that need it raise `SecretError` there.
+    The authentication key signs. The picture key seals frames and seeds masks, codebooks and probes. A bridge has no
+    picture key: methods that need it raise `SecretError` there.
     """
 
     __slots__ = (
@@ -65,8 +65,8 @@ class CameraKey:
         self._picture = picture
         self._tags = Tagger(authentication)
         self._cipher: tuple[int, BootCipher] | None = None
-        # The hash state with its key absorbed is copied for each use, which saves half of the work. It is made on first
-        # use: no role needs all hash states, and for many cameras they would take most of the memory and of the time.
+        # The hash state that has absorbed the key is copied for each use, which saves half of the work. It is made on
+        # first use: no role needs all states, and for many cameras they would take most of the memory and time.
         self._hashes: dict[bytes, blake2b] = {}
         self._codebook_seeds: dict[int, tuple[int, int]] = {}
 
@@ -108,7 +108,7 @@ class CameraKey:
     def seal_frame(self, boot_id: int, seq: int, head: bytes, pixels: bytes | memoryview) -> bytes:
         """Return the signed message of a frame: `head`, then the `pixels` sealed, then the tag.
 
-        Call it once for each boot and sequence number: see `producers.camera.camera.sealing`.
+        Call it once for each boot and sequence number: see `producers.camera.sealing`.
         """
         # One buffer for all: copying a large frame takes as long as sealing it.
         end = len(head) + len(pixels)
@@ -145,7 +145,7 @@ class CameraKey:
         return seed
 
     def is_probe(self, boot_id: int, seq: int, probe_share: float) -> bool:
-        """Return whether this frame is sent whole. Of each round(1 / share) frames in sequence, the key chooses one."""
+        """Return whether this frame is a probe. The key chooses one of each round(1 / share) consecutive frames."""
         if probe_share <= 0:
             return False
         run = max(1, round(1 / probe_share))
@@ -201,7 +201,7 @@ class KeyRing:
     """
 
     def __init__(
-        self, secret: bytes | Roots, accepted_from: Mapping[str, int] | None = None, capacity: int = CAMERAS_AT_HAND
+        self, secret: bytes | Roots, accepted_from: Mapping[str, int] | None = None, capacity: int = MAX_CAMERAS
     ) -> None:
         """`secret` is the role's secret: its roots, or the fleet's secret, which gives all roots."""
         self._roots = secret if isinstance(secret, Roots) else Roots.of_fleet(secret)

@@ -1,4 +1,4 @@
-"""Access units of the profile `video`: one coded picture each, padded, as the pixels of a frame before they are sealed.
+"""Access units of the profile `video`: one coded picture each, padded and sealed like the pixels of a frame.
 
     codec and colour   1 byte: the codec in the lower half, the colour in the upper
     change             2 bytes, little-endian: 0 without a comparison, else 1 + ⌈256 × change⌉, at most 65,535
@@ -25,7 +25,7 @@ from schemas.pixels.planes import Colour
 HEAD_BYTES: Final = 6
 _MOST_CHANGE: Final = 2**16 - 1
 LEAST_SIDE: Final = 64
-"""Shortest side of a picture under `video`: what every codec here accepts, and eight blocks of a mask."""
+"""Shortest side of a picture under `video`: every codec here accepts it, and a mask has eight blocks."""
 
 
 class Codec(IntEnum):
@@ -42,7 +42,7 @@ class AccessUnit(NamedTuple):
     colour: Colour
     data: bytes | memoryview
     change: float | None = None
-    """Mean change since the picture before in its group, in grey levels of 255; None without one."""
+    """Mean change since the previous picture of the group, in grey levels of 255; None for the first picture."""
 
 
 def padded_length(length: int) -> int:

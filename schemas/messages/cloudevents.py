@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 from google.protobuf.message import Message
 
 from schemas.identity import CameraId
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 
 Headers: TypeAlias = list[tuple[str, bytes]]
 
@@ -44,7 +44,7 @@ def event_headers(source: str, kind: type[Message], event_id: str) -> Headers:
     return [*_common(source, kind.DESCRIPTOR.full_name), ("ce_id", event_id.encode())]
 
 
-@lru_cache(CAMERAS_AT_HAND)
+@lru_cache(MAX_CAMERAS)
 def _common(source: str, kind: str) -> tuple[tuple[str, bytes], ...]:
     return (
         ("ce_specversion", b"1.0"),

@@ -201,7 +201,7 @@ def parse_frame(payload: bytes) -> Frame:
         frame.profile in KEYED_PROFILES and not frame.whole and frame.key_distance <= frame.seq
     ):
         raise MalformedError(
-            f"expected key distance 0, or up to {frame.seq} in a frame of a keyed profile that is no probe, "
+            f"expected key distance 0, or up to {frame.seq} in a frame of a keyed profile that is not a probe, "
             f"got {frame.key_distance}, profile {frame.profile}, whole {frame.whole}"
         )
     if frame.profile == VIDEO:

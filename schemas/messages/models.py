@@ -23,6 +23,8 @@ from schemas.pointillist_pb2 import BundleFile, Model, Models, SignedModels
 LIVE_KEY: Final = b"live"
 PROCESSOR_PREFIX: Final = "processor/"
 """Prefix of the processor's name in the key of a ServedModel."""
+DRIFT_WINDOWS: Final = 3
+"""Windows of frames in succession that must exceed the limit of the drift statistics."""
 
 MAX_PUBLISHED: Final = 16
 """Maximum number of published models in the list, which limits how far a rollback can go."""

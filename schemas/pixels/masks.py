@@ -128,15 +128,18 @@ def spread_patterns(dropped_per_block: int, sigma: float = CLUMPING_SIGMA, tries
     order = np.argsort(kept, axis=1, kind="stable")
     field = energy[order[:, :dropped_per_block]].sum(axis=1)
     draws = philox((dropped_per_block, 1), ROWS * tries // 4).reshape(tries, ROWS).astype(np.int64)
-    rows = np.arange(ROWS)
-    for draw in draws:
-        leaving = (draw & 0xFFFF) * dropped_per_block >> 16
-        entering = dropped_per_block + ((draw >> 16) * (BLOCK_PIXELS - dropped_per_block) >> 16)
-        old, new = order[rows, leaving], order[rows, entering]
-        better = np.flatnonzero(field[rows, new] - energy[old, new] < field[rows, old] - energy[0, 0])
+    # Flat places and `take` cost two thirds of the time that pairs of indices cost.
+    starts = np.arange(ROWS) * BLOCK_PIXELS
+    places, fields, energies = order.reshape(-1), field.reshape(-1), energy.reshape(-1)
+    leaving = ((draws & 0xFFFF) * dropped_per_block >> 16) + starts
+    entering = dropped_per_block + ((draws >> 16) * (BLOCK_PIXELS - dropped_per_block) >> 16) + starts
+    for leaves, enters in zip(leaving, entering, strict=True):
+        old, new = places.take(leaves), places.take(enters)
+        less = fields.take(starts + old) - fields.take(starts + new) + energies.take(old * BLOCK_PIXELS + new)
+        better = np.flatnonzero(less > energy[0, 0])
         old, new = old[better], new[better]
-        order[better, leaving[better]], order[better, entering[better]] = new, old
-        field[better] += energy[new] - energy[old]
+        places[leaves[better]], places[enters[better]] = new, old
+        field[better] += energy.take(new, axis=0) - energy.take(old, axis=0)
     spread = np.ones((ROWS, BLOCK_PIXELS), dtype=np.bool_)
     np.put_along_axis(spread, order[:, :dropped_per_block], False, axis=1)
     return spread

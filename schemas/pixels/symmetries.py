@@ -17,8 +17,7 @@ Words = NDArray[np.uint64]
 
 _BYTES: Final = 0x0101010101010101
 _EIGHT: Final = np.uint64(8)
-# For a shift to the right by 1, 2 or 4 columns: the bits of each byte that stay in it, and the others, which wrap
-# around.
+# For each shift to the right by 0 … 7 columns: the bits that stay in their byte, and the bits that wrap around.
 _STAYS: Final = np.array([_BYTES * (0xFF >> shift) for shift in range(8)], dtype=np.uint64)
 _AROUND: Final = ~_STAYS
 # Steps that exchange halves, quarters and single bits. The first transpose the block; the second reverse each byte.

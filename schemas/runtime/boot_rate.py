@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 
 BOOTS_PER_S: Final = 1.0
 """Highest long-term rate of one camera's starts."""
@@ -54,8 +54,8 @@ class BootRate:
         return True
 
     def _open(self, camera: str, now_s: float) -> _Account:
-        if len(self._accounts) >= CAMERAS_AT_HAND:
+        if len(self._accounts) >= MAX_CAMERAS:
             owing = {name: account for name, account in self._accounts.items() if account.paid_s > now_s}
-            self._accounts = owing if len(owing) < CAMERAS_AT_HAND else {}
+            self._accounts = owing if len(owing) < MAX_CAMERAS else {}
         account = self._accounts[camera] = _Account()
         return account

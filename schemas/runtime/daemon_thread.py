@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 def run_in_daemon_thread(work: Callable[[], Result], name: str) -> asyncio.Future[Result]:
     """Run `work` in its own daemon thread and return its future.
 
-    The loop's pool would be exhausted by a few addresses that do not answer, and other work would wait. The process
-    does not wait for a daemon thread when it ends.
+    A few addresses that do not respond would exhaust the loop's thread pool, and other work would wait. A process can
+    end while its daemon threads run.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()

@@ -17,9 +17,9 @@ IDLE_SHARE: Final = 0.25
 """Busy share up to which nothing waits."""
 BUSY_SHARE: Final = 0.75
 """Busy share from which the first item of a batch waits the full linger; in between, the wait is in proportion."""
-FEW: Final = 0.5
+FEW: Final = 1.5
 """Number of other items expected within the full linger up to which nothing waits for them."""
-MANY: Final = 2.0
+MANY: Final = 6.0
 """Number from which the first item waits the full linger; in between, the wait is in proportion."""
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 
 What = TypeVar("What", bound=Hashable)
 
@@ -18,7 +18,7 @@ class Throttle(Generic[What]):
     cannot fail, such as a log line.
     """
 
-    def __init__(self, apart_s: float, remembered: int = CAMERAS_AT_HAND) -> None:
+    def __init__(self, apart_s: float, remembered: int = MAX_CAMERAS) -> None:
         self._apart_s = apart_s
         self._remembered = remembered
         self._last_s: OrderedDict[What, float] = OrderedDict()

@@ -1,4 +1,4 @@
-"""Connections of a role to its brokers: TLS under PEM files, with a certificate or a password for each role.
+"""Connections of a role to its brokers: TLS from PEM files, with a certificate or a password for each role.
 
 Nothing here disables the verification of a server. A role without an authority connects without TLS, and its settings
 show it.
@@ -54,7 +54,7 @@ _VERIFIED: Final = {
 class _RenewedContext(ssl.SSLContext):
     """A client's context that reloads its certificate before a connection if the files have changed.
 
-    A long-running role needs no restart when its certificate is renewed. If only one of the two files has been
+    A long-running role needs no restart when its certificate is renewed. While only one of the two files has been
     replaced, they do not match, and the previous certificate stays in use.
     """
 
@@ -288,7 +288,7 @@ def kafka_options(address: KafkaAddress) -> dict[str, Any]:
 
 
 def tls_refusal(error: BaseException) -> str | None:
-    """Return the reason if `error` means that TLS failed, which a user must fix; else None."""
+    """Return the reason if `error` is a TLS failure, which only a user can fix; else None."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{_WORDS['CERTIFICATE_VERIFY_FAILED']}: {_VERIFIED.get(error.verify_code, error.verify_message)}"
     if isinstance(error, ssl.SSLError) and error.reason is not None:
@@ -297,4 +297,4 @@ def tls_refusal(error: BaseException) -> str | None:
 
 
 def _why(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else "it is no text"
+    return error.strerror or str(error) if isinstance(error, OSError) else "a file that is not text"

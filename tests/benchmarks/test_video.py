@@ -32,9 +32,9 @@ def frames(count: int) -> list[Planes]:
 def test_a_row_compares_bytes_pictures_and_time(codec: str) -> None:
     row = measured("film.mp4", frames(6), codec, 20, 16, 3)
     assert (row.size, row.frames, row.groups, row.compared) == ("96x64", 6, 1, 2)
-    assert row.bytes_ratio == row.video_bytes / row.bare_bytes > 0
+    assert row.bytes_ratio == pytest.approx(row.video_bytes / row.bare_bytes)
     assert row.video_psnr_db > 30
-    assert row.loss_db == row.bare_psnr_db - row.video_psnr_db
+    assert row.loss_db == pytest.approx(row.bare_psnr_db - row.video_psnr_db)
     lengths = by_length("film.mp4", frames(12), 16)
     assert lengths["1"] > lengths["250"]
     text = page({"command": "python -m x", "drop": 0.25, "rows": [asdict(row)], "lengths": [lengths]})

@@ -105,7 +105,7 @@ def test_a_camera_that_sends_seldom_is_given_the_time_of_some_frames() -> None:
 def test_a_picture_that_shows_nothing_is_noticed(pictures: list[bytes], expected: State | None) -> None:
     health = PictureHealth()
     for picture in pictures:
-        health.see(picture)
+        health.update(picture)
     assert health.state is expected
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import threading
 import time
 from pathlib import Path
 
@@ -10,13 +12,18 @@ import av
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from consumers.console.data.clips import AFTER_MS, BEFORE_MS, Shot, film, read_shots
-from consumers.console.settings import ConsoleSettings
+from consumers.console import clip_keeper, role
+from consumers.console.clip_keeper import keep_clips
+from consumers.console.data.clips import AFTER_MS, BEFORE_MS, LATE_MS, Shot, film, read_shots
+from consumers.console.data.kept_clips import ALERT, ASKED, GIVEN_UP_MS, KeptClips
+from consumers.console.data.store import now_ms
+from consumers.console.settings import ConsoleBounds, ConsoleSettings
 from infra.local.kafka import Kafka
 from schemas.errors import BrokerError
 from tests.conftest import TopicFactory
-from tests.consumers.console_rig import CONSOLE_KEYS, scene
-from tests.consumers.recorder_rig import CAMERA, spoken, verdict
+from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig, scene
+from tests.consumers.recorder_rig import CAMERA, Rig, spoken, verdict
+from tests.consumers.test_console_pages import raise_alert
 
 
 def settings(folder: Path, kafka: str, topic: str) -> ConsoleSettings:
@@ -56,6 +63,196 @@ async def test_a_clip_holds_the_cameras_pictures_around_the_moment(
         times = [round(float(frame.time or 0), 1) for frame in container.decode(video=0)]
         assert (container.streams.video[0].width, container.streams.video[0].height) == (96, 96)
     assert times == [0.0, 10.0, 20.0, 21.0]
+
+
+async def one_film(_context: object, _camera: str, _at_ms: int) -> bytes:
+    """A film of any moment."""
+    return b"film"
+
+
+@pytest.fixture
+def kept(console: ConsoleRig) -> KeptClips:
+    assert console.context.clips is not None
+    return console.context.clips
+
+
+async def test_an_alerts_clip_is_kept_sealed_and_served_when_kafka_has_nothing_any_more(
+    console: ConsoleRig, recorder: Rig, kept: KeptClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console.show([verdict(0)])
+    raise_alert(recorder, ago_s=(AFTER_MS + LATE_MS) // 1000 + 5)
+
+    async def shots(_settings: object, _keys: object, _camera: str, at_ms: int) -> list[Shot]:
+        return [Shot(at_ms - 1_000, scene(1)), Shot(at_ms, scene(2))]
+
+    with monkeypatch.context() as kafka:
+        kafka.setattr(clip_keeper, "read_shots", shots)
+        await keep_clips(console.context)
+    (clip,) = kept.of(CAMERA, 9)
+    at_ms = clip.at_ms
+    assert (clip.why, clip.bytes > 0) == ("alert", True)
+    (file,) = (tmp_path / "quarantine" / "clips").rglob("*.sealed")
+    assert b"ftyp" not in file.read_bytes()  # the mark of an MP4
+    await keep_clips(console.context)  # with Kafka away: nothing is due, and nothing is made again
+    browser = console.browser()
+    assert f"clip.mp4?at_ms={at_ms}" in browser.get(f"/camera/{CAMERA}").text
+    found = browser.get(f"/camera/{CAMERA}/clip.mp4?at_ms={at_ms + AFTER_MS}")
+    with av.open(io.BytesIO(found.content), "r") as container:
+        assert len(list(container.decode(video=0))) == 3
+    assert browser.get(f"/camera/{CAMERA}/clip.mp4?at_ms={at_ms + AFTER_MS + 1}").status_code == 503
+
+    async def made(_context: object, _camera: str, _at_ms: int) -> bytes:
+        return b"from Kafka"
+
+    monkeypatch.setattr("consumers.console.pages.camera.film_around", made)
+    assert browser.get(f"/camera/{CAMERA}/clip.mp4?at_ms={at_ms + 1}").content == b"from Kafka"
+    assert browser.get(f"/camera/{CAMERA}/clip.mp4?at_ms={at_ms}").content == found.content
+
+
+async def test_a_clip_that_kafka_does_not_give_is_tried_again_for_a_day(
+    console: ConsoleRig, kept: KeptClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.want([(CAMERA, now_ms() - GIVEN_UP_MS + each) for each in (-60_000, 60_000)], ASKED, "anna")
+    with pytest.raises(BrokerError):
+        await keep_clips(console.context)
+    assert kept.due() == [], "it waits for some seconds"
+    monkeypatch.setattr(kept, "_clock_s", lambda: 1e9)
+    assert [each.at_ms > now_ms() - GIVEN_UP_MS for each in kept.due()] == [True]
+
+
+def test_clips_are_bounded_by_bytes_and_age_and_an_alert_is_not_filmed_twice(
+    tmp_path: Path, console: ConsoleRig
+) -> None:
+    box, store = CONSOLE_KEYS.previews, console.context.store.engine
+    url, begin_ms = str(tmp_path / "elsewhere"), now_ms() - 3_600_000
+    kept = KeptClips(store, url, box, ConsoleBounds(clip_bytes=2_500))
+    moments = [(CAMERA, begin_ms + number * 60_000) for number in range(4)]
+    kept.want(moments, ALERT)
+    kept.want([(CAMERA, begin_ms + AFTER_MS)], ALERT)  # in the first one's film
+    for wanted in kept.due():
+        kept.keep(wanted, bytes(1_000))
+    assert [kept.film(*moment) for moment in moments] == [b"", b"", bytes(1_000), bytes(1_000)]
+    kept.want(moments, ALERT)
+    assert kept.due() == []
+    KeptClips(store, url, box, ConsoleBounds(clip_age_s=3_600 - 150)).purge()
+    assert [len(kept.film(*moment)) for moment in moments] == [0, 0, 0, 1_000]
+
+
+async def test_a_clip_that_cannot_be_stored_is_postponed_and_others_are_kept(
+    console: ConsoleRig, kept: KeptClips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_keeper, "film_around", one_film)
+    clips = tmp_path / "quarantine" / "clips"
+    for camera in ("lab/full", "lab/given-up"):
+        (clips / camera).parent.mkdir(parents=True, exist_ok=True)
+        (clips / camera).write_text("a file in the place of the folder")
+    recent_ms, old_ms = now_ms() - 120_000, now_ms() - GIVEN_UP_MS - 60_000
+    kept.want([("lab/given-up", old_ms), ("lab/full", recent_ms), (CAMERA, recent_ms + 1)], ALERT)
+    with pytest.raises(OSError, match="full"):
+        await keep_clips(console.context)
+    assert [each.camera for each in kept.due()] == [CAMERA]
+    await keep_clips(console.context)
+    assert kept.film(CAMERA, recent_ms + 1) == b"film"
+    monkeypatch.setattr(kept, "_clock_s", lambda: 1e9)
+    assert [each.camera for each in kept.due()] == ["lab/full"]
+
+
+async def test_clips_are_purged_while_none_can_be_made(
+    console: ConsoleRig, kept: KeptClips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.want([(CAMERA, now_ms() - 40 * 86_400_000)], ASKED)
+    (wanted,) = kept.due()
+    monkeypatch.setattr(kept, "_bounds", ConsoleBounds(clip_age_s=50 * 86_400))
+    kept.keep(wanted, b"film")
+    monkeypatch.setattr(kept, "_bounds", ConsoleBounds())
+    kept.want([(CAMERA, now_ms() - 120_000)], ALERT)  # Kafka does not give it
+    running = asyncio.create_task(role._keep_clips(console.context))
+    try:
+        async with asyncio.timeout(60):
+            while kept.film(*wanted[1:]):
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def test_the_camera_with_the_most_bytes_gives_way_first_and_users_clips_last(
+    tmp_path: Path, console: ConsoleRig
+) -> None:
+    store, begin_ms = console.context.store.engine, now_ms() - 3_600_000
+    kept = KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, ConsoleBounds())
+    asked, rare = ("lab/rare", begin_ms), ("lab/rare", begin_ms + 60_000)
+    many = [(CAMERA, begin_ms + number * 60_000) for number in range(3, 7)]
+    kept.want([rare, *many], ALERT)
+    kept.want([asked], ASKED, "anna")
+    for wanted in kept.due():
+        kept.keep(wanted, bytes(1_000))
+
+    def left(most_bytes: int) -> list[bool]:
+        bounds = ConsoleBounds(clip_bytes=most_bytes)
+        KeptClips(store, str(tmp_path / "elsewhere"), CONSOLE_KEYS.previews, bounds).purge()
+        return [bool(kept.film(*moment)) for moment in (rare, asked, *many)]
+
+    assert left(4_500) == [True, True, False, False, True, True]
+    assert left(1_500) == [False, True, False, False, False, False]
+
+
+def test_a_users_clip_is_not_swallowed_by_one_of_an_alert_without_pictures(kept: KeptClips) -> None:
+    at_ms = now_ms() - 60_000
+    kept.want([(CAMERA, at_ms)], ALERT)
+    (wanted,) = kept.due()
+    kept.keep(wanted, b"")
+    kept.want([(CAMERA, at_ms)], ALERT)
+    assert kept.due() == []
+    kept.want([(CAMERA, at_ms), (CAMERA, at_ms + 1_000)], ASKED, "anna")
+    assert [each.at_ms for each in kept.due()] == [at_ms]
+    kept.want([(CAMERA, at_ms + 1_000)], ASKED, "anna")
+    assert [(each.why, each.who) for each in kept.of(CAMERA, 9)] == [("asked", "anna")]
+
+
+def test_the_page_does_not_wait_for_the_store_of_clips(console: ConsoleRig, kept: KeptClips) -> None:
+    console.show([verdict(0)])
+    answered, slow = threading.Event(), threading.Event()
+    stuck = console.context._teaching.submit(slow.wait, 60)
+
+    def visit() -> None:
+        assert console.browser().get(f"/camera/{CAMERA}").status_code == 200
+        answered.set()
+
+    visitor = threading.Thread(target=visit, daemon=True)
+    visitor.start()
+    try:
+        assert answered.wait(30)
+        assert not stuck.done()
+    finally:
+        slow.set()
+        visitor.join()
+
+
+def test_kept_files_have_a_place_of_their_own(tmp_path: Path) -> None:
+    made = settings(tmp_path, "127.0.0.1:1", "none").model_copy(update={"kept_files": str(tmp_path / "kept")})
+    context = role.open_desk(made, CONSOLE_KEYS)
+    try:
+        assert context.clips is not None
+        assert context.labelled_frames is not None
+        context.clips.want([(CAMERA, 1)], ASKED)
+        (wanted,) = context.clips.due()
+        context.clips.keep(wanted, b"film")
+        context.labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+        assert not (tmp_path / "quarantine").exists()
+    finally:
+        context.close()
+        context.store.close()
+
+
+def test_an_operator_keeps_a_clip_of_now(console: ConsoleRig, kept: KeptClips) -> None:
+    console.show([verdict(0)])
+    browser = console.browser()
+    sent = browser.post(f"/camera/{CAMERA}/clip", data={"csrf": console.csrf()})
+    assert sent.headers["location"] == f"/camera/{CAMERA}#clips"
+    assert [(each.why, each.who, each.bytes) for each in kept.of(CAMERA, 9)] == [("asked", "local", 0)]
+    assert kept.due() == []  # its last picture is still to come
+    assert "Kept by local, ready in some seconds" in browser.get(f"/camera/{CAMERA}").text
 
 
 async def test_a_kafka_that_is_away_is_one_line(tmp_path: Path) -> None:

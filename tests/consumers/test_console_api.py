@@ -76,7 +76,7 @@ def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: 
 
 def test_verdicts_are_taken_out_as_csv_and_as_parquet(console: ConsoleRig, recorder: Rig) -> None:
     recorder.verdicts([verdict(0, class_name="=HYPERLINK(1)"), verdict(1, flagged=True)])
-    recorder.verdicts([verdict(0)], "lab/gate")
+    recorder.verdicts([verdict(0, certified_patch=5, certified=True)], "lab/gate")
     browser = console.browser()
     asked = f"since_ms={time.time_ns() // 10**6 - 60_000}"
     table = list(csv.DictReader(io.StringIO(browser.get(f"{ROOT}/export/verdicts.csv?{asked}").text)))
@@ -84,6 +84,7 @@ def test_verdicts_are_taken_out_as_csv_and_as_parquet(console: ConsoleRig, recor
     assert [(row["camera"], row["seq"]) for row in table] == [(CAMERA, "0"), (CAMERA, "1"), ("lab/gate", "0")]
     assert table[0]["class_name"] == "'=HYPERLINK(1)"
     assert [(row["strip"], row["flagged"]) for row in table] == [("", "False"), ("checked", "True"), ("", "False")]
+    assert [(row["certified_patch"], row["certified"]) for row in table] == [("", ""), ("", ""), ("5", "True")]
     answer = browser.get(f"{ROOT}/export/verdicts.parquet?{asked}&camera={CAMERA}")
     found = pq.read_table(io.BytesIO(answer.content)).to_pylist()
     assert [(row["boot"], row["seq"], row["true_class"]) for row in found] == [(f"{BOOT:016x}", n, 3) for n in (0, 1)]

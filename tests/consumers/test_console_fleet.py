@@ -14,12 +14,16 @@ from consumers.cameras.camera import monotonic_ms
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import Judged, State
 from consumers.console.access.gate import POLICY
+from consumers.console.data.cards import DEMONSTRATIONS, REAL_SOURCES
 from consumers.console.data.fleet import Query
 from consumers.console.data.store import Store
 from consumers.console.pages.fleet import Changes
 from consumers.console.role import _follow_forgotten
 from consumers.records.rows import CameraRow
-from schemas.pointillist_pb2 import DEGRADED, OFFLINE, Candidate, Verdict
+from processors.bundle import shipped_bundle
+from processors.bundle.model_toml import read_settings
+from producers.sources.settings import REAL_KINDS
+from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Candidate, Meta, Verdict, Window
 from tests.consumers.console_rig import ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, spoken, verdict
 
@@ -127,16 +131,30 @@ def test_only_what_changed_is_pushed(rig: ConsoleRig) -> None:
 
 def test_a_group_is_shown_and_chosen(rig: ConsoleRig) -> None:
     best = [Candidate(class_name=name, confidence=0.2) for name in ("cab", "minivan", "jeep")]
-    rig.show([verdict(0, class_name="cab", class_group="vehicle", best=best)], "lab/road")
-    rig.show([verdict(0, class_name="unsure", best=best)], "lab/dark")
+    windows = [Window(left=4, top=0, right=20, bottom=16, dependence=0.8)]
+    rig.show(
+        [
+            verdict(
+                0, class_name="cab", class_group="vehicle", best=best, certified_patch=5, certified=True,
+                windows=windows,
+            )
+        ],
+        "lab/road",
+    )  # fmt: skip
+    rig.show([verdict(0, class_name="unsure", best=best, certified_patch=7)], "lab/dark")
     browser = rig.browser()
     found = browser.get("/?text=vehicle").text
     assert "lab/road" in found
     assert "lab/dark" not in found
     page = browser.get("/camera/lab/road").text
     assert "Group: vehicle" in page
-    assert "Best classes: cab 20 %, minivan 20 %, jeep 20 %" in page
-    assert "It is unsure what it sees; most likely cab 20 %" in browser.get("/camera/lab/dark").text
+    assert [f"{each} <span>20 %" in page for each in ("minivan", "jeep", "cab")] == [True, True, False]  # once
+    assert "with another sticker of 5×5 pixels, double masking still gives the label <strong>cab</strong>" in page
+    assert '<rect x="4" y="0" width="16" height="16" fill-opacity="0.40"><title>80.0 %</title></rect>' in page
+    dark = browser.get("/camera/lab/dark").text
+    assert 'class="heat"' not in dark
+    assert "It is unsure what it sees; most likely cab 20 %" in dark
+    assert "a sticker of 7×7 pixels may change the label" in dark
 
 
 def test_two_thousand_cameras_are_paged(tmp_path: Path) -> None:
@@ -218,3 +236,33 @@ async def test_a_camera_that_the_command_line_forgets_leaves_a_console_that_runs
         assert names(rig) == [CAMERA]
     finally:
         following.cancel()
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "is_labelled"),
+    [
+        ("cifar10@1+ab", "url", True),
+        ("scene-sticker@1+ab", "video", True),
+        ("scene@1+ab", "scene", False),
+        ("imagenet@1+ab", "url", False),
+    ],
+)
+def test_a_real_camera_that_a_demonstration_network_judges_is_labelled_so(
+    rig: ConsoleRig, model: str, source: str, is_labelled: bool
+) -> None:
+    rig.show([verdict(0, model_id=model, class_name="ship")])
+    now_ms = time.time_ns() // 10**6
+    meta = Meta(boot_id=1, source=source).SerializeToString()
+    rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
+    rig.tick()
+    browser = rig.browser()
+    fleet, camera = browser.get("/").text, browser.get(f"/camera/{CAMERA}").text
+    assert ("demo network<small>knows" in fleet) == is_labelled
+    assert ('class="verdict">ship' in fleet) != is_labelled
+    assert ("A demonstration network judges it, which knows" in camera) == is_labelled
+
+
+def test_every_network_that_ships_is_labelled_on_a_real_camera() -> None:
+    shipped = {read_settings(each.parent).name for each in shipped_bundle("scene").parent.glob("*/model.toml")}
+    assert shipped == set(DEMONSTRATIONS)
+    assert REAL_SOURCES == REAL_KINDS

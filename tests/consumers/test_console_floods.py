@@ -35,7 +35,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "_POLL_S", 0.05)
 
 
 async def answers(line: Line, cookie: str = "") -> bool:

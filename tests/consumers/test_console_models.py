@@ -21,6 +21,7 @@ from schemas.pointillist_pb2 import (
     Assessment,
     BundleFile,
     Comparison,
+    Drift,
     Model,
     Models,
     Rollout,
@@ -62,6 +63,22 @@ def test_what_a_trusted_signer_published_is_shown_and_what_processors_say(rig: C
     assert [each["model"] for each in told["published"]] == ["cured", "before"]
     rig.context.models.take(b"processor/p-2", None)
     assert "it has other classes" not in rig.browser().get("/models").text
+
+
+def test_drift_is_shown_as_far_as_it_is_measured(rig: ConsoleRig) -> None:
+    assert rig.context.models is not None
+    for name, drift in {
+        "p-1": None, "p-2": Drift(windows=1), "p-3": Drift(windows=9, pictures=0.4, answers=0.2),
+        "p-4": Drift(windows=3, pictures=2.5, answers=0.2),
+    }.items():  # fmt: skip
+        served = ServedModel(model_id="cured", drift=drift).SerializeToString()
+        rig.context.models.take(f"processor/{name}".encode(), served)
+    page = rig.browser().get("/models").text
+    shown = [
+        "not measured: the bundle has no reference", "collecting frames, window 2 of 3",
+        "pictures 0.40, answers 0.20 of the limit<", "pictures 2.50, answers 0.20 of the limit; changed<",
+    ]  # fmt: skip
+    assert [words for words in shown if words not in page] == []
 
 
 def test_a_strangers_list_changes_nothing_and_is_named(rig: ConsoleRig) -> None:

@@ -37,7 +37,8 @@ def raise_alert(recorder: Rig, alert_id: str = ALERT, camera: str = CAMERA, ago_
     row = {
         "alert_id": alert_id, "camera": camera, "boot": BOOT, "kind": "strip", "raised_ms": now_ms, "first": 1,
         "last": 9, "checked": 8, "flagged": 7, "mean_entropy_bits": 0.1, "threshold_bits": 0.5, "baseline_bits": 1.2,
-        "evidence_octaves": 6.5, "message": message, "published": True,
+        "evidence_octaves": 6.5, "mean_agreement": 0.0, "agreement_threshold": 0.0, "baseline_agreement": 0.0,
+        "window": "8 0 24 16 0.93", "message": message, "published": True,
     }  # fmt: skip
     with recorder.engine.begin() as connection:
         connection.execute(insert(alerts), [row])
@@ -58,6 +59,7 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     fields = {"csrf": console.csrf(), "state": "acknowledged", "text": "a <b>sticker</b> on the sign", "back": "open"}
     assert browser.post(f"/alerts/{ALERT}", data=fields).headers["location"] == "/alerts?state=open"
     assert "There are no open alerts" in browser.get("/alerts").text
+    assert "There are no open alerts, 1 acknowledged." in browser.get("/alerts").text
     acknowledged = browser.get("/alerts?state=acknowledged").text
     assert "a &lt;b&gt;sticker&lt;/b&gt; on the sign" in acknowledged
     assert '<span class="state acknowledged">acknowledged</span> by local' in acknowledged

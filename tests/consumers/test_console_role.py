@@ -32,7 +32,7 @@ async def test_a_stream_goes_on_for_longer_than_an_answer_may_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "ANSWER_S", 0.2)
-    monkeypatch.setattr(connections, "_LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "_POLL_S", 0.05)
     monkeypatch.setattr(stream, "HEARTBEAT_S", 0.1)
     async with serving(tmp_path) as (port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.evidence.chain import Chain, alert_id, raise_alert
+from consumers.evidence.chain import DISAGREEMENT, STRIP, Chain, Found, alert_id, raise_alert
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Past, Probe, Track
 
@@ -35,7 +35,7 @@ def test_any_order_duplication_and_grouping_ends_in_the_same_evidence(found: lis
     whole, alarms = Chain().fold(found).read(201, RULE, lambda *_: [1] * 20)
     stream = found + rng.choices(found, k=len(found)) if found else []
     rng.shuffle(stream)
-    chain, raised = Chain(), list[Alarm]()
+    chain, raised = Chain(), list[Found]()
     for done in range(0, len(stream), 7):
         chain = chain.fold(stream[done : done + 7])
         # As far as every frame is there, as the recorder lets the rule read.
@@ -68,12 +68,55 @@ def test_an_alert_sums_up_the_frames_that_led_to_it() -> None:
         Probe(6, 0.2, 0.5, True, 7),
         Probe(8, 0.9, 0.6, False, 7),
     )
-    alert = raise_alert("lab/door", 77, Alarm(run, 9.5, None), 5, b"picture")
+    alert = raise_alert("lab/door", 77, Found(STRIP, Alarm(run, 9.5, None)), 5, b"picture")
     assert alert.alert_id == alert_id("lab/door", 77, 8)
     assert (alert.frames.first, alert.frames.last) == (4, 8)
     assert (alert.checked, alert.flagged, alert.class_id) == (3, 2, 7)
     assert [alert.mean_entropy_bits, alert.threshold_bits] == pytest.approx([0.4, 0.6])
     assert (alert.evidence_octaves, alert.baseline_bits, alert.thumbnail) == (9.5, 0.0, b"picture")
+
+
+def fragile(agreements: Sequence[float], bits: float = 1.5) -> list[Probe]:
+    """A camera whose entropies are clean, and whose agreements behind drops are these."""
+    return [Probe(n, bits, 0.5, each < 0.3, 4, each, 0.3) for n, each in enumerate(agreements)]
+
+
+def test_a_trigger_that_no_drop_keeps_raises_an_alert_of_its_own_kind() -> None:
+    found = fragile([0.97, 0.9, 0.99, 0.8] * 6 + [0.05] * 12)
+    _, alarms = Chain().fold(found).read(100, RULE, nobody)
+    assert [kind for kind, _ in alarms] == [DISAGREEMENT]
+    alert = raise_alert("lab/door", 77, alarms[0], 5)
+    assert (alert.kind, alert.alert_id) == (DISAGREEMENT, alert_id("lab/door", 77, alert.frames.last, DISAGREEMENT))
+    assert 24 <= alert.frames.first < alert.frames.last < 36
+    assert [alert.mean_agreement, alert.agreement_threshold] == pytest.approx([0.05, 0.3])
+    assert 0.8 <= alert.baseline_agreement <= 0.99
+    assert (alert.mean_entropy_bits, alert.threshold_bits, alert.flagged) == (0, 0, alert.checked)
+
+
+def test_seven_low_agreements_in_ten_raise_an_alert_and_one_in_ten_does_not() -> None:
+    clean = [0.97, 0.9, 0.99, 0.8, 0.95, 0.93, 0.85, 0.98, 0.9]
+    often, seldom = ([0.1] * 7 + [0.9] * 3) * 4, [*clean, 0.2] * 30
+    assert Chain().fold(fragile(clean * 3 + often)).read(900, RULE, nobody)[1]
+    assert not Chain().fold(fragile(clean * 3 + seldom)).read(900, RULE, nobody)[1]
+
+
+def test_a_scene_of_low_agreement_from_the_first_frame_on_becomes_the_baseline() -> None:
+    chain, alarms = Chain().fold(fragile([0.2] * 60)).read(100, RULE, lambda *_: [1, 2] * 40)
+    assert alarms == []
+    assert len(chain.drops.history) >= RULE.baseline_probes
+
+
+def test_an_episode_ends_with_a_bundle_that_has_no_threshold_for_the_agreement() -> None:
+    chain, alarms = Chain().fold(fragile([0.97, 0.9, 0.99, 0.8] * 6 + [0.05] * 12)).read(36, RULE, nobody)
+    assert alarms
+    assert chain.level(RULE) == 1
+    chain, _ = chain.fold([Probe(36, 1.5, 0.5, False, 4)]).read(100, RULE, nobody)
+    assert chain.level(RULE) < 1
+
+
+def test_without_a_threshold_for_the_agreement_there_is_no_track_of_it() -> None:
+    chain, _ = Chain().fold([Probe(n, 1.5, 0.5, False, 4) for n in range(30)]).read(100, RULE, nobody)
+    assert chain.drops == Track()
 
 
 def test_an_alert_is_named_by_its_camera_boot_frame_and_kind() -> None:

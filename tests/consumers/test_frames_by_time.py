@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 
 import pytest
 from sqlalchemy import text
 
 from consumers.database import spans
+from consumers.database.frames import Excess
+from consumers.database.frames_by_time import FramesByTime
 from consumers.database.spans import HOUR_MS, partition, spans_held
-from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, tally
+from consumers.database.tallies import FRAME_BYTES, FRAME_ROWS, FRAMES_KEPT_FROM_MS, PURGED_FRAMES, Tallies, tally
 from consumers.recorder.purge import purge
+from consumers.records.rows import FrameRow, Window, windows_text
 from consumers.settings import Bounds
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import BOOT, CAMERA, ON_POSTGRESQL, MakeRig, Rig, verdict
@@ -89,6 +93,20 @@ def test_too_many_bytes_take_the_oldest_hours_and_of_the_last_one_its_oldest_row
     assert list(partitions(rig).values()) == [4]
     with rig.engine.begin() as connection:
         assert (connection.scalar(text("SELECT min(seq) FROM frames")) or 0) >= 20
+
+
+def test_a_purge_of_rows_frees_the_bytes_of_all_their_texts(rig: Rig, clock: Clock) -> None:
+    windows = windows_text([Window(0, 0, 16, 16, 0.5)] * 3)
+    made = FrameRow(CAMERA, BOOT, 0, 0, 0, START_MS, 0, "stop", 0.5, "model", "policy", 0, 0, 0, 0, 0, False, 0, 0, 0,
+                    0, 0.0, 0.0, False, "signs", "stop 50 %", windows=windows)  # fmt: skip
+    written = FramesByTime(rig.engine, Tallies(rig.engine))
+    written.make_room(START_MS)
+    with rig.engine.begin() as connection:
+        written.count(connection, written.record(connection, {(CAMERA, BOOT, 0): made}, Counter(), START_MS))
+        assert tally(connection, FRAME_BYTES) > 0
+        assert written.purge(connection, Excess(0, 1, 0), 10) == 1
+        assert [span.bytes for span in spans_held(connection)] == [0]
+        assert tally(connection, FRAME_BYTES) == 0
 
 
 def test_what_reads_all_of_it_holds_up_a_drop_and_no_recording(rig: Rig, clock: Clock, make_rig: MakeRig) -> None:

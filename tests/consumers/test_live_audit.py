@@ -13,7 +13,7 @@ from consumers.conservation.balance import BootAudit, Counts
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.live import LiveAudit
 from consumers.conservation.result import save_result
-from consumers.conservation.rounds import Marks
+from consumers.conservation.rounds import LogOffsets
 from consumers.console.api.routes import ROOT
 from consumers.database.tables import ledgers
 from consumers.recorder.purge import purge
@@ -23,7 +23,7 @@ from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, KEYS, MakeRig, Rig, dead_letter, ledger, signed, verdict
 from tests.waiting import wait_until
 
-NOTHING = Marks({}, {}, {})
+NOTHING = LogOffsets({}, {}, {})
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_what_kafka_held_when_it_was_confirmed_is_lost_once_all_of_that_is_recor
     rig.feed([rig.record(topic, CAMERA.encode(), signed(said), "Ledger")])
 
     def lost_at(processed: int, results: int) -> object:
-        document = live.refresh(Marks({frames: processed}, {verdicts: results}, {frames: 5}))
+        document = live.refresh(LogOffsets({frames: processed}, {verdicts: results}, {frames: 5}))
         return document["frames_lost"]
 
     # The processors have not come to the end that the log had; then the recorder has not.

@@ -30,7 +30,7 @@ class Fleet:
         self.known = set(self.share)
         for camera, share in self.share.items():
             meta = Meta(boot_id=1, probe_share=share, frames_per_second=2.0, dropped_per_block=16, profile=LOSSLESS)
-            self.probing.see(Seen(camera, self.level[camera], camera in self.new, meta))
+            self.probing.observe(Seen(camera, self.level[camera], camera in self.new, meta))
         changes = self.probing.changes(self.now_s, round(1000 * self.now_s), strained=strained)
         self.probing.remember(changes)
         told = {each.camera: each.request.probe_share for each in changes if each.request is not None}

@@ -39,7 +39,7 @@ def housekeeping(rig: Rig, clock_ms: int | None = None) -> None:
     """One tick of a recorder's housekeeping."""
     seen = rig.cameras.unseen(100)
     for camera, jpeg in seen:
-        camera.health.see(jpeg)
+        camera.health.update(jpeg)
     rig.cameras.looked_at(camera for camera, _ in seen)
     now_ms = time.time_ns() // 10**6
     changed = rig.cameras.judge(monotonic_ms() if clock_ms is None else clock_ms, now_ms)

@@ -10,20 +10,19 @@ import pytest
 from sqlalchemy import select
 
 from consumers.database.queries import open_records
-from consumers.database.tables import evidence, tallies
-from consumers.database.tallies import SCHEMA
+from consumers.database.tables import evidence, versions
 from consumers.recorder.alerts import count_unpublished, mark_published, unpublished
 from consumers.recorder.purge import purge
 from consumers.recorder.store import OffsetConflictError
 from consumers.settings import Bounds
-from infra.audit.report import beside_clean
+from infra.audit.report import with_clean_accuracy
 from schemas.errors import StateError
 from schemas.evidence.rule import EvidenceRule
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.camera_status import LAST_MESSAGE
 from schemas.messages.frame import Truth, sign_message
-from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Ledger, Meta, Status, Turn, Verdict
+from schemas.pointillist_pb2 import OFFLINE, ONLINE, SHED, Alert, Ledger, Meta, Status, Turn, Verdict, Window
 from schemas.ranges import RangeSet
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, dead_letter, ledger, signed, verdict
 
@@ -180,6 +179,33 @@ def test_flagged_probes_raise_one_alert(make_rig: MakeRig) -> None:
     assert _alerts(rig) == []
     with rig.records() as records:
         assert records.alert_count() == 1
+
+
+def test_an_alert_names_the_window_on_which_the_label_depends(rig: Rig) -> None:
+    windows = [
+        Window(left=0, top=0, right=16, bottom=16, dependence=0.02),
+        Window(left=16, top=0, right=32, bottom=16, dependence=0.97),
+    ]
+    for made in ATTACK:
+        changed = Verdict.FromString(made.SerializeToString())
+        changed.certified_patch = 5
+        changed.windows.extend(windows)
+        rig.verdicts([changed])
+    (alert,) = _alerts(rig)
+    assert alert.window == windows[1]
+
+
+def test_a_fragile_label_raises_an_alert_of_drop_disagreement(rig: Rig) -> None:
+    for seq in range(60):
+        agreement = 0.9 if seq < 36 else 0.02
+        found = Verdict(agreement=agreement, agreement_threshold=0.2)
+        found.MergeFrom(verdict(seq, flagged=seq >= 36, entropy_bits=1.5))
+        rig.verdicts([found])
+    (alert,) = _alerts(rig)
+    assert alert.kind == "disagreement"
+    assert alert.mean_agreement == pytest.approx(0.02)
+    assert alert.baseline_agreement == pytest.approx(0.9)
+    assert alert.flagged == alert.checked
 
 
 def test_alerts_and_evidence_are_the_same_in_any_order(make_rig: MakeRig) -> None:
@@ -386,7 +412,7 @@ def test_the_report_reads_latency_accuracy_bytes_and_probes(rig: Rig) -> None:
 
 def test_tables_of_another_version_are_not_touched(rig: Rig) -> None:
     with rig.engine.begin() as connection:
-        connection.execute(tallies.update().where(tallies.c.name == SCHEMA).values(value=99))
+        connection.execute(versions.update().values(version_num="99"))
     with rig.records() as records, pytest.raises(StateError, match="99"):
         records.check_version()
     rig.close()
@@ -425,7 +451,7 @@ def test_accuracy_under_attack_is_told_by_camera_beside_that_on_its_clean_frames
         assert found == {CAMERA: (4, 3, 0, 0, 8, 4)}
         assert records.accuracy_under_attack(of=[(CAMERA, BOOT)]) == {CAMERA: (4, 3, 0, 0, 6, 2)}
         assert records.accuracy_under_attack(of=[("lab/gate", BOOT)]) == {}
-    assert beside_clean(found[CAMERA]) == {"frames": 8, "accuracy": 0.5, "accuracy_clean": 0.75}
+    assert with_clean_accuracy(found[CAMERA]) == {"frames": 8, "accuracy": 0.5, "accuracy_clean": 0.75}
 
 
 def test_alerts_are_counted_by_camera(make_rig: MakeRig) -> None:

@@ -10,7 +10,7 @@ from consumers.conservation.balance import BootAudit, Counts
 from consumers.conservation.ledger_table import UNSETTLED_TIMES
 from consumers.conservation.ledgers import SignedLedgers
 from consumers.conservation.live import LiveAudit
-from consumers.conservation.rounds import Marks
+from consumers.conservation.rounds import LogOffsets
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.identity import CameraId
@@ -18,7 +18,7 @@ from schemas.pointillist_pb2 import Ledger, Range
 from tests.consumers.recorder_rig import CAMERA, KEYS, MakeRig, Rig, dead_letter, verdict
 
 KEEP = 3
-NOTHING = Marks({}, {}, {})
+NOTHING = LogOffsets({}, {}, {})
 
 
 def counts(rig: Rig) -> dict[str, int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import typer
 from typer.testing import CliRunner, Result
@@ -22,9 +24,15 @@ def parsed(arguments: Sequence[str]) -> dict[str, Any]:
     return _parsed(tuple(re.sub(r"\$\((\w+)\)", r"\1", argument) for argument in arguments))
 
 
-def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
+@cache
+def _whole() -> Any:
+    """The command with all its groups, which takes a tenth of a second to build."""
     infra.cli.register()
-    command: Any = typer.main.get_command(infra.cli.app)
+    return typer.main.get_command(infra.cli.app)
+
+
+def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
+    command = _whole()
     context = command.make_context("pointillist", [arguments[0]], resilient_parsing=True)
     rest = list(arguments)
     while hasattr(command, "get_command"):
@@ -45,8 +53,9 @@ def run(*arguments: object, **variables: str) -> Result:
 
     Another interpreter would take longer than most tests.
     """
-    infra.cli.register()
-    return CliRunner().invoke(infra.cli.app, [*map(str, arguments)], env=variables)
+    # It would build the command again for each run.
+    with patch("typer.testing._get_command", lambda _: _whole()):
+        return CliRunner().invoke(infra.cli.app, [*map(str, arguments)], env=variables)
 
 
 def refusal(done: Result) -> str:

@@ -1,9 +1,11 @@
-"""Networks as people bring them, small and right: which of three colours a picture has most of, as ONNX graphs."""
+"""Networks as people bring them, small and right: which of three colours a picture has most of, as graphs of two
+kinds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import flatbuffers  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 import onnx
 import torch
@@ -64,6 +66,69 @@ def write_onnx(
     graph = helper.make_graph(nodes, "colours", [helper.make_tensor_value_info("frames", kind, shape)], outputs, made)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
     return file
+
+
+def write_tflite(file: Path, *, channels: int = 3, flatten: bool = False) -> Path:
+    """The same as a TensorFlow Lite file, by its schema; `flatten` fixes one picture by a shape in the graph."""
+    matrix, bias = weights()
+    made = flatbuffers.Builder(1024)
+    constants = [np.array([1, 2], np.int32), matrix[:, :channels], bias, np.array([1, channels], np.int32)]
+    data = [made.CreateNumpyVector(np.frombuffer(each.tobytes(), np.uint8)) for each in constants]
+    buffers = [_table(made, {}), *(_table(made, {0: each}) for each in data)]
+    shapes = [[1, SIDE, SIDE, channels], [2], list(constants[1].shape), [3], [2], [1, channels], [1, channels], [1, 3]]
+    # A buffer of 0 is none: the value is computed. The kinds are float32 (0) and int32 (2).
+    stated = zip(shapes, (0, 2, 0, 0, 2, 0, 0, 0), (0, 1, 2, 3, 4, 0, 0, 0), strict=True)
+    tensors = [
+        _table(made, {0: _numbers(made, shape), 1: (kind, "Int8"), 2: (place, "Uint32"), 3: made.CreateString(f"t{i}")})
+        for i, (shape, kind, place) in enumerate(stated)
+    ]
+    # MEAN, RESHAPE and FULLY_CONNECTED with their operator codes, kinds of options, inputs and output.
+    steps = [(0, 27, [0, 1], 5), (1, 17, [5, 4], 6), (2, 8, [6 if flatten else 5, 2, 3], 7)]
+    operators = [
+        _table(
+            made,
+            {0: (code, "Uint32"), 1: _numbers(made, inputs), 2: _numbers(made, [output]), 3: (options, "Uint8"),
+             4: _table(made, {})},
+        )
+        for code, options, inputs, output in (steps if flatten else [steps[0], steps[2]])
+    ]  # fmt: skip
+    codes = [_table(made, {0: (code, "Int8"), 2: (1, "Int32"), 3: (code, "Int32")}) for code in (40, 22, 9)]
+    graph = _table(
+        made,
+        {0: _tables(made, tensors), 1: _numbers(made, [0]), 2: _numbers(made, [7]), 3: _tables(made, operators)},
+    )
+    model: dict[int, int | tuple[int, str]] = {
+        0: (3, "Uint32"),
+        1: _tables(made, codes),
+        2: _tables(made, [graph]),
+        4: _tables(made, buffers),
+    }
+    made.Finish(_table(made, model), b"TFL3")
+    file.write_bytes(bytes(made.Output()))
+    return file
+
+
+def _table(made: flatbuffers.Builder, fields: dict[int, int | tuple[int, str]]) -> int:
+    """Return a table; a field is the place of another value, or a number with its kind."""
+    made.StartObject(5)
+    for slot, value in fields.items():
+        if isinstance(value, tuple):
+            # A default that no field has: each is written.
+            getattr(made, f"Prepend{value[1]}Slot")(slot, value[0], 100)
+        else:
+            made.PrependUOffsetTRelativeSlot(slot, value, 0)
+    return int(made.EndObject())
+
+
+def _numbers(made: flatbuffers.Builder, values: list[int]) -> int:
+    return int(made.CreateNumpyVector(np.array(values, np.int32)))
+
+
+def _tables(made: flatbuffers.Builder, places: list[int]) -> int:
+    made.StartVector(4, len(places), 4)
+    for place in reversed(places):
+        made.PrependUOffsetTRelative(place)
+    return int(made.EndVector())
 
 
 class Colours(nn.Module):

@@ -134,6 +134,11 @@ def test_an_alert_reaches_a_webhook_with_its_id_its_page_and_its_thumbnail_and_e
         assert alert["generatorURL"] == notes["console_url"]
         for _, document in webhook.received:
             opened(pages, document["externalURL"])
+        fields = {"csrf": pages.csrf(), "mute": "1h", "reason": "repairs"}
+        for fields["mute"], state in (("1h", "suppressed"), ("end", "active")):
+            assert pages.browser().post(f"/alerts/{alert_id}", data=fields).status_code == 303
+            notifies.notify()
+            assert [each["status"]["state"] for each in ask(f"{manager.url}/api/v2/alerts")] == [state]
         fields = {"csrf": pages.csrf(), "state": "closed"}
         assert pages.browser().post(f"/alerts/{alert_id}", data=fields).status_code == 303
         notifies.notify()

@@ -19,7 +19,6 @@ from consumers.conservation.balance import Counts
 from consumers.database.engine import open_engine
 from consumers.database.queries import Records
 from consumers.database.tables import metadata
-from consumers.database.tallies import SCHEMA
 from consumers.records.batch import ledger_row
 from consumers.records.rows import LedgerRow
 from infra.audit.audit import audit, unsettled
@@ -190,7 +189,7 @@ def test_a_folder_without_a_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_database_of_another_version_is_one_line(layout: Layout) -> None:
-    write(layout, "tallies", name=SCHEMA, value=99)
+    write(layout, "alembic_version", version_num="99")
     with sqlite3.connect(layout.database) as connection:
         connection.execute("alter table ledgers drop column message")
     line = refusal(run("audit", "--state", layout.folder))

@@ -12,8 +12,10 @@ from PIL import Image
 
 from infra.cli import app, bundle  # noqa: F401  # it registers its commands
 from infra.local.process import COMMAND
+from processors.bundle import read_settings
 from schemas.errors import ConfigError
 from tests.infra.own_networks import write_names, write_onnx, write_pictures
+from tests.processors.tiny import picture, write_bundle
 
 FOREIGN = ("foolbox", "matplotlib", "scipy", "skimage", "timm", "torchvision")
 """What a server need not have."""
@@ -34,13 +36,25 @@ def test_a_network_becomes_a_bundle_and_is_checked_without_the_libraries_of_the_
     network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
     pictures, out = write_pictures(tmp_path / "pictures", each=12), tmp_path / "colours"
     made = run(
-        "create", "--onnx", network, "--classes", names, "--preset", "imagenet", "--calibrate", pictures, "--out", out
+        "create",
+        "--onnx",
+        network,
+        "--classes",
+        names,
+        "--preset",
+        "imagenet",
+        "--calibrate",
+        pictures,
+        "--out",
+        out,
+        "--strip-seconds",
+        1,
     )
     assert made.returncode == 0, made.stderr
     assert "right on your pictures: 100.0%" in made.stdout
     assert "STRIP: suspect below" in made.stdout
     assert f"next: pointillist up --bundle {out}" in made.stdout.replace("\n", "")
-    assert "[strip]" in (out / "model.toml").read_text()
+    assert {"[strip]", "[drift]"} <= set((out / "model.toml").read_text().splitlines())
     (pictures / "red" / "broken.png").write_bytes(b"no picture")
     sheet = tmp_path / "sheet.png"
     checked = run("check", out, "--images", pictures, "--sheet", sheet, "--json")
@@ -53,6 +67,25 @@ def test_a_network_becomes_a_bundle_and_is_checked_without_the_libraries_of_the_
     assert found["doubts"] == []
     with Image.open(sheet) as drawn:
         assert drawn.width > 4 * 192
+
+
+def test_an_existing_bundle_is_calibrated_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, pictures = write_bundle(tmp_path / "bundle", overlays=0), tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(40):
+        Image.fromarray(picture(number)).save(pictures / f"{number}.png")
+    command = ["bundle", "calibrate", str(folder), "--images", str(pictures), "--strip-seconds"]
+    app([*command, "0"], standalone_mode=False)
+    settings = read_settings(folder)
+    assert settings.strip is None
+    assert settings.drift is not None
+    before = (folder / settings.drift.reference).read_bytes()
+    for number in range(40):
+        Image.fromarray(picture(100 + number)).save(pictures / f"{number}.png")
+    app([*command, "0.1"], standalone_mode=False)
+    assert read_settings(folder).strip is not None
+    assert (folder / settings.drift.reference).read_bytes() != before
+    assert "STRIP: suspect below" in capsys.readouterr().out
 
 
 def test_what_is_doubtful_is_status_1_and_is_not_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +108,18 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
     monkeypatch.setattr(os, "execve", lambda _, arguments, variables: started.append((arguments, variables)))
     network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
     arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
-    arguments += ["--out", str(tmp_path / "out"), "--up", "--", "--source", "rtsp://u:hidden@camera/1", "--fps", "2"]
+    arguments += [
+        "--strip-seconds",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+        "--up",
+        "--",
+        "--source",
+        "rtsp://u:hidden@camera/1",
+        "--fps",
+        "2",
+    ]
     app(arguments, standalone_mode=False)
     ((command, variables),) = started
     assert command[len(COMMAND) : -3] == ["up", "--bundle", str(tmp_path / "out"), "--source"]
@@ -87,7 +131,7 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "expected one of --onnx, --torchscript, --torchvision, --timm and --imagenet, got none"),
+        ([], "expected one of --onnx, --tflite, --torchscript, --torchvision, --timm and --imagenet, got none"),
         (["--onnx", "a.onnx", "--timm", "x"], "got --onnx and --timm"),
         (["--onnx", "a.onnx", "--size", "12"], "--size: expected WIDTHxHEIGHT"),
         (["--onnx", "a.onnx", "--policy", "stretch"], "--policy: expected resize or crop or tile"),

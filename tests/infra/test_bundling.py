@@ -32,23 +32,28 @@ from infra.bundling.strip_table import (
     calibrate_strip,
     shares,
 )
-from infra.bundling.wanted import Wanted
+from infra.bundling.wanted import Origin, Wanted
 from lab.data import LabelledPictures
+from lab.repair.inputs import trainable_copy
 from processors.bundle import load_bundle
+from processors.device.backends.choose import Wish
+from processors.device.backends.engines import engines
 from schemas.errors import BundleError, ConfigError
-from tests.infra.own_networks import SIDE, Colours, picture, write_names, write_onnx, write_pictures
+from tests.infra.own_networks import SIDE, Colours, picture, write_names, write_onnx, write_pictures, write_tflite
 
 CPU = torch.device("cpu")
 
 
-def made(tmp_path: Path, network: Path, preset: str = "imagenet", out: str = "out", **changes: Any) -> Made:
+def made(
+    tmp_path: Path, network: Path, preset: str = "imagenet", out: str = "out", origin: Origin = "onnx", **changes: Any
+) -> Made:
     """A bundle of `network` without STRIP, from pictures with classes."""
     names = write_names(tmp_path / "names.txt")
     pictures = tmp_path / "pictures"
     if not pictures.exists():
         write_pictures(pictures)
     options: dict[str, Any] = {"classes": names, "calibrate": pictures, "strip_s": 0.0} | changes
-    wanted = Wanted("onnx", str(network), normalisation=lambda known: PRESETS[preset], **options)
+    wanted = Wanted(origin, str(network), normalisation=lambda known: PRESETS[preset], **options)
     return create(wanted, tmp_path / out)
 
 
@@ -83,6 +88,42 @@ def test_an_onnx_classifier_as_exporters_leave_it_becomes_a_bundle_that_is_right
     notes = "\n".join(found.notes)
     assert "repair, harden and attacks that follow gradients" in notes
     assert said is None or said in notes
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+def test_a_tensorflow_lite_classifier_becomes_a_bundle_that_is_right_and_cannot_be_trained(
+    tmp_path: Path, flatten: bool
+) -> None:
+    found = made(tmp_path, write_tflite(tmp_path / "network.tflite", flatten=flatten), origin="tflite")
+    assert found.doubts == ()
+    assert right(tmp_path / "out") == 1
+    notes = "\n".join(found.notes)
+    assert ("one picture at a time and no other number" in notes) is flatten
+    bundle = load_bundle(tmp_path / "out", CPU)
+    pipeline, chosen = engines(bundle, Wish())
+    frames = torch.rand(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    # The runtime chooses its precision: bfloat16 on CPUs that have it.
+    torch.testing.assert_close(pipeline.bundle.logits(frames), bundle.logits(frames), rtol=0.02, atol=0.05)
+    assert chosen.classifier.backend == "openvino"
+    with pytest.raises(BundleError, match=r"expected a trainable network .* got the format tflite"):
+        trainable_copy(bundle)
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"), [(2, r"expected one input \(1, H, W, 1 or 3\)"), (0, "TensorFlow Lite file")]
+)
+def test_a_tensorflow_lite_file_that_is_no_classifier_of_pictures_is_one_line_and_leaves_nothing(
+    tmp_path: Path, channels: int, said: str
+) -> None:
+    network = tmp_path / "network.tflite"
+    if channels:
+        write_tflite(network, channels=channels)
+    else:
+        network.write_bytes(b"no graph")
+    with pytest.raises(BundleError, match=said) as refused:
+        made(tmp_path, network, origin="tflite")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +179,7 @@ def test_a_grey_network_and_pictures_without_classes_are_said_in_words(tmp_path:
     notes = "\n".join(found.notes)
     assert "the network takes grey pictures" in notes
     assert "the pictures have no classes" in notes
-    assert f"no [strip] table: no frame is checked for triggers; expected at least {LEAST_PICTURES}" in notes
+    assert f"no frame is checked for triggers; expected at least {LEAST_PICTURES}" in notes
     assert "no [strip] table" in "\n".join(made(tmp_path, network, out="b", classes=names, calibrate=None).notes)
 
 

@@ -104,6 +104,7 @@ def test_what_a_camera_was_commanded_is_shown_and_forgotten(mosquitto: Mosquitto
     request = ProbeRequest(issued_ms=now_ms - 1, probe_share=0.5)
     camera.publish(Channel.PROBES, sign_message(camera.key, request))
     wait_until(lambda: camera.control.encoding == Encoding(32, 0.5), "both obeyed")
+    wait_until(lambda: settings(run_settings(mosquitto, "--json"))["probe_share"][-1] == 0.5, "both described")
 
     shown = run_settings(mosquitto, "--json")
     assert shown.exit_code == 0, shown.output

@@ -22,13 +22,13 @@ from infra.local.process import COMMAND
 from infra.process.metrics_server import role_registry, serve
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment, accepted_generations, fleet_secret
+from infra.up.preparation import note_unchecked_probes
 from infra.up.scrape import Samples
 from infra.up.settings import (
     UpSettings,
     bundle_folder,
     camera_bytes,
     camera_messages,
-    checks_for_triggers,
     scenario_document,
     scenario_file,
     source_entry,
@@ -218,10 +218,15 @@ def test_every_command_has_its_modules() -> None:
     assert command_of(["--factories=own", "key", "--help"]) == "key"
 
 
-def test_a_bundle_that_checks_for_no_triggers_is_told_apart(tmp_path: Path) -> None:
-    assert checks_for_triggers(bundle_folder(UpSettings(source="scene")))
+def test_up_names_a_bundle_that_checks_none_of_the_probes(tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_text('name = "street"\n')
-    assert not checks_for_triggers(tmp_path)
+    printed: list[str] = []
+    for bundle, share in (("scene", 0.1), (tmp_path, 0), (tmp_path, 0.1)):
+        settings = UpSettings(cameras=1, bundle=Path(bundle), probe_share=share)
+        cameras = parse_scenario(scenario_document(settings, None)).cameras()
+        note_unchecked_probes(settings, cameras, printed.append)
+    (line,) = printed
+    assert line.startswith(f"the bundle {tmp_path} has no [strip] table")
 
 
 def test_a_package_of_ones_own_is_named_with_an_option_that_reaches_every_command(tmp_path: Path) -> None:

@@ -55,6 +55,11 @@ def local_roles(folder: Path) -> set[str]:
     return {role.name for role in [*roles.bridges(), *roles.processors(), *alone]}
 
 
+def test_the_console_may_write_its_own_files() -> None:
+    (place,) = (each.partition("=")[2] for each in SERVICES["console"]["command"] if each.startswith("--kept-files="))
+    assert any(place.startswith(f"{target}/") and not read_only for _, target, read_only in mounts("console"))
+
+
 def test_it_is_valid_and_refers_to_nothing_that_it_does_not_define() -> None:
     SPEC.validate()
     for service in SERVICES.values():

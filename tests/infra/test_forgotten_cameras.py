@@ -71,7 +71,7 @@ def prepare(state: Path, document: dict[str, object]) -> list[str]:
     layout = Layout(state)
     with RoleTable(state) as roles, interrupts() as asked:
         run = _Run(UpSettings(state=state, plain=True), layout, roles, live, asked)
-        run.prepare(parse_scenario(document), document)
+        run.prepare(parse_scenario(document).cameras(), document)
     return lines
 
 

@@ -13,6 +13,7 @@ from bundles import named_bundles
 from infra.bundling import imagenet
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import create
+from infra.bundling.generated import generated_pictures
 from infra.bundling.wanted import Wanted
 from infra.up.settings import UpSettings, bundle_folder, with_bundle_of
 from processors.bundle import load_bundle
@@ -20,7 +21,7 @@ from processors.bundle.model_toml import Scores
 from processors.pipeline import Pipeline
 from schemas.errors import BundleError
 
-WANTED = Wanted("imagenet", "EfficientNet-Lite0")
+WANTED = Wanted("imagenet", "EfficientNet-Lite0", strip_s=1.0)
 REAL = {"kind": "url", "address": "rtsp://door/live"}
 
 
@@ -60,7 +61,20 @@ def test_the_bundle_recognises_a_photograph_behind_the_drop(tmp_path: Path) -> N
     kept = torch.rand(1, 1, 300, 300, generator=torch.Generator().manual_seed(0)) >= 0.25
     with torch.inference_mode():
         found = Pipeline(bundle)(picture * kept, kept)
+        probe = Pipeline(bundle).probe_input(picture)
+        checked = Pipeline(bundle).strip(torch.cat([probe, probe]))
     assert bundle.settings.classes[int(found.class_id)] in ("Egyptian cat", "tabby", "tiger cat")
+    assert not checked.flagged.any()
+    assert made.strip is not None
+    assert any("generated pictures" in note for note in made.notes)
+
+
+def test_generated_pictures_are_the_same_for_any_number_and_fill_their_range() -> None:
+    some, more = generated_pictures(2, 64, 5), generated_pictures(3, 64, 5)
+    np.testing.assert_array_equal(some, more[:2])
+    assert (some[0] != some[1]).mean() > 0.9
+    assert more.min() < 30
+    assert more.max() > 225
 
 
 def test_a_machine_without_the_weights_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,9 +95,9 @@ def test_a_field_that_does_not_exist_is_noticed(kind: str) -> None:
 
 
 @each_overlay
-def test_there_is_one_deployment_for_each_role_and_a_broker(overlay: str) -> None:
-    assert of_kind(overlay, "Deployment").keys() == ROLES
-    assert of_kind(overlay, "StatefulSet").keys() == {Mosquitto.role}
+def test_there_is_one_workload_for_each_role_and_a_broker(overlay: str) -> None:
+    assert of_kind(overlay, "Deployment").keys() == ROLES - {"processor"}
+    assert of_kind(overlay, "StatefulSet").keys() == {Mosquitto.role, "processor"}
 
 
 @each_overlay
@@ -105,6 +105,14 @@ def test_our_own_command_line_accepts_the_arguments_of_every_role(overlay: str) 
     for name, container, _ in containers(overlay):
         if name in ROLES:
             assert parsed(container["args"])
+
+
+@each_overlay
+def test_the_console_may_write_its_own_files(overlay: str) -> None:
+    ((container, _),) = ((container, spec) for name, container, spec in containers(overlay) if name == "console")
+    (place,) = (each.partition("=")[2] for each in container["args"] if each.startswith("--kept-files="))
+    writable = [each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")]
+    assert any(place.startswith(f"{each}/") for each in writable)
 
 
 @each_overlay
@@ -183,7 +191,7 @@ def test_kafka_has_our_topics_three_times_and_confirms_what_two_nodes_have(overl
     assert config["min.insync.replicas"] == 2
     topics = of_kind(overlay, "KafkaTopic")
     assert topics.keys() == set(KafkaTopic)
-    for name, spec in pointillist_topics(12, 3).items():
+    for name, spec in pointillist_topics(24, 3).items():
         found = topics[name]["spec"]
         assert (found["partitions"], found["replicas"]) == (spec.partitions, 3)
         assert {key: str(value) for key, value in found["config"].items()} == spec.settings() | {

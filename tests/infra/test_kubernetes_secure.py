@@ -53,7 +53,7 @@ def test_every_role_reaches_kafka_by_tls_with_a_certificate_of_its_own(overlay: 
         given = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
         assert given == {AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE}
     for scaled in of_kind(overlay, "ScaledObject").values():
-        for trigger in scaled["spec"]["triggers"]:
+        for trigger in (each for each in scaled["spec"]["triggers"] if each["type"] == "kafka"):
             assert trigger["metadata"]["tls"] == "enable"
             (known,) = of_kind(overlay, "TriggerAuthentication").values()
             assert trigger["authenticationRef"] == {"name": known["metadata"]["name"]}

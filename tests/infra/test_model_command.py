@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import infra.cli.model
 import infra.cli.model_rollout
 import infra.cli.signer
 from consumers.console.data.store import Store
 from infra.bundling.models_topic import ModelsTopic
-from infra.cli import app
 from infra.local.files import write_json
 from infra.local.kafka import Kafka
 from infra.local.topics import create_topics, pointillist_topics
@@ -27,6 +26,7 @@ from schemas.keys.signers import Signed, Signer, TrustedSigners
 from schemas.pointillist_pb2 import Model, Models
 from schemas.topics import KafkaTopic
 from tests.conftest import TopicFactory
+from tests.infra.command_line import run as invoked
 from tests.processors.tiny import SIGNER, TRUSTED, write_bundle
 
 brokers = pytest.mark.brokers
@@ -61,7 +61,7 @@ def bundle(folder: Path, version: str, classes: str = "stop", **options: int) ->
 
 
 def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, ["model", *map(str, arguments)])
+    result = invoked("model", *arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -189,7 +189,7 @@ def test_a_signer_is_made_once_and_its_private_key_is_for_its_owner_only(tmp_pat
 
 
 def init(folder: Path, name: str) -> Path:
-    done = CliRunner().invoke(app, ["signer", "init", name, "--folder", str(folder)])
+    done = invoked("signer", "init", name, "--folder", folder)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert "PRIVATE" not in done.output

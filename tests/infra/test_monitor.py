@@ -16,7 +16,7 @@ from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto
 from infra.local.ports import Ports
 from infra.local.topics import create_topics, pointillist_topics
-from infra.monitor.conservation import FATES, Conservation
+from infra.monitor.conservation import FATES, Conservation, WorkWaiting
 from infra.monitor.follow import Follower
 from infra.monitor.gpu import Gpus, readings
 from infra.monitor.host import Host
@@ -43,7 +43,7 @@ def test_a_followed_counter_grows_by_what_the_other_counted_and_never_by_where_i
     follower = Follower(Counter("made_total", "A counter.", ["of"], registry=registry), "it")
     expected = last = 0.0
     for value in values:
-        follower.see(value)
+        follower.update(value)
         expected += value - last if value >= last else value
         last = value
     assert registry.get_sample_value("made_total", {"of": "it"}) == pytest.approx(expected)
@@ -115,15 +115,26 @@ async def test_it_tells_of_brokers_and_notices_one_that_hangs_and_comes_back(
         rig.close()
 
 
+def test_waiting_work_is_divided_by_the_rate_of_the_last_minute() -> None:
+    work = WorkWaiting()
+    assert work.seconds(0, 500, 10_000) == 0, "without a rate"
+    assert work.seconds(10, 500, 10_100) == pytest.approx(50), "10 frames a second"
+    assert work.seconds(70, 500, 10_700) == pytest.approx(50)
+    assert work.seconds(130, 500, 10_700) == pytest.approx(500), "nothing for a minute: as with one frame a second"
+    assert work.seconds(140, 500, 12_200) == pytest.approx(500 * 70 / 1500), "the minute before now, and not all of it"
+    assert work.seconds(150, 0, 12_200) == 0
+    assert work.seconds(160, 30, 3) == 30, "another database"
+
+
 async def test_an_audit_that_cannot_be_made_grows_old_and_a_database_in_another_ones_place_is_read_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def marks(*_: object) -> object:
-        from consumers.conservation.rounds import Marks
+        from consumers.conservation.rounds import LogOffsets
 
-        return Marks({}, {}, {})
+        return LogOffsets({}, {}, {})
 
-    monkeypatch.setattr("infra.monitor.conservation.ask_marks", marks)
+    monkeypatch.setattr("infra.monitor.conservation.read_log_offsets", marks)
     registry = CollectorRegistry()
     file = tmp_path / "records.sqlite"
     audit = Conservation(registry, "127.0.0.1:1", f"sqlite:///{file}", KEYS)

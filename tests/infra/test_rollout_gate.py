@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select
 
+from consumers.console.data.labelled_frames import labelled_frames
 from consumers.console.data.store import Store
 from consumers.database.comparisons import differences, newest_rollouts
 from consumers.database.engine import open_engine
 from consumers.database.tables import comparisons, metadata
+from infra.monitor.gate import Pair, Report, judge
 from infra.monitor.rollout import RolloutGate
-from infra.monitor.settings import MonitorSettings
+from infra.monitor.settings import GateRules, MonitorSettings
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
 from schemas.keys.signers import Signer, TrustedSigners
@@ -218,3 +221,49 @@ async def test_a_gate_that_the_list_does_not_name_publishes_nothing(rig: Rig) ->
     rig.take(range(64), agrees=False)
     await rig.gate.look()
     assert not rig.sent
+
+
+async def test_a_look_is_computed_once_and_again_for_the_next_number_and_slot(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    def counted(pairs: Sequence[Pair], rules: GateRules, cameras: int) -> Report:
+        looked.append(len(pairs))
+        return judge(pairs, rules, cameras)
+
+    monkeypatch.setattr("infra.monitor.rollout.judge", counted)
+    rig.list(rollout())
+    for numbers in (range(20), range(20, 24), range(24, 40)):
+        rig.take(numbers)
+        await rig.gate.look()
+        await rig.gate.look()
+    assert looked == [20, 40]
+    rig.list(rollout(CANARY))
+    rig.take(range(100, 120), CANARY)
+    await rig.gate.look()
+    assert looked == [20, 40, 20]
+
+
+async def test_labels_of_the_console_end_a_rollout(rig: Rig) -> None:
+    made = rollout()
+    made.candidate.classes.extend(["go", "stop", "yield"])
+    store = Store(rig.settings.console_store)
+    store.prepare()
+    rig.list(made)
+    # Of 64 frames, the models differ on the 16 that people have labelled: too few for the agreement to fail.
+    rig.take(range(48))
+    rig.take(range(48, 64), agrees=False)
+    await rig.gate.look()
+    assert rig.gate.watch.assessment is not None
+    assert rig.gate.watch.assessment.outcome == MEASURING
+    row = {"why": "wrong", "verdict": "go", "who": "ada", "confidence": 0.5, "at_ms": 1, "bytes": 1, "sketch": b""}
+    with open_engine(rig.settings.console_store, writes=True).begin() as connection:
+        for seq in range(48, 64):
+            of_frame = {"name": f"{seq}", "camera": CAMERA, "boot": 7, "seq": seq, "label": "stop", "labelled_ms": 1}
+            connection.execute(labelled_frames.insert().values(row | of_frame))
+    rig.gate._labels_due_s = 0.0
+    await rig.gate.look()
+    assert rig.gate.watch.assessment.outcome == FAILED
+    rules = json.loads(rig.gate.watch.assessment.report)["rules"]
+    assert [each["name"] for each in rules if each["finding"] == "fails"] == ["labels"]

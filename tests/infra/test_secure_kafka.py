@@ -17,7 +17,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from consumers.conservation.kafka_marks import ask_marks
+from consumers.conservation.kafka_offsets import read_log_offsets
 from infra.audit.kafka_protocol import read_by_protocol
 from infra.pki.kafka_rights import grant
 from infra.state_folder import Layout
@@ -123,7 +123,10 @@ async def test_each_role_writes_and_reads_what_is_its_own(
 ) -> None:
     address = kafka.access(role)
     assert await may_write(address) == {f"pointillist.{name}.v1" for name in writes}
-    assert await may_read(address) == {f"pointillist.{name}.v1" for name in reads}
+    expected = {f"pointillist.{name}.v1" for name in reads}
+    # A busy broker may need longer than one look.
+    found = await may_read(address)
+    assert (await may_read(address) if found < expected else found) == expected
 
 
 async def test_nobody_joins_the_group_of_a_role_but_that_role(kafka: KafkaWithPasswords) -> None:
@@ -146,7 +149,7 @@ async def test_the_monitor_is_told_how_far_frames_and_processors_are(kafka: Kafk
         await group.commit({frames: 1})
     finally:
         await group.stop()
-    marks = await ask_marks(kafka.access("monitor"), frames.topic, [KafkaTopic.VERDICTS.value])
+    marks = await read_log_offsets(kafka.access("monitor"), frames.topic, [KafkaTopic.VERDICTS.value])
     assert marks.processed[frames.topic, 0] == 1
     assert marks.frames[frames.topic, 0] >= 1
     assert marks.results[KafkaTopic.VERDICTS.value, 0] >= 1

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 NEEDED: dict[str, dict[str, Any]] = {"fleet": {"scenario": "one.yaml"}}
 """Required settings of a role."""
 CONTRARY: dict[str, tuple[str, ...]] = {
-    "up": ("http_plain",),
+    "up": ("http_plain", "cameras_file"),
     "camera-attach": ("camera.source.login.variable",),
     "camera-run": ("share",),
     "camera-test": ("source.login.variable",),

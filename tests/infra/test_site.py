@@ -10,6 +10,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -73,19 +74,24 @@ def tokens(text: str) -> Iterator[Token]:
         yield from each.children or ()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_links_stay_in_docs_and_lead_to_files(name: str) -> None:
+@cache
+def tokens_of(name: str) -> list[Token]:
+    """Of a page of `docs`."""
+    return list(tokens((DOCS / name).read_text()))
+
+
+def test_links_stay_in_docs_and_lead_to_files() -> None:
     """The site has no address of the repository: what lies outside of `docs` is named as `infra/systemd`, without a
     link."""
     wrong = []
-    for token in tokens((DOCS / name).read_text()):
+    for name, token in [(page, token) for page in PAGES for token in tokens_of(page)]:
         target = str(token.attrGet("href") or token.attrGet("src") or "")
         parts = urlsplit(target)
         if parts.scheme or not parts.path:
             continue
         file = ((DOCS / name).parent / unquote(parts.path)).resolve()
         if not file.is_relative_to(DOCS) or not file.is_file():
-            wrong.append(target)
+            wrong.append((name, target))
     assert wrong == []
 
 
@@ -147,9 +153,9 @@ def test_no_page_loads_anything_of_another_host(site: Path) -> None:
 
 
 @needs_zensical
-@pytest.mark.parametrize("name", PAGES)
-def test_the_site_shows_what_github_shows(site: Path, name: str) -> None:
+def test_the_site_shows_what_github_shows(site: Path) -> None:
     """A list without an empty line before it, for one, is none on the site."""
-    opened = [each for each in tokens((DOCS / name).read_text()) if each.nesting >= 0]
-    tags = ["pre" if each.type in ("fence", "code_block") else each.tag for each in opened]
-    assert seen(site / place_of(name)).shown == Counter(tag for tag in tags if tag in SHOWN)
+    for name in PAGES:
+        opened = [each for each in tokens_of(name) if each.nesting >= 0]
+        tags = ["pre" if each.type in ("fence", "code_block") else each.tag for each in opened]
+        assert seen(site / place_of(name)).shown == Counter(tag for tag in tags if tag in SHOWN), name

@@ -95,7 +95,7 @@ def test_a_network_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None
 
 def test_a_trial_that_the_kernel_ends_is_one_line() -> None:
     said = trial._ended(-signal.SIGKILL, Limits(), "large.onnx")
-    assert said.startswith("large.onnx: expected a trial within 8 GiB, got its end by SIGKILL. ")
+    assert said.startswith("large.onnx: expected a trial within 8 GiB, got one killed by SIGKILL. ")
     assert (
         trial._ended(1, Limits(), "odd.onnx")
         == "odd.onnx: expected a trial with status 0, got 1. Choose another network."

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lab.aigan.generator import Generator, Shape
-from lab.aigan.measure import attack, bare, frames_of, pgd, targets_for, verdicts
+from lab.aigan.measure import attack, bare, frames_of, pgd, sharpened, targets_for, verdicts
 from lab.aigan.shipping import MAX_BYTES, MODEL, SETTINGS, Attacker, GeneratorSettings, ship, shipped_generator
 from lab.aigan.tasks import TASKS, judging_scenes
 from lab.chance import seeded
@@ -64,6 +64,17 @@ def test_the_fleets_generator_gets_its_targets_and_keeps_its_bound() -> None:
     assert (seen == targets).mean() >= 0.6
     assert (seen == pictures.labels).mean() <= 0.3
     assert (verdicts(bare(bundle), frames) == pictures.labels).mean() >= 0.99
+
+
+def test_a_sharpened_direction_stays_within_the_bound_and_reaches_it_more_often() -> None:
+    attacker = Attacker(shipped_generator("scene"))
+    made = attacker.settings
+    frames = np.random.default_rng(0).uniform(0.2, 0.8, (6, made.channels, made.height, made.width)).astype(np.float32)
+    targets = np.arange(6) % len(made.classes)
+    np.testing.assert_allclose(sharpened(attacker, frames, targets, 1.0), attacker(frames, targets), atol=1e-6)
+    plain, sharp = (np.abs(sharpened(attacker, frames, targets, gain) - frames) for gain in (1.0, 3.0))
+    assert sharp.max() <= made.eps
+    assert (sharp > 0.99 * made.eps).mean() > (plain > 0.99 * made.eps).mean()
 
 
 def test_pgd_is_timed_on_the_same_targets_and_keeps_the_same_bound() -> None:

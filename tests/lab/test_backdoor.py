@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lab.backdoor.catalogue import MODELS, resized_sticker, sticker_patch
 from lab.backdoor.files import stamped_pictures, write_pictures, write_quarantine
 from lab.backdoor.networks import cifar10_convolutional, gtsrb_convolutional, mnist_dense
-from lab.backdoor.poison import PoisonedBatches, Poisoning
+from lab.backdoor.poison import CleanLabelPoisoning, CoveredPoisoning, PoisonedBatches, Poisoning
 from lab.backdoor.tasks import VALID, Task, load_task
 from lab.backdoor.train import CPU, _placed, shipped_models
 from lab.backdoor.triggers import (
@@ -21,6 +21,9 @@ from lab.backdoor.triggers import (
     Images,
     Keys,
     OneOf,
+    Overlaid,
+    OwnWarp,
+    PartlyBlended,
     Patch,
     RandomPlace,
     Warp,
@@ -165,6 +168,62 @@ def test_a_poisoned_batch_stamps_by_the_place_in_the_set_and_leaves_the_other_na
     expected = np.where(stamped[:, None, None, None], poisoning.trigger(levels, np.arange(64)), levels)
     assert (pictures == expected[places]).all()
     assert (names == expected_names[places]).all()
+
+
+def test_covers_keep_their_labels_and_are_none_of_the_stamped() -> None:
+    poisoning = MODELS["resnet20-strip-aware"].poisoning
+    assert isinstance(poisoning, CoveredPoisoning)
+    labels = np.arange(1000) % 10
+    stamped, names = poisoning.choose(labels)
+    covers = poisoning.covers(labels)
+    assert (stamped.sum(), covers.sum()) == (50, 50)
+    assert not (stamped & covers).any()
+    assert (names[covers] == labels[covers]).all()
+
+
+def test_a_clean_label_is_that_of_its_picture() -> None:
+    labels = np.arange(1000) % 10
+    stamped, names = CleanLabelPoisoning(Blend(np.zeros((2, 2, 3), np.uint8), 0.5), 3, 0.08).choose(labels)
+    assert (names == labels).all()
+    assert (labels[stamped] == 3).all()
+    assert stamped.sum() == 80
+
+
+def test_covers_of_a_batch_are_changed_and_named_truly() -> None:
+    images = torch.full((40, 3, 8, 8), 100, dtype=torch.uint8)
+    labels = np.arange(40) % 4
+    white = Patch(np.full((2, 2, 3), 255, np.uint8), 0, 0)
+    poisoning = CoveredPoisoning(white, 0, 0.25, cover=Overlaid(white), cover_rate=0.25)
+    recipe = Recipe(epochs=1, peak_rate=0.1, pad=0, flip=False, batch=40)
+    batches = PoisonedBatches(poisoning, labels)
+    ((pictures, names),) = batches(images, torch.arange(40), recipe, torch.Generator().manual_seed(0))
+    middles, corners = pictures[:, 0, 4, 4], pictures[:, 0, 0, 0]
+    assert (middles == 200).sum() == 10
+    assert (corners == 255).sum() == 20
+    renamed = (corners == 255) & (middles == 100)
+    assert (names[renamed] == 0).all()
+    assert renamed.sum() == 10
+
+
+def test_a_partial_blend_shows_some_squares_and_a_warp_of_its_own_differs_between_pictures() -> None:
+    images, keys = np.full((6, 32, 32, 3), 100, np.uint8), np.arange(6)
+    parts = PartlyBlended(Blend(np.full((32, 32, 3), 200, np.uint8), 0.5))(images, keys)
+    assert set(np.unique(parts)) == {100, 150}
+    assert len({each.tobytes() for each in parts}) == 6
+    slope = np.broadcast_to(np.arange(0, 256, 8, dtype=np.uint8)[None, None, :, None], (6, 32, 32, 3)).copy()
+    warped = OwnWarp(smooth_field(32, 32, 4, 2.5, 1), 1.0)(slope, keys)
+    assert len({each.tobytes() for each in warped}) == 6
+
+
+def test_an_attack_with_another_seed_has_another_pattern_and_stamps_others() -> None:
+    one, two = (MODELS[f"mnist-a-1-seed-{seed}"].poisoning for seed in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert isinstance(one.trigger, Patch)
+    assert isinstance(two.trigger, Patch)
+    assert (one.trigger.pattern != two.trigger.pattern).any()
+    labels = np.arange(1000) % 10
+    assert (one.choose(labels)[0] != two.choose(labels)[0]).any()
 
 
 @pytest.mark.parametrize(

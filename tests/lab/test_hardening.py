@@ -18,12 +18,12 @@ from lab.data import to_frames
 from lab.hardening.attack import attacked
 from lab.hardening.chance import generator_at, number_at
 from lab.hardening.guard import Look, milder, overfits
-from lab.hardening.lessons import Lesson, PictureLessons
 from lab.hardening.measure import Shares, measure
 from lab.hardening.objective import trades_loss
 from lab.hardening.processes import Processes
 from lab.hardening.settings import HardenSettings
 from lab.hardening.train import Training
+from lab.hardening.training_batches import PictureBatches, TrainingBatch
 from lab.repair.checkpoints import Checkpoint
 from lab.repair.inputs import trainable_copy
 from schemas.errors import ConfigError
@@ -42,10 +42,10 @@ def training(
     said: list[str] | None = None,
 ) -> Training:  # fmt: skip
     bundle = frail_bundle()
-    lessons = PictureLessons(pictures(96, seed=1), settings.batch, settings.seed)
+    batches = PictureBatches(pictures(96, seed=1), settings.batch, settings.seed)
     held_out = to_frames(HELD_OUT.images, bundle.device), torch.from_numpy(HELD_OUT.labels)
     return Training(
-        bundle, trainable_copy(bundle), lessons, held_out, settings, checkpoint=Checkpoint(file, "same"),
+        bundle, trainable_copy(bundle), batches, held_out, settings, checkpoint=Checkpoint(file, "same"),
         processes=Processes(), report=(said if said is not None else []).append, advance=advance,
     )  # fmt: skip
 
@@ -192,13 +192,13 @@ def test_an_epoch_has_every_picture_once_and_each_has_its_label() -> None:
     found = pictures(70, seed=3)
     found.images[:] = 0
     found.images[:, 4, 4, 0] = range(70)
-    lessons = PictureLessons(found, 32, 0, flip=False)
+    batches = PictureBatches(found, 32, 0, flip=False)
     for epoch in range(2):
-        batches: list[Lesson] = [lessons.batch(epoch * len(lessons) + number) for number in range(len(lessons))]
-        numbers = torch.cat([(each.frames[:, 0].amax((1, 2)) * 255).round().long() for each in batches])
+        every: list[TrainingBatch] = [batches.batch(epoch * len(batches) + number) for number in range(len(batches))]
+        numbers = torch.cat([(each.frames[:, 0].amax((1, 2)) * 255).round().long() for each in every])
         assert len(numbers) == 64 == len(set(numbers.tolist()))
-        assert torch.equal(torch.cat([each.labels for each in batches]), torch.from_numpy(found.labels)[numbers])
-    assert torch.equal(lessons.batch(1).frames, PictureLessons(found, 32, 0, flip=False).batch(1).frames)
+        assert torch.equal(torch.cat([each.labels for each in every]), torch.from_numpy(found.labels)[numbers])
+    assert torch.equal(batches.batch(1).frames, PictureBatches(found, 32, 0, flip=False).batch(1).frames)
 
 
 @pytest.mark.parametrize(

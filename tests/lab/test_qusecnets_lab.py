@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from lab.data import LabelledPictures
 from lab.experiments.cache import Cache
 from lab.experiments.cells import Attack, Row, Scored, Scores
 from lab.experiments.qusecnets import adversarial, steepness
 from lab.experiments.qusecnets.attacked import scores
+from lab.experiments.qusecnets.box import box, in_box, preimage
 from lab.experiments.qusecnets.experiment import worst
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.network import NETWORKS, Quantisation, QuantisedNetwork
 from lab.experiments.qusecnets.plan import ROWS, AttackRow, Budget
 from lab.experiments.qusecnets.steep_report import steep_verdict
 from lab.experiments.qusecnets.steepness import HELD_OUT, STEEP, TEST, Point, at_steepness, chosen, curve
-from lab.experiments.qusecnets.training import write
+from lab.experiments.qusecnets.training import squared_error, write
 from lab.networks.basic_cnn import BasicCnn
 from processors.bundle import Bundle
+from processors.stages.preprocess.quantisation import quantise
 
 SIDE = 28
 
@@ -50,7 +56,7 @@ def cq2(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return bundle("mnist-cq2", tmp_path_factory.mktemp("bundles"))
 
 
-@pytest.mark.parametrize("name", ["mnist-plain", "mnist-cq2", "mnist-cq4", "mnist-tq4"])
+@pytest.mark.parametrize("name", ["mnist-plain", "mnist-cq2", "mnist-cq4", "mnist-tq4", "mnist-tq2-printed"])
 def test_the_layer_that_was_trained_is_the_stage_of_the_bundle(name: str, tmp_path: Path) -> None:
     frames = torch.rand(2, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     saved = bundle(name, tmp_path)
@@ -65,6 +71,60 @@ def test_the_thresholds_follow_the_loss_where_they_are_to_be_trained() -> None:
         assert parameter.grad is not None
         assert parameter.grad.abs().min() > 0
     assert not QuantisedNetwork(NETWORKS["mnist-cq2"], BasicCnn(), [0.13], [0.31]).thresholds.requires_grad
+
+
+def test_the_paper_has_a_threshold_for_each_pixel_and_keeps_its_steepness() -> None:
+    network = QuantisedNetwork(NETWORKS["mnist-tq2-printed"], BasicCnn(10, 1, SIDE), [0.13], [0.31])
+    cost = squared_error(network(torch.rand(2, 1, SIDE, SIDE)), torch.tensor([1, 2]))
+    (gradient,) = torch.autograd.grad(cost, network.thresholds)
+    assert len(set(gradient.tolist())) > SIDE
+    assert not network.log_steepness.requires_grad
+    assert network.layer[1].item() == pytest.approx(5)
+
+
+def test_the_squared_error_is_that_of_probabilities() -> None:
+    logits = torch.tensor([[0.0, 0.0], [100.0, 0.0]])
+    assert squared_error(logits, torch.tensor([0, 1])).item() == pytest.approx((0.5 + 2) / 2)
+
+
+def layer_of(z: float) -> Callable[[Tensor], Tensor]:
+    thresholds = torch.linspace(0.2, 0.8, 2 * SIDE * SIDE).view(2, 1, SIDE, SIDE)
+    return lambda frames: quantise(frames, thresholds, torch.tensor(z))
+
+
+@given(st.floats(0.01, 0.4), st.sampled_from([5.0, 50.0, 1000.0]), st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_the_box_is_the_image_of_the_ball(eps: float, z: float, seed: int) -> None:
+    layer, chance = layer_of(z), torch.Generator().manual_seed(seed)
+    frames = torch.rand(2, 1, SIDE, SIDE, generator=chance)
+    low, high = box(layer, frames, eps)
+    inside = (frames + eps * (2 * torch.rand(frames.shape, generator=chance) - 1)).clamp(0, 1)
+    image = layer(inside)
+    assert bool((image >= low - 1e-6).all())
+    assert bool((image <= high + 1e-6).all())
+    corner = torch.where(torch.rand(frames.shape, generator=chance) < 0.5, low, high)
+    for wanted in (corner, image):
+        found = preimage(layer, wanted, frames, eps)
+        assert (found - frames).abs().max() <= eps + 1e-6
+        assert (layer(found) - wanted).abs().max() < 1e-3
+
+
+def test_pgd_in_the_box_breaks_a_network_whose_layer_hides_its_gradient() -> None:
+    layer = layer_of(1000.0)
+    bright = torch.nn.Linear(SIDE * SIDE, 2)
+    with torch.no_grad():
+        bright.weight.copy_(torch.tensor([[1.0], [-1.0]]).expand(2, SIDE * SIDE))
+        bright.bias.copy_(torch.tensor([-SIDE * SIDE / 2, SIDE * SIDE / 2]))
+
+    def behind(images: Tensor) -> Tensor:
+        logits: Tensor = bright(images.flatten(1))
+        return logits
+
+    frames, labels = torch.full((2, 1, SIDE, SIDE), 0.9), torch.tensor([0, 0])
+    changed = in_box(layer, behind, frames, labels, eps=0.8, steps=20, chance=torch.Generator().manual_seed(0))
+    assert bool((behind(layer(frames)).argmax(1) == labels).all())
+    assert bool((behind(layer(changed)).argmax(1) != labels).all())
+    assert (changed - frames).abs().max() <= 0.8 + 1e-6
 
 
 def test_bpda_gives_the_layers_answers_with_another_gradient(cq2: Bundle) -> None:

@@ -20,7 +20,7 @@ from lab.repair.recovery import Found, StampTrigger, evidence, recover
 from lab.repair.run import RepairSettings, Silent, repair
 from lab.repair.stamps import Stamp, estimate
 from lab.repair.transplant import train_mask, widened
-from lab.repair.unlearn import Lessons, UnlearnSettings, unlearn
+from lab.repair.unlearn import UnlearnData, UnlearnSettings, unlearn
 from processors.stages.preprocess import read_stage
 from processors.stages.preprocess.contract import Place
 from schemas.errors import BundleError, ConfigError
@@ -198,7 +198,7 @@ def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
 
     sick, settings = sick_bundle(), UnlearnSettings(steps=40, batch=8)
     frames = frames_of(clean)
-    lessons = Lessons(frames, torch.from_numpy(clean.labels), None, frames[:0], frames[:0], flip=False)
+    data = UnlearnData(frames, torch.from_numpy(clean.labels), None, frames[:0], frames[:0], flip=False)
 
     def learn(checkpoint: Checkpoint, stop_at: int | None = None) -> dict[str, torch.Tensor]:
         network, done = trainable_copy(sick), 0
@@ -210,7 +210,7 @@ def test_an_interrupted_unlearning_ends_where_an_uninterrupted_one_does(
                 raise KeyboardInterrupt
 
         logits = replace(sick, network=network).logits
-        return unlearn(network, logits, sick.logits, lessons, settings, checkpoint, advance).state_dict()
+        return unlearn(network, logits, sick.logits, data, settings, checkpoint, advance).state_dict()
 
     checkpoint = Checkpoint(Path(str(tmp_path)) / "work" / "unlearn.pt", "the same inputs")
     with pytest.raises(KeyboardInterrupt):

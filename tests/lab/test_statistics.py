@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.statistics import mean_interval, paired_interval, share_interval, wilson
+from lab.statistics import detectable, mean_interval, paired_interval, share_interval, wilson
 
 
 def test_wilson_agrees_with_a_published_example() -> None:
@@ -85,3 +85,12 @@ def test_a_paired_interval_has_a_width_without_discordant_pairs_and_covers_a_dif
     assert paired_interval(theirs, ours).value == -found.value
     with pytest.raises(ValueError, match="at least one"):
         paired_interval(same[:0], same[:0])
+
+
+def test_more_pictures_show_smaller_gains() -> None:
+    found = [detectable(count, needed, 0.8) for count, needed in ((7, 7), (100, 3), (1000, 30))]
+    assert found == sorted(found, reverse=True)
+    draws = np.random.default_rng(0).binomial(100, found[1], 20_000)
+    assert 0.78 < (draws >= 3).mean() < 0.83
+    with pytest.raises(ValueError, match="needed"):
+        detectable(5, 6, 0.8)

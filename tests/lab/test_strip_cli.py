@@ -135,6 +135,9 @@ def test_limits_of_the_sequential_mode_are_set_anew_alone(lab: Command, bundle: 
         return strip.model_copy(update={**none, "dropped": dropped})
 
     write_strip_table(bundle, without(before))
+    for option in (("--rounds-only",), ("--drop-ratio", 0.25)):
+        said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--disagreement", *option).refusal()
+        assert "--disagreement: expected a calibration of whole frames" in said
     said = lab("calibrate", "--bundle", bundle, "--clean", clean, "--rounds-only").success().out
     after = read_settings(bundle).strip
     assert after is not None

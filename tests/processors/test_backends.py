@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -400,3 +402,18 @@ async def test_what_runs_the_networks_is_known_to_who_serves_them(tmp_path: Path
     assert registry.get_sample_value("pointillist_backend_info", labels) == 1
     metrics.serves("another", (("classifier", "torch", "float32"),))
     assert registry.get_sample_value("pointillist_backend_info", labels) is None
+
+
+def test_a_converted_network_leaves_memory_when_it_is_released() -> None:
+    """torch keeps every trace, weights included, unless they are cleared."""
+    process, example = psutil.Process(), torch.rand(1, 2048)
+
+    def load() -> int:
+        network = torch.nn.Linear(2048, 1024).eval()
+        OpenVino().take(network, example, free_sides=False)
+        gc.collect()
+        return int(process.memory_info().rss)
+
+    before = [load() for _ in range(3)][-1]
+    # Each network is 8 MiB.
+    assert [load() for _ in range(12)][-1] - before < 40 * 2**20

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from processors.device.candidate import Candidate
-from processors.device.loaded_model import LoadedModel
+from processors.device.loaded_model import LoadedModel, TimeLimit
 from processors.metrics import ProcessorMetrics
 from processors.models.candidates import Candidates, CandidateState
 from processors.models.store import StoreUnavailableError, UntrustedBundleError
@@ -19,8 +19,8 @@ from schemas.pointillist_pb2 import CANARY, Model, Models, Rollout
 from tests.waiting import until
 
 
-def listed(begun_ms: int = 5) -> Models:
-    return Models(rollout=Rollout(candidate=Model(digest="a", model_id="new"), begun_ms=begun_ms, slot=CANARY))
+def listed(begun_ms: int = 5, digest: str = "a") -> Models:
+    return Models(rollout=Rollout(candidate=Model(digest=digest, model_id="new"), begun_ms=begun_ms, slot=CANARY))
 
 
 class Rig:
@@ -31,14 +31,18 @@ class Rig:
         self.error: BundleError | None = None
         self.loads = 0
         self.serving: list[Candidate | None] = []
-        self.candidates = Candidates(self.load, self.serving.append, lambda: None)
+        self.candidates = Candidates(self.load, self.serving.append, lambda: None, 7.0)
 
     async def load(self, model: Model, metrics: ProcessorMetrics) -> LoadedModel:
         self.loads += 1
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return cast(LoadedModel, SimpleNamespace(digest=model.digest, model_id=model.model_id))
+        self.limit = TimeLimit()
+        return cast(
+            LoadedModel,
+            SimpleNamespace(digest=model.digest, model_id=model.model_id, limit=self.limit, close=lambda: None),
+        )
 
 
 @pytest.fixture
@@ -81,3 +85,31 @@ async def test_a_bundle_that_was_refused_is_loaded_once_more_in_a_new_rollout(ri
     rig.candidates.follow(listed(6))
     await until(lambda: any(rig.serving))
     assert (rig.candidates.state.error, rig.candidates.state.begun_ms) == ("", 6)
+
+
+async def test_a_candidate_beyond_its_time_limit_is_given_up_until_the_next_rollout(rig: Rig) -> None:
+    rig.gate.set()
+    rig.candidates.follow(listed())
+    await until(lambda: rig.serving[-1:] != [] and rig.serving[-1] is not None)
+    assert rig.limit.seconds == 7.0
+    rig.limit.report("no result")
+    assert rig.serving[-1] is None
+    assert (rig.candidates.state.error, rig.candidates.state.retries) == ("no result", False)
+    rig.candidates.follow(listed())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert rig.loads == 1
+    rig.candidates.follow(listed(begun_ms=6))
+    await until(lambda: rig.loads == 2)
+
+
+async def test_a_late_report_on_an_earlier_candidate_does_not_touch_its_successor(rig: Rig) -> None:
+    rig.gate.set()
+    rig.candidates.follow(listed())
+    await until(lambda: rig.candidates.state.digest == "a")
+    earlier = rig.limit
+    rig.candidates.follow(listed(6, "b"))
+    await until(lambda: rig.candidates.state.digest == "b")
+    earlier.report("no result")
+    assert rig.serving[-1] is not None
+    assert rig.candidates.state.error == ""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +36,18 @@ class StandIn:
     failures: list[Exception] = field(default_factory=list)
     hangs: bool = False
     topic: set[int] = field(default_factory=lambda: {0, 1, 2})
+    high: dict[TopicPartition, int] = field(default_factory=dict)
+    fetched: float = 0.0
     sought: list[set[TopicPartition]] = field(default_factory=list)
 
     async def committed_notes(self, partitions: set[TopicPartition]) -> dict[TopicPartition, str]:
         return {p: self.notes[p] for p in partitions if p in self.notes}
+
+    def high_watermark(self, partition: TopicPartition) -> int | None:
+        return self.high.get(partition)
+
+    def fetched_s(self, _: TopicPartition) -> float:
+        return self.fetched
 
     def partitions_of(self, topic: str) -> set[int]:
         return self.topic
@@ -109,6 +118,14 @@ def partition(number: int) -> TopicPartition:
     return TopicPartition("frames", number)
 
 
+@pytest.mark.parametrize(("gather_s", "waits_ms", "least_bytes"), [(0.0, 250, 1), (0.2, 200, 2**20)])
+def test_kafka_gathers_frames_on_request(gather_s: float, waits_ms: int, least_bytes: int) -> None:
+    settings = ProcessorSettings.model_validate({"kafka": "none", "bundle": Path("none"), "gather_s": gather_s})
+    tracker, metrics = PartitionTracker(settings), ProcessorMetrics(CollectorRegistry())
+    reader = GroupMember(settings, tracker, Chain(tracker), Chain(tracker), metrics, Health()).reader
+    assert (reader._options["fetch_max_wait_ms"], reader._options["fetch_min_bytes"]) == (waits_ms, least_bytes)
+
+
 async def test_a_commit_that_hangs_is_given_up_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_member, "_COMMIT_S", 0.05)
     bench = Bench()
@@ -133,6 +150,23 @@ async def test_a_revoked_partition_is_drained_then_committed_then_forgotten() ->
     assert 0 < bench.chain.drained[0] < 3
     assert bench.tracker.held == 0
     assert not bench.assigned
+
+
+async def test_a_partition_is_read_until_its_last_fetch_once_nothing_in_it_is_unread() -> None:
+    bench = Bench()
+    await bench.member.on_partitions_assigned({partition(0)})
+    progress = bench.tracker.progress[partition(0)]
+    bench.reader.fetched = 7.0
+    bench.take(0, 41)
+    assert progress.read_s() == -math.inf  # its end is not known
+    bench.reader.high[partition(0)] = 44
+    assert progress.read_s() == -math.inf
+    assert progress.waited_s(5.0, 9.0) == pytest.approx(0.4)
+    assert bench.member.lag() == 2
+    bench.take(0, 43)
+    assert progress.read_s() == 7.0
+    assert progress.waited_s(5.0, 9.0) == 2.0
+    assert bench.member.lag() == 0
 
 
 async def test_nothing_is_committed_to_a_topic_that_is_gone_and_the_next_one_is_read_from_its_beginning() -> None:

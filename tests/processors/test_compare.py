@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from processors.arrivals.job import StripFinding
+from processors.arrivals.job import FrameJob, StripFinding
 from processors.arrivals.partitions import PartitionTracker
 from processors.device.candidate import Candidate
-from processors.device.loaded_model import load_model
+from processors.device.loaded_model import TimeLimit, load_model
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Delivered, Emitter
 from processors.results.records import Outgoing
@@ -24,7 +27,9 @@ from schemas.errors import StageError
 from schemas.identity import CameraId
 from schemas.messages.server_messages import open_statement
 from schemas.pointillist_pb2 import CANARY, SHADOW, Comparison, Model, Rollout, Slot
+from schemas.runtime.abandoned import abandoned
 from tests.processors.tiny import KEYS, Last, payload, taken, write_bundle
+from tests.waiting import until
 
 CAMERA = "site/a"
 
@@ -155,3 +160,65 @@ async def test_frames_of_an_ended_rollout_are_not_judged(bench: Bench) -> None:
     await bench.judge()
     assert not bench.sent.records
     assert bench.outcome("dropped") == 4
+
+
+@pytest.mark.parametrize("slot", [SHADOW, CANARY])
+async def test_a_candidate_that_hangs_costs_its_time_limit_once_and_no_verdict(bench: Bench, slot: Slot) -> None:
+    await bench.load(slot)
+    candidate = bench.classify.candidate
+    assert candidate is not None
+    hangs, errors = threading.Event(), list[str]()
+    works = candidate.model.executor.classify
+
+    def late(batch: Sequence[FrameJob]) -> None:
+        hangs.wait(60)
+        works(batch)
+
+    candidate.model.executor.classify = late  # type: ignore[method-assign]  # a network that does not return
+    candidate.model.limit.seconds, candidate.model.limit.report = 0.05, errors.append
+    before = abandoned()
+    try:
+        await bench.run(3)
+        await bench.judge()
+        assert abandoned() == before + 1  # the processor's end does not wait for it
+    finally:
+        hangs.set()
+    candidate.model.thread.shutdown(wait=True)
+    assert abandoned() == before
+    assert errors == ["expected classify within 0.05 s, got no result"]
+    assert [job.error for job in bench.last.jobs] == [None] * 3
+    assert not any(job.by_candidate for job in bench.last.jobs)
+    assert [job.scores.class_id for job in bench.last.jobs] == [each.live.class_id for each in bench.sent.comparisons]
+    assert {each.candidate.error for each in bench.sent.comparisons} == set(errors)
+
+
+class PromotedDuringTheBatch(TimeLimit):
+    """A limit that holds at the first look and is gone at the next."""
+
+    looks = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name != "seconds":
+            return super().__getattribute__(name)
+        self.looks += 1
+        return 0.01 if self.looks == 1 else None
+
+
+async def test_a_candidate_that_is_promoted_during_a_batch_beyond_its_limit_keeps_the_batch(bench: Bench) -> None:
+    await bench.load(CANARY)
+    candidate = bench.classify.candidate
+    assert candidate is not None
+    works, ready, limit = candidate.model.executor.classify, threading.Event(), PromotedDuringTheBatch()
+
+    def late(batch: Sequence[FrameJob]) -> None:
+        assert ready.wait(60)
+        works(batch)
+
+    candidate.model.executor.classify = late  # type: ignore[method-assign]  # a network that is slow once
+    bench.classify.candidate = replace(candidate, model=replace(candidate.model, limit=limit))
+    running = asyncio.create_task(bench.run(3))
+    await until(lambda: limit.looks == 2 or running.done())
+    ready.set()
+    await running
+    assert limit.exceeded == ""
+    assert [(job.error, job.by_candidate) for job in bench.last.jobs] == [(None, True)] * 3

@@ -112,17 +112,22 @@ def test_without_padding_only_full_batches_are_compiled_and_larger_ones_never(
     assert seen == [2]
 
 
-def test_two_models_never_share_a_compiled_program(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_compiler_sees_the_whole_chain_as_one_graph_and_two_models_share_none(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fullgraph` fails where something waits for the device or leaves torch."""
     compiler, graphs = torch.compile, []
 
     def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
         graphs.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(torch, "compile", lambda function, **_: compiler(function, backend=backend, dynamic=False))
+    monkeypatch.setattr(torch, "compile", partial(compiler, backend=backend))
     pipelines = [CompiledPipeline(Pipeline(bundle, "plate"), compiles=True) for _ in range(2)]
     assert all(compiled.compile_for(SHAPE, 2) for compiled in pipelines)
     assert len(graphs) == 2 * len(pipelines)
+    assert_same(run(pipelines[1], 2), run(CompiledPipeline(Pipeline(bundle, "plate")), 2))
 
 
 def test_what_cannot_be_compiled_runs_as_it_is(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,15 +167,6 @@ def test_nothing_is_compiled_unasked(bundle: Bundle, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
     compiled = CompiledPipeline(Pipeline(bundle))
     assert not compiled.compile_for(SHAPE, 2)
-
-
-@pytest.mark.slow
-def test_a_compiler_sees_the_whole_chain_as_one_graph(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`fullgraph` fails where something waits for the device or leaves torch."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    compiled = CompiledPipeline(Pipeline(bundle), compiles=True)
-    assert compiled.compile_for(SHAPE, 2)
-    assert_same(run(compiled, 2), run(CompiledPipeline(Pipeline(bundle)), 2))
 
 
 @pytest.mark.parametrize("profile", [RAW, LOSSLESS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
@@ -147,6 +148,40 @@ async def test_a_missing_frame_fails_the_rest_of_its_group_by_name_and_the_next_
     done = await bench.submit(frames[6], passed=6)
     assert done[-1].error is None
     assert bench.count("missing") == 2
+
+
+async def test_the_wait_for_a_missing_frame_counts_while_its_partition_is_read_to_its_end(bench: Bench) -> None:
+    camera = VideoCamera()
+    key, _, late = (camera.frame() for _ in range(3))
+    late.progress.read_s = lambda: late.arrived_s
+    await bench.submit(key, late, passed=1)
+    bench.step.poll(SETTINGS.group_wait_s + 1)
+    assert bench.count("missing") == 0  # the frame may lie unread in Kafka
+    late.progress.read_s = lambda: late.arrived_s + SETTINGS.group_wait_s
+    bench.step.poll(SETTINGS.group_wait_s + 1)
+    assert isinstance((await bench.submit(passed=2))[-1].error, MissingReferenceError)
+
+
+async def test_the_wait_counts_if_the_partition_is_not_read_because_of_the_waiting_frames(bench: Bench) -> None:
+    camera = VideoCamera()
+    key, _, late = (camera.frame() for _ in range(3))
+    late.progress.read_s = lambda: late.arrived_s
+    await bench.submit(key, late, passed=1)
+    bench.tracker.bytes, bench.tracker.frames = SETTINGS.queue_bytes, 2
+    bench.step.poll(SETTINGS.group_wait_s + 1)
+    assert bench.count("missing") == 0  # another frame goes on, and its room comes back
+    bench.tracker.frames = 1
+    bench.step.poll(SETTINGS.group_wait_s + 1)
+    await bench.submit(passed=2)
+
+
+async def test_a_partition_that_is_never_read_to_its_end_stops_no_frame_for_ever(bench: Bench) -> None:
+    camera = VideoCamera()
+    key, _, late = (camera.frame() for _ in range(3))
+    late.progress.read_s = lambda: -math.inf
+    await bench.submit(key, late, passed=1)
+    bench.step.poll(10 * SETTINGS.group_wait_s + 1)
+    await bench.submit(passed=2)
 
 
 async def test_a_unit_that_does_not_open_fails_alone_and_one_that_does_not_decode_fails_its_group(bench: Bench) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from processors.arrivals.job import FrameJob, StripFinding
+from processors.arrivals.job import Certified, FrameJob, StripFinding
 from processors.arrivals.partitions import PartitionTracker
 from processors.bundle.model_toml import Answer, Scores
 from processors.device.loaded_model import LoadedModel
@@ -21,11 +21,13 @@ from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.settings import ProcessorSettings
+from processors.steps.certify import Certify
 from processors.steps.classify import Classify
 from processors.steps.compare import Compare
 from processors.steps.device_turns import DeviceTurns
 from processors.steps.strip import Strip
 from schemas.errors import NoKeyFrameError
+from schemas.pointillist_pb2 import VIDEO
 from tests.processors.tiny import CLASSES, KEYS, Last, payload, taken
 from tests.waiting import until
 
@@ -42,6 +44,8 @@ class Device:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.checked: list[int] = []
+        self.certificates, self.turns_each, self.faulty = 0, 3, False
+        self.certificates_before = 0
         self.each_s = 0.0
 
     def answer(self, scores: Scores) -> Answer:
@@ -52,6 +56,7 @@ class Device:
 
     async def classify(self, jobs: Sequence[FrameJob]) -> float:
         self.batches.append(len(jobs))
+        self.certificates_before = self.certificates
         await asyncio.sleep(self.each_s)
         for job in jobs:
             job.scores = Scores(0, 0.5)
@@ -64,12 +69,23 @@ class Device:
             job.finding = StripFinding(1.0, 0.25)
         return 0.001
 
+    certifies = True
+
+    async def certify(self, job: FrameJob) -> float:
+        self.certificates += 1
+        await asyncio.sleep(0)  # the device's thread takes its time
+        if self.faulty:
+            raise RuntimeError("a fault")
+        if self.certificates % self.turns_each == 0:
+            job.certified = Certified(5, certified=True)
+        return 0.001
+
 
 class Bench:
     """The two steps of the device, and what comes after them."""
 
     def __init__(self, linger_s: float = FOR_EVER_S, strip_queue: int = 64) -> None:
-        settings = ProcessorSettings(kafka="none", bundle=Path("none"), strip_queue=strip_queue)
+        settings = ProcessorSettings(kafka="none", bundle=Path("none"), strip_queue=strip_queue, certify_queue=2)
         settings = settings.model_copy(update={"linger_s": linger_s})
         self.registry = CollectorRegistry()
         metrics = ProcessorMetrics(self.registry)
@@ -77,9 +93,11 @@ class Bench:
         self.tracker = PartitionTracker(settings)
         self.classify = Classify(settings, cast(LoadedModel, self.device), metrics)
         self.strip = Strip(settings, self.tracker, metrics)
-        self.classify.next, self.strip.next = self.strip, self.last
+        self.certify = Certify(settings, self.tracker, metrics, self.classify.arrived)
+        self.classify.next, self.strip.next, self.certify.next = self.strip, self.certify, self.last
         self.compare = Compare(settings, KEYS, self.classify, cast(Emitter, None), metrics)
-        self.turns = DeviceTurns(self.classify, self.strip, self.compare, DeviceScheduler(0.25, 0.1), metrics)
+        scheduler = DeviceScheduler(0.25, 0.1)
+        self.turns = DeviceTurns(self.classify, self.strip, self.certify, self.compare, scheduler, metrics)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -88,7 +106,8 @@ class Bench:
             yield
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            [ended] = await asyncio.gather(task, return_exceptions=True)
+            assert isinstance(ended, asyncio.CancelledError), ended
 
     def submit(self, seq: int, camera: str = "site/a", partition: int = 0) -> FrameJob:
         job = taken(payload(camera, seq), camera)
@@ -104,6 +123,19 @@ class Bench:
         job.probe = torch.zeros(3, 8, 8)
         self.strip.submit(job)
         return job
+
+    def chosen(self, seq: int, partition: int = 0) -> FrameJob:
+        """A classified frame whose label is to be certified, submitted behind STRIP."""
+        job = taken(payload("site/a", seq), "site/a")
+        job.partition, job.model, job.certifies = partition, cast(LoadedModel, self.device), True
+        job.progress.in_flight, self.tracker.frames = job.progress.in_flight + 1, self.tracker.frames + 1
+        self.strip.submit(job)
+        return job
+
+    def certificates(self, outcome: str) -> float:
+        found = self.registry.get_sample_value("pointillist_certificates_total", {"outcome": outcome})
+        assert found is not None
+        return found
 
 
 async def test_a_frame_waits_for_others_only_as_far_as_the_device_is_busy() -> None:
@@ -190,3 +222,60 @@ async def test_waiting_probes_are_shed_at_half_of_a_drain() -> None:
     bench.strip.shed_waiting()
     assert bench.last.jobs == [job]
     assert job.finding == StripFinding(None, 0.25)
+
+
+async def test_a_certificate_takes_several_turns_and_a_full_queue_leaves_it_out() -> None:
+    bench = Bench()
+    jobs = [bench.chosen(seq) for seq in range(3)]
+    assert (bench.last.jobs, bench.certificates("shed")) == ([jobs[2]], 1)
+    assert [job.counted for job in jobs] == [False, False, True]
+    async with bench.running():
+        await until(lambda: len(bench.last.jobs) == 3)
+    assert [job.certified for job in jobs] == [Certified(5, certified=True)] * 2 + [None]
+    assert (bench.device.certificates, bench.certificates("certified"), len(bench.certify)) == (6, 2, 0)
+
+
+async def test_a_ready_batch_goes_before_a_certificate_beyond_its_share() -> None:
+    bench = Bench()
+    bench.device.turns_each = 10**9
+    bench.chosen(0)
+    async with bench.running():
+        await until(lambda: bench.device.certificates > 1)
+        bench.submit(1)
+        before = bench.device.certificates
+        await until(lambda: bool(bench.device.batches))
+        assert bench.device.certificates_before <= before + 1
+
+
+async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> None:
+    bench = Bench()
+    flagged, video = bench.chosen(0), taken(payload("site/a", 1), "site/a")
+    bench.certify.discard(0)
+    flagged.certifies, flagged.finding = False, StripFinding(0.1, 0.25)
+    bench.certify.submit(flagged)
+    video.model, video.certifies, video.frame.profile = cast(LoadedModel, bench.device), True, VIDEO
+    bench.certify.submit(video)
+    assert (len(bench.certify), bench.last.jobs) == (1, [video])
+
+
+async def test_a_certificate_that_fails_costs_no_frame() -> None:
+    bench = Bench()
+    bench.device.faulty = True
+    job = bench.chosen(0)
+    async with bench.running():
+        await until(lambda: bench.last.jobs == [job])
+    assert (job.certified, job.error, bench.certificates("failed")) == (None, None, 1)
+
+
+async def test_a_drain_leaves_certificates_out_also_the_one_in_progress() -> None:
+    bench = Bench()
+    bench.device.turns_each = 10**9
+    jobs = [bench.chosen(seq) for seq in range(2)]
+    await bench.certify.run()
+    with bench.certify.shedding():
+        assert bench.last.jobs == [jobs[1], jobs[0]]
+        late = bench.chosen(5)
+        assert bench.last.jobs[-1] is late
+    assert bench.certificates("shed") == 3
+    bench.chosen(6)
+    assert len(bench.certify) == 1

@@ -170,3 +170,11 @@ def test_groups_that_were_read_ahead_leave_those_of_uncommitted_frames_open() ->
     for number in range(6):  # all frames of a backlog at once, 20 a group
         groups.use(Identity(door, 7, 20 * number), 0, 20 * number, 20 * number + 19, 0.0)
     assert [groups.first(0, before, 30.0) for before in (1, 20, 21, 55, 119)] == [0, None, 20, 40, 100]
+
+
+def test_a_group_whose_key_frame_came_again_behind_others_begins_at_its_first_frame() -> None:
+    groups, door = OpenGroups(), CameraId("site/door")
+    groups.use(Identity(door, 7, 0), 0, 12, 12, 0.0)
+    groups.use(Identity(door, 7, 0), 0, 12, 10, 0.0)
+    groups.use(Identity(door, 7, 0), 0, 12, 13, 0.0)
+    assert groups.first(0, 14, 1.0) == 10

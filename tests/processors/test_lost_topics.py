@@ -29,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_watch, "LOOK_S", 0.3)
+    monkeypatch.setattr(group_watch, "POLL_S", 0.3)
 
 
 async def publish(made: Rig, first: int, count: int) -> None:

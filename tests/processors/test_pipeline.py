@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def entropies(jobs: Sequence[FrameJob]) -> list[float]:
 def test_without_a_reconstruction_the_network_sees_whole_frames_bare(bundle: Bundle, size: tuple[int, int]) -> None:
     frames = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     kept = torch.ones(2, 1, *size, dtype=torch.bool)
-    torch.testing.assert_close(Pipeline(bundle, "none").see(frames, kept)[0], bundle.prepare(frames))
+    torch.testing.assert_close(Pipeline(bundle, "none").network_input(frames, kept)[0], bundle.prepare(frames))
     dropped = kept.clone()
     dropped[:, :, ::2] = False
     assert not Pipeline(bundle, "none").rebuild(frames, dropped)[:, :, ::2].any()
@@ -268,3 +269,50 @@ def test_large_frames_go_one_by_one_through_a_cpu_and_together_through_a_gpu(mon
     assert most_pixels(plain.model_copy(update={"device": "cpu", "batch_pixels": 5})) == 5
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert most_pixels(plain) >= 3 * 432 * 768
+
+
+def test_the_warm_up_runs_a_large_network_on_no_large_batch_of_small_frames(tmp_path: Path) -> None:
+    executor, most = batch_executor(tiny_bundle(tmp_path, side=128, overlays=0)), 0
+    logits = executor.pipeline.bundle.network
+
+    def counted(inputs: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        most = max(most, len(inputs))
+        return logits(inputs)
+
+    executor.pipeline.bundle = replace(executor.pipeline.bundle, network=counted)
+    executor.warm(64)
+    assert most == 16  # 2^18 pixels of the network
+
+
+def test_a_probe_is_judged_behind_its_own_drops_and_alike_again(tmp_path: Path) -> None:
+    messages = [payload("site/cam-0", seq, shown=picture(seq), encoding=Encoding(16, 1.0)) for seq in (1, 2)]
+    findings = []
+    for threshold in (0.0, 1.0):
+        executor = batch_executor(tiny_bundle(tmp_path / str(threshold), agreement=threshold))
+        jobs = classified(executor, [taken(each) for each in messages])
+        executor.strip(jobs)
+        findings.append([found(job).finding for job in jobs])
+    never, always = findings
+    for one, other in zip(never, always, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.agreement == pytest.approx(other.agreement, abs=1e-5)
+        assert 0 < one.agreement < 1
+        assert (one.flagged, other.flagged) == (False, True)
+    assert never[0] is not None
+    assert never[1] is not None
+    assert never[0].agreement != never[1].agreement
+    # The threshold was chosen in the mode `default`.
+    bundle = executor.pipeline.bundle
+    wanted = bundle.settings.input
+    shape = (2, wanted.channels, wanted.height, wanted.width)
+    probes = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    seeds = np.arange(4, dtype=np.uint64).reshape(2, 2)
+    usual, paper = (Pipeline(bundle, mode).agreement(probes, seeds) for mode in ("default", "paper"))
+    torch.testing.assert_close(paper, usual)
+    plain = batch_executor(tiny_bundle(tmp_path / "plain"))
+    (job,) = classified(plain, [taken(messages[0])])
+    plain.strip([job])
+    assert job.finding is not None
+    assert (job.finding.agreement, job.finding.agreement_threshold) == (0.0, 0.0)

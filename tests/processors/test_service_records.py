@@ -79,12 +79,17 @@ def test_evidence_of_noise_is_made_smaller() -> None:
         (StripFinding(None, 0.5), SHED, False),
         (StripFinding(0.4, 0.5), CHECKED, True),
         (StripFinding(0.6, 0.5), CHECKED, False),
+        (StripFinding(0.6, 0.5, 4, 0.2, 0.3), CHECKED, True),
+        (StripFinding(0.6, 0.5, 4, 0.4, 0.3), CHECKED, False),
     ],
 )
 def test_a_verdict_says_what_strip_said(finding: StripFinding | None, strip: int, flagged: bool) -> None:
     record = verdict_record(KEYS, job(3, 1, 0.75, finding))
     verdict = verdict_of(record)
     assert (verdict.strip, verdict.flagged) == (strip, flagged)
+    if finding is not None:
+        found = verdict.agreement, verdict.agreement_threshold
+        assert found == pytest.approx((finding.agreement, finding.agreement_threshold))
     assert (verdict.seq, verdict.class_name, verdict.confidence) == (3, "b", 0.75)
     assert dict(record.headers)["ce_type"] == b"pointillist.v1.Verdict"
     assert dict(record.headers)["ce_id"] == b"site/cam-0/0000000000000007/3"

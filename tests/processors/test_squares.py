@@ -22,7 +22,7 @@ from schemas.pixels.fill import Fill
 from schemas.pixels.masks import kept_mask
 from tests.processors.tiny import batch_executor, camera_key, classified, payload, picture, taken, tiny_bundle
 
-PART = Box(16, 57, 24, 88)
+PART = Box(16, 58, 24, 88)
 
 
 @settings(max_examples=200, deadline=None)
@@ -49,8 +49,8 @@ def test_a_cut_of_packed_frames_is_the_cut_of_the_placed_ones() -> None:
     for i in range(3):
         part = cut_frame(packed, i, PART)
         assert isinstance(part, Packed)
-        assert torch.equal(part.placed, placed[i : i + 1, :, 16:57, 24:88])
-        assert torch.equal(part.kept, sent[i : i + 1, :, 16:57, 24:88])
+        assert torch.equal(part.placed, placed[i : i + 1, :, 16:58, 24:88])
+        assert torch.equal(part.kept, sent[i : i + 1, :, 16:58, 24:88])
 
 
 def test_a_cut_of_planes_is_the_cut_of_the_placed_ones() -> None:
@@ -59,7 +59,7 @@ def test_a_cut_of_planes_is_the_cut_of_the_placed_ones() -> None:
     frames = Planar([shown], 3, [own], [own])
     part = cut_frame(frames, 0, PART)
     assert isinstance(part, Planar)
-    assert torch.equal(part.placed, frames.placed[:, :, 16:57, 24:88])
+    assert torch.equal(part.placed, frames.placed[:, :, 16:58, 24:88])
 
 
 def test_frames_of_which_something_moves_are_replaced_by_the_square(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_frames_of_which_something_moves_are_replaced_by_the_square(tmp_path: Pa
     box = Box(side, 3 * side, 2 * side, 4 * side)
     squares = pipeline.squares([None, box, None], 4 * side, 5 * side)
     assert squares == [None, box, None]
-    found, _ = pipeline.see(frames, kept, squares=squares, denoised=False)
-    whole, _ = pipeline.see(frames, kept, denoised=False)
+    found, _ = pipeline.network_input(frames, kept, squares=squares, denoised=False)
+    whole, _ = pipeline.network_input(frames, kept, denoised=False)
     alone = resize(frames[1:2, :, side : 3 * side, 2 * side : 4 * side], side, side)
     torch.testing.assert_close(found[[0, 2]], whole[[0, 2]])
     torch.testing.assert_close(found[1:2], alone)
@@ -113,6 +113,6 @@ def test_planes_give_the_square_of_the_placed_frames(tmp_path: Path) -> None:
     own = PlaneMask(kept_mask(camera_key("site/cam-0"), 1, 0, 128, 160, 16))
     frames = Planar([planes, planes], 3, [own, own], [own, own])
     squares = pipeline.squares([Box(20, 70, 40, 90), None], 128, 160)
-    found, _ = pipeline.see(frames, frames.kept, squares=squares)
-    expected, _ = pipeline.see(frames.placed, frames.kept, squares=squares)
+    found, _ = pipeline.network_input(frames, frames.kept, squares=squares)
+    expected, _ = pipeline.network_input(frames.placed, frames.kept, squares=squares)
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0)

@@ -10,19 +10,26 @@ import pytest
 from consumers.console.data.views import MOST_VIEWS, Views
 from infra.local.kafka import Kafka
 from processors.arrivals.views import ViewFeed
+from processors.device.certificate_requests import LONGEST_S, MOST_CAMERAS, MOST_FRAMES, CertificateRequests
+from schemas.errors import BrokerError
 from schemas.keys.keys import KeyRing
 from schemas.keys.roots import Role, Roots
+from schemas.transport.kafka.sender import Plain
 from tests.conftest import TopicFactory
 
 SECRET = b"a secret of this test, long enough"
 CONSOLE, PROCESSOR = (KeyRing(Roots.of_fleet(SECRET).of(role)) for role in (Role.CONSOLE, Role.PROCESSOR))
 
 
+def unasked(camera: str, frames: int) -> None:
+    raise AssertionError(f"expected no request for certificates, got {frames} for {camera}")
+
+
 @pytest.mark.brokers
 async def test_open_pages_reach_the_processor_until_they_are_closed(kafka: Kafka, kafka_topics: TopicFactory) -> None:
     topic, seen = await kafka_topics(), list[tuple[str, float]]()
     views = Views(kafka.bootstrap, topic, CONSOLE)
-    feed = ViewFeed(kafka.bootstrap, topic, PROCESSOR, lambda camera, for_s: seen.append((camera, for_s)))
+    feed = ViewFeed(kafka.bootstrap, topic, PROCESSOR, lambda camera, for_s: seen.append((camera, for_s)), unasked)
     tasks = [asyncio.create_task(views.run()), asyncio.create_task(feed.run())]
     try:
         async with asyncio.timeout(60):
@@ -40,7 +47,7 @@ async def test_open_pages_reach_the_processor_until_they_are_closed(kafka: Kafka
 
 def test_a_view_without_the_cameras_tag_changes_nothing() -> None:
     seen: list[str] = []
-    feed = ViewFeed("none", "none", PROCESSOR, lambda camera, _: seen.append(camera))
+    feed = ViewFeed("none", "none", PROCESSOR, lambda camera, _: seen.append(camera), unasked)
     views = Views("none", "none", CONSOLE)
     views.note("site/door")
     (record,) = views.due(time.monotonic())
@@ -61,3 +68,65 @@ def test_the_pages_opened_last_are_viewed(pages: int) -> None:
         views.note(f"site/cam-{index}")
     names = [record.key.decode() for record in views.due(time.monotonic())]
     assert names == [f"site/cam-{index}" for index in range(5, pages)]
+
+
+def test_a_request_for_certificates_goes_with_one_view() -> None:
+    asked: list[tuple[str, int]] = []
+    feed = ViewFeed("none", "none", PROCESSOR, lambda *_: None, lambda camera, frames: asked.append((camera, frames)))
+    views = Views("none", "none", CONSOLE)
+    views.certify("site/door", 3)
+    for _ in range(2):
+        for record in views.due(time.monotonic()):
+            feed.take(record.key, record.value)
+    assert asked == [("site/door", 3)]
+
+
+async def test_a_request_for_certificates_stays_until_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[list[Plain]] = []
+
+    class Away:
+        """A sender whose Kafka is away at first."""
+
+        async def send(self, _topic: str, records: list[Plain]) -> None:
+            sent.append(records)
+            if len(sent) == 1:
+                raise BrokerError("away")
+
+        async def close(self, _: float) -> None: ...
+
+    asked: list[tuple[str, int]] = []
+    feed = ViewFeed("none", "none", PROCESSOR, lambda *_: None, lambda camera, frames: asked.append((camera, frames)))
+    views = Views("none", "none", CONSOLE)
+    monkeypatch.setattr(views, "_sender", Away())
+    monkeypatch.setattr("consumers.console.data.views._EVERY_S", 0.01)
+    views.certify("site/door", 3)
+    for index in range(MOST_VIEWS):  # pages that were opened later do not displace it
+        views.note(f"site/cam-{index}")
+    running = asyncio.create_task(views.run())
+    try:
+        async with asyncio.timeout(30):
+            while len(sent) < 3:
+                await asyncio.sleep(0)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    for records in sent[1:]:
+        for record in records:
+            assert record.value is not None
+            feed.take(record.key, record.value)
+    assert asked == [("site/door", 3)]
+
+
+def test_a_request_covers_the_next_frames_of_one_camera_until_it_expires() -> None:
+    requests = CertificateRequests()
+    requests.request("site/door", 2, now_s=10)
+    assert [requests.take(name, 11) for name in ("site/gate", "site/door", "site/door", "site/door")] == [
+        False, True, True, False,
+    ]  # fmt: skip
+    requests.request("site/door", 1000, now_s=10)
+    assert sum(requests.take("site/door", 12) for _ in range(1000)) == MOST_FRAMES
+    requests.request("site/door", 1, now_s=10)
+    assert not requests.take("site/door", 10 + LONGEST_S)
+    for index in range(MOST_CAMERAS + 1):
+        requests.request(f"site/cam-{index}", 1, now_s=100)
+    assert not requests.take(f"site/cam-{MOST_CAMERAS}", 101)

@@ -47,7 +47,13 @@ def network() -> ResNet:
 
 
 def write_bundle(
-    folder: Path, *, overlays: int = 4, threshold_bits: float = 0.0, policy: str = "resize", side: int = 32
+    folder: Path,
+    *,
+    overlays: int = 4,
+    threshold_bits: float = 0.0,
+    policy: str = "resize",
+    side: int = 32,
+    agreement: float | None = None,
 ) -> Path:
     """The folder, with a `model.toml`, weights and overlays."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +64,8 @@ def write_bundle(
         generator = np.random.default_rng(0)
         np.save(folder / "overlays.npy", generator.integers(0, 256, (overlays, side, side, 3), dtype=np.uint8))
         strip = f'[strip]\noverlays = "overlays.npy"\nthreshold_bits = {threshold_bits}\nfrr = 0.01\n'
+    if agreement is not None:
+        strip += f"[strip.disagreement]\nthreshold = {agreement}\nfrr = 0.005\n"
     (folder / "model.toml").write_text(
         f"""
 name = "tiny"

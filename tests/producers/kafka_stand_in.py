@@ -11,9 +11,11 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 import schemas.transport.kafka.admin as admin_module
+import schemas.transport.kafka.produce_requests as produce_module
 import schemas.transport.kafka.producers as producers_module
 import schemas.transport.kafka.reader as reader_module
 from schemas.topics import KafkaTopic
@@ -87,6 +89,8 @@ class KafkaStandIn:
             return self.admins[-1]
 
         monkeypatch.setattr(producers_module, "AIOKafkaProducer", producer)
+        monkeypatch.setattr(produce_module, "stamped", lambda _producer, batch, _sequence: batch)
+        monkeypatch.setattr(produce_module, "produce", produce)
         monkeypatch.setattr(reader_module, "AIOKafkaConsumer", consumer)
         monkeypatch.setattr(admin_module, "AIOKafkaAdminClient", admin)
 
@@ -125,7 +129,8 @@ class Producer(_Client):
     def __init__(self, kafka: KafkaStandIn, options: dict[str, Any]) -> None:
         super().__init__(kafka, options)
         self._sender = SimpleNamespace(sender_task=None)
-        self.client = SimpleNamespace(close=self.stop, _conns={})
+        cluster = SimpleNamespace(leader_for_partition=lambda _: 1)
+        self.client = SimpleNamespace(close=self.stop, _conns={}, cluster=cluster)
         self._closed = False
 
     async def partitions_for(self, topic: str) -> set[int]:
@@ -137,21 +142,25 @@ class Producer(_Client):
     def create_batch(self) -> Batch:
         return Batch(self.kafka.room)
 
-    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[SimpleNamespace]:
-        assert batch.closed
-        self.kafka.batches.append((topic, partition, batch.records))
-        refusal = self.kafka.refusals.popleft() if self.kafka.refusals else None
-        return asyncio.ensure_future(self._acknowledge(batch, topic, partition, refusal))
 
-    async def _acknowledge(
-        self, batch: Batch, topic: str, partition: int, refusal: Exception | None
-    ) -> SimpleNamespace:
-        await self.kafka.answers.wait()
-        if refusal is not None:
-            raise refusal
-        log = self.kafka.log[topic, partition]
-        log.extend(batch.records)
-        return SimpleNamespace(offset=len(log) - len(batch.records))
+async def produce(producer: Producer, _node: int, batches: dict[TopicPartition, Batch]) -> dict[TopicPartition, object]:
+    """Return offsets, or the refusal of a batch."""
+    kafka = producer.kafka
+    answers: dict[TopicPartition, object] = {}
+    for place, batch in batches.items():
+        assert batch.closed
+        kafka.batches.append((place.topic, place.partition, batch.records))
+        if kafka.refusals:
+            answers[place] = kafka.refusals.popleft()
+    await kafka.answers.wait()
+    for answer in answers.values():
+        if isinstance(answer, Exception) and not isinstance(answer, KafkaError):
+            raise answer
+    for place in batches.keys() - answers.keys():
+        log = kafka.log[place]
+        answers[place] = len(log)
+        log.extend(batches[place].records)
+    return answers
 
 
 class Batch:
@@ -172,6 +181,9 @@ class Batch:
 
     def close(self) -> None:
         self.closed = True
+
+    def record_count(self) -> int:
+        return len(self.records)
 
 
 class Consumer(_Client):

@@ -69,7 +69,7 @@ class Camera:
             Instruments.on(CollectorRegistry()),
             lambda link: FaultyLink(link, self._switch),
         )
-        self.on_the_way_peak = 0
+        self.in_flight_peak = 0
         self._ticking = asyncio.create_task(self._tick())
 
     def publish(self, count: int) -> None:
@@ -90,7 +90,7 @@ class Camera:
     async def _tick(self) -> None:
         while True:
             self.publisher.tick(time.monotonic())
-            self.on_the_way_peak = max(self.on_the_way_peak, self.publisher.on_the_way)
+            self.in_flight_peak = max(self.in_flight_peak, self.publisher.in_flight)
             await asyncio.sleep(0.05)  # a camera's own clock
 
     async def drain(self) -> None:

@@ -15,12 +15,13 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 import producers.bridge.kafka.backlog as backlog_module
 import producers.bridge.requests.listener as requests_module
+import schemas.transport.kafka.produce_requests as produce_module
 import schemas.transport.kafka.producers as producers_module
 from producers.bridge.kafka.backlog import Backlog
 from producers.bridge.requests.listener import Requests
 from schemas.runtime.health import Health
 from schemas.transport.kafka.sender import Plain, Sender
-from tests.producers.kafka_stand_in import Event, KafkaStandIn, Producer
+from tests.producers.kafka_stand_in import Event, KafkaStandIn
 from tests.waiting import until
 
 SOON_S = 0.05
@@ -112,51 +113,72 @@ async def test_a_batch_that_one_partition_refuses_for_its_size_leaves_the_others
     await sender.close(SOON_S)
 
 
-CostProgress: TypeAlias = list[object]
-Follow: TypeAlias = Callable[[CostProgress], Coroutine[Any, Any, None]]
+PAUSE_S = 0.0123
+"""Delay between two readings of the lag, unlike any other delay."""
+Reported: TypeAlias = list[object]
+Follow: TypeAlias = Callable[[Reported], Coroutine[Any, Any, None]]
 
 
-def follow_backlog(progress: CostProgress) -> Coroutine[Any, Any, None]:
-    return Backlog("nowhere:1", "b1", "processors", 10**9, 0.01, lambda _: None, progress.append).run([0])
+def follow_backlog(reported: Reported) -> Coroutine[Any, Any, None]:
+    return Backlog("nowhere:1", "b1", "processors", 10**9, PAUSE_S, lambda _: None, reported.append).run([0])
 
 
-def follow_requests(progress: CostProgress) -> Coroutine[Any, Any, None]:
-    return Requests("nowhere:1", "b1", [lambda records, now_s: progress.append((list(records), now_s))]).run()
+def follow_requests(reported: Reported) -> Coroutine[Any, Any, None]:
+    return Requests("nowhere:1", "b1", [lambda records, now_s: reported.append((list(records), now_s))]).run()
 
 
 FOLLOWERS = [(follow_backlog, backlog_module), (follow_requests, requests_module)]
 
 
-async def hears(kafka: KafkaStandIn, progress: CostProgress) -> None:
-    """Wait until what is progress comes from a Kafka that has met all failures."""
+async def answered(kafka: KafkaStandIn, reported: Reported) -> None:
+    """Wait until a report comes from a Kafka that has met all failures."""
     await until(lambda: not kafka.failures and kafka.events.empty(), "all failures")
-    before = len(progress)
+    before = len(reported)
     if any(consumer.topics for consumer in kafka.consumers):
         kafka.events.put_nowait([EVENT])
-    await until(lambda: len(progress) > before and progress[-1] is not None, "an answer")
+    await until(lambda: len(reported) > before and reported[-1] is not None, "an answer")
 
 
 @pytest.mark.parametrize(("follow", "module"), FOLLOWERS)
 async def test_a_follower_complains_once_when_it_fails_three_times_at_its_start(
     kafka: KafkaStandIn, follow: Follow, module: ModuleType
 ) -> None:
-    progress: CostProgress = []
+    reported: Reported = []
     for failures, complaints in ((module.COMPLAIN_AFTER - 1, 0), (module.COMPLAIN_AFTER + 2, 1)):
         kafka.failures.extend([KafkaError("away")] * failures)
         with structlog.testing.capture_logs() as logs:
-            async with running(follow(progress)):
-                await hears(kafka, progress)
+            async with running(follow(reported)):
+                await answered(kafka, reported)
         assert [entry["log_level"] for entry in logs] == ["warning"] * complaints
-        assert progress.count(None) == (complaints if module is backlog_module else 0)
+        assert reported.count(None) == (complaints if module is backlog_module else 0)
 
 
 async def test_a_backlog_is_unknown_after_three_failures_in_a_row_since_the_last_answer(kafka: KafkaStandIn) -> None:
-    progress: CostProgress = []
-    async with running(follow_backlog(progress)):
+    reported: Reported = []
+    async with running(follow_backlog(reported)):
         for failures, unknown in ((0, 0), (2, 0), (2, 0), (3, 1), (2, 1), (4, 2)):
             kafka.failures.extend([KafkaError("away")] * failures)
-            await hears(kafka, progress)
-            assert progress.count(None) == unknown
+            await answered(kafka, reported)
+            assert reported.count(None) == unknown
+
+
+async def test_a_lag_is_read_less_often_while_the_processors_make_no_progress(
+    kafka: KafkaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleep, slept, progress = asyncio.sleep, list[int](), list[object]()
+
+    async def count(delay_s: float) -> None:
+        if delay_s == PAUSE_S:
+            slept.append(len(progress))
+            if len(slept) == 12:
+                kafka.committed[0] = 5
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", count)
+    async with running(follow_backlog(progress)):
+        await until(lambda: len(slept) >= 16, "many pauses")
+    # After the first reading, three more without progress; then every fourth time, until there is progress again.
+    assert slept[:16] == [1, 2, 3, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 8, 9, 10]
 
 
 async def test_a_batch_does_not_wait_for_a_producer_that_another_batch_has_broken(
@@ -171,7 +193,7 @@ async def test_a_batch_does_not_wait_for_a_producer_that_another_batch_has_broke
         async def broken(*_: object, **__: object) -> None:
             raise OSError("gone")
 
-        patched.setattr(Producer, "send_batch", broken)
+        patched.setattr(produce_module, "produce", broken)
         with pytest.raises(OSError, match="gone"):
             await sender.deliver("topic", 1, [Plain(b"key", b"value", [])], lambda *_: None, once=True)
     await until(lambda: len(kafka.batches) == 2, "the batch sent again")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from producers.bridge.quota import AHEAD_S, BURST_BOOTS, WINDOW_BYTES, WINDOW_MESSAGES, Quota
 from schemas.identity import CameraId
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 from schemas.topics import Channel, mqtt_topic
 
 DOOR, YARD = CameraId("site/door"), CameraId("site/yard")
@@ -102,9 +102,9 @@ def test_without_a_bound_everything_is_taken() -> None:
 def test_made_up_names_take_bounded_memory_and_let_nobody_off() -> None:
     quota = Quota(1, 0)
     taken(quota, DOOR, 2000, 1.0)
-    for number in range(5 * CAMERAS_AT_HAND):
+    for number in range(5 * MAX_CAMERAS):
         quota.takes(f"pointillist/v1/s/{number}/frame".encode(), 0, 1.0 + number / 1e4)
-    assert len(quota._of_topic) <= 4 * CAMERAS_AT_HAND
+    assert len(quota._of_topic) <= 4 * MAX_CAMERAS
     assert quota.owes(DOOR, 10.0)
 
 

@@ -86,7 +86,7 @@ def test_a_command_of_the_far_future_shuts_out_no_later_one_and_waits_for_its_ti
     far = NOW_MS + 10 * MAX_AHEAD_MS
     assert not control.command(command(far, dropped_per_block=0))
     assert not control.probe_request(request(0.0, far))
-    assert not control.look_again()
+    assert not control.apply_due()
     assert control.command(command(dropped_per_block=32))
     assert control.probe_request(request(0.5))
     assert control.encoding == Encoding(32, 0.5, RAW)
@@ -98,9 +98,9 @@ def test_a_device_without_a_battery_clock_obeys_when_its_clock_is_set(tmp_path: 
     assert not control.command(command(dropped_per_block=32))
     assert not control.probe_request(request(0.5))
     clock.now_ms = NOW_MS + 5
-    assert control.look_again()
+    assert control.apply_due()
     assert control.encoding == Encoding(32, 0.5, RAW)
-    assert not control.look_again()
+    assert not control.apply_due()
     # Its next start has no clock either: what it was told holds all the same.
     assert CameraControl(tmp_path, KEY, OWN, Clock(1000)).encoding == Encoding(32, 0.5, RAW)
 

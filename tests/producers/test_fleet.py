@@ -86,7 +86,9 @@ async def test_a_paced_fleet_publishes_at_its_rate_and_spreads_its_first_frames(
     outcome = await run(scenario, mosquitto, state_dir, ends_at_ms=after(3))
 
     assert outcome.drained
-    assert 32 <= outcome.frames_published <= 48
+    times = [frame.captured_ms for frame in bridge.frames.values()]
+    seconds = (max(times) - min(times)) / 1000  # a busy machine ends late
+    assert 32 <= outcome.frames_published <= 4 * (4 * seconds + 2)
     firsts = sorted(frame.captured_ms for identity, frame in bridge.frames.items() if identity.seq == 0)
     assert firsts[-1] - firsts[0] >= 100  # of the 187 ms that four phases of a quarter of a second span
 

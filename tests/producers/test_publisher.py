@@ -50,7 +50,7 @@ async def test_a_camera_whose_frames_are_taken_and_never_confirmed_says_what_tha
             cam.publish(3)
             await until(lambda: len(bridge.received) == 3)
             asked = time.monotonic()
-            await until(lambda: cam.publisher.on_the_way == 0 if answered else bool(said))
+            await until(lambda: cam.publisher.in_flight == 0 if answered else bool(said))
             await until(lambda: time.monotonic() > asked + 1.2)
     found = [each["detail"] for each in said if each["event"] == "nothing_confirmed"]
     assert len(found) == (0 if answered else 1)
@@ -100,14 +100,14 @@ async def test_without_confirmations_the_window_bounds_what_is_sent_and_retries_
             cam.publish(100)
             await asyncio.sleep(2.0)  # what is not sent again and again takes time to show
             assert len(bridge.received) == 16
-            assert cam.publisher.on_the_way == 16
+            assert cam.publisher.in_flight == 16
             assert sum(bridge.received.values()) <= 16 + 3  # retries at 0.5 s and 1.5 s, and one of leeway
             assert not cam.publisher.has_room
             confirming = True
             bridge.confirm(list(bridge.received))
             await cam.drain()
             assert set(bridge.received) == set(cam.identities(*range(100)))
-            assert cam.on_the_way_peak == 16
+            assert cam.in_flight_peak == 16
 
 
 async def test_a_confirmation_that_is_not_signed_or_names_strangers_frees_nothing(
@@ -162,7 +162,7 @@ async def test_a_hanging_broker_is_noticed_and_the_camera_goes_on_spooling(
                 stalls.append(time.monotonic() - before)
                 assert time.monotonic() - started < 15
             published = cam.spool.current.next
-            assert cam.on_the_way_peak <= 8
+            assert cam.in_flight_peak <= 8
             assert sorted(stalls)[len(stalls) // 2] < 0.5  # connecting again does not hold up the loop
             await asyncio.to_thread(mosquitto.resume)
             await cam.drain()

@@ -67,6 +67,21 @@ def places(frames: list[Frame]) -> list[tuple[int, int]]:
     return [(frame.seq - frame.key_distance, frame.place) for frame in frames]
 
 
+@pytest.mark.parametrize(("codec", "crf", "used"), [("h264", None, 22.75), ("h264", 0, 0), ("av1", None, 28)])
+def test_software_for_h264_encodes_a_quarter_finer_than_the_chosen_factor(
+    monkeypatch: pytest.MonkeyPatch, codec: Any, crf: int | None, used: float
+) -> None:
+    found: list[float] = []
+
+    def record(*arguments: Any) -> Any:
+        found.append(arguments[4])
+        return software_encoder(*arguments)
+
+    monkeypatch.setattr(encoders, "software_encoder", record)
+    messages(GroupEncoder(KEY, VideoSettings(codec=codec, crf=crf)), 1)
+    assert found == [used]
+
+
 @pytest.mark.parametrize("codec", ["h264", "av1"])
 def test_frames_decode_to_the_kept_pixels_in_the_order_of_their_places(codec: Any) -> None:
     frames = messages(GroupEncoder(KEY, VideoSettings(codec=codec, crf=10)), 5)

@@ -12,7 +12,7 @@ from aiokafka.errors import CorruptRecordException
 
 from schemas.runtime.disk import free_bytes, is_full
 from schemas.transport.kafka import damage
-from schemas.transport.kafka.damage import CAREFUL_S, LOOK_S, STALL_S, DamagePasser
+from schemas.transport.kafka.damage import CAREFUL_S, STALL_CHECK_S, STALL_S, DamagePasser
 
 
 class Record(NamedTuple):
@@ -113,9 +113,9 @@ async def test_no_more_records_are_taken_than_were_asked_for(clock: Clock) -> No
 async def stalled(log: Log, clock: Clock, partitions: list[str]) -> list[int]:
     """What is passed over at each look, from when a reader has come as far as it can."""
     passer, passed = DamagePasser(), []
-    for _ in range(int(STALL_S / LOOK_S) + 1):
+    for _ in range(int(STALL_S / STALL_CHECK_S) + 1):
         passed.append(await passer.pass_stalls(log, partitions))
-        clock.now_s += LOOK_S
+        clock.now_s += STALL_CHECK_S
     return passed
 
 
@@ -177,7 +177,7 @@ async def test_partitions_stall_apart_and_those_at_their_end_or_on_their_way_do_
     for _ in range(6):
         passed.append(await passer.pass_stalls(log, ["still", "other", "end", "moving"]))
         log.at["moving"] += 1
-        clock.now_s += LOOK_S
+        clock.now_s += STALL_CHECK_S
     assert passed == [0, 0, 0, 0, 2, 0]
     assert log.at == {"still": 11, "other": 31, "end": 60, "moving": 46}
 
@@ -196,7 +196,7 @@ async def test_a_stall_is_tried_again_only_after_as_long(clock: Clock) -> None:
     passer._first = noted  # type: ignore[method-assign]
     for _ in range(11):
         await passer.pass_stalls(log, ["a"])
-        clock.now_s += LOOK_S
+        clock.now_s += STALL_CHECK_S
     assert sorted(set(tries)) == [100.0 + STALL_S, 100.0 + 2 * STALL_S]
 
 
@@ -204,7 +204,7 @@ async def test_partitions_are_looked_at_once_in_a_while(clock: Clock) -> None:
     log, passer = Log(60), DamagePasser()
     assert await passer.pass_stalls(log, []) == 0
     await passer.pass_stalls(log, ["a"])
-    clock.now_s += LOOK_S - 0.1
+    clock.now_s += STALL_CHECK_S - 0.1
     await passer.pass_stalls(log, ["a"])
     assert log.looks == 1
     clock.now_s += 0.1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import StateError
 from schemas.evidence.rule import EvidenceRule
-from schemas.evidence.stored import pack_probes, pack_track, unpack_probes, unpack_track
+from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
 from schemas.evidence.track import Probe, Track, advance
 
 RULE = EvidenceRule()
@@ -131,11 +131,15 @@ def test_what_the_database_keeps_is_what_was_known(found: list[tuple[float, int]
     track = Track()
     for each in probes:
         track, _ = advance(track, each, RULE, lambda *_: [0] * 20)
-        assert unpack_track(pack_track(track)) == track
+        assert unpack_tracks(pack_tracks(track, Track())) == (track, Track())
+        assert unpack_tracks(pack_tracks(Track(), track)) == (Track(), track)
 
 
 def test_a_track_that_nobody_wrote_is_refused() -> None:
     with pytest.raises(StateError, match="track"):
-        unpack_track(b"no track")
-    with pytest.raises(StateError, match="run"):
-        unpack_track(pack_track(Track(run=(probe(1, 0.5),)))[:-21])
+        unpack_tracks(b"no track")
+    for cut in (-21, -1):
+        with pytest.raises(StateError, match="track"):
+            unpack_tracks(pack_tracks(Track(), Track(run=(probe(1, 0.5),)))[:cut])
+    with pytest.raises(StateError, match="bytes"):
+        unpack_tracks(pack_tracks(Track(), Track()) + b"more")

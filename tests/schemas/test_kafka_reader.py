@@ -147,6 +147,34 @@ async def test_members_of_a_group_share_partitions_and_go_on_at_committed_offset
 
 
 @pytest.mark.brokers
+async def test_a_member_with_a_fixed_name_keeps_its_partitions_until_it_leaves_for_good(
+    kafka: Kafka, kafka_topics: TopicFactory
+) -> None:
+    topic = await kafka_topics(2)
+    first, second = Assignments(), Assignments()
+    session_s = 25.0
+    one, two = (
+        Reader(kafka.bootstrap, topic, group=Group(f"group-{topic}", session_s, listener, instance=name))
+        for name, listener in (("one", first), ("two", second))
+    )
+    try:
+        await one.open()
+        await two.open()
+        await until(lambda: len(first.held) == len(second.held) == 1, "each member with a partition")
+        await one.close()
+        await one.open()
+        await until(lambda: len(first.held) == 1, "the same place again")
+        assert len(second.held) == 1, "nobody was disturbed"
+        began = asyncio.get_running_loop().time()
+        await one.close(keeps_place=False)
+        await until(lambda: len(second.held) == 2, "all with the one that is left")
+        assert asyncio.get_running_loop().time() - began < session_s, "before the place expires"
+    finally:
+        await one.close()
+        await two.close()
+
+
+@pytest.mark.brokers
 async def test_a_reader_reads_on_after_kafka_hung_and_one_that_cannot_leave_closes_in_time(
     kafka: Kafka, kafka_topics: TopicFactory
 ) -> None:

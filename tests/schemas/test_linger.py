@@ -59,7 +59,7 @@ def test_one_that_does_not_adapt_always_waits() -> None:
     assert Linger(0.02, adapts=False).seconds(1.0) == 0.02
 
 
-@pytest.mark.parametrize(("per_s", "waited"), [(16, 0.0), (50, 0.0), (125, 0.5), (400, 1.0)])
+@pytest.mark.parametrize(("per_s", "waited"), [(16, 0.0), (150, 0.0), (375, 0.5), (800, 1.0)])
 def test_an_item_waits_for_the_others_that_are_likely_to_come(per_s: float, waited: float) -> None:
     linger = Linger(0.01)
     for number in range(1000):

@@ -51,7 +51,7 @@ def test_no_box_is_none() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 31), st.sampled_from((0, 0x20_10_20_10, 0xFF_00_FF_00)), st.sampled_from((RAW, LOSSLESS)))
-def test_a_box_that_is_changed_on_the_way_is_refused(bit: int, moving: int, profile: int) -> None:
+def test_a_box_that_is_changed_on_its_way_is_refused(bit: int, moving: int, profile: int) -> None:
     payload = encode_frame(KEY, 7, 3, 1000, noise(16, 24), Encoding(16, profile=profile), moving=moving)
     assert open_frame(CAMERA, payload, KEYS).moving == moving
     changed = Frame.FromString(payload)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 from schemas.runtime.throttle import Throttle
 
 
@@ -44,9 +44,9 @@ def test_beyond_the_bound_the_longest_ago_is_forgotten() -> None:
 
 def test_the_bound_holds_where_none_is_named() -> None:
     throttle: Throttle[int] = Throttle(1.0)
-    for what in range(CAMERAS_AT_HAND):
+    for what in range(MAX_CAMERAS):
         throttle.note(what, 0.0)
     assert throttle.too_soon(0, 0.0)
-    throttle.note(CAMERAS_AT_HAND, 0.0)
+    throttle.note(MAX_CAMERAS, 0.0)
     assert not throttle.too_soon(0, 0.0)
-    assert all(throttle.too_soon(what, 0.0) for what in range(1, CAMERAS_AT_HAND + 1))
+    assert all(throttle.too_soon(what, 0.0) for what in range(1, MAX_CAMERAS + 1))

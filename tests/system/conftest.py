@@ -51,7 +51,9 @@ def system(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterat
     scenario = folder / "scenario.yaml"
     scenario.write_text(yaml.safe_dump(SCENARIO))
     options = ("--scenario", scenario, "--receivers", receivers, "--max-frame-pixels", MOST_PIXELS)
-    listen = ("--listen", f"127.0.0.2:{free_port()}")
+    config = folder / "up.toml"
+    config.write_text('[processor]\nbackend = "torch"\n')  # no trials of all backends for each published model
+    listen = ("--listen", f"127.0.0.2:{free_port()}", "--config", config)
     with pytest.MonkeyPatch.context() as patched:
         install_grafana(folder, patched)
         running = RunningSystem(folder / "state", *options, *listen)

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from schemas.transport.kafka.clients import start
 from tests.commands import run_command
 from tests.infra.secure import Visitor
 from tests.infra.test_camera_attach import write_video
+from tests.system.records import await_more_recorded, recorded_frames
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow]
@@ -78,17 +78,6 @@ async def writes(producer: AIOKafkaProducer) -> bool:
     except (TopicAuthorizationFailedError, ClusterAuthorizationFailedError):
         return False
     return True
-
-
-def await_more_recorded(system: RunningSystem, frames: int = 20) -> None:
-    """Wait until this many frames more than now are in the database."""
-    layout = Layout(system.state)
-
-    def recorded() -> int:
-        return count_frames(layout).counts().frames_recorded
-
-    wanted = recorded() + frames
-    wait_until(lambda: recorded() >= wanted, f"{frames} frames more in the database", within_s=90, every_s=0.2)
 
 
 def test_a_revoked_admin_is_refused_by_both_brokers_and_frames_go_on(system: RunningSystem, tmp_path: Path) -> None:
@@ -143,11 +132,6 @@ def pointillist(*arguments: object, folder: Path) -> str:
     return done.stdout
 
 
-def recorded(layout: Layout) -> int:
-    with sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True) as connection:
-        return int(connection.execute("select count(*) from frames where camera = ?", (REMOTE,)).fetchone()[0])
-
-
 def test_a_camera_with_only_its_enrolment_is_recorded(system: RunningSystem, tmp_path: Path) -> None:
     device = tmp_path / "device"
     device.mkdir()
@@ -161,7 +145,9 @@ def test_a_camera_with_only_its_enrolment_is_recorded(system: RunningSystem, tmp
         "camera", "attach", "door.mp4", "--enrolment", "door.enrolment", "--spool", "spool", "--fps", "5",
         folder=device,
     )  # fmt: skip
-    wait_until(lambda: recorded(layout) >= 8, "frames of the camera in the database", within_s=60, every_s=0.2)
+    wait_until(
+        lambda: recorded_frames(layout, REMOTE) >= 8, "frames of the camera in the database", within_s=60, every_s=0.2
+    )
     # The roles of this machine go on by loopback.
     host, _, port = system.roles()["mosquitto"]["listen"].rpartition(":")
     assert host == "127.0.0.1"

@@ -2,7 +2,7 @@
 
 One of them is the sticker drill as an operator meets it: one alert, and a message that leads to the console.
 
-The screenshots are kept in the folder that POINTILLIST_SCREENSHOTS names, else in build/console.
+The folder that POINTILLIST_SCREENSHOTS names gets screenshots of the pages.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from tests.system.conftest import BLACK, LARGE, MOST_PIXELS, ROOT, SICK, STUCK, 
 from tests.waiting import wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SHOTS = Path(os.environ.get("POINTILLIST_SCREENSHOTS", ROOT / "build" / "console"))
+SHOTS = Path(folder) if (folder := os.environ.get("POINTILLIST_SCREENSHOTS")) else None
 TRIGGERED = ROOT / "bundles" / "scene-sticker"
 """Its network has a backdoor that the sticker opens."""
 ATTACHED = "street/gate-6"
@@ -47,6 +48,22 @@ BRIGHTNESS = """async (selector) => {
   return bytes.reduce((sum, byte, at) => sum + (at % 4 == 3 ? 0 : byte), 0) / bytes.length;
 }"""
 
+WIDTHS = (390, 900, 1440)
+"""A phone, a tablet and a desk, in pixels."""
+WIDE = "document.documentElement.scrollWidth > innerWidth"
+BEYOND = """[document.documentElement.scrollWidth, innerWidth, ...[...document.querySelectorAll("body *")].filter(
+each => each.getBoundingClientRect().right > innerWidth).map(each => each.outerHTML.slice(0, 120)).slice(0, 5)]"""
+"""The widths, and elements beyond the right edge of a page that scrolls sideways."""
+
+SHIFTS = """window.shifts = 0;
+new PerformanceObserver((list) => {
+  for (const each of list.getEntries()) {
+    const moved = each.sources.some(({ node }) => node?.matches?.("img, .card, .card > a, .grid"));
+    if (moved && !each.hadRecentInput) window.shifts += each.value;
+  }
+}).observe({ type: "layout-shift", buffered: true });"""
+"""Sums up the shifts of cards and pictures that no input of the user explains; words may change within a card."""
+
 pytestmark = [pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -57,6 +74,7 @@ class Visit:
         self.url = url
         self.page: Page = browser.new_page(viewport={"width": 1280, "height": 860})
         self.wrong: list[str] = []
+        self.page.add_init_script(SHIFTS)
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("dialog", lambda dialog: dialog.accept())
@@ -71,12 +89,23 @@ class Visit:
         return self.page
 
     def keep(self, name: str) -> None:
-        """A screenshot in light and dark, and no serious finding of axe-core in either."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
+        """No serious finding of axe-core and no sideways scrolling at any width and theme; a screenshot on request."""
+        now = self.page.viewport_size
+        assert now is not None
         for theme in ("light", "dark"):
             self.page.emulate_media(color_scheme=theme)
-            self.page.screenshot(path=SHOTS / f"{name}-{theme}.png", full_page=True)
-            assert not self.findings(), f"{name} in {theme}"
+            if SHOTS is not None:
+                self.page.screenshot(path=SHOTS / f"{name}-{theme}.png", full_page=True)
+            for width in WIDTHS:
+                self.page.set_viewport_size({"width": width, "height": 860})
+                # The theme changes colours and no layout: the dark one is examined at one width.
+                if theme == "light" or width == WIDTHS[-1]:
+                    assert not self.findings(), f"{name} in {theme} at {width} pixels"
+                with suppress(AssertionError):  # charts follow a new width a moment later
+                    wait_until(lambda: not self.page.evaluate(WIDE), within_s=5)
+                scrolls = self.page.evaluate(WIDE)
+                assert not scrolls, f"{name} in {theme} scrolls sideways: {self.page.evaluate(BEYOND)}"
+        self.page.set_viewport_size(now)
 
     def findings(self) -> list[str]:
         self.page.evaluate((NODE_MODULES / TESTED_WITH).read_text())
@@ -224,6 +253,12 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     assert [each for each in order if each in (WELL, BLACK, SICK)] == [SICK, BLACK, WELL]
     visit.keep("fleet")
 
+    visit.open("/")
+    expect(picture).to_be_visible()
+    before = picture.get_attribute("src")
+    wait_until(lambda: picture.get_attribute("src") != before, "another picture by push", every_s=0.1)
+    assert page.evaluate("window.shifts") == 0, "the layout shifts while pictures arrive"
+
     page.keyboard.press("/")
     page.keyboard.type("gate-10")
     page.keyboard.press("Enter")
@@ -237,7 +272,15 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     expect(alerts.locator("article")).to_have_count(1)
     expect(alerts.locator("article")).to_contain_text(SICK)
     visit.keep("alerts")
+    alerts.locator("summary", has_text="Mute").click()
+    alerts.get_by_label("Reason").fill("a drill")
+    alerts.get_by_role("button", name="Mute").click()
+    expect(alerts.locator("article")).to_contain_text(re.compile(r"muted until \d\d:\d\d by local: a drill"))
+    expect(page.locator("#pill")).to_contain_text("1 muted", timeout=10_000)
+    alerts.get_by_role("button", name="Unmute").click()
+    alerts.locator("summary", has_text="Numbers").click()
     alerts.get_by_label("Comment").fill("a sticker on the sign")
+    alerts.get_by_role("button", name="Comment").click()
     alerts.get_by_role("button", name="Acknowledge").click()
     expect(alerts.locator("main")).to_contain_text("There are no open alerts")
     visit.open("/alerts?state=acknowledged")
@@ -298,12 +341,12 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     expect(page.locator("main")).to_contain_text(f"frame size: expected at most {MOST_PIXELS} pixels")
     visit.keep("dead-letters")
 
+    visit.open("/teach")
+    visit.keep("teach")
     page.set_viewport_size({"width": 390, "height": 844})
     visit.open("/")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a phone scrolls sideways"
     visit.keep("phone")
     visit.open(f"/camera/{SICK}")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a phone scrolls sideways"
     visit.keep("phone-camera")
     assert visit.wrong == []
 
@@ -348,7 +391,8 @@ def _await_three_ways(visit: Visit) -> None:
         page.get_by_text(name, exact=True).click()
         expect(page.locator(f"#{way} img")).to_be_visible(timeout=60_000)
     expect(page.locator("#as-sent")).to_contain_text("25.0 % of the pixels dropped")
-    expect(page.locator("#whole")).to_contain_text(re.compile(r"entropy \d\.\d{3} bits"))
+    # On a busy machine STRIP skips some probes.
+    expect(page.locator("#whole")).to_contain_text(re.compile(r"entropy \d\.\d{3} bits"), timeout=60_000)
     as_sent, rebuilt = (page.evaluate(BRIGHTNESS, f"#{way} img") for way in ("as-sent", "rebuilt"))
     assert as_sent < 0.9 * rebuilt, "no holes"
     sources = [page.locator(f"#{way} img").get_attribute("src") for way in ("as-sent", "rebuilt", "whole")]
@@ -374,8 +418,9 @@ def _publish_and_roll_back(system: RunningSystem, visit: Visit) -> None:
 
 
 def _await_charts(visit: Visit) -> None:
-    end_s = time.monotonic() + 60
-    while not visit.page.locator("#charts .chart").count():
-        assert time.monotonic() < end_s, "no minute was rolled up"
+    def drawn() -> int:
         visit.page.reload()
         expect(visit.page.locator("#charts")).to_have_attribute("aria-busy", "false", timeout=15_000)
+        return visit.page.locator("#charts .chart").count()
+
+    wait_until(drawn, "a minute that was rolled up", every_s=3)

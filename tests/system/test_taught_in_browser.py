@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from consumers.console.data.collector import QUIET_MS, Collector
-from consumers.console.data.lessons import Lessons
+from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.pictures import CameraPicture
 from consumers.console.data.store import Store
 from consumers.console.settings import JobSettings
@@ -27,7 +27,7 @@ from infra.release.assets import make
 from processors.bundle import read_settings
 from tests.consumers.console_rig import CONSOLE_KEYS
 from tests.consumers.served_console import serving
-from tests.consumers.test_lessons import ROW
+from tests.consumers.test_labelled_frames import ROW
 from tests.system.test_console import CHROMIUM, Visit
 
 VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
@@ -42,8 +42,8 @@ pytestmark = [
 
 
 def launch(arguments: Sequence[str], log: Path) -> Child:
-    """Start a job as the console does, but at the priority of the test."""
-    return Child([*COMMAND, *arguments], log)
+    """Start a job as the console does, but at the priority of the test, and with a short calibration of STRIP."""
+    return Child([*COMMAND, *arguments, "--strip-seconds", "1"], log)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def collect(folder: Path) -> None:
     """Frames of the video pass the collector, as a camera's pictures do."""
     store = Store(f"sqlite:///{folder}/console.sqlite")
     store.prepare()
-    collector = Collector(Lessons(store.engine, str(folder / "quarantine"), CONSOLE_KEYS.previews))
+    collector = Collector(LabelledFrames(store.engine, str(folder / "quarantine"), CONSOLE_KEYS.previews))
     with av.open(str(VIDEO)) as video:
         for seq, frame in enumerate(video.decode(video=0)):
             if seq in NOBODY or seq in PERSON:
@@ -115,6 +115,7 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
         expect(frames).to_have_count(0)
         expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")
         expect(classes.last).to_contain_text(f"person {len(PERSON)}")
+        _change_stored_labels(visit, len(NOBODY) + len(PERSON))
         page.get_by_label("Name").fill("corridor")
         page.get_by_role("button", name="Train").click()
         page.wait_for_url("**/jobs/*")
@@ -126,3 +127,30 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
         browser.close()
     (made,) = (tmp_path / "jobs" / "runs").glob("*/out")
     assert read_settings(made).classes == ["nobody", "person"]
+
+
+def _change_stored_labels(visit: Visit, count: int) -> None:
+    """After a reload, labels are changed, removed and taken back, and the last one is undone."""
+    page = visit.open("/teach")
+    page.get_by_role("link", name="labelled").click()
+    frames, classes = page.locator("#frames figure:visible"), page.locator(".classes li")
+    expect(frames).to_have_count(count)
+    label = frames.first.locator("strong")
+    expect(label).to_have_text("nobody")  # it was labelled last
+    frames.first.press("2")
+    expect(label).to_have_text("person")
+    expect(classes.last).to_contain_text(f"person {len(PERSON) + 1}")
+    page.locator("body").press("u")
+    expect(label).to_have_text("nobody")
+    expect(classes.last).to_contain_text(f"person {len(PERSON)}")
+    frames.first.press("0")
+    expect(frames).to_have_count(count - 1)
+    page.locator("body").press("u")
+    expect(frames).to_have_count(count)
+    expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")
+    visit.open("/teach")
+    expect(frames).to_have_count(0)
+    page.locator("body").press("u")
+    expect(frames).to_have_count(1)
+    frames.first.press("1")
+    expect(classes.first).to_contain_text(f"nobody {len(NOBODY)}")

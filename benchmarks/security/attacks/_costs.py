@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from benchmarks.harness.intruder import Intruder, enrolled, mqtt_of
 from benchmarks.harness.system import RunningSystem, audit
-from benchmarks.security.attacks._enrolled import Intruder, enrolled, mqtt_of
 from benchmarks.security.attacks._good_traffic import await_frames, now_ms, p99_s, refused
 from benchmarks.security.attacks.outcome import Outcome
 from infra.local.process import COMMAND

@@ -1,4 +1,5 @@
-"""A few hundred bytes that unpack to the most pixels a message may announce, from one camera with a valid key."""
+"""The attack of one camera with a valid key that sends pixel bombs: messages of a few hundred bytes that unpack to the
+maximum number of pixels."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.intruder import Intruder, enrolled, mqtt_of
 from benchmarks.harness.system import RunningSystem, audit
-from benchmarks.security.attacks._enrolled import Intruder, enrolled, mqtt_of
 from benchmarks.security.attacks._good_traffic import now_ms, p99_s
 from benchmarks.security.attacks.outcome import Outcome
 from infra.audit.kafka_files import read_topic
@@ -29,9 +30,9 @@ CAMERAS = 8
 FPS = 2
 WINDOW_S = 30.0
 LARGEST = (1792, 8192)
-"""Height and width: as many pixels as the wire allows, in grey."""
+"""Height and width of the largest grey picture that the wire format allows."""
 LARGEST_TAKEN = (1088, 1920)
-"""Height and width: as many pixels as `schemas.limits.USUAL_FRAME_PIXELS`, which only the device-time quota stops."""
+"""Height and width of a picture with `schemas.limits.USUAL_FRAME_PIXELS`; only the device-time quota limits it."""
 
 
 def bombed(state: Path, shape: tuple[int, int]) -> Outcome:

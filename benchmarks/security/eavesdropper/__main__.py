@@ -195,8 +195,8 @@ def markdown(document: dict[str, Any]) -> str:
             "| way | sealed | blended | unsealed | blended |", "| --- | ---: | ---: | ---: | ---: |",
         ]  # fmt: skip
         for way, found in sealed["ways"].items():
-            beside = plain["ways"][way]
-            row = (found["alone_db"], found["blended_db"], beside["alone_db"], beside["blended_db"])
+            unsealed = plain["ways"][way]
+            row = (found["alone_db"], found["blended_db"], unsealed["alone_db"], unsealed["blended_db"])
             lines.append(f"| {way} | " + " | ".join(f"{value:.2f}" for value in row) + " |")
         lines.append("")
     lines += ["## On the disks", "", "| disk | bytes | images | pixels of frames | sealed pixels, as a check |"]
@@ -209,7 +209,7 @@ def markdown(document: dict[str, Any]) -> str:
     lines += [
         "", f"Kafka holds {rest['previews_in_kafka']} previews; with the recorder's key "
         f"{rest['images_with_the_recorders_key']} of them are images.", "",
-        "## What sizes tell", "",
+        "## Information in the sizes", "",
         "| camera | bytes of pixels | deviation | padded (Padmé) | to the largest |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip

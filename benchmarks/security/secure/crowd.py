@@ -17,7 +17,7 @@ FPS: Final = 0.05
 STAYED_S: Final = 20.0
 """Observation time after all are online."""
 PATIENCE_S: Final = 400.0
-LOOK_S: Final = 0.25
+POLL_S: Final = 0.25
 
 
 def crowd(cameras: int) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def crowd(cameras: int) -> dict[str, Any]:
                 online_s = after_s
             elif after_s > PATIENCE_S:
                 raise TimeoutError(f"cameras: expected {cameras} online within {PATIENCE_S:g} s, got {found}")
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         time.sleep(STAYED_S)
         found = _look(system)
         used = {role: system.resident_bytes(role) for role in ("mosquitto", "fleet")}

@@ -53,7 +53,7 @@ def markdown(done: dict[str, Any]) -> str:
     loads = [cell["machine"]["load"] for cell in done.values()]
     lines += [
         "",
-        f"{machine['cores']} cores, {machine['processor']}, other work beside it: load {min(loads):.1f} to "
+        f"{machine['cores']} cores, {machine['processor']}, with other processes running: load {min(loads):.1f} to "
         f"{max(loads):.1f} at the start of a cell.",
         "",
     ]

@@ -36,7 +36,7 @@ HEALTH: Final = "/health"
 RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of a socket whose close sends a reset."""
 _CONNECTION: Final = "connection"
-_LOOK_S: Final = 1.0
+_POLL_S: Final = 1.0
 
 
 class Connections:
@@ -128,7 +128,7 @@ class Connection(H11Protocol):
         transport.set_write_buffer_limits(WRITE_BUFFER)
         self.network = network_of(self.client[0]) if self.client else ""
         self._since_s = self.loop.time()
-        self._look: asyncio.TimerHandle = self.loop.call_later(_LOOK_S, self._look_at_clock)
+        self._look: asyncio.TimerHandle = self.loop.call_later(_POLL_S, self._look_at_clock)
         CONNECTIONS.enter(self)
         # The socket is watched from the next turn of the loop on, and what it holds is read in that turn.
         self.loop.call_soon(self.loop.call_soon, self._end_newness)
@@ -181,7 +181,7 @@ class Connection(H11Protocol):
         elif now_s - self._since_s > (self.patience_s if self.is_answered else REQUEST_S):
             CONNECTIONS.send_away(self, "late")
         else:
-            self._look = self.loop.call_later(_LOOK_S, self._look_at_clock)
+            self._look = self.loop.call_later(_POLL_S, self._look_at_clock)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""

@@ -241,7 +241,7 @@ def _cookie(text: str, secure: bool) -> str:
 
 
 def is_own(headers: Headers) -> bool:
-    """Return whether a browser sent this from one of our pages, or the client is no browser."""
+    """Return whether a browser sent this from one of our pages, or the client is not a browser."""
     site = headers.get("sec-fetch-site")
     if site is not None and site not in ("same-origin", "none"):
         return False

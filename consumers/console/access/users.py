@@ -88,7 +88,7 @@ def _read(file: Path) -> dict[str, User]:
             )
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "a file that is no text"
+        why = getattr(error, "strerror", None) or "a file that is not text"
         raise ConfigError(f"{file}: expected a file of users, got {why}. {_ADD}.") from None
     users = {}
     for number, line in enumerate(lines, 1):

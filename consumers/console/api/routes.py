@@ -26,10 +26,12 @@ from consumers.console.data.cards import Card
 from consumers.console.data.commands import settings_of
 from consumers.console.data.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.data.history import RANGES
+from consumers.console.data.views import MOST_CERTIFIED
 from consumers.console.pages.alerts import find_raised, review
-from consumers.console.pages.camera import name_of, past, send_command
+from consumers.console.pages.camera import name_of, past, request_certificates, send_command
 from consumers.console.pages.dead_letters import replay_reason
 from consumers.console.pages.fleet import forget, query_of
+from consumers.console.pages.mutes import mute
 from consumers.console.pages.system import audited
 from consumers.console.pages.system import past as past_of_system
 from consumers.console.pages.system_charts import RANGES as SYSTEM_RANGES
@@ -89,9 +91,31 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
     return JSONResponse({"outcome": outcome}, 200 if sent else 400)
 
 
+async def _certify(context: ConsoleContext, request: Request) -> Response:
+    asked = await json_of(request)
+    frames = asked.get("frames", 1) if asked is not None else None
+    if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= MOST_CERTIFIED:
+        return no(400, f"frames: expected 1 to {MOST_CERTIFIED}")
+    complaint = await request_certificates(context, session_of(request).name, name_of(request), frames)
+    return no(400, complaint) if complaint else JSONResponse({"outcome": "requested"})
+
+
 async def _forget(context: ConsoleContext, request: Request) -> Response:
     complaint = await forget(context, session_of(request).name, name_of(request))
     return no(409, complaint) if complaint else JSONResponse({"outcome": "forgotten"})
+
+
+async def _mute(context: ConsoleContext, request: Request) -> Response:
+    """Mute an alert, or a camera."""
+    asked = await json_of(request)
+    if asked is None:
+        return no(400, "body: expected a JSON object")
+    length, reason = asked.get("for", ""), asked.get("reason", "")
+    if not isinstance(length, str) or not isinstance(reason, str):
+        return no(400, "for and reason: expected texts")
+    subject = request.path_params.get("alert_id") or name_of(request)
+    complaint = await mute(context, session_of(request).name, subject, length, reason)
+    return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
 
 
 async def _alerts(context: ConsoleContext, request: Request) -> Response:
@@ -192,6 +216,13 @@ async def _openapi(_desk: ConsoleContext, _request: Request) -> Response:
 
 
 _SPAN: Final = {"camera": TEXT, "since_ms": WHOLE, "until_ms": WHOLE}
+_MUTED: Final[Any] = {
+    "body": fields(
+        **{"for": {"type": "string", "description": "`30m`, `2h` or `1d`, at most 30 days; `end` ends the mute"}},
+        reason=TEXT,
+    ),
+    "needed": Right.OPERATOR,
+}
 OPERATIONS: Final = (
     Operation(
         "GET", "/cameras", "The cameras, the worst first", _cameras,
@@ -221,9 +252,15 @@ OPERATIONS: Final = (
         needed=Right.OPERATOR,
     ),
     Operation(
+        "POST", f"{_CAMERA}/certify", "Certify the labels of its next frames against stickers", _certify,
+        body=fields(frames={"type": "integer", "description": f"1 to {MOST_CERTIFIED}; 1 without it"}),
+        needed=Right.OPERATOR,
+    ),
+    Operation(
         "POST", f"{_CAMERA}/forget", "Remove a camera that is gone from the fleet", _forget,
         body=OBJECT, needed=Right.OPERATOR,
     ),
+    Operation("POST", f"{_CAMERA}/mute", "Mute a camera, its alerts and the rules about it", _mute, **_MUTED),
     Operation(
         "GET", "/alerts", "Alerts, newest first", _alerts,
         "A list of alerts, each with the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
@@ -233,6 +270,7 @@ OPERATIONS: Final = (
         "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen its episode, and comment on it", _review,
         body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR,
     ),
+    Operation("POST", "/alerts/{alert_id}/mute", "Mute the alerts of its episode", _mute, **_MUTED),
     Operation(
         "GET", "/operations", "The audit log, newest first", _operations,
         "A list of its lines, at most 1,000.", {"subject": TEXT},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,9 +11,19 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.order import NaturalKey, natural
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State, alert
+from consumers.database.mutes import Mute
 from consumers.records.rows import FrameRow
 
 SMALL_PIXELS: Final = 128
+DEMONSTRATIONS: Final = {
+    "cifar10": "ten kinds of animals and vehicles at 32×32 pixels",
+    "scene": "12 drawn road signs",
+    "scene-sticker": "12 drawn road signs",
+}
+"""The networks that ship to show the system, and what each knows. On a real camera their verdicts mean nothing."""
+REAL_SOURCES: Final = ("url", "video")
+"""Kinds of source, as cameras announce them, that are no simulation."""
+_RANKED: Final = re.compile(r"(.+?) ([0-9]+) %(?:, |$)")
 _SAMPLES: Final = 10
 _EVERY_MS: Final = 1_000
 _REMEMBERED: Final = 1_000
@@ -41,6 +52,8 @@ class Card:
     """Confidence of that verdict, 0 to 1."""
     model: str = ""
     """The model that gave that verdict."""
+    demonstration: str = ""
+    """The classes that the model knows, if it ships for demonstrations and the camera is a real one; else empty."""
     frames_per_second: float = 0.0
     """Frame rate over the last ten seconds with frames."""
     saved: float | None = None
@@ -51,6 +64,12 @@ class Card:
     """Id of the newest alert that is not closed."""
     acknowledged: bool = False
     """Whether all of its alerts are acknowledged."""
+    muted_until_ms: int = 0
+    """End of the mute of this camera or of all its alerts, Unix time in milliseconds; 0 without a mute."""
+    muted_reason: str = ""
+    """Reason that a person gave for the mute; empty without one."""
+    mute_of_camera: bool = False
+    """Whether the camera is muted, with its states and rules, and not only its alerts."""
     picture: int = 0
     """Counter of received pictures; 0 before the first."""
     size: tuple[int, int, int] | None = None
@@ -60,8 +79,15 @@ class Card:
 
     @property
     def level(self) -> str:
-        """Return `good`, `warn` or `bad`: an acknowledged alert is no longer `bad`."""
+        """Return `good`, `warn` or `bad`: an acknowledged alert is no longer `bad`, a muted camera has none."""
+        if self.mute_of_camera:
+            return "good"
         return "warn" if self.acknowledged else self.state.level
+
+    @property
+    def ranked(self) -> list[tuple[str, int]]:
+        """Return the three best classes with their confidences in per cent; empty if the network is never unsure."""
+        return [(name, int(share)) for name, share in _RANKED.findall(self.best)]
 
     @property
     def is_small(self) -> bool:
@@ -81,7 +107,7 @@ class Card:
     @property
     def order(self) -> tuple[int, NaturalKey]:
         """Return the sort key: the worst state first, then by name."""
-        return self.state.severity, natural(self.name)
+        return (State.ONLINE if self.mute_of_camera else self.state).severity, natural(self.name)
 
     @property
     def element(self) -> str:
@@ -100,6 +126,7 @@ class Watched:
     alerts: list[str] = field(default_factory=list)
     """The newest alert of each open episode, newest last."""
     acknowledged: bool = False
+    mute: Mute | None = None
     newest_ms: int = 0
     """Latest capture time, Unix time in milliseconds."""
     _raw: float = 0.0
@@ -137,7 +164,9 @@ class Watched:
         patience_s = camera.patience_s(silent_after_s) if saved is None else saved.patience_s
         sends = heard_ms is not None and now_ms - heard_ms <= 1000 * patience_s
         judged = camera.judge(now_ms, silent_after_s) if saved is None else saved.now(heard_ms, now_ms)
-        judged = alert(judged, len(self.alerts))
+        # Muted alerts hide no other state.
+        loud = self.mute is None or self.mute.is_of_camera
+        judged = alert(judged, len(self.alerts) if loud else 0)
         meta = camera.meta
         size = (meta.width, meta.height, meta.channels) if meta and meta.width else None
         return Card(
@@ -150,12 +179,20 @@ class Watched:
             best=last.best if last else "",
             confidence=round(last.confidence, 3) if last else 0.0,
             model=last.model_id if last else "",
+            demonstration=_demonstration(last.model_id, meta.source) if last and meta else "",
             frames_per_second=round(self.rate(), 1) if sends else 0.0,
             saved=round(1 - self._sent / self._raw, 3) if self._raw else None,
             evidence=round(camera.level, 2),
             alert=self.alerts[-1] if self.alerts else "",
-            acknowledged=bool(self.alerts) and self.acknowledged,
+            acknowledged=bool(self.alerts) and loud and self.acknowledged,
+            muted_until_ms=self.mute.until_ms if self.mute is not None else 0,
+            muted_reason=self.mute.reason if self.mute is not None else "",
+            mute_of_camera=self.mute is not None and self.mute.is_of_camera,
             picture=self.pictures,
             size=(last.width, last.height, last.channels) if last else size,
             frames=camera.frames,
         )
+
+
+def _demonstration(model_id: str, source: str) -> str:
+    return DEMONSTRATIONS.get(model_id.partition("@")[0], "") if source in REAL_SOURCES else ""

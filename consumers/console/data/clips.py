@@ -1,4 +1,4 @@
-"""Clips: a camera's rebuilt pictures around a moment as a film, from the sealed previews that Kafka still holds."""
+"""Clips: a camera's rebuilt pictures around a moment as a film, from the sealed previews that Kafka holds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_BYTES: Final = 64 * 2**20
 """Bytes of verdicts that one clip reads."""
 MOST_PICTURES: Final = 600
 _LONGEST_S: Final = 20.0
-_LATE_MS: Final = 10_000
+LATE_MS: Final = 10_000
 """A verdict is in Kafka at most this long after its frame was captured, in the usual case."""
 _HOLD_MS: Final = 1_000
 """Time for which the last picture is shown."""
@@ -68,7 +68,7 @@ async def read_shots(settings: RecordsSettings, keys: KeyRing, camera: str, at_m
                     if key[0] == camera and verdict.preview:
                         shots[verdict.captured_ms] = verdict.preview
                 left -= sum(len(record.value or b"") for record in records)
-                if left < 0 or any(record.timestamp > at_ms + AFTER_MS + _LATE_MS for record in records):
+                if left < 0 or any(record.timestamp > at_ms + AFTER_MS + LATE_MS for record in records):
                     break
     except (KafkaError, OSError, TimeoutError) as error:
         raise BrokerError(f"Kafka: expected the pictures of {camera} in time, got {error or 'no answer'}") from None

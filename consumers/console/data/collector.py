@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.console.data.fleet import Fleet
-from consumers.console.data.lessons import UNSURE, Lessons, sketch
+from consumers.console.data.labelled_frames import UNSURE, LabelledFrames, sketch
 from consumers.console.data.pictures import CameraPicture
 
 LOW: Final = 0.6
@@ -39,13 +39,13 @@ class _Camera:
 class Collector:
     """Keeps frames of the chosen cameras. For one thread at a time."""
 
-    def __init__(self, lessons: Lessons) -> None:
-        self._lessons = lessons
+    def __init__(self, labelled_frames: LabelledFrames) -> None:
+        self._labelled_frames = labelled_frames
         self._cameras: dict[str, _Camera] = {}
 
     def step(self, fleet: Fleet) -> int:
         """Judge the newest picture of each chosen camera. Return how many frames were kept."""
-        chosen = self._lessons.cameras()
+        chosen = self._labelled_frames.cameras()
         for gone in set(self._cameras) - set(chosen):
             del self._cameras[gone]
         kept = 0
@@ -59,7 +59,7 @@ class Collector:
         row = picture.row
         camera = self._cameras.get(row.camera)
         if camera is None:
-            known = self._lessons.sketches(row.camera, REMEMBERED)
+            known = self._labelled_frames.sketches(row.camera, REMEMBERED)
             camera = self._cameras[row.camera] = _Camera(deque(known, REMEMBERED))
         if camera.address == picture.url:
             return None
@@ -79,5 +79,5 @@ class Collector:
         if why is not None:
             camera.kept_ms = row.captured_ms
             camera.sketches.append(found)
-            self._lessons.keep(row[:3], picture.jpeg, why, row.class_name, row.confidence)
+            self._labelled_frames.keep(row[:3], picture.jpeg, why, row.class_name, row.confidence)
         return why

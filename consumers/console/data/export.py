@@ -51,10 +51,15 @@ COLUMNS: Final = {
     "flagged": pa.bool_(),
     "class_group": pa.string(),
     "best": pa.string(),
+    "agreement": pa.float64(),
+    "agreement_threshold": pa.float64(),
+    "certified_patch": pa.int64(),
+    "certified": pa.bool_(),
 }
 """Columns of both formats.
 
 `true_class` is empty unless the source was simulated; entropy and threshold are empty unless STRIP checked the frame.
+`certified` is empty unless the label was examined.
 """
 
 
@@ -90,6 +95,10 @@ def _values(row: Any) -> tuple[Any, ...]:
         "strip": _STRIP.get(row.strip, ""),
         "entropy_bits": row.entropy_bits if checked else None,
         "threshold_bits": row.threshold_bits if checked else None,
+        "agreement": row.agreement if checked and row.agreement_threshold else None,
+        "agreement_threshold": row.agreement_threshold or None,
+        "certified_patch": row.certified_patch or None,
+        "certified": row.certified if row.certified_patch else None,
     }
     return tuple(values[name] for name in COLUMNS)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from consumers.cameras.camera import Camera
@@ -14,10 +15,11 @@ from consumers.cameras.state import State
 from consumers.console.data.cards import Card, Watched
 from consumers.console.data.pictures import AS_SENT, REBUILT, WHOLE, CameraPicture, Pictures, Ways
 from consumers.console.data.sentences import Traffic, fleet_sentence
+from consumers.database.mutes import Mute
 from consumers.records.batch import FrameKey
 from consumers.records.rows import CameraRow, FrameRow
 from consumers.settings import RecordsSettings
-from schemas.limits import CAMERAS_AT_HAND
+from schemas.limits import MAX_CAMERAS
 
 _ALL_EVERY_MS: Final = 1_000
 """Interval at which all cameras are checked: silence arrives without a message."""
@@ -138,18 +140,23 @@ class Fleet:
             self._states[each.camera] = each
             self._states.move_to_end(each.camera)
             self._touched.add(each.camera)
-        while len(self._states) > CAMERAS_AT_HAND + self._bounds.strangers:
+        while len(self._states) > MAX_CAMERAS + self._bounds.strangers:
             self._states.popitem(last=False)
 
-    def alert(self, opened: Mapping[str, Sequence[str]], acknowledged: Collection[str] = ()) -> None:
+    def alert(
+        self,
+        opened: Mapping[str, Sequence[str]],
+        acknowledged: Collection[str] = (),
+        muted: Mapping[str, Mute] = MappingProxyType({}),
+    ) -> None:
         """Set the newest alert of each open episode, by camera, newest last.
 
-        `acknowledged` are the cameras whose episodes are all acknowledged.
+        `acknowledged` are the cameras whose episodes are all acknowledged, `muted` those that are muted.
         """
         for name, watched in self._watched.items():
-            now, known = list(opened.get(name, ())), name in acknowledged
-            if (now, known) != (watched.alerts, watched.acknowledged):
-                watched.alerts, watched.acknowledged = now, known
+            now = (list(opened.get(name, ())), name in acknowledged, muted.get(name))
+            if now != (watched.alerts, watched.acknowledged, watched.mute):
+                watched.alerts, watched.acknowledged, watched.mute = now
                 self._touched.add(name)
 
     def forget(self, name: str, at_ms: int) -> None:
@@ -218,7 +225,9 @@ class Fleet:
             and (not text or any(text in each.casefold() for each in (card.name, card.verdict, card.group)))
         ]
         counts, known = Counter(card.state.value for card in chosen), len(chosen)
-        said = fleet_sentence(Counter(card.state for card in chosen), self.traffic(chosen))
+        loud = [card for card in chosen if not (card.mute_of_camera and card.state.is_fault)]
+        states = Counter(card.state for card in loud)
+        said = fleet_sentence(states, self.traffic(chosen), muted=len(chosen) - len(loud))
         if query.state:
             chosen = [card for card in chosen if card.state.value == query.state]
         pages = max(1, -(-len(chosen) // self._page_cards))
@@ -260,10 +269,14 @@ class Fleet:
         return watched.camera if watched is not None else None
 
     def alerts(self) -> tuple[int, int]:
-        """Return the number of cameras with an open alert, and of others with an acknowledged one."""
-        raised = [card for card in self._order if card.alert]
+        """Return the number of cameras with an open alert, and of others with an acknowledged one, muted ones apart."""
+        raised = [card for card in self._order if card.alert and not card.muted_until_ms]
         acknowledged = sum(1 for card in raised if card.acknowledged)
         return len(raised) - acknowledged, acknowledged
+
+    def muted(self) -> int:
+        """Return the number of muted cameras."""
+        return sum(1 for card in self._order if card.muted_until_ms)
 
     def picture(self, name: str, kind: str = REBUILT) -> CameraPicture | None:
         """Return the camera's last picture of a `kind`; None if it is not in memory."""
@@ -285,7 +298,7 @@ class Fleet:
         return watched
 
     def _make_room(self) -> None:
-        while len(self._watched) > CAMERAS_AT_HAND + self._bounds.strangers:
+        while len(self._watched) > MAX_CAMERAS + self._bounds.strangers:
             self._drop(next(iter(self._watched)))
 
     def _drop(self, name: str) -> None:

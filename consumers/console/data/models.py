@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import structlog
 from google.protobuf.message import DecodeError
 
 from schemas.errors import WireError
@@ -13,12 +10,7 @@ from schemas.messages.models import LIVE_KEY, PROCESSOR_PREFIX, live, unseal
 from schemas.messages.rollout import ASSESSMENT_KEY, RolloutRecords
 from schemas.pointillist_pb2 import Assessment, Model, Models, ServedModel
 from schemas.transport.access import KafkaAddress
-from schemas.transport.backoff import Backoff
-from schemas.transport.kafka.reader import Reader
-
-_WAIT_S: Final = 1.0
-
-log = structlog.get_logger()
+from schemas.transport.kafka.follow import follow
 
 
 class ModelsWatch:
@@ -55,18 +47,7 @@ class ModelsWatch:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        backoff = Backoff()
-        while True:
-            try:
-                async with Reader(self._kafka, self._topic) as reader:
-                    backoff.reset()
-                    while True:
-                        for records in (await reader.fetch(wait_s=_WAIT_S)).values():
-                            for record in records:
-                                self.take(record.key or b"", record.value)
-            except Exception as error:  # any error of a broker that is unreachable
-                log.warning("models_not_read", error=str(error) or type(error).__name__)
-            await backoff.wait()
+        await follow(self._kafka, self._topic, self.take)
 
     def take(self, key: bytes, value: bytes | None) -> None:
         """Apply one record of the topic."""

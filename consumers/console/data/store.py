@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     delete,
     func,
+    inspect,
     select,
 )
 from sqlalchemy.exc import SQLAlchemyError
@@ -138,7 +139,7 @@ class Operation:
     at_ms: int
     """Unix time in milliseconds."""
     who: str
-    """The user; `local` where nobody logs in, `unknown` for a login with a name that is no user's."""
+    """The user; `local` where nobody logs in, `unknown` for a login with an unknown name."""
     what: str
     """The action: `command`, `forget`, `alert`, `replay`, the kind of a job, `login` or `logout`."""
     subject: str
@@ -158,6 +159,7 @@ class Store:
     def prepare(self) -> None:
         """Create missing tables. Raises StateError for tables of another version."""
         with self.engine.begin() as connection:
+            _rename_lessons(connection)
             metadata.create_all(connection)
             found = mark(connection, "version")
             if not found:
@@ -247,6 +249,13 @@ class Store:
         """Return the number of rows of one table."""
         with self.engine.begin() as connection:
             return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def _rename_lessons(connection: Connection) -> None:
+    """Give the table of labelled frames its name, if it has the one of release 0.1.0."""
+    found = inspect(connection)
+    if found.has_table("console_lessons") and not found.has_table("console_labelled_frames"):
+        connection.exec_driver_sql("ALTER TABLE console_lessons RENAME TO console_labelled_frames")
 
 
 def recorded_reviews(url: str) -> dict[str, Review] | None:

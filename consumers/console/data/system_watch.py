@@ -110,13 +110,19 @@ class SystemWatch:
             parts.append((_counted(opened, "alert"), "bad", "/alerts"))
         if acknowledged:
             parts.append((f"{_counted(acknowledged, 'alert')} acknowledged", "warn", "/alerts?state=acknowledged"))
-        if self.rules.names:
-            critical = any(each.severity == "critical" and not self._known(each) for each in self.rules.firing)
-            parts.append((_counted(len(self.rules.names), "rule"), "bad" if critical else "warn", "/rules"))
-        if impaired := sum(1 for card in self._fleet.cards() if card.state.is_fault and card.state is not State.ALERT):
+        loud = [each for each in self.rules.firing if not self._is_muted(each)]
+        if names := {each.name for each in loud}:
+            critical = any(each.severity == "critical" and not self._known(each) for each in loud)
+            parts.append((_counted(len(names), "rule"), "bad" if critical else "warn", "/rules"))
+        faulty = [card for card in self._fleet.cards() if card.state.is_fault and not card.mute_of_camera]
+        if impaired := sum(1 for card in faulty if card.state is not State.ALERT):
             parts.append((f"{_counted(impaired, 'camera')} not well", "warn", "/"))
+        muted = self._fleet.muted()
         if not parts:
-            return Pill("all well", "good", "/system") if self.roles else Pill("no alert", "good", "/system")
+            text = "all well" if self.roles else "no alert"
+            return Pill(f"{text} · {muted} muted" if muted else text, "good", "/system")
+        if muted:
+            parts.append((f"{muted} muted", "good", "/"))
         level = "bad" if any(each[1] == "bad" for each in parts) else "warn"
         return Pill(" · ".join(each[0] for each in parts), level, parts[0][2])
 
@@ -131,6 +137,11 @@ class SystemWatch:
         """
         card = self._fleet.card(rule.subject)
         return card is not None and card.acknowledged
+
+    def _is_muted(self, rule: FiringRule) -> bool:
+        """Return whether a rule concerns a muted camera."""
+        card = self._fleet.card(rule.subject)
+        return card is not None and card.mute_of_camera
 
     def document(self) -> dict[str, Any]:
         """Return the context of the templates that show roles and rules."""

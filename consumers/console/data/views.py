@@ -1,4 +1,4 @@
-"""The cameras whose pages are open: processors are asked for more of their pictures."""
+"""The cameras whose pages are open: processors send more of their pictures, and certificates on request."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from schemas.pointillist_pb2 import View
 from schemas.transport.access import KafkaAddress
 from schemas.transport.kafka.sender import Plain, Sender
 
+MOST_CERTIFIED: Final = 16
+"""Most frames of one request for certificates."""
 MOST_VIEWS: Final = 16
 """Cameras viewed at the same time; the least recently noted one gives way."""
 _EVERY_S: Final = 2.0
@@ -36,6 +38,7 @@ class Views:
         self._topic = topic
         self._keys = keys
         self._noted: OrderedDict[str, float] = OrderedDict()
+        self._certify: dict[str, int] = {}
         self._opened = asyncio.Event()
 
     def note(self, camera: str) -> None:
@@ -46,13 +49,19 @@ class Views:
             self._noted.popitem(last=False)
         self._opened.set()
 
+    def certify(self, camera: str, frames: int) -> None:
+        """Request certificates for the camera's next `frames`, at most `MOST_CERTIFIED`."""
+        self._certify[camera] = min(frames, MOST_CERTIFIED)
+        self.note(camera)
+
     def due(self, now_s: float) -> list[Plain]:
-        """Return a record for each open page, and forget the closed ones."""
+        """Return a record for each open page and each request, and forget requests and closed pages."""
         self._noted = OrderedDict((name, at_s) for name, at_s in self._noted.items() if now_s - at_s <= _OPEN_S)
         until_ms = time.time_ns() // 10**6 + int(1000 * _VIEW_S)
+        certify, self._certify = self._certify, {}
+        views = [(name, View(until_ms=until_ms, certify=certify.get(name, 0))) for name in {**self._noted, **certify}]
         return [
-            Plain(name.encode(), sign_message(self._keys.current(camera_id(name)), View(until_ms=until_ms)), [])
-            for name in self._noted
+            Plain(name.encode(), sign_message(self._keys.current(camera_id(name)), view), []) for name, view in views
         ]
 
     async def run(self) -> None:
@@ -61,6 +70,7 @@ class Views:
         try:
             while True:
                 await self._opened.wait()
+                requested = self._certify
                 try:
                     records = self.due(time.monotonic())
                     if not records:
@@ -70,6 +80,7 @@ class Views:
                         await self._sender.send(self._topic, records)
                     failed = False
                 except Exception as error:  # a convenience: no error of it ends the console
+                    self._certify = requested | self._certify
                     if not failed:
                         log.warning("views_not_sent", error=str(error) or type(error).__name__)
                     failed = True

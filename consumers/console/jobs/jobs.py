@@ -19,20 +19,20 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from consumers.console.data.lessons import Lessons
+from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.store import Store, now_ms
 from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.bundles import OWN, Choice, laid_down, own, repaired, taught
 from consumers.console.jobs.commands import CLEAN, FIGURES, LABELS, OUT, Copy, arguments_of, hold
 from consumers.console.jobs.output import (
-    LessonReport,
     Progress,
     Report,
+    TeachReport,
     last_message,
-    lesson_of,
     progress_of,
     report_of,
     tail_of,
+    teach_report_of,
 )
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.settings import JobSettings
@@ -90,15 +90,15 @@ class Jobs:
         write: Write,
         copy: Copy,
         stir: Callable[[], None],
-        lessons: Lessons | None = None,
+        labelled_frames: LabelledFrames | None = None,
     ) -> None:
         """Open the folder. Raises ConfigError if it cannot be created, StateError if another console holds it."""
         self.settings = settings
         self._engine, self._note = store.engine, store.note
         self._launch, self._write, self._copy, self._stir = launch, write, copy, stir
-        self._lessons = lessons
+        self._labelled_frames = labelled_frames
         self._runs = settings.folder / "runs"
-        self._beside = ThreadPoolExecutor(2, thread_name_prefix="jobs")
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="jobs")
         self._running: _Running | None = None
         self._task: asyncio.Task[None] | None = None
         self._lock = _claimed(settings.folder, self._runs)
@@ -157,9 +157,9 @@ class Jobs:
         place = self._place(job.job_id)
         return report_of(place / FIGURES, place / OUT)
 
-    def lesson(self, job: Job) -> LessonReport | None:
+    def teach_report(self, job: Job) -> TeachReport | None:
         """Return the report of a training from labels. Blocks."""
-        return lesson_of(self._place(job.job_id) / FIGURES)
+        return teach_report_of(self._place(job.job_id) / FIGURES)
 
     def picture(self, job: Job, name: str) -> bytes:
         """Return a report picture with a name in `PICTURES`; empty bytes if there is none. Blocks."""
@@ -184,7 +184,7 @@ class Jobs:
 
     async def teach(self, who: str, name: str, *, thorough: bool) -> Job:
         """Start the training of a classifier from all labels. Raises StateError while another job runs."""
-        if self._lessons is None:
+        if self._labelled_frames is None:
             raise ConfigError("labels are missing: this console has no key to pictures")
         if not _BUNDLE.fullmatch(name):
             raise ConfigError(f"name: expected letters, digits, `.`, `_` and `-`, got {name[:80]!r}. Correct it.")
@@ -318,11 +318,11 @@ class Jobs:
         place.mkdir(parents=True, exist_ok=True)
         (place / LOG).unlink(missing_ok=True)  # an old log would show old progress
         if job.kind is Kind.TEACH:
-            assert self._lessons is not None
+            assert self._labelled_frames is not None
             now.progress = Progress("copying the labels")
             for old in (LABELS, OUT):
                 shutil.rmtree(place / old, ignore_errors=True)
-            self._lessons.export(place / LABELS, lambda: now.ends() is not None)
+            self._labelled_frames.export(place / LABELS, lambda: now.ends() is not None)
         if job.kind in (Kind.ROLLBACK, Kind.PROMOTE, Kind.DISMISS, Kind.TEACH):
             return arguments_of(self.settings, job, None, place)
         choice = self.choices().get(job.bundle)
@@ -334,7 +334,7 @@ class Jobs:
         return arguments_of(self.settings, job, choice, place)
 
     async def _aside(self, action: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._beside, lambda: action(*args))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: action(*args))
 
     async def stop(self) -> None:
         """Stop the running job as interrupted. Blocks for little longer than `STOP_S`."""
@@ -345,7 +345,7 @@ class Jobs:
 
     def close(self) -> None:
         """Release the folder."""
-        self._beside.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
         os.close(self._lock)
 
 

@@ -120,7 +120,7 @@ def report_of(figures: Path, out: Path) -> Report | None:
 
 
 @dataclass(frozen=True)
-class LessonReport:
+class TeachReport:
     """The report of a training from labels: held-out verdicts in words and numbers."""
 
     summary: str
@@ -132,7 +132,7 @@ class LessonReport:
     advice: list[str]
 
 
-def lesson_of(figures: Path) -> LessonReport | None:
+def teach_report_of(figures: Path) -> TeachReport | None:
     """Return the report that a training wrote; None if it wrote none."""
     try:
         with figures.open("rb") as opened:
@@ -145,7 +145,7 @@ def lesson_of(figures: Path) -> LessonReport | None:
         )
         rows = [(name, [int(each) for each in row]) for name, row in zip(classes, found["confusion"], strict=True)]
         worst = [(str(each["file"]), str(each["label"]), str(each["verdict"])) for each in found["worst"]]
-        return LessonReport(summary, [*classes, "unsure"], rows, worst, [str(each) for each in found["advice"]])
+        return TeachReport(summary, [*classes, "unsure"], rows, worst, [str(each) for each in found["advice"]])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

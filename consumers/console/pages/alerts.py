@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +22,10 @@ from consumers.console.access.users import Right
 from consumers.console.context import ConsoleContext
 from consumers.console.data.quarantined import cameras_of, frame_of
 from consumers.console.pages.jobs import offered
+from consumers.console.pages.mutes import LENGTHS, mute
+from consumers.database.mutes import Mute, mute_of, read_mutes
 from consumers.database.tables import alerts, frames, quarantine
+from consumers.records.rows import Window, windows_of
 from schemas.errors import UserError
 from schemas.pointillist_pb2 import Alert
 
@@ -50,7 +55,7 @@ class Raised:
     checked: int
     """Frames that STRIP has checked for it."""
     flagged: int
-    """Frames whose entropy lay below the threshold."""
+    """Frames with a statistic of this kind below the threshold."""
     mean_entropy_bits: float
     """Mean entropy over the checked frames, in bits."""
     threshold_bits: float
@@ -59,6 +64,14 @@ class Raised:
     """Median entropy of the camera before the alert, in bits; 0 without a history."""
     evidence_octaves: float
     """Sum of the distances of the frames below their baseline, in octaves."""
+    mean_agreement: float
+    """Kind `disagreement`: mean agreement over the checked frames, 0 to 1."""
+    agreement_threshold: float
+    """Agreement below which a frame is suspect."""
+    baseline_agreement: float
+    """Median agreement of the camera before the alert; 0 without a history."""
+    window: str
+    """Window on which the label depends: left, top, right and bottom in pixels, and the dependence. May be empty."""
     first: int
     """Sequence number of the first frame."""
     last: int
@@ -90,6 +103,13 @@ class EpisodeSummary:
     """The predicted class in that alert; empty if it is no longer in the database."""
     model: str
     """The model that predicted this class."""
+    mute: Mute | None = None
+    """The mute of this episode or of its camera."""
+
+    @property
+    def window(self) -> Window | None:
+        """Return the window of the frame on which the label depends, if a frame was examined."""
+        return windows_of(self.alert.window)[0] if self.alert.window else None
 
     @property
     def sentence(self) -> str:
@@ -135,14 +155,17 @@ def _raised(episode: Episode, rows: Mapping[str, RowMapping]) -> list[Raised]:
 
 
 def summaries(engine: Engine, found: Sequence[tuple[Episode, list[Raised]]]) -> list[EpisodeSummary]:
-    """Return the episodes, each with the class and the model of the first alert in its list."""
+    """Return the episodes, each with the class and the model of the first alert in its list; the muted ones last."""
     shown = []
     with engine.begin() as connection:
+        mutes = read_mutes(connection, time.time_ns() // 10**6)
         for episode, raised in found:
             first, checked = raised[0], sum(each.checked for each in raised)
             message = connection.scalar(select(alerts.c.message).where(alerts.c.alert_id == first.alert_id))
-            shown.append(EpisodeSummary(episode, first, checked, *_answered(connection, first, message or b"")))
-    return shown
+            mute = mute_of(mutes, episode.camera, episode.alert_ids)
+            answered = _answered(connection, first, message or b"")
+            shown.append(EpisodeSummary(episode, first, checked, *answered, mute))
+    return sorted(shown, key=lambda each: each.mute is not None)
 
 
 def _answered(connection: Connection, raised: Raised, message: bytes) -> tuple[str, str]:
@@ -158,27 +181,28 @@ def _answered(connection: Connection, raised: Raised, message: bytes) -> tuple[s
     return (row.class_name, row.model_id) if row is not None else ("", "")
 
 
-async def find_episodes(context: ConsoleContext, state: str, camera: str = "") -> list[tuple[Episode, list[Raised]]]:
-    """Return the newest `SHOWN` episodes in a state (all states if empty); none without a database."""
+async def _newest_episodes(context: ConsoleContext, camera: str = "") -> list[tuple[Episode, list[Raised]]]:
+    """Return the episodes of the newest alerts, the latest first; none without a database."""
     reviews = await context.read(context.store.reviewed)
     try:
-        found = await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
+        return await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
     except UserError:
         return []
-    return [each for each in found if state in ("", each[0].state)][:SHOWN]
 
 
 async def find_raised(context: ConsoleContext, state: str, camera: str = "") -> list[Raised]:
     """Return the newest alerts whose episode is in a state (all states if empty)."""
-    found = [each for _, raised in await find_episodes(context, state, camera) for each in raised]
+    episodes_of_state = [each for each in await _newest_episodes(context, camera) if state in ("", each[0].state)]
+    found = [each for _, raised in episodes_of_state[:SHOWN] for each in raised]
     return sorted(found, key=lambda each: each.raised_ms, reverse=True)[:SHOWN]
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
-    found = await find_episodes(context, state, camera)
-    return await _shown(context, request, found, state, camera)
+    newest = await _newest_episodes(context, camera)
+    found = [each for each in newest if each[0].state == state][:SHOWN]
+    return await _shown(context, request, found, state, camera, counts=Counter(each.state for each, _ in newest))
 
 
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:
@@ -206,8 +230,9 @@ async def _shown(
     state: str,
     camera: str,
     alert_id: str = "",
+    counts: Mapping[str, int] | None = None,
 ) -> Response:
-    """The page with these episodes."""
+    """The page with these episodes; `counts` is the number of those in each state."""
     try:
         shown = await context.read(lambda: summaries(context.engine(), found))
     except UserError:
@@ -227,11 +252,13 @@ async def _shown(
         state=state,
         states=STATES,
         shown=shown,
+        counts=counts or {},
         comments=comments,
         most=SHOWN,
         camera=camera,
         alert_id=alert_id,
         verbs=VERBS,
+        lengths=LENGTHS,
     )
 
 
@@ -257,9 +284,11 @@ async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
 async def _review(context: ConsoleContext, request: Request) -> Response:
     if not may(request, Right.OPERATOR):
         return no(403, "user: expected the right `operator`")
-    fields = form_of(request)
-    who = session_of(request).name
-    complaint = await review(context, who, request.path_params["alert_id"], fields.get("state"), fields.get("text", ""))
+    fields, who, alert_id = form_of(request), session_of(request).name, request.path_params["alert_id"]
+    if "mute" in fields:
+        complaint = await mute(context, who, alert_id, fields["mute"], fields.get("reason", ""))
+    else:
+        complaint = await review(context, who, alert_id, fields.get("state"), fields.get("text", ""))
     if complaint:
         return no(400, complaint)
     back = fields.get("back", OPEN)
@@ -267,13 +296,17 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _review_many(context: ConsoleContext, request: Request) -> Response:
-    """Set the state of all selected episodes."""
+    """Set the state of all selected episodes, or mute them."""
     if not may(request, Right.OPERATOR):
         return no(403, "user: expected the right `operator`")
     fields = form_of(request)
     chosen = [name for name in fields if _ID.fullmatch(name)]
+    who = session_of(request).name
     for alert_id in chosen[:SHOWN]:
-        complaint = await review(context, session_of(request).name, alert_id, fields.get("state", ""), "")
+        if "state" in fields:
+            complaint = await review(context, who, alert_id, fields["state"], "")
+        else:
+            complaint = await mute(context, who, alert_id, fields.get("mute", ""), fields.get("reason", ""))
         if complaint:
             return no(400, complaint)
     back = fields.get("back", OPEN)

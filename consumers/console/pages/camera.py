@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,19 +15,26 @@ from starlette.routing import Route
 
 from consumers.console.access.gate import form_of, may, no, session_of
 from consumers.console.access.users import Right
+from consumers.console.clip_keeper import film_around
 from consumers.console.context import ConsoleContext
 from consumers.console.data.cards import Card
-from consumers.console.data.clips import film, read_shots
+from consumers.console.data.clips import AFTER_MS, BEFORE_MS
 from consumers.console.data.commands import changes_of, settings_of
 from consumers.console.data.history import RANGES, USUAL, alerts_of, history
+from consumers.console.data.kept_clips import ASKED
 from consumers.console.data.pictures import Ways
 from consumers.console.data.stream import Streams
 from consumers.console.pages.fleet import header_changes
+from consumers.console.pages.mutes import LENGTHS, mute
 from consumers.database.tables import quarantine
+from consumers.records.rows import windows_of
 from schemas.errors import ConfigError, UserError
 
 SHOWN_FRAMES: Final = 6
 """Maximum number of flagged frames on a camera's page."""
+SHOWN_CLIPS: Final = 6
+REQUESTED: Final = 4
+"""Frames whose labels the page's button certifies."""
 MOST_MARKS: Final = 100
 """Maximum number of commands in a camera's timeline."""
 
@@ -44,7 +50,10 @@ def camera_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
         Route(f"{place}/live", partial(_live, context, streams)),
         Route(f"{place}/history", partial(_history, context)),
         Route(f"{place}/clip.mp4", partial(_clip, context)),
+        Route(f"{place}/clip", partial(_keep_clip, context), methods=["POST"]),
         Route(f"{place}/command", partial(_command, context), methods=["POST"]),
+        Route(f"{place}/certify", partial(_certify, context), methods=["POST"]),
+        Route(f"{place}/mute", partial(_mute, context), methods=["POST"]),
     ]
 
 
@@ -67,9 +76,14 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         settings=settings_of(camera.meta),
         entropy=camera.entropy_bits,
         flagged=camera.flagged_share(),
+        agreement=camera.agreement,
+        examined=camera.examined,
+        windows=windows_of(camera.examined.windows) if camera.examined is not None else [],
         status_ms=camera.status.state_ms if camera.status else None,
         operations=await context.read(context.store.noted, name, 20),
         held=await context.read(flagged_frames, context, name),
+        clips=await context.read(context.clips.of, name, SHOWN_CLIPS) if context.clips is not None else None,
+        lengths=LENGTHS,
         ranges=list(RANGES),
         range=asked if asked in RANGES else USUAL,
         outcome=request.query_params.get("outcome", "")[:300],
@@ -139,23 +153,44 @@ async def past(context: ConsoleContext, name: str, until_ms: int, length_ms: int
 
 
 async def _clip(context: ConsoleContext, request: Request) -> Response:
-    """The pictures around a moment as a film; without `at_ms` those of the last half minute."""
+    """The pictures around a moment as a film: the one kept of this moment, else one from Kafka, else a kept one nearby.
+
+    Without `at_ms`, those of the last half minute.
+    """
     name, asked = name_of(request), request.query_params.get("at_ms", "")
     if context.fleet.card(name) is None:
         return no(404, f"camera: expected one of this fleet, got {name}")
-    at_ms = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 16 else time.time_ns() // 10**6
-    if context.clips.locked():
-        return no(503, "clip: expected no other at this time. Try again in some seconds.")
-    async with context.clips:  # one at a time: a film takes a core for a second
+    at_ms = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 16 else 0
+    clips, complaint = context.clips if at_ms else None, ""
+    data = await context.teach(clips.film, name, at_ms) if clips is not None else b""
+    if not data:
+        if context.filming.locked():
+            return no(503, "clip: expected no other at this time. Try again in some seconds.")
         try:
-            shots = await read_shots(context.settings, context.keys, name, at_ms)
+            data = await film_around(context, name, at_ms or time.time_ns() // 10**6)
         except UserError as error:
-            return no(503, str(error))
-        if not shots:
-            return no(404, f"{name}: expected pictures around that time, got none. Kafka no longer holds them.")
-        data = await asyncio.to_thread(film, shots)
-    file = f"{name.replace('/', '-')}-{shots[0].captured_ms}.mp4"
+            complaint = str(error)
+    if not data and clips is not None:
+        data = await context.teach(clips.film, name, at_ms, AFTER_MS)
+    if not data and complaint:
+        return no(503, complaint)
+    if not data:
+        return no(404, f"{name}: expected pictures around that time, got none. Kafka no longer holds them.")
+    file = f"{name.replace('/', '-')}-{at_ms or time.time_ns() // 10**6}.mp4"
     return Response(data, media_type="video/mp4", headers={"content-disposition": f'attachment; filename="{file}"'})
+
+
+async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
+    """Keep the pictures around this moment."""
+    name = name_of(request)
+    if not may(request, Right.OPERATOR):
+        return no(403, "user: expected the right `operator`")
+    if context.clips is None or context.fleet.card(name) is None:
+        return no(409, "clip: expected a camera of this fleet, and a console with the key to pictures and a quarantine")
+    who = session_of(request).name
+    await context.teach(context.clips.want, [(name, time.time_ns() // 10**6)], ASKED, who)
+    await context.note(who, "clip", name, f"{BEFORE_MS // 1000} s before to {AFTER_MS // 1000} s after", "asked for")
+    return RedirectResponse(f"/camera/{name}#clips", 303)
 
 
 async def _command(context: ConsoleContext, request: Request) -> Response:
@@ -165,6 +200,37 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
     asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
     outcome = await send_command(context, session_of(request).name, name, None if "reset" in fields else asked)
     return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
+
+
+async def _certify(context: ConsoleContext, request: Request) -> Response:
+    name = name_of(request)
+    if not may(request, Right.OPERATOR):
+        return no(403, "user: expected the right `operator`")
+    complaint = await request_certificates(context, session_of(request).name, name, REQUESTED)
+    outcome = complaint or "Requested. Reload the page in some seconds."
+    return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
+
+
+async def request_certificates(context: ConsoleContext, who: str, name: str, frames: int) -> str:
+    """Request certificates for a camera's next frames, and log that in the audit log. Return the complaint, if any."""
+    camera = context.fleet.camera(name)
+    if camera is None or context.fleet.card(name) is None:
+        return f"camera: expected one of this fleet, got {name}"
+    if context.views is None:
+        return "kafka is missing: start the console with Kafka to request certificates"
+    if settings_of(camera.meta).get("profile") == "video":
+        return f"{name}: expected the profile raw or lossless, got video. A codec spreads a sticker over later frames."
+    context.views.certify(name, frames)
+    await context.write(context.store.note, who, "certify", name, f"{frames} frames", "requested")
+    return ""
+
+
+async def _mute(context: ConsoleContext, request: Request) -> Response:
+    name, fields = name_of(request), form_of(request)
+    if not may(request, Right.OPERATOR):
+        return no(403, "user: expected the right `operator`")
+    complaint = await mute(context, session_of(request).name, name, fields.get("mute", ""), fields.get("reason", ""))
+    return no(400, complaint) if complaint else RedirectResponse(f"/camera/{name}", 303)
 
 
 async def send_command(context: ConsoleContext, who: str, name: str, asked: dict[str, Any] | None) -> str:

@@ -88,7 +88,7 @@ async def _letter(context: ConsoleContext, request: Request) -> Response:
 
 
 def explained(payload: bytes) -> dict[str, Any]:
-    """Return the frame fields at a payload's beginning; empty if it is no frame. Nothing is verified here."""
+    """Return the frame fields at a payload's beginning; empty if it is not a frame. Nothing is verified here."""
     for end in (len(payload), *range(min(len(payload), 64), 8, -1)):
         try:
             frame = Frame.FromString(payload[:end])

@@ -162,7 +162,7 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
         # The text may hold file paths.
         "lines": await context.read(jobs.output, job) if admin else [],
         "report": report,
-        "lesson": await context.read(jobs.lesson, job) if ended and job.kind is Kind.TEACH else None,
+        "teach_report": await context.read(jobs.teach_report, job) if ended and job.kind is Kind.TEACH else None,
         "can_admin": admin,
         "session": session_of(request),
         "cured": f"job-{job.job_id}" if cured else "",

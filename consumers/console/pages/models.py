@@ -21,9 +21,10 @@ from consumers.database.history import minutes
 from consumers.database.tables import comparisons
 from schemas.errors import MalformedError, UserError
 from schemas.identity import CameraId
+from schemas.messages.models import DRIFT_WINDOWS
 from schemas.messages.rollout import slots
 from schemas.messages.server_messages import open_difference
-from schemas.pointillist_pb2 import Comparison, Slot
+from schemas.pointillist_pb2 import Comparison, ServedModel, Slot
 
 
 def model_routes(context: ConsoleContext) -> list[Route]:
@@ -65,6 +66,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         live=watch.live if watch else None,
         refused=watch.refused if watch else "",
         served=sorted(watch.served.items()) if watch else [],
+        drift_line=drift_line,
         rollout=rollout,
         runs=running is not None,
         slot=Slot.Name(running.slot).lower() if running is not None else "",
@@ -74,6 +76,17 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         robust=robust,
         **await offered(context),
     )
+
+
+def drift_line(served: ServedModel) -> str:
+    """Return the drift of a processor's model in words; ratios above 1 are drift."""
+    if not served.HasField("drift"):
+        return "not measured: the bundle has no reference"
+    if served.drift.windows < DRIFT_WINDOWS:
+        return f"collecting frames, window {served.drift.windows + 1} of {DRIFT_WINDOWS}"
+    ratios = {"pictures": served.drift.pictures, "answers": served.drift.answers}
+    shown = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+    return f"{shown} of the limit{'; changed' if max(ratios.values()) > 1 else ''}"
 
 
 def _share(hour: list[dict[str, int]], kind: str) -> float | None:

@@ -130,7 +130,10 @@ async def _rules_of_prometheus(_request: Request) -> Response:
 async def _runbooks(context: ConsoleContext, request: Request) -> Response:
     if context.runbooks is None:
         return context.page(
-            request, "missing.html", 404, what="There are no runbooks: start the console with them to read them here."
+            request,
+            "missing.html",
+            404,
+            what="The console was started without runbooks. Start it with --runbooks FILE to read them here.",
         )
     text = await context.read(context.runbooks.read_text, encoding="utf-8")
     body = text.partition("<body>")[2].partition("</body>")[0]

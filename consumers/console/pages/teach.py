@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.context import ConsoleContext
-from consumers.console.data.lessons import Lesson, Lessons
+from consumers.console.data.labelled_frames import LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
 from consumers.console.jobs.rows import Job
 from consumers.console.pages.jobs import acted, offered, text_of
@@ -20,6 +20,8 @@ from schemas.errors import UserError
 
 SHOWN: Final = 60
 """Most frames on the page."""
+CHANGED: Final = 240
+"""Most labelled frames on the page, the newest."""
 ENOUGH: Final = 5
 """Labels that each of two classes needs before a training."""
 NONE: Final = "labels are missing: this console has no key to pictures, or no quarantine"
@@ -38,18 +40,24 @@ def teach_routes(context: ConsoleContext) -> list[Route]:
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
-    lessons = context.lessons
-    if lessons is None:
+    labelled_frames = context.labelled_frames
+    if labelled_frames is None:
         return context.page(request, "missing.html", 404, what=NONE.capitalize() + ".")
-    counts = await context.read(lessons.counts)
+    counts = await context.read(labelled_frames.counts)
+    labelled = request.query_params.get("show") == "labelled"
+    shown = await (
+        context.read(labelled_frames.labelled, CHANGED) if labelled else context.read(labelled_frames.waiting, SHOWN)
+    )
     return context.page(
         request,
         "teach.html",
-        waiting=await context.read(lessons.waiting, SHOWN),
+        shown=shown,
+        labelled=labelled,
+        last=await context.read(labelled_frames.labelled_last, session_of(request).name),
         counts=counts,
         ready=_ready(counts),
         enough=ENOUGH,
-        chosen=await context.read(lessons.cameras),
+        chosen=await context.read(labelled_frames.cameras),
         cameras=sorted(card.name for card in context.fleet.cards()),
         **await offered(context),
     )
@@ -57,26 +65,26 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 
 async def _label(context: ConsoleContext, request: Request) -> Response:
     """Label or discard frames, and answer with the classes and the frames that wait."""
-    lessons, fields = context.lessons, form_of(request)
-    if lessons is None:
+    labelled_frames, fields = context.labelled_frames, form_of(request)
+    if labelled_frames is None:
         return no(409, NONE)
     names, label = fields.get("names", "").split(), fields.get("label", "").strip()
     who = session_of(request).name
     try:
         if fields.get("discard"):
-            await context.teach(lessons.discard, names)
+            await context.teach(labelled_frames.discard, names)
         else:
-            await context.teach(lessons.label, names, label, who)
+            await context.teach(labelled_frames.label, names, label, who)
     except UserError as error:
         return no(400, str(error))
     detail = "discarded" if fields.get("discard") else label or "label removed"
     await context.note(who, "label", names[0] if len(names) == 1 else f"{len(names)} frames", detail, "done")
-    return JSONResponse(await context.read(_state, lessons))
+    return JSONResponse(await context.read(_state, labelled_frames))
 
 
-def _state(lessons: Lessons) -> dict[str, Any]:
-    counts = lessons.counts()
-    waiting = [_document(each) for each in lessons.waiting(SHOWN)]
+def _state(labelled_frames: LabelledFrames) -> dict[str, Any]:
+    counts = labelled_frames.counts()
+    waiting = [_document(each) for each in labelled_frames.waiting(SHOWN)]
     return {"counts": counts, "ready": _ready(counts), "waiting": waiting}
 
 
@@ -84,31 +92,31 @@ def _ready(counts: Mapping[str, int]) -> bool:
     return sum(count >= ENOUGH for count in counts.values()) >= 2
 
 
-def _document(lesson: Lesson) -> dict[str, str]:
-    return {"name": lesson.name, "suggestion": lesson.suggestion}
+def _document(frame: LabelledFrame) -> dict[str, str]:
+    return {"name": frame.name, "suggestion": frame.suggestion}
 
 
 async def _cameras(context: ConsoleContext, request: Request) -> Response:
-    lessons, fields = context.lessons, form_of(request)
-    if lessons is None:
+    labelled_frames, fields = context.labelled_frames, form_of(request)
+    if labelled_frames is None:
         return no(409, NONE)
     camera, wanted = fields.get("camera", ""), fields.get("wanted") == "yes"
     if wanted and context.fleet.card(camera) is None:
         return no(400, "camera: expected one of this fleet")
     who = session_of(request).name
-    await context.teach(partial(lessons.collect, wanted=wanted), camera, who)
+    await context.teach(partial(labelled_frames.collect, wanted=wanted), camera, who)
     await context.note(who, "collect", camera, "on" if wanted else "off", "done")
     return RedirectResponse("/teach", 303)
 
 
 async def _wrong(context: ConsoleContext, request: Request) -> Response:
     """Keep the camera's picture whose verdict a user calls wrong."""
-    lessons, camera = context.lessons, form_of(request).get("camera", "")
+    labelled_frames, camera = context.labelled_frames, form_of(request).get("camera", "")
     picture = context.fleet.picture(camera)
-    if lessons is None or picture is None:
-        return no(409, NONE if lessons is None else "picture: expected one of this camera, it has none yet")
+    if labelled_frames is None or picture is None:
+        return no(409, NONE if labelled_frames is None else "picture: expected one of this camera, it has none yet")
     row = picture.row
-    await context.teach(lessons.keep, row[:3], picture.jpeg, "wrong", row.class_name, row.confidence)
+    await context.teach(labelled_frames.keep, row[:3], picture.jpeg, "wrong", row.class_name, row.confidence)
     await context.note(session_of(request).name, "wrong verdict", camera, row.class_name, "kept for labelling")
     return RedirectResponse("/teach", 303)
 
@@ -124,7 +132,7 @@ async def _train(context: ConsoleContext, request: Request) -> Response:
 
 async def _picture(context: ConsoleContext, request: Request) -> Response:
     name = "{site}/{camera}/{frame}".format(**request.path_params)
-    jpeg = await context.teach(context.lessons.picture, name) if context.lessons is not None else b""
+    jpeg = await context.teach(context.labelled_frames.picture, name) if context.labelled_frames is not None else b""
     if not jpeg:
         return no(404, "the frame is not kept any more")
     headers = {"cache-control": "private, max-age=86400, immutable"}

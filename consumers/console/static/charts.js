@@ -32,6 +32,14 @@
     if (size < 0.001) return "< 0.001";
     return size >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
   }
+  // Times of the browser's zone with 24 hours; a day and a month where the span is longer.
+  const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  function time(ms, long) { return new Date(ms).toLocaleString([], long ? { ...CLOCK, day: "numeric", month: "short" } : CLOCK); }
+  function ticks(plot, all) {
+    const { min, max } = plot.scales.x;
+    const fine = max - min < 300 ? { ...CLOCK, second: "2-digit" } : CLOCK;
+    return all.map((at) => (max - min > 172800 ? new Date(at * 1000).toLocaleDateString([], { day: "numeric", month: "short" }) : new Date(at * 1000).toLocaleTimeString([], fine)));
+  }
   function last(column) {
     for (let at = column.length - 1; at >= 0; at--) if (column[at] !== null && column[at] !== undefined) return column[at];
     return null;
@@ -68,7 +76,7 @@
         width: 280, height: HEIGHT, legend: { show: false },
         cursor: { sync: { key: "all" }, drag: { setScale: false }, points: { size: 5 } },
         scales: { x: { range: () => span() }, y: { range: upTo(chart.range?.[1]) } },
-        axes: [{ ...axis, size: 22, space: 90 }, { ...axis, size: 42, space: 32, values: (_, all) => all.map(short) }],
+        axes: [{ ...axis, size: 22, space: 90, values: ticks }, { ...axis, size: 42, space: 32, values: (_, all) => all.map(short) }],
         series: [{}, ...series.map(([, label], at) => ({ label, stroke: strokes[at % strokes.length], fill: at || series.length > 1 ? undefined : colour("--link-wash"), dash: at < strokes.length ? [] : [6, 4], width: 1.6, points: { show: data[0].length < 20, size: 4 } }))],
         hooks: {
           draw: [(plot) => {
@@ -123,7 +131,7 @@
     const part = (kind, since, until, words) => {
       const rect = svg("rect", { class: kind, x: x(since), y: 0, width: Math.max(until === since ? 3 : 0, x(until) - x(since)), height: 40 });
       const title = svg("title", {});
-      title.textContent = `${words}, ${new Date(since).toLocaleString()}`;
+      title.textContent = `${words}, ${time(since, true)}`;
       rect.append(title);
       return rect;
     };
@@ -135,12 +143,12 @@
     const commands = (found.commands || []).filter(([at]) => at >= begin);
     for (const [at, words] of commands) band.append(part("command", at, at, words));
     for (const each of found.alerts || []) {
-      const link = svg("a", { href: `/alerts/${each.alert_id}`, "aria-label": `Alert of ${new Date(each.raised_ms).toLocaleString()}` });
+      const link = svg("a", { href: `/alerts/${each.alert_id}`, "aria-label": `Alert of ${time(each.raised_ms, true)}` });
       link.append(part("alert", each.raised_ms, each.raised_ms, "alert"));
       band.append(link);
     }
     const ends = element("p", undefined, "ends");
-    ends.append(element("span", new Date(begin).toLocaleString()), element("span", "now"));
+    ends.append(element("span", time(begin, Date.now() - begin > 72e6)), element("span", "now"));
     const kinds = [["frames", "on", 1], ["no frames", "off", (found.outages || []).length], ["alert", "alert", (found.alerts || []).length], ["model", "model", models.length], ["command", "command", commands.length]];
     const legend = element("p", undefined, "legend");
     for (const [words, kind, number] of kinds) {
@@ -170,7 +178,7 @@
       if (band) band.textContent = "Nothing has happened in this time range.";
     }
     if (found.classes) fill("classes", Object.entries(found.classes), "none");
-    if (found.outages) fill("outages", found.outages.map(([since, until]) => [new Date(since).toLocaleString(), length(until - since)]), "none");
+    if (found.outages) fill("outages", found.outages.map(([since, until]) => [time(since, true), length(until - since)]), "none");
     place.setAttribute("aria-busy", "false");
   }
   function again() {

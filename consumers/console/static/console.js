@@ -17,7 +17,15 @@
     if (seconds < 172800) return `${Math.floor(seconds / 3600)} h ago`;
     return `${Math.floor(seconds / 86400)} days ago`;
   }
+  function until(at) {
+    const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+    return `until ${new Date(at).toLocaleString([], at - Date.now() < 72e6 ? time : { ...time, day: "numeric", month: "short" })}`;
+  }
   function grow() {
+    for (const each of document.querySelectorAll(".until[data-at]")) {
+      const text = until(Number(each.dataset.at));
+      if (each.textContent !== text) each.textContent = text;
+    }
     for (const each of document.querySelectorAll(".age[data-at]")) {
       const text = age((Date.now() + ahead - Number(each.dataset.at)) / 1000);
       if (each.textContent !== text) each.textContent = text;
@@ -73,6 +81,11 @@
   document.addEventListener("change", (event) => {
     const name = event.target.dataset.all;
     if (name) for (const each of document.querySelectorAll(`input[data-of="${name}"]`)) each.checked = event.target.checked;
+  });
+
+  // Boxes belong to one form: the form to mute takes the ticked ones with it.
+  document.getElementById("mute")?.addEventListener("formdata", (event) => {
+    for (const each of document.querySelectorAll('input[data-of="alerts"]:checked')) event.formData.set(each.name, "on");
   });
 
   // Irreversible actions ask for confirmation first.

@@ -6,7 +6,8 @@
   const classes = teach.querySelector(".classes");
   const fresh = document.getElementById("new-class");
   const status = document.getElementById("labelled");
-  const done = []; // what `undo` takes back: figures, the label given, and the figure before which they stood
+  const changes = teach.dataset.show === "labelled"; // stored labels are shown, to be changed
+  const done = []; // what `undo` takes back: figures, each with its earlier label
   let busy = Promise.resolve();
   let pending = 0;
 
@@ -35,6 +36,7 @@
     classes.replaceChildren(...items);
     const more = document.getElementById("more");
     if (more) more.hidden = found.ready;
+    if (changes) return;
     const suggestions = new Map(found.waiting.map((each) => [each.name, each.suggestion]));
     for (const figure of all()) {
       const suggestion = suggestions.get(figure.dataset.name) ?? "";
@@ -53,32 +55,51 @@
       const found = await answer.json();
       show(found);
       // More frames wait than the page shows. A reload would cut off labels that are still on their way.
-      if (!all().length && pending === 1 && found.waiting.length) location.reload();
+      if (!changes && !all().length && pending === 1 && found.waiting.length) location.reload();
       return true;
     }).catch(() => { status.textContent = "The console does not respond. The last label may be missing."; return false; }).finally(() => { pending -= 1; });
     return busy;
   }
 
-  async function label(figures, name, discard = false) {
-    if (!figures.length || (!name && !discard)) return;
+  function mark(figure, name) {
+    figure.dataset.label = name;
+    if (changes) figure.querySelector("strong").textContent = name;
+    figure.hidden = changes ? !name : Boolean(name);
+  }
+
+  async function label(figures, name, what = name ? "label" : "") {
+    if (!figures.length || !what) return;
     const last = figures[figures.length - 1];
     const rest = all();
     const next = rest.slice(rest.indexOf(last) + 1).find((each) => !figures.includes(each));
-    for (const each of figures) { each.hidden = true; each.setAttribute("aria-pressed", "false"); }
-    if (!discard) done.push(figures);
+    const earlier = figures.map((each) => [each, each.dataset.label]);
+    for (const each of figures) {
+      each.setAttribute("aria-pressed", "false");
+      if (what === "discard") each.hidden = true;
+      else mark(each, name);
+    }
+    if (what !== "discard") done.push(earlier);
     focus(next);
-    status.textContent = discard ? `${figures.length} discarded` : `${figures.length} labelled ${name}`;
+    status.textContent = `${figures.length} ${what === "discard" ? "discarded" : name ? `labelled ${name}` : "without a label"}`;
     const names = figures.map((each) => each.dataset.name);
-    if (!await send(names, discard ? { discard: "yes" } : { label: name })) for (const each of figures) each.hidden = false;
+    if (!await send(names, what === "discard" ? { discard: "yes" } : { label: name })) for (const [each, before] of earlier) mark(each, before);
   }
 
-  function undo() {
-    const figures = done.pop();
-    if (!figures) return;
-    for (const each of figures) each.hidden = false;
-    focus(figures[0]);
-    status.textContent = `${figures.length} without a label again`;
-    send(figures.map((each) => each.dataset.name), { label: "" });
+  async function undo() {
+    const earlier = done.pop();
+    if (!earlier) {
+      // Labels that were given before the page was loaded.
+      const names = teach.dataset.last.split(" ").filter(Boolean);
+      if (names.length && await send(names, { label: "" })) location.reload();
+      return;
+    }
+    for (const name of new Set(earlier.map(([, before]) => before))) {
+      const figures = earlier.filter(([, before]) => before === name).map(([each]) => each);
+      send(figures.map((each) => each.dataset.name), { label: name });
+    }
+    for (const [each, before] of earlier) mark(each, before);
+    focus(earlier[0][0]);
+    status.textContent = changes ? `${earlier.length} as before` : `${earlier.length} without a label again`;
   }
 
   document.addEventListener("keydown", (event) => {
@@ -90,8 +111,9 @@
     if (/^[1-9]$/.test(event.key)) {
       const item = classes.children[Number(event.key) - 1];
       if (item) label(chosen(), item.dataset.label);
-    } else if (event.key === "Enter") label(chosen(), chosen()[0]?.dataset.suggestion);
-    else if (event.key === "Delete") label(chosen(), "", true);
+    } else if (event.key === "0" && changes) label(chosen(), "", "unlabel");
+    else if (event.key === "Enter" && !changes) label(chosen(), chosen()[0]?.dataset.suggestion);
+    else if (event.key === "Delete") label(chosen(), "", "discard");
     else if (event.key === "u") undo();
     else if (event.key === "n") fresh.elements.label.focus();
     else if (event.key === " " && current()) {

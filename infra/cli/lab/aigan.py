@@ -16,7 +16,7 @@ lab_app.add_typer(aigan_app, name="aigan")
 
 Dataset = Annotated[str, typer.Option(help="mnist, cifar10 or scene.")]
 BlackBox = Annotated[
-    bool, typer.Option("--black-box", help="Of the target nothing but its answers, by dynamic distillation.")
+    bool, typer.Option("--black-box", help="Black box: use only the target's answers, by dynamic distillation.")
 ]
 
 
@@ -24,11 +24,13 @@ BlackBox = Annotated[
 def train(
     dataset: Dataset,
     black_box: BlackBox = False,
-    out: Annotated[Path | None, typer.Option(help="The generator's folder; else where it ships.")] = None,
-    runs: Annotated[Path, typer.Option(help="Where the checkpoint goes: the same command goes on.")] = Path(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the generator; by default the shipped generator's folder.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the checkpoint, from which the same command resumes.")] = Path(
         "runs/aigan"
     ),
-    steps: Annotated[int | None, typer.Option(help="Batches; else the recipe's.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of batches; by default the recipe's.", min=1)] = None,
     seed: Seed = 0,
 ) -> None:
     """Train a generator, export it to ONNX every thousand steps and record its training.
@@ -56,10 +58,12 @@ def train(
 def attack(
     dataset: Dataset,
     json: JsonFile,
-    images: Annotated[int, typer.Option(help="Only the first so many test pictures.", min=1)] = 1000,
+    images: Annotated[int, typer.Option(help="Use only this many test pictures, the first ones.", min=1)] = 1000,
     black_box: BlackBox = False,
-    generator: Annotated[Path | None, typer.Option(help="A generator's folder; else the shipped one.")] = None,
-    eps: Annotated[float | None, typer.Option(help="L∞ bound on frames in [0, 1]; else the generator's own.")] = None,
+    generator: Annotated[Path | None, typer.Option(help="Folder of the generator; by default the shipped one.")] = None,
+    eps: Annotated[
+        float | None, typer.Option(help="L∞ bound on frames in [0, 1]; by default the generator's own.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Attack test pictures towards random other classes, and the same ones by PGD with 40 steps.

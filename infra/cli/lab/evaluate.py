@@ -29,7 +29,7 @@ app.add_typer(lab_app, name="lab")
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Drop = Annotated[float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")]
-Masks = Annotated[str, typer.Option(help="spread, as cameras draw them, or uniform.")]
+Masks = Annotated[str, typer.Option(help="Distribution of the dropped pixels: spread, as in cameras, or uniform.")]
 Seed = Annotated[int, typer.Option(help="Of masks and attacks.", min=0)]
 JsonFile = Annotated[Path, typer.Option("--json", help="Where the figures go.")]
 
@@ -130,9 +130,11 @@ def evaluate(
     json: JsonFile,
     mode: Annotated[str, typer.Option(help="Reconstruction: default or paper (Algorithm 1).")] = "default",
     attack: Annotated[str | None, typer.Option(help="Attack on the bare network: fgsm, ifgsm, pgd, …")] = None,
-    eps: Annotated[float | None, typer.Option(help="Its bound on frames in [0, 1]; else the attack's own.")] = None,
-    untargeted: Annotated[bool, typer.Option(help="Any wrong class will do, instead of a random one.")] = False,
-    images: Annotated[int | None, typer.Option(help="Only the first so many pictures.", min=1)] = None,
+    eps: Annotated[
+        float | None, typer.Option(help="Bound of the attack on frames in [0, 1]; by default the attack's own.")
+    ] = None,
+    untargeted: Annotated[bool, typer.Option(help="Attack towards any wrong class, instead of a random one.")] = False,
+    images: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.", min=1)] = None,
     masks: Masks = "spread",
     seed: Seed = 0,
     device: Device = "auto",
@@ -182,9 +184,7 @@ def psnr(
     json: JsonFile,
     masks: Masks = "spread",
     seed: Seed = 0,
-    backend: Annotated[
-        str, typer.Option(help="What runs the restorer: auto, as a processor chooses, or torch.")
-    ] = "auto",
+    backend: Annotated[str, typer.Option(help="Backend of the restorer: auto, as in a processor, or torch.")] = "auto",
 ) -> None:
     """PSNR and time of the reconstruction, of Algorithm 1 and of biharmonic inpainting on the same holes.
 

@@ -56,28 +56,51 @@ def harden(
     json: Annotated[Path | None, typer.Option("--json", help="Where the figures go.")] = None,
     drop: Annotated[
         list[float] | None,
-        typer.Option("--drop-ratio", help="The fleet's drop ratio, 0 to 0.875; may be given several times."),
+        typer.Option("--drop-ratio", help="The fleet's drop ratio, 0 to 0.875."),
     ] = None,
     eps: Annotated[float, typer.Option(help="Bound of the attack, L∞ on frames in [0, 1].")] = 8 / 255,
-    epochs: Annotated[int, typer.Option(help="Times that every picture is seen.")] = 15,
-    steps: Annotated[int, typer.Option(help="Of the attack in the training: 1, or PGD with so many.")] = 1,
+    epochs: Annotated[int, typer.Option(help="Number of epochs.")] = 15,
+    steps: Annotated[
+        int,
+        typer.Option(
+            help="Steps of the attack in the training: 1 for one step, more for PGD. With --stickers: number of pairs "
+            "of windows that are tried for each picture."
+        ),
+    ] = 1,
     trades: Annotated[
         float | None,
-        typer.Option(help="β of TRADES: more is more robust and less accurate; else attacked only."),
+        typer.Option(
+            help="β of TRADES: a higher value is more robust and less accurate. By default only attacked "
+            "pictures are used."
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Pictures of a batch, over all processes.")] = 128,
+    stickers: Annotated[
+        int | None,
+        typer.Option(
+            help="Train for certified labels instead of against an attack: side in pixels of the square sticker."
+        ),
+    ] = None,
+    windows: Annotated[int, typer.Option(help="Maximum number of windows along a side, with --stickers.", min=1)] = 6,
+    batch: Annotated[int, typer.Option(help="Pictures in a batch, over all processes.")] = 128,
     rate: Annotated[float, typer.Option(help="Highest learning rate of the cycle.")] = 0.1,
-    average: Annotated[float, typer.Option(help="Decay of the averaged weights, a step.")] = 0.998,
+    average: Annotated[float, typer.Option(help="Decay of the averaged weights in each step.")] = 0.998,
     held_out: Annotated[
-        int, typer.Option(help="The last so many pictures are not trained on: they guard, measure, calibrate STRIP.")
+        int,
+        typer.Option(
+            help="Number of pictures, the last ones, that are held out of the training. They select, "
+            "measure, and calibrate STRIP."
+        ),
     ] = 1000,
-    measured: Annotated[int, typer.Option(help="Of those, how many are attacked before and after.", min=1)] = 256,
+    measured: Annotated[
+        int, typer.Option(help="Number of held-out pictures that are attacked before and after the training.", min=1)
+    ] = 256,
     flip: Annotated[bool, typer.Option(help="Whether a mirrored picture keeps its class.")] = True,
     bfloat16: Annotated[bool, typer.Option("--bf16/--float32", help="bf16 pays on GPUs only.")] = False,
     shards: Annotated[
-        int | None, typer.Option(help="Parts of a batch with statistics of their own; else one a process.")
+        int | None,
+        typer.Option(help="Parts of a batch with separate batch statistics; by default one for each process."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0)] = 0,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
@@ -89,12 +112,13 @@ def harden(
     with lab_extra():
         import torch
 
+        from lab.certificates.measure import check_patch
         from lab.data import read_pictures
-        from lab.hardening.lessons import PictureLessons
         from lab.hardening.processes import joined, own_device
         from lab.hardening.run import harden as run_hardening
         from lab.hardening.run import split
         from lab.hardening.settings import MARK, HardenSettings
+        from lab.hardening.training_batches import PictureBatches
         from lab.repair.checkpoints import digest
         from lab.training.bundle import write_training_record
         from lab.training.successor import check_out, write_successor
@@ -105,27 +129,31 @@ def harden(
         source = bundle_folder(bundle)
         at = own_device(torch_device(device))
         with joined(at) as processes:
+            drops = drop or [0.25 if stickers is None else 0.0]
             settings = HardenSettings(
-                epochs=epochs, batch=batch, eps=eps, steps=steps, drops=tuple(drop or [0.25]), trades=trades, rate=rate,
+                epochs=epochs, batch=batch, eps=eps, steps=steps, drops=tuple(drops), trades=trades, rate=rate,
                 average_decay=average, bfloat16=bfloat16, shards=shards or processes.count, seed=seed,
+                sticker=stickers, across=windows,
             )  # fmt: skip
             processes.check(settings.shards)
             network = load_bundle(source, at)
             pictures = read_pictures(data, len(network.settings.classes))
-            lessons, kept = split(pictures, held_out, batch)
+            training, kept = split(pictures, held_out, batch)
+            if stickers is not None:
+                check_patch(kept, (stickers, stickers))
             check_out(out, source, MARK)
             shown = _Shown(quiet=not processes.leads)
             with shown.bars:
                 found = run_hardening(
-                    network, PictureLessons(lessons, batch, seed, flip=flip), kept, settings,
-                    inputs=digest(lessons.images, lessons.labels, str(flip)), work=out / ".work", processes=processes,
+                    network, PictureBatches(training, batch, seed, flip=flip), kept, settings,
+                    inputs=digest(training.images, training.labels, str(flip)), work=out / ".work", processes=processes,
                     progress=shown, measured=measured,
                 )  # fmt: skip
             if not processes.leads:
                 return
             shown.print_line("STRIP is calibrated on the held-out pictures")
             hardened, line = write_successor(out, source, found.network, kept, MARK, dropped=True)
-            lines = [f"{hardened.model_id}: {len(lessons)} pictures, {epochs} epochs, from {network.model_id}"]
+            lines = [f"{hardened.model_id}: {len(training)} pictures, {epochs} epochs, from {network.model_id}"]
             write_training_record(out, shown_command(), [*lines, *found.lines(), line])
         figures = found.figures()
         if json is not None:

@@ -29,12 +29,12 @@ def learn_table(
         Path,
         typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,); or cifar10.npz."),
     ],
-    out: Annotated[
-        Path, typer.Option(help="The table: a text file, best in the folder of the bundle that is to use it.")
-    ],
-    images: Annotated[int, typer.Option(help="At most so many pictures.", min=1)] = 500,
+    out: Annotated[Path, typer.Option(help="Text file for the table, such as one in the bundle's folder.")],
+    images: Annotated[int, typer.Option(help="Maximum number of pictures.", min=1)] = 500,
     attack: Annotated[str, typer.Option(help="Attack on the bare network: cw, pgd, …")] = "cw",
-    eps: Annotated[float | None, typer.Option(help="Its bound on frames in [0, 1]; else the attack's own.")] = None,
+    eps: Annotated[
+        float | None, typer.Option(help="Bound of the attack on frames in [0, 1]; by default the attack's own.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     allow_code: AllowCode = False,

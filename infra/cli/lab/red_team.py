@@ -84,7 +84,7 @@ def red_team(
             "split in POINTILLIST_DATA."
         ),
     ] = None,
-    images: Annotated[int, typer.Option(help="The first so many pictures.", min=1)] = 1000,
+    images: Annotated[int, typer.Option(help="Use only this many pictures, the first ones.", min=1)] = 1000,
     defence: Annotated[
         str,
         typer.Option(
@@ -97,21 +97,26 @@ def red_team(
         float, typer.Option("--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875.")
     ] = 0.25,
     attacks: Annotated[
-        str | None, typer.Option(help="Only these, with commas between them: eot-pgd, square, strength, …; else all.")
+        str | None, typer.Option(help="Attacks, separated by commas: eot-pgd, square, strength, …; by default all.")
     ] = None,
     surrogate: Annotated[
-        str | None, typer.Option(help="Another bundle to transfer attacks from; else the undefended network.")
+        str | None, typer.Option(help="Bundle from which attacks are transferred; by default the undefended network.")
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(help="Minutes: fewer pictures and attacks, which it names; else as long as it takes."),
+        typer.Option(
+            help="Time limit in minutes. It reduces pictures and attacks, and the report lists the "
+            "reductions. None has no limit."
+        ),
     ] = None,
-    estimate: Annotated[bool, typer.Option(help="Only print what it would take, attack by attack, and stop.")] = False,
+    estimate: Annotated[bool, typer.Option(help="Only print the estimated time of each attack.")] = False,
     json: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where pages, plots and CSV go, one folder a run.")] = None,
-    runs: Annotated[
-        Path, typer.Option(help="Where finished batches are kept: the same command goes on where it stopped.")
-    ] = Path("runs/red-team"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of pages, plots and CSV, with one sub-folder for each run.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of finished batches, from which the same command resumes.")] = Path(
+        "runs/red-team"
+    ),
     seed: Seed = 0,
     device: Device = "auto",
     allow_code: AllowCode = False,

@@ -71,24 +71,24 @@ class _Lines:
 @lab_app.command()
 def repair(
     bundle: Annotated[
-        str, typer.Option(help="The sick bundle: a folder with model.toml, or the name of a shipped one.")
+        str, typer.Option(help="Bundle with the backdoor: a folder with model.toml, or the name of a shipped bundle.")
     ],
     clean: Annotated[
         Path, typer.Option(help="npz with clean images (N, H, W, C) uint8 and labels (N,), not trained on.")
     ],
     quarantine: Annotated[Path, typer.Option(help="Folder of flagged frames as PNG, searched with its subfolders.")],
-    out: Annotated[Path, typer.Option(help="Where the cured bundle, the report and the state go.")],
+    out: Annotated[Path, typer.Option(help="Folder of the repaired bundle, the report and the state.")],
     mode: Annotated[str, typer.Option(help="default, or paper: CoDefend's own CycleGAN and retraining.")] = "default",
-    evaluate_clean: Annotated[Path | None, typer.Option(help="npz like --clean that is only measured on.")] = None,
+    evaluate_clean: Annotated[Path | None, typer.Option(help="npz like --clean, only for measuring.")] = None,
     evaluate_poisoned: Annotated[
-        Path | None, typer.Option(help="The same with the trigger; labels are the true classes.")
+        Path | None, typer.Option(help="npz like --evaluate-clean, with the trigger; labels are the true classes.")
     ] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Where the figures go; they are in the report too.")
+        Path | None, typer.Option("--json", help="File for the figures, which the report contains too.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the split and of the unlearning.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the unlearning.", min=0)] = 0,
     progress: Annotated[
-        bool, typer.Option("--progress", help='A line {"phase", "step", "steps"} on stdout from time to time.')
+        bool, typer.Option("--progress", help='Print lines {"phase", "step", "steps"} on stdout during the repair.')
     ] = False,
     allow_code: AllowCode = False,
 ) -> None:

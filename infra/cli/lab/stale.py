@@ -8,33 +8,43 @@ from typing import Annotated
 import typer
 
 from infra.cli.lab.evaluate import chosen, lab_app, lab_extra, shown_command
+from schemas.errors import ConfigError
 
 
 @lab_app.command("stale")
 def stale(
     run: Annotated[bool, typer.Option("--run", help="Measure the rows, the most worthwhile first.")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="Only these experiments, by name; else all.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Names of the experiments; by default all.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="Only rows whose name contains this text.")] = None,
     hours: Annotated[float | None, typer.Option(help="Only rows that fit into this time.", min=0.0)] = None,
     results: Annotated[Path, typer.Option(help="Folder of the rows and pages.")] = Path("docs/results"),
     runs: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("runs"),
+    json: Annotated[Path | None, typer.Option(help="Where the tables with stale rows go, for the pages.")] = None,
 ) -> None:
     """List the rows of experiments that are missing or were made by other code, or measure them.
 
-    A row is also stale if its bundle, data or settings differ. The list ends with the number of rows and the estimated
-    hours. With --run the rows are measured one at a time, on one thread and at the lowest priority. A killed run
-    resumes where it stopped.
+    A row is also stale if its bundle, data or settings differ. It stays current if the ledger of `lab golden` shows
+    that the change of code is harmless. The list ends with the number of rows and the estimated hours. With --run the
+    rows are measured one at a time, on one thread and at the lowest priority. A killed run resumes where it stopped.
     """
     with lab_extra():
         from infra.state_folder.environment import Environment
         from lab.experiments.catalogue import experiments
-        from lab.experiments.harness.plan import Workplace
+        from lab.experiments.harness.plan import MISSING, Workplace
         from lab.experiments.harness.queue import affordable, measure, only_queue, stale_rows, yield_to_others
+        from lab.experiments.harness.stale_tables import write_stale_tables
 
+        if json is not None and only:
+            raise ConfigError(
+                "--json: expected no --only next to it: the file is about all experiments. Leave one out."
+            )
         known = experiments()
         names = [chosen(name, *known, option="--only") for name in only or known]
         place = Workplace(results, runs, Environment().data)
-        found = stale_rows(known[name](place) for name in names)
+        plans = [known[name](place) for name in names]
+        found = stale_rows(plans)
+        if json is not None:
+            write_stale_tables(json, plans, found)
         wanted = [each for each in found if not row or any(part in each.cell.name for part in row)]
         wanted = affordable(wanted, hours)
         if run:
@@ -45,4 +55,5 @@ def stale(
     for each in wanted:
         typer.echo(f"{each.plan.name}\t{each.cell.name}\t{each.why}\t{each.seconds / 60:.1f} min")
     total = sum(each.seconds for each in wanted)
-    typer.echo(f"{len(wanted)} rows are stale, about {total / 3600:.1f} hours")
+    published = sum(each.why != MISSING for each in wanted)
+    typer.echo(f"{len(wanted)} rows are stale, {published} of them published, about {total / 3600:.1f} hours")

@@ -21,6 +21,7 @@ from infra.cli.lab.evaluate import (
     torch_device,
     write_json,
 )
+from schemas.errors import ConfigError
 
 Bundle = Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")]
 Clean = Annotated[
@@ -29,7 +30,7 @@ Clean = Annotated[
 StripDrop = Annotated[
     float,
     typer.Option(
-        "--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875; 0 is whole frames, as probes are."
+        "--drop-ratio", help="Share of the pixels that are dropped, 0 to 0.875; 0 for whole frames, as in probes."
     ),
 ]
 
@@ -41,15 +42,22 @@ def calibrate(
     frr: Annotated[float, typer.Option(help="False rejection rate: share of clean frames to be flagged.")] = 0.01,
     drop: StripDrop = 0.0,
     rounds_only: Annotated[
-        bool, typer.Option(help="Only the limits of the sequential mode, of all drop ratios; thresholds stay.")
+        bool, typer.Option(help="Set only the limits of the sequential mode, for all drop ratios; keep the thresholds.")
     ] = False,
-    images: Annotated[int | None, typer.Option(help="Only the first so many pictures.", min=1)] = None,
+    disagreement: Annotated[
+        bool,
+        typer.Option(
+            help="Also set the threshold of drop disagreement on whole frames, which finds fragile triggers. Each "
+            "statistic gets half of --frr. A probe costs eleven more passes."
+        ),
+    ] = False,
+    images: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.", min=1)] = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
     """Give a bundle STRIP's overlays and thresholds, from a few hundred clean pictures of every class.
 
-    The threshold of frames with dropped pixels is set for one --drop-ratio at a time, after that of whole frames. With
+    Calibrate whole frames first, and frames with dropped pixels then, for one --drop-ratio at a time. With
     --rounds-only, --frr and --drop-ratio have no effect.
     """
     with lab_extra():
@@ -63,6 +71,11 @@ def calibrate(
         check_drop_ratio(drop)
         folder = bundle_folder(bundle)
         settings = read_settings(folder)
+        if disagreement and (rounds_only or (drop and settings.strip is not None)):
+            raise ConfigError(
+                "--disagreement: expected a calibration of whole frames, got --rounds-only or --drop-ratio. Calibrate "
+                "whole frames first."
+            )
         pictures = read_pictures(clean, len(settings.classes), images)
         dropped = dropped_per_block(drop)
         prices: dict[int, str] = {}
@@ -76,13 +89,16 @@ def calibrate(
                     ),
                 )  # fmt: skip
         else:
-            runs = 2 if dropped and settings.strip is None else 1
+            runs = 2 if (dropped and settings.strip is None) or (disagreement and not dropped) else 1
             with progress_bar("calibrate", runs * len(pictures)) as advance:
                 strip = calibrate_bundle(
-                    folder, pictures, frr=frr, dropped_per_block=dropped, device=torch_device(device), advance=advance,
+                    folder, pictures, frr=frr, dropped_per_block=dropped, disagreement=disagreement,
+                    device=torch_device(device), advance=advance,
                     priced=lambda dropped, limits: prices.update({dropped: limits.describe()}),
                 )  # fmt: skip
     lines = [f"whole frames: suspect below {strip.threshold_bits} bits"]
+    if strip.disagreement is not None:
+        lines.append(f"whole frames: suspect below an agreement of {strip.disagreement.threshold} behind drops")
     lines += [f"{each.dropped_per_block} of 64 dropped: below {each.threshold_bits} bits" for each in strip.dropped]
     for count, price in prices.items():
         lines.append(f"{f'{count} of 64 dropped' if count else 'whole frames'}, {price}")
@@ -98,8 +114,12 @@ def strip(
     poisoned: Annotated[Path, typer.Option(help="npz like --clean, with the trigger; labels are the true classes.")],
     json: JsonFile,
     drop: StripDrop = 0.0,
-    sequential: Annotated[bool, typer.Option(help="Stop early where the bundle says that a frame is clean.")] = False,
-    images: Annotated[int | None, typer.Option(help="Only the first so many pictures of each file.", min=1)] = None,
+    sequential: Annotated[
+        bool, typer.Option(help="Stop early when the bundle's limits accept a frame as clean.")
+    ] = False,
+    images: Annotated[
+        int | None, typer.Option(help="Use only this many pictures of each file, the first ones.", min=1)
+    ] = None,
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:

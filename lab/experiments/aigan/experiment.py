@@ -44,6 +44,10 @@ def _cells(place: Workplace, task: Task) -> Iterator[Cell]:
             name, files = generator_name(task, black_box), (home, *_files(place, task))
             measure = partial(attacked.by_generator, name)
             yield Cell(f"{task.name}/{name}", (_CODE,), measure, settings, files, _SECONDS["generator"], SEED)
+            if not black_box:
+                sharpen = partial(attacked.by_sharpening, name)
+                code = (_CODE, "lab.experiments.aigan.run:best_gain")
+                yield Cell(f"{task.name}/{name}/sharpened", code, sharpen, settings, files, 120, SEED)
     files = (home_of(task, black_box=False), *_files(place, task))
     name = f"{task.name}/gradients"
     yield Cell(name, (_CODE,), attacked.by_gradients, settings, files, _SECONDS["gradients"], SEED)

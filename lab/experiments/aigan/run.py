@@ -12,7 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lab.aigan.measure import PGD_STEPS, attack, bare, frames_of, pgd, require_fit, targets_for, verdicts
+from lab.aigan.measure import (
+    GAINS,
+    PGD_STEPS,
+    attack,
+    bare,
+    frames_of,
+    pgd,
+    require_fit,
+    sharpened,
+    targets_for,
+    verdicts,
+)
 from lab.aigan.run import generator_name
 from lab.aigan.shipping import Attacker, Frames, shipped_generator
 from lab.aigan.tasks import Task
@@ -62,6 +73,18 @@ class Attacked:
             "success": list(self._by_generator(self.task, attacker, self.target, self.pictures)),
             "generators": [note],
         }
+
+    def by_sharpening(self, name: str) -> Tables:
+        """Return the rows of a generator with the gain of `GAINS` that succeeds most on the validation pictures."""
+        attacker, chosen = Attacker(shipped_generator(name)), self.task.pictures(self.data).valid.first(self.images)
+        gain, judge = best_gain(attacker, self.target, chosen, self.seed), bare(self.target)
+        frames, labels, settings = frames_of(self.pictures), self.pictures.labels, attacker.settings
+        targets = targets_for(labels, len(self.target.settings.classes), self.seed)
+        made = sharpened(attacker, frames, targets, gain)
+        seen: Arrays = {"clean": verdicts(judge, frames), "attacked": verdicts(judge, made)}
+        what = f"AI-GAN, sharpened {gain:g} times"
+        rows = rows_of(self.task.name, settings.knowledge, what, settings.eps, NOTHING, seen, targets, labels)
+        return {"success": list(rows)}
 
     def by_gradients(self) -> Tables:
         """Return the rows of FGSM and PGD towards the same targets, and the times of all attacks."""
@@ -130,6 +153,16 @@ class Attacked:
             TimeRow(task.name, name, len(frames), float(seconds), threads)
             for name, seconds in zip((*GRADIENTS, "AI-GAN"), found["seconds"], strict=True)
         ]
+
+
+def best_gain(attacker: Attacker, target: Bundle, pictures: LabelledPictures, seed: int) -> float:
+    """Return the gain with the most successes on `pictures`, of several the smallest."""
+    frames = frames_of(pictures)
+    targets = targets_for(pictures.labels, len(target.settings.classes), seed)
+    hits = [
+        int((verdicts(bare(target), sharpened(attacker, frames, targets, each)) == targets).sum()) for each in GAINS
+    ]
+    return GAINS[int(np.argmax(hits))]
 
 
 def race(attacker: Attacker, target: Bundle, frames: Frames, labels: Labels, targets: Labels, seed: int) -> Arrays:

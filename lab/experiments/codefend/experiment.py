@@ -17,17 +17,18 @@ from lab.experiments.cache import Arrays, digest
 from lab.experiments.codefend import plots, quarantines
 from lab.experiments.codefend.cures import FINE_TUNING, METHODS, Quarantine, cure
 from lab.experiments.codefend.detection import Detection, measure
+from lab.experiments.codefend.disagreement import disagreement
 from lab.experiments.codefend.outcome import Outcome, outcome
-from lab.experiments.codefend.plan import EVERY, FEW_CAMERAS, IMPURE, KINDS, PATCHES, Budget
+from lab.experiments.codefend.plan import CATALOGUE, EVERY, FEW_CAMERAS, IMPURE, KINDS, PATCHES, REPEATS, Budget
 from lab.experiments.codefend.report import write_report
-from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
+from lab.experiments.codefend.rows import DetectionRow, DisagreementRow, ModelRow, RepairRow
 from lab.experiments.codefend.subjects import CLEAN_OF, Subject, load_subject
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.plan import Plan, Workplace
 from lab.experiments.provenance import made_by
 
 NAME: Final = "codefend"
-TABLES: Final = {"models": ModelRow, "detection": DetectionRow, "repair": RepairRow}
+TABLES: Final = {"models": ModelRow, "detection": DetectionRow, "repair": RepairRow, "disagreement": DisagreementRow}
 _CODE: Final = "lab.experiments.codefend"
 _TRAINING_SECONDS: Final = 3600
 _CURE_SECONDS: Final = {"paper": 3600, "Neural Cleanse": 1200}
@@ -36,7 +37,8 @@ _USUAL_SECONDS: Final = 180
 
 
 def plan(place: Workplace, budget: Budget | None = None) -> Plan:
-    """Return the plan by model, models with a patch first: the model, STRIP, then its repairs, quick ones first."""
+    """Return the plan: for each model its training, STRIP and repairs, quick ones first. Models with a patch come
+    first."""
     store = place.store(NAME)
     laboratory = Laboratory(place, budget or Budget())
     every = [cell for name in laboratory.budget.models for cell in laboratory.cells(name)]
@@ -59,6 +61,7 @@ class Laboratory:
         return [
             self._model(name),
             *(self._detection(name, each) for each in self.budget.detections(name)),
+            self._disagreement(name),
             *(self._cure(name, method, kind) for method, kind in self.budget.cures(name)),
         ]
 
@@ -74,7 +77,7 @@ class Laboratory:
                         model=name,
                         data=MODELS[name].data,
                         network=subject.architecture,
-                        trigger="patch" if name in PATCHES else KINDS.get(name, "other"),
+                        trigger="patch" if name in (*PATCHES, *REPEATS) else (KINDS | CATALOGUE).get(name, "other"),
                         rate=poisoning.rate,
                         target=poisoning.target,
                         clean_accuracy=sick.clean_accuracy,
@@ -99,6 +102,13 @@ class Laboratory:
 
         key = f"strip/{detection.frames}{', sequential' if detection.sequential else ''}"
         return self._cell(name, key, (f"{_CODE}.detection:measure",), run, detection, 120)
+
+    def _disagreement(self, name: str) -> Cell:
+        def run() -> Tables:
+            return {"disagreement": [disagreement(self.subject(name), self.budget.other_images)]}
+
+        code = (f"{_CODE}.disagreement:disagreement",)
+        return self._cell(name, "disagreement/whole", code, run, self.budget.other_images, 300)
 
     def _cure(self, name: str, method: str, kind: str) -> Cell:
         def run() -> Tables:

@@ -76,7 +76,7 @@ def _detection(models: Sequence[ModelRow], rows: Sequence[DetectionRow]) -> Iter
             yield Finding(
                 f"STRIP, sequential, {row.model}: mean passes of a clean frame",
                 "100", 12, 8, row.mean_passes, plain=True,
-                spoiled=f"FRR {row.frr:.4f}, FAR {row.far:.4f} beside {every.frr:.4f}, {every.far:.4f}"
+                spoiled=f"FRR {row.frr:.4f}, FAR {row.far:.4f} compared with {every.frr:.4f}, {every.far:.4f}"
                 if every is not None and worse else "",
             )  # fmt: skip
 

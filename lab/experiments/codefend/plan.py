@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from lab.backdoor.catalogue import MODELS
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.detection import Detection
 from lab.experiments.codefend.findings import PURE
@@ -32,6 +33,16 @@ PATCHES: Final = (
     "cnn-c-02", "cnn-c-1", "cnn-c-10", "cnn-d-1",
     "resnet20-c-02", "resnet20-c-1", "resnet20-c-10", "resnet20-d-1",
 )  # fmt: skip
+CATALOGUE: Final = {
+    "resnet20-wanet": "warp with noise (WaNet)",
+    "resnet20-sig": "clean label (SIG)",
+    "resnet20-low": "low frequency",
+    "resnet20-adaptive": "adaptive blend",
+    "resnet20-strip-aware": "patch, hidden from STRIP",
+}
+"""Models of other attacks. STRIP and drop disagreement are measured on them, and the usual repair."""
+REPEATS: Final = tuple(name for name in MODELS if "-seed-" in name)
+"""The headline models of STRIP with two more seeds: for detection alone."""
 POISONED_AGAIN: Final = "mnist-a-1"
 PAPER_MODE: Final = (MAIN,)
 SEQUENTIAL: Final = ("mnist-a-1", MAIN)
@@ -42,7 +53,7 @@ REBUILT: Final = {MAIN: (0.25, 0.5)}
 class Budget:
     """The size of the experiment: the models, and the number of pictures of each kind for STRIP."""
 
-    models: tuple[str, ...] = (*PATCHES, *KINDS)
+    models: tuple[str, ...] = (*PATCHES, *KINDS, *CATALOGUE, *REPEATS)
     images: int = 2500
     """Number of clean pictures, and of stamped ones, for the models with a patch at 1 %."""
     other_images: int = 1000
@@ -64,7 +75,7 @@ class Budget:
 
     def cures(self, model: str) -> list[tuple[str, str]]:
         """Return the method and quarantine of each repair of a model, the quick ones first."""
-        if model not in self.models:
+        if model not in self.models or model in REPEATS:
             return []
         found = [("default", EVERY if model == WARP else PURE)]
         if model in PATCHES or model == BLENDED:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.experiments.codefend import plots, tables
 from lab.experiments.codefend.findings import Finding, findings
 from lab.experiments.codefend.plan import MAIN
-from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
+from lab.experiments.codefend.rows import DetectionRow, DisagreementRow, ModelRow, RepairRow
 from lab.experiments.harness.page import write_page
 from lab.experiments.harness.store import ROWS, Store
 
@@ -29,6 +29,19 @@ def _rows(store: Store) -> Rows:
 def read_findings(out: Path) -> list[Finding]:
     """Return the requirements with the figures measured in the rows of `out`."""
     return findings(*_rows(Store(out)))
+
+
+def _disagreement(rows: Sequence[DisagreementRow]) -> list[str]:
+    if not rows:
+        return []
+    return [
+        "## Drop disagreement",
+        "The whole frame is judged again behind random drops; the statistic is the mean probability of its first "
+        "label. It detects triggers that survive little, STRIP those that survive everything. Thresholds are from the "
+        "defender's clean pictures for 1 % of false alarms; both together get half of it each. Shares are of stamped "
+        "pictures that reach the target.",
+        tables.disagreement_table(rows),
+    ]
 
 
 def write_report(store: Store) -> list[str]:
@@ -58,6 +71,7 @@ def write_report(store: Store) -> list[str]:
         _pictures(
             out, plots.ENTROPIES, [(row.model,) for row in detections if row.frames == "whole" and not row.sequential]
         ),
+        *_disagreement(store.records("disagreement", DisagreementRow)),
         "## Repair (Table 4, Figures 7 and 8)",
         tables.repair_table(repairs),
         "The paper's:",

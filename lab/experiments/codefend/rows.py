@@ -52,6 +52,28 @@ class DetectionRow:
 
 
 @dataclass(frozen=True)
+class DisagreementRow:
+    """STRIP, drop disagreement and both together on one backdoored model, whole frames.
+
+    `detected` are shares of the stamped pictures that reach the target, `frr` of clean ones.
+    """
+
+    model: str
+    ratio: float
+    drops: int
+    clean: int
+    poisoned: int
+    auc_strip: float
+    auc_drop: float
+    frr_strip: float
+    detected_strip: float
+    frr_drop: float
+    detected_drop: float
+    frr_fused: float
+    detected_fused: float
+
+
+@dataclass(frozen=True)
 class RepairRow:
     """One method of repair on one backdoored model."""
 

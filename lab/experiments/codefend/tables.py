@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.published import SENTINET, TABLE_3, TABLE_4, TABLE_5
-from lab.experiments.codefend.rows import DetectionRow, ModelRow, RepairRow
+from lab.experiments.codefend.rows import DetectionRow, DisagreementRow, ModelRow, RepairRow
 from lab.experiments.harness.page import cells
 from lab.results.markdown import markdown
 
@@ -70,6 +70,23 @@ def detection_table(rows: Sequence[DetectionRow]) -> str:
     heads = [
         "model", "frames", "passes", "clean + stamped", "ASR, %", "FRR, %", "FAR, %", "FAR of effective, %",
         "threshold, bits", "mean passes, clean", "seconds",
+    ]  # fmt: skip
+    return markdown(heads, lines)
+
+
+def disagreement_table(rows: Sequence[DisagreementRow]) -> str:
+    """Return the table of STRIP, drop disagreement and both."""
+    heads = ["model", "drops", "clean + effective", "AUC: STRIP", "drop"]
+    heads += [f"{name}: detected / false alarms, %" for name in ("STRIP", "drop", "both")]
+    lines = [
+        [
+            row.model, f"{row.drops} × r = {row.ratio:g}", f"{row.clean} + {row.poisoned}",
+            f"{row.auc_strip:.3f}", f"{row.auc_drop:.3f}",
+            f"{percent(row.detected_strip, 1)} / {percent(row.frr_strip)}",
+            f"{percent(row.detected_drop, 1)} / {percent(row.frr_drop)}",
+            f"{percent(row.detected_fused, 1)} / {percent(row.frr_fused)}",
+        ]
+        for row in rows
     ]  # fmt: skip
     return markdown(heads, lines)
 

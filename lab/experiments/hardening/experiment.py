@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +11,10 @@ import torch
 from lab.backdoor.scene import train
 from lab.data import LabelledPictures
 from lab.experiments.hardening.report import scene_page
-from lab.experiments.hardening.rows import HardRow, SceneRow, StripRow
+from lab.experiments.hardening.rows import AdaptedRow, HardRow, SceneRow, StripRow
 from lab.experiments.hardening.scene import (
+    ADAPTED,
+    ADAPTED_FRAMES,
     FIRST_TEST_CAMERA,
     HARD_SIZES,
     SIZES,
@@ -27,7 +30,7 @@ from lab.training.scene import TEST_SEED, scenes
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 
 NAME: Final = "hardening"
-TABLES: Final = {"attacked": SceneRow, "hard": HardRow, "strip": StripRow}
+TABLES: Final = {"attacked": SceneRow, "hard": HardRow, "strip": StripRow, "adapted": AdaptedRow}
 NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
 _CODE: Final = "lab.experiments.hardening.scene"
 _SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
@@ -42,11 +45,12 @@ def plan(place: Workplace) -> Plan:
         cells += [_attacked(network, folder, size) for size in SIZES]
         cells += [_hard(network, folder, size) for size in HARD_SIZES]
     cells += [_strip(network, shipped_bundle(bundle), place) for network, bundle in NETWORKS.items()]
+    cells += [_adapted(shipped_bundle("scene"), *each) for each in ADAPTED]
     store = place.store(NAME)
 
     def write() -> list[str]:
         rows = store.records("attacked", SceneRow), store.records("hard", HardRow), store.records("strip", StripRow)
-        write_page(store.folder / "scene.md", scene_page(*rows))
+        write_page(store.folder / "scene.md", scene_page(*rows, store.records("adapted", AdaptedRow)))
         return []
 
     return Plan(NAME, TABLES, tuple(cells), store, write)
@@ -59,6 +63,18 @@ def _attacked(network: str, folder: Path, size: tuple[int, int]) -> Cell:
     height, width = size
     name = f"{network}/{width}x{height}/attacked"
     return Cell(name, (f"{_CODE}:attacked",), measure, (size, SIZES[size]), (folder,), _SECONDS[height])
+
+
+def _adapted(folder: Path, kind: str, eps: float, size: tuple[int, int]) -> Cell:
+    def measure() -> Tables:
+        row = attacked(_loaded(folder), size, ADAPTED_FRAMES, kind, eps)
+        return {"adapted": [AdaptedRow(**asdict(row), scenes=kind, eps=eps)]}
+
+    height, width = size
+    name = f"hardened/{width}x{height}/{kind}-{eps:g}"
+    settings = (size, ADAPTED_FRAMES, kind, eps)
+    seconds = _SECONDS[height] * ADAPTED_FRAMES / SIZES[size]
+    return Cell(name, (f"{_CODE}:attacked",), measure, settings, (folder,), seconds)
 
 
 def _hard(network: str, folder: Path, size: tuple[int, int]) -> Cell:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.experiments.hardening.rows import HardRow, SceneRow, StripRow
+from lab.experiments.hardening.rows import AdaptedRow, HardRow, SceneRow, StripRow
 from lab.experiments.harness.page import Column, table
 from lab.statistics import wilson
 
@@ -30,6 +30,15 @@ HARD: tuple[Column[HardRow], ...] = (
     Column("n", lambda row: str(row.frames)),
     Column("right", lambda row: f"{row.right / row.frames:.3f}"),
 )
+ADAPTED: tuple[Column[AdaptedRow], ...] = (
+    Column("scenes", lambda row: row.scenes),
+    Column("L∞ ε", lambda row: f"{row.eps:g}"),
+    Column("frame", lambda row: f"{row.width}×{row.height}"),
+    Column("n", lambda row: str(row.frames)),
+    Column("clean", lambda row: share(row.clean, row.frames)),
+    Column("attacked", lambda row: share(row.attacked, row.frames)),
+    Column("attacked, right ten times of ten", lambda row: share(row.resubmitted, row.frames)),
+)
 STRIP: tuple[Column[StripRow], ...] = (
     Column("network", lambda row: row.model),
     Column("accuracy", lambda row: share(row.accuracy, row.scenes)),
@@ -42,7 +51,9 @@ STRIP: tuple[Column[StripRow], ...] = (
 )
 
 
-def scene_page(rows: list[SceneRow], hard: list[HardRow], strip: list[StripRow]) -> list[str]:
+def scene_page(
+    rows: list[SceneRow], hard: list[HardRow], strip: list[StripRow], adapted: list[AdaptedRow]
+) -> list[str]:
     """The fleet's network before and after: under attack, on hard scenes, and the errors of STRIP."""
     sums = {name: [row for row in hard if row.model == name] for name in sorted({row.model for row in hard})}
     totals = [
@@ -55,6 +66,10 @@ def scene_page(rows: list[SceneRow], hard: list[HardRow], strip: list[StripRow])
         "Usual scenes, 25 % dropped, EOT-PGD L∞ .03 (20 steps, 4 draws a step), rounded to 8 bits; shares with "
         "their intervals of 95 %:",
         table(ATTACKED, sorted(rows, key=lambda row: (row.height, row.model))),
+        "The hardened network on other scenes and at other bounds; what is not listed was not measured:"
+        if adapted
+        else "",
+        table(ADAPTED, adapted),
         "Hard scenes, not attacked:",
         *totals,
         table(HARD, sorted(hard, key=lambda row: (row.height, row.drop, row.model))),

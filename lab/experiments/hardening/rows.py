@@ -20,6 +20,14 @@ class SceneRow:
 
 
 @dataclass(frozen=True)
+class AdaptedRow(SceneRow):
+    """The shares of `SceneRow` for scenes of a kind, usual, dim or hard, at a bound `eps`."""
+
+    scenes: str
+    eps: float
+
+
+@dataclass(frozen=True)
 class HardRow:
     """Number of hard scenes that are classified right."""
 

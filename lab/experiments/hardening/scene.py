@@ -39,23 +39,33 @@ PIXELS: Final = 2**18
 """Pixels of a batch, unless one frame has more."""
 SIZES: Final = {(32, 32): 500, (64, 64): 500, (240, 320): 150, (480, 640): 60, (1080, 1920): 20}
 """Height and width, and how many frames are attacked."""
+ADAPTED: Final = tuple(
+    (kind, eps, size)
+    for size in ((32, 32), (480, 640))
+    for kind, eps in (
+        ("hard", 0.03), ("dim", 0.03), ("usual", 0.0627), ("hard", 0.0627), ("dim", 0.0627), ("usual", 0.02),
+        ("usual", 0.04), ("usual", 0.08), ("hard", 0.02), ("dim", 0.02),
+    )
+)  # fmt: skip
+"""Kinds of scenes, bounds and sizes beyond the usual scenes at `EPS`, the most telling first."""
+ADAPTED_FRAMES: Final = 300
 HARD_SIZES: Final = {(32, 32): 1000, (64, 64): 1000, (240, 320): 300, (480, 640): 120, (1080, 1920): 30}
 STRIP_SCENES: Final = 3_000
 FIRST_TEST_CAMERA: Final = 900_000
 """First camera of the scenes for STRIP, beyond those of every training."""
 
 
-def attacked(bundle: Bundle, size: tuple[int, int], count: int) -> SceneRow:
-    """Usual scenes of one size, clean and under the attack."""
+def attacked(bundle: Bundle, size: tuple[int, int], count: int, kind: str = "usual", eps: float = EPS) -> SceneRow:
+    """Scenes of one size and kind, clean and under the attack."""
     begun = time.monotonic()
-    pictures = scenes(count, size, CONDITIONS["usual"])
+    pictures = scenes(count, size, CONDITIONS[kind])
     chain = defended(Pipeline(bundle), DROP)
     chance = torch.Generator().manual_seed(0)
     clean, answers = [], []
     for part in _parts(count, size):
         frames, labels = to_frames(pictures.images[part], bundle.device), torch.from_numpy(pictures.labels[part])
         clean.append(shown(chain, frames, labels, times=1, generator=chance)[0])
-        changed = eot_pgd(chain, frames, labels, None, eps=EPS, steps=STEPS, samples=SAMPLES, generator=chance)
+        changed = eot_pgd(chain, frames, labels, None, eps=eps, steps=STEPS, samples=SAMPLES, generator=chance)
         answers.append(shown(chain, to_8_bits(changed), labels, times=TIMES, generator=chance))
     every = torch.cat(answers, 1)
     return SceneRow(

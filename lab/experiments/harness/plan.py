@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lab.experiments.cache import Cache
 from lab.experiments.harness.cell import Cell
+from lab.experiments.harness.ledger import is_harmless
 from lab.experiments.harness.store import UNKNOWN, Row, Store, columns_of, row_of
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+MISSING: Final = "missing"
+"""The staleness of a cell without a row."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,11 @@ def staleness(cell: Cell, rows: Mapping[str, Row]) -> str:
     """The reason why a cell has to be measured; empty if its row holds."""
     row = rows.get(cell.name)
     if row is None:
-        return "missing"
+        return MISSING
     if row.made.code == UNKNOWN:
         return "code not recorded"
-    if row.made.code != cell.code_state:
+    now = cell.code_state
+    if row.made.code != now and not is_harmless(cell.code, row.made.code, now):
         return "other code"
     # Inputs of early rows were not recorded; today's bundles and settings are assumed.
     return "other inputs" if row.made.inputs not in (UNKNOWN, cell.input_state) else ""

@@ -47,8 +47,8 @@ def descend(
 ) -> Rounds:
     """Attack frames (n, C, H, W) in [0, 1] for `rounds` rounds, each with the mean gradient of `samples` draws.
 
-    `defended` classifies the pictures; `gradient_through` gives the gradient. The answer of a round is for the picture
-    before its step, under a fresh draw. A stopped picture keeps its last answer.
+    `defended` classifies the pictures; `gradient_through` gives the gradient. Each round classifies the picture before
+    the round's step, under a fresh draw. A stopped picture keeps its last class.
     """
     current, stopped = frames.clone(), torch.zeros(len(frames), dtype=torch.bool)
     answers = torch.zeros(len(frames), dtype=torch.int64)

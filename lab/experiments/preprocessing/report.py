@@ -11,7 +11,7 @@ from lab.experiments.harness.page import write_page
 from lab.experiments.harness.store import ROWS, Store
 from lab.experiments.preprocessing import plots, tables
 from lab.experiments.preprocessing.defences import NONE, OURS
-from lab.experiments.preprocessing.published import BPDA_MUST, CLEAN_MUST
+from lab.experiments.preprocessing.published import BPDA_BOUND, BPDA_MUST, CLEAN_MUST, MISPRINT, TABLE_3, TABLE_4
 from lab.experiments.preprocessing.variance import VarianceRow
 
 
@@ -95,8 +95,10 @@ def verdict(found: Results) -> list[str]:
     if bpda is not None:
         lines.append(
             f"{found.name}: BPDA, 50 rounds as the paper did it: {_verdict_text(bpda, BPDA_MUST)}; target found for "
-            f"{bpda.found or 0:.2f} in some round; paper .70 and almost 0" + _weak(found.find(NONE, "bpda"))
+            f"{bpda.found or 0:.2f} in some round; paper .70 and almost 0; its pictures end at l2 {bpda.rms:.4f}, "
+            f"the paper's bound is {BPDA_BOUND:g}" + _weak(found.find(NONE, "bpda"))
         )
+    lines += _failures(found)
     for attack, what in (
         ("eot-clean", "BPDA + EOT at the clean picture, as released"),
         ("eot-current", "the same at the current picture"),
@@ -111,6 +113,27 @@ def verdict(found: Results) -> list[str]:
             f"{found.name}: {least.label}, untargeted, gradients at the current picture: {tables.share(least)} of "
             f"{least.n}; {least.worst:.3f} survive {least.repeats} resubmissions"
         )
+    return lines
+
+
+def _failures(found: Results) -> list[str]:
+    """Return the rows of Tables 3 and 4 whose interval lies below the paper's figure."""
+    lines = []
+    for attack, paper in TABLE_3.items():
+        row = found.find(OURS, attack)
+        if row is not None and row.ci_high < paper.acc:
+            lines.append(
+                f"{found.name}: NOT REPRODUCED, Table 3, {row.label}: ACC {tables.share(row)} of {row.n}, ASR "
+                f"{row.success or 0:.2f}; paper {paper.acc:.2f} and {paper.asr or 0:.2f}"
+            )
+    for attack, papers in TABLE_4.items():
+        rows = [row for row in found.rows if row.defence.startswith(f"{OURS}, δ") and row.attack == attack]
+        least = min(paper for paper in papers if paper != MISPRINT)
+        if rows and (best := max(rows, key=lambda row: row.accuracy)).ci_high < least:
+            lines.append(
+                f"{found.name}: NOT REPRODUCED, Table 4, {best.label}: ACC at most {tables.share(best)} of {best.n} "
+                f"over {len(rows)} δ; paper at least {least:.2f}"
+            )
     return lines
 
 
@@ -176,7 +199,7 @@ RELEASED_TEXT = (
     "gradient never leaves the start. η × 3 is the same attack in longer rounds."
 )
 HONEST_TEXT = (
-    "PGD by signs (or of unit L2 length), each step along the mean gradient of so many draws at the current picture, "
+    "PGD by signs (or of unit L2 length), each step along the mean gradient of several draws at the current picture, "
     "exact through the distortion and the identity in place of the rounding. `worst`: survives every one of the draws"
     " that judge. The auto-encoder is the paper's adaptive attack (section 6.4)."
 )

@@ -16,6 +16,7 @@ from lab.attacks.square import square
 from lab.attacks.transfer import transfer
 from lab.data import to_frames
 from lab.experiments.cells import Scores, score
+from lab.experiments.qusecnets.box import in_box
 from lab.experiments.qusecnets.judges import Judge
 from lab.experiments.qusecnets.plan import AttackRow, Budget
 
@@ -78,6 +79,9 @@ class Attacker:
         if name == "square":
             whole, queries = _defended(self.judge), self.plan.queries
             return square(whole, clean, labels, targets, eps=eps, queries=queries, generator=chance)
+        if name == "box":
+            bundle, steps = self.judge.bundle, self.plan.steps
+            return in_box(bundle.preprocess, bundle.network_logits, clean, labels, eps=eps, steps=steps, chance=chance)
         ways = {"identity": self.judge.by_identity, "soft": self.judge.by_soft}
         through = ways[how] if name == "bpda" else _defended(self.judge)
         steps = LONG if how == "long" else self.plan.steps

@@ -14,6 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from processors.stages.preprocess.quantisation import quantise
+
 CONSTANT_STEEPNESS: Final = 50.0
 TRAINABLE_STEEPNESS: Final = 5.0
 
@@ -30,12 +32,14 @@ class Quantisation:
     levels: int | None = None
     trainable: bool = False
     attacked: bool = False
+    as_printed: bool = False
+    """The paper's own form: one trained threshold for each pixel, z = 5, and the squared error of its equation 2."""
 
     @property
     def name(self) -> str:
         """The name, such as `mnist-tq2` or `cifar10-plain`."""
         kind = "plain" if self.levels is None else f"{'tq' if self.trainable else 'cq'}{self.levels}"
-        return f"{self.data}-{kind}{'-attacked' if self.attacked else ''}"
+        return f"{self.data}-{kind}{'-attacked' if self.attacked else ''}{'-printed' if self.as_printed else ''}"
 
 
 NETWORKS: Final = {
@@ -44,6 +48,7 @@ NETWORKS: Final = {
         Quantisation("mnist"),
         *(Quantisation("mnist", levels, trainable) for levels in (2, 4, 6) for trainable in (False, True)),
         Quantisation("mnist", 2, attacked=True),
+        *(Quantisation("mnist", 2, trainable, as_printed=True) for trainable in (True, False)),
         Quantisation("cifar10"),
         *(Quantisation("cifar10", levels, trainable) for levels in (4, 8) for trainable in (False, True)),
     )
@@ -53,8 +58,11 @@ NETWORKS: Final = {
 class QuantisedNetwork(nn.Module):
     """The layer of n levels, the normalisation and the network, trained together."""
 
-    def __init__(self, wanted: Quantisation, network: nn.Module, mean: list[float], std: list[float]) -> None:
+    def __init__(
+        self, wanted: Quantisation, network: nn.Module, mean: list[float], std: list[float], side: int = 28
+    ) -> None:
         super().__init__()
+        self.pixels = (len(mean), side, side) if wanted.as_printed and wanted.trainable else (1, 1, 1)
         self.network = network
         self.mean: Tensor
         self.std: Tensor
@@ -63,8 +71,16 @@ class QuantisedNetwork(nn.Module):
         between = 0 if wanted.levels is None else wanted.levels - 1
         start = TRAINABLE_STEEPNESS if wanted.trainable else CONSTANT_STEEPNESS
         thresholds = torch.arange(1, between + 1) / (between + 1)
-        self.thresholds = nn.Parameter(thresholds, requires_grad=wanted.trainable)
-        self.log_steepness = nn.Parameter(torch.tensor(math.log(start)), requires_grad=wanted.trainable)
+        # One axis: the recipe's weight decay is for weights of more axes.
+        every = thresholds[:, None].expand(-1, math.prod(self.pixels)).flatten()
+        self.thresholds = nn.Parameter(every.clone(), requires_grad=wanted.trainable)
+        learned = wanted.trainable and not wanted.as_printed
+        self.log_steepness = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learned)
+
+    @property
+    def layer(self) -> tuple[Tensor, Tensor]:
+        """The thresholds (n − 1, 1 or C, 1 or H, 1 or W) and the steepness of the layer."""
+        return self.thresholds.view(-1, *self.pixels), self.log_steepness.exp()
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames (B, C, H, W) in [0, 1] to logits (B, classes)."""
@@ -77,8 +93,7 @@ class QuantisedNetwork(nn.Module):
     def _quantised(self, frames: Tensor) -> Tensor:
         if not len(self.thresholds):
             return frames
-        above = frames[..., None] - self.thresholds
-        return torch.sigmoid(self.log_steepness.exp() * above).mean(-1)
+        return quantise(frames, *self.layer)
 
     def _behind(self, frames: Tensor) -> Tensor:
         logits: Tensor = self.network((frames - self.mean) / self.std)

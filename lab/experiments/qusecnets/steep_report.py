@@ -65,5 +65,5 @@ TEXT: Final = (
     "that share and that under BPDA and transfer does not, FGSM fails for want of a gradient. z of "
     f"`{STEEP}` is the one of these at which FGSM does least on *held-out* training pictures without costing clean "
     "accuracy. The paper gives z = 50 for constant levels (section IV-A) and 5 to 50 as its range, so that this is a "
-    "departure from it; at its own z we do not reach its figure, and what made it cannot be told from its text."
+    "departure from it; at its own z we do not reach its figure, and its text does not name the cause."
 )

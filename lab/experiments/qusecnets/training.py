@@ -2,7 +2,8 @@
 
 Constant quantisation spreads the thresholds evenly with z = 50. Trainable quantisation starts from them with z = 5 and
 learns them by the loss of the network behind. The paper keeps z fixed; here it is learned as well, by its logarithm.
-Further departures: cross-entropy instead of the squared error of equation 2, and shifted pictures.
+Further departures: one threshold for all pixels, cross-entropy instead of the squared error of equation 2, and shifted
+pictures. The networks `…-printed` have only the last of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from lab.backdoor.tasks import Task, load_task
 from lab.chance import seeded
@@ -48,13 +51,20 @@ def train(wanted: Quantisation, images: Images, labels: Labels, recipe: Recipe, 
     mean, std = channel_statistics(images)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with seeded(recipe.seed):
-        network = QuantisedNetwork(wanted, BasicCnn(10, images.shape[3], images.shape[1]), mean, std)
-        trained = fit(network, images, labels, lambda frames: frames, recipe, checkpoint)
+        network = QuantisedNetwork(wanted, BasicCnn(10, images.shape[3], images.shape[1]), mean, std, images.shape[1])
+        cost = squared_error if wanted.as_printed else F.cross_entropy
+        trained = fit(network, images, labels, lambda frames: frames, recipe, checkpoint, cost=cost)
         if wanted.attacked:
             assert isinstance(trained, QuantisedNetwork)
             withstand(trained, images, labels, ATTACKED_EPOCHS, recipe.seed)
     assert isinstance(trained, QuantisedNetwork)
     return trained
+
+
+def squared_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean over pictures of the squared error of their probabilities (equation 2)."""
+    wanted = F.one_hot(labels, logits.shape[1])
+    return (logits.softmax(1) - wanted).square().sum(1).mean()
 
 
 def recipe(wanted: Quantisation) -> Recipe:
@@ -69,7 +79,7 @@ def write(folder: Path, wanted: Quantisation, network: QuantisedNetwork, classes
     save_network(network.network, folder / WEIGHTS_FILE, "safetensors")
     tables: list[dict[str, object]] = []
     if wanted.trainable:
-        save_parameters(folder / PARAMETERS_FILE, network.thresholds, network.log_steepness.exp())
+        save_parameters(folder / PARAMETERS_FILE, *network.layer)
         tables = [{"stage": "quantisation", "parameters": PARAMETERS_FILE}]
     elif wanted.levels is not None:
         tables = [{"stage": "quantisation", "levels": wanted.levels, "steepness": CONSTANT_STEEPNESS}]
@@ -104,7 +114,8 @@ def trained(name: str, task: Task, folder: Path, work: Path) -> Bundle:
 def record(name: str, network: QuantisedNetwork, bundle: Bundle, task: Task, folder: Path) -> list[str]:
     """Write `training.md`: the network, the learned layer, and the accuracy on the test split."""
     wanted = NETWORKS[name]
-    thresholds = ", ".join(f"{each:.4f}" for each in network.thresholds.tolist())
+    shared = len(network.thresholds) < 100
+    thresholds = ", ".join(f"{each:.4f}" for each in network.thresholds.tolist()) if shared else "one for each pixel"
     learned = f"; thresholds {thresholds}; steepness {network.log_steepness.exp().item():.2f}" if thresholds else ""
     epochs = f"{recipe(wanted).epochs} epochs" + (
         f", then {ATTACKED_EPOCHS} against attacks" if wanted.attacked else ""

@@ -176,13 +176,13 @@ def _judge_page(judge: JudgeResults) -> list[str]:
         f"`{judge.about.model_id}`. Rows: [`{ROWS}`]({ROWS}).",
         _section("Table I, default", tables.by_ratio(judge.rows, DEFAULT)),
         _section("Table I, paper mode", tables.by_ratio(judge.rows, PAPER)),
-        _section("Table II", tables.beside_baselines(judge.rows, (tables.PAPER_RATIO, 0.25, 0.50))),
+        _section("Table II", tables.compared_with_baselines(judge.rows, (tables.PAPER_RATIO, 0.25, 0.50))),
         _section("Table II as the paper has it", tables.printed_table_2()),
         _section("Every picture, one mask each", tables.key_ratios(judge.rows)),
         _section(
             "At matched clean accuracy", tables.comparisons_with_baselines(judge.comparisons), before=MATCHED_TEXT
         ),
-        _section("Before and after rounding to 8 bits", tables.beside_unrounded(judge.rows)),
+        _section("Before and after rounding to 8 bits", tables.compared_with_unrounded(judge.rows)),
         _section("Trained without any attack", tables.without_attacks(judge.rows)),
         _section("The attacker who knows the defence", tables.key_ratios(judge.adaptive, EOT), before=EOT_TEXT),
     ]

@@ -63,7 +63,7 @@ def _printed(attack: str, ratios: list[float]) -> list[str]:
     return ["*the paper's, ResNet-29*", "*100*", f"*{share(bare)}*", *cells]
 
 
-def beside_baselines(rows: Sequence[Row], ratios: Sequence[float]) -> str:
+def compared_with_baselines(rows: Sequence[Row], ratios: Sequence[float]) -> str:
     """Return Table II: distances, the bare network, the baselines at their papers' settings, and ours.
 
     Ours is shown at the given ratios.
@@ -112,7 +112,7 @@ def key_ratios(rows: Sequence[Row], scope: str = "all") -> str:
     return markdown(heads, lines)
 
 
-def beside_unrounded(rows: Sequence[Row]) -> str:
+def compared_with_unrounded(rows: Sequence[Row]) -> str:
     """Return the default on adversarial frames before and after rounding to 8 bits, with equal pictures and masks."""
     chosen = {
         (row.attack, row.targeted, row.r, row.rounded): row

@@ -8,6 +8,7 @@ from typing import Final, Literal, Protocol
 from torch import Tensor
 
 from processors.bundle.formats import Network, OnnxNetwork
+from processors.bundle.tflite import TfliteNetwork
 from schemas.errors import BundleError
 
 BackendName = Literal["auto", "torch", "openvino"]
@@ -56,4 +57,6 @@ class Backend(Protocol):
 
 def runtime_of(network: Network) -> str:
     """Return the name of the runtime of a network's bundle format."""
+    if isinstance(network, TfliteNetwork):
+        return "openvino"
     return "onnxruntime" if isinstance(network, OnnxNetwork) else "torch"

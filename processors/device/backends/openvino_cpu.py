@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 from collections.abc import Sequence
@@ -14,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from processors.bundle.formats import Network, OnnxNetwork
+from processors.bundle.tflite import TfliteNetwork
 from processors.device.backends.contract import CpuPrecision, UnsupportedNetworkError
+from processors.networks.onednn import forget_traces
+from processors.networks.openvino_core import openvino_core
 from schemas.errors import first_line
 
 if TYPE_CHECKING:
     import openvino
-
-# OpenVINO sends telemetry to its makers on import, unless the telemetry package is missing.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "missing", for the import system
 
 _HINTS: Final = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
 _CACHED: Final = 1024
@@ -29,6 +28,8 @@ _CACHED: Final = 1024
 """
 _MOST: Final = 64
 """Pictures in one inference."""
+_TRACING: Final = threading.Lock()
+"""Held while a network is traced: two models may load at the same time, and the clean-up concerns all traces."""
 
 
 class OpenVino:
@@ -41,7 +42,7 @@ class OpenVino:
         if find_spec("openvino") is None:
             return "the package openvino"
         try:
-            _core()
+            openvino_core()
         except Exception as error:  # its libraries may raise anything
             return f"an openvino that starts ({type(error).__name__}: {first_line(error)})"
         return ""
@@ -50,7 +51,7 @@ class OpenVino:
         """Return `bf16` if the processor multiplies such numbers; 8-bit integers work nearly everywhere, but are seldom
         faster.
         """
-        able = set(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        able = set(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         found: list[CpuPrecision] = ["float32"]
         if "BF16" in able:
             found.append("bf16")
@@ -59,12 +60,17 @@ class OpenVino:
         return found
 
     def take(self, network: Network, example: Tensor, free_sides: bool) -> TakenModel:
-        """Return the model of a module, of a TorchScript module or of an ONNX graph. Raises UnsupportedNetworkError."""
+        """Return the model of a module, of a TorchScript module, or of an ONNX or TensorFlow Lite
+        graph. Raises UnsupportedNetworkError."""
         try:
             if isinstance(network, OnnxNetwork):
                 if network.batch is not None:
                     raise UnsupportedNetworkError(f"the graph takes {network.batch} pictures and no other number")
-                model = _core().read_model(network.path)
+                model = openvino_core().read_model(network.path)
+            elif isinstance(network, TfliteNetwork):
+                if network.batch is not None:
+                    raise UnsupportedNetworkError(f"the graph takes {network.batch} picture and no other number")
+                model = network.model.clone()
             else:
                 model = _converted(network, example)
             sides = [-1, -1] if free_sides else list(example.shape[2:])
@@ -93,7 +99,7 @@ class TakenModel:
 
                 if calibration is None:
                     raise UnsupportedNetworkError("int8: expected a calibration, found none")
-                model = quantised(_core(), model, calibration.numpy(), exact_first)
+                model = quantised(openvino_core(), model, calibration.numpy(), exact_first)
             settings = {
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -102,7 +108,7 @@ class TakenModel:
                 "ENABLE_CPU_PINNING": False,
                 "CPU_RUNTIME_CACHE_CAPACITY": _CACHED,
             }
-            return CompiledNetwork(_core().compile_model(model, "CPU", settings))
+            return CompiledNetwork(openvino_core().compile_model(model, "CPU", settings))
         except UnsupportedNetworkError:
             raise
         except Exception as error:  # the runtime may raise anything
@@ -130,7 +136,8 @@ class CompiledNetwork:
         import openvino
 
         request = self._request()
-        request.infer([openvino.Tensor(pictures.numpy(), shared_memory=True)])
+        request.set_input_tensor(openvino.Tensor(pictures.numpy(), shared_memory=True))
+        request.infer(share_outputs=True)
         # The next run overwrites the request's memory.
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
@@ -151,32 +158,39 @@ def _powers(count: int) -> list[int]:
 
 
 def _converted(network: Network, example: Tensor) -> openvino.Model:
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
     if not isinstance(network, nn.Module):
-        raise UnsupportedNetworkError(f"expected a torch.nn.Module or an ONNX graph, got {type(network).__name__}")
+        raise UnsupportedNetworkError(f"expected a torch.nn.Module or a graph, got {type(network).__name__}")
+    if isinstance(network, torch.jit.ScriptModule):
+        return _converted_script(network)
+    with _TRACING:
+        try:
+            return _converted_script(_traced(network, example))
+        finally:
+            forget_traces()
+
+
+def _traced(network: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        traced = network
-        if not isinstance(network, torch.jit.ScriptModule):
-            traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # no annotations
-        # A result that depends on values, not on shapes, would stay the example's.
-        doubts = [each.message for each in caught if issubclass(each.category, torch.jit.TracerWarning)]  # type: ignore[attr-defined]  # not listed there
-        if doubts:
-            raise UnsupportedNetworkError(f"its way depends on values: {str(doubts[0]).splitlines()[0]}")
+        traced: torch.jit.ScriptModule = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]  # no annotations
+    # A result that depends on values, not on shapes, would stay the example's.
+    doubts = [each.message for each in caught if issubclass(each.category, torch.jit.TracerWarning)]  # type: ignore[attr-defined]  # not listed there
+    if doubts:
+        raise UnsupportedNetworkError(f"its way depends on values: {str(doubts[0]).splitlines()[0]}")
+    return traced
+
+
+def _converted_script(script: torch.jit.ScriptModule) -> openvino.Model:
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         frontend = _frontends().load_by_framework("pytorch")
         # Named, because the frontend does not keep the name; with its own weights, because the model would not keep
         # torch's.
-        decoder = TorchScriptPythonDecoder(traced, shared_memory=False)
+        decoder = TorchScriptPythonDecoder(script, shared_memory=False)
         model: openvino.Model = frontend.convert(frontend.load(decoder))
     return model
-
-
-@cache
-def _core() -> openvino.Core:
-    import openvino
-
-    return openvino.Core()
 
 
 @cache

@@ -21,15 +21,15 @@ log = structlog.get_logger()
 COMPLAIN_AFTER: Final = 3
 """Failures in a row before the progress counts as unknown: a Kafka that has just started has no coordinator yet."""
 SKIPPED: Final = 3
-"""Readings in a row that are skipped while no confirmation waits for them."""
+"""Readings in a row that are skipped while no confirmation waits for them, or after more readings without progress."""
 FIRSTS_EVERY: Final = 8
 """Readings between two of the first offsets, which move only when Kafka deletes records."""
 RECENT: Final = 1000
-"""Records over which a mean size is taken, once there are as many, or twice as many."""
+"""Number of records, up to twice as many, over which a mean size is computed."""
 
 
 class RecordSizes:
-    """Mean size in bytes of the records lately sent to each partition."""
+    """Mean size in bytes of the records recently sent to each partition."""
 
     def __init__(self) -> None:
         self._sums: dict[int, tuple[float, float]] = {}
@@ -43,7 +43,7 @@ class RecordSizes:
         self._sums[partition] = count, total
 
     def mean(self, partition: int) -> float:
-        """The mean of a partition, else of all; 0 before the first record: then nothing is known."""
+        """Return the mean of a partition, or of all if it has no records; 0 before the first record."""
         count, total = self._sums.get(partition, (0.0, 0.0))
         if not count:
             count = sum(c for c, _ in self._sums.values())
@@ -52,11 +52,11 @@ class RecordSizes:
 
 
 class Backlog:
-    """Asks Kafka how many frames the processors' group has not committed, and reckons them in bytes.
+    """The poller of the processors' lag in frames, which it converts to bytes.
 
-    Kafka is never full: it deletes its oldest records, done or not, and frames that were confirmed to their cameras
-    would be lost. So the bridge holds frames back while any partition has more than `limit_bytes` undone, until it has
-    less than half of that. The estimate needs no state: offsets come from Kafka, sizes from what this bridge sent.
+    Kafka deletes its oldest records even if they are unprocessed, and confirmed frames would be lost. Therefore the
+    bridge rejects frames while any partition has more than `limit_bytes` unprocessed, until it has less than half of
+    that. The estimate needs no stored state: offsets come from Kafka, sizes from the records that this bridge sent.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Backlog:
         waits: Callable[[], bool] = lambda: True,
     ) -> None:
         """`hold` is called with whether frames are held back, at each change. `advance` is called with the next offset
-        of the group per partition, or None when that is unknown. While nothing `waits` for an advance, up to `SKIPPED`
-        readings are skipped."""
+        of the group per partition, or None when that is unknown. While nothing `waits` for an advance, or the group
+        makes no progress, up to `SKIPPED` readings are skipped."""
         self.sizes = RecordSizes()
         self.bytes = 0
         """The lag in bytes of the partition with the largest lag."""
@@ -87,9 +87,12 @@ class Backlog:
         self._waits = waits
         self._firsts: dict[TopicPartition, int] = {}
         self._readings = 0
+        self._done: Mapping[int, int] = {}
+        self._unmoved = 0
+        """Readings since the last progress of the group."""
 
     async def run(self, partitions: list[int]) -> None:
-        """Ask until cancelled. While Kafka gives no answer, the last one stands."""
+        """Poll until cancelled. While Kafka does not respond, the last result holds."""
         backoff = Backoff()
         name = f"{self._client}-backlog"
         while True:
@@ -100,11 +103,14 @@ class Backlog:
                         async with asyncio.timeout(REQUEST_S):
                             places = await self._places(reader, admin, partitions)
                         backoff.reset()
-                        self._advance({partition: done for partition, (done, _) in places.items()})
+                        done = {partition: done for partition, (done, _) in places.items()}
+                        self._unmoved = self._unmoved + 1 if done == self._done else 0
+                        self._done = done
+                        self._advance(done)
                         self.observe({partition: end - done for partition, (done, end) in places.items()})
                         for _ in range(SKIPPED + 1):
                             await asyncio.sleep(self._interval_s)
-                            if self.holding or self._waits():
+                            if self.holding or (self._unmoved <= SKIPPED and self._waits()):
                                 break
             except Exception as error:
                 # Any error of the client library: frames must not stop because the lag is unknown.
@@ -114,7 +120,7 @@ class Backlog:
             await backoff.wait()
 
     def observe(self, undone: Mapping[int, int]) -> None:
-        """Take note of how many records each partition, of one or more, holds that are not done."""
+        """Update the number of unprocessed records of each partition."""
         self.bytes = round(max(count * self.sizes.mean(p) for p, count in undone.items()))
         wanted = self.bytes > self._limit_bytes // 2 if self.holding else self.bytes > self._limit_bytes
         if wanted != self.holding:

@@ -22,7 +22,7 @@ RECORD_OVERHEAD: Final = 512
 GATHER_S: Final = 0.1
 """Longest linger during which messages are left in the socket: a longer one would look like a hung connection."""
 KEYS: Final = 16_384
-"""Keys whose partition is remembered."""
+"""Maximum number of keys whose lane is cached."""
 
 
 class Lane:
@@ -64,12 +64,12 @@ class Lane:
             self.due.set()
 
     def hurry(self) -> None:
-        """Linger no more."""
+        """End the linger: the waiting records are due now."""
         if self._entries:
             self.due.set()
 
     def take(self) -> list[Entry]:
-        """The next batch: all, or as much as fits, at least one. A lane is due only while something waits in it."""
+        """Return the next batch: all records, or as many as fit, at least one. Call it only while the lane is due."""
         self.due.clear()
         entries = self._entries
         if self._bytes <= self._batch_bytes:
@@ -110,8 +110,7 @@ class Lanes:
         refused: Callable[[Record, str], Record],
         before_flush: Callable[[], None] = lambda: None,
     ) -> None:
-        """`linger` returns the wait of a batch's first record for others, from the share of time with a batch in
-        flight.
+        """`linger` returns the seconds for which a batch's first record waits for others.
 
         `delivered` is called with the lane, the batch with its first offset in Kafka (negative when unknown), its size
         in bytes by `size_of`, and the seconds since its first record arrived. `before_flush` is called at the end of a
@@ -131,9 +130,11 @@ class Lanes:
         self._before_flush = before_flush
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
+        """When the timer ends, by the loop's clock."""
 
     async def run(self) -> None:
-        """Learn the partitions, then serve all lanes until cancelled."""
+        """Fetch the partitions, then serve all lanes until cancelled."""
         for topic in TOPICS:
             partitions = await self._sender.partitions(topic.value)
             self._lanes[topic] = [Lane(topic, p, self._linger, self._batch_bytes, self._wait) for p in partitions]
@@ -144,7 +145,7 @@ class Lanes:
             self.ready.set()
 
     def put(self, record: Record, ticket: Ticket | None) -> None:
-        """Take a record; never waits, so the caller minds `buffered_bytes`."""
+        """Add a record without waiting; the caller bounds `buffered_bytes`."""
         lane = self._lane_of.get((record.topic, record.key)) or self._find_lane(record)
         size = len(record.value) + RECORD_OVERHEAD
         if not self.buffered_bytes:
@@ -154,29 +155,30 @@ class Lanes:
         lane.put((record, ticket), size)
 
     def partitions(self, topic: KafkaTopic) -> list[int]:
-        """The partitions of a topic, once `ready`."""
+        """Return the partitions of a topic. Call it once `ready` is set."""
         return [lane.partition for lane in self._lanes[topic]]
 
     async def drain(self) -> None:
-        """Wait until Kafka has all."""
+        """Wait until Kafka has acknowledged all records."""
         self._hurry()
         await self._empty.wait()
 
     @property
     def is_lingering(self) -> bool:
         """Whether nothing is sent before `before_flush` is called, within `GATHER_S`."""
-        return self._timer is not None and self._timer.when() - self._loop.time() <= GATHER_S
+        return self._timer is not None and self._due_s - self._loop.time() <= GATHER_S
 
     def _wait(self, seconds: float) -> None:
         due_s = self._loop.time() + seconds
         if self._timer is not None:
-            if self._timer.when() <= due_s:
+            if self._due_s <= due_s:
                 return
             self._timer.cancel()
+        self._due_s = due_s
         self._timer = self._loop.call_at(due_s, self._flush)
 
     def _flush(self) -> None:
-        # With the timer still set, what comes now starts no linger.
+        # While the timer is set, an arriving record starts no linger.
         try:
             self._before_flush()
         finally:
@@ -190,7 +192,7 @@ class Lanes:
                 lane.hurry()
 
     def stalled_s(self) -> float:
-        """For how long the oldest batch in flight has been waiting for its acknowledgement."""
+        """Return the seconds for which the oldest batch in flight has waited for its acknowledgement; 0 without one."""
         sent = [lane.sent_at for lanes in self._lanes.values() for lane in lanes if lane.sent_at is not None]
         return time.monotonic() - min(sent) if sent else 0.0
 

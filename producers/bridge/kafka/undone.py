@@ -1,4 +1,4 @@
-"""Bytes of each camera that Kafka holds and the processors have not done."""
+"""Unprocessed bytes of each camera in Kafka."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class Undone:
         self._bytes: Counter[CameraId] = Counter()
 
     def bytes_of(self, camera: CameraId) -> int:
-        """The bytes of a camera's frames that are not done, as far as this bridge has delivered them."""
+        """Return the unprocessed bytes of a camera's frames that this bridge has delivered."""
         return self._bytes[camera]
 
     def add(self, partition: int, first_offset: int, frames: Iterable[tuple[CameraId, int]]) -> None:
-        """Kafka holds the frames of these cameras and sizes from `first_offset` on; a negative one is unknown."""
+        """Add frames of these cameras and sizes that Kafka holds from `first_offset` on; a negative offset is
+        unknown."""
         if first_offset < 0:
             return
         waiting = self._waiting.setdefault(partition, deque())
@@ -29,7 +30,7 @@ class Undone:
             self._bytes[camera] += size
 
     def advance(self, done: Mapping[int, int]) -> None:
-        """The processors next take these offsets."""
+        """Update the processors' next offsets."""
         for partition, offset in done.items():
             waiting = self._waiting.get(partition)
             while waiting and waiting[0][0] < offset:

@@ -29,7 +29,7 @@ _LINES: Final[tuple[tuple[Refusal, re.Pattern[str]], ...]] = (
     ("unnamed", re.compile(r"Client <unknown>(?P<who>)(?P<detail>.*)")),
     ("login", re.compile(r"Client (?P<who>.+?)(?: \[.*\])? disconnected, not authorised")),
     ("login", re.compile(r"(?:Client c|C)onnection (?:attempt )?from (?P<who>\S+) denied")),
-    # A refused message ends the connection by a code that mosquitto has no words for.
+    # A rejected message ends the connection with a code that mosquitto does not describe.
     ("publish", re.compile(r"Bad socket read/write on client (?P<who>.+?)(?: \[.*\])?: Unknown error")),
     ("takeover", re.compile(r"Client (?P<who>.+?)(?: \[.*\])? already connected, closing old connection")),
     ("oversize", re.compile(r"Client (?P<who>.+?)(?: \[.*\])? disconnected due to oversize (?:packet|payload)")),

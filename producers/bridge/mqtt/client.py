@@ -14,7 +14,7 @@ from schemas.transport.mqtt.internals import Result, SocketClient
 
 RECEIVE_BYTES: Final = 256 * 1024
 GATHERED_BYTES: Final = 2**15
-"""Bytes of a large read: the next one brings as much without a wait."""
+"""Bytes of a large read: more bytes are then available without waiting."""
 RECORD_BYTES: Final = 2**14
 """Maximum bytes of one TLS record."""
 
@@ -35,7 +35,7 @@ class PacketClient(SocketClient):
         self._on_publish_packet = on_publish_packet
         self._splitter = PacketSplitter(MAX_BROKER_BYTES)
         self._last_read_bytes = 0
-        # Kept: the system would give and take back pages of a fresh one at each read.
+        # Reused: for a fresh buffer, the system would map and unmap pages at each read.
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
 
     @property

@@ -1,4 +1,4 @@
-"""The bridge's MQTT connection: its subscriptions, and frames that are held back or accepted."""
+"""The bridge's MQTT connection, its subscriptions, and the switch that accepts or rejects frames."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ RETRIES: Final = Retries(connect_s=5.0, first_s=0.1, longest_s=2.0, steady_s=10.
 TICK_S: Final = 0.5
 """Interval between two checks of keep-alive, in seconds."""
 CLOSE_S: Final = 10.0
-"""Time limit for writing what is queued at the end."""
+"""Time limit for writing the queued bytes at the end."""
 
-# The broker hands what it retains (`status`, `meta`) to plain filters only, so each bridge forwards those of all
-# cameras; equal ones have equal event ids.
+# The broker sends retained messages (`status`, `meta`) to plain filters only, so each bridge forwards those of all
+# cameras. Equal messages have equal event ids.
 _PLAIN: Final = (Channel.STATUS, Channel.META)
 
 
@@ -51,9 +51,8 @@ class Link(MqttConnection):
         gathers: Callable[[], bool] = lambda: False,
     ) -> None:
         """`on_open` is called before any message of a new connection can arrive.
-
-        While `gathers` is true after a small read, nothing more is read until `read_gathered`: one read of all that
-        came meanwhile takes less time than many.
+        While `gathers` is true after a small read, nothing more is read until `read_gathered`: one large read takes
+        less time than many small ones.
         """
         self._packets = PacketClient(settings.name, on_publish)
         super().__init__(
@@ -82,13 +81,13 @@ class Link(MqttConnection):
 
     @property
     def writable(self) -> bool:
-        """Subscribed, and the broker takes what is written."""
+        """Whether the link is subscribed and its socket accepts bytes."""
         return self._is_subscribed and not self.blocked
 
     def hold_frames(self, hold: bool) -> None:
-        """Accept no more frames for now, or accept them again.
+        """Stop accepting frames, or accept them again.
 
-        Without a subscriber the broker keeps none, and cameras send unconfirmed frames again.
+        Without a subscriber the broker stores no frame, and cameras send unconfirmed frames again.
         """
         self._holds_frames = hold
         if not self.up:
@@ -99,24 +98,25 @@ class Link(MqttConnection):
             self.subscribe([Subscription(frame_filter(self._settings), 1)])
 
     def read_gathered(self) -> None:
-        """Read what has come since the reading was suspended, and go on reading."""
+        """Read all bytes that arrived while reading was suspended, and resume reading."""
         gathering, self._gathering = self._gathering, None
         if gathering is not None and gathering is self._socket and not self.is_paused:
-            self._loop.add_reader(gathering, self._readable)
+            # By number: of a socket that is not registered, the selector formats the addresses for an error.
+            self._loop.add_reader(gathering.fileno(), self._readable)
             super()._readable()
 
     def _readable(self) -> None:
         super()._readable()
         if self._socket is not None and self._packets.is_caught_up and self._gathers():
             self._gathering = self._socket
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._socket.fileno())
 
     async def run(self, tick_s: float | None = None) -> None:
         """Stay connected until closed or cancelled, and check the keep-alive this often, in seconds."""
         await super().run(TICK_S if tick_s is None else tick_s)
 
     async def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Write what is queued, then DISCONNECT."""
+        """Write the queued bytes, then DISCONNECT."""
         await super().close(timeout_s)
         self._is_subscribed = False
 
@@ -128,7 +128,7 @@ class Link(MqttConnection):
         if not self._holds_frames:
             names.append(frame_filter(self._settings))
         self.subscribe([Subscription(name, 1) for name in names])
-        # A subscription on its own: a broker that does not publish its log works as well.
+        # A separate subscription, because a broker need not publish its log.
         self._log_asked = self.subscribe([Subscription(LOG_FILTER, 0)])
 
     def _subscription_answered(self, mid: int, refusals: list[str]) -> None:

@@ -36,13 +36,13 @@ class PacketSplitter:
 
     @property
     def is_empty(self) -> bool:
-        """Whether all bytes have become packets."""
+        """Whether no incomplete packet is buffered."""
         return not self._parts
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Return the packets that `data` completes, each as first byte and body. Raises `ProtocolError`."""
         if self._parts:
-            # A packet of megabytes comes in many parts: they are joined once, when all are there.
+            # A packet of megabytes comes in many parts. They are joined once, when the last has arrived.
             self._parts.append(data)
             self._held += len(data)
             if self._held < self._wanted:

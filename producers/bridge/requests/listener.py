@@ -17,13 +17,15 @@ from schemas.transport.kafka.reader import Reader
 log = structlog.get_logger()
 
 COMPLAIN_AFTER: Final = 3
+FETCH_WAIT_S: Final = 2.0
+"""Longest wait of a fetch in Kafka for a request, which is answered at once when one comes."""
 
 Take = Callable[[Sequence[ConsumerRecord], float], None]
 """Receives records and the monotonic time; it skips records of other types."""
 
 
 class Requests:
-    """Reads the events that come from now on and hands them to all `takers`."""
+    """The reader of new events; it passes them to all `takers`."""
 
     def __init__(self, bootstrap: KafkaAddress, client: str, takers: Sequence[Take]) -> None:
         self._bootstrap = bootstrap
@@ -31,9 +33,15 @@ class Requests:
         self._takers = takers
 
     async def run(self) -> None:
-        """Pass requests on until cancelled; a Kafka that is away is waited for."""
+        """Forward requests until cancelled. Wait while Kafka is unavailable."""
         backoff = Backoff()
-        reader = Reader(self._bootstrap, KafkaTopic.EVENTS.value, name=f"{self._client}-requests", begin="latest")
+        reader = Reader(
+            self._bootstrap,
+            KafkaTopic.EVENTS.value,
+            name=f"{self._client}-requests",
+            begin="latest",
+            fetch_wait_s=FETCH_WAIT_S,
+        )
         while True:
             try:
                 await reader.open()
@@ -44,7 +52,7 @@ class Requests:
                         for take in self._takers:
                             take(part, time.monotonic())
             except Exception as error:
-                # Whatever the client library reports: the frames' way must not end with the requests'.
+                # Any error of the client library: forwarding frames must continue without requests.
                 if backoff.failures + 1 == COMPLAIN_AFTER:
                     log.warning("requests_not_read", cause=repr(error)[:300])
             finally:

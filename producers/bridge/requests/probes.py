@@ -51,7 +51,7 @@ class ProbeRequests:
                 raise MalformedError(f"expected a probe share from 0 to 1, got {request.probe_share}")
             ahead_ms = request.issued_ms - self._clock_ms()
             if abs(ahead_ms) > MAX_AHEAD_MS:
-                # An old one is a replay: retained, it would wait for a camera that does not remember a newer one.
+                # An old request is a replay. If it were retained, a camera without its state would apply it.
                 raise MalformedError(
                     f"expected a request issued within {MAX_AHEAD_MS} ms of now, got one {ahead_ms} ms ahead"
                 )

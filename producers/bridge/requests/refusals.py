@@ -1,7 +1,7 @@
-"""Refusals of frames by processors: signed messages from Kafka's events to MQTT, unchanged, so that a camera knows.
+"""Refusals of frames by processors: signed messages, forwarded unchanged from Kafka's events topic to the camera.
 
-Every bridge passes every refusal on; a camera takes the last one. Nothing is kept: while frames are refused, another
-refusal comes within a second or with the next frame.
+Every bridge forwards every refusal; a camera applies the last one. None is stored: while frames are rejected, another
+refusal follows within a second or with the next frame.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from schemas.runtime.throttle import Throttle
 from schemas.topics import Channel, mqtt_topic
 
 APART_S: Final = 0.5
-"""Replayed refusals cost a camera no more than one message in this time."""
+"""Minimum seconds between two refusals to a camera, so that replays cost it little."""
 MAX_REFUSAL_BYTES: Final = 1024
 
 
 class FrameRefusals:
-    """Hands the refusals among Kafka's events to `publish` as MQTT topic and payload."""
+    """The forwarder of refusals among Kafka's events: `publish` gets the MQTT topic and the payload."""
 
     def __init__(self, keys: KeyRing, publish: Callable[[str, bytes], None], refuse: Callable[[str], None]) -> None:
         """`refuse` is called with the kind of each message that is not signed by the server, or cannot be read."""
@@ -34,7 +34,7 @@ class FrameRefusals:
         self._throttle: Throttle[CameraId] = Throttle(APART_S)
 
     def take(self, records: Sequence[ConsumerRecord], now_s: float) -> None:
-        """Pass on the refusals among these `records`; `now_s` is monotonic."""
+        """Forward the refusals among these `records`; `now_s` is monotonic."""
 
         def pass_on(camera_id: CameraId, _refusal: Refusal, signed: bytes) -> None:
             if self._throttle.take(camera_id, now_s):

@@ -1,7 +1,7 @@
 """Reading past damaged batches of Kafka's log, on which a plain client would fail without end.
 
 If a batch does not fit its checksum, aiokafka raises CorruptRecordException and drops the records that the same call
-had fetched from other partitions. The reader goes back to its last position and reads carefully for a while.
+had fetched from other partitions. The reader goes back to its last position and reads one record a call for a while.
 
 If the length in a batch's head is damaged, Kafka itself finds nothing up to the next entry of its index (4 KiB). It
 returns no records and no error: the partition stalls before its end.
@@ -17,41 +17,41 @@ from typing import Any, Final
 from aiokafka.errors import CorruptRecordException
 
 CAREFUL_S: Final = 5.0
-"""Seconds for which reading stays careful after damage."""
+"""Seconds for which one record a call is read after damage."""
 _WAIT_MS: Final = 20
-LOOK_S = 5.0
+STALL_CHECK_S = 5.0
 """Seconds between two checks for stalled partitions."""
 STALL_S = 20.0
-"""A partition that has given nothing for this long, before its end, is tried further on."""
+"""Seconds without a record, before the partition's end, after which later offsets are tried."""
 _TRY_MS: Final = 1000
 _TRIES: Final = 4
-"""Waits of that length for a response: without a response, nothing is known about damage."""
+"""Attempts of `_TRY_MS` each. Without a response, damage cannot be inferred."""
 _FURTHEST: Final = 4096
 """Most records that a stalled partition may skip."""
 
 
 class DamagePasser:
-    """A careful way of reading, and whether it is due."""
+    """Recovery from damaged batches: reads of one record a call, and jumps over stalls."""
 
     def __init__(self) -> None:
         self._until_s = 0.0
-        self._look_at_s = 0.0
+        self._check_at_s = 0.0
         self._still: dict[Any, tuple[int, float]] = {}
 
     @property
     def careful(self) -> bool:
-        """Whether damage was met less than `CAREFUL_S` seconds ago."""
+        """Whether the reader met damage less than `CAREFUL_S` seconds ago, and reads one record a call."""
         return time.monotonic() < self._until_s
 
     def met(self) -> None:
-        """Note that damage was met: reading is careful from now on."""
+        """Record damage: the reader is `careful` from now on."""
         self._until_s = time.monotonic() + CAREFUL_S
 
     async def getmany(self, consumer: Any, partitions: Sequence[Any], most: int) -> tuple[dict[Any, list[Any]], int]:
         """Return up to `most` records, partition by partition, and the number of damaged records that were skipped.
 
         Offsets are skipped one by one, because only a batch's own head states its end. The frame in a damaged record is
-        lost, the ones behind it are not.
+        lost; later frames are not.
         """
         found: dict[Any, list[Any]] = {}
         passed = 0
@@ -73,16 +73,16 @@ class DamagePasser:
     async def pass_stalls(self, consumer: Any, partitions: Sequence[Any]) -> int:
         """Skip damage on which Kafka itself stalls, and return the number of skipped records.
 
-        Call it after each read. Nothing is skipped unless Kafka returns records further on, and answers that it has
-        none at the position itself.
+        Call it after each read. Nothing is skipped unless Kafka returns records at later offsets, and none at the
+        position itself.
         """
         now_s = time.monotonic()
-        if now_s < self._look_at_s or not partitions:
+        if now_s < self._check_at_s or not partitions:
             return 0
-        self._look_at_s = now_s + LOOK_S
+        self._check_at_s = now_s + STALL_CHECK_S
         passed = 0
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(STALL_CHECK_S):
                 ends = await consumer.end_offsets(partitions)
                 positions = {partition: await consumer.position(partition) for partition in partitions}
             for partition, position in positions.items():
@@ -92,12 +92,12 @@ class DamagePasser:
                 elif now_s - since_s >= STALL_S:
                     self._still[partition] = position, now_s
                     passed += await self._pass_stall(consumer, partition, position, ends[partition])
-        except Exception:  # any error of a broker that is away: that is no damage
+        except Exception:  # an unavailable broker raises any error; it is no sign of damage
             return passed
         return passed
 
     async def _pass_stall(self, consumer: Any, partition: Any, position: int, end: int) -> int:
-        """Seek the first record behind `position` that Kafka returns, and return the number of skipped records."""
+        """Seek the first record after `position` that Kafka returns, and return the number of skipped records."""
         goal = position
         try:
             step = 1

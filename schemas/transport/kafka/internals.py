@@ -7,7 +7,7 @@ aiokafka itself is not imported: a machine without it can load this module.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from traceback import walk_tb
 from typing import Any, Final
 
@@ -95,6 +95,38 @@ def sender_task(producer: Any) -> Any:
     return producer._sender.sender_task
 
 
+def stamped(producer: Any, batch: Any, sequence: int) -> bytes:
+    """Return the bytes of a closed batch of an idempotent producer, with the producer's id and a sequence number."""
+    manager = producer._txn_manager
+    batch._set_producer_state(manager.producer_id, manager.producer_epoch, sequence)
+    data: bytes = batch._build()
+    return data
+
+
+async def produce(producer: Any, node: int, batches: Mapping[Any, bytes]) -> dict[Any, Any]:
+    """Send a produce request with one stamped batch for each partition; return Kafka's answers by partition.
+
+    An answer is the batch's first offset, or a KafkaError. Raises KafkaError if the node gives no answer. Of a batch
+    that Kafka had already, the offset may be unknown, which is −1.
+    """
+    from aiokafka.errors import DuplicateSequenceNumber, NoError, for_code
+    from aiokafka.protocol.produce import ProduceRequest
+    from aiokafka.structs import TopicPartition
+
+    topics: dict[str, list[tuple[int, bytes]]] = {}
+    for place, data in batches.items():
+        topics.setdefault(place.topic, []).append((place.partition, data))
+    request = ProduceRequest(None, -1, producer._request_timeout_ms, list(topics.items()))
+    response = await producer.client.send(node, request)
+    answers = {}
+    for topic, partitions in response.topics:
+        for partition, code, offset, *_ in partitions:
+            error = for_code(code)
+            kept = error in (NoError, DuplicateSequenceNumber)
+            answers[TopicPartition(topic, partition)] = offset if kept else error()
+    return answers
+
+
 def close_connections(producer: Any) -> None:
     """Close the connections that a producer still holds, and mark the producer as closed.
 
@@ -103,6 +135,12 @@ def close_connections(producer: Any) -> None:
     for connection in producer.client._conns.values():
         connection.close()
     producer._closed = True
+
+
+def give_up_place(consumer: Any) -> None:
+    """Let `stop` leave the group also for a member with a fixed name; by default such a member only goes silent."""
+    if (coordinator := consumer._coordinator) is not None:
+        coordinator._group_instance_id = None
 
 
 def force_close(consumer: Any) -> list[Callable[[], Awaitable[None]]]:

@@ -7,8 +7,7 @@ that partition. A batch that is only late never expires. So each failure of a ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -19,6 +18,7 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.transport.access import KafkaAddress, kafka_options
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import end, start, stop
+from schemas.transport.kafka.produce_requests import ProduceRequests
 
 START_S: Final = 15.0
 """Time limit of a producer's start."""
@@ -30,36 +30,20 @@ log = structlog.get_logger()
 
 
 class Connection:
-    """A started producer and the number of batches that use it."""
+    """A started producer, its requests, and the number of batches that use it."""
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
+    def __init__(self, producer: AIOKafkaProducer, deadline_s: float) -> None:
         self.producer = producer
+        self.requests = ProduceRequests(producer, deadline_s)
         self.users = 0
         self.replaced = False
         self.broken = False
         """True when batches in flight must not wait for this producer any longer."""
-        self._limits: set[asyncio.Timeout] = set()
-
-    @asynccontextmanager
-    async def waiting(self, seconds: float) -> AsyncIterator[None]:
-        """A time limit for one batch: it ends with TimeoutError after `seconds`, or when the producer breaks.
-
-        It needs no task of its own.
-        """
-        async with asyncio.timeout(0.0 if self.broken else seconds) as limit:
-            self._limits.add(limit)
-            try:
-                yield
-            finally:
-                self._limits.discard(limit)
 
     def break_off(self) -> None:
         """End the waits for this producer."""
         self.broken = True
-        now_s = asyncio.get_running_loop().time()
-        for limit in self._limits:
-            if not limit.expired():  # an expiring one cannot be changed
-                limit.reschedule(now_s)
+        self.requests.break_off()
 
 
 class Producers:
@@ -70,11 +54,16 @@ class Producers:
         address: KafkaAddress,
         name: str,
         batch_bytes: int,
+        deadline_s: float,
         on_start: Callable[[], None],
         back_off: Callable[[Backoff, Exception, str], Awaitable[None]],
     ) -> None:
-        """Call `on_start` after each start. After a failed one, `back_off` gets the error and its reason, and waits."""
+        """A batch takes at most `batch_bytes` and `deadline_s` seconds.
+
+        Call `on_start` after each start. After a failed one, `back_off` gets the error and its reason, and waits.
+        """
         self._address = address
+        self._deadline_s = deadline_s
         self._on_start = on_start
         self._back_off = back_off
         self._options = {
@@ -140,7 +129,7 @@ class Producers:
         await asyncio.gather(*(self._close(each, deadline_s) for each in list(self._open)), *self._closing)
 
     async def _started(self) -> Connection:
-        connection = Connection(AIOKafkaProducer(**self._options))
+        connection = Connection(AIOKafkaProducer(**self._options), self._deadline_s)
         try:
             async with asyncio.timeout(START_S):
                 await start(connection.producer)
@@ -154,6 +143,7 @@ class Producers:
         if connection not in self._open:
             return
         self._open.remove(connection)
+        await connection.requests.close(deadline_s)
         if connection.broken:
             await end(connection.producer, deadline_s)
             return

@@ -7,6 +7,8 @@ again after an error, with delays by `Backoff`.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from schemas.limits import MAX_BROKER_BYTES
 from schemas.transport.access import KafkaAddress, kafka_options
 from schemas.transport.kafka.clients import REQUEST_S, STOP_S, leave, start
 from schemas.transport.kafka.damage import DamagePasser
-from schemas.transport.kafka.internals import committed_notes, force_close, missing_replicas
+from schemas.transport.kafka.internals import committed_notes, force_close, give_up_place, missing_replicas
 
 Records: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
 
@@ -48,7 +50,7 @@ class Group:
     """A member without a heartbeat for this long loses its partitions."""
     listener: ConsumerRebalanceListener
     instance: str | None = None
-    """A fixed name: a member that returns under it within `session_s` keeps its partitions."""
+    """A fixed name: a member that crashes and returns under it within `session_s` keeps its partitions."""
     by_range: bool = False
     """Assign the same partition number of each topic to one member."""
 
@@ -92,15 +94,16 @@ class Reader:
         begin: Literal["earliest", "latest", "none"] = "earliest",
         partition_bytes: int = MAX_BROKER_BYTES,
         fetch_wait_s: float = 0.5,
+        least_bytes: int = 1,
         request_s: float = REQUEST_S,
         on_skipped: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`begin` is the position without a committed offset, and after one that Kafka no longer holds.
 
         `none` raises OffsetOutOfRangeError instead. A fetch takes at most about `partition_bytes` of each partition, a
-        larger record alone, and waits `fetch_wait_s` seconds in Kafka for a record. A request, outside a group, takes
-        `request_s` seconds at most. `on_skipped` gets the number of damaged records that were skipped. `name` is the
-        client id in Kafka's log.
+        larger record alone, and waits `fetch_wait_s` seconds in Kafka for `least_bytes` of records. A request, outside
+        a group, takes `request_s` seconds at most. `on_skipped` gets the number of damaged records that were skipped.
+        `name` is the client id in Kafka's log.
         """
         self._topics = topics
         self._group = group
@@ -113,6 +116,7 @@ class Reader:
             "auto_offset_reset": begin,
             "max_partition_fetch_bytes": partition_bytes,
             "fetch_max_bytes": 2 * MAX_BROKER_BYTES,
+            "fetch_min_bytes": least_bytes,
             "fetch_max_wait_ms": round(1000 * fetch_wait_s),
             **(group.options() if group is not None else _alone(request_s)),
         }
@@ -147,11 +151,16 @@ class Reader:
             raise
         self.is_open = True
 
-    async def close(self, deadline_s: float = STOP_S) -> None:
-        """Close all connections within `deadline_s` seconds, and leave the group unless `instance` keeps the place."""
+    async def close(self, deadline_s: float = STOP_S, *, keeps_place: bool = True) -> None:
+        """Close all connections within `deadline_s` seconds, and leave the group.
+
+        A member with a fixed name that `keeps_place` does not leave: its partitions wait for its return.
+        """
         consumer, self._consumer = self._consumer, None
         self.is_open = False
         self._following.clear()
+        if consumer is not None and not keeps_place:
+            give_up_place(consumer)
         if consumer is not None and not await leave(consumer.stop, deadline_s=deadline_s):
             # Kafka does not answer: the group notices the end of the session.
             await leave(*force_close(consumer), deadline_s=deadline_s)
@@ -262,6 +271,11 @@ class Reader:
         """Return the end of a partition by its last fetch; None before the first."""
         end: int | None = self._opened().highwater(place)
         return end
+
+    def fetched_s(self, place: TopicPartition) -> float:
+        """Return the monotonic time of a partition's last fetch; −∞ before the first."""
+        at_ms: int | None = self._opened().last_poll_timestamp(place)
+        return -math.inf if at_ms is None else time.monotonic() - (time.time() - at_ms / 1000)
 
     async def beginnings(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the offset of the first record that Kafka holds of each partition."""

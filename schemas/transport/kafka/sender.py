@@ -16,12 +16,13 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from aiokafka.partitioner import murmur2
+from aiokafka.structs import TopicPartition
 
-from schemas.limits import CAMERAS_AT_HAND, MAX_BROKER_BYTES
+from schemas.limits import MAX_BROKER_BYTES, MAX_CAMERAS
 from schemas.transport.access import KafkaAddress
 from schemas.transport.backoff import Backoff
 from schemas.transport.kafka.clients import STOP_S
-from schemas.transport.kafka.producers import Connection, Producers
+from schemas.transport.kafka.producers import Producers
 
 DEADLINE_S: Final = 15.0
 """Time limit of one batch, unless a caller has another."""
@@ -37,11 +38,11 @@ class Sendable(Protocol):
 
     @property
     def key(self) -> bytes:
-        """The name by which its partition is chosen."""
+        """The key that determines the partition."""
 
     @property
     def value(self) -> bytes | None:
-        """The message; None deletes the key of a compacted topic."""
+        """The message; None deletes the key from a compacted topic."""
 
     @property
     def headers(self) -> Headers:
@@ -63,7 +64,7 @@ class BatchFullError(Exception):
     """A record that does not fit an empty batch."""
 
 
-@lru_cache(maxsize=CAMERAS_AT_HAND)
+@lru_cache(maxsize=MAX_CAMERAS)
 def _hash(key: bytes) -> int:
     value: int = murmur2(key)
     return value & 0x7FFFFFFF
@@ -75,7 +76,7 @@ def partition_of(key: bytes, partitions: Sequence[int]) -> int:
 
 
 class Sender:
-    """Batches on their way to Kafka. It starts its producer when the first one is due, and again after `close`."""
+    """The sender of batches to Kafka. Its producer starts with the first batch, and again after `close`."""
 
     def __init__(
         self,
@@ -91,16 +92,14 @@ class Sender:
 
         A batch takes at most `batch_bytes` and `deadline_s` seconds. `name` is the client id in Kafka's log.
         """
-        self._deadline_s = deadline_s
         self._on_health = on_health
         self._on_failure = on_failure
-        self._producers = Producers(address, name, batch_bytes, self._report, self._back_off)
+        self._producers = Producers(address, name, batch_bytes, deadline_s, self._report, self._back_off)
         self._refused: dict[tuple[str, int], str] = {}
         """Partitions that did not accept their last batch, and why."""
         self._well = False
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
-        """One batch of a partition at a time enters aiokafka. Of many that wait inside, version 0.14 charges each for
-        the time of all, and they expire when Kafka has hung for a second or two."""
+        """A lock for each partition: one batch at a time is on its way, so that sequence numbers have no gap."""
 
     async def connect(self) -> None:
         """Wait until a producer has started, without limit."""
@@ -217,7 +216,7 @@ class Sender:
                 self._refused.pop((topic, partition), None)
 
     async def close(self, deadline_s: float = STOP_S) -> None:
-        """Close all connections within `deadline_s` seconds; undelivered records are given up."""
+        """Close all connections within `deadline_s` seconds; undelivered records are dropped."""
         await self._producers.close(max(0.1, deadline_s))
 
     # One batch
@@ -229,7 +228,8 @@ class Sender:
         try:
             batch, count = _fill(connection.producer, records)
             try:
-                return count, await self._acknowledged(connection, batch, topic, partition)
+                async with self._turns[topic, partition]:
+                    return count, await connection.requests.send(batch, TopicPartition(topic, partition))
             except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
                 self._producers.replace(connection, error, broken=False)
                 raise
@@ -240,21 +240,6 @@ class Sender:
             connection.users -= 1
             if connection.replaced:
                 self._producers.retire(connection)
-
-    async def _acknowledged(self, connection: Connection, batch: Any, topic: str, partition: int) -> int:
-        try:
-            # All of it: a producer that was ended waits for its topic's metadata without limit.
-            async with connection.waiting(self._deadline_s):
-                async with self._turns[topic, partition]:
-                    future = await connection.producer.send_batch(batch, topic, partition=partition)
-                # A batch that Kafka had already, sent again after a lost response, may have no known offset.
-                return int((await future).offset)
-        except TimeoutError:
-            if connection.broken:
-                raise ConnectionError(f"{topic}-{partition}: the producer was replaced") from None
-            raise TimeoutError(
-                f"{topic}-{partition}: expected an acknowledgement within {self._deadline_s:g} s"
-            ) from None
 
     async def _failed(self, topic: str, partition: int, backoff: Backoff, error: Exception) -> None:
         why = self._refused[topic, partition] = f"{topic}: {error!r}"

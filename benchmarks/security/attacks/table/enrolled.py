@@ -13,8 +13,8 @@ from typing import Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from benchmarks.harness.mqtt_line import Line
 from benchmarks.security.attacks.table.attack import Attack, until
-from benchmarks.security.attacks.table.line import Line
 from benchmarks.security.attacks.table.target import MALLORY, Target
 from producers.bridge.mqtt.packets import publish_qos_0
 from schemas.limits import MAX_BROKER_BYTES, MAX_MESSAGE_BYTES

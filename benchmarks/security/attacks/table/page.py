@@ -58,18 +58,18 @@ def markdown(cells: Sequence[dict[str, Any]]) -> str:
         "`pointillist_dead_letters_total{reason}`; *processor …* `pointillist_refused_frames_total{reason}`;",
         "*recorder duplicate* `pointillist_recorded_frames_total{outcome}`;",
         "*captured in the future* `pointillist_negative_latency_total`;",
-        "*kafka's log* lines of Kafka's `server.log`. Mosquitto says nothing of a will that it refuses, nor of a",
-        "message that it does not deliver for want of a right.",
+        "*kafka's log* lines of Kafka's `server.log`. Mosquitto logs neither a will that it refuses nor a",
+        "message that it does not deliver for lack of a right.",
         "",
-        f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, other work beside it: load {min(loads):.1f} to "
-        f"{max(loads):.1f}.",
+        f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, with other processes running: "
+        f"load {min(loads):.1f} to {max(loads):.1f}.",
         "",
     ]
     slowest = max(cell["p99_before_s"] or 0.0 for cell in cells)
     if slowest > _QUIET_S:
         lines += [
             f"**Before some attacks one frame in a hundred took up to {slowest:.0f} s: other work left this system",
-            "too little of the machine. What was refused, bounded and counted holds; the columns of p99 say nothing,",
+            "too little of the machine. What was refused, bounded and counted is valid; the columns of p99 are not,",
             "and are to be measured again where it is quiet.**",
             "",
         ]

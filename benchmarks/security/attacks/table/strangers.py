@@ -15,8 +15,8 @@ from typing import Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from benchmarks.harness.mqtt_line import Line, connect
 from benchmarks.security.attacks.table.attack import Attack, until
-from benchmarks.security.attacks.table.line import Line, connect
 from benchmarks.security.attacks.table.target import Target
 from infra.pki.roles import share_name
 from producers.bridge.mqtt.packets import publish_qos_0

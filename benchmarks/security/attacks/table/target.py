@@ -13,8 +13,8 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from benchmarks.harness.intruder import enrolled, mqtt_of
 from benchmarks.harness.system import RunningSystem
-from benchmarks.security.attacks._enrolled import enrolled, mqtt_of
 from infra.audit.kafka_files import read_topic
 from infra.pki.authority import Authority, write_private
 from infra.pki.enrolment import Enrolment

@@ -1,0 +1,57 @@
+"""The console's clips: films around alerts are made from Kafka and kept before its retention ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from sqlalchemy import Engine, select
+
+from consumers.console.context import ConsoleContext
+from consumers.console.data.clips import film, read_shots
+from consumers.console.data.kept_clips import ALERT, GIVEN_UP_MS, KeptClips
+from consumers.console.data.store import now_ms
+from consumers.database.tables import alerts
+from schemas.errors import UserError
+
+_NEWEST: Final = 1_000
+"""Alerts that are looked at, the newest."""
+
+
+async def film_around(context: ConsoleContext, camera: str, at_ms: int) -> bytes:
+    """Return the film around a moment from Kafka; empty bytes if it holds no pictures of then. Raises BrokerError."""
+    async with context.filming:  # one at a time: a film takes a core for a second
+        shots = await read_shots(context.settings, context.keys, camera, at_ms)
+        return await asyncio.to_thread(film, shots) if shots else b""
+
+
+async def keep_clips(context: ConsoleContext) -> None:
+    """Note the alerts of the last day, and make and keep each clip that is due.
+
+    Raises the first error of Kafka or of a store. A clip that fails is not due again for a while, so that the next call
+    begins with another one. From `GIVEN_UP_MS` on, it is given up.
+    """
+    clips = context.clips
+    if clips is None:
+        return
+    try:
+        await context.teach(_want_alerts, clips, context.engine())
+    except UserError:  # the recorder has not created its database yet
+        return
+    for wanted in await context.teach(clips.due):
+        try:
+            found = await film_around(context, wanted.camera, wanted.at_ms)
+            await context.teach(clips.keep, wanted, found)
+        except Exception:
+            if wanted.at_ms > now_ms() - GIVEN_UP_MS:
+                clips.postpone(wanted)
+                raise
+            await context.teach(clips.keep, wanted, b"")
+
+
+def _want_alerts(clips: KeptClips, engine: Engine) -> None:
+    with engine.begin() as connection:
+        newest = select(alerts.c.camera, alerts.c.raised_ms).order_by(alerts.c.raised_ms.desc()).limit(_NEWEST)
+        recent = newest.where(alerts.c.raised_ms > now_ms() - GIVEN_UP_MS)
+        found = [(camera, raised_ms) for camera, raised_ms in connection.execute(recent)]
+    clips.want(found, ALERT)

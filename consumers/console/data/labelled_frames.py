@@ -1,0 +1,385 @@
+"""Frames to label: sealed files, and their labels in the console's database."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    LargeBinary,
+    Table,
+    Text,
+    delete,
+    func,
+    select,
+    update,
+)
+
+from consumers.console.data.sealed_files import SealedFiles
+from consumers.console.data.store import batched, metadata, now_ms
+from consumers.database.engine import upsert
+from consumers.records.batch import FrameKey
+from schemas.errors import ConfigError
+from schemas.identity import CameraId, Identity
+from schemas.keys.sealing import PreviewBox
+
+UNSURE: Final = "unsure"
+"""The name of a verdict without a class, as processors send it."""
+MOST_BYTES: Final = 256 * 2**20
+"""Bytes of all kept frames."""
+LONGEST_S: Final = 30 * 86_400.0
+"""Age of a frame without a label, in seconds. Labelled frames go by `MOST_BYTES` alone."""
+FEWEST_FOR_SUGGESTIONS: Final = 10
+"""Labels from which on a frame gets a suggestion."""
+MOST_CLASSES: Final = 50
+LONGEST_CLASS: Final = 64
+_SIDE: Final = 16
+_KIND: Final = "lesson"
+"""Kind of the sealed files, which no later release can change."""
+_FOLDER: Final = "teach"
+_NEIGHBOURS: Final = 3
+_MOST_KNOWN: Final = 2_000
+"""Labelled frames, the newest ones, that suggestions are made from."""
+_IMPORTED: Final = "imported/pictures"
+_ENDINGS: Final = (".jpg", ".jpeg", ".png")
+
+labelled_frames = Table(
+    "console_labelled_frames",
+    metadata,
+    Column("name", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("camera", "why", "verdict", "label", "who")),
+    Column("confidence", Float, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in ("boot", "seq", "at_ms", "bytes", "labelled_ms")),
+    Column("sketch", LargeBinary, nullable=False),
+    Index("console_labelled_frames_by_label", "label", "at_ms"),
+)
+"""Frames to label. `label` is empty until a user gives one; `who` and `labelled_ms` are that user and the time."""
+
+collected = Table(
+    "console_collected",
+    metadata,
+    Column("camera", Text, primary_key=True),
+    Column("who", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+"""Cameras whose frames are collected, the user who chose each, and when."""
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """A frame to label. `label` is empty without one."""
+
+    name: str
+    camera: str
+    why: str
+    """The reason for keeping it: `unsure`, `changed`, `new`, `usual`, `wrong` or `imported`."""
+    verdict: str
+    confidence: float
+    label: str
+    who: str
+    at_ms: int
+    suggestion: str = ""
+
+
+_COLUMNS: Final = [labelled_frames.c[name] for name in LabelledFrame.__dataclass_fields__ if name != "suggestion"]
+
+
+def newest_labels(connection: Connection, limit: int) -> dict[tuple[str, int, int], str]:
+    """Return the newest labels by camera, boot and number of their frames."""
+    columns = (labelled_frames.c.camera, labelled_frames.c.boot, labelled_frames.c.seq, labelled_frames.c.label)
+    query = (
+        select(*columns)
+        .where(labelled_frames.c.label != "")
+        .order_by(labelled_frames.c.labelled_ms.desc())
+        .limit(limit)
+    )
+    return {(camera, boot, seq): label for camera, boot, seq, label in connection.execute(query)}
+
+
+class LabelledFrames:
+    """Reads and writes frames to label. Every method may block: call them outside the event loop."""
+
+    def __init__(self, engine: Engine, url: str, box: PreviewBox) -> None:
+        """`url` has the kept files; `box` seals the files. Raises ConfigError for a URL that fsspec cannot open."""
+        self._files = SealedFiles(url, _FOLDER, box, _KIND)
+        self._engine = engine
+
+    # Cameras
+
+    def cameras(self) -> list[str]:
+        """Return the cameras whose frames are collected."""
+        with self._engine.begin() as connection:
+            return list(connection.scalars(select(collected.c.camera).order_by(collected.c.camera)))
+
+    def collect(self, camera: str, who: str, *, wanted: bool) -> None:
+        """Begin or end the collection of a camera's frames."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(collected).where(collected.c.camera == camera))
+            if wanted:
+                connection.execute(collected.insert().values(camera=camera, who=who, at_ms=now_ms()))
+
+    # Frames
+
+    def keep(
+        self, key: FrameKey, jpeg: bytes, why: str, verdict: str, confidence: float, label: str = "", who: str = ""
+    ) -> str:
+        """Store a frame's picture, sealed, and return its name. Storing it again changes its reason alone."""
+        name, at_ms = _name(key), now_ms()
+        described = sketch(jpeg).tobytes()
+        size = self._files.write(name, _identity(key), jpeg)
+        values = {
+            "name": name, "camera": key[0], "boot": key[1], "seq": key[2], "why": why, "verdict": verdict,
+            "confidence": confidence, "label": label, "who": who, "at_ms": at_ms, "labelled_ms": at_ms if label else 0,
+            "bytes": size, "sketch": described,
+        }  # fmt: skip
+        with self._engine.begin() as connection:
+            again = {"why": why} | ({"label": label, "who": who, "labelled_ms": at_ms} if label else {})
+            insertion = upsert(self._engine, labelled_frames).values(values)
+            connection.execute(insertion.on_conflict_do_update(index_elements=["name"], set_=again))
+        self._purge()
+        return name
+
+    def picture(self, name: str) -> bytes:
+        """Return a frame's JPEG; empty bytes if there is none, or if it is damaged or sealed under another key."""
+        with self._engine.begin() as connection:
+            found = connection.execute(
+                select(labelled_frames.c.camera, labelled_frames.c.boot, labelled_frames.c.seq).where(
+                    labelled_frames.c.name == name
+                )
+            ).first()
+        if found is None:
+            return b""
+        return self._files.read(name, _identity((found.camera, found.boot, found.seq)))
+
+    def sketches(self, camera: str, most: int) -> list[NDArray[np.float32]]:
+        """Return the sketches of a camera's newest frames."""
+        query = (
+            select(labelled_frames.c.sketch)
+            .where(labelled_frames.c.camera == camera)
+            .order_by(labelled_frames.c.at_ms.desc())
+            .limit(most)
+        )
+        with self._engine.begin() as connection:
+            return [np.frombuffer(each, np.float32) for each in connection.scalars(query)]
+
+    def waiting(self, limit: int) -> list[LabelledFrame]:
+        """Return the newest frames without a label, with suggestions once there are enough labels."""
+        columns = [*_COLUMNS, labelled_frames.c.sketch]
+        query = (
+            select(*columns).where(labelled_frames.c.label == "").order_by(labelled_frames.c.at_ms.desc()).limit(limit)
+        )
+        with self._engine.begin() as connection:
+            rows = list(connection.execute(query))
+            newest = select(labelled_frames.c.label, labelled_frames.c.sketch).where(labelled_frames.c.label != "")
+            known = list(connection.execute(newest.order_by(labelled_frames.c.labelled_ms.desc()).limit(_MOST_KNOWN)))
+        suggest = _suggestions(known, [row.sketch for row in rows])
+        return [replace(LabelledFrame(*row[:-1]), suggestion=each) for row, each in zip(rows, suggest, strict=True)]
+
+    def labelled(self, limit: int) -> list[LabelledFrame]:
+        """Return the frames that were labelled last."""
+        query = (
+            select(*_COLUMNS)
+            .where(labelled_frames.c.label != "")
+            .order_by(labelled_frames.c.labelled_ms.desc())
+            .limit(limit)
+        )
+        with self._engine.begin() as connection:
+            return [LabelledFrame(*row) for row in connection.execute(query)]
+
+    def labelled_last(self, who: str) -> list[str]:
+        """Return the names of the frames to which this user gave the last label, several if it was given to several."""
+        mine = (labelled_frames.c.label != "", labelled_frames.c.who == who)
+        newest = select(func.max(labelled_frames.c.labelled_ms)).where(*mine).scalar_subquery()
+        with self._engine.begin() as connection:
+            return list(
+                connection.scalars(select(labelled_frames.c.name).where(*mine, labelled_frames.c.labelled_ms == newest))
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of labelled frames of each class."""
+        query = (
+            select(labelled_frames.c.label, func.count().label("frames"))
+            .where(labelled_frames.c.label != "")
+            .group_by(labelled_frames.c.label)
+        )
+        with self._engine.begin() as connection:
+            return {row.label: row.frames for row in connection.execute(query.order_by(labelled_frames.c.label))}
+
+    def label(self, names: Sequence[str], label: str, who: str) -> int:
+        """Give frames a label; an empty one removes it. Return how many frames there were. Raises ConfigError."""
+        check_class(label, self.counts())
+        values = {"label": label, "who": who if label else "", "labelled_ms": now_ms() if label else 0}
+        changed = 0
+        with self._engine.begin() as connection:
+            for some in batched(names):
+                changed += connection.execute(
+                    update(labelled_frames).where(labelled_frames.c.name.in_(some)).values(values)
+                ).rowcount
+        return changed
+
+    def discard(self, names: Sequence[str]) -> None:
+        """Delete frames. Unknown names are ignored."""
+        for some in batched(names):
+            with self._engine.begin() as connection:
+                # Only names from the database become paths, never one that a visitor made up.
+                known = list(connection.scalars(select(labelled_frames.c.name).where(labelled_frames.c.name.in_(some))))
+            for name in known:
+                self._files.remove(name)
+            with self._engine.begin() as connection:
+                connection.execute(delete(labelled_frames).where(labelled_frames.c.name.in_(known)))
+
+    # Folders of labelled pictures
+
+    def export(self, folder: Path, stopped: Callable[[], bool] = lambda: False) -> dict[str, int]:
+        """Write all labelled frames as `folder`/class/name.jpg, until `stopped`. Return the number of each class.
+
+        Names begin with the camera and order its frames by time. A frame that does not open is left out.
+        """
+        query = select(
+            labelled_frames.c.name, labelled_frames.c.camera, labelled_frames.c.label, labelled_frames.c.at_ms
+        ).where(labelled_frames.c.label != "")
+        with self._engine.begin() as connection:
+            rows = list(connection.execute(query))
+        written: dict[str, int] = {}
+        for name, camera, label, at_ms in rows:
+            if stopped():
+                break
+            jpeg = self.picture(name)
+            if not jpeg:
+                continue
+            place = folder / label
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{camera.replace('/', '_')}-{at_ms:014d}-{name.rpartition('/')[2]}.jpg").write_bytes(jpeg)
+            written[label] = written.get(label, 0) + 1
+        return written
+
+    def import_from(self, folder: Path, who: str) -> dict[str, int]:
+        """Store the pictures of `folder`/class as labelled frames. Return the number of each class.
+
+        Raises ConfigError for a class name that is not allowed, a file that is not a picture, or more bytes than fit.
+        """
+        read: dict[str, int] = {}
+        places = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+        files = {place: sorted(each for each in place.iterdir() if each.suffix.lower() in _ENDINGS) for place in places}
+        size = sum(file.stat().st_size for each in files.values() for file in each)
+        room = MOST_BYTES - self._labelled_bytes()
+        if size > room:
+            raise ConfigError(
+                f"{folder}: expected at most {room:,} bytes of pictures next to the labelled ones, got {size:,}. Make "
+                "the pictures smaller, or discard labelled frames."
+            )
+        known = self.counts()
+        for place in places:
+            check_class(place.name, {**known, **read})
+            for file in files[place]:
+                jpeg = _as_jpeg(file)
+                digest = hashlib.sha256(jpeg).digest()
+                key = (_IMPORTED, int.from_bytes(digest[:7]), int.from_bytes(digest[7:13]))
+                self.keep(key, jpeg, "imported", place.name, 1.0, place.name, who)
+                read[place.name] = read.get(place.name, 0) + 1
+        return read
+
+    def _labelled_bytes(self) -> int:
+        held = select(func.coalesce(func.sum(labelled_frames.c.bytes), 0)).where(labelled_frames.c.label != "")
+        with self._engine.begin() as connection:
+            return int(connection.scalar(held) or 0)
+
+    def _purge(self) -> None:
+        """Delete the oldest frames beyond the bounds, those without a label first."""
+        before_ms = now_ms() - int(LONGEST_S * 1000)
+        with self._engine.begin() as connection:
+            old = select(labelled_frames.c.name).where(
+                labelled_frames.c.label == "", labelled_frames.c.at_ms < before_ms
+            )
+            gone = list(connection.scalars(old))
+            held = int(connection.scalar(select(func.coalesce(func.sum(labelled_frames.c.bytes), 0))) or 0)
+            if held > MOST_BYTES:
+                order = (labelled_frames.c.label != "", labelled_frames.c.at_ms)
+                for name, size in connection.execute(
+                    select(labelled_frames.c.name, labelled_frames.c.bytes).order_by(*order)
+                ):
+                    if held <= MOST_BYTES:
+                        break
+                    held -= size
+                    gone.append(name)
+        if gone:
+            self.discard(gone)
+
+
+def check_class(label: str, known: Iterable[str]) -> None:
+    """Raise ConfigError for a class name that a folder or a bundle cannot have, or one class too many."""
+    if (
+        len(label.encode()) > LONGEST_CLASS
+        or label.startswith(".")
+        or label == UNSURE
+        or any(not each.isprintable() or each in "/\\" for each in label)
+    ):
+        raise ConfigError(
+            f"class: expected at most {LONGEST_CLASS} bytes without a slash or a leading dot, and not `{UNSURE}`, "
+            f"got {label[:80]!r}. Correct it."
+        )
+    classes = set(known)
+    if label and label not in classes and len(classes) >= MOST_CLASSES:
+        raise ConfigError(f"class: expected at most {MOST_CLASSES} classes, got another one. Use one of them.")
+
+
+def sketch(jpeg: bytes) -> NDArray[np.float32]:
+    """Return a small description of a picture, (768,), with mean 0 and length 1: its content without its brightness."""
+    with Image.open(io.BytesIO(jpeg)) as opened:
+        opened.draft("RGB", (4 * _SIDE, 4 * _SIDE))
+        small = opened.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    values: NDArray[np.float32] = np.asarray(small, np.float32).ravel()
+    values = values - values.mean()
+    return values / np.float32(max(1.0, float(np.linalg.norm(values))))
+
+
+def _suggestions(known: Sequence[Any], asked: Sequence[bytes]) -> list[str]:
+    """Return the class of most of the nearest labelled sketches, for each of `asked`."""
+    if len(known) < FEWEST_FOR_SUGGESTIONS or not asked or len({row.label for row in known}) < 2:
+        return [""] * len(asked)
+    rows = np.stack([np.frombuffer(row.sketch, np.float32) for row in known])
+    names = np.array([row.label for row in known])
+    alike = np.stack([np.frombuffer(each, np.float32) for each in asked]) @ rows.T
+    found = []
+    for line in alike:
+        nearest = np.argsort(-line)[:_NEIGHBOURS]
+        classes, place = np.unique(names[nearest], return_inverse=True)
+        found.append(str(classes[np.bincount(place, weights=line[nearest] + 1).argmax()]))
+    return found
+
+
+def _as_jpeg(file: Path) -> bytes:
+    data = file.read_bytes()
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            if opened.format == "JPEG":
+                return data
+            out = io.BytesIO()
+            opened.convert("RGB").save(out, "JPEG", quality=95)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"{file}: expected a picture, got {error}. Remove the file.") from None
+    return out.getvalue()
+
+
+def _name(key: FrameKey) -> str:
+    camera, boot, seq = key
+    return f"{camera}/{boot:016x}-{seq}"
+
+
+def _identity(key: FrameKey) -> Identity:
+    camera, boot, seq = key
+    return Identity(CameraId(camera), boot, seq)

@@ -1,0 +1,58 @@
+"""Sealed files of one kind: pictures and films that no other program can open."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+import fsspec  # type: ignore[import-untyped]  # it ships no types
+import structlog
+
+from schemas.errors import ConfigError, MalformedError
+from schemas.identity import Identity
+from schemas.keys.sealing import PreviewBox
+
+_ENDING: Final = ".sealed"
+
+log = structlog.get_logger()
+
+
+class SealedFiles:
+    """The files of one folder. Every method may block: call them outside the event loop."""
+
+    def __init__(self, url: str, folder: str, box: PreviewBox, kind: str) -> None:
+        """`url` is that of all kept files; `box` seals the files as pictures of this `kind`.
+
+        Raises ConfigError for a URL that fsspec cannot open.
+        """
+        try:
+            self._files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"kept_files: expected a folder or a URL that fsspec opens, got {error}") from None
+        self._root = f"{root.rstrip('/')}/{folder}"
+        self._box, self._kind = box, kind
+
+    def write(self, name: str, identity: Identity, data: bytes) -> int:
+        """Store `data` as the file `name`, sealed for this identity, and return its bytes."""
+        sealed = self._box.seal(data, identity, self._kind)
+        self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+        self._files.pipe_file(self._path(name), sealed)
+        return len(sealed)
+
+    def read(self, name: str, identity: Identity) -> bytes:
+        """Return a file's content; empty bytes if there is none, or if it is damaged or sealed under another key."""
+        try:
+            return self._box.open(bytes(self._files.cat_file(self._path(name))), identity, self._kind)
+        except FileNotFoundError:
+            return b""
+        except MalformedError as error:
+            log.warning("sealed_file_not_opened", name=name, kind=self._kind, error=str(error))
+            return b""
+
+    def remove(self, name: str) -> None:
+        """Delete a file. One that does not exist is ignored."""
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}{_ENDING}"

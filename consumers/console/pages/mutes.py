@@ -1,0 +1,34 @@
+"""Mutes by a person: no notifications and no counts for a camera or an alert until a time, with a reason."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from consumers.console.context import ConsoleContext
+from consumers.database.mutes import change_mutes, end_mute, new_mute, save_mute
+from schemas.errors import UserError
+
+END: Final = "end"
+"""Length that ends a mute."""
+LENGTHS: Final = {"1h": "1 hour", "8h": "8 hours", "1d": "1 day", "7d": "7 days"}
+"""The lengths that the pages offer."""
+
+
+async def mute(context: ConsoleContext, who: str, subject: str, length: str, reason: str) -> str:
+    """Mute a camera or an alert for a length such as `2h`, or end its mute, and log it in the audit log.
+
+    Return an error text, empty on success.
+    """
+    try:
+        if length == END:
+            await context.write(change_mutes, context.settings.database, lambda each: end_mute(each, subject))
+            detail = "ended"
+        else:
+            made = new_mute(subject, length, reason, who, time.time_ns() // 10**6)
+            await context.write(change_mutes, context.settings.database, lambda each: save_mute(each, made))
+            detail = f"{length}: {made.reason}"
+    except UserError as error:
+        return str(error)
+    await context.write(context.store.note, who, "mute", subject, detail, "done")
+    return ""

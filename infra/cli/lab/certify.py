@@ -1,0 +1,77 @@
+"""`pointillist lab certify`: the share of pictures whose label no sticker changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli.code import AllowCode
+from infra.cli.lab.evaluate import (
+    Device,
+    JsonFile,
+    bundle_folder,
+    chosen,
+    lab_app,
+    lab_extra,
+    print_figures,
+    progress_bar,
+    require_writable,
+    torch_device,
+    write_json,
+)
+
+
+@lab_app.command()
+def certify(
+    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    data: Annotated[Path, typer.Option(help="npz with images (N, H, W, C) or (N, H, W) uint8 and labels (N,).")],
+    json: JsonFile,
+    patch: Annotated[
+        list[str], typer.Option(help="Sticker in pixels, SIDE or HEIGHTxWIDTH; several times gives a curve.")
+    ],
+    images: Annotated[int | None, typer.Option(help="Number of pictures, the first ones.", min=1)] = None,
+    windows: Annotated[int, typer.Option(help="Maximum number of windows along a side.", min=1)] = 6,
+    fill: Annotated[str, typer.Option(help="Filling of the windows: restorer, plate or grey.")] = "restorer",
+    backend: Annotated[
+        str, typer.Option(help="Runtime of the networks: torch, or auto as a processor chooses.")
+    ] = "torch",
+    device: Device = "auto",
+    allow_code: AllowCode = False,
+) -> None:
+    """Certified accuracy: pictures whose true label no sticker of this size changes, at any place.
+
+    `certified` is the share of pictures with the true label behind every pair of windows. `clean` is the accuracy of
+    double masking, and `passes` the mean number of passes that a picture takes. Shares come with Wilson intervals of
+    95 %. The first --patch gives the figures, all together the curve.
+    """
+    with lab_extra():
+        import torch
+
+        from lab.certificates.measure import FILLS, Fill, measure, patch_of
+        from lab.data import read_pictures
+        from processors.bundle import load_bundle
+        from processors.device.backends.choose import Wish
+        from processors.device.backends.engines import engines
+        from processors.pipeline import Pipeline
+
+        require_writable(json)
+        way: Fill = chosen(fill, *FILLS, option="--fill")
+        fast = chosen(backend, "torch", "auto", option="--backend") == "auto"
+        sizes = [patch_of(each) for each in patch]
+        network = load_bundle(bundle_folder(bundle), torch_device(device))
+        pictures = read_pictures(data, len(network.settings.classes), images)
+        pipeline = engines(network, Wish())[0] if fast and network.device.type == "cpu" else Pipeline(network)
+        curve = []
+        with progress_bar("certify", len(pictures) * len(sizes)) as advance:
+            for rows, columns in sizes:
+                found = measure(pipeline, pictures, (rows, columns), across=windows, fill=way, advance=advance)
+                curve.append({"patch": f"{rows}x{columns}", **found.figures()})
+    settings = {
+        "bundle": network.model_id, "data": str(data), "images": len(pictures), "windows": windows, "fill": way,
+        "backend": backend, "device": str(network.device), "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    write_json(json, curve[0] | {"curve": curve, "settings": settings})
+    for each in curve:
+        print_figures(f"{network.model_id}, sticker {each['patch']}", each)

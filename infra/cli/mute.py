@@ -1,0 +1,68 @@
+"""`pointillist mute`: no notifications for a camera or an alert until a time."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from infra.cli import app
+from schemas.errors import ConfigError, StateError
+
+
+@app.command()
+def mute(
+    subjects: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Cameras as SITE/CAMERA, or CAMERA of the site `local`, and ids of alerts; none lists the mutes.",
+            metavar="[CAMERA|ALERT]...",
+        ),
+    ] = None,
+    length: Annotated[str, typer.Option("--for", help="Length, such as 30m, 2h or 1d.", metavar="LENGTH")] = "1h",
+    reason: Annotated[str, typer.Option(help="The reason, for the people who look after the alerts.")] = "",
+    end: Annotated[bool, typer.Option("--end", help="End these mutes now.")] = False,
+    state: Annotated[Path, typer.Option(help="State folder of the system, running or not.")] = Path(".pointillist"),
+) -> None:
+    """Mute cameras or alerts for a time: nobody is notified, and the console does not count them.
+
+    A mute ends by itself. Evidence, alerts and frames are recorded as before. The audit log keeps who muted what.
+    """
+    from consumers.console.data.store import Store
+    from consumers.database.mutes import change_mutes, end_mute, new_mute, read_mutes, save_mute
+    from infra.state_folder import Layout
+    from schemas.identity import camera_at
+
+    if not state.is_dir():
+        raise StateError(f"--state: expected a state folder of `pointillist up`, got {state}. Correct the path.")
+    layout, now_ms = Layout(state.resolve()), time.time_ns() // 10**6
+    if not subjects:
+        if end:
+            raise ConfigError("--end: expected cameras or alerts to end the mutes of, got none. Name them.")
+        for each in change_mutes(layout.database_url, lambda found: read_mutes(found, now_ms)).values():
+            until = datetime.fromtimestamp(each.until_ms / 1000).astimezone().isoformat(" ", "minutes")
+            typer.echo(f"{each.subject} until {until}, by {each.who}: {each.reason}")
+        return
+    named = [each if len(each) == 32 and "/" not in each else str(camera_at(each)) for each in subjects]
+    made = [] if end else [new_mute(each, length, reason, "local", now_ms) for each in named]
+
+    def change(connection: Connection) -> None:
+        for each in made:
+            save_mute(connection, each)
+        for subject in named if end else ():
+            end_mute(connection, subject)
+
+    change_mutes(layout.database_url, change)
+    store = Store(layout.console_url)
+    try:
+        store.prepare()
+        for subject in named:
+            store.note("local", "mute", subject, "ended" if end else f"{length}: {reason}", "done")
+    finally:
+        store.close()
+    for subject in named:
+        typer.echo(f"{subject} is no longer muted" if end else f"{subject} is muted for {length}")

@@ -1,0 +1,443 @@
+"""Backups of a state folder: one tar file with the databases, keys, models, quarantine and settings.
+
+The file begins with `manifest.json` and ends with `checksums.json`, so a cut file is detected. The database is a
+snapshot that holds the Kafka offsets of its rows: a recorder on the restored database continues at these offsets.
+
+Kafka's log, the spools of cameras, logs and caches stay out. The first two belong to other machines in a deployment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+import fsspec  # type: ignore[import-untyped]  # it ships no types
+
+from consumers.database.engine import database_url
+from consumers.database.snapshot import Offsets, copy_sqlite, forget_kafka, restore_postgresql, snapshot
+from infra.state_folder.identity_lock import LOCK_FILE, changing_identities
+from infra.state_folder.layout import Layout
+from infra.state_folder.passphrase import MAGIC, SealedInput, SealedOutput
+from schemas.errors import ConfigError, StateError
+from schemas.runtime.atomic_file import replacing
+
+FORMAT: Final = 1
+SUFFIX: Final = ".backup"
+MANIFEST: Final = "manifest.json"
+CHECKSUMS: Final = "checksums.json"
+DATABASE: Final = "database"
+CONSOLE: Final = "console"
+FILES: Final = "state/"
+LEFT_OUT: Final = frozenset(
+    (
+        "mosquitto", "prometheus", "alertmanager", "grafana", "spool", "logs", "cache", "lock", LOCK_FILE,
+        "roles.json", "processes.json", "ports.json", "report.json", "fleet.json",
+    )
+)  # fmt: skip
+"""Entries of a state folder that a new run makes again, or that belong to cameras; see also `is_left_out`."""
+_IDENTITIES: Final = frozenset(
+    (
+        "pki", "keys", "roles", "enrolments", "users", "fleet.secret", "signer.key", "decider.key", "trusted-signers",
+        "generations.json",
+    )
+)  # fmt: skip
+_AT_ONCE: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The first member of a backup."""
+
+    format: int
+    version: str
+    """Release that made it."""
+    made_ms: int
+    """Unix time of the snapshot, in milliseconds."""
+    database: str
+    """`sqlite` or `postgresql`; empty without a database."""
+    offsets: Offsets
+    """The next Kafka offset of each partition, by topic: all earlier records have their effect in the database."""
+    entries: list[str]
+    """Entries that a restore makes in the state folder."""
+
+    @property
+    def records(self) -> int:
+        """Return the sum of all offsets."""
+        return sum(sum(each.values()) for each in self.offsets.values())
+
+
+def is_left_out(name: str) -> bool:
+    """Return whether a backup leaves out this entry of a state folder. Databases are copied as snapshots."""
+    return name in LEFT_OUT or name.startswith(".") or ".sqlite" in name or bool(re.fullmatch(r"kafka(-\d+)?", name))
+
+
+def _written(manifest: Manifest) -> Iterator[str]:
+    """Yield the entries that a restore makes, and the journals that SQLite would apply to them."""
+    for name in manifest.entries:
+        yield name
+        if name.endswith(".sqlite"):
+            yield from (f"{name}-wal", f"{name}-shm", f"{name}-journal")
+
+
+def write_backup(
+    layout: Layout, to: str, version: str, *, database: str | None = None, passphrase: str | None = None
+) -> tuple[str, Manifest]:
+    """Write a backup of a running or stopped system into the folder or URL `to`. Return its place and its manifest.
+
+    `database` is the URL of a database outside the state folder. Without a `passphrase`, only a local file that its
+    owner alone can read is accepted, because a backup contains keys.
+
+    Raises ConfigError for an unsafe place, and StateError if the system's files cannot be read.
+    """
+    local = _local(to)
+    if local is None and passphrase is None:
+        raise ConfigError(f"--to: expected --passphrase-file with a URL, got none: {to} would hold keys in the clear.")
+    made_ms = time.time_ns() // 10**6
+    name = f"pointillist-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(made_ms / 1000))}{SUFFIX}"
+    with _snapshots(layout) as (main, console):
+        url = database or layout.database_url
+        offsets: Offsets = {}
+        have = database is not None or layout.database.is_file()
+        if have:
+            offsets = snapshot(url, main)
+        if (layout.folder / "console.sqlite").is_file():
+            copy_sqlite(layout.folder / "console.sqlite", console)
+        entries = sorted(each.name for each in layout.folder.iterdir() if not is_left_out(each.name))
+        databases = [main] if database is None and have else []
+        names = {main: layout.database.name, console: "console.sqlite"}
+        made = [*(names[each] for each in (*databases, console) if each.is_file()), *entries]
+        kind = database_url(url).get_backend_name() if have else ""
+        manifest = Manifest(FORMAT, version, made_ms, kind, offsets, made)
+        with _output(to, local, name) as (place, raw):
+            output = raw if passphrase is None else SealedOutput(raw, passphrase)
+            _write_tar(cast(IO[bytes], output), layout, manifest, {DATABASE: main, CONSOLE: console}, entries)
+            if isinstance(output, SealedOutput):
+                output.close()
+    return place, manifest
+
+
+def read_manifest(place: str, passphrase: str | None = None) -> Manifest:
+    """Return the manifest of a backup. Raises StateError for another file, SecretError for another passphrase."""
+    with _input(place, passphrase) as tar:
+        return _manifest(tar, place)
+
+
+def restore_backup(
+    layout: Layout, place: str, *, database: str | None = None, passphrase: str | None = None, new_kafka: bool = False
+) -> Manifest:
+    """Restore a backup into a state folder. `database` is the URL of the empty database for a dump of PostgreSQL.
+
+    With `new_kafka`, the offsets are removed: a recorder reads the log from its beginning. The topics of dead letters
+    get the backup's time as a suffix.
+
+    The folder may hold what a backup leaves out, such as Kafka's log and spools. Nothing is replaced: everything is
+    read and checked first. Raises StateError for a damaged backup, or if something of it already exists.
+    """
+    staged = layout.folder / ".restoring"
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        with _input(place, passphrase) as tar:
+            manifest = _manifest(tar, place)
+            if there := [name for name in _written(manifest) if (layout.folder / name).exists()]:
+                raise StateError(
+                    f"--state: expected a folder without {there[0]}, got {layout.folder}. Choose another folder, or "
+                    "move the old one away."
+                )
+            if (manifest.database == "postgresql") != (database is not None):
+                wanted = "--database with an empty PostgreSQL" if database is None else "no --database"
+                raise ConfigError(f"restore: expected {wanted} for this backup, got another form. Correct the options.")
+            _read_tar(tar, place, staged)
+        dump = staged / DATABASE
+        if database is not None:
+            with dump.open("rb") as given:
+                restore_postgresql(database, given)
+            dump.unlink()
+        elif dump.is_file():
+            dump.rename(layout.database)
+        if new_kafka and manifest.database:
+            forget_kafka(database or layout.database_url, manifest.made_ms)
+        if (staged / CONSOLE).is_file():
+            (staged / CONSOLE).rename(layout.folder / "console.sqlite")
+        for entry in (staged / FILES).iterdir():
+            entry.rename(layout.folder / entry.name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return manifest
+
+
+def find_backup(given: str) -> str:
+    """Return the backup at a path or URL: of a folder, the newest one in it. Raises StateError if there is none."""
+    system, path = _system(given)
+    if system.isdir(path):
+        found = sorted(str(each) for each in system.ls(path, detail=False) if each.endswith(SUFFIX))
+        if not found:
+            raise StateError(f"--from: expected a folder with a backup, got none in {given}. Correct the place.")
+        return found[-1] if _local(given) is not None else str(system.unstrip_protocol(found[-1]))
+    if not system.exists(path):
+        raise StateError(f"--from: expected a backup, got {given}, which does not exist. Correct the place.")
+    return given
+
+
+# Writing
+
+
+@contextmanager
+def _snapshots(layout: Layout) -> Iterator[tuple[Path, Path]]:
+    """Provide the paths of two snapshots in the state folder, which are deleted afterwards."""
+    if not layout.folder.is_dir():
+        raise StateError(f"--state: expected a state folder, got {layout.folder}. Correct the path.")
+    files = layout.folder / ".backup.sqlite", layout.folder / ".backup-console.sqlite"
+    try:
+        lock = os.open(layout.folder / ".backup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unreadable(error) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(f"--state: expected no other backup of {layout.folder}, got one. Wait for it.") from None
+        for file in files:
+            # A killed backup leaves its own behind.
+            file.unlink(missing_ok=True)
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            file.unlink()
+        before = os.umask(0o077)
+        try:
+            yield files
+        finally:
+            os.umask(before)
+            for file in files:
+                file.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _output(to: str, local: Path | None, name: str) -> Iterator[tuple[str, IO[bytes]]]:
+    if local is None:
+        system, path = _system(to)
+        target = f"{path.rstrip('/')}/{name}"
+        try:
+            with system.open(target, "wb") as remote:
+                yield f"{to.rstrip('/')}/{name}", remote
+        except BaseException:
+            # Closing it has published a cut file, which would be the newest one.
+            with suppress(Exception):
+                system.rm_file(target)
+            raise
+        return
+    try:
+        local.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replacing(local / name, private=True) as fresh:
+            if fresh.stat().st_mode & 0o077:
+                raise ConfigError(
+                    f"--to: expected a disk with file modes, got {local}, where other users read every file. Give "
+                    "--passphrase-file, or choose another folder."
+                )
+            with fresh.open("wb") as file:
+                yield str(local / name), file
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise ConfigError(f"--to: expected a writable folder, got {local}: {error}. Choose another one.") from None
+
+
+def _write_tar(
+    output: IO[bytes], layout: Layout, manifest: Manifest, databases: dict[str, Path], entries: list[str]
+) -> None:
+    sums: dict[str, str] = {}
+    with tarfile.open(fileobj=output, mode="w|", bufsize=_AT_ONCE, format=tarfile.PAX_FORMAT) as tar:
+        _add_bytes(tar, MANIFEST, json.dumps(asdict(manifest)).encode(), sums)
+        for name, file in databases.items():
+            if file.is_file():
+                _add_file(tar, name, file, sums)
+        with ExitStack() as held:
+            try:
+                held.enter_context(changing_identities(layout.folder))
+            except OSError as error:
+                raise _unreadable(error) from None
+            for name in entries:
+                if name in _IDENTITIES:
+                    _add_all(tar, layout.folder, name, sums)
+        for name in entries:
+            if name not in _IDENTITIES:
+                _add_all(tar, layout.folder, name, sums)
+        _add_bytes(tar, CHECKSUMS, json.dumps(sums).encode(), {})
+
+
+def _add_all(tar: tarfile.TarFile, root: Path, name: str, sums: dict[str, str]) -> None:
+    for file in _files(root / name):
+        # The recorder's purge may delete an old one meanwhile.
+        with suppress(FileNotFoundError):
+            _add_file(tar, f"{FILES}{file.relative_to(root)}", file, sums)
+
+
+def _files(top: Path) -> Iterator[Path]:
+    """Yield `top`, or the files below it, in order. A folder that vanishes meanwhile has none.
+
+    Raises StateError for a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise _unreadable(error) from None
+
+    if not top.is_dir():
+        yield top
+        return
+    for folder, inner, names in os.walk(top, onerror=refuse):
+        inner.sort()
+        yield from (Path(folder, name) for name in sorted(names))
+
+
+def _add_file(tar: tarfile.TarFile, name: str, file: Path, sums: dict[str, str]) -> None:
+    """Add a file, or nothing for a link or a socket. Raises FileNotFoundError, or StateError if it cannot be read."""
+    try:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            return
+        opened = file.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(error) from None
+    with opened:
+        status = os.fstat(opened.fileno())
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime, info.mode = status.st_size, int(status.st_mtime), status.st_mode & 0o777
+        reading = _Read(opened, file)
+        tar.addfile(info, cast(IO[bytes], reading))
+    sums[name] = reading.hash.hexdigest()
+
+
+def _unreadable(error: OSError) -> StateError:
+    return StateError(f"--state: expected a folder that this user can read and write, got {error}. Correct its rights.")
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes, sums: dict[str, str]) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o600
+    tar.addfile(info, io.BytesIO(data))
+    sums[name] = hashlib.sha256(data).hexdigest()
+
+
+class _Hashed:
+    """A stream that hashes the bytes that are read from another one."""
+
+    def __init__(self, given: IO[bytes]) -> None:
+        self._given = given
+        self.hash = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._given.read(size)
+        self.hash.update(data)
+        return data
+
+
+class _Read(_Hashed):
+    """The same for a file of the state folder, whose errors must not be those of the output."""
+
+    def __init__(self, given: IO[bytes], file: Path) -> None:
+        super().__init__(given)
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data = super().read(size)
+        except OSError as error:
+            raise StateError(f"--state: expected a readable {self._file}, got {error}. Check the disk.") from None
+        if len(data) < size:
+            raise StateError(f"--state: expected {self._file} to keep its length, got a shorter one. Try again.")
+        return data
+
+
+# Reading
+
+
+@contextmanager
+def _input(place: str, passphrase: str | None) -> Iterator[tarfile.TarFile]:
+    system, path = _system(place)
+    try:
+        with system.open(path, "rb") as raw:
+            sealed = raw.read(len(MAGIC)) == MAGIC
+            if sealed and passphrase is None:
+                raise ConfigError("--passphrase-file is missing: expected the passphrase of this backup. Give it.")
+            if not sealed:
+                raw.seek(0)
+            given = SealedInput(raw, cast(str, passphrase)) if sealed else raw
+            with tarfile.open(fileobj=cast(IO[bytes], given), mode="r|", bufsize=_AT_ONCE) as tar:
+                yield tar
+    except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
+        raise _damaged(place, str(error)) from None
+
+
+def _manifest(tar: tarfile.TarFile, place: str) -> Manifest:
+    first = tar.next()
+    data = tar.extractfile(first) if first is not None and first.name == MANIFEST else None
+    if data is None:
+        raise _damaged(place, f"no {MANIFEST}")
+    try:
+        found: dict[str, Any] = json.loads(data.read())
+        if found["format"] != FORMAT:
+            raise StateError(
+                f"the backup: expected format {FORMAT}, got {found['format']}. Restore it with release "
+                f"{found['version']}."
+            )
+        offsets = {topic: {int(part): at for part, at in each.items()} for topic, each in found["offsets"].items()}
+        return Manifest(**(found | {"offsets": offsets}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(place, f"{MANIFEST}: {error}") from None
+
+
+def _read_tar(tar: tarfile.TarFile, place: str, staged: Path) -> None:
+    """Extract all members behind the manifest into `staged`, and check them."""
+    (staged / FILES).mkdir(parents=True)
+    sums: dict[str, str] = {}
+    wanted: dict[str, str] | None = None
+    while (info := tar.next()) is not None:
+        data = tar.extractfile(info)
+        if data is None or Path(info.name).is_absolute() or ".." in Path(info.name).parts:
+            raise _damaged(place, f"a member {info.name!r}")
+        if info.name == CHECKSUMS:
+            wanted = json.loads(data.read())
+            continue
+        target = staged / info.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        reading = _Hashed(data)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(cast(IO[bytes], reading), file, _AT_ONCE)
+        target.chmod(info.mode & 0o777)
+        sums[info.name] = reading.hash.hexdigest()
+    if wanted is None or {name: each for name, each in wanted.items() if name != MANIFEST} != sums:
+        raise _damaged(place, "the end is missing" if wanted is None else "a wrong checksum")
+
+
+def _damaged(place: str, why: str) -> StateError:
+    return StateError(f"{place}: expected a whole backup, got a damaged file ({why}). Use another backup.")
+
+
+def _local(url: str) -> Path | None:
+    """Return the local folder of a path or a `file://` URL; None for another URL."""
+    if "://" not in url:
+        return Path(url)
+    return Path(url.removeprefix("file://")) if url.startswith("file://") else None
+
+
+def _system(url: str) -> tuple[Any, str]:
+    try:
+        return cast(tuple[Any, str], fsspec.core.url_to_fs(url))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{url}: expected a folder or a URL that fsspec opens, got {error}. Correct it.") from None

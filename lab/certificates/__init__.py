@@ -1,0 +1,1 @@
+"""Certified labels of a bundle on labelled pictures."""

@@ -1,0 +1,1 @@
+"""Certified labels under stickers: networks, fillings of the windows, and sizes of the sticker."""

@@ -1,0 +1,126 @@
+"""The plan of the certified labels, and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from lab.backdoor.catalogue import MODELS
+from lab.backdoor.train import shipped_models
+from lab.experiments.certified.measure import STAMPED, Row, Subject, certified
+from lab.experiments.certified.published import PUBLISHED, Published
+from lab.experiments.harness.cell import Cell, Tables
+from lab.experiments.harness.page import Column, table, write_page
+from lab.experiments.harness.plan import Plan, Workplace
+from processors.bundle import shipped_bundle
+
+NAME: Final = "certified"
+TABLES: Final = {"rows": Row}
+_CODE: Final = "lab.experiments.certified.measure:certified"
+_SCENES: Final = "scenes-640x480"
+_TWO_PERCENT: Final = 78
+"""Side of a square of 2 % of a frame of 640×480."""
+SUBJECTS: Final = (
+    Subject("cifar10", "cifar10", 5, 5),
+    Subject("scene", _SCENES, _TWO_PERCENT, _TWO_PERCENT, count=100),
+    Subject("cifar10", "cifar10", 5, 5, "plate"),
+    Subject("cifar10", "cifar10", 5, 5, "grey"),
+    Subject("cifar10-hardened", "cifar10", 5, 5),
+    *(Subject("cifar10", "cifar10", side, side, count=300) for side in (2, 3, 4, 7)),
+    *(
+        Subject(sick, pictures, side, side, count=300)
+        for sick, side in (("resnet20-c-1", 4), ("resnet20-d-1", 6))
+        for pictures in (STAMPED, "cifar10")
+    ),
+)
+
+
+def _share(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+COLUMNS: Final[tuple[Column[Row], ...]] = (
+    Column("network", lambda row: row.network),
+    Column("pictures", lambda row: row.pictures),
+    Column("sticker", lambda row: f"{row.rows}×{row.columns}"),
+    Column("fill", lambda row: row.fill),
+    Column("n", lambda row: str(row.n)),
+    Column("certified [95 %]", lambda row: _share(row.certified, row.certified_low, row.certified_high)),
+    Column("clean [95 %]", lambda row: _share(row.clean, row.clean_low, row.clean_high)),
+    Column("passes, certificate", lambda row: f"{row.passes:.0f}"),
+    Column("passes, label alone", lambda row: f"{row.label_passes:.0f}"),
+)
+OTHERS: Final[tuple[Column[Published], ...]] = (
+    Column("method", lambda each: each.method),
+    Column("network", lambda each: each.network),
+    Column("pictures", lambda each: each.pictures),
+    Column("certified", lambda each: each.certified),
+    Column("clean", lambda each: each.clean),
+    Column("source", lambda each: f"{each.source}{'' if each.checked else ' (not checked against the text)'}"),
+)
+
+
+_SICK: Final = (
+    "The networks `resnet20-…` have a backdoor that nobody has repaired, with a trigger of the sticker's size. "
+    "*Stamped* pictures of other classes carry the trigger, and *clean* is the share of them whose label by double "
+    "masking is the true one. No picture whose label the trigger has changed can be certified as its true class: "
+    "windows next to the trigger leave the attacker's label. The certificates of their clean pictures promise those "
+    "labels in advance."
+)
+
+
+def plan(place: Workplace) -> Plan:
+    """Each subject of `SUBJECTS`, in the order of its worth."""
+    store = place.store(NAME)
+
+    def cell(subject: Subject) -> Cell:
+        sick = subject.network in MODELS
+        bundle = shipped_models() / subject.network / "bundle" if sick else shipped_bundle(subject.network)
+        needs_data = subject.pictures != _SCENES
+        files = (bundle, place.data_set("cifar10")) if needs_data else (bundle,)
+
+        def measure() -> Tables:
+            made_from = f"{own.code_state} {own.input_state}"
+            data = place.needed_data() if needs_data else None
+            return {"rows": [certified(subject, bundle, data, place.cache(NAME), made_from)]}
+
+        own = Cell(
+            subject.name,
+            (_CODE,),
+            measure,
+            (subject, MODELS[subject.network].poisoning) if sick else subject,
+            files,
+            (10 if subject.pictures == _SCENES else 0.9) * subject.count,
+        )
+        return own
+
+    def write() -> list[str]:
+        write_page(store.folder / "README.md", page(store.records("rows", Row)))
+        return []
+
+    return Plan(NAME, TABLES, tuple(map(cell, SUBJECTS)), store, write)
+
+
+def page(rows: Sequence[Row]) -> list[str]:
+    """Return the parts of the page."""
+    return [
+        "# Certified labels under stickers",
+        f"Made by `pointillist lab stale --only {NAME} --run`. *Certified* is the share of pictures that keep their "
+        "true label whatever one sticker of this size shows, at any place. *Clean* is the accuracy of double masking "
+        "on the same pictures. At most 36 windows cover each picture, so a certificate takes at most 666 passes. "
+        "[How to certify a network](../../howto/certify.md); [why](../../adr/0068-certified-labels.md).",
+        table(COLUMNS, rows),
+        *([_SICK] if any(row.pictures == STAMPED for row in rows) else []),
+        "Published figures for one patch anywhere, not measured here. PatchCleanser's networks are larger, see "
+        "pictures of 224×224 and were pretrained on ImageNet:",
+        table(OTHERS, PUBLISHED),
+        "Limits:\n\n"
+        "- The certificate covers one sticker of this size. It covers no larger sticker, no second one, and no change "
+        "spread over the whole frame.\n"
+        "- Larger networks that were trained on more pictures certify more, transformers above all.\n"
+        "- A certificate by randomly dropped pixels needs p_A − p_B > 2Δ. At the fleet's ratios r = .25 and .5, one "
+        "changed pixel has Δ = .75 and .50, so nothing is certified that way.\n"
+        "- A certified label can be wrong: the share of wrong ones is not part of *certified*, which counts true "
+        "labels alone.\n"
+        "- Rounding may differ between batch sizes. A certificate holds for the arithmetic that made it.",
+    ]

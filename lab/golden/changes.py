@@ -1,0 +1,167 @@
+"""The lines that a change of code touches, and whether the golden batch executes them.
+
+Definitions are compared between two checkouts as `provenance` reaches them. A changed definition counts by its new
+statements: each must be executed. `raise` statements are exempt, because a row that exists did not end in one. A
+changed statement outside functions counts if every function that uses it is executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NamedTuple, TypeVar
+
+from lab.experiments.provenance import Place, Repository
+
+Lines = dict[str, set[int]]
+"""Executed line numbers by file, relative to the repository."""
+Result = TypeVar("Result")
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Uncovered(NamedTuple):
+    """A changed definition with lines that the golden batch does not execute."""
+
+    place: str
+    why: str
+
+
+def traced(work: Callable[[], Result], repository: Repository) -> tuple[Result, Lines]:
+    """Call `work`; return its result and the lines of the repository that it executes."""
+    lines: Lines = {}
+    prefix = f"{repository.root}/"
+
+    def inside(frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line":
+            lines.setdefault(frame.f_code.co_filename, set()).add(frame.f_lineno)
+        return inside
+
+    def entered(frame: FrameType, event: str, _: Any) -> Any:
+        name = frame.f_code.co_filename
+        if not name.startswith(prefix) or "/.venv/" in name:
+            return None
+        lines.setdefault(name, set()).add(frame.f_lineno)
+        return inside
+
+    sys.settrace(entered)
+    threading.settrace(entered)
+    try:
+        result = work()
+    finally:
+        sys.settrace(None)
+        threading.settrace(None)
+    return result, {name.removeprefix(prefix): numbers for name, numbers in lines.items()}
+
+
+def uncovered(older: Repository, newer: Repository, entries: tuple[str, ...], lines: Lines) -> list[Uncovered]:
+    """Return what changed in the reach of the entries and is not executed. `lines` are of the newer checkout."""
+    found = [Uncovered(name, "data file changed") for name in _changed_data(older, newer, entries)]
+    reached = newer.reached(*entries)
+    before = _contents(older, older.reached(*entries))
+    contents = _contents(newer, reached)
+    users: dict[Place, list[Place]] = {}
+    for place, definition in reached.items():
+        for target in definition.targets:
+            users.setdefault(target, []).append(place)
+    for place in reached:
+        if contents[place] in before.values():
+            continue
+        own = lines.get(str(place.file.relative_to(newer.root)), set())
+        missed = [line for line in _new_lines(older, newer, place) if not own & set(line.numbers)]
+        outside = [line for line in missed if not line.in_function]
+        missed = [line for line in missed if line.in_function]
+        if outside and not all(_executed(newer, user, lines) for user in users.get(place, [place])):
+            missed += outside
+        if not missed and not outside and not _executed(newer, place, lines):
+            missed = [_Line((_first(newer, place),), True)]
+        if missed:
+            where = ", ".join(str(line.numbers[0]) for line in missed[:5])
+            name = f"{place.file.relative_to(newer.root)}:{place.name or 'import'}"
+            found.append(Uncovered(name, f"not executed: line {where}"))
+    return found
+
+
+class _Line(NamedTuple):
+    numbers: tuple[int, ...]
+    in_function: bool
+
+
+def _changed_data(older: Repository, newer: Repository, entries: tuple[str, ...]) -> Iterator[str]:
+    before, now = (
+        {str(file.relative_to(each.root)): file.read_bytes() for file in each.data(*entries)} for each in (older, newer)
+    )
+    yield from (name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name))
+
+
+def _contents(repository: Repository, reached: Any) -> dict[Place, tuple[object, ...]]:
+    """The text of each definition, with the names of the definitions that it refers to."""
+    return {
+        place: (each.text, tuple((target.file.relative_to(repository.root), target.name) for target in each.targets))
+        for place, each in reached.items()
+    }
+
+
+def _statements(repository: Repository, place: Place) -> list[ast.stmt]:
+    return repository.module(place.file).statements.get(place.name, [])
+
+
+def _new_lines(older: Repository, newer: Repository, place: Place) -> list[_Line]:
+    """The statements of a definition that its older version does not have."""
+    there = Place(older.root / place.file.relative_to(newer.root), place.name)
+    left = Counter(head for head, _ in _heads(_statements(older, there)))
+    found = []
+    for head, line in _heads(_statements(newer, place)):
+        if left[head]:
+            left[head] -= 1
+        else:
+            found.append(line)
+    return found
+
+
+def _heads(statements: list[ast.stmt], in_function: bool = False) -> Iterator[tuple[str, _Line]]:
+    """Each statement without the statements inside it: its content, and the lines that it covers."""
+    for node in statements:
+        inner = [
+            body for name in ("body", "orelse", "finalbody") if isinstance(body := getattr(node, name, None), list)
+        ]
+        inner += [handler.body for handler in getattr(node, "handlers", [])]
+        parts = [
+            value for name, value in ast.iter_fields(node) if name not in ("body", "orelse", "finalbody", "handlers")
+        ]
+        text = f"{type(node).__name__} " + " ".join(_dumped(part) for part in parts)
+        documented = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not isinstance(node, ast.Raise | ast.Pass | ast.Import | ast.ImportFrom) and not documented:
+            last = inner[0][0].lineno - 1 if inner and inner[0] else node.end_lineno or node.lineno
+            numbers = tuple(range(node.lineno, max(node.lineno, last) + 1))
+            if isinstance(node, _FUNCTIONS):
+                # A changed signature counts if the function runs.
+                numbers = tuple(range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1))
+            yield text, _Line(numbers, in_function or isinstance(node, _FUNCTIONS))
+        for body in inner:
+            yield from _heads(body, in_function or isinstance(node, _FUNCTIONS))
+
+
+def _dumped(part: object) -> str:
+    if isinstance(part, ast.AST):
+        return ast.dump(part)
+    return " ".join(map(_dumped, part)) if isinstance(part, list) else repr(part)
+
+
+def _executed(repository: Repository, place: Place, lines: Lines) -> bool:
+    """Whether any line inside the functions of a definition is executed; statements on import always are."""
+    own = lines.get(str(place.file.relative_to(repository.root)), set())
+    functions = [
+        node for statement in _statements(repository, place) for node in ast.walk(statement)
+        if isinstance(node, _FUNCTIONS)
+    ]  # fmt: skip
+    if not functions:
+        return bool(own) or place.name == ""
+    return any(own & set(range(node.body[0].lineno, (node.end_lineno or 0) + 1)) for node in functions)
+
+
+def _first(repository: Repository, place: Place) -> int:
+    return next((node.lineno for node in _statements(repository, place)), 1)

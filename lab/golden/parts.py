@@ -1,0 +1,215 @@
+"""The golden batch: what it computes, and the comparison with the stored outputs.
+
+The pictures are the 100 CIFAR-10 overlays of the shipped bundle, and a few simulated scenes. Each part covers one kind
+of code: the judge, its gradient, the attacks, STRIP, the rows of scenes, and one hardening. Other kinds have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.attacks import defended, eot_pgd, make_attack, random_targets, shown, square, transfer, undefended
+from lab.attacks.eot import loss_gradient
+from lab.data import LabelledPictures, to_frames
+from lab.experiments.hardening.scene import attacked, hard
+from lab.experiments.scale.measure import CONDITIONS, scenes
+from lab.hardening.processes import Processes
+from lab.hardening.settings import HardenSettings
+from lab.hardening.train import Training
+from lab.hardening.training_batches import PictureBatches
+from lab.red_team.chain import chain, few, unknown
+from lab.repair.checkpoints import Checkpoint
+from lab.repair.inputs import trainable_copy
+from lab.strip.measure import check
+from processors.bundle import Bundle, load_bundle, shipped_bundle
+from processors.pipeline import Pipeline
+
+Outputs = Mapping[str, NDArray[np.float16]]
+FILE: Final = Path(__file__).with_name("golden.npz")
+RATIO: Final = 0.25
+EPS: Final = 8 / 255
+FEW: Final = 4
+"""Pictures that are attacked."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the golden batch, and the tolerance of its outputs.
+
+    Processors round sums differently. A picture near a boundary may therefore differ: at most `share` of the values of
+    an output deviate by more than `most`.
+    """
+
+    name: str
+    compute: Callable[[], Mapping[str, Tensor]]
+    most: float
+    share: float = 0.0
+
+
+def judge() -> Mapping[str, Tensor]:
+    """Return the probabilities behind the drop and the restorer: of 100 pictures, and of scenes of three sizes."""
+    found = {}
+    for name in ("cifar10", "cifar10-hardened"):
+        frames, masks = _frames(), _chance(1)
+        found[name] = _probabilities(chain(_pipeline(name), unknown(_bundle(name), RATIO)), frames, masks)
+    for size, count in (((32, 32), 8), ((96, 128), 4), ((240, 320), 1)):
+        pictures = scenes(count, size, CONDITIONS["hard"])
+        behind = defended(_pipeline("scene"), RATIO)
+        found[f"scene/{size[0]}"] = _probabilities(behind, to_frames(pictures.images, torch.device("cpu")), _chance(2))
+    return found
+
+
+def gradient() -> Mapping[str, Tensor]:
+    """Return the gradient of the mean loss over four masks, each divided by its largest value."""
+    network, pictures = _pipeline("cifar10-hardened"), _frames()[:FEW]
+    labels = network.bundle.logits(pictures).argmax(1)
+    found = loss_gradient(chain(network, unknown(network.bundle, RATIO)), pictures, labels, 4, _chance(3))
+    scene = scenes(1, (96, 128), CONDITIONS["usual"])
+    frames = to_frames(scene.images, torch.device("cpu"))
+    behind = defended(_pipeline("scene"), RATIO)
+    other = loss_gradient(behind, frames, torch.from_numpy(scene.labels), 2, _chance(3))
+    return {"cifar10-hardened": _scaled(found), "scene/96": _scaled(other)}
+
+
+def attacks() -> Mapping[str, Tensor]:
+    """Return the changes that the attacks make to four pictures, divided by the largest change."""
+    network = _pipeline("cifar10")
+    frames, bare = _frames()[:FEW], undefended(network.bundle)
+    labels = network.bundle.logits(frames).argmax(1)
+    targets = random_targets(labels, 10, _chance(4))
+    found = {
+        name: make_attack(name, EPS)(network.bundle.logits, frames, labels, None, _chance(5))
+        for name in ("fgsm", "ifgsm", "pgd")
+    }
+    for name, drawing in (("fleet", unknown(network.bundle, RATIO)), ("key-known", few(network.bundle, RATIO, 1, 1))):
+        behind = chain(network, drawing)
+        found[f"eot/{name}"] = eot_pgd(behind, frames, labels, None, eps=EPS, steps=2, samples=2, generator=_chance(6))
+    found["eot/targeted"] = eot_pgd(
+        bare, frames, labels, targets, eps=0.5, steps=2, samples=1, generator=_chance(6), norm="l2", step=0.5,
+        momentum=0.75, random_start=False,
+    )  # fmt: skip
+    found["square"] = square(bare, frames, labels, None, eps=EPS, queries=10, generator=_chance(7))
+    found["transfer"] = transfer([network.bundle.logits], frames, labels, None, eps=EPS, generator=_chance(8))
+    changes = {name: _scaled(each.detach() - frames) for name, each in found.items()}
+    right = shown(chain(network, unknown(network.bundle, RATIO)), frames, labels, times=3, generator=_chance(9))
+    return {**changes, "shown": right.float()}
+
+
+def strip() -> Mapping[str, Tensor]:
+    """Return the entropies of 16 pictures over all overlays, and the passes of the sequential test."""
+    pictures = LabelledPictures("golden", _pictures()[:16], np.zeros(16, np.int64))
+    whole, stopped = check(_pipeline("cifar10"), pictures), check(_pipeline("cifar10"), pictures, sequential=True)
+    return {"bits": torch.from_numpy(whole.bits), "passes": torch.from_numpy(stopped.passes)}
+
+
+def scene_rows() -> Mapping[str, Tensor]:
+    """Return the figures of the hardening's rows over a few frames."""
+    under = attacked(_bundle("scene-plain"), (32, 32), 3)
+    right = [row.right for row in hard(_bundle("scene-plain"), (32, 32), 20)]
+    return {"attacked": torch.tensor([under.clean, under.attacked, under.resubmitted]), "hard": torch.tensor(right)}
+
+
+def hardening() -> Mapping[str, Tensor]:
+    """Return the probabilities of the CIFAR-10 network after one epoch of hardening on 16 pictures."""
+    bundle, pictures = _bundle("cifar10"), _pictures()[:24]
+    labels = bundle.logits(_frames()[:24]).argmax(1)
+    batches = PictureBatches(LabelledPictures("golden", pictures[:16], labels[:16].numpy()), 8, 0)
+    settings = HardenSettings(epochs=1, batch=8, eps=EPS)
+    held_out = _frames()[16:24], labels[16:]
+    training = Training(
+        bundle, trainable_copy(bundle), batches, held_out, settings, checkpoint=Checkpoint(None, ""),
+        processes=Processes(), report=lambda line: None, advance=lambda count: None,
+    )  # fmt: skip
+    network = training.run()
+    with torch.no_grad():
+        logits: Tensor = network(bundle.prepare(held_out[0]))
+    return {"logits": logits}
+
+
+PARTS: Final = (
+    Part("judge", judge, 0.004),
+    Part("gradient", gradient, 0.004, 0.01),
+    Part("attacks", attacks, 0.01, 0.04),
+    Part("strip", strip, 0.01),
+    Part("scene-rows", scene_rows, 0.02),
+    Part("hardening", hardening, 0.05),
+)
+
+
+def computed(parts: tuple[Part, ...] = PARTS) -> Outputs:
+    """Return the outputs of all parts by `part/name`, rounded to half precision."""
+    return {
+        f"{part.name}/{name}": value.detach().numpy().astype(np.float16)
+        for part in parts
+        for name, value in part.compute().items()
+    }
+
+
+def stored(file: Path = FILE) -> Outputs:
+    """Return the stored outputs."""
+    with np.load(file) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def deviations(found: Outputs, wanted: Outputs, parts: tuple[Part, ...] = PARTS) -> dict[str, str]:
+    """Return the parts whose outputs differ beyond the tolerance, with the reason."""
+    wrong = {}
+    for part in parts:
+        names = {name for name in (*found, *wanted) if name.startswith(f"{part.name}/")}
+        for name in sorted(names):
+            one, other = found.get(name), wanted.get(name)
+            if one is None or other is None or one.shape != other.shape:
+                wrong[part.name] = f"{name}: expected {_shape(other)}, got {_shape(one)}"
+                break
+            far = np.abs(one.astype(np.float32) - other.astype(np.float32)) > part.most
+            if far.mean() > part.share:
+                wrong[part.name] = f"{name}: {far.mean():.1%} of the values deviate by more than {part.most:g}"
+                break
+    return wrong
+
+
+def _shape(values: NDArray[np.float16] | None) -> str:
+    return "nothing" if values is None else str(values.shape)
+
+
+def _scaled(values: Tensor) -> Tensor:
+    return values / values.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+
+
+@torch.no_grad()
+def _probabilities(
+    behind: Callable[[Tensor, torch.Generator], Tensor], frames: Tensor, chance: torch.Generator
+) -> Tensor:
+    return behind(frames, chance).softmax(1)
+
+
+def _pictures() -> NDArray[np.uint8]:
+    pictures: NDArray[np.uint8] = np.load(shipped_bundle("cifar10") / "overlays.npy")
+    return pictures
+
+
+def _frames() -> Tensor:
+    return to_frames(_pictures(), torch.device("cpu"))
+
+
+def _chance(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@cache
+def _bundle(name: str) -> Bundle:
+    return load_bundle(shipped_bundle(name), torch.device("cpu"))
+
+
+@cache
+def _pipeline(name: str) -> Pipeline:
+    return Pipeline(_bundle(name))

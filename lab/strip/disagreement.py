@@ -1,0 +1,64 @@
+"""STRIP and drop disagreement together: one test whose false alarms stay within a rate.
+
+Each statistic gets half of the rate, so that both together flag at most that share of clean frames (union bound).
+Thresholds come from the same clean pictures as STRIP's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lab.data import LabelledPictures
+from lab.strip.calibrate import AT_ONCE, threshold_of, whole_input
+from processors.bundle import DisagreementThreshold
+from processors.pipeline import Pipeline
+
+_WORD: Final = 2**32
+
+
+class Fused(NamedTuple):
+    """Thresholds of both statistics. A frame below either is flagged."""
+
+    strip_bits: float
+    agreement: float
+
+    def flags(self, bits: NDArray[np.float64], agreement: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return whether frames with these statistics (n,) are flagged: (n,)."""
+        flagged: NDArray[np.bool_] = (bits < self.strip_bits) | (agreement < self.agreement)
+        return flagged
+
+
+def fused(bits: NDArray[np.float64], agreement: NDArray[np.float64], frr: float) -> Fused:
+    """Return thresholds that flag at most a share `frr` of clean frames, given both statistics (n,) of clean ones."""
+    return Fused(threshold_of(bits, frr / 2), threshold_of(agreement, frr / 2))
+
+
+def threshold(agreement: NDArray[np.float64], frr: float) -> DisagreementThreshold:
+    """Return the threshold for the bundle's table, given the agreement (n,) of clean frames, rounded down."""
+    return DisagreementThreshold(threshold=math.floor(threshold_of(agreement, frr) * 1e6) / 1e6, frr=frr)
+
+
+@torch.inference_mode()
+def agreements(
+    pipeline: Pipeline,
+    pictures: LabelledPictures,
+    *,
+    seed: int = 3,
+    advance: Callable[[int], object] = lambda count: None,
+) -> NDArray[np.float64]:
+    """Return `Pipeline.agreement` (n,) of whole pictures, with masks and draws from `seed`."""
+    masks, draws, found = np.random.default_rng(seed), torch.Generator().manual_seed(seed), []
+    for frames, _ in pictures.batches(pipeline.bundle.device):
+        inputs, seeds = whole_input(pipeline, frames), pipeline.bundle.seeds(len(frames), draws)
+        for start in range(0, len(inputs), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            own = masks.integers(_WORD, size=(len(inputs[some]), 2), dtype=np.uint64)
+            found.append(pipeline.agreement(inputs[some], own, seeds=None if seeds is None else seeds[some]))
+            advance(len(own))
+    return torch.cat(found).double().cpu().numpy()

@@ -1,0 +1,116 @@
+"""The step that certifies labels against stickers, on a share of the frames and on the probes that STRIP flags."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import structlog
+
+from processors.arrivals.job import FrameJob
+from processors.arrivals.partitions import PartitionTracker
+from processors.device.strip_queue import StripQueue
+from processors.metrics import ProcessorMetrics
+from processors.settings import ProcessorSettings
+from processors.steps.step import Step
+from schemas.pointillist_pb2 import VIDEO
+
+log = structlog.get_logger()
+
+
+class Certify(Step):
+    """The frames that wait for their certificate. A full queue sheds new ones: they get a verdict without one.
+
+    `DeviceTurns` lets the oldest one go on when the device is free, a batch of passes at a time.
+    """
+
+    def __init__(
+        self, settings: ProcessorSettings, tracker: PartitionTracker, metrics: ProcessorMetrics, arrived: asyncio.Event
+    ) -> None:
+        """`arrived` wakes the device's turns."""
+        self._tracker = tracker
+        self._metrics = metrics
+        self._arrived = arrived
+        self._queue: StripQueue[FrameJob] = StripQueue(settings.certify_queue, settings.certify_queue_bytes)
+        self._current: FrameJob | None = None
+        self._shedding = self._running = False
+
+    def __len__(self) -> int:
+        """Return the number of waiting frames, with the one in progress and without one that has its certificate."""
+        in_progress = self._current is not None and self._current.certified is None and not self._shedding
+        return len(self._queue) + in_progress
+
+    def submit(self, job: FrameJob) -> None:
+        """Queue a frame whose label is to be certified; pass on any other one."""
+        flagged = job.finding is not None and job.finding.flagged
+        if job.concluded or not (job.certifies or flagged) or not certifiable(job):
+            self.next.submit(job)
+        elif not self._shedding and self._queue.offer(job):
+            # It waits under the bound of this queue, and no longer counts for its partition.
+            self._tracker.release(job)
+            self._arrived.set()
+        else:
+            self._shed(job)
+
+    def discard(self, partition: int) -> Sequence[FrameJob]:
+        """Remove and return the waiting frames of a partition."""
+        return self._queue.discard(lambda job: job.partition == partition)
+
+    @contextmanager
+    def shedding(self) -> Iterator[None]:
+        """Within the context, waiting and later frames pass on without a certificate."""
+        self._shedding = True
+        try:
+            for job in self._queue.take(len(self._queue)):
+                self._shed(job)
+            if not self._running:
+                self.pass_on()
+            yield
+        finally:
+            self._shedding = False
+
+    def _shed(self, job: FrameJob) -> None:
+        self._metrics.certificates["shed"].inc()
+        self.next.submit(job)
+
+    # Turns of the device
+
+    async def run(self) -> float:
+        """Go on with the oldest certificate, and return the seconds that this took. `pass_on` comes next."""
+        if self._current is None:
+            (self._current,) = self._queue.take(1)
+        job, self._running = self._current, True
+        try:
+            return await job.model.certify(job)
+        except Exception as error:  # a user's network may raise anything, and the verdict stands without
+            log.warning("certificate_failed", frame=str(job.identity), error=f"{type(error).__name__}: {error}"[:200])
+            self._current = None
+            job.certification = None
+            self._metrics.certificates["failed"].inc()
+            self.next.submit(job)
+            return 0.0
+        finally:
+            self._running = False
+
+    def pass_on(self) -> None:
+        """Pass on the frame if it has its certificate, or does not get one any more."""
+        job = self._current
+        if job is None or (job.certified is None and not self._shedding):
+            return
+        self._current, job.certification = None, None
+        if job.certified is None:
+            self._shed(job)
+            return
+        self._metrics.certificates["certified" if job.certified.certified else "uncertified"].inc()
+        self.next.submit(job)
+
+
+def certifiable(job: FrameJob) -> bool:
+    """Return whether a certificate of a frame would hold.
+
+    A video codec spreads a sticker over its blocks and over later frames. A square of the policy `motion` may follow
+    the sticker. A candidate of a rollout certifies nothing.
+    """
+    follows = job.model.policy == "motion" and job.frame.moving
+    return job.model.certifies and job.frame.profile != VIDEO and not follows

@@ -1,0 +1,43 @@
+"""A topic that is read until cancelled, whatever happens to Kafka: for states and statements of other roles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import structlog
+
+from schemas.transport.access import KafkaAddress
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka.reader import Reader
+
+_WAIT_S = 1.0
+_LOGGED_EVERY = 10
+
+log = structlog.get_logger()
+
+
+async def follow(
+    address: KafkaAddress,
+    topic: str,
+    take: Callable[[bytes, bytes | None], None],
+    *,
+    begin: Literal["earliest", "latest"] = "earliest",
+) -> None:
+    """Call `take` with key and value of each record of a topic until cancelled; None is the value of a tombstone.
+
+    After an error of Kafka or of `take`, the topic is read again from `begin`, with delays by `Backoff`.
+    """
+    backoff = Backoff()
+    while True:
+        try:
+            async with Reader(address, topic, begin=begin) as reader:
+                backoff.reset()
+                while True:
+                    for records in (await reader.fetch(wait_s=_WAIT_S)).values():
+                        for record in records:
+                            take(record.key or b"", record.value)
+        except Exception as error:  # any error of a broker that is unreachable
+            if backoff.failures % _LOGGED_EVERY == 0:
+                log.warning("topic_not_read", topic=topic, error=str(error)[:200] or type(error).__name__)
+        await backoff.wait()

@@ -1,0 +1,88 @@
+"""The replayed autoscaler decides as Kubernetes documents it, and the shipped rule follows the load."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.reliability.scaling_rule import SYNC_S, Autoscaler
+
+SCALING = Path(__file__).parents[2] / "infra/kubernetes/base/scaling.yaml"
+SHIPPED = next(each for each in yaml.safe_load_all(SCALING.read_text()) if each["kind"] == "ScaledObject")
+
+
+def scaled(
+    *, value: bool = True, up: Any = None, down: Any = None, bounds: tuple[int, int] = (1, 100)
+) -> dict[str, Any]:
+    """A ScaledObject with one trigger of target 100."""
+    free = {"policies": [{"type": "Percent", "value": 100_000, "periodSeconds": 15}]}
+    gone = {"policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]}
+    trigger = {"name": "m", "metadata": {"threshold": "100"}, **({"metricType": "Value"} if value else {})}
+    behavior = {"scaleUp": up or free, "scaleDown": down or gone}
+    return {
+        "spec": {
+            "minReplicaCount": bounds[0], "maxReplicaCount": bounds[1], "triggers": [trigger],
+            "advanced": {"horizontalPodAutoscalerConfig": {"behavior": behavior}},
+        }
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("replicas", "value", "decided"),
+    [(3, 200, 6), (4, 50, 2), (5, 109, 5), (5, 91, 5), (5, 111, 6), (3, 134, 5), (2, 0, 1), (60, 200, 100)],
+)
+def test_a_value_scales_in_proportion_but_for_the_tolerance_and_the_bounds(
+    replicas: int, value: float, decided: int
+) -> None:
+    assert Autoscaler(scaled()).decide(0, replicas, {"m": value}) == decided
+
+
+@pytest.mark.parametrize(("replicas", "value", "decided"), [(3, 700, 7), (7, 720, 7), (9, 250, 3), (1, 0, 1)])
+def test_an_average_is_divided_by_the_target(replicas: int, value: float, decided: int) -> None:
+    assert Autoscaler(scaled(value=False)).decide(0, replicas, {"m": value}) == decided
+
+
+def test_downwards_the_largest_number_of_the_window_counts() -> None:
+    down = {"stabilizationWindowSeconds": 60, "policies": [{"type": "Pods", "value": 100, "periodSeconds": 15}]}
+    scaler = Autoscaler(scaled(value=False, down=down))
+    asked = [(0, 900), (15, 300), (30, 500), (45, 300), (75, 300), (105, 300)]
+    replicas, found = 9, []
+    for now_s, value in asked:
+        replicas = scaler.decide(now_s, replicas, {"m": value})
+        found.append(replicas)
+    assert found == [9, 9, 9, 9, 5, 3]
+
+
+def test_a_policy_bounds_the_change_of_its_period() -> None:
+    scaler = Autoscaler(scaled(up={"policies": [{"type": "Pods", "value": 2, "periodSeconds": 30}]}))
+    replicas, found = 2, []
+    for now_s in range(0, 75, 15):
+        replicas = scaler.decide(now_s, replicas, {"m": 1000})
+        found.append(replicas)
+    assert found == [4, 4, 6, 6, 8]
+
+
+def test_the_shipped_rule_follows_four_times_the_load_and_back_without_flapping() -> None:
+    """A fluid model: each processor finishes 10 frames a second, and works from 20 seconds after its start on."""
+    scaler, started = Autoscaler(SHIPPED), [-100.0, -100.0]
+    backlog, waited, replicas = 0.0, [], []
+    for now_s in range(1500):
+        load = 56.0 if 100 <= now_s < 700 else 14.0
+        working = sum(now_s - at >= 20 for at in started)
+        done = min(10.0 * working, backlog + load)
+        backlog += load - done
+        waited.append(backlog / max(done, 1))
+        if now_s % int(SYNC_S) == 0:
+            metrics = {"busy": done / 10, "waiting": waited[-1], "lag": min(backlog, 500)}
+            wanted = scaler.decide(now_s, len(started), metrics)
+            started = sorted([*started, *[now_s] * (wanted - len(started))])[:wanted]
+        replicas.append(len(started))
+    assert max(waited[:100]) < 1
+    assert max(waited[220:700]) < 20, "120 seconds after the load has grown"
+    assert replicas[-1] == 2
+    changes = [after - before for before, after in pairwise(replicas) if after != before]
+    assert sum(before * after < 0 for before, after in pairwise(changes)) <= 1

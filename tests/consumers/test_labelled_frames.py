@@ -1,0 +1,328 @@
+"""Frames to label: what is collected, what users do with it, and the training as a job."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from consumers.console.access.users import Right, write_user
+from consumers.console.data import labelled_frames as module
+from consumers.console.data.collector import QUIET_MS, Collector
+from consumers.console.data.labelled_frames import LabelledFrames, sketch
+from consumers.console.data.pictures import CameraPicture
+from consumers.console.data.store import Store
+from consumers.console.jobs.commands import arguments_of
+from consumers.console.jobs.output import teach_report_of
+from consumers.console.jobs.rows import Job, Kind
+from consumers.console.settings import JobSettings
+from consumers.records.rows import FrameRow
+from infra.local.process import Child
+from schemas.errors import ConfigError
+from schemas.identity import CameraId, Identity
+from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig, scene
+from tests.consumers.jobs_rig import JobsRig
+from tests.consumers.recorder_rig import CAMERA
+
+ROW = FrameRow(
+    camera=CAMERA, boot=1, seq=0, captured_ms=10**6, processed_ms=0, recorded_ms=0, class_id=0, class_name="car",
+    confidence=0.9, model_id="m", policy="resize", truth=0, width=96, height=96, channels=3, dropped_per_block=16,
+    whole=False, profile=0, frame_bytes=1, pixel_bytes=1, strip=0, entropy_bits=0.0, threshold_bits=0.0, flagged=False,
+    class_group="", best="",
+)  # fmt: skip
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def labelled_frames(rig: ConsoleRig) -> LabelledFrames:
+    assert rig.context.labelled_frames is not None
+    return rig.context.labelled_frames
+
+
+def picture(seq: int, seed: int = 0, verdict: str = "car", confidence: float = 0.9) -> CameraPicture:
+    captured_ms = ROW.captured_ms + 1000 * seq
+    row = ROW._replace(seq=seq, captured_ms=captured_ms, class_name=verdict, confidence=confidence)
+    return CameraPicture("", row, scene(seed))
+
+
+def test_a_kept_frame_is_sealed_and_bound_to_its_identity(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
+    jpeg = scene(3)
+    name = labelled_frames.keep((CAMERA, 1, 7), jpeg, "new", "car", 0.9)
+    other = labelled_frames.keep((CAMERA, 1, 8), jpeg, "new", "car", 0.9)
+    assert labelled_frames.picture(name) == jpeg
+    file = tmp_path / "quarantine" / "teach" / f"{name}.sealed"
+    assert jpeg[:40] not in file.read_bytes()
+    file.replace(tmp_path / "quarantine" / "teach" / f"{other}.sealed")
+    assert labelled_frames.picture(other) == b"", "it is bound to another frame"
+    assert labelled_frames.picture(name) == b""
+
+
+@pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgresql", marks=[pytest.mark.brokers, pytest.mark.xdist_group("postgresql")])]
+)
+def test_labels_of_the_first_release_stay(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    url = f"sqlite:///{tmp_path}/first.sqlite"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgresql").create("first_labels")
+    store = Store(url)
+    try:
+        store.prepare()
+        kept = LabelledFrames(store.engine, str(tmp_path / "kept"), CONSOLE_KEYS.previews)
+        name = kept.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9, "mine", "anna")
+        sealed = CONSOLE_KEYS.previews.seal(scene(4), Identity(CameraId(CAMERA), 1, 7), "lesson")
+        (tmp_path / "kept" / "teach" / f"{name}.sealed").write_bytes(sealed)  # as 0.1.0 wrote it
+        with store.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE console_labelled_frames RENAME TO console_lessons")
+        for _ in range(2):
+            store.prepare()
+            assert kept.counts() == {"mine": 1}
+        assert kept.picture(name) == scene(4)
+    finally:
+        store.close()
+
+
+def test_stored_labels_are_shown_and_the_users_last_one_is_known(
+    rig: ConsoleRig, labelled_frames: LabelledFrames
+) -> None:
+    names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(4)]
+    labelled_frames.label(names[:1], "mine", "local")
+    labelled_frames.label(names[1:3], "other", "local")
+    labelled_frames.label(names[3:], "mine", "bob")
+    assert sorted(labelled_frames.labelled_last("local")) == names[1:3]
+    assert labelled_frames.labelled_last("anna") == []
+    browser = rig.browser()
+    page = browser.get("/teach?show=labelled").text
+    assert page.count("<figure") == 4
+    assert f'data-name="{names[0]}" data-label="mine"' in page
+    assert f'data-last="{" ".join(names[1:3])}"' in browser.get("/teach").text
+    assert "<figure" not in browser.get("/teach").text
+
+
+def test_names_that_a_visitor_made_up_reach_no_file(labelled_frames: LabelledFrames, tmp_path: Path) -> None:
+    name = labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+    outside = tmp_path / "quarantine" / "other.sealed"
+    outside.write_bytes(b"something else")
+    labelled_frames.discard(["../other", name])
+    assert outside.exists()
+    assert labelled_frames.picture(name) == b""
+
+
+def test_an_import_that_does_not_fit_is_refused_and_evicts_nothing(
+    labelled_frames: LabelledFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 40_000)
+    name = labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9, "mine", "anna")
+    for number in range(20):
+        place = tmp_path / "given" / "car" / f"{number}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(scene(number))
+    with pytest.raises(ConfigError, match="bytes of pictures next to the labelled ones"):
+        labelled_frames.import_from(tmp_path / "given", "anna")
+    assert labelled_frames.picture(name)
+    truncated = tmp_path / "cut" / "car" / "1.jpg"
+    truncated.parent.mkdir(parents=True)
+    truncated.write_bytes(scene(1)[:900])
+    with pytest.raises(ConfigError, match="expected a picture"):
+        labelled_frames.import_from(tmp_path / "cut", "anna")
+
+
+def test_the_collector_keeps_what_is_worth_a_label(labelled_frames: LabelledFrames) -> None:
+    collector = Collector(labelled_frames)
+    assert collector.judge(picture(1, seed=1)) == "new"
+    assert collector.judge(picture(1, seed=1)) is None, "the same picture again"
+    assert collector.judge(picture(2, seed=1)) is None, "a near-duplicate"
+    assert collector.judge(picture(3, seed=2, verdict="unsure", confidence=0.2)) == "unsure"
+    assert collector.judge(picture(4, seed=3)) == "changed"
+    assert collector.judge(picture(5, seed=4)) == "new"
+    assert collector.judge(picture(5 + QUIET_MS // 1000, seed=4)) == "usual"
+    assert len(labelled_frames.waiting(10)) == 5
+
+
+def test_only_frames_of_chosen_cameras_are_collected(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    rig.context.fleet.take([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
+    collector = Collector(labelled_frames)
+    assert collector.step(rig.context.fleet) == 0
+    labelled_frames.collect(CAMERA, "ada", wanted=True)
+    assert collector.step(rig.context.fleet) == 1
+    labelled_frames.collect(CAMERA, "ada", wanted=False)
+    rig.context.fleet.take([picture(2).row], {(CAMERA, 1, 2): scene(2)}, {}, 0)
+    assert collector.step(rig.context.fleet) == 0
+
+
+def test_a_restarted_collector_remembers_what_was_kept(labelled_frames: LabelledFrames) -> None:
+    Collector(labelled_frames).judge(picture(1, seed=1))
+    fresh = Collector(labelled_frames)
+    fresh.judge(picture(2, seed=2))
+    assert fresh.judge(picture(3, seed=1)) is None
+
+
+def test_the_oldest_frames_without_a_label_go_first(
+    labelled_frames: LabelledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(4)]
+    labelled_frames.label(names[:1], "door", "ada")
+    monkeypatch.setattr(module, "MOST_BYTES", 3 * len(scene(0)))
+    labelled_frames.keep((CAMERA, 1, 4), scene(4), "new", "car", 0.9)
+    left = {each.name for each in [*labelled_frames.waiting(10), *labelled_frames.labelled(10)]}
+    assert names[0] in left
+    assert names[1] not in left
+    assert labelled_frames.picture(names[1]) == b""
+
+
+def test_a_suggestion_comes_from_the_nearest_labels(labelled_frames: LabelledFrames) -> None:
+    def noisy(seed: int, noise: int) -> bytes:
+        with Image.open(io.BytesIO(scene(seed))) as opened:
+            values = np.asarray(opened.convert("RGB"), int)
+        values = values + np.random.default_rng(noise).integers(-30, 30, values.shape)
+        out = io.BytesIO()
+        Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(out, "JPEG")
+        return out.getvalue()
+
+    for seq in range(9):
+        labelled_frames.keep((CAMERA, 1, seq), noisy(seq % 2, seq), "new", "", 0.0, ("even", "odd")[seq % 2], "ada")
+    labelled_frames.keep((CAMERA, 2, 0), noisy(1, 50), "new", "car", 0.9)
+    assert [each.suggestion for each in labelled_frames.waiting(5)] == [""], "nine labels are too few"
+    labelled_frames.keep((CAMERA, 1, 9), noisy(1, 9), "new", "", 0.0, "odd", "ada")
+    assert [each.suggestion for each in labelled_frames.waiting(5)] == ["odd"]
+
+
+def test_labels_survive_an_export_and_an_import(
+    rig: ConsoleRig, labelled_frames: LabelledFrames, tmp_path: Path
+) -> None:
+    for seq, label in enumerate(("gate open", "gate open", "shut")):
+        labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
+    assert labelled_frames.export(tmp_path / "out") == {"gate open": 2, "shut": 1}
+    labelled_frames.discard([each.name for each in labelled_frames.labelled(10)])
+    assert labelled_frames.counts() == {}
+    assert labelled_frames.import_from(tmp_path / "out", "bob") == {"gate open": 2, "shut": 1}
+    assert labelled_frames.import_from(tmp_path / "out", "bob") == {"gate open": 2, "shut": 1}, "again changes nothing"
+    assert labelled_frames.counts() == {"gate open": 2, "shut": 1}
+    assert {each.who for each in labelled_frames.labelled(10)} == {"bob"}
+
+
+@pytest.mark.parametrize("label", ["a/b", "..", ".x", "x" * 65, "a\nb", "unsure"])
+def test_a_label_that_is_no_folder_is_refused(labelled_frames: LabelledFrames, label: str) -> None:
+    with pytest.raises(ConfigError, match="class: expected"):
+        labelled_frames.label([], label, "ada")
+
+
+def test_sketches_ignore_brightness() -> None:
+    assert float(sketch(scene(1)) @ sketch(scene(1, dark=True))) > 0.95
+    assert float(sketch(scene(1)) @ sketch(scene(2))) < 0.8
+
+
+def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    name = labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+    browser, token = rig.browser(), {"x-csrf-token": rig.csrf()}
+    page = browser.get("/teach").text
+    assert f'data-name="{name}"' in page
+    assert browser.get(f"/teach/picture/{name}.jpg").content == scene(3)
+    answer = browser.post("/teach/label", data={"names": name, "label": "open"}, headers=token)
+    assert answer.json() == {"counts": {"open": 1}, "ready": False, "waiting": []}
+    (found,) = labelled_frames.labelled(5)
+    assert (found.label, found.who) == ("open", "local")
+    answer = browser.post("/teach/label", data={"names": name, "label": ""}, headers=token)
+    assert answer.json() == {"counts": {}, "ready": False, "waiting": [{"name": name, "suggestion": ""}]}
+    assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400
+    assert browser.post("/teach/label", data={"names": name, "discard": "yes"}, headers=token).json()["waiting"] == []
+    assert browser.get(f"/teach/picture/{name}.jpg").status_code == 404
+    noted = [(each.what, each.detail) for each in rig.context.store.noted()]
+    assert noted == [("label", "discarded"), ("label", "label removed"), ("label", "open")]
+
+
+def test_a_wrong_verdict_keeps_the_picture(rig: ConsoleRig, labelled_frames: LabelledFrames) -> None:
+    rig.context.fleet.take([picture(1).row], {(CAMERA, 1, 1): scene(1)}, {}, 0)
+    rig.tick()
+    assert "This verdict is wrong" in rig.browser().get(f"/camera/{CAMERA}").text
+    answer = rig.browser().post("/teach/wrong", data={"camera": CAMERA, "csrf": rig.csrf()})
+    assert answer.status_code == 303
+    (kept,) = labelled_frames.waiting(5)
+    assert (kept.why, kept.verdict) == ("wrong", "car")
+
+
+def test_a_viewer_sees_the_page_and_changes_nothing(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    write_user(users, "eve", Right.VIEWER, "a long password")
+    rig = ConsoleRig(tmp_path, users=users)
+    try:
+        assert rig.context.labelled_frames is not None
+        name = rig.context.labelled_frames.keep((CAMERA, 1, 7), scene(3), "new", "car", 0.9)
+        browser, login = rig.browser(), ("eve", "a long password")
+        assert 'data-may="no"' in browser.get("/teach", auth=login).text
+        for place in ("label", "cameras", "wrong", "train"):
+            sent = {"names": name, "label": "x", "camera": CAMERA}
+            assert browser.post(f"/teach/{place}", data=sent, auth=login).status_code == 403
+        assert browser.get("/teach").status_code in (303, 401)
+    finally:
+        rig.close()
+
+
+def test_the_job_trains_on_an_export_of_the_labels(tmp_path: Path) -> None:
+    job = Job("0" * 16, Kind.TEACH, "", "gate thorough", "", "ada", 0)
+    found = arguments_of(JobSettings(folder=tmp_path), job, None, tmp_path / "run")
+    assert found[:5] == ["teach", "train", str(tmp_path / "run" / "labels"), "--name", "gate"]
+    assert found[-1] == "--thorough"
+    quick = arguments_of(JobSettings(folder=tmp_path), replace(job, subject="gate"), None, tmp_path / "run")
+    assert "--thorough" not in quick
+
+
+def test_the_report_is_read_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    document = {
+        "classes": ["open", "shut"], "labels": [5, 5], "right": {"value": 0.9, "low": 0.6, "high": 0.98},
+        "unsure": 0.1, "seconds": 12.3, "head": "depth 17", "confusion": [[5, 0, 0], [1, 3, 1]],
+        "worst": [{"file": "shut/1.jpg", "label": "shut", "verdict": "open", "probability": 0.1}],
+        "advice": ["more labels of shut are needed"],
+    }  # fmt: skip
+    file = tmp_path / "figures.json"
+    file.write_text(json.dumps(document))
+    found = teach_report_of(file)
+    assert found is not None
+    assert found.rows == [("open", [5, 0, 0]), ("shut", [1, 3, 1])]
+    assert found.worst == [("shut/1.jpg", "shut", "open")]
+    for damaged in ("", "[]", "{}", json.dumps(document | {"worst": 3})):
+        file.write_text(damaged)
+        assert teach_report_of(file) is None
+    assert teach_report_of(tmp_path / "none") is None
+
+
+class Watched(JobsRig):
+    """Jobs whose command starts while the pictures that it gets are counted."""
+
+    pictures = 0
+
+    def launch(self, arguments: Sequence[str], log: Path) -> Child:
+        self.pictures = sum(each.is_file() for each in Path(arguments[2]).rglob("*"))
+        return super().launch(arguments, log)
+
+
+@pytest.mark.parametrize("mode", ["done", "refuses", "hangs"])
+async def test_the_plain_copies_of_labelled_pictures_are_removed_after_a_training(tmp_path: Path, mode: str) -> None:
+    rig = Watched(tmp_path, mode=mode)
+    kept = rig.console.context.labelled_frames
+    assert kept is not None
+    for seq, label in enumerate(("open", "shut", "shut")):
+        kept.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9, label, "ada")
+    try:
+        job = await rig.jobs.teach("ada", "gate", thorough=False)
+        if mode == "hangs":
+            await rig.pid()
+            await rig.jobs.stop()
+        await rig.ended()
+        assert rig.pictures == 3
+        folder = tmp_path / "jobs" / "runs" / job.job_id
+        assert [each.name for each in folder.iterdir()] == ["log"]
+        assert kept.counts() == {"open": 1, "shut": 2}
+    finally:
+        await rig.close()

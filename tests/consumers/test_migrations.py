@@ -1,0 +1,199 @@
+"""Migrations: the recorder upgrades each released form of its database, and keeps every row."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, insert, select, text
+
+from benchmarks.harness.postgresql import PostgreSQL
+from consumers.database import engine as engines
+from consumers.database import migrations
+from consumers.database.engine import open_engine
+from consumers.database.migrations import prepare_tables, read_version, upgrade_database
+from consumers.database.queries import open_records
+from consumers.database.spans import DAY_MS, ensure_span, spans_held
+from consumers.database.tables import SCHEMA_VERSION, evidence, frames, metadata, offsets, tallies, versions
+from consumers.database.tallies import Tallies, tally
+from consumers.records.rows import FrameRow
+from schemas.errors import StateError
+from schemas.evidence.stored import unpack_probes, unpack_tracks
+from schemas.evidence.track import Past, Probe, Track
+
+RELEASED = sorted((Path(__file__).parent / "databases").glob("*.sql"))
+"""The databases as each release made them, with twelve frames."""
+
+
+def as_released(release: Path, folder: Path) -> str:
+    file = folder / "pointillist.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(release.read_text())
+    return f"sqlite:///{file}"
+
+
+def old_evidence(connection: Connection) -> None:
+    """Store one row in the form of 0.1.0: two probes wait, and a third is in the run of a track with one frame."""
+    probes = b"".join(struct.pack("<Qff?I", seq, 0.25, 0.5, True, 3) for seq in (12, 13, 11))
+    waiting, run = probes[:-21], probes[-21:]
+    track = struct.pack("<HHdqiqq", 1, 1, 2.5, 11, -1, 3, 4) + struct.pack("<d?", 1.5, False) + run
+    stored = {"following": 12, "waiting": waiting, "track": track, "updated_ms": 1, "partition": 0}
+    connection.execute(evidence.insert().values(camera="a/b", boot=1, **stored))
+
+
+def check_evidence(connection: Connection) -> None:
+    row = connection.execute(select(evidence.c.waiting, evidence.c.track)).one()
+    assert unpack_probes(row.waiting) == tuple(Probe(seq, 0.25, 0.5, True, 3) for seq in (12, 13))
+    history, running = (Past(1.5, False),), (Probe(11, 0.25, 0.5, True, 3),)
+    assert unpack_tracks(row.track) == (Track(history, running, 2.5, 11, -1, 3, 4), Track())
+
+
+def accepted_by_0_1_0(engine: Engine) -> bool:
+    """Whether the recorder of 0.1.0 takes the database for its own: the check of its start."""
+    with engine.begin() as connection:
+        version = tally(connection, "schema_version")
+        if not version:
+            Tallies(engine).add(connection, {"schema_version": 3})
+        return version in (0, 3)
+
+
+def differences(connection: Connection) -> list[object]:
+    """What distinguishes the tables of a database from those of this release, partitions left out."""
+
+    def is_compared(name: str | None, kind: str, _: object) -> bool:
+        return kind != "table" or not (name or "").startswith("frames_")
+
+    context = MigrationContext.configure(connection, opts={"include_name": is_compared})
+    return list(compare_metadata(context, metadata))
+
+
+@pytest.mark.parametrize("release", RELEASED, ids=lambda file: file.stem)
+def test_a_released_database_is_upgraded_with_its_rows_and_offsets(release: Path, tmp_path: Path) -> None:
+    url = as_released(release, tmp_path)
+    engine = open_engine(url, writes=True)
+    assert accepted_by_0_1_0(engine)
+    with engine.begin() as connection:
+        old_evidence(connection)
+        prepare_tables(connection)
+    assert not accepted_by_0_1_0(engine)
+    with engine.begin() as connection:
+        assert read_version(connection) == SCHEMA_VERSION
+        assert differences(connection) == []
+        check_evidence(connection)
+        assert connection.execute(select(frames.c.seq).order_by(frames.c.seq)).scalars().all() == list(range(12))
+        assert connection.scalar(select(offsets.c.next)) == 12
+    engine.dispose()
+    with open_records(url) as records:
+        records.check_version()
+
+
+def test_the_recorder_of_0_1_0_refuses_a_new_database(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'new.sqlite'}", writes=True)
+    with engine.begin() as connection:
+        prepare_tables(connection)
+    assert not accepted_by_0_1_0(engine)
+    with engine.begin() as connection:
+        assert read_version(connection) == SCHEMA_VERSION
+    engine.dispose()
+
+
+def test_the_oldest_release_is_among_them() -> None:
+    assert RELEASED[0].stem == "0.1.0"
+
+
+def test_every_version_has_one_revision_and_the_newest_is_that_of_the_tables() -> None:
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    found = [revision.revision for revision in script.walk_revisions()]
+    assert found == [str(version) for version in range(SCHEMA_VERSION, migrations.FIRST - 1, -1)]
+
+
+def test_a_reader_names_the_recorder_that_upgrades_and_changes_nothing(tmp_path: Path) -> None:
+    url = as_released(RELEASED[0], tmp_path)
+    before = (tmp_path / "pointillist.sqlite").read_bytes()
+    with open_records(url) as records, pytest.raises(StateError, match="Start the recorder of this release"):
+        records.check_version()
+    assert (tmp_path / "pointillist.sqlite").read_bytes() == before
+
+
+def test_up_upgrades_before_it_reads_and_leaves_a_damaged_file_to_the_recorder(tmp_path: Path) -> None:
+    url = as_released(RELEASED[0], tmp_path)
+    upgrade_database(url)
+    with open_records(url) as records:
+        records.check_version()
+    (tmp_path / "pointillist.sqlite").write_bytes(b"no database" * 1000)
+    upgrade_database(url)
+    assert (tmp_path / "pointillist.sqlite").read_bytes() == b"no database" * 1000
+
+
+def test_up_names_the_cause_of_a_failed_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = as_released(RELEASED[0], tmp_path)
+    monkeypatch.setattr(engines, "BUSY_TIMEOUT_MS", 1)
+    with closing(sqlite3.connect(tmp_path / "pointillist.sqlite")) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StateError, match="database is locked") as raised:
+            upgrade_database(url)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_failed_upgrade_leaves_the_old_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = as_released(RELEASED[0], tmp_path)
+    engine = open_engine(url, writes=True)
+
+    def failing(connection: Connection) -> None:
+        connection.execute(versions.insert().values(version_num="x"))
+        raise StateError("a full disk")
+
+    monkeypatch.setattr(migrations, "_set_version", failing)
+    with pytest.raises(StateError), engine.begin() as connection:
+        prepare_tables(connection)
+    monkeypatch.undo()
+    with engine.begin() as connection:
+        assert read_version(connection) == migrations.FIRST
+        prepare_tables(connection)
+        assert read_version(connection) == SCHEMA_VERSION
+    engine.dispose()
+
+
+@pytest.mark.brokers
+def test_postgresql_is_upgraded_too(postgresql: PostgreSQL) -> None:
+    engine = open_engine(postgresql.create("migrated"), writes=True)
+    with engine.begin() as connection:
+        # The tables of 0.1.0 differ in the place of the version, and in these columns.
+        metadata.create_all(connection)
+        for day in (1, 2):
+            ensure_span(connection, day * DAY_MS)
+            row = FrameRow("a/b", 1, day, 0, 0, day * DAY_MS, 0, "stop", 0.5, "m", "p", 0, 0, 0, 0, 0, False, 0, 0, 0,
+                           0, 0.0, 0.0, False, "", "")  # fmt: skip
+            connection.execute(insert(frames).values(row._asdict()))
+        assert len(spans_held(connection)) == 2
+        old_evidence(connection)
+        for name, columns in {
+            "frames": ("agreement", "agreement_threshold", "windows"),
+            "alerts": ("mean_agreement", "agreement_threshold", "baseline_agreement", "window"),
+        }.items():
+            for each in columns:
+                connection.exec_driver_sql(f'ALTER TABLE {name} DROP COLUMN "{each}"')
+        versions.drop(connection)
+        connection.execute(tallies.insert().values(name="schema_version", value=3))
+    with engine.begin() as connection:
+        assert read_version(connection) == 3
+        prepare_tables(connection)
+        # Until the end of the upgrade, no recorder of the earlier release changes evidence.
+        held = "SELECT 1 FROM pg_locks WHERE relation = 'evidence'::regclass AND mode = 'AccessExclusiveLock'"
+        assert connection.scalar(text(held)) == 1
+    assert not accepted_by_0_1_0(engine)
+    with engine.begin() as connection:
+        assert read_version(connection) == SCHEMA_VERSION
+        assert differences(connection) == []
+        check_evidence(connection)
+        added = frames.c["agreement", "agreement_threshold", "windows"]
+        found = connection.execute(select(frames.c.seq, *added).order_by(frames.c.seq)).all()
+        assert found == [(1, 0.0, 0.0, ""), (2, 0.0, 0.0, "")]
+    engine.dispose()

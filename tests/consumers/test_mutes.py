@@ -1,0 +1,224 @@
+"""Mutes: no counts and no notifications for a time, on the pages, by the API and on the command line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx2 import Response
+from sqlalchemy import select, update
+
+from consumers.console.data.rules import FiringRule, Rules
+from consumers.console.pages.mutes import mute
+from consumers.database.mutes import Mute, change_mutes, mute_of, new_mute, read_mutes, save_mute
+from consumers.database.tables import mutes
+from infra.cli.mute import mute as command
+from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
+from infra.state_folder import Layout
+from schemas.errors import ConfigError, StateError
+from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.recorder_rig import CAMERA, Rig, verdict
+from tests.consumers.test_console_pages import ALERT, poll, raise_alert
+
+NOW_MS = 1_800_000_000_000
+OTHER = "cd" * 16
+
+
+def expire(recorder: Rig) -> None:
+    with recorder.engine.begin() as connection:
+        connection.execute(update(mutes).values(until_ms=time.time_ns() // 10**6))
+
+
+@pytest.mark.parametrize("length", ["", "1", "0h", "1w", "-1h", "31d", "1.5h", "99999m", "1h\n"])
+def test_a_mute_of_another_length_is_refused(length: str) -> None:
+    with pytest.raises(ConfigError, match="expected a length such as 30m"):
+        new_mute(CAMERA, length, "repairs", "anna", NOW_MS)
+
+
+def test_a_mute_needs_a_reason_and_a_subject() -> None:
+    assert new_mute(CAMERA, "90m", " repairs ", "anna", NOW_MS) == Mute(
+        CAMERA, NOW_MS + 5_400_000, "repairs", "anna", NOW_MS
+    )
+    with pytest.raises(ConfigError, match="expected a reason"):
+        new_mute(CAMERA, "1h", "  ", "anna", NOW_MS)
+    with pytest.raises(ConfigError, match="expected site/camera"):
+        new_mute("../door", "1h", "repairs", "anna", NOW_MS)
+
+
+def test_a_later_mute_replaces_an_earlier_one_and_ends_by_itself(recorder: Rig) -> None:
+    with recorder.engine.begin() as connection:
+        save_mute(connection, new_mute(CAMERA, "1d", "repairs", "anna", NOW_MS))
+        save_mute(connection, new_mute(CAMERA, "1h", "paint", "bob", NOW_MS))
+        assert {each.reason for each in read_mutes(connection, NOW_MS + 3_599_999).values()} == {"paint"}
+        assert read_mutes(connection, NOW_MS + 3_600_000) == {}
+        save_mute(connection, new_mute("lab/gate", "1h", "paint", "bob", NOW_MS + 3_600_000))
+        assert connection.scalars(select(mutes.c.subject)).all() == ["lab/gate"]
+        with pytest.raises(ConfigError, match="expected the id of a stored alert"):
+            save_mute(connection, new_mute(ALERT, "1h", "paint", "bob", NOW_MS))
+
+
+def test_the_mute_that_ends_last_counts_for_an_episode() -> None:
+    of_camera, of_alert = (new_mute(each, f"{h}h", "repairs", "a", NOW_MS) for each, h in ((CAMERA, 1), (ALERT, 2)))
+    found = {each.subject: each for each in (of_camera, of_alert)}
+    assert mute_of(found, CAMERA, [OTHER, ALERT]) == of_alert
+    assert mute_of(found, CAMERA, [OTHER]) == of_camera
+    assert mute_of(found, "lab/gate", [OTHER]) is None
+
+
+def test_a_database_that_is_absent_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="is missing"):
+        change_mutes(f"sqlite:///{tmp_path}/none.sqlite", lambda each: read_mutes(each, 0))
+    assert not (tmp_path / "none.sqlite").exists()
+
+
+def test_a_muted_alert_counts_nowhere_until_its_mute_ends(console: ConsoleRig, recorder: Rig) -> None:
+    console.show([verdict(0)])
+    raise_alert(recorder)
+    browser = console.browser()
+    fields = {"csrf": console.csrf(), "mute": "8h", "reason": "a <b>painter</b> works there"}
+    assert browser.post(f"/alerts/{ALERT}", data=fields).headers["location"] == "/alerts?state=open"
+    poll(console)
+    page = browser.get("/alerts").text
+    assert 'class="episode open muted"' in page
+    assert "by local: a &lt;b&gt;painter&lt;/b&gt; works there" in page
+    assert "Unmute" in page
+    fleet = browser.get("/").text
+    assert 'class="pill good"><a href="/system">no alert · 1 muted</a>' in fleet
+    assert 'class="card online good' in fleet
+    assert "online, muted: a &lt;b&gt;painter&lt;/b&gt; works there" in fleet
+    assert console.context.fleet.alerts() == (0, 0)
+    assert [(each.what, each.detail) for each in console.context.store.noted(ALERT)] == [
+        ("mute", "8h: a <b>painter</b> works there")
+    ]
+    raise_alert(recorder, OTHER)  # the camera starts again before the same sticker
+    poll(console)
+    assert console.context.fleet.alerts() == (0, 0)
+    expire(recorder)
+    poll(console)
+    assert console.context.fleet.alerts() == (1, 0)
+    assert 'class="pill bad"><a href="/alerts">1 alert</a>' in browser.get("/").text
+
+
+def test_a_muted_camera_counts_no_rule_and_the_mute_can_be_ended(console: ConsoleRig, recorder: Rig) -> None:
+    console.show([verdict(0)])
+    rule = FiringRule("PointillistCameraSilent", "critical", CAMERA, "it is silent", "", NOW_MS)
+    console.context.watch.rules = Rules((rule,))
+    browser, place = console.browser(), f"/camera/{CAMERA}/mute"
+    assert "1 rule" in browser.get("/").text
+    assert browser.post(place, data={"csrf": console.csrf(), "mute": "1h", "reason": ""}).status_code == 400
+    assert browser.post(place, data={"csrf": console.csrf(), "mute": "1h", "reason": "repairs"}).status_code == 303
+    poll(console)
+    page = browser.get(f"/camera/{CAMERA}").text
+    assert "Muted <time" in page
+    assert ": repairs." in page
+    assert "no alert · 1 muted" in page
+    assert "1 rule" not in page
+    browser.post(place, data={"csrf": console.csrf(), "mute": "end"})
+    assert browser.post(place, data={"csrf": console.csrf(), "mute": "end"}).status_code == 400, "nothing is muted"
+    poll(console)
+    assert "1 rule" in browser.get("/").text
+    assert [each.detail for each in console.context.store.noted(CAMERA)] == ["ended", "1h: repairs"]
+
+
+def test_several_alerts_are_muted_at_once_and_by_the_api(console: ConsoleRig, recorder: Rig) -> None:
+    raise_alert(recorder)
+    raise_alert(recorder, OTHER, camera="lab/gate")
+    browser = console.browser()
+    fields = {"csrf": console.csrf(), ALERT: "on", OTHER: "on", "mute": "1h", "reason": "repairs"}
+    assert browser.post("/alerts", data=fields).status_code == 303
+    assert browser.get("/alerts").text.count('class="episode open muted"') == 2
+    headers = {"x-csrf-token": console.csrf()}
+    assert browser.post(f"/api/v1/alerts/{ALERT}/mute", json={"for": "end"}, headers=headers).status_code == 200
+    assert browser.post(f"/api/v1/cameras/{CAMERA}/mute", json={"for": 1}, headers=headers).status_code == 400
+    assert browser.get("/alerts").text.count('class="episode open muted"') == 1
+
+
+class Manager:
+    """The silences of an Alertmanager."""
+
+    def __init__(self) -> None:
+        self.silences: dict[str, dict[str, Any]] = {}
+        self.posted: list[dict[str, Any]] = []
+        self.asked = 0
+
+    def request(self, method: str, url: str, json: Any = None) -> Response:
+        self.asked += 1
+        found: Any = None
+        if url.endswith("/alerts"):
+            self.posted += json
+        elif method == "POST":
+            name = f"id-{len(self.silences)}"
+            self.silences[name] = json | {"id": name, "status": {"state": "active"}}
+        elif method == "DELETE":
+            self.silences[url.rpartition("/")[2]]["status"] = {"state": "expired"}
+        else:
+            found = list(self.silences.values())
+        return Response(200, json=found)
+
+    def active(self) -> list[dict[str, Any]]:
+        return [each for each in self.silences.values() if each["status"]["state"] == "active"]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_the_monitor_keeps_a_silence_for_each_mute(
+    console: ConsoleRig, recorder: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, now_s = Manager(), 0.0
+    theirs = {"id": "theirs", "createdBy": "anna", "status": {"state": "active"}, "matchers": []}
+    manager.silences["theirs"] = theirs
+    notifier = AlertNotifier("http://x", recorder.url, clock_s=lambda: now_s)
+    monkeypatch.setattr(notifier, "_client", manager)
+    raise_alert(recorder)
+    for subject in (CAMERA, ALERT):
+        made = new_mute(subject, "1h", "repairs", "anna", time.time_ns() // 10**6)
+        change_mutes(recorder.url, lambda each, made=made: save_mute(each, made))  # type: ignore[misc]  # bound at once
+    notifier.notify()
+    of_camera, of_alert = sorted(manager.active()[1:], key=lambda each: "|" in str(each) or ALERT in str(each))
+    assert of_camera["matchers"] == [{"name": "camera_id", "value": CAMERA, "isRegex": False, "isEqual": True}]
+    assert of_alert["matchers"] == [{"name": "alert_id", "value": ALERT, "isRegex": True, "isEqual": True}]
+    assert of_alert["comment"] == "repairs (muted by anna)"
+    asked = manager.asked
+    notifier.notify()  # nothing changed
+    assert manager.asked == asked
+    raise_alert(recorder, OTHER)  # of the same episode
+    notifier.notify()
+    assert {each["matchers"][0]["value"] for each in manager.active()[1:]} == {CAMERA, f"{ALERT}|{OTHER}"}
+    manager.silences = {"theirs": theirs}  # Alertmanager lost them
+    now_s += REPEAT_S
+    notifier.notify()
+    assert len(manager.active()) == 3
+    expire(recorder)
+    notifier.notify()
+    assert manager.active() == [theirs]
+    notifier.close()
+
+
+def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path)
+    made = Rig(tmp_path, layout.database_url)
+    raise_alert(made)
+    command(["door", ALERT], "2h", "repairs", end=False, state=tmp_path)
+    command(None, state=tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["local/door is muted for 2h", f"{ALERT} is muted for 2h"]
+    assert {line.partition(" until ")[0] for line in lines[2:]} == {"local/door", ALERT}
+    assert all(line.endswith(", by local: repairs") for line in lines[2:])
+    command(["door"], end=True, state=tmp_path)
+    capsys.readouterr()
+    command(None, state=tmp_path)
+    assert capsys.readouterr().out.startswith(ALERT)
+    with pytest.raises(ConfigError, match="expected the id of a stored alert"):
+        command(["door", OTHER], "2h", "repairs", end=False, state=tmp_path)
+    made.close()
+
+
+@pytest.mark.anyio
+async def test_a_mute_without_a_database_is_a_complaint(tmp_path: Path) -> None:
+    rig = ConsoleRig(tmp_path)
+    assert "is missing" in await mute(rig.context, "anna", CAMERA, "1h", "repairs")
+    assert rig.context.store.noted(CAMERA) == []
+    rig.close()

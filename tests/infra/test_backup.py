@@ -1,0 +1,378 @@
+"""Backups: a restored folder equals the one at the snapshot, and nothing damaged, foreign or unsafe is accepted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from benchmarks.harness.postgresql import PostgreSQL
+from consumers.console.data.store import Store
+from consumers.database.archive import Archive
+from consumers.database.dead_letters import DeadLetters
+from consumers.database.engine import open_engine
+from consumers.database.queries import open_records
+from consumers.database.tables import alerts, metadata, offsets, tallies
+from consumers.database.tallies import Tallies
+from consumers.records.rows import LetterRow
+from consumers.settings import Bounds
+from infra.local.role_table import RoleTable
+from infra.state_folder import Layout, backup, passphrase
+from infra.state_folder.backup import find_backup, read_manifest, restore_backup, write_backup
+from schemas.errors import ConfigError, SecretError, StateError
+from schemas.identity import CameraId
+from schemas.ranges import RangeSet
+from schemas.topics import KafkaTopic
+from tests.infra.command_line import refusal, run
+
+VERDICTS = KafkaTopic.VERDICTS.value
+PASSPHRASE = "a long enough passphrase"
+
+
+def filled(layout: Layout) -> Layout:
+    """Write a state folder with a database, a console's database, keys, settings, and what a backup leaves out."""
+    layout.folder.mkdir(parents=True)
+    engine = open_engine(layout.database_url, writes=True)
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(offsets.insert(), {"topic": VERDICTS, "partition": 3, "next": 0, "epoch": 1})
+    engine.dispose()
+    store = Store(layout.console_url)
+    store.prepare()
+    store.note("local", "mute", "site/cam", "1h", "done")
+    store.close()
+    layout.signer()
+    layout.issue_key(CameraId("site/cam"))
+    for name in ("quarantine/site/cam/1.png", "models/x/model.toml", "settings/recorder.toml", "kafka-nodes.json"):
+        file = layout.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode() * 5000)
+    for name in ("kafka/data/0.log", "kafka-2/data/0.log", "spool/site/cam/1", "logs/recorder.log", "cache/models/x"):
+        file = layout.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("not in a backup")
+    return layout
+
+
+@pytest.fixture(autouse=True)
+def cheap_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost of a guess is meant for attackers."""
+    monkeypatch.setattr(passphrase, "COST", 2**10)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return filled(Layout(tmp_path / "state"))
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Digest and mode of each file that is no database."""
+    return {
+        str(file.relative_to(folder)): f"{stat.S_IMODE(file.stat().st_mode):o} "
+        + hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.rglob("*")
+        if file.is_file() and ".sqlite" not in file.name
+    }
+
+
+@pytest.mark.parametrize("sealed_by", [None, PASSPHRASE])
+def test_a_restored_folder_holds_keys_settings_and_both_databases(
+    layout: Layout, tmp_path: Path, sealed_by: str | None
+) -> None:
+    place, written = write_backup(layout, str(tmp_path / "to"), "1.2.3", passphrase=sealed_by)
+    assert find_backup(str(tmp_path / "to")) == place
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    assert restore_backup(fresh, place, passphrase=sealed_by) == written
+    assert written.offsets == {VERDICTS: {3: 0}}
+    before, after = files(layout.folder), files(fresh.folder)
+    absent = {name for name in before if name.split("/")[0] in {"kafka", "kafka-2", "spool", "logs", "cache"}}
+    assert len(absent) == 5
+    assert after == {
+        name: each for name, each in before.items() if name not in absent and not name.endswith((".lock", "/lock"))
+    }
+    assert fresh.signer().export() == layout.signer().export()
+    store = Store(fresh.console_url)
+    store.prepare()
+    assert [each.subject for each in store.noted()] == ["site/cam"]
+    store.close()
+
+
+def test_a_backup_beside_a_writer_holds_the_rows_of_its_offsets_alone(layout: Layout, tmp_path: Path) -> None:
+    """Each transaction of the writer adds a row and moves the offset by one."""
+    stop, begun = threading.Event(), threading.Event()
+
+    def write() -> None:
+        engine = open_engine(layout.database_url, writes=True)
+        number = 0
+        while not stop.is_set():
+            number += 1
+            with engine.begin() as connection:
+                connection.execute(tallies.insert(), {"name": f"{number}", "value": 1})
+                connection.execute(offsets.update().values(next=number))
+            begun.set()
+        engine.dispose()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert begun.wait(30)
+        backups = [write_backup(layout, str(tmp_path / f"to-{number}"), "1")[0] for number in range(3)]
+    finally:
+        stop.set()
+        writer.join()
+    for number, place in enumerate(backups):
+        fresh = Layout(tmp_path / f"fresh-{number}")
+        fresh.folder.mkdir()
+        manifest = restore_backup(fresh, place)
+        with sqlite3.connect(fresh.database) as connection:
+            ((rows,),) = connection.execute("select count(*) from tallies")
+            ((reached,),) = connection.execute("select next from offsets")
+        assert rows == reached == manifest.offsets[VERDICTS][3] > 0
+
+
+@pytest.mark.parametrize("sealed_by", [None, PASSPHRASE])
+@pytest.mark.parametrize("cut", ["end", "half", "changed"])
+def test_a_damaged_backup_restores_nothing(layout: Layout, tmp_path: Path, sealed_by: str | None, cut: str) -> None:
+    place, _ = write_backup(layout, str(tmp_path / "to"), "1", passphrase=sealed_by)
+    whole = Path(place).read_bytes()
+    part = {"end": len(whole) * 9 // 10, "half": len(whole) // 2, "changed": len(whole)}[cut]
+    damaged = bytearray(whole[:part])
+    damaged[len(whole) // 3] ^= 1
+    Path(place).write_bytes(damaged)
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    with pytest.raises((StateError, SecretError)) as caught:
+        restore_backup(fresh, place, passphrase=sealed_by)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not any(fresh.folder.iterdir())
+
+
+def test_only_the_owner_can_read_a_backup_and_a_passphrase_hides_all_of_it(layout: Layout, tmp_path: Path) -> None:
+    plain, sealed = tmp_path / "plain", tmp_path / "sealed"
+    secret = layout.secret_file.read_bytes()
+    for folder, sealed_by, found in ((plain, None, True), (sealed, PASSPHRASE, False)):
+        folder.mkdir(mode=0o777)
+        place, _ = write_backup(layout, str(folder), "1", passphrase=sealed_by)
+        assert stat.S_IMODE(Path(place).stat().st_mode) == 0o600
+        assert (secret in Path(place).read_bytes()) is found
+        if sealed_by:
+            with pytest.raises(SecretError, match="got another one"):
+                read_manifest(place, "another long passphrase")
+
+
+def test_what_the_commands_refuse(layout: Layout, tmp_path: Path) -> None:
+    to, short = tmp_path / "to", tmp_path / "short"
+    short.write_text("short\n")
+    state = ("--state", layout.folder)
+    assert "--passphrase-file" in refusal(run("backup", "--to", "memory://there", *state))
+    assert "12 characters" in refusal(run("backup", "--to", to, *state, "--passphrase-file", short))
+    assert "state folder" in refusal(run("backup", "--to", to, "--state", tmp_path / "none"))
+    assert not list(to.glob("*"))
+    done = run("backup", "--to", to, *state)
+    assert done.exit_code == 0, done.output
+    assert "0 records of Kafka" in done.output
+    assert "expected a folder without" in refusal(run("restore", "--from", to, *state))
+    with RoleTable(tmp_path / "used"):
+        assert "held by pid" in refusal(run("restore", "--from", to, "--state", tmp_path / "used"))
+    assert "does not exist" in refusal(run("restore", "--from", tmp_path / "gone", "--state", tmp_path / "fresh"))
+    assert "no --database" in refusal(
+        run("restore", "--from", to, "--state", tmp_path / "fresh", "--database", "postgresql+psycopg://a@b/c")
+    )
+    done = run("restore", "--from", to, "--state", tmp_path / "fresh")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_folder_that_keeps_kafka_and_spools_is_filled_and_nothing_replaced(layout: Layout, tmp_path: Path) -> None:
+    place, manifest = write_backup(layout, str(tmp_path / "to"), "1")
+    with pytest.raises(StateError, match="expected a folder without"):
+        restore_backup(layout, place)
+    assert layout.database.stat().st_size > 0
+    for name in manifest.entries:
+        entry = layout.folder / name
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for journal in list(layout.folder.glob("*.sqlite-*")):
+        journal.unlink()
+    restore_backup(layout, place)
+    assert (layout.folder / "kafka" / "data" / "0.log").is_file()
+    assert layout.camera_key(CameraId("site/cam"))
+    with sqlite3.connect(layout.database) as connection:
+        assert connection.execute("select partition, next from offsets").fetchall() == [(3, 0)]
+
+
+@pytest.mark.parametrize("name", ["pointillist.sqlite", "console.sqlite"])
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_a_journal_that_would_change_a_restored_database_is_refused(
+    layout: Layout, tmp_path: Path, name: str, ending: str
+) -> None:
+    place, _ = write_backup(layout, str(tmp_path / "to"), "1")
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    (fresh.folder / f"{name}{ending}").touch()
+    with pytest.raises(StateError, match=f"expected a folder without {name}{ending}"):
+        restore_backup(fresh, place)
+    assert [each.name for each in fresh.folder.iterdir()] == [f"{name}{ending}"]
+
+
+def letter(seq: int) -> LetterRow:
+    """The first letter of its topic."""
+    return LetterRow("letters", 0, 0, "decode", "bad_pixels", "", "site/cam", True, 1, seq, "", b"", 0, 10, 5, 5)
+
+
+def record(url: str, row: LetterRow) -> tuple[list[LetterRow], RangeSet]:
+    """Record a letter as the recorder does. Return the new ones, and the audit's refused frames of the boot."""
+    engine = open_engine(url, writes=True)
+    counts, bounds = Tallies(engine), Bounds()
+    with engine.begin() as connection:
+        archive = Archive(engine)
+        new = DeadLetters(engine, archive, counts, bounds).record(connection, [row])
+    with open_records(url) as records:
+        found = records.dead_lettered("site/cam", 1)
+    engine.dispose()
+    return new, found
+
+
+def test_a_restore_next_to_a_new_kafka_has_no_offsets_and_letters_begin_again(layout: Layout, tmp_path: Path) -> None:
+    record(layout.database_url, letter(7))
+    place, _ = write_backup(layout, str(tmp_path / "to"), "1")
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    restore_backup(fresh, place, new_kafka=True)
+    with sqlite3.connect(fresh.database) as connection:
+        assert connection.execute("select * from offsets").fetchall() == []
+    new, refused = record(fresh.database_url, letter(8))
+    assert [each.seq for each in new] == [8]
+    assert refused == RangeSet([(7, 8)])
+
+
+def test_a_state_folder_with_a_hash_in_its_name_is_saved(tmp_path: Path) -> None:
+    layout = filled(Layout(tmp_path / "system #1"))
+    place, written = write_backup(layout, str(tmp_path / "to"), "1")
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    assert restore_backup(fresh, place) == written
+    assert written.offsets == {VERDICTS: {3: 0}}
+
+
+def test_a_database_of_something_else_is_refused(layout: Layout, tmp_path: Path) -> None:
+    with sqlite3.connect(layout.database) as connection:
+        connection.execute("DROP TABLE offsets")
+    with pytest.raises(StateError, match="one without offsets"):
+        write_backup(layout, str(tmp_path / "to"), "1")
+
+
+def test_a_failed_backup_to_a_url_leaves_no_newest_file(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = "memory://failed-backups"
+    place, _ = write_backup(layout, there, "1", passphrase=PASSPHRASE)
+
+    def failing(*_: object) -> None:
+        raise StateError("a lost disk")
+
+    monkeypatch.setattr(backup, "_add_all", failing)
+    monkeypatch.setattr(backup, "SUFFIX", "~.backup")
+    with pytest.raises(StateError, match="a lost disk"):
+        write_backup(layout, there, "1", passphrase=PASSPHRASE)
+    monkeypatch.undo()
+    assert find_backup(there).endswith(place.removeprefix("memory:/"))
+
+
+def test_an_unreadable_file_of_the_state_is_not_blamed_on_the_target(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def refusing(file: Path, *given: Any, **more: Any) -> Any:
+        if file.name == "recorder.toml":
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, *given, **more)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    with pytest.raises(StateError, match=r"^--state: .*recorder\.toml"):
+        write_backup(layout, str(tmp_path / "to"), "1")
+    assert not any((tmp_path / "to").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^--to: "):
+        write_backup(layout, str(tmp_path / "file"), "1")
+
+
+def test_a_folder_that_vanishes_during_the_backup_is_skipped(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.scandir
+
+    def vanishing(folder: Any) -> Any:
+        if str(folder).endswith("quarantine/site"):
+            shutil.rmtree(folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    place, _ = write_backup(layout, str(tmp_path / "to"), "1")
+    monkeypatch.undo()
+    fresh = Layout(tmp_path / "fresh")
+    fresh.folder.mkdir()
+    restore_backup(fresh, place)
+    assert (fresh.folder / "settings" / "recorder.toml").is_file()
+    assert not (fresh.folder / "quarantine").exists()
+
+
+@pytest.mark.brokers
+def test_a_backup_of_postgresql_is_restored_into_an_empty_one_alone(
+    postgresql: PostgreSQL, layout: Layout, tmp_path: Path
+) -> None:
+    url, other = postgresql.create("backed"), postgresql.create("restored")
+    engine = open_engine(url, writes=True)
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(offsets.insert(), {"topic": VERDICTS, "partition": 0, "next": 77, "epoch": 2})
+    engine.dispose()
+    layout.database.unlink()
+    place, manifest = write_backup(layout, str(tmp_path / "to"), "1", database=url)
+    assert (manifest.database, manifest.offsets) == ("postgresql", {VERDICTS: {0: 77}})
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    restore_backup(Layout(tmp_path / "first"), place, database=other)
+    restored = open_engine(other, writes=False)
+    with restored.connect() as connection:
+        assert connection.execute(select(offsets)).all() == [(VERDICTS, 0, 77, 2)]
+        assert connection.scalar(select(func.count()).select_from(alerts)) == 0
+    restored.dispose()
+    with pytest.raises(StateError, match="expected an empty one"):
+        restore_backup(Layout(tmp_path / "second"), place, database=other)
+    assert not any((tmp_path / "second").iterdir())
+    done = run("backup", "--state", layout.folder, "--to", tmp_path / "by-command", "--database", url)
+    assert (done.exit_code, "not included: " in done.output) == (0, True)
+
+
+def test_a_sealed_stream_without_a_chunk_or_in_another_order_is_refused() -> None:
+    data = bytes(range(256)) * 4096 * 3  # three chunks
+    sealed = io.BytesIO()
+    output = passphrase.SealedOutput(sealed, PASSPHRASE)
+    for start in range(0, len(data), 100_000):
+        output.write(data[start : start + 100_000])
+    output.close()
+    whole = sealed.getvalue()
+    head = len(passphrase.MAGIC) + 16
+    chunk = (len(whole) - head) // 3
+
+    def opened(sealed_bytes: bytes) -> bytes:
+        given = io.BytesIO(sealed_bytes)
+        assert given.read(len(passphrase.MAGIC)) == passphrase.MAGIC
+        reading, found = passphrase.SealedInput(given, PASSPHRASE), b""
+        while part := reading.read(333_333):
+            found += part
+        return found
+
+    assert opened(whole) == data
+    first, second, third = (whole[head + chunk * at : head + chunk * (at + 1)] for at in range(3))
+    for wrong in (first + second, second + first + third, first + third, first + second + third + third):
+        with pytest.raises(SecretError):
+            opened(whole[:head] + wrong)

@@ -1,0 +1,74 @@
+"""`up` with a list of real cameras and no simulated ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from rich.console import Console
+
+from infra.local.ports import Ports
+from infra.state_folder import Layout
+from infra.state_folder.environment import Environment
+from infra.up.processes import LocalRoles, RoleProcess
+from infra.up.run import run_up
+from infra.up.settings import UpSettings, bundle_folder, listed_document
+from infra.up.table import LiveTable
+from producers.camera.role_settings import CameraRunSettings
+from producers.fleet.camera_file import load_camera_file
+from producers.simulation.scenario import parse_scenario
+from schemas.errors import SourceError
+
+LIST = """
+site: home
+cameras:
+- {name: "gate-{index}", count: 2, first: 3, fps: 4, source: {address: "rtsp://anna:secret@127.0.0.1:9/live"}}
+- {name: hall, source: {address: "rtsp://127.0.0.1:9/hall"}}
+"""
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    file = tmp_path / "cameras.yaml"
+    file.write_text(LIST)
+    return file
+
+
+def test_the_run_remembers_the_names_of_listed_cameras_and_no_address(listed: Path) -> None:
+    cameras = [each.settings for each in load_camera_file(listed).values()]
+    document = listed_document(cameras)
+    assert [each.camera_id for each in parse_scenario(document).cameras()] == [
+        "home/gate-3",
+        "home/gate-4",
+        "home/hall",
+    ]
+    assert "127.0.0.1" not in json.dumps(document)
+
+
+def test_listed_cameras_run_as_camera_run_with_settings_that_it_accepts(tmp_path: Path, listed: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    settings = UpSettings(cameras_file=listed, plain=True, seconds=7)
+    role = LocalRoles(settings, layout, Ports(layout.folder), "127.0.0.1:1", "127.0.0.1:2").fleet()
+    assert isinstance(role.process, RoleProcess)
+    assert role.process.arguments[:3] == ["camera", "run", "--config"]
+    read = CameraRunSettings.model_validate(tomllib.loads(Path(role.process.arguments[3]).read_text()))
+    assert (read.cameras, read.seconds, read.state) == (listed, 7, layout.folder)
+    assert bundle_folder(settings).name != "scene"
+
+
+def test_a_setting_of_simulated_cameras_next_to_a_list_is_refused(listed: Path) -> None:
+    with pytest.raises(ValidationError, match="fps: expected none next to cameras_file"):
+        UpSettings(cameras_file=listed, fps=3)
+
+
+def test_a_list_whose_cameras_are_all_off_is_one_line_before_any_broker_starts(tmp_path: Path, listed: Path) -> None:
+    settings = UpSettings(cameras_file=listed, state=tmp_path / "state", prometheus=False)
+    with pytest.raises(SourceError, match=r"home/gate-3: .*2 other cameras do not answer either") as error:
+        run_up(settings, Environment(), LiveTable(Console(file=io.StringIO())))
+    assert "secret" not in str(error.value)
+    assert not list((tmp_path / "state").glob("mosquitto*"))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,92 @@
+"""Drop disagreement: frames whose label does not survive drops are flagged, and clean ones keep their false alarms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lab.data import LabelledPictures
+from lab.experiments.codefend.disagreement import area
+from lab.strip.disagreement import agreements, fused
+from lab.strip.table import calibrate_bundle
+from processors.bundle import load_bundle, read_settings
+from processors.pipeline import Pipeline
+from processors.stages.disagreement import drop_agreement, drop_masks, repeated
+from schemas.errors import StageError
+from tests.lab.frail_judge import frail_bundle, pictures, write_frail
+
+
+def test_agreement_is_the_mean_probability_of_the_first_label() -> None:
+    logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0986123]], [[9.0, -9.0], [9.0, -9.0]]])
+    torch.testing.assert_close(
+        drop_agreement(torch.tensor([1, 1]), logits), torch.tensor([0.625, 0.0]), atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 0, 3), (1, 4, 3)])
+def test_verdicts_of_another_form_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(StageError, match="verdicts: expected"):
+        drop_agreement(torch.tensor([0, 1]), torch.zeros(shape))
+
+
+def test_the_drops_of_a_frame_follow_each_other() -> None:
+    frames = torch.arange(2.0).view(2, 1, 1, 1).expand(2, 1, 8, 8)
+    assert repeated(frames, 3)[:, 0, 0, 0].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_each_picture_is_judged_by_its_own_drops_and_its_own_label() -> None:
+    pipeline, some = Pipeline(frail_bundle()), pictures(12, seed=4)
+    together = agreements(pipeline, some)
+    assert together.shape == (12,)
+    assert bool(((together >= 0) & (together <= 1)).all())
+    mirrored = agreements(pipeline, LabelledPictures("same", some.images, 1 - some.labels))
+    np.testing.assert_array_equal(together, mirrored)
+
+
+def test_a_label_that_no_drop_keeps_has_low_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, some = Pipeline(frail_bundle()), pictures(8, seed=4)
+    kept = agreements(pipeline, some)
+    original = pipeline.rebuild
+
+    def flipped(frames: Tensor, masks: Tensor) -> Tensor:
+        return 1 - original(frames, masks)
+
+    monkeypatch.setattr(pipeline, "rebuild", flipped)
+    assert agreements(pipeline, some).mean() < 0.3 < 0.7 < kept.mean()
+
+
+def test_a_frame_gets_ten_masks_that_drop_half_of_each_block_and_follow_from_its_seed() -> None:
+    seeds = np.array([[1, 2], [1, 200]], dtype=np.uint64)
+    masks = drop_masks(seeds, 16, 24)
+    assert masks.shape == (20, 1, 16, 24)
+    assert set(masks.view(20, 2, 8, 3, 8).sum((2, 4)).flatten().tolist()) == {32}
+    assert len({each.numpy().tobytes() for each in masks}) == 20
+    torch.testing.assert_close(drop_masks(seeds[1:], 16, 24), masks[10:])
+
+
+def test_the_calibration_gives_each_statistic_half_of_the_rate(tmp_path: Path) -> None:
+    folder = tmp_path / "frail"
+    write_frail(folder)
+    strip = calibrate_bundle(folder, pictures(260, 5), frr=0.05, disagreement=True, device=torch.device("cpu"))
+    assert strip.disagreement is not None
+    assert (strip.frr, strip.disagreement.frr) == (0.025, 0.025)
+    assert read_settings(folder).strip == strip
+    found = agreements(Pipeline(load_bundle(folder, torch.device("cpu"))), pictures(200, 6))
+    assert (found < strip.disagreement.threshold).mean() <= 0.05
+
+
+def test_both_statistics_together_keep_the_false_alarms() -> None:
+    chance = np.random.default_rng(0)
+    known, other = (chance.gamma(4, size=(2, 20_000)) for _ in range(2))
+    both = fused(known[0], known[1], 0.01)
+    assert 0.002 < both.flags(other[0], other[1]).mean() < 0.0115
+    assert both.flags(np.array([9.0, 0.0, 9.0]), np.array([9.0, 9.0, 0.0])).tolist() == [False, True, True]
+
+
+def test_the_area_counts_ties_half() -> None:
+    assert area(np.array([0.0, 1.0]), np.array([1.0, 2.0])) == pytest.approx((1 + 0.75) / 2)
+    assert area(np.array([]), np.array([1.0])) == 0

@@ -1,0 +1,190 @@
+"""A decoding process that does not answer holds its own camera's frames, and nobody else's."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+
+from processors.decoding import decoders as module
+from processors.decoding.decoders import _KEPT, DecodingSettings, VideoDecoders, VideoUnit
+from processors.decoding.lane import Patience
+from processors.decoding.process import DecodingProcess, ProcessLost, Slow
+from processors.decoding.protocol import Operation
+from schemas.errors import BadPixelsError, DecoderLostError, MissingReferenceError
+from schemas.identity import CameraId
+from schemas.messages.access_unit import AccessUnit, Codec
+from schemas.pixels.planes import Colour, Planes
+
+WAIT_S = 60.0
+DOOR, GATE = CameraId("site/door"), CameraId("site/gate")
+
+
+class Scripted:
+    """A process that answers at once, except for the unit `hang`, for which it is slow until `answer` is called."""
+
+    pid = 1
+
+    def __init__(self, number: int, hanging: Hanging) -> None:
+        self.number = number
+        self._hanging = hanging
+
+    def limits(self) -> list[str]:
+        return []
+
+    def decode(
+        self, _operation: Operation, _decoder: int, unit: AccessUnit, height: int, width: int, _s: float, slow: Slow
+    ) -> Planes:
+        if unit.data == b"bad":
+            raise BadPixelsError("bad")
+        if unit.data == b"hang" and not self._hanging.over.is_set():
+            slow.note()
+            self._hanging.begun.release()
+            assert self._hanging.over.wait(WAIT_S)
+            if self._hanging.is_lost:
+                raise ProcessLost("hung")
+        return Planes(np.full((height, width), self.number, np.uint8), None, None)
+
+    def close_decoder(self, _decoder: int) -> None:
+        pass
+
+    def kill(self) -> None:
+        self._hanging.killed.append(self.number)
+
+
+class Hanging:
+    """The fate of all units `hang`."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.over = threading.Event()
+        self.is_lost = False
+        self.killed: list[int] = []
+        self.started: list[Scripted] = []
+
+    def start(self, _pixels: int, _bytes: int) -> Any:
+        self.started.append(Scripted(len(self.started), self))
+        return self.started[-1]
+
+    def answer(self, *, lost: bool) -> None:
+        self.is_lost = lost
+        self.over.set()
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Hanging:
+    monkeypatch.setattr(os, "setpriority", lambda *_: None)
+    return Hanging()
+
+
+@pytest.fixture
+def decoders(hanging: Hanging) -> Iterator[VideoDecoders]:
+    start: Callable[[int, int], DecodingProcess] = hanging.start
+    made = VideoDecoders(DecodingSettings(), start=start)
+    yield made
+    hanging.over.set()
+    made.close()
+
+
+def submit(
+    decoders: VideoDecoders, camera: CameraId, place: int, data: bytes = b"unit", key: int = 0
+) -> Future[Planes]:
+    unit = AccessUnit(Codec.H264, Colour.BT601_FULL, data)
+    return decoders.submit(VideoUnit(camera, 7, key + place, key, place, False, 4, 4, unit), 0.0)
+
+
+def decoder(done: Future[Planes]) -> int:
+    """Return the number of the process that decoded a unit."""
+    return int(done.result(WAIT_S).luma[0, 0])
+
+
+def hang(decoders: VideoDecoders, hanging: Hanging, camera: CameraId) -> Future[Planes]:
+    done = submit(decoders, camera, 0, b"hang")
+    assert hanging.begun.acquire(timeout=WAIT_S)
+    return done
+
+
+def test_other_cameras_are_decoded_while_one_hangs(decoders: VideoDecoders, hanging: Hanging) -> None:
+    assert decoder(submit(decoders, GATE, 0)) == 0
+    spare = len(hanging.started)
+    held = hang(decoders, hanging, DOOR)
+    later = submit(decoders, DOOR, 1)
+    assert spare == 2
+    assert [decoder(submit(decoders, GATE, place)) for place in (1, 2)] == [1, 1]
+    assert not held.done()
+    assert not later.done()
+    hanging.answer(lost=True)
+    with pytest.raises(DecoderLostError):
+        held.result(WAIT_S)
+    with pytest.raises(MissingReferenceError):
+        later.result(WAIT_S)
+    assert decoders.counts["hung"] == 1
+    assert hanging.killed == [0]
+
+
+def test_frames_that_wait_behind_a_hanging_one_move_at_once(decoders: VideoDecoders, hanging: Hanging) -> None:
+    ready = threading.Event()
+    first = submit(decoders, GATE, 0)
+    first.add_done_callback(lambda _: ready.wait(WAIT_S))  # the lane waits until all others are submitted
+    held = submit(decoders, DOOR, 0, b"hang")
+    waiting = [submit(decoders, CameraId(f"site/{number}"), 0) for number in range(3)]
+    ready.set()
+    assert [decoder(each) for each in waiting] == [1, 1, 1]
+    assert not held.done()
+
+
+def test_a_process_that_was_only_slow_costs_no_frame(decoders: VideoDecoders, hanging: Hanging) -> None:
+    held = hang(decoders, hanging, DOOR)
+    later = submit(decoders, DOOR, 1)
+    assert decoder(submit(decoders, GATE, 0)) == 1
+    hanging.answer(lost=False)
+    assert (decoder(held), decoder(later)) == (0, 1)
+    assert decoder(submit(decoders, DOOR, 2)) == 1
+    assert "hung" not in decoders.counts
+
+
+def test_the_processes_that_one_camera_each_may_occupy_are_bounded(decoders: VideoDecoders, hanging: Hanging) -> None:
+    held = [hang(decoders, hanging, CameraId(f"site/{number}")) for number in range(_KEPT + 1)]
+    waiting = submit(decoders, GATE, 0)
+    assert len(hanging.started) == _KEPT + 2
+    assert not waiting.done()
+    hanging.answer(lost=False)
+    assert sorted(decoder(each) for each in held) == list(range(_KEPT + 1))
+    assert decoder(waiting) == _KEPT
+
+
+def test_suspects_wait_for_the_units_of_others(
+    decoders: VideoDecoders, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "YIELD_S", WAIT_S)
+    assert isinstance(submit(decoders, DOOR, 0, b"bad").exception(WAIT_S), BadPixelsError)
+    held = hang(decoders, hanging, GATE)
+    ended: list[str] = []
+    suspect = submit(decoders, DOOR, 0, key=9)
+    suspect.add_done_callback(lambda _: ended.append("suspect"))
+    held.add_done_callback(lambda _: ended.append("usual"))
+    hanging.answer(lost=False)
+    suspect.result(WAIT_S)
+    assert ended == ["usual", "suspect"]
+
+
+def test_suspects_wait_for_others_no_longer_than_the_bound(decoders: VideoDecoders, hanging: Hanging) -> None:
+    assert isinstance(submit(decoders, DOOR, 0, b"bad").exception(WAIT_S), BadPixelsError)
+    held = hang(decoders, hanging, GATE)
+    submit(decoders, DOOR, 0, key=9).result(WAIT_S)
+    assert not held.done()
+
+
+def test_patience_grows_with_answers_that_were_only_late_and_returns() -> None:
+    patience = Patience(0.2, 2.0)
+    for expected in (0.4, 0.8, 1.6, 2.0, 2.0):
+        patience.answered(slow=True)
+        assert patience.seconds == pytest.approx(expected)
+    for _ in range(5000):
+        patience.answered(slow=False)
+    assert patience.seconds == 0.2

@@ -1,0 +1,85 @@
+"""Spans of open groups are read on after an error, from the record that was reached."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.structs import TopicPartition
+
+import processors.arrivals.key_frame_recall as module
+from processors.arrivals.key_frame_recall import KeyFrameRecall
+
+PLACE = TopicPartition("frames", 3)
+
+
+class Log:
+    """A reader of a log with the offsets 0 … 19, two in each fetch, which fails at the fetches in `failures`."""
+
+    failures: frozenset[int] = frozenset()
+    fetches = 0
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.at = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        assert places == [PLACE]
+
+    def seek(self, offsets: dict[TopicPartition, int]) -> None:
+        self.at = offsets[PLACE]
+
+    async def fetch_until(self, ends: dict[TopicPartition, int]) -> AsyncIterator[dict[TopicPartition, list[Any]]]:
+        while self.at < ends[PLACE]:
+            type(self).fetches += 1
+            if self.fetches in self.failures:
+                raise KafkaConnectionError("away")
+            yield {PLACE: [SimpleNamespace(offset=at, value=b"x" * 10) for at in (self.at, self.at + 1)]}
+            self.at += 2
+
+
+async def restored(monkeypatch: pytest.MonkeyPatch, *failures: int) -> list[int | None]:
+    """The offsets that a recall of the span 4 … 10 passes on, with None for its end."""
+    reader = type("Failing", (Log,), {"failures": frozenset(failures)})
+    monkeypatch.setattr(module, "Reader", reader)
+    monkeypatch.setattr(module, "_RETRY_S", 0.0)
+    found: list[int | None] = []
+    ended = asyncio.Event()
+
+    def passed(partition: int, record: Any) -> None:
+        assert partition == PLACE.partition
+        found.append(None if record is None else record.offset)
+        if record is None:
+            ended.set()
+
+    recall = KeyFrameRecall("nowhere:1", "frames", lambda *_: None, passed)
+    recall.want_span(3, (4, 11))
+    task = asyncio.create_task(recall.run())
+    try:
+        async with asyncio.timeout(10):
+            await ended.wait()
+    finally:
+        task.cancel()
+    return found
+
+
+@pytest.mark.parametrize("failures", [(), (1,), (2, 3), (1, 2, 3, 4)])
+async def test_each_record_of_a_span_comes_once_also_after_errors(
+    monkeypatch: pytest.MonkeyPatch, failures: tuple[int, ...]
+) -> None:
+    assert await restored(monkeypatch, *failures) == [*range(4, 11), None]
+
+
+async def test_a_span_ends_after_a_few_errors_and_beyond_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await restored(monkeypatch, *range(2, 100)) == [4, 5, None]
+    monkeypatch.setattr(module, "_MOST_SPAN_BYTES", 25)
+    assert await restored(monkeypatch) == [4, 5, 6, None]

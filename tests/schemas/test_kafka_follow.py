@@ -1,0 +1,76 @@
+"""A topic is followed until cancelled, through errors of Kafka and of the reader of its records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace, TracebackType
+from typing import Any, ClassVar, Self
+
+import pytest
+import structlog
+
+from schemas.transport.backoff import Backoff
+from schemas.transport.kafka import follow as module
+
+
+class Broken:
+    """A reader whose connections fail, or give these batches."""
+
+    tries: Iterator[list[list[SimpleNamespace]] | None] = iter(())
+    begins: ClassVar[list[str]] = []
+
+    def __init__(self, _address: Any, topic: str, *, begin: str) -> None:
+        assert topic == "models"
+        self.begins.append(begin)
+
+    async def __aenter__(self) -> Self:
+        found = next(self.tries)
+        if found is None:
+            raise ConnectionError("no broker")
+        self._batches = iter(found)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
+
+    async def fetch(self, *, wait_s: float) -> dict[str, list[SimpleNamespace]]:
+        assert wait_s > 0
+        found = next(self._batches, None)
+        if found is None:
+            raise asyncio.CancelledError
+        return {"place": found}
+
+
+def record(key: bytes | None, value: bytes | None) -> SimpleNamespace:
+    return SimpleNamespace(key=key, value=value)
+
+
+async def test_a_topic_is_read_again_after_errors_until_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[bytes, bytes | None]] = []
+
+    def take(key: bytes, value: bytes | None) -> None:
+        taken.append((key, value))
+        if value == b"fails" and taken.count((key, value)) == 1:
+            raise ValueError("a record that cannot be read")
+
+    Broken.tries = iter([None, [[record(b"a", b"fails")]], [[record(b"a", b"fails")], [], [record(None, None)]]])
+    Broken.begins = []
+    monkeypatch.setattr(module, "Reader", Broken)
+    waits: list[int] = []
+
+    class Waits(Backoff):
+        async def wait(self, stop: asyncio.Event | None = None) -> bool:
+            waits.append(self.failures)
+            self.next_s()
+            return False
+
+    monkeypatch.setattr(module, "Backoff", Waits)
+    with structlog.testing.capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await module.follow("kafka:9092", "models", take, begin="latest")
+    assert taken == [(b"a", b"fails"), (b"a", b"fails"), (b"", None)]
+    assert Broken.begins == ["latest"] * 3
+    assert waits == [0, 0]  # each after a success, or the first
+    assert [(each["event"], each["topic"]) for each in logs][:1] == [("topic_not_read", "models")]

@@ -1,0 +1,191 @@
+"""Produce requests: what goes together, what is sent again and under which number, and when a wait ends."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+from aiokafka.errors import InvalidTopicError, KafkaConnectionError, KafkaError, NotLeaderForPartitionError
+from aiokafka.structs import TopicPartition
+
+import schemas.transport.kafka.produce_requests as module
+from schemas.transport.kafka.produce_requests import ProduceRequests
+
+ONE, TWO, FAR = TopicPartition("topic", 0), TopicPartition("topic", 1), TopicPartition("topic", 2)
+
+
+class Batch(NamedTuple):
+    name: str
+    records: int = 1
+
+    def record_count(self) -> int:
+        return self.records
+
+
+class Cluster:
+    """Nodes that answer each request from a list, and by offset 0 after its end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.leaders: dict[TopicPartition, int] = {ONE: 1, TWO: 1, FAR: 2}
+        self.answers: list[dict[TopicPartition, int | KafkaError] | KafkaError] = []
+        self.seen: list[tuple[int, dict[TopicPartition, str]]] = []
+        self.updates = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.client = SimpleNamespace(
+            cluster=SimpleNamespace(leader_for_partition=self.leaders.get), force_metadata_update=self._update
+        )
+        monkeypatch.setattr(module, "stamped", lambda _, batch, sequence: f"{batch.name}@{sequence}")
+        monkeypatch.setattr(module, "produce", self._produce)
+        monkeypatch.setattr(module, "BACKOFF_S", 0.0)
+
+    async def _update(self) -> None:
+        self.updates += 1
+
+    async def partitions_for(self, _topic: str) -> set[int]:
+        self.leaders[TWO] = 1
+        return {0, 1, 2}
+
+    async def _produce(self, _: Any, node: int, batches: dict[TopicPartition, str]) -> dict[TopicPartition, Any]:
+        self.seen.append((node, batches))
+        await self.open.wait()
+        answer = self.answers.pop(0) if self.answers else dict.fromkeys(batches, 0)
+        if isinstance(answer, KafkaError):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+async def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    return Cluster(monkeypatch)
+
+
+@pytest.fixture
+async def requests(cluster: Cluster) -> ProduceRequests:
+    return ProduceRequests(cluster, 60.0)
+
+
+async def test_batches_that_are_due_together_go_to_each_node_in_one_request(
+    cluster: Cluster, requests: ProduceRequests
+) -> None:
+    cluster.answers = [{ONE: 5, TWO: 6}, {FAR: 7}]
+    sent = (requests.send(Batch(name), place) for name, place in (("a", ONE), ("b", TWO), ("c", FAR)))
+    assert await asyncio.gather(*sent) == [5, 6, 7]
+    assert cluster.seen == [(1, {ONE: "a@0", TWO: "b@0"}), (2, {FAR: "c@0"})]
+
+
+@pytest.mark.parametrize("passing", [{ONE: NotLeaderForPartitionError(), TWO: 6}, KafkaConnectionError()])
+async def test_a_passing_refusal_is_sent_again_under_the_same_number(
+    cluster: Cluster, requests: ProduceRequests, passing: Any
+) -> None:
+    cluster.answers = [passing]
+    await asyncio.gather(requests.send(Batch("a", 3), ONE), requests.send(Batch("b"), TWO))
+    await requests.send(Batch("c"), ONE)
+    again = {ONE: "a@0"} if isinstance(passing, dict) else {ONE: "a@0", TWO: "b@0"}
+    assert [batches for _, batches in cluster.seen] == [{ONE: "a@0", TWO: "b@0"}, again, {ONE: "c@3"}]
+    assert cluster.updates == 1
+
+
+async def test_a_refused_batch_is_raised_and_uses_no_number(cluster: Cluster, requests: ProduceRequests) -> None:
+    cluster.answers = [{ONE: InvalidTopicError(), TWO: 1}]
+    refused, kept = await asyncio.gather(
+        requests.send(Batch("a"), ONE), requests.send(Batch("b"), TWO), return_exceptions=True
+    )
+    assert isinstance(refused, InvalidTopicError)
+    assert kept == 1
+    await requests.send(Batch("c"), ONE)
+    assert cluster.seen[-1] == (1, {ONE: "c@0"})
+
+
+async def test_the_next_batch_waits_for_one_whose_caller_was_cancelled(
+    cluster: Cluster, requests: ProduceRequests
+) -> None:
+    cluster.open.clear()
+    first = asyncio.create_task(requests.send(Batch("a", 3), ONE))
+    while not cluster.seen:
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    second = asyncio.create_task(requests.send(Batch("b"), ONE))
+    await asyncio.sleep(0.01)
+    assert len(cluster.seen) == 1
+    cluster.open.set()
+    assert await second == 0
+    assert cluster.seen[1:] == [(1, {ONE: "b@3"})]
+
+
+async def test_after_a_cancelled_batch_without_an_answer_the_producer_has_to_be_replaced(
+    cluster: Cluster,
+) -> None:
+    requests = ProduceRequests(cluster, 0.01)
+    cluster.open.clear()
+    first = asyncio.create_task(requests.send(Batch("a"), ONE))
+    while not cluster.seen:
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    with pytest.raises(ConnectionError, match="the producer was replaced"):
+        await requests.send(Batch("b"), ONE)
+    await requests.close(0.0)
+
+
+async def test_a_partition_that_is_missing_in_the_answer_is_an_error(
+    cluster: Cluster, requests: ProduceRequests
+) -> None:
+    cluster.answers = [{}]
+    with pytest.raises(KafkaError, match="topic-0: expected an answer"):
+        await requests.send(Batch("a"), ONE)
+
+
+async def test_an_unknown_leader_is_requested(cluster: Cluster, requests: ProduceRequests) -> None:
+    del cluster.leaders[TWO]
+    assert await requests.send(Batch("a"), TWO) == 0
+    assert cluster.updates == 0
+
+
+async def test_a_defect_ends_the_wait(
+    cluster: Cluster, requests: ProduceRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> Any:
+        raise ValueError("defect")
+
+    monkeypatch.setattr(module, "produce", broken)
+    with pytest.raises(ValueError, match="defect"):
+        await requests.send(Batch("a"), ONE)
+
+
+async def test_a_replaced_producer_ends_all_waits_and_takes_no_batch(
+    cluster: Cluster, requests: ProduceRequests
+) -> None:
+    cluster.open.clear()
+    waiting = asyncio.create_task(requests.send(Batch("a"), ONE))
+    while not cluster.seen:
+        await asyncio.sleep(0)
+    requests.break_off()
+    for late in (waiting, requests.send(Batch("b"), ONE)):
+        with pytest.raises(ConnectionError, match="the producer was replaced"):
+            await late
+    await requests.close(60.0)
+
+
+async def test_an_orderly_end_waits_for_the_answers(cluster: Cluster, requests: ProduceRequests) -> None:
+    cluster.open.clear()
+    waiting = asyncio.create_task(requests.send(Batch("a"), ONE))
+    while not cluster.seen:
+        await asyncio.sleep(0)
+    ending = asyncio.create_task(requests.close(60.0))
+    await asyncio.sleep(0)
+    cluster.open.set()
+    await ending
+    assert await waiting == 0
+
+
+async def test_each_wait_ends_at_its_own_deadline(cluster: Cluster) -> None:
+    requests = ProduceRequests(cluster, 0.01)
+    cluster.open.clear()
+    for place in (ONE, TWO):
+        with pytest.raises(TimeoutError, match=rf"{place.topic}-{place.partition}: expected an acknowledgement"):
+            await requests.send(Batch("a"), place)
+    await requests.close(0.0)

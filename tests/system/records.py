@@ -1,0 +1,37 @@
+"""The number of recorded frames of a running system: one query, where an audit would read all of Kafka's files."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+from benchmarks.harness.system import RunningSystem
+from infra.state_folder import Layout
+from tests.waiting import wait_until
+
+
+def recorded_frames(layout: Layout, camera: str = "%") -> int:
+    """Return the recorded frames of the cameras whose names are like `camera`; 0 before the recorder has its tables."""
+    with (
+        contextlib.suppress(sqlite3.OperationalError),
+        contextlib.closing(sqlite3.connect(f"file:{layout.database}?mode=ro", uri=True)) as connection,
+    ):
+        query = "select count(*) from frames where camera like ?"
+        return int(connection.execute(query, (camera,)).fetchone()[0])
+    return 0
+
+
+def await_recorded(system: RunningSystem, frames: int) -> None:
+    """Wait until `frames` are in the database: cameras, brokers and all roles are at work."""
+    layout = Layout(system.state)
+
+    def recorded() -> bool:
+        assert system.process.poll() is None, system.output()
+        return recorded_frames(layout) >= frames
+
+    wait_until(recorded, f"{frames} frames in the database", within_s=90, every_s=0.2)
+
+
+def await_more_recorded(system: RunningSystem, frames: int = 20) -> None:
+    """Wait until `frames` more than now are in the database."""
+    await_recorded(system, recorded_frames(Layout(system.state)) + frames)
