@@ -92,14 +92,16 @@ class Service(ABC):
             process = self._child.start()
             if self._await_answer(end):
                 return process
-            if all(is_free(port) for port in self._ports.values()):
-                break  # the port was not the reason of its end
-        status = self.child.kill()
+            if self.child.poll() is None or all(is_free(port) for port in self._ports.values()):
+                break  # it is slow, or it ended for another reason than a taken port
+        status = self.child.poll()
+        got = "none" if status is None else f"the end of the program with status {status}"
+        self.child.kill()
         if first:
             self._ports = {}
         raise BrokerError(
-            f"{self.role}: expected an answer within {self._ready_s:g} s, got the end of the program with "
-            f"status {status}: {last_lines(self.log) or 'its log is empty'}. Read {self.log}."
+            f"{self.role}: expected an answer within {self._ready_s:g} s, got {got}: "
+            f"{last_lines(self.log) or 'its log is empty'}. Read {self.log}."
         )
 
     def _await_ports(self, end: float) -> None:

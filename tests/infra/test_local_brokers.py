@@ -21,8 +21,9 @@ from paho.mqtt.properties import Properties
 from infra.local import mosquitto as mosquitto_module
 from infra.local.kafka import Kafka
 from infra.local.mosquitto import Mosquitto, answers_mqtt
-from infra.local.ports import LOOPBACK
+from infra.local.ports import LOOPBACK, is_free
 from infra.local.process import ProcessId
+from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
 from schemas.errors import BrokerError
 from schemas.limits import MAX_MESSAGE_BYTES
@@ -157,11 +158,33 @@ def test_mosquitto_survives_a_port_in_use(state_dir: Path) -> None:
 
 @pytest.mark.brokers
 def test_mosquitto_says_when_the_port_that_clients_hold_is_taken(state_dir: Path) -> None:
-    broker = Mosquitto(state_dir, ready_s=0.5)
+    broker = Mosquitto(state_dir, ready_s=5)
     broker.start()
     broker.stop()
     with socket.create_server((LOOPBACK, broker.port)), pytest.raises(BrokerError, match=f"port {broker.port}"):
         broker.start()
+
+
+def test_a_service_that_listens_but_never_answers_is_started_once_and_killed(state_dir: Path) -> None:
+    started = []
+
+    class Mute(Service):
+        role = "mute"
+        port_names = ("mute",)
+
+        def _command(self) -> list[str]:
+            started.append(self.port)
+            listen = f"import socket, time; held = socket.create_server(({LOOPBACK!r}, {self.port})); time.sleep(600)"
+            return [sys.executable, "-S", "-c", listen]
+
+        def _answers(self) -> bool:
+            return False
+
+    service = Mute(state_dir, ready_s=3)
+    with pytest.raises(BrokerError, match="within 3 s, got none"):
+        service.start()
+    assert len(started) == 1
+    assert is_free(started[0])
 
 
 @pytest.mark.brokers
