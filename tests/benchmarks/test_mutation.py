@@ -16,10 +16,10 @@ CODES: dict[str, dict[str, int | None]] = {
 def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_counts_against_the_score(
     tmp_path: Path,
 ) -> None:
-    for module, codes in CODES.items():
+    for module, by_name in CODES.items():
         meta = tmp_path / f"{module}.meta"
         meta.parent.mkdir(parents=True, exist_ok=True)
-        meta.write_text(json.dumps({"exit_code_by_key": codes}))
+        meta.write_text(json.dumps({"exit_code_by_key": by_name}))
     codes = exit_codes(tmp_path)
     assert codes == CODES
     found = fates(codes, {name for by_name in codes.values() for name in by_name})
