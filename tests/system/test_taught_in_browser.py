@@ -31,8 +31,8 @@ from tests.consumers.test_labelled_frames import ROW
 from tests.system.test_console import CHROMIUM, Visit
 
 VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
-NOBODY = range(0, 50, 8)
-PERSON = range(80, 220, 20)
+NOBODY = range(0, 50, 9)
+PERSON = range(80, 220, 24)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
