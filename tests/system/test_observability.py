@@ -43,9 +43,7 @@ def test_the_variables_offer_the_sites_the_cameras_and_the_roles_that_there_are(
     assert watched.choices("role") == sorted(watched.scraped().values())
 
 
-def test_every_panel_is_answered_for_each_value_of_its_variables_and_of_cameras_with_numbers(
-    watched: Watched,
-) -> None:
+def test_every_panel_is_answered_for_each_value_of_its_variables_and_of_cameras_with_numbers(watched: Watched) -> None:
     for name in VARIABLES:
         named = {title: expression for title, expression in PANELS.items() if f"${name}" in expression}
         assert named

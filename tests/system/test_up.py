@@ -110,6 +110,8 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
     with open_records(layout.database_url) as records:
         assert records.duplicates() > 0
     with sqlite3.connect(layout.database) as connection:
+        (clips,) = connection.execute("select sum(frame_bytes) from frames where camera like 'yard/%'").fetchone()
+        assert clips < 0.1 * 2 * FRAMES * HEIGHT * WIDTH * 3
         query = "select distinct camera, dropped_per_block from frames where captured_ms > ? and camera like ?"
         sent = connection.execute(query, (begun_ms, "local/cam-%")).fetchall()
     assert sorted(sent) == [(camera, 32) for camera in cameras]

@@ -106,6 +106,6 @@ def options_of_fleet(folder: Path, drop_ratio: float, *faults: dict[str, object]
     cameras = {"name": "cam-{index}", "count": 4, "fps": 5, "probe_share": 0.2, "drop_ratio": drop_ratio}
     scenario, config = folder / "fleet.yaml", folder / "up.toml"
     scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [cameras], "faults": [*faults]}))
-    # No trials of all backends at every restart, and a busy machine must not cost frames.
+    # `test_doc_commands` tries all backends; a busy machine must not cost frames.
     config.write_text('[processor]\nbackend = "torch"\ncamera_queue_s = 1000\n')
     return "--scenario", scenario, "--config", config
