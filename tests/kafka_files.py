@@ -1,7 +1,5 @@
 """Kafka's log files, to damage them."""
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 

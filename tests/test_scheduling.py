@@ -1,7 +1,5 @@
 """In a run of several workers, tests that share something expensive share a worker."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

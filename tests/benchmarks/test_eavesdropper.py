@@ -1,7 +1,5 @@
 """The eavesdropper sees what lies open, and of sealed frames nothing."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """What the drill of three nodes calls a gap."""
 
-from __future__ import annotations
-
 import sqlite3
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The figure of revocations at once, small; no brokers."""
 
-from __future__ import annotations
-
 from benchmarks.security.secure.revocation_race import race
 
 

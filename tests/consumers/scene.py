@@ -1,7 +1,5 @@
 """Recorders on a real Kafka with topics of their own."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

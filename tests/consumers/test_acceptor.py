@@ -1,7 +1,5 @@
 """The order in which accepted connections are admitted."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Cameras fall silent by the monotonic clock: the clocks of cameras and of this machine may jump."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

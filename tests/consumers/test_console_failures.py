@@ -1,7 +1,5 @@
 """Defects of handlers and bodies that are no JSON: answers with the gate's headers, and the log."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Dead letters: decoded and sent again, each at most once into the records."""
 
-from __future__ import annotations
-
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 

@@ -1,7 +1,5 @@
 """Which models are live and served, as the console shows it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

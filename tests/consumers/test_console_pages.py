@@ -1,7 +1,5 @@
 """The pages beside the fleet, on a recorder's database."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Password guesses: limited also where many come at once, and nobody else is locked out by them."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

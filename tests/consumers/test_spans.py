@@ -1,7 +1,5 @@
 """The spans of time that partitions are cut by."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 from hypothesis import given

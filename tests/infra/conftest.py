@@ -1,7 +1,5 @@
 """Brokers and a PostgreSQL with TLS and rights, for all tests that need them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 

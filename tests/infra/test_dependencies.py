@@ -1,7 +1,5 @@
 """The versions that `pyproject.toml` allows are those that are tested."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`pointillist model`, with a real Kafka and without processors."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The fleet's authority, enrolments, and the commands that make them; no brokers."""
 
-from __future__ import annotations
-
 import asyncio
 import datetime
 import ssl

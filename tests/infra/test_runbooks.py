@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import re
 
 from infra.monitor.alert_notifier import ALERT_NAME

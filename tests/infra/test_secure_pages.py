@@ -1,7 +1,5 @@
 """The pages by HTTPS."""
 
-from __future__ import annotations
-
 import ssl
 from pathlib import Path
 

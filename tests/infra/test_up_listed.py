@@ -1,7 +1,5 @@
 """`up` with a list of real cameras and no simulated ones."""
 
-from __future__ import annotations
-
 import io
 import json
 import tomllib

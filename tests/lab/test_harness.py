@@ -1,7 +1,5 @@
 """The harness of experiments: rows and their provenance, staleness, and a queue that survives a kill."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """`pointillist lab repair` as a user types it, in this process."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`pointillist lab calibrate` and `pointillist lab strip` as a user types them, in this process."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

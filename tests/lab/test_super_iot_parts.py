@@ -1,7 +1,5 @@
 """The pieces that the SUPER-IoT experiment is made of."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

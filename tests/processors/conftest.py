@@ -1,7 +1,5 @@
 """Devices and threads for all tests of the processors."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

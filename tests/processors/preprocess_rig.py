@@ -1,7 +1,5 @@
 """Pictures and bundles for the tests of preprocessing stages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

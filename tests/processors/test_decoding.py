@@ -1,7 +1,5 @@
 """Decoding in worker processes: order, gaps, duplicates, hostile bytes, crashes, hangs, and the limits of a process."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

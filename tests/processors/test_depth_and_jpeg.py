@@ -1,7 +1,5 @@
 """Bit depth by its formula; JPEG against libjpeg through Pillow."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One flipped bit in Kafka's log costs the frames of its batch, and nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

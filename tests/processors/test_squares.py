@@ -1,7 +1,5 @@
 """The policy `motion`: the square around what moves."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

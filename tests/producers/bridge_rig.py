@@ -1,7 +1,5 @@
 """Cameras, a tapped MQTT connection, a bridge and a Kafka reader, around real brokers."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """What the command `bridge` refuses."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.commands import run_command

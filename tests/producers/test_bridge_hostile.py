@@ -1,7 +1,5 @@
 """What strangers publish, beside good frames, through real brokers."""
 
-from __future__ import annotations
-
 import random
 import socket
 import time

@@ -1,7 +1,5 @@
 """The rule of evidence, quantity by quantity, against what its docstrings say."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import tracemalloc
 import zlib
 from unittest.mock import patch

@@ -1,7 +1,5 @@
 """The lowest priority of a process and of its session."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
