@@ -27,9 +27,13 @@ SCENARIO["cameras"] += [
         "source": {"kind": "scene", "size": size},
         "fps": fps,
         "drop_ratio": 0.25,
-        "probe_share": 0.5,
+        "probe_share": probe_share,
     }
-    for name, fps, size in ((STUCK, 2, [32, 32]), (LARGE, 1, [96, 128]), (WELL, 1, [32, 32]))
+    for name, fps, size, probe_share in (
+        (STUCK, 2, [32, 32], 0.1),
+        (LARGE, 1, [96, 128], 0.1),
+        (WELL, 1, [32, 32], 0.5),
+    )
 ]
 SCENARIO["faults"] += [
     {"camera": "gate-3", "kind": "black", "at_s": 10, "for_s": 3600},
