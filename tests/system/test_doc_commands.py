@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from subprocess import STDOUT
+from subprocess import PIPE, STDOUT
 from typing import Final
 
 import pytest
@@ -148,11 +148,12 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
                     ran.wait()
                 down = [".venv/bin/pointillist", "down", "--state", ".pointillist"]
                 with suppress(subprocess.TimeoutExpired):
-                    subprocess.run(down, cwd=tmp_path, check=False, timeout=90)
+                    ended = subprocess.run(down, cwd=tmp_path, check=False, timeout=90, stdout=PIPE, text=True)
                     up.wait(20)
                 up.kill()
         last = Path(log.name).read_text().splitlines()[-1]
         assert up.returncode == 0, Path(log.name).read_text()
+        assert ended.stdout.splitlines()[-1] == "stopped"
         assert re.fullmatch(r"([\d,]+) published = \1 recorded\. Nothing lost\. .*Report: .*report\.json", last), last
 
 
