@@ -24,7 +24,7 @@ from infra.pki.roles import SHARE_FILE, role_tls
 from infra.state_folder import Layout
 from schemas.identity import CameraId
 from schemas.messages.frame import sign_message
-from schemas.pointillist_pb2 import LOSSLESS, Command
+from schemas.pointillist_pb2 import CHECKED, LOSSLESS, SHED, Command
 from schemas.runtime.trace import STAMPS
 from schemas.topics import Channel, mqtt_topic
 from tests.commands import run_command
@@ -108,8 +108,10 @@ def test_killed_roles_are_restarted_under_load_and_after_kill_9_of_up_the_next_u
     with open_records(layout.database_url) as records:
         assert records.duplicates() > 0
     with sqlite3.connect(layout.database) as connection:
-        (clips,) = connection.execute("select sum(frame_bytes) from frames where camera like 'yard/%'").fetchone()
+        query = "select sum(frame_bytes), sum(strip in (?, ?)) from frames where camera like 'yard/%'"
+        clips, probes = connection.execute(query, (CHECKED, SHED)).fetchone()
         assert clips < 0.1 * 2 * FRAMES * HEIGHT * WIDTH * 3
+        assert probes >= 5
         query = "select distinct camera, dropped_per_block from frames where captured_ms > ? and camera like ?"
         sent = connection.execute(query, (begun_ms, "local/cam-%")).fetchall()
     assert sorted(sent) == [(camera, 32) for camera in cameras]
