@@ -135,12 +135,12 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
                     ran = subprocess.Popen(line, cwd=tmp_path, env=shell, stdout=log_file, stderr=STDOUT, text=True)
                     log_file.close()
                     running[str(command)] = ran, Path(log_file.name)
-                for line, (ran, printed) in running.items():
-                    joins = next((name for part, name in ENDLESS.items() if part in line), None)
+                for shown, (ran, printed) in running.items():
+                    joins = next((name for part, name in ENDLESS.items() if part in shown), None)
                     if joins is not None:
                         wait_until(partial(sends, joins), f"frames of {joins}", within_s=90, every_s=0.5)
                         ran.send_signal(signal.SIGINT)
-                    assert ran.wait(90) == 0, f"{line}: {printed.read_text()}"
+                    assert ran.wait(90) == 0, f"{shown}: {printed.read_text()}"
                 assert (tmp_path / "look.png").is_file()
             finally:
                 for ran, _ in running.values():
