@@ -43,22 +43,20 @@ def write_shapes(folder: Path, each: int) -> Path:
 def test_labelled_pictures_become_a_bundle_that_judges_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.teach.views.VARIED", 2)  # shapes need no more
     monkeypatch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
-    for module in ("strip_table", "taught"):
-        monkeypatch.setattr(f"infra.bundling.{module}.LEAST_PICTURES", 16)
-    labels, out, figures = write_shapes(tmp_path / "labels", 8), tmp_path / "taught", tmp_path / "report.json"
+    labels, out, figures = write_shapes(tmp_path / "labels", 16), tmp_path / "taught", tmp_path / "report.json"
     create(Wanted("imagenet", "EfficientNet-Lite0", strip_s=0.0), tmp_path / "general")
     command = ("teach", "train", labels, "--name", "shapes", "--base", tmp_path / "general", "--out", out)
     done = run(*command, "--json", figures, "--strip-seconds", "1")
     assert done.exit_code == 0, done.output
-    assert "right on 16 held-out labels" in done.output
+    assert "right on 32 held-out labels" in done.output
     report = json.loads(figures.read_text())
-    assert report["labels"] == [8, 8]
-    assert sum(map(sum, report["confusion"])) == 16
+    assert report["labels"] == [16, 16]
+    assert sum(map(sum, report["confusion"])) == 32
     bundle = load_bundle(out, torch.device("cpu"))
     assert bundle.settings.classes == ["bar", "disc"]
     assert bundle.settings.strip is not None
     assert bundle.settings.unsure_below == report["unsure_below"] > 0.5
-    others = read_labelled(write_shapes(tmp_path / "others", 5))
+    others = read_labelled(write_shapes(tmp_path / "others", 10))
     frames = to_frames(np.stack(others.pictures), torch.device("cpu"))
     kept = torch.rand(len(frames), 1, 48, 48, generator=torch.Generator().manual_seed(0)) >= 0.25
     with torch.inference_mode():
