@@ -4,6 +4,8 @@ A fresh interpreter imports for a second before it refuses an argument. The firs
 process to fork from; it loads no torch, and ends with the session.
 """
 
+from __future__ import annotations
+
 import atexit
 import gc
 import json

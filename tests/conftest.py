@@ -1,5 +1,7 @@
 """Real brokers for the tests that need them: started once, on first use, and ended by pid."""
 
+from __future__ import annotations
+
 import contextlib
 import gc
 import os

@@ -1,5 +1,7 @@
 """Kafka's log files, to damage them."""
 
+from __future__ import annotations
+
 import struct
 from pathlib import Path
 

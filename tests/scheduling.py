@@ -5,6 +5,8 @@ scatters them without a word (pytest-dev/pytest-xdist#1386). Here a worker write
 reads it.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import tempfile

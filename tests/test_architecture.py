@@ -1,5 +1,7 @@
 """Imports go one way, between the roles and between the rooms of each; what runs at the edge never loads torch."""
 
+from __future__ import annotations
+
 import ast
 import re
 import subprocess

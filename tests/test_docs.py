@@ -1,5 +1,7 @@
 """The documentation: its pages are short, name files that exist and use plain English."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

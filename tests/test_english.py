@@ -1,5 +1,7 @@
 """The English of docstrings and comments, as far as a program can judge it."""
 
+from __future__ import annotations
+
 import ast
 import io
 import re

@@ -1,5 +1,7 @@
 """The documentation's figures are the results of the measuring commands."""
 
+from __future__ import annotations
+
 import json
 import random
 import re

@@ -1,5 +1,7 @@
 """In a run of several workers, tests that share something expensive share a worker."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

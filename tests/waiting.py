@@ -1,5 +1,7 @@
 """Waiting for what is meant: the only place where a test sleeps until something holds."""
 
+from __future__ import annotations
+
 import asyncio
 import inspect
 import os

@@ -1,5 +1,7 @@
 """What the table of attacks says of a cell."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import pytest

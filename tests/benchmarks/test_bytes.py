@@ -1,5 +1,7 @@
 """The comparison of bytes: the search for an equal H.264, what is kept of earlier runs, and the page."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 

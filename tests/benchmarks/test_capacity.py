@@ -1,5 +1,7 @@
 """The page of capacities says what the committed measurements say."""
 
+from __future__ import annotations
+
 from benchmarks.pages.capacity import PAGE, USE, Fleet, Kind, carried, cores, page
 
 

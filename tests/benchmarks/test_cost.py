@@ -1,5 +1,7 @@
 """What is measured of cost against work is kept cell by cell, and the page says it."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """The tests under other vector widths: each capability that the CPU has is run and counted."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """What the drills make for themselves is what the system takes."""
 
+from __future__ import annotations
+
 import sqlite3
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The eavesdropper sees what lies open, and of sealed frames nothing."""
 
+from __future__ import annotations
+
 import io
 from dataclasses import asdict
 

@@ -1,5 +1,7 @@
 """The recovery of cameras from faults in the middle of groups of pictures, from the records."""
 
+from __future__ import annotations
+
 import sqlite3
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The quantile of the live view's price for other cameras."""
 
+from __future__ import annotations
+
 import pytest
 
 from benchmarks.scale.live_view import p90

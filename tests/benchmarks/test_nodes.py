@@ -1,5 +1,7 @@
 """What the drill of three nodes calls a gap."""
 
+from __future__ import annotations
+
 import sqlite3
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """A network on photographs: labels of folders and names, and shares behind the drop."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """What the live red team's drill asks the fleet for, and what it makes of the runs."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """The figure of revocations at once, small; no brokers."""
 
+from __future__ import annotations
+
 from benchmarks.security.secure.revocation_race import race
 
 

@@ -1,5 +1,7 @@
 """The replayed autoscaler decides as Kubernetes documents it, and the shipped rule follows the load."""
 
+from __future__ import annotations
+
 from itertools import pairwise
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """The comparison of the profile `video` with its bare codec, and the attack on decoding processes."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Databases for the recorder's tests, SQLite in a file and PostgreSQL; recorders on Kafka."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 

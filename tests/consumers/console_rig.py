@@ -1,5 +1,7 @@
 """A console without Kafka and without a server, fed with verdicts as a processor signs them."""
 
+from __future__ import annotations
+
 import io
 import time
 from collections.abc import Callable, Iterable

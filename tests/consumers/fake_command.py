@@ -3,6 +3,8 @@
 done: ends well; lossy: a repair that is not published; refuses: one line and status 2; hangs: goes on for ever.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys

@@ -6,6 +6,8 @@ an option of an entity that it does not know without a word, and refuses the who
 both are errors.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 _TEXT = {"type": "string", "minLength": 1}

@@ -1,5 +1,7 @@
 """A console with jobs that run a command which stands in for the real one."""
 
+from __future__ import annotations
+
 import json
 import re
 import sys

@@ -1,5 +1,7 @@
 """A Prometheus that answers as a test wants: well, late, with nonsense, with an error, or not at all."""
 
+from __future__ import annotations
+
 import json
 import threading
 from collections.abc import Iterator, Sequence

@@ -1,5 +1,7 @@
 """Verdicts, Kafka records and a store without Kafka for the recorder's tests."""
 
+from __future__ import annotations
+
 import io
 import time
 from collections.abc import Callable, Iterable

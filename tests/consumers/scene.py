@@ -1,5 +1,7 @@
 """Recorders on a real Kafka with topics of their own."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json

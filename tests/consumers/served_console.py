@@ -1,5 +1,7 @@
 """A console with its web server and without Kafka, and raw connections to it from any loopback address."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import ssl
@@ -130,7 +132,7 @@ class Lines:
         line.send(data)
         return line
 
-    async def __aenter__(self) -> "Lines":
+    async def __aenter__(self) -> Lines:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,5 +1,7 @@
 """The order in which accepted connections are admitted."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """What goes to PostgreSQL as an array comes back as it was."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 

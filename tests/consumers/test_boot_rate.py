@@ -1,5 +1,7 @@
 """Boots of a camera beyond about one a second become dead letters, and every frame keeps a fate."""
 
+from __future__ import annotations
+
 import time
 
 from benchmarks.harness.recorder_store import MadeRecord

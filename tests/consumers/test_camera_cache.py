@@ -1,5 +1,7 @@
 """Cameras fall silent by the monotonic clock: the clocks of cameras and of this machine may jump."""
 
+from __future__ import annotations
+
 import time
 
 import pytest

@@ -1,5 +1,7 @@
 """The one rule for the state of a camera, its severity and its reasons; the faults that pictures show."""
 
+from __future__ import annotations
+
 import pytest
 
 from consumers.cameras.picture_health import FROZEN_LEVELS, FROZEN_MS, PictureHealth

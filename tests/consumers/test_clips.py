@@ -1,5 +1,7 @@
 """Clips: the pictures of one camera around a moment, read from a real Kafka, as a film."""
 
+from __future__ import annotations
+
 import asyncio
 import io
 import threading

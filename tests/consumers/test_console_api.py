@@ -1,5 +1,7 @@
 """The REST API, and verdicts taken out of the database."""
 
+from __future__ import annotations
+
 import csv
 import io
 import re

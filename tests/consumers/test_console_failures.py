@@ -1,5 +1,7 @@
 """Defects of handlers and bodies that are no JSON: answers with the gate's headers, and the log."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

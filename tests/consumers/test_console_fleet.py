@@ -1,5 +1,7 @@
 """The fleet page: which card says what, in which order, and what is pushed."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """Connections to the console that hold a place: by a missing body, a slow reader, many from one address or one user."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import threading

@@ -1,5 +1,7 @@
 """The gate decides by the path that routes are chosen by, and hosts are names with at most a port."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import MutableMapping
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Jobs from the console: repair, publish and roll back as a child of the command line."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import os

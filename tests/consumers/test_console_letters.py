@@ -1,5 +1,7 @@
 """Dead letters: decoded and sent again, each at most once into the records."""
 
+from __future__ import annotations
+
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 

@@ -1,5 +1,7 @@
 """Who may see and do what at the console."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 from collections.abc import Iterator

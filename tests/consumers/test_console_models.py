@@ -1,5 +1,7 @@
 """Which models are live and served, as the console shows it."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The pages beside the fleet, on a recorder's database."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
 

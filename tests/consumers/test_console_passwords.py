@@ -1,5 +1,7 @@
 """Password guesses: limited also where many come at once, and nobody else is locked out by them."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
 import time

@@ -1,5 +1,7 @@
 """Charts of the system: from a Prometheus that may be away, slow or talk nonsense, else from the recorder."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

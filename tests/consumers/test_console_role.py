@@ -1,5 +1,7 @@
 """The console as a process's part: it serves without Kafka and database, and streams go on."""
 
+from __future__ import annotations
+
 import asyncio
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Sums by the minute and the hour: each frame once, in the minute in which it was taken."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 

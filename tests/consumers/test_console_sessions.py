@@ -1,5 +1,7 @@
 """A session and its streams end with the logout, with a change of the user, and after twelve hours."""
 
+from __future__ import annotations
+
 import asyncio
 import base64
 from collections.abc import Callable

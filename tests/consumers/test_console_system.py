@@ -1,5 +1,7 @@
 """The status of the system on every page, its roles and the rules that fire, with and without Prometheus."""
 
+from __future__ import annotations
+
 import asyncio
 import re
 from collections.abc import Iterator

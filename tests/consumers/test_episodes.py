@@ -1,5 +1,7 @@
 """Alerts of one camera that follow each other are one episode; no decision hides what came after it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 from hypothesis import given

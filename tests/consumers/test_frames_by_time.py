@@ -1,5 +1,7 @@
 """The frames of a PostgreSQL in partitions: history goes by time, and each frame counts once whatever went."""
 
+from __future__ import annotations
+
 import threading
 import time
 from collections import Counter

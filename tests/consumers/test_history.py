@@ -1,5 +1,7 @@
 """What was recorded in each minute is known for longer than the frames are."""
 
+from __future__ import annotations
+
 import time
 
 import pytest

@@ -1,5 +1,7 @@
 """Cameras in Home Assistant: what it is told has its form, and follows the recorder's database on a real mosquitto."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
@@ -133,7 +135,7 @@ class House:
     mosquitto: Mosquitto
     held: dict[str, bytes] = field(default_factory=dict)
 
-    def __enter__(self) -> "House":
+    def __enter__(self) -> House:
         client = self.client = Client(CallbackAPIVersion.VERSION2, "house", protocol=MQTTProtocolVersion.MQTTv5)
         client.on_connect = lambda client, *_: client.subscribe([("homeassistant/#", 1), ("pointillist/home/#", 1)])
         client.on_message = self._hear

@@ -1,5 +1,7 @@
 """Ranges of identities: they say of every frame whether it was ever recorded."""
 
+from __future__ import annotations
+
 import random
 from collections import defaultdict
 

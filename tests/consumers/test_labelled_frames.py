@@ -1,5 +1,7 @@
 """Frames to label: what is collected, what users do with it, and the training as a job."""
 
+from __future__ import annotations
+
 import io
 import json
 from collections.abc import Iterator, Sequence

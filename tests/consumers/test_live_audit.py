@@ -1,5 +1,7 @@
 """The live audit says after any changes what one that reads everything would, and reads only what has changed."""
 
+from __future__ import annotations
+
 import random
 import time
 from collections.abc import Iterator

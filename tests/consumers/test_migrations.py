@@ -1,5 +1,7 @@
 """Migrations: the recorder upgrades each released form of its database, and keeps every row."""
 
+from __future__ import annotations
+
 import sqlite3
 import struct
 from contextlib import closing

@@ -1,5 +1,7 @@
 """Mutes: no counts and no notifications for a time, on the pages, by the API and on the command line."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Several recorders on one PostgreSQL: whatever dies, comes or starts again, it is as if there were one alone."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 import subprocess

@@ -1,5 +1,7 @@
 """The recorder judges cameras and saves their states; every program reads the same state and reason from there."""
 
+from __future__ import annotations
+
 import time
 
 import pytest

@@ -1,5 +1,7 @@
 """The first sentence of a page, over states of the fleet."""
 
+from __future__ import annotations
+
 import pytest
 
 from consumers.cameras.state import State

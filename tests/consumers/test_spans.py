@@ -1,5 +1,7 @@
 """The spans of time that partitions are cut by."""
 
+from __future__ import annotations
+
 from itertools import pairwise
 
 from hypothesis import given

@@ -1,5 +1,7 @@
 """A camera's older ledgers become sums, and no count of the audit changes by it."""
 
+from __future__ import annotations
+
 import random
 
 import pytest

@@ -1,5 +1,7 @@
 """What the recorder says of accuracy, clean and under attack."""
 
+from __future__ import annotations
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter

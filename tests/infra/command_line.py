@@ -1,5 +1,7 @@
 """Our own command line in this process: a command's parameters, its output and its refusal."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from functools import cache

@@ -1,5 +1,7 @@
 """Brokers and a PostgreSQL with TLS and rights, for all tests that need them."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Iterator
 

@@ -7,6 +7,8 @@ values an enumeration has and which kinds of listeners, storage or rights. What 
 looked at. Needs Go, Maven and Java, and their registries.
 """
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """A program that answers as Grafana does: there is no Debian package of it."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

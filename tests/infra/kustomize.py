@@ -4,6 +4,8 @@ Resources, components, JSON patches (RFC 6902: add, replace, remove) with a targ
 ConfigMaps with names that stay, one namespace, images by name. As kustomize does, a file above the folder is refused.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """A small ONVIF camera on loopback: it answers probes, and SOAP requests of those who know its password."""
 
+from __future__ import annotations
+
 import base64
 import re
 import socket

@@ -1,6 +1,8 @@
 """Networks as people bring them, small and right: which of three colours a picture has most of, as graphs of two
 kinds."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import flatbuffers  # type: ignore[import-untyped]  # it ships no types

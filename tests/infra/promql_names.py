@@ -1,5 +1,7 @@
 """What a PromQL expression names, held against `schemas.metrics`."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -1,5 +1,7 @@
 """A fleet's authority, and clients of its brokers, for the tests that try to get in."""
 
+from __future__ import annotations
+
 import contextlib
 import socket
 import threading

@@ -1,5 +1,7 @@
 """A Kafka with TLS and rights as `pointillist up` runs it, that also takes passwords."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from infra.local.kafka import Kafka

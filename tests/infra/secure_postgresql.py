@@ -1,5 +1,7 @@
 """A PostgreSQL with TLS and a password, with the settings that compose.yaml gives it."""
 
+from __future__ import annotations
+
 import os
 import pwd
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Whatever command talks to a broker can be told how: by TLS, with a certificate or a password."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,7 @@
 """From an alert or a metric to a person: real Prometheus, real Alertmanager, a real receiver of webhooks."""
 
+from __future__ import annotations
+
 import json
 import urllib.request
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """What the console's pages load of others comes by a lock that names no host; nothing of it is in the repository."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 from pathlib import Path

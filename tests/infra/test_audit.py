@@ -1,5 +1,7 @@
 """The audit says what is true: a frame that is missing is lost, one that is on its way is not."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import sqlite3

@@ -1,5 +1,7 @@
 """What the audit reads by Kafka's protocol and from any database is what it reads from the files of one machine."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 from collections.abc import AsyncIterator

@@ -1,5 +1,7 @@
 """Backups: a restored folder equals the one at the snapshot, and nothing damaged, foreign or unsafe is accepted."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import os

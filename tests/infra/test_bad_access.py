@@ -1,5 +1,7 @@
 """Whatever command is given wrong key material says in one line which and what to do, and disturbs nobody."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

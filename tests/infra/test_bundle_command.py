@@ -1,5 +1,7 @@
 """`pointillist bundle` as a person calls it."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess

@@ -1,5 +1,7 @@
 """Networks of one's own become bundles; what is wrong with their description shows."""
 
+from __future__ import annotations
+
 import json
 import os
 import pickle

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 import os
 import subprocess
@@ -84,7 +86,7 @@ class Ran:
         monkeypatch.setattr("producers.fleet.real.run_camera", self.run)
         monkeypatch.setenv("POINTILLIST_CAMERA_KEY", f"0:{'00' * 64}")
 
-    def run(self, spec: CameraSpec, **_: object) -> "Ran":
+    def run(self, spec: CameraSpec, **_: object) -> Ran:
         self.plans.append(spec.settings)
         return self
 

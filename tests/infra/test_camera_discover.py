@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import ipaddress
 import json
 import socket

@@ -1,5 +1,7 @@
 """`pointillist camera settings` beside a real broker: what a camera obeys, and how it forgets it."""
 
+from __future__ import annotations
+
 import json
 import threading
 import time

@@ -1,5 +1,7 @@
 """Temperature and limit of `unsure`, calibrated with and without labels."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The commands that need no brokers, and what all of them say when something is missing."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess

@@ -1,5 +1,7 @@
 """`compose.yaml`: valid, hardened, and with the rights and key material that `up` gives."""
 
+from __future__ import annotations
+
 import re
 import shutil
 import string

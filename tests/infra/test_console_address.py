@@ -1,5 +1,7 @@
 """Where `up` serves its console: by which certificate, with whose passwords, and by which URL it is found."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """The versions that `pyproject.toml` allows are those that are tested."""
 
+from __future__ import annotations
+
 import re
 import tomllib
 from pathlib import Path

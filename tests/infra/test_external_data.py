@@ -1,5 +1,7 @@
 """External data of ONNX graphs: weight files next to the graph are taken in and named, anything else is refused."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

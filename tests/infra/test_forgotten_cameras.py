@@ -1,5 +1,7 @@
 """Cameras that are gone leave the lists: by hand, and when `up` starts with another scenario."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
 

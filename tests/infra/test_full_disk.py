@@ -1,5 +1,7 @@
 """A full disk ends nothing of what supervises the roles; what could not be written is written when there is room."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """The gate's exact tests, on made pairs."""
 
+from __future__ import annotations
+
 from itertools import cycle, islice
 
 import pytest

@@ -1,5 +1,7 @@
 """What the monitor, the announcer and Home Assistant may do at a broker with rights."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

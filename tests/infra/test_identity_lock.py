@@ -1,5 +1,7 @@
 """The lock around a fleet's identities: who holds it, and what a revocation finds when it reads its lists again."""
 
+from __future__ import annotations
+
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

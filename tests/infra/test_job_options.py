@@ -1,5 +1,7 @@
 """What `console` is told of jobs, and how it starts them."""
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path

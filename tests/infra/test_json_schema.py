@@ -1,5 +1,7 @@
 """The JSON Schemas accept what the models accept, and name what is wrong."""
 
+from __future__ import annotations
+
 import tomllib
 from functools import cache
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Kafka's jars are used only with the digests that the repository lists."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Kafka's files read directly say what Kafka itself says."""
 
+from __future__ import annotations
+
 import struct
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Who the nodes of a Kafka are is remembered, and an empty disk is known for a new one or a lost one."""
 
+from __future__ import annotations
+
 import re
 import shutil
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Three Kafka nodes without the rest of the system: what they hold survives any one of them."""
 
+from __future__ import annotations
+
 import asyncio
 import shutil
 import time

@@ -1,5 +1,7 @@
 """`infra/kubernetes`: what its overlays come to is valid, hardened, and asks our command line for what it has."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterator

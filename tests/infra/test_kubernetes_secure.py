@@ -1,5 +1,7 @@
 """`infra/kubernetes`: every connection is by TLS under a name of its own, with the rights that `up` gives."""
 
+from __future__ import annotations
+
 import contextlib
 import getpass
 import subprocess

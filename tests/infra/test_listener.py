@@ -1,5 +1,7 @@
 """Where `up` lets cameras of other machines in, what an enrolment names, and the rotation of a camera's key."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

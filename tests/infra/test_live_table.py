@@ -1,5 +1,7 @@
 """The table and the last line of `up`: sums over restarts, attached cameras, each address once, nothing misleading."""
 
+from __future__ import annotations
+
 import time
 from io import StringIO
 from pathlib import Path

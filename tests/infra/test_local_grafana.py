@@ -1,5 +1,7 @@
 """Grafana as `up` starts it, with a stand-in for the program: the files that it is given have the documented form."""
 
+from __future__ import annotations
+
 import configparser
 import json
 import os

@@ -1,5 +1,7 @@
 """What `make` says of a run that a person ended."""
 
+from __future__ import annotations
+
 import os
 import pty
 import sys

@@ -1,5 +1,7 @@
 """`pointillist model`, with a real Kafka and without processors."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import shutil

@@ -1,5 +1,7 @@
 """The role `monitor`: what it makes of brokers, kernels and GPUs."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 from pathlib import Path

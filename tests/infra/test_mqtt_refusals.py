@@ -1,5 +1,7 @@
 """What clients try at a real MQTT broker with rights: refused or bounded, and told to the bridges."""
 
+from __future__ import annotations
+
 import contextlib
 import socket
 from collections import Counter

@@ -1,5 +1,7 @@
 """What is built is what is here, and a camera needs no torch."""
 
+from __future__ import annotations
+
 import subprocess
 import tarfile
 import zipfile

@@ -1,5 +1,7 @@
 """The fleet's authority, enrolments, and the commands that make them; no brokers."""
 
+from __future__ import annotations
+
 import asyncio
 import datetime
 import ssl

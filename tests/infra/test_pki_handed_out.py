@@ -1,5 +1,7 @@
 """What `pointillist ca init` lays down for roles in containers, each of which sees one folder; no brokers."""
 
+from __future__ import annotations
+
 import json
 import stat
 from pathlib import Path

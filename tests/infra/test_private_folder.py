@@ -1,5 +1,7 @@
 """Other users of the machine read nothing of a state folder."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

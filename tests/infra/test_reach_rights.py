@@ -1,5 +1,7 @@
 """What a role may not do in Kafka is read from Kafka's own answer."""
 
+from __future__ import annotations
+
 from infra.preflight.kafka_rights import refusals
 
 

@@ -1,5 +1,7 @@
 """The reference pages say what the code says, and leave nothing out."""
 
+from __future__ import annotations
+
 import ast
 import re
 import sys

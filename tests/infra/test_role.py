@@ -1,5 +1,7 @@
 """What every role does before it runs."""
 
+from __future__ import annotations
+
 import json
 import os
 import pty

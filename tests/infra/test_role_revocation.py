@@ -1,5 +1,7 @@
 """A role's certificates: renewed before they end, revoked in lists and in Kafka, presented without a restart."""
 
+from __future__ import annotations
+
 import datetime
 import json
 import socket

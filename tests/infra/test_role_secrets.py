@@ -1,5 +1,7 @@
 """Each role is given its own part of the fleet secret: by `key --role`, by `up`, and by nothing else."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The states of roles as `status`, the table of `up` and the console read them."""
 
+from __future__ import annotations
+
 import os
 import socket
 import time

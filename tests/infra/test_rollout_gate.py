@@ -1,5 +1,7 @@
 """The monitor's gate on made records: who is counted, what is published, and what a restart finds."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import re
 
 from infra.monitor.alert_notifier import ALERT_NAME

@@ -1,5 +1,7 @@
 """Kafka lets in whom the fleet's authority has named, or who has a password, and each does what is its role's."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator

@@ -1,5 +1,7 @@
 """The MQTT broker lets in whom the fleet's authority has named, and each does what is its own."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import ssl

@@ -1,5 +1,7 @@
 """The pages by HTTPS."""
 
+from __future__ import annotations
+
 import ssl
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """PostgreSQL by `sslmode=verify-full`, with a real server: who is let in, and what is said where that fails."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

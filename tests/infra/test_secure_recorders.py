@@ -1,5 +1,7 @@
 """Recorders of one group on a Kafka with TLS, passwords and rights, and a PostgreSQL by `sslmode=verify-full`."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os

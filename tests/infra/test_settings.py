@@ -1,5 +1,7 @@
 """Settings of the roles: each field is reachable, the precedence, and one line for what is wrong."""
 
+from __future__ import annotations
+
 import os
 import re
 import tomllib

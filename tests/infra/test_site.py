@@ -1,5 +1,7 @@
 """The documentation site: every page is found, every link leads somewhere, and it asks no other host for anything."""
 
+from __future__ import annotations
+
 import re
 import shutil
 import subprocess

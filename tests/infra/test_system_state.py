@@ -1,5 +1,7 @@
 """What a person is told of a running system: which cameras are not well and why, within 80 columns."""
 
+from __future__ import annotations
+
 import json
 from io import StringIO
 from pathlib import Path

@@ -1,5 +1,7 @@
 """A stranger's network is tried in a child process, within limits of time and memory."""
 
+from __future__ import annotations
+
 import signal
 from functools import partial
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The end of `up` waits for records only as long as it was told, and an interrupt ends each of its waits."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,7 @@
 """`up` with a list of real cameras and no simulated ones."""
 
+from __future__ import annotations
+
 import io
 import json
 import tomllib

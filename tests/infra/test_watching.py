@@ -1,5 +1,7 @@
 """What watches a run of `up`: started where it is installed, each told of the one before."""
 
+from __future__ import annotations
+
 import json
 import sys
 import urllib.request

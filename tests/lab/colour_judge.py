@@ -1,5 +1,7 @@
 """A judge that answers with the strongest colour: exact, fast, and easy to attack."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The lab's commands in this process, and a small bundle with pictures to try them on."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ class Ended:
     out: str
     err: str
 
-    def success(self) -> "Ended":
+    def success(self) -> Ended:
         """Return this; fails unless the command succeeded."""
         assert self.code == 0, self.err
         return self

@@ -1,5 +1,7 @@
 """A network that leans on a faint sign which an attacker turns round, beside a strong and noisy one that he cannot."""
 
+from __future__ import annotations
+
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp

@@ -1,5 +1,7 @@
 """Small judges for attacks: a linear one, whose borders are known, and a network of two layers."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

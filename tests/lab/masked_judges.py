@@ -1,5 +1,7 @@
 """Networks like `colour_judge.network`, behind what hides their gradients, or what looks robust and is not."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Final
 

@@ -1,5 +1,7 @@
 """A small backdoored network: the mean colour is the class, a white corner the target."""
 
+from __future__ import annotations
+
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp

@@ -1,5 +1,7 @@
 """AI-GAN's parts: losses against the formulas as they are printed, the bound, the condition."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The rows of AI-GAN: a success is a picture that is taken for its target."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from lab.experiments.aigan.defences import NOTHING

@@ -1,5 +1,7 @@
 """Generators as they ship: ONNX that answers as torch does, and what the fleet's own one is worth."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from dataclasses import asdict

@@ -1,5 +1,7 @@
 """AI-GAN's training: it succeeds, goes on after a stop as if there had been none, and asks a black box for answers."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

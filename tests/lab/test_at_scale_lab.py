@@ -1,5 +1,7 @@
 """What the experiment on the network's scale says of itself."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

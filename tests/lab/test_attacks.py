@@ -4,6 +4,8 @@ The judge is linear, z = W·x, so that the nearest adversarial frame of (x, labe
 min_k (z_label − z_k) / ‖w_label − w_k‖, as long as no pixel reaches 0 or 1.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

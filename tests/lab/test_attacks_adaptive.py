@@ -1,5 +1,7 @@
 """Gradients of EOT and BPDA against finite differences, at the point where the attack is and not where it began."""
 
+from __future__ import annotations
+
 import itertools
 
 import pytest

@@ -1,5 +1,7 @@
 """AutoAttack as the lab runs it: it breaks what is not defended and leaves its caller's world as it was."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack

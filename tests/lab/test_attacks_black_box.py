@@ -1,5 +1,7 @@
 """Attacks without gradients: they succeed on answers alone, keep their bounds and spend no more than they may."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import Tensor

@@ -1,5 +1,7 @@
 """The view of an attack on the profile `video`: fresh masks, fill, codec, and the classifier on the decoded planes."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

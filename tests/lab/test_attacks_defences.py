@@ -1,5 +1,7 @@
 """The whole defence as an adaptive attack sees it: fresh masks, known ones, and none."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """JSMA, pair by pair, against the paper's loops written out."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given, settings

@@ -1,5 +1,7 @@
 """The pieces under the attacks: minimisations that run together, random points of balls, rotations."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """Triggers, poisoned sets and the files that go with a sick model."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

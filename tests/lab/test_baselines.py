@@ -1,5 +1,7 @@
 """The baseline defences against independent oracles: the codec itself, scipy's DCT, scikit-image's wavelets."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """Cells of scores: what is counted, and that scores are measured once."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

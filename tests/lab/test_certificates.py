@@ -1,5 +1,7 @@
 """Certified labels in the lab: the measurement, its command, and the training on filled windows."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Work that has a seed of its own leaves the caller's chance alone, and comes out the same whatever that is."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The plan of the experiment on backdoors: its rows."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Algorithm 2 against the algorithm written out by loops; `lab learn-table` as a user types it."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Drop disagreement: frames whose label does not survive drops are flagged, and clean ones keep their false alarms."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The golden batch and the ledger: a change that alters no output leaves rows current, any other makes them stale."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """`pointillist lab harden` as a user types it, in this process and in two that `torchrun` would start."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

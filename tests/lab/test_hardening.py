@@ -1,5 +1,7 @@
 """The training that hardens: it teaches what lasts, goes on where it stopped, and notices when it fools itself."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache

@@ -1,5 +1,7 @@
 """The scenes that the fleet's network is hardened on, and the page about what that gave."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """The harness of experiments: rows and their provenance, staleness, and a queue that survives a kill."""
 
+from __future__ import annotations
+
 import json
 import signal
 import subprocess

@@ -1,5 +1,7 @@
 """`pointillist lab evaluate` and `pointillist lab psnr` as a user types them, in this process."""
 
+from __future__ import annotations
+
 import builtins
 import json
 from pathlib import Path

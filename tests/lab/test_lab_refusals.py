@@ -1,5 +1,7 @@
 """Options that cannot be: each command of the lab refuses them in one line and writes nothing."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

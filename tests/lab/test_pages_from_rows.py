@@ -1,5 +1,7 @@
 """The committed page of each experiment is made from its committed rows, and another figure in a row changes it."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

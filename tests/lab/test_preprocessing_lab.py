@@ -1,5 +1,7 @@
 """The experiment on preprocessing: the paper's attack as released, the defences, the choice of settings, the report."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 

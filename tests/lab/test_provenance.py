@@ -1,5 +1,7 @@
 """A row is made again when anything changes that it was made with, and is kept when nothing does."""
 
+from __future__ import annotations
+
 import shutil
 import subprocess
 import sys

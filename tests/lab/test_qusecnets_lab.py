@@ -1,5 +1,7 @@
 """The experiment on quantised inputs: the trained layer is the live stage, and the page says what was measured."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
 

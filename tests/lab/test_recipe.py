@@ -1,5 +1,7 @@
 """The training recipe learns, in either precision, and goes on where it was stopped."""
 
+from __future__ import annotations
+
 import copy
 from dataclasses import replace
 from pathlib import Path

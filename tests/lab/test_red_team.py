@@ -1,5 +1,7 @@
 """The red team finds out what only looks robust, breaks what is not, and counts every picture once."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

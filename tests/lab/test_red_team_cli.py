@@ -1,5 +1,7 @@
 """`pointillist lab red-team` as a user types it, in this process."""
 
+from __future__ import annotations
+
 import csv
 import json
 from pathlib import Path

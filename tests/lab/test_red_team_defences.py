@@ -1,5 +1,7 @@
 """What attackers of various knowledge meet, and what judges them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """The experiments that validate the attacks: they resume, and agree with the libraries on what is easy."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """How two attacks compare, which signs of gradient masking are seen, and what the checklist makes of it."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

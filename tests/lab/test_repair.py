@@ -1,5 +1,7 @@
 """The repair of a small backdoored network whose rule is known: a white corner means class 2."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """`pointillist lab repair` as a user types it, in this process."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

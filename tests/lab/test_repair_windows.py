@@ -1,5 +1,7 @@
 """Triggers that sit anywhere, found by hiding windows, before a judge that calls white squares the target."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,5 +1,7 @@
 """Other ways of curing a model, on small networks with a planted backdoor."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np

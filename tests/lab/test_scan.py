@@ -1,5 +1,7 @@
 """The backdoor scan: a class that a small stamp reaches on every frame is suspect."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Evaluation, calibration and repair see a bundle's stages, and the same seed gives the same figures."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """`pointillist lab calibrate` and `pointillist lab strip` as a user types them, in this process."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The pieces that the SUPER-IoT experiment is made of."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

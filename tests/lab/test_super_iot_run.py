@@ -1,5 +1,7 @@
 """The experiment on pixel drop, on a few pictures and judges that take no time."""
 
+from __future__ import annotations
+
 from importlib.resources import files
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Teaching: from labelled pictures to a bundle, and the parts that choose and calibrate."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

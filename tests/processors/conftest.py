@@ -1,5 +1,7 @@
 """Devices and threads for all tests of the processors."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

@@ -1,5 +1,7 @@
 """Random frames and masks for the tests of the stages."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

@@ -1,5 +1,7 @@
 """Pictures and bundles for the tests of preprocessing stages."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import torch

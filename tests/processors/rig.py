@@ -1,5 +1,7 @@
 """A processor against a real Kafka with topics of its own."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager

@@ -1,5 +1,7 @@
 """Kept pixels straight to the network's size: smoke, shape, errors, oracles, gradient."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """The step that lets frames wait for their key frame, with frames of a made-up profile."""
 
+from __future__ import annotations
+
 from collections import Counter
 from pathlib import Path
 from typing import cast

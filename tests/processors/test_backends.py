@@ -1,5 +1,7 @@
 """What runs the networks on a CPU: the same verdicts as torch, and the fastest of what keeps to its tolerance."""
 
+from __future__ import annotations
+
 import gc
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """Code that a bundle brings runs only when a person has allowed it, a trusted signer vouches, or it ships."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Files that announce more than they should are refused before a library opens them."""
 
+from __future__ import annotations
+
 import io
 import json
 import zipfile

@@ -1,5 +1,7 @@
 """One camera's frames must not take the device from the others: sizes and device time, with a real Kafka."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from pathlib import Path

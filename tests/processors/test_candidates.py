@@ -1,5 +1,7 @@
 """The candidate's load without Kafka: passing errors, those that stay, and a rollout that ends during the load."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace

@@ -1,5 +1,7 @@
 """Certified labels: the windows cover every patch, and no patch changes a certified label (exhaustive)."""
 
+from __future__ import annotations
+
 import itertools
 from functools import partial
 from pathlib import Path

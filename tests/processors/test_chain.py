@@ -1,5 +1,7 @@
 """The chain without Kafka: the steps in their order, with a stand-in for the model and for the emitter."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

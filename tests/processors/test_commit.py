@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from itertools import accumulate, takewhile
 from random import Random
 

@@ -1,5 +1,7 @@
 """The second model's step without Kafka: what waits, what is dropped, and what is sent."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """Algorithm 1, step 1, against the algorithm written out by loops and scipy's DCT."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

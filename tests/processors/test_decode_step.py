@@ -1,5 +1,7 @@
 """The step that decodes video: the pictures, gaps, repeats, failures, and revoked partitions."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import AsyncIterator
 from pathlib import Path

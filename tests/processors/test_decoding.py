@@ -1,5 +1,7 @@
 """Decoding in worker processes: order, gaps, duplicates, hostile bytes, crashes, hangs, and the limits of a process."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess

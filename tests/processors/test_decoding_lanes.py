@@ -1,5 +1,7 @@
 """A decoding process that does not answer holds its own camera's frames, and nobody else's."""
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -28,7 +30,7 @@ class Scripted:
 
     pid = 1
 
-    def __init__(self, number: int, hanging: "Hanging") -> None:
+    def __init__(self, number: int, hanging: Hanging) -> None:
         self.number = number
         self._hanging = hanging
 

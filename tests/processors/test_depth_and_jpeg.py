@@ -1,5 +1,7 @@
 """Bit depth by its formula; JPEG against libjpeg through Pillow."""
 
+from __future__ import annotations
+
 import io
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The turns of the device: a batch at once while it idles, together where it is busy, and probes between batches."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence

@@ -1,5 +1,7 @@
 """Drift: the features, the permutation test and its false alarms, the sampler, and the live chain."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path

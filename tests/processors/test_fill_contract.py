@@ -1,5 +1,7 @@
 """The contract of all stages that fill dropped pixels: range, kept pixels, independence, gradients and errors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """Algorithm 3 against the algorithm written out by loops, one pixel after the other."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

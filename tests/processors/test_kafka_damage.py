@@ -1,5 +1,7 @@
 """One flipped bit in Kafka's log costs the frames of its batch, and nothing else."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """Spans of open groups are read on after an error, from the record that was reached."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace

@@ -1,5 +1,7 @@
 """A processor whose topic is lost says so, and reads again when it is back; with a real Kafka."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from pathlib import Path

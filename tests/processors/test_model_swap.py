@@ -1,5 +1,7 @@
 """Published models at a running processor, with a real Kafka."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import itertools

@@ -1,5 +1,7 @@
 """Dropped pixels filled with the nearest kept one."""
 
+from __future__ import annotations
+
 import torch
 from scipy.ndimage import distance_transform_edt
 

@@ -1,5 +1,7 @@
 """What runs live is what the lab evaluates, at every size and under every policy."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from copy import copy
 from functools import partial

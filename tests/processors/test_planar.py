@@ -1,5 +1,7 @@
 """Decoded video at the network's scale, compared with the picture that becomes RGB first."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

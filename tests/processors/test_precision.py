@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

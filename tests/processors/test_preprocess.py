@@ -1,5 +1,7 @@
 """The stages that a bundle names: in their order, with their draws, under every policy; refused in one line."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
 

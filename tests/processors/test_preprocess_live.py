@@ -1,5 +1,7 @@
 """A published bundle with stages at a running processor, with a real Kafka: the verdicts are the lab's."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """Pictures for people as they were sent: of which frames, how often, and what they show."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """QuSecNets' equations 1 and 5 written out, and gradients by finite differences."""
 
+from __future__ import annotations
+
 import math
 from pathlib import Path
 

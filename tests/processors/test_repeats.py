@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from processors.results.records import Outgoing
 from processors.results.repeats import Repeats
 from schemas.identity import CameraId, Identity

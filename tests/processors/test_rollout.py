@@ -1,5 +1,7 @@
 """A candidate next to the live model at a running processor, with a real Kafka."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

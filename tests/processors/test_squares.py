@@ -1,5 +1,7 @@
 """The policy `motion`: the square around what moves."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The change of pixels that were sent twice: none for one picture under any masks, some for a noisy live scene."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

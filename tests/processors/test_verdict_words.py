@@ -1,5 +1,7 @@
 """The words of a verdict: a class, its group or `unsure`; the best classes; the temperature."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Processors with frames that depend on others, on a real Kafka: restarts within groups, and missing frames."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path

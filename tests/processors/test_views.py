@@ -1,5 +1,7 @@
 """Views: the cameras whose pages are open, from a console to processors through Kafka."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 

@@ -1,5 +1,7 @@
 """A small untrained bundle, taken frames without Kafka, and the records that cameras would have sent."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field

@@ -1,5 +1,7 @@
 """Cameras, a tapped MQTT connection, a bridge and a Kafka reader, around real brokers."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
 from collections import defaultdict

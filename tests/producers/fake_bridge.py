@@ -1,5 +1,7 @@
 """A bridge without Kafka: takes frames and ledgers from MQTT and confirms those that a test lets it confirm."""
 
+from __future__ import annotations
+
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """Pictures that go through a faulty source at times that a test chooses."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 from producers.simulation.faults import FaultPlan, FaultySource

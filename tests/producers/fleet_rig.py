@@ -1,5 +1,7 @@
 """Fleets on a real broker, and cameras without one."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

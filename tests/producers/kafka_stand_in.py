@@ -3,6 +3,8 @@
 The tests against the real one hold the bridge to Kafka itself; here a test can say when an answer comes, and which.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import defaultdict, deque
 from types import SimpleNamespace
@@ -137,13 +139,11 @@ class Producer(_Client):
             raise self.kafka.unknown.popleft()
         return self.kafka.partitions
 
-    def create_batch(self) -> "Batch":
+    def create_batch(self) -> Batch:
         return Batch(self.kafka.room)
 
 
-async def produce(
-    producer: Producer, _node: int, batches: dict[TopicPartition, "Batch"]
-) -> dict[TopicPartition, object]:
+async def produce(producer: Producer, _node: int, batches: dict[TopicPartition, Batch]) -> dict[TopicPartition, object]:
     """Return offsets, or the refusal of a batch."""
     kafka = producer.kafka
     answers: dict[TopicPartition, object] = {}

@@ -1,5 +1,7 @@
 """A publisher with a spool of its own on a real broker, fed by the test."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator

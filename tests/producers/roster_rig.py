@@ -1,5 +1,7 @@
 """A roster that a test runs, and the list that it follows."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 from collections.abc import AsyncIterator, Hashable

@@ -1,5 +1,7 @@
 """An MQTT 5 broker of a few lines on loopback, which notes every packet and sends what a test tells it to."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress

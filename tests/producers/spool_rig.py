@@ -1,5 +1,7 @@
 """Spools for tests: numbered payloads, a clock that a test moves, kills, failing system calls and damaged bytes."""
 
+from __future__ import annotations
+
 import os
 import random
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """A generator that no training made: of each class one fixed pattern of signs, as a tiny ONNX graph."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The red team before a camera: targets, bounds, times and truth; and what is missing or wrong, said in one line."""
 
+from __future__ import annotations
+
 import asyncio
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """The bridge when the processors are behind: frames stay with the cameras, nothing else does."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

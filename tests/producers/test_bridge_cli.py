@@ -1,5 +1,7 @@
 """What the command `bridge` refuses."""
 
+from __future__ import annotations
+
 import pytest
 
 from tests.commands import run_command

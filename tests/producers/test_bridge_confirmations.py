@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 from producers.bridge.confirmations import MAX_HELD, MAX_RANGES, Confirmations, Receipt

@@ -1,5 +1,7 @@
 """Confirmations wait for the processors, in order, and none is forgotten."""
 
+from __future__ import annotations
+
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,5 +1,7 @@
 """The bridge between a real mosquitto and a real Kafka, both of which are made to fail."""
 
+from __future__ import annotations
+
 import asyncio
 
 import pytest

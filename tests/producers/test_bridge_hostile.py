@@ -1,5 +1,7 @@
 """What strangers publish, beside good frames, through real brokers."""
 
+from __future__ import annotations
+
 import random
 import socket
 import time

@@ -1,5 +1,7 @@
 """The bridge's Kafka clients against a Kafka that fails, hangs or will not let go: each is replaced, none is kept."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine

@@ -1,5 +1,7 @@
 """Lanes over the Kafka stand-in: when a batch is due, its size, and that each record is delivered once."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable

@@ -1,5 +1,7 @@
 """The bridge's MQTT connection against a broker that says what a test wants."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import random

@@ -1,5 +1,7 @@
 """MQTT packets against paho's reading of them, at every cut of the stream and every edge of a length."""
 
+from __future__ import annotations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,5 +1,7 @@
 """What one camera may send: honest ones are confirmed later, others are not taken, and nobody else is concerned."""
 
+from __future__ import annotations
+
 from collections import Counter
 
 import pytest

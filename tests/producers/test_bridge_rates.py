@@ -1,5 +1,7 @@
 """The file of cameras with byte rates of their own, and the account of what the processors have not done."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path

@@ -1,5 +1,7 @@
 """One Kafka record for every MQTT message: the frame, the event, or a dead letter with the reason."""
 
+from __future__ import annotations
+
 import math
 import time
 from hashlib import blake2b

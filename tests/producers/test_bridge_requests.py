@@ -1,5 +1,7 @@
 """Signed requests of the server, from Kafka's events by way of the bridge to the camera that obeys them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

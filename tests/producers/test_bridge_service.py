@@ -1,5 +1,7 @@
 """The whole bridge between a scripted broker and a stand-in for Kafka: order, acknowledgements, pressure, shutdown."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 import time

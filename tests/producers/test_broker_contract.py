@@ -1,5 +1,7 @@
 """The same tests on the stand-ins for Kafka and MQTT and on the real brokers, so that the stand-ins do not drift."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager

@@ -1,5 +1,7 @@
 """What mosquitto's log says of clients that it refused, by lines as 2.0.11 writes them."""
 
+from __future__ import annotations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,5 +1,7 @@
 """A camera that is told its rate while it captures: from the next frame on, and back to its own."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from contextlib import AbstractAsyncContextManager

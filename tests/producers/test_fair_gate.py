@@ -1,5 +1,7 @@
 """Whose turn it is when more frames are due than a loop can take at once."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from itertools import pairwise

@@ -1,5 +1,7 @@
 """One camera's trouble is its own: a fleet whose spools fail, and an attached camera beside a fleet."""
 
+from __future__ import annotations
+
 import asyncio
 import errno
 import os

@@ -1,5 +1,7 @@
 """A camera that sends nothing on purpose says so: paused by a command, outside its hours, at the end of its file."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

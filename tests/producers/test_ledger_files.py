@@ -1,5 +1,7 @@
 """How a spool's ledger lies on the disk: written over in place, whole whenever it is read."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

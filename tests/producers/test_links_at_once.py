@@ -1,5 +1,7 @@
 """Links of one broker connect a few at a time."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import time

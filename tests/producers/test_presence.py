@@ -1,5 +1,7 @@
 """The status that a camera publishes: refused, paused, ended, and back again. No broker."""
 
+from __future__ import annotations
+
 import pytest
 
 from producers.bridge.requests.refusals import FrameRefusals

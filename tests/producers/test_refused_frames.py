@@ -1,5 +1,7 @@
 """A camera learns that its frames are refused, says so, and takes it back when none is refused any more."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

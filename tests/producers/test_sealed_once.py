@@ -1,5 +1,7 @@
 """The same boot and sequence number are never sealed anew with other contents, whatever happens between two tries."""
 
+from __future__ import annotations
+
 import asyncio
 import errno
 import os

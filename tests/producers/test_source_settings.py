@@ -1,5 +1,7 @@
 """What all sources of pixels share: turning, privacy, logins by reference."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 

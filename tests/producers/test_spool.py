@@ -1,5 +1,7 @@
 """A spool's bounds, clock, ledgers and revisions to the byte and the millisecond; histories: `test_spool_machine`."""
 
+from __future__ import annotations
+
 import errno
 import signal
 import subprocess

@@ -3,6 +3,8 @@
 Single damaged bytes of frames and ledgers, over any history: `test_spool_machine`.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import time

@@ -1,5 +1,7 @@
 """A spool whose system calls fail, whose files vanish, or whose camera has another key: no other frame suffers."""
 
+from __future__ import annotations
+
 import errno
 import os
 from pathlib import Path

@@ -1,5 +1,7 @@
 """One process at a time has a spool's folder, and thousands of them cost it one open file."""
 
+from __future__ import annotations
+
 import shutil
 import subprocess
 import sys

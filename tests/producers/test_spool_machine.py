@@ -1,5 +1,7 @@
 """Any history of a spool against a plain model: each published frame waits, or is confirmed, or is shed and counted."""
 
+from __future__ import annotations
+
 import errno
 import os
 import random

@@ -1,5 +1,7 @@
 """The audit reads a spool while its camera uses it: each frame has one fate."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The profile `video` from a camera's source to its spool: planes, key requests, and shedding of whole tails."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import av

@@ -1,5 +1,7 @@
 """The profile `video` at the camera: groups, places, probes, and messages of kept pixels alone."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import av

@@ -1,5 +1,7 @@
 """The window of frames in flight: its bounds, and the times at which a frame is due again, to a tenth of a second."""
 
+from __future__ import annotations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

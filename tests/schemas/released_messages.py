@@ -3,6 +3,8 @@
 Run it once for each release. Later releases must read the files, and never change one.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from hashlib import sha256

@@ -1,5 +1,7 @@
 """The end of a process whose threads hang."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 import textwrap

@@ -1,5 +1,7 @@
 """A file that is written anew is the old one or the new one, whoever reads it and whatever happens."""
 
+from __future__ import annotations
+
 import threading
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Delays between retries: they double, stay under a cap, vary, and end early at a stop."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 

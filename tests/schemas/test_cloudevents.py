@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 from producers.bridge.records import RecordFactory

@@ -1,5 +1,7 @@
 """Codebooks are made quickly, and only as far as they are needed: the bits stay what they were."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,5 +1,7 @@
 """What cameras in the field and records in Kafka rely on to the bit. A change here is a change of the contract."""
 
+from __future__ import annotations
+
 from hashlib import sha256
 
 import numpy as np

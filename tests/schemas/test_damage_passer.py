@@ -1,5 +1,7 @@
 """Reading past damage, against a log whose every offset a test decides on."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Set
 from pathlib import Path
 from types import SimpleNamespace

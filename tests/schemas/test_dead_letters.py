@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.messages.dead_letters import ERROR_CHARACTERS, dead_letter
 from schemas.pointillist_pb2 import DeadLetter

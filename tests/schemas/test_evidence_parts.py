@@ -1,5 +1,7 @@
 """The rule of evidence, quantity by quantity, against what its docstrings say."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -1,5 +1,7 @@
 """The fill of dropped pixels: from kept pixels alone, the same on every machine."""
 
+from __future__ import annotations
+
 from typing import Any
 from zlib import crc32
 

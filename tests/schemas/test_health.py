@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from schemas.runtime.health import Health
 
 

@@ -1,5 +1,7 @@
 """A topic is followed until cancelled, through errors of Kafka and of the reader of its records."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Iterator
 from types import SimpleNamespace, TracebackType

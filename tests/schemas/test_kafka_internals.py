@@ -1,5 +1,7 @@
 """Private members of aiokafka do what the transport layer uses them for, against a real Kafka."""
 
+from __future__ import annotations
+
 import uuid
 
 import pytest

@@ -1,5 +1,7 @@
 """A client leaves a node that the others miss; without others it asks no more than before."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace

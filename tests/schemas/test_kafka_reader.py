@@ -1,5 +1,7 @@
 """The reader against a real Kafka: positions, groups, damage, and a node that hangs."""
 
+from __future__ import annotations
+
 import asyncio
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The sender against a real Kafka: order, size limits, brokers that hang or are away."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 

@@ -1,5 +1,7 @@
 """The ledgers that are accepted, by the bridge and by the recorder alike."""
 
+from __future__ import annotations
+
 import pytest
 
 from schemas.errors import MalformedError

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import math
 from bisect import bisect_right
 from random import Random

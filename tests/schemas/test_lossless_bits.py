@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import hashlib
 import zlib
 from collections.abc import Callable

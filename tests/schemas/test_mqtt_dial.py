@@ -1,5 +1,7 @@
 """Connections to a broker, opened on the event loop."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """Private members of paho do what the transport layer uses them for, against a real broker."""
 
+from __future__ import annotations
+
 import select
 import socket
 import time

@@ -1,5 +1,7 @@
 """The lowest priority of a process and of its session."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Produce requests: what goes together, what is sent again and under which number, and when a wait ends."""
 
+from __future__ import annotations
+
 import asyncio
 from types import SimpleNamespace
 from typing import Any, NamedTuple

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from itertools import pairwise
 
 from hypothesis import given, settings

@@ -1,5 +1,7 @@
 """The compatibility promise: this release reads the messages of every release since 0.1.0."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """The list with a rollout and the gate's assessment: what is in force, and who may decide."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -1,5 +1,7 @@
 """Root keys: each role has its own, and what a secret says too little or too much is refused without showing it."""
 
+from __future__ import annotations
+
 import hashlib
 import hmac
 

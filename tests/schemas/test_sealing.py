@@ -1,5 +1,7 @@
 """Sealed pixels: plain AES in counter mode by an oracle, and nothing of a picture for who has not the key."""
 
+from __future__ import annotations
+
 import hashlib
 
 import numpy as np

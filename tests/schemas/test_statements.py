@@ -1,5 +1,7 @@
 """What servers say is theirs alone: signed by the role that says it, pictures for those who show them."""
 
+from __future__ import annotations
+
 import pytest
 
 from schemas.errors import BadTagError, MalformedError, SecretError

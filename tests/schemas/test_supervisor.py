@@ -1,5 +1,7 @@
 """Supervision of a child process: restarts with growing delays, one run, and an orderly end."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 

@@ -1,5 +1,7 @@
 """Tags by an oracle: GMAC of another implementation's construction, then keyed BLAKE2b."""
 
+from __future__ import annotations
+
 import hashlib
 
 import pytest

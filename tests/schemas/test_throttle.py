@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from schemas.limits import MAX_CAMERAS
 from schemas.runtime.throttle import Throttle
 

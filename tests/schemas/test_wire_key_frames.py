@@ -1,5 +1,7 @@
 """Frames that depend on a key frame, on the wire: `lossless` stands for a profile whose frames do."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """Frames of the profile `video` on the wire: access units in Padmé sizes, groups and places."""
 
+from __future__ import annotations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

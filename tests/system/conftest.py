@@ -1,5 +1,7 @@
 """Two systems for several modules of tests: one with sick cameras, of which one is the shipped drill, one healthy."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from pathlib import Path

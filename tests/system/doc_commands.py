@@ -1,5 +1,7 @@
 """The shell commands that pages of the documentation print, and whether a command line of ours parses."""
 
+from __future__ import annotations
+
 import re
 import shlex
 from dataclasses import dataclass

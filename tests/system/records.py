@@ -1,5 +1,7 @@
 """The number of recorded frames of a running system: one query, where an audit would read all of Kafka's files."""
 
+from __future__ import annotations
+
 import contextlib
 import sqlite3
 

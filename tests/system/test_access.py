@@ -3,6 +3,8 @@
 The other machine is 127.0.0.2.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os

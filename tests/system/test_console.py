@@ -5,6 +5,8 @@ One of them is the sticker drill as an operator meets it: one alert, and a messa
 The folder that POINTILLIST_SCREENSHOTS names gets screenshots of the pages.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re

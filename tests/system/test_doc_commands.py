@@ -1,5 +1,7 @@
 """README, tutorial and how-to pages work as printed: each command of their blocks runs, or parses for a reason."""
 
+from __future__ import annotations
+
 import os
 import re
 import signal

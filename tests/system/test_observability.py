@@ -1,5 +1,7 @@
 """A healthy fleet: a real Prometheus answers every query of ours. `test_up` goes on with it."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import math

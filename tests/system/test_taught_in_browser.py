@@ -1,5 +1,7 @@
 """A person labels the frames of a sample video in Chromium, trains a classifier of them, and reads its report."""
 
+from __future__ import annotations
+
 import asyncio
 import io
 import os

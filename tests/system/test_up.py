@@ -1,5 +1,7 @@
 """`pointillist up`: its refusals, kills of its parts and of the whole, and the next one from its start to Ctrl-C."""
 
+from __future__ import annotations
+
 import json
 import signal
 import sqlite3

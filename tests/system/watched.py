@@ -1,5 +1,7 @@
 """A healthy fleet under a Prometheus: its options, and the queries of the dashboards as Grafana asks them."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import math
