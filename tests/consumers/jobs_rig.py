@@ -68,9 +68,7 @@ class JobsRig:
 
     def __post_init__(self) -> None:
         jobs = JobSettings(
-            folder=self.folder / "jobs",
-            publish=("--signer", "key", "--store", "models"),
-            rollback=("--signer", "key"),
+            folder=self.folder / "jobs", publish=("--signer", "key", "--store", "models"), rollback=("--signer", "key")
         ).model_copy(update=self.settings)
         self.console = ConsoleRig(self.folder, users=self.users, jobs=jobs, launch=self.launch)
 

@@ -229,11 +229,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line:
     ("variable", "value", "line"),
     [
         ("POINTILLIST_BRIDGE__TYPO", "1", "POINTILLIST_BRIDGE__TYPO: expected the variable of a setting"),
-        (
-            "POINTILLIST_BRIDGE__LINGER_MS",
-            "-1",
-            "POINTILLIST_BRIDGE__LINGER_MS: expected number ≥ 0, ≤ 10,000, got",
-        ),
+        ("POINTILLIST_BRIDGE__LINGER_MS", "-1", "POINTILLIST_BRIDGE__LINGER_MS: expected number ≥ 0, ≤ 10,000, got"),
         ("POINTILLIST_CONSOLE__ALLOWED_HOST", "a", "POINTILLIST_CONSOLE__ALLOWED_HOST: expected list of text"),
     ],
 )
