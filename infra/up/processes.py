@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from consumers.console.data.roles import NO_ANSWER_S
 from infra.local.http import get
+from infra.local.kafka_jars import backend_cache
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
 from infra.pki.roles import SHARE_FILE, role_folder
@@ -78,6 +79,10 @@ class Role:
     def healthy(self) -> bool:
         """Return whether its `/healthz` answers 200."""
         return self.metrics is None or health_of(self.metrics)[0]
+
+    def warm(self) -> bool:
+        """Return whether its `/healthz` says that its model is loaded: the rest of a processor's start is short."""
+        return self.metrics is not None and health_of(self.metrics)[1].get("warm", {}).get("ok") is True
 
 
 def health_of(address: str) -> tuple[bool, dict[str, dict[str, object]]]:
@@ -211,6 +216,7 @@ class LocalRoles:
         values = {
             "kafka": self._kafka,
             "bundle": bundle_folder(self._settings),
+            "backend_cache": backend_cache(),
             "model_cache": self._layout.model_cache.resolve(),
             "trust": self._layout.trusted.resolve(),
         }

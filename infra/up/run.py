@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from consumers.database.migrations import upgrade_database
-from infra.audit.audit import Audit, audit, unsettled
-from infra.audit.report import report
 from infra.local.disk_space import DiskSpace
 from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
@@ -35,7 +33,7 @@ from infra.up.background_task import BackgroundTask
 from infra.up.console_address import advice, check_console
 from infra.up.ending import closing_line
 from infra.up.identities import prepare_identities
-from infra.up.interrupts import INTERRUPTED, Interrupts, interrupts
+from infra.up.interrupts import INTERRUPTED, InterruptedStart, Interrupts, interrupts
 from infra.up.listener import outside_listener
 from infra.up.preparation import check_sources, forget_former, note_commands, note_unchecked_probes
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
@@ -62,6 +60,9 @@ from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
 from schemas.runtime.disk import is_full
+
+if TYPE_CHECKING:
+    from infra.audit.audit import Audit
 
 READY_S = 120.0
 STOP_S = 15.0
@@ -147,6 +148,9 @@ class _Run:
         if self._settings.report is not None:
             write_report(self._settings.report, {})
         if self._layout.database.exists():
+            # Here and below: its imports would delay each start.
+            from infra.audit.audit import audit
+
             upgrade_database(self._layout.database_url)
             found = audit(self._layout)
             self._foreign_before = found.foreign
@@ -174,39 +178,78 @@ class _Run:
         await asyncio.gather(*furnishing)
 
     def start(self) -> None:
-        """Start brokers, then our roles, then, when all are ready, the cameras."""
+        """Start brokers and processors together, then the other roles; the cameras when frames can go all the way.
+
+        A processor's start is the longest, and its model needs no broker.
+        """
         mosquitto = Role("mosquitto", self._mosquitto, lambda: self._mosquitto.listen, log=self._mosquitto.log)
         kafka = [Role(node.role, node, partial(getattr, node, "listen"), log=node.log) for node in self._kafka.nodes]
         self._live.print_line("starting mosquitto and Kafka")
         self._brokers = [mosquitto, *kafka]
+        self._mosquitto.reserve()
+        reserved = self._kafka.reserve()
         # In parallel: no node of Kafka is ready before most are.
         with ThreadPoolExecutor(len(self._brokers)) as starting:
-            for future in [starting.submit(self._supervisor.start, role) for role in self._brokers]:
+            futures = [starting.submit(self._supervisor.start, role) for role in self._brokers]
+            self._start_roles(self._local(reserved).processors())
+            for future in futures:
                 future.result()
-        addresses = (self._mosquitto.listen, self._kafka.bootstrap)
-        local = LocalRoles(
-            self._settings, self._layout, self._ports, *addresses, self._camera_messages, self._camera_bytes
-        )
-        console = local.console(prometheus=self._watching.wanted)
-        monitor = local.monitor(alertmanager=self._watching.notifies, console=console.url)
-        self._roles = [*local.processors(), *local.bridges(), local.recorder(), console, monitor]
+        if self._kafka.bootstrap != reserved:  # another program has taken the port meanwhile
+            for role in self._roles:
+                self._supervisor.stop(role, STOP_S)
+            self._roles = []
+            self._start_roles(self._local(self._kafka.bootstrap).processors())
+        local = self._local(self._kafka.bootstrap)
         asyncio.run(self._furnish_kafka())
-        for role in self._roles:
+        self._start_roles([*local.bridges(), local.recorder()])
+        self._start_cameras(local)
+        # The cameras run: an interrupt ends the wait, and `watch` drains them.
+        with contextlib.suppress(InterruptedStart):
+            self._start_pages(local)
+        pages = [role for role in self._brokers if role.name in PAGES]
+        assert self._fleet is not None
+        shown = {role.name: role for role in [*self._roles, self._fleet, *pages]}
+        self._system.start()
+        self._live.begin(
+            shown, time.monotonic() - self._begun, self._broken_cameras, self._attached_frames, self._system
+        )
+        if not self._settings.plain:
+            self._renewal.start()
+
+    def _local(self, kafka: str) -> LocalRoles:
+        return LocalRoles(
+            self._settings, self._layout, self._ports, self._mosquitto.listen, kafka, self._camera_messages,
+            self._camera_bytes,
+        )  # fmt: skip
+
+    def _start_roles(self, roles: Sequence[Role]) -> None:
+        for role in roles:
             self._asked.stop_here()
+            self._roles.append(role)
             self._supervisor.start(role)
-        self._watching.start(self._begin_beside, self._live.print_line, console.url or "")
+
+    def _start_cameras(self, local: LocalRoles) -> None:
+        """Start the cameras once the bridges and the recorder are ready and the processors have loaded their model."""
         self._live.print_line("waiting for the bridge, the processors and the recorder")
-        self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
+        processors = [role for role in self._roles if role.name.startswith("processor")]
+        others = [role for role in self._roles if role not in processors]
+        self._supervisor.await_health(others, READY_S, self._asked.stop_here)
+        self._supervisor.await_health(processors, READY_S, self._asked.stop_here, Role.warm)
         self._startup_s = time.monotonic() - self._begun
         self._fleet = local.fleet()
         self._supervisor.start(self._fleet)
+
+    def _start_pages(self, local: LocalRoles) -> None:
+        """Start the console and the monitoring, and wait until all roles are ready.
+
+        They start after the cameras: on few cores they would delay the first verdict.
+        """
+        console = local.console(prometheus=self._watching.wanted)
+        self._start_roles([console, local.monitor(alertmanager=self._watching.notifies, console=console.url)])
+        self._watching.start(self._begin_beside, self._live.print_line, console.url or "")
+        assert self._fleet is not None
         self._watching.scrape([*self._roles, self._fleet])
-        pages = [role for role in self._brokers if role.name in PAGES]
-        shown = {role.name: role for role in [*self._roles, self._fleet, *pages]}
-        self._system.start()
-        self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system)
-        if not self._settings.plain:
-            self._renewal.start()
+        self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
 
     def _broken_cameras(self) -> list[CameraState]:
         return [camera for camera in camera_states(self._layout) if camera.broken]
@@ -272,6 +315,8 @@ class _Run:
         return BackgroundTask(self._unsettled, "drain")
 
     def _unsettled(self) -> int | None:
+        from infra.audit.audit import unsettled
+
         # A damaged database is missing for a moment while the recorder creates a new one.
         with contextlib.suppress(StateError):
             return unsettled(self._layout, self._started_ms, self._cameras)
@@ -293,6 +338,8 @@ class _Run:
 
     def finish(self) -> tuple[int, dict[str, Any]]:
         """Return the exit status and the report from the files on disk; the report is empty after an interrupt."""
+        from infra.audit.report import report
+
         found = self._audit()
         if found is None:
             self._live.print_line("interrupted: the audit has not ended, `pointillist audit` runs it again")
@@ -319,6 +366,8 @@ class _Run:
         return status, document
 
     def _audit(self) -> Audit | None:
+        from infra.audit.audit import audit
+
         asked, auditing = self._asked.count, BackgroundTask(partial(audit, self._layout), "audit")
         while not auditing.done(TICK_S):
             if self._asked.count > asked:
