@@ -217,5 +217,6 @@ def _camera(
         reason = (
             f"{reason}{'; ' if reason else ''}muted for {-(-(mute.until_ms - now_ms) // 60_000)} min: {mute.reason}"
         )
-    own, sent = (meta.stream_frame_bytes or None, meta.sent_frame_bytes or None) if meta is not None else (None, None)
-    return CameraState(name, judged.state, reason, age_s, frames, size, rate, own, sent_bytes=sent)
+    own = meta.stream_frame_bytes or None if meta is not None else None
+    published = meta.sent_frame_bytes or None if meta is not None else None
+    return CameraState(name, judged.state, reason, age_s, frames, size, rate, own, published)
