@@ -113,11 +113,11 @@ def test_the_least_recently_used_entries_are_removed(
     tmp_path: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "MOST_BYTES", 150)
-    for weight in (1.0, 2.0, 3.0, 4.0):
+    for weight in (1.0, 1.01, 1.02, 1.03):
         chosen(tmp_path, Weighted(weight))
     kept = list(tmp_path.iterdir())
     assert 0 < len(kept) < 4
-    chosen(tmp_path, Weighted(4.0))
+    chosen(tmp_path, Weighted(1.03))
     assert trials.count == 4
 
 
