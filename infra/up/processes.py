@@ -80,10 +80,6 @@ class Role:
         """Return whether its `/healthz` answers 200."""
         return self.metrics is None or health_of(self.metrics)[0]
 
-    def warm(self) -> bool:
-        """Return whether its `/healthz` says that its model is loaded: the rest of a processor's start is short."""
-        return self.metrics is not None and health_of(self.metrics)[1].get("warm", {}).get("ok") is True
-
 
 def health_of(address: str) -> tuple[bool, dict[str, dict[str, object]]]:
     """Return whether `/healthz` at host:port is healthy; no answer counts as unhealthy."""

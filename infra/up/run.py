@@ -33,7 +33,7 @@ from infra.up.background_task import BackgroundTask
 from infra.up.console_address import advice, check_console
 from infra.up.ending import closing_line
 from infra.up.identities import prepare_identities
-from infra.up.interrupts import INTERRUPTED, InterruptedStart, Interrupts, interrupts
+from infra.up.interrupts import INTERRUPTED, Interrupts, interrupts
 from infra.up.listener import outside_listener
 from infra.up.preparation import check_sources, forget_former, note_commands, note_unchecked_probes
 from infra.up.processes import FLEET_PENDING, LocalRoles, Role
@@ -178,7 +178,7 @@ class _Run:
         await asyncio.gather(*furnishing)
 
     def start(self) -> None:
-        """Start brokers and processors together, then the other roles; the cameras when frames can go all the way.
+        """Start brokers and processors together, then the other roles, then, when all are ready, the cameras.
 
         A processor's start is the longest, and its model needs no broker.
         """
@@ -201,18 +201,20 @@ class _Run:
             self._start_roles(self._local(self._kafka.bootstrap).processors())
         local = self._local(self._kafka.bootstrap)
         asyncio.run(self._furnish_kafka())
-        self._start_roles([*local.bridges(), local.recorder()])
-        self._start_cameras(local)
-        # The cameras run: an interrupt ends the wait, and `watch` drains them.
-        with contextlib.suppress(InterruptedStart):
-            self._start_pages(local)
+        console = local.console(prometheus=self._watching.wanted)
+        monitor = local.monitor(alertmanager=self._watching.notifies, console=console.url)
+        self._start_roles([*local.bridges(), local.recorder(), console, monitor])
+        self._watching.start(self._begin_beside, self._live.print_line, console.url or "")
+        self._live.print_line("waiting for the bridge, the processors and the recorder")
+        self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
+        self._startup_s = time.monotonic() - self._begun
+        self._fleet = local.fleet()
+        self._supervisor.start(self._fleet)
+        self._watching.scrape([*self._roles, self._fleet])
         pages = [role for role in self._brokers if role.name in PAGES]
-        assert self._fleet is not None
         shown = {role.name: role for role in [*self._roles, self._fleet, *pages]}
         self._system.start()
-        self._live.begin(
-            shown, time.monotonic() - self._begun, self._broken_cameras, self._attached_frames, self._system
-        )
+        self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system)
         if not self._settings.plain:
             self._renewal.start()
 
@@ -227,29 +229,6 @@ class _Run:
             self._asked.stop_here()
             self._roles.append(role)
             self._supervisor.start(role)
-
-    def _start_cameras(self, local: LocalRoles) -> None:
-        """Start the cameras once the bridges and the recorder are ready and the processors have loaded their model."""
-        self._live.print_line("waiting for the bridge, the processors and the recorder")
-        processors = [role for role in self._roles if role.name.startswith("processor")]
-        others = [role for role in self._roles if role not in processors]
-        self._supervisor.await_health(others, READY_S, self._asked.stop_here)
-        self._supervisor.await_health(processors, READY_S, self._asked.stop_here, Role.warm)
-        self._startup_s = time.monotonic() - self._begun
-        self._fleet = local.fleet()
-        self._supervisor.start(self._fleet)
-
-    def _start_pages(self, local: LocalRoles) -> None:
-        """Start the console and the monitoring, and wait until all roles are ready.
-
-        They start after the cameras: on few cores they would delay the first verdict.
-        """
-        console = local.console(prometheus=self._watching.wanted)
-        self._start_roles([console, local.monitor(alertmanager=self._watching.notifies, console=console.url)])
-        self._watching.start(self._begin_beside, self._live.print_line, console.url or "")
-        assert self._fleet is not None
-        self._watching.scrape([*self._roles, self._fleet])
-        self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
 
     def _broken_cameras(self) -> list[CameraState]:
         return [camera for camera in camera_states(self._layout) if camera.broken]

@@ -137,20 +137,14 @@ class RoleSupervisor:
             self._table.catch_up()
         return self._disk_space.was_full()
 
-    def await_health(
-        self,
-        roles: list[Role],
-        deadline_s: float,
-        check: Callable[[], None],
-        is_ready: Callable[[Role], bool] = Role.healthy,
-    ) -> None:
-        """Wait until all `roles` are ready, restarting them meanwhile; an exception of `check` ends the wait."""
+    def await_health(self, roles: list[Role], deadline_s: float, check: Callable[[], None]) -> None:
+        """Wait until all `roles` are healthy, restarting them meanwhile; an exception of `check` ends the wait."""
         end = time.monotonic() + deadline_s
         waiting = list(roles)
         while waiting:
             check()
             self.watch()
-            waiting = [role for role in waiting if not is_ready(role)]
+            waiting = [role for role in waiting if not role.healthy()]
             if waiting and time.monotonic() > end:
                 names = ", ".join(role.name for role in waiting)
                 log = waiting[0].log

@@ -92,7 +92,7 @@ class LiveTable:
         self._broken = broken
         self._attached = attached
         self._startup_s = startup_s
-        self.print_line(f"ready after {startup_s:.1f} s")
+        self.print_line(f"ready after {startup_s:.1f} s; cameras start")
         for name, called in PAGES.items():
             role = roles.get(name)
             # The recorder's port is for programs; Grafana starts later than all others and prints its address itself.
