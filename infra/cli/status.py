@@ -101,8 +101,11 @@ def cameras(
     if not found:
         _print_line("no camera is broken" if broken else "no camera yet")
         return
-    lines = [(each.name, each.state, str(each.frames), _age(each), _sends(each), each.detail) for each in found]
-    print_rows(Console(highlight=False), ("camera", "is", "frames", "last", "sends", "why"), lines)
+    lines = [
+        (each.name, each.state, str(each.frames), _age(each), _sends(each), frame_sizes(each), each.detail)
+        for each in found
+    ]
+    print_rows(Console(highlight=False), ("camera", "is", "frames", "last", "sends", "a frame", "why"), lines)
 
 
 @app.command()
@@ -181,6 +184,13 @@ def _sends(camera: CameraState) -> str:
     if camera.frames_per_second is not None:
         parts.append(f"{camera.frames_per_second:g}/s")
     return " ".join(parts)
+
+
+def frame_sizes(camera: CameraState) -> str:
+    """Return `own stream 3.1 kB, published 4.0 kB`; empty for a camera without a stream of its own."""
+    if not camera.own_bytes or not camera.sent_bytes:
+        return ""
+    return f"own stream {camera.own_bytes / 1000:.1f} kB, published {camera.sent_bytes / 1000:.1f} kB"
 
 
 def _print_line(line: str) -> None:

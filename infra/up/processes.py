@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from consumers.console.data.roles import NO_ANSWER_S
 from infra.local.http import get
+from infra.local.kafka_jars import backend_cache
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
 from infra.pki.roles import SHARE_FILE, role_folder
@@ -211,6 +212,7 @@ class LocalRoles:
         values = {
             "kafka": self._kafka,
             "bundle": bundle_folder(self._settings),
+            "backend_cache": backend_cache(),
             "model_cache": self._layout.model_cache.resolve(),
             "trust": self._layout.trusted.resolve(),
         }

@@ -41,7 +41,7 @@ MESSAGE_OVERHEAD = 512
 
 SET_BY_UP: Final[dict[str, frozenset[str]]] = {
     "bridge": frozenset(("name", "camera_messages_per_s", "camera_bytes_per_s", "camera_window_bytes", "camera_rates")),
-    "processor": frozenset(("bundle", "instance", "model_cache", "trust")),
+    "processor": frozenset(("bundle", "backend_cache", "instance", "model_cache", "trust")),
     "recorder": frozenset(("database", "quarantine")),
     "console": frozenset(
         ("database", "quarantine", "http", "http_tls", "allowed_host", "behind_proxy", "jobs", "prometheus")

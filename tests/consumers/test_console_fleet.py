@@ -262,6 +262,20 @@ def test_a_real_camera_that_a_demonstration_network_judges_is_labelled_so(
     assert ("A demonstration network judges it, which knows" in camera) == is_labelled
 
 
+@pytest.mark.parametrize(("own", "sent"), [(3_110, 4_020), (0, 0)])
+def test_the_page_of_a_camera_compares_its_own_stream_with_what_it_publishes(
+    rig: ConsoleRig, own: int, sent: int
+) -> None:
+    rig.show([verdict(0)])
+    now_ms = time.time_ns() // 10**6
+    meta = Meta(boot_id=1, stream_frame_bytes=own, sent_frame_bytes=sent).SerializeToString()
+    rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
+    rig.tick()
+    page = rig.browser().get(f"/camera/{CAMERA}").text
+    assert ("own stream 3.11 kB, published 4.02 kB" in page) == (own > 0)
+    assert ("own stream" in page) == (own > 0)
+
+
 def test_every_network_that_ships_is_labelled_on_a_real_camera() -> None:
     shipped = {read_settings(each.parent).name for each in shipped_bundle("scene").parent.glob("*/model.toml")}
     assert shipped == set(DEMONSTRATIONS)

@@ -65,6 +65,7 @@ def test_every_camera_that_is_not_well_is_named_first_with_its_reason(tmp_path: 
         ("a/gone", "offline"), ("a/hung", "silent"), ("a/new", "silent"), ("a/sick", "degraded"),
         ("a/back", "online"), ("a/cam-2", "online"), ("a/cam-10", "online"), ("a/seldom", "online"),
     ]  # fmt: skip
+    assert {each.own_bytes for each in found} == {None}
     why = {each.name: each.detail for each in found}
     assert why["a/sick"] == "the source gives no frames"
     assert why["a/hung"] == "no frame for more than 10 s"
@@ -174,6 +175,19 @@ def test_version_and_doctor_speak_to_scripts(capsys: pytest.CaptureFixture[str])
     found = json.loads(capsys.readouterr().out)
     assert found["ready"] is True
     assert {"mosquitto", "Kafka", "disk"} <= {part["what"] for part in found["parts"]}
+
+
+def test_cameras_shows_the_frame_sizes_of_a_camera_with_a_stream_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = Meta(boot_id=7, frames_per_second=2, profile=RAW, stream_frame_bytes=3_110, sent_frame_bytes=4_020)
+    row = CameraRow("a/door", ONLINE, NOW_MS, "", b"", meta.SerializeToString(), NOW_MS)
+    write_database(Layout(tmp_path), [row, said("a/drawn")], {})
+    shown = {each.name: status.frame_sizes(each) for each in camera_states(Layout(tmp_path), NOW_MS)}
+    assert shown == {"a/door": "own stream 3.1 kB, published 4.0 kB", "a/drawn": ""}
+    app(["cameras", "--state", str(tmp_path), "--json"], standalone_mode=False)
+    sizes = {each["name"]: each["own_bytes"] for each in json.loads(capsys.readouterr().out)}
+    assert sizes == {"a/door": 3_110, "a/drawn": None}
 
 
 def test_logs_gives_the_end_of_a_roles_log_and_names_the_roles_that_have_one(

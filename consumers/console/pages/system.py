@@ -95,7 +95,9 @@ def now(context: ConsoleContext) -> dict[str, Any]:
     traffic = fleet.traffic()
     return context.watch.document() | {
         "sentence": system_sentence(context.watch.roles, traffic),
-        "chain": chain(context.watch.roles, [card.level for card in fleet.cards()], traffic.frames_per_second),
+        "chain": chain(
+            context.watch.roles, [card.level for card in fleet.cards()], traffic.frames_per_second, context.watch.rates
+        ),
     }
 
 
