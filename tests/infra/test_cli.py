@@ -15,7 +15,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from consumers.console.access.users import Right, read_users, remove_user, write_user
+from consumers.console.access.rights import Right
+from consumers.console.access.users import read_users, remove_user, write_user
 from infra.cli import MODULES, app, command_of, register, roles  # noqa: F401  # it registers its commands
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
