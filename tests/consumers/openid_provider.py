@@ -20,9 +20,14 @@ from joserfc.jws import JWSRegistry
 
 CLIENT_ID: Final = "console"
 CLIENT_SECRET: Final = "a secret of the console"
-KEY_ID = "one"
-_KEY = RSAKey.generate_key(2048, {"kid": "one"}, private=True)
-_FORGED = RSAKey.generate_key(2048, {"kid": "one"}, private=True)
+
+
+def make_key(key_id: str) -> RSAKey:
+    """Return a new private key."""
+    return RSAKey.generate_key(2048, {"kid": key_id}, private=True)
+
+
+_FORGED: Final = make_key("one")
 
 
 class Provider:
@@ -36,6 +41,7 @@ class Provider:
         """Issuer in the discovery document."""
         self.signed_by = "key"
         """`key`, `forged`, `none`, or `secret`, the client's secret as a symmetric key."""
+        self.key, self.key_id = make_key("one"), "one"
         self.broken: set[str] = set()
         """Paths that answer with status 500."""
         self.requests: list[str] = []
@@ -95,7 +101,9 @@ class Provider:
             key = OctKey.import_key(CLIENT_SECRET, {"kid": "one"})
             registry = JWSRegistry(algorithms=["HS256"])
             return jwt.encode({"alg": "HS256", "kid": "one"}, claims, key, registry=registry)
-        return jwt.encode({"alg": "RS256", "kid": KEY_ID}, claims, _FORGED if self.signed_by == "forged" else _KEY)
+        return jwt.encode(
+            {"alg": "RS256", "kid": self.key_id}, claims, _FORGED if self.signed_by == "forged" else self.key
+        )
 
 
 def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
@@ -117,7 +125,7 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
             elif parts.path == "/.well-known/openid-configuration":
                 self._answer(200, provider.discovery())
             elif parts.path == "/keys":
-                self._answer(200, {"keys": [_KEY.as_dict(private=False)]})
+                self._answer(200, {"keys": [provider.key.as_dict(private=False)]})
             elif parts.path == "/token":
                 self._answer(*provider.token(self.headers.get("authorization", ""), sent))
             elif parts.path == "/authorize":

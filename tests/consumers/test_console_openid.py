@@ -121,11 +121,9 @@ def test_a_clock_that_differs_by_less_than_the_leeway_is_accepted(scene: Scene) 
     assert scene.log_in().status_code == 200
 
 
-def test_keys_that_the_provider_has_changed_are_read_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_the_provider_has_changed_are_read_again(scene: Scene) -> None:
     assert scene.log_in().status_code == 200
-    fresh = openid_provider.RSAKey.generate_key(2048, {"kid": "two"}, private=True)
-    monkeypatch.setattr(openid_provider, "_KEY", fresh)
-    monkeypatch.setattr(openid_provider, "KEY_ID", "two")
+    scene.provider.key, scene.provider.key_id = openid_provider.make_key("two"), "two"
     assert scene.log_in().status_code == 200
     assert scene.provider.requests.count("/keys") == 2
     assert scene.provider.requests.count("/.well-known/openid-configuration") == 1
@@ -136,7 +134,7 @@ def wrong_state(scene: Scene) -> None:
 
 
 def no_state(scene: Scene) -> None:
-    scene.meddle = lambda answer: answer.pop("state") and None
+    scene.meddle = lambda answer: answer.update(state="")
 
 
 def no_cookie(scene: Scene) -> None:
