@@ -27,6 +27,7 @@ def make_key(key_id: str) -> RSAKey:
     return RSAKey.generate_key(2048, {"kid": key_id}, private=True)
 
 
+_KEY: Final = make_key("one")
 _FORGED: Final = make_key("one")
 
 
@@ -41,7 +42,7 @@ class Provider:
         """Issuer in the discovery document."""
         self.signed_by = "key"
         """`key`, `forged`, `none`, or `secret`, the client's secret as a symmetric key."""
-        self.key, self.key_id = make_key("one"), "one"
+        self.key, self.key_id = _KEY, "one"
         self.broken: set[str] = set()
         """Paths that answer with status 500."""
         self.requests: list[str] = []

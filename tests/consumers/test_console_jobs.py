@@ -223,7 +223,7 @@ async def test_who_is_no_admin_starts_and_ends_nothing(tmp_path: Path, recorder:
             program = await browser.post(f"{ROOT}/jobs/{what}", json={"bundle": SICK}, auth=("anna", PASSWORD))
             assert (program.status_code, program.json()) == (
                 403,
-                {"error": "user: expected the right `admin`, got `operator`"},
+                {"error": f"user: expected the right `admin`, got `{right}`"},
             ), what
         await browser.post("/login", data={"name": "anna", "password": PASSWORD})
         session = next(iter(rig.console.context.sessions._open.values()))
