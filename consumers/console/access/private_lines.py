@@ -42,7 +42,7 @@ class LineFormat(Generic[E]):
     """The content of such a file."""
 
     noun: str
-    """Name of all entries, in log events."""
+    """Name of all entries, for error messages."""
     form: str
     """Form of a line, for error messages."""
     advice: str
@@ -131,9 +131,9 @@ class FollowedLines(Generic[E]):
                 self._known = read_lines(self._file, self._kind)
             except ConfigError as error:
                 self._known = {}
-                log.error(f"{self._kind.noun}_not_read", detail=str(error))
+                log.error("logins_not_read", file=str(self._file), detail=str(error))
             else:
-                log.info(f"{self._kind.noun}_read", entries=len(self._known))
+                log.info("logins_read", file=str(self._file), entries=len(self._known))
         return self._known
 
     def holds(self, entry: E) -> bool:

@@ -71,7 +71,7 @@ class RouteRights:
     def needed(self, scope: Scope) -> Right | None:
         """Return the right, None for open content.
 
-        A path without a route needs a login to be told so, and a method without one the right to change something.
+        A path without a route needs a login, and a method without a route the right to change something.
         """
         is_read = scope["method"] in _READ
         for route in self._routes:
