@@ -167,7 +167,7 @@ def test_the_owners_link_is_shown_on_a_terminal_and_in_no_log(tmp_path: Path, te
 
 def console_page(owner_file: Path | None = None) -> Role:
     process = SimpleNamespace(poll=lambda: None)
-    return Role("console", process, listen=lambda: "127.0.0.1:9090", owner_file=owner_file)  # type: ignore[arg-type]  # nothing starts it
+    return Role("console", process, listen=lambda: "127.0.0.1:9090", owner_file=owner_file)
 
 
 def test_a_real_camera_is_one_whose_stream_is_fetched_once() -> None:
