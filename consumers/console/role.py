@@ -20,12 +20,7 @@ from prometheus_client import CollectorRegistry, Counter
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
-from consumers.console.access.logins import OUTCOMES, Logins, Ways
-from consumers.console.access.openid import OpenIdLogin
-from consumers.console.access.owner import OwnerToken
-from consumers.console.access.proxy import ProxyLogin
-from consumers.console.access.tokens import Tokens
-from consumers.console.access.users import Users
+from consumers.console.access.logins import OUTCOMES, Logins
 from consumers.console.clip_keeper import keep_clips
 from consumers.console.context import ConsoleContext
 from consumers.console.data.collector import Collector
@@ -43,11 +38,11 @@ from consumers.console.data.store import Store
 from consumers.console.data.views import Views
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.jobs.jobs import Jobs, Launch
+from consumers.console.login_ways import open_ways
 from consumers.console.server import Server
 from consumers.console.settings import ConsoleSettings
 from consumers.console.web import listen, make_server
 from schemas import metrics
-from schemas.errors import ConfigError
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import TrustedSigners
 from schemas.runtime.health import Health
@@ -76,17 +71,10 @@ def open_desk(
     Raises ConfigError for invalid settings. Raises StateError for another version's store, or a folder of jobs that is
     in use.
     """
-    if not settings.logs_in and (settings.behind_proxy is not None or not settings.is_local):
-        raise ConfigError(
-            f"users is missing: expected a file of users where others reach the console, at {settings.http[0]}. "
-            "`pointillist user add NAME` makes it. Or set openid or proxy_login."
-        )
-    if settings.proxy_login is not None and settings.behind_proxy is None:
-        raise ConfigError("behind_proxy is missing: expected the proxy's address next to proxy_login. Set it.")
+    ways = open_ways(settings, clock_s)
     commands = Commands(settings.broker, keys) if settings.mqtt else None
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
-    ways = _ways(settings, clock_s)
     fleet = Fleet(settings, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
@@ -106,27 +94,6 @@ def open_desk(
 
         context.jobs = Jobs(settings.jobs, store, launch, context.write, copy, fleet.stir, context.labelled_frames)
     return context
-
-
-def _ways(settings: ConsoleSettings, clock_s: Callable[[], float]) -> Ways:
-    """Open the ways to log in. Raises ConfigError."""
-    users, tokens, openid, proxy = settings.users, settings.tokens, settings.openid, settings.proxy_login
-    return Ways(
-        Users(users) if users is not None else None,
-        OpenIdLogin(openid, clock_s) if openid is not None else None,
-        ProxyLogin(proxy, settings.behind_proxy) if proxy is not None and settings.behind_proxy is not None else None,
-        Tokens(tokens) if tokens is not None else None,
-        _owner(settings),
-    )
-
-
-def _owner(settings: ConsoleSettings) -> OwnerToken | None:
-    if settings.owner_file is None:
-        return None
-    if settings.logs_in:
-        settings.owner_file.unlink(missing_ok=True)  # of an earlier start: no link of it is valid any more
-        return None
-    return OwnerToken(settings.owner_file)
 
 
 async def run_console(
