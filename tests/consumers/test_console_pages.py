@@ -255,11 +255,16 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     browser.post(place, data={"csrf": console.csrf(), "fps": "0.5"})
     refused = browser.post(place, data={"csrf": console.csrf(), "fps": "-1"}).headers["location"]
     assert "1%2F3600+to+1000+frames+per+second" in refused
+    api = f"/api/v1/cameras/{CAMERA}/command"
+    sent = browser.post(api, json={"fps": 0.5})
+    assert (sent.status_code, sent.json()) == (200, {"outcome": "confirmed"})
+    assert browser.post(api, json={"fps": -1}).status_code == 400
     console.context.commands = FakeCommands(away=True)  # type: ignore[assignment]
     browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})
     log = [(each.who, each.detail, each.outcome) for each in console.context.store.noted(CAMERA)]
     assert log == [
         (OWNER, "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
+        (OWNER, "fps 0.5", "confirmed"),
         (OWNER, "fps 0.5", "confirmed"),
         (OWNER, "own settings", "confirmed"),
         (OWNER, "drop_ratio 0.5", "confirmed"),

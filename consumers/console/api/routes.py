@@ -86,7 +86,7 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
     if reset and asked:
         return no(400, "reset: expected no other setting next to it")
     outcome = await send_command(context, session_of(request).name, name_of(request), None if reset else asked)
-    sent = outcome == "obeyed" or outcome.startswith("sent")
+    sent = outcome == "confirmed" or outcome.startswith("sent")
     return JSONResponse({"outcome": outcome}, 200 if sent else 400)
 
 
