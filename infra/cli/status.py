@@ -36,8 +36,9 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
 
     Exit status 1 when a role or a camera is not well, 2 when nothing runs.
     """
+    from consumers.console.access.owner import owner_link
     from infra.up.system_line import rules_of
-    from infra.up.system_state import camera_states, is_supervised, page_addresses, role_states
+    from infra.up.system_state import PAGES, camera_states, is_supervised, page_addresses, role_states
 
     layout = _layout(state)
     roles, cameras = role_states(layout), camera_states(layout)
@@ -80,7 +81,9 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
     if len(broken) > MOST_NAMED:
         _print_line(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken")
     for name, address in addresses.items():
-        _print_line(f"{name}: {address}")
+        # The link is a secret: it goes to a person's terminal, never to a log.
+        is_owners = name == PAGES["console"] and sys.stdout.isatty()
+        _print_line(f"{name}: {owner_link(address, layout.owner_token) if is_owners else address}")
     raise typer.Exit(0 if well else UNWELL)
 
 

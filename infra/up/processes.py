@@ -69,6 +69,8 @@ class Role:
     listen: Callable[[], str | None] = lambda: None
     url: str | None = None
     """The address for a browser, unless it is `http://` with `listen`."""
+    owner_file: Path | None = None
+    """File with the token that a browser of the user who runs the role needs, while there is one."""
     metrics: str | None = None
     log: Path | None = None
     final: frozenset[int] = frozenset()
@@ -247,6 +249,7 @@ class LocalRoles:
         environment = self._given(SecretRole.CONSOLE)
         role = self._role("console", "console", values, environment, given=settings.console, listen=http)
         role.url = console_url(settings, http)
+        role.owner_file = layout.owner_token
         return role
 
     def monitor(self, *, alertmanager: bool = False, console: str | None = None) -> Role:

@@ -24,7 +24,7 @@ from processors.bundle import shipped_bundle
 from processors.bundle.model_toml import read_settings
 from producers.sources.settings import REAL_KINDS
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Candidate, Meta, Verdict, Window
-from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.console_rig import OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, spoken, verdict
 
 
@@ -185,7 +185,7 @@ def test_a_camera_that_is_gone_is_forgotten_until_it_sends_again(rig: ConsoleRig
     rig.tick(later_ms=60_000)
     assert browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf}).status_code == 303
     assert names(rig) == []
-    assert [(each.who, each.what, each.subject) for each in rig.context.store.noted()] == [("local", "forget", CAMERA)]
+    assert [(each.who, each.what, each.subject) for each in rig.context.store.noted()] == [(OWNER, "forget", CAMERA)]
     again = ConsoleRig(tmp_path)
     try:
         rig.close()

@@ -38,6 +38,8 @@ EXAMPLES: dict[str, Any] = {
     "prometheus": "http://127.0.0.1:9090",
     "alertmanager": "http://127.0.0.1:9093",
     "console": "http://127.0.0.1:8080",
+    "issuer": "https://login.example",
+    "url": "https://console.example",
     "database": "postgresql+psycopg://host/name",
     "hours": ["mon-fri 07:00-19:00"],
     "zone": "Europe/Berlin",

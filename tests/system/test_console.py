@@ -26,7 +26,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sy
 
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.webhook import Webhook
+from consumers.console.access.owner import owner_link, owner_name
 from infra.release.assets import NODE_MODULES, TESTED_WITH, make
+from infra.state_folder import Layout
 from infra.up.processes import FRAMES_REFUSED
 from tests.commands import run_command
 from tests.system.conftest import BLACK, LARGE, MOST_PIXELS, ROOT, SICK, STUCK, WELL
@@ -88,6 +90,11 @@ class Visit:
         self.page.goto(f"{self.url}{path}")
         return self.page
 
+    def open_link(self, owner_file: Path) -> None:
+        """The user who runs the console opens its link, and is sent on to the fleet."""
+        self.page.goto(owner_link(self.url, owner_file))
+        self.page.wait_for_url(f"{self.url}/")
+
     def keep(self, name: str) -> None:
         """No serious finding of axe-core in either theme, no sideways scrolling; a screenshot on request."""
         now = self.page.viewport_size
@@ -128,7 +135,9 @@ def visit(system: RunningSystem) -> Iterator[Visit]:
     make(to_test=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield Visit(browser, f"http://{system.roles()['console']['listen']}")
+        visit = Visit(browser, f"http://{system.roles()['console']['listen']}")
+        visit.open_link(Layout(system.state).owner_token)
+        yield visit
         browser.close()
 
 
@@ -277,7 +286,9 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
     alerts.locator("summary", has_text="Mute").click()
     alerts.get_by_label("Reason").fill("a drill")
     alerts.get_by_role("button", name="Mute").click()
-    expect(alerts.locator("article")).to_contain_text(re.compile(r"muted until \d\d:\d\d by local: a drill"))
+    expect(alerts.locator("article")).to_contain_text(
+        re.compile(r"muted until \d\d:\d\d by " + re.escape(owner_name()) + ": a drill")
+    )
     expect(page.locator("#pill")).to_contain_text("1 muted", timeout=10_000)
     alerts.get_by_role("button", name="Unmute").click()
     alerts.locator("summary", has_text="Numbers").click()

@@ -94,6 +94,7 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
     with served(tmp_path) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         visit = Visit(browser, url)
+        visit.open_link(tmp_path / "owner.token")
         page = visit.open("/teach")
         frames = page.locator("#frames figure:visible")
         expect(frames).to_have_count(len(NOBODY) + len(PERSON))
