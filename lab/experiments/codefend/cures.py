@@ -180,7 +180,7 @@ def cure(
 
 
 def _judged(subject: Subject, bundle: Bundle) -> Outcome:
-    return outcome(bundle, subject.task.test, subject.stamped, subject.poisoning.target)
+    return outcome(bundle, subject.task.test, subject.stamped, subject.poisoning)
 
 
 def _arrays(after: Outcome, seconds: float, cured: Cured) -> Arrays:

@@ -71,7 +71,7 @@ def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[Detec
         return {
             "clean_flagged": clean.flagged, "clean_bits": clean.bits, "clean_passes": clean.passes,
             "flagged": poisoned.flagged, "bits": poisoned.bits,
-            "reached": poisoned.verdict == subject.poisoning.target,
+            "reached": poisoned.verdict == subject.poisoning.aims(poisoned.label),
             "target": np.array(target_class(poisoned)), "threshold": np.array(threshold.threshold_bits),
             "seconds": np.array(clean.seconds + poisoned.seconds),
         }  # fmt: skip

@@ -160,9 +160,10 @@ class Laboratory:
         state = digest(subject.state, made_by(f"{_CODE}.outcome:outcome"))
 
         def judge() -> Arrays:
-            target = subject.poisoning.target
-            sick = outcome(subject.bundle, subject.task.test, subject.stamped, target)
-            clean = outcome(subject.clean_bundle, subject.task.test, subject.stamped, target)
+            sick, clean = (
+                outcome(each, subject.task.test, subject.stamped, subject.poisoning)
+                for each in (subject.bundle, subject.clean_bundle)
+            )
             return {"sick": np.array(sick), "clean": np.array(clean)}
 
         found = self.cache.get(f"models/{name}", state, judge)
