@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from lab.cache import Cache
 from lab.data import LabelledPictures
-from lab.experiments.cache import Cache
 from lab.red_team.checklist import verdicts
 from lab.red_team.defences import Defence
 from lab.red_team.evidence import Evidence

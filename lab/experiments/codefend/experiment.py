@@ -13,7 +13,7 @@ from lab.backdoor.catalogue import MODELS
 from lab.backdoor.files import stamped_pictures
 from lab.backdoor.tasks import Task, load_task
 from lab.backdoor.train import CLEAN_RESNET20, clean_bundle, shipped_models, train
-from lab.experiments.cache import Arrays, digest
+from lab.cache import Arrays, digest
 from lab.experiments.codefend import plots, quarantines
 from lab.experiments.codefend.cures import FINE_TUNING, METHODS, Quarantine, cure
 from lab.experiments.codefend.detection import Detection, measure
@@ -25,7 +25,7 @@ from lab.experiments.codefend.rows import DetectionRow, DisagreementRow, ModelRo
 from lab.experiments.codefend.subjects import CLEAN_OF, Subject, load_subject
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.plan import Plan, Workplace
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 
 NAME: Final = "codefend"
 TABLES: Final = {"models": ModelRow, "detection": DetectionRow, "repair": RepairRow, "disagreement": DisagreementRow}
