@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up test test-lowest test-cpus screenshots mutants lint typecheck docs bench gpu-report release-check sbom clean setup setup-dev lock lock-jars proto dashboards reference
+.PHONY: help up test test-lowest test-cpus screenshots mutants coverage lint typecheck docs bench gpu-report release-check sbom clean setup setup-dev lock lock-jars proto dashboards reference
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -34,8 +34,13 @@ test-cpus: setup-dev ## Run the tests that compute under the vector widths of ot
 	$(PYTHON) -m benchmarks.reliability.cpus $(ARGS)
 
 mutants: setup-dev ## Change the code in small ways and count what the tests notice: make mutants ARGS="schemas.ranges*"
-	OMP_NUM_THREADS=1 PYTEST_TIMEOUT=30 $(VENV)/bin/mutmut run $(ARGS)
-	$(PYTHON) -m benchmarks.reliability.mutation docs/results/mutation/README.md
+	OMP_NUM_THREADS=1 PYTEST_TIMEOUT=30 $(PYTHON) -m benchmarks.reliability.mutation --out docs/results/mutation/README.md $(ARGS)
+
+coverage: setup-dev ## Run the tests and print the branch coverage of the product, roles in processes of their own included
+	rm -rf build/coverage
+	$(PYTHON) -m coverage run -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+	$(PYTHON) -m coverage combine --quiet
+	$(PYTHON) -m coverage report --skip-covered --sort=cover
 
 lint: setup-dev ## Check style and format
 	$(VENV)/bin/ruff check .

@@ -1,22 +1,21 @@
-"""The share of small code changes that the tests detect: `make mutants` runs mutmut, then this writes the tables.
+"""The share of small code changes that the tests detect: `make mutants` draws changes at random and tries them.
 
-`python -m benchmarks.reliability.mutation docs/results/mutation/README.md` reads mutmut's output in `mutants/`. A
-mutant is killed if a test failed or did not end in time. It has survived if all tests passed or no test reaches it.
-An untried mutant has a separate column and counts against the score, which is then a lower bound.
-
-A commit as second argument takes rows over from the table in that commit. It takes rows of modules that have not
-changed since, if more of their mutants were killed there: a run that was cut short hides no earlier one.
+`python -m benchmarks.reliability.mutation --sample 1000 --out docs/results/mutation/README.md` has mutmut make all
+mutants of the modules that pyproject.toml names, draws some of them, and has mutmut try those. A mutant is killed if a
+test failed or did not end in time. It has survived if all tests passed or no test reaches it. `--sample 0` tries all,
+which takes hours. With patterns of names, such as `schemas.ranges*`, those are tried and nothing is written.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import re
+import random
 import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
@@ -24,46 +23,35 @@ from typing import Final
 
 from mutmut.stats import status_by_exit_code
 
+from lab.statistics import wilson
+
 MUTANTS: Final = Path("mutants")
 KILLED: Final = {"killed", "timeout", "segfault"}
 UNTRIED: Final = {"not checked", "check was interrupted by user"}
 
 
-def fates(folder: Path) -> dict[str, Counter[str]]:
-    """Return the number of mutants with each fate, by module: killed, survived or untried."""
+def exit_codes(folder: Path) -> dict[str, dict[str, int | None]]:
+    """Return mutmut's exit code of each mutant by module and name; None if it was not tried."""
+    return {
+        str(meta.relative_to(folder)).removesuffix(".meta"): json.loads(meta.read_text())["exit_code_by_key"]
+        for meta in sorted(folder.rglob("*.py.meta"))
+    }
+
+
+def draw(names: Iterable[str], count: int, seed: int = 0) -> list[str]:
+    """Return `count` of the names at random, all of them if there are fewer or `count` is 0."""
+    ordered = sorted(names)
+    return random.Random(seed).sample(ordered, min(count or len(ordered), len(ordered)))
+
+
+def fates(codes: dict[str, dict[str, int | None]], drawn: Collection[str]) -> dict[str, Counter[str]]:
+    """Return by module how many drawn mutants were killed, survived or stayed untried, and how many were left out."""
     found = {}
-    for meta in sorted(folder.rglob("*.py.meta")):
-        codes = json.loads(meta.read_text())["exit_code_by_key"].values()
-        if codes:
-            module = str(meta.relative_to(folder)).removesuffix(".meta")
-            found[module] = Counter(_fate(status_by_exit_code[code]) for code in codes)
+    for module, by_name in codes.items():
+        if by_name:
+            fate = Counter(_fate(status_by_exit_code[code]) for name, code in by_name.items() if name in drawn)
+            found[module] = fate + Counter(left=len(by_name) - fate.total())
     return found
-
-
-def read_table(text: str) -> dict[str, Counter[str]]:
-    """Return the fates by module in a table of `table`."""
-    rows = re.findall(r"^\| `(\S+\.py)` \| \d+ \| (\d+) \| (\d+) \| (?:(\d+) \| )?\D*[\d.]+ % \|$", text, re.MULTILINE)
-    return {
-        name: Counter(killed=int(killed), survived=int(survived), untried=int(untried or 0))
-        for name, killed, survived, untried in rows
-    }
-
-
-def with_earlier(found: dict[str, Counter[str]], earlier: dict[str, Counter[str]]) -> dict[str, Counter[str]]:
-    """Return, for each module, the fates of the run that has killed more of its mutants."""
-    return {
-        name: earlier[name] if name in earlier and earlier[name]["killed"] > fate["killed"] else fate
-        for name, fate in found.items()
-    }
-
-
-def _unchanged_since(commit: str, target: str) -> dict[str, Counter[str]]:
-    shown = subprocess.run(["git", "show", f"{commit}:{target}"], check=True, capture_output=True, text=True).stdout
-    return {
-        name: fate
-        for name, fate in read_table(shown).items()
-        if not subprocess.run(["git", "diff", "--quiet", commit, "--", name], check=False).returncode
-    }
 
 
 def _fate(status: str) -> str:
@@ -82,44 +70,56 @@ def by_room(found: dict[str, Counter[str]], patterns: Iterable[str]) -> dict[str
 
 
 def table(title: str, found: dict[str, Counter[str]]) -> str:
-    """Return a Markdown table with a row for each name."""
-    untried = any(fate["untried"] for fate in found.values())
-    columns = ["killed", "survived", *(["untried"] if untried else [])]
-    rows = [[f"`{name}`" if name != "all" else name, *_figures(fate, columns)] for name, fate in found.items()]
-    return "\n".join(map(_row, [[title, "mutants", *columns, "score"], ["---"] * (len(columns) + 3), *rows]))
+    """Return a Markdown table with a row for each name; scores of a sample have 95 % Wilson intervals."""
+    columns = [title, "mutants", "drawn", "killed", "survived", "untried", "score"]
+    rows = [[f"`{name}`" if name != "all" else name, *_figures(fate)] for name, fate in found.items()]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, ["---"] * len(columns), *rows])
 
 
-def _figures(fate: Counter[str], columns: Iterable[str]) -> list[str]:
+def _figures(fate: Counter[str]) -> list[str]:
     # Untried mutants are often survivors. A share of the tried ones alone would be too high.
-    score = f"{'≥ ' if fate['untried'] else ''}{100 * fate['killed'] / fate.total():.1f} %" if fate.total() else "–"
-    return [str(fate.total()), *(str(fate[column]) for column in columns), score]
+    drawn = fate["killed"] + fate["survived"] + fate["untried"]
+    score = f"{100 * fate['killed'] / drawn:.1f} %" if drawn else "–"
+    if drawn and fate["left"]:
+        interval = wilson(fate["killed"], drawn)
+        score += f" ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
+    return [str(fate.total()), str(drawn), *(str(fate[name]) for name in ("killed", "survived", "untried")), score]
 
 
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _mutmut(*names: str) -> None:
+    if subprocess.run([str(Path(sys.executable).with_name("mutmut")), "run", *names], check=False).returncode:
+        sys.exit("mutmut: expected a run to its end, got an error. Read its output above.")
 
 
-def main() -> None:
-    """Print the tables and write them to the given file."""
-    if len(sys.argv) not in (2, 3):
-        sys.exit(f"arguments: expected the file to write and optionally a commit, got {sys.argv[1:]}")
-    found = fates(MUTANTS)
-    if not found:
-        sys.exit(f"{MUTANTS}/: expected mutmut's output, got none. Run `make mutants`.")
-    if len(sys.argv) == 3:
-        found = with_earlier(found, _unchanged_since(sys.argv[2], sys.argv[1]))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Try mutants, print the tables and, for a sample, write them to `--out`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="patterns of mutants to try instead of a sample")
+    parser.add_argument("--sample", type=int, default=1000, help="number of mutants to draw; 0 for all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    # Any run makes the mutants of all modules; the smallest module's are tried meanwhile.
+    _mutmut(*(options.names or ["producers.spool.clock*"]))
+    codes = exit_codes(MUTANTS)
+    drawn = {name for by_name in codes.values() for name in by_name if any(fnmatch(name, n) for n in options.names)}
+    if not options.names:
+        drawn = set(draw((name for by_name in codes.values() for name in by_name), options.sample, options.seed))
+        _mutmut(*sorted(drawn))
+    found = fates(exit_codes(MUTANTS), drawn)
     patterns = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["mutmut"]["only_mutate"]
     rows = f"{table('room', by_room(found, patterns))}\n\n{table('module', found)}"
     print(rows)
-    target = Path(sys.argv[1])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(
-        "# Mutants that the tests notice\n\n"
-        f"Written by `make mutants` with mutmut {version('mutmut')}. Killed: a test failed or did not end in time. "
-        "Survived: all tests\npassed, or none reaches the change. "
-        "[ADR 20](../../adr/0020-mutation.md) says what is changed, and what survives.\n\n"
-        f"{rows}\n"
-    )
+    if options.out and not options.names:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(
+            "# Mutants that the tests notice\n\n"
+            f"Written by `make mutants` with mutmut {version('mutmut')}, which tried {len(drawn):,} mutants drawn at "
+            f"random with seed {options.seed}. Killed: a test\nfailed or did not end in time. Survived: all tests "
+            "passed, or none reaches the change. Intervals are 95 % by Wilson. "
+            "[ADR 20](../../adr/0020-mutation.md)\nsays what is changed, and what survives.\n\n"
+            f"{rows}\n"
+        )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import resource
 from typing import Final
 
 from producers.publisher import LinkSettings
+from producers.spool.files import OPEN_FILES
 
 CONNECTING: Final = 64
 """Connections without TLS that a process opens at the same time."""
@@ -20,8 +21,10 @@ _SECURED_PINGS_PER_S: Final = 100
 _LEDGERS_PER_S: Final = 50
 _FILES: Final = 512
 _FILES_PER_CAMERA: Final = 8
-"""Open files per camera. If the system allows fewer, a camera needs its connection, and one more file while it writes.
+"""Open files per camera: its connection, and what it reads and writes while frames wait. If the system allows fewer,
+the spools share what the connections leave.
 """
+_FEWEST_SPOOL_FILES: Final = 16
 
 
 def link_of(cameras: int, *, secure: bool = False) -> LinkSettings:
@@ -38,9 +41,12 @@ def link_of(cameras: int, *, secure: bool = False) -> LinkSettings:
 
 
 def allow_open_files(cameras: int) -> None:
-    """Raise this process's soft limit of open files for this many cameras, up to the hard limit."""
+    """Raise this process's soft limit of open files for this many cameras, up to the hard limit; share it out."""
     wanted = _FILES + _FILES_PER_CAMERA * cameras
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    now = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    left = wanted if now == resource.RLIM_INFINITY else now
+    OPEN_FILES.limit = max(_FEWEST_SPOOL_FILES, left - _FILES - cameras)

@@ -1,18 +1,19 @@
-"""Payloads read back from segment files, with one file open at a time."""
+"""Payloads read back from segment files, one of which is read at a time."""
 
 from __future__ import annotations
 
 import os
 
+from producers.spool.files import OpenFile
 from producers.spool.segment import Segment
 from schemas.errors import StateError
 
 
 class SegmentReader:
-    """The reader of one spool's segments. It keeps one file open, because frames are sent in order."""
+    """The reader of one spool's segments. It keeps one file, because frames are sent in order."""
 
     def __init__(self) -> None:
-        self._open: tuple[Segment, int] | None = None
+        self._open: tuple[Segment, OpenFile] | None = None
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes | None:
         """Return `length` bytes at `offset`, fewer if the file is shorter; None if it is missing. Raises `StateError`
@@ -21,8 +22,8 @@ class SegmentReader:
         try:
             if self._open is None or self._open[0] is not segment:
                 self.close()
-                self._open = segment, os.open(segment.path, os.O_RDONLY)
-            return os.pread(self._open[1], length, offset)
+                self._open = segment, OpenFile(segment.path, os.O_RDONLY)
+            return os.pread(self._open[1].use(), length, offset)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -38,6 +39,6 @@ class SegmentReader:
     def close(self) -> None:
         """Close the open file."""
         if self._open is not None:
-            fd = self._open[1]
+            file = self._open[1]
             self._open = None
-            os.close(fd)
+            file.close()

@@ -1,4 +1,4 @@
-"""Records appended to segment files, with one file open at a time."""
+"""Records appended to segment files, one of which is written at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from producers.spool.files import OpenFile
 from producers.spool.segment import HEADER_BYTES, Segment, segment_path, write_end, write_record
 from schemas.errors import StateError
 
@@ -25,7 +26,7 @@ class SegmentWriter:
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._segment_age_ms = segment_age_ms
-        self._open: tuple[Segment, int] | None = None
+        self._open: tuple[Segment, OpenFile] | None = None
 
     def writes(self, segment: Segment) -> bool:
         """Whether this segment is the open one."""
@@ -46,12 +47,13 @@ class SegmentWriter:
     def begin(self, boot_id: int, first: int, now_ms: int) -> Segment:
         """Open the segment that begins with the frame `first`; none may be open."""
         path = segment_path(self._folder, boot_id, first)
+        file = OpenFile(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            file.use()
         except OSError as error:
             raise unwritable(self._folder, error.errno) from None
         segment = Segment(path, boot_id, first, first, oldest_ms=now_ms, newest_ms=now_ms)
-        self._open = segment, fd
+        self._open = segment, file
         return segment
 
     def append(self, position: int, captured_ms: int, now_ms: int, raw_bytes: int, payload: bytes) -> int:
@@ -62,8 +64,14 @@ class SegmentWriter:
         After an error, no part of a record remains. Raises `DiskFullError`, or another `StateError`.
         """
         assert self._open is not None
-        segment, fd = self._open
+        segment, file = self._open
         size = HEADER_BYTES + len(payload)
+        try:
+            fd = file.use()
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                self._close()  # the next frame begins a segment
+            raise unwritable(self._folder, error.errno) from None
         try:
             boot_id, seq = segment.boot_id, segment.next
             written = write_record(fd, boot_id, seq, position, captured_ms, now_ms, raw_bytes, payload)
@@ -88,8 +96,9 @@ class SegmentWriter:
         """Append the end record to the open segment, close the segment and return it; None without one."""
         if self._open is None:
             return None
-        segment, fd = self._open
+        segment, file = self._open
         with contextlib.suppress(OSError):  # a full disk: the next start does it
+            fd = file.use()
             written = write_end(fd, segment.boot_id, segment.next)
             if written == HEADER_BYTES:
                 segment.size += written
@@ -100,9 +109,9 @@ class SegmentWriter:
 
     def _close(self) -> None:
         assert self._open is not None
-        (_, fd), self._open = self._open, None
+        (_, file), self._open = self._open, None
         try:
-            os.close(fd)
+            file.close()
         except OSError as error:
             raise unwritable(self._folder, error.errno) from None
 

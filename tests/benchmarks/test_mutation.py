@@ -4,21 +4,25 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.reliability.mutation import by_room, fates, read_table, table, with_earlier
+from benchmarks.reliability.mutation import by_room, draw, exit_codes, fates, table
+
+CODES: dict[str, dict[str, int | None]] = {
+    "schemas/ranges.py": {"r1": 1, "r2": 1, "r3": 1, "r4": 0},
+    "schemas/pixels/masks.py": {"m1": -24, "m2": 33, "m3": None, "m4": 1},
+    "schemas/empty.py": {},
+}
 
 
 def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_counts_against_the_score(
     tmp_path: Path,
 ) -> None:
-    for module, codes in (
-        ("schemas/ranges.py", [1, 1, 1, 0]),
-        ("schemas/pixels/masks.py", [-24, 33, None, 1]),
-        ("schemas/empty.py", []),
-    ):
+    for module, by_name in CODES.items():
         meta = tmp_path / f"{module}.meta"
         meta.parent.mkdir(parents=True, exist_ok=True)
-        meta.write_text(json.dumps({"exit_code_by_key": dict(enumerate(codes))}))
-    found = fates(tmp_path)
+        meta.write_text(json.dumps({"exit_code_by_key": by_name}))
+    codes = exit_codes(tmp_path)
+    assert codes == CODES
+    found = fates(codes, {name for by_name in codes.values() for name in by_name})
     assert found == {
         "schemas/pixels/masks.py": Counter(killed=2, survived=1, untried=1),
         "schemas/ranges.py": Counter(killed=3, survived=1),
@@ -29,22 +33,16 @@ def test_a_mutant_that_no_test_reaches_has_survived_and_one_that_was_not_tried_c
         "schemas/ranges.py": Counter(killed=3, survived=1),
         "all": Counter(killed=5, survived=2, untried=1),
     }
-    assert "≥ 62.5 %" in table("room", rooms)
-    assert "untried" not in table("module", {"schemas/ranges.py": found["schemas/ranges.py"]})
+    assert "| `schemas/` | 8 | 8 | 5 | 2 | 1 | 62.5 % |" in table("room", rooms)
 
 
-def test_a_table_is_read_back_and_a_run_that_was_cut_short_hides_no_earlier_one() -> None:
-    earlier = {
-        "schemas/ranges.py": Counter(killed=9, survived=1, untried=0),
-        "schemas/errors.py": Counter(killed=0, survived=6, untried=0),
-        "schemas/gone.py": Counter(killed=3, survived=0, untried=0),
-    }
-    partly = {**earlier, "schemas/keys/keys.py": Counter(killed=10, survived=0, untried=2)}
-    for written in (earlier, partly):
-        assert read_table(table("module", written)) == written
-    found = {
-        "schemas/ranges.py": Counter(killed=2, survived=0, untried=8),
-        "schemas/errors.py": Counter(killed=1, survived=5),
-        "schemas/topics.py": Counter(killed=4),
-    }
-    assert with_earlier(found, earlier) == {**found, "schemas/ranges.py": earlier["schemas/ranges.py"]}
+def test_a_sample_is_the_same_for_the_same_seed_and_its_score_has_an_interval() -> None:
+    names = [name for by_name in CODES.values() for name in by_name]
+    drawn = draw(names, 3, seed=4)
+    assert drawn == draw(reversed(names), 3, seed=4) != draw(names, 3, seed=5)
+    assert len(set(drawn)) == 3
+    assert sorted(draw(names, 0)) == sorted(draw(names, 99)) == sorted(names)
+    found = fates(CODES, {"r1", "r4", "m3"})
+    assert found["schemas/ranges.py"] == Counter(killed=1, survived=1, left=2)
+    # 1 of 2: Wilson's interval is .5 ± 1.96 / (1 + 1.92) * sqrt(.125 + .24), centred on .5.
+    assert "| `schemas/ranges.py` | 4 | 2 | 1 | 1 | 0 | 50.0 % (9.5–90.5) |" in table("module", found)

@@ -26,6 +26,7 @@ from producers.fleet.fleet_ticker import FleetTicker
 from producers.fleet.limits import allow_open_files
 from producers.fleet.real import run_camera
 from producers.spool import Spool
+from producers.spool.files import OPEN_FILES
 from producers.spool.folder import spool_root
 from schemas.errors import SourceError, StateError
 from schemas.identity import CameraId
@@ -171,6 +172,7 @@ async def test_an_attached_source_has_to_open_at_every_start(
 
 def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = OPEN_FILES.limit
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
         allow_open_files(11)
@@ -180,7 +182,11 @@ def test_a_large_fleet_may_open_as_many_files_as_the_system_lets_it() -> None:
         if hard != resource.RLIM_INFINITY:
             allow_open_files(hard)
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+            allow_open_files((hard - 512) // 2)
+            # A connection for each camera, and as many files of all the spools together.
+            assert OPEN_FILES.limit == pytest.approx((hard - 512) // 2, abs=1)
     finally:
+        OPEN_FILES.limit = files
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 

@@ -12,8 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from producers.camera.camera_settings import CameraSettings
 from producers.spool import Spool, SpooledFrame, SpoolLimits
+from producers.spool.files import OPEN_FILES
 from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import StateError
+from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.messages.frame import Encoding, encode_frame
 from tests.producers.fleet_rig import offline_camera
@@ -52,6 +54,47 @@ def test_a_frame_that_cannot_be_read_for_now_stays(tmp_path: Path, monkeypatch: 
         assert spool.read(frame) == payload_of(0)
     assert spool.frames == 1
     spool.close()
+
+
+def test_spools_of_a_fleet_share_fewer_open_files_than_they_have_and_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OPEN_FILES, "limit", 3)
+    spools = [Spool(tmp_path / str(number), CameraId(f"local/cam-{number}")) for number in range(5)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for seq in range(4):
+        for number, spool in enumerate(spools):
+            spool.append(payload_of(10 * number + seq), seq, 1000 + seq, 1)
+            assert spool.read(frame_of(spool, spool.current.boot_id, seq)) == payload_of(10 * number + seq)
+            assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
+    boots = [spool.current.boot_id for spool in spools]
+    for spool in spools:
+        spool.close()
+    assert len(OPEN_FILES) == 0
+    for number, boot_id in enumerate(boots):
+        again = Spool(tmp_path / str(number), CameraId(f"local/cam-{number}"))
+        frames = [again.read(frame_of(again, boot_id, seq)) for seq in range(4)]
+        assert frames == [payload_of(10 * number + seq) for seq in range(4)]
+        assert not scanned(tmp_path / str(number), boot_id).shed
+        again.close()
+
+
+def test_a_file_that_was_removed_while_it_was_closed_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OPEN_FILES, "limit", 1)
+    spool, other = Spool(tmp_path / "spool", CAMERA), Spool(tmp_path / "other", CameraId("local/other"))
+    boot_id = fill(spool, 2)
+    removed = frame_of(spool, boot_id, 0).segment.path
+    fill(other, 1)
+    removed.unlink()
+    with pytest.raises(StateError, match="No such file"):
+        fill(spool, 1)
+    assert not removed.exists()
+    fill(spool, 1)
+    assert spool.read(frame_of(spool, boot_id, 2)) == payload_of(2)
+    spool.close()
+    other.close()
 
 
 @pytest.mark.parametrize("how", ["removed", "cut"])
