@@ -1,4 +1,4 @@
-"""Intervals of 95 % for shares and means over pictures."""
+"""Intervals of 95 % for shares and means over pictures, and tests of paired differences with their power."""
 
 from __future__ import annotations
 

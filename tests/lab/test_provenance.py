@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab import provenance
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
 from lab.experiments.codefend.detection import Detection
@@ -140,10 +141,10 @@ def test_bookkeeping_that_moves_changes_no_digest(tmp_path: Path, monkeypatch: p
     texts = {"before": "from lab.keep import kept\n\n\ndef g():\n    return kept(2)\n"}
     texts["after"] = texts["before"].replace("lab.keep", "lab.low.keep")
     monkeypatch.setattr(provenance, "_BOOKKEEPING", {"lab.keep": "lab.keep", "lab.low.keep": "lab.keep"})
-    before, after = (digest(tmp_path / name, a=text) for name, text in texts.items())
+    before, after = (digest(tmp_path / name, lab__a=text) for name, text in texts.items())
     assert before == after
     monkeypatch.setattr(provenance, "_BOOKKEEPING", {"lab.keep": "lab.keep", "lab.low.keep": "lab.low.keep"})
-    assert digest(tmp_path / "other", a=texts["after"]) != before
+    assert digest(tmp_path / "other", lab__a=texts["after"]) != before
 
 
 def test_a_module_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -160,6 +161,7 @@ import numpy as np, tempfile, torch
 from pathlib import Path
 from lab import provenance
 from lab.backdoor.catalogue import MODELS
+from lab import provenance
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
 from lab.cache import Cache

@@ -186,4 +186,6 @@ def paired_page(rows: Sequence[PairedRow], missing: Iterable[str], command: str)
             "lost as here.",
         ]
     parts += ["## All attacks", table(ROWS, rows)]
-    return [*parts, f"Not measured yet: {left_out}." if left_out else ""]
+    if left_out:
+        parts.append(f"Not measured yet: {left_out}. An attack that is missing on one side alone favours that side.")
+    return parts
