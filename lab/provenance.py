@@ -39,7 +39,7 @@ _BOOKKEEPING: Final = {
 }
 """Modules and packages that keep and show results but do not change them: a reference to them is not followed.
 
-It counts as its name below the place of each, where the module stood first. So a move of the module makes no row stale.
+A reference counts by the module's first place, the value of each, so a later move makes no row stale.
 """
 
 

@@ -39,8 +39,8 @@ def test_answers_come_back_from_their_digits(right: list[bool]) -> None:
 
 
 def row(bare: list[bool], once: list[bool], always: list[bool], **changes: str) -> PairedRow:
-    digits = (packed(np.array(each)) for each in (bare, once, always))
-    made = PairedRow("net@1+a", 8 / 255, "bare", "eot-pgd", len(bare), 10, *digits, 1.0)
+    digits = [packed(np.array(each)) for each in (bare, once, always)]
+    made = PairedRow("net@1+a", 8 / 255, "bare", "eot-pgd", len(bare), 10, digits[0], digits[1], digits[2], 1.0)
     return replace(made, **changes)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from lab.backdoor.scene import train
 from lab.data import LabelledPictures, read_cifar10_test
-from lab.experiments.hardening.paired import BEHIND, PICTURES, SEED, SETTINGS, Setting, measured
+from lab.experiments.hardening.paired import BARE, BEHIND, PICTURES, SEED, SETTINGS, Setting, measured
 from lab.experiments.hardening.paired_report import paired_page
 from lab.experiments.hardening.report import scene_page
 from lab.experiments.hardening.rows import AdaptedRow, HardRow, PairedRow, SceneRow, StripRow
@@ -40,9 +40,11 @@ NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
 _CODE: Final = "lab.experiments.hardening.scene"
 _PAIRED: Final = "lab.experiments.hardening.paired:measured"
 _COSTLY: Final = {"auto-attack": 5000, "eot-pgd": 500, "targeted": 500, "square": 600}
-"""Seconds of an attack through the drop; others take `_USUAL`."""
-_USUAL: Final = 250
+"""Seconds of a costly attack through the drop."""
 _BARE_SECONDS: Final = {"auto-attack": 500}
+"""Seconds of a costly attack on the bare network."""
+_USUAL: Final = {BEHIND: 250, BARE: 25}
+"""Seconds of any other attack, by the attacked side."""
 _SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
 """Cost of an attacked size, by its lines."""
 
@@ -79,8 +81,8 @@ def _paired(setting: Setting, place: Workplace) -> Cell:
         return {"paired": [measured(setting, bundle, pictures, place.cache(NAME))]}
 
     files = (folder, place.data_set("cifar10"))
-    costs, usual = (_COSTLY, _USUAL) if setting.made_on == BEHIND else (_BARE_SECONDS, 25)
-    seconds = costs.get(setting.attack, usual)
+    costly = _COSTLY if setting.made_on == BEHIND else _BARE_SECONDS
+    seconds = costly.get(setting.attack, _USUAL[setting.made_on])
     return Cell(setting.name, (_PAIRED,), measure, (setting, PICTURES), files, seconds, SEED)
 
 
