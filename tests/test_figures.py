@@ -155,5 +155,23 @@ def test_the_strongest_attack_is_one_of_those_on_the_same_pictures() -> None:
     assert list(CASES["strongest_of_the_same"]([{**document, "attacks": rows[:2]}])) == []
 
 
+def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:
+    def attack(name: str, side: str, bare: int, behind: int) -> dict[str, str]:
+        numbers = {"pictures": "8", "submissions": "10", "eps": "0.03137", "seconds": "1"}
+        answers = {"bare": f"{bare:02x}", "once": "ff", "always": f"{behind:02x}"}
+        return {"network": "net@1+a", "made_on": side, "attack": name, **numbers, **answers}
+
+    rows = [
+        attack("clean", "bare", 0b11111110, 0b11111100), attack("eot-pgd", "bare", 0b11110000, 0b11111100),
+        attack("square", "fleet", 0b11111110, 0b11000011),
+    ]  # fmt: skip
+    clean, unaware, worst = CASES["paired"](rows)
+    assert [case["gain"]["value"] for case in (clean, unaware, worst)] == [-1 / 8, 2 / 8, -2 / 8]
+    assert [case["bare"]["value"] for case in (clean, unaware, worst)] == [7 / 8, 4 / 8, 4 / 8]
+    assert (clean["strongest"], clean["detectable"]) == (None, None)
+    assert worst["strongest"] == "eot-pgd, made on the bare network; square, made through the drop"
+    assert (worst["attacks"], worst["bound"]) == ("worst case of all attacks (2)", "8/255")
+
+
 def test_the_readme_is_a_front_door() -> None:
     assert len(README.page.read_text().splitlines()) <= 150

@@ -98,7 +98,7 @@ def measured(setting: Setting, bundle: Bundle, pictures: LabelledPictures, cache
         submissions=len(behind),
         bare=packed(bare),
         once=packed(behind[0]),
-        always=packed(behind.all(0)),
+        always=packed(behind.all(0)),  # type: ignore[arg-type]  # an array, because `behind` has two dimensions
         seconds=sum(float(each["seconds"]) for each in parts),
     )
 
