@@ -153,7 +153,13 @@ def test_the_cookie_is_for_our_own_pages_alone(rig: ConsoleRig) -> None:
 
 
 def test_who_logs_in_is_sent_to_no_other_host(rig: ConsoleRig) -> None:
-    for then in ("//evil.example", "https://evil.example", "/\\evil.example"):
+    for then in (
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "/\t/evil.example",
+        "/a\\..\\/evil.example",
+    ):
         fields = {"name": "viewer", "password": PASSWORDS[Right.VIEWER], "then": then}
         assert rig.browser().post("/login", data=fields).headers["location"] == "/"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Final
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -19,6 +21,10 @@ from consumers.console.access.rights import GuardedRoute
 from consumers.console.context import ConsoleContext
 
 _NONE: Final = "openid is missing: this console has no identity provider"
+_OWN_PATH: Final = re.compile(r"/(?!/)[^\x00-\x1f\x7f\\]*")
+"""A path of this host. Browsers remove tabs and line breaks from a URL, and read a backslash as a slash."""
+_URL_CHARACTERS: Final = ":/?#[]@!$&'()*+,;=%~"
+"""Characters besides letters, digits and -._ that a URL may have (RFC 3986)."""
 
 
 def login_routes(context: ConsoleContext) -> list[GuardedRoute]:
@@ -47,7 +53,7 @@ def _form(context: ConsoleContext, then: str, complaint: str, status: int) -> Re
 
 
 def _own_path(then: str) -> str:
-    return then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/"
+    return then if _OWN_PATH.fullmatch(then) else "/"
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
@@ -80,7 +86,8 @@ def _onward(context: ConsoleContext, request: Request, place: str, token: str) -
     Browsers send a strict cookie only from a page of ours: after a redirect from another site they leave it out. And a
     form may not be redirected to another site (`form-action` of the content policy).
     """
-    answer = Response(context.render("onward.html", place=place), media_type="text/html")
+    quoted = quote(place, safe=_URL_CHARACTERS)
+    answer = Response(context.render("onward.html", place=quoted), media_type="text/html")
     answer.headers.append("set-cookie", cookie(token, secure=is_secure(request)))
     return answer
 
@@ -96,7 +103,7 @@ async def _begin(context: ConsoleContext, request: Request) -> Response:
     if openid is None:
         return _form(context, then, _NONE, 404)
     try:
-        url, pending = await openid.begin(then)
+        url, pending = await openid.begin(then, address_of(request))
     except RefusedLoginError as refused:
         return _form(context, then, str(refused), refused.status)
     answer = RedirectResponse(url, 303)
