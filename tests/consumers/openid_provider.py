@@ -38,6 +38,8 @@ class Provider:
         self.person: dict[str, Any] = {"sub": "4711", "preferred_username": "anna", "groups": ["staff", "ops"]}
         self.claims: dict[str, Any] = {}
         """Claims of ID tokens that differ from the right ones; None leaves a claim out."""
+        self.metadata: dict[str, Any] = {}
+        """Values of the discovery document that differ from the right ones."""
         self.issuer = ""
         """Issuer in the discovery document."""
         self.signed_by = "key"
@@ -45,6 +47,8 @@ class Provider:
         self.key, self.key_id = _KEY, "one"
         self.broken: set[str] = set()
         """Paths that answer with status 500."""
+        self.odd_keys: list[object] | None = []
+        """Keys before the usable one; None is a document without keys."""
         self.requests: list[str] = []
         self._codes: dict[str, dict[str, str]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -67,7 +71,12 @@ class Provider:
             # It also offers algorithms that a careful client refuses.
             "id_token_signing_alg_values_supported": ["RS256", "HS256", "none"],
             **{f"{name}_endpoint": f"{self.url}/{path}" for name, path in places.items()},
+            **self.metadata,
         }
+
+    def keys(self) -> dict[str, Any]:
+        """The document of the keys."""
+        return {} if self.odd_keys is None else {"keys": [*self.odd_keys, self.key.as_dict(private=False)]}
 
     def authorize(self, asked: Mapping[str, str]) -> str:
         """Log the visitor in. Return the address that the browser is sent to."""
@@ -126,7 +135,9 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
             elif parts.path == "/.well-known/openid-configuration":
                 self._answer(200, provider.discovery())
             elif parts.path == "/keys":
-                self._answer(200, {"keys": [provider.key.as_dict(private=False)]})
+                self._answer(200, provider.keys())
+            elif parts.path == "/text":
+                self._answer(200, {}, body=b"no JSON")
             elif parts.path == "/token":
                 self._answer(*provider.token(self.headers.get("authorization", ""), sent))
             elif parts.path == "/authorize":
@@ -134,8 +145,8 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
             else:
                 self._answer(404, {})
 
-        def _answer(self, status: int, document: Mapping[str, Any], **headers: str) -> None:
-            body = json.dumps(document).encode()
+        def _answer(self, status: int, document: Mapping[str, Any], body: bytes = b"", **headers: str) -> None:
+            body = body or json.dumps(document).encode()
             self.send_response(status)
             for name, value in {
                 "content-type": "application/json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -16,6 +17,8 @@ from starlette.testclient import TestClient
 from consumers.console.access.cookies import COOKIE, OPENID_COOKIE
 from consumers.console.access.login_settings import OpenIdSettings
 from consumers.console.access.pending import PENDING_S
+from consumers.console.access.provider_places import AT_ONCE, AT_ONCE_OF_NETWORK, ProviderPlaces
+from consumers.console.access.refusal import RefusedLoginError
 from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
 from consumers.console.role import open_desk
@@ -33,6 +36,7 @@ class Scene:
     provider: Provider
     now_s: float = 1_000.0
     meddle: Callable[[dict[str, str]], None] = lambda _answer: None
+    then: str = "/alerts"
     rig: ConsoleRig = field(init=False)
     visitor: TestClient = field(init=False)
 
@@ -54,7 +58,7 @@ class Scene:
 
     def begin(self) -> httpx2.Response:
         """Follow the link of the login page."""
-        return self.visitor.get("/login/openid", params={"then": "/alerts"})
+        return self.visitor.get("/login/openid", params={"then": self.then})
 
     def answer(self) -> str:
         """Log in at the provider. Return the path that the browser is sent to, meddled with."""
@@ -262,6 +266,18 @@ def tokens_away(scene: Scene) -> None:
     scene.provider.broken.add("/token")
 
 
+def no_keys(scene: Scene) -> None:
+    scene.provider.odd_keys = None
+
+
+def keys_not_json(scene: Scene) -> None:
+    scene.provider.metadata = {"jwks_uri": f"{scene.provider.url}/text"}
+
+
+def keys_at_no_url(scene: Scene) -> None:
+    scene.provider.metadata = {"jwks_uri": "https://login.example:port/keys"}
+
+
 _STATE = "state: expected a login that this browser began a moment ago. Log in again."
 _TOKEN = "ID token: expected a valid one of http://127.0.0.1:"
 _AWAY = "provider: expected an answer of http://127.0.0.1:"
@@ -275,7 +291,7 @@ _AWAY = "provider: expected an answer of http://127.0.0.1:"
         (no_cookie, _STATE, 401),
         (forged_cookie, _STATE, 401),
         (late, _STATE, 401),
-        (replayed_code, "provider: expected a token, got &#39;invalid_grant&#39;", 401),
+        (replayed_code, _STATE, 401),
         (code_of_another_login, "provider: expected a token, got &#39;invalid_grant&#39;", 401),
         (denied, "provider: expected a code, got &#39;access_denied&#39;", 401),
         (of_another_provider, "iss: expected http://127.0.0.1:", 401),
@@ -295,6 +311,9 @@ _AWAY = "provider: expected an answer of http://127.0.0.1:"
         (the_name_of_a_user_with_a_password, "carla: expected a name that no user with a password has", 403),
         (keys_away, _AWAY, 503),
         (tokens_away, _AWAY, 503),
+        (no_keys, "provider: expected at least one usable key, got none", 503),
+        (keys_not_json, "provider: expected a JSON object at http://127.0.0.1:", 503),
+        (keys_at_no_url, _AWAY, 503),
     ],
 )
 def test_a_hostile_login_gets_one_clear_line_and_nobody_in(
@@ -331,6 +350,63 @@ def test_a_provider_that_calls_itself_otherwise_is_refused(scene: Scene) -> None
 def test_a_provider_without_tls_is_refused_unless_it_is_on_this_machine() -> None:
     with pytest.raises(ValidationError, match=r"issuer: expected an https URL, got http://login\.example"):
         OpenIdSettings(issuer="http://login.example", client_id="a", url="https://console.example", viewer=("*",))
+
+
+def test_a_console_without_tls_is_refused_unless_it_is_on_this_machine() -> None:
+    with pytest.raises(ValidationError, match=r"url: expected an https URL, got http://console\.example"):
+        OpenIdSettings(issuer="https://login.example", client_id="a", url="http://console.example", viewer=("*",))
+
+
+def test_keys_that_this_version_cannot_use_are_skipped(scene: Scene) -> None:
+    scene.provider.odd_keys = [{"kty": "EC", "crv": "none", "x": "AA", "y": "AA"}, {"kty": "RSA"}, "text", None]
+    assert scene.log_in().status_code == 200
+
+
+@pytest.mark.parametrize("endpoint", ["http://login.example/logout", "javascript:alert(1)", "https://[", 7])
+def test_a_logout_address_without_tls_is_ignored(scene: Scene, endpoint: object) -> None:
+    scene.provider.metadata = {"end_session_endpoint": endpoint}
+    scene.log_in()
+    session = scene.rig.context.sessions.find(scene.visitor.cookies[COOKIE])
+    assert session is not None
+    left = scene.visitor.post("/logout", data={"csrf": session.csrf})
+    assert (left.status_code, left.headers["location"]) == (303, "/login")
+
+
+def test_a_login_goes_on_to_pages_of_this_console_only(scene: Scene) -> None:
+    for then, place in (("/\t/evil.example", "/"), ("/camera/türe 1", "/camera/t%C3%BCre%201")):
+        scene.then = then
+        assert f'content="0; url={place}"' in scene.log_in().text
+
+
+def test_a_long_path_makes_no_cookie_that_browsers_drop(scene: Scene) -> None:
+    scene.then = "/" + "ü" * 499
+    assert len(scene.begin().headers["set-cookie"]) < 4_096
+    assert 'content="0; url=/"' in scene.log_in().text
+
+
+def test_failed_logins_of_one_network_delay_only_its_own(scene: Scene) -> None:
+    scene.provider.broken.add("/.well-known/openid-configuration")
+    assert [scene.begin().status_code for _ in range(20)] == [503] * 20
+    assert scene.begin().status_code == 429
+    scene.provider.broken.clear()
+    assert scene.rig.visitor("192.0.2.9").get("/login/openid").status_code == 303
+    scene.now_s += 30
+    assert scene.log_in().status_code == 200
+
+
+def test_one_network_cannot_hold_all_places() -> None:
+    places = ProviderPlaces(lambda: 0.0)
+    with ExitStack() as held:
+        for number in range(AT_ONCE_OF_NETWORK):
+            held.enter_context(places.held(f"2001:db8::{number}"))
+        with pytest.raises(RefusedLoginError, match="at most 8 at once"), places.held("2001:db8::9"):
+            pass
+        for _ in range(AT_ONCE - AT_ONCE_OF_NETWORK):
+            held.enter_context(places.held("192.0.2.1"))
+        with pytest.raises(RefusedLoginError, match="at most 8 at once"), places.held("192.0.2.2"):
+            pass
+    with places.held("2001:db8::9"):
+        pass
 
 
 def test_a_provider_that_gives_nobody_a_role_is_refused() -> None:

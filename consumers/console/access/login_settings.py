@@ -50,8 +50,8 @@ class OpenIdSettings(GroupRoles):
     client_secret_file: Path | None = None
     """File with this console's secret at the provider; none is a public client, which PKCE alone protects."""
     url: HttpUrl
-    """The console's URL in browsers. Register URL/login/openid/done as redirect URI and URL/login as URI after
-    logout."""
+    """The console's URL in browsers, by https or at a loopback address. Register URL/login/openid/done as redirect URI
+    and URL/login as URI after logout."""
     scope: str = "openid profile email"
     """Scopes to request."""
     name_claim: str = "preferred_username"
@@ -67,6 +67,8 @@ class OpenIdSettings(GroupRoles):
     def _check_provider(self) -> Self:
         if not is_protected(self.issuer):
             raise ValueError(f"issuer: expected an https URL, got {self.issuer[:200]}. ID tokens need TLS.")
+        if not is_protected(self.url):
+            raise ValueError(f"url: expected an https URL, got {self.url[:200]}. Codes and sessions need TLS.")
         return self
 
 
@@ -81,9 +83,12 @@ class ProxyLoginSettings(GroupRoles):
 
 def is_protected(url: str) -> bool:
     """Return whether a URL is https, or of a loopback address."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
     if parts.scheme == "https":
-        return True
+        return bool(parts.hostname)
     try:
         return parts.scheme == "http" and ip_address(parts.hostname or "").is_loopback
     except ValueError:

@@ -128,7 +128,7 @@ class Logins:
         if self.ways.openid is None:
             return None
         try:
-            found = await self.ways.openid.finish(answer, cookie)
+            found = await self.ways.openid.finish(answer, cookie, address)
             self._check_new(found.person)
         except RefusedLoginError as refusal:
             await self._failed("refused", Attempt(address, ""), "OpenID Connect", f"rejected: {refusal}")

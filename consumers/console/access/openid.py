@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -17,12 +17,13 @@ from authlib.integrations.httpx_client import AsyncOAuth2Client
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import JWKRegistry, Key, KeySet
 from joserfc.jws import JWSRegistry
 
 from consumers.console.access.login_settings import OpenIdSettings, is_protected
 from consumers.console.access.pending import PendingLogins
 from consumers.console.access.private_lines import NAME
+from consumers.console.access.provider_places import ProviderPlaces
 from consumers.console.access.refusal import RefusedLoginError
 from consumers.console.access.rights import Person
 from schemas.errors import ConfigError
@@ -33,8 +34,6 @@ _KNOWN_S: Final = 3600.0
 """Seconds for which the provider's discovery document and keys are remembered."""
 _ANSWER_S: Final = 8.0
 """Seconds for all answers of the provider in one login."""
-_AT_ONCE: Final = 8
-"""Conversations with the provider at once: strangers can begin them."""
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 """Signatures by a provider's private key. Neither `none` nor a shared secret proves who has signed."""
 
@@ -65,7 +64,7 @@ class OpenIdLogin:
         self._clock_s = clock_s
         self._now_s = now_s
         self._pending = PendingLogins(clock_s)
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places = ProviderPlaces(clock_s)
         self._metadata: dict[str, Any] = {}
         self._keys: KeySet | None = None
         self._known_until_s = 0.0
@@ -76,10 +75,13 @@ class OpenIdLogin:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"openid: expected readable files of secret and authorities, got {error}") from None
 
-    async def begin(self, then: str) -> tuple[str, str]:
-        """Return the provider's URL for a new login, and the browser's cookie. Raises RefusedLoginError."""
+    async def begin(self, then: str, address: str) -> tuple[str, str]:
+        """Return the provider's URL for a new login, and the browser's cookie. Raises RefusedLoginError.
+
+        `address` is the visitor's.
+        """
         pending, cookie = self._pending.begin(then)
-        async with self._provider() as client:
+        async with self._provider(address) as client:
             metadata = await self._discovered(client)
             url, _ = client.create_authorization_url(
                 metadata["authorization_endpoint"],
@@ -89,7 +91,7 @@ class OpenIdLogin:
             )
         return str(url), cookie
 
-    async def finish(self, answer: Mapping[str, str], cookie: str) -> LoggedIn:
+    async def finish(self, answer: Mapping[str, str], cookie: str, address: str) -> LoggedIn:
         """Check the provider's answer to the login that a cookie began. Raises RefusedLoginError."""
         pending = self._pending.find(cookie, answer.get("state", ""))
         if pending is None:
@@ -98,7 +100,8 @@ class OpenIdLogin:
             raise RefusedLoginError(f"iss: expected {self._settings.issuer}, got another provider")
         if "code" not in answer:
             raise RefusedLoginError(f"provider: expected a code, got {answer.get('error', 'none')[:80]!r}")
-        async with self._provider() as client:
+        async with self._provider(address) as client:
+            self._pending.use_up(pending)
             metadata = await self._discovered(client)
             try:
                 token = await client.fetch_token(
@@ -113,14 +116,14 @@ class OpenIdLogin:
     def logout_url(self, id_token: str) -> str | None:
         """Return the URL that ends the login at the provider too, None if the provider has none."""
         endpoint = self._metadata.get("end_session_endpoint")
-        if not endpoint or not id_token:
+        if not id_token or not is_protected(str(endpoint)):
             return None
         back = f"{self._settings.url.rstrip('/')}/login"
         values = {"id_token_hint": id_token, "client_id": self._settings.client_id, "post_logout_redirect_uri": back}
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(values)}"
 
     @asynccontextmanager
-    async def _provider(self) -> AsyncIterator[AsyncOAuth2Client]:
+    async def _provider(self, address: str) -> AsyncIterator[AsyncOAuth2Client]:
         """Yield a client of the provider. Raises RefusedLoginError if the provider does not answer in time."""
         settings = self._settings
         client = AsyncOAuth2Client(
@@ -132,12 +135,11 @@ class OpenIdLogin:
             code_challenge_method="S256",
             verify=self._tls,
         )
-        if self._places.locked():
-            raise RefusedLoginError(f"login: expected at most {_AT_ONCE} at once. Try again in some seconds.", 503)
         try:
-            async with self._places, asyncio.timeout(_ANSWER_S), client:
-                yield client
-        except (httpx2.HTTPError, TimeoutError, ValueError) as error:  # ValueError: the answer is not JSON
+            with self._places.held(address):
+                async with asyncio.timeout(_ANSWER_S), client:
+                    yield client
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError) as error:  # ValueError: not JSON
             why = type(error).__name__
             raise RefusedLoginError(
                 f"provider: expected an answer of {settings.issuer}, got {why}. Try again later.", 503
@@ -159,9 +161,12 @@ class OpenIdLogin:
     async def _read(self, client: AsyncOAuth2Client, url: str) -> dict[str, Any]:
         answer = await client.request("GET", url, withhold_token=True)
         answer.raise_for_status()
-        found = answer.json()
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
         if not isinstance(found, dict):
-            raise RefusedLoginError(f"provider: expected a JSON object at {url}, got another form")
+            raise RefusedLoginError(f"provider: expected a JSON object at {url[:200]}, got another form", 503)
         return found
 
     async def _claims(
@@ -190,8 +195,7 @@ class OpenIdLogin:
 
     async def _key_set(self, client: AsyncOAuth2Client) -> KeySet:
         if self._keys is None:
-            found = await self._read(client, str(self._metadata["jwks_uri"]))
-            self._keys = KeySet.import_key_set(found)  # type: ignore[arg-type]  # checked there
+            self._keys = _usable(await self._read(client, str(self._metadata["jwks_uri"])))
         return self._keys
 
     def _person(self, claims: Mapping[str, Any]) -> Person:
@@ -208,6 +212,17 @@ class OpenIdLogin:
                 f"{name}: expected a group with a role in the claim {settings.role_claim}, got none. Ask an admin.", 403
             )
         return Person(name, right)
+
+
+def _usable(document: Mapping[str, Any]) -> KeySet:
+    """Return the keys that this version can use. Raises RefusedLoginError without any."""
+    listed, keys = document.get("keys"), list[Key]()
+    for each in listed if isinstance(listed, list) else []:
+        with suppress(JoseError, KeyError, ValueError, TypeError, AttributeError):  # an unknown type, curve or form
+            keys.append(JWKRegistry.import_key(each))
+    if not keys:
+        raise RefusedLoginError("provider: expected at least one usable key, got none", 503)
+    return KeySet(keys)
 
 
 def _registry() -> JWSRegistry:

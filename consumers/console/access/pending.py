@@ -7,13 +7,17 @@ import json
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 PENDING_S: Final = 600.0
 """Seconds between the beginning of a login and its end."""
-_LONGEST_PATH: Final = 500
+_LONGEST_COOKIE: Final = 2_000
+"""Bytes of a cookie with its tag: browsers drop one of more than 4,096."""
+_MOST_USED: Final = 10_000
+"""Used states that are remembered: the oldest is removed first."""
 
 
 def _random() -> str:
@@ -36,25 +40,40 @@ class Pending:
 
 
 class PendingLogins:
-    """Makes and reads the cookies. The server keeps nothing, so strangers cannot fill its memory."""
+    """Makes and reads the cookies. The server keeps only some used states, so strangers cannot fill its memory."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._key = secrets.token_bytes(32)
+        self._used: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, then: str) -> tuple[Pending, str]:
-        """Return a new login and its cookie."""
-        pending = Pending(then if len(then) <= _LONGEST_PATH else "/", self._clock_s() + PENDING_S)
-        body = urlsafe_b64encode(json.dumps(asdict(pending)).encode()).decode()
-        return pending, f"{body}.{self._tag(body)}"
+        """Return a new login and its cookie. A path that makes the cookie too long is replaced by `/`."""
+        pending = Pending(then, self._clock_s() + PENDING_S)
+        cookie = self._cookie(pending)
+        if len(cookie) > _LONGEST_COOKIE:
+            pending = replace(pending, then="/")
+            cookie = self._cookie(pending)
+        return pending, cookie
 
     def find(self, cookie: str, state: str) -> Pending | None:
-        """Return the login of a cookie if the state is its own, None if not, or if it has expired."""
+        """Return the login of a cookie if the state is its own, None if not, or if it has expired or is used up."""
         body, _, tag = cookie.partition(".")
         if not _equal(tag, self._tag(body)):
             return None
         pending = Pending(**json.loads(urlsafe_b64decode(body)))
-        return pending if _equal(state, pending.state) and self._clock_s() < pending.until_s else None
+        is_valid = pending.state not in self._used and self._clock_s() < pending.until_s
+        return pending if is_valid and _equal(state, pending.state) else None
+
+    def use_up(self, pending: Pending) -> None:
+        """Let `find` return a login no more."""
+        self._used[pending.state] = None
+        while len(self._used) > _MOST_USED:
+            self._used.popitem(last=False)
+
+    def _cookie(self, pending: Pending) -> str:
+        body = urlsafe_b64encode(json.dumps(asdict(pending)).encode()).decode()
+        return f"{body}.{self._tag(body)}"
 
     def _tag(self, body: str) -> str:
         return hmac.digest(self._key, body.encode(errors="replace"), "sha256").hex()
