@@ -20,16 +20,6 @@ def _proxy(text: str) -> str:
     return text
 
 
-class Proxies:
-    """The addresses of a network, as `consumers.console.access.connections.network_of` writes them."""
-
-    def __init__(self, text: str) -> None:
-        self._network = ip_network(text)
-
-    def __contains__(self, address: object) -> bool:
-        return isinstance(address, str) and bool(address) and self._network.overlaps(ip_network(address))
-
-
 Proxy = Annotated[str, AfterValidator(_proxy)]
 """The address of a reverse proxy, or the network that it is in."""
 

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.gate import Gate
 from consumers.console.access.hosts import Hosts, OnlyOwnHosts
+from consumers.console.access.proxy import Proxies
 from consumers.console.access.rights import GuardedRoute, OpenMount, RouteRights
 from consumers.console.api.routes import api_routes
 from consumers.console.context import HERE, ConsoleContext
@@ -30,7 +31,6 @@ from consumers.console.pages.models import model_routes
 from consumers.console.pages.system import system_routes
 from consumers.console.pages.teach import teach_routes
 from consumers.console.server import Server
-from consumers.console.settings import Proxies
 from schemas.errors import ConfigError
 from schemas.transport.access import CERTIFICATE_FILE, KEY_FILE
 

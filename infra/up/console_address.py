@@ -11,6 +11,7 @@ from typing import Final
 
 import psutil
 
+from consumers.console.access.proxy import ProxyLogin
 from consumers.console.access.users import read_users
 from consumers.console.settings import is_local
 from infra.pki.authority import LOCAL_HOSTS
@@ -36,6 +37,8 @@ def check_console(settings: UpSettings, layout: Layout) -> None:
         raise ConfigError(
             "--behind-proxy is missing: expected the proxy's address next to console.proxy_login. Set it."
         )
+    if settings.console.proxy_login is not None and settings.behind_proxy is not None:
+        ProxyLogin(settings.console.proxy_login, settings.behind_proxy)
     if not is_shared(settings):
         return
     if settings.plain and is_by_https(settings) and settings.http_tls is None:

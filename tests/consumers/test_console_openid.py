@@ -418,7 +418,7 @@ def test_a_missing_secret_is_named_before_the_console_starts(scene: Scene) -> No
     openid = scene.rig.context.settings.openid
     assert openid is not None
     changed = openid.model_copy(update={"client_secret_file": scene.folder / "none"})
-    with pytest.raises(ConfigError, match="openid: expected readable files"):
+    with pytest.raises(ConfigError, match=r"openid\.client_secret_file: expected a readable file"):
         open_desk(scene.rig.context.settings.model_copy(update={"openid": changed}), CONSOLE_KEYS)
 
 

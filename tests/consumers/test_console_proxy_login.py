@@ -10,8 +10,10 @@ import httpx2
 import pytest
 
 from consumers.console.access.login_settings import ProxyLoginSettings
+from consumers.console.access.proxy import SECRET_HEADER, ProxyLogin
 from consumers.console.access.rights import Right
 from consumers.console.role import open_desk
+from infra.local.ports import free_port
 from schemas.errors import ConfigError
 from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig
 from tests.consumers.served_console import serving
@@ -19,6 +21,14 @@ from tests.consumers.served_console import serving
 PROXY = "192.0.2.1"
 ANNA = {"x-forwarded-user": "anna", "x-forwarded-groups": "staff, ops"}
 ROLES = ProxyLoginSettings(viewer=("staff",), operator=("ops",))
+SECRET = "a secret of the proxy"
+
+
+def with_secret(folder: Path, text: str = SECRET) -> ProxyLoginSettings:
+    """The roles, and a proxy with a secret."""
+    file = folder / "proxy.secret"
+    file.write_text(f"{text}\n")
+    return ROLES.model_copy(update={"secret_file": file})
 
 
 @pytest.fixture
@@ -69,12 +79,12 @@ def test_a_request_without_the_headers_is_a_strangers(rig: ConsoleRig) -> None:
         (
             [*ANNA.items(), ("x-forwarded-user", "root")],
             PROXY,
-            "x-forwarded-user: expected one header of the proxy, got another number",
+            "x-forwarded-user: expected exactly one header, got 2",
         ),
         (
             {"x-forwarded-groups": "ops"},
             PROXY,
-            "x-forwarded-user: expected one header of the proxy, got another number",
+            "x-forwarded-user: expected exactly one header, got 0",
         ),
         (
             ANNA | {"x-forwarded-user": "anna (token of root)"},
@@ -103,10 +113,13 @@ def test_a_hostile_header_gets_one_clear_line_and_nobody_in(
     assert (line.who, line.outcome.lower()) == ("unknown", f"rejected: {complaint.lower()}")
 
 
-def test_the_address_that_counts_is_the_connections_own_and_not_a_headers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("listen", ["127.0.0.1", "::"])
+def test_the_address_that_counts_is_the_connections_own_and_not_a_headers(tmp_path: Path, listen: str) -> None:
     async def run() -> None:
-        async with serving(tmp_path, behind_proxy="127.0.0.1", proxy_login=ROLES) as (port, _):
-            headers = ANNA | {"x-forwarded-for": "203.0.113.9"}
+        port = free_port()
+        changed = {"http": (listen, port), "behind_proxy": "127.0.0.1", "proxy_login": with_secret(tmp_path)}
+        async with serving(tmp_path, **changed):
+            headers = ANNA | {"x-forwarded-for": "203.0.113.9", SECRET_HEADER: SECRET}
             url = f"http://127.0.0.1:{port}/api/v1/operations"
             async with httpx2.AsyncClient() as proxy:
                 answer = await proxy.get(url, headers=headers)
@@ -118,6 +131,35 @@ def test_the_address_that_counts_is_the_connections_own_and_not_a_headers(tmp_pa
             assert "got one from 127.0.0.2" in forged.json()["error"]
 
     asyncio.run(run())
+
+
+def test_from_an_address_that_others_share_the_headers_need_the_proxys_secret(tmp_path: Path) -> None:
+    rig = ConsoleRig(tmp_path, changed={"behind_proxy": "127.0.0.0/8", "proxy_login": with_secret(tmp_path)})
+    try:
+        assert sent(rig, ANNA | {SECRET_HEADER: SECRET}, "127.0.0.1").status_code == 200
+        for forged in ({}, {SECRET_HEADER: ""}, {SECRET_HEADER: f"{SECRET}s"}):
+            answer = sent(rig, ANNA | forged, "127.0.0.1")
+            assert answer.status_code == 403
+            assert answer.json() == {"error": f"{SECRET_HEADER}: expected the proxy's secret, got none or another"}
+    finally:
+        rig.close()
+
+
+@pytest.mark.parametrize("proxies", ["127.0.0.1", "::1", "192.0.2.0/24"])
+def test_a_proxy_whose_address_others_share_does_not_start_without_a_secret(proxies: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"proxy_login\.secret_file is missing"):
+        ProxyLogin(ROLES, proxies)
+    ProxyLogin(with_secret(tmp_path), proxies)
+    with pytest.raises(ConfigError, match=r"proxy_login\.secret_file: expected at least 16 characters, got 5\."):
+        ProxyLogin(with_secret(tmp_path, "short"), proxies)
+    with pytest.raises(ConfigError, match=r"proxy_login\.secret_file: expected a readable file"):
+        ProxyLogin(ROLES.model_copy(update={"secret_file": tmp_path / "none"}), proxies)
+
+
+def test_a_bearer_of_the_proxys_own_login_is_left_alone_and_a_token_of_ours_is_checked(rig: ConsoleRig) -> None:
+    assert sent(rig, ANNA | {"authorization": "Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA"}).status_code == 200
+    assert sent(rig, ANNA | {"authorization": "Bearer pointillist_guess"}).status_code == 401
+    assert sent(rig, {"authorization": "Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA"}, "192.0.2.2").status_code == 401
 
 
 def test_a_login_by_headers_needs_the_proxys_address(rig: ConsoleRig) -> None:

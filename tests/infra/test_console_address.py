@@ -140,5 +140,7 @@ def test_a_login_by_provider_or_proxy_takes_the_place_of_users(layout: Layout) -
     check_console(UpSettings.model_validate(state | shared), layout)
     proxied = {"behind_proxy": "192.0.2.1", "console": {"proxy_login": {"viewer": ["*"]}}}
     check_console(UpSettings.model_validate(state | proxied), layout)
+    with pytest.raises(ConfigError, match=r"proxy_login\.secret_file is missing"):
+        check_console(UpSettings.model_validate(state | proxied | {"behind_proxy": "127.0.0.1"}), layout)
     with pytest.raises(ConfigError, match="--behind-proxy is missing"):
         check_console(UpSettings.model_validate(state | {"console": proxied["console"]}), layout)

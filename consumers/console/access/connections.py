@@ -126,6 +126,9 @@ class Connection(H11Protocol):
         """Begin the time limits and take a place."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(WRITE_BUFFER)
+        if self.client:
+            # A listener of both families writes IPv4 addresses as IPv6 ones, which no list of proxies has.
+            self.client = unmapped(self.client[0]), self.client[1]
         self.network = network_of(self.client[0]) if self.client else ""
         self._since_s = self.loop.time()
         self._look: asyncio.TimerHandle = self.loop.call_later(_POLL_S, self._look_at_clock)
@@ -211,16 +214,25 @@ def client_of(scope: Scope) -> tuple[str, int] | None:
     return connection.client if isinstance(connection, Connection) else None
 
 
+def unmapped(host: str) -> str:
+    """Return the IPv4 address that an IPv6 address maps; any other text as it is."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return host if mapped is None else str(mapped)
+
+
 def network_of(host: str) -> str:
     """Return an IPv4 address itself, and the /64 of an IPv6 address."""
+    host = unmapped(host)
     try:
         address = ip_address(host)
     except ValueError:
         return host
     if not isinstance(address, IPv6Address):
         return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 

@@ -130,10 +130,11 @@ class Gate:
     async def _session(self, request: Request, needed: Right | None) -> tuple[Session | None, bool]:
         """Return the session, and whether the request itself brings credentials that no other site can send."""
         kind, _, text = request.headers.get("authorization", "").partition(" ")
-        if needed is not None and kind.lower() == "bearer":
-            return await self._logins.by_token(text.strip(), address_of(request)), True
+        text, peer = text.strip(), peer_of(request)
+        if needed is not None and kind.lower() == "bearer" and self._logins.takes_bearer(text, peer):
+            return await self._logins.by_token(text, address_of(request)), True
         if needed is not None:
-            proxied = await self._logins.by_proxy(request.headers, peer_of(request), address_of(request))
+            proxied = await self._logins.by_proxy(request.headers, peer, address_of(request))
             if proxied is not None:
                 return proxied, False
         cookie = request.cookies.get(cookie_name(secure=is_secure(request)), "")

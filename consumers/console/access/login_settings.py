@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from consumers.console.access.rights import Right
+from schemas.errors import ConfigError
 from schemas.settings import HttpUrl, SettingsTable
 
 EVERYBODY: Final = "*"
@@ -79,6 +80,17 @@ class ProxyLoginSettings(GroupRoles):
     """Header with the person's name. The proxy must remove what visitors send in it."""
     groups_header: str = Field(default="X-Forwarded-Groups", pattern=r"^[A-Za-z0-9-]+$")
     """Header with the person's groups, separated by commas. The proxy must remove what visitors send in it."""
+    secret_file: Path | None = None
+    """File with the secret, at least 16 characters, that the proxy sends in the header X-Pointillist-Proxy-Secret. It
+    is required if `behind_proxy` is a loopback address or a network: others there could send the headers too."""
+
+
+def read_secret(file: Path, setting: str) -> str:
+    """Return the secret in a file. Raises ConfigError that names the setting."""
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{setting}: expected a readable file, got {error}. Correct it.") from None
 
 
 def is_protected(url: str) -> bool:

@@ -20,7 +20,7 @@ from consumers.console.access.proxy import ProxyLogin
 from consumers.console.access.refusal import RefusedLoginError
 from consumers.console.access.rights import Person
 from consumers.console.access.sessions import LONGEST_S, Session, Sessions
-from consumers.console.access.tokens import Tokens
+from consumers.console.access.tokens import PREFIX, Tokens
 from consumers.console.access.users import User, Users
 
 OUTCOMES: Final = ("accepted", "wrong", "refused", "logout")
@@ -94,6 +94,11 @@ class Logins:
         if user is not None:
             await self._seen(user, attempt, "HTTP Basic")
         return user
+
+    def takes_bearer(self, text: str, peer: str) -> bool:
+        """Return whether a bearer is for this console: a proxy may pass on the token of its own login."""
+        proxy = self.ways.proxy
+        return text.startswith(PREFIX) or proxy is None or not proxy.is_proxy(peer)
 
     async def by_token(self, text: str, address: str) -> Session:
         """Return the session of a request with a token. Raises RefusedLoginError."""

@@ -20,7 +20,7 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import JWKRegistry, Key, KeySet
 from joserfc.jws import JWSRegistry
 
-from consumers.console.access.login_settings import OpenIdSettings, is_protected
+from consumers.console.access.login_settings import OpenIdSettings, is_protected, read_secret
 from consumers.console.access.pending import PendingLogins
 from consumers.console.access.private_lines import NAME
 from consumers.console.access.provider_places import ProviderPlaces
@@ -68,12 +68,12 @@ class OpenIdLogin:
         self._metadata: dict[str, Any] = {}
         self._keys: KeySet | None = None
         self._known_until_s = 0.0
+        file = settings.client_secret_file
+        self._secret = read_secret(file, "openid.client_secret_file") if file is not None else None
         try:
-            file = settings.client_secret_file
-            self._secret = file.read_text().strip() if file is not None else None
             self._tls = ssl.create_default_context(cafile=settings.ca_file)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"openid: expected readable files of secret and authorities, got {error}") from None
+        except OSError as error:
+            raise ConfigError(f"openid.ca_file: expected a file of authorities, got {error}. Correct it.") from None
 
     async def begin(self, then: str, address: str) -> tuple[str, str]:
         """Return the provider's URL for a new login, and the browser's cookie. Raises RefusedLoginError.

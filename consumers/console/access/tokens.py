@@ -24,7 +24,7 @@ from schemas.errors import ConfigError
 
 MOST_DAYS: Final = 366
 _DAY_S: Final = 86_400
-_PREFIX: Final = "pointillist_"
+PREFIX: Final = "pointillist_"
 """Scanners for leaked secrets find a token by its prefix."""
 
 
@@ -73,7 +73,7 @@ def create_token(file: Path, name: str, right: Right, days: int, maker: str, now
     check_name(maker)
     if not 1 <= days <= MOST_DAYS:
         raise ConfigError(f"days: expected 1 to {MOST_DAYS}, got {days}")
-    text = _PREFIX + secrets.token_urlsafe(32)
+    text = PREFIX + secrets.token_urlsafe(32)
     file.parent.mkdir(parents=True, exist_ok=True)
     with changing(file, _LINES) as known:
         if name in known:
