@@ -17,7 +17,7 @@ from schemas.errors import ConfigError
 def open_ways(settings: ConsoleSettings, clock_s: Callable[[], float]) -> Ways:
     """Open the ways to log in. Raises ConfigError for missing settings and files, StateError for the owner's file."""
     users, openid, proxy, address = settings.users, settings.openid, settings.proxy_login, settings.behind_proxy
-    if not settings.logs_in and (address is not None or not settings.is_local):
+    if settings.needs_users and users is None:
         raise ConfigError(
             f"users is missing: expected a file of users where others reach the console, at {settings.http[0]}. "
             "`pointillist user add NAME` makes it. Or set openid or proxy_login."
@@ -25,7 +25,7 @@ def open_ways(settings: ConsoleSettings, clock_s: Callable[[], float]) -> Ways:
     if proxy is not None and address is None:
         raise ConfigError("behind_proxy is missing: expected the proxy's address next to proxy_login. Set it.")
     return Ways(
-        Users(users) if users is not None else None,
+        Users(users, required=not settings.has_other_logins) if users is not None else None,
         OpenIdLogin(openid, clock_s) if openid is not None else None,
         ProxyLogin(proxy, address) if proxy is not None and address is not None else None,
         Tokens(settings.tokens) if settings.tokens is not None else None,

@@ -120,12 +120,27 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
     @property
     def logs_in(self) -> bool:
         """Whether people log in."""
-        return self.users is not None or self.openid is not None or self.proxy_login is not None
+        return self.users is not None or self.has_other_logins
 
     @property
-    def is_local(self) -> bool:
-        """Whether only this machine reaches the address."""
-        return is_local(self.http[0])
+    def has_other_logins(self) -> bool:
+        """Whether people can log in without a password of ours."""
+        return self.openid is not None or self.proxy_login is not None
+
+    @property
+    def own_hosts(self) -> tuple[str, ...]:
+        """The host names that the console answers to, besides its address."""
+        return (*self.allowed_host, *((self.openid.host,) if self.openid is not None else ()))
+
+    @property
+    def needs_users(self) -> bool:
+        """Whether the console needs a file with users: others reach it, and people have no other login."""
+        return is_shared(self.http[0], self.behind_proxy) and not self.has_other_logins
+
+
+def is_shared(host: str, behind_proxy: str | None) -> bool:
+    """Return whether other machines reach what listens at `host`."""
+    return behind_proxy is not None or not is_local(host)
 
 
 def is_local(host: str) -> bool:

@@ -78,7 +78,7 @@ def make_app(context: ConsoleContext) -> Starlette:
         *console_routes(context, Streams(context.fleet, context.sessions)),
         OpenMount("/static", CheckedFiles()),
     ]
-    hosts = Hosts(settings.http[0], settings.allowed_host)
+    hosts = Hosts(settings.http[0], settings.own_hosts)
     return Starlette(
         routes=routes,
         middleware=[

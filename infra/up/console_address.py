@@ -13,7 +13,7 @@ import psutil
 
 from consumers.console.access.proxy import ProxyLogin
 from consumers.console.access.users import read_users
-from consumers.console.settings import is_local
+from consumers.console.settings import is_local, is_shared
 from infra.pki.authority import LOCAL_HOSTS
 from infra.pki.roles import role_folder
 from infra.state_folder import Layout
@@ -39,26 +39,19 @@ def check_console(settings: UpSettings, layout: Layout) -> None:
         )
     if settings.console.proxy_login is not None and settings.behind_proxy is not None:
         ProxyLogin(settings.console.proxy_login, settings.behind_proxy)
-    if not is_shared(settings):
-        return
     if settings.plain and is_by_https(settings) and settings.http_tls is None:
         raise ConfigError(
             f"--http: expected --http-tls DIR, --behind-proxy ADDRESS or --http-plain at {settings.http} with --plain, "
             "got none of them. Passwords would travel in the clear."
         )
-    if settings.console.openid is not None or settings.console.proxy_login is not None:
-        return
-    if not layout.users.is_file():
+    console = settings.console.model_copy(update={"http": _address(settings), "behind_proxy": settings.behind_proxy})
+    if layout.users.is_file():
+        read_users(layout.users, required=not console.has_other_logins)
+    elif console.needs_users:
         raise ConfigError(
             f"{layout.users} is missing: a console at {settings.http or 'a proxy'} needs users. Run "
             f"`pointillist user add NAME --state {settings.state}`, or set console.openid or console.proxy_login."
         )
-    read_users(layout.users)
-
-
-def is_shared(settings: UpSettings) -> bool:
-    """Return whether other machines reach the console."""
-    return settings.behind_proxy is not None or not is_local(_host(settings))
 
 
 def is_by_https(settings: UpSettings) -> bool:
@@ -82,7 +75,7 @@ def advice(settings: UpSettings, layout: Layout) -> str | None:
             f"the console's certificate is of this fleet: import {layout.pki / AUTHORITY_FILE} in browsers, or give "
             "another certificate by --http-tls DIR"
         )
-    if is_shared(settings) and not is_by_https(settings) and settings.behind_proxy is None:
+    if _is_shared(settings) and not is_by_https(settings) and settings.behind_proxy is None:
         return "passwords for the console travel by plain HTTP, for --http-plain was given"
     return None
 
@@ -93,7 +86,8 @@ def certificate_hosts(settings: UpSettings) -> tuple[str, ...]:
         return ()
     host = _host(settings)
     own = (host,) if not _is_any(host) else (*own_names(), *own_addresses())
-    return tuple(dict.fromkeys((*LOCAL_HOSTS, *own, *settings.allowed_host)))
+    openid = settings.console.openid
+    return tuple(dict.fromkeys((*LOCAL_HOSTS, *own, *settings.allowed_host, *((openid.host,) if openid else ()))))
 
 
 def console_url(settings: UpSettings, listen: str) -> str:
@@ -101,7 +95,7 @@ def console_url(settings: UpSettings, listen: str) -> str:
     scheme = "https" if is_by_https(settings) else "http"
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
-    if settings.allowed_host and is_shared(settings):
+    if settings.allowed_host and _is_shared(settings):
         host = settings.allowed_host[0]
     elif _is_any(host):
         host = _main_address() or "localhost"
@@ -142,8 +136,16 @@ def _main_address() -> str | None:
     return next(iter(own_addresses()), None)
 
 
+def _is_shared(settings: UpSettings) -> bool:
+    return is_shared(_host(settings), settings.behind_proxy)
+
+
+def _address(settings: UpSettings) -> tuple[str, int]:
+    return ("127.0.0.1", 0) if settings.http is None else address(settings.http)
+
+
 def _host(settings: UpSettings) -> str:
-    return "127.0.0.1" if settings.http is None else address(settings.http)[0]
+    return _address(settings)[0]
 
 
 def _is_any(host: str) -> bool:

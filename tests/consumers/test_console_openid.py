@@ -20,7 +20,7 @@ from consumers.console.access.pending import PENDING_S
 from consumers.console.access.provider_places import AT_ONCE, AT_ONCE_OF_NETWORK, ProviderPlaces
 from consumers.console.access.refusal import RefusedLoginError
 from consumers.console.access.rights import Right
-from consumers.console.access.users import write_user
+from consumers.console.access.users import remove_user, write_user
 from consumers.console.role import open_desk
 from schemas.errors import ConfigError
 from tests.consumers import openid_provider
@@ -376,6 +376,28 @@ def test_a_login_goes_on_to_pages_of_this_console_only(scene: Scene) -> None:
     for then, place in (("/\t/evil.example", "/"), ("/camera/türe 1", "/camera/t%C3%BCre%201")):
         scene.then = then
         assert f'content="0; url={place}"' in scene.log_in().text
+
+
+def test_the_host_of_the_consoles_url_is_served_and_no_other(scene: Scene) -> None:
+    settings = scene.rig.context.settings
+    assert settings.openid is not None
+    openid = settings.openid.model_copy(update={"url": "https://console.example:8443"})
+    other = ConsoleRig(scene.folder, changed={"openid": openid, "owner_file": None})
+    try:
+        for host, status in (("console.example:8443", 200), ("console.example", 200), ("evil.example", 421)):
+            assert other.visitor().get("/login", headers={"host": host}).status_code == status
+    finally:
+        other.close()
+
+
+def test_next_to_the_provider_a_file_without_users_lets_nobody_in_by_password(scene: Scene) -> None:
+    assert 'name="password"' in scene.visitor.get("/login").text
+    remove_user(scene.folder / "users", "carla")
+    assert 'name="password"' not in scene.visitor.get("/login").text
+    again = ConsoleRig(
+        scene.folder, users=scene.folder / "users", changed={"openid": scene.rig.context.settings.openid}
+    )
+    again.close()
 
 
 def test_a_long_path_makes_no_cookie_that_browsers_drop(scene: Scene) -> None:

@@ -138,6 +138,16 @@ def test_a_login_by_provider_or_proxy_takes_the_place_of_users(layout: Layout) -
     openid = {"issuer": "https://login.example", "client_id": "a", "url": "https://console.example", "viewer": ["*"]}
     shared = {"http": "0.0.0.0:8443", "console": {"openid": openid}}
     check_console(UpSettings.model_validate(state | shared), layout)
+    assert "console.example" in certificate_hosts(UpSettings.model_validate(state | shared))
+    layout.users.write_text("")
+    layout.users.chmod(0o600)
+    check_console(UpSettings.model_validate(state | shared), layout)
+    with pytest.raises(ConfigError, match="expected at least one user"):
+        check_console(UpSettings.model_validate(state), layout)
+    layout.users.write_text("anna\n")
+    with pytest.raises(ConfigError, match="users, line 1"):
+        check_console(UpSettings.model_validate(state | shared), layout)
+    layout.users.unlink()
     proxied = {"behind_proxy": "192.0.2.1", "console": {"proxy_login": {"viewer": ["*"]}}}
     check_console(UpSettings.model_validate(state | proxied), layout)
     with pytest.raises(ConfigError, match=r"proxy_login\.secret_file is missing"):

@@ -64,6 +64,11 @@ class OpenIdSettings(GroupRoles):
     ca_file: Path | None = None
     """Certificate authorities of the provider; none are those of the machine."""
 
+    @property
+    def host(self) -> str:
+        """The console's host name in browsers."""
+        return urlsplit(self.url).hostname or ""
+
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
         if not is_protected(self.issuer):

@@ -57,10 +57,11 @@ def hashed(password: str, salt: bytes) -> bytes:
     return scrypt(password.encode(), salt=salt, n=_COST, r=_BLOCKS, p=1, dklen=32)
 
 
-def read_users(file: Path) -> dict[str, User]:
-    """Read the users by name. Raises ConfigError that names the wrong line and repeats no hash."""
+def read_users(file: Path, *, required: bool = True) -> dict[str, User]:
+    """Read the users by name. Raises ConfigError that names the wrong line and repeats no hash, or without users, if
+    they are required."""
     users = read_lines(file, _LINES)
-    if not users:
+    if required and not users:
         raise ConfigError(f"{file}: expected at least one user, got none. {_ADD}.")
     return users
 
@@ -85,9 +86,9 @@ def remove_user(file: Path, name: str) -> None:
 class Users(FollowedLines[User]):
     """The users of a file."""
 
-    def __init__(self, file: Path) -> None:
-        """Read the file. Raises ConfigError if it has no users."""
-        read_users(file)
+    def __init__(self, file: Path, *, required: bool = True) -> None:
+        """Read the file. Raises the errors of `read_users`."""
+        read_users(file, required=required)
         super().__init__(file, _LINES)
 
 

@@ -46,8 +46,9 @@ async def _health(_request: Request) -> Response:
 
 def _form(context: ConsoleContext, then: str, complaint: str, status: int) -> Response:
     ways = context.logins.ways
+    passwords = ways.users is not None and bool(ways.users())
     body = context.render(
-        "login.html", then=then, complaint=complaint, passwords=ways.users is not None, openid=ways.openid is not None
+        "login.html", then=then, complaint=complaint, passwords=passwords, openid=ways.openid is not None
     )
     return Response(body, status, media_type="text/html")
 
