@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from infra.state_folder import Layout
+import typer
 
 
-def note(layout: Layout, what: str, subject: str, detail: str, outcome: str) -> None:
-    """Write a line of the audit log under the name of the user who runs this command."""
+def note(state: Path | None, what: str, subject: str, detail: str, outcome: str) -> None:
+    """Write a line of the audit log in the state folder, if there is one, under the name of the user who runs this
+    command.
+
+    The action is done by then, so a line that cannot be written is a warning.
+    """
+    if state is None:
+        return
     from consumers.console.access.owner import owner_name
     from consumers.console.data.store import Store
+    from infra.state_folder import Layout
 
-    store = Store(layout.console_url)
     try:
-        store.prepare()
-        store.note(owner_name(), what, subject, detail, outcome)
-    finally:
-        store.close()
+        store = Store(Layout(state.resolve()).console_url)
+        try:
+            store.prepare()
+            store.note(owner_name(), what, subject, detail, outcome)
+        finally:
+            store.close()
+    except Exception as error:
+        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        typer.echo(f"warning: audit log: expected a new line on this change, got {why}", err=True)

@@ -50,5 +50,5 @@ def forget(
         store.forget(identity)
     finally:
         store.close()
-    note(layout, "forget", identity, "by the command line", "done")
+    note(layout.folder, "forget", identity, "by the command line", "done")
     typer.echo(f"{identity} is forgotten until it sends again")

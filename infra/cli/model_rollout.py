@@ -106,7 +106,7 @@ def candidate(
         )
         await topic.write(rollout.begin(before, begun))
         detail = f"{slot}, frames {frames:g}, cameras {cameras:g}{', suspect scan' if suspect else ''}"
-        _note(state, "candidate", model_id, detail, "begun")
+        note(state, "candidate", model_id, detail, "begun")
         return await report_change(
             topic, f"{model_id} is the candidate ({slot})", access.wait, topic.wait_for_candidate
         )
@@ -146,11 +146,11 @@ def promote(
         model_id = running.candidate.model_id
         if to == "live":
             await topic.write(rollout.promoted(topic.models))
-            _note(access.state, "promote", model_id, "forced" if force else "by hand", "live")
+            note(access.state, "promote", model_id, "forced" if force else "by hand", "live")
             return await report_change(topic, f"promoted {model_id}", access.wait)
         running.slot, running.begun_ms = CANARY, time.time_ns() // 1_000_000
         await topic.write(rollout.begin(topic.models, running))
-        _note(access.state, "promote", model_id, "forced" if force else "by hand", "canary")
+        note(access.state, "promote", model_id, "forced" if force else "by hand", "canary")
         return await report_change(topic, f"{model_id} is a canary", access.wait, topic.wait_for_candidate)
 
     access.apply(run)
@@ -169,7 +169,7 @@ def dismiss(
             raise ConfigError(_NO_ROLLOUT)
         model_id = topic.listed.rollout.candidate.model_id
         await topic.write(rollout.ended(topic.models))
-        _note(access.state, "dismiss", model_id, "by hand", "ended")
+        note(access.state, "dismiss", model_id, "by hand", "ended")
         return await report_change(topic, f"dismissed {model_id}", access.wait, topic.wait_for_candidate)
 
     access.apply(run)
@@ -209,12 +209,3 @@ def _decider(given: Path | None, state: Path | None) -> bytes:
     if given is not None:
         return next(iter(TrustedSigners.read(given).publics()), b"")
     return Layout(state.resolve()).decider().public if state is not None else b""
-
-
-def _note(state: Path | None, what: str, model_id: str, detail: str, outcome: str) -> None:
-    """Write a line of the audit log, where the console has one."""
-    if state is None:
-        return
-    from infra.state_folder import Layout
-
-    note(Layout(state.resolve()), what, model_id, detail, outcome)

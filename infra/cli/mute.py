@@ -59,5 +59,5 @@ def mute(
 
     change_mutes(layout.database_url, change)
     for subject in named:
-        note(layout, "mute", subject, "ended" if end else f"{length}: {reason}", "done")
+        note(layout.folder, "mute", subject, "ended" if end else f"{length}: {reason}", "done")
         typer.echo(f"{subject} is no longer muted" if end else f"{subject} is muted for {length}")

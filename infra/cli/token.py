@@ -12,6 +12,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import State
 from infra.cli.audit_line import note
+from infra.cli.login_file import login_file
 from schemas.errors import ConfigError
 
 token_app = typer.Typer(help="API tokens of the console.", no_args_is_help=True)
@@ -23,7 +24,7 @@ TokensFile = Annotated[Path | None, typer.Option(help="File of the tokens; by de
 @token_app.callback()
 def group() -> None:
     """API tokens of the console. Programs send one as `Authorization: Bearer TOKEN`; a running console follows every
-    change."""
+    change. With --state, a change is in the audit log of that folder, also if the console has another `store`."""
 
 
 @token_app.command()
@@ -41,21 +42,21 @@ def create(
 
     if role not in set(Right):
         raise ConfigError(f"--role: expected {', '.join(Right)}, got {role!r}. Correct it.")
-    text = create_token(_place(file, state), name, Right(role), days, owner_name(), time.time())
-    _note(state, name, f"{role}, {days} days", "created")
-    typer.echo(text)
+    text = create_token(login_file(file, state, "tokens"), name, Right(role), days, owner_name(), time.time())
+    typer.echo(text)  # first: nothing can print it again
+    note(state, "token", name, f"{role}, {days} days", "created")
 
 
 @token_app.command("list")
 def list_tokens(file: TokensFile = None, state: State = None) -> None:
-    """Print the tokens, each with its role, its maker and its end."""
+    """Print the tokens, each with its role, its creator and its expiry."""
     from consumers.console.access.tokens import read_tokens
 
     now_s = time.time()
-    for token in sorted(read_tokens(_place(file, state)).values(), key=lambda each: each.name):
-        end = datetime.fromtimestamp(token.expires_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    for token in sorted(read_tokens(login_file(file, state, "tokens")).values(), key=lambda each: each.name):
+        expiry = datetime.fromtimestamp(token.expires_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
         verb = "expires" if now_s < token.expires_s else "expired"
-        typer.echo(f"{token.name} {token.right}, by {token.maker}, {verb} {end}")
+        typer.echo(f"{token.name} {token.right}, by {token.created_by}, {verb} {expiry}")
 
 
 @token_app.command()
@@ -65,22 +66,7 @@ def revoke(
     """Revoke a token; a running console refuses it at once."""
     from consumers.console.access.tokens import revoke_token
 
-    place = _place(file, state)
+    place = login_file(file, state, "tokens")
     revoke_token(place, name)
-    _note(state, name, "", "revoked")
     typer.echo(f"{name} is revoked: {place}")
-
-
-def _note(state: Path | None, name: str, detail: str, outcome: str) -> None:
-    from infra.state_folder import Layout
-
-    if state is not None:
-        note(Layout(state.resolve()), "token", name, detail, outcome)
-
-
-def _place(file: Path | None, state: Path | None) -> Path:
-    from infra.state_folder import Layout
-
-    if file is None and state is None:
-        raise ConfigError("--file is missing: expected the file of tokens. Give --file FILE or --state DIR.")
-    return file or Layout((state or Path()).resolve()).tokens
+    note(state, "token", name, "", "revoked")

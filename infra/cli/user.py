@@ -12,6 +12,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import State
 from infra.cli.audit_line import note
+from infra.cli.login_file import login_file
 from schemas.errors import ConfigError
 
 user_app = typer.Typer(help="Users of the console.", no_args_is_help=True)
@@ -22,7 +23,8 @@ UsersFile = Annotated[Path | None, typer.Option(help="File of the users; by defa
 
 @user_app.callback()
 def group() -> None:
-    """Users of the console. A running console follows every change: sessions of a changed or removed user end."""
+    """Users of the console. A running console follows every change: sessions of a changed or removed user end.
+    With --state, a change is in the audit log of that folder, also if the console has another `store`."""
 
 
 @user_app.command()
@@ -40,7 +42,7 @@ def add(
     from consumers.console.access.rights import Right
     from consumers.console.access.users import write_user
 
-    place = _place(file, state)
+    place = login_file(file, state, "users")
     if role not in set(Right):
         raise ConfigError(f"--role: expected {', '.join(Right)}, got {role!r}. Correct it.")
     if sys.stdin.isatty():
@@ -50,8 +52,8 @@ def add(
     else:
         password = sys.stdin.readline().rstrip("\n")
     write_user(place, name, Right(role), password)
-    _note(state, name, role, "added or changed")
     typer.echo(f"{name} may log in as {role}: {place}")
+    note(state, "user", name, role, "added or changed")
 
 
 @user_app.command("list")
@@ -59,7 +61,7 @@ def list_users(file: UsersFile = None, state: State = None) -> None:
     """Print the users, each with its role."""
     from consumers.console.access.users import read_users
 
-    for user in sorted(read_users(_place(file, state)).values(), key=lambda each: each.name):
+    for user in sorted(read_users(login_file(file, state, "users")).values(), key=lambda each: each.name):
         typer.echo(f"{user.name} {user.right}")
 
 
@@ -70,22 +72,7 @@ def remove(
     """Remove a user; a running console ends the user's sessions."""
     from consumers.console.access.users import remove_user
 
-    place = _place(file, state)
+    place = login_file(file, state, "users")
     remove_user(place, name)
-    _note(state, name, "", "removed")
     typer.echo(f"{name} may no longer log in: {place}")
-
-
-def _note(state: Path | None, name: str, detail: str, outcome: str) -> None:
-    from infra.state_folder import Layout
-
-    if state is not None:
-        note(Layout(state.resolve()), "user", name, detail, outcome)
-
-
-def _place(file: Path | None, state: Path | None) -> Path:
-    from infra.state_folder import Layout
-
-    if file is None and state is None:
-        raise ConfigError("--file is missing: expected the file of users. Give --file FILE or --state DIR.")
-    return file or Layout((state or Path()).resolve()).users
+    note(state, "user", name, "", "removed")

@@ -46,7 +46,7 @@ def test_a_token_reads_with_its_role_and_does_nothing_above_it(rig: ConsoleRig, 
     assert passed.json() == {"error": "camera: expected one of this fleet, got lab/door"}
 
 
-def test_the_audit_log_names_the_token_and_its_maker(rig: ConsoleRig, file: Path) -> None:
+def test_the_audit_log_names_the_token_and_its_creator(rig: ConsoleRig, file: Path) -> None:
     token = create_token(file, "robot", Right.ADMIN, 30, "root", 4e9)
     for _ in range(3):
         assert sent(rig, token).status_code == 200
@@ -100,7 +100,7 @@ def test_the_file_holds_no_token_and_is_for_its_owner_only(file: Path) -> None:
     assert file.stat().st_mode & 0o077 == 0
     assert text.rpartition("_")[2] not in file.read_text()
     token = read_tokens(file)["ci"]
-    assert (token.maker, token.made_s, token.expires_s) == ("root", int(NOW_S), int(NOW_S) + 30 * 86_400)
+    assert (token.created_by, token.created_s, token.expires_s) == ("root", int(NOW_S), int(NOW_S) + 30 * 86_400)
 
 
 def test_what_no_token_can_be_is_refused_in_one_line(file: Path) -> None:

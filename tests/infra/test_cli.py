@@ -508,8 +508,8 @@ def test_tokens_of_the_console_are_created_listed_and_revoked_and_noted(tmp_path
     assert text.startswith("pointillist_")
     found = Tokens(tmp_path / "tokens").find(text)
     assert found is not None
-    assert (found.name, found.right, found.maker) == ("ci", Right.OPERATOR, owner_name())
-    assert found.expires_s - found.made_s == 7 * 86_400
+    assert (found.name, found.right, found.created_by) == ("ci", Right.OPERATOR, owner_name())
+    assert found.expires_s - found.created_s == 7 * 86_400
     listed = token("list").stdout
     assert listed.startswith(f"ci operator, by {owner_name()}, expires 20")
     assert text not in listed
@@ -522,6 +522,19 @@ def test_tokens_of_the_console_are_created_listed_and_revoked_and_noted(tmp_path
     store.close()
     who = owner_name()
     assert lines == [(who, "token", "ci", "", "revoked"), (who, "token", "ci", "operator, 7 days", "created")]
+
+
+def test_a_token_is_printed_and_a_user_added_also_if_the_audit_log_cannot_be_written(tmp_path: Path) -> None:
+    Path(Layout(tmp_path).console_url.removeprefix("sqlite:///")).mkdir(parents=True)
+    created = run_command("token", "create", "ci", "--state", tmp_path)
+    assert created.returncode == 0
+    assert Tokens(tmp_path / "tokens").find(created.stdout.strip()) is not None
+    assert created.stderr.startswith("warning: audit log: expected a new line on this change, got ")
+    assert len(created.stderr.splitlines()) == 1
+    added = run_command("user", "add", "anna", "--state", tmp_path, written="a long password\n")
+    assert (added.returncode, "anna may log in as viewer" in added.stdout) == (0, True)
+    assert run_command("user", "remove", "anna", "--state", tmp_path).returncode == 0
+    assert run_command("token", "revoke", "ci", "--state", tmp_path).returncode == 0
 
 
 def test_users_of_the_console_are_listed_and_removed(tmp_path: Path) -> None:

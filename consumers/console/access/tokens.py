@@ -1,4 +1,4 @@
-"""API tokens: a file of `name:role:maker:made:expires:hash` lines, each for one program."""
+"""API tokens: a file of `name:role:created_by:created:expires:hash` lines, each for one program."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ class Token:
 
     name: str
     right: Right
-    maker: str
-    made_s: int
+    created_by: str
+    created_s: int
     expires_s: int
     digest: bytes
 
     def line(self) -> str:
         """Return the token as a line of the file."""
-        return f"{self.name}:{self.right}:{self.maker}:{self.made_s}:{self.expires_s}:{self.digest.hex()}"
+        return f"{self.name}:{self.right}:{self.created_by}:{self.created_s}:{self.expires_s}:{self.digest.hex()}"
 
     @property
     def person(self) -> Person:
         """The author of actions with this token, by its name in the audit log."""
-        return Person(f"{self.name} (token of {self.maker})", self.right)
+        return Person(f"{self.name} (token of {self.created_by})", self.right)
 
 
 def _parse(line: str) -> Token:
-    name, right, maker, made_s, expires_s, digest = line.split(":")
-    return Token(name, Right(right), maker, int(made_s), int(expires_s), bytes.fromhex(digest))
+    name, right, created_by, created_s, expires_s, digest = line.split(":")
+    return Token(name, Right(right), created_by, int(created_s), int(expires_s), bytes.fromhex(digest))
 
 
 _LINES: Final = LineFormat(
     "tokens",
-    "name:viewer|operator|admin:maker:made:expires:hash",
+    "name:viewer|operator|admin:created_by:created:expires:hash",
     "Create a token by `pointillist token create NAME`",
     _parse,
 )
@@ -67,10 +67,10 @@ def read_tokens(file: Path) -> dict[str, Token]:
     return read_lines(file, _LINES) if file.exists() else {}
 
 
-def create_token(file: Path, name: str, right: Right, days: int, maker: str, now_s: float) -> str:
+def create_token(file: Path, name: str, right: Right, days: int, created_by: str, now_s: float) -> str:
     """Add a token and return it: nothing can show it again. Raises ConfigError for an invalid or used name."""
     check_name(name)
-    check_name(maker)
+    check_name(created_by)
     if not 1 <= days <= MOST_DAYS:
         raise ConfigError(f"days: expected 1 to {MOST_DAYS}, got {days}")
     text = PREFIX + secrets.token_urlsafe(32)
@@ -78,7 +78,7 @@ def create_token(file: Path, name: str, right: Right, days: int, maker: str, now
     with changing(file, _LINES) as known:
         if name in known:
             raise ConfigError(f"name: expected a new one, got {name}, which {file} has. Revoke that token first.")
-        known[name] = Token(name, right, maker, int(now_s), int(now_s) + days * _DAY_S, _digest(text))
+        known[name] = Token(name, right, created_by, int(now_s), int(now_s) + days * _DAY_S, _digest(text))
     return text
 
 
