@@ -18,6 +18,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.harness.sample_video import sample_videos
 from benchmarks.harness.system import RunningSystem
+from consumers.console.access.owner import owner_link
+from infra.state_folder import Layout
 
 PLACES: Final = {"bottle": "line", "car": "yard", "one": "hall"}
 """The place that a sample video shows, by the beginning of its name."""
@@ -79,6 +81,8 @@ def main() -> None:
             time.sleep(options.after / 4)
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             page, console = browser.new_page(), f"http://{system.roles()['console']['listen']}"
+            page.goto(owner_link(console, Layout(system.state).owner_token))
+            page.wait_for_url(f"{console}/")
             collect(page, console)
             page.goto("about:blank")
             time.sleep(options.after * 3 / 4)

@@ -77,7 +77,9 @@ def replay(folder: Path, cameras: int = 8, pause_s: float = 8.0) -> Result:
         _model(state, "publish", str(wrong))
         time.sleep(pause_s)
         _model(state, "rollback")
-        with httpx2.Client(base_url=f"http://{system.roles()['console']['listen']}/api/v1", timeout=90) as api:
+        owner = {"Authorization": f"Bearer {Layout(state).owner_token.read_text().strip()}"}
+        url = f"http://{system.roles()['console']['listen']}/api/v1"
+        with httpx2.Client(base_url=url, headers=owner, timeout=90) as api:
             letters = _settled(lambda: _letters(api))
             answers = {reason: _replayed(api, reason) for reason in letters}
             _await(lambda: int(api.get("/audit").json().get("frames_dead_lettered", 1)) == 0, "all recorded")
