@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from consumers.console.access.logins import Ways
 from consumers.console.access.openid import OpenIdLogin
-from consumers.console.access.owner import OwnerToken
+from consumers.console.access.owner import OwnerToken, remove_token
 from consumers.console.access.proxy import ProxyLogin
 from consumers.console.access.tokens import Tokens
 from consumers.console.access.users import Users
@@ -37,6 +37,6 @@ def _owner(settings: ConsoleSettings) -> OwnerToken | None:
     if settings.owner_file is None:
         return None
     if settings.logs_in:
-        settings.owner_file.unlink(missing_ok=True)  # of an earlier start: no link of it is valid any more
+        remove_token(settings.owner_file)
         return None
     return OwnerToken(settings.owner_file)

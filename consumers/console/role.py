@@ -93,6 +93,8 @@ def open_desk(
             return copy_flagged(context.engine(), quarantine, camera, folder, stopped)
 
         context.jobs = Jobs(settings.jobs, store, launch, context.write, copy, fleet.stir, context.labelled_frames)
+    if ways.owner is not None:
+        ways.owner.write()  # last: a console that cannot start leaves no token
     return context
 
 

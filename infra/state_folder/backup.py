@@ -44,7 +44,7 @@ FILES: Final = "state/"
 LEFT_OUT: Final = frozenset(
     (
         "mosquitto", "prometheus", "alertmanager", "grafana", "spool", "logs", "cache", "lock", LOCK_FILE,
-        "roles.json", "processes.json", "owner.token", "ports.json", "report.json", "fleet.json",
+        "roles.json", "processes.json", "owner.token", "owner.token.lock", "ports.json", "report.json", "fleet.json",
     )
 )  # fmt: skip
 """Entries of a state folder that a new run makes again, or that belong to cameras; see also `is_left_out`."""

@@ -11,7 +11,10 @@ from consumers.console.access.cookies import COOKIE
 from consumers.console.access.owner import owner_link
 from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
+from consumers.console.settings import JobSettings
+from schemas.errors import ConfigError, StateError
 from tests.consumers.console_rig import OWNER, ConsoleRig
+from tests.consumers.jobs_rig import launcher
 
 
 @pytest.fixture
@@ -67,9 +70,11 @@ def test_a_wrong_link_opens_nothing_and_is_noted(rig: ConsoleRig, token: str) ->
     assert rig.context.store.noted()[0].outcome == "wrong or old link"
 
 
-def test_the_token_is_for_its_owner_only_and_new_at_each_start(rig: ConsoleRig) -> None:
+def test_the_token_is_for_its_owner_only_and_new_at_each_start(tmp_path: Path) -> None:
+    rig = ConsoleRig(tmp_path)
     file, old = rig.folder / "owner.token", path(rig)
     assert file.stat().st_mode & 0o777 == 0o600
+    rig.close()
     again = ConsoleRig(rig.folder)
     try:
         assert path(again) != old
@@ -78,8 +83,29 @@ def test_the_token_is_for_its_owner_only_and_new_at_each_start(rig: ConsoleRig) 
         again.close()
 
 
-def test_a_console_with_users_has_no_link(rig: ConsoleRig) -> None:
+def test_a_second_console_leaves_the_token_of_the_running_one(rig: ConsoleRig) -> None:
     old = path(rig)
+    with pytest.raises(StateError, match="expected a file that no other console uses"):
+        ConsoleRig(rig.folder)
+    write_user(rig.folder / "users", "anna", Right.ADMIN, "a long password")
+    ConsoleRig(rig.folder, users=rig.folder / "users").close()
+    assert path(rig) == old
+    assert rig.visitor().get(old).status_code == 200
+
+
+def test_a_console_that_cannot_start_leaves_the_token_alone(tmp_path: Path) -> None:
+    rig = ConsoleRig(tmp_path)
+    old = path(rig)
+    rig.close()
+    with pytest.raises(ConfigError, match=r"jobs\.folder"):
+        ConsoleRig(rig.folder, jobs=JobSettings(folder=Path("/proc/none")), launch=launcher("hangs"))
+    assert path(rig) == old
+
+
+def test_a_console_with_users_has_no_link(tmp_path: Path) -> None:
+    rig = ConsoleRig(tmp_path)
+    old = path(rig)
+    rig.close()
     write_user(rig.folder / "users", "anna", Right.ADMIN, "a long password")
     again = ConsoleRig(rig.folder, users=rig.folder / "users")
     try:

@@ -11,7 +11,8 @@ import pytest
 
 from consumers.console.access.login_settings import ProxyLoginSettings
 from consumers.console.access.proxy import SECRET_HEADER, ProxyLogin
-from consumers.console.access.rights import Right
+from consumers.console.access.rights import Person, Right
+from consumers.console.access.sessions import PROXIED_S, Sessions
 from consumers.console.role import open_desk
 from infra.local.ports import free_port
 from schemas.errors import ConfigError
@@ -46,9 +47,26 @@ def test_a_person_whom_the_proxy_names_is_logged_in_with_a_role_and_noted_once(r
     page = sent(rig, ANNA)
     assert page.status_code == 200
     assert "<span>anna</span>" in page.text
+    assert "Log out" not in page.text
     sent(rig, ANNA)
     lines = [(each.who, each.what, each.detail) for each in rig.context.store.noted()]
     assert lines == [("anna", "login", "proxy")]
+
+
+def test_the_login_page_sends_people_to_the_proxy(rig: ConsoleRig) -> None:
+    page = rig.visitor("192.0.2.9").get("/login").text
+    assert "at the address of your organisation" in page
+    assert "<form" not in page
+
+
+def test_a_stream_of_a_proxys_visitor_ends_before_the_proxys_answer_is_old() -> None:
+    now_s = 0.0
+    sessions = Sessions(None, lambda: now_s)
+    proxied = sessions.proxied(Person("anna", Right.VIEWER))
+    own = sessions.passing(Person("anna", Right.VIEWER))
+    now_s = PROXIED_S
+    assert not sessions.holds(proxied)
+    assert sessions.holds(own)
 
 
 def test_forms_of_one_person_stay_valid_over_requests_and_are_nobody_elses(rig: ConsoleRig) -> None:

@@ -219,6 +219,8 @@ class Logins:
             log.error("login_not_noted", error=str(error)[:200] or type(error).__name__)
 
     def close(self) -> None:
-        """Stop the thread that checks passwords."""
+        """Stop the thread that checks passwords, and release the owner's file."""
         if self._passwords is not None:
             self._passwords.close()
+        if self.ways.owner is not None:
+            self.ways.owner.close()

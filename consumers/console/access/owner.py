@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import os
 import pwd
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -29,20 +31,58 @@ def owner_name() -> str:
 
 
 class OwnerToken:
-    """The token of one start of the console."""
+    """The token of one start of the console, and the lock on its file."""
 
     def __init__(self, file: Path) -> None:
-        """Write a new token to the file, for its owner only. StateError if the file cannot be written."""
+        """Lock the file. StateError if another console holds it, or if it cannot be written."""
         self._text = _PREFIX + secrets.token_urlsafe(32)
+        self._file = file
+        self._lock = _locked(file)
+
+    def write(self) -> None:
+        """Write the token to the file, for its owner only. StateError if the file cannot be written."""
         try:
-            with replacing(file, private=True) as fresh:
+            with replacing(self._file, private=True) as fresh:
                 fresh.write_text(f"{self._text}\n")
         except OSError as error:
-            raise StateError(f"{file}: expected a writable file, got {error.strerror}. Correct the folder.") from None
+            raise _unwritable(self._file, error) from None
+
+    def close(self) -> None:
+        """Let another console write the file."""
+        os.close(self._lock)
 
     def matches(self, text: str) -> bool:
         """Return whether a text is the token. The time taken does not depend on its characters."""
         return hmac.compare_digest(self._text.encode(), text.encode(errors="replace"))
+
+
+def remove_token(file: Path) -> None:
+    """Remove the token of an earlier start, but not of a console that runs."""
+    if not file.exists():
+        return
+    with suppress(StateError):
+        lock = _locked(file)
+        try:
+            file.unlink(missing_ok=True)
+        finally:
+            os.close(lock)
+
+
+def _locked(file: Path) -> int:
+    try:
+        lock = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unwritable(file, error) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StateError(f"{file}: expected a file that no other console uses, got one in use. Stop it.") from None
+    return lock
+
+
+def _unwritable(file: Path, error: OSError) -> StateError:
+    return StateError(f"{file}: expected a writable file, got {error.strerror}. Correct the folder.")
 
 
 def owner_link(url: str, file: Path) -> str:

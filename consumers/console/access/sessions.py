@@ -14,6 +14,8 @@ from consumers.console.access.rights import Person, Right
 
 LONGEST_S: Final = 12 * 3600.0
 """A session ends this long after the login, used or not."""
+PROXIED_S: Final = 300.0
+"""A stream of a person whom a proxy logs in ends after this time: the browser's next request asks the proxy again."""
 MOST: Final = 1_000
 """Maximum sessions at once: the least recently used one ends first."""
 
@@ -37,6 +39,8 @@ class Session:
     """The identity provider's token of this login, which its logout needs."""
     endless: bool = False
     """Whether the session lasts as long as the process."""
+    by_proxy: bool = False
+    """Whether a proxy logs the person in with each request: only the proxy can log the person out."""
     ended: bool = False
 
     @property
@@ -86,9 +90,10 @@ class Sessions:
     def proxied(self, person: Person) -> Session:
         """Return a session for one request that a proxy has logged in.
 
-        Its form token depends on the person alone: the next request has a session of its own.
+        The form token depends on the person alone, because the next request has another session.
         """
         made = self.passing(person)
+        made.by_proxy = True
         made.csrf = hmac.digest(self._key, f"{person.name}\0{person.right}".encode(), "sha256").hex()
         return made
 
@@ -106,10 +111,10 @@ class Sessions:
         return found
 
     def holds(self, session: Session) -> bool:
-        """Return whether a session is valid: no logout, its person unchanged, not older than `LONGEST_S`."""
+        """Return whether a session is valid: no logout, its person unchanged, and not too old."""
         if session.endless:
             return True
-        if session.ended or self._clock_s() - session.since_s >= LONGEST_S:
+        if session.ended or self._clock_s() - session.since_s >= (PROXIED_S if session.by_proxy else LONGEST_S):
             return False
         return session.is_current()
 

@@ -48,7 +48,12 @@ def _form(context: ConsoleContext, then: str, complaint: str, status: int) -> Re
     ways = context.logins.ways
     passwords = ways.users is not None and bool(ways.users())
     body = context.render(
-        "login.html", then=then, complaint=complaint, passwords=passwords, openid=ways.openid is not None
+        "login.html",
+        then=then,
+        complaint=complaint,
+        passwords=passwords,
+        openid=ways.openid is not None,
+        proxied=ways.proxy is not None,
     )
     return Response(body, status, media_type="text/html")
 
