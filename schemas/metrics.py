@@ -355,8 +355,9 @@ HTTP_CONNECTIONS = Metric(
 CONSOLE_LOGINS = Metric(
     Counter,
     "pointillist_console_logins_total",
-    "Logins at the console, by outcome: accepted, wrong (password), refused (too many attempts), logout",
-    ("outcome",),
+    "Logins at the console, by way (password, openid, proxy, token, link) and outcome: accepted, wrong (credentials), "
+    "refused (too many attempts, or by a rule), logout",
+    ("way", "outcome"),
 )
 DATABASES_SET_ASIDE = Metric(
     Gauge, "pointillist_databases_set_aside", "Damaged databases next to the recorder's that were not removed yet"

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
-from consumers.console.access.logins import OUTCOMES, Logins
+from consumers.console.access.logins import OUTCOMES, WAYS, Logins
 from consumers.console.clip_keeper import keep_clips
 from consumers.console.context import ConsoleContext
 from consumers.console.data.collector import Collector
@@ -265,11 +266,11 @@ async def _count(visits: Counter) -> None:
 
 
 async def _count_logins(logins: Logins, counter: Counter) -> None:
-    for outcome in OUTCOMES:
-        counter.labels(outcome)
+    for way, outcome in product(WAYS, OUTCOMES):
+        counter.labels(way, outcome)
     while True:
         counts, logins.counts = logins.counts, type(logins.counts)()
-        for outcome, number in counts.items():
-            counter.labels(outcome).inc(number)
+        for (way, outcome), number in counts.items():
+            counter.labels(way, outcome).inc(number)
         await logins.sum_up()
         await asyncio.sleep(_COUNT_S)

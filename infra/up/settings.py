@@ -44,9 +44,18 @@ SET_BY_UP: Final[dict[str, frozenset[str]]] = {
     "processor": frozenset(("bundle", "backend_cache", "instance", "model_cache", "trust")),
     "recorder": frozenset(("database", "quarantine")),
     "console": frozenset(
-        ("database", "quarantine", "http", "http_tls", "allowed_host", "behind_proxy", "jobs", "owner_file")
-    )
-    | {"prometheus"},
+        (
+            "database",
+            "quarantine",
+            "http",
+            "http_tls",
+            "allowed_host",
+            "behind_proxy",
+            "jobs",
+            "owner_file",
+            "prometheus",
+        )
+    ),
     "monitor": frozenset(("database",)),
 }
 """Settings of each role that `up` sets itself, besides those of its brokers and of every role."""

@@ -63,7 +63,7 @@ def test_a_wrong_token_gets_one_line_and_is_counted(rig: ConsoleRig, file: Path,
     answer = rig.visitor().get("/api/v1/cameras", headers=headers)
     assert answer.status_code == 401
     assert answer.json() == {"error": "token: expected a valid one, got one that is wrong, revoked or expired"}
-    assert rig.context.logins.counts == {"wrong": 1}
+    assert rig.context.logins.counts == {("token", "wrong"): 1}
     line = rig.context.store.noted()[0]
     assert (line.who, line.detail, line.outcome) == ("unknown", "token", "wrong, revoked or expired token")
 

@@ -113,9 +113,9 @@ class Gate:
         state = scope.setdefault("state", {})
         state["session"], state["form"], state["gone"] = None, {}, visit.gone
         needed = self._rights.needed(scope)
-        session, by_header, refusal = None, False, None
+        session, brings_credentials, refusal = None, False, None
         try:
-            session, by_header = await self._session(request, needed)
+            session, brings_credentials = await self._session(request, needed)
         except TryLaterError as later:
             refusal = try_later(later)
         except RefusedLoginError as refused:
@@ -124,7 +124,7 @@ class Gate:
             refusal = _stranger(request) if session is None else self._unentitled(session, needed)
         state["session"] = session
         if refusal is None and request.method not in ("GET", "HEAD"):
-            refusal = await self._foreign(request, session, by_header)
+            refusal = await self._foreign(request, session, brings_credentials)
         await (refusal or self._app)(scope, visit, sending)
 
     async def _session(self, request: Request, needed: Right | None) -> tuple[Session | None, bool]:
@@ -151,7 +151,7 @@ class Gate:
         advice = OWNERS_ADVICE if session is self._sessions.visitor else ""
         return no(403, f"user: expected the right `{needed}`, got `{session.right}`{advice}")
 
-    async def _foreign(self, request: Request, session: Session | None, by_header: bool) -> Response | None:
+    async def _foreign(self, request: Request, session: Session | None, brings_credentials: bool) -> Response | None:
         """Check a state-changing request: origin, form and CSRF token. Return a refusal, or None."""
         if not is_own(request.headers):
             return no(403, "origin: expected a page of this console, got another site's")
@@ -167,7 +167,7 @@ class Gate:
         if fields is None:
             return no(400, f"body: expected a form of at most {largest} bytes")
         request.scope["state"]["form"] = fields
-        if by_header or session is None or path == LOGIN:
+        if brings_credentials or session is None or path == LOGIN:
             return None
         token = request.headers.get("x-csrf-token") or fields.get("csrf", "")
         return (
@@ -181,7 +181,7 @@ class Gate:
             name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
         except ValueError:
             return None
-        return await self._logins.by_header(Attempt(address_of(request), name), password, gone_of(request))
+        return await self._logins.by_basic(Attempt(address_of(request), name), password, gone_of(request))
 
 
 def _stranger(request: Request) -> Response:
@@ -230,13 +230,13 @@ def session_of(request: Request) -> Session:
 
 
 def may(request: Request, needed: Right) -> bool:
-    """Whether the session of a request includes a right; without a session, none."""
+    """Return whether the session of a request includes a right. A request without a session has none."""
     session: Session | None = request.scope["state"]["session"]
     return session is not None and session.right.covers(needed)
 
 
 def is_secure(request: Request) -> bool:
-    """Whether the request came by HTTPS."""
+    """Return whether the request came by HTTPS."""
     return bool(request.scope["scheme"] == "https")
 
 

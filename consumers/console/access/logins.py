@@ -23,9 +23,13 @@ from consumers.console.access.sessions import LONGEST_S, Session, Sessions
 from consumers.console.access.tokens import PREFIX, Tokens
 from consumers.console.access.users import User, Users
 
+PASSWORD: Final = "password"
+WAYS: Final = (PASSWORD, "openid", "proxy", "token", "link")
 OUTCOMES: Final = ("accepted", "wrong", "refused", "logout")
+_WAY_OF: Final = {"page": PASSWORD, "HTTP Basic": PASSWORD, "OpenID Connect": "openid"}
+"""The way in the metric, by that of the audit log where they differ."""
 MOST_LINES: Final = 20
-"""Maximum audit lines on wrong and refused passwords in `_LINES_S`. The rest becomes one line with their number."""
+"""Maximum audit lines on failed logins in `_LINES_S`. The rest becomes one line with their number."""
 _LINES_S: Final = 60.0
 _MOST_PROGRAMS: Final = 10_000
 
@@ -64,8 +68,8 @@ class Logins:
         self.ways = ways
         self.sessions = Sessions(None if ways.logs_in else owner_name(), clock_s)
         self.browsers = Browsers()
-        self.counts: Counter[str] = Counter()
-        """Login outcomes since the last reading."""
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """Ways and outcomes of logins since the last reading."""
         self._users = ways.users
         self._passwords = Passwords(ways.users, clock_s) if ways.users is not None else None
         self._note = note
@@ -85,7 +89,7 @@ class Logins:
             await self._accepted(user, attempt, "page")
         return user
 
-    async def by_header(self, attempt: Attempt, password: str, gone: Gone) -> User | None:
+    async def by_basic(self, attempt: Attempt, password: str, gone: Gone) -> User | None:
         """Return the user of a program's request, None for a wrong password. Raises the errors of `Passwords.check`.
 
         A program sends its password with each request. Its first request in the length of a session counts as a login.
@@ -119,7 +123,7 @@ class Logins:
         try:
             person = self.ways.proxy.person(headers, peer)
             if person is not None:
-                self._check_new(person)
+                self._reject_password_name(person)
         except RefusedLoginError as refusal:
             await self._failed("refused", Attempt(address, ""), "proxy", f"rejected: {refusal}")
             raise
@@ -134,11 +138,11 @@ class Logins:
             return None
         try:
             found = await self.ways.openid.finish(answer, cookie, address)
-            self._check_new(found.person)
+            self._reject_password_name(found.person)
         except RefusedLoginError as refusal:
             await self._failed("refused", Attempt(address, ""), "OpenID Connect", f"rejected: {refusal}")
             raise
-        await self._accepted(found.person, Attempt(address, ""), f"OpenID Connect, subject {found.subject}")
+        await self._accepted(found.person, Attempt(address, ""), "OpenID Connect", f", subject {found.subject}")
         return found
 
     async def by_link(self, text: str, address: str) -> bool:
@@ -155,7 +159,7 @@ class Logins:
         users = self._users
         return lambda: users is not None and users.holds(user)
 
-    def _check_new(self, person: Person) -> None:
+    def _reject_password_name(self, person: Person) -> None:
         if self._users is not None and person.name in self._users():
             raise RefusedLoginError(f"{person.name}: expected a name that no user with a password has", 403)
 
@@ -172,7 +176,7 @@ class Logins:
 
     async def log_out(self, session: Session, address: str) -> None:
         """Log that a user ended a session."""
-        self.counts["logout"] += 1
+        self.counts["openid" if session.id_token else PASSWORD, "logout"] += 1
         await self._write(session.name, "logout", address, "page", "logged out")
 
     async def _check(
@@ -189,12 +193,12 @@ class Logins:
             await self._failed("wrong", attempt, way, "wrong password")
         return user
 
-    async def _accepted(self, user: Person, attempt: Attempt, way: str) -> None:
-        self.counts["accepted"] += 1
-        await self._write(user.name, "login", attempt.address, way, "logged in")
+    async def _accepted(self, user: Person, attempt: Attempt, way: str, more: str = "") -> None:
+        self.counts[_WAY_OF.get(way, way), "accepted"] += 1
+        await self._write(user.name, "login", attempt.address, f"{way}{more}", "logged in")
 
     async def _failed(self, outcome: str, attempt: Attempt, way: str, text: str) -> None:
-        self.counts[outcome] += 1
+        self.counts[_WAY_OF.get(way, way), outcome] += 1
         await self.sum_up()
         if self._lines >= MOST_LINES:
             self._more += 1
@@ -210,7 +214,7 @@ class Logins:
             return
         more, self._more, self._lines, self._lines_from_s = self._more, 0, 0, self._clock_s()
         if more:
-            await self._write("unknown", "login", "several", "", f"{more} more wrong or rejected passwords")
+            await self._write("unknown", "login", "several", "", f"{more} more failed logins")
 
     async def _write(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
         try:

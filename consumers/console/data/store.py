@@ -139,7 +139,7 @@ class Operation:
     at_ms: int
     """Unix time in milliseconds."""
     who: str
-    """The user; `local` where nobody logs in, `unknown` for a login with an unknown name."""
+    """The person, the token, or the user of the machine; `unknown` for a login with an unknown name."""
     what: str
     """The action: `command`, `forget`, `alert`, `replay`, the kind of a job, `login` or `logout`."""
     subject: str
