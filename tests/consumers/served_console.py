@@ -71,7 +71,11 @@ async def get(
 async def log_in(port: int, name: str, password: str) -> str:
     """The cookie of a new session."""
     async with httpx2.AsyncClient() as client:
-        answer = await client.post(f"http://127.0.0.1:{port}/login", data={"name": name, "password": password})
+        answer = await client.post(
+            f"http://127.0.0.1:{port}/login",
+            data={"name": name, "password": password},
+            headers={"host": "127.0.0.1"},
+        )
     assert answer.status_code == 303
     return str(answer.headers["set-cookie"]).partition(";")[0]
 

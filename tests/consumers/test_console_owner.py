@@ -52,6 +52,14 @@ def test_the_link_makes_a_browser_the_owners(rig: ConsoleRig) -> None:
     assert (line.who, line.what, line.detail, line.outcome) == (OWNER, "login", "link", "logged in")
 
 
+def test_consoles_on_two_ports_of_a_host_have_cookies_of_their_own(rig: ConsoleRig) -> None:
+    cookies = [
+        rig.visitor().get(path(rig), headers={"host": host}).headers["set-cookie"].partition("=")[0]
+        for host in ("127.0.0.1", "127.0.0.1:8080", "127.0.0.1:9090", "[::1]", "[::1]:9090")
+    ]
+    assert cookies == ["pointillist", "pointillist-8080", "pointillist-9090", "pointillist", "pointillist-9090"]
+
+
 def test_programs_of_the_owner_send_the_token_of_the_file(rig: ConsoleRig) -> None:
     token = (rig.folder / "owner.token").read_text().strip()
     headers = {"authorization": f"Bearer {token}"}

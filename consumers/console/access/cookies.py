@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
@@ -12,30 +13,41 @@ COOKIE: Final = "pointillist"
 OPENID_COOKIE: Final = "pointillist-openid"
 
 
-def cookie_name(name: str = COOKIE, *, secure: bool) -> str:
+@dataclass(frozen=True)
+class Origin:
+    """The origin of a request, as far as cookies depend on it."""
+
+    is_secure: bool
+    """Whether it is HTTPS."""
+    port: str
+    """The port in the URL; empty for the default one. Cookies ignore ports, so their names have it."""
+
+
+def cookie_name(origin: Origin, name: str = COOKIE) -> str:
     """Return the name of a cookie; by HTTPS browsers bind `__Host-` to this very host."""
-    return f"__Host-{name}" if secure else name
+    return f"{'__Host-' if origin.is_secure else ''}{name}{'-' if origin.port else ''}{origin.port}"
 
 
-def cookie(token: str, *, secure: bool) -> str:
+def cookie(token: str, origin: Origin) -> str:
     """Return the header that sets the session cookie; an empty token deletes it."""
-    return _cookie(f"{cookie_name(secure=secure)}={token}; Path=/", secure) + ("" if token else "; Max-Age=0")
+    text = _cookie(f"{cookie_name(origin)}={token}; Path=/", secure=origin.is_secure)
+    return text + ("" if token else "; Max-Age=0")
 
 
-def browser_cookie(mark: str, *, secure: bool) -> str:
+def browser_cookie(mark: str, origin: Origin) -> str:
     """Return the header that sets the device cookie of a browser in which a user has logged in."""
-    return _cookie(f"{BROWSER_COOKIE}={mark}; Path=/login; Max-Age={KNOWN_S:.0f}", secure)
+    return _cookie(f"{BROWSER_COOKIE}={mark}; Path=/login; Max-Age={KNOWN_S:.0f}", secure=origin.is_secure)
 
 
-def openid_cookie(text: str, *, secure: bool) -> str:
+def openid_cookie(text: str, origin: Origin) -> str:
     """Return the header that sets the cookie of a login at the identity provider; an empty text deletes it.
 
     The provider's answer comes from another site, for which browsers send no strict cookie.
     """
     age_s = PENDING_S if text else 0
-    pair = f"{cookie_name(OPENID_COOKIE, secure=secure)}={text}; Path=/; Max-Age={age_s:.0f}"
-    return _cookie(pair, secure, same_site="Lax")
+    pair = f"{cookie_name(origin, OPENID_COOKIE)}={text}; Path=/; Max-Age={age_s:.0f}"
+    return _cookie(pair, secure=origin.is_secure, same_site="Lax")
 
 
-def _cookie(text: str, secure: bool, same_site: str = "Strict") -> str:
+def _cookie(text: str, *, secure: bool, same_site: str = "Strict") -> str:
     return f"{text}; HttpOnly; SameSite={same_site}{'; Secure' if secure else ''}"

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumers.console.access.connections import client_of
-from consumers.console.access.cookies import cookie_name
+from consumers.console.access.cookies import Origin, cookie_name
 from consumers.console.access.guesses import Attempt, TryLaterError
 from consumers.console.access.logins import Logins
 from consumers.console.access.passwords import Gone
@@ -137,7 +137,7 @@ class Gate:
             proxied = await self._logins.by_proxy(request.headers, peer, address_of(request))
             if proxied is not None:
                 return proxied, False
-        cookie = request.cookies.get(cookie_name(secure=is_secure(request)), "")
+        cookie = request.cookies.get(cookie_name(origin_of(request)), "")
         session = self._sessions.find(cookie) or self._sessions.visitor
         if session is not None or needed is None or kind.lower() != "basic":
             return session, False
@@ -235,9 +235,10 @@ def may(request: Request, needed: Right) -> bool:
     return session is not None and session.right.covers(needed)
 
 
-def is_secure(request: Request) -> bool:
-    """Return whether the request came by HTTPS."""
-    return bool(request.scope["scheme"] == "https")
+def origin_of(request: Request) -> Origin:
+    """Return the origin in the browser's URL."""
+    _, _, port = request.headers.get("host", "").rpartition(":")
+    return Origin(request.scope["scheme"] == "https", port if port.isdecimal() else "")
 
 
 def is_own(headers: Headers) -> bool:

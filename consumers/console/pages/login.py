@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.access.cookies import OPENID_COOKIE, browser_cookie, cookie, cookie_name, openid_cookie
-from consumers.console.access.gate import LOGIN, address_of, form_of, gone_of, is_secure
+from consumers.console.access.gate import LOGIN, address_of, form_of, gone_of, origin_of
 from consumers.console.access.guesses import Attempt, TryLaterError
 from consumers.console.access.openid import BEGIN, DONE
 from consumers.console.access.owner import LINK
@@ -69,7 +69,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 async def _log_in(context: ConsoleContext, request: Request) -> Response:
     fields = form_of(request)
     then, name = fields.get("then", "/"), fields.get("name", "")
-    browsers, secure = context.logins.browsers, is_secure(request)
+    browsers, origin = context.logins.browsers, origin_of(request)
     attempt = Attempt(address_of(request), name, browsers.known(request.cookies.get(BROWSER_COOKIE, ""), name))
     try:
         user = await context.logins.by_form(attempt, fields.get("password", ""), gone_of(request))
@@ -81,8 +81,8 @@ async def _log_in(context: ConsoleContext, request: Request) -> Response:
         return _form(context, then, "Wrong name or password.", 403)
     answer = RedirectResponse(_own_path(then), 303)
     token = context.sessions.begin(user, context.logins.is_current(user))
-    answer.headers.append("set-cookie", cookie(token, secure=secure))
-    answer.headers.append("set-cookie", browser_cookie(browsers.mark(user.name), secure=secure))
+    answer.headers.append("set-cookie", cookie(token, origin))
+    answer.headers.append("set-cookie", browser_cookie(browsers.mark(user.name), origin))
     return answer
 
 
@@ -94,7 +94,7 @@ def _onward(context: ConsoleContext, request: Request, place: str, token: str) -
     """
     quoted = quote(place, safe=_URL_CHARACTERS)
     answer = Response(context.render("onward.html", place=quoted), media_type="text/html")
-    answer.headers.append("set-cookie", cookie(token, secure=is_secure(request)))
+    answer.headers.append("set-cookie", cookie(token, origin_of(request)))
     return answer
 
 
@@ -113,13 +113,13 @@ async def _begin(context: ConsoleContext, request: Request) -> Response:
     except RefusedLoginError as refused:
         return _form(context, then, str(refused), refused.status)
     answer = RedirectResponse(url, 303)
-    answer.headers.append("set-cookie", openid_cookie(pending, secure=is_secure(request)))
+    answer.headers.append("set-cookie", openid_cookie(pending, origin_of(request)))
     return answer
 
 
 async def _done(context: ConsoleContext, request: Request) -> Response:
-    secure = is_secure(request)
-    pending = request.cookies.get(cookie_name(OPENID_COOKIE, secure=secure), "")
+    origin = origin_of(request)
+    pending = request.cookies.get(cookie_name(origin, OPENID_COOKIE), "")
     try:
         found = await context.logins.by_openid(request.query_params, pending, address_of(request))
     except RefusedLoginError as refused:
@@ -129,18 +129,18 @@ async def _done(context: ConsoleContext, request: Request) -> Response:
             return _form(context, "/", _NONE, 404)
         token = context.sessions.begin(found.person, id_token=found.id_token)
         answer = _onward(context, request, _own_path(found.then), token)
-    answer.headers.append("set-cookie", openid_cookie("", secure=secure))
+    answer.headers.append("set-cookie", openid_cookie("", origin))
     return answer
 
 
 async def _log_out(context: ConsoleContext, request: Request) -> Response:
-    secure, openid = is_secure(request), context.logins.ways.openid
-    ended = context.sessions.end(request.cookies.get(cookie_name(secure=secure), ""))
+    origin, openid = origin_of(request), context.logins.ways.openid
+    ended = context.sessions.end(request.cookies.get(cookie_name(origin), ""))
     if ended is not None:
         await context.logins.log_out(ended, address_of(request))
         place = openid.logout_url(ended.id_token) if openid is not None else None
         if place is not None:
             return _onward(context, request, place, "")
     answer = RedirectResponse(LOGIN, 303)
-    answer.headers.append("set-cookie", cookie("", secure=secure))
+    answer.headers.append("set-cookie", cookie("", origin))
     return answer
