@@ -115,8 +115,8 @@ class OpenIdLogin:
 
     def logout_url(self, id_token: str) -> str | None:
         """Return the URL that ends the login at the provider too, None if the provider has none."""
-        endpoint = self._metadata.get("end_session_endpoint")
-        if not id_token or not is_protected(str(endpoint)):
+        endpoint = str(self._metadata.get("end_session_endpoint", ""))
+        if not id_token or not is_protected(endpoint):
             return None
         back = f"{self._settings.url.rstrip('/')}/login"
         values = {"id_token_hint": id_token, "client_id": self._settings.client_id, "post_logout_redirect_uri": back}

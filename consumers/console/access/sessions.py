@@ -29,7 +29,7 @@ def _always() -> bool:
 
 @dataclass(slots=True)
 class Session:
-    """One login of a person, or one request with credentials of its own."""
+    """A login of a person, or a single request that brings credentials."""
 
     person: Person
     since_s: float = 0.0
