@@ -135,8 +135,8 @@ def test_a_hostile_header_gets_one_clear_line_and_nobody_in(
 def test_the_address_that_counts_is_the_connections_own_and_not_a_headers(tmp_path: Path, listen: str) -> None:
     async def run() -> None:
         port = free_port()
-        changed = {"http": (listen, port), "behind_proxy": "127.0.0.1", "proxy_login": with_secret(tmp_path)}
-        async with serving(tmp_path, **changed):
+        login = with_secret(tmp_path)
+        async with serving(tmp_path, http=(listen, port), behind_proxy="127.0.0.1", proxy_login=login):
             headers = ANNA | {"x-forwarded-for": "203.0.113.9", SECRET_HEADER: SECRET}
             url = f"http://127.0.0.1:{port}/api/v1/operations"
             async with httpx2.AsyncClient() as proxy:
