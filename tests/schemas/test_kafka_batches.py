@@ -1,4 +1,4 @@
-"""The sender over the Kafka stand-in: sizes of batches, refused records, one attempt, and producers that are replaced."""
+"""The sender over the Kafka stand-in: sizes of batches, refused records, one attempt, and replaced producers."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ async def test_a_batch_that_was_sent_later_may_wait_longer(cluster: Cluster, mon
     second = asyncio.create_task(requests.send(Batch("b"), TWO))
     await asyncio.sleep(0)
     clock.now_s += 0.01
-    with pytest.raises(TimeoutError, match="topic-0: expected an acknowledgement within 0.05 s"):
+    with pytest.raises(TimeoutError, match=r"topic-0: expected an acknowledgement within 0\.05 s"):
         await first
     assert not second.done()
     cluster.open.set()
