@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -46,7 +47,7 @@ async def test_frames_of_a_camera_with_too_many_unprocessed_bytes_stay_with_it(m
     kafka = KafkaStandIn()
     partition = partition_of(CAMERA.encode(), [0, 1])
     kafka.committed = {partition: 0}
-    settings = {"credit_bytes": 1, "camera_backlog_bytes": 2 * len(frame(1))}
+    settings: dict[str, Any] = {"credit_bytes": 1, "camera_backlog_bytes": 2 * len(frame(1))}
     async with bridged(monkeypatch, kafka=kafka, **settings) as it:
         found = [await accepted(it, FRAMES, frame(seq), seq, KafkaTopic.FRAMES) for seq in range(1, 6)]
         assert found == [True, True, True, False, False]
@@ -70,7 +71,7 @@ async def test_a_camera_may_have_a_rate_of_its_own_until_the_file_takes_it_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "rates.json"
-    settings = {"camera_bytes_per_s": 1, "camera_window_bytes": 1, "camera_rates": file}
+    settings: dict[str, Any] = {"camera_bytes_per_s": 1, "camera_window_bytes": 1, "camera_rates": file}
     numbers = iter(range(1, 1000))
     async with bridged(monkeypatch, **settings) as it:
 

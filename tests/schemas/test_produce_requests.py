@@ -200,16 +200,16 @@ async def test_each_wait_ends_at_its_own_deadline(cluster: Cluster) -> None:
 
 async def test_a_batch_that_was_sent_later_may_wait_longer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of the deadlines moves only as this test says; the timer of the first one is a real one."""
-    clock = SimpleNamespace(now_s=100.0, monotonic=lambda: clock.now_s)
-    monkeypatch.setattr(module, "time", clock)
+    now_s = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now_s))
     requests = ProduceRequests(cluster, 0.05)
     cluster.open.clear()
     first = asyncio.create_task(requests.send(Batch("a"), ONE))
     await asyncio.sleep(0)
-    clock.now_s += 0.04
+    now_s += 0.04
     second = asyncio.create_task(requests.send(Batch("b"), TWO))
     await asyncio.sleep(0)
-    clock.now_s += 0.01
+    now_s += 0.01
     with pytest.raises(TimeoutError, match=r"topic-0: expected an acknowledgement within 0\.05 s"):
         await first
     assert not second.done()
