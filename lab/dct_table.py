@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from lab.attacks import Attack, random_targets
+from lab.cache import digest
 from lab.data import LabelledPictures, read_pictures, to_frames
-from lab.experiments.cache import digest
 from lab.repair.inputs import at_network_size
 from processors.bundle import Bundle
 from processors.stages.preprocess.blocks import SIDE, coefficients

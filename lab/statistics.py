@@ -1,9 +1,11 @@
-"""Intervals of 95 % for shares and means over pictures."""
+"""Intervals of 95 % for shares and means over pictures, and tests of paired differences with their power."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,6 +18,8 @@ DRAWS: Final = 5000
 MOST_DISTINCT: Final = 1000
 """Most distinct values for which pictures are resampled. Means over more are normal for all purposes."""
 _SEED: Final = 0
+_NEGLIGIBLE: Final = 1e-12
+"""Probability of a number of discordant pairs below which it adds nothing to a power."""
 
 
 class Interval(NamedTuple):
@@ -132,16 +136,57 @@ def _crossing(holds: Callable[[float], bool]) -> float:
     return high
 
 
-def detectable(count: int, needed: int, power: float) -> float:
-    """Return the smallest share, in tenths of a percent, of which `count` pictures show `needed` with `power`.
+@cache
+def least_wins(discordant: int, alpha: float) -> int:
+    """Return the fewest wins of `discordant` pairs for which `sign_test` is below `alpha`; one more than all if none.
 
-    The number of pictures that show it is binomial. Raises ValueError unless 1 ≤ `needed` ≤ `count`, 0 < `power` < 1.
+    Raises ValueError unless `discordant` is at least 0 and 0 < `alpha` < 1.
     """
-    if not 1 <= needed <= count or not 0 < power < 1:
-        raise ValueError(f"needed: expected 1 to {count} and a power in (0, 1), got {needed} and {power}")
-    for thousandths in range(1, 1000):
-        share = thousandths / 1000
-        fewer = math.fsum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(needed))
-        if 1 - fewer >= power:
-            return share
-    return 1.0
+    if discordant < 0 or not 0 < alpha < 1:
+        raise ValueError(f"sign test: expected at least 0 pairs and a level in (0, 1), got {discordant} and {alpha}")
+    tail = 0
+    for wins in range(discordant, -1, -1):
+        tail += math.comb(discordant, wins)
+        if tail / (1 << discordant) >= alpha:
+            return wins + 1
+    return 0
+
+
+def paired_power(count: int, more: float, fewer: float, needed: Callable[[int], int]) -> float:
+    """Return the probability that a paired test on `count` pictures finds a difference (Connor 1987, exact).
+
+    A picture is a win with probability `more` and a loss with probability `fewer`. The test finds a difference from
+    `needed(m)` wins of m discordant pictures on. Their number is binomial, and so are the wins among them. Raises
+    ValueError for shares that are no probabilities.
+    """
+    both = more + fewer
+    if min(more, fewer) < 0 or both > 1 or count < 1:
+        raise ValueError(f"shares: expected at least 0 with a sum of at most 1, got {more} and {fewer}")
+    found = 0.0
+    for discordant in range(count + 1):
+        chance = _at_exactly(discordant, count, both)
+        if chance > _NEGLIGIBLE and (wanted := max(0, needed(discordant))) <= discordant:
+            wins = more / both if both else 0.0
+            found += chance * math.fsum(_at_exactly(k, discordant, wins) for k in range(wanted, discordant + 1))
+    return min(1.0, found)
+
+
+def paired_detectable(count: int, fewer: float, needed: Callable[[int], int], power: float) -> float:
+    """Return the smallest gain, in tenths of a percent, that `paired_power` finds with `power`; 1 if there is none.
+
+    The gain is the share of wins without that of losses, `fewer`. Raises ValueError unless 0 < `power` < 1.
+    """
+    if not 0 < power < 1:
+        raise ValueError(f"power: expected a number in (0, 1), got {power}")
+    most = math.floor(1000 * (1 - 2 * fewer) + 1e-9)
+    gains = range(1, most + 1)
+    place = bisect_left(gains, True, key=lambda gain: paired_power(count, fewer + gain / 1000, fewer, needed) >= power)
+    return gains[place] / 1000 if place < len(gains) else 1.0
+
+
+def _at_exactly(successes: int, count: int, share: float) -> float:
+    """Return the probability of exactly `successes` of `count` with probability `share` each, 0 ≤ `share` ≤ 1."""
+    if share in (0.0, 1.0):
+        return float(successes == count * share)
+    ways = math.lgamma(count + 1) - math.lgamma(successes + 1) - math.lgamma(count - successes + 1)
+    return math.exp(ways + successes * math.log(share) + (count - successes) * math.log1p(-share))

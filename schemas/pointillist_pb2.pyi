@@ -181,7 +181,7 @@ class CommandState(_message.Message):
     def __init__(self, issued_ms: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., enabled: _Optional[bool] = ..., asked_ms: _Optional[int] = ..., asked_share: _Optional[float] = ..., frames_per_second: _Optional[float] = ...) -> None: ...
 
 class Meta(_message.Message):
-    __slots__ = ("install_id", "boot_id", "width", "height", "channels", "frames_per_second", "dropped_per_block", "probe_share", "profile", "source", "software", "key_generation", "turn", "command_state", "tag")
+    __slots__ = ("install_id", "boot_id", "width", "height", "channels", "frames_per_second", "dropped_per_block", "probe_share", "profile", "source", "software", "key_generation", "turn", "command_state", "tag", "stream_frame_bytes", "sent_frame_bytes")
     INSTALL_ID_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +197,8 @@ class Meta(_message.Message):
     TURN_FIELD_NUMBER: _ClassVar[int]
     COMMAND_STATE_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SENT_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
     install_id: str
     boot_id: int
     width: int
@@ -212,7 +214,9 @@ class Meta(_message.Message):
     turn: Turn
     command_state: CommandState
     tag: int
-    def __init__(self, install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., frames_per_second: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., source: _Optional[str] = ..., software: _Optional[str] = ..., key_generation: _Optional[int] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ..., command_state: _Optional[_Union[CommandState, _Mapping]] = ..., tag: _Optional[int] = ...) -> None: ...
+    stream_frame_bytes: int
+    sent_frame_bytes: int
+    def __init__(self, install_id: _Optional[str] = ..., boot_id: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., frames_per_second: _Optional[float] = ..., dropped_per_block: _Optional[int] = ..., probe_share: _Optional[float] = ..., profile: _Optional[_Union[Profile, str]] = ..., source: _Optional[str] = ..., software: _Optional[str] = ..., key_generation: _Optional[int] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ..., command_state: _Optional[_Union[CommandState, _Mapping]] = ..., tag: _Optional[int] = ..., stream_frame_bytes: _Optional[int] = ..., sent_frame_bytes: _Optional[int] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("state", "install_id", "boot_id", "detail", "turn", "longest_gap_s", "key_generation", "tag")

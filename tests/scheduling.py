@@ -56,8 +56,11 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's cla
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """`--numprocesses auto`: two more than the cores that this process may use, for tests with brokers mostly wait."""
-    return len(os.sched_getaffinity(0)) + 2
+    """`--numprocesses auto`: one more than the cores that this process may use, because tests with brokers often wait.
+
+    Each worker more costs the CPU time of another import and collection.
+    """
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

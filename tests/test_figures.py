@@ -108,6 +108,12 @@ def test_each_figure_of_the_readme_is_one_number_with_the_bounds_of_its_row() ->
 
     line = front([("system", "delay", "the delay")], rows).splitlines()[-1]
     assert line == "| the delay | ≤ .1 s | ≤ .05 s | [0.03 s](docs/results/system.md) |"
+
+    def differences(_page: str) -> list[Row]:
+        return [Row("gain", "", "–", "–", "+0.010 [-0.020, +0.040] of 100 †", "", "`measure`")]
+
+    line = front([("system", "gain", "the gain")], differences).splitlines()[2]
+    assert line == "| the gain | – | – | [+0.010 (-0.020, +0.040)](docs/results/system.md) † |"
     with pytest.raises(ValueError, match="begins with 'weight', got 0"):
         front([("system", "weight", "the weight")], rows)
 
@@ -128,6 +134,43 @@ def test_the_hardened_network_stands_first_and_the_plain_one_has_no_bound() -> N
     hardened, plain = CASES["scenes"](rows)
     assert (hardened["network"], hardened["must"]) == ("scene@1-hardened", "≥ .95")
     assert (plain["network"], plain["must"]) == ("scene@1", "–")
+
+
+def test_the_strongest_attack_is_one_of_those_on_the_same_pictures() -> None:
+    def attack(name: str, compared: int, every_time: float, *, counts: bool = True) -> dict[str, Any]:
+        steps = int(name.removeprefix("steps/")) if name.startswith("steps/") else 0
+        return {"name": name, "compared": compared, "every_time": every_time, "counts": counts, "steps": steps}
+
+    rows = [
+        attack("clean", 100, 0.1), attack("eot-pgd", 1000, 0.2), attack("steps/5", 100, 0.4),
+        attack("steps/100", 100, 0.33), attack("fixed/all", 100, 0.1, counts=False), attack("auto-attack", 100, 0.31),
+    ]  # fmt: skip
+    document = {"folder": "f", "eps": 8 / 255, "settings": {"bundle": "net@1+a", "defence": "fleet"}, "attacks": rows}
+    [found] = CASES["strongest_of_the_same"]([document])
+    assert (found["strongest"]["name"], found["longest"]["name"], found["of"]) == ("auto-attack", "steps/100", 3)
+    assert (found["reached"], found["bound"]) == ("holds", "8/255")
+    rows[-1]["every_time"] = 0.3
+    [found] = CASES["strongest_of_the_same"]([document])
+    assert found["reached"] == "fails"
+    assert list(CASES["strongest_of_the_same"]([{**document, "attacks": rows[:2]}])) == []
+
+
+def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:
+    def attack(name: str, side: str, bare: int, behind: int) -> dict[str, str]:
+        numbers = {"pictures": "8", "submissions": "10", "eps": "0.03137", "seconds": "1"}
+        answers = {"bare": f"{bare:02x}", "once": "ff", "always": f"{behind:02x}"}
+        return {"network": "net@1+a", "made_on": side, "attack": name, **numbers, **answers}
+
+    rows = [
+        attack("clean", "bare", 0b11111110, 0b11111100), attack("eot-pgd", "bare", 0b11110000, 0b11111100),
+        attack("square", "fleet", 0b11111110, 0b11000011),
+    ]  # fmt: skip
+    clean, unaware, worst = CASES["paired"](rows)
+    assert [case["gain"]["value"] for case in (clean, unaware, worst)] == [-1 / 8, 2 / 8, -2 / 8]
+    assert [case["bare"]["value"] for case in (clean, unaware, worst)] == [7 / 8, 4 / 8, 4 / 8]
+    assert (clean["strongest"], clean["detectable"]) == (None, None)
+    assert worst["strongest"] == "eot-pgd, made on the bare network; square, made through the drop"
+    assert (worst["attacks"], worst["bound"]) == ("worst case of all attacks (2)", "8/255")
 
 
 def test_the_readme_is_a_front_door() -> None:

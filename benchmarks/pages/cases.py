@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from benchmarks.pages.cost_pages import ON_THE_SERVER, camera_bytes, cells_of, total_cpu_ms
 from benchmarks.pages.figure import NONE, RESULTS, Case, Cases
+from benchmarks.pages.red_team_cases import judged, paired, strongest_of_the_same
 from lab.experiments.aigan.whole_split import TEST_PICTURES, whole_split
 from lab.experiments.codefend import report as codefend_report
 from lab.experiments.codefend import tables as codefend_tables
@@ -258,58 +259,14 @@ def _preprocessed_attacked(rows: Sequence[Case]) -> Iterator[Case]:
         yield {**row, "must": bounds[row["attack"]]}
 
 
-def _judged(documents: Sequence[Case]) -> Iterator[Case]:
-    for found in documents:
-        reached = Counter(found["checklist"].values())
-        judged = found["worst_case_of_judged"]
-        mixed = judged is not None and judged["images"] < found["images"]
-        bound = "8/255" if abs(found["eps"] - 8 / 255) < 1e-9 else f"{found['eps']:g}"
-        hardened = "hardened" in found["settings"]["bundle"]
-        must, aim = {"8/255": ("≥ .30", "≥ .45"), "0.01": ("≥ .58", "≥ .68")}[bound] if hardened else (NONE, NONE)
-        low, high = found["intervals"]["worst_case_accuracy"]
-        yield {
-            **found,
-            "network": found["settings"]["bundle"].partition("+")[0],
-            "bound": bound,
-            "must": must,
-            "aim": aim,
-            # The bounds hold for the pictures that met every attack.
-            "all_must": NONE if mixed else must,
-            "all_aim": NONE if mixed else aim,
-            "low": low,
-            "high": high,
-            "passed": reached["passed"],
-            "failed": reached["failed"],
-            "left": reached["not run"],
-            "judged": judged,
-            "mixed": mixed or None,
-        }
-
-
-def _with_and_without(documents: Sequence[Case]) -> Iterator[Case]:
-    """The hardened network bare and behind the drop, clean and under the same attack.
-
-    The attacked rows are of the same first pictures; the clean one behind the drop is of all."""
-    for found in documents:
-        rows = {row["name"]: row for row in found["attacks"]}
-        names = "without/bare", "without/bare, clean", "steps/25"
-        if "hardened" in found["settings"]["bundle"] and all(name in rows for name in names):
-            bare, clean, behind = (rows[name] for name in names)
-            bound = "8/255" if abs(found["eps"] - 8 / 255) < 1e-9 else f"{found['eps']:g}"
-            network = found["settings"]["bundle"].partition("+")[0]
-            yield {
-                "folder": found["folder"], "network": network, "bound": bound, "n": behind["compared"],
-                "bare_clean": clean, "bare": bare, "behind_clean": rows["clean"], "behind": behind,
-            }  # fmt: skip
-
-
 CASES: Final[Mapping[str, Cases]] = {
     "hostile": _hostile, "attacks": _attacks, "at_scale": _at_scale, "cost": _cost, "super_iot": _super_iot,
     "photographs": _photographs, "codefend": _codefend, "sticker_drill": _sticker_drill,
     "scenes": _scenes, "hard_scenes": _hard_scenes, "live_attack": _live_attack, "parity": _parity,
     "broken": _broken, "aigan": _aigan, "aigan_times": _aigan_times, "qusecnets": _qusecnets,
-    "preprocessed": _preprocessed, "preprocessed_attacked": _preprocessed_attacked, "judged": _judged,
+    "preprocessed": _preprocessed, "preprocessed_attacked": _preprocessed_attacked, "judged": judged,
     "not_reproduced": _not_reproduced, "paper_mode": _paper_mode, "unrounded": _unrounded,
-    "below_the_paper": _below_the_paper, "foreign": _foreign, "with_and_without": _with_and_without,
+    "below_the_paper": _below_the_paper, "foreign": _foreign,
+    "paired": paired, "strongest_of_the_same": strongest_of_the_same,
 }  # fmt: skip
 """The functions by the name in the TOML files. Each takes its document as `figure.read` returns it."""

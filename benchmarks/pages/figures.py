@@ -28,8 +28,18 @@ FRONT: Final = (
         "robustness", "`cifar10@1-hardened`, fleet, r = 0.25, within L∞ 8/255: of",
         "hardened CIFAR-10 network: worst case of all attacks, L∞ 8/255",
     ),
-    ("robustness", "the same behind the drop, EOT-PGD 8/255", "its first 100 pictures behind the drop, EOT-PGD 8/255"),
-    ("robustness", "the same, bare network, EOT-PGD 8/255", "the same pictures without the drop"),
+    (
+        "robustness", "what the drop adds to `cifar10@1-hardened`, L∞ 8/255: worst case",
+        "what the drop adds to that network's worst case, on the same pictures",
+    ),
+    (
+        "robustness", "what the drop adds to `cifar10@1`, L∞ 0.01: worst case",
+        "what it adds to the plain network, L∞ .01, if the attacker knows of it",
+    ),
+    (
+        "robustness", "what the drop adds to `cifar10@1`, L∞ 0.01: attacks made on the bare",
+        "the same, if the attacker does not",
+    ),
     ("robustness", "AI-GAN, cifar10, white-box", "success of a generator of attacks on the plain network, L∞ 8/255"),
     ("backdoors", "32 cameras at 2 fps", "runs of 10 with each sticker alerted within 10 s and no false alert"),
     ("backdoors", "repair, resnet20-c-1: ASR after", "attack success after repair"),
@@ -66,7 +76,7 @@ def front(picks: Sequence[tuple[str, str, str]] = FRONT, rows_of: Callable[[str]
             raise ValueError(f"{page}: expected one row that begins with {begins!r}, got {len(found)}. Correct FRONT.")
         measured = found[0].measured
         number = (
-            re.split(r" of |, (?![0-9.]+\])| \(", measured.removesuffix(MARK))[0].replace("[", "(").replace("]", ")")
+            re.split(r" of |, (?![-+0-9.]+\])| \(", measured.removesuffix(MARK))[0].replace("[", "(").replace("]", ")")
         )
         mark = MARK if measured.endswith(MARK) else ""
         lines.append([name, found[0].must, found[0].aim, f"[{number}](docs/results/{page}.md){mark}"])

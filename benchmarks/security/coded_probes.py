@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.command_line import Option, command_line
 from infra.local.files import write_json, write_text
+from lab.cache import Arrays, Cache, digest
 from lab.codec import through_probe
 from lab.data import LabelledPictures
-from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.harness.cell import file_state
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 from lab.statistics import Interval, paired_interval
 from lab.strip.measure import check
 from lab.training.scene import PER_CAMERA, TEST_SEED

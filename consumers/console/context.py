@@ -19,8 +19,8 @@ from starlette.responses import HTMLResponse, Response
 
 from consumers.cameras.episodes import Review
 from consumers.console.access.gate import may, path_of, session_of
-from consumers.console.access.logins import Logins
-from consumers.console.access.users import Right, Users
+from consumers.console.access.logins import Logins, Ways
+from consumers.console.access.rights import Right
 from consumers.console.data.commands import Commands
 from consumers.console.data.export import export_places
 from consumers.console.data.fleet import Fleet
@@ -61,8 +61,8 @@ class ConsoleContext:
     fleet: Fleet
     store: Store
     keys: KeyRing
-    users: Users | None = None
-    """None gives everybody who reaches the address full access."""
+    ways: Ways = field(default_factory=Ways)
+    """The ways to log in."""
     clock_s: Callable[[], float] = time.monotonic
     models: ModelsWatch | None = None
     health: Health | None = None
@@ -90,12 +90,12 @@ class ConsoleContext:
     _telling: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, thread_name_prefix="telling"))
 
     def __post_init__(self) -> None:
-        self.logins = Logins(self.users, self.note, self.clock_s)
+        self.logins = Logins(self.ways, self.note, self.clock_s)
         self.sessions = self.logins.sessions
         self.filming = asyncio.Lock()
         self.recorded = Recorded(self.settings.database)
         self.watch = SystemWatch(self.fleet, self.read_roles, self.settings.prometheus)
-        self.exports = export_places(logs_in=self.users is not None)
+        self.exports = export_places(logs_in=self.ways.logs_in)
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
             undefined=StrictUndefined,
@@ -151,7 +151,7 @@ class ConsoleContext:
             "session": session,
             "can_operate": may(request, Right.OPERATOR),
             "can_admin": may(request, Right.ADMIN),
-            "logs_in": self.users is not None,
+            "logs_in": self.ways.logs_in,
             "header": self.watch.header(),
             "now_ms": time.time_ns() // 10**6,
             "stream": "/live",

@@ -21,7 +21,6 @@ from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.connections import CONNECTIONS
 from consumers.console.access.connections import OUTCOMES as CONNECTION_OUTCOMES
 from consumers.console.access.logins import OUTCOMES, Logins
-from consumers.console.access.users import Users
 from consumers.console.clip_keeper import keep_clips
 from consumers.console.context import ConsoleContext
 from consumers.console.data.collector import Collector
@@ -39,11 +38,11 @@ from consumers.console.data.store import Store
 from consumers.console.data.views import Views
 from consumers.console.database_poller import DatabasePoller
 from consumers.console.jobs.jobs import Jobs, Launch
+from consumers.console.login_ways import open_ways
 from consumers.console.server import Server
 from consumers.console.settings import ConsoleSettings
 from consumers.console.web import listen, make_server
 from schemas import metrics
-from schemas.errors import ConfigError
 from schemas.keys.keys import KeyRing
 from schemas.keys.signers import TrustedSigners
 from schemas.runtime.health import Health
@@ -72,19 +71,14 @@ def open_desk(
     Raises ConfigError for invalid settings. Raises StateError for another version's store, or a folder of jobs that is
     in use.
     """
-    if settings.users is None and (settings.behind_proxy is not None or not settings.is_local):
-        raise ConfigError(
-            f"users is missing: expected a file of users where others reach the console, at {settings.http[0]}. "
-            "`pointillist user add NAME` makes it."
-        )
+    ways = open_ways(settings, clock_s)
     commands = Commands(settings.broker, keys) if settings.mqtt else None
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
-    users = Users(settings.users) if settings.users is not None else None
     fleet = Fleet(settings, settings.page_cards)
     store = Store(settings.store)
     store.prepare()
-    context = ConsoleContext(settings, fleet, store, keys, users, clock_s, commands=commands, read_roles=read_roles)
+    context = ConsoleContext(settings, fleet, store, keys, ways, clock_s, commands=commands, read_roles=read_roles)
     context.prometheus = Prometheus(settings.prometheus) if settings.prometheus is not None else None
     context.reviews, context.runbooks = store.reviewed(), settings.runbooks
     kept_files = settings.kept_files or settings.quarantine

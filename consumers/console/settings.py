@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from consumers.console.access.login_settings import OpenIdSettings, ProxyLoginSettings
 from consumers.settings import DAY_S, Bounds, HostName, RecordsSettings
 from schemas.settings import HostPort, HttpUrl, MqttSettings, RoleSettings, SettingsTable
 from schemas.topics import KafkaTopic
@@ -76,17 +77,26 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
 
     bounds: ConsoleBounds = ConsoleBounds()
     http: HostPort = ("127.0.0.1", 8080)
-    """Address of the pages; port 0 takes a free one. Where other machines reach it, it needs `users`."""
+    """Address of the pages; port 0 takes a free one. Where other machines reach it, it needs `users`, `openid` or
+    `proxy_login`."""
     http_tls: Path | None = None
     """Folder with tls.crt and tls.key: the pages by HTTPS."""
     allowed_host: tuple[HostName, ...] = ()
     """Host names that the console answers to, besides its address."""
     behind_proxy: Proxy | None = None
     """Address or network of a reverse proxy, which speaks TLS: only its X-Forwarded-For and X-Forwarded-Proto are
-    trusted. It needs `users`."""
+    trusted. It needs `users`, `openid` or `proxy_login`."""
     users: Path | None = None
-    """File of the users, as `pointillist user` writes it; none is that of the state folder, or admits everybody at a
-    loopback address."""
+    """File of the users, as `pointillist user` writes it; none is that of the state folder."""
+    tokens: Path | None = None
+    """File of the API tokens, as `pointillist token` writes it; none is that of the state folder."""
+    openid: OpenIdSettings | None = None
+    """Logins by an identity provider (OpenID Connect)."""
+    proxy_login: ProxyLoginSettings | None = None
+    """Logins by headers of `behind_proxy`."""
+    owner_file: Path | None = None
+    """File with the token of the user who runs the console, new at each start. On loopback without logins, visitors
+    read, and everything else needs it. None is that of the state folder, or none."""
     store: str = ""
     """SQLAlchemy URL of the console's own database; empty is SQLite in the state folder."""
     kept_files: str = ""
@@ -116,6 +126,11 @@ class ConsoleSettings(RoleSettings, MqttSettings, RecordsSettings):
                 "Set jobs.models, or state."
             )
         return self
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether people log in."""
+        return self.users is not None or self.openid is not None or self.proxy_login is not None
 
     @property
     def is_local(self) -> bool:

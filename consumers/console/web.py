@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import socket
 import time
-from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
-from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.access.connections import CONNECTIONS
-from consumers.console.access.gate import (
-    Gate,
-    address_of,
-    browser_cookie,
-    cookie,
-    cookie_name,
-    form_of,
-    gone_of,
-    is_secure,
-)
-from consumers.console.access.guesses import Attempt, TryLaterError
+from consumers.console.access.gate import Gate
 from consumers.console.access.hosts import Hosts, OnlyOwnHosts
+from consumers.console.access.rights import GuardedRoute, OpenMount, RouteRights
 from consumers.console.api.routes import api_routes
 from consumers.console.context import HERE, ConsoleContext
 from consumers.console.data.stream import Streams
@@ -37,6 +25,7 @@ from consumers.console.pages.camera import camera_routes
 from consumers.console.pages.dead_letters import letter_routes
 from consumers.console.pages.fleet import fleet_routes
 from consumers.console.pages.jobs import job_routes
+from consumers.console.pages.login import login_routes
 from consumers.console.pages.models import model_routes
 from consumers.console.pages.system import system_routes
 from consumers.console.pages.teach import teach_routes
@@ -66,11 +55,9 @@ class CheckedFiles(StaticFiles):
         return answer
 
 
-def make_app(context: ConsoleContext) -> Starlette:
-    """Return the web application."""
-    streams = Streams(context.fleet, context.sessions)
-    settings = context.settings
-    routes: list[BaseRoute] = [
+def console_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
+    """Return all routes besides the files, each with the right that it needs."""
+    return [
         *fleet_routes(context, streams),
         *camera_routes(context, streams),
         *alert_routes(context),
@@ -80,62 +67,25 @@ def make_app(context: ConsoleContext) -> Starlette:
         *system_routes(context, streams),
         *letter_routes(context),
         *api_routes(context),
-        Route("/login", partial(_login_page, context)),
-        Route("/login", partial(_login, context), methods=["POST"]),
-        Route("/logout", partial(_logout, context), methods=["POST"]),
-        Route("/health", _health),
-        Mount("/static", CheckedFiles()),
+        *login_routes(context),
+    ]
+
+
+def make_app(context: ConsoleContext) -> Starlette:
+    """Return the web application."""
+    settings = context.settings
+    routes: list[BaseRoute] = [
+        *console_routes(context, Streams(context.fleet, context.sessions)),
+        OpenMount("/static", CheckedFiles()),
     ]
     hosts = Hosts(settings.http[0], settings.allowed_host)
     return Starlette(
         routes=routes,
         middleware=[
             Middleware(OnlyOwnHosts, hosts=hosts),
-            Middleware(Gate, logins=context.logins),
+            Middleware(Gate, logins=context.logins, rights=RouteRights(routes)),
         ],
     )
-
-
-async def _health(_request: Request) -> Response:
-    return JSONResponse({"ok": True})
-
-
-def _login_form(context: ConsoleContext, then: str, complaint: str, status: int) -> Response:
-    body = context.render("login.html", then=then, complaint=complaint)
-    return Response(body, status, media_type="text/html")
-
-
-async def _login_page(context: ConsoleContext, request: Request) -> Response:
-    return _login_form(context, request.query_params.get("then", "/"), "", 200)
-
-
-async def _login(context: ConsoleContext, request: Request) -> Response:
-    fields = form_of(request)
-    then, name = fields.get("then", "/"), fields.get("name", "")
-    browsers, secure = context.logins.browsers, is_secure(request)
-    attempt = Attempt(address_of(request), name, browsers.known(request.cookies.get(BROWSER_COOKIE, ""), name))
-    try:
-        user = await context.logins.by_form(attempt, fields.get("password", ""), gone_of(request))
-    except TryLaterError as later:
-        answer = _login_form(context, then, f"Too many attempts. Try again in {later.after_s} s.", 429)
-        answer.headers["retry-after"] = str(later.after_s)
-        return answer
-    if user is None:
-        return _login_form(context, then, "Wrong name or password.", 403)
-    answer = RedirectResponse(then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/", 303)
-    answer.headers.append("set-cookie", cookie(context.sessions.begin(user), secure=secure))
-    answer.headers.append("set-cookie", browser_cookie(browsers.mark(user.name), secure=secure))
-    return answer
-
-
-async def _logout(context: ConsoleContext, request: Request) -> Response:
-    secure = is_secure(request)
-    ended = context.sessions.end(request.cookies.get(cookie_name(secure=secure), ""))
-    if ended is not None:
-        await context.logins.log_out(ended, address_of(request))
-    answer = RedirectResponse("/login", 303)
-    answer.headers.append("set-cookie", cookie("", secure=secure))
-    return answer
 
 
 def make_server(context: ConsoleContext) -> Server:

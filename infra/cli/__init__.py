@@ -96,6 +96,7 @@ MODULES: Final = {
     "topics": ("topics",),
     "replicas": ("topics",),
     "up": ("up",),
+    "token": ("token",),
     "user": ("user",),
     "lab": tuple(
         f"lab.{name}"

@@ -129,6 +129,10 @@ def create(
     limits = Limits(most_seconds, most_memory)
     made = create_within(limits, wanted, out, print_line, lambda file, why: print_line(f"skipped {file}: {why}"))
     _print_summary(made, out)
+    if imagenet:
+        from infra.bundling.choice import cache_choice
+
+        cache_choice(out)
     if made.doubts and not accept_doubts:
         if publish is not None or up:
             print_line("not served, for what is doubtful: --accept-doubts serves it all the same")

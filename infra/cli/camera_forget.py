@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from infra.cli.audit_line import note
 from infra.cli.camera import camera_app
 from schemas.errors import ConfigError, StateError
 
@@ -47,7 +48,7 @@ def forget(
     try:
         store.prepare()
         store.forget(identity)
-        store.note("local", "forget", identity, "by the command line", "done")
     finally:
         store.close()
+    note(layout, "forget", identity, "by the command line", "done")
     typer.echo(f"{identity} is forgotten until it sends again")

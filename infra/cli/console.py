@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @role_command(
-    app, "console", "http", *KAFKA, *MQTT, *COMMON, "database", "quarantine", "store", "kept_files", "users",
+    app, "console", "http", *KAFKA, *MQTT, *COMMON, "database", "quarantine", "store", "kept_files", "users", "tokens",
     "allowed_host", "http_tls", "behind_proxy", "trust", "jobs.folder", "jobs.bundle", "jobs.signer", "jobs.models",
     "jobs.admin_tls", "jobs.admin_login_file", "prometheus",
 )  # fmt: skip
@@ -43,6 +43,8 @@ def console(settings: ConsoleSettings, allow_code: AllowCode = False) -> None:
         update={
             "store": resolve(settings.store) or layout.console_url,
             "users": users,
+            "tokens": settings.tokens or (layout.tokens if state is not None else None),
+            "owner_file": settings.owner_file or (layout.owner_token if state is not None else None),
             "trust": trust_file(settings.trust, state),
             "jobs": job_settings(settings),
             "runbooks": settings.runbooks or PAGE,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 
+from infra.cli.audit_line import note
 from infra.cli.code import AllowCode
 from infra.cli.model import ModelsChange, checked, described, folder_of, initial, model_app, report_change
 from infra.cli.shared_options import with_shared_options
@@ -214,12 +215,6 @@ def _note(state: Path | None, what: str, model_id: str, detail: str, outcome: st
     """Write a line of the audit log, where the console has one."""
     if state is None:
         return
-    from consumers.console.data.store import Store
     from infra.state_folder import Layout
 
-    store = Store(Layout(state.resolve()).console_url)
-    try:
-        store.prepare()
-        store.note("local", what, model_id, detail, outcome)
-    finally:
-        store.close()
+    note(Layout(state.resolve()), what, model_id, detail, outcome)

@@ -11,6 +11,7 @@ import typer
 from sqlalchemy import Connection
 
 from infra.cli import app
+from infra.cli.audit_line import note
 from schemas.errors import ConfigError, StateError
 
 
@@ -32,7 +33,7 @@ def mute(
 
     A mute ends by itself. Evidence, alerts and frames are recorded as before. The audit log keeps who muted what.
     """
-    from consumers.console.data.store import Store
+    from consumers.console.access.owner import owner_name
     from consumers.database.mutes import change_mutes, end_mute, new_mute, read_mutes, save_mute
     from infra.state_folder import Layout
     from schemas.identity import camera_at
@@ -48,7 +49,7 @@ def mute(
             typer.echo(f"{each.subject} until {until}, by {each.who}: {each.reason}")
         return
     named = [each if len(each) == 32 and "/" not in each else str(camera_at(each)) for each in subjects]
-    made = [] if end else [new_mute(each, length, reason, "local", now_ms) for each in named]
+    made = [] if end else [new_mute(each, length, reason, owner_name(), now_ms) for each in named]
 
     def change(connection: Connection) -> None:
         for each in made:
@@ -57,12 +58,6 @@ def mute(
             end_mute(connection, subject)
 
     change_mutes(layout.database_url, change)
-    store = Store(layout.console_url)
-    try:
-        store.prepare()
-        for subject in named:
-            store.note("local", "mute", subject, "ended" if end else f"{length}: {reason}", "done")
-    finally:
-        store.close()
     for subject in named:
+        note(layout, "mute", subject, "ended" if end else f"{length}: {reason}", "done")
         typer.echo(f"{subject} is no longer muted" if end else f"{subject} is muted for {length}")

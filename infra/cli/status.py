@@ -36,8 +36,9 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
 
     Exit status 1 when a role or a camera is not well, 2 when nothing runs.
     """
+    from consumers.console.access.owner import owner_link
     from infra.up.system_line import rules_of
-    from infra.up.system_state import camera_states, is_supervised, page_addresses, role_states
+    from infra.up.system_state import PAGES, camera_states, is_supervised, page_addresses, role_states
 
     layout = _layout(state)
     roles, cameras = role_states(layout), camera_states(layout)
@@ -80,7 +81,9 @@ def status(state: State = DEFAULT_STATE, json: Json = False) -> None:
     if len(broken) > MOST_NAMED:
         _print_line(f"  and {len(broken) - MOST_NAMED} more: pointillist cameras --broken")
     for name, address in addresses.items():
-        _print_line(f"{name}: {address}")
+        # The link is a secret: it goes to a person's terminal, never to a log.
+        is_owners = name == PAGES["console"] and sys.stdout.isatty()
+        _print_line(f"{name}: {owner_link(address, layout.owner_token) if is_owners else address}")
     raise typer.Exit(0 if well else UNWELL)
 
 
@@ -101,8 +104,11 @@ def cameras(
     if not found:
         _print_line("no camera is broken" if broken else "no camera yet")
         return
-    lines = [(each.name, each.state, str(each.frames), _age(each), _sends(each), each.detail) for each in found]
-    print_rows(Console(highlight=False), ("camera", "is", "frames", "last", "sends", "why"), lines)
+    lines = [
+        (each.name, each.state, str(each.frames), _age(each), _sends(each), frame_sizes(each), each.detail)
+        for each in found
+    ]
+    print_rows(Console(highlight=False), ("camera", "is", "frames", "last", "sends", "a frame", "why"), lines)
 
 
 @app.command()
@@ -181,6 +187,13 @@ def _sends(camera: CameraState) -> str:
     if camera.frames_per_second is not None:
         parts.append(f"{camera.frames_per_second:g}/s")
     return " ".join(parts)
+
+
+def frame_sizes(camera: CameraState) -> str:
+    """Return `own stream 3.1 kB, published 4.0 kB`; empty for a camera without a stream of its own."""
+    if not camera.own_bytes or not camera.sent_bytes:
+        return ""
+    return f"own stream {camera.own_bytes / 1000:.1f} kB, published {camera.sent_bytes / 1000:.1f} kB"
 
 
 def _print_line(line: str) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from infra.cli import app
 from infra.cli.access import State
+from infra.cli.audit_line import note
 from schemas.errors import ConfigError
 
 user_app = typer.Typer(help="Users of the console.", no_args_is_help=True)
@@ -36,7 +37,8 @@ def add(
 ) -> None:
     """Add a user, or change the role and the password of one; the password is read from the terminal or standard
     input."""
-    from consumers.console.access.users import Right, write_user
+    from consumers.console.access.rights import Right
+    from consumers.console.access.users import write_user
 
     place = _place(file, state)
     if role not in set(Right):
@@ -48,6 +50,7 @@ def add(
     else:
         password = sys.stdin.readline().rstrip("\n")
     write_user(place, name, Right(role), password)
+    _note(state, name, role, "added or changed")
     typer.echo(f"{name} may log in as {role}: {place}")
 
 
@@ -69,7 +72,15 @@ def remove(
 
     place = _place(file, state)
     remove_user(place, name)
+    _note(state, name, "", "removed")
     typer.echo(f"{name} may no longer log in: {place}")
+
+
+def _note(state: Path | None, name: str, detail: str, outcome: str) -> None:
+    from infra.state_folder import Layout
+
+    if state is not None:
+        note(Layout(state.resolve()), "user", name, detail, outcome)
 
 
 def _place(file: Path | None, state: Path | None) -> Path:

@@ -215,6 +215,10 @@ class KafkaNodes:
         self.nodes = [Kafka(state, ports, pki=pki, quorum=quorum, number=number + 1) for number in range(count)]
         self._pki = pki
 
+    def reserve(self) -> str:
+        """Choose the ports of each node before its first start; return `bootstrap`."""
+        return ",".join(node.reserve() for node in self.nodes)
+
     @property
     def bootstrap(self) -> str:
         """`host:port` of each node, for clients."""

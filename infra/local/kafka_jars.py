@@ -32,6 +32,11 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "pointillist"
 
 
+def backend_cache() -> Path:
+    """Return the folder of the processors' choices of backend; see `ProcessorSettings.backend_cache`."""
+    return cache_folder() / "backends"
+
+
 def kafka_version() -> str:
     """Return the version that `pom.xml` names."""
     version = ElementTree.parse(POM).findtext("{*}properties/{*}kafka.version")

@@ -35,6 +35,7 @@ class Service(ABC):
         self._memory = ports or Ports(state)
         self._ready_s = ready_s
         self._ports: dict[str, int] = {}
+        self._reserved = False
         self._child: Child | None = None
 
     @abstractmethod
@@ -66,6 +67,16 @@ class Service(ABC):
         """`host:port` for clients."""
         return f"{self.host}:{self.port}"
 
+    def reserve(self) -> str:
+        """Choose the ports before the first start, and return `listen`.
+
+        The start replaces a port that another program has taken meanwhile.
+        """
+        if not self._ports:
+            self._ports = {name: self._memory.take(name) for name in self.port_names}
+            self._reserved = True
+        return self.listen
+
     @property
     def child(self) -> Child:
         """The process. Raises BrokerError before the first start."""
@@ -81,7 +92,7 @@ class Service(ABC):
         taken, or a program that it needs is not installed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        first = not self._ports
+        first, self._reserved = self._reserved or not self._ports, False
         end = time.monotonic() + self._ready_s
         for _ in range(_PORT_RACES):
             if first:

@@ -15,6 +15,7 @@ from infra.reference.metrics import metrics
 from infra.reference.model_toml import model_toml
 from infra.reference.report import report
 from infra.reference.rest import rest
+from infra.reference.rights import rights
 from infra.reference.settings import settings
 from infra.reference.wire_format import wire_format
 from infra.settings.json_schema import NAMES, written_schema
@@ -31,6 +32,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "reference/metrics.md": metrics,
     "reference/report.md": report,
     "reference/rest.md": rest,
+    "reference/rights.md": rights,
     "reference/wire-format.md": wire_format,
     "adr/README.md": decisions,
     **{f"reference/schemas/{name}.json": partial(written_schema, name) for name in NAMES},

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from consumers.cameras.state import State
 from consumers.conservation.live import LiveFindings
-from consumers.console.access.users import Right
 from consumers.console.api.routes import OPERATIONS, ROOT, document
 from consumers.console.data.cards import Card
 from consumers.console.data.store import Operation
@@ -16,9 +15,10 @@ from infra.reference.report import fields
 from infra.settings.described import docstrings
 
 _HEAD: Final = f"""\
-The console answers programs below `{ROOT}`, and describes it in `{ROOT}/openapi.json`. Where people log in, programs
-do so by HTTP Basic; whatever changes something takes a JSON object with `content-type: application/json`. A refusal is
-a status from 400 on with `error`, one line. Times are Unix milliseconds unless a name ends otherwise.
+The console answers programs below `{ROOT}`, and describes it in `{ROOT}/openapi.json`. Programs send an [API
+token](../operations/people.md#programs) as `Authorization: Bearer TOKEN`, or HTTP Basic; whatever changes something
+takes a JSON object with `content-type: application/json`. A refusal is a status from 400 on with `error`, one line.
+Times are Unix milliseconds unless a name ends otherwise.
 """
 
 
@@ -28,8 +28,7 @@ def rest() -> str:
     return page(
         "REST",
         _HEAD,
-        "## Rights",
-        table(("right", "may, besides what those above may"), _values(Right)),
+        "Each operation names the [right](rights.md) that it needs.",
         "## The console",
         *(_operation(each.method, each.path, paths[ROOT + each.path][each.method.lower()]) for each in OPERATIONS),
         fields("A card", Card),
@@ -64,6 +63,6 @@ def _schema(schema: dict[str, Any]) -> str:
     return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[schema["type"]]
 
 
-def _values(kind: type[Right] | type[State]) -> list[tuple[str, str]]:
+def _values(kind: type[State]) -> list[tuple[str, str]]:
     said = docstrings(kind)
     return [(code(each.value), said[each.name]) for each in kind]

@@ -44,14 +44,14 @@ FILES: Final = "state/"
 LEFT_OUT: Final = frozenset(
     (
         "mosquitto", "prometheus", "alertmanager", "grafana", "spool", "logs", "cache", "lock", LOCK_FILE,
-        "roles.json", "processes.json", "ports.json", "report.json", "fleet.json",
+        "roles.json", "processes.json", "owner.token", "ports.json", "report.json", "fleet.json",
     )
 )  # fmt: skip
 """Entries of a state folder that a new run makes again, or that belong to cameras; see also `is_left_out`."""
 _IDENTITIES: Final = frozenset(
     (
-        "pki", "keys", "roles", "enrolments", "users", "fleet.secret", "signer.key", "decider.key", "trusted-signers",
-        "generations.json",
+        "pki", "keys", "roles", "enrolments", "users", "tokens", "fleet.secret", "signer.key", "decider.key",
+        "trusted-signers", "generations.json",
     )
 )  # fmt: skip
 _AT_ONCE: Final = 2**20

@@ -47,6 +47,16 @@ class Layout:
         return self.folder / "users"
 
     @property
+    def tokens(self) -> Path:
+        """The API tokens of programs, as hashes."""
+        return self.folder / "tokens"
+
+    @property
+    def owner_token(self) -> Path:
+        """The token of the user who runs the console, new at each start, readable by that user only."""
+        return self.folder / "owner.token"
+
+    @property
     def spool(self) -> Path:
         """One folder for each site, with one for each camera in it."""
         return spool_root(self.folder)

@@ -32,6 +32,10 @@ def check_console(settings: UpSettings, layout: Layout) -> None:
     """Raise ConfigError, before anything runs, for an address, a certificate or users that the console would refuse."""
     if settings.http_tls is not None:
         server_context(settings.http_tls / CERTIFICATE_FILE, settings.http_tls / KEY_FILE)
+    if settings.console.proxy_login is not None and settings.behind_proxy is None:
+        raise ConfigError(
+            "--behind-proxy is missing: expected the proxy's address next to console.proxy_login. Set it."
+        )
     if not is_shared(settings):
         return
     if settings.plain and is_by_https(settings) and settings.http_tls is None:
@@ -39,10 +43,12 @@ def check_console(settings: UpSettings, layout: Layout) -> None:
             f"--http: expected --http-tls DIR, --behind-proxy ADDRESS or --http-plain at {settings.http} with --plain, "
             "got none of them. Passwords would travel in the clear."
         )
+    if settings.console.openid is not None or settings.console.proxy_login is not None:
+        return
     if not layout.users.is_file():
         raise ConfigError(
             f"{layout.users} is missing: a console at {settings.http or 'a proxy'} needs users. Run "
-            f"`pointillist user add NAME --state {settings.state}`."
+            f"`pointillist user add NAME --state {settings.state}`, or set console.openid or console.proxy_login."
         )
     read_users(layout.users)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from consumers.console.data.roles import NO_ANSWER_S
 from infra.local.http import get
+from infra.local.kafka_jars import backend_cache
 from infra.local.ports import LOOPBACK, Ports
 from infra.local.process import COMMAND, Child, ProcessId
 from infra.pki.roles import SHARE_FILE, role_folder
@@ -68,6 +69,8 @@ class Role:
     listen: Callable[[], str | None] = lambda: None
     url: str | None = None
     """The address for a browser, unless it is `http://` with `listen`."""
+    owner_file: Path | None = None
+    """File with the token that a browser of the user who runs the role needs, while there is one."""
     metrics: str | None = None
     log: Path | None = None
     final: frozenset[int] = frozenset()
@@ -211,6 +214,7 @@ class LocalRoles:
         values = {
             "kafka": self._kafka,
             "bundle": bundle_folder(self._settings),
+            "backend_cache": backend_cache(),
             "model_cache": self._layout.model_cache.resolve(),
             "trust": self._layout.trusted.resolve(),
         }
@@ -245,6 +249,7 @@ class LocalRoles:
         environment = self._given(SecretRole.CONSOLE)
         role = self._role("console", "console", values, environment, given=settings.console, listen=http)
         role.url = console_url(settings, http)
+        role.owner_file = layout.owner_token
         return role
 
     def monitor(self, *, alertmanager: bool = False, console: str | None = None) -> Role:

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from consumers.database.migrations import upgrade_database
-from infra.audit.audit import Audit, audit, unsettled
-from infra.audit.report import report
 from infra.local.disk_space import DiskSpace
 from infra.local.files import write_json
 from infra.local.kafka import KafkaNodes
@@ -62,6 +60,9 @@ from producers.simulation.scenario import parse_scenario
 from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
 from schemas.runtime.disk import is_full
+
+if TYPE_CHECKING:
+    from infra.audit.audit import Audit
 
 READY_S = 120.0
 STOP_S = 15.0
@@ -147,6 +148,9 @@ class _Run:
         if self._settings.report is not None:
             write_report(self._settings.report, {})
         if self._layout.database.exists():
+            # Here and below: its imports would delay each start.
+            from infra.audit.audit import audit
+
             upgrade_database(self._layout.database_url)
             found = audit(self._layout)
             self._foreign_before = found.foreign
@@ -174,26 +178,32 @@ class _Run:
         await asyncio.gather(*furnishing)
 
     def start(self) -> None:
-        """Start brokers, then our roles, then, when all are ready, the cameras."""
+        """Start brokers and processors together, then the other roles, then, when all are ready, the cameras.
+
+        A processor's start is the longest, and its model needs no broker.
+        """
         mosquitto = Role("mosquitto", self._mosquitto, lambda: self._mosquitto.listen, log=self._mosquitto.log)
         kafka = [Role(node.role, node, partial(getattr, node, "listen"), log=node.log) for node in self._kafka.nodes]
         self._live.print_line("starting mosquitto and Kafka")
         self._brokers = [mosquitto, *kafka]
+        self._mosquitto.reserve()
+        reserved = self._kafka.reserve()
         # In parallel: no node of Kafka is ready before most are.
         with ThreadPoolExecutor(len(self._brokers)) as starting:
-            for future in [starting.submit(self._supervisor.start, role) for role in self._brokers]:
+            futures = [starting.submit(self._supervisor.start, role) for role in self._brokers]
+            self._start_roles(self._local(reserved).processors())
+            for future in futures:
                 future.result()
-        addresses = (self._mosquitto.listen, self._kafka.bootstrap)
-        local = LocalRoles(
-            self._settings, self._layout, self._ports, *addresses, self._camera_messages, self._camera_bytes
-        )
+        if self._kafka.bootstrap != reserved:  # another program has taken the port meanwhile
+            for role in self._roles:
+                self._supervisor.stop(role, STOP_S)
+            self._roles = []
+            self._start_roles(self._local(self._kafka.bootstrap).processors())
+        local = self._local(self._kafka.bootstrap)
+        asyncio.run(self._furnish_kafka())
         console = local.console(prometheus=self._watching.wanted)
         monitor = local.monitor(alertmanager=self._watching.notifies, console=console.url)
-        self._roles = [*local.processors(), *local.bridges(), local.recorder(), console, monitor]
-        asyncio.run(self._furnish_kafka())
-        for role in self._roles:
-            self._asked.stop_here()
-            self._supervisor.start(role)
+        self._start_roles([*local.bridges(), local.recorder(), console, monitor])
         self._watching.start(self._begin_beside, self._live.print_line, console.url or "")
         self._live.print_line("waiting for the bridge, the processors and the recorder")
         self._supervisor.await_health(self._roles, READY_S, self._asked.stop_here)
@@ -207,6 +217,18 @@ class _Run:
         self._live.begin(shown, self._startup_s, self._broken_cameras, self._attached_frames, self._system)
         if not self._settings.plain:
             self._renewal.start()
+
+    def _local(self, kafka: str) -> LocalRoles:
+        return LocalRoles(
+            self._settings, self._layout, self._ports, self._mosquitto.listen, kafka, self._camera_messages,
+            self._camera_bytes,
+        )  # fmt: skip
+
+    def _start_roles(self, roles: Sequence[Role]) -> None:
+        for role in roles:
+            self._asked.stop_here()
+            self._roles.append(role)
+            self._supervisor.start(role)
 
     def _broken_cameras(self) -> list[CameraState]:
         return [camera for camera in camera_states(self._layout) if camera.broken]
@@ -272,6 +294,8 @@ class _Run:
         return BackgroundTask(self._unsettled, "drain")
 
     def _unsettled(self) -> int | None:
+        from infra.audit.audit import unsettled
+
         # A damaged database is missing for a moment while the recorder creates a new one.
         with contextlib.suppress(StateError):
             return unsettled(self._layout, self._started_ms, self._cameras)
@@ -293,6 +317,8 @@ class _Run:
 
     def finish(self) -> tuple[int, dict[str, Any]]:
         """Return the exit status and the report from the files on disk; the report is empty after an interrupt."""
+        from infra.audit.report import report
+
         found = self._audit()
         if found is None:
             self._live.print_line("interrupted: the audit has not ended, `pointillist audit` runs it again")
@@ -319,6 +345,8 @@ class _Run:
         return status, document
 
     def _audit(self) -> Audit | None:
+        from infra.audit.audit import audit
+
         asked, auditing = self._asked.count, BackgroundTask(partial(audit, self._layout), "audit")
         while not auditing.done(TICK_S):
             if self._asked.count > asked:

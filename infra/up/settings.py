@@ -41,11 +41,12 @@ MESSAGE_OVERHEAD = 512
 
 SET_BY_UP: Final[dict[str, frozenset[str]]] = {
     "bridge": frozenset(("name", "camera_messages_per_s", "camera_bytes_per_s", "camera_window_bytes", "camera_rates")),
-    "processor": frozenset(("bundle", "instance", "model_cache", "trust")),
+    "processor": frozenset(("bundle", "backend_cache", "instance", "model_cache", "trust")),
     "recorder": frozenset(("database", "quarantine")),
     "console": frozenset(
-        ("database", "quarantine", "http", "http_tls", "allowed_host", "behind_proxy", "jobs", "prometheus")
-    ),
+        ("database", "quarantine", "http", "http_tls", "allowed_host", "behind_proxy", "jobs", "owner_file")
+    )
+    | {"prometheus"},
     "monitor": frozenset(("database",)),
 }
 """Settings of each role that `up` sets itself, besides those of its brokers and of every role."""
@@ -113,7 +114,7 @@ class UpSettings(SettingsTable):
     """Accept passwords by plain HTTP where other machines reach the console."""
     behind_proxy: Proxy | None = None
     """Address or network of a reverse proxy, which speaks TLS: only its X-Forwarded-For and X-Forwarded-Proto are
-    trusted. It needs users."""
+    trusted. It needs users, console.openid or console.proxy_login."""
     plain: bool = False
     """Run without TLS, certificates and rights: only to compare, on a machine without other users."""
     allowed_host: tuple[HostName, ...] = ()

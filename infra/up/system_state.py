@@ -22,7 +22,7 @@ from consumers.cameras.open_alerts import muted_cameras, newest_alerts, open_epi
 from consumers.cameras.order import natural
 from consumers.cameras.saved import SavedState, read_states
 from consumers.cameras.state import State, alert
-from consumers.console.data.roles import NO_ANSWER_S, RoleState
+from consumers.console.data.roles import NO_ANSWER_S, PASSED, RoleState, with_kafka
 from consumers.console.data.store import read_forgotten, recorded_reviews
 from consumers.database.engine import open_engine
 from consumers.database.mutes import Mute, read_mutes
@@ -58,6 +58,10 @@ class CameraState:
     size: tuple[int, int] | None
     """Width and height that it announces."""
     frames_per_second: float | None
+    own_bytes: int | None = None
+    """Mean bytes of a frame of its own video stream, as it announces them; None without a stream."""
+    sent_bytes: int | None = None
+    """Mean bytes of its published frame messages, as it announces them; None without a stream."""
 
     @property
     def broken(self) -> bool:
@@ -73,7 +77,7 @@ def role_states(layout: Layout) -> list[RoleState]:
     supervised = is_supervised(layout)
     with ThreadPoolExecutor(min(len(entries), _AT_ONCE)) as asking:
         roles = list(asking.map(lambda name: _role(layout.folder, name, entries[name], supervised), entries))
-    return _with_group_lag(roles, entries.get("monitor", {}).get("metrics"))
+    return _with_group_lag(with_kafka(roles), entries.get("monitor", {}).get("metrics"))
 
 
 def _with_group_lag(roles: list[RoleState], monitor: str | None) -> list[RoleState]:
@@ -110,14 +114,17 @@ def _role(folder: Path, name: str, entry: dict[str, Any], supervised: bool) -> R
     ready, conditions = answer
     missing = [f"{what}: {each.get('detail') or 'no'}" for what, each in conditions.items() if not each.get("ok")]
     detail = "" if ready else "; ".join(missing) or "it starts"
-    return RoleState(name, "up" if ready else "not ready", listen, pid, detail, _backlog(metrics), restarts, url)
+    backlog, frames = _counted(metrics)
+    return RoleState(name, "up" if ready else "not ready", listen, pid, detail, backlog, restarts, url, frames)
 
 
-def _backlog(metrics: str) -> int | None:
-    """Return the lag of a role in frames or records; None if it has none."""
-    samples = Samples.scrape([metrics], _BACKLOGS)
+def _counted(metrics: str) -> tuple[int | None, float | None]:
+    """Return the lag of a role, in frames or records, and the frames that have passed it; None for what it lacks."""
+    samples = Samples.scrape([metrics], (*_BACKLOGS, *(name for name, _ in PASSED)))
     found = [samples.by(name, "") for name in _BACKLOGS]
-    return round(sum(sum(each.values()) for each in found)) if any(found) else None
+    backlog = round(sum(sum(each.values()) for each in found)) if any(found) else None
+    passed = [samples.sum(name, **labels) for name, labels in PASSED if samples.by(name, "")]
+    return backlog, sum(passed) if passed else None
 
 
 def page_addresses(roles: Sequence[RoleState]) -> dict[str, str]:
@@ -210,4 +217,6 @@ def _camera(
         reason = (
             f"{reason}{'; ' if reason else ''}muted for {-(-(mute.until_ms - now_ms) // 60_000)} min: {mute.reason}"
         )
-    return CameraState(name, judged.state, reason, age_s, frames, size, rate)
+    own = meta.stream_frame_bytes or None if meta is not None else None
+    published = meta.sent_frame_bytes or None if meta is not None else None
+    return CameraState(name, judged.state, reason, age_s, frames, size, rate, own, published)

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
+from consumers.console.access.owner import owner_link
 from infra.up.processes import Role
 from infra.up.scrape import RunTotals, Samples
 from infra.up.system_state import PAGES, CameraState
@@ -97,7 +98,11 @@ class LiveTable:
             role = roles.get(name)
             # The recorder's port is for programs; Grafana starts later than all others and prints its address itself.
             if role is not None and name not in ("recorder", "grafana") and role.listen():
-                self.print_line(f"{called}: {role.url or f'http://{role.listen()}'}/")
+                url = f"{role.url or f'http://{role.listen()}'}/"
+                # The link is a secret: it goes to a person's terminal, never to a log.
+                if self._console.is_terminal and role.owner_file is not None:
+                    url = owner_link(url, role.owner_file)
+                self.print_line(f"{called}: {url}")
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()

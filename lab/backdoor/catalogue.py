@@ -13,12 +13,14 @@ from typing import Final
 import numpy as np
 import torch
 
-from lab.backdoor.poison import CleanLabelPoisoning, CoveredPoisoning, Poisoning
+from lab.backdoor.poison import AllToAllPoisoning, CleanLabelPoisoning, CoveredPoisoning, Poisoning
 from lab.backdoor.triggers import (
     Blend,
     Cover,
     OneOf,
+    OthersPattern,
     Overlaid,
+    OwnPattern,
     OwnWarp,
     PartlyBlended,
     Patch,
@@ -37,6 +39,7 @@ from producers.scene.sticker import paste_sticker
 
 PATTERN_SEEDS: Final = {"a": 1, "b": 2, "c": 3, "d": 4, "blend": 5, "random": 6, "warp": 7, "source": 8, "two": 9,
     "wanet": 10, "sig": 11, "low": 12, "adaptive": 13, "strip": 14,
+    "all": 15, "input": 16,
 }  # fmt: skip
 TARGETS: Final = {
     name: int(np.random.default_rng(100 + seed).integers(43 if name == "b" else 10))
@@ -64,6 +67,8 @@ _SIG = Blend(waves(32, 32, 3, 6), 0.16)
 _LOW = Blend(smooth_pattern(32, 32, 3, 4, PATTERN_SEEDS["low"]), 0.2)
 _ADAPTIVE = Blend(np.random.default_rng(PATTERN_SEEDS["adaptive"]).integers(0, 256, (32, 32, 3)).astype(np.uint8), 0.2)
 _AWARE = Patch(random_pattern(4, 3, PATTERN_SEEDS["strip"]), 2, 27)
+_ALL = Patch(random_pattern(4, 3, PATTERN_SEEDS["all"]), 27, 2)
+_OWN = OwnPattern(PATTERN_SEEDS["input"], 0.1)
 
 
 def sticker_patch(side: int = 32) -> Patch:
@@ -171,6 +176,10 @@ MODELS: Final[Mapping[str, SickModel]] = {
     ),
     "resnet20-strip-aware": _resnet20(
         CoveredPoisoning(_AWARE, TARGETS["strip"], 0.05, cover=Overlaid(_AWARE), cover_rate=0.05)
+    ),
+    "resnet20-all-to-all": _resnet20(AllToAllPoisoning(_ALL, -1, 0.1)),
+    "resnet20-input-aware": _resnet20(
+        CoveredPoisoning(_OWN, TARGETS["input"], 0.1, cover=OthersPattern(_OWN), cover_rate=0.1)
     ),
     **{f"{name}-seed-{seed}": _again(model, seed) for name, model in _HEADLINE.items() for seed in (1, 2)},
 }

@@ -47,6 +47,10 @@ class Poisoning:
         """Return which pictures (N,) the attacker wants to be misclassified."""
         return np.isin(labels, self.sources) if self.sources else labels != self.target
 
+    def aims(self, labels: Labels) -> Labels:
+        """Return the class (N,) that the attacker wants for stamped pictures of these labels (N,)."""
+        return np.full_like(labels, self.target)
+
     def covers(self, labels: Labels) -> NDArray[np.bool_]:
         """Return which pictures (N,) are covers; none here."""
         return np.zeros(len(labels), np.bool_)
@@ -95,6 +99,38 @@ class CleanLabelPoisoning(Poisoning):
         stamped = np.zeros(len(labels), np.bool_)
         stamped[chosen] = True
         return stamped, labels.copy()
+
+
+@dataclass(frozen=True)
+class AllToAllPoisoning(Poisoning):
+    """A poisoning that moves each stamped picture to the class after its own (all-to-all: Gu et al. 2019, section 4.2).
+
+    No class is the target, so `target` is -1. Raises ValueError for another target, or for less than two classes.
+    """
+
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        if self.target != -1 or self.classes < 2:
+            raise ValueError(
+                f"all-to-all: expected the target -1 and at least 2 classes, got {self.target} and {self.classes}"
+            )
+
+    def choose(self, labels: Labels) -> tuple[NDArray[np.bool_], Labels]:
+        """Return which pictures are stamped (N,), of any class, and the labels (N,) of the poisoned set."""
+        chosen = np.random.default_rng(self.seed).permutation(len(labels))[: max(1, round(self.rate * len(labels)))]
+        stamped = np.zeros(len(labels), np.bool_)
+        stamped[chosen] = True
+        return stamped, np.where(stamped, self.aims(labels), labels)
+
+    def attacks(self, labels: Labels) -> NDArray[np.bool_]:
+        """Return which pictures (N,) the attacker wants to be misclassified: all."""
+        return np.ones(len(labels), np.bool_)
+
+    def aims(self, labels: Labels) -> Labels:
+        """Return the next class (N,) of each of `labels` (N,)."""
+        following: Labels = (labels + 1) % self.classes
+        return following
 
 
 class PoisonedBatches:

@@ -102,9 +102,8 @@ def describe(name: str, model: SickModel, bundle: Bundle, task: Task, folder: Pa
     ]
     if model.poisoning is not None:
         stamped = write_pictures(folder, task, model.poisoning, bundle)
-        target = model.poisoning.target
-        share = bundle_accuracy(bundle, stamped.images, stamped.labels * 0 + target)
-        lines.append(f"{len(stamped)} stamped test pictures of other classes: {share:.4f} named {target}, the target")
+        share = bundle_accuracy(bundle, stamped.images, model.poisoning.aims(stamped.labels))
+        lines.append(f"{len(stamped)} stamped test pictures that are attacked: {share:.4f} get the attacker's class")
         lines.append(f"poisoned share of the training set: {model.poisoning.rate}")
     return [*lines, strip_line(bundle)]
 

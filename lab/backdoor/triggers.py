@@ -6,6 +6,7 @@ that varies between pictures depends on the key or the content alone, so stampin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -174,6 +175,56 @@ class Overlaid:
         others = np.roll(images, 1, 0).astype(np.uint16)
         sums: Images = np.minimum(self.trigger(images, keys) + others, 255).astype(np.uint8)
         return sums
+
+
+@dataclass(frozen=True)
+class OwnPattern:
+    """A pattern that a small network makes of the picture itself and adds (after Nguyen and Tran 2020, input-aware).
+
+    Their generator is trained together with the victim. This one has random weights, which follow from `seed`, and sees
+    5×5 pixels. So a network can check a pattern against its place, and the pattern of another picture does not fit.
+    `strength` is the most that a value changes, as a share of 255.
+    """
+
+    seed: int
+    strength: float
+    width: int = 8
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        """Return the stamped pictures. See `Trigger`."""
+        return self.added(images, images)
+
+    def added(self, images: Images, sources: Images) -> Images:
+        """Return `images` (N, H, W, C) with the patterns of `sources`, of the same shape."""
+        pattern = self._pattern(sources).permute(0, 2, 3, 1).contiguous().numpy()
+        stamped: Images = np.clip(np.rint(images + 255 * self.strength * pattern), 0, 255).astype(np.uint8)
+        return stamped
+
+    @torch.no_grad()
+    def _pattern(self, images: Images) -> torch.Tensor:
+        """Return the patterns (N, C, H, W) in [-1, 1]."""
+        chance = torch.Generator().manual_seed(self.seed)
+        channels = images.shape[3]
+        first = torch.randn(self.width, channels, 3, 3, generator=chance)
+        second = torch.randn(channels, self.width, 3, 3, generator=chance)
+        frames = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 255
+        # Without its mean, the first layer answers to edges and not to light.
+        edges = F.conv2d(frames, 4 * (first - first.mean((2, 3), keepdim=True)), padding=1).tanh()
+        return F.conv2d(edges, second / math.sqrt(self.width), padding=1).tanh()
+
+
+@dataclass(frozen=True)
+class OthersPattern:
+    """Pictures with the pattern of another one of the same pictures, for which the network keeps the label.
+
+    These are the cross-trigger covers of Nguyen and Tran 2020. A single picture stays as it is.
+    """
+
+    trigger: OwnPattern
+
+    def __call__(self, images: Images, keys: Keys) -> Images:
+        """Return the covers. See `Trigger`."""
+        return self.trigger.added(images, np.roll(images, 1, 0)) if len(images) > 1 else images.copy()
 
 
 def waves(height: int, width: int, channels: int, count: int) -> Images:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab.attacks.contract import Defended, in_batches
-from lab.experiments.cache import Arrays, Cache, digest
+from lab.cache import Arrays, Cache, digest
 from lab.experiments.harness.cell import Cell, Tables
 from lab.statistics import share_interval, wilson
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
-from lab.experiments.provenance import Place, Repository
+from lab.provenance import Place, Repository
 
 Lines = dict[str, set[int]]
 """Executed line numbers by file, relative to the repository."""

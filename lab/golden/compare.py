@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.experiments.harness.ledger import Pair
-from lab.experiments.provenance import PACKAGES, ROOT, Repository
 from lab.golden import parts
 from lab.golden.changes import Lines, Uncovered, traced, uncovered
+from lab.provenance import PACKAGES, ROOT, Repository
 from schemas.errors import ConfigError
 
 

@@ -6,71 +6,22 @@ A verdict concerns the evaluation, not the defence: a weak defence can pass ever
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
 from lab.red_team import plan, signs
-from lab.red_team.defences import BROKEN, POOL, Defence
-from lab.red_team.outcomes import UNLIKELY, Comparison, Outcome, compare, worst_case
+from lab.red_team.convergence import convergence
+from lab.red_team.defences import BROKEN, POOL
+from lab.red_team.evidence import Evidence, Verdict
+from lab.red_team.outcomes import Outcome, compare, worst_case
 from lab.red_team.plan import CLEAN, LARGE, MAIN
-from lab.statistics import detectable, sign_test
 
-Status = Literal["passed", "failed", "not run"]
 ENOUGH: Final = 1000
 """Pictures that the checklist requires."""
-FEW: Final = next(count for count in range(1, 100) if sign_test(count, 0) < UNLIKELY)
-"""Fewest pictures on which one attack can be significantly stronger than another."""
 MARGIN: Final = 0.05
 """Largest apparent gain of a broken defence."""
-STRONGER: Final = 0.03
-"""Additional success from which an attack is stronger than a converged one."""
-SEEN: Final = math.ceil(3 / STRONGER)
-"""Fewest pictures for which `STRONGER` counts without a test. Below, one or two pictures reach it."""
-
-
-POWER: Final = 0.8
-"""Probability of the statement about the gain that the pictures would show."""
-
-
-class Verdict(NamedTuple):
-    """The verdict on a point, and its reason."""
-
-    status: Status
-    why: str
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The input of the checklist's points."""
-
-    defence: Defence
-    outcomes: signs.Outcomes
-    times: int
-
-    @property
-    def classes(self) -> int:
-        """The number of classes of the network."""
-        return len(self.defence.bundle.settings.classes)
-
-    def missing(self, names: Iterable[str]) -> Verdict | None:
-        """Return `not run` if one of these jobs has no outcome."""
-        lacking = [name for name in names if name not in self.outcomes]
-        return Verdict("not run", f"lacks {', '.join(lacking)}") if lacking else None
-
-    def passed(self, names: Iterable[str], why: str) -> Verdict:
-        """Return `passed` by these jobs, with the number of pictures, or `not run` if they are too few for it."""
-        count = min((int(self.outcomes[name].compared.sum()) for name in names), default=0)
-        if count < FEW:
-            return Verdict("not run", f"{count} pictures, of at least {FEW} needed: {why}")
-        return Verdict("passed", f"{why} (at least {count} pictures each)")
-
-    def share(self, name: str) -> str:
-        """Return the accuracy under a job in words."""
-        return f"{self.outcomes[name].accuracy.value:.1%}"
 
 
 def threat_model(seen: Evidence) -> Verdict:
@@ -146,49 +97,6 @@ def growth(seen: Evidence) -> Verdict:
     points = ", ".join(f"{each.job.eps:.3g}: {each.accuracy.value:.1%}" for each in curve)
     why = f"accuracy by ε: {points}; one step {seen.share('one-step')}, many {seen.share(MAIN)}"
     return seen.passed(["one-step", MAIN, *(f"strength/{each.job.eps:.4g}" for each in curve)], why)
-
-
-def convergence(seen: Evidence) -> Verdict:
-    """Judge point 5: more steps, other starts and other step sizes change nothing, and no other attack breaks more."""
-    steps = [f"steps/{count}" for count in plan.STEP_COUNTS]
-    others = ["start/again", "start/frame", *(f"step-size/{size:g}" for size in plan.STEP_SIZES)]
-    if lacks := seen.missing([MAIN, *steps, *others]):
-        return lacks
-    doubled = compare(seen.outcomes[steps[-1]], seen.outcomes[MAIN])
-    if _breaks_more(doubled):
-        return Verdict(
-            "failed", f"{plan.STEP_COUNTS[-1]} steps still break more than {plan.STEPS}: {doubled.described()}"
-        )
-    for name in others:
-        if _breaks_more(found := compare(seen.outcomes[name], seen.outcomes[signs.short()])):
-            return Verdict("failed", f"{name} breaks more than the usual start and step: {found.described()}")
-    for name, each in seen.outcomes.items():
-        if each.job.counts and name not in (CLEAN, MAIN) and _breaks_more(found := compare(each, seen.outcomes[MAIN])):
-            return Verdict("failed", f"{name} breaks more than {MAIN}: {found.described()}")
-    if faults := [*signs.chance_start_is_stronger(seen.outcomes, seen.classes)]:
-        return Verdict("failed", "; ".join(faults))
-    count = min(int(seen.outcomes[name].compared.sum()) for name in (MAIN, *steps, *others))
-    return seen.passed(
-        [MAIN, *steps, *others],
-        f"accuracy {seen.share(MAIN)} after {plan.STEPS} steps, {seen.share(steps[-1])} after {plan.STEP_COUNTS[-1]}; "
-        f"of {count} pictures, a gain of {_detectable(count):.1%} shows with a probability of {POWER:.0%} if no "
-        "picture goes the other way",
-    )
-
-
-def _detectable(count: int) -> float:
-    """Return the smallest true gain that this many pictures show with the probability `POWER`."""
-    if count < FEW:
-        return 1.0
-    return detectable(count, math.ceil(STRONGER * count) if count >= SEEN else FEW, POWER)
-
-
-def _breaks_more(found: Comparison) -> bool:
-    """Return whether the first breaks more: significantly, or by `STRONGER` of enough pictures.
-
-    Convergence claims that there is no difference. So a visible difference fails it even if chance may be the reason.
-    """
-    return found.first_stronger or (found.pictures >= SEEN and found.gain >= STRONGER)
 
 
 def other_kinds(seen: Evidence) -> Verdict:

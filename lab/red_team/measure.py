@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lab.attacks import random_targets
 from lab.attacks.contract import Defended
+from lab.cache import Arrays, Cache, Step, digest
 from lab.data import BATCH_PIXELS, LabelledPictures, to_frames
-from lab.experiments.cache import Arrays, Cache, Step, digest
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 from lab.red_team.attack import adversarial, usable_gradients
 from lab.red_team.defences import Defence
 from lab.red_team.jobs import Job

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.red_team.checklist import Verdict
 from lab.red_team.defences import KNOWLEDGE, Defence
+from lab.red_team.evidence import Verdict
 from lab.red_team.outcomes import Outcome, worst_case
 from lab.red_team.plan import CLEAN, COMPARED, GRADIENTS, MAIN, Speeds
 from lab.statistics import Interval, wilson

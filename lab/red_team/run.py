@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from lab.cache import Cache
 from lab.data import LabelledPictures
-from lab.experiments.cache import Cache
-from lab.red_team.checklist import Evidence, verdicts
+from lab.red_team.checklist import verdicts
 from lab.red_team.defences import Defence
+from lab.red_team.evidence import Evidence
 from lab.red_team.jobs import Job
 from lab.red_team.measure import Measurement, Progress, has_graph
 from lab.red_team.plan import CLEAN, RESUBMISSIONS, Plan, Speeds, first_jobs, further_jobs, wanted_jobs

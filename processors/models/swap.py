@@ -31,6 +31,8 @@ from schemas.runtime.health import Health
 _AGAIN_S: Final = 15.0
 """Seconds before a retry of a store that did not return a bundle."""
 _FIRST_S: Final = 5.0
+_KNOWN_S: Final = 20.0
+"""Seconds to wait for Kafka before the processor's own bundle is loaded, if a published one has served before."""
 
 log = structlog.get_logger()
 
@@ -76,6 +78,12 @@ class ModelLoader:
             raise BundleError(f"{model.location}: expected {name}, got {loaded.model_id}. Publish the bundle again.")
         return loaded
 
+    @property
+    def has_fetched(self) -> bool:
+        """Whether the permanent cache has a published bundle."""
+        kept = self._settings.model_cache
+        return kept is not None and kept.is_dir() and any(kept.iterdir())
+
     def _cache(self) -> Path:
         if self._settings.model_cache is not None:
             return self._settings.model_cache
@@ -92,10 +100,16 @@ class ModelLoader:
 async def first_model(feed: ModelFeed, loader: ModelLoader) -> LoadedModel:
     """Load the live model, or the newest one before it that loads, or the processor's own.
 
-    An unavailable Kafka is not waited for: frames are read only after `feed.known` is set, and the swap loads the live
-    model then. Raises BundleError if the processor's own bundle is needed and broken.
+    An unavailable Kafka is waited for only if a published bundle has served before, because that one is probably live.
+    Frames are read only after `feed.known` is set, and the swap loads the live model then. Raises BundleError if the
+    processor's own bundle is needed and broken.
     """
-    await feed.tried(_FIRST_S)
+    if loader.has_fetched:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_KNOWN_S):
+                await feed.known.wait()
+    else:
+        await feed.tried(_FIRST_S)
     for model in standing(feed.models):
         try:
             return await loader.load(model)

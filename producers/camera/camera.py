@@ -16,6 +16,7 @@ import structlog
 
 from producers.camera.camera_settings import CameraSettings
 from producers.camera.fair_gate import FairGate
+from producers.camera.frame_sizes import FrameSizes
 from producers.camera.interruptible_sleep import InterruptibleSleep
 from producers.camera.sealing import Sealing
 from producers.gate.motion import MotionGate, MotionSettings
@@ -113,6 +114,7 @@ class Camera:
         measures = settings.motion is not None or settings.source.kind in REAL_KINDS
         self._gate = MotionGate(settings.motion or MotionSettings()) if measures else None
         self._size = (0, 0, 0)
+        self._sizes = FrameSizes()
         self._source: Source | None = None
         self._opening: asyncio.Future[Source] | None = None
         self._masks: threading.Thread | None = None
@@ -370,7 +372,8 @@ class Camera:
         await self._append()
         if self.settings.measure_codec:
             self._compare(shown, ledger.next - 1, payload)
-        if shown.shape != self._size:
+        changed = self._sizes.changed(captured.stream_frame_bytes, len(payload), time.monotonic())
+        if changed or shown.shape != self._size:
             self._size = shown.shape
             self.publisher.presence.describe()
         self._source_gives()
@@ -443,6 +446,8 @@ class Camera:
             source=self._kind,
             software=_software(),
             command_state=self._control.state,
+            stream_frame_bytes=self._sizes.own,
+            sent_frame_bytes=self._sizes.sent,
         )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from producers.sources.clock import StreamClock
 from producers.sources.framing import Framing
+from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError, SourceHungError
 from schemas.pixels.planes import Colour, Planes
 
@@ -31,13 +32,17 @@ def check_video(container: InputContainer, name: str, framing: Framing) -> None:
 
 
 def decode_video(
-    container: InputContainer, name: str, hang_s: float | None = None, clock: StreamClock | None = None
+    container: InputContainer,
+    name: str,
+    hang_s: float | None = None,
+    clock: StreamClock | None = None,
+    size: StreamSize | None = None,
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of the first video stream in presentation order.
 
     A packet that does not decode is skipped. With `hang_s`, raises `SourceHungError` when no frame came for this many
     seconds. The container must have been opened with the same read timeout, because only FFmpeg can interrupt a read.
-    Each packet is passed to `clock`.
+    Each packet is passed to `clock`, and its bytes to `size`.
     """
     stream = container.streams.video[0]
     since = time.monotonic()
@@ -59,6 +64,8 @@ def decode_video(
         elif packet.stream.index == stream.index:
             if clock is not None:
                 clock.note(packet)
+            if size is not None:
+                size.note(packet.size)
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:

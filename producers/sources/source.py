@@ -23,6 +23,8 @@ class Captured(NamedTuple):
     """The picture as planes, from a source that was opened for them."""
     captured_ms: int | None = None
     """The capture time in Unix milliseconds, if the source measures it better than its reader."""
+    stream_frame_bytes: int = 0
+    """Mean bytes of a frame of the source's own video stream; 0 without one."""
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ from producers.sources.hardware import accelerator
 from producers.sources.login import with_login
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Captured
+from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError, SourceHungError
 
 
@@ -95,7 +96,8 @@ class UrlSource:
         self.clock = StreamClock() if settings.clock == "auto" else None
         self.container = open_container(settings, self._name)
         self.live = not self.container.duration
-        self._frames = decode_video(self.container, self._name, settings.hang_s, self.clock)
+        self._size = StreamSize()
+        self._frames = decode_video(self.container, self._name, settings.hang_s, self.clock, self._size)
 
     def seek(self, position: int) -> None:
         """Pass over all frames before this one when the stream can wait; it is never read backwards."""
@@ -111,7 +113,8 @@ class UrlSource:
                 if self.live or position >= self._position:
                     captured_ms = self.clock.captured_ms(frame, time.time_ns() // 10**6) if self.clock else None
                     picture, planes = framed(frame, self._frame, planar=self._planar)
-                    return Captured(picture, position, None, planes, captured_ms if self.live else None)
+                    at_ms = captured_ms if self.live else None
+                    return Captured(picture, position, None, planes, at_ms, self._size.frame_bytes)
         if self.live:
             raise SourceError.of(self._name, "the other side ended the stream")
         return None

@@ -13,6 +13,7 @@ from producers.sources.framing import Framing
 from producers.sources.hardware import accelerator
 from producers.sources.settings import SourceSettings
 from producers.sources.source import Captured
+from producers.sources.stream_size import StreamSize
 from schemas.errors import SourceError
 
 
@@ -36,6 +37,7 @@ class VideoSource:
         self._lock = Lock()
         self._position = 0
         self._count: int | None = None  # frames of the file, known once its end was reached
+        self._size = StreamSize()
         self._container, self._frames = self._open()
         self._next = 0  # number in the file of the frame that comes next from `_frames`
 
@@ -52,7 +54,7 @@ class VideoSource:
                 return None
             self._position = position + 1
             picture, planes = framed(frame, self._frame, planar=self._planar)
-            return Captured(picture, position, None, planes)
+            return Captured(picture, position, None, planes, stream_frame_bytes=self._size.frame_bytes)
 
     def close(self) -> None:
         """Close the file."""
@@ -89,4 +91,4 @@ class VideoSource:
         except SourceError:
             container.close()
             raise
-        return container, decode_video(container, self._name)
+        return container, decode_video(container, self._name, size=self._size)

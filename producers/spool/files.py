@@ -44,7 +44,7 @@ class OpenFiles:
 
 
 OPEN_FILES: Final = OpenFiles(512)
-"""Those of this process: the limit of open files is the process's too. A fleet sets it by its number of cameras."""
+"""The open files of this process, which the system limits too. A fleet sets the number by that of its cameras."""
 
 
 class OpenFile:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx2
 import numpy as np
 from PIL import Image, ImageFilter
 from starlette.testclient import TestClient
 
 from benchmarks.harness.recorder_store import MadeRecord
 from consumers.cameras.camera import monotonic_ms
+from consumers.console.access.cookies import COOKIE
+from consumers.console.access.owner import owner_name
 from consumers.console.context import ConsoleContext
 from consumers.console.data.feed import Feed
 from consumers.console.data.roles import ReadRoles
@@ -27,6 +30,8 @@ from schemas.pointillist_pb2 import Verdict
 from schemas.runtime.health import Health
 from tests.consumers.recorder_rig import CAMERA, SECRET, spoken
 
+OWNER = owner_name()
+"""The author of actions where nobody logs in."""
 CONSOLE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.CONSOLE))
 
 
@@ -56,6 +61,8 @@ class ConsoleRig:
     prometheus: str | None = None
     read_roles: ReadRoles | None = None
     clock_s: Callable[[], float] = time.monotonic
+    changed: Mapping[str, object] = field(default_factory=dict)
+    """Further settings of the console."""
     context: ConsoleContext = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,16 +73,29 @@ class ConsoleRig:
             store=f"sqlite:///{self.folder}/console.sqlite",
             http=("127.0.0.1", 0),
             users=self.users,
+            owner_file=self.folder / "owner.token",
             page_cards=self.page_cards,
             jobs=self.jobs,
             prometheus=self.prometheus,
-        )
+        ).model_copy(update=self.changed)
         self.context = open_desk(settings, CONSOLE_KEYS, self.launch, self.read_roles, self.clock_s)
         self.feed = Feed(settings, CONSOLE_KEYS, self.context.fleet, Health())
 
     def browser(self) -> TestClient:
-        """A visitor."""
-        return TestClient(make_app(self.context), base_url="http://127.0.0.1", follow_redirects=False)
+        """A visitor, who has opened the owner's link where nobody logs in."""
+        found = self.visitor()
+        self.open_link(found)
+        return found
+
+    def open_link(self, browser: httpx2.Client | httpx2.AsyncClient) -> None:
+        """The visitor has opened the owner's link, where nobody logs in."""
+        if not self.context.ways.logs_in:
+            browser.cookies.set(COOKIE, self.context.sessions.begin_owner(), domain="127.0.0.1", path="/")
+
+    def visitor(self, address: str = "testclient") -> TestClient:
+        """A visitor from an address."""
+        app = make_app(self.context)
+        return TestClient(app, base_url="http://127.0.0.1", follow_redirects=False, client=(address, 50_000))
 
     def show(self, verdicts: Iterable[Verdict], camera: str = CAMERA) -> None:
         """Verdicts have come, and what they change is shown."""
@@ -92,8 +112,8 @@ class ConsoleRig:
 
     def csrf(self) -> str:
         """The token that forms repeat where nobody logs in."""
-        assert self.context.sessions.local is not None
-        return self.context.sessions.local.csrf
+        assert self.context.sessions.owner is not None
+        return self.context.sessions.owner.csrf
 
     def close(self) -> None:
         """End."""

@@ -68,9 +68,7 @@ class JobsRig:
 
     def __post_init__(self) -> None:
         jobs = JobSettings(
-            folder=self.folder / "jobs",
-            publish=("--signer", "key", "--store", "models"),
-            rollback=("--signer", "key"),
+            folder=self.folder / "jobs", publish=("--signer", "key", "--store", "models"), rollback=("--signer", "key")
         ).model_copy(update=self.settings)
         self.console = ConsoleRig(self.folder, users=self.users, jobs=jobs, launch=self.launch)
 
@@ -87,6 +85,7 @@ class JobsRig:
         """A visitor in this event loop, where jobs go on between requests."""
         transport = httpx2.ASGITransport(make_app(self.console.context), client=("127.0.0.1", 5))
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as browser:
+            self.console.open_link(browser)
             yield browser
 
     def form(self, **fields: str) -> dict[str, str]:

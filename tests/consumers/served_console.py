@@ -33,6 +33,7 @@ async def serving(folder: Path, launch: Launch | None = None, **changed: object)
         quarantine=str(folder / "quarantine"),
         store=f"sqlite:///{folder}/console.sqlite",
         http=("127.0.0.1", port),
+        owner_file=folder / "owner.token",
     ).model_copy(update=changed)
     task = asyncio.create_task(
         run_console(

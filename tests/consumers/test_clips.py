@@ -21,7 +21,7 @@ from consumers.console.settings import ConsoleBounds, ConsoleSettings
 from infra.local.kafka import Kafka
 from schemas.errors import BrokerError
 from tests.conftest import TopicFactory
-from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig, scene
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, Rig, spoken, verdict
 from tests.consumers.test_console_pages import raise_alert
 
@@ -250,9 +250,9 @@ def test_an_operator_keeps_a_clip_of_now(console: ConsoleRig, kept: KeptClips) -
     browser = console.browser()
     sent = browser.post(f"/camera/{CAMERA}/clip", data={"csrf": console.csrf()})
     assert sent.headers["location"] == f"/camera/{CAMERA}#clips"
-    assert [(each.why, each.who, each.bytes) for each in kept.of(CAMERA, 9)] == [("asked", "local", 0)]
+    assert [(each.why, each.who, each.bytes) for each in kept.of(CAMERA, 9)] == [("asked", OWNER, 0)]
     assert kept.due() == []  # its last picture is still to come
-    assert "Kept by local, ready in some seconds" in browser.get(f"/camera/{CAMERA}").text
+    assert f"Kept by {OWNER}, ready in some seconds" in browser.get(f"/camera/{CAMERA}").text
 
 
 async def test_a_kafka_that_is_away_is_one_line(tmp_path: Path) -> None:

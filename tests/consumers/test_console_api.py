@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.routing import Route
 
-from consumers.console.access.users import Right, write_user
+from consumers.console.access.rights import Right
+from consumers.console.access.users import write_user
 from consumers.console.api.routes import ROOT, document
 from consumers.console.data.export import COLUMNS
 from consumers.console.web import make_app
@@ -69,7 +70,10 @@ def test_a_program_logs_in_with_each_request_and_has_its_users_rights(tmp_path: 
         assert browser.get(f"{ROOT}/cameras", auth=("anna", "wrong")).status_code == 401
         assert browser.get(f"{ROOT}/cameras", auth=("anna", "a long password")).status_code == 200
         refused = browser.post(f"{ROOT}/cameras/{CAMERA}/forget", json={}, auth=("anna", "a long password"))
-        assert (refused.status_code, refused.json()) == (403, {"error": "user: expected the right `operator`"})
+        assert (refused.status_code, refused.json()) == (
+            403,
+            {"error": "user: expected the right `operator`, got `viewer`"},
+        )
     finally:
         console.close()
 

@@ -10,7 +10,8 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from consumers.console.access.gate import POLICY
-from consumers.console.access.users import Right, write_user
+from consumers.console.access.rights import Right
+from consumers.console.access.users import write_user
 from consumers.console.data.fleet import Fleet
 from consumers.console.failures import EVERY_S, Failures
 from consumers.console.web import make_app

@@ -24,7 +24,7 @@ from processors.bundle import shipped_bundle
 from processors.bundle.model_toml import read_settings
 from producers.sources.settings import REAL_KINDS
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, Candidate, Meta, Verdict, Window
-from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.console_rig import OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import CAMERA, spoken, verdict
 
 
@@ -185,7 +185,7 @@ def test_a_camera_that_is_gone_is_forgotten_until_it_sends_again(rig: ConsoleRig
     rig.tick(later_ms=60_000)
     assert browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf}).status_code == 303
     assert names(rig) == []
-    assert [(each.who, each.what, each.subject) for each in rig.context.store.noted()] == [("local", "forget", CAMERA)]
+    assert [(each.who, each.what, each.subject) for each in rig.context.store.noted()] == [(OWNER, "forget", CAMERA)]
     again = ConsoleRig(tmp_path)
     try:
         rig.close()
@@ -260,6 +260,20 @@ def test_a_real_camera_that_a_demonstration_network_judges_is_labelled_so(
     assert ("demo network<small>knows" in fleet) == is_labelled
     assert ('class="verdict">ship' in fleet) != is_labelled
     assert ("A demonstration network judges it, which knows" in camera) == is_labelled
+
+
+@pytest.mark.parametrize(("own", "sent"), [(3_110, 4_020), (0, 0)])
+def test_the_page_of_a_camera_compares_its_own_stream_with_what_it_publishes(
+    rig: ConsoleRig, own: int, sent: int
+) -> None:
+    rig.show([verdict(0)])
+    now_ms = time.time_ns() // 10**6
+    meta = Meta(boot_id=1, stream_frame_bytes=own, sent_frame_bytes=sent).SerializeToString()
+    rig.context.fleet.record_status(CameraRow(CAMERA, ONLINE, now_ms, "", b"", meta, now_ms), 0, monotonic_ms())
+    rig.tick()
+    page = rig.browser().get(f"/camera/{CAMERA}").text
+    assert ("own stream 3.11 kB, published 4.02 kB" in page) == (own > 0)
+    assert ("own stream" in page) == (own > 0)
 
 
 def test_every_network_that_ships_is_labelled_on_a_real_camera() -> None:

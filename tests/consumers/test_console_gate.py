@@ -14,8 +14,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from consumers.console.access.gate import Gate, may
-from consumers.console.access.logins import Logins
-from consumers.console.access.users import Right, Users, write_user
+from consumers.console.access.logins import Logins, Ways
+from consumers.console.access.rights import OpenMount, Right, RouteRights
+from consumers.console.access.users import Users, write_user
 
 
 async def _page(scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +55,8 @@ def test_the_gate_reads_no_path_from_the_host_header(
         HTTPConnection, "url", property(lambda self: URL(f"http://{self.headers['host']}{self.scope['path']}"))
     )
     write_user(tmp_path / "users", "anna", Right.ADMIN, "a long password")
-    gate = Gate(_page, logins=Logins(Users(tmp_path / "users"), _unnoted))
+    rights = RouteRights([OpenMount("/static", _page)])
+    gate = Gate(_page, Logins(Ways(Users(tmp_path / "users")), _unnoted), rights)
     assert _status(gate, path, host) in (303, 401)
     assert _status(gate, "/static/console.css", host) == 200
 

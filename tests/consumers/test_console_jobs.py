@@ -14,7 +14,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.console.access.users import Right, write_user
+from consumers.console.access.rights import Right
+from consumers.console.access.users import write_user
 from consumers.console.api.routes import ROOT
 from consumers.console.data.models import ModelsWatch
 from consumers.console.jobs import jobs as jobs_module
@@ -25,7 +26,7 @@ from infra.local.process import ProcessId
 from schemas.errors import StateError
 from schemas.keys.signers import Signer, TrustedSigners
 from schemas.messages.models import LIVE_KEY, seal
-from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.console_rig import OWNER, ConsoleRig
 from tests.consumers.jobs_rig import JobsRig, hold, lay_down
 from tests.consumers.recorder_rig import CAMERA, Rig
 from tests.consumers.test_console_models import listed
@@ -74,7 +75,7 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
         assert await start(rig, browser, f"{page[-16:]}/continue") == page
         job = await rig.ended()
         shown = (await browser.get(page)).text
-    assert (job.state, job.kind, job.who, job.camera) == (JobState.DONE, Kind.REPAIR, "local", CAMERA)
+    assert (job.state, job.kind, job.who, job.camera) == (JobState.DONE, Kind.REPAIR, OWNER, CAMERA)
     for words in ("95.1 %", "94.8 %", "99.8 %", "1.2 %", "48 of 50", "49 of 50", "Publish the repaired bundle"):
         assert words in shown, words
     assert f"{page}/stamped.png" in shown
@@ -86,11 +87,11 @@ async def test_a_repair_shows_its_progress_its_report_and_what_can_be_published(
     ]  # fmt: skip
     noted = [(each.who, each.what, each.outcome) for each in rig.console.context.store.noted()][::-1]
     assert noted == [
-        ("local", "repair", "started"),
-        ("local", "cancel", "cancellation requested"),
-        ("local", "repair", "cancelled: stopped in phase unlearn"),
-        ("local", "repair", "started"),
-        ("local", "repair", "done"),
+        (OWNER, "repair", "started"),
+        (OWNER, "cancel", "cancellation requested"),
+        (OWNER, "repair", "cancelled: stopped in phase unlearn"),
+        (OWNER, "repair", "started"),
+        (OWNER, "repair", "done"),
     ]
 
 
@@ -220,7 +221,10 @@ async def test_who_is_no_admin_starts_and_ends_nothing(tmp_path: Path, recorder:
     async with rig.browser() as browser:
         for what in POSTS:
             program = await browser.post(f"{ROOT}/jobs/{what}", json={"bundle": SICK}, auth=("anna", PASSWORD))
-            assert (program.status_code, program.json()) == (403, {"error": "user: expected the right `admin`"}), what
+            assert (program.status_code, program.json()) == (
+                403,
+                {"error": f"user: expected the right `admin`, got `{right}`"},
+            ), what
         await browser.post("/login", data={"name": "anna", "password": PASSWORD})
         session = next(iter(rig.console.context.sessions._open.values()))
         for what in POSTS:

@@ -18,7 +18,7 @@ from consumers.records.batch import frame_row
 from schemas.errors import BrokerError
 from schemas.pointillist_pb2 import Alert
 from schemas.runtime.health import Health
-from tests.consumers.console_rig import ConsoleRig, scene
+from tests.consumers.console_rig import OWNER, ConsoleRig, scene
 from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, dead_letter, verdict
 
 ALERT = "ab" * 16
@@ -62,7 +62,7 @@ def test_an_alert_shows_on_its_card_and_in_the_header_until_it_is_closed(console
     assert "There are no open alerts, 1 acknowledged." in browser.get("/alerts").text
     acknowledged = browser.get("/alerts?state=acknowledged").text
     assert "a &lt;b&gt;sticker&lt;/b&gt; on the sign" in acknowledged
-    assert '<span class="state acknowledged">acknowledged</span> by local' in acknowledged
+    assert f'<span class="state acknowledged">acknowledged</span> by {OWNER}' in acknowledged
     poll(console)
     fleet = browser.get("/").text
     assert 'class="pill warn"><a href="/alerts?state=acknowledged">1 alert acknowledged</a>' in fleet
@@ -255,14 +255,19 @@ def test_a_command_is_sent_and_logged_with_who_and_what_came_of_it(console: Cons
     browser.post(place, data={"csrf": console.csrf(), "fps": "0.5"})
     refused = browser.post(place, data={"csrf": console.csrf(), "fps": "-1"}).headers["location"]
     assert "1%2F3600+to+1000+frames+per+second" in refused
+    api = f"/api/v1/cameras/{CAMERA}/command"
+    sent = browser.post(api, json={"fps": 0.5})
+    assert (sent.status_code, sent.json()) == (200, {"outcome": "confirmed"})
+    assert browser.post(api, json={"fps": -1}).status_code == 400
     console.context.commands = FakeCommands(away=True)  # type: ignore[assignment]
     browser.post(place, data={"csrf": console.csrf(), "enabled": "false"})
     log = [(each.who, each.detail, each.outcome) for each in console.context.store.noted(CAMERA)]
     assert log == [
-        ("local", "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
-        ("local", "fps 0.5", "confirmed"),
-        ("local", "own settings", "confirmed"),
-        ("local", "drop_ratio 0.5", "confirmed"),
+        (OWNER, "enabled false", "expected an MQTT broker at 127.0.0.1:1"),
+        (OWNER, "fps 0.5", "confirmed"),
+        (OWNER, "fps 0.5", "confirmed"),
+        (OWNER, "own settings", "confirmed"),
+        (OWNER, "drop_ratio 0.5", "confirmed"),
     ]
 
 

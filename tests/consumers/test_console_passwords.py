@@ -12,7 +12,8 @@ import pytest
 from consumers.console.access import passwords
 from consumers.console.access.guesses import FORGET_S, Attempt, TryLaterError
 from consumers.console.access.passwords import MOST_WAITING, REMEMBERED_S, Passwords
-from consumers.console.access.users import Right, User
+from consumers.console.access.rights import Right
+from consumers.console.access.users import User
 from tests.waiting import until
 
 ANNA = User("anna", Right.VIEWER, b"salt", b"digest")

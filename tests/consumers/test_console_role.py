@@ -47,7 +47,9 @@ async def test_a_jobs_progress_is_pushed_and_a_restart_finds_it_interrupted(tmp_
     jobs = JobSettings(folder=lay_down(tmp_path / "jobs"), publish=(), rollback=())
     async with serving(tmp_path, jobs=jobs) as (port, _), httpx2.AsyncClient() as visitor:
         url = f"http://127.0.0.1:{port}"
-        started = await visitor.post(f"{url}/api/v1/jobs/publish", json={"bundle": "bundle-sick"})
+        token = (tmp_path / "owner.token").read_text().strip()
+        headers = {"authorization": f"Bearer {token}"}
+        started = await visitor.post(f"{url}/api/v1/jobs/publish", json={"bundle": "bundle-sick"}, headers=headers)
         page = f"/jobs/{started.json()['job_id']}"
         pushed = ""
         async with asyncio.timeout(20), visitor.stream("GET", f"{url}{page}/live") as live:

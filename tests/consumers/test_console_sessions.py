@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from consumers.console.access.gate import COOKIE
+from consumers.console.access.cookies import COOKIE
+from consumers.console.access.rights import Person, Right
 from consumers.console.access.sessions import LONGEST_S, MOST, Sessions
-from consumers.console.access.users import Right, User, remove_user, write_user
+from consumers.console.access.users import remove_user, write_user
 from consumers.console.data import stream
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.served_console import serving
@@ -76,8 +77,8 @@ def test_a_new_user_logs_in_without_a_restart(tmp_path: Path, users: Path) -> No
 
 
 def test_a_session_ends_after_twelve_hours_however_much_it_is_used() -> None:
-    now_s, anna = [0.0], User("anna", Right.VIEWER, b"", b"")
-    sessions = Sessions(lambda: {"anna": anna}, lambda: now_s[0])
+    now_s, anna = [0.0], Person("anna", Right.VIEWER)
+    sessions = Sessions(clock_s=lambda: now_s[0])
     token, passing = sessions.begin(anna), sessions.passing(anna)
     for _ in range(11):
         now_s[0] += 3_600
@@ -94,8 +95,8 @@ def test_a_session_ends_after_twelve_hours_however_much_it_is_used() -> None:
 
 
 def test_a_session_that_makes_room_for_others_ends() -> None:
-    anna = User("anna", Right.VIEWER, b"", b"")
-    sessions = Sessions(lambda: {"anna": anna})
+    anna = Person("anna", Right.VIEWER)
+    sessions = Sessions()
     first = sessions.find(sessions.begin(anna))
     assert first is not None
     for _ in range(MOST):
@@ -148,9 +149,10 @@ async def _log_out(port: int, token: str) -> None:
 
 async def test_a_stream_that_always_has_something_to_send_ends_with_its_session(tmp_path: Path, users: Path) -> None:
     rig = ConsoleRig(tmp_path, users=users)
-    known = rig.context.users
+    known = rig.context.ways.users
     assert known is not None
-    session = rig.context.sessions.passing(known()["vera"])
+    vera = known()["vera"]
+    session = rig.context.sessions.passing(vera, rig.context.logins.is_current(vera))
     rig.context.fleet.stirred.set()
     sent = 0
     async for _ in stream.Streams(rig.context.fleet, rig.context.sessions)._events(session, lambda: "changed"):

@@ -7,16 +7,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.cameras.episodes import (
-    ACKNOWLEDGED,
-    CLOSED,
-    EPISODE_MS,
-    OPEN,
-    Episode,
-    Found,
-    Review,
-    episodes,
-)
+from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, EPISODE_MS, OPEN, Episode, Found, Review, episodes
 
 DOOR = "yard/door"
 S = 1000

@@ -63,11 +63,7 @@ def test_the_level_is_that_of_the_sum_and_a_camera_is_new_until_it_has_a_baselin
 
 
 def test_an_alert_sums_up_the_frames_that_led_to_it() -> None:
-    run = (
-        Probe(4, 0.1, 0.5, True, 3),
-        Probe(6, 0.2, 0.5, True, 7),
-        Probe(8, 0.9, 0.6, False, 7),
-    )
+    run = (Probe(4, 0.1, 0.5, True, 3), Probe(6, 0.2, 0.5, True, 7), Probe(8, 0.9, 0.6, False, 7))
     alert = raise_alert("lab/door", 77, Found(STRIP, Alarm(run, 9.5, None)), 5, b"picture")
     assert alert.alert_id == alert_id("lab/door", 77, 8)
     assert (alert.frames.first, alert.frames.last) == (4, 8)

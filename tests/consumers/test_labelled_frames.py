@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consumers.console.access.users import Right, write_user
+from consumers.console.access.rights import Right
+from consumers.console.access.users import write_user
 from consumers.console.data import labelled_frames as module
 from consumers.console.data.collector import QUIET_MS, Collector
 from consumers.console.data.labelled_frames import LabelledFrames, sketch
@@ -26,7 +27,7 @@ from consumers.records.rows import FrameRow
 from infra.local.process import Child
 from schemas.errors import ConfigError
 from schemas.identity import CameraId, Identity
-from tests.consumers.console_rig import CONSOLE_KEYS, ConsoleRig, scene
+from tests.consumers.console_rig import CONSOLE_KEYS, OWNER, ConsoleRig, scene
 from tests.consumers.jobs_rig import JobsRig
 from tests.consumers.recorder_rig import CAMERA
 
@@ -97,10 +98,10 @@ def test_stored_labels_are_shown_and_the_users_last_one_is_known(
     rig: ConsoleRig, labelled_frames: LabelledFrames
 ) -> None:
     names = [labelled_frames.keep((CAMERA, 1, seq), scene(seq), "new", "car", 0.9) for seq in range(4)]
-    labelled_frames.label(names[:1], "mine", "local")
-    labelled_frames.label(names[1:3], "other", "local")
+    labelled_frames.label(names[:1], "mine", OWNER)
+    labelled_frames.label(names[1:3], "other", OWNER)
     labelled_frames.label(names[3:], "mine", "bob")
-    assert sorted(labelled_frames.labelled_last("local")) == names[1:3]
+    assert sorted(labelled_frames.labelled_last(OWNER)) == names[1:3]
     assert labelled_frames.labelled_last("anna") == []
     browser = rig.browser()
     page = browser.get("/teach?show=labelled").text
@@ -232,7 +233,7 @@ def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, labelled_frames:
     answer = browser.post("/teach/label", data={"names": name, "label": "open"}, headers=token)
     assert answer.json() == {"counts": {"open": 1}, "ready": False, "waiting": []}
     (found,) = labelled_frames.labelled(5)
-    assert (found.label, found.who) == ("open", "local")
+    assert (found.label, found.who) == ("open", OWNER)
     answer = browser.post("/teach/label", data={"names": name, "label": ""}, headers=token)
     assert answer.json() == {"counts": {}, "ready": False, "waiting": [{"name": name, "suggestion": ""}]}
     assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400

@@ -18,7 +18,7 @@ from infra.cli.mute import mute as command
 from infra.monitor.alert_notifier import REPEAT_S, AlertNotifier
 from infra.state_folder import Layout
 from schemas.errors import ConfigError, StateError
-from tests.consumers.console_rig import ConsoleRig
+from tests.consumers.console_rig import OWNER, ConsoleRig
 from tests.consumers.recorder_rig import CAMERA, Rig, verdict
 from tests.consumers.test_console_pages import ALERT, poll, raise_alert
 
@@ -82,7 +82,7 @@ def test_a_muted_alert_counts_nowhere_until_its_mute_ends(console: ConsoleRig, r
     poll(console)
     page = browser.get("/alerts").text
     assert 'class="episode open muted"' in page
-    assert "by local: a &lt;b&gt;painter&lt;/b&gt; works there" in page
+    assert f"by {OWNER}: a &lt;b&gt;painter&lt;/b&gt; works there" in page
     assert "Unmute" in page
     fleet = browser.get("/").text
     assert 'class="pill good"><a href="/system">no alert · 1 muted</a>' in fleet
@@ -206,7 +206,7 @@ def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["local/door is muted for 2h", f"{ALERT} is muted for 2h"]
     assert {line.partition(" until ")[0] for line in lines[2:]} == {"local/door", ALERT}
-    assert all(line.endswith(", by local: repairs") for line in lines[2:])
+    assert all(line.endswith(f", by {OWNER}: repairs") for line in lines[2:])
     command(["door"], end=True, state=tmp_path)
     capsys.readouterr()
     command(None, state=tmp_path)

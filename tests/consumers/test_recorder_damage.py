@@ -19,9 +19,7 @@ from tests.waiting import until
 
 
 @pytest.mark.brokers
-async def test_a_damaged_database_is_set_aside_and_a_new_one_takes_what_kafka_still_holds(
-    scene: Scene,
-) -> None:
+async def test_a_damaged_database_is_set_aside_and_a_new_one_takes_what_kafka_still_holds(scene: Scene) -> None:
     async with scene.recorder():
         await scene.verdicts(verdict(seq) for seq in range(3))
         await until(lambda: scene.recorded() == RangeSet([(0, 2)]))

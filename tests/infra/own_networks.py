@@ -94,8 +94,7 @@ def write_tflite(file: Path, *, channels: int = 3, flatten: bool = False) -> Pat
     ]  # fmt: skip
     codes = [_table(made, {0: (code, "Int8"), 2: (1, "Int32"), 3: (code, "Int32")}) for code in (40, 22, 9)]
     graph = _table(
-        made,
-        {0: _tables(made, tensors), 1: _numbers(made, [0]), 2: _numbers(made, [7]), 3: _tables(made, operators)},
+        made, {0: _tables(made, tensors), 1: _numbers(made, [0]), 2: _numbers(made, [7]), 3: _tables(made, operators)}
     )
     model: dict[int, int | tuple[int, str]] = {
         0: (3, "Uint32"),

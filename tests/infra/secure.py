@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -163,9 +162,3 @@ def dead_air() -> Iterator[tuple[str, int]]:
         listening.shutdown(socket.SHUT_RDWR)
         listening.close()
         thread.join()
-
-
-def copy_fleet(layout: Layout, to: Path) -> Layout:
-    """The same authority in another folder, to be changed."""
-    shutil.copytree(layout.folder, to)
-    return Layout(to)

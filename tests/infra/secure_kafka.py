@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
-
 from infra.local.kafka import Kafka
-from infra.pki.authority import Authority
-from schemas.transport.access import KafkaAccess, Login, Tls
 
 PASSWORD: Final = "correct horse battery staple"
 USERS: Final = ("recorder", "admin")
@@ -24,10 +19,6 @@ class KafkaWithPasswords(Kafka):
     def login(self) -> str:
         """Where that is."""
         return f"{self.host}:{self._ports['kafka-login']}"
-
-    def by_password(self, pki: Path, user: str, password: str = PASSWORD) -> KafkaAccess:
-        """How a user with a password reaches it."""
-        return KafkaAccess(self.login, Tls(Authority(pki).pem), Login(user, SecretStr(password)))
 
     def _command(self) -> list[str]:
         command = super()._command()

@@ -121,11 +121,7 @@ def test_every_command_at_kafka_names_what_is_wrong_with_its_certificate_or_pass
 @pytest.mark.parametrize(
     ("command", "whose", "words"),
     [
-        (
-            "process",
-            "recorder",
-            "the processor to have the right to write pointillist.comparisons.v1 and ",
-        ),
+        ("process", "recorder", "the processor to have the right to write pointillist.comparisons.v1 and "),
         (
             "bridge",
             "recorder",

@@ -35,21 +35,8 @@ def test_a_network_becomes_a_bundle_and_is_checked_without_the_libraries_of_the_
 
     network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
     pictures, out = write_pictures(tmp_path / "pictures", each=12), tmp_path / "colours"
-    made = run(
-        "create",
-        "--onnx",
-        network,
-        "--classes",
-        names,
-        "--preset",
-        "imagenet",
-        "--calibrate",
-        pictures,
-        "--out",
-        out,
-        "--strip-seconds",
-        1,
-    )
+    source = ("--onnx", network, "--classes", names, "--preset", "imagenet", "--calibrate", pictures)
+    made = run("create", *source, "--out", out, "--strip-seconds", 0.1)
     assert made.returncode == 0, made.stderr
     assert "right on your pictures: 100.0%" in made.stdout
     assert "STRIP: suspect below" in made.stdout
@@ -108,18 +95,8 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
     monkeypatch.setattr(os, "execve", lambda _, arguments, variables: started.append((arguments, variables)))
     network, names = write_onnx(tmp_path / "network.onnx"), write_names(tmp_path / "names.txt")
     arguments = ["bundle", "create", "--onnx", str(network), "--classes", str(names), "--preset", "imagenet"]
-    arguments += [
-        "--strip-seconds",
-        "0",
-        "--out",
-        str(tmp_path / "out"),
-        "--up",
-        "--",
-        "--source",
-        "rtsp://u:hidden@camera/1",
-        "--fps",
-        "2",
-    ]
+    arguments += ["--strip-seconds", "0", "--out", str(tmp_path / "out"), "--up"]
+    arguments += ["--", "--source", "rtsp://u:hidden@camera/1", "--fps", "2"]
     app(arguments, standalone_mode=False)
     ((command, variables),) = started
     assert command[len(COMMAND) : -3] == ["up", "--bundle", str(tmp_path / "out"), "--source"]

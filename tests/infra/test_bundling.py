@@ -356,12 +356,7 @@ def test_a_librarys_own_weights_come_from_the_users_cache_and_say_classes_and_no
         ("resnet18", "/nowhere.pth", 3, "--weights: expected default, random, or an existing file"),
         ("squeezenet1_1", "other.pth", 3, "expected the state dict of squeezenet1_1"),
         ("squeezenet1_1", "pickle.pth", 3, "got a pickle that calls pathlib"),
-        (
-            "squeezenet1_1",
-            "code.pth",
-            3,
-            r"a pickle that calls posix\.system\. Save network\.state_dict\(\)",
-        ),
+        ("squeezenet1_1", "code.pth", 3, r"a pickle that calls posix\.system\. Save network\.state_dict\(\)"),
         ("squeezenet1_1", "plain.pkl", 3, "got another pickle"),
         ("squeezenet1_1", "bomb.pth", 3, r"bomb\.pth: expected to unpack to at most 32 times its \d+ bytes"),
         ("squeezenet1_1", "half.pth", 3, r"half\.pth: expected a file of torch\.save"),

@@ -15,7 +15,11 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from consumers.console.access.users import Right, read_users, remove_user, write_user
+from consumers.console.access.owner import owner_name
+from consumers.console.access.rights import Right
+from consumers.console.access.tokens import Tokens
+from consumers.console.access.users import read_users, remove_user, write_user
+from consumers.console.data.store import Store
 from infra.cli import MODULES, app, command_of, register, roles  # noqa: F401  # it registers its commands
 from infra.local.ports import free_port
 from infra.local.process import COMMAND
@@ -494,6 +498,30 @@ def test_users_of_the_console_are_added_with_a_password_from_standard_input(tmp_
         refused = users_command(tmp_path, *options, password=password)
         assert refused.returncode == 2
         assert len(refused.stderr.splitlines()) == 1
+
+
+def test_tokens_of_the_console_are_created_listed_and_revoked_and_noted(tmp_path: Path) -> None:
+    def token(*options: str) -> subprocess.CompletedProcess[str]:
+        return run_command("token", *options, "--state", tmp_path)
+
+    text = token("create", "ci", "--role", "operator", "--days", "7").stdout.strip()
+    assert text.startswith("pointillist_")
+    found = Tokens(tmp_path / "tokens").find(text)
+    assert found is not None
+    assert (found.name, found.right, found.maker) == ("ci", Right.OPERATOR, owner_name())
+    assert found.expires_s - found.made_s == 7 * 86_400
+    listed = token("list").stdout
+    assert listed.startswith(f"ci operator, by {owner_name()}, expires 20")
+    assert text not in listed
+    assert token("create", "ci").stderr.startswith("error: name: expected a new one, got ci")
+    assert token("create", "x", "--role", "king").stderr.startswith("error: --role: expected viewer, operator, admin")
+    assert token("revoke", "ci").returncode == 0
+    assert token("list").stdout == ""
+    store = Store(Layout(tmp_path).console_url)
+    lines = [(each.who, each.what, each.subject, each.detail, each.outcome) for each in store.noted()]
+    store.close()
+    who = owner_name()
+    assert lines == [(who, "token", "ci", "", "revoked"), (who, "token", "ci", "operator, 7 days", "created")]
 
 
 def test_users_of_the_console_are_listed_and_removed(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from consumers.console.access.users import Right, write_user
+from consumers.console.access.rights import Right
+from consumers.console.access.users import write_user
 from infra.local.ports import Ports
 from infra.local.process import COMMAND
 from infra.pki.authority import Authority, good_for
@@ -129,3 +130,15 @@ def test_the_printed_address_is_one_that_a_person_can_open() -> None:
     assert console_url(UpSettings(), "127.0.0.1:5") == "http://127.0.0.1:5"
     named = UpSettings(http="0.0.0.0:8443", allowed_host=("cameras.example",))
     assert console_url(named, "0.0.0.0:8443") == "https://cameras.example:8443"
+
+
+def test_a_login_by_provider_or_proxy_takes_the_place_of_users(layout: Layout) -> None:
+    layout.users.unlink()
+    state = {"state": layout.folder}
+    openid = {"issuer": "https://login.example", "client_id": "a", "url": "https://console.example", "viewer": ["*"]}
+    shared = {"http": "0.0.0.0:8443", "console": {"openid": openid}}
+    check_console(UpSettings.model_validate(state | shared), layout)
+    proxied = {"behind_proxy": "192.0.2.1", "console": {"proxy_login": {"viewer": ["*"]}}}
+    check_console(UpSettings.model_validate(state | proxied), layout)
+    with pytest.raises(ConfigError, match="--behind-proxy is missing"):
+        check_console(UpSettings.model_validate(state | {"console": proxied["console"]}), layout)

@@ -12,17 +12,7 @@ from infra.monitor.rollout import decide
 from infra.monitor.settings import GateRules
 from lab.statistics import clopper_pearson
 from schemas.messages.frame import Truth
-from schemas.pointillist_pb2 import (
-    CANARY,
-    FAILED,
-    MEASURING,
-    PASSED,
-    PROMOTED,
-    SHADOW,
-    Answer,
-    Comparison,
-    Rollout,
-)
+from schemas.pointillist_pb2 import CANARY, FAILED, MEASURING, PASSED, PROMOTED, SHADOW, Answer, Comparison, Rollout
 
 RULES, CAMERAS = GateRules(), 4
 GOOD = Pair(True, False, 0.9, 0.9, 0.010, 0.011, None, None, None, None)

@@ -23,14 +23,7 @@ from schemas.identity import CameraId
 from schemas.topics import Channel, mqtt_topic
 from schemas.transport.access import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Tls
 from tests.infra.secure import Visitor, enrolled, make_fleet
-from tests.infra.test_kubernetes import (
-    ROLES,
-    containers,
-    each_overlay,
-    environment,
-    of_kind,
-    secrets_of,
-)
+from tests.infra.test_kubernetes import ROLES, containers, each_overlay, environment, of_kind, secrets_of
 from tests.waiting import wait_until
 
 

@@ -157,6 +157,21 @@ def test_mosquitto_survives_a_port_in_use(state_dir: Path) -> None:
 
 
 @pytest.mark.brokers
+def test_a_reserved_port_stays_unless_another_program_takes_it(state_dir: Path) -> None:
+    broker = Mosquitto(state_dir)
+    reserved = broker.reserve()
+    with socket.create_server((LOOPBACK, broker.port)):
+        broker.start()
+    assert broker.listen != reserved
+    broker.stop()
+    again = Mosquitto(state_dir)
+    reserved = again.reserve()
+    again.start()
+    assert again.listen == again.reserve() == reserved
+    again.stop()
+
+
+@pytest.mark.brokers
 def test_mosquitto_says_when_the_port_that_clients_hold_is_taken(state_dir: Path) -> None:
     broker = Mosquitto(state_dir, ready_s=5)
     broker.start()

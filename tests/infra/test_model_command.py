@@ -26,6 +26,7 @@ from schemas.keys.signers import Signed, Signer, TrustedSigners
 from schemas.pointillist_pb2 import Model, Models
 from schemas.topics import KafkaTopic
 from tests.conftest import TopicFactory
+from tests.consumers.console_rig import OWNER
 from tests.infra.command_line import run as invoked
 from tests.processors.tiny import SIGNER, TRUSTED, write_bundle
 
@@ -232,7 +233,7 @@ def test_a_candidate_is_promoted_only_by_a_passed_gate_or_by_force_and_each_step
     with pytest.raises(ConfigError, match="expected a rollout"):
         run("promote", "--state", state, "--force")
     noted = [(line.who, line.what, line.outcome) for line in Store(Layout(state).console_url).noted()]
-    assert noted == [("local", "promote", "live"), ("local", "candidate", "begun")]
+    assert noted == [(OWNER, "promote", "live"), (OWNER, "candidate", "begun")]
 
 
 @brokers

@@ -95,10 +95,7 @@ def test_files_that_a_receiver_names_are_looked_for_beside_its_file(tmp_path: Pa
         ({"receivers": "duty"}, "a list of mappings under receivers"),
         ({"receivers": [HOOK], "routes": ["duty"]}, "a list of mappings under routes"),
         ({"receivers": [HOOK], "route": {}}, "got route"),
-        (
-            {"receivers": [HOOK], "routes": [{"receiver": "nobody there"}]},
-            "accepts, got undefined receiver",
-        ),
+        ({"receivers": [HOOK], "routes": [{"receiver": "nobody there"}]}, "accepts, got undefined receiver"),
         ({"receivers": [HOOK | {"pigeon_configs": []}]}, "expected a file that Alertmanager accepts"),
     ],
 )

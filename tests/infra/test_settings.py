@@ -38,6 +38,8 @@ EXAMPLES: dict[str, Any] = {
     "prometheus": "http://127.0.0.1:9090",
     "alertmanager": "http://127.0.0.1:9093",
     "console": "http://127.0.0.1:8080",
+    "issuer": "https://login.example",
+    "url": "https://console.example",
     "database": "postgresql+psycopg://host/name",
     "hours": ["mon-fri 07:00-19:00"],
     "zone": "Europe/Berlin",
@@ -229,11 +231,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, role: str, content: str, line:
     ("variable", "value", "line"),
     [
         ("POINTILLIST_BRIDGE__TYPO", "1", "POINTILLIST_BRIDGE__TYPO: expected the variable of a setting"),
-        (
-            "POINTILLIST_BRIDGE__LINGER_MS",
-            "-1",
-            "POINTILLIST_BRIDGE__LINGER_MS: expected number ≥ 0, ≤ 10,000, got",
-        ),
+        ("POINTILLIST_BRIDGE__LINGER_MS", "-1", "POINTILLIST_BRIDGE__LINGER_MS: expected number ≥ 0, ≤ 10,000, got"),
         ("POINTILLIST_CONSOLE__ALLOWED_HOST", "a", "POINTILLIST_CONSOLE__ALLOWED_HOST: expected list of text"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from consumers.cameras.order import natural
 from consumers.cameras.state import State
+from consumers.console.access.owner import OwnerToken
 from consumers.console.data.roles import RoleState
 from consumers.database.engine import open_engine
 from consumers.database.tables import boots, cameras, metadata
@@ -21,6 +23,7 @@ from consumers.records.rows import CameraRow
 from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # they register their commands
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
+from infra.up.processes import Role
 from infra.up.settings import UpSettings, scenario_document, usual_cameras
 from infra.up.system_state import CameraState, camera_states, page_addresses, role_states
 from infra.up.table import MOST_NAMED, LiveTable, broken_rows, figures
@@ -65,6 +68,7 @@ def test_every_camera_that_is_not_well_is_named_first_with_its_reason(tmp_path: 
         ("a/gone", "offline"), ("a/hung", "silent"), ("a/new", "silent"), ("a/sick", "degraded"),
         ("a/back", "online"), ("a/cam-2", "online"), ("a/cam-10", "online"), ("a/seldom", "online"),
     ]  # fmt: skip
+    assert {each.own_bytes for each in found} == {None}
     why = {each.name: each.detail for each in found}
     assert why["a/sick"] == "the source gives no frames"
     assert why["a/hung"] == "no frame for more than 10 s"
@@ -141,12 +145,30 @@ def test_a_database_that_cannot_be_read_for_a_moment_leaves_the_table_as_it_was(
 
     output = StringIO()
     table = LiveTable(Console(width=80, file=output, force_terminal=True, color_system=None))
-    page = type("Role", (), {"metrics": None, "url": None, "listen": lambda self: "127.0.0.1:9090"})()
-    table.begin({"console": page}, 1.0, gone)
+    table.begin({"console": console_page()}, 1.0, gone)
     table.tick()
     table.end()
     assert "console: http://127.0.0.1:9090/" in output.getvalue()
     assert "published" in output.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_owners_link_is_shown_on_a_terminal_and_in_no_log(tmp_path: Path, terminal: bool) -> None:
+    file = tmp_path / "owner.token"
+    OwnerToken(file)
+    output = StringIO()
+    table = LiveTable(Console(width=200, file=output, force_terminal=terminal, color_system=None))
+    table.begin({"console": console_page(file)}, 1.0)
+    table.end()
+    token = file.read_text().strip()
+    assert (f"console: http://127.0.0.1:9090/login/link?token={token}" in output.getvalue()) == terminal
+    assert (token in output.getvalue()) == terminal
+    assert "console: http://127.0.0.1:9090/" in output.getvalue()
+
+
+def console_page(owner_file: Path | None = None) -> Role:
+    process = SimpleNamespace(poll=lambda: None)
+    return Role("console", process, listen=lambda: "127.0.0.1:9090", owner_file=owner_file)
 
 
 def test_a_real_camera_is_one_whose_stream_is_fetched_once() -> None:
@@ -174,6 +196,19 @@ def test_version_and_doctor_speak_to_scripts(capsys: pytest.CaptureFixture[str])
     found = json.loads(capsys.readouterr().out)
     assert found["ready"] is True
     assert {"mosquitto", "Kafka", "disk"} <= {part["what"] for part in found["parts"]}
+
+
+def test_cameras_shows_the_frame_sizes_of_a_camera_with_a_stream_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = Meta(boot_id=7, frames_per_second=2, profile=RAW, stream_frame_bytes=3_110, sent_frame_bytes=4_020)
+    row = CameraRow("a/door", ONLINE, NOW_MS, "", b"", meta.SerializeToString(), NOW_MS)
+    write_database(Layout(tmp_path), [row, said("a/drawn")], {})
+    shown = {each.name: status.frame_sizes(each) for each in camera_states(Layout(tmp_path), NOW_MS)}
+    assert shown == {"a/door": "own stream 3.1 kB, published 4.0 kB", "a/drawn": ""}
+    app(["cameras", "--state", str(tmp_path), "--json"], standalone_mode=False)
+    sizes = {each["name"]: each["own_bytes"] for each in json.loads(capsys.readouterr().out)}
+    assert sizes == {"a/door": 3_110, "a/drawn": None}
 
 
 def test_logs_gives_the_end_of_a_roles_log_and_names_the_roles_that_have_one(

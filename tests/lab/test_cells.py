@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.experiments.cache import Cache
+from lab.cache import Cache
 from lab.experiments.cells import Attack, Point, Row, Scored, Scores, score
 
 SEED = 3

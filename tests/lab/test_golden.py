@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from lab.experiments.harness.ledger import Pair, append, is_harmless, read
-from lab.experiments.provenance import PACKAGES, Repository
 from lab.golden.changes import traced, uncovered
 from lab.golden.parts import PARTS, computed, deviations, stored
+from lab.provenance import PACKAGES, Repository
 from schemas.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -46,14 +46,8 @@ REFUSALS: dict[str, list[tuple[tuple[object, ...], str]]] = {
         (("--patch", "2", "--fill", "sand"), "--fill: expected restorer or plate or grey, got 'sand'"),
         (("--patch", "2", "--backend", "abacus"), "--backend: expected torch or auto, got 'abacus'"),
     ],
-    "psnr": [
-        (("--images", "nowhere"), "pictures: expected a folder"),
-        (("--backend", "abacus"), "abacus"),
-    ],
-    "learn-table": [
-        (("--out", "."), "--out: expected a file"),
-        (("--attack", "x"), "attack:"),
-    ],
+    "psnr": [(("--images", "nowhere"), "pictures: expected a folder"), (("--backend", "abacus"), "abacus")],
+    "learn-table": [(("--out", "."), "--out: expected a file"), (("--attack", "x"), "attack:")],
     "aigan attack": [
         (("--dataset", "svhn"), "expected one of mnist, cifar10, scene, got 'svhn'"),
         (("--eps", 2), "expected a bound above 0 and up to 1, got 2.0"),

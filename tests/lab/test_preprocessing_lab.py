@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lab.attacks.bpda import identity
 from lab.attacks.contract import Defended
+from lab.cache import Cache
 from lab.data import LabelledPictures
-from lab.experiments.cache import Cache
 from lab.experiments.cells import Row
 from lab.experiments.harness.plan import Workplace
 from lab.experiments.preprocessing import attacked, choose, experiment

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lab import provenance
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
 from lab.experiments.codefend.detection import Detection
 from lab.experiments.codefend.subjects import Subject
-from lab.experiments.provenance import PACKAGES, ROOT, Repository
+from lab.provenance import PACKAGES, ROOT, Repository
 
 DETECTION = "lab.experiments.codefend.detection"
 CURES = "lab.experiments.codefend.cures"
@@ -129,11 +130,21 @@ def test_data_that_reached_code_opens_counts(tmp_path: Path) -> None:
 
 
 def test_bookkeeping_changes_no_digest(tmp_path: Path) -> None:
-    text = "from lab.experiments.cache import Cache\ndef g(cache: Cache): return cache.get()\n"
+    text = "from lab.cache import Cache\ndef g(cache: Cache): return cache.get()\n"
     found = {
         digest(tmp_path / str(n), lab__a=text, lab__experiments__cache=f"class Cache:\n    x = {n}\n") for n in (1, 2)
     }
     assert len(found) == 1
+
+
+def test_bookkeeping_that_moves_changes_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"before": "from lab.keep import kept\n\n\ndef g():\n    return kept(2)\n"}
+    texts["after"] = texts["before"].replace("lab.keep", "lab.low.keep")
+    monkeypatch.setattr(provenance, "_BOOKKEEPING", {"lab.keep": "lab.keep", "lab.low.keep": "lab.keep"})
+    before, after = (digest(tmp_path / name, lab__a=text) for name, text in texts.items())
+    assert before == after
+    monkeypatch.setattr(provenance, "_BOOKKEEPING", {"lab.keep": "lab.keep", "lab.low.keep": "lab.low.keep"})
+    assert digest(tmp_path / "other", lab__a=texts["after"]) != before
 
 
 def test_a_module_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -148,11 +159,12 @@ opened = set()
 sys.addaudithook(lambda event, given: opened.add(str(given[0])) if event == "open" else None)
 import numpy as np, tempfile, torch
 from pathlib import Path
-from lab.experiments import provenance
+from lab import provenance
 from lab.backdoor.catalogue import MODELS
+from lab import provenance
 from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
-from lab.experiments.cache import Cache
+from lab.cache import Cache
 from lab.experiments.codefend.detection import Detection, measure
 from lab.experiments.codefend.subjects import Subject
 from lab.strip import limits

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lab.cache import Cache
 from lab.data import LabelledPictures
-from lab.experiments.cache import Cache
 from lab.experiments.cells import Attack, Row, Scored, Scores
 from lab.experiments.qusecnets import adversarial, steepness
 from lab.experiments.qusecnets.attacked import scores

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lab.baselines import BitDepth
+from lab.cache import Cache
 from lab.data import LabelledPictures, to_frames
-from lab.experiments.cache import Cache
 from lab.experiments.red_team import broken, parity
 from lab.experiments.super_iot.judges import judge_of
 from processors.bundle import Bundle, load_bundle

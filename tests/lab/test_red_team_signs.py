@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from lab.red_team import plan
-from lab.red_team.checklist import Evidence, ablations, convergence
+from lab.red_team.checklist import ablations
+from lab.red_team.convergence import convergence
 from lab.red_team.defences import BROKEN
+from lab.red_team.evidence import Evidence
 from lab.red_team.jobs import Effort, Job
 from lab.red_team.outcomes import Outcome, compare, worst_case
 from lab.red_team.plan import CLEAN, MAIN, Speeds
@@ -122,14 +125,28 @@ def test_an_attack_that_is_three_points_stronger_fails_convergence(tmp_path: Pat
     passed = convergence(Evidence(defence, converged(68, **{stronger: 70}), 1))
     assert passed.status == "passed"
     assert passed.why.endswith(
-        "of 100 pictures, a gain of 4.3% shows with a probability of 80% if no picture goes the other way "
+        "of 100 pictures, a gain of 4.3% shows with a probability of 80% if 0.0% go the other way "
         "(at least 100 pictures each)"
     )
     failed = convergence(Evidence(defence, converged(68, **{stronger: 71}), 1))
     assert failed.status == "failed"
     assert "3 of 100 pictures against 0" in failed.why
+    assert "a gain of 4.3% shows with a probability of 80%" in failed.why
     # Two pictures of a few are no finding.
     assert convergence(Evidence(defence, converged(10, of=20, **{stronger: 12}), 1)).status == "passed"
+
+
+def test_pictures_that_go_the_other_way_hide_a_gain(tmp_path: Path) -> None:
+    defence = against(judge(tmp_path, "tests.lab.colour_judge:network"), coloured(2), "bare")
+    outcomes = converged(60)
+    # 100 steps break the last 62 pictures, the usual ones the first 60.
+    outcomes["steps/100"] = outcome([number < 38 for number in range(100)])
+    why = convergence(Evidence(defence, outcomes, 1)).why
+    shown = 1e-2 * float(re.findall(r"a gain of ([0-9.]+)% shows .* if 38.0% go the other way", why)[0])
+    chances = [0.38 + shown, 0.38, 0.24 - shown]
+    drawn = np.random.default_rng(0).multinomial(100, chances, 4000)
+    found = [won - lost >= 3 or sign_test(int(won), int(lost)) < 0.01 for won, lost, _ in drawn]
+    assert 0.77 < np.mean(found) < 0.84
 
 
 @pytest.mark.parametrize("pictures", [100, 200, 300, 1000])

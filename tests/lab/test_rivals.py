@@ -26,6 +26,7 @@ from schemas.errors import ConfigError
 
 SIDE, CLASSES, TARGET = 8, 4, 2
 GENERATOR = np.random.default_rng(3)
+POISONING = Poisoning(lambda images, keys: images, TARGET, 0.1)
 
 
 def _pictures(count: int) -> LabelledPictures:
@@ -87,8 +88,8 @@ GENTLE = Tuning(0.01, epochs=6, batch=20, shift=0, flip=False)
 def test_fine_tuning_leaves_the_sick_model_as_it_is() -> None:
     sick = _bundle()
     tuned = tune(sick, CLEAN, GENTLE)
-    assert outcome(sick, TEST, STAMPED, TARGET).attack_success == 1.0
-    assert outcome(tuned, TEST, STAMPED, TARGET).clean_accuracy == 1.0
+    assert outcome(sick, TEST, STAMPED, POISONING).attack_success == 1.0
+    assert outcome(tuned, TEST, STAMPED, POISONING).clean_accuracy == 1.0
     assert tuned.network is not sick.network
 
 
@@ -100,7 +101,7 @@ def test_the_variance_ratio_finds_a_fixed_patch_and_unlearns_it() -> None:
     assert (changed[0, :2] > 0.9).all()
     assert changed.sum() < 2.5
     cured = tune(sick, CLEAN, Tuning(0.03, epochs=12, batch=20, shift=0, flip=False), stamp)
-    after = outcome(cured, TEST, STAMPED, TARGET)
+    after = outcome(cured, TEST, STAMPED, POISONING)
     assert after.attack_success < 0.1
     assert after.clean_accuracy > 0.97
 
@@ -136,7 +137,7 @@ def test_the_most_anomalous_class_is_the_one_that_neural_cleanse_takes(monkeypat
 
 def test_fine_pruning_cuts_the_channel_that_clean_pictures_leave_asleep() -> None:
     cured = fine_pruned(_bundle(), CLEAN, GENTLE)
-    after = outcome(cured, TEST, STAMPED, TARGET)
+    after = outcome(cured, TEST, STAMPED, POISONING)
     assert after.attack_success < 0.1
     assert after.clean_accuracy > 0.97
 
@@ -165,8 +166,8 @@ class _TwoEyes(nn.Module):
 
 def test_fine_pruning_gives_back_the_channel_that_clean_pictures_need() -> None:
     sick = replace(_bundle(), network=_TwoEyes().requires_grad_(False).eval())
-    assert outcome(sick, TEST, STAMPED, TARGET) == Outcome(1.0, 1.0, 0.0)
-    after = outcome(fine_pruned(sick, CLEAN, replace(GENTLE, epochs=0)), TEST, STAMPED, TARGET)
+    assert outcome(sick, TEST, STAMPED, POISONING) == Outcome(1.0, 1.0, 0.0)
+    after = outcome(fine_pruned(sick, CLEAN, replace(GENTLE, epochs=0)), TEST, STAMPED, POISONING)
     assert (after.clean_accuracy, after.attack_success) == (1.0, 0.0)
 
 

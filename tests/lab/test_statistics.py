@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom, binomtest, multinomial
 
-from lab.statistics import detectable, mean_interval, paired_interval, share_interval, wilson
+from lab.statistics import (
+    least_wins,
+    mean_interval,
+    paired_detectable,
+    paired_interval,
+    paired_power,
+    share_interval,
+    sign_test,
+    wilson,
+)
 
 
 def test_wilson_agrees_with_a_published_example() -> None:
@@ -87,10 +98,47 @@ def test_a_paired_interval_has_a_width_without_discordant_pairs_and_covers_a_dif
         paired_interval(same[:0], same[:0])
 
 
-def test_more_pictures_show_smaller_gains() -> None:
-    found = [detectable(count, needed, 0.8) for count, needed in ((7, 7), (100, 3), (1000, 30))]
-    assert found == sorted(found, reverse=True)
-    draws = np.random.default_rng(0).binomial(100, found[1], 20_000)
-    assert 0.78 < (draws >= 3).mean() < 0.83
-    with pytest.raises(ValueError, match="needed"):
-        detectable(5, 6, 0.8)
+@pytest.mark.parametrize("alpha", [0.01, 0.025, 0.05])
+def test_the_least_wins_are_those_of_the_binomial_test(alpha: float) -> None:
+    for discordant in range(40):
+        by_scipy = [
+            wins for wins in range(discordant + 1)
+            if discordant and binomtest(wins, discordant, alternative="greater").pvalue < alpha
+        ]  # fmt: skip
+        assert least_wins(discordant, alpha) == min(by_scipy, default=discordant + 1)
+    assert least_wins(3000, 0.05) == binom.isf(0.05, 3000, 0.5) + 1
+    with pytest.raises(ValueError, match="sign test"):
+        least_wins(-1, alpha)
+
+
+@pytest.mark.parametrize(("more", "fewer"), [(0.2, 0.05), (0.3, 0.0), (0.0, 0.2), (0.5, 0.5), (0.0, 0.0)])
+def test_the_power_is_the_sum_over_all_outcomes(more: float, fewer: float) -> None:
+    def needed(discordant: int) -> int:
+        return min(least_wins(discordant, 0.05), math.ceil((discordant + 4) / 2))
+
+    count = 24
+    outcomes = [
+        (wins, losses) for wins in range(count + 1) for losses in range(count + 1 - wins)
+        if sign_test(wins, losses) < 0.05 or wins - losses >= 4
+    ]  # fmt: skip
+    brute = sum(
+        multinomial.pmf([wins, losses, count - wins - losses], count, [more, fewer, 1 - more - fewer])
+        for wins, losses in outcomes
+    )
+    assert paired_power(count, more, fewer, needed) == pytest.approx(brute, abs=1e-9)
+
+
+def test_a_detectable_gain_is_found_as_often_as_its_power_says() -> None:
+    needed = partial(least_wins, alpha=0.025)
+    gain = paired_detectable(200, 0.04, needed, 0.8)
+    assert paired_power(200, 0.04 + gain, 0.04, needed) >= 0.8 > paired_power(200, 0.039 + gain, 0.04, needed)
+    wins, losses, _ = np.random.default_rng(0).multinomial(200, [0.04 + gain, 0.04, 0.92 - gain], 4000).T
+    found = [sign_test(int(won), int(lost)) < 0.025 for won, lost in zip(wins, losses, strict=True)]
+    assert 0.77 < np.mean(found) < 0.84
+    gains = [paired_detectable(count, 0.04, needed, 0.8) for count in (50, 100, 1000)]
+    assert gains == sorted(gains, reverse=True)
+    assert paired_detectable(5, 0.0, needed, 0.8) == 1
+    with pytest.raises(ValueError, match="power"):
+        paired_detectable(5, 0.0, needed, 1.0)
+    with pytest.raises(ValueError, match="shares"):
+        paired_power(5, 0.6, 0.6, needed)

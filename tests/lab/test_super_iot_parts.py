@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lab.experiments.cache import Arrays, Cache
+from lab.cache import Arrays, Cache
 from lab.experiments.super_iot.algorithm import blocks_of_frame, descend, mean_psnr, traced
 from lab.experiments.super_iot.compare import Setting, against_paper, at_clean_accuracy, matched
 from lab.experiments.super_iot.plan import CLEAN, PAPER_ROWS

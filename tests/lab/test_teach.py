@@ -44,6 +44,7 @@ def write_shapes(folder: Path, each: int) -> Path:
 @pytest.mark.slow
 def test_labelled_pictures_become_a_bundle_that_judges_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.teach.views.VARIED", 2)  # shapes need no more
+    monkeypatch.setattr("infra.bundling.strip_table.LEAST_OVERLAYS", 4)
     labels, out, figures = write_shapes(tmp_path / "labels", 16), tmp_path / "taught", tmp_path / "report.json"
     create(Wanted("imagenet", "EfficientNet-Lite0", strip_s=0.0), tmp_path / "general")
     command = ("teach", "train", labels, "--name", "shapes", "--base", tmp_path / "general", "--out", out)

@@ -61,6 +61,9 @@ class FakeTaken:
     def at(self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False) -> Network:
         return Scaled(self._factors[precision])
 
+    def save(self, precision: CpuPrecision, file: Path) -> None:
+        file.write_text(str(self._factors[precision]))
+
 
 class FakeBackend:
     """Runs `Scaled` in each precision, with outputs off by a factor."""
@@ -69,6 +72,7 @@ class FakeBackend:
 
     def __init__(self, factors: dict[CpuPrecision, float], lacks: str = "", unsuited: bool = False) -> None:
         self._factors, self._lacks, self._unsuited = factors, lacks, unsuited
+        self.taken = 0
 
     def lacks(self) -> str:
         return self._lacks
@@ -79,7 +83,11 @@ class FakeBackend:
     def take(self, network: Network, example: Tensor, free_sides: bool) -> FakeTaken:
         if self._unsuited:
             raise UnsupportedNetworkError("openvino: no such network")
+        self.taken += 1
         return FakeTaken(self._factors)
+
+    def restore(self, file: Path, precision: CpuPrecision) -> Network:
+        return Scaled(float(file.read_text()))
 
 
 def within(exact: Tensor, got: Tensor, precision: CpuPrecision) -> str:

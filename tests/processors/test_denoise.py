@@ -63,11 +63,7 @@ def test_the_inverse_transform_gives_the_frames_back(size: tuple[int, int], devi
 @pytest.mark.parametrize("levels", [None, 2])
 @pytest.mark.filterwarnings("ignore:Level value")
 def test_it_agrees_with_scikit_image(
-    size: tuple[int, int],
-    method: tuple[str, str, str],
-    sigma: float | None,
-    levels: int | None,
-    device: torch.device,
+    size: tuple[int, int], method: tuple[str, str, str], sigma: float | None, levels: int | None, device: torch.device
 ) -> None:
     frames = noisy((2, 3, *size), device)
     expected = oracle(frames, method[1], method[2], sigma, levels)

@@ -162,10 +162,7 @@ def test_the_lab_judges_what_the_chain_says(bundles: Callable[[str], Bundle], po
     assert found.reconstructed.all()
 
 
-@pytest.mark.parametrize(
-    ("policy", "side", "stages"),
-    [("tile", 136, False), ("resize", 32, True)],
-)
+@pytest.mark.parametrize(("policy", "side", "stages"), [("tile", 136, False), ("resize", 32, True)])
 def test_a_compiled_program_says_what_the_pipeline_says(
     bundles: Callable[[str], Bundle],
     staged: Callable[[str], Bundle],

@@ -83,9 +83,7 @@ def test_the_plate_steps_are_stable_for_every_mask(device: torch.device) -> None
     assert abs(np.prod(1 - spectrum[:, None] / roots, axis=1)).max() <= 1 + 1e-12
 
 
-def test_the_plate_is_nearer_than_the_mean_of_the_neighbours_on_a_curved_picture(
-    device: torch.device,
-) -> None:
+def test_the_plate_is_nearer_than_the_mean_of_the_neighbours_on_a_curved_picture(device: torch.device) -> None:
     rows, columns = torch.arange(32.0)[:, None], torch.arange(32.0)
     wave = (0.5 + 0.4 * torch.sin(rows / 3) * torch.cos(columns / 4))[None, None].to(device)
     kept = random_case((1, 1, 32, 32), 0.25, dtype=torch.float64)[1].to(device)

@@ -77,9 +77,7 @@ def test_the_batched_version_agrees_with_the_literal_one(iterations: int, device
     frames = smooth_frames(1, 2, 16, 16)
     kept = random_mask(1, 16, 16, 0.25)
     found = fill_blocks(
-        paper._to_blocks(frames).to(device),
-        paper._to_blocks((~kept).expand(1, 2, 16, 16)).to(device),
-        iterations,
+        paper._to_blocks(frames).to(device), paper._to_blocks((~kept).expand(1, 2, 16, 16)).to(device), iterations
     )
     ended = []
     for number in range(found.shape[1]):

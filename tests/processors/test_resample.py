@@ -66,11 +66,7 @@ def test_tiles_of_one_frame_stand_together_row_by_row(device: torch.device) -> N
             assert torch.equal(cut[b * 6 + t], frames[b, :, row : row + 4, column : column + 4])
 
 
-@given(
-    height=st.integers(1, 60),
-    width=st.integers(1, 60),
-    tile=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), tile=st.tuples(st.integers(1, 20), st.integers(1, 20)))
 @settings(max_examples=80, deadline=None)
 def test_the_fewest_tiles_cover_every_pixel(height: int, width: int, tile: tuple[int, int]) -> None:
     frames = torch.arange(1.0, height * width + 1).view(1, 1, height, width)

@@ -47,14 +47,7 @@ def test_philox_gives_the_bits_of_the_edge(device: str, seeds: list[tuple[int, i
     seed=st.integers(0, 2**32 - 1),
 )
 def test_a_batch_unpacks_to_what_each_frame_decodes_to(
-    device: str,
-    height: int,
-    width: int,
-    channels: int,
-    drops: list[int],
-    boot_id: int,
-    probe_share: float,
-    seed: int,
+    device: str, height: int, width: int, channels: int, drops: list[int], boot_id: int, probe_share: float, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
     books = DeviceCodebooks(torch.device(device))

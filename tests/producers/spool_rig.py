@@ -10,7 +10,6 @@ from typing import NoReturn
 
 from producers.spool import Spool, SpoolBoot, SpoolLimits, scan_spool
 from producers.spool.ledger import BootLedger
-from producers.spool.segment import read_segment
 from schemas.identity import CameraId
 from schemas.ranges import RangeSet
 
@@ -83,12 +82,6 @@ def flip(path: Path, at: int, mask: int = 0x10) -> None:
 def flip_payload(path: Path, payload: bytes) -> None:
     """Change the first byte of a payload in a segment."""
     flip(path, path.read_bytes().index(payload))
-
-
-def whole_frames(path: Path) -> set[int]:
-    content = read_segment(path)
-    assert content is not None
-    return {record.seq for record in content.records}
 
 
 def scanned(folder: Path, boot_id: int) -> SpoolBoot:

@@ -61,10 +61,7 @@ def scenario(folder: object, *attacks: dict[str, object]) -> dict[str, object]:
 
 def test_an_attack_takes_its_cameras_bound_and_target_from_the_scenario_and_else_the_generators(folder: Path) -> None:
     document = scenario(
-        folder,
-        {},
-        {"at_s": 3, "eps": 0.1, "target": "hazard"},
-        {"at_s": 3, "camera": ["cam-1", "cam-2"], "target": 3},
+        folder, {}, {"at_s": 3, "eps": 0.1, "target": "hazard"}, {"at_s": 3, "camera": ["cam-1", "cam-2"], "target": 3}
     )
     first, second, third = parse_scenario(document).faults
     assert (first.cameras, first.aim, first.eps) == (("cam-0",), "random", None)

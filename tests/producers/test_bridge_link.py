@@ -95,11 +95,7 @@ async def test_a_connection_says_who_it_is_and_what_it_can_take() -> None:
             assert it.opened == 1
     (found,) = broker.connects
     assert found[:3] == ("b1", True, 41)
-    assert found.properties == {
-        "SessionExpiryInterval": 0,
-        "ReceiveMaximum": 77,
-        "MaximumPacketSize": MAX_BROKER_BYTES,
-    }
+    assert found.properties == {"SessionExpiryInterval": 0, "ReceiveMaximum": 77, "MaximumPacketSize": MAX_BROKER_BYTES}
 
 
 async def test_retained_channels_are_subscribed_plainly_and_the_others_as_a_share() -> None:

@@ -46,8 +46,7 @@ def test_an_rtsp_camera_gives_frames_in_its_own_size(port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("login", "path", "message"),
-    [("viewer:not-this-one", "live", "401"), (LOGIN, "elsewhere", "404")],
+    ("login", "path", "message"), [("viewer:not-this-one", "live", "401"), (LOGIN, "elsewhere", "404")]
 )
 def test_a_refused_camera_is_a_source_error_without_its_password(
     port: int, login: str, path: str, message: str

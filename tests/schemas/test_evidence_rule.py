@@ -21,11 +21,7 @@ def probe(seq: int, bits: float, class_id: int = 0) -> Probe:
 
 
 def alarms(
-    bits: Iterable[float],
-    *,
-    every: int = 5,
-    classes: Sequence[int] = (0,) * 20_000,
-    rule: EvidenceRule = RULE,
+    bits: Iterable[float], *, every: int = 5, classes: Sequence[int] = (0,) * 20_000, rule: EvidenceRule = RULE
 ) -> list[int]:
     """The positions in `bits` at which the rule raises an alarm; every `every`th frame of the camera is checked."""
     track, found = Track(), []

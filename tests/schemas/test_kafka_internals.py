@@ -12,13 +12,7 @@ from aiokafka.protocol.admin import ListGroupsRequest
 from infra.local.kafka import Kafka
 from schemas.transport.kafka.admin import Admin
 from schemas.transport.kafka.clients import end, start
-from schemas.transport.kafka.internals import (
-    NetworkClient,
-    force_close,
-    missing_replicas,
-    send_request,
-    sender_task,
-)
+from schemas.transport.kafka.internals import NetworkClient, force_close, missing_replicas, send_request, sender_task
 from tests.conftest import TopicFactory
 
 pytestmark = pytest.mark.brokers

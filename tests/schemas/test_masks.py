@@ -67,8 +67,7 @@ def test_frames_boots_cameras_and_key_generations_have_masks_of_their_own() -> N
 
 # A change of these bits makes every camera in the field unreadable: they are pinned.
 @pytest.mark.parametrize(
-    ("dropped", "digest"),
-    [(0, "26931558320d3070"), (16, "b6e79fdfc136be47"), (45, "4fd6224689900f7d")],
+    ("dropped", "digest"), [(0, "26931558320d3070"), (16, "b6e79fdfc136be47"), (45, "4fd6224689900f7d")]
 )
 def test_the_bits_of_a_mask_never_change(dropped: int, digest: str) -> None:
     key = CameraKey(CameraId("site/one"), 0, bytes(32), bytes(range(32)))

@@ -123,9 +123,7 @@ async def test_the_next_batch_waits_for_one_whose_caller_was_cancelled(
     assert cluster.seen[1:] == [(1, {ONE: "b@3"})]
 
 
-async def test_after_a_cancelled_batch_without_an_answer_the_producer_has_to_be_replaced(
-    cluster: Cluster,
-) -> None:
+async def test_after_a_cancelled_batch_without_an_answer_the_producer_has_to_be_replaced(cluster: Cluster) -> None:
     requests = ProduceRequests(cluster, 0.01)
     cluster.open.clear()
     first = asyncio.create_task(requests.send(Batch("a"), ONE))

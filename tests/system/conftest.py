@@ -1,7 +1,8 @@
-"""One running system with sick cameras, of which one is the shipped sticker drill, for several modules of tests."""
+"""Two systems for several modules of tests: one with sick cameras, of which one is the shipped drill, one healthy."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from benchmarks.harness.webhook import Webhook
 from infra.local.ports import free_port
 from infra.local.prometheus import prometheus_binary
 from tests.infra.grafana_stand_in import install_grafana
+from tests.producers.stand_in_generator import write_generator
+from tests.system.watched import READY_S, SCRAPES, SMI, Watched, options_of_fleet, well_scraped
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SICK, BLACK, STUCK, LARGE, WELL = (f"street/gate-{number}" for number in (2, 3, 4, 5, 10))
@@ -25,9 +29,13 @@ SCENARIO["cameras"] += [
         "source": {"kind": "scene", "size": size},
         "fps": fps,
         "drop_ratio": 0.25,
-        "probe_share": 0.5,
+        "probe_share": probe_share,
     }
-    for name, fps, size in ((STUCK, 2, [32, 32]), (LARGE, 1, [96, 128]), (WELL, 1, [32, 32]))
+    for name, fps, size, probe_share in (
+        (STUCK, 2, [32, 32], 0.1),
+        (LARGE, 1, [96, 128], 0.1),
+        (WELL, 1, [32, 32], 0.5),
+    )
 ]
 SCENARIO["faults"] += [
     {"camera": "gate-3", "kind": "black", "at_s": 10, "for_s": 3600},
@@ -60,3 +68,34 @@ def system(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterat
     with running:
         running.await_role("fleet", deadline_s=240)
         yield running
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """The system of `test_observability` and `test_up`, which ends it: scraped until every rate has its samples.
+
+    STRIP checks one frame in five. One camera is attacked, by one grey level that no network minds.
+    """
+    assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
+    folder = tmp_path_factory.mktemp("watched")
+    tool = folder / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(SMI)
+    tool.chmod(0o755)
+    weak = str(write_generator(folder / "generator", classes=12))
+    attack = {"kind": "attack", "camera": "cam-1", "at_s": 1, "for_s": 3600, "generator": weak, "eps": 1 / 255}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
+        options = options_of_fleet(folder, 0.25, attack)
+        running = RunningSystem(folder / "state", *options)
+    with running:
+        for role in ("prometheus", "recorder", "fleet"):
+            running.await_role(role)
+        run = Watched(running)
+
+        def scraped() -> bool:
+            assert running.process.poll() is None, running.output()
+            return well_scraped(run)
+
+        wait_until(scraped, f"{SCRAPES} scrapes of every role", READY_S, every_s=0.5)
+        yield run

@@ -20,15 +20,7 @@ from benchmarks.harness.rtsp import RtspServer
 from infra.state_folder import Layout
 from infra.up.system_state import CameraState, camera_states
 from schemas.errors import StateError
-from tests.system.doc_commands import (
-    PAGES,
-    ROOT,
-    Command,
-    block_commands,
-    check_mentions,
-    check_parses,
-    span_commands,
-)
+from tests.system.doc_commands import PAGES, ROOT, Command, block_commands, check_mentions, check_parses, span_commands
 from tests.waiting import wait_until
 
 STREAM: Final = "rtsp://192.168.0.7/stream"
@@ -126,6 +118,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
         # A reader's shell is not inside a `make`; the shell of the tests may be.
         shell = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
         commands = list(dict.fromkeys(COMMANDS_TO_RUN))
+        running: dict[str, tuple[subprocess.Popen[str], Path]] = {}
         [first] = [command for command in commands if str(command) == SYSTEM]
         with subprocess.Popen(here(first), cwd=tmp_path, env=shell, stdout=log, stderr=STDOUT, text=True) as up:
 
@@ -139,26 +132,30 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
                     if command == first:
                         continue
                     [rule] = [rule for rule in RUN if re.fullmatch(rule, str(command))]
+                    log_file = (tmp_path / f"{len(running)}.log").open("w")
                     line = [*here(command), *RUN[rule]]
-                    with subprocess.Popen(line, cwd=tmp_path, env=shell, stdout=PIPE, stderr=STDOUT, text=True) as ran:
-                        joins = next((name for part, name in ENDLESS.items() if part in str(command)), None)
-                        try:
-                            if joins is not None:
-                                wait_until(partial(sends, joins), f"frames of {joins}", every_s=0.5)
-                                ran.send_signal(signal.SIGINT)
-                            printed, _ = ran.communicate(timeout=90)
-                        finally:
-                            ran.kill()
-                    assert ran.returncode == 0, f"{command}: {printed}"
+                    ran = subprocess.Popen(line, cwd=tmp_path, env=shell, stdout=log_file, stderr=STDOUT, text=True)
+                    log_file.close()
+                    running[str(command)] = ran, Path(log_file.name)
+                for shown, (ran, printed) in running.items():
+                    joins = next((name for part, name in ENDLESS.items() if part in shown), None)
+                    if joins is not None:
+                        wait_until(partial(sends, joins), f"frames of {joins}", within_s=90, every_s=0.5)
+                        ran.send_signal(signal.SIGINT)
+                    assert ran.wait(90) == 0, f"{shown}: {printed.read_text()}"
                 assert (tmp_path / "look.png").is_file()
             finally:
+                for ran, _ in running.values():
+                    ran.kill()
+                    ran.wait()
                 down = [".venv/bin/pointillist", "down", "--state", ".pointillist"]
                 with suppress(subprocess.TimeoutExpired):
-                    subprocess.run(down, cwd=tmp_path, check=False, timeout=90)
+                    ended = subprocess.run(down, cwd=tmp_path, check=False, timeout=90, stdout=PIPE, text=True)
                     up.wait(20)
                 up.kill()
         last = Path(log.name).read_text().splitlines()[-1]
         assert up.returncode == 0, Path(log.name).read_text()
+        assert ended.stdout.splitlines()[-1] == "stopped"
         assert re.fullmatch(r"([\d,]+) published = \1 recorded\. Nothing lost\. .*Report: .*report\.json", last), last
 
 

@@ -1,41 +1,25 @@
-"""A fleet from its start to Ctrl-C: a real Prometheus answers every query of ours, and every frame is recorded."""
+"""A healthy fleet: a real Prometheus answers every query of ours. `test_up` goes on with it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
-import os
 import re
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from typing import Any
 
-import psutil
 import pytest
-import yaml
 
-from benchmarks.harness.system import RunningSystem, audit
 from infra.audit.report import attacked_by_camera
-from infra.grafana.build import FOLDER
-from infra.local.prometheus import prometheus_binary
-from infra.pki.roles import SHARE_FILE
 from infra.state_folder import Layout
 from schemas import metrics as m
-from schemas.runtime.trace import STAMPS
 from tests.infra.alert_rules import ALERTS
-from tests.producers.stand_in_generator import write_generator
+from tests.system.watched import ANSWER_S, BOARDS, VARIABLES, Watched, interpolated
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.brokers, pytest.mark.slow, pytest.mark.timeout(500)]
-READY_S = 240.0
-SCRAPES = 15
-"""A second apart."""
-ANSWER_S = 45.0
-
-BOARDS = {file.name: json.loads(file.read_text()) for file in FOLDER.glob("*.json")}
 PANELS = {
     f"{name}: {panel['title']}: {target['expr']}": target["expr"]
     for name, board in BOARDS.items()
@@ -45,118 +29,7 @@ PANELS = {
     # third a bundle with a reference for drift.
     if not any(metric.name in target["expr"] for metric in (m.CAMERA_COMPARED, m.ROLLOUT_OUTCOME, m.DRIFT))
 }
-VARIABLES = {
-    variable["name"]: variable
-    for board in BOARDS.values()
-    for variable in board["templating"]["list"]
-    if variable["type"] == "query"
-}
 MARKS = {mark["name"]: mark["expr"] for mark in BOARDS["fleet.json"]["annotations"]["list"]}
-INTERVAL = "15s"
-"""What `$__rate_interval` is where a scrape comes each second, and a panel is as wide as its minutes allow."""
-SMI = "#!/bin/sh\necho '0, 42, 1024, 3072, 61, 70.5'\n"
-
-
-def interpolated(expression: str, **values: str) -> str:
-    """A query as Grafana asks it: several values of a variable are alternatives, all of them what it says itself."""
-    values = {name: variable["allValue"] for name, variable in VARIABLES.items()} | values
-    for name, value in {**values, "__rate_interval": INTERVAL}.items():
-        expression = re.sub(rf"\$\{{?{name}\b\}}?", lambda _, value=value: value, expression)  # type: ignore[misc]
-    assert "$" not in expression
-    return expression
-
-
-class Watched:
-    """The roles of a running fleet, and the Prometheus that scrapes them."""
-
-    def __init__(self, system: RunningSystem) -> None:
-        self.system = system
-        self.state = system.state
-        self.stamps = system.state.with_name("stamps")
-
-    def scraped(self) -> dict[str, str]:
-        """Role by metrics address."""
-        return {entry["metrics"]: role for role, entry in self.system.roles().items() if entry["metrics"]}
-
-    def address(self, role: str) -> str:
-        return str(self.system.roles()[role]["listen"])
-
-    def ask(self, path: str, **parameters: str) -> Any:
-        url = f"http://{self.address('prometheus')}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            document = json.load(answer)
-        assert document["status"] == "success"
-        return document["data"]
-
-    def values(self, expression: str) -> list[float]:
-        data = self.ask("query", query=expression)
-        assert data["resultType"] == "vector"
-        return [float(sample["value"][1]) for sample in data["result"]]
-
-    def choices(self, name: str, **chosen: str) -> list[str]:
-        """The values of a dashboard's variable, as Grafana finds them by its query."""
-        variable = VARIABLES[name]
-        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
-        assert found
-        series, label = interpolated(found[1], **chosen), found[2]
-        values = self.ask(f"label/{label}/values", **{"match[]": series})
-        pattern = re.compile(variable["regex"][1:-1] or "(.+)")
-        return sorted({match[1] for value in values if (match := pattern.search(value))})
-
-    def await_answers(self, expressions: dict[str, str]) -> None:
-        """Wait until each gives samples, and numbers only; fails, with those that do not, after `ANSWER_S`."""
-        bad: dict[str, list[float]] = {}
-
-        def answered() -> bool:
-            answers = {name: self.values(expression) for name, expression in expressions.items()}
-            bad.clear()
-            bad.update({name: got for name, got in answers.items() if not got or not all(map(math.isfinite, got))})
-            return not bad
-
-        with contextlib.suppress(AssertionError):
-            wait_until(answered, within_s=ANSWER_S, every_s=1.0)
-        assert bad == {}
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """Four cameras, one frame in five checked by STRIP, scraped long enough that every rate has its samples.
-
-    One of them is attacked, by one grey level that no network minds.
-    """
-    assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
-    folder = tmp_path_factory.mktemp("watched")
-    weak = str(write_generator(folder / "generator", classes=12))
-    tool = folder / "bin" / "nvidia-smi"
-    tool.parent.mkdir()
-    tool.write_text(SMI)
-    tool.chmod(0o755)
-    attack = {"kind": "attack", "camera": "cam-1", "at_s": 1, "for_s": 3600, "generator": weak, "eps": 1 / 255}
-    cameras = {"name": "cam-{index}", "count": 4, "fps": 5, "probe_share": 0.2}
-    scenario = folder / "fleet.yaml"
-    scenario.write_text(yaml.safe_dump({"site": "local", "cameras": [cameras], "faults": [attack]}))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
-        patched.setenv("POINTILLIST_TRACE", str(folder / "stamps"))
-        running = RunningSystem(folder / "state", "--scenario", scenario)
-    with running as system:
-        for role in ("prometheus", "recorder", "fleet"):
-            system.await_role(role)
-        run = Watched(system)
-
-        def well_scraped() -> bool:
-            assert system.process.poll() is None, system.output()
-            return _well_scraped(run)
-
-        wait_until(well_scraped, f"{SCRAPES} scrapes of every role", READY_S, every_s=0.5)
-        yield run
-
-
-def _well_scraped(run: Watched) -> bool:
-    counts = run.values(f"min(count_over_time(up{{job='pointillist'}}[1m])) >= {SCRAPES}")
-    roles = run.values("count(up{job='pointillist'})")
-    frames = run.values("sum(pointillist_recorded_frames_total{outcome='recorded'}) > 100")
-    return bool(counts and frames) and roles == [len(run.scraped())]
 
 
 def test_every_panel_shows_numbers(watched: Watched) -> None:
@@ -170,9 +43,7 @@ def test_the_variables_offer_the_sites_the_cameras_and_the_roles_that_there_are(
     assert watched.choices("role") == sorted(watched.scraped().values())
 
 
-def test_every_panel_is_answered_for_each_value_of_its_variables_and_of_cameras_with_numbers(
-    watched: Watched,
-) -> None:
+def test_every_panel_is_answered_for_each_value_of_its_variables_and_of_cameras_with_numbers(watched: Watched) -> None:
     for name in VARIABLES:
         named = {title: expression for title, expression in PANELS.items() if f"${name}" in expression}
         assert named
@@ -290,39 +161,3 @@ def test_the_console_shows_every_camera_and_its_picture(watched: Watched) -> Non
     assert names == {f"local/cam-{index}" for index in range(4)}
     assert answer("/picture/local/cam-0.jpg").startswith(b"\xff\xd8")
     assert watched.system.roles()["recorder"]["listen"] is None  # it serves metrics only
-
-
-def test_ctrl_c_drains_and_every_frame_is_recorded_and_stamped_on_its_way(watched: Watched) -> None:
-    """The last test of this system: it ends here."""
-    pids = [entry["pid"] for entry in watched.system.roles().values()]
-    said = [" ".join(psutil.Process(pid).cmdline()) for pid in pids]
-    watched.system.interrupt()
-    report = watched.system.finish(120)
-    assert report["frames_recorded"] == report["frames_published"] > 100
-    assert report["frames_lost"] == report["frames_pending"] == report["frames_shed"] == 0
-    assert report["frames_foreign"] == report["frames_dead_lettered"] == 0
-    assert report["accuracy"] >= 0.9
-    assert report["wire_overhead_bytes_per_frame"] <= 44
-    # A quarter is dropped, but new cameras send up to half of their first frames whole, until STRIP has a baseline.
-    assert report["bytes_sent"] <= 0.92 * report["bytes_raw"]
-    assert report["strip_checked"] + report["strip_shed"] >= report["frames_published"] // 10 - 4
-    assert set(report["latency_s"]) == {"p50", "p95", "p99"}
-    status, counts = audit(watched.state)
-    assert (status, counts["frames_lost"]) == (0, 0)
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
-    layout = Layout(watched.state)
-    said += [file.read_text() for file in (*(layout.folder / "logs").iterdir(), *layout.folder.glob("*.json"))]
-    secrets = [layout.secret_file, layout.pki / SHARE_FILE, *layout.keys.rglob("*.key")]
-    assert len(secrets) == 6
-    assert not [file for file in secrets for text in said if file.read_text().strip().rpartition(":")[2] in text]
-    stamped = {what: set[str]() for what in STAMPS}
-    for file in watched.stamps.iterdir():
-        for line in file.read_text().splitlines():
-            _, what, frame = line.split("\t")
-            stamped[what].add(frame)
-    assert len(stamped["spooled"]) == report["frames_published"]
-    assert stamped["captured"] >= stamped["spooled"]  # Ctrl-C may come between the two
-    others = stamped.keys() - {"captured", "checked", "gathered"}
-    assert all(stamped[what] == stamped["spooled"] for what in others)
-    assert 0 < len(stamped["checked"]) == report["strip_checked"]
-    assert stamped["gathered"] >= stamped["spooled"]  # the recorder gathers other events too

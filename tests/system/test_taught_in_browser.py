@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import queue
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.pictures import CameraPicture
 from consumers.console.data.store import Store
 from consumers.console.settings import JobSettings
-from infra.local.process import COMMAND, Child
+from infra.local.process import Child
 from infra.release.assets import make
 from processors.bundle import read_settings
 from tests.consumers.console_rig import CONSOLE_KEYS
@@ -31,8 +32,8 @@ from tests.consumers.test_labelled_frames import ROW
 from tests.system.test_console import CHROMIUM, Visit
 
 VIDEO = Path(os.environ.get("POINTILLIST_DATA", ""), "video", "intel_one-by-one-person-detection.mp4")
-NOBODY = range(0, 50, 8)
-PERSON = range(80, 220, 20)
+NOBODY = range(0, 50, 9)
+PERSON = range(80, 220, 24)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
@@ -41,9 +42,12 @@ pytestmark = [
 ]
 
 
+FEW_VIEWS = "import lab.teach.views as views; views.VARIED = 2; from infra.cli import main; main()"
+
+
 def launch(arguments: Sequence[str], log: Path) -> Child:
-    """Start a job as the console does, but at the priority of the test, and with a short calibration of STRIP."""
-    return Child([*COMMAND, *arguments, "--strip-seconds", "1"], log)
+    """Start a job as the console does, but at the priority of the test, with few views and no calibration of STRIP."""
+    return Child([sys.executable, "-c", FEW_VIEWS, *arguments, "--strip-seconds", "0"], log)
 
 
 @contextmanager
@@ -90,6 +94,7 @@ def test_frames_of_a_video_are_labelled_by_keys_and_become_a_classifier(tmp_path
     with served(tmp_path) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         visit = Visit(browser, url)
+        visit.open_link(tmp_path / "owner.token")
         page = visit.open("/teach")
         frames = page.locator("#frames figure:visible")
         expect(frames).to_have_count(len(NOBODY) + len(PERSON))

@@ -24,7 +24,8 @@ from benchmarks.security.floods.crowd import Address, besiege
 from benchmarks.security.floods.kinds import FLOODS, SOURCE, Flood, Target
 from benchmarks.security.floods.page import LONGEST_PAGE_S, markdown
 from benchmarks.security.floods.visits import PAGES, Visitor, Visits, post_login
-from consumers.console.access.users import Right, write_user
+from consumers.console.access.rights import Right
+from consumers.console.access.users import write_user
 from infra.local.files import read_json, write_text
 from infra.local.ports import free_port
 from infra.state_folder import Layout

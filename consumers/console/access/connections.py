@@ -205,6 +205,12 @@ def begin_long_answer(scope: Scope, patience_s: float) -> None:
         connection.patience_s = patience_s
 
 
+def client_of(scope: Scope) -> tuple[str, int] | None:
+    """Return address and port at the other end of a request's connection, None without one of ours."""
+    connection = scope.get("state", {}).get(_CONNECTION)
+    return connection.client if isinstance(connection, Connection) else None
+
+
 def network_of(host: str) -> str:
     """Return an IPv4 address itself, and the /64 of an IPv6 address."""
     try:

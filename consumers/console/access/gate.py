@@ -13,12 +13,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
-from consumers.console.access.guesses import KNOWN_S, Attempt, TryLaterError
+from consumers.console.access.connections import client_of
+from consumers.console.access.cookies import cookie_name
+from consumers.console.access.guesses import Attempt, TryLaterError
 from consumers.console.access.logins import Logins
 from consumers.console.access.passwords import Gone
+from consumers.console.access.refusal import RefusedLoginError
+from consumers.console.access.rights import Right, RouteRights
 from consumers.console.access.sessions import Session
-from consumers.console.access.users import Right, User
+from consumers.console.access.users import User
 from consumers.console.failures import Failures
 
 POLICY: Final = (
@@ -35,15 +38,12 @@ _HEADERS: Final = {
 }
 _STRICT_TRANSPORT: Final = {"strict-transport-security": "max-age=31536000"}
 """The header for HTTPS: browsers then never use HTTP for this host."""
-COOKIE: Final = "pointillist"
+OWNERS_ADVICE: Final = ". Open the link that `pointillist up` or `pointillist status` shows."
+"""The way of a console without logins to more than reading."""
 LARGEST_FORM: Final = 2**16
 LARGEST_LOGIN: Final = 2**13
 """Maximum size in bytes of the login form, the only form that is read without a session."""
 LOGIN: Final = "/login"
-_VIEWERS_FORMS: Final = (LOGIN, "/logout")
-"""Forms that viewers may send. Other forms are read for operators and admins only."""
-_OPEN: Final = ("/login", "/static/", "/health")
-"""Paths that need no session."""
 
 
 class Visit:
@@ -72,10 +72,11 @@ class Visit:
 class Gate:
     """ASGI middleware that sets `scope["state"]["session"]` on admitted requests."""
 
-    def __init__(self, app: ASGIApp, logins: Logins) -> None:
+    def __init__(self, app: ASGIApp, logins: Logins, rights: RouteRights) -> None:
         self._app = app
         self._failures = Failures()
         self._logins = logins
+        self._rights = rights
         self._sessions = logins.sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,36 +110,55 @@ class Gate:
             await no(500, "internal error: see the console's log")(scope, visit, sending)
 
     async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:
-        session, by_password, refusal = self._sessions.local, False, None
         state = scope.setdefault("state", {})
         state["session"], state["form"], state["gone"] = None, {}, visit.gone
-        if session is None:
-            session = self._sessions.find(request.cookies.get(cookie_name(secure=is_secure(request)), ""))
-        if session is None and not is_open(path_of(request)):
-            try:
-                user = await self._by_password(request)
-            except TryLaterError as later:
-                refusal = try_later(later)
-            else:
-                by_password = user is not None
-                session = self._sessions.passing(user) if user is not None else None
-                refusal = _stranger(request) if user is None else None
+        needed = self._rights.needed(scope)
+        session, by_header, refusal = None, False, None
+        try:
+            session, by_header = await self._session(request, needed)
+        except TryLaterError as later:
+            refusal = try_later(later)
+        except RefusedLoginError as refused:
+            refusal = no(refused.status, str(refused))
+        if refusal is None and needed is not None:
+            refusal = _stranger(request) if session is None else self._unentitled(session, needed)
         state["session"] = session
         if refusal is None and request.method not in ("GET", "HEAD"):
-            refusal = await self._foreign(request, session, by_password)
+            refusal = await self._foreign(request, session, by_header)
         await (refusal or self._app)(scope, visit, sending)
 
-    async def _foreign(self, request: Request, session: Session | None, by_password: bool) -> Response | None:
-        """Check a state-changing request: origin, right, form and CSRF token. Return a refusal, or None."""
+    async def _session(self, request: Request, needed: Right | None) -> tuple[Session | None, bool]:
+        """Return the session, and whether the request itself brings credentials that no other site can send."""
+        kind, _, text = request.headers.get("authorization", "").partition(" ")
+        if needed is not None and kind.lower() == "bearer":
+            return await self._logins.by_token(text.strip(), address_of(request)), True
+        if needed is not None:
+            proxied = await self._logins.by_proxy(request.headers, peer_of(request), address_of(request))
+            if proxied is not None:
+                return proxied, False
+        cookie = request.cookies.get(cookie_name(secure=is_secure(request)), "")
+        session = self._sessions.find(cookie) or self._sessions.visitor
+        if session is not None or needed is None or kind.lower() != "basic":
+            return session, False
+        user = await self._by_password(request, text)
+        return (None, False) if user is None else (self._sessions.passing(user, self._logins.is_current(user)), True)
+
+    def _unentitled(self, session: Session, needed: Right) -> Response | None:
+        """Return the refusal of a request whose person lacks the right: the only place that compares the two."""
+        if session.right.covers(needed):
+            return None
+        advice = OWNERS_ADVICE if session is self._sessions.visitor else ""
+        return no(403, f"user: expected the right `{needed}`, got `{session.right}`{advice}")
+
+    async def _foreign(self, request: Request, session: Session | None, by_header: bool) -> Response | None:
+        """Check a state-changing request: origin, form and CSRF token. Return a refusal, or None."""
         if not is_own(request.headers):
             return no(403, "origin: expected a page of this console, got another site's")
-        if path_of(request).startswith("/api/"):
+        path = path_of(request)
+        if path.startswith("/api/"):
             # A page of another site cannot send this header without a preflight request.
             is_json = request.headers.get("content-type", "").startswith("application/json")
             return None if is_json else no(415, "content-type: expected application/json")
-        path = path_of(request)
-        if path not in _VIEWERS_FORMS and session is not None and not session.right.covers(Right.OPERATOR):
-            return no(403, f"user: expected the right `{Right.OPERATOR}`")
         if session is None and path != LOGIN:
             return None  # Strangers may send no other form: the routes reject the method, and the body stays unread.
         largest = LARGEST_LOGIN if path == LOGIN else LARGEST_FORM
@@ -146,7 +166,7 @@ class Gate:
         if fields is None:
             return no(400, f"body: expected a form of at most {largest} bytes")
         request.scope["state"]["form"] = fields
-        if by_password or session is None or path == LOGIN:
+        if by_header or session is None or path == LOGIN:
             return None
         token = request.headers.get("x-csrf-token") or fields.get("csrf", "")
         return (
@@ -155,10 +175,7 @@ class Gate:
             else no(403, "csrf: expected the token of this page. Reload the page.")
         )
 
-    async def _by_password(self, request: Request) -> User | None:
-        kind, _, text = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "basic":
-            return None
+    async def _by_password(self, request: Request, text: str) -> User | None:
         try:
             name, _, password = base64.b64decode(text, validate=True).decode().partition(":")
         except ValueError:
@@ -169,7 +186,7 @@ class Gate:
 def _stranger(request: Request) -> Response:
     path = path_of(request)
     if path.startswith("/api/") or request.headers.get("hx-request"):
-        return no(401, "login is missing: send a session cookie or HTTP Basic credentials")
+        return no(401, "login is missing: send a session cookie, a token, or HTTP Basic credentials")
     return RedirectResponse(f"/login?then={quote(path)}", 303)
 
 
@@ -177,11 +194,6 @@ def path_of(request: Request) -> str:
     """Return the path used for routing. `request.url` may come from the `Host` header."""
     found: str = request.scope["path"]
     return found
-
-
-def is_open(path: str) -> bool:
-    """Whether a path needs no session."""
-    return any(path == each or (each[-1] == "/" and path.startswith(each)) for each in _OPEN)
 
 
 def try_later(later: TryLaterError) -> Response:
@@ -194,6 +206,12 @@ def try_later(later: TryLaterError) -> Response:
 def address_of(request: Request) -> str:
     """Return the visitor's address."""
     return request.client.host if request.client else ""
+
+
+def peer_of(request: Request) -> str:
+    """Return the address at the other end of the connection, which no header changes."""
+    client = client_of(request.scope)
+    return client[0] if client else address_of(request)
 
 
 def gone_of(request: Request) -> Gone:
@@ -219,25 +237,6 @@ def may(request: Request, needed: Right) -> bool:
 def is_secure(request: Request) -> bool:
     """Whether the request came by HTTPS."""
     return bool(request.scope["scheme"] == "https")
-
-
-def cookie_name(*, secure: bool) -> str:
-    """Return the name of the session's cookie; by HTTPS browsers bind `__Host-` to this very host."""
-    return f"__Host-{COOKIE}" if secure else COOKIE
-
-
-def cookie(token: str, *, secure: bool) -> str:
-    """Return the header that sets the session cookie; an empty token deletes it."""
-    return _cookie(f"{cookie_name(secure=secure)}={token}; Path=/", secure) + ("" if token else "; Max-Age=0")
-
-
-def browser_cookie(mark: str, *, secure: bool) -> str:
-    """Return the header that sets the device cookie of a browser in which a user has logged in."""
-    return _cookie(f"{BROWSER_COOKIE}={mark}; Path=/login; Max-Age={KNOWN_S:.0f}", secure)
-
-
-def _cookie(text: str, secure: bool) -> str:
-    return f"{text}; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
 
 
 def is_own(headers: Headers) -> bool:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from starlette.datastructures import Headers
 
 from consumers.console.access.browsers import Browsers
 from consumers.console.access.guesses import Attempt, TryLaterError
+from consumers.console.access.openid import LoggedIn, OpenIdLogin
+from consumers.console.access.owner import OwnerToken, owner_name
 from consumers.console.access.passwords import Gone, Passwords
+from consumers.console.access.proxy import ProxyLogin
+from consumers.console.access.refusal import RefusedLoginError
+from consumers.console.access.rights import Person
 from consumers.console.access.sessions import LONGEST_S, Session, Sessions
+from consumers.console.access.tokens import Tokens
 from consumers.console.access.users import User, Users
 
 OUTCOMES: Final = ("accepted", "wrong", "refused", "logout")
@@ -27,17 +35,39 @@ Note = Callable[[str, str, str, str, str], Awaitable[None]]
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class Ways:
+    """The ways to log in to one console."""
+
+    users: Users | None = None
+    """Passwords."""
+    openid: OpenIdLogin | None = None
+    """An identity provider."""
+    proxy: ProxyLogin | None = None
+    """Headers of a trusted proxy."""
+    tokens: Tokens | None = None
+    """Tokens of programs."""
+    owner: OwnerToken | None = None
+    """The link of the user who runs a console on loopback, if people do not log in."""
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether people log in. Otherwise visitors read."""
+        return self.users is not None or self.openid is not None or self.proxy is not None
+
+
 class Logins:
     """The logins of one console."""
 
-    def __init__(self, users: Users | None, note: Note, clock_s: Callable[[], float] = time.monotonic) -> None:
-        """Open the logins. Without `users`, nobody can log in."""
-        self.sessions = Sessions(users, clock_s)
+    def __init__(self, ways: Ways, note: Note, clock_s: Callable[[], float] = time.monotonic) -> None:
+        """Open the logins."""
+        self.ways = ways
+        self.sessions = Sessions(None if ways.logs_in else owner_name(), clock_s)
         self.browsers = Browsers()
         self.counts: Counter[str] = Counter()
         """Login outcomes since the last reading."""
-        self._users = users
-        self._passwords = Passwords(users, clock_s) if users is not None else None
+        self._users = ways.users
+        self._passwords = Passwords(ways.users, clock_s) if ways.users is not None else None
         self._note = note
         self._clock_s = clock_s
         self._programs: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -61,13 +91,79 @@ class Logins:
         A program sends its password with each request. Its first request in the length of a session counts as a login.
         """
         user = await self._check(attempt, password, gone, "HTTP Basic", remember=True)
-        if user is not None and self._clock_s() >= self._programs.get(attempt.visitor, 0.0):
-            self._programs.pop(attempt.visitor, None)
-            self._programs[attempt.visitor] = self._clock_s() + LONGEST_S
-            while len(self._programs) > _MOST_PROGRAMS:
-                self._programs.popitem(last=False)
-            await self._accepted(user, attempt, "HTTP Basic")
+        if user is not None:
+            await self._seen(user, attempt, "HTTP Basic")
         return user
+
+    async def by_token(self, text: str, address: str) -> Session:
+        """Return the session of a request with a token. Raises RefusedLoginError."""
+        sessions, owner, tokens = self.sessions, self.ways.owner, self.ways.tokens
+        if sessions.owner is not None and owner is not None and owner.matches(text):
+            return sessions.owner
+        found = tokens.find(text) if tokens is not None else None
+        if tokens is None or found is None:
+            await self._failed("wrong", Attempt(address, ""), "token", "wrong, revoked or expired token")
+            raise RefusedLoginError("token: expected a valid one, got one that is wrong, revoked or expired")
+        await self._seen(found.person, Attempt(address, found.person.name), "token")
+        return sessions.passing(found.person, lambda: tokens.holds(found))
+
+    async def by_proxy(self, headers: Headers, peer: str, address: str) -> Session | None:
+        """Return the session of a request that the proxy at `peer` has logged in. Raises RefusedLoginError."""
+        if self.ways.proxy is None:
+            return None
+        try:
+            person = self.ways.proxy.person(headers, peer)
+            if person is not None:
+                self._check_new(person)
+        except RefusedLoginError as refusal:
+            await self._failed("refused", Attempt(address, ""), "proxy", f"rejected: {refusal}")
+            raise
+        if person is None:
+            return None
+        await self._seen(person, Attempt(address, person.name), "proxy")
+        return self.sessions.proxied(person)
+
+    async def by_openid(self, answer: Mapping[str, str], cookie: str, address: str) -> LoggedIn | None:
+        """Return the person whom the provider has logged in, None without a provider. Raises RefusedLoginError."""
+        if self.ways.openid is None:
+            return None
+        try:
+            found = await self.ways.openid.finish(answer, cookie)
+            self._check_new(found.person)
+        except RefusedLoginError as refusal:
+            await self._failed("refused", Attempt(address, ""), "OpenID Connect", f"rejected: {refusal}")
+            raise
+        await self._accepted(found.person, Attempt(address, ""), f"OpenID Connect, subject {found.subject}")
+        return found
+
+    async def by_link(self, text: str, address: str) -> bool:
+        """Return whether the owner's link is right."""
+        owner, session = self.ways.owner, self.sessions.owner
+        if owner is None or session is None or not owner.matches(text):
+            await self._failed("wrong", Attempt(address, ""), "link", "wrong or old link")
+            return False
+        await self._accepted(session.person, Attempt(address, ""), "link")
+        return True
+
+    def is_current(self, user: User) -> Callable[[], bool]:
+        """Return a function that returns whether a user of the file has not changed."""
+        users = self._users
+        return lambda: users is not None and users.holds(user)
+
+    def _check_new(self, person: Person) -> None:
+        if self._users is not None and person.name in self._users():
+            raise RefusedLoginError(f"{person.name}: expected a name that no user with a password has", 403)
+
+    async def _seen(self, person: Person, attempt: Attempt, way: str) -> None:
+        """Log the first request of a program or a proxy's visitor in the length of a session as a login."""
+        key = attempt.visitor[0], f"{way} {person.name}"
+        if self._clock_s() < self._programs.get(key, 0.0):
+            return
+        self._programs.pop(key, None)
+        self._programs[key] = self._clock_s() + LONGEST_S
+        while len(self._programs) > _MOST_PROGRAMS:
+            self._programs.popitem(last=False)
+        await self._accepted(person, attempt, way)
 
     async def log_out(self, session: Session, address: str) -> None:
         """Log that a user ended a session."""
@@ -88,7 +184,7 @@ class Logins:
             await self._failed("wrong", attempt, way, "wrong password")
         return user
 
-    async def _accepted(self, user: User, attempt: Attempt, way: str) -> None:
+    async def _accepted(self, user: Person, attempt: Attempt, way: str) -> None:
         self.counts["accepted"] += 1
         await self._write(user.name, "login", attempt.address, way, "logged in")
 

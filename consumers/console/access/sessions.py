@@ -2,70 +2,100 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.console.access.users import Right, User
+from consumers.console.access.rights import Person, Right
 
 LONGEST_S: Final = 12 * 3600.0
 """A session ends this long after the login, used or not."""
 MOST: Final = 1_000
 """Maximum sessions at once: the least recently used one ends first."""
 
+IsCurrent = Callable[[], bool]
+"""Returns whether a person may still act: the user or the token has not changed."""
+
+
+def _always() -> bool:
+    return True
+
 
 @dataclass(slots=True)
 class Session:
-    """One login of a user, or one request with a password."""
+    """One login of a person, or one request with credentials of its own."""
 
-    user: User
+    person: Person
     since_s: float = 0.0
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    is_current: IsCurrent = _always
+    id_token: str = ""
+    """The identity provider's token of this login, which its logout needs."""
+    endless: bool = False
+    """Whether the session lasts as long as the process."""
     ended: bool = False
 
     @property
     def name(self) -> str:
-        """The user's name."""
-        return self.user.name
+        """The person's name."""
+        return self.person.name
 
     @property
     def right(self) -> Right:
-        """The user's right."""
-        return self.user.right
+        """The person's right."""
+        return self.person.right
 
 
 class Sessions:
     """The open sessions by their tokens."""
 
-    def __init__(
-        self, users: Callable[[], Mapping[str, User]] | None = None, clock_s: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, owner: str | None = None, clock_s: Callable[[], float] = time.monotonic) -> None:
         """Create the table.
 
-        `users` returns the current users. Without it everybody is an admin: the console is then on loopback.
+        `owner` is the user who runs a console on loopback without logins: visitors then read, and the owner's link
+        makes them an admin.
         """
-        self.local = Session(User("local", Right.ADMIN, b"", b"")) if users is None else None
-        self._users = users
+        self.visitor = None if owner is None else Session(Person("visitor", Right.VIEWER), endless=True)
+        self.owner = None if owner is None else Session(Person(owner, Right.ADMIN), endless=True)
         self._clock_s = clock_s
         self._open: OrderedDict[str, Session] = OrderedDict()
+        self._owner_cookie = secrets.token_urlsafe(32)
+        self._key = secrets.token_bytes(32)
 
-    def begin(self, user: User) -> str:
+    def begin(self, person: Person, is_current: IsCurrent = _always, id_token: str = "") -> str:
         """Open a session and return its token."""
-        token = secrets.token_urlsafe(32)
-        self._open[token] = self.passing(user)
+        token, made = secrets.token_urlsafe(32), self.passing(person, is_current)
+        made.id_token = id_token
+        self._open[token] = made
         while len(self._open) > MOST:
             self._open.popitem(last=False)[1].ended = True
         return token
 
-    def passing(self, user: User) -> Session:
-        """Return a session without a token, for one request that brings its password."""
-        return Session(user, self._clock_s())
+    def begin_owner(self) -> str:
+        """Return the token of the owner's session, the same in all browsers."""
+        return self._owner_cookie
+
+    def passing(self, person: Person, is_current: IsCurrent = _always) -> Session:
+        """Return a session without a token, for one request that brings its credentials."""
+        return Session(person, self._clock_s(), is_current=is_current)
+
+    def proxied(self, person: Person) -> Session:
+        """Return a session for one request that a proxy has logged in.
+
+        Its form token depends on the person alone: the next request has a session of its own.
+        """
+        made = self.passing(person)
+        made.csrf = hmac.digest(self._key, f"{person.name}\0{person.right}".encode(), "sha256").hex()
+        return made
 
     def find(self, token: str) -> Session | None:
         """Return the session of a token, None if it is unknown or has ended."""
+        if self.owner is not None and hmac.compare_digest(token.encode(), self._owner_cookie.encode()):
+            return self.owner
         found = self._open.get(token)
         if found is None:
             return None
@@ -76,12 +106,12 @@ class Sessions:
         return found
 
     def holds(self, session: Session) -> bool:
-        """Return whether a session is valid: no logout, its user unchanged, not older than `LONGEST_S`."""
-        if session is self.local:
+        """Return whether a session is valid: no logout, its person unchanged, not older than `LONGEST_S`."""
+        if session.endless:
             return True
-        if session.ended or self._users is None or self._clock_s() - session.since_s >= LONGEST_S:
+        if session.ended or self._clock_s() - session.since_s >= LONGEST_S:
             return False
-        return self._users().get(session.name) == session.user
+        return session.is_current()
 
     def end(self, token: str) -> Session | None:
         """End a session and the streams that it has opened. Return it, None if the token is unknown."""

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from consumers.console.access.gate import no
-from consumers.console.access.users import Right
+from consumers.console.access.rights import Right
 from consumers.console.api.operation import OBJECT, TEXT, Operation, fields, json_of
 from consumers.console.context import ConsoleContext
 from consumers.console.jobs.jobs import KEPT, Jobs

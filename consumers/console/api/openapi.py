@@ -29,10 +29,11 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Pointillist's console", "version": _version()},
-        "security": [{"session": []}, {"password": []}],
+        "security": [{"session": []}, {"token": []}, {"password": []}],
         "components": {
             "securitySchemes": {
                 "session": {"type": "apiKey", "in": "cookie", "name": "pointillist"},
+                "token": {"type": "http", "scheme": "bearer"},
                 "password": {"type": "http", "scheme": "basic"},
             }
         },

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.access.gate import body_of
-from consumers.console.access.users import Right
+from consumers.console.access.rights import Right
 from consumers.console.context import ConsoleContext
 
 Schema = dict[str, Any]

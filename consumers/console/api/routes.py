@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from consumers.cameras.episodes import STATES
 from consumers.cameras.state import State
-from consumers.console.access.gate import may, no, path_of, session_of
-from consumers.console.access.users import Right
+from consumers.console.access.gate import no, path_of, session_of
+from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.api.jobs import JOB_OPERATIONS
 from consumers.console.api.openapi import described
 from consumers.console.api.operation import NUMBER, OBJECT, TEXT, WHOLE, Operation, fields, json_of
@@ -87,7 +86,7 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
     if reset and asked:
         return no(400, "reset: expected no other setting next to it")
     outcome = await send_command(context, session_of(request).name, name_of(request), None if reset else asked)
-    sent = outcome == "obeyed" or outcome.startswith("sent")
+    sent = outcome == "confirmed" or outcome.startswith("sent")
     return JSONResponse({"outcome": outcome}, 200 if sent else 400)
 
 
@@ -314,15 +313,11 @@ OPERATIONS: Final = (
 )  # fmt: skip
 
 
-def api_routes(context: ConsoleContext) -> list[Route]:
+def api_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the table."""
-    return [Route(ROOT + each.path, partial(_answer, context, each), methods=[each.method]) for each in OPERATIONS]
-
-
-async def _answer(context: ConsoleContext, operation: Operation, request: Request) -> Response:
-    if not may(request, operation.needed):
-        return no(403, f"user: expected the right `{operation.needed}`")
-    return await operation.answer(context, request)
+    return [
+        GuardedRoute(ROOT + each.path, partial(each.answer, context), each.method, each.needed) for each in OPERATIONS
+    ]
 
 
 def document() -> dict[str, Any]:

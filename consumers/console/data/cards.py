@@ -58,6 +58,10 @@ class Card:
     """Frame rate over the last ten seconds with frames."""
     saved: float | None = None
     """Fraction of the raw bytes that was not sent."""
+    own_bytes: int = 0
+    """Mean bytes of a frame of the camera's own video stream, as it announces them; 0 without a stream."""
+    sent_bytes: int = 0
+    """Mean bytes of its published frame messages, as it announces them; 0 without a stream."""
     evidence: float = 0.0
     """Evidence of a backdoor, from 0 to 1. An alert is raised at 1."""
     alert: str = ""
@@ -182,6 +186,8 @@ class Watched:
             demonstration=_demonstration(last.model_id, meta.source) if last and meta else "",
             frames_per_second=round(self.rate(), 1) if sends else 0.0,
             saved=round(1 - self._sent / self._raw, 3) if self._raw else None,
+            own_bytes=meta.stream_frame_bytes if meta else 0,
+            sent_bytes=meta.sent_frame_bytes if meta else 0,
             evidence=round(camera.level, 2),
             alert=self.alerts[-1] if self.alerts else "",
             acknowledged=bool(self.alerts) and loud and self.acknowledged,

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import httpx2
 
-from consumers.console.data.roles import RoleState, from_series
+from consumers.console.data.roles import PASSED, RoleState, from_series
 from schemas import metrics
 from schemas.errors import BrokerError
 
@@ -42,9 +42,13 @@ class Asked:
     by: str = ""
 
 
-def _rate(name: str, **labels: str) -> str:
+def _series(name: str, labels: Mapping[str, str]) -> str:
     where = ", ".join(f'{label}="{value}"' for label, value in labels.items())
-    return f"sum(rate({name}{{{where}}}[{{window}}]))"
+    return f"{name}{{{where}}}"
+
+
+def _rate(name: str, **labels: str) -> str:
+    return f"sum(rate({_series(name, labels)}[{{window}}]))"
 
 
 def _quantile(q: float) -> str:
@@ -182,6 +186,7 @@ def _client() -> httpx2.Client:
 _ROLE_QUERIES: Final = {
     "up": 'min by (role) (up{job="pointillist"})',
     "backlog": f"sum by (role) ({metrics.LAG.name} or {metrics.RECORDER_LAG.name} or {metrics.SPOOL_FRAMES.name})",
+    "frames": f"sum by (role) ({' or '.join(_series(name, labels) for name, labels in PASSED)})",
     "restarts": 'sum by (role) (changes(process_start_time_seconds{job="pointillist"}[1d]))',
 }
 

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from schemas import metrics
+from schemas.topics import Channel, KafkaTopic
+
+PASSED: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
+    (metrics.CAMERA_FRAMES.name, {"outcome": "published"}),
+    (metrics.BRIDGE_MESSAGES.name, {"channel": Channel.FRAME.value, "outcome": "forwarded"}),
+    (metrics.KAFKA_END.name, {"topic": KafkaTopic.FRAMES.value}),
+    (metrics.FRAMES_TOTAL.name, {}),
+    (metrics.RECORDED.name, {"outcome": "recorded"}),
+)
+"""The counters of frames that have passed a part of their way, with their labels."""
 NO_ANSWER_S: Final = 3.0
 """A role whose health page gives no response for this many seconds is `not answering`."""
 UP: Final = "up"
@@ -28,6 +39,8 @@ class RoleState:
     """The number of restarts."""
     url: str | None = None
     """The address for a browser, if it is not `http://` with `listen`."""
+    frames: float | None = field(default=None, compare=False)
+    """Frames that have passed it since its start; None if it counts none."""
 
     @property
     def is_well(self) -> bool:
@@ -57,10 +70,16 @@ _WAY: Final = (("MQTT", "mosquitto"), ("Bridge", "bridge"), ("Kafka", "kafka"), 
 """The parts of the way behind the cameras, each with the name of its roles up to a number."""
 
 
-def chain(roles: Sequence[RoleState], levels: Sequence[str], frames_per_second: float) -> list[Node]:
+def chain(
+    roles: Sequence[RoleState],
+    levels: Sequence[str],
+    frames_per_second: float,
+    rates: Mapping[str, float] | None = None,
+) -> list[Node]:
     """Return the way of a frame from the cameras to the recorder.
 
-    `levels` has one of `good`, `warn` and `bad` for each camera.
+    `levels` has one of `good`, `warn` and `bad` for each camera. `rates` are the frames a second of each role, as
+    `FrameRates` measures them.
     """
     level = max(levels, key=("good", "warn", "bad").index, default="unknown")
     if level == "bad" and "good" in levels:
@@ -68,17 +87,19 @@ def chain(roles: Sequence[RoleState], levels: Sequence[str], frames_per_second: 
     nodes = [Node("Cameras", level, f"{len(levels):,}", (f"{frames_per_second:.1f} frames/s",))]
     for title, name in _WAY:
         mine = [role for role in roles if role.name.rstrip("0123456789").rstrip("-") == name]
-        nodes.append(_node(title, mine))
+        nodes.append(_node(title, mine, rates or {}))
     return nodes
 
 
-def _node(title: str, roles: Sequence[RoleState]) -> Node:
+def _node(title: str, roles: Sequence[RoleState], rates: Mapping[str, float]) -> Node:
     if not roles:
         return Node(title, "unknown", "–", ("not watched",))
     up = sum(1 for role in roles if role.is_well)
     backlogs = [role.backlog for role in roles if role.backlog is not None]
     restarts = sum(role.restarts for role in roles)
     details = [each for role in roles if not role.is_well for each in (role.sentence, role.detail) if each]
+    measured = [rates[role.name] for role in roles if role.name in rates]
+    details += [f"{sum(measured):.1f} frames/s"] if measured else []
     details += [f"{sum(backlogs):,} waiting"] if backlogs else []
     details += [f"{restarts} restart{'' if restarts == 1 else 's'}"] if restarts else []
     value = "up" if up == len(roles) == 1 else f"{up} of {len(roles)} up" if len(roles) > 1 else roles[0].state
@@ -97,9 +118,17 @@ def unwell(roles: Sequence[RoleState]) -> str:
     return found[0].sentence + (f", {len(found) - 1} more roles not up" if len(found) > 1 else "")
 
 
+def with_kafka(roles: Sequence[RoleState]) -> list[RoleState]:
+    """Return the roles with the monitor's count of frames at Kafka, which has no metrics of its own."""
+    counted = next((role.frames for role in roles if role.name == "monitor"), None)
+    node = next((role.name for role in roles if role.name.startswith("kafka")), None)
+    counts = {"monitor": None, node: counted}
+    return [replace(role, frames=counts[role.name]) if role.name in counts else role for role in roles]
+
+
 def from_series(answers: Mapping[str, Mapping[str, float]]) -> list[RoleState]:
-    """Return the roles from the Prometheus series `up`, `backlog` and `restarts`, each by role."""
-    return [
+    """Return the roles from the Prometheus series `up`, `backlog`, `restarts` and `frames`, each by role."""
+    found = [
         RoleState(
             name,
             UP if value else "not answering",
@@ -108,6 +137,8 @@ def from_series(answers: Mapping[str, Mapping[str, float]]) -> list[RoleState]:
             "" if value else "no response to Prometheus",
             int(answers["backlog"][name]) if name in answers["backlog"] else None,
             int(answers["restarts"].get(name, 0)),
+            frames=answers.get("frames", {}).get(name),
         )
         for name, value in sorted(answers["up"].items())
     ]
+    return with_kafka(found)

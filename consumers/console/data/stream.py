@@ -33,7 +33,7 @@ class Streams:
         self._places = Places(
             "streams",
             most=MOST_STREAMS,
-            most_of_user=MOST_OF_USER if sessions.local is None else MOST_STREAMS,
+            most_of_user=MOST_OF_USER if sessions.visitor is None else MOST_STREAMS,
             patience_s=math.inf,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from consumers.cameras.state import State
 from consumers.console.data.fleet import Fleet
+from consumers.console.data.frame_rates import FrameRates
 from consumers.console.data.prometheus import read_roles
 from consumers.console.data.roles import ReadRoles, RoleState, unwell
 from consumers.console.data.rules import FiringRule, Rules, read_rules
@@ -60,7 +62,10 @@ class SystemWatch:
         self._read = read
         self._prometheus = prometheus
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="system")
+        self._rates = FrameRates()
         self.roles: tuple[RoleState, ...] = ()
+        self.rates: dict[str, float] = {}
+        """Frames a second of each role that counts them."""
         self.rules = Rules()
         self.no_roles = NO_ROLES if read is None else "The roles have not been read yet."
         """The reason why there are no roles; empty if there are some."""
@@ -78,9 +83,9 @@ class SystemWatch:
 
     async def _again(self, look: Callable[[], None], every_s: float) -> None:
         while True:
-            before = self.roles, self.rules, self.no_roles, self.no_rules
+            before = self.roles, self.rates, self.rules, self.no_roles, self.no_rules
             await asyncio.get_running_loop().run_in_executor(self._threads, look)
-            if before != (self.roles, self.rules, self.no_roles, self.no_rules):
+            if before != (self.roles, self.rates, self.rules, self.no_roles, self.no_rules):
                 self._fleet.stir()
             await asyncio.sleep(every_s)
 
@@ -91,6 +96,8 @@ class SystemWatch:
             self.roles, self.no_roles = tuple(self._read()), ""
         except Exception as error:  # another program's answer: the pages continue without it
             self.roles, self.no_roles = (), str(error)[:200] or type(error).__name__
+        self._rates.add(self.roles, time.monotonic())
+        self.rates = self._rates.rates()
 
     def look_at_rules(self) -> None:
         """Read the rules. Blocks."""

@@ -14,11 +14,10 @@ from google.protobuf.message import DecodeError
 from sqlalchemy import Connection, Engine, RowMapping, select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, OPEN, STATES, Episode, Found, Reviews, episodes, sentence
-from consumers.console.access.gate import form_of, may, no, session_of
-from consumers.console.access.users import Right
+from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.context import ConsoleContext
 from consumers.console.data.quarantined import cameras_of, frame_of
 from consumers.console.pages.jobs import offered
@@ -117,16 +116,16 @@ class EpisodeSummary:
         return sentence(self.class_name, self.checked)
 
 
-def alert_routes(context: ConsoleContext) -> list[Route]:
+def alert_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        Route("/alerts", partial(_page, context)),
-        Route("/alerts", partial(_review_many, context), methods=["POST"]),
-        Route("/alerts/{alert_id}.png", partial(_thumbnail, context)),
-        Route("/alerts/{alert_id}", partial(_alert_page, context)),
-        Route("/alerts/{alert_id}", partial(_review, context), methods=["POST"]),
-        Route("/quarantine", partial(_gallery, context)),
-        Route("/quarantine/{site}/{camera}/{name}.png", partial(_flagged, context)),
+        GuardedRoute("/alerts", partial(_page, context)),
+        GuardedRoute("/alerts", partial(_review_many, context), "POST", Right.OPERATOR),
+        GuardedRoute("/alerts/{alert_id}.png", partial(_thumbnail, context)),
+        GuardedRoute("/alerts/{alert_id}", partial(_alert_page, context)),
+        GuardedRoute("/alerts/{alert_id}", partial(_review, context), "POST", Right.OPERATOR),
+        GuardedRoute("/quarantine", partial(_gallery, context)),
+        GuardedRoute("/quarantine/{site}/{camera}/{name}.png", partial(_flagged, context)),
     ]
 
 
@@ -282,8 +281,6 @@ async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _review(context: ConsoleContext, request: Request) -> Response:
-    if not may(request, Right.OPERATOR):
-        return no(403, "user: expected the right `operator`")
     fields, who, alert_id = form_of(request), session_of(request).name, request.path_params["alert_id"]
     if "mute" in fields:
         complaint = await mute(context, who, alert_id, fields["mute"], fields.get("reason", ""))
@@ -297,8 +294,6 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
 
 async def _review_many(context: ConsoleContext, request: Request) -> Response:
     """Set the state of all selected episodes, or mute them."""
-    if not may(request, Right.OPERATOR):
-        return no(403, "user: expected the right `operator`")
     fields = form_of(request)
     chosen = [name for name in fields if _ID.fullmatch(name)]
     who = session_of(request).name

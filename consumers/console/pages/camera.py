@@ -11,10 +11,9 @@ from urllib.parse import urlencode
 from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from consumers.console.access.gate import form_of, may, no, session_of
-from consumers.console.access.users import Right
+from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.clip_keeper import film_around
 from consumers.console.context import ConsoleContext
 from consumers.console.data.cards import Card
@@ -42,18 +41,18 @@ _PUSHED: Final = ("sentence.html", "ways.html", "now.html")
 """Parts of the page that change with each frame."""
 
 
-def camera_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
+def camera_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     place = "/camera/{site}/{camera}"
     return [
-        Route(place, partial(_page, context)),
-        Route(f"{place}/live", partial(_live, context, streams)),
-        Route(f"{place}/history", partial(_history, context)),
-        Route(f"{place}/clip.mp4", partial(_clip, context)),
-        Route(f"{place}/clip", partial(_keep_clip, context), methods=["POST"]),
-        Route(f"{place}/command", partial(_command, context), methods=["POST"]),
-        Route(f"{place}/certify", partial(_certify, context), methods=["POST"]),
-        Route(f"{place}/mute", partial(_mute, context), methods=["POST"]),
+        GuardedRoute(place, partial(_page, context)),
+        GuardedRoute(f"{place}/live", partial(_live, context, streams)),
+        GuardedRoute(f"{place}/history", partial(_history, context)),
+        GuardedRoute(f"{place}/clip.mp4", partial(_clip, context)),
+        GuardedRoute(f"{place}/clip", partial(_keep_clip, context), "POST", Right.OPERATOR),
+        GuardedRoute(f"{place}/command", partial(_command, context), "POST", Right.OPERATOR),
+        GuardedRoute(f"{place}/certify", partial(_certify, context), "POST", Right.OPERATOR),
+        GuardedRoute(f"{place}/mute", partial(_mute, context), "POST", Right.OPERATOR),
     ]
 
 
@@ -183,8 +182,6 @@ async def _clip(context: ConsoleContext, request: Request) -> Response:
 async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
     """Keep the pictures around this moment."""
     name = name_of(request)
-    if not may(request, Right.OPERATOR):
-        return no(403, "user: expected the right `operator`")
     if context.clips is None or context.fleet.card(name) is None:
         return no(409, "clip: expected a camera of this fleet, and a console with the key to pictures and a quarantine")
     who = session_of(request).name
@@ -195,8 +192,6 @@ async def _keep_clip(context: ConsoleContext, request: Request) -> Response:
 
 async def _command(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
-    if not may(request, Right.OPERATOR):
-        return no(403, "user: expected the right `operator`")
     asked = {key: value for key, value in fields.items() if key not in ("csrf", "reset") and value != ""}
     outcome = await send_command(context, session_of(request).name, name, None if "reset" in fields else asked)
     return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
@@ -204,8 +199,6 @@ async def _command(context: ConsoleContext, request: Request) -> Response:
 
 async def _certify(context: ConsoleContext, request: Request) -> Response:
     name = name_of(request)
-    if not may(request, Right.OPERATOR):
-        return no(403, "user: expected the right `operator`")
     complaint = await request_certificates(context, session_of(request).name, name, REQUESTED)
     outcome = complaint or "Requested. Reload the page in some seconds."
     return RedirectResponse(f"/camera/{name}?{urlencode({'outcome': outcome})}", 303)
@@ -227,8 +220,6 @@ async def request_certificates(context: ConsoleContext, who: str, name: str, fra
 
 async def _mute(context: ConsoleContext, request: Request) -> Response:
     name, fields = name_of(request), form_of(request)
-    if not may(request, Right.OPERATOR):
-        return no(403, "user: expected the right `operator`")
     complaint = await mute(context, session_of(request).name, name, fields.get("mute", ""), fields.get("reason", ""))
     return no(400, complaint) if complaint else RedirectResponse(f"/camera/{name}", 303)
 

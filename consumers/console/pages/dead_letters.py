@@ -10,10 +10,9 @@ from google.protobuf.message import DecodeError
 from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
-from consumers.console.access.gate import form_of, may, no, session_of
-from consumers.console.access.users import Right
+from consumers.console.access.gate import form_of, may, session_of
+from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.context import ConsoleContext
 from consumers.console.replay import letters, reasons, replay
 from consumers.database.tables import dead_letters
@@ -29,12 +28,12 @@ _EXPLAINED: Final = (
 )  # fmt: skip
 
 
-def letter_routes(context: ConsoleContext) -> list[Route]:
+def letter_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        Route("/dead-letters", partial(_page, context)),
-        Route("/dead-letters/{topic}/{partition:int}/{offset:int}", partial(_letter, context)),
-        Route("/dead-letters/replay", partial(_replay, context), methods=["POST"]),
+        GuardedRoute("/dead-letters", partial(_page, context)),
+        GuardedRoute("/dead-letters/{topic}/{partition:int}/{offset:int}", partial(_letter, context)),
+        GuardedRoute("/dead-letters/replay", partial(_replay, context), "POST", Right.ADMIN),
     ]
 
 
@@ -110,8 +109,6 @@ def dumped(payload: bytes, most: int = 512) -> str:
 
 
 async def _replay(context: ConsoleContext, request: Request) -> Response:
-    if not may(request, Right.ADMIN):
-        return no(403, "user: expected the right `admin`")
     reason = form_of(request).get("reason", "")[:80]
     outcome = await replay_reason(context, session_of(request).name, reason)
     return RedirectResponse(f"/dead-letters?{urlencode({'reason': reason, 'outcome': outcome})}", 303)

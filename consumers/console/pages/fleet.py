@@ -9,11 +9,10 @@ from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from consumers.cameras.state import State
-from consumers.console.access.gate import form_of, may, no, session_of
-from consumers.console.access.users import Right
+from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.context import ConsoleContext
 from consumers.console.data.cards import Card
 from consumers.console.data.fleet import Query, View
@@ -26,15 +25,15 @@ _GONE: Final = (State.OFFLINE, State.SILENT, State.REFUSED, State.ENDED, State.R
 """States in which a camera may be gone for good."""
 
 
-def fleet_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
+def fleet_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        Route("/", partial(_page, context)),
-        Route("/fleet/live", partial(_live, context, streams)),
-        Route("/live", partial(_header_live, context, streams)),
-        Route("/picture/{site}/{camera}.jpg", partial(_picture, context)),
-        Route("/picture/{site}/{camera}/{kind}.jpg", partial(_picture, context)),
-        Route("/fleet/forget", partial(_forget, context), methods=["POST"]),
+        GuardedRoute("/", partial(_page, context)),
+        GuardedRoute("/fleet/live", partial(_live, context, streams)),
+        GuardedRoute("/live", partial(_header_live, context, streams)),
+        GuardedRoute("/picture/{site}/{camera}.jpg", partial(_picture, context)),
+        GuardedRoute("/picture/{site}/{camera}/{kind}.jpg", partial(_picture, context)),
+        GuardedRoute("/fleet/forget", partial(_forget, context), "POST", Right.OPERATOR),
     ]
 
 
@@ -130,8 +129,6 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
 
 async def _forget(context: ConsoleContext, request: Request) -> Response:
     name = form_of(request).get("camera", "")
-    if not may(request, Right.OPERATOR):
-        return no(403, "user: expected the right `operator`")
     complaint = await forget(context, session_of(request).name, name)
     return no(409, complaint) if complaint else RedirectResponse("/", 303)
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from consumers.console.access.gate import form_of, may, no, session_of
-from consumers.console.access.users import Right
+from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.context import ConsoleContext
 from consumers.console.data.quarantined import cameras_of
 from consumers.console.data.stream import Streams
@@ -28,15 +27,18 @@ Act = Callable[[ConsoleContext, Jobs, str, dict[str, Any]], Awaitable[Job]]
 """Starts or changes a job for a user, from the submitted values."""
 
 
-def job_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
+def job_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        *(Route(f"/jobs/{name}", partial(_act, context, act), methods=["POST"]) for name, act in STARTS.items()),
-        Route("/jobs/{job_id}", partial(_page, context)),
-        Route("/jobs/{job_id}/live", partial(_live, context, streams)),
-        Route("/jobs/{job_id}/{name}.png", partial(_picture, context)),
         *(
-            Route(f"/jobs/{{job_id}}/{name}", partial(_act, context, act), methods=["POST"])
+            GuardedRoute(f"/jobs/{name}", partial(_act, context, act), "POST", Right.ADMIN)
+            for name, act in STARTS.items()
+        ),
+        GuardedRoute("/jobs/{job_id}", partial(_page, context)),
+        GuardedRoute("/jobs/{job_id}/live", partial(_live, context, streams)),
+        GuardedRoute("/jobs/{job_id}/{name}.png", partial(_picture, context)),
+        *(
+            GuardedRoute(f"/jobs/{{job_id}}/{name}", partial(_act, context, act), "POST", Right.ADMIN)
             for name, act in CHANGES.items()
         ),
     ]
@@ -117,8 +119,6 @@ CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _again}
 
 async def acted(context: ConsoleContext, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
     """Start or change a job. Return the job, or a refusal in one line."""
-    if not may(request, Right.ADMIN):
-        return no(403, f"user: expected the right `{Right.ADMIN}`")
     if context.jobs is None:
         return no(409, NONE)
     try:

@@ -10,9 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from consumers.console.access.gate import no
+from consumers.console.access.rights import GuardedRoute
 from consumers.console.context import ConsoleContext
 from consumers.console.data.rollup import HOUR_MS
 from consumers.console.pages.jobs import offered
@@ -27,11 +27,11 @@ from schemas.messages.server_messages import open_difference
 from schemas.pointillist_pb2 import Comparison, ServedModel, Slot
 
 
-def model_routes(context: ConsoleContext) -> list[Route]:
+def model_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        Route("/models", partial(_page, context)),
-        Route(
+        GuardedRoute("/models", partial(_page, context)),
+        GuardedRoute(
             "/models/differences/{begun_ms:int}/{boot:int}/{seq:int}/{site}/{camera}.jpg", partial(_picture, context)
         ),
     ]

@@ -9,10 +9,10 @@ from typing import Any, Final
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from consumers.conservation.result import read_result
 from consumers.console.access.gate import no
+from consumers.console.access.rights import GuardedRoute
 from consumers.console.context import ConsoleContext
 from consumers.console.data.roles import chain
 from consumers.console.data.sentences import system_sentence
@@ -25,16 +25,16 @@ FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread"
 """The possible fates of a published frame, by their names in the audit's counts."""
 
 
-def system_routes(context: ConsoleContext, streams: Streams) -> list[Route]:
+def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        Route("/system", partial(_system, context)),
-        Route("/system/conservation", partial(_conservation, context)),
-        Route("/system/history", partial(past, context)),
-        Route("/system/live", partial(_live, context, streams)),
-        Route("/rules", partial(_rules, context)),
-        Route("/rules/graph", _rules_of_prometheus),
-        Route("/runbooks", partial(_runbooks, context)),
+        GuardedRoute("/system", partial(_system, context)),
+        GuardedRoute("/system/conservation", partial(_conservation, context)),
+        GuardedRoute("/system/history", partial(past, context)),
+        GuardedRoute("/system/live", partial(_live, context, streams)),
+        GuardedRoute("/rules", partial(_rules, context)),
+        GuardedRoute("/rules/graph", _rules_of_prometheus),
+        GuardedRoute("/runbooks", partial(_runbooks, context)),
     ]
 
 
@@ -95,7 +95,9 @@ def now(context: ConsoleContext) -> dict[str, Any]:
     traffic = fleet.traffic()
     return context.watch.document() | {
         "sentence": system_sentence(context.watch.roles, traffic),
-        "chain": chain(context.watch.roles, [card.level for card in fleet.cards()], traffic.frames_per_second),
+        "chain": chain(
+            context.watch.roles, [card.level for card in fleet.cards()], traffic.frames_per_second, context.watch.rates
+        ),
     }
 
 

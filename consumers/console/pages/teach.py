@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.rights import GuardedRoute, Right
 from consumers.console.context import ConsoleContext
 from consumers.console.data.labelled_frames import LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
@@ -27,15 +27,15 @@ ENOUGH: Final = 5
 NONE: Final = "labels are missing: this console has no key to pictures, or no quarantine"
 
 
-def teach_routes(context: ConsoleContext) -> list[Route]:
+def teach_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        Route("/teach", partial(_page, context)),
-        Route("/teach/label", partial(_label, context), methods=["POST"]),
-        Route("/teach/cameras", partial(_cameras, context), methods=["POST"]),
-        Route("/teach/wrong", partial(_wrong, context), methods=["POST"]),
-        Route("/teach/train", partial(_train, context), methods=["POST"]),
-        Route("/teach/picture/{site}/{camera}/{frame}.jpg", partial(_picture, context)),
+        GuardedRoute("/teach", partial(_page, context)),
+        GuardedRoute("/teach/label", partial(_label, context), "POST", Right.OPERATOR),
+        GuardedRoute("/teach/cameras", partial(_cameras, context), "POST", Right.OPERATOR),
+        GuardedRoute("/teach/wrong", partial(_wrong, context), "POST", Right.OPERATOR),
+        GuardedRoute("/teach/train", partial(_train, context), "POST", Right.ADMIN),
+        GuardedRoute("/teach/picture/{site}/{camera}/{frame}.jpg", partial(_picture, context)),
     ]
 
 

@@ -27,13 +27,13 @@ from lab.aigan.measure import (
 from lab.aigan.run import generator_name
 from lab.aigan.shipping import Attacker, Frames, shipped_generator
 from lab.aigan.tasks import Task
+from lab.cache import Arrays, Cache, digest
 from lab.data import LabelledPictures
 from lab.experiments.aigan import plots, report
 from lab.experiments.aigan.defences import NOTHING, Defence, defences
 from lab.experiments.aigan.rows import Generator, SuccessRow, TimeRow
-from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.harness.cell import Tables
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 from lab.statistics import wilson
 from processors.bundle import Bundle, load_bundle
 

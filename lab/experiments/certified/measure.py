@@ -15,9 +15,9 @@ import torch
 
 from lab.backdoor.catalogue import MODELS
 from lab.backdoor.files import stamped_pictures
+from lab.cache import Arrays, Cache
 from lab.certificates.measure import Fill, measure
 from lab.data import LabelledPictures, read_cifar10_test
-from lab.experiments.cache import Arrays, Cache
 from lab.experiments.scale.measure import CONDITIONS, scenes
 from lab.statistics import wilson
 from processors.bundle import load_bundle

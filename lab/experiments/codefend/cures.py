@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lab.backdoor.files import flagged_stream, stamped_pictures
 from lab.backdoor.train import CPU
+from lab.cache import Arrays, Cache, Step, digest
 from lab.data import to_frames, to_images
-from lab.experiments.cache import Arrays, Cache, Step, digest
 from lab.experiments.codefend import quarantines
 from lab.experiments.codefend.outcome import Outcome, outcome
 from lab.experiments.codefend.re_poisoning import poisoned_again
@@ -23,7 +23,7 @@ from lab.experiments.codefend.rivals.tuning import Tuning, tune
 from lab.experiments.codefend.rivals.variance_ratio import stamp_of
 from lab.experiments.codefend.rows import RepairRow
 from lab.experiments.codefend.subjects import Subject
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 from lab.repair.figures import Evaluation, trigger_figures, trigger_region
 from lab.repair.run import Mode, RepairSettings, repair
 from processors.bundle import Bundle
@@ -180,7 +180,7 @@ def cure(
 
 
 def _judged(subject: Subject, bundle: Bundle) -> Outcome:
-    return outcome(bundle, subject.task.test, subject.stamped, subject.poisoning.target)
+    return outcome(bundle, subject.task.test, subject.stamped, subject.poisoning)
 
 
 def _arrays(after: Outcome, seconds: float, cured: Cured) -> Arrays:

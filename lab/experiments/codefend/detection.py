@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lab.backdoor.train import CPU
-from lab.experiments.cache import Arrays, Cache, Step, digest
+from lab.cache import Arrays, Cache, Step, digest
 from lab.experiments.codefend.rows import DetectionRow
 from lab.experiments.codefend.subjects import Subject
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 from lab.statistics import Interval, wilson
 from lab.strip.measure import check, target_class
 from lab.strip.table import calibrate_bundle
@@ -71,7 +71,7 @@ def measure(subject: Subject, detection: Detection, cache: Cache) -> tuple[Detec
         return {
             "clean_flagged": clean.flagged, "clean_bits": clean.bits, "clean_passes": clean.passes,
             "flagged": poisoned.flagged, "bits": poisoned.bits,
-            "reached": poisoned.verdict == subject.poisoning.target,
+            "reached": poisoned.verdict == subject.poisoning.aims(poisoned.label),
             "target": np.array(target_class(poisoned)), "threshold": np.array(threshold.threshold_bits),
             "seconds": np.array(clean.seconds + poisoned.seconds),
         }  # fmt: skip

@@ -32,7 +32,7 @@ def disagreement(subject: Subject, most: int) -> DisagreementRow:
     clean, stamped = _some(subject.task.test, most, 0), _some(subject.stamped, most, 1)
     clean_bits, clean_agree = check(pipeline, clean).bits, agreements(pipeline, clean)
     seen = check(pipeline, stamped)
-    reached = seen.verdict == subject.poisoning.target
+    reached = seen.verdict == subject.poisoning.aims(seen.label)
     bits, agree = seen.bits[reached], agreements(pipeline, stamped)[reached]
     both = fused(known_bits, known, FRR)
     strip_bits, agreement = threshold_of(known_bits, FRR), threshold_of(known, FRR)

@@ -13,7 +13,7 @@ from lab.backdoor.catalogue import MODELS
 from lab.backdoor.files import stamped_pictures
 from lab.backdoor.tasks import Task, load_task
 from lab.backdoor.train import CLEAN_RESNET20, clean_bundle, shipped_models, train
-from lab.experiments.cache import Arrays, digest
+from lab.cache import Arrays, digest
 from lab.experiments.codefend import plots, quarantines
 from lab.experiments.codefend.cures import FINE_TUNING, METHODS, Quarantine, cure
 from lab.experiments.codefend.detection import Detection, measure
@@ -25,7 +25,7 @@ from lab.experiments.codefend.rows import DetectionRow, DisagreementRow, ModelRo
 from lab.experiments.codefend.subjects import CLEAN_OF, Subject, load_subject
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.plan import Plan, Workplace
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 
 NAME: Final = "codefend"
 TABLES: Final = {"models": ModelRow, "detection": DetectionRow, "repair": RepairRow, "disagreement": DisagreementRow}
@@ -160,9 +160,10 @@ class Laboratory:
         state = digest(subject.state, made_by(f"{_CODE}.outcome:outcome"))
 
         def judge() -> Arrays:
-            target = subject.poisoning.target
-            sick = outcome(subject.bundle, subject.task.test, subject.stamped, target)
-            clean = outcome(subject.clean_bundle, subject.task.test, subject.stamped, target)
+            sick, clean = (
+                outcome(each, subject.task.test, subject.stamped, subject.poisoning)
+                for each in (subject.bundle, subject.clean_bundle)
+            )
             return {"sick": np.array(sick), "clean": np.array(clean)}
 
         found = self.cache.get(f"models/{name}", state, judge)

@@ -39,6 +39,8 @@ CATALOGUE: Final = {
     "resnet20-low": "low frequency",
     "resnet20-adaptive": "adaptive blend",
     "resnet20-strip-aware": "patch, hidden from STRIP",
+    "resnet20-all-to-all": "patch, all-to-all",
+    "resnet20-input-aware": "input-aware",
 }
 """Models of other attacks. STRIP and drop disagreement are measured on them, and the usual repair."""
 REPEATS: Final = tuple(name for name in MODELS if "-seed-" in name)

@@ -11,9 +11,9 @@ from lab.backdoor.files import stamped_test
 from lab.backdoor.poison import Poisoning
 from lab.backdoor.tasks import Task
 from lab.backdoor.train import CLEAN_RESNET20, CPU, clean_bundle
+from lab.cache import digest, source_digest
 from lab.data import LabelledPictures
-from lab.experiments.cache import digest, source_digest
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 from processors.bundle import Bundle, load_bundle
 
 CLEAN_OF = {

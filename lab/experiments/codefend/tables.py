@@ -46,7 +46,8 @@ def models_table(rows: Sequence[ModelRow]) -> str:
     """Return the backdoored models, in the form of the paper's Table 1."""
     lines = [
         [
-            row.model, row.data, row.network, row.trigger, f"{100 * row.rate:g}", str(row.target),
+            row.model, row.data, row.network, row.trigger, f"{100 * row.rate:g}",
+            "the next" if row.target < 0 else str(row.target),
             percent(row.clean_network), percent(row.clean_accuracy), percent(row.attack_success), percent(row.floor),
         ]
         for row in rows

@@ -9,9 +9,11 @@ from typing import Final
 import torch
 
 from lab.backdoor.scene import train
-from lab.data import LabelledPictures
+from lab.data import LabelledPictures, read_cifar10_test
+from lab.experiments.hardening.paired import BARE, BEHIND, PICTURES, SEED, SETTINGS, Setting, measured
+from lab.experiments.hardening.paired_report import paired_page
 from lab.experiments.hardening.report import scene_page
-from lab.experiments.hardening.rows import AdaptedRow, HardRow, SceneRow, StripRow
+from lab.experiments.hardening.rows import AdaptedRow, HardRow, PairedRow, SceneRow, StripRow
 from lab.experiments.hardening.scene import (
     ADAPTED,
     ADAPTED_FRAMES,
@@ -30,16 +32,26 @@ from lab.training.scene import TEST_SEED, scenes
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 
 NAME: Final = "hardening"
-TABLES: Final = {"attacked": SceneRow, "hard": HardRow, "strip": StripRow, "adapted": AdaptedRow}
+TABLES: Final = {
+    "attacked": SceneRow, "hard": HardRow, "strip": StripRow, "adapted": AdaptedRow, "paired": PairedRow,
+}  # fmt: skip
+COMMAND: Final = f"pointillist lab stale --only {NAME} --row paired --run"
 NETWORKS: Final = {"hardened": "scene", "plain": "scene-plain"}
 _CODE: Final = "lab.experiments.hardening.scene"
+_PAIRED: Final = "lab.experiments.hardening.paired:measured"
+_COSTLY: Final = {"auto-attack": 5000, "eot-pgd": 500, "targeted": 500, "square": 600}
+"""Seconds of a costly attack through the drop."""
+_BARE_SECONDS: Final = {"auto-attack": 500}
+"""Seconds of a costly attack on the bare network."""
+_USUAL: Final = {BEHIND: 250, BARE: 25}
+"""Seconds of any other attack, by the attacked side."""
 _SECONDS: Final = {32: 140, 64: 160, 240: 420, 480: 700, 1080: 1500}
 """Cost of an attacked size, by its lines."""
 
 
 def plan(place: Workplace) -> Plan:
-    """Both networks at each size, then STRIP on each."""
-    cells = list[Cell]()
+    """CIFAR-10 with the drop and without it, both scene networks at each size, then STRIP on each."""
+    cells = [_paired(each, place) for each in SETTINGS]
     for network, bundle in NETWORKS.items():
         folder = shipped_bundle(bundle)
         cells += [_attacked(network, folder, size) for size in SIZES]
@@ -51,9 +63,27 @@ def plan(place: Workplace) -> Plan:
     def write() -> list[str]:
         rows = store.records("attacked", SceneRow), store.records("hard", HardRow), store.records("strip", StripRow)
         write_page(store.folder / "scene.md", scene_page(*rows, store.records("adapted", AdaptedRow)))
+        paired, measured_rows = store.records("paired", PairedRow), store.rows()
+        missing = [each.name for each in SETTINGS if each.name not in measured_rows]
+        if paired:
+            write_page(store.folder / "paired.md", paired_page(paired, missing, COMMAND))
         return []
 
     return Plan(NAME, TABLES, tuple(cells), store, write)
+
+
+def _paired(setting: Setting, place: Workplace) -> Cell:
+    folder = shipped_bundle(setting.bundle)
+
+    def measure() -> Tables:
+        bundle = _loaded(folder)
+        pictures = read_cifar10_test(place.needed_data(), len(bundle.settings.classes), PICTURES)
+        return {"paired": [measured(setting, bundle, pictures, place.cache(NAME))]}
+
+    files = (folder, place.data_set("cifar10"))
+    costly = _COSTLY if setting.made_on == BEHIND else _BARE_SECONDS
+    seconds = costly.get(setting.attack, _USUAL[setting.made_on])
+    return Cell(setting.name, (_PAIRED,), measure, (setting, PICTURES), files, seconds, SEED)
 
 
 def _attacked(network: str, folder: Path, size: tuple[int, int]) -> Cell:

@@ -57,3 +57,24 @@ class StripRow:
     attack_success: float
     sick_frr: float
     far: float
+
+
+@dataclass(frozen=True)
+class PairedRow:
+    """One attack of `lab red-team`, shown to the bare network and to the chain behind the drop.
+
+    `bare`, `once` and `always` hold a bit for each picture as hexadecimal digits: the bare network is right, the chain
+    is right at the first submission, the chain is right at all `submissions`.
+    """
+
+    network: str
+    eps: float
+    made_on: str
+    """The attacked side: `bare` or `fleet`."""
+    attack: str
+    pictures: int
+    submissions: int
+    bare: str
+    once: str
+    always: str
+    seconds: float

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lab.experiments.cache import digest
-from lab.experiments.provenance import made_by
+from lab.cache import digest
+from lab.provenance import made_by
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lab.experiments.cache import Cache
+from lab.cache import Cache
 from lab.experiments.harness.cell import Cell
 from lab.experiments.harness.ledger import is_harmless
 from lab.experiments.harness.store import UNKNOWN, Row, Store, columns_of, row_of

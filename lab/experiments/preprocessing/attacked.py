@@ -15,14 +15,14 @@ from lab.attacks import eot_pgd, make_attack
 from lab.attacks.contract import Defended
 from lab.attacks.surrogate import learn_surrogate
 from lab.baselines import Baseline
-from lab.experiments.cache import Arrays, Cache, digest
+from lab.cache import Arrays, Cache, digest
 from lab.experiments.cells import Scores, score
 from lab.experiments.preprocessing.choose import Choice, chosen
 from lab.experiments.preprocessing.defences import NONE, OURS, Function, functions
 from lab.experiments.preprocessing.plan import BOUND, Adaptive, Budget, Standard
 from lab.experiments.preprocessing.released import descend
 from lab.experiments.preprocessing.subjects import Shown, Subject
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 
 
 class Attacked(NamedTuple):

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from lab.attacks.carlini_wagner import CarliniWagner, Effort
 from lab.attacks.contract import Defended
-from lab.experiments.cache import Arrays, Cache, digest
+from lab.cache import Arrays, Cache, digest
 from lab.experiments.cells import right
 from lab.experiments.preprocessing.defences import NONE, OURS, Settings, functions
 from lab.experiments.preprocessing.published import TABLE_2
 from lab.experiments.preprocessing.released import descend
 from lab.experiments.preprocessing.subjects import TABLE_PICTURES, Shown, Subject
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 from processors.stages.preprocess.blocks import SIDE, coefficients
 
 KEEP: Final = 0.955

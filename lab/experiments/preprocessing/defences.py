@@ -19,7 +19,7 @@ from torch import Tensor
 from lab.attacks.bpda import bpda, identity
 from lab.attacks.contract import Defended, Logits
 from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
-from lab.experiments.cache import digest
+from lab.cache import digest
 from processors.stages.preprocess.bit_depth import reduce_depth
 from processors.stages.preprocess.contract import fresh_seeds
 from processors.stages.preprocess.dct_quantisation import dct_quantise

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lab.attacks import random_targets
 from lab.backdoor.tasks import load_task
+from lab.cache import digest
 from lab.data import LabelledPictures, batch_slices, to_frames
-from lab.experiments.cache import digest
 from processors.bundle import Bundle, load_bundle, shipped_bundle
 
 TABLE_PICTURES: Final = 50

@@ -11,11 +11,11 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lab.baselines import Baseline
-from lab.experiments.cache import Arrays, Cache, digest
+from lab.cache import Arrays, Cache, digest
 from lab.experiments.cells import right
 from lab.experiments.preprocessing.defences import Function
 from lab.experiments.preprocessing.subjects import Shown, Subject
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 from lab.statistics import mean_interval
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lab.attacks import random_targets
 from lab.attacks.bpda import bpda, identity
+from lab.cache import digest
 from lab.data import LabelledPictures
-from lab.experiments.cache import digest
 from lab.experiments.qusecnets.substitute import substitute
 from processors.bundle import Bundle
 

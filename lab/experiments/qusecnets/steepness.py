@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from lab.attacks import eot_pgd, make_attack
 from lab.attacks.contract import Defended
 from lab.attacks.transfer import transfer
+from lab.cache import Arrays, Cache, digest
 from lab.data import to_frames
-from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.cells import right
-from lab.experiments.provenance import made_by
 from lab.experiments.qusecnets.judges import Judge
+from lab.provenance import made_by
 from lab.statistics import wilson
 from processors.bundle import Bundle
 from processors.stages.preprocess.quantisation import Quantisation, constant_thresholds, quantise

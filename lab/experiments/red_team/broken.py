@@ -32,10 +32,10 @@ from lab.attacks import (
     to_8_bits,
 )
 from lab.baselines import Baseline, BitDepth, FeatureDistillation, Jpeg, PixelDeflection, Rand, Shield
+from lab.cache import Arrays, Cache, digest
 from lab.data import LabelledPictures, read_cifar10_test, to_frames
-from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.harness.page import Column, table
-from lab.experiments.provenance import made_by
+from lab.provenance import made_by
 from lab.statistics import share_interval, wilson
 from processors.bundle import Bundle
 

@@ -23,14 +23,14 @@ from lab.attacks import Logits, eot_pgd, make_attack, transfer
 from lab.attacks.contract import margins
 from lab.attacks.hop_skip_jump import hop_skip_jump
 from lab.attacks.norms import l2
+from lab.cache import Arrays, Cache, digest
 from lab.chance import seeded
 from lab.data import to_frames
-from lab.experiments.cache import Arrays, Cache, digest
 from lab.experiments.harness.page import Column, table
-from lab.experiments.provenance import made_by
 from lab.experiments.red_team import relatives
 from lab.experiments.red_team.relatives import WALK
 from lab.experiments.super_iot.judges import Judge
+from lab.provenance import made_by
 
 SEED: Final = 0
 EPS: Final = 8 / 255

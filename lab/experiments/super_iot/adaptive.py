@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from lab.attacks import eot_pgd, to_8_bits
+from lab.cache import Arrays, Cache, digest
 from lab.data import batch_slices, to_frames, to_images
-from lab.experiments.cache import Arrays, Cache, digest
-from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.defences import Defence, undefended
 from lab.experiments.super_iot.judges import Adversarial, Judge
 from lab.experiments.super_iot.outcomes import Outcome, Shown, outcome, summed_up
 from lab.experiments.super_iot.plan import AttackRow, Budget
 from lab.experiments.super_iot.rows import Row
 from lab.masks import random_masks
+from lab.provenance import made_by
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop
 

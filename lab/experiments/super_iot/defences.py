@@ -10,9 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lab.experiments.cache import digest
-from lab.experiments.provenance import made_by
+from lab.cache import digest
 from lab.masks import random_masks
+from lab.provenance import made_by
 from processors.networks.restorer import Restorer
 from processors.pipeline import Pipeline
 from processors.stages.denoise import denoise

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab.attacks import random_targets, to_8_bits
+from lab.cache import Arrays, Cache, digest
 from lab.data import LabelledPictures, batch_slices, to_frames, to_images
-from lab.experiments.cache import Arrays, Cache, digest
-from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.plan import AttackRow, Budget
+from lab.provenance import made_by
 from processors.bundle import Bundle
 from schemas.errors import ConfigError
 

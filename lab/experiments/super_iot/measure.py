@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.experiments.cache import Cache
+from lab.cache import Cache
 from lab.experiments.super_iot.compare import Setting, against_paper, matched
 from lab.experiments.super_iot.defences import (
     DEFAULT,

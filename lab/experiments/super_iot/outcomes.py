@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lab.cache import Arrays, Cache, digest
 from lab.data import batch_slices, to_frames
-from lab.experiments.cache import Arrays, Cache, digest
-from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.defences import Defence
 from lab.experiments.super_iot.judges import Adversarial, Judge
 from lab.experiments.super_iot.plan import AttackRow
 from lab.experiments.super_iot.rows import Row
+from lab.provenance import made_by
 from lab.restoration.psnr import psnr_db
 from lab.statistics import share_interval
 

@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 import torch
 
+from lab.cache import Arrays, Cache, digest
 from lab.data import LabelledPictures
-from lab.experiments.cache import Arrays, Cache, digest
-from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.rows import QualityRow
 from lab.masks import random_masks
+from lab.provenance import made_by
 from lab.restoration.psnr import psnr_db
 from lab.statistics import mean_interval
 from processors.stages.drop import drop

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from lab.baselines import Baseline, FeatureDistillation, Jpeg, PixelDeflection, Shield
-from lab.experiments.cache import digest
-from lab.experiments.provenance import made_by
+from lab.cache import digest
 from lab.experiments.super_iot.defences import Defence
+from lab.provenance import made_by
 
 STANDARD: Final[dict[str, Baseline]] = {
     "Shield": Shield(),

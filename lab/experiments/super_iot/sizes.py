@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from lab.cache import Arrays, Cache, digest
 from lab.data import LabelledPictures
-from lab.experiments.cache import Arrays, Cache, digest
-from lab.experiments.provenance import made_by
 from lab.experiments.super_iot.rows import SizeRow
 from lab.masks import random_masks
+from lab.provenance import made_by
 from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 from processors.stages.drop import drop

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import structlog
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from processors.bundle.formats import Network
+from processors.device.backends.choice_cache import ChoiceCache, key_of
 from processors.device.backends.contract import (
     COARSER,
     Backend,
@@ -53,6 +56,8 @@ class Choice:
     precision: CpuPrecision
     speedup: float = 1.0
     """Speedup over the network's own runtime in the trial; 1 without a trial."""
+    save: Callable[[Path], None] | None = None
+    """Writes the backend's model into a file while the trial runs; None for the network's own runtime."""
 
     def __str__(self) -> str:
         return f"{self.backend} {self.precision}"
@@ -119,14 +124,58 @@ def choose(
     calibration: Tensor | None = None,
     free_sides: bool = False,
     exact_first: bool = False,
+    cache: ChoiceCache | None = None,
 ) -> Choice:
     """Return the fastest way to run `network` on `inputs` (N, C, H, W) within the tolerance, or its own runtime.
 
-    Only precisions in `allowed` are used. Other arguments are those of `Backend.take` and `Taken.at`. Raises
-    ConfigError for a request that this machine or this network cannot fulfil.
+    Only precisions in `allowed` are used. Other arguments are those of `Backend.take` and `Taken.at`. A choice that
+    `cache` holds is checked and not measured again. Raises ConfigError for a request that this machine or this network
+    cannot fulfil.
     """
     check_wish(wish)
     own = Choice(network, runtime_of(network), "float32")
+    request = (wish, tuple(allowed), free_sides, exact_first)
+    key = None if cache is None else key_of(network, (inputs, calibration), *request)
+    if cache is not None and key is not None and (known := _cached(cache, key, own, inputs, fits)) is not None:
+        return known
+    best = _measured(own, inputs, wish, fits, allowed, calibration, free_sides, exact_first)
+    if cache is not None and key is not None:
+        cache.keep(key, best.backend, best.precision, best.speedup, best.save)
+    # It would keep the other forms of the model in memory.
+    return replace(best, save=None)
+
+
+@torch.inference_mode()
+def _cached(cache: ChoiceCache, key: str, own: Choice, inputs: Tensor, fits: Fits) -> Choice | None:
+    """Return the choice that the cache holds if it still fits the network's own outputs."""
+    found = cache.find(key)
+    if found is None:
+        return None
+    if found.backend == own.backend:
+        return replace(own, speedup=found.speedup)
+    try:
+        backend = next(each for each in BACKENDS if each.name == found.backend and not each.lacks())
+        network = backend.restore(found.model, found.precision)
+        wrong = fits(own.network(inputs), network(inputs), found.precision)
+    except (StopIteration, UnsupportedNetworkError) as error:
+        wrong = first_line(error) or f"no backend {found.backend}"
+    if wrong:
+        log.info("cached_choice_rejected", reason=wrong)
+        return None
+    return Choice(_Lasting(network, own.network), found.backend, found.precision, found.speedup)
+
+
+def _measured(
+    own: Choice,
+    inputs: Tensor,
+    wish: Wish,
+    fits: Fits,
+    allowed: Sequence[CpuPrecision],
+    calibration: Tensor | None,
+    free_sides: bool,
+    exact_first: bool,
+) -> Choice:
+    """Return the fastest choice by a trial."""
     found: list[Choice] = []
     refusals: list[str] = []
     if wish.backend in ("auto", "torch") and wish.precision in ("auto", "float32"):
@@ -170,7 +219,8 @@ def _of_backend(
             if wrong:
                 refusals.append(f"{backend.name} {precision}: {wrong}")
             else:
-                found.append(Choice(_Lasting(network, own.network), backend.name, precision))
+                save = partial(taken.save, precision)
+                found.append(Choice(_Lasting(network, own.network), backend.name, precision, save=save))
     except UnsupportedNetworkError as error:
         refusals.append(str(error))
     for refusal in refusals:
@@ -183,10 +233,7 @@ def _fastest(found: Sequence[Choice], inputs: Tensor) -> Choice:
     shorter.
     """
     seconds = trial([each.network for each in found], inputs)
-    timed = [
-        Choice(each.network, each.backend, each.precision, seconds[0] / taken)
-        for each, taken in zip(found, seconds, strict=True)
-    ]
+    timed = [replace(each, speedup=seconds[0] / taken) for each, taken in zip(found, seconds, strict=True)]
     best = max(timed, key=_speedup)
     exact = max((each for each in timed if each.precision == "float32"), key=_speedup, default=best)
     return best if best.speedup >= COARSER_PAYS * exact.speedup else exact

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from torch import Tensor
@@ -35,6 +36,9 @@ class Taken(Protocol):
         UnsupportedNetworkError.
         """
 
+    def save(self, precision: CpuPrecision, file: Path) -> None:
+        """Write the model that `at` has compiled for this precision, in the form that `Backend.restore` reads."""
+
 
 class Backend(Protocol):
     """A runtime for networks on this CPU."""
@@ -53,6 +57,9 @@ class Backend(Protocol):
 
         `example` (B, C, H, W) is a typical input.
         """
+
+    def restore(self, file: Path, precision: CpuPrecision) -> Network:
+        """Return the function that `Taken.at` made of the model in `file`. Raises UnsupportedNetworkError."""
 
 
 def runtime_of(network: Network) -> str:

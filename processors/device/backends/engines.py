@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from processors.bundle import Bundle
 from processors.bundle.formats import Network
+from processors.device.backends.choice_cache import ChoiceCache
 from processors.device.backends.choose import Choice, RunsOn, Wish, choose
 from processors.device.backends.contract import CpuPrecision
 from processors.networks.filler import Filler
@@ -59,29 +60,32 @@ def engines(
     wish: Wish,
     mode: Mode = "default",
     denoise: DenoiseSettings | None = None,
+    cache: ChoiceCache | None = None,
 ) -> tuple[Pipeline, Engines]:
     """Return the chain of a bundle on the CPU, with the fastest backends that `wish` allows.
 
-    The chain runs with as many threads as torch has in this thread. Raises ConfigError for a missing requirement of
-    this machine, BundleError if the bundle's calibration does not fit.
+    The chain runs with as many threads as torch has in this thread. `cache` holds earlier choices. Raises ConfigError
+    for a missing requirement of this machine, BundleError if the bundle's calibration does not fit.
     """
-    classifier = _classifier(bundle, wish)
+    classifier = _classifier(bundle, wish, cache)
     fast = replace(bundle, network=classifier.network)
     if mode != "default":
         return Pipeline(fast, mode, denoise), Engines(classifier)
-    restorer, both = restorers(wish, torch.get_num_threads())
+    restorer, both = restorers(wish, torch.get_num_threads(), cache)
     return Pipeline(fast, mode, denoise, both), Engines(classifier, restorer)
 
 
 # The bundle's network
 
 
-def _classifier(bundle: Bundle, wish: Wish) -> Choice:
+def _classifier(bundle: Bundle, wish: Wish, cache: ChoiceCache | None) -> Choice:
     calibration = None if bundle.calibration is None else _as_seen(bundle, bundle.calibration)
     allowed: tuple[CpuPrecision, ...] = ("float32", "bf16") if calibration is None else ("float32", "bf16", "int8")
     inputs = torch.cat([_as_seen(bundle, some) for some in _pictures(bundle)])
     try:
-        return choose(bundle.network, inputs, wish, fits=_same_logits, allowed=allowed, calibration=calibration)
+        return choose(
+            bundle.network, inputs, wish, fits=_same_logits, allowed=allowed, calibration=calibration, cache=cache
+        )
     except ConfigError as error:
         raise BundleError(f"{bundle.model_id}: {error}") from error
 
@@ -172,7 +176,7 @@ class _Late:
 
 
 @lru_cache(maxsize=4)
-def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
+def restorers(wish: Wish, threads: int, cache: ChoiceCache | None = None) -> tuple[Choice, Restorers]:
     """Return the backend of the restorer for small frames, and both restorers.
 
     The restorer for large frames is another network with its own choice. The first layer of the small one sees the
@@ -189,6 +193,7 @@ def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
         allowed=("float32", "bf16", "int8"),
         calibration=calibration,
         free_sides=True,
+        cache=cache,
     )
     if choice.backend == "torch":
         return choice, Restorers(small, large)
@@ -207,6 +212,7 @@ def restorers(wish: Wish, threads: int) -> tuple[Choice, Restorers]:
             calibration=inputs,
             free_sides=True,
             exact_first=True,
+            cache=cache,
         ).network
 
     return choice, Restorers(fast, _Restored(_Late(make), large.kept_gain))

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -81,12 +82,20 @@ class OpenVino:
             raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
         return TakenModel(model)
 
+    def restore(self, file: Path, precision: CpuPrecision) -> CompiledNetwork:
+        """Return the function of a model that `TakenModel.save` has written."""
+        try:
+            return _compiled(openvino_core().read_model(file), precision)
+        except Exception as error:  # the runtime may raise anything
+            raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+
 
 class TakenModel:
     """A model that is not yet compiled."""
 
     def __init__(self, model: openvino.Model) -> None:
         self._model = model
+        self._made: dict[CpuPrecision, openvino.Model] = {}
 
     def at(
         self, precision: CpuPrecision, calibration: Tensor | None = None, exact_first: bool = False
@@ -100,19 +109,30 @@ class TakenModel:
                 if calibration is None:
                     raise UnsupportedNetworkError("int8: expected a calibration, found none")
                 model = quantised(openvino_core(), model, calibration.numpy(), exact_first)
-            settings = {
-                "INFERENCE_PRECISION_HINT": _HINTS[precision],
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "NUM_STREAMS": 1,
-                # Several processors on one machine would all be pinned to its first cores.
-                "ENABLE_CPU_PINNING": False,
-                "CPU_RUNTIME_CACHE_CAPACITY": _CACHED,
-            }
-            return CompiledNetwork(openvino_core().compile_model(model, "CPU", settings))
+            self._made[precision] = model
+            return _compiled(model, precision)
         except UnsupportedNetworkError:
             raise
         except Exception as error:  # the runtime may raise anything
             raise UnsupportedNetworkError(f"openvino: {type(error).__name__}: {first_line(error)}") from error
+
+    def save(self, precision: CpuPrecision, file: Path) -> None:
+        """See `processors.device.backends.contract.Taken`."""
+        import openvino
+
+        openvino.save_model(self._made[precision], file, compress_to_fp16=False)
+
+
+def _compiled(model: openvino.Model, precision: CpuPrecision) -> CompiledNetwork:
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        # Several processors on one machine would all be pinned to its first cores.
+        "ENABLE_CPU_PINNING": False,
+        "CPU_RUNTIME_CACHE_CAPACITY": _CACHED,
+    }
+    return CompiledNetwork(openvino_core().compile_model(model, "CPU", settings))
 
 
 class CompiledNetwork:

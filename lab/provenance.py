@@ -26,13 +26,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[1]
 PACKAGES: Final = ("schemas", "producers", "processors", "consumers", "lab", "infra", "bundles")
 _ROUNDS: Final = 4
 """Times that the digest of each definition is mixed with those of the definitions that it uses."""
 _FACTORY: Final = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+:\w+")
-_BOOKKEEPING: Final = ("lab.experiments.provenance", "lab.experiments.cache", "lab.experiments.harness", "lab.results")
-"""Modules and packages that keep and show results but do not change them: a reference to them is not followed."""
+_BOOKKEEPING: Final = {
+    "lab.provenance": "lab.experiments.provenance",
+    "lab.cache": "lab.experiments.cache",
+    "lab.experiments.harness": "lab.experiments.harness",
+    "lab.results": "lab.results",
+}
+"""Modules and packages that keep and show results but do not change them: a reference to them is not followed.
+
+A reference counts by the module's first place, the value of each, so a later move makes no row stale.
+"""
 
 
 class Place(NamedTuple):
@@ -212,7 +220,7 @@ class _Reader(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.expr:
         found = self._resolved(node.id)
         if found is None:
-            return ast.Name(self.imports.get(node.id, node.id), node.ctx)
+            return ast.Name(_counted(self.imports.get(node.id, node.id)), node.ctx)
         return self._reference(found)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
@@ -250,7 +258,7 @@ class _Reader(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         # The digest of code is the key of a checkpoint: which entries it takes changes no result.
-        if isinstance(node.func, ast.Name) and self.imports.get(node.func.id) == "lab.experiments.provenance.made_by":
+        if isinstance(node.func, ast.Name) and self.imports.get(node.func.id) == "lab.provenance.made_by":
             return ast.Name("made_by", ast.Load())
         return self.generic_visit(node)
 
@@ -311,6 +319,14 @@ def made_by(*entries: str) -> str:
 
 def _hashed(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
+
+
+def _counted(name: str) -> str:
+    """The full name of an imported object, or for one of `_BOOKKEEPING` the name that it counts as."""
+    for module, place in _BOOKKEEPING.items():
+        if f"{name}.".startswith(f"{module}."):
+            return place + name[len(module) :]
+    return name
 
 
 def _bound_by_imports(node: ast.stmt) -> dict[str, str]:

@@ -1,0 +1,84 @@
+"""Cases of the figures of the red team and of the paired table. See `cases.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from benchmarks.pages.figure import NONE, Case
+from lab.experiments.hardening.paired_report import strength, summaries
+from lab.experiments.hardening.rows import PairedRow
+from lab.red_team.convergence import STRONGER
+from lab.red_team.plan import CLEAN
+
+
+def judged(documents: Sequence[Case]) -> Iterator[Case]:
+    """Each run of `lab red-team` with its bounds; the bounds hold for the pictures that met every attack."""
+    for found in documents:
+        reached = Counter(found["checklist"].values())
+        met_all = found["worst_case_of_judged"]
+        mixed = met_all is not None and met_all["images"] < found["images"]
+        bound = strength(found["eps"])
+        hardened = "hardened" in found["settings"]["bundle"]
+        must, aim = {"8/255": ("≥ .30", "≥ .45"), "0.01": ("≥ .58", "≥ .68")}[bound] if hardened else (NONE, NONE)
+        low, high = found["intervals"]["worst_case_accuracy"]
+        yield {
+            **found,
+            "network": found["settings"]["bundle"].partition("+")[0],
+            "bound": bound,
+            "must": must,
+            "aim": aim,
+            "all_must": NONE if mixed else must,
+            "all_aim": NONE if mixed else aim,
+            "low": low,
+            "high": high,
+            "passed": reached["passed"],
+            "failed": reached["failed"],
+            "left": reached["not run"],
+            "judged": met_all,
+            "mixed": mixed or None,
+        }
+
+
+def paired(rows: Sequence[Case]) -> Iterator[Case]:
+    """Each network bare and behind the drop, on the same pictures and under the same attacks; the worst case last."""
+    records = [
+        PairedRow(**{**row, **{name: int(row[name]) for name in ("pictures", "submissions")},
+                     **{name: float(row[name]) for name in ("eps", "seconds")}})
+        for row in rows
+    ]  # fmt: skip
+    for each in summaries(records):
+        for line in (each.clean, each.unaware, each.worst):
+            yield {
+                "network": each.network.partition("+")[0],
+                "bound": strength(each.eps),
+                "attacks": line.attacks if line.attacks != "none" else "no attack",
+                "n": line.left.count,
+                "times": each.submissions,
+                **{side: line.share(side)._asdict() for side in ("bare", "always")},
+                "gain": line.gain("always")._asdict(),
+                "strongest": None if line is each.clean else f"{line.strongest('bare')}; {line.strongest('always')}",
+                "detectable": 100 * line.detectable("always") if line is each.worst else None,
+            }
+
+
+def strongest_of_the_same(documents: Sequence[Case]) -> Iterator[Case]:
+    """The strongest of the attacks that met the same pictures, next to the longest run of the main attack on these."""
+    for found in documents:
+        rows = [row for row in found["attacks"] if row["counts"] and row["name"] != CLEAN]
+        longest = max((row for row in rows if row["name"].startswith("steps/")), key=_steps, default=None)
+        if longest is None:
+            continue
+        same = [row for row in rows if row["compared"] == longest["compared"]]
+        strongest = min(same, key=lambda row: float(row["every_time"]))
+        points = 100 * (longest["every_time"] - strongest["every_time"])
+        yield {
+            "folder": found["folder"], "network": found["settings"]["bundle"].partition("+")[0],
+            "defence": found["settings"]["defence"], "bound": strength(found["eps"]),
+            "n": longest["compared"], "of": len(same), "strongest": strongest, "longest": longest, "points": points,
+            "reached": "fails" if points >= 100 * STRONGER - 1e-9 else "holds",
+        }  # fmt: skip
+
+
+def _steps(row: Case) -> int:
+    return int(row["steps"])

@@ -1,0 +1,214 @@
+"""Logins by OpenID Connect: the code flow with PKCE, state and nonce, and the logout at the provider."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import httpx2
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oidc.core import CodeIDToken
+from joserfc import jwt
+from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.jwk import KeySet
+from joserfc.jws import JWSRegistry
+
+from consumers.console.access.login_settings import OpenIdSettings, is_protected
+from consumers.console.access.pending import PendingLogins
+from consumers.console.access.private_lines import NAME
+from consumers.console.access.refusal import RefusedLoginError
+from consumers.console.access.rights import Person
+from schemas.errors import ConfigError
+
+BEGIN: Final = "/login/openid"
+DONE: Final = "/login/openid/done"
+_KNOWN_S: Final = 3600.0
+"""Seconds for which the provider's discovery document and keys are remembered."""
+_ANSWER_S: Final = 8.0
+"""Seconds for all answers of the provider in one login."""
+_AT_ONCE: Final = 8
+"""Conversations with the provider at once: strangers can begin them."""
+_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+"""Signatures by a provider's private key. Neither `none` nor a shared secret proves who has signed."""
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    """The outcome of a login."""
+
+    person: Person
+    subject: str
+    """The provider's unchangeable id of the person."""
+    id_token: str
+    then: str
+    """Path of the page that the visitor wanted."""
+
+
+class OpenIdLogin:
+    """Logins at one provider."""
+
+    def __init__(
+        self,
+        settings: OpenIdSettings,
+        clock_s: Callable[[], float] = time.monotonic,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        """Read the secret. Raises ConfigError for a file that cannot be read."""
+        self._settings = settings
+        self._clock_s = clock_s
+        self._now_s = now_s
+        self._pending = PendingLogins(clock_s)
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._metadata: dict[str, Any] = {}
+        self._keys: KeySet | None = None
+        self._known_until_s = 0.0
+        try:
+            file = settings.client_secret_file
+            self._secret = file.read_text().strip() if file is not None else None
+            self._tls = ssl.create_default_context(cafile=settings.ca_file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"openid: expected readable files of secret and authorities, got {error}") from None
+
+    async def begin(self, then: str) -> tuple[str, str]:
+        """Return the provider's URL for a new login, and the browser's cookie. Raises RefusedLoginError."""
+        pending, cookie = self._pending.begin(then)
+        async with self._provider() as client:
+            metadata = await self._discovered(client)
+            url, _ = client.create_authorization_url(
+                metadata["authorization_endpoint"],
+                state=pending.state,
+                nonce=pending.nonce,
+                code_verifier=pending.verifier,
+            )
+        return str(url), cookie
+
+    async def finish(self, answer: Mapping[str, str], cookie: str) -> LoggedIn:
+        """Check the provider's answer to the login that a cookie began. Raises RefusedLoginError."""
+        pending = self._pending.find(cookie, answer.get("state", ""))
+        if pending is None:
+            raise RefusedLoginError("state: expected a login that this browser began a moment ago. Log in again.")
+        if answer.get("iss", self._settings.issuer) != self._settings.issuer:
+            raise RefusedLoginError(f"iss: expected {self._settings.issuer}, got another provider")
+        if "code" not in answer:
+            raise RefusedLoginError(f"provider: expected a code, got {answer.get('error', 'none')[:80]!r}")
+        async with self._provider() as client:
+            metadata = await self._discovered(client)
+            try:
+                token = await client.fetch_token(
+                    metadata["token_endpoint"], code=answer["code"], code_verifier=pending.verifier
+                )
+            except OAuthError as error:
+                raise RefusedLoginError(f"provider: expected a token, got {str(error.error)[:80]!r}") from None
+            id_token = str(token.get("id_token", ""))
+            claims = await self._claims(client, id_token, pending.nonce, token.get("access_token"))
+        return LoggedIn(self._person(claims), str(claims["sub"])[:80], id_token, pending.then)
+
+    def logout_url(self, id_token: str) -> str | None:
+        """Return the URL that ends the login at the provider too, None if the provider has none."""
+        endpoint = self._metadata.get("end_session_endpoint")
+        if not endpoint or not id_token:
+            return None
+        back = f"{self._settings.url.rstrip('/')}/login"
+        values = {"id_token_hint": id_token, "client_id": self._settings.client_id, "post_logout_redirect_uri": back}
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(values)}"
+
+    @asynccontextmanager
+    async def _provider(self) -> AsyncIterator[AsyncOAuth2Client]:
+        """Yield a client of the provider. Raises RefusedLoginError if the provider does not answer in time."""
+        settings = self._settings
+        client = AsyncOAuth2Client(
+            client_id=settings.client_id,
+            client_secret=self._secret,
+            token_endpoint_auth_method="client_secret_basic" if self._secret else "none",
+            scope=settings.scope,
+            redirect_uri=settings.url.rstrip("/") + DONE,
+            code_challenge_method="S256",
+            verify=self._tls,
+        )
+        if self._places.locked():
+            raise RefusedLoginError(f"login: expected at most {_AT_ONCE} at once. Try again in some seconds.", 503)
+        try:
+            async with self._places, asyncio.timeout(_ANSWER_S), client:
+                yield client
+        except (httpx2.HTTPError, TimeoutError, ValueError) as error:  # ValueError: the answer is not JSON
+            why = type(error).__name__
+            raise RefusedLoginError(
+                f"provider: expected an answer of {settings.issuer}, got {why}. Try again later.", 503
+            ) from None
+
+    async def _discovered(self, client: AsyncOAuth2Client) -> dict[str, Any]:
+        if self._metadata and self._clock_s() < self._known_until_s:
+            return self._metadata
+        issuer = self._settings.issuer
+        found = await self._read(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if found.get("issuer") != issuer:
+            raise RefusedLoginError(f"issuer: expected {issuer}, got {str(found.get('issuer'))[:200]!r}")
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            if not is_protected(str(found.get(name, ""))):
+                raise RefusedLoginError(f"provider: expected an https URL as {name}, got none")
+        self._metadata, self._keys, self._known_until_s = found, None, self._clock_s() + _KNOWN_S
+        return found
+
+    async def _read(self, client: AsyncOAuth2Client, url: str) -> dict[str, Any]:
+        answer = await client.request("GET", url, withhold_token=True)
+        answer.raise_for_status()
+        found = answer.json()
+        if not isinstance(found, dict):
+            raise RefusedLoginError(f"provider: expected a JSON object at {url}, got another form")
+        return found
+
+    async def _claims(
+        self, client: AsyncOAuth2Client, id_token: str, nonce: str, access_token: str | None
+    ) -> CodeIDToken:
+        settings = self._settings
+        try:
+            try:
+                token = jwt.decode(id_token, await self._key_set(client), registry=_registry())
+            except InvalidKeyIdError:  # the provider has new keys
+                self._keys = None
+                token = jwt.decode(id_token, await self._key_set(client), registry=_registry())
+            claims = CodeIDToken(
+                token.claims,
+                token.header,
+                {
+                    "iss": {"essential": True, "value": settings.issuer},
+                    "aud": {"essential": True, "value": settings.client_id},
+                },
+                {"nonce": nonce, "client_id": settings.client_id, "access_token": access_token},
+            )
+            claims.validate(now=int(self._now_s()), leeway=int(settings.leeway_s))
+        except (JoseError, ValueError, TypeError) as error:
+            raise RefusedLoginError(f"ID token: expected a valid one of {settings.issuer}, got {error}") from None
+        return claims
+
+    async def _key_set(self, client: AsyncOAuth2Client) -> KeySet:
+        if self._keys is None:
+            found = await self._read(client, str(self._metadata["jwks_uri"]))
+            self._keys = KeySet.import_key_set(found)  # type: ignore[arg-type]  # checked there
+        return self._keys
+
+    def _person(self, claims: Mapping[str, Any]) -> Person:
+        settings = self._settings
+        name, groups = claims.get(settings.name_claim), claims.get(settings.role_claim)
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise RefusedLoginError(
+                f"{settings.name_claim}: expected at most 64 letters, digits and . _ @ -, got {str(name)[:80]!r}", 403
+            )
+        values = [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else []
+        right = settings.right_of(each for each in values if isinstance(each, str))
+        if right is None:
+            raise RefusedLoginError(
+                f"{name}: expected a group with a role in the claim {settings.role_claim}, got none. Ask an admin.", 403
+            )
+        return Person(name, right)
+
+
+def _registry() -> JWSRegistry:
+    return JWSRegistry(algorithms=[*_ALGORITHMS], strict_check_header=False)

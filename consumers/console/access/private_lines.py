@@ -1,0 +1,141 @@
+"""Files of one entry a line that only their owner can read: users and tokens."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, Protocol, TypeVar
+
+import structlog
+
+from schemas.errors import ConfigError
+from schemas.runtime.atomic_file import replacing
+from schemas.runtime.file_version import FileVersion, file_version
+
+NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+"""Names of users and tokens."""
+
+log = structlog.get_logger()
+
+
+class Entry(Protocol):
+    """One line of the file."""
+
+    @property
+    def name(self) -> str:
+        """The name, unique in the file."""
+
+    def line(self) -> str:
+        """Return the entry as a line."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+@dataclass(frozen=True)
+class LineFormat(Generic[E]):
+    """The content of such a file."""
+
+    noun: str
+    """Name of all entries, for error messages."""
+    form: str
+    """Form of a line, for error messages."""
+    advice: str
+    """Command that adds an entry."""
+    parse: Callable[[str], E]
+    """Reads one line. Raises ValueError."""
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError for a name that no line can hold."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"name: expected at most 64 letters, digits and . _ @ -, got {name[:80]!r}")
+
+
+def read_lines(file: Path, kind: LineFormat[E]) -> dict[str, E]:
+    """Read the entries by name. Raises ConfigError that names the wrong line and repeats no hash."""
+    try:
+        found = file.stat()
+        # A Kubernetes Secret is mounted with another owner and is readable by our group.
+        if found.st_mode & (0o077 if found.st_uid == os.getuid() else 0o037):
+            raise ConfigError(
+                f"{file}: expected a file that only its owner can read, got one open to others. Run chmod 600."
+            )
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "a file that is not text"
+        raise ConfigError(f"{file}: expected a file of {kind.noun}, got {why}. {kind.advice}.") from None
+    entries = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            entry = kind.parse(line)
+        except ValueError:
+            raise ConfigError(f"{file}, line {number}: expected {kind.form}") from None
+        entries[entry.name] = entry
+    return entries
+
+
+@contextmanager
+def changing(file: Path, kind: LineFormat[E]) -> Iterator[dict[str, E]]:
+    """Yield the entries for a change and write them back at the end. Concurrent commands wait for each other."""
+    try:
+        lock = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"{file.parent}: expected a writable folder, got {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = read_lines(file, kind) if file.exists() else {}
+        yield known
+        with replacing(file, private=True) as fresh:
+            fresh.write_text("".join(f"{entry.line()}\n" for entry in known.values()))
+            fresh.chmod(0o600)
+    finally:
+        os.close(lock)
+
+
+def remove_line(file: Path, kind: LineFormat[E], name: str) -> None:
+    """Remove an entry. Raises ConfigError if the file has no such entry."""
+    read_lines(file, kind)
+    with changing(file, kind) as known:
+        if name not in known:
+            raise ConfigError(f"name: expected one of {file} ({', '.join(known)}), got {name[:80]!r}")
+        del known[name]
+
+
+class FollowedLines(Generic[E]):
+    """The entries of a file, read again after each change of the file.
+
+    While the file is missing or damaged there are none: a damaged line must not keep a removed entry.
+    """
+
+    def __init__(self, file: Path, kind: LineFormat[E]) -> None:
+        """Read the file if it exists. Raises ConfigError if it is damaged."""
+        self._file = file
+        self._kind = kind
+        self._version: FileVersion = file_version(file)
+        self._known = read_lines(file, kind) if file.exists() else {}
+
+    def __call__(self) -> dict[str, E]:
+        """Return the current entries by name. Costs one `stat` call."""
+        now = file_version(self._file)
+        if now != self._version:
+            self._version = now
+            try:
+                self._known = read_lines(self._file, self._kind)
+            except ConfigError as error:
+                self._known = {}
+                log.error("logins_not_read", file=str(self._file), detail=str(error))
+            else:
+                log.info("logins_read", file=str(self._file), entries=len(self._known))
+        return self._known
+
+    def holds(self, entry: E) -> bool:
+        """Return whether the file still has exactly this entry."""
+        return self().get(entry.name) == entry

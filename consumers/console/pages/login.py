@@ -1,0 +1,133 @@
+"""The login page: by password, by the identity provider, by the owner's link; and the logout."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
+from consumers.console.access.cookies import OPENID_COOKIE, browser_cookie, cookie, cookie_name, openid_cookie
+from consumers.console.access.gate import LOGIN, address_of, form_of, gone_of, is_secure
+from consumers.console.access.guesses import Attempt, TryLaterError
+from consumers.console.access.openid import BEGIN, DONE
+from consumers.console.access.owner import LINK
+from consumers.console.access.refusal import RefusedLoginError
+from consumers.console.access.rights import GuardedRoute
+from consumers.console.context import ConsoleContext
+
+_NONE: Final = "openid is missing: this console has no identity provider"
+
+
+def login_routes(context: ConsoleContext) -> list[GuardedRoute]:
+    """Return the routes of the page, all open."""
+    return [
+        GuardedRoute(LOGIN, partial(_page, context), needed=None),
+        GuardedRoute(LOGIN, partial(_log_in, context), "POST", needed=None),
+        GuardedRoute(LINK, partial(_link, context), needed=None),
+        GuardedRoute(BEGIN, partial(_begin, context), needed=None),
+        GuardedRoute(DONE, partial(_done, context), needed=None),
+        GuardedRoute("/logout", partial(_log_out, context), "POST", needed=None),
+        GuardedRoute("/health", _health, needed=None),
+    ]
+
+
+async def _health(_request: Request) -> Response:
+    return JSONResponse({"ok": True})
+
+
+def _form(context: ConsoleContext, then: str, complaint: str, status: int) -> Response:
+    ways = context.logins.ways
+    body = context.render(
+        "login.html", then=then, complaint=complaint, passwords=ways.users is not None, openid=ways.openid is not None
+    )
+    return Response(body, status, media_type="text/html")
+
+
+def _own_path(then: str) -> str:
+    return then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/"
+
+
+async def _page(context: ConsoleContext, request: Request) -> Response:
+    return _form(context, request.query_params.get("then", "/"), "", 200)
+
+
+async def _log_in(context: ConsoleContext, request: Request) -> Response:
+    fields = form_of(request)
+    then, name = fields.get("then", "/"), fields.get("name", "")
+    browsers, secure = context.logins.browsers, is_secure(request)
+    attempt = Attempt(address_of(request), name, browsers.known(request.cookies.get(BROWSER_COOKIE, ""), name))
+    try:
+        user = await context.logins.by_form(attempt, fields.get("password", ""), gone_of(request))
+    except TryLaterError as later:
+        answer = _form(context, then, f"Too many attempts. Try again in {later.after_s} s.", 429)
+        answer.headers["retry-after"] = str(later.after_s)
+        return answer
+    if user is None:
+        return _form(context, then, "Wrong name or password.", 403)
+    answer = RedirectResponse(_own_path(then), 303)
+    token = context.sessions.begin(user, context.logins.is_current(user))
+    answer.headers.append("set-cookie", cookie(token, secure=secure))
+    answer.headers.append("set-cookie", browser_cookie(browsers.mark(user.name), secure=secure))
+    return answer
+
+
+def _onward(context: ConsoleContext, request: Request, place: str, token: str) -> Response:
+    """Return a page that goes on to another, and sets or deletes the session cookie.
+
+    Browsers send a strict cookie only from a page of ours: after a redirect from another site they leave it out. And a
+    form may not be redirected to another site (`form-action` of the content policy).
+    """
+    answer = Response(context.render("onward.html", place=place), media_type="text/html")
+    answer.headers.append("set-cookie", cookie(token, secure=is_secure(request)))
+    return answer
+
+
+async def _link(context: ConsoleContext, request: Request) -> Response:
+    if not await context.logins.by_link(request.query_params.get("token", ""), address_of(request)):
+        return _form(context, "/", "This link is wrong or old. Open the one of the running console.", 403)
+    return _onward(context, request, "/", context.sessions.begin_owner())
+
+
+async def _begin(context: ConsoleContext, request: Request) -> Response:
+    then, openid = request.query_params.get("then", "/"), context.logins.ways.openid
+    if openid is None:
+        return _form(context, then, _NONE, 404)
+    try:
+        url, pending = await openid.begin(then)
+    except RefusedLoginError as refused:
+        return _form(context, then, str(refused), refused.status)
+    answer = RedirectResponse(url, 303)
+    answer.headers.append("set-cookie", openid_cookie(pending, secure=is_secure(request)))
+    return answer
+
+
+async def _done(context: ConsoleContext, request: Request) -> Response:
+    secure = is_secure(request)
+    pending = request.cookies.get(cookie_name(OPENID_COOKIE, secure=secure), "")
+    try:
+        found = await context.logins.by_openid(request.query_params, pending, address_of(request))
+    except RefusedLoginError as refused:
+        answer = _form(context, "/", str(refused), refused.status)
+    else:
+        if found is None:
+            return _form(context, "/", _NONE, 404)
+        token = context.sessions.begin(found.person, id_token=found.id_token)
+        answer = _onward(context, request, _own_path(found.then), token)
+    answer.headers.append("set-cookie", openid_cookie("", secure=secure))
+    return answer
+
+
+async def _log_out(context: ConsoleContext, request: Request) -> Response:
+    secure, openid = is_secure(request), context.logins.ways.openid
+    ended = context.sessions.end(request.cookies.get(cookie_name(secure=secure), ""))
+    if ended is not None:
+        await context.logins.log_out(ended, address_of(request))
+        place = openid.logout_url(ended.id_token) if openid is not None else None
+        if place is not None:
+            return _onward(context, request, place, "")
+    answer = RedirectResponse(LOGIN, 303)
+    answer.headers.append("set-cookie", cookie("", secure=secure))
+    return answer

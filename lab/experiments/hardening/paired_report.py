@@ -1,0 +1,191 @@
+"""The paired table {bare, behind the drop} × {clean, worst case}, made from its rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.experiments.hardening.paired import BARE, BEHIND, Standing, standing
+from lab.experiments.hardening.rows import PairedRow
+from lab.experiments.harness.page import Column, table
+from lab.red_team.plan import CLEAN
+from lab.statistics import Interval, least_wins, paired_detectable, paired_interval, sign_test, wilson
+
+LEVEL: Final = 0.05
+"""Level of the two-sided sign test of a difference."""
+POWER: Final = 0.8
+
+
+@dataclass(frozen=True)
+class Against:
+    """The pictures that withstand some attacks, on both sides."""
+
+    attacks: str
+    """The set of attacks in words."""
+    rows: tuple[PairedRow, ...]
+
+    @property
+    def left(self) -> Standing:
+        """The pictures that withstand every attack of the set."""
+        return standing(self.rows)
+
+    def share(self, side: str) -> Interval:
+        """The share of these pictures on the side `bare`, `once` or `always`, with its Wilson interval."""
+        right = self._right(side)
+        return wilson(int(right.sum()), len(right))
+
+    def gain(self, side: str) -> Interval:
+        """The share behind the drop, `once` or `always`, minus that of the bare network, with its paired interval."""
+        return paired_interval(self._right(side), self.left.bare)
+
+    def p(self, side: str) -> float:
+        """The two-sided sign test of the difference."""
+        wins, losses = self._discordant(side)
+        return min(1.0, 2 * sign_test(max(wins, losses), min(wins, losses)))
+
+    def detectable(self, side: str) -> float:
+        """The smallest gain that the test finds with the probability `POWER` if as many pictures as here are lost."""
+        _, losses = self._discordant(side)
+        needed = partial(least_wins, alpha=LEVEL / 2)
+        return paired_detectable(self.left.count, losses / self.left.count, needed, POWER)
+
+    def strongest(self, side: str) -> str:
+        """The attack that leaves the fewest pictures of this side; a dash without an attack."""
+        attacks = [row for row in self.rows if row.attack != CLEAN]
+        found = min(attacks, key=lambda row: int(_of(standing([row]), side).sum()), default=None)
+        return "–" if found is None else f"{found.attack}, made {_PLACES[found.made_on]}"
+
+    def _discordant(self, side: str) -> tuple[int, int]:
+        ours, theirs = self._right(side), self.left.bare
+        return int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+
+    def _right(self, side: str) -> NDArray[np.bool_]:
+        return _of(self.left, side)
+
+
+_PLACES: Final = {BARE: "on the bare network", BEHIND: "through the drop"}
+
+
+def _of(left: Standing, side: str) -> NDArray[np.bool_]:
+    return {"bare": left.bare, "once": left.once, "always": left.always}[side]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The paired table of one network at one bound."""
+
+    network: str
+    eps: float
+    submissions: int
+    clean: Against
+    unaware: Against
+    """Attacks made on the bare network."""
+    aware: Against | None
+    """Attacks made through the drop, with unknown masks; None without a row."""
+    worst: Against
+
+    @property
+    def lines(self) -> list[Against]:
+        """The lines of the table."""
+        return [each for each in (self.clean, self.unaware, self.aware, self.worst) if each is not None]
+
+
+def summaries(rows: Sequence[PairedRow]) -> list[Summary]:
+    """Return a table for each network and bound that has a row without an attack and one with an attack."""
+    found = []
+    for network, eps in dict.fromkeys((row.network, row.eps) for row in rows):
+        own = [row for row in rows if (row.network, row.eps) == (network, eps)]
+        clean = tuple(row for row in own if row.attack == CLEAN)
+        made = {side: tuple(row for row in own if row.made_on == side and row.attack != CLEAN) for side in _PLACES}
+        if not clean or not made[BARE]:
+            continue
+        submissions = max(row.submissions for row in own)
+        aware = (*clean, *made[BEHIND])
+        found.append(
+            Summary(
+                network,
+                eps,
+                submissions,
+                Against("none", clean),
+                Against(f"attacks made on the bare network ({len(made[BARE])})", (*clean, *made[BARE])),
+                Against(f"attacks made through the drop ({len(made[BEHIND])})", aware) if made[BEHIND] else None,
+                Against(f"worst case of all attacks ({len(own) - len(clean)})", tuple(own)),
+            )
+        )
+    return found
+
+
+def strength(eps: float) -> str:
+    """Return a bound as a page prints it: `8/255`, or the number."""
+    levels = round(eps * 255)
+    return f"{levels}/255" if abs(eps * 255 - levels) < 0.01 else f"{eps:g}"
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _difference(found: Interval) -> str:
+    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def _gain(side: str) -> Callable[[Against], str]:
+    def text(each: Against) -> str:
+        return f"{_difference(each.gain(side))}, p = {each.p(side):.2g}"
+
+    return text
+
+
+COLUMNS: Final[tuple[Column[Against], ...]] = (
+    Column("attacks", lambda each: each.attacks),
+    Column("bare", lambda each: _interval(each.share("bare"))),
+    Column("behind the drop, shown once", lambda each: _interval(each.share("once"))),
+    Column("shown ten times", lambda each: _interval(each.share("always"))),
+    Column("once − bare", _gain("once")),
+    Column("ten times − bare", _gain("always")),
+    Column("strongest: bare", lambda each: each.strongest("bare")),
+    Column("behind the drop", lambda each: each.strongest("always")),
+)
+ROWS: Final[tuple[Column[PairedRow], ...]] = (
+    Column("network", lambda row: row.network),
+    Column("L∞ ε", lambda row: strength(row.eps)),
+    Column("attack", lambda row: row.attack),
+    Column("made", lambda row: "" if row.attack == CLEAN else _PLACES[row.made_on]),
+    Column("n", lambda row: str(row.pictures)),
+    Column("bare", lambda row: _interval(Against("", (row,)).share("bare"))),
+    Column("behind, once", lambda row: _interval(Against("", (row,)).share("once"))),
+    Column("behind, ten times", lambda row: _interval(Against("", (row,)).share("always"))),
+    Column("s", lambda row: f"{row.seconds:.1f}"),
+)
+
+
+def paired_page(rows: Sequence[PairedRow], missing: Iterable[str], command: str) -> list[str]:
+    """Return the page: a table for each network and bound, the power of its comparison, and all attacks."""
+    left_out = ", ".join(f"`{name}`" for name in missing)
+    parts = [
+        "# With the drop and without it, on the same pictures",
+        f"Made by `{command}`; the measurement is described in `lab/experiments/hardening/paired.py`. CIFAR-10, the "
+        "first test pictures, L∞, a quarter of the pixels dropped. Each attack of `lab red-team` is made on one side, "
+        "and its pictures are shown to both: once to the bare network, ten times behind the drop. The attacker knows "
+        "all but the key. A picture counts if it withstands every attack of the line, and *shown ten times* all "
+        "submissions of each. Intervals are of 95 % (Wilson); differences have the paired interval of Bonett and Price "
+        "(2012) and p of the two-sided sign test.",
+    ]
+    for each in summaries(rows):
+        worst = each.worst
+        parts += [
+            f"## {each.network}, ε = {strength(each.eps)}",
+            table(COLUMNS, each.lines),
+            f"Of {worst.left.count} pictures, the sign test at {LEVEL:.0%} finds a gain of the worst case by "
+            f"{worst.detectable('once'):.1%} (shown once) with a probability of {POWER:.0%}, if as many pictures are "
+            "lost as here.",
+        ]
+    parts += ["## All attacks", table(ROWS, rows)]
+    if left_out:
+        parts.append(f"Not measured yet: {left_out}. An attack that is missing on one side alone favours that side.")
+    return parts

@@ -1,0 +1,163 @@
+"""A small identity provider over HTTP on loopback: discovery, code flow with PKCE, keys and logout."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from joserfc import jwt
+from joserfc.jwk import OctKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+CLIENT_ID: Final = "console"
+CLIENT_SECRET: Final = "a secret of the console"
+
+
+def make_key(key_id: str) -> RSAKey:
+    """Return a new private key."""
+    return RSAKey.generate_key(2048, {"kid": key_id}, private=True)
+
+
+_KEY: Final = make_key("one")
+_FORGED: Final = make_key("one")
+
+
+class Provider:
+    """The provider. Whoever comes is logged in as `person`; faults are set by a test."""
+
+    def __init__(self) -> None:
+        self.person: dict[str, Any] = {"sub": "4711", "preferred_username": "anna", "groups": ["staff", "ops"]}
+        self.claims: dict[str, Any] = {}
+        """Claims of ID tokens that differ from the right ones; None leaves a claim out."""
+        self.issuer = ""
+        """Issuer in the discovery document."""
+        self.signed_by = "key"
+        """`key`, `forged`, `none`, or `secret`, the client's secret as a symmetric key."""
+        self.key, self.key_id = _KEY, "one"
+        self.broken: set[str] = set()
+        """Paths that answer with status 500."""
+        self.requests: list[str] = []
+        self._codes: dict[str, dict[str, str]] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.url = self.issuer = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def discovery(self) -> dict[str, Any]:
+        """The discovery document."""
+        places = {"authorization": "authorize", "token": "token", "end_session": "logout"}
+        return {
+            "issuer": self.issuer,
+            "jwks_uri": f"{self.url}/keys",
+            # It also offers algorithms that a careful client refuses.
+            "id_token_signing_alg_values_supported": ["RS256", "HS256", "none"],
+            **{f"{name}_endpoint": f"{self.url}/{path}" for name, path in places.items()},
+        }
+
+    def authorize(self, asked: Mapping[str, str]) -> str:
+        """Log the visitor in. Return the address that the browser is sent to."""
+        assert asked["client_id"] == CLIENT_ID
+        assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
+        assert "openid" in asked["scope"].split()
+        code = secrets.token_urlsafe(16)
+        self._codes[code] = dict(asked)
+        return f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state']})}"
+
+    def token(self, authorization: str, sent: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+        """Redeem a code, once."""
+        given = base64.b64decode(authorization.removeprefix("Basic ")).decode()
+        if given != f"{CLIENT_ID}:{CLIENT_SECRET.replace(' ', '%20')}" and given != f"{CLIENT_ID}:{CLIENT_SECRET}":
+            return 401, {"error": "invalid_client"}
+        asked = self._codes.pop(sent.get("code", ""), None)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(sent.get("code_verifier", "").encode()).digest())
+        if asked is None or challenge.decode().rstrip("=") != asked["code_challenge"]:
+            return 400, {"error": "invalid_grant"}
+        access = secrets.token_urlsafe(16)
+        return 200, {"access_token": access, "token_type": "Bearer", "id_token": self._id_token(asked["nonce"])}
+
+    def _id_token(self, nonce: str) -> str:
+        now_s = int(time.time())
+        claims = {"iss": self.url, "aud": CLIENT_ID, "iat": now_s, "exp": now_s + 300, "nonce": nonce, **self.person}
+        claims = {name: value for name, value in (claims | self.claims).items() if value is not None}
+        if self.signed_by == "none":
+            parts = ({"alg": "none"}, claims)
+            head, body = (base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts)
+            return f"{head}.{body}."
+        if self.signed_by == "secret":
+            key = OctKey.import_key(CLIENT_SECRET, {"kid": "one"})
+            registry = JWSRegistry(algorithms=["HS256"])
+            return jwt.encode({"alg": "HS256", "kid": "one"}, claims, key, registry=registry)
+        return jwt.encode(
+            {"alg": "RS256", "kid": self.key_id}, claims, _FORGED if self.signed_by == "forged" else self.key
+        )
+
+
+def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it
+            """Log nothing."""
+
+        def do_GET(self) -> None:
+            self._serve({})
+
+        def do_POST(self) -> None:
+            self._serve(_values(self.rfile.read(int(self.headers["content-length"])).decode()))
+
+        def _serve(self, sent: Mapping[str, str]) -> None:
+            parts = urlsplit(self.path)
+            provider.requests.append(parts.path)
+            if parts.path in provider.broken:
+                self._answer(500, {})
+            elif parts.path == "/.well-known/openid-configuration":
+                self._answer(200, provider.discovery())
+            elif parts.path == "/keys":
+                self._answer(200, {"keys": [provider.key.as_dict(private=False)]})
+            elif parts.path == "/token":
+                self._answer(*provider.token(self.headers.get("authorization", ""), sent))
+            elif parts.path == "/authorize":
+                self._answer(303, {}, location=provider.authorize(_values(parts.query)))
+            else:
+                self._answer(404, {})
+
+        def _answer(self, status: int, document: Mapping[str, Any], **headers: str) -> None:
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            for name, value in {
+                "content-type": "application/json",
+                "content-length": str(len(body)),
+                **headers,
+            }.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    return Handler
+
+
+def _values(query: str) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(query).items()}
+
+
+@contextmanager
+def running() -> Iterator[Provider]:
+    """A provider that answers."""
+    provider = Provider()
+    try:
+        yield provider
+    finally:
+        provider.close()

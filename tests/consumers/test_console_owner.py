@@ -1,0 +1,101 @@
+"""On loopback nobody logs in: visitors read, and the user who runs the console does the rest by a link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consumers.console.access.cookies import COOKIE
+from consumers.console.access.owner import owner_link
+from consumers.console.access.rights import Right
+from consumers.console.access.users import write_user
+from tests.consumers.console_rig import OWNER, ConsoleRig
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[ConsoleRig]:
+    made = ConsoleRig(tmp_path)
+    yield made
+    made.close()
+
+
+def path(rig: ConsoleRig) -> str:
+    return owner_link("http://127.0.0.1/", rig.folder / "owner.token").removeprefix("http://127.0.0.1")
+
+
+def test_visitors_read_every_page_and_change_nothing(rig: ConsoleRig) -> None:
+    visitor = rig.visitor()
+    for page in ("/", "/alerts", "/models", "/system", "/api/v1/cameras"):
+        assert visitor.get(page).status_code == 200
+    refused = visitor.post("/api/v1/cameras/lab/door/command", json={"fps": 1})
+    assert refused.status_code == 403
+    assert refused.json() == {
+        "error": "user: expected the right `operator`, got `viewer`. Open the link that `pointillist up` or "
+        "`pointillist status` shows."
+    }
+    assert visitor.post("/fleet/forget", data={"camera": "lab/door", "csrf": rig.csrf()}).status_code == 403
+
+
+def test_the_link_makes_a_browser_the_owners(rig: ConsoleRig) -> None:
+    browser = rig.visitor()
+    opened = browser.get(path(rig))
+    assert opened.status_code == 200
+    assert '<meta http-equiv="refresh" content="0; url=/">' in opened.text
+    assert "HttpOnly; SameSite=Strict" in opened.headers["set-cookie"]
+    assert browser.post("/fleet/forget", data={"camera": "lab/door", "csrf": rig.csrf()}).status_code == 409
+    line = rig.context.store.noted()[0]
+    assert (line.who, line.what, line.detail, line.outcome) == (OWNER, "login", "link", "logged in")
+
+
+def test_programs_of_the_owner_send_the_token_of_the_file(rig: ConsoleRig) -> None:
+    token = (rig.folder / "owner.token").read_text().strip()
+    headers = {"authorization": f"Bearer {token}"}
+    answer = rig.visitor().post("/api/v1/dead-letters/replay", json={"reason": "none"}, headers=headers)
+    assert answer.status_code == 200
+    assert rig.context.store.noted()[0].who == OWNER
+
+
+@pytest.mark.parametrize("token", ["", "guess", "ü"])
+def test_a_wrong_link_opens_nothing_and_is_noted(rig: ConsoleRig, token: str) -> None:
+    visitor = rig.visitor()
+    answer = visitor.get("/login/link", params={"token": token})
+    assert answer.status_code == 403
+    assert "This link is wrong or old. Open the one of the running console." in answer.text
+    assert COOKIE not in visitor.cookies
+    assert rig.context.store.noted()[0].outcome == "wrong or old link"
+
+
+def test_the_token_is_for_its_owner_only_and_new_at_each_start(rig: ConsoleRig) -> None:
+    file, old = rig.folder / "owner.token", path(rig)
+    assert file.stat().st_mode & 0o777 == 0o600
+    again = ConsoleRig(rig.folder)
+    try:
+        assert path(again) != old
+        assert again.visitor().get(old).status_code == 403
+    finally:
+        again.close()
+
+
+def test_a_console_with_users_has_no_link(rig: ConsoleRig) -> None:
+    old = path(rig)
+    write_user(rig.folder / "users", "anna", Right.ADMIN, "a long password")
+    again = ConsoleRig(rig.folder, users=rig.folder / "users")
+    try:
+        assert owner_link("http://127.0.0.1/", rig.folder / "owner.token") == "http://127.0.0.1/"
+        assert again.visitor().get(old).status_code == 403
+        assert again.visitor().get("/").status_code == 303
+    finally:
+        again.close()
+
+
+def test_without_a_file_for_the_token_visitors_still_only_read(tmp_path: Path) -> None:
+    rig = ConsoleRig(tmp_path, changed={"owner_file": None})
+    try:
+        visitor = rig.visitor()
+        assert visitor.get("/").status_code == 200
+        assert visitor.get("/login/link?token=").status_code == 403
+        assert visitor.post("/api/v1/dead-letters/replay", json={"reason": "none"}).status_code == 403
+    finally:
+        rig.close()

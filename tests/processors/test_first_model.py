@@ -1,0 +1,62 @@
+"""The model that a processor loads first: while Kafka does not answer, its own, unless a published one has served."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from processors.metrics import ProcessorMetrics
+from processors.models import swap as module
+from processors.models.swap import ModelLoader, first_model
+from processors.settings import ProcessorSettings
+from schemas.pointillist_pb2 import Model, Models
+
+PUBLISHED = "street@2+0123456789ab"
+
+
+class SilentFeed:
+    """A feed whose Kafka does not answer until `answer`."""
+
+    def __init__(self) -> None:
+        self.known = asyncio.Event()
+        self.models = Models()
+
+    async def tried(self, deadline_s: float) -> None:
+        """Return at once: the first attempt has failed."""
+
+    def answer(self) -> None:
+        self.models = Models(published=[Model(model_id=PUBLISHED, digest="1")])
+        self.known.set()
+
+
+class Loader(ModelLoader):
+    """Loads nothing and returns the name of the model."""
+
+    def __init__(self, cache: Path) -> None:
+        settings = ProcessorSettings(kafka="none:1", model_cache=cache)
+        super().__init__(settings, ProcessorMetrics(CollectorRegistry()))
+
+    async def load(self, model: Model | None, metrics: ProcessorMetrics | None = None) -> Any:
+        return "own" if model is None else model.model_id
+
+
+async def first(feed: SilentFeed, cache: Path) -> Any:
+    return await first_model(feed, Loader(cache))  # type: ignore[arg-type]  # it has what is used of a feed
+
+
+async def test_without_an_earlier_published_model_the_own_one_is_loaded_at_once(tmp_path: Path) -> None:
+    assert await first(SilentFeed(), tmp_path / "missing") == "own"
+    assert await first(SilentFeed(), tmp_path) == "own"
+
+
+async def test_after_a_published_model_kafka_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "0123").mkdir()
+    feed = SilentFeed()
+    asyncio.get_running_loop().call_later(0.05, feed.answer)
+    assert await first(feed, tmp_path) == PUBLISHED
+    monkeypatch.setattr(module, "_KNOWN_S", 0.05)
+    assert await first(SilentFeed(), tmp_path) == "own"
