@@ -204,6 +204,15 @@ async def test_a_request_without_a_connection_is_dropped_and_not_counted(monkeyp
         assert it.metric("key_requests_total") == it.metric("probe_requests_total") == 0
 
 
+async def test_messages_that_arrive_during_a_linger_are_read_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch, linger_ms=50, linger_adapts=False) as it:
+        for seq in range(0, 6, 2):
+            it.broker.publish(FRAMES, frame(seq), seq + 1)
+            await asyncio.sleep(0.01)  # the bridge has read it and lingers
+            it.broker.publish(FRAMES, frame(seq + 1), seq + 2)
+            await until(lambda: it.broker.acknowledged == list(range(1, seq + 3)), "both acknowledged")  # noqa: B023
+
+
 async def test_a_stop_delivers_acknowledges_confirms_and_says_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
     async with bridged(monkeypatch, linger_ms=5000, linger_adapts=False, confirm_interval_ms=60_000) as it:
         for seq in range(3):
