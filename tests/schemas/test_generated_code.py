@@ -15,9 +15,7 @@ def test_the_generated_protobuf_code_is_current(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == (SCHEMAS / name).read_text(), f"{name} is not what the proto file gives"
 
 
-@pytest.mark.parametrize(
-    "message", ["Confirm", "Ledger", "Command", "KeyRequest", "ProbeRequest", "Refusal", "Status"]
-)
+@pytest.mark.parametrize("message", ["Confirm", "Ledger", "Command", "KeyRequest", "ProbeRequest", "Refusal", "Status"])
 def test_every_signed_message_ends_in_its_tag(message: str) -> None:
     from schemas import pointillist_pb2
     from schemas.keys.tags import TAG_BYTES, TAG_FIELD
@@ -31,7 +29,8 @@ def test_every_signed_message_ends_in_its_tag(message: str) -> None:
 def test_the_tag_of_a_description_follows_its_fields_above_15() -> None:
     from schemas.keys.keys import derive_camera_key
     from schemas.keys.tags import TAG_BYTES, TAG_FIELD
-    from schemas.messages.frame import Meta, sign_message
+    from schemas.messages.frame import sign_message
+    from schemas.pointillist_pb2 import Meta
     from tests.producers.spool_rig import CAMERA
 
     key = derive_camera_key(b"a fleet secret for the tests", CAMERA, 0)
