@@ -155,14 +155,16 @@ def test_a_database_that_cannot_be_read_for_a_moment_leaves_the_table_as_it_was(
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_owners_link_is_shown_on_a_terminal_and_in_no_log(tmp_path: Path, terminal: bool) -> None:
     file = tmp_path / "owner.token"
-    OwnerToken(file)
+    token = OwnerToken(file)
+    token.write()
+    token.close()
     output = StringIO()
     table = LiveTable(Console(width=200, file=output, force_terminal=terminal, color_system=None))
     table.begin({"console": console_page(file)}, 1.0)
     table.end()
-    token = file.read_text().strip()
-    assert (f"console: http://127.0.0.1:9090/login/link?token={token}" in output.getvalue()) == terminal
-    assert (token in output.getvalue()) == terminal
+    text = file.read_text().strip()
+    assert (f"console: http://127.0.0.1:9090/login/link?token={text}" in output.getvalue()) == terminal
+    assert (text in output.getvalue()) == terminal
     assert "console: http://127.0.0.1:9090/" in output.getvalue()
 
 
