@@ -89,10 +89,8 @@ class _Lasting:
 
 
 Fits = Callable[[Tensor, Tensor, CpuPrecision], str]
-"""A function that compares a network's own outputs with another runtime's at a precision. It returns the fault in
-words;
-empty within the tolerance of that precision.
-"""
+"""A function that compares a network's own outputs with another runtime's at a precision. It returns the fault in words.
+The text is empty within the tolerance of that precision."""
 
 
 def check_wish(wish: Wish) -> None:
