@@ -91,7 +91,7 @@ def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tu
         print_line=lambda _: None, begin=lambda *_: None, start=lambda *_: None, scrape=lambda _: None, wanted=False,
         notifies=False, reserve=lambda: None, listen="127.0.0.1:1", log=folder / "mosquitto.log",
     )  # fmt: skip
-    run._settings, run._layout, run._asked = UpSettings(plain=True), Layout(folder), Interrupts(1)
+    run._settings, run._layout, run._asked = UpSettings(plain=True), Layout(folder), Interrupts()
     run._kafka, run._supervisor = kafka, supervisor
     run._live = run._mosquitto = run._watching = run._system = nothing
     run._roles, run._begun = [], 0.0

@@ -2,8 +2,8 @@
 
 An entry is found by the network's weights, the request, the pictures of the trial, the versions of the runtimes, the
 code of the backends with its tolerances, and the processor. An entry replaces measurements only: its model is compared
-with the network's own runtime like any other. Whoever can write the folder decides about verdicts, so only a folder
-and entries that this user alone can write are used.
+with the network's own runtime like any other. That comparison would not reveal a replaced model, so only a folder and
+entries that no other user may write are used.
 """
 
 from __future__ import annotations
