@@ -273,7 +273,7 @@ def test_an_entry_that_another_process_removes_or_writes_meanwhile_is_no_failure
         chosen(tmp_path)
     assert trials.count == 2
     monkeypatch.setattr(cache_module, "MOST_BYTES", 1)
-    monkeypatch.setattr(cache_module.shutil, "rmtree", removed)
+    monkeypatch.setattr(shutil, "rmtree", removed)
     chosen(tmp_path, Weighted(1.01))
     assert not entry.exists()
     assert "not_" not in capsys.readouterr().out
