@@ -50,8 +50,9 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     backend: Literal["auto", "torch", "openvino"] = "auto"
     """Runtime of the networks on a CPU: auto is the fastest by a measurement at the start."""
     backend_cache: Path | None = None
-    """Folder in which the choices of backend are kept for the next start, on the same processor with the same versions;
-    at most 512 MiB. None measures at each start."""
+    """Folder in which the choices of backend are kept for 30 days, on the same processor with the same versions. They
+    take at most 512 MiB, in a subfolder that only the role's user may write. Remove that to measure again. None
+    measures at each start."""
     precision: Literal["auto", "float32", "tf32", "bf16", "int8"] = "auto"
     """Arithmetic of the networks: auto is the fastest that changes no verdict. tf32 needs CUDA, int8 a CPU, and a
     bundle's own network uses int8 only where the bundle allows it."""

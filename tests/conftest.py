@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import Phase, settings
 
 from benchmarks.harness.postgresql import PostgreSQL, passing_folder
 from infra.local.kafka import Kafka
+from infra.local.kafka_jars import jar_folder
 from infra.local.mosquitto import Mosquitto
 from infra.local.service import Service
 from infra.local.topics import TopicSpec, create_topics
@@ -53,6 +55,30 @@ structlog.configure(
 )
 
 pytest_plugins = ["tests.scheduling"]
+_cache = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session a cache of its own, also in the processes that it starts. Kafka's files and other programs'
+    caches stay the user's.
+    """
+    if hasattr(config, "workerinput"):
+        return  # xdist's worker has the session's environment
+    jars = jar_folder()
+    base = jars.parent.parent
+    config.stash[_cache] = session = Path(tempfile.mkdtemp(prefix="pointillist-cache-"))
+    for other in base.iterdir() if base.is_dir() else ():
+        if other.name != jars.parent.name:
+            (session / other.name).symlink_to(other)
+    os.environ["XDG_CACHE_HOME"] = str(session)
+    jar_folder().parent.mkdir()
+    jar_folder().symlink_to(jars)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the session's cache."""
+    if _cache in config.stash:
+        shutil.rmtree(config.stash[_cache], ignore_errors=True)
 
 
 def pytest_collection_finish() -> None:

@@ -190,7 +190,7 @@ def _sends(camera: CameraState) -> str:
 
 
 def frame_sizes(camera: CameraState) -> str:
-    """Return `own stream 3.1 kB, published 4.0 kB`; empty for a camera without a stream of its own."""
+    """Return `own stream 3.1 kB, published 4.0 kB`; empty for a camera without a video stream."""
     if not camera.own_bytes or not camera.sent_bytes:
         return ""
     return f"own stream {camera.own_bytes / 1000:.1f} kB, published {camera.sent_bytes / 1000:.1f} kB"

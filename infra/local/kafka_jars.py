@@ -68,7 +68,7 @@ def kafka_jars() -> list[Path]:
 
     Raises BrokerError when Maven is missing or cannot fetch them, or a jar's digest differs from `jars.sha256`.
     """
-    folder = jar_folder()
+    folder = jar_folder().resolve()
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / "fetch.lock").open("w") as lock:
@@ -136,14 +136,15 @@ def _sha256(file: Path) -> str:
 
 
 def class_archive(java: str, jars: list[Path], *, tls: bool = False) -> Path:
-    """Return the path of the Java class archive for this Java and these jars; a first clean stop creates it.
+    """Return the path of the Java class archive for this Java and these jars, next to the jars' folder. A first clean
+    stop creates it.
 
     Kafka with `tls` loads other classes, which are half of all that it loads at its start.
     """
     program = Path(java).resolve()
     kind = "kafka-tls-classes" if tls else "kafka-classes"
     identity = f"{program}\n{program.stat().st_mtime_ns}\n" + "\n".join(str(jar) for jar in jars)
-    return cache_folder() / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
+    return jars[0].parent.parent / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ import torch
 from processors.arrivals.job import FrameJob
 from processors.bundle import Bundle, load_bundle
 from processors.bundle.model_toml import Answer, Scores
-from processors.device.backends.choice_cache import ChoiceCache
+from processors.device.backends.choice_cache import open_cache
 from processors.device.backends.choose import RunsOn, Wish, check_wish
 from processors.device.backends.engines import engines
 from processors.device.batch_executor import BatchExecutor, choose_device, most_pixels
@@ -209,7 +209,7 @@ def _on_gpu(settings: ProcessorSettings, bundle: Bundle) -> tuple[CompiledPipeli
 
 def _on_cpu(settings: ProcessorSettings, bundle: Bundle, wish: Wish) -> tuple[CompiledPipeline, tuple[RunsOn, ...]]:
     """Return the chain with the fastest backends of its networks on this machine; torch compiles nothing."""
-    cache = None if settings.backend_cache is None else ChoiceCache(settings.backend_cache)
+    cache = None if settings.backend_cache is None else open_cache(settings.backend_cache)
     pipeline, chosen = engines(bundle, wish, settings.mode, settings.denoise, cache)
     return CompiledPipeline(pipeline), chosen.runs
 

@@ -148,7 +148,7 @@ def fetch_bundle(model: Model, cache: Path, trusted: TrustedSigners) -> Path:
     except BadTagError as error:
         raise UntrustedBundleError(f"{model.model_id}: {error}") from None
     folder = cache / model.digest
-    if folder.is_dir() and _is_whole(folder, model):
+    if folder.is_dir() and _is_whole(folder, model.digest):
         os.utime(folder)
         return folder
     partial = cache / f".{model.digest}.{os.getpid()}"
@@ -171,7 +171,7 @@ def _put(partial: Path, folder: Path, model: Model) -> None:
         partial.rename(folder)
     except OSError:
         # Another processor with the same cache was faster, and may be reading the copy: only a damaged one is replaced.
-        if _is_whole(folder, model):
+        if _is_whole(folder, model.digest):
             return
         damaged = partial.with_name(f"{partial.name}.damaged")
         folder.rename(damaged)
@@ -208,9 +208,17 @@ def _copy(read: Callable[[int], bytes], write: Callable[[bytes], object], size: 
     return digest.digest()
 
 
-def _is_whole(folder: Path, model: Model) -> bool:
+def has_bundle(cache: Path) -> bool:
+    """Return whether `cache` has a folder with all files of the published bundle that it is named by."""
     try:
-        return bundle_digest(bundle_files(folder)) == model.digest
+        return any(path.is_dir() and _is_whole(path, path.name) for path in cache.iterdir())
+    except OSError:
+        return False
+
+
+def _is_whole(folder: Path, digest: str) -> bool:
+    try:
+        return bundle_digest(bundle_files(folder)) == digest
     except BundleError:
         return False
 

@@ -18,7 +18,7 @@ from processors.device.loaded_model import LoadedModel, load_model
 from processors.metrics import ProcessorMetrics
 from processors.models.candidates import Candidates
 from processors.models.feed import ModelFeed, Refusal
-from processors.models.store import StoreUnavailableError, UntrustedBundleError, fetch_bundle
+from processors.models.store import StoreUnavailableError, UntrustedBundleError, fetch_bundle, has_bundle
 from processors.results.delivery import Emitter
 from processors.results.records import Outgoing, served_record
 from processors.settings import ProcessorSettings
@@ -78,11 +78,10 @@ class ModelLoader:
             raise BundleError(f"{model.location}: expected {name}, got {loaded.model_id}. Publish the bundle again.")
         return loaded
 
-    @property
     def has_fetched(self) -> bool:
-        """Whether the permanent cache has a published bundle."""
+        """Return whether the permanent cache has a whole published bundle."""
         kept = self._settings.model_cache
-        return kept is not None and kept.is_dir() and any(kept.iterdir())
+        return kept is not None and has_bundle(kept)
 
     def _cache(self) -> Path:
         if self._settings.model_cache is not None:
@@ -104,7 +103,7 @@ async def first_model(feed: ModelFeed, loader: ModelLoader) -> LoadedModel:
     Frames are read only after `feed.known` is set, and the swap loads the live model then. Raises BundleError if the
     processor's own bundle is needed and broken.
     """
-    if loader.has_fetched:
+    if await asyncio.to_thread(loader.has_fetched):
         with suppress(TimeoutError):
             async with asyncio.timeout(_KNOWN_S):
                 await feed.known.wait()

@@ -1,4 +1,4 @@
-"""The announcement of a camera's frame sizes: its own stream's and the published ones, when they have changed."""
+"""The announcement of a camera's frame sizes: those of its video stream and the published ones, after a change."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CHANGE: Final = 0.25
 
 
 class FrameSizes:
-    """The mean bytes of a frame of the source's own stream and of a published frame, as the camera announces them.
+    """The mean bytes of a frame of the camera's video stream and of a published frame, as the camera announces them.
 
-    Both stay 0 for a source without a stream of its own: there is nothing to compare.
+    Both stay 0 without a video stream: there is nothing to compare.
     """
 
     def __init__(self) -> None:
@@ -26,9 +26,9 @@ class FrameSizes:
         self._announced_s = -math.inf
 
     def changed(self, own: int, sent_bytes: int, now_s: float) -> bool:
-        """Add a published frame; return whether the sizes are to be announced now, and store them then.
+        """Add a published frame. If the sizes are due, store them as announced and return True.
 
-        `own` is the present size of the own stream's frames. `now_s` is monotonic.
+        `own` is the present size of the video stream's frames. `now_s` is monotonic.
         """
         self._sent.note(sent_bytes)
         sent = self._sent.frame_bytes

@@ -41,7 +41,10 @@ def link_of(cameras: int, *, secure: bool = False) -> LinkSettings:
 
 
 def allow_open_files(cameras: int) -> None:
-    """Raise this process's soft limit of open files for this many cameras, up to the hard limit; share it out."""
+    """Raise this process's soft limit of open files for this many cameras, up to the hard limit.
+
+    The spools get the files that the connections leave.
+    """
     wanted = _FILES + _FILES_PER_CAMERA * cameras
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

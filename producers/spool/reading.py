@@ -1,4 +1,4 @@
-"""Payloads read back from segment files, one of which is read at a time."""
+"""Payloads read back from segment files. One segment is open for reading."""
 
 from __future__ import annotations
 

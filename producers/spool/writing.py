@@ -1,4 +1,4 @@
-"""Records appended to segment files, one of which is written at a time."""
+"""Records appended to segment files. One segment is open for writing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class SegmentWriter:
         try:
             fd = file.use()
         except OSError as error:
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError) or error is file.fault:
                 self._close()  # the next frame begins a segment
             raise unwritable(self._folder, error.errno) from None
         try:

@@ -63,6 +63,26 @@ def test_a_jar_that_is_not_listed_is_refused(listed: Path, tmp_path: Path) -> No
         kafka_jars.kafka_jars()
 
 
+def test_a_linked_folder_of_jars_is_filled_where_it_lies_and_shares_its_class_archive(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = kafka_jars.jar_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    kafka_jars.jar_folder().parent.mkdir(parents=True)
+    kafka_jars.jar_folder().symlink_to(real)
+    found = kafka_jars.kafka_jars()
+    assert found == sorted(real.glob("*.jar")) != []
+    archive = kafka_jars.class_archive(sys.executable, found)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert kafka_jars.class_archive(sys.executable, kafka_jars.kafka_jars()) == archive
+    assert archive.parent == real.parent
+
+
+def test_these_tests_leave_the_users_choices_of_backend_alone() -> None:
+    assert not kafka_jars.backend_cache().is_relative_to(Path.home() / ".cache")
+    assert kafka_jars.jar_folder().is_symlink()
+
+
 def test_another_list_means_another_folder_of_jars(listed: Path) -> None:
     before = kafka_jars.jar_folder()
     listed.write_text(listed.read_text() + "0" * 64 + "  more.jar\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from prometheus_client import CollectorRegistry
 
 from processors.metrics import ProcessorMetrics
 from processors.models import swap as module
+from processors.models.store import bundle_files
 from processors.models.swap import ModelLoader, first_model
 from processors.settings import ProcessorSettings
+from schemas.messages.models import bundle_digest
 from schemas.pointillist_pb2 import Model, Models
+from tests.producers.spool_rig import refuse
 
 PUBLISHED = "street@2+0123456789ab"
 
@@ -44,6 +48,14 @@ class Loader(ModelLoader):
         return "own" if model is None else model.model_id
 
 
+def fetched(cache: Path) -> Path:
+    """Return the folder of a published bundle in the cache."""
+    fresh = cache / "fresh"
+    fresh.mkdir()
+    (fresh / "model.toml").touch()
+    return fresh.rename(cache / bundle_digest(bundle_files(fresh)))
+
+
 async def first(feed: SilentFeed, cache: Path) -> Any:
     return await first_model(feed, Loader(cache))  # type: ignore[arg-type]  # it has what is used of a feed
 
@@ -53,8 +65,23 @@ async def test_without_an_earlier_published_model_the_own_one_is_loaded_at_once(
     assert await first(SilentFeed(), tmp_path) == "own"
 
 
+async def test_a_cache_without_a_whole_bundle_or_that_cannot_be_read_is_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fetched(tmp_path)
+    (folder / "model.toml").unlink()
+    (tmp_path / ".0123.4").mkdir()
+    (tmp_path / "notes.txt").touch()
+    loader = Loader(tmp_path)
+    assert not loader.has_fetched()
+    (folder / "model.toml").touch()
+    assert loader.has_fetched()
+    monkeypatch.setattr(Path, "iterdir", refuse(errno.EACCES))
+    assert not loader.has_fetched()
+
+
 async def test_after_a_published_model_kafka_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "0123").mkdir()
+    fetched(tmp_path)
     feed = SilentFeed()
     asyncio.get_running_loop().call_later(0.05, feed.answer)
     assert await first(feed, tmp_path) == PUBLISHED

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from producers.camera.camera_settings import CameraSettings
 from producers.spool import Spool, SpooledFrame, SpoolLimits
-from producers.spool.files import OPEN_FILES
+from producers.spool.files import OPEN_FILES, OpenFile
 from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import StateError
 from schemas.identity import CameraId
@@ -77,6 +79,46 @@ def test_spools_of_a_fleet_share_fewer_open_files_than_they_have_and_lose_nothin
         assert frames == [payload_of(10 * number + seq) for seq in range(4)]
         assert not scanned(tmp_path / str(number), boot_id).shed
         again.close()
+
+
+def test_a_process_that_may_open_no_more_files_closes_the_file_that_was_not_used_for_longest(tmp_path: Path) -> None:
+    first, second = (OpenFile(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("first", "second"))
+    os.write(first.use(), b"one")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    try:
+        # The lowest free number is the first forbidden one.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        os.write(second.use(), b"two")
+        assert os.pread(first.use(), 3, 0) == b"one"
+        assert len(OPEN_FILES) == 1
+        first.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("step", ["append", "close"])
+def test_an_error_of_a_close_that_made_room_is_raised_at_the_next_use_of_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def closes(fd: int, close: Callable[[int], None] = os.close) -> None:
+        close(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(OPEN_FILES, "limit", 1)
+    spool, other = Spool(tmp_path / "spool", CAMERA), Spool(tmp_path / "other", CameraId("local/other"))
+    fill(spool, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("producers.spool.files.os.close", closes)
+        fill(other, 1)
+    with pytest.raises(StateError, match="Input/output"):
+        fill(spool, 1) if step == "append" else spool.close()
+    fill(other, 1)
+    if step == "append":
+        fill(spool, 1)
+        spool.close()
+    other.close()
 
 
 def test_a_file_that_was_removed_while_it_was_closed_is_not_made_again(

@@ -89,9 +89,9 @@ class _Lasting:
 
 
 Fits = Callable[[Tensor, Tensor, CpuPrecision], str]
-"""A function that compares a network's own outputs with another runtime's at a precision. It returns the fault in
-words;
-empty within the tolerance of that precision.
+"""A function that compares a network's own outputs with another runtime's at a precision.
+
+It returns the fault in words, and an empty text within the tolerance of that precision.
 """
 
 
@@ -136,7 +136,7 @@ def choose(
     own = Choice(network, runtime_of(network), "float32")
     request = (wish, tuple(allowed), free_sides, exact_first)
     key = None if cache is None else key_of(network, (inputs, calibration), *request)
-    if cache is not None and key is not None and (known := _cached(cache, key, own, inputs, fits)) is not None:
+    if cache is not None and key is not None and (known := _cached(cache, key, own, inputs, wish, fits)) is not None:
         return known
     best = _measured(own, inputs, wish, fits, allowed, calibration, free_sides, exact_first)
     if cache is not None and key is not None:
@@ -146,23 +146,28 @@ def choose(
 
 
 @torch.inference_mode()
-def _cached(cache: ChoiceCache, key: str, own: Choice, inputs: Tensor, fits: Fits) -> Choice | None:
+def _cached(cache: ChoiceCache, key: str, own: Choice, inputs: Tensor, wish: Wish, fits: Fits) -> Choice | None:
     """Return the choice that the cache holds if it still fits the network's own outputs."""
     found = cache.find(key)
     if found is None:
         return None
-    if found.backend == own.backend:
-        return replace(own, speedup=found.speedup)
+    if (found.backend, found.precision) == (own.backend, own.precision):
+        return replace(own, speedup=found.speedup) if _permits_own(wish) else None
     try:
         backend = next(each for each in BACKENDS if each.name == found.backend and not each.lacks())
         network = backend.restore(found.model, found.precision)
         wrong = fits(own.network(inputs), network(inputs), found.precision)
-    except (StopIteration, UnsupportedNetworkError) as error:
-        wrong = first_line(error) or f"no backend {found.backend}"
+    except Exception as error:  # a backend may raise anything, and a new measurement replaces the entry
+        wrong = f"{type(error).__name__}: {first_line(error) or f'no backend {found.backend}'}"
     if wrong:
         log.info("cached_choice_rejected", reason=wrong)
         return None
     return Choice(_Lasting(network, own.network), found.backend, found.precision, found.speedup)
+
+
+def _permits_own(wish: Wish) -> bool:
+    """Return whether a request permits the network's own runtime."""
+    return wish.backend in ("auto", "torch") and wish.precision in ("auto", "float32")
 
 
 def _measured(
@@ -178,7 +183,7 @@ def _measured(
     """Return the fastest choice by a trial."""
     found: list[Choice] = []
     refusals: list[str] = []
-    if wish.backend in ("auto", "torch") and wish.precision in ("auto", "float32"):
+    if _permits_own(wish):
         found.append(own)
     for backend in BACKENDS:
         if wish.backend in ("auto", backend.name) and not backend.lacks():

@@ -1,0 +1,114 @@
+"""The start of `up` when Kafka could not keep its reserved port: the early processors are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from infra.state_folder import Layout
+from infra.up import run as up
+from infra.up.interrupts import Interrupts
+from infra.up.settings import UpSettings
+
+RESERVED, OTHER = "127.0.0.1:1000", "127.0.0.1:2000"
+
+
+class FakeKafka:
+    """Nodes whose start ends on another port than the reserved one, if another program has taken that."""
+
+    def __init__(self, taken: bool) -> None:
+        self.nodes = [SimpleNamespace(role="kafka", log=Path("kafka.log"), listen=RESERVED)]
+        self.bootstrap = RESERVED
+        self._taken = taken
+
+    def reserve(self) -> str:
+        return RESERVED
+
+    def started(self) -> None:
+        self.bootstrap = OTHER if self._taken else RESERVED
+
+
+class FakeSupervisor:
+    """Runs nothing and notes which roles run, with the address of their Kafka."""
+
+    def __init__(self, kafka: FakeKafka) -> None:
+        self.running: list[tuple[str, str]] = []
+        self.stopped: list[tuple[str, str]] = []
+        self.awaited: list[tuple[str, str]] = []
+        self._kafka = kafka
+
+    def start(self, role: Any) -> None:
+        if role.name == "kafka":
+            self._kafka.started()
+        elif role.name != "mosquitto":
+            self.running.append((role.name, role.kafka))
+
+    def stop(self, role: Any, deadline_s: float) -> None:
+        self.running.remove((role.name, role.kafka))
+        self.stopped.append((role.name, role.kafka))
+
+    def await_health(self, roles: list[Any], *_: object) -> None:
+        self.awaited = [(role.name, role.kafka) for role in roles]
+
+
+class FakeRoles:
+    """The roles of a run with this Kafka."""
+
+    def __init__(self, kafka: str) -> None:
+        self._kafka = kafka
+
+    def _role(self, name: str) -> Any:
+        return SimpleNamespace(name=name, kafka=self._kafka, url=None)
+
+    def processors(self) -> list[Any]:
+        return [self._role("processor-1"), self._role("processor-2")]
+
+    def bridges(self) -> list[Any]:
+        return [self._role("bridge")]
+
+    def recorder(self) -> Any:
+        return self._role("recorder")
+
+    def console(self, **_: object) -> Any:
+        return self._role("console")
+
+    def monitor(self, **_: object) -> Any:
+        return self._role("monitor")
+
+    def fleet(self) -> Any:
+        return self._role("fleet")
+
+
+def a_run(folder: Path, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> tuple[up._Run, FakeSupervisor]:
+    """As much of a run as its start needs."""
+    run: Any = up._Run.__new__(up._Run)
+    supervisor = FakeSupervisor(kafka)
+    nothing = SimpleNamespace(
+        print_line=lambda _: None, begin=lambda *_: None, start=lambda *_: None, scrape=lambda _: None, wanted=False,
+        notifies=False, reserve=lambda: None, listen="127.0.0.1:1", log=folder / "mosquitto.log",
+    )  # fmt: skip
+    run._settings, run._layout, run._asked = UpSettings(plain=True), Layout(folder), Interrupts()
+    run._kafka, run._supervisor = kafka, supervisor
+    run._live = run._mosquitto = run._watching = run._system = nothing
+    run._roles, run._begun = [], 0.0
+    monkeypatch.setattr(up._Run, "_local", lambda _, address: FakeRoles(address))
+    monkeypatch.setattr(up._Run, "_furnish_kafka", lambda _: asyncio.sleep(0))
+    return run, supervisor
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_processors_that_started_with_a_port_that_kafka_has_lost_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    run, supervisor = a_run(tmp_path, FakeKafka(taken), monkeypatch)
+    run.start()
+    processors = ["processor-1", "processor-2"]
+    assert supervisor.stopped == [(name, RESERVED) for name in processors if taken]
+    address = OTHER if taken else RESERVED
+    rest = [*processors, "bridge", "recorder", "console", "monitor"]
+    assert supervisor.awaited == [(name, address) for name in rest]
+    assert supervisor.running == [(name, address) for name in [*rest, "fleet"]]
