@@ -173,9 +173,10 @@ def test_the_paired_figures_are_the_differences_on_the_same_pictures() -> None:
     assert (clean["strongest"], clean["primary"], clean["smallest_gain"]) == (None, None, None)
     # Shown once, all are right behind the drop: the page and this table name the gain of one comparison.
     assert worst["primary"]["value"] == 4 / 8
-    [summary] = summaries(
-        [PairedRow(**{**row, "pictures": 8, "submissions": 10, "eps": 0.03137, "seconds": 1.0}) for row in rows]
-    )
+    answers = ("network", "made_on", "attack", "bare", "once", "always")
+    numbers = {"pictures": 8, "submissions": 10, "eps": 0.03137, "seconds": 1.0}
+    typed: list[dict[str, Any]] = [{**{name: row[name] for name in answers}, **numbers} for row in rows]
+    [summary] = summaries([PairedRow(**row) for row in typed])
     assert worst["smallest_gain"] == 100 * summary.worst.detectable("once") != 100 * summary.worst.detectable("always")
     assert worst["strongest"] == "eot-pgd, made on the bare network; square, made through the drop"
     assert (worst["attacks"], worst["bound"]) == ("worst case of all attacks (2)", "8/255")
