@@ -22,6 +22,7 @@ COMMAND = (sys.executable, "-m", "infra.cli")
 LOG_LIMIT_BYTES = 4 * 1024 * 1024
 LOG_KEPT_BYTES = 256 * 1024
 POLL_S = 0.01
+_STOPS_WITHIN_S = 5.0
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -231,8 +232,19 @@ class Child:
             return self._popen.returncode
 
     def pause(self) -> None:
-        """Send SIGSTOP: the program hangs with its sockets open, as on a stuck machine."""
+        """Send SIGSTOP and wait until all threads have stopped: the program hangs with its sockets open, as on a stuck
+        machine.
+        """
         self.identity.send(signal.SIGSTOP)
+        end = time.monotonic() + _STOPS_WITHIN_S
+        while self.poll() is None and not self._stopped() and time.monotonic() < end:
+            time.sleep(0.001)
+
+    def _stopped(self) -> bool:
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True  # it has ended meanwhile
 
     def resume(self) -> None:
         """Send SIGCONT after `pause`."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -63,9 +64,31 @@ def test_frames_that_wait_for_a_missing_one_are_read_by_who_has_the_partition_al
     before.verdicts(verdict(n, flagged=True, whole=True) for n in range(1, 13))
     assert not after.store.read_on().chains
     after.offsets |= after.store.take_up({place[0]}, {place: (0, 12)})
+    assert before.store.watch.overdue()
     assert not before.store.read_on().chains
-    assert len(after.store.read_on().alerts) == 1
+    assert not before.store.watch.overdue()  # and reads them no more
+    began_ms = time.time_ns() // 10**6
+    (alert,) = after.store.read_on().alerts
+    assert began_ms <= alert.raised_ms <= time.time_ns() // 10**6
     assert not before.store.read_on().chains
+
+
+def test_a_claim_that_fails_leaves_what_was_held_before(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = rig.settings.verdicts_topic
+    held, wanted = (topic, 0), (topic, 1)
+    rig.offsets |= rig.store.take_up({topic}, {held: (0, 0)})
+    rig.verdicts([verdict(0)])
+
+    def fail(_: object) -> None:
+        raise OSError("the database is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(rig.store, "reload", fail)
+        with pytest.raises(OSError, match="away"):
+            rig.store.take_up({topic}, {held: (0, 1), wanted: (0, 0)})
+    assert offsets(rig) == {held: 1}
+    rig.verdicts([verdict(1)])
+    assert rig.store.take_up({topic}, {held: (0, 2), wanted: (5, 9)}) == {held: 2, wanted: 5}
 
 
 def test_a_frame_that_another_recorder_dead_lettered_is_not_waited_for(make_rig: MakeRig) -> None:

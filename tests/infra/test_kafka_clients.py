@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aiokafka.client
@@ -13,7 +14,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from infra.local.kafka import Kafka
 from schemas.transport.access import kafka_options
-from schemas.transport.kafka.clients import leave, start, stop
+from schemas.transport.kafka import clients
+from schemas.transport.kafka.clients import end, leave, start, stop
 from tests.infra.secure_kafka import KafkaWithPasswords
 
 
@@ -135,3 +137,63 @@ async def test_a_cancellation_inside_a_client_that_stops_is_not_the_callers() ->
 
     assert not await leave(lets_out, stops, deadline_s=10)
     assert stopped == ["the second"]
+
+
+class Ending:
+    """A producer that waits for its requests when it is cancelled once, as aiokafka's does."""
+
+    def __init__(self, fault: Exception | None) -> None:
+        self.fault = fault
+        self.open = True
+        self.cancelled = 0
+        self.connections = [SimpleNamespace(close=self._close)]
+        self.client = SimpleNamespace(close=self.close, _conns={1: self.connections[0]})
+        self._sender = SimpleNamespace(sender_task=asyncio.create_task(self._send()))
+        self._closed = False
+
+    async def _send(self) -> None:
+        while self.cancelled < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+
+    def _close(self) -> None:
+        self.open = False
+
+    async def close(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("fault", [None, OSError("connection lost")])
+async def test_an_end_leaves_no_task_and_no_connection_though_the_producer_waits_for_both(
+    fault: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "_AGAIN_S", 0.01)
+    producer = Ending(fault)
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end(producer, 0.01), 3)
+    assert producer._sender.sender_task.done()
+    assert not producer.open
+    assert producer._closed
+
+
+async def test_a_producer_that_never_started_has_no_task_to_end() -> None:
+    producer = Ending(OSError("connection lost"))
+    task, producer._sender.sender_task = producer._sender.sender_task, None
+    await asyncio.wait_for(end(producer, 0.01), 3)
+    assert not producer.open
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+
+
+async def test_a_stop_that_hangs_becomes_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "_AGAIN_S", 0.01)
+    producer = Ending(None)
+    producer.stop = asyncio.Event().wait  # type: ignore[attr-defined]
+    await asyncio.wait_for(stop(producer, 0.01), 3)
+    assert producer._sender.sender_task.done()
+    assert not producer.open

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from infra.audit import audit as audits
 from infra.state_folder import Layout
 from infra.up import run as up
 from infra.up.interrupts import INTERRUPTED, Interrupts
@@ -24,8 +25,8 @@ FAR_S = 60.0
 def never(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     """An audit that does not end before the test does."""
     ended = Event()
-    monkeypatch.setattr(up, "unsettled", lambda *_: ended.wait(FAR_S) and 0)
-    monkeypatch.setattr(up, "audit", lambda *_: ended.wait(FAR_S))
+    monkeypatch.setattr(audits, "unsettled", lambda *_: ended.wait(FAR_S) and 0)
+    monkeypatch.setattr(audits, "audit", lambda *_: ended.wait(FAR_S))
     yield ended
     ended.set()
 
@@ -78,7 +79,7 @@ def test_the_drain_ends_once_all_is_settled_and_only_the_runs_own_cameras_count(
         looks.append(given)
         return 3 - len(looks)
 
-    monkeypatch.setattr(up, "unsettled", unsettled)
+    monkeypatch.setattr(audits, "unsettled", unsettled)
     run = a_run(tmp_path, FAR_S, Interrupts(1))
     run._cameras = frozenset({CameraId("local/cam-0")})
     run.drain()

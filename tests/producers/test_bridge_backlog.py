@@ -71,10 +71,11 @@ def test_a_mean_size_is_that_of_the_partition_or_else_of_all_and_follows_the_rec
 
 
 def test_older_records_weigh_as_many_as_twice_those_that_a_mean_is_taken_over_and_no_more() -> None:
-    sizes = RecordSizes()
-    sizes.add(0, 100 * RECENT, 100 * RECENT * 100)
-    sizes.add(0, RECENT // 2, RECENT // 2 * 500)
-    assert (2 * 100 + 0.5 * 500) / 2.5 <= sizes.mean(0) < 500
+    for earlier in (RECENT, 2 * RECENT, 5 * RECENT // 2, 3 * RECENT, 7 * RECENT // 2, 100 * RECENT):
+        sizes = RecordSizes()
+        sizes.add(0, earlier, earlier * 100)
+        sizes.add(0, RECENT // 2, RECENT // 2 * 500)
+        assert (2 * 100 + 0.5 * 500) / 2.5 <= sizes.mean(0) < 500
     sizes = RecordSizes()
     for size in (100, 500):
         sizes.add(0, RECENT, RECENT * size)

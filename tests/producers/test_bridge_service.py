@@ -3,118 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import structlog
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
 from aiokafka.partitioner import DefaultPartitioner
-from prometheus_client import CollectorRegistry
 
 import producers.bridge.kafka.lanes as lanes_module
-import producers.bridge.mqtt.link as link_module
 import producers.bridge.requests.listener as requests_module
 import producers.bridge.service as service_module
-from producers.bridge import BridgeSettings, run_bridge
 from schemas.identity import CameraId
-from schemas.keys.keys import KeyRing
-from schemas.keys.roots import Role, Roots
 from schemas.limits import MAX_BROKER_BYTES
 from schemas.messages.frame import Encoding, encode_frame, open_own_message, sign_message
-from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest
-from schemas.runtime.health import Health
+from schemas.pointillist_pb2 import Confirm, DeadLetter, KeyRequest, Ledger, ProbeRequest, Refusal
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
-from schemas.transport.mqtt.connection import Retries
+from tests.producers.bridge_between import CAMERA, FRAME_BYTES, FRAMES, KEYS, Running, bridged, frame
 from tests.producers.bridge_rig import PICTURE
 from tests.producers.kafka_stand_in import Consumer, Event, KafkaStandIn
-from tests.producers.scripted_broker import DISCONNECT, ScriptedBroker, scripted_broker
+from tests.producers.scripted_broker import DISCONNECT
 from tests.waiting import until
-
-SECRET = b"a fleet secret of thirty-two byte"
-KEYS = KeyRing(SECRET)
-BRIDGE_KEYS = KeyRing(Roots.of_fleet(SECRET).of(Role.BRIDGE))
-CAMERA = CameraId("hall/door")
-FRAMES = mqtt_topic(CAMERA, Channel.FRAME)
-
-
-def frame(seq: int) -> bytes:
-    return encode_frame(KEYS.current(CAMERA), 7, seq, 1000, PICTURE, Encoding(16))
-
-
-FRAME_BYTES = len(frame(1)) + lanes_module.RECORD_OVERHEAD
-
-
-class Running:
-    """A bridge, what it is connected to, and what came of it."""
-
-    def __init__(self, broker: ScriptedBroker, kafka: KafkaStandIn, settings: BridgeSettings) -> None:
-        self.broker = broker
-        self.kafka = kafka
-        self.health = Health()
-        self.registry = CollectorRegistry()
-        self.stop = asyncio.Event()
-        self.task = asyncio.create_task(
-            run_bridge(settings, BRIDGE_KEYS, registry=self.registry, health=self.health, stop=self.stop)
-        )
-
-    def well(self) -> bool:
-        return self.health.report()[0]
-
-    def condition(self, name: str) -> dict[str, object]:
-        return self.health.report()[1].get(name, {"ok": None, "detail": ""})
-
-    def metric(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(f"pointillist_bridge_{name}", labels)
-
-    def confirmed(self) -> list[int]:
-        """Sequence numbers in the order in which they were confirmed to the camera."""
-        found = []
-        for topic, payload, retain in self.broker.published:
-            if topic == mqtt_topic(CAMERA, Channel.CONFIRM):
-                assert not retain
-                confirm = open_own_message(Confirm, KEYS.current(CAMERA), payload)
-                assert confirm.boot_id == 7
-                found += [seq for pair in confirm.ranges for seq in range(pair.first, pair.last + 1)]
-        return found
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "RETRIES", Retries(connect_s=5.0, first_s=0.01, longest_s=0.04, steady_s=10.0))
-    monkeypatch.setattr(link_module, "TICK_S", 0.02)
-    monkeypatch.setattr(random, "uniform", lambda *_: 0.01)
-
-
-@asynccontextmanager
-async def bridged(
-    monkeypatch: pytest.MonkeyPatch, *, ready: bool = True, kafka: KafkaStandIn | None = None, **settings: Any
-) -> AsyncIterator[Running]:
-    kafka = kafka or KafkaStandIn()
-    kafka.patch(monkeypatch)
-    given = {
-        "name": "b1",
-        "kafka": "nowhere:1",
-        "linger_ms": 5,
-        "confirm_interval_ms": 10,
-        "backlog_interval_s": 0.02,
-        "shutdown_s": 3.0,
-        "keepalive_s": 60,
-        **settings,
-    }
-    async with scripted_broker() as broker:
-        it = Running(broker, kafka, BridgeSettings(mqtt=f"127.0.0.1:{broker.port}", **given))
-        try:
-            if ready:
-                await until(it.well, "a bridge that is well")
-            yield it
-        finally:
-            if not it.task.done():
-                it.task.cancel()
-                await asyncio.wait([it.task])
 
 
 async def test_frames_are_acknowledged_and_confirmed_when_kafka_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +154,7 @@ async def test_a_backlog_counts_each_partition_s_records_by_their_own_size(monke
             await until(lambda: it.metric("backlog_bytes") == round(100 * size), "its own size")  # noqa: B023
 
 
-def _event(request: KeyRequest | ProbeRequest) -> Event:
+def _event(request: KeyRequest | ProbeRequest | Refusal) -> Event:
     signed = sign_message(KEYS.current(CAMERA), request)
     return Event(CAMERA.encode(), signed, [("ce_type", request.DESCRIPTOR.full_name.encode())])
 
@@ -257,22 +165,28 @@ def _probes() -> ProbeRequest:
 
 async def test_requests_from_kafka_reach_the_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     async with bridged(monkeypatch) as it:
-        it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=3)), _event(_probes())])
-        await until(lambda: len(it.broker.published) == 2, "two requests at the broker")
-        (key_topic, key, key_retained), (probes_topic, probes, probes_retained) = it.broker.published
+        refusal = Refusal(boot_id=7, seq=3, reason="over_size")
+        it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=3)), _event(_probes()), _event(refusal)])
+        await until(lambda: len(it.broker.published) == 3, "two requests and a refusal at the broker")
+        (key_topic, key, key_retained), (probes_topic, probes, probes_retained), refused = it.broker.published
         assert (key_topic, key_retained) == (mqtt_topic(CAMERA, Channel.KEY_REQUEST), False)
         assert open_own_message(KeyRequest, KEYS.current(CAMERA), key).seq == 3
         assert (probes_topic, probes_retained) == (mqtt_topic(CAMERA, Channel.PROBES), True)
         assert open_own_message(ProbeRequest, KEYS.current(CAMERA), probes).probe_share == 0.5
+        assert (refused[0], refused[2]) == (mqtt_topic(CAMERA, Channel.REFUSAL), False)
+        assert open_own_message(Refusal, KEYS.current(CAMERA), refused[1]).reason == "over_size"
         assert it.metric("key_requests_total") == it.metric("probe_requests_total") == 1
 
 
-@pytest.mark.parametrize("kind", ["KeyRequest", "ProbeRequest"])
-async def test_forged_requests_are_counted_by_their_kind(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize("request_", [KeyRequest(boot_id=7, seq=3), _probes(), Refusal(boot_id=7, seq=3)])
+async def test_forged_requests_are_counted_by_their_kind(
+    monkeypatch: pytest.MonkeyPatch, request_: KeyRequest | ProbeRequest | Refusal
+) -> None:
+    kind = type(request_).__name__
     async with bridged(monkeypatch) as it:
-        assert it.metric("refused_requests_total", kind="KeyRequest") == 0
-        assert it.metric("refused_requests_total", kind="ProbeRequest") == 0
-        forged = _event(KeyRequest(boot_id=7, seq=3) if kind == "KeyRequest" else _probes())
+        for each in ("KeyRequest", "ProbeRequest", "Refusal"):
+            assert it.metric("refused_requests_total", kind=each) == 0
+        forged = _event(request_)
         it.kafka.events.put_nowait([forged._replace(value=(forged.value or b"")[:-1] + b"?")])
         await until(lambda: it.metric("refused_requests_total", kind=kind) == 1, "counted")
         assert it.broker.published == []
@@ -283,10 +197,20 @@ async def test_a_request_without_a_connection_is_dropped_and_not_counted(monkeyp
         it.broker.connack = 0x87
         it.broker.hang_up()
         await until(lambda: not it.condition("mqtt")["ok"], "no connection")
-        it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=3)), _event(_probes())])
+        refusal = Refusal(boot_id=7, seq=3, reason="over_size")
+        it.kafka.events.put_nowait([_event(KeyRequest(boot_id=7, seq=3)), _event(_probes()), _event(refusal)])
         await until(it.kafka.events.empty, "taken")
         await asyncio.sleep(0.02)  # time to send it, if it did
         assert it.metric("key_requests_total") == it.metric("probe_requests_total") == 0
+
+
+async def test_messages_that_arrive_during_a_linger_are_read_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bridged(monkeypatch, linger_ms=50, linger_adapts=False) as it:
+        for seq in range(0, 6, 2):
+            it.broker.publish(FRAMES, frame(seq), seq + 1)
+            await asyncio.sleep(0.01)  # the bridge has read it and lingers
+            it.broker.publish(FRAMES, frame(seq + 1), seq + 2)
+            await until(lambda: it.broker.acknowledged == list(range(1, seq + 3)), "both acknowledged")  # noqa: B023
 
 
 async def test_a_stop_delivers_acknowledges_confirms_and_says_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:

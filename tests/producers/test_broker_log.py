@@ -37,6 +37,10 @@ def test_a_refusal_is_told_apart_with_whom_it_befell(kind: str, line: str, what:
     found = refused(f"$SYS/broker/log/{kind}".encode(), f"{AT}{line}".encode())
     assert found is not None
     assert (found.what, found.who) == (what, who)
+    # The rest of the line goes to the log, without the name; a line that says no more has none.
+    assert found.detail in line
+    assert who == "" or not found.detail.startswith(who)
+    assert bool(found.detail) == (what in {"subscription", "unnamed"} or ":SSL routines:" in line)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ def test_the_longest_intended_gap_goes_with_every_status(said: Said) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "most"), [((2048, 1200), USUAL_FRAME_PIXELS), ((8192, 16), 4096), ((96, 128), 4096), ((9, 9), 64)]
+    ("size", "most"),
+    [((2048, 1200), USUAL_FRAME_PIXELS), ((8192, 16), 4096), ((96, 128), 4096), ((9, 9), 64), ((9000, 10), 4200)],
 )
 def test_the_size_that_is_named_fits_and_has_whole_blocks(size: tuple[int, int], most: int) -> None:
     width, height = fitting_size(*size, most)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,10 @@ from schemas.keys.keys import KeyRing, derive_camera_key
 from schemas.limits import MAX_SHED_RANGES
 from schemas.messages.frame import sign_message
 from schemas.messages.ledger import open_ledger
+from schemas.pointillist_pb2 import VIDEO, Frame
 from schemas.ranges import RangeSet
 from tests.producers.fleet_rig import offline_camera
-from tests.producers.spool_rig import CAMERA, Clock, fill, kill, ledger_of, refuse, scanned, segments_of
+from tests.producers.spool_rig import CAMERA, ROOM, Clock, fill, first_of, kill, ledger_of, refuse, scanned, segments_of
 
 DAY_S = 86_400
 AGE = SpoolLimits(max_age_s=DAY_S)
@@ -265,6 +267,26 @@ def test_starts_that_published_nothing_leave_no_trace_but_the_source_position(tm
     assert last.position == 5
     assert len(list(tmp_path.glob("*.ledger.json"))) == 3  # the one with frames, the one before this, this one
     last.close()
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "dependent"),
+    [((), range(6, 12)), ((1, 3, 5), range(6, 12)), ((4, 5), range(6, 12)), ((5, 7, 8), (6, 9, 10, 11))],
+)
+def test_frames_that_depend_on_a_shed_one_are_shed_with_it_and_no_other_group(
+    tmp_path: Path, confirmed: tuple[int, ...], dependent: Iterable[int]
+) -> None:
+    """Each segment holds six frames, and each group twelve: the second half of a group is no use without the first."""
+    spool = Spool(tmp_path, CAMERA, ROOM)
+    while not spool.current.shed:
+        seq = spool.current.next
+        frame = Frame(seq=seq, profile=VIDEO, key_distance=seq % 12, place=seq % 12, pixels=bytes(10_000))
+        spool.append(frame.SerializeToString(), spool.position, 1000 + seq, 1)
+        if seq == 12:
+            spool.confirm(spool.current.boot_id, [(each, each) for each in confirmed])
+    assert first_of(segments_of(tmp_path)[0]) == 12  # no frame waits in those before
+    assert set(spool.current.shed) == {*range(6), *dependent} - set(confirmed)
+    spool.close()
 
 
 def overloaded(spool: Spool, groups: int) -> set[int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import Future
 
 import pytest
+
+from schemas.runtime.abandoned import abandon, abandoned, end_process
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["nosuchcommand"], 2)])
@@ -44,3 +48,37 @@ def test_a_bug_ends_a_process_with_its_traceback_though_abandoned_work_never_doe
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, "KeyError: 'lost'" in ended.stderr) == (1, True)
+
+
+class ProcessEnd(BaseException):
+    """The end of the process, with its status, in place of `os._exit`."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (SystemExit(), 0, ""),
+        (SystemExit(None), 0, ""),
+        (SystemExit(3), 3, ""),
+        (SystemExit("no such file"), 1, "no such file\n"),
+        (KeyError("lost"), 1, "KeyError: 'lost'\n"),
+    ],
+)
+def test_the_status_is_that_of_the_error_and_without_abandoned_work_the_process_goes_on(
+    error: BaseException, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended(found: int) -> None:
+        raise ProcessEnd(found)
+
+    monkeypatch.setattr(os, "_exit", ended)
+    work: Future[None] = Future()
+    abandon(work)
+    assert abandoned() == 1
+    with pytest.raises(ProcessEnd) as caught:
+        end_process(error)
+    assert caught.value.args == (status,)
+    assert capsys.readouterr().err == said
+    work.set_result(None)
+    assert abandoned() == 0
+    end_process(error)
+    assert capsys.readouterr().err == ""

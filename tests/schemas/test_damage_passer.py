@@ -32,11 +32,14 @@ class Log:
         self.at: dict[str, int] = {}
         self.away: Exception | None = None
         self.looks = 0
+        self.furthest = 0
+        """The last offset that was looked for."""
 
     async def position(self, partition: str) -> int:
         return self.at.get(partition, 0)
 
     def seek(self, partition: str, offset: int) -> None:
+        self.furthest = max(self.furthest, offset)
         self.at[partition] = offset
 
     def last_poll_timestamp(self, partition: str) -> int:
@@ -159,6 +162,16 @@ async def test_nothing_is_passed_over_unless_kafka_answers_for_it_and_gives_a_re
     log.silent, log.away = set(silent), away
     log.at["a"] = 10
     assert await stalled(log, clock, ["a"]) == [0] * 5
+    assert log.at["a"] == 10
+
+
+@pytest.mark.parametrize("end", range(11, 60))
+async def test_nothing_is_looked_for_beyond_the_end(clock: Clock, end: int) -> None:
+    """Kafka refuses such an offset, and the reader would begin somewhere else."""
+    log = Log(end, hidden=set(range(10, end)))
+    log.at["a"] = 10
+    assert await stalled(log, clock, ["a"]) == [0] * 5
+    assert log.furthest < end
     assert log.at["a"] == 10
 
 

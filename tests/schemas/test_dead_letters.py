@@ -6,10 +6,10 @@ from schemas.pointillist_pb2 import DeadLetter
 
 
 def test_a_dead_letter_names_where_the_payload_came_from_and_why_it_was_refused() -> None:
-    made = dead_letter("bridge", "bad_tag", "the tag is wrong", ("a/topic", -1, -1), "hall/door", b"payload", 77)
+    made = dead_letter("bridge", "bad_tag", "the tag is wrong", ("a/topic", 3, -1), "hall/door", b"payload", 77)
     assert made == DeadLetter(
         origin_topic="a/topic",
-        origin_partition=-1,
+        origin_partition=3,
         origin_offset=-1,
         stage="bridge",
         reason="bad_tag",

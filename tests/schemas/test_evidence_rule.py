@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.errors import StateError
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.stored import pack_probes, pack_tracks, unpack_probes, unpack_tracks
-from schemas.evidence.track import Probe, Track, advance
+from schemas.evidence.track import Probe, Track, advance, step
 
 RULE = EvidenceRule()
 THRESHOLD = 0.1
@@ -92,6 +92,30 @@ def test_a_camera_whose_verdict_turns_as_scenes_pass_is_allowed_a_deep_scene_and
     assert alarms([*calm, *deep], classes=still)
     assert not alarms([*calm, *deep], classes=turning)
     assert alarms([*calm, *[1e-3] * 12], classes=turning)
+
+
+@pytest.mark.parametrize(
+    ("classes", "turned"), [((1, 2, 2, 2), [0, 1, 0, 0]), ((1, 1, 2, 2), [0, 0, 1, 0]), ((1, 1, 2, 1), [0, 0, 1, 1])]
+)
+def test_the_history_holds_each_turn_of_the_verdict_once_also_within_and_before_a_run(
+    classes: tuple[int, ...], turned: list[bool]
+) -> None:
+    """The second and the third frame lie below the threshold: they are a run until the fourth ends it."""
+    track = Track()
+    for seq, (bits, class_id) in enumerate(zip((0.8, THRESHOLD / 2, THRESHOLD / 2, 0.8), classes, strict=True)):
+        track, _ = step(track, probe(seq, bits, class_id), RULE)
+        assert len(track.run) == (seq if seq in (1, 2) else 0)
+    assert [past.turned for past in track.history] == turned
+
+
+def test_an_episode_ends_with_calm_frames_in_a_row_and_a_frame_at_the_allowance_is_not_calm() -> None:
+    track = Track(calm=0)
+    exact = RULE.model_copy(update={"sum": RULE.sum.model_copy(update={"allowance": 0.0})})
+    for seq in range(20):
+        track, _ = step(track, probe(seq, 0.8 if seq % exact.calm_probes else THRESHOLD), exact)
+        assert track.calm == seq % exact.calm_probes
+    track, _ = step(track, probe(20, 0.8), exact)
+    assert track.calm == -1
 
 
 def test_a_trigger_that_comes_into_view_slowly_does_not_hide_itself_by_widening_the_baseline() -> None:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
+from schemas.pixels import fill as fill_module
 from schemas.pixels.fill import Fill
 from schemas.pixels.masks import Mask, kept_mask
 from schemas.pixels.planes import Colour, Planes, chroma_shape, luma_of, rgb_weights, to_picture
 
 KEY = derive_camera_key(b"a fleet secret of thirty-two byte", CameraId("site/door"))
-SIZES = [(64, 64), (72, 101), (67, 128)]
+SIZES = [(64, 64), (72, 101), (67, 128), (63, 72)]
 
 
 def mask(height: int, width: int, dropped: int, seq: int = 0) -> Mask:
@@ -88,8 +89,13 @@ def test_planes_that_differ_in_dropped_samples_only_give_the_same_planes(
     assert same(filled, fill.planes(other))
     assert np.array_equal(filled.luma[kept], one.luma[kept])
     assert filled.blue is not None
+    assert filled.red is not None
     assert np.array_equal(filled.blue[cells], one.blue[cells])
+    assert np.array_equal(filled.red[cells], one.red[cells])
     assert filled.colour is Colour.BT709_LIMITED
+    grey = Planes(one.luma, None, None, Colour.BT709_LIMITED)
+    assert same(fill.planes(grey), Planes(filled.luma, None, None))
+    assert fill.planes(grey).colour is Colour.BT709_LIMITED
 
 
 def test_a_hole_is_the_rounded_mean_of_its_four_neighbours() -> None:
@@ -117,6 +123,15 @@ def test_holes_are_filled_from_the_nearest_kept_pixels(dropped: int) -> None:
         near = values[away <= order[3]]
         # Several sets of four may be nearest, at equal distance: the result lies between their values.
         assert near.min() <= filled[row, column] <= near.max()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 31, 100])
+def test_a_picture_is_filled_alike_in_strips_of_any_height(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    kept = mask(72, 101, 6)
+    picture = noise((72, 101, 3), 9)
+    at_once = Fill(kept).picture(picture)
+    monkeypatch.setattr(fill_module, "_STRIP_PIXELS", 101 * rows + 50)
+    assert same(Fill(kept).picture(picture), at_once)
 
 
 def test_a_mask_that_keeps_nothing_is_rejected() -> None:

@@ -15,9 +15,7 @@ def test_the_generated_protobuf_code_is_current(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == (SCHEMAS / name).read_text(), f"{name} is not what the proto file gives"
 
 
-@pytest.mark.parametrize(
-    "message", ["Confirm", "Ledger", "Command", "KeyRequest", "ProbeRequest", "Refusal", "Meta", "Status"]
-)
+@pytest.mark.parametrize("message", ["Confirm", "Ledger", "Command", "KeyRequest", "ProbeRequest", "Refusal", "Status"])
 def test_every_signed_message_ends_in_its_tag(message: str) -> None:
     from schemas import pointillist_pb2
     from schemas.keys.tags import TAG_BYTES, TAG_FIELD
@@ -26,3 +24,18 @@ def test_every_signed_message_ends_in_its_tag(message: str) -> None:
     assert fields["tag"].number == max(field.number for field in fields.values())
     last = getattr(pointillist_pb2, message)(tag=0x0102030405060708, key_generation=3).SerializeToString()
     assert last[-TAG_BYTES - 1 :] == TAG_FIELD + bytes(range(8, 0, -1))
+
+
+def test_the_tag_of_a_description_follows_its_fields_above_15() -> None:
+    from schemas.keys.keys import derive_camera_key
+    from schemas.keys.tags import TAG_BYTES, TAG_FIELD
+    from schemas.messages.frame import sign_message
+    from schemas.pointillist_pb2 import Meta
+    from tests.producers.spool_rig import CAMERA
+
+    key = derive_camera_key(b"a fleet secret for the tests", CAMERA, 0)
+    signed = sign_message(key, Meta(width=640, stream_frame_bytes=3_110, sent_frame_bytes=4_020))
+    assert signed[-TAG_BYTES - 1 : -TAG_BYTES] == TAG_FIELD
+    read = Meta.FromString(signed)
+    assert (read.width, read.stream_frame_bytes, read.sent_frame_bytes) == (640, 3_110, 4_020)
+    assert read.tag.to_bytes(TAG_BYTES, "little") == signed[-TAG_BYTES:]

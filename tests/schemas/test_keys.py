@@ -131,6 +131,16 @@ def test_raising_a_cameras_generation_revokes_its_older_keys_alone() -> None:
     assert keys.current(TWO).generation == 0
 
 
+def test_every_generation_of_a_key_ring_reads_what_was_signed_before_a_revocation() -> None:
+    keys = KeyRing(SECRET, {ONE: 2})
+    every = keys.every_generation()
+    assert every.key(ONE, 1).export() == derive_camera_key(SECRET, ONE, 1).export()
+    assert every.current(ONE).generation == 0
+    with pytest.raises(RevokedKeyError):
+        keys.key(ONE, 1)
+    assert keys.accepted_from == {ONE: 2}
+
+
 def test_a_key_ring_holds_a_bounded_number_of_keys() -> None:
     keys = KeyRing(SECRET, capacity=3)
     for number in range(10):

@@ -14,7 +14,16 @@ from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, derive_camera_key
 from schemas.limits import BLOCK, MAX_DROPPED_PER_BLOCK
 from schemas.pixels import masks
-from schemas.pixels.masks import ROWS, Mask, codebook, kept_mask, row_indices, spread_patterns, uniform_codebook
+from schemas.pixels.masks import (
+    ROWS,
+    Mask,
+    block_patterns,
+    codebook,
+    kept_mask,
+    row_indices,
+    spread_patterns,
+    uniform_codebook,
+)
 
 SECRET = b"a fleet secret of tests"
 KEY = derive_camera_key(SECRET, CameraId("site/one"))
@@ -127,7 +136,22 @@ def test_a_mask_leaks_nothing_about_the_rows_of_the_next_frame() -> None:
     assert np.count_nonzero(first == second) < 10
 
 
+@pytest.mark.parametrize(("down", "across"), [(1, 1), (2, 4), (3, 5), (4, 9)])
+def test_the_patterns_of_many_frames_at_once_are_those_of_their_masks(down: int, across: int) -> None:
+    keys = [KEY, derive_camera_key(SECRET, CameraId("site/two")), KEY]
+    seeds = np.array([key.frame_seed(7, seq) for seq, key in enumerate(keys)], dtype=np.uint64)
+    books = np.array([key.codebook_seed(16) for key in keys], dtype=np.uint64)
+    found = block_patterns(seeds, books, down * across, 16)
+    for seq, (key, words) in enumerate(zip(keys, found, strict=True)):
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(down, across, BLOCK, BLOCK)
+        expected = kept_mask(key, 7, seq, down * BLOCK, across * BLOCK, 16)
+        np.testing.assert_array_equal(bits.swapaxes(1, 2).reshape(expected.shape), expected)
+
+
 @pytest.mark.parametrize("dropped", [-1, MAX_DROPPED_PER_BLOCK + 1])
 def test_a_drop_out_of_range_is_refused(dropped: int) -> None:
     with pytest.raises(ValueError, match=f"0 to {MAX_DROPPED_PER_BLOCK}"):
         codebook((1, 2), dropped)
+    seeds = np.array([(1, 2)], dtype=np.uint64)
+    with pytest.raises(ValueError, match=f"0 to {MAX_DROPPED_PER_BLOCK}"):
+        block_patterns(seeds, seeds, 1, dropped)

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import ctypes
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
+
+import pytest
+
+from schemas.runtime.memory import keep_freed
 
 PROGRAM = """
 import gc
@@ -22,3 +28,28 @@ def test_what_is_there_is_looked_through_no_more_and_the_rest_seldom() -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == str(platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.parametrize("refused", [None, -1, -3])
+def test_both_thresholds_of_the_c_library_are_set_and_a_refusal_of_either_is_returned(
+    monkeypatch: pytest.MonkeyPatch, refused: int | None
+) -> None:
+    """M_TRIM_THRESHOLD is -1 and M_MMAP_THRESHOLD is -3, in glibc's malloc.h."""
+    found = {}
+
+    def mallopt(name: int, value: int) -> int:
+        found[name] = value
+        return int(name != refused)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    assert keep_freed(2**20) is (refused is None)
+    assert found == ({-1: 2**20} if refused == -1 else {-1: 2**20, -3: 2**20})
+
+
+def test_another_c_library_keeps_its_own_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: object) -> object:
+        raise OSError("no such library")
+
+    for library in (lambda _: SimpleNamespace(), missing):
+        monkeypatch.setattr(ctypes, "CDLL", library)
+        assert keep_freed(2**20) is False

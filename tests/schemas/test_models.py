@@ -21,7 +21,7 @@ from schemas.messages.models import (
     unseal,
     withdraw,
 )
-from schemas.pointillist_pb2 import BundleFile, Model, Models, SignedModels
+from schemas.pointillist_pb2 import BundleFile, Model, Models, Rollout, SignedModels
 
 SIGNER, STRANGER = Signer.new(), Signer.new()
 TRUSTED = TrustedSigners({SIGNER.public: "tests"})
@@ -76,6 +76,18 @@ def test_a_signed_list_is_read_back_and_only_from_a_trusted_signer() -> None:
         unseal(SignedModels(models=models.SerializeToString()).SerializeToString(), TRUSTED)
     with pytest.raises(MalformedError):
         unseal(b"\xff\xff no message", TRUSTED)
+
+
+@pytest.mark.parametrize("share", [-0.01, 1.01, float("nan")])
+def test_the_shares_of_a_rollout_are_from_0_to_1(share: float) -> None:
+    made = Rollout(candidate=model("b", "model.toml"), frames=0, cameras=1)
+    within = Models(published=[model("a")], rollout=made)
+    assert unseal(seal(within, SIGNER), TRUSTED) == within
+    for name in ("frames", "cameras"):
+        beyond = Models.FromString(within.SerializeToString())
+        setattr(beyond.rollout, name, share)
+        with pytest.raises(MalformedError, match="rollout: expected shares from 0 to 1"):
+            unseal(seal(beyond, SIGNER), TRUSTED)
 
 
 def test_of_a_list_that_is_not_believed_the_claim_is_known_all_the_same() -> None:

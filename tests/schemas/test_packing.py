@@ -93,6 +93,21 @@ def test_each_way_of_predicting_is_chosen_where_it_is_better_and_exact(kind: str
     np.testing.assert_array_equal(unpack(data, kept, channels, LOSSLESS), picture * kept[..., None])
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dropped_pixels_decide_nothing_about_the_bytes_that_are_sent(seed: int, channels: int) -> None:
+    """The way of predicting included: stripes of two close levels leave little between the two ways."""
+    random = np.random.default_rng(seed)
+    kept = kept_mask(KEY, 1, seed, 64, 72, 40)
+    stripes = np.broadcast_to((100 + np.arange(72) % 2)[None, :, None], (64, 72, channels)).astype(np.uint8)
+    packed = {pack(stripes, kept, LOSSLESS)}
+    for _ in range(2):
+        noisy = stripes.copy()
+        noisy[~kept] = random.integers(0, 256, (int((~kept).sum()), channels), np.uint8)
+        packed.add(pack(noisy, kept, LOSSLESS))
+    assert len(packed) == 1
+
+
 def test_raw_is_the_kept_pixels_in_raster_order_with_channels_interleaved() -> None:
     picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     kept = np.array([[True, False], [True, True]])

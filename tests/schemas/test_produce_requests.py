@@ -37,7 +37,7 @@ class Cluster:
         self.client = SimpleNamespace(
             cluster=SimpleNamespace(leader_for_partition=self.leaders.get), force_metadata_update=self._update
         )
-        monkeypatch.setattr(module, "stamped", lambda _, batch, sequence: f"{batch.name}@{sequence}")
+        monkeypatch.setattr(module, "stamped", self._stamped)
         monkeypatch.setattr(module, "produce", self._produce)
         monkeypatch.setattr(module, "BACKOFF_S", 0.0)
 
@@ -48,7 +48,14 @@ class Cluster:
         self.leaders[TWO] = 1
         return {0, 1, 2}
 
-    async def _produce(self, _: Any, node: int, batches: dict[TopicPartition, str]) -> dict[TopicPartition, Any]:
+    def _stamped(self, producer: object, batch: Batch, sequence: int) -> str:
+        assert producer is self
+        return f"{batch.name}@{sequence}"
+
+    async def _produce(
+        self, producer: object, node: int, batches: dict[TopicPartition, str]
+    ) -> dict[TopicPartition, Any]:
+        assert producer is self
         self.seen.append((node, batches))
         await self.open.wait()
         answer = self.answers.pop(0) if self.answers else dict.fromkeys(batches, 0)
@@ -186,4 +193,24 @@ async def test_each_wait_ends_at_its_own_deadline(cluster: Cluster) -> None:
     for place in (ONE, TWO):
         with pytest.raises(TimeoutError, match=rf"{place.topic}-{place.partition}: expected an acknowledgement"):
             await requests.send(Batch("a"), place)
+    await requests.close(0.0)
+
+
+async def test_a_batch_that_was_sent_later_may_wait_longer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the deadlines moves only as this test says; the timer of the first one is a real one."""
+    now_s = 100.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    requests = ProduceRequests(cluster, 0.05)
+    cluster.open.clear()
+    first = asyncio.create_task(requests.send(Batch("a"), ONE))
+    await asyncio.sleep(0)
+    now_s += 0.04
+    second = asyncio.create_task(requests.send(Batch("b"), TWO))
+    await asyncio.sleep(0)
+    now_s += 0.01
+    with pytest.raises(TimeoutError, match=r"topic-0: expected an acknowledgement within 0\.05 s"):
+        await first
+    assert not second.done()
+    cluster.open.set()
+    assert await second == 0
     await requests.close(0.0)

@@ -64,6 +64,11 @@ def test_what_is_no_secret_of_a_role_is_refused_without_showing_it(text: str) ->
     assert "00" * 31 not in str(caught.value)
 
 
+def test_a_secret_without_roots_is_named_as_such() -> None:
+    with pytest.raises(SecretError, match="expected the root keys authentication, got none"):
+        Roots.from_export("", Role.BRIDGE)
+
+
 def test_roots_do_not_show() -> None:
     assert repr(FLEET.of(Role.BRIDGE)) == "Roots(authentication)"
     with pytest.raises(SecretError, match="at least 16 bytes"):

@@ -77,6 +77,17 @@ def test_a_file_that_names_nobody_trusts_nobody(tmp_path: Path) -> None:
             trusted.verify(Signed.MODELS, b"x", ADA.public, ADA.sign(Signed.MODELS, b"x"))
 
 
+def test_a_signer_trusts_itself_besides_those_whom_it_names() -> None:
+    named = TrustedSigners({BOB.public: "bob"})
+    trusted = named.with_signer(ADA)
+    assert trusted.verify(Signed.MODELS, b"x", ADA.public, ADA.sign(Signed.MODELS, b"x")) == "this signer"
+    assert trusted.verify(Signed.MODELS, b"x", BOB.public, BOB.sign(Signed.MODELS, b"x")) == "bob"
+    assert set(trusted.publics()) == {ADA.public, BOB.public}
+    assert named.publics() == named.with_signer(None).publics() == (BOB.public,)
+    own = trusted.with_signer(BOB)
+    assert own.verify(Signed.MODELS, b"x", BOB.public, BOB.sign(Signed.MODELS, b"x")) == "bob"
+
+
 def ec_line() -> str:
     key = generate_private_key(SECP256R1()).public_key()
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

@@ -10,13 +10,15 @@ from schemas.keys.keys import KeyRing, Purpose
 from schemas.keys.roots import Role, Roots
 from schemas.messages.server_messages import (
     open_alert,
+    open_difference,
     open_pictures,
     open_statement,
+    seal_difference,
     seal_pictures,
     sealed_alert,
     sign_statement,
 )
-from schemas.pointillist_pb2 import Alert, DeadLetter, Range, Verdict
+from schemas.pointillist_pb2 import Alert, Comparison, DeadLetter, Range, Verdict
 
 SECRET = b"a fleet secret of tests"
 CAMERA, OTHER = CameraId("site/one"), CameraId("site/two")
@@ -66,6 +68,22 @@ def test_pictures_of_a_verdict_are_for_the_recorder_and_an_auditor_goes_without(
     swapped.as_sent = swapped.preview
     with pytest.raises(MalformedError, match="as sent"):
         open_pictures(swapped, CAMERA, RECORDER)
+
+
+def test_the_picture_of_a_comparison_is_for_the_console_and_goes_with_its_own_frame() -> None:
+    for role, seen in ((Role.CONSOLE, b"a JPEG"), (Role.AUDITOR, b"")):
+        comparison = Comparison(boot_id=1, seq=2, picture=b"a JPEG")
+        seal_difference(comparison, CAMERA, PROCESSOR)
+        assert b"JPEG" not in comparison.picture
+        open_difference(comparison, CAMERA, RINGS[role])
+        assert comparison.picture == seen
+    seal_difference(comparison := Comparison(boot_id=1, seq=2, picture=b"a JPEG"), CAMERA, PROCESSOR)
+    comparison.seq = 3
+    with pytest.raises(MalformedError):
+        open_difference(comparison, CAMERA, RINGS[Role.CONSOLE])
+    without = Comparison(boot_id=1, seq=2)
+    open_difference(without, CAMERA, RINGS[Role.CONSOLE])
+    assert without == Comparison(boot_id=1, seq=2)
 
 
 def test_an_alert_is_signed_by_a_recorder_and_its_thumbnail_sealed() -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from schemas.errors import ConfigError, MalformedError
-from schemas.identity import CameraId, Identity, camera_id, camera_id_on_wire
+from schemas.identity import DEFAULT_SITE, CameraId, Identity, camera_at, camera_id, camera_id_on_wire
 from schemas.topics import Channel, KafkaTopic, every_camera_filter, mqtt_topic, parse_mqtt_topic, shared_filter
 
 NAME = "a" * 63
@@ -67,6 +67,14 @@ def test_a_bad_name_is_a_users_error_or_a_bad_message(text: str) -> None:
         camera_id(text)
     with pytest.raises(MalformedError):
         camera_id_on_wire(text)
+
+
+def test_a_name_without_a_site_is_one_at_the_given_site() -> None:
+    assert camera_at("door") == f"{DEFAULT_SITE}/door"
+    assert camera_at("door", "hall") == "hall/door"
+    assert camera_at("yard/gate", "hall") == "yard/gate"
+    with pytest.raises(ConfigError, match="site/camera"):
+        camera_at("a/b/c")
 
 
 def test_an_identity_prints_as_one_word() -> None:

@@ -10,7 +10,7 @@ from schemas.errors import BadPixelsError, BadSizeError, BadTagError, MalformedE
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
 from schemas.messages.access_unit import AccessUnit, Codec, open_unit, pack_unit, padded_length
-from schemas.messages.frame import is_key_frame, open_frame, opened_pixels, parse_frame, seal_frame
+from schemas.messages.frame import is_key_frame, mask_seq, open_frame, opened_pixels, parse_frame, seal_frame
 from schemas.pixels.planes import Colour
 from schemas.pointillist_pb2 import LOSSLESS, RAW, VIDEO, Frame
 
@@ -83,6 +83,12 @@ def test_a_frame_names_its_group_and_its_place() -> None:
     assert not is_key_frame(frame)
     assert is_key_frame(open_frame(CAMERA, message(key_distance=0, place=0), KEYS))
     assert not is_key_frame(open_frame(CAMERA, message(key_distance=0, place=0, whole=1), KEYS))
+
+
+def test_the_frames_of_a_group_share_the_mask_of_its_key_frame_and_others_have_their_own() -> None:
+    assert mask_seq(Frame(seq=9, key_distance=4, place=3, profile=VIDEO)) == 5
+    assert mask_seq(Frame(seq=9, profile=VIDEO)) == 9
+    assert mask_seq(Frame(seq=9, key_distance=4, place=3, profile=RAW)) == 9
 
 
 def test_what_is_outside_of_the_pixels_takes_at_most_52_bytes() -> None:

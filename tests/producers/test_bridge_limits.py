@@ -1,0 +1,180 @@
+"""What the bridge accepts from one camera, the broker's log of refused clients, and the stamps of a frame's way."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+import producers.bridge.kafka.backlog as backlog_module
+from producers.bridge.rejections import Rejections
+from schemas.identity import CameraId
+from schemas.messages.frame import Encoding, encode_frame, sign_message
+from schemas.metrics import MAX_CAMERA_SERIES
+from schemas.pointillist_pb2 import Ledger
+from schemas.runtime import trace
+from schemas.topics import Channel, KafkaTopic, mqtt_topic
+from schemas.transport.kafka.sender import partition_of
+from tests.producers.bridge_between import CAMERA, FRAMES, KEYS, Running, bridged, frame
+from tests.producers.bridge_rig import PICTURE
+from tests.producers.kafka_stand_in import KafkaStandIn
+from tests.waiting import until
+
+LEDGER = sign_message(KEYS.current(CAMERA), Ledger(boot_id=7, revision=4, next=10))
+EVENTS = mqtt_topic(CAMERA, Channel.EVENT)
+YARD = CameraId("hall/yard")
+
+
+async def accepted(it: Running, topic: str, payload: bytes, packet_id: int, kafka_topic: KafkaTopic) -> bool:
+    """Publish a message, which is acknowledged in any case; return whether Kafka got it."""
+    before = len(it.kafka.sent(kafka_topic))
+    it.broker.publish(topic, payload, packet_id)
+    await until(lambda: packet_id in it.broker.acknowledged, "acknowledged")
+    return len(it.kafka.sent(kafka_topic)) > before
+
+
+def over_quota(it: Running, camera: str) -> float | None:
+    return it.metric("over_quota_messages_total", camera_id=camera)
+
+
+async def test_frames_of_a_camera_with_too_many_unprocessed_bytes_stay_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = KafkaStandIn()
+    partition = partition_of(CAMERA.encode(), [0, 1])
+    kafka.committed = {partition: 0}
+    settings: dict[str, Any] = {"credit_bytes": 1, "camera_backlog_bytes": 2 * len(frame(1))}
+    async with bridged(monkeypatch, kafka=kafka, **settings) as it:
+        found = [await accepted(it, FRAMES, frame(seq), seq, KafkaTopic.FRAMES) for seq in range(1, 6)]
+        assert found == [True, True, True, False, False]
+        assert await accepted(it, EVENTS, LEDGER, 10, KafkaTopic.EVENTS)
+        other = encode_frame(KEYS.current(YARD), 7, 0, 1000, PICTURE, Encoding(16))
+        assert await accepted(it, mqtt_topic(YARD, Channel.FRAME), other, 11, KafkaTopic.FRAMES)
+        await until(lambda: over_quota(it, CAMERA) == 2, "two counted for the camera")
+        assert over_quota(it, YARD) is None
+        await until(lambda: it.metric("messages_total", channel="frame", outcome="forwarded") == 4, "four counted")
+        kafka.committed = {partition: 3}
+        kafka.ends = {partition: 3}
+        numbers = iter(range(20, 40))
+
+        async def again() -> bool:
+            return await accepted(it, FRAMES, frame(4), next(numbers), KafkaTopic.FRAMES)
+
+        await until(again, "the frame in Kafka")
+
+
+async def test_a_camera_may_have_a_rate_of_its_own_until_the_file_takes_it_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "rates.json"
+    settings: dict[str, Any] = {"camera_bytes_per_s": 1, "camera_window_bytes": 1, "camera_rates": file}
+    numbers = iter(range(1, 1000))
+    async with bridged(monkeypatch, **settings) as it:
+
+        async def goes() -> bool:
+            number = next(numbers)
+            return await accepted(it, FRAMES, frame(number), number, KafkaTopic.FRAMES)
+
+        assert not await goes()
+        await until(lambda: over_quota(it, CAMERA) == 1, "counted for the camera")
+        file.write_text(json.dumps({CAMERA: 64}))
+        await until(goes, "the camera accepted")
+        file.write_text(json.dumps({YARD: 64}))
+        os.utime(file, (1, 1))
+
+        async def refused() -> bool:
+            return not await goes()
+
+        await until(refused, "the camera refused again")
+
+
+async def test_refusals_in_the_log_of_the_broker_are_counted_and_logged_once_for_each_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bridged(monkeypatch) as it:
+
+        def refusals(kind: str) -> float | None:
+            return it.registry.get_sample_value("pointillist_mqtt_refusals_total", {"kind": kind})
+
+        assert refusals("login") == refusals("subscription") == 0
+        with structlog.testing.capture_logs() as logs:
+            for line in ("Client site/a disconnected, not authorised.", "Client site/b disconnected, not authorised."):
+                for _ in range(2):
+                    it.broker.publish("$SYS/broker/log/N", f"2026-11-21T22:17:18: {line}".encode(), 0)
+            subscription = b"2026-11-21T22:17:18: site/a 0 pointillist/v1/site/b/confirm"
+            it.broker.publish("$SYS/broker/log/M/subscribe", subscription, 0)
+            it.broker.publish("$SYS/broker/log/N", b"2026-11-21T22:17:18: Client health disconnected.", 0)
+            await until(lambda: refusals("login") == 4, "four counted")
+            await until(lambda: refusals("subscription") == 1, "the subscription counted")
+        said = [
+            (each["kind"], each["client"], each["detail"]) for each in logs if each["event"] == "mqtt_action_refused"
+        ]
+        assert said == [
+            ("login", "site/a", ""),
+            ("login", "site/b", ""),
+            ("subscription", "site/a", "pointillist/v1/site/b/confirm"),
+        ]
+        assert it.metric("messages_total", channel="unknown", outcome="dead_lettered") is None
+        assert it.kafka.batches == []
+
+
+def test_the_first_cameras_over_their_quota_have_a_metric_each_and_the_others_one_together() -> None:
+    registry = CollectorRegistry()
+    rejections = Rejections(registry)
+
+    def counted(camera: str) -> float | None:
+        return registry.get_sample_value("pointillist_bridge_over_quota_messages_total", {"camera_id": camera})
+
+    assert counted("other") == 0
+    cameras = [CameraId(f"site/{number}") for number in range(MAX_CAMERA_SERIES + 2)]
+    with structlog.testing.capture_logs() as logs:
+        rejections.show({CameraId(""): 3})
+        rejections.show(dict.fromkeys(cameras, 2))
+        rejections.show({cameras[0]: 5, cameras[-1]: 7})
+    assert counted("other") == 3 + 2 + 2 + 7
+    assert counted("") is counted(cameras[-1]) is None
+    assert [counted(camera) for camera in cameras[:MAX_CAMERA_SERIES]] == [7] + [2] * (MAX_CAMERA_SERIES - 1)
+    assert Counter(each["camera"] for each in logs) == dict.fromkeys(["", *cameras], 1)
+
+
+async def test_the_way_of_each_frame_is_stamped_while_a_trace_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with bridged(monkeypatch) as it:
+        trace.begin(tmp_path, "bridge")
+        try:
+            it.broker.publish(FRAMES, b"no frame", 1)
+            it.broker.publish(EVENTS, LEDGER, 2)
+            for seq in range(2):
+                it.broker.publish(FRAMES, frame(seq), seq + 3)
+            await until(lambda: it.broker.acknowledged == [1, 2, 3, 4], "all acknowledged")
+        finally:
+            trace.end()
+        it.broker.publish(FRAMES, frame(2), 5)
+        await until(lambda: 5 in it.broker.acknowledged, "the next one acknowledged")
+    (file,) = tmp_path.iterdir()
+    stamps = [tuple(line.split("\t")[1:]) for line in file.read_text().splitlines()]
+    identities = [f"{CAMERA}/{7:016x}/{seq}" for seq in range(2)]
+    for what in ("received", "sent", "stored"):
+        assert [name for stamp, name in stamps if stamp == what] == identities
+    assert len(stamps) == 6
+
+
+async def test_a_kafka_that_accepts_a_question_and_never_answers_is_asked_by_another_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backlog_module, "REQUEST_S", 0.02)
+    kafka = KafkaStandIn(partitions=1)
+    async with bridged(monkeypatch, kafka=kafka) as it:
+        await until(lambda: ("offsets", "pointillist-processors") in kafka.asked, "the backlog known")
+        kafka.reachable.clear()
+        await until(lambda: not kafka.admins[0].running, "the client that waits closed")
+        kafka.reachable.set()
+        kafka.ends, before = {0: 100}, len(kafka.asked)
+        it.broker.publish(FRAMES, frame(1), 1)
+        await until(lambda: len(kafka.asked) > before and it.metric("backlog_bytes"), "the backlog known again")
+        assert kafka.admins[-1].running

@@ -1,0 +1,269 @@
+"""The sender over the Kafka stand-in: sizes of batches, refused records, one attempt, and replaced producers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+import structlog
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.structs import TopicPartition
+
+import schemas.transport.kafka.produce_requests as produce_module
+import schemas.transport.kafka.producers as producers_module
+from schemas.transport.kafka.sender import Plain, Sender, partition_of
+from tests.producers.kafka_stand_in import Batch, KafkaStandIn, Producer, produce
+from tests.waiting import until
+
+
+class Gate:
+    """Kafka's answers for one partition: the first one waits until it opens, or all are refusals until then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, partition: int, refusal: KafkaError | None = None) -> None:
+        self.open = asyncio.Event()
+        self.reached = asyncio.Event()
+        self._partition = partition
+        self._refusal = refusal
+        monkeypatch.setattr(produce_module, "produce", self._produce)
+
+    async def _produce(
+        self, producer: Producer, node: int, batches: dict[TopicPartition, Batch]
+    ) -> dict[TopicPartition, object]:
+        if any(place.partition == self._partition for place in batches):
+            if self._refusal is not None and not self.open.is_set():
+                return dict.fromkeys(batches, self._refusal)
+            if not self.reached.is_set():
+                self.reached.set()
+                await self.open.wait()
+        return await produce(producer, node, batches)
+
+
+@pytest.fixture
+def kafka(monkeypatch: pytest.MonkeyPatch) -> KafkaStandIn:
+    made = KafkaStandIn(partitions=3)
+    made.patch(monkeypatch)
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.01)
+    return made
+
+
+@pytest.fixture
+async def sender(kafka: KafkaStandIn) -> AsyncIterator[Sender]:
+    made = Sender("nowhere:1")
+    yield made
+    await made.close(0.1)
+
+
+def numbered(count: int, key: bytes = b"key") -> list[Plain]:
+    return [Plain(key, b"%d" % number, []) for number in range(count)]
+
+
+async def delivered_sizes(sender: Sender, records: Sequence[Plain], partition: int = 0) -> list[tuple[int, int]]:
+    """Deliver the records; return the number and the first offset of each batch, which hold all records in order."""
+    came: list[Plain] = []
+    found = []
+
+    def note(batch: Sequence[Plain], offset: int) -> None:
+        came.extend(batch)
+        found.append((len(batch), offset))
+
+    await sender.deliver("topic", partition, records, note)
+    assert came == list(records)
+    return found
+
+
+async def test_a_batch_that_is_too_large_is_halved_until_it_fits_and_the_next_ones_grow_again(
+    kafka: KafkaStandIn, sender: Sender
+) -> None:
+    kafka.refusals.extend([MessageSizeTooLargeError()] * 2)
+    assert await delivered_sizes(sender, numbered(13)) == [(3, 0), (6, 3), (4, 9)]
+    assert [len(batch) for _, _, batch in kafka.batches] == [13, 6, 3, 6, 4]
+    assert [record.value for record in kafka.log["topic", 0]] == [record.value for record in numbered(13)]
+
+
+async def test_records_beyond_the_room_of_a_batch_go_with_the_next_one(kafka: KafkaStandIn, sender: Sender) -> None:
+    kafka.room = 4
+    assert await delivered_sizes(sender, numbered(10), partition=2) == [(4, 0), (4, 4), (2, 8)]
+
+
+async def test_a_record_without_room_is_shrunk_or_refused_and_the_others_keep_their_order(
+    kafka: KafkaStandIn, sender: Sender
+) -> None:
+    kafka.room = 5
+    records = [Plain(b"key", value, []) for value in (b"first", b"shrinks-to", b"too-large", b"last")]
+    came: list[bytes | None] = []
+    reasons = []
+    await sender.deliver(
+        "topic",
+        1,
+        records,
+        lambda batch, _: came.extend(record.value for record in batch),
+        shrink=lambda record: record._replace(value=b"small") if record.value == b"shrinks-to" else None,
+        refused=lambda record, why: reasons.append((record, why)),
+    )
+    assert came == [b"first", b"small", b"last"]
+    ((record, why),) = reasons
+    assert record == records[2]
+    assert why.startswith("Kafka refused 9 bytes: ")
+
+
+async def test_each_record_goes_to_the_partition_of_its_key(kafka: KafkaStandIn, sender: Sender) -> None:
+    records = [record for key in (b"a", b"b", b"c", b"d") for record in numbered(3, key)]
+    came: list[Plain] = []
+    await sender.send("topic", records, came.append)
+    assert sorted(came) == sorted(records)
+    found = {place: [(record.key, record.value) for record in log] for place, log in kafka.log.items()}
+    partitions = {record.key: partition_of(record.key, [0, 1, 2]) for record in records}
+    assert len(set(partitions.values())) > 1
+    assert found == {
+        ("topic", partition): [(r.key, r.value) for r in records if partitions[r.key] == partition]
+        for partition in set(partitions.values())
+    }
+
+
+async def test_one_attempt_raises_its_error_once_the_other_partitions_are_done(
+    kafka: KafkaStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {partition_of(key, [0, 1, 2]): key for key in (b"%d" % number for number in range(50))}
+    gate = Gate(monkeypatch, 1)
+    came: list[Plain] = []
+    kafka.room = 5
+    records = [Plain(names[0], b"too large", []), Plain(names[1], b"value", [])]
+    sending = asyncio.create_task(sender.send("topic", records, came.append, once=True))
+    await asyncio.wait([sending], timeout=0.05)
+    assert not sending.done()
+    gate.open.set()
+    with pytest.raises(Exception, match="record of 9 bytes: expected room in a batch"):
+        await sending
+    assert came == records[1:]
+    kafka.refusals.append(KafkaError("out of order"))
+    with pytest.raises(KafkaError, match="out of order"):
+        await sender.send("topic", records[1:], came.append, once=True)
+    kafka.unknown.append(KafkaError("no such topic"))
+    with pytest.raises(KafkaError, match="no such topic"):
+        await sender.send("topic", records[1:], came.append, once=True)
+    assert came == records[1:]
+
+
+async def test_a_start_is_retried_without_limit_unless_it_is_the_one_attempt(
+    kafka: KafkaStandIn, sender: Sender
+) -> None:
+    kafka.away = KafkaError("no broker")
+    with pytest.raises(KafkaError, match="no broker"):
+        await sender.send("topic", numbered(1), once=True)
+    assert len(kafka.producers) == 1
+    waiting = [asyncio.create_task(work) for work in (sender.connect(), sender.partitions("topic"))]
+    await until(lambda: len(kafka.producers) > 3, "several tries")
+    assert not any(task.done() for task in waiting)
+    kafka.away = None
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 3) == [None, [0, 1, 2]]
+    assert [producer.running for producer in kafka.producers] == [False] * (len(kafka.producers) - 1) + [True]
+
+
+async def test_a_partition_that_accepts_records_hides_no_other_that_does_not(
+    kafka: KafkaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[bool, str]] = []
+    failed: list[None] = []
+    gate = Gate(monkeypatch, 0, KafkaError("no leader"))
+    sender = Sender(
+        "nowhere:1", on_health=lambda ok, why: said.append((ok, why)), on_failure=lambda: failed.append(None)
+    )
+    refused = asyncio.create_task(delivered_sizes(sender, numbered(1), partition=0))
+    await until(lambda: len(failed) > 2, "several tries")
+    assert said[0] == (True, "")
+    said.clear()
+    await delivered_sizes(sender, numbered(1), partition=1)
+    assert set(said) == {(False, "topic: KafkaError('no leader')")}
+    gate.open.set()
+    assert await refused == [(1, 0)]
+    assert said[-1] == (True, "")
+    said.clear()
+    await delivered_sizes(sender, numbered(1), partition=1)
+    assert said == []
+    await sender.close(0.1)
+
+
+async def test_a_partition_whose_batch_is_given_up_is_unwell_no_more(
+    kafka: KafkaStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Gate(monkeypatch, 0, KafkaError("no leader"))
+    said: list[bool] = []
+    monkeypatch.setattr(sender, "_on_health", lambda ok, _: said.append(ok))
+    refused = asyncio.create_task(delivered_sizes(sender, numbered(1), partition=0))
+    await until(lambda: said.count(False) > 2, "several tries")
+    refused.cancel()
+    await asyncio.wait([refused])
+    await delivered_sizes(sender, numbered(1), partition=1)
+    assert said[-1] is True
+
+
+async def test_a_refusal_for_its_size_replaces_the_producer_and_leaves_other_batches_on_their_way(
+    kafka: KafkaStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch, 1)
+    slow = asyncio.create_task(delivered_sizes(sender, numbered(2), partition=1))
+    await asyncio.wait_for(gate.reached.wait(), 3)
+    kafka.refusals.append(MessageSizeTooLargeError())
+    with structlog.testing.capture_logs() as logs:
+        assert await delivered_sizes(sender, numbered(2), partition=0) == [(1, 0), (1, 1)]
+    assert [(entry["event"], "MessageSizeTooLargeError" in entry["cause"]) for entry in logs] == [
+        ("producer_replaced", True)
+    ]
+    assert [producer.running for producer in kafka.producers] == [True, True]
+    gate.open.set()
+    assert await slow == [(2, 0)]
+    await until(lambda: [producer.running for producer in kafka.producers] == [False, True], "the first one closed")
+    assert len(kafka.batches) == 4
+
+
+async def test_a_failed_batch_ends_the_wait_of_the_others_on_its_producer(
+    kafka: KafkaStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch, 1)
+    slow = asyncio.create_task(delivered_sizes(sender, numbered(2), partition=1))
+    await asyncio.wait_for(gate.reached.wait(), 3)
+    kafka.refusals.append(KafkaError("out of order"))
+    with structlog.testing.capture_logs() as logs:
+        assert await delivered_sizes(sender, numbered(2), partition=0) == [(2, 0)]
+    replaced = [entry["cause"] for entry in logs if entry["event"] == "producer_replaced"]
+    assert replaced == [repr(KafkaError("out of order"))]
+    assert await asyncio.wait_for(slow, 3) == [(2, 0)]
+    assert not gate.open.is_set()
+    await until(lambda: [producer.running for producer in kafka.producers] == [False, True], "the first one closed")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_producer_that_breaks_as_it_stops_is_ended_all_the_same(
+    kafka: KafkaStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr(producers_module, "CLOSE_S", 0.01)
+    await delivered_sizes(sender, numbered(1))
+    (producer,) = kafka.producers
+
+    async def broken() -> None:
+        raise OSError("connection lost")
+
+    if hangs:
+        kafka.closing.clear()
+    monkeypatch.setattr(producer, "stop", broken)
+    await asyncio.wait_for(sender.close(0.1), 3)
+    assert (producer.running, producer.ended) == (False, 1)
+    kafka.closing.set()
+
+
+async def test_the_options_of_a_producer_are_those_of_its_sender(kafka: KafkaStandIn) -> None:
+    found: list[dict[str, Any]] = []
+    for options in ({}, {"name": "b1", "batch_bytes": 77}):
+        made = Sender("nowhere:1", **options)  # type: ignore[arg-type]  # its own options
+        await made.connect()
+        await made.connect()
+        await made.close(0.1)
+        found.append(kafka.producers[-1].options)
+    assert len(kafka.producers) == 2
+    unnamed, named = found
+    assert "client_id" not in unnamed
+    assert (named["client_id"], named["max_batch_size"]) == ("b1", 77)
+    assert (unnamed["acks"], unnamed["enable_idempotence"]) == ("all", True)
