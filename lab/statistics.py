@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -101,6 +101,18 @@ def sign_test(wins: int, losses: int) -> float:
         raise ValueError(f"counts: expected at least 0, got {wins} and {losses}")
     count = wins + losses
     return sum(math.comb(count, k) for k in range(wins, count + 1)) / (1 << count)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the adjusted p of each of these tests (Holm 1979): below α, its test is significant at α for the family.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none is below the one before it, or above 1.
+    """
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted
 
 
 def clopper_pearson(successes: int, count: int, alpha: float) -> tuple[float, float]:

@@ -20,6 +20,10 @@ from xdist.workermanage import WorkerController
 BROKERS = {"mosquitto", "kafka", "secure_kafka", "secure_postgresql"}
 SYSTEMS = "system"
 """The folder of the tests of whole systems."""
+SHARED_SYSTEMS = ("test_access.py", "test_console.py", "test_observability.py", "test_up.py")
+"""Modules of `SYSTEMS` that share a running system with another one: the first two one, and the last two one.
+
+The second module of a pair ends the system."""
 FIRST_HALF = {"benchmarks", "consumers", "producers", "schemas"}
 """Folders whose tests with brokers share a worker. Those of the other folders share another, with brokers of its own:
 together they would run longer than all other tests."""
@@ -82,12 +86,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupSc
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group the tests, and in a worker write the groups down.
+    """Order the tests of systems, group all tests, and in a worker write the groups down.
 
     The session's brokers run in two workers, each with half of the tests with brokers. Tests of a whole system share
     one worker: two systems never run at the same time. A module's fixtures are made in one worker. Every other test
     runs in any worker.
     """
+    _order_systems(items)
     for item in items:
         group = _group(item)
         if group is not None:
@@ -97,6 +102,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marks = {item.nodeid: item.get_closest_marker("xdist_group") for item in items}
         groups = {nodeid: mark.args[0] for nodeid, mark in marks.items() if mark is not None}
         Path(given[GROUPS]).write_text(json.dumps(groups))
+
+
+def _order_systems(items: list[pytest.Item]) -> None:
+    """Sort the tests of systems in place: those that share no system first, then the modules of `SHARED_SYSTEMS`."""
+    places = [place for place, item in enumerate(items) if item.path.parent.name == SYSTEMS]
+    ranks = {name: rank for rank, name in enumerate(SHARED_SYSTEMS)}
+    ordered = sorted((items[place] for place in places), key=lambda item: ranks.get(item.path.name, -1))
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
 
 
 def _group(item: pytest.Item) -> str | None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.scheduling import SHARED_SYSTEMS
+
 ROOT = Path(__file__).parents[1]
 TESTS = """
 import os
@@ -85,15 +87,20 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
     for folder in ("system", "producers"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"test_{folder}.py").write_text(WITH_BROKERS.format(ran=str(ran), folder=folder))
+    for module in SHARED_SYSTEMS:
+        text = WITH_BROKERS.format(ran=str(ran), folder=module.removesuffix(".py"))
+        (tmp_path / "system" / module).write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = brokers\n")
     options = ["--rootdir", str(tmp_path), "-p", "tests.scheduling", "-n", "3", "--dist", "loadgroup"]
-    command = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
+    reverse = [str(tmp_path / "system" / module) for module in reversed(SHARED_SYSTEMS)]
+    command = [sys.executable, "-m", "pytest", *options, *reverse, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
     notes = {file.name: file.read_text().split() for file in ran.iterdir()}
     workers = {name: worker for name, (worker, _) in notes.items()}
-    assert len(workers) == 52
-    for group in (("session", "own"), ("system",), ("producers",), ("module",), ("named",)):
+    assert len(workers) == 52 + 4 * len(SHARED_SYSTEMS)
+    shared = [module.removesuffix(".py") for module in SHARED_SYSTEMS]
+    for group in (("session", "own"), ("system", *shared), ("producers",), ("module",), ("named",)):
         found = {worker for name, worker in workers.items() if name.partition("-")[0] in group}
         assert len(found) == 1
     # The groups that take longest begin first, each in a worker of its own.
@@ -102,3 +109,6 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
     for worker in chains:
         first = min((int(begun), name) for name, (ran_by, begun) in notes.items() if ran_by == worker)[1]
         assert first.partition("-")[0] in {"system", "session", "own", "producers"}
+    # The modules that share a system ran in their order, although the command line names them in reverse.
+    begun = {name: int(at) for name, (_, at) in notes.items() if name.partition("-")[0] in {"system", *shared}}
+    assert [name.partition("-")[0] for name in sorted(begun, key=begun.__getitem__)][::4] == ["system", *shared]

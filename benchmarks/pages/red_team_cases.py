@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from benchmarks.pages.figure import NONE, Case
-from lab.experiments.hardening.paired_report import strength, summaries
+from lab.experiments.hardening.paired_report import PRIMARY, strength, summaries
 from lab.experiments.hardening.rows import PairedRow
 from lab.red_team.convergence import STRONGER
 from lab.red_team.plan import CLEAN
@@ -58,7 +58,8 @@ def paired(rows: Sequence[Case]) -> Iterator[Case]:
                 **{side: line.share(side)._asdict() for side in ("bare", "always")},
                 "gain": line.gain("always")._asdict(),
                 "strongest": None if line is each.clean else f"{line.strongest('bare')}; {line.strongest('always')}",
-                "detectable": 100 * line.detectable("always") if line is each.worst else None,
+                "primary": line.gain(PRIMARY)._asdict() if line is each.worst else None,
+                "smallest_gain": 100 * each.smallest_gain if line is each.worst else None,
             }
 
 

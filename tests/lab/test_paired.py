@@ -17,7 +17,7 @@ from lab.cache import Arrays, Cache
 from lab.data import LabelledPictures, to_frames
 from lab.experiments.hardening import paired
 from lab.experiments.hardening.paired import Setting, measured, packed, standing, unpacked
-from lab.experiments.hardening.paired_report import LEVEL, Against, paired_page, summaries
+from lab.experiments.hardening.paired_report import LEVEL, PRIMARY, Against, adjusted, paired_page, summaries
 from lab.experiments.hardening.rows import PairedRow
 from lab.red_team import plan
 from lab.red_team.attack import adversarial
@@ -109,6 +109,30 @@ def test_each_set_of_attacks_contains_the_clean_answers_and_the_worst_case_conta
     assert without.aware is None
     page = "\n".join(paired_page([clean, bare, behind], ["paired/later"], "the command"))
     assert "Not measured yet: paired/later" in page.replace("`", "")
+
+
+def test_the_page_warns_of_attacks_that_were_made_on_one_side_alone() -> None:
+    made = ((4, "clean", "bare"), (5, "eot-pgd", "bare"), (6, "targeted", "bare"), (7, "eot-pgd", "fleet"))
+    rows = [row(*drawn(seed), attack=name, made_on=side) for seed, name, side in made]
+    warning = "Made on one side alone: `targeted` on the bare network."
+    assert warning in "\n".join(paired_page(rows, [], "the command"))
+    rows.append(row(*drawn(8), attack="square", made_on="fleet"))
+    assert f"{warning[:-1]}; `square` through the drop." in "\n".join(paired_page(rows, [], "the command"))
+    rows += [row(*drawn(9), attack="targeted", made_on="fleet"), row(*drawn(10), attack="square")]
+    assert "one side alone" not in "\n".join(paired_page(rows, [], "the command"))
+
+
+def test_every_p_but_the_primary_one_is_adjusted_for_all_tables_of_the_page() -> None:
+    made = ((4, "clean", "bare"), (5, "eot-pgd", "bare"), (6, "square", "fleet"))
+    rows = [row(*drawn(seed), attack=name, made_on=side) for seed, name, side in made]
+    rows += [replace(each, network="net@2+b") for each in rows]
+    found = adjusted(summaries(rows))
+    assert len(found) == 2 * (4 * 2 - 1)
+    page = "\n".join(paired_page(rows, [], "the command"))
+    assert page.count("Holm p = ") == len(found)
+    assert page.count(f"p = {summaries(rows)[0].worst.p(PRIMARY):.2g}, primary") == 2
+    smallest = min(found, key=lambda each: each[0].p(each[1]))
+    assert found[smallest] == pytest.approx(min(1, len(found) * smallest[0].p(smallest[1])))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial
 
 from lab.statistics import (
+    holm,
     least_wins,
     mean_interval,
     paired_detectable,
@@ -142,3 +144,13 @@ def test_a_detectable_gain_is_found_as_often_as_its_power_says() -> None:
         paired_detectable(5, 0.0, needed, 1.0)
     with pytest.raises(ValueError, match="shares"):
         paired_power(5, 0.6, 0.6, needed)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holms_p_is_the_largest_of_bonferronis_over_all_sets_with_that_test(p_values: list[float]) -> None:
+    # The oracle: the closed test of Marcus, Peritz and Gabriel (1976), whose sets are tested by Bonferroni's method.
+    places = range(len(p_values))
+    sets = [some for size in range(1, len(p_values) + 1) for some in combinations(places, size)]
+    bonferroni = {some: min(1.0, len(some) * min(p_values[place] for place in some)) for some in sets}
+    expected = [max(p for some, p in bonferroni.items() if place in some) for place in places]
+    assert holm(p_values) == pytest.approx(expected)

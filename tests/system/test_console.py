@@ -361,6 +361,7 @@ def test_every_page_is_driven_on_a_live_fleet_with_a_sick_camera(system: Running
 
 def _stop_and_see(system: RunningSystem, visit: Visit) -> None:
     """A processor that hangs is named by the console (by push), `status`, the terminal and a rule until it answers."""
+    _await_firing_rule(visit)
     page = visit.open("/system")
     expect(page.locator("#system-now")).to_contain_text("processor-1")
     system.send("processor-1", signal.SIGSTOP)
@@ -374,11 +375,23 @@ def _stop_and_see(system: RunningSystem, visit: Visit) -> None:
         assert "processor-1 does not answer: no answer for 3 s" in done.stdout
         # `test_alert_rules` lets it fire after its 30 seconds, and `test_console_system` shows it on a page.
         wait_until(lambda: "PointillistRoleDown" in pending(system), "the rule", every_s=0.5)
-        visit.open("/rules")
+        expect(visit.open("/rules").locator("main")).to_contain_text("PointillistRoleDown")
         visit.keep("rules")
     finally:
         system.send("processor-1", signal.SIGCONT)
     expect(page.locator("#pill")).not_to_contain_text("processor-1", timeout=30_000)
+
+
+def _await_firing_rule(visit: Visit) -> None:
+    """The console reads from the live Prometheus that the frozen camera's rule fires."""
+    firing = visit.page.locator("#rules li", has_text="PointillistCameraFrozen")
+
+    def shown() -> bool:
+        visit.open("/rules")
+        return firing.count() == 1
+
+    wait_until(shown, "the frozen camera's rule", 90, every_s=1)
+    expect(firing).to_contain_text(STUCK)
 
 
 def pending(system: RunningSystem) -> set[str]:

@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -118,8 +120,28 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
         # A reader's shell is not inside a `make`; the shell of the tests may be.
         shell = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
         commands = list(dict.fromkeys(COMMANDS_TO_RUN))
-        running: dict[str, tuple[subprocess.Popen[str], Path]] = {}
         [first] = [command for command in commands if str(command) == SYSTEM]
+
+        def run_to_its_end(command: Command) -> None:
+            """Run a command that joins the system. Press Ctrl-C if it needs that, after its camera has sent."""
+            [rule] = [rule for rule in RUN if re.fullmatch(rule, str(command))]
+            line = [*here(command), *RUN[rule]]
+            joins = next((name for part, name in ENDLESS.items() if part in str(command)), None)
+            with (
+                tempfile.TemporaryFile("w+") as printed,
+                subprocess.Popen(line, cwd=tmp_path, env=shell, stdout=printed, stderr=STDOUT, text=True) as ran,
+            ):
+                try:
+                    if joins is not None:
+                        wait_until(partial(sends, joins), f"frames of {joins}", within_s=90, every_s=0.5)
+                        ran.send_signal(signal.SIGINT)
+                    status = ran.wait(90)
+                finally:
+                    ran.kill()
+                printed.seek(0)
+                assert status == 0, f"{command}: {printed.read()}"
+
+        ended = None
         with subprocess.Popen(here(first), cwd=tmp_path, env=shell, stdout=log, stderr=STDOUT, text=True) as up:
 
             def recorded() -> bool:
@@ -128,26 +150,10 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
 
             try:
                 wait_until(recorded, "frames of the camera of the first command", within_s=120, every_s=0.5)
-                for command in commands:
-                    if command == first:
-                        continue
-                    [rule] = [rule for rule in RUN if re.fullmatch(rule, str(command))]
-                    log_file = (tmp_path / f"{len(running)}.log").open("w")
-                    line = [*here(command), *RUN[rule]]
-                    ran = subprocess.Popen(line, cwd=tmp_path, env=shell, stdout=log_file, stderr=STDOUT, text=True)
-                    log_file.close()
-                    running[str(command)] = ran, Path(log_file.name)
-                for shown, (ran, printed) in running.items():
-                    joins = next((name for part, name in ENDLESS.items() if part in shown), None)
-                    if joins is not None:
-                        wait_until(partial(sends, joins), f"frames of {joins}", within_s=90, every_s=0.5)
-                        ran.send_signal(signal.SIGINT)
-                    assert ran.wait(90) == 0, f"{shown}: {printed.read_text()}"
+                with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                    list(pool.map(run_to_its_end, [command for command in commands if command != first]))
                 assert (tmp_path / "look.png").is_file()
             finally:
-                for ran, _ in running.values():
-                    ran.kill()
-                    ran.wait()
                 down = [".venv/bin/pointillist", "down", "--state", ".pointillist"]
                 with suppress(subprocess.TimeoutExpired):
                     ended = subprocess.run(down, cwd=tmp_path, check=False, timeout=90, stdout=PIPE, text=True)
@@ -155,6 +161,7 @@ def test_the_commands_run_as_printed_on_one_system(tmp_path: Path) -> None:
                 up.kill()
         last = Path(log.name).read_text().splitlines()[-1]
         assert up.returncode == 0, Path(log.name).read_text()
+        assert ended is not None, "`pointillist down` has not ended"
         assert ended.stdout.splitlines()[-1] == "stopped"
         assert re.fullmatch(r"([\d,]+) published = \1 recorded\. Nothing lost\. .*Report: .*report\.json", last), last
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,11 +14,13 @@ from lab.experiments.hardening.paired import BARE, BEHIND, Standing, standing
 from lab.experiments.hardening.rows import PairedRow
 from lab.experiments.harness.page import Column, table
 from lab.red_team.plan import CLEAN
-from lab.statistics import Interval, least_wins, paired_detectable, paired_interval, sign_test, wilson
+from lab.statistics import Interval, holm, least_wins, paired_detectable, paired_interval, sign_test, wilson
 
 LEVEL: Final = 0.05
 """Level of the two-sided sign test of a difference."""
 POWER: Final = 0.8
+PRIMARY: Final = "once"
+"""The side that the primary comparison sets against the bare network, in the worst case of all attacks."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,17 @@ class Summary:
         """The lines of the table."""
         return [each for each in (self.clean, self.unaware, self.aware, self.worst) if each is not None]
 
+    @property
+    def smallest_gain(self) -> float:
+        """The smallest gain that the test of the primary comparison finds with the probability `POWER`."""
+        return self.worst.detectable(PRIMARY)
+
+    @property
+    def one_sided(self) -> dict[str, list[str]]:
+        """The attacks that were made on one side alone, by that side."""
+        made = {side: {row.attack for row in self.worst.rows if row.made_on == side} - {CLEAN} for side in _PLACES}
+        return {BARE: sorted(made[BARE] - made[BEHIND]), BEHIND: sorted(made[BEHIND] - made[BARE])}
+
 
 def summaries(rows: Sequence[PairedRow]) -> list[Summary]:
     """Return a table for each network and bound that has a row without an attack and one with an attack."""
@@ -134,23 +147,42 @@ def _difference(found: Interval) -> str:
     return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def _gain(side: str) -> Callable[[Against], str]:
+Comparison = tuple[Against, str]
+"""A line of a table, and the side `once` or `always` that it compares with the bare network."""
+
+
+def adjusted(found: Sequence[Summary]) -> dict[Comparison, float]:
+    """Return p, adjusted by Holm's method, of every comparison of these tables but the primary ones."""
+    others = [
+        (line, side) for each in found for line in each.lines for side in ("once", "always")
+        if (line, side) != (each.worst, PRIMARY)
+    ]  # fmt: skip
+    return dict(zip(others, holm([line.p(side) for line, side in others]), strict=True))
+
+
+def _gain(side: str, of_family: Mapping[Comparison, float]) -> Callable[[Against], str]:
     def text(each: Against) -> str:
-        return f"{_difference(each.gain(side))}, p = {each.p(side):.2g}"
+        p = of_family.get((each, side))
+        shown = f"p = {each.p(side):.2g}, primary" if p is None else f"Holm p = {p:.2g}"
+        return f"{_difference(each.gain(side))}, {shown}"
 
     return text
 
 
-COLUMNS: Final[tuple[Column[Against], ...]] = (
-    Column("attacks", lambda each: each.attacks),
-    Column("bare", lambda each: _interval(each.share("bare"))),
-    Column("behind the drop, shown once", lambda each: _interval(each.share("once"))),
-    Column("shown ten times", lambda each: _interval(each.share("always"))),
-    Column("once − bare", _gain("once")),
-    Column("ten times − bare", _gain("always")),
-    Column("strongest: bare", lambda each: each.strongest("bare")),
-    Column("behind the drop", lambda each: each.strongest("always")),
-)
+def columns(of_family: Mapping[Comparison, float]) -> tuple[Column[Against], ...]:
+    """Return the columns of a table; `of_family` holds p of every comparison but the primary ones."""
+    return (
+        Column("attacks", lambda each: each.attacks),
+        Column("bare", lambda each: _interval(each.share("bare"))),
+        Column("behind the drop, shown once", lambda each: _interval(each.share("once"))),
+        Column("shown ten times", lambda each: _interval(each.share("always"))),
+        Column("once − bare", _gain("once", of_family)),
+        Column("ten times − bare", _gain("always", of_family)),
+        Column("strongest: bare", lambda each: each.strongest("bare")),
+        Column("behind the drop", lambda each: each.strongest("always")),
+    )
+
+
 ROWS: Final[tuple[Column[PairedRow], ...]] = (
     Column("network", lambda row: row.network),
     Column("L∞ ε", lambda row: strength(row.eps)),
@@ -166,26 +198,46 @@ ROWS: Final[tuple[Column[PairedRow], ...]] = (
 
 def paired_page(rows: Sequence[PairedRow], missing: Iterable[str], command: str) -> list[str]:
     """Return the page: a table for each network and bound, the power of its comparison, and all attacks."""
-    left_out = ", ".join(f"`{name}`" for name in missing)
+    left_out = _listed(missing)
+    found = summaries(rows)
+    of_family = adjusted(found)
     parts = [
         "# With the drop and without it, on the same pictures",
         f"Made by `{command}`; the measurement is described in `lab/experiments/hardening/paired.py`. CIFAR-10, the "
         "first test pictures, L∞, a quarter of the pixels dropped. Each attack of `lab red-team` is made on one side, "
         "and its pictures are shown to both: once to the bare network, ten times behind the drop. The attacker knows "
         "all but the key. A picture counts if it withstands every attack of the line, and *shown ten times* all "
-        "submissions of each. Intervals are of 95 % (Wilson); differences have the paired interval of Bonett and Price "
-        "(2012) and p of the two-sided sign test.",
+        "submissions of each. A picture that the attacked side never gets right without an attack is not attacked.",
+        "Intervals are of 95 % (Wilson) and not adjusted; differences have the paired interval of Bonett and Price "
+        "(2012) and p of the two-sided sign test. The primary comparison of each network is the worst case, shown "
+        f"once. Its p is not adjusted. Any other p is adjusted by Holm's method (1979) for all {len(of_family)} other "
+        "comparisons of this page.",
     ]
-    for each in summaries(rows):
-        worst = each.worst
+    for each in found:
         parts += [
             f"## {each.network}, ε = {strength(each.eps)}",
-            table(COLUMNS, each.lines),
-            f"Of {worst.left.count} pictures, the sign test at {LEVEL:.0%} finds a gain of the worst case by "
-            f"{worst.detectable('once'):.1%} (shown once) with a probability of {POWER:.0%}, if as many pictures are "
+            table(columns(of_family), each.lines),
+            *_warning(each),
+            f"Of {each.worst.left.count} pictures, the sign test at {LEVEL:.0%} finds a gain of the worst case by "
+            f"{each.smallest_gain:.1%} (shown once) with a probability of {POWER:.0%}, if as many pictures are "
             "lost as here.",
         ]
     parts += ["## All attacks", table(ROWS, rows)]
     if left_out:
-        parts.append(f"Not measured yet: {left_out}. An attack that is missing on one side alone favours that side.")
+        parts.append(f"Not measured yet: {left_out}.")
     return parts
+
+
+def _warning(of: Summary) -> list[str]:
+    """Return the line that names the attacks of one side alone; none if both sides met the same attacks."""
+    alone = [f"{_listed(names)} {_PLACES[side]}" for side, names in of.one_sided.items() if names]
+    if not alone:
+        return []
+    return [
+        f"**The two sets of attacks differ.** Made on one side alone: {'; '.join(alone)}. An attack "
+        "that is missing on one side favours that side."
+    ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
