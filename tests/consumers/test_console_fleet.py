@@ -186,9 +186,9 @@ def test_a_camera_that_is_gone_is_forgotten_until_it_sends_again(rig: ConsoleRig
     assert browser.post("/fleet/forget", data={"camera": CAMERA, "csrf": csrf}).status_code == 303
     assert names(rig) == []
     assert [(each.who, each.what, each.subject) for each in rig.context.store.noted()] == [(OWNER, "forget", CAMERA)]
+    rig.close()
     again = ConsoleRig(tmp_path)
     try:
-        rig.close()
         old = said(CAMERA, OFFLINE)._replace(seen_ms=0)
         again.context.fleet.record_status(old, 0, monotonic_ms())
         again.tick()

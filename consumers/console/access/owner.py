@@ -37,7 +37,7 @@ class OwnerToken:
         """Lock the file. StateError if another console holds it, or if it cannot be written."""
         self._text = _PREFIX + secrets.token_urlsafe(32)
         self._file = file
-        self._lock = _locked(file)
+        self._lock: int | None = _locked(file)
 
     def write(self) -> None:
         """Write the token to the file, for its owner only. StateError if the file cannot be written."""
@@ -49,7 +49,9 @@ class OwnerToken:
 
     def close(self) -> None:
         """Let another console write the file."""
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def matches(self, text: str) -> bool:
         """Return whether a text is the token. The time taken does not depend on its characters."""
