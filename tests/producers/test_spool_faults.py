@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from producers.camera.camera_settings import CameraSettings
 from producers.spool import Spool, SpooledFrame, SpoolLimits
-from producers.spool.files import OPEN_FILES, OpenFile
+from producers.spool.files import OpenFile, OpenFiles
 from producers.spool.writing import DiskFullError, SegmentWriter
 from schemas.errors import StateError
 from schemas.identity import CameraId
@@ -24,6 +24,14 @@ from tests.producers.fleet_rig import offline_camera
 from tests.producers.spool_rig import CAMERA, fill, flip, ledger_copies, payload_of, refuse, scanned, segments_of
 
 SMALL = SpoolLimits(max_bytes=2**12)
+
+
+@pytest.fixture
+def open_files(monkeypatch: pytest.MonkeyPatch) -> OpenFiles:
+    """The open files of this test alone: spools of other tests in this process may still have some."""
+    files = OpenFiles(512)
+    monkeypatch.setattr("producers.spool.files.OPEN_FILES", files)
+    return files
 
 
 def frame_of(spool: Spool, boot_id: int, seq: int) -> SpooledFrame:
@@ -59,9 +67,9 @@ def test_a_frame_that_cannot_be_read_for_now_stays(tmp_path: Path, monkeypatch: 
 
 
 def test_spools_of_a_fleet_share_fewer_open_files_than_they_have_and_lose_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_files: OpenFiles
 ) -> None:
-    monkeypatch.setattr(OPEN_FILES, "limit", 3)
+    open_files.limit = 3
     spools = [Spool(tmp_path / str(number), CameraId(f"local/cam-{number}")) for number in range(5)]
     before = len(list(Path("/proc/self/fd").iterdir()))
     for seq in range(4):
@@ -72,7 +80,7 @@ def test_spools_of_a_fleet_share_fewer_open_files_than_they_have_and_lose_nothin
     boots = [spool.current.boot_id for spool in spools]
     for spool in spools:
         spool.close()
-    assert len(OPEN_FILES) == 0
+    assert len(open_files) == 0
     for number, boot_id in enumerate(boots):
         again = Spool(tmp_path / str(number), CameraId(f"local/cam-{number}"))
         frames = [again.read(frame_of(again, boot_id, seq)) for seq in range(4)]
@@ -81,7 +89,9 @@ def test_spools_of_a_fleet_share_fewer_open_files_than_they_have_and_lose_nothin
         again.close()
 
 
-def test_a_process_that_may_open_no_more_files_closes_the_file_that_was_not_used_for_longest(tmp_path: Path) -> None:
+def test_a_process_that_may_open_no_more_files_closes_the_file_that_was_not_used_for_longest(
+    tmp_path: Path, open_files: OpenFiles
+) -> None:
     first, second = (OpenFile(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("first", "second"))
     os.write(first.use(), b"one")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -92,7 +102,7 @@ def test_a_process_that_may_open_no_more_files_closes_the_file_that_was_not_used
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         os.write(second.use(), b"two")
         assert os.pread(first.use(), 3, 0) == b"one"
-        assert len(OPEN_FILES) == 1
+        assert len(open_files) == 1
         first.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -100,13 +110,13 @@ def test_a_process_that_may_open_no_more_files_closes_the_file_that_was_not_used
 
 @pytest.mark.parametrize("step", ["append", "close"])
 def test_an_error_of_a_close_that_made_room_is_raised_at_the_next_use_of_that_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tmp_path: Path, open_files: OpenFiles, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def closes(fd: int, close: Callable[[int], None] = os.close) -> None:
         close(fd)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(OPEN_FILES, "limit", 1)
+    open_files.limit = 1
     spool, other = Spool(tmp_path / "spool", CAMERA), Spool(tmp_path / "other", CameraId("local/other"))
     fill(spool, 1)
     with monkeypatch.context() as patch:
@@ -121,10 +131,8 @@ def test_an_error_of_a_close_that_made_room_is_raised_at_the_next_use_of_that_fi
     other.close()
 
 
-def test_a_file_that_was_removed_while_it_was_closed_is_not_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(OPEN_FILES, "limit", 1)
+def test_a_file_that_was_removed_while_it_was_closed_is_not_made_again(tmp_path: Path, open_files: OpenFiles) -> None:
+    open_files.limit = 1
     spool, other = Spool(tmp_path / "spool", CAMERA), Spool(tmp_path / "other", CameraId("local/other"))
     boot_id = fill(spool, 2)
     removed = frame_of(spool, boot_id, 0).segment.path
