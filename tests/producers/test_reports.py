@@ -105,7 +105,7 @@ async def test_what_was_said_of_a_camera_is_signed_by_it_and_in_order_last_will_
             cam.cut(False)
             await until(lambda: said().state == ONLINE)
             again = said()
-    await until(lambda: said().state == OFFLINE)
+        await until(lambda: said().state == OFFLINE)
     order = [online, will, again, said()]
     for earlier, later in pairwise(order):
         assert is_newer(later, earlier, 0)
