@@ -17,6 +17,7 @@ _NAME = r"[a-z0-9][a-z0-9_.-]{0,62}"
 CAMERA_ID_CHARACTERS: Final = 64
 """Maximum length of `site/camera`: it is the common name of the camera's certificate, which X.509 limits (RFC 5280,
 A.1)."""
+SITE_NAME: Final = re.compile(_NAME)
 _CAMERA_ID = re.compile(rf"(?=.{{3,{CAMERA_ID_CHARACTERS}}}\Z){_NAME}/{_NAME}")
 
 BOOT_ID_LIMIT = 2**63

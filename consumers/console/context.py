@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -18,9 +19,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from consumers.cameras.episodes import Review
-from consumers.console.access.gate import may, path_of, session_of
+from consumers.console.access.gate import path_of, session_of
 from consumers.console.access.logins import Logins, Ways
 from consumers.console.access.rights import Right
+from consumers.console.access.sight import ALL, Sight
+from consumers.console.access.sites import may, visible_to
 from consumers.console.data.commands import Commands
 from consumers.console.data.export import export_places
 from consumers.console.data.fleet import Fleet
@@ -51,6 +54,8 @@ PAGES: Final = (
     ("/system", "System"),
     ("/dead-letters", "Dead letters"),
 )
+_OF_THE_FLEET: Final = ("/models", "/system")
+"""Pages that need a role for all sites."""
 
 
 @dataclass
@@ -100,7 +105,6 @@ class ConsoleContext:
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
             undefined=StrictUndefined,
         )  # fmt: skip
-        self.templates.globals["pages"] = PAGES
         self.templates.filters |= {
             "percent": percent,
             "rate": rate,
@@ -135,9 +139,9 @@ class ConsoleContext:
         """Run an action that commands a camera and waits for its confirmation."""
         return await asyncio.get_running_loop().run_in_executor(self._telling, lambda: action(*args, **kwargs))
 
-    async def note(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
-        """Write a line of the audit log."""
-        await self.write(self.store.note, who, what, subject, detail, outcome)
+    async def note(self, who: str, what: str, subject: str, detail: str, outcome: str, site: str | None = None) -> None:
+        """Write a line of the audit log, see `Store.note`."""
+        await self.write(self.store.note, who, what, subject, detail, outcome, site)
 
     def render(self, template: str, **context: Any) -> str:
         """Render a part of a page."""
@@ -145,14 +149,17 @@ class ConsoleContext:
 
     def page(self, request: Request, template: str, status: int = 200, **context: Any) -> Response:
         """Render a whole page."""
-        session = session_of(request)
+        session, sight = session_of(request), visible_to(request)
         known: Mapping[str, Any] = {
             "path": path_of(request),
             "session": session,
+            "pages": pages_for(sight),
+            "sees_all": sight == ALL,
             "can_operate": may(request, Right.OPERATOR),
+            "may_operate": partial(may, request, Right.OPERATOR),
             "can_admin": may(request, Right.ADMIN),
             "logs_in": self.ways.logs_in,
-            "header": self.watch.header(),
+            "header": self.watch.header(sight),
             "now_ms": time.time_ns() // 10**6,
             "stream": "/live",
             "runbooks": self.runbooks is not None,
@@ -170,6 +177,11 @@ class ConsoleContext:
         if self.prometheus is not None:
             self.prometheus.close()
         self.recorded.close()
+
+
+def pages_for(sight: Sight) -> list[tuple[str, str]]:
+    """Return the pages that a reader of these sites can open."""
+    return [page for page in PAGES if sight == ALL or page[0] not in _OF_THE_FLEET]
 
 
 def percent(share: float | None) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.episodes import OPEN, Review
@@ -37,7 +37,7 @@ _OVERLAP_MS: Final = 5_000
 """Milliseconds that are read again, for transactions that began earlier and ended later than others."""
 
 MOST_COUNTED: Final = 1_000
-"""Dead letters are counted up to this number."""
+"""The newest dead letters are counted up to this number, those of all sites together."""
 
 log = structlog.get_logger()
 
@@ -155,7 +155,8 @@ class DatabasePoller:
 
 
 def _totals(connection: Connection, now_ms: int) -> Totals:
-    newest = select(dead_letters.c.offset).where(dead_letters.c.recorded_ms > now_ms - DAY_MS).limit(MOST_COUNTED)
-    letters = connection.scalar(select(func.count()).select_from(newest.subquery())) or 0
+    newest = select(dead_letters.c.camera).where(dead_letters.c.recorded_ms > now_ms - DAY_MS)
+    recent = newest.order_by(dead_letters.c.recorded_ms.desc()).limit(MOST_COUNTED)
+    letters = Counter(connection.scalars(recent))
     audited = read_result(connection) or {}
     return Totals(letters, audited.get("frames_lost"))

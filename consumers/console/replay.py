@@ -15,6 +15,7 @@ from typing import Any, Final
 from aiokafka.errors import KafkaError
 from sqlalchemy import Engine, func, select
 
+from consumers.console.access.sight import Sight
 from consumers.database.queries import Records
 from consumers.database.tables import dead_letters
 from schemas.errors import BrokerError
@@ -67,19 +68,26 @@ class Replayed:
         return summary + (f", {self.gone} no longer in Kafka" if self.gone else "")
 
 
-def reasons(engine: Engine) -> list[dict[str, Any]]:
-    """Return the number of letters of each reason, the most frequent first."""
+def reasons(engine: Engine, sight: Sight) -> list[dict[str, Any]]:
+    """Return the number of letters of each reason that name cameras of these sites, the most frequent first."""
     kinds = (dead_letters.c.reason, dead_letters.c.stage, dead_letters.c.verified)
     totals = (func.count().label("letters"), func.max(dead_letters.c.recorded_ms).label("newest_ms"))
-    query = select(*kinds, *totals, func.max(dead_letters.c.error).label("error")).group_by(*kinds)
+    query = (
+        select(*kinds, *totals, func.max(dead_letters.c.error).label("error"))
+        .where(sight.where(dead_letters.c.camera))
+        .group_by(*kinds)
+    )
     with engine.begin() as connection:
         found = [dict(row) for row in connection.execute(query).mappings()]
     return sorted(found, key=lambda each: -each["letters"])
 
 
-def letters(engine: Engine, reason: str) -> tuple[list[Letter], int]:
-    """Return the unrecorded frames rejected for a reason, each once, oldest first, and the number of recorded ones."""
-    mine = (dead_letters.c.reason == reason, dead_letters.c.verified)
+def letters(engine: Engine, reason: str, sight: Sight) -> tuple[list[Letter], int]:
+    """Return the unrecorded frames rejected for a reason, each once, oldest first, and the number of recorded ones.
+
+    Only frames of these sites count.
+    """
+    mine = (dead_letters.c.reason == reason, dead_letters.c.verified, sight.where(dead_letters.c.camera))
     with engine.begin() as connection:
         boots = connection.execute(select(dead_letters.c.camera, dead_letters.c.boot).where(*mine).distinct()).all()
     records = Records(engine)

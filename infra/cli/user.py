@@ -32,26 +32,28 @@ def add(
     name: Annotated[str, typer.Argument(help="The user's name.")],
     role: Annotated[
         str,
-        typer.Option(help="viewer (sees everything), operator (also cameras and alerts) or admin (also models)."),
+        typer.Option(
+            help="viewer (sees everything), operator (also cameras and alerts) or admin (also models), for all "
+            "sites; or roles by site, such as north=operator,south=viewer."
+        ),
     ] = "viewer",
     file: UsersFile = None,
     state: State = None,
 ) -> None:
     """Add a user, or change the role and the password of one; the password is read from the terminal or standard
     input."""
-    from consumers.console.access.rights import Right
+    from consumers.console.access.private_lines import check_roles
     from consumers.console.access.users import write_user
 
     place = login_file(file, state, "users")
-    if role not in set(Right):
-        raise ConfigError(f"--role: expected {', '.join(Right)}, got {role!r}. Correct it.")
+    check_roles(role)
     if sys.stdin.isatty():
         password = getpass(f"password of {name}: ")
         if getpass("again: ") != password:
             raise ConfigError("password: expected the same text twice, got two texts. Enter it again.")
     else:
         password = sys.stdin.readline().rstrip("\n")
-    write_user(place, name, Right(role), password)
+    write_user(place, name, role, password)
     typer.echo(f"{name} may log in as {role}: {place}")
     note(state, "user", name, role, "added or changed")
 
@@ -62,7 +64,7 @@ def list_users(file: UsersFile = None, state: State = None) -> None:
     from consumers.console.access.users import read_users
 
     for user in sorted(read_users(login_file(file, state, "users")).values(), key=lambda each: each.name):
-        typer.echo(f"{user.name} {user.right}")
+        typer.echo(f"{user.name} {user.roles}")
 
 
 @user_app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from consumers.console.access.rights import Right
+from consumers.console.access.rights import Reach, Right
 from consumers.console.web import console_routes
 from infra.reference.markdown import code, page, table
 from infra.settings.described import docstrings
@@ -14,17 +14,21 @@ def rights() -> str:
     """The page."""
     nobody = cast(Any, None)  # routes are listed, not answered
     routes = console_routes(nobody, nobody)
-    described = docstrings(Right)
+    described, reaches = docstrings(Right), docstrings(Reach)
     parts = []
     for right in (*Right, None):
-        rows = sorted((route.path, route.method) for route in routes if route.needed is right)
+        rows = sorted((route.path, route.method, route.reach or "") for route in routes if route.needed is right)
         heading = f"## Routes for the right `{right}`" if right is not None else "## Routes for everybody"
-        parts += [heading, table(("method", "path"), [(code(method), code(path)) for path, method in rows])]
+        columns = ("method", "path", "at") if right is not None else ("method", "path")
+        cells = [(code(method), code(path), reach) for path, method, reach in rows]
+        parts += [heading, table(columns, [each[: len(columns)] for each in cells])]
     return page(
         "Rights in the console",
         "The gate compares the right of a person or a token with the right of the route, before anything else of the "
-        "request is read. [How people get a right](../operations/people.md).",
+        "request is read. A person has a role for each site, or one for all of them. [How people get a "
+        "right](../operations/people.md).",
         table(("right", "may, besides what those above may"), [(code(each), described[each.name]) for each in Right]),
+        table(("at", "where the right is needed"), [(each.value, reaches[each.name]) for each in Reach]),
         *parts,
         "The files below `/static/` are for everybody too.",
     )

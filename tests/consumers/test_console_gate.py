@@ -13,9 +13,10 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from consumers.console.access.gate import Gate, may
+from consumers.console.access.gate import Gate
 from consumers.console.access.logins import Logins, Ways
 from consumers.console.access.rights import OpenMount, Right, RouteRights
+from consumers.console.access.sites import may
 from consumers.console.access.users import Users, write_user
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from consumers.console.access.sight import ALL
 from consumers.console.pages.dead_letters import SHOWN, dumped, explained
 from consumers.console.replay import letters, replay
 from infra.local.kafka import Kafka
@@ -68,7 +69,7 @@ def test_what_was_recorded_meanwhile_and_what_is_nobodys_is_not_sent(console: Co
         recorder.letter(refused(seq, frame(seq)))
     recorder.letter(dead_letter(3, verified=False))
     recorder.verdicts([verdict(1)])
-    found, recorded = letters(console.context.engine(), "bad_pixels")
+    found, recorded = letters(console.context.engine(), "bad_pixels", ALL)
     assert ([each.seq for each in found], recorded) == ([2], 1)
 
 
@@ -86,7 +87,7 @@ async def test_refused_frames_go_to_kafka_once_more_also_those_too_large_for_a_l
     recorder.letter(refused(1, small))
     recorder.letter(refused(2, large[:4_096], length=len(large)))
     recorder.letter(refused(3, frame(3, 20_000)[:4_096], length=20_040))
-    found, recorded = letters(console.context.engine(), "bad_pixels")
+    found, recorded = letters(console.context.engine(), "bad_pixels", ALL)
     outcome = await replay(kafka.bootstrap, topic, found, recorded)
     assert str(outcome) == "2 sent again, 1 no longer in Kafka"
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")

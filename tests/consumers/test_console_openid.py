@@ -98,7 +98,7 @@ def test_a_person_logs_in_at_the_provider_with_the_highest_role_of_the_groups(sc
     assert "<span>anna</span>" in page.text
     session = scene.rig.context.sessions.find(scene.visitor.cookies[COOKIE])
     assert session is not None
-    assert (session.name, session.right) == ("anna", Right.OPERATOR)
+    assert (session.name, str(session.roles)) == ("anna", "operator")
     first = scene.rig.context.store.noted()[-1]
     assert (first.who, first.what, first.detail) == ("anna", "login", "OpenID Connect, subject 4711")
     assert scene.visitor.post("/dead-letters/replay", data={"csrf": session.csrf}).status_code == 403
@@ -432,7 +432,7 @@ def test_one_network_cannot_hold_all_places() -> None:
 
 
 def test_a_provider_that_gives_nobody_a_role_is_refused() -> None:
-    with pytest.raises(ValidationError, match="expected groups for at least one of viewer, operator and admin"):
+    with pytest.raises(ValidationError, match="expected groups for at least one of viewer, operator, admin and sites"):
         OpenIdSettings(issuer="https://login.example", client_id="a", url="https://console.example")
 
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from consumers.conservation.result import save_result
+from consumers.console.access.sight import ALL
 from consumers.console.data.pictures import WHOLE, Pictures
 from consumers.console.data.rollup import Rollup
 from consumers.console.database_poller import DatabasePoller
@@ -177,7 +178,7 @@ def test_a_camera_has_its_picture_its_history_and_its_log(console: ConsoleRig, r
 
 
 def test_the_last_picture_is_shown_three_ways_with_what_is_known_of_each(console: ConsoleRig) -> None:
-    browser, changes = console.browser(), changes_on(console.context, CAMERA)
+    browser, changes = console.browser(), changes_on(console.context, CAMERA, ALL)
     jpegs = [scene(seed) for seed in range(4)]
     console.show([verdict(0, preview=jpegs[0])])
     page = browser.get(f"/camera/{CAMERA}").text

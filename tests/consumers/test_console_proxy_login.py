@@ -11,7 +11,7 @@ import pytest
 
 from consumers.console.access.login_settings import ProxyLoginSettings
 from consumers.console.access.proxy import SECRET_HEADER, ProxyLogin
-from consumers.console.access.rights import Person, Right
+from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.sessions import PROXIED_S, Sessions
 from consumers.console.role import open_desk
 from infra.local.ports import free_port
@@ -62,8 +62,8 @@ def test_the_login_page_sends_people_to_the_proxy(rig: ConsoleRig) -> None:
 def test_a_stream_of_a_proxys_visitor_ends_before_the_proxys_answer_is_old() -> None:
     now_s = 0.0
     sessions = Sessions(None, lambda: now_s)
-    proxied = sessions.proxied(Person("anna", Right.VIEWER))
-    own = sessions.passing(Person("anna", Right.VIEWER))
+    proxied = sessions.proxied(Person("anna", Roles.parse(Right.VIEWER)))
+    own = sessions.passing(Person("anna", Roles.parse(Right.VIEWER)))
     now_s = PROXIED_S
     assert not sessions.holds(proxied)
     assert sessions.holds(own)
@@ -188,7 +188,28 @@ def test_a_login_by_headers_needs_the_proxys_address(rig: ConsoleRig) -> None:
 
 def test_the_highest_role_of_several_groups_applies_and_a_star_is_everybody() -> None:
     roles = ProxyLoginSettings(viewer=("*",), operator=("ops",), admin=("root",))
-    assert roles.right_of([]) is Right.VIEWER
-    assert roles.right_of(["ops", "root"]) is Right.ADMIN
-    assert ROLES.right_of(["guests"]) is None
-    assert ROLES.right_of(["*"]) is None
+    assert str(roles.roles_of([])) == "viewer"
+    assert str(roles.roles_of(["ops", "root"])) == "admin"
+    assert ROLES.roles_of(["guests"]) is None
+    assert ROLES.roles_of(["*"]) is None
+
+
+def test_groups_have_roles_by_site_and_the_highest_for_each_site_applies() -> None:
+    sites = {"guards": "north=operator,south=viewer", "north-lead": "north=admin", "*": "lobby=viewer"}
+    roles = ProxyLoginSettings(sites=sites)
+    assert str(roles.roles_of(["guards", "north-lead"])) == "lobby=viewer,north=admin,south=viewer"
+    assert str(roles.roles_of(["others"])) == "lobby=viewer"
+    with pytest.raises(
+        ValueError, match=r"sites\.guards: expected viewer, operator or admin, or SITE=ROLE,…, got 'boss'"
+    ):
+        ProxyLoginSettings(sites={"guards": "boss"})
+
+
+def test_a_person_whom_the_proxy_names_sees_the_sites_of_the_groups(tmp_path: Path) -> None:
+    settings = ProxyLoginSettings(sites={"guards": "north=viewer"})
+    rig = ConsoleRig(tmp_path, changed={"behind_proxy": PROXY, "proxy_login": settings})
+    headers = {"x-forwarded-user": "anna", "x-forwarded-groups": "guards"}
+    assert sent(rig, headers).status_code == 200
+    assert rig.visitor(PROXY).get("/system", headers=headers).status_code == 403
+    assert rig.visitor(PROXY).get("/api/v1/cameras/south/vault", headers=headers).status_code == 404
+    rig.close()

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from consumers.console.access.cookies import COOKIE
-from consumers.console.access.rights import GuardedRoute, OpenMount, Right
+from consumers.console.access.rights import GuardedRoute, OpenMount, Reach, Right
 from consumers.console.access.users import write_user
 from consumers.console.api.routes import ROOT, document
 from consumers.console.web import make_app
@@ -112,13 +112,13 @@ def test_a_route_for_changes_by_viewers_cannot_be_made() -> None:
         return Response()
 
     with pytest.raises(ValueError, match="POST /x: expected at least the right `operator`, got `viewer`"):
-        GuardedRoute("/x", answer, "POST")
+        GuardedRoute("/x", answer, "POST", reach=Reach.SAME)
 
 
 def test_the_openapi_document_names_the_right_that_the_gate_compares(rig: ConsoleRig) -> None:
     paths = document()["paths"]
-    found = {(route.method, route.path): route.needed for route in guarded(rig) if route.path.startswith(ROOT)}
+    found = {(route.method, route.path): route for route in guarded(rig) if route.path.startswith(ROOT)}
     described = {(method.upper(), path): entry for path, each in paths.items() for method, entry in each.items()}
     assert found.keys() == described.keys()
     for key, entry in described.items():
-        assert entry["description"] == f"Needs the right `{found[key]}`."
+        assert entry["description"] == f"Needs the right `{found[key].needed}` for {found[key].reach}."

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from consumers.console.access.cookies import COOKIE
-from consumers.console.access.rights import Person, Right
+from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.sessions import LONGEST_S, MOST, Sessions
 from consumers.console.access.users import remove_user, write_user
 from consumers.console.data import stream
@@ -77,7 +77,7 @@ def test_a_new_user_logs_in_without_a_restart(tmp_path: Path, users: Path) -> No
 
 
 def test_a_session_ends_after_twelve_hours_however_much_it_is_used() -> None:
-    now_s, anna = [0.0], Person("anna", Right.VIEWER)
+    now_s, anna = [0.0], Person("anna", Roles.parse(Right.VIEWER))
     sessions = Sessions(clock_s=lambda: now_s[0])
     token, passing = sessions.begin(anna), sessions.passing(anna)
     for _ in range(11):
@@ -95,7 +95,7 @@ def test_a_session_ends_after_twelve_hours_however_much_it_is_used() -> None:
 
 
 def test_a_session_that_makes_room_for_others_ends() -> None:
-    anna = Person("anna", Right.VIEWER)
+    anna = Person("anna", Roles.parse(Right.VIEWER))
     sessions = Sessions()
     first = sessions.find(sessions.begin(anna))
     assert first is not None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.routing import Match
 
+from consumers.console.access.sight import ALL
 from consumers.console.data import system_watch
 from consumers.console.data.prometheus import read_roles
 from consumers.console.data.roles import RoleState, unwell
@@ -106,7 +107,7 @@ async def test_what_changes_is_pushed_to_open_pages_within_five_seconds(
     running = asyncio.create_task(rig.context.watch.run())
     try:
         await until(lambda: bool(rig.context.watch.roles))
-        changed, head = changes_of_system(rig.context), header_changes(rig.context)
+        changed, head = changes_of_system(rig.context), header_changes(rig.context, ALL)
         assert "all well" in changed()
         assert "all well" in head()
         stirred = rig.context.fleet.stirred

@@ -116,5 +116,5 @@ def test_what_no_token_can_be_is_refused_in_one_line(file: Path) -> None:
     with pytest.raises(ConfigError, match="expected one of"):
         revoke_token(file, "none")
     file.write_text("ci:king:root:1:2:00\n")
-    with pytest.raises(ConfigError, match="tokens, line 1: expected name:viewer"):
+    with pytest.raises(ConfigError, match="tokens, line 1: expected name:roles"):
         read_tokens(file)

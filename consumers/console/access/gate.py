@@ -18,9 +18,10 @@ from consumers.console.access.cookies import Origin, cookie_name
 from consumers.console.access.guesses import Attempt, TryLaterError
 from consumers.console.access.logins import Logins
 from consumers.console.access.passwords import Gone
-from consumers.console.access.refusal import RefusedLoginError
-from consumers.console.access.rights import Right, RouteRights
+from consumers.console.access.refusal import RefusedActionError, RefusedLoginError
+from consumers.console.access.rights import EVERYWHERE, Need, Reach, Right, RouteRights
 from consumers.console.access.sessions import Session
+from consumers.console.access.sites import UNSEEN
 from consumers.console.access.users import User
 from consumers.console.failures import Failures
 
@@ -103,6 +104,8 @@ class Gate:
             await self._answer(request, scope, visit, sending)
         except ClientDisconnect:
             return
+        except RefusedActionError as refused:
+            await no(refused.status, str(refused))(scope, visit, sending)
         except Exception as error:
             self._failures.log(request, error)
             if has_begun:
@@ -112,7 +115,8 @@ class Gate:
     async def _answer(self, request: Request, scope: Scope, visit: Visit, sending: Send) -> None:
         state = scope.setdefault("state", {})
         state["session"], state["form"], state["gone"] = None, {}, visit.gone
-        needed = self._rights.needed(scope)
+        need = state["need"] = self._rights.need(scope)
+        needed = need.right
         session, brings_credentials, refusal = None, False, None
         try:
             session, brings_credentials = await self._session(request, needed)
@@ -121,7 +125,7 @@ class Gate:
         except RefusedLoginError as refused:
             refusal = no(refused.status, str(refused))
         if refusal is None and needed is not None:
-            refusal = _stranger(request) if session is None else self._unentitled(session, needed)
+            refusal = _stranger(request) if session is None else self._unentitled(session, need, needed)
         state["session"] = session
         if refusal is None and request.method not in ("GET", "HEAD"):
             refusal = await self._foreign(request, session, brings_credentials)
@@ -144,12 +148,16 @@ class Gate:
         user = await self._by_password(request, text)
         return (None, False) if user is None else (self._sessions.passing(user, self._logins.is_current(user)), True)
 
-    def _unentitled(self, session: Session, needed: Right) -> Response | None:
-        """Return the refusal of a request whose person lacks the right: the only place that compares the two."""
-        if session.right.covers(needed):
+    def _unentitled(self, session: Session, need: Need, needed: Right) -> Response | None:
+        """Return the refusal of a request whose person lacks the right at its site."""
+        held = need.held(session.roles)
+        if held is not None and held.covers(needed):
             return None
+        if held is None and need.reach is Reach.SITE:
+            return no(404, UNSEEN)
+        where = " on all sites" if need.reach is Reach.FLEET and session.roles.at(EVERYWHERE) is None else ""
         advice = OWNERS_ADVICE if session is self._sessions.visitor else ""
-        return no(403, f"user: expected the right `{needed}`, got `{session.right}`{advice}")
+        return no(403, f"user: expected the right `{needed}`{where}, got `{session.roles}`{advice}")
 
     async def _foreign(self, request: Request, session: Session | None, brings_credentials: bool) -> Response | None:
         """Check a state-changing request: origin, form and CSRF token. Return a refusal, or None."""
@@ -227,12 +235,6 @@ def session_of(request: Request) -> Session:
     if found is None:
         raise LookupError("session: expected one, the request has none")
     return found
-
-
-def may(request: Request, needed: Right) -> bool:
-    """Return whether the session of a request includes a right. A request without a session has none."""
-    session: Session | None = request.scope["state"]["session"]
-    return session is not None and session.right.covers(needed)
 
 
 def origin_of(request: Request) -> Origin:

@@ -10,34 +10,43 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from consumers.console.access.rights import Right
+from consumers.console.access.rights import EVERYWHERE, ROLES_FORM, Right, Roles
 from schemas.errors import ConfigError
 from schemas.settings import HttpUrl, SettingsTable
 
 EVERYBODY: Final = "*"
-"""Value that gives a role to everybody who logs in."""
+"""Group of everybody who logs in."""
 
 
 class GroupRoles(SettingsTable):
-    """The role of a person, from groups that others name. Of several roles, the highest applies."""
+    """The roles of a person, from groups that others name. Of several roles for a site, the highest applies."""
 
     viewer: tuple[str, ...] = ()
-    """Groups whose members are viewers; * is everybody who logs in."""
+    """Groups whose members are viewers of all sites; * is everybody who logs in."""
     operator: tuple[str, ...] = ()
-    """Groups whose members are operators; * is everybody who logs in."""
+    """Groups whose members are operators of all sites; * is everybody who logs in."""
     admin: tuple[str, ...] = ()
-    """Groups whose members are admins; * is everybody who logs in."""
+    """Groups whose members are admins of all sites; * is everybody who logs in."""
+    sites: dict[str, str] = Field(default={})
+    """Roles by site of a group's members, such as `north=operator,south=viewer`, by the group's name."""
 
-    def right_of(self, groups: Iterable[str]) -> Right | None:
-        """Return the role of a member of these groups, None without one."""
+    def roles_of(self, groups: Iterable[str]) -> Roles | None:
+        """Return the roles of a member of these groups, None without one."""
         found = {EVERYBODY, *groups}
         given = {Right.VIEWER: self.viewer, Right.OPERATOR: self.operator, Right.ADMIN: self.admin}
-        return max((right for right, those in given.items() if found & {*those}), key=list(Right).index, default=None)
+        pairs = [(EVERYWHERE, right) for right, those in given.items() if found & {*those}]
+        pairs += [pair for group in found & self.sites.keys() for pair in Roles.parse(self.sites[group]).by_site]
+        return Roles.of(pairs) if pairs else None
 
     @model_validator(mode="after")
     def _check_roles(self) -> Self:
-        if not (self.viewer or self.operator or self.admin):
-            raise ValueError("expected groups for at least one of viewer, operator and admin, got none.")
+        if not (self.viewer or self.operator or self.admin or self.sites):
+            raise ValueError("expected groups for at least one of viewer, operator, admin and sites, got none.")
+        for group, text in self.sites.items():
+            try:
+                Roles.parse(text)
+            except ValueError as error:
+                raise ValueError(f"sites.{group}: expected {ROLES_FORM}, got {text[:80]!r}: {error}.") from None
         return self
 
 

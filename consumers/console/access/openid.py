@@ -206,12 +206,12 @@ class OpenIdLogin:
                 f"{settings.name_claim}: expected at most 64 letters, digits and . _ @ -, got {str(name)[:80]!r}", 403
             )
         values = [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else []
-        right = settings.right_of(each for each in values if isinstance(each, str))
-        if right is None:
+        roles = settings.roles_of(each for each in values if isinstance(each, str))
+        if roles is None:
             raise RefusedLoginError(
                 f"{name}: expected a group with a role in the claim {settings.role_claim}, got none. Ask an admin.", 403
             )
-        return Person(name, right)
+        return Person(name, roles)
 
 
 def _usable(document: Mapping[str, Any]) -> KeySet:

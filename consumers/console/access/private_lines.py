@@ -13,6 +13,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
+from consumers.console.access.rights import ROLES_FORM, Roles
 from schemas.errors import ConfigError
 from schemas.runtime.atomic_file import replacing
 from schemas.runtime.file_version import FileVersion, file_version
@@ -55,6 +56,14 @@ def check_name(name: str) -> None:
     """Raise ConfigError for a name that no line can hold."""
     if not NAME.fullmatch(name):
         raise ConfigError(f"name: expected at most 64 letters, digits and . _ @ -, got {name[:80]!r}")
+
+
+def check_roles(text: str) -> Roles:
+    """Return the roles in a text. Raises ConfigError for a text that is none."""
+    try:
+        return Roles.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"role: expected {ROLES_FORM}, got {text[:80]!r}: {error}. Correct it.") from None
 
 
 def read_lines(file: Path, kind: LineFormat[E]) -> dict[str, E]:

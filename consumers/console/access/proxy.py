@@ -74,12 +74,12 @@ class ProxyLogin:
             raise RefusedLoginError(
                 f"{name_header}: expected at most 64 letters, digits and . _ @ -, got {names[0][:80]!r}", 403
             )
-        right = settings.right_of(each.strip() for text in groups for each in text.split(","))
-        if right is None:
+        roles = settings.roles_of(each.strip() for text in groups for each in text.split(","))
+        if roles is None:
             raise RefusedLoginError(
                 f"{names[0]}: expected a group with a role in {settings.groups_header}, got none. Ask an admin.", 403
             )
-        return Person(names[0], right)
+        return Person(names[0], roles)
 
     def is_proxy(self, peer: str) -> bool:
         """Return whether a connection's address is the proxy's."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from consumers.console.access.rights import Person, Right
+from consumers.console.access.rights import Person, Right, Roles
 
 LONGEST_S: Final = 12 * 3600.0
 """A session ends this long after the login, used or not."""
@@ -49,9 +49,13 @@ class Session:
         return self.person.name
 
     @property
-    def right(self) -> Right:
-        """The person's right."""
-        return self.person.right
+    def roles(self) -> Roles:
+        """The person's roles."""
+        return self.person.roles
+
+
+def _endless(name: str, right: Right) -> Session:
+    return Session(Person(name, Roles.parse(right)), endless=True)
 
 
 class Sessions:
@@ -63,8 +67,8 @@ class Sessions:
         `owner` is the user who runs a console on loopback without logins: visitors then read, and the owner's link
         makes them an admin.
         """
-        self.visitor = None if owner is None else Session(Person("visitor", Right.VIEWER), endless=True)
-        self.owner = None if owner is None else Session(Person(owner, Right.ADMIN), endless=True)
+        self.visitor = None if owner is None else _endless("visitor", Right.VIEWER)
+        self.owner = None if owner is None else _endless(owner, Right.ADMIN)
         self._clock_s = clock_s
         self._open: OrderedDict[str, Session] = OrderedDict()
         self._owner_cookie = secrets.token_urlsafe(32)
@@ -94,7 +98,7 @@ class Sessions:
         """
         made = self.passing(person)
         made.by_proxy = True
-        made.csrf = hmac.digest(self._key, f"{person.name}\0{person.right}".encode(), "sha256").hex()
+        made.csrf = hmac.digest(self._key, f"{person.name}\0{person.roles}".encode(), "sha256").hex()
         return made
 
     def find(self, token: str) -> Session | None:

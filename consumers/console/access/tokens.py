@@ -1,4 +1,4 @@
-"""API tokens: a file of `name:role:created_by:created:expires:hash` lines, each for one program."""
+"""API tokens: a file of `name:roles:created_by:created:expires:hash` lines, each for one program."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from consumers.console.access.private_lines import (
     LineFormat,
     changing,
     check_name,
+    check_roles,
     read_lines,
     remove_line,
 )
-from consumers.console.access.rights import Person, Right
+from consumers.console.access.rights import ROLES_FORM, Person, Roles
 from schemas.errors import ConfigError
 
 MOST_DAYS: Final = 366
@@ -33,7 +34,7 @@ class Token:
     """One line of the file. The token itself has 256 random bits, so a fast hash of it is enough."""
 
     name: str
-    right: Right
+    roles: Roles
     created_by: str
     created_s: int
     expires_s: int
@@ -41,22 +42,22 @@ class Token:
 
     def line(self) -> str:
         """Return the token as a line of the file."""
-        return f"{self.name}:{self.right}:{self.created_by}:{self.created_s}:{self.expires_s}:{self.digest.hex()}"
+        return f"{self.name}:{self.roles}:{self.created_by}:{self.created_s}:{self.expires_s}:{self.digest.hex()}"
 
     @property
     def person(self) -> Person:
         """The author of actions with this token, by its name in the audit log."""
-        return Person(f"{self.name} (token of {self.created_by})", self.right)
+        return Person(f"{self.name} (token of {self.created_by})", self.roles)
 
 
 def _parse(line: str) -> Token:
-    name, right, created_by, created_s, expires_s, digest = line.split(":")
-    return Token(name, Right(right), created_by, int(created_s), int(expires_s), bytes.fromhex(digest))
+    name, roles, created_by, created_s, expires_s, digest = line.split(":")
+    return Token(name, Roles.parse(roles), created_by, int(created_s), int(expires_s), bytes.fromhex(digest))
 
 
 _LINES: Final = LineFormat(
     "tokens",
-    "name:viewer|operator|admin:created_by:created:expires:hash",
+    f"name:roles:created_by:created:expires:hash with roles like {ROLES_FORM}",
     "Create a token by `pointillist token create NAME`",
     _parse,
 )
@@ -67,10 +68,11 @@ def read_tokens(file: Path) -> dict[str, Token]:
     return read_lines(file, _LINES) if file.exists() else {}
 
 
-def create_token(file: Path, name: str, right: Right, days: int, created_by: str, now_s: float) -> str:
-    """Add a token and return it: nothing can show it again. Raises ConfigError for an invalid or used name."""
+def create_token(file: Path, name: str, roles: str, days: int, created_by: str, now_s: float) -> str:
+    """Add a token and return it: nothing can show it again. Raises ConfigError for a wrong value or a used name."""
     check_name(name)
     check_name(created_by)
+    held = check_roles(roles)
     if not 1 <= days <= MOST_DAYS:
         raise ConfigError(f"days: expected 1 to {MOST_DAYS}, got {days}")
     text = PREFIX + secrets.token_urlsafe(32)
@@ -78,7 +80,7 @@ def create_token(file: Path, name: str, right: Right, days: int, created_by: str
     with changing(file, _LINES) as known:
         if name in known:
             raise ConfigError(f"name: expected a new one, got {name}, which {file} has. Revoke that token first.")
-        known[name] = Token(name, right, created_by, int(now_s), int(now_s) + days * _DAY_S, _digest(text))
+        known[name] = Token(name, held, created_by, int(now_s), int(now_s) + days * _DAY_S, _digest(text))
     return text
 
 

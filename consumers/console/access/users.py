@@ -1,4 +1,4 @@
-"""The users of the console: a file of `name:role:salt:hash` lines, with passwords hashed by scrypt (RFC 7914)."""
+"""The users of the console: a file of `name:roles:salt:hash` lines, with passwords hashed by scrypt (RFC 7914)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from consumers.console.access.private_lines import (
     LineFormat,
     changing,
     check_name,
+    check_roles,
     read_lines,
     remove_line,
 )
-from consumers.console.access.rights import Person, Right
+from consumers.console.access.rights import ROLES_FORM, Person, Right, Roles
 from schemas.errors import ConfigError
 
 _COST: Final = 2**14
@@ -37,19 +38,19 @@ class User(Person):
 
     def line(self) -> str:
         """Return the user as a line of the file."""
-        return f"{self.name}:{self.right}:{self.salt.hex()}:{self.digest.hex()}"
+        return f"{self.name}:{self.roles}:{self.salt.hex()}:{self.digest.hex()}"
 
 
-NOBODY: Final = User("", Right.VIEWER, bytes(_SALT_BYTES), b"")
+NOBODY: Final = User("", Roles.parse(Right.VIEWER), bytes(_SALT_BYTES), b"")
 _ADD: Final = "Add a user by `pointillist user add NAME`"
 
 
 def _parse(line: str) -> User:
-    name, right, salt, digest = line.split(":")
-    return User(name, Right(right), bytes.fromhex(salt), bytes.fromhex(digest))
+    name, roles, salt, digest = line.split(":")
+    return User(name, Roles.parse(roles), bytes.fromhex(salt), bytes.fromhex(digest))
 
 
-_LINES: Final = LineFormat("users", "name:viewer|operator|admin:salt:hash", _ADD, _parse)
+_LINES: Final = LineFormat("users", f"name:roles:salt:hash with roles like {ROLES_FORM}", _ADD, _parse)
 
 
 def hashed(password: str, salt: bytes) -> bytes:
@@ -66,13 +67,14 @@ def read_users(file: Path, *, required: bool = True) -> dict[str, User]:
     return users
 
 
-def write_user(file: Path, name: str, right: Right, password: str) -> None:
-    """Add or change a user. Raises ConfigError for an invalid name or password."""
+def write_user(file: Path, name: str, roles: str, password: str) -> None:
+    """Add or change a user. Raises ConfigError for an invalid name, role or password."""
     check_name(name)
+    held = check_roles(roles)
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise ConfigError(f"password: expected {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
     salt = secrets.token_bytes(_SALT_BYTES)
-    added = User(name, right, salt, hashed(password, salt))
+    added = User(name, held, salt, hashed(password, salt))
     file.parent.mkdir(parents=True, exist_ok=True)
     with changing(file, _LINES) as known:
         known[name] = added

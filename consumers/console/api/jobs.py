@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from consumers.console.access.gate import no
-from consumers.console.access.rights import Right
+from consumers.console.access.rights import Reach, Right
+from consumers.console.access.sites import require, sight_of
 from consumers.console.api.operation import OBJECT, TEXT, Operation, fields, json_of
 from consumers.console.context import ConsoleContext
 from consumers.console.jobs.jobs import KEPT, Jobs
 from consumers.console.jobs.rows import Job, Kind
-from consumers.console.pages.jobs import CHANGES, NONE, STARTS, Act, acted, offered
+from consumers.console.pages.jobs import CHANGES, NONE, STARTS, UNKNOWN, Act, acted, offered, start_reach
 
 
 def _json(jobs: Jobs, job: Job) -> dict[str, Any]:
@@ -23,13 +24,13 @@ def _json(jobs: Jobs, job: Job) -> dict[str, Any]:
     return asdict(job) | {"progress": asdict(progress) if progress is not None else None}
 
 
-async def _all(context: ConsoleContext, _request: Request) -> Response:
+async def _all(context: ConsoleContext, request: Request) -> Response:
     if context.jobs is None:
         return no(409, NONE)
-    jobs, offer = context.jobs, await offered(context)
+    jobs, offer = context.jobs, await offered(context, request)
     return JSONResponse(
         {
-            "jobs": [_json(jobs, job) for job in await context.read(jobs.newest, KEPT)],
+            "jobs": [_json(jobs, job) for job in await context.read(jobs.newest, KEPT, sight_of(request))],
             "bundles": [
                 {"bundle": each.choice_id, "label": each.label, "name": each.name} for each in offer["choices"]
             ],
@@ -42,8 +43,9 @@ async def _all(context: ConsoleContext, _request: Request) -> Response:
 async def _one(context: ConsoleContext, request: Request) -> Response:
     jobs = context.jobs
     job = await context.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
-    if jobs is None or job is None:
-        return no(404, "job: expected the id of a stored job")
+    require(request, None if job is None else job.camera, UNKNOWN)
+    assert jobs is not None
+    assert job is not None
     report = await context.read(jobs.report, job) if job.kind is Kind.REPAIR else None
     return JSONResponse(_json(jobs, job) | {"figures": report.figures if report is not None else None})
 
@@ -58,13 +60,25 @@ async def _act(act: Act, context: ConsoleContext, request: Request) -> Response:
 
 def _start(name: str, summary: str, **body: dict[str, Any]) -> Operation:
     return Operation(
-        "POST", f"/jobs/{name}", summary, partial(_act, STARTS[name]), body=fields(**body), needed=Right.ADMIN
+        "POST",
+        f"/jobs/{name}",
+        summary,
+        partial(_act, STARTS[name]),
+        body=fields(**body),
+        needed=Right.ADMIN,
+        reach=start_reach(name),
     )
 
 
 def _change(name: str, summary: str) -> Operation:
     return Operation(
-        "POST", f"/jobs/{{job_id}}/{name}", summary, partial(_act, CHANGES[name]), body=OBJECT, needed=Right.ADMIN
+        "POST",
+        f"/jobs/{{job_id}}/{name}",
+        summary,
+        partial(_act, CHANGES[name]),
+        body=OBJECT,
+        needed=Right.ADMIN,
+        reach=Reach.PART,
     )
 
 
@@ -75,6 +89,7 @@ JOB_OPERATIONS: Final = (
         "The newest jobs, and the bundles that jobs may use",
         _all,
         "`jobs`, newest first; `bundles`; `repairs` and `publishes`, whether this console can do so.",
+        reach=Reach.PART,
     ),
     Operation(
         "GET",
@@ -82,6 +97,7 @@ JOB_OPERATIONS: Final = (
         "One job, and the figures of a repair",
         _one,
         "The job, its `progress`, and `figures` of a repair.",
+        reach=Reach.PART,
     ),
     _start("repair", "Repair a bundle with the quarantine of one camera or all", bundle=TEXT, camera=TEXT),
     _start("publish", "Sign a bundle and make it the live model", bundle=TEXT),

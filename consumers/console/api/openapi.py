@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from consumers.console.access.rights import Reach
 from consumers.console.api.operation import TEXT, Operation, Schema
 
 
@@ -19,7 +20,7 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
         error = {"description": "An error message in one line", "content": {"application/json": {"schema": _ERROR}}}
         entry: dict[str, Any] = {
             "summary": each.summary,
-            "description": f"Needs the right `{each.needed}`.",
+            "description": f"Needs the right `{each.needed}` for {each.reach or Reach.SITE}.",
             "parameters": parameters,
             "responses": {"200": {"description": each.returns, "content": {each.gives: {}}}, "4XX": error},
         }

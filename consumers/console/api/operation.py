@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.access.gate import body_of
-from consumers.console.access.rights import Right
+from consumers.console.access.rights import Reach, Right
 from consumers.console.context import ConsoleContext
 
 Schema = dict[str, Any]
@@ -39,6 +39,8 @@ class Operation:
     body: Schema | None = None
     """Schema of the JSON object in the request; None without a body."""
     needed: Right = Right.VIEWER
+    reach: Reach | None = None
+    """The sites at which the right is needed; None for the site in the path."""
     gives: str = "application/json"
     """Media type of the response."""
 

@@ -16,7 +16,9 @@ from starlette.responses import JSONResponse, Response
 from consumers.cameras.episodes import STATES
 from consumers.cameras.state import State
 from consumers.console.access.gate import no, path_of, session_of
-from consumers.console.access.rights import GuardedRoute, Right
+from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.sight import site_of
+from consumers.console.access.sites import sight_of
 from consumers.console.api.jobs import JOB_OPERATIONS
 from consumers.console.api.openapi import described
 from consumers.console.api.operation import NUMBER, OBJECT, TEXT, WHOLE, Operation, fields, json_of
@@ -26,7 +28,7 @@ from consumers.console.data.commands import settings_of
 from consumers.console.data.export import COLUMNS, LONGEST_MS, as_csv, as_parquet, rows
 from consumers.console.data.history import RANGES
 from consumers.console.data.views import MOST_CERTIFIED
-from consumers.console.pages.alerts import find_raised, review
+from consumers.console.pages.alerts import camera_of, find_raised, review
 from consumers.console.pages.camera import name_of, past, request_certificates, send_command
 from consumers.console.pages.dead_letters import replay_reason
 from consumers.console.pages.fleet import forget, query_of
@@ -112,8 +114,10 @@ async def _mute(context: ConsoleContext, request: Request) -> Response:
     length, reason = asked.get("for", ""), asked.get("reason", "")
     if not isinstance(length, str) or not isinstance(reason, str):
         return no(400, "for and reason: expected texts")
-    subject = request.path_params.get("alert_id") or name_of(request)
-    complaint = await mute(context, session_of(request).name, subject, length, reason)
+    alert_id = request.path_params.get("alert_id")
+    camera = name_of(request) if alert_id is None else await camera_of(context, request, alert_id)
+    subject = camera if alert_id is None else alert_id
+    complaint = await mute(context, session_of(request).name, subject, length, reason, site_of(camera))
     return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
 
 
@@ -121,7 +125,7 @@ async def _alerts(context: ConsoleContext, request: Request) -> Response:
     state = request.query_params.get("state", "")
     if state not in ("", *STATES):
         return no(400, f"expected state={'|'.join(STATES)}")
-    found = await find_raised(context, state, request.query_params.get("camera", ""))
+    found = await find_raised(context, state, request.query_params.get("camera", ""), sight_of(request))
     comments = await context.read(context.store.read_comments, [each.alert_id for each in found])
     return JSONResponse([asdict(each) | {"comments": comments[each.alert_id]} for each in found])
 
@@ -133,12 +137,15 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
     state, text = asked.get("state"), asked.get("comment", "")
     if not isinstance(text, str) or not (state is None or isinstance(state, str)):
         return no(400, "state and comment: expected texts")
-    complaint = await review(context, session_of(request).name, request.path_params["alert_id"], state, text)
+    alert_id = request.path_params["alert_id"]
+    camera = await camera_of(context, request, alert_id)
+    complaint = await review(context, session_of(request).name, alert_id, camera, state, text)
     return no(400, complaint) if complaint else JSONResponse({"outcome": "done"})
 
 
 async def _operations(context: ConsoleContext, request: Request) -> Response:
-    found = await context.read(context.store.noted, request.query_params.get("subject") or None, 1_000)
+    subject = request.query_params.get("subject") or None
+    found = await context.read(context.store.noted, subject, 1_000, sight_of(request))
     return JSONResponse([asdict(each) for each in found])
 
 
@@ -156,7 +163,7 @@ async def _export(context: ConsoleContext, request: Request) -> Response:
         return no(400, "since_ms and until_ms: expected Unix times in milliseconds, at most 31 days apart")
     except UserError as error:
         return no(400, str(error))
-    found = rows(engine, since_ms, until_ms, camera)
+    found = rows(engine, since_ms, until_ms, sight_of(request), camera)
     made, media = (
         (as_csv(found), "text/csv") if kind == "csv" else (as_parquet(found), "application/vnd.apache.parquet")
     )
@@ -168,9 +175,9 @@ async def _audit(context: ConsoleContext, _request: Request) -> Response:
     return JSONResponse(await audited(context))
 
 
-async def _letters(context: ConsoleContext, _request: Request) -> Response:
+async def _letters(context: ConsoleContext, request: Request) -> Response:
     try:
-        return JSONResponse(await context.read(lambda: reasons(context.engine())))
+        return JSONResponse(await context.read(lambda: reasons(context.engine(), sight_of(request))))
     except UserError as error:
         return no(503, str(error))
 
@@ -180,7 +187,7 @@ async def _replay(context: ConsoleContext, request: Request) -> Response:
     reason = asked.get("reason") if asked is not None else None
     if not isinstance(reason, str) or not reason:
         return no(400, "reason: expected a text")
-    return JSONResponse({"outcome": await replay_reason(context, session_of(request).name, reason[:80])})
+    return JSONResponse({"outcome": await replay_reason(context, request, reason[:80])})
 
 
 async def _models(context: ConsoleContext, _request: Request) -> Response:
@@ -228,6 +235,7 @@ OPERATIONS: Final = (
         "`cameras`, a page of cards; `counts`, cameras in each state; `found`, cameras that match the query; "
         "`page`, `pages`.",
         {"site": TEXT, "state": {"enum": [state.value for state in State]}, "text": TEXT, "page": WHOLE},
+        reach=Reach.PART,
     ),
     Operation(
         "GET", _CAMERA, "One camera, its settings and its last pictures", _camera,
@@ -263,60 +271,65 @@ OPERATIONS: Final = (
     Operation(
         "GET", "/alerts", "Alerts, newest first", _alerts,
         "A list of alerts, each with the state of its `episode` and its `comments`: `at_ms`, `who`, `text`.",
-        {"state": {"enum": list(STATES)}, "camera": TEXT},
+        {"state": {"enum": list(STATES)}, "camera": TEXT}, reach=Reach.PART,
     ),
     Operation(
         "POST", "/alerts/{alert_id}", "Acknowledge, close or reopen its episode, and comment on it", _review,
-        body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR,
+        body=fields(state={"enum": list(STATES)}, comment=TEXT), needed=Right.OPERATOR, reach=Reach.PART,
     ),
-    Operation("POST", "/alerts/{alert_id}/mute", "Mute the alerts of its episode", _mute, **_MUTED),
+    Operation("POST", "/alerts/{alert_id}/mute", "Mute the alerts of its episode", _mute, reach=Reach.PART, **_MUTED),
     Operation(
         "GET", "/operations", "The audit log, newest first", _operations,
-        "A list of its lines, at most 1,000.", {"subject": TEXT},
+        "A list of its lines, at most 1,000.", {"subject": TEXT}, reach=Reach.PART,
     ),
     Operation(
         "GET", "/export/verdicts.csv", f"Verdicts: {', '.join(COLUMNS)}", _export,
-        "A header line, then one line for each verdict.", _SPAN, gives="text/csv",
+        "A header line, then one line for each verdict.", _SPAN, reach=Reach.PART, gives="text/csv",
     ),
     Operation(
         "GET", "/export/verdicts.parquet", "The same as Parquet", _export, "A file of the same columns.", _SPAN,
-        gives="application/vnd.apache.parquet",
+        reach=Reach.PART, gives="application/vnd.apache.parquet",
     ),
     Operation(
         "GET", "/models", "The published models, and the model of each processor", _models,
         "`live`; `served`, by processor; `published`, newest first; `refused`, why the newest list was rejected.",
+        reach=Reach.FLEET,
     ),
     Operation(
         "GET", "/system", "The status of the system, its roles and the rules that fire", _system,
         "`status`, the words of the header and their level, `good`, `warn` or `bad`; `roles`, each with `name`, "
         "`state`, `detail`, `backlog` and `restarts`; `rules`, those that fire; `no_roles` and "
         "`no_rules`, the reasons if there are none.",
+        reach=Reach.FLEET,
     ),
     Operation(
         "GET", "/system/history", "The system's history as charts", past_of_system,
-        "The charts and their source.", {"range": {"enum": list(SYSTEM_RANGES)}},
+        "The charts and their source.", {"range": {"enum": list(SYSTEM_RANGES)}}, reach=Reach.FLEET,
     ),
     Operation(
         "GET", "/audit", "The current counts of the conservation law", _audit,
         "The counts and further results of the live audit; `error` if there is no result yet.",
+        reach=Reach.FLEET,
     ),
     Operation(
         "GET", "/dead-letters", "The number of rejected payloads, by reason", _letters,
         "A list, with `reason`, `stage`, `verified`, `letters` (how many), `newest_ms`, `error` (one of them) each.",
+        reach=Reach.PART,
     ),
     Operation(
         "POST", "/dead-letters/replay", "Send the frames rejected for a reason again", _replay,
-        body=fields(reason=TEXT), needed=Right.ADMIN,
+        body=fields(reason=TEXT), needed=Right.ADMIN, reach=Reach.PART,
     ),
     *JOB_OPERATIONS,
-    Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1."),
+    Operation("GET", "/openapi.json", "This document", _openapi, "OpenAPI 3.1.", reach=Reach.SAME),
 )  # fmt: skip
 
 
 def api_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the table."""
     return [
-        GuardedRoute(ROOT + each.path, partial(each.answer, context), each.method, each.needed) for each in OPERATIONS
+        GuardedRoute(ROOT + each.path, partial(each.answer, context), each.method, each.needed, each.reach)
+        for each in OPERATIONS
     ]
 
 

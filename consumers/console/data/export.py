@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import Engine, func, select
 
+from consumers.console.access.sight import Sight
 from consumers.console.long_answers import Places
 from consumers.database.tables import frames
 from schemas.messages.frame import Truth
@@ -69,9 +70,11 @@ def export_places(*, logs_in: bool) -> Places:
     return Places("exports", most=MOST_EXPORTS, most_of_user=most_of_user, patience_s=LONGEST_S)
 
 
-def rows(engine: Engine, since_ms: int, until_ms: int, camera: str | None = None) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield the verdicts recorded in that time in chunks, in recording order."""
-    mine = () if camera is None else (frames.c.camera == camera,)
+def rows(
+    engine: Engine, since_ms: int, until_ms: int, sight: Sight, camera: str | None = None
+) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the verdicts recorded in that time at these sites in chunks, in recording order."""
+    mine = (sight.where(frames.c.camera), *(() if camera is None else (frames.c.camera == camera,)))
     order = (frames.c.recorded_ms, frames.c.camera, frames.c.boot, frames.c.seq)
     at_ms = since_ms
     while at_ms < until_ms:

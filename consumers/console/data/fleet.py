@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 from consumers.cameras.camera import Camera
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import State
+from consumers.console.access.sight import ALL, Sight
 from consumers.console.data.cards import Card, Watched
 from consumers.console.data.pictures import AS_SENT, REBUILT, WHOLE, CameraPicture, Pictures, Ways
 from consumers.console.data.sentences import Traffic, fleet_sentence
@@ -34,14 +35,16 @@ class Query:
     state: str = ""
     text: str = ""
     page: int = 1
+    sight: Sight = ALL
+    """Sites that the reader may see."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
     """Counts of the whole system from the recorder's database."""
 
-    dead_letters: int = 0
-    """Dead letters of the last day, up to a bound."""
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
+    """Dead letters of the last day by the camera that they name, the newest up to a bound."""
     lost: int | None = None
     """Lost frames by the last live audit; None before the first."""
 
@@ -220,32 +223,37 @@ class Fleet:
         text = query.text.casefold()
         chosen = [
             card
-            for card in self._order
+            for card in self.cards(query.sight)
             if (not query.site or card.site == query.site)
             and (not text or any(text in each.casefold() for each in (card.name, card.verdict, card.group)))
         ]
         counts, known = Counter(card.state.value for card in chosen), len(chosen)
         loud = [card for card in chosen if not (card.mute_of_camera and card.state.is_fault)]
         states = Counter(card.state for card in loud)
-        said = fleet_sentence(states, self.traffic(chosen), muted=len(chosen) - len(loud))
+        said = fleet_sentence(states, self.traffic(chosen, query.sight), muted=len(chosen) - len(loud))
         if query.state:
             chosen = [card for card in chosen if card.state.value == query.state]
         pages = max(1, -(-len(chosen) // self._page_cards))
         page = min(max(1, query.page), pages)
         begin = (page - 1) * self._page_cards
         cards = tuple(chosen[begin : begin + self._page_cards])
-        sites = tuple(sorted({card.site for card in self._order}))
+        sites = tuple(sorted({card.site for card in self.cards(query.sight)}))
         ordered = {state.value: counts[state.value] for state in State if counts[state.value]}
         return View(cards, known, said, ordered, sites, len(chosen), page, pages)
 
-    def traffic(self, chosen: Sequence[Card] | None = None) -> Traffic:
-        """Return the traffic of these cameras, or of all. The latency is the median of up to 200 of them."""
+    def traffic(self, chosen: Sequence[Card] | None = None, sight: Sight = ALL) -> Traffic:
+        """Return the traffic of these cameras, or of all. The latency is the median of up to 200 of them.
+
+        The audit counts losses of the whole fleet alone, so only a reader who sees all of it gets them.
+        """
         chosen = self._order if chosen is None else chosen
         sending = [card for card in chosen if card.frames_per_second]
         last = [self._watched[card.name].camera.last for card in sending[:200]]
         late_ms = sorted(max(0, row.recorded_ms - row.captured_ms) for row in last if row is not None)
         rate = sum(card.frames_per_second for card in sending)
-        return Traffic(rate, late_ms[len(late_ms) // 2] / 1000 if late_ms else None, self.totals.lost)
+        return Traffic(
+            rate, late_ms[len(late_ms) // 2] / 1000 if late_ms else None, self.totals.lost if sight == ALL else None
+        )
 
     def count(self, totals: Totals) -> None:
         """Set the counts of the whole system."""
@@ -255,9 +263,9 @@ class Fleet:
             self.version += 1
             self.stir()
 
-    def cards(self) -> Sequence[Card]:
-        """Return all cards, the worst state first."""
-        return self._order
+    def cards(self, sight: Sight = ALL) -> Sequence[Card]:
+        """Return the cards of these sites, the worst state first."""
+        return self._order if sight == ALL else [card for card in self._order if sight.sees(card.name)]
 
     def card(self, name: str) -> Card | None:
         """Return the card of one camera; None if it is unknown."""
@@ -268,15 +276,19 @@ class Fleet:
         watched = self._watched.get(name)
         return watched.camera if watched is not None else None
 
-    def alerts(self) -> tuple[int, int]:
+    def dead_letters(self, sight: Sight = ALL) -> int:
+        """Return the number of dead letters of the last day that name cameras of these sites, up to a bound."""
+        return sum(number for camera, number in self.totals.dead_letters.items() if sight.sees(camera))
+
+    def alerts(self, sight: Sight = ALL) -> tuple[int, int]:
         """Return the number of cameras with an open alert, and of others with an acknowledged one, muted ones apart."""
-        raised = [card for card in self._order if card.alert and not card.muted_until_ms]
+        raised = [card for card in self.cards(sight) if card.alert and not card.muted_until_ms]
         acknowledged = sum(1 for card in raised if card.acknowledged)
         return len(raised) - acknowledged, acknowledged
 
-    def muted(self) -> int:
+    def muted(self, sight: Sight = ALL) -> int:
         """Return the number of muted cameras."""
-        return sum(1 for card in self._order if card.muted_until_ms)
+        return sum(1 for card in self.cards(sight) if card.muted_until_ms)
 
     def picture(self, name: str, kind: str = REBUILT) -> CameraPicture | None:
         """Return the camera's last picture of a `kind`; None if it is not in memory."""

@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 
+from consumers.console.access.sight import ALL, Sight
 from consumers.console.data.sealed_files import SealedFiles
 from consumers.console.data.store import batched, metadata, now_ms
 from consumers.database.engine import upsert
@@ -119,10 +120,11 @@ class LabelledFrames:
 
     # Cameras
 
-    def cameras(self) -> list[str]:
-        """Return the cameras whose frames are collected."""
+    def cameras(self, sight: Sight = ALL) -> list[str]:
+        """Return the cameras of these sites whose frames are collected."""
+        mine = sight.where(collected.c.camera)
         with self._engine.begin() as connection:
-            return list(connection.scalars(select(collected.c.camera).order_by(collected.c.camera)))
+            return list(connection.scalars(select(collected.c.camera).where(mine).order_by(collected.c.camera)))
 
     def collect(self, camera: str, who: str, *, wanted: bool) -> None:
         """Begin or end the collection of a camera's frames."""
@@ -175,44 +177,46 @@ class LabelledFrames:
         with self._engine.begin() as connection:
             return [np.frombuffer(each, np.float32) for each in connection.scalars(query)]
 
-    def waiting(self, limit: int) -> list[LabelledFrame]:
-        """Return the newest frames without a label, with suggestions once there are enough labels."""
+    def waiting(self, limit: int, sight: Sight = ALL) -> list[LabelledFrame]:
+        """Return the newest frames of these sites without a label, with suggestions once there are enough labels."""
+        mine = sight.where(labelled_frames.c.camera)
         columns = [*_COLUMNS, labelled_frames.c.sketch]
-        query = (
-            select(*columns).where(labelled_frames.c.label == "").order_by(labelled_frames.c.at_ms.desc()).limit(limit)
-        )
+        without = select(*columns).where(labelled_frames.c.label == "", mine)
+        query = without.order_by(labelled_frames.c.at_ms.desc()).limit(limit)
         with self._engine.begin() as connection:
             rows = list(connection.execute(query))
-            newest = select(labelled_frames.c.label, labelled_frames.c.sketch).where(labelled_frames.c.label != "")
+            newest = select(labelled_frames.c.label, labelled_frames.c.sketch).where(
+                labelled_frames.c.label != "", mine
+            )
             known = list(connection.execute(newest.order_by(labelled_frames.c.labelled_ms.desc()).limit(_MOST_KNOWN)))
         suggest = _suggestions(known, [row.sketch for row in rows])
         return [replace(LabelledFrame(*row[:-1]), suggestion=each) for row, each in zip(rows, suggest, strict=True)]
 
-    def labelled(self, limit: int) -> list[LabelledFrame]:
-        """Return the frames that were labelled last."""
+    def labelled(self, limit: int, sight: Sight = ALL) -> list[LabelledFrame]:
+        """Return the frames of these sites that were labelled last."""
         query = (
             select(*_COLUMNS)
-            .where(labelled_frames.c.label != "")
+            .where(labelled_frames.c.label != "", sight.where(labelled_frames.c.camera))
             .order_by(labelled_frames.c.labelled_ms.desc())
             .limit(limit)
         )
         with self._engine.begin() as connection:
             return [LabelledFrame(*row) for row in connection.execute(query)]
 
-    def labelled_last(self, who: str) -> list[str]:
+    def labelled_last(self, who: str, sight: Sight = ALL) -> list[str]:
         """Return the names of the frames to which this user gave the last label, several if it was given to several."""
-        mine = (labelled_frames.c.label != "", labelled_frames.c.who == who)
+        mine = (labelled_frames.c.label != "", labelled_frames.c.who == who, sight.where(labelled_frames.c.camera))
         newest = select(func.max(labelled_frames.c.labelled_ms)).where(*mine).scalar_subquery()
         with self._engine.begin() as connection:
             return list(
                 connection.scalars(select(labelled_frames.c.name).where(*mine, labelled_frames.c.labelled_ms == newest))
             )
 
-    def counts(self) -> dict[str, int]:
-        """Return the number of labelled frames of each class."""
+    def counts(self, sight: Sight = ALL) -> dict[str, int]:
+        """Return the number of labelled frames of each class at these sites."""
         query = (
             select(labelled_frames.c.label, func.count().label("frames"))
-            .where(labelled_frames.c.label != "")
+            .where(labelled_frames.c.label != "", sight.where(labelled_frames.c.camera))
             .group_by(labelled_frames.c.label)
         )
         with self._engine.begin() as connection:

@@ -9,6 +9,7 @@ from typing import Final
 import fsspec  # type: ignore[import-untyped]  # it ships no types
 from sqlalchemy import Engine, select
 
+from consumers.console.access.sight import Sight
 from consumers.database.tables import quarantine
 from schemas.errors import ConfigError
 
@@ -24,11 +25,11 @@ def frame_of(url: str, name: str) -> bytes:
     return bytes(system.cat_file(f"{root.rstrip('/')}/{name}.png"))
 
 
-def cameras_of(engine: Engine) -> dict[str, int]:
-    """Return the number of quarantined frames of each camera."""
+def cameras_of(engine: Engine, sight: Sight) -> dict[str, int]:
+    """Return the number of quarantined frames of each camera of these sites."""
     found: dict[str, int] = {}
     with engine.begin() as connection:
-        for (name,) in connection.execute(select(quarantine.c.name)):
+        for (name,) in connection.execute(select(quarantine.c.name).where(sight.where(quarantine.c.name))):
             camera = name.rpartition("/")[0]
             found[camera] = found.get(camera, 0) + 1
     return dict(sorted(found.items()))

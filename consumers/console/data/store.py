@@ -22,13 +22,16 @@ from sqlalchemy import (
     func,
     inspect,
     select,
+    update,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.cameras.episodes import OPEN, Review
+from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.database.engine import open_engine, upsert
 from consumers.database.versions import of_another_version
 from schemas.errors import StateError
+from schemas.identity import SITE_NAME
 
 T = TypeVar("T")
 
@@ -64,8 +67,9 @@ operations = Table(
     _text("subject"),
     _text("detail"),
     _text("outcome"),
+    Column("site", Text, nullable=False, server_default=""),
 )
-"""The audit log: user, action, subject (camera, alert or model), and outcome."""
+"""The audit log: user, action, subject (camera, alert or model), outcome, and site."""
 Index("console_operations_by_subject", operations.c.subject, operations.c.id)
 
 reviews = Table(
@@ -148,6 +152,8 @@ class Operation:
     """The requested values."""
     outcome: str
     """The outcome."""
+    site: str = ""
+    """The site that it was about; empty for the whole fleet. Only people with a role for all sites read those."""
 
 
 class Store:
@@ -160,6 +166,7 @@ class Store:
         """Create missing tables. Raises StateError for tables of another version."""
         with self.engine.begin() as connection:
             _rename_lessons(connection)
+            _add_sites(connection)
             metadata.create_all(connection)
             found = mark(connection, "version")
             if not found:
@@ -173,23 +180,28 @@ class Store:
 
     # Actions of users
 
-    def note(self, who: str, what: str, subject: str, detail: str, outcome: str) -> None:
-        """Write a line of the audit log. Delete the oldest lines beyond the limit."""
+    def note(self, who: str, what: str, subject: str, detail: str, outcome: str, site: str | None = None) -> None:
+        """Write a line of the audit log. Delete the oldest lines beyond the limit.
+
+        Without a `site`, it is the one of a `subject` that is a camera or begins with one, else none.
+        """
         values = {
             "at_ms": now_ms(), "who": who, "what": what, "subject": subject, "detail": detail[:_LONGEST],
-            "outcome": outcome[:_LONGEST],
+            "outcome": outcome[:_LONGEST], "site": site_of(subject) if site is None else site,
         }  # fmt: skip
         with self.engine.begin() as connection:
             made = connection.execute(operations.insert().values(values)).inserted_primary_key
             if made is not None:
                 connection.execute(delete(operations).where(operations.c.id <= made[0] - MOST_OPERATIONS))
 
-    def noted(self, subject: str | None = None, limit: int = 100) -> list[Operation]:
-        """Return the newest lines of the audit log first."""
+    def noted(self, subject: str | None = None, limit: int = 100, sight: Sight = ALL) -> list[Operation]:
+        """Return the newest lines of the audit log first, for a reader of these sites."""
         columns = [operations.c[name] for name in Operation.__dataclass_fields__]
         query = select(*columns).order_by(operations.c.id.desc()).limit(limit)
         if subject is not None:
             query = query.where(operations.c.subject == subject)
+        if sight.sites is not None:
+            query = query.where(operations.c.site.in_(sight.sites))
         with self.engine.begin() as connection:
             return [Operation(*row) for row in connection.execute(query)]
 
@@ -256,6 +268,18 @@ def _rename_lessons(connection: Connection) -> None:
     found = inspect(connection)
     if found.has_table("console_lessons") and not found.has_table("console_labelled_frames"):
         connection.exec_driver_sql("ALTER TABLE console_lessons RENAME TO console_labelled_frames")
+
+
+def _add_sites(connection: Connection) -> None:
+    """Add the sites to an audit log of an earlier release, as far as the subjects tell them."""
+    found = inspect(connection)
+    if not found.has_table(operations.name) or "site" in {each["name"] for each in found.get_columns(operations.name)}:
+        return
+    connection.exec_driver_sql("ALTER TABLE console_operations ADD COLUMN site TEXT DEFAULT '' NOT NULL")
+    subject = operations.c.subject
+    for text in connection.scalars(select(subject).where(subject.contains("/")).distinct()).all():
+        if SITE_NAME.fullmatch(site_of(text)):
+            connection.execute(update(operations).where(subject == text).values(site=site_of(text)))
 
 
 def recorded_reviews(url: str) -> dict[str, Review] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from consumers.cameras.state import State
+from consumers.console.access.sight import ALL, Sight
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.frame_rates import FrameRates
 from consumers.console.data.prometheus import read_roles
@@ -107,35 +108,45 @@ class SystemWatch:
         except BrokerError as error:
             self.rules, self.no_rules = Rules(), str(error)
 
-    def pill(self) -> Pill:
-        """Return the current status, the worst first."""
+    def pill(self, sight: Sight = ALL) -> Pill:
+        """Return the current status, the worst first; for some sites, without the roles, which serve all of them."""
         parts: list[tuple[str, str, str]] = []  # text, level, address
-        if down := unwell(self.roles):
+        roles = self.roles if sight == ALL else ()
+        if down := unwell(roles):
             parts.append((down, "bad", "/system"))
-        opened, acknowledged = self._fleet.alerts()
+        opened, acknowledged = self._fleet.alerts(sight)
         if opened:
             parts.append((_counted(opened, "alert"), "bad", "/alerts"))
         if acknowledged:
             parts.append((f"{_counted(acknowledged, 'alert')} acknowledged", "warn", "/alerts?state=acknowledged"))
-        loud = [each for each in self.rules.firing if not self._is_muted(each)]
+        loud = [each for each in self.firing_rules(sight).firing if not self._is_muted(each)]
         if names := {each.name for each in loud}:
             critical = any(each.severity == "critical" and not self._known(each) for each in loud)
             parts.append((_counted(len(names), "rule"), "bad" if critical else "warn", "/rules"))
-        faulty = [card for card in self._fleet.cards() if card.state.is_fault and not card.mute_of_camera]
+        faulty = [card for card in self._fleet.cards(sight) if card.state.is_fault and not card.mute_of_camera]
         if impaired := sum(1 for card in faulty if card.state is not State.ALERT):
             parts.append((f"{_counted(impaired, 'camera')} not well", "warn", "/"))
-        muted = self._fleet.muted()
+        muted = self._fleet.muted(sight)
         if not parts:
-            text = "all well" if self.roles else "no alert"
-            return Pill(f"{text} · {muted} muted" if muted else text, "good", "/system")
+            text = "all well" if roles else "no alert"
+            return Pill(f"{text} · {muted} muted" if muted else text, "good", "/system" if sight == ALL else "/")
         if muted:
             parts.append((f"{muted} muted", "good", "/"))
         level = "bad" if any(each[1] == "bad" for each in parts) else "warn"
         return Pill(" · ".join(each[0] for each in parts), level, parts[0][2])
 
-    def header(self) -> Header:
-        """Return the current header."""
-        return Header(self.pill(), self._fleet.alerts()[0], self._fleet.totals.dead_letters)
+    def header(self, sight: Sight = ALL) -> Header:
+        """Return the current header for a reader of these sites."""
+        return Header(self.pill(sight), self._fleet.alerts(sight)[0], self._fleet.dead_letters(sight))
+
+    def firing_rules(self, sight: Sight) -> Rules:
+        """Return the rules; for some sites, only what fires for their cameras."""
+        if sight == ALL:
+            return self.rules
+        firing = tuple(each for each in self.rules.firing if sight.sees(each.subject))
+        names = {each.name for each in firing}
+        known = sorted({*self.rules.names, *self.rules.quiet})
+        return Rules(firing, tuple(name for name in known if name not in names))
 
     def _known(self, rule: FiringRule) -> bool:
         """Return whether a rule concerns a camera with an acknowledged alert.

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from consumers.console.access.sight import ALL, Sight, site_of
 from consumers.console.data.labelled_frames import LabelledFrames
 from consumers.console.data.store import Store, now_ms
 from consumers.console.jobs import rows as job_rows
@@ -103,7 +104,7 @@ class Jobs:
         self._task: asyncio.Task[None] | None = None
         self._lock = _claimed(settings.folder, self._runs)
         for job in job_rows.interrupt(self._engine):
-            self._note(job.who, job.kind, job.subject, job.job_id, JobState.INTERRUPTED)
+            self._note(job.who, job.kind, job.subject, job.job_id, JobState.INTERRUPTED, site_of(job.camera))
             shutil.rmtree(self._place(job.job_id) / LABELS, ignore_errors=True)
 
     # Queries
@@ -135,9 +136,9 @@ class Jobs:
         found = [*own(self.settings.bundle), *laid_down(self.settings.folder / "bundles"), *made, *trained]
         return {choice.choice_id: choice for choice in found}
 
-    def newest(self, limit: int = SHOWN) -> list[Job]:
-        """Return the newest jobs first. Blocks."""
-        return job_rows.newest(self._engine, limit)
+    def newest(self, limit: int = SHOWN, sight: Sight = ALL) -> list[Job]:
+        """Return the newest jobs of these sites first. Blocks."""
+        return job_rows.newest(self._engine, limit, sight)
 
     def find(self, job_id: str) -> Job | None:
         """Return one job; None for an invalid or unknown id. Blocks."""
@@ -233,7 +234,9 @@ class Jobs:
         if now is None or now.job.job_id != job.job_id:
             raise ConfigError("job: expected a running one")
         now.end(JobState.CANCELLED)
-        await self._write(self._note, who, "cancel", job.subject, job.job_id, "cancellation requested")
+        await self._write(
+            self._note, who, "cancel", job.subject, job.job_id, "cancellation requested", site_of(job.camera)
+        )
 
     def _require_signer(self) -> None:
         if not self.publishes:
@@ -255,7 +258,7 @@ class Jobs:
         now = self._running = _Running(job)
         try:
             await self._write(job_rows.begin, self._engine, job)
-            await self._write(self._note, job.who, job.kind, job.subject, job.job_id, "started")
+            await self._write(self._note, job.who, job.kind, job.subject, job.job_id, "started", site_of(job.camera))
         except BaseException:
             self._running = None
             raise
@@ -275,7 +278,7 @@ class Jobs:
         try:
             await self._write(job_rows.end, self._engine, job.job_id, state, outcome)
             words = f"{state}: {outcome}" if outcome else str(state)
-            await self._write(self._note, job.who, job.kind, job.subject, job.job_id, words)
+            await self._write(self._note, job.who, job.kind, job.subject, job.job_id, words, site_of(job.camera))
             for old in await self._write(job_rows.forget_old, self._engine, KEPT):
                 await self._aside(shutil.rmtree, self._place(old), True)
         except Exception:  # own database: an unwritten outcome becomes `interrupted` at the next start

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select, update
 
+from consumers.console.access.sight import Sight
 from consumers.console.data.store import metadata, now_ms
 
 
@@ -85,9 +86,9 @@ def interrupt(engine: Engine) -> list[Job]:
     return left
 
 
-def newest(engine: Engine, limit: int) -> list[Job]:
-    """Return the newest jobs first."""
-    return _of(engine)[:limit]
+def newest(engine: Engine, limit: int, sight: Sight) -> list[Job]:
+    """Return the newest jobs of these sites first. A job for all cameras is of no site."""
+    return _of(engine, sight.where(jobs.c.camera))[:limit]
 
 
 def find(engine: Engine, job_id: str) -> Job | None:

@@ -17,7 +17,9 @@ from starlette.responses import RedirectResponse, Response
 
 from consumers.cameras.episodes import ACKNOWLEDGED, CLOSED, OPEN, STATES, Episode, Found, Reviews, episodes, sentence
 from consumers.console.access.gate import form_of, no, session_of
-from consumers.console.access.rights import GuardedRoute, Right
+from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
+from consumers.console.access.sight import ALL, Sight, site_of
+from consumers.console.access.sites import may, require, sight_of
 from consumers.console.context import ConsoleContext
 from consumers.console.data.quarantined import cameras_of, frame_of
 from consumers.console.pages.jobs import offered
@@ -31,6 +33,7 @@ from schemas.pointillist_pb2 import Alert
 SHOWN: Final = 50
 VERBS: Final = {OPEN: "Reopen", ACKNOWLEDGED: "Acknowledge", CLOSED: "Close"}
 GALLERY: Final = 120
+UNKNOWN: Final = "alert: expected the id of a stored alert"
 _LOOKED_AT: Final = 2_000
 _LONGEST: Final = 200
 _ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -119,22 +122,22 @@ class EpisodeSummary:
 def alert_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/alerts", partial(_page, context)),
-        GuardedRoute("/alerts", partial(_review_many, context), "POST", Right.OPERATOR),
-        GuardedRoute("/alerts/{alert_id}.png", partial(_thumbnail, context)),
-        GuardedRoute("/alerts/{alert_id}", partial(_alert_page, context)),
-        GuardedRoute("/alerts/{alert_id}", partial(_review, context), "POST", Right.OPERATOR),
-        GuardedRoute("/quarantine", partial(_gallery, context)),
+        GuardedRoute("/alerts", partial(_page, context), reach=Reach.PART),
+        GuardedRoute("/alerts", partial(_review_many, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute("/alerts/{alert_id}.png", partial(_thumbnail, context), reach=Reach.PART),
+        GuardedRoute("/alerts/{alert_id}", partial(_alert_page, context), reach=Reach.PART),
+        GuardedRoute("/alerts/{alert_id}", partial(_review, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute("/quarantine", partial(_gallery, context), reach=Reach.PART),
         GuardedRoute("/quarantine/{site}/{camera}/{name}.png", partial(_flagged, context)),
     ]
 
 
 def in_episodes(
-    engine: Engine, reviews: Reviews, published_ms: Sequence[int], camera: str = ""
+    engine: Engine, reviews: Reviews, published_ms: Sequence[int], camera: str = "", sight: Sight = ALL
 ) -> list[tuple[Episode, list[Raised]]]:
-    """Return the newest alerts of one camera or all, grouped into episodes, newest first."""
+    """Return the newest alerts of one camera or all of these sites, grouped into episodes, newest first."""
     columns = [alerts.c[name] for name in _COLUMNS]
-    query = select(*columns).order_by(alerts.c.raised_ms.desc()).limit(_LOOKED_AT)
+    query = select(*columns).where(sight.where(alerts.c.camera)).order_by(alerts.c.raised_ms.desc()).limit(_LOOKED_AT)
     if camera:
         query = query.where(alerts.c.camera == camera)
     with engine.begin() as connection:
@@ -180,18 +183,19 @@ def _answered(connection: Connection, raised: Raised, message: bytes) -> tuple[s
     return (row.class_name, row.model_id) if row is not None else ("", "")
 
 
-async def _newest_episodes(context: ConsoleContext, camera: str = "") -> list[tuple[Episode, list[Raised]]]:
-    """Return the episodes of the newest alerts, the latest first; none without a database."""
+async def _newest_episodes(context: ConsoleContext, camera: str, sight: Sight) -> list[tuple[Episode, list[Raised]]]:
+    """Return the episodes of the newest alerts of these sites, the latest first; none without a database."""
     reviews = await context.read(context.store.reviewed)
     try:
-        return await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
+        return await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera, sight))
     except UserError:
         return []
 
 
-async def find_raised(context: ConsoleContext, state: str, camera: str = "") -> list[Raised]:
-    """Return the newest alerts whose episode is in a state (all states if empty)."""
-    episodes_of_state = [each for each in await _newest_episodes(context, camera) if state in ("", each[0].state)]
+async def find_raised(context: ConsoleContext, state: str, camera: str, sight: Sight) -> list[Raised]:
+    """Return the newest alerts of these sites whose episode is in a state (all states if empty)."""
+    newest = await _newest_episodes(context, camera, sight)
+    episodes_of_state = [each for each in newest if state in ("", each[0].state)]
     found = [each for _, raised in episodes_of_state[:SHOWN] for each in raised]
     return sorted(found, key=lambda each: each.raised_ms, reverse=True)[:SHOWN]
 
@@ -199,7 +203,7 @@ async def find_raised(context: ConsoleContext, state: str, camera: str = "") -> 
 async def _page(context: ConsoleContext, request: Request) -> Response:
     state, camera = request.query_params.get("state", OPEN), request.query_params.get("camera", "")[:_LONGEST]
     state = state if state in STATES else OPEN
-    newest = await _newest_episodes(context, camera)
+    newest = await _newest_episodes(context, camera, sight_of(request))
     found = [each for each in newest if each[0].state == state][:SHOWN]
     return await _shown(context, request, found, state, camera, counts=Counter(each.state for each, _ in newest))
 
@@ -207,9 +211,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 async def _alert_page(context: ConsoleContext, request: Request) -> Response:
     """The episode of one alert, whatever its state."""
     alert_id = request.path_params["alert_id"]
-    camera = await context.read(_camera_of, context, alert_id) if _ID.fullmatch(alert_id) else None
-    if camera is None:
-        return no(404, "alert: expected the id of a stored alert")
+    camera = await camera_of(context, request, alert_id)
     reviews = await context.read(context.store.reviewed)
     found = await context.read(lambda: in_episodes(context.engine(), reviews, context.published_ms(), camera))
     mine = [
@@ -263,8 +265,7 @@ async def _shown(
 
 async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
     alert_id = request.path_params["alert_id"]
-    if not _ID.fullmatch(alert_id):
-        return no(404, "alert: expected the id of a stored alert")
+    await camera_of(context, request, alert_id)
 
     def read() -> bytes:
         with context.engine().begin() as connection:
@@ -282,10 +283,11 @@ async def _thumbnail(context: ConsoleContext, request: Request) -> Response:
 
 async def _review(context: ConsoleContext, request: Request) -> Response:
     fields, who, alert_id = form_of(request), session_of(request).name, request.path_params["alert_id"]
+    camera = await camera_of(context, request, alert_id)
     if "mute" in fields:
-        complaint = await mute(context, who, alert_id, fields["mute"], fields.get("reason", ""))
+        complaint = await mute(context, who, alert_id, fields["mute"], fields.get("reason", ""), site_of(camera))
     else:
-        complaint = await review(context, who, alert_id, fields.get("state"), fields.get("text", ""))
+        complaint = await review(context, who, alert_id, camera, fields.get("state"), fields.get("text", ""))
     if complaint:
         return no(400, complaint)
     back = fields.get("back", OPEN)
@@ -295,27 +297,27 @@ async def _review(context: ConsoleContext, request: Request) -> Response:
 async def _review_many(context: ConsoleContext, request: Request) -> Response:
     """Set the state of all selected episodes, or mute them."""
     fields = form_of(request)
-    chosen = [name for name in fields if _ID.fullmatch(name)]
+    chosen = [name for name in fields if _ID.fullmatch(name)][:SHOWN]
     who = session_of(request).name
-    for alert_id in chosen[:SHOWN]:
+    cameras = [await camera_of(context, request, alert_id) for alert_id in chosen]  # before the first change
+    for alert_id, camera in zip(chosen, cameras, strict=True):
         if "state" in fields:
-            complaint = await review(context, who, alert_id, fields["state"], "")
+            complaint = await review(context, who, alert_id, camera, fields["state"], "")
         else:
-            complaint = await mute(context, who, alert_id, fields.get("mute", ""), fields.get("reason", ""))
+            complaint = await mute(
+                context, who, alert_id, fields.get("mute", ""), fields.get("reason", ""), site_of(camera)
+            )
         if complaint:
             return no(400, complaint)
     back = fields.get("back", OPEN)
     return RedirectResponse(f"/alerts?state={back if back in STATES else OPEN}", 303)
 
 
-async def review(context: ConsoleContext, who: str, alert_id: str, state: str | None, text: str) -> str:
-    """Set the state of an alert's episode, if one is given, and add a comment, if there is one.
+async def review(context: ConsoleContext, who: str, alert_id: str, camera: str, state: str | None, text: str) -> str:
+    """Set the state of the episode of a camera's alert, if one is given, and add a comment, if there is one.
 
     Return an error text, empty on success.
     """
-    camera = await context.read(_camera_of, context, alert_id) if _ID.fullmatch(alert_id) else None
-    if camera is None:
-        return "alert: expected the id of a stored alert"
     if state is not None and state not in STATES:
         return f"state: expected {', '.join(STATES)}, got {state[:40]!r}"
     if text.strip():
@@ -329,27 +331,46 @@ async def review(context: ConsoleContext, who: str, alert_id: str, state: str | 
             context.reviews.pop(each, None)
             if state != OPEN:
                 context.reviews[each] = made
-        await context.write(context.store.note, who, "alert", alert_id, state, "done")
+        await context.note(who, "alert", alert_id, state, "done", site_of(camera))
     return ""
 
 
-def _camera_of(context: ConsoleContext, alert_id: str) -> str | None:
-    with context.engine().begin() as connection:
-        return connection.scalar(select(alerts.c.camera).where(alerts.c.alert_id == alert_id))
+async def camera_of(context: ConsoleContext, request: Request, alert_id: str) -> str:
+    """Return the camera of an alert. Raises RefusedActionError for an unknown one, or one of another site."""
+
+    def read() -> str | None:
+        with context.engine().begin() as connection:
+            return connection.scalar(select(alerts.c.camera).where(alerts.c.alert_id == alert_id))
+
+    camera = await context.read(read) if _ID.fullmatch(alert_id) else None
+    require(request, camera, UNKNOWN)
+    assert camera is not None
+    return camera
 
 
 async def _gallery(context: ConsoleContext, request: Request) -> Response:
+    sight = sight_of(request)
+
     def read() -> list[tuple[str, int]]:
-        newest = select(quarantine.c.name, quarantine.c.at_ms).order_by(quarantine.c.at_ms.desc()).limit(GALLERY)
+        mine = select(quarantine.c.name, quarantine.c.at_ms).where(sight.where(quarantine.c.name))
+        newest = mine.order_by(quarantine.c.at_ms.desc()).limit(GALLERY)
         with context.engine().begin() as connection:
             return [(name, at_ms) for name, at_ms in connection.execute(newest)]
 
     try:
         held = await context.read(read)
-        cameras = await context.read(lambda: cameras_of(context.engine()))
+        cameras = await context.read(lambda: cameras_of(context.engine(), sight))
     except UserError:
         held, cameras = [], {}
-    return context.page(request, "quarantine.html", held=held, most=GALLERY, cameras=cameras, **await offered(context))
+    return context.page(
+        request,
+        "quarantine.html",
+        held=held,
+        most=GALLERY,
+        cameras=cameras,
+        may_repair_all=may(request, Right.ADMIN, EVERYWHERE),
+        **await offered(context, request),
+    )
 
 
 async def _flagged(context: ConsoleContext, request: Request) -> Response:

@@ -12,8 +12,10 @@ from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from consumers.console.access.gate import form_of, may, no, session_of
+from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import GuardedRoute, Right
+from consumers.console.access.sight import Sight
+from consumers.console.access.sites import may, visible_to
 from consumers.console.clip_keeper import film_around
 from consumers.console.context import ConsoleContext
 from consumers.console.data.cards import Card
@@ -108,13 +110,13 @@ def flagged_frames(context: ConsoleContext, name: str) -> list[tuple[str, int]]:
 
 
 async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
-    return streams.answer(request, changes_on(context, name_of(request)))
+    return streams.answer(request, changes_on(context, name_of(request), visible_to(request)))
 
 
-def changes_on(context: ConsoleContext, name: str) -> Callable[[], str]:
+def changes_on(context: ConsoleContext, name: str, sight: Sight) -> Callable[[], str]:
     """Return a function that renders the changed parts of a camera's page; empty if nothing changed."""
     shown: tuple[Card, Ways] | None = None
-    header = header_changes(context)
+    header = header_changes(context, sight)
 
     def changed() -> str:
         nonlocal shown

@@ -11,8 +11,10 @@ from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.console.access.gate import form_of, may, session_of
-from consumers.console.access.rights import GuardedRoute, Right
+from consumers.console.access.gate import form_of, session_of
+from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.sight import Sight
+from consumers.console.access.sites import may, sight_of
 from consumers.console.context import ConsoleContext
 from consumers.console.replay import letters, reasons, replay
 from consumers.database.tables import dead_letters
@@ -31,18 +33,19 @@ _EXPLAINED: Final = (
 def letter_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/dead-letters", partial(_page, context)),
-        GuardedRoute("/dead-letters/{topic}/{partition:int}/{offset:int}", partial(_letter, context)),
-        GuardedRoute("/dead-letters/replay", partial(_replay, context), "POST", Right.ADMIN),
+        GuardedRoute("/dead-letters", partial(_page, context), reach=Reach.PART),
+        GuardedRoute("/dead-letters/{topic}/{partition:int}/{offset:int}", partial(_letter, context), reach=Reach.PART),
+        GuardedRoute("/dead-letters/replay", partial(_replay, context), "POST", Right.ADMIN, Reach.PART),
     ]
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
     reason, identity = (request.query_params.get(name, "")[:80] for name in ("reason", "identity"))
     identity = identity if identity in IDENTITIES else ""
+    sight = sight_of(request)
     try:
-        found = await context.read(lambda: reasons(context.engine()))
-        shown = await context.read(_newest, context, reason, IDENTITIES.get(identity)) if reason else []
+        found = await context.read(lambda: reasons(context.engine(), sight))
+        shown = await context.read(_newest, context, reason, IDENTITIES.get(identity), sight) if reason else []
     except UserError:
         found, shown = [], []
     return context.page(
@@ -58,10 +61,10 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     )
 
 
-def _newest(context: ConsoleContext, reason: str, verified: bool | None) -> list[dict[str, Any]]:
+def _newest(context: ConsoleContext, reason: str, verified: bool | None, sight: Sight) -> list[dict[str, Any]]:
     """Return the newest letters of a reason, those with a verified identity first: anybody can send others."""
     columns = [column for column in dead_letters.columns if column.name not in ("payload", "stored_bytes")]
-    query = select(*columns).where(dead_letters.c.reason == reason)
+    query = select(*columns).where(dead_letters.c.reason == reason, sight.where(dead_letters.c.camera))
     if verified is not None:
         query = query.where(dead_letters.c.verified == verified)
     query = query.order_by(dead_letters.c.verified.desc(), dead_letters.c.recorded_ms.desc())
@@ -79,7 +82,7 @@ async def _letter(context: ConsoleContext, request: Request) -> Response:
             return dict(row) if row is not None else None
 
     found = await context.read(read)
-    if found is None:
+    if found is None or not sight_of(request).sees(found["camera"]):
         return context.page(request, "missing.html", 404, what="This dead letter does not exist or was purged.")
     return context.page(
         request, "dead_letter.html", letter=found, frame=explained(found["payload"]), dump=dumped(found["payload"])
@@ -110,18 +113,20 @@ def dumped(payload: bytes, most: int = 512) -> str:
 
 async def _replay(context: ConsoleContext, request: Request) -> Response:
     reason = form_of(request).get("reason", "")[:80]
-    outcome = await replay_reason(context, session_of(request).name, reason)
+    outcome = await replay_reason(context, request, reason)
     return RedirectResponse(f"/dead-letters?{urlencode({'reason': reason, 'outcome': outcome})}", 303)
 
 
-async def replay_reason(context: ConsoleContext, who: str, reason: str) -> str:
-    """Replay the dead letters of a reason and log it in the audit log. Return the outcome."""
+async def replay_reason(context: ConsoleContext, request: Request, reason: str) -> str:
+    """Replay the dead letters of a reason at the person's sites and log it in the audit log. Return the outcome."""
+    sight, who = sight_of(request), session_of(request).name
     try:
-        found, recorded = await context.read(lambda: letters(context.engine(), reason))
+        found, recorded = await context.read(lambda: letters(context.engine(), reason, sight))
         if not found:
             return f"no frame to send again; {recorded} recorded meanwhile"
         outcome = str(await replay(context.settings.kafka, context.settings.frames_topic, found, recorded))
     except UserError as error:
         outcome = str(error)
-    await context.write(context.store.note, who, "replay", reason, "", outcome)
+    for site in ("",) if sight.sites is None else sorted(sight.sites):
+        await context.note(who, "replay", reason, "", outcome, site)
     return outcome

@@ -12,8 +12,10 @@ from starlette.responses import RedirectResponse, Response
 
 from consumers.cameras.state import State
 from consumers.console.access.gate import form_of, no, session_of
-from consumers.console.access.rights import GuardedRoute, Right
-from consumers.console.context import ConsoleContext
+from consumers.console.access.rights import GuardedRoute, Reach, Right
+from consumers.console.access.sight import Sight
+from consumers.console.access.sites import require, sight_of
+from consumers.console.context import ConsoleContext, pages_for
 from consumers.console.data.cards import Card
 from consumers.console.data.fleet import Query, View
 from consumers.console.data.pictures import REBUILT
@@ -28,17 +30,17 @@ _GONE: Final = (State.OFFLINE, State.SILENT, State.REFUSED, State.ENDED, State.R
 def fleet_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/", partial(_page, context)),
-        GuardedRoute("/fleet/live", partial(_live, context, streams)),
-        GuardedRoute("/live", partial(_header_live, context, streams)),
+        GuardedRoute("/", partial(_page, context), reach=Reach.PART),
+        GuardedRoute("/fleet/live", partial(_live, context, streams), reach=Reach.PART),
+        GuardedRoute("/live", partial(_header_live, context, streams), reach=Reach.PART),
         GuardedRoute("/picture/{site}/{camera}.jpg", partial(_picture, context)),
         GuardedRoute("/picture/{site}/{camera}/{kind}.jpg", partial(_picture, context)),
-        GuardedRoute("/fleet/forget", partial(_forget, context), "POST", Right.OPERATOR),
+        GuardedRoute("/fleet/forget", partial(_forget, context), "POST", Right.OPERATOR, Reach.PART),
     ]
 
 
 def query_of(request: Request) -> Query:
-    """Return the selection in the request. Invalid values are ignored."""
+    """Return the selection in the request, among the cameras of the person's sites. Invalid values are ignored."""
     asked = request.query_params
     state = asked.get("state", "")
     page = asked.get("page", "1")
@@ -47,6 +49,7 @@ def query_of(request: Request) -> Query:
         state=state if state in set(State) else "",
         text=asked.get("text", "").strip()[:_LONGEST],
         page=int(page) if page.isascii() and page.isdecimal() and len(page) < 8 else 1,
+        sight=sight_of(request),
     )
 
 
@@ -63,20 +66,20 @@ async def _live(context: ConsoleContext, streams: Streams, request: Request) -> 
 
 
 async def _header_live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
-    return streams.answer(request, header_changes(context))
+    return streams.answer(request, header_changes(context, sight_of(request)))
 
 
-def header_changes(context: ConsoleContext) -> Callable[[], str]:
-    """Return a function that renders the header's status when it has changed."""
+def header_changes(context: ConsoleContext, sight: Sight) -> Callable[[], str]:
+    """Return a function that renders the header's status for a reader of these sites when it has changed."""
     shown: Header | None = None
 
     def changed() -> str:
         nonlocal shown
-        now = context.watch.header()
+        now = context.watch.header(sight)
         if now == shown:
             return ""
         shown = now
-        return context.render("header.html", header=now, pushed=True)
+        return context.render("header.html", header=now, pages=pages_for(sight), pushed=True)
 
     return changed
 
@@ -88,7 +91,7 @@ class Changes:
         self._desk = context
         self._query = query
         self._version = -1
-        self._header = header_changes(context)
+        self._header = header_changes(context, query.sight)
         self._shown: View | None = None
 
     def __call__(self) -> str:
@@ -129,6 +132,7 @@ async def _picture(context: ConsoleContext, request: Request) -> Response:
 
 async def _forget(context: ConsoleContext, request: Request) -> Response:
     name = form_of(request).get("camera", "")
+    require(request, name)
     complaint = await forget(context, session_of(request).name, name)
     return no(409, complaint) if complaint else RedirectResponse("/", 303)
 

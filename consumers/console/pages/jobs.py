@@ -9,13 +9,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consumers.console.access.gate import form_of, may, no, session_of
-from consumers.console.access.rights import GuardedRoute, Right
+from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
+from consumers.console.access.sites import may, require, sight_of, visible_to
 from consumers.console.context import ConsoleContext
 from consumers.console.data.quarantined import cameras_of
 from consumers.console.data.stream import Streams
 from consumers.console.jobs.bundles import OWN
-from consumers.console.jobs.jobs import AGAIN, Jobs
+from consumers.console.jobs.jobs import AGAIN, SHOWN, Jobs
 from consumers.console.jobs.output import PICTURES, Progress
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.pages.fleet import header_changes
@@ -23,22 +24,23 @@ from schemas.errors import ConfigError, StateError, UserError
 from schemas.messages.rollout import slots
 
 NONE = "jobs.folder is missing: set it to start jobs from this console"
-Act = Callable[[ConsoleContext, Jobs, str, dict[str, Any]], Awaitable[Job]]
-"""Starts or changes a job for a user, from the submitted values."""
+UNKNOWN = "job: expected the id of a stored job"
+Act = Callable[[ConsoleContext, Jobs, Request, dict[str, Any]], Awaitable[Job]]
+"""Starts or changes a job for the user of a request, from the submitted values."""
 
 
 def job_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
         *(
-            GuardedRoute(f"/jobs/{name}", partial(_act, context, act), "POST", Right.ADMIN)
+            GuardedRoute(f"/jobs/{name}", partial(_act, context, act), "POST", Right.ADMIN, start_reach(name))
             for name, act in STARTS.items()
         ),
-        GuardedRoute("/jobs/{job_id}", partial(_page, context)),
-        GuardedRoute("/jobs/{job_id}/live", partial(_live, context, streams)),
-        GuardedRoute("/jobs/{job_id}/{name}.png", partial(_picture, context)),
+        GuardedRoute("/jobs/{job_id}", partial(_page, context), reach=Reach.PART),
+        GuardedRoute("/jobs/{job_id}/live", partial(_live, context, streams), reach=Reach.PART),
+        GuardedRoute("/jobs/{job_id}/{name}.png", partial(_picture, context), reach=Reach.PART),
         *(
-            GuardedRoute(f"/jobs/{{job_id}}/{name}", partial(_act, context, act), "POST", Right.ADMIN)
+            GuardedRoute(f"/jobs/{{job_id}}/{name}", partial(_act, context, act), "POST", Right.ADMIN, Reach.PART)
             for name, act in CHANGES.items()
         ),
     ]
@@ -52,34 +54,35 @@ def text_of(sent: dict[str, Any], name: str) -> str:
     return value
 
 
-async def _repair(context: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
+async def _repair(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
     camera = text_of(sent, "camera")
-    if camera and camera not in await context.read(lambda: cameras_of(context.engine())):
+    require(request, camera)
+    if camera and camera not in await context.read(lambda: cameras_of(context.engine(), sight_of(request))):
         raise ConfigError("camera: expected one with frames in quarantine, or none")
-    return await jobs.repair(who, text_of(sent, "bundle"), camera)
+    return await jobs.repair(session_of(request).name, text_of(sent, "bundle"), camera)
 
 
-async def _publish(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
-    return await jobs.publish(who, text_of(sent, "bundle"))
+async def _publish(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
+    return await jobs.publish(session_of(request).name, text_of(sent, "bundle"))
 
 
-async def _roll_back(context: ConsoleContext, jobs: Jobs, who: str, _sent: dict[str, Any]) -> Job:
+async def _roll_back(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
     live = context.models.live if context.models is not None else None
     if live is None:
         raise ConfigError("the live model is missing: publish one first")
-    return await jobs.roll_back(who, live.model_id)
+    return await jobs.roll_back(session_of(request).name, live.model_id)
 
 
-async def _candidate(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
-    return await jobs.begin_rollout(who, text_of(sent, "bundle"))
+async def _candidate(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
+    return await jobs.begin_rollout(session_of(request).name, text_of(sent, "bundle"))
 
 
-async def _promote(context: ConsoleContext, jobs: Jobs, who: str, _sent: dict[str, Any]) -> Job:
-    return await jobs.promote(who, _candidate_of(context))
+async def _promote(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
+    return await jobs.promote(session_of(request).name, _candidate_of(context))
 
 
-async def _dismiss(context: ConsoleContext, jobs: Jobs, who: str, _sent: dict[str, Any]) -> Job:
-    return await jobs.dismiss(who, _candidate_of(context))
+async def _dismiss(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
+    return await jobs.dismiss(session_of(request).name, _candidate_of(context))
 
 
 def _candidate_of(context: ConsoleContext) -> str:
@@ -89,20 +92,20 @@ def _candidate_of(context: ConsoleContext) -> str:
     return candidate.model_id
 
 
-async def _cancel(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
-    job = await _known(_desk, jobs, sent)
-    await jobs.cancel(who, job)
+async def _cancel(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
+    job = await _known(context, jobs, request, sent)
+    await jobs.cancel(session_of(request).name, job)
     return job
 
 
-async def _again(_desk: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
-    return await jobs.again(who, await _known(_desk, jobs, sent))
+async def _again(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
+    return await jobs.again(session_of(request).name, await _known(context, jobs, request, sent))
 
 
-async def _known(context: ConsoleContext, jobs: Jobs, sent: dict[str, Any]) -> Job:
+async def _known(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
     job = await context.read(jobs.find, text_of(sent, "job_id"))
-    if job is None:
-        raise ConfigError("job: expected the id of a stored job")
+    require(request, None if job is None else job.camera, UNKNOWN)
+    assert job is not None
     return job
 
 
@@ -117,12 +120,17 @@ STARTS: dict[str, Act] = {
 CHANGES: dict[str, Act] = {"cancel": _cancel, "continue": _again}
 
 
+def start_reach(name: str) -> Reach:
+    """Return the reach of a job: the models are those of the whole fleet, a repair may use one camera alone."""
+    return Reach.PART if name == "repair" else Reach.FLEET
+
+
 async def acted(context: ConsoleContext, act: Act, request: Request, sent: dict[str, Any]) -> Job | Response:
     """Start or change a job. Return the job, or a refusal in one line."""
     if context.jobs is None:
         return no(409, NONE)
     try:
-        return await act(context, context.jobs, session_of(request).name, sent | request.path_params)
+        return await act(context, context.jobs, request, sent | request.path_params)
     except StateError as error:
         return no(409, str(error))
     except UserError as error:
@@ -134,7 +142,7 @@ async def _act(context: ConsoleContext, act: Act, request: Request) -> Response:
     return found if isinstance(found, Response) else RedirectResponse(f"/jobs/{found.job_id}", 303)
 
 
-async def offered(context: ConsoleContext) -> dict[str, Any]:
+async def offered(context: ConsoleContext, request: Request) -> dict[str, Any]:
     """Return the context of pages that start jobs: the jobs, the bundles, and missing requirements."""
     jobs = context.jobs
     if jobs is None:
@@ -144,7 +152,7 @@ async def offered(context: ConsoleContext) -> dict[str, Any]:
     same = [each.choice_id for each in choices if live and each.name and live.model_id.startswith(f"{each.name}+")]
     return {
         "jobs": jobs,
-        "newest": await context.read(jobs.newest),
+        "newest": await context.read(jobs.newest, SHOWN, visible_to(request)),
         "choices": choices,
         "publishable": [each for each in choices if each.choice_id != OWN],
         "usual": (same or [""])[-1],
@@ -152,7 +160,7 @@ async def offered(context: ConsoleContext) -> dict[str, Any]:
 
 
 async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request) -> dict[str, Any]:
-    admin = may(request, Right.ADMIN)
+    admin = may(request, Right.ADMIN, job.camera)
     ended = job.state is not JobState.RUNNING
     report = await context.read(jobs.report, job) if ended and job.kind is Kind.REPAIR else None
     cured = job.kind in (Kind.REPAIR, Kind.TEACH) and job.state is JobState.DONE
@@ -166,7 +174,7 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
         "can_admin": admin,
         "session": session_of(request),
         "cured": f"job-{job.job_id}" if cured else "",
-        "can_publish": jobs.publishes,
+        "can_publish": jobs.publishes and may(request, Right.ADMIN, EVERYWHERE),
         "can_again": job.kind is Kind.REPAIR and job.state in AGAIN,
     }
 
@@ -174,7 +182,7 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
 async def _page(context: ConsoleContext, request: Request) -> Response:
     job_id, jobs = request.path_params["job_id"], context.jobs
     job = await context.read(jobs.find, job_id) if jobs is not None else None
-    if jobs is None or job is None:
+    if jobs is None or job is None or not sight_of(request).sees(job.camera):
         return context.page(request, "missing.html", 404, what="This job does not exist.")
     shown = await _shown(context, jobs, job, request)
     return context.page(request, "job.html", **shown, stream=f"/jobs/{job_id}/live")
@@ -182,9 +190,10 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
 
 async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
     jobs, job_id = context.jobs, request.path_params["job_id"]
-    if jobs is None or await context.read(jobs.find, job_id) is None:
-        return no(404, "job: expected the id of a stored job")
-    header = header_changes(context)
+    found = await context.read(jobs.find, job_id) if jobs is not None else None
+    require(request, None if found is None else found.camera, UNKNOWN)
+    assert jobs is not None
+    header = header_changes(context, visible_to(request))
     shown: list[Progress | None] = []
 
     async def changed() -> str:
@@ -203,7 +212,11 @@ async def _live(context: ConsoleContext, streams: Streams, request: Request) -> 
 async def _picture(context: ConsoleContext, request: Request) -> Response:
     jobs, name = context.jobs, request.path_params["name"]
     job = await context.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
-    picture = await context.read(jobs.picture, job, name) if jobs and job and name in PICTURES else b""
+    picture = (
+        await context.read(jobs.picture, job, name)
+        if jobs and job and name in PICTURES and sight_of(request).sees(job.camera)
+        else b""
+    )
     if not picture:
         return no(404, "the picture is missing in this job's report")
     return Response(picture, media_type="image/png")

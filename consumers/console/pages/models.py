@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.console.access.gate import no
-from consumers.console.access.rights import GuardedRoute
+from consumers.console.access.rights import GuardedRoute, Reach
 from consumers.console.context import ConsoleContext
 from consumers.console.data.rollup import HOUR_MS
 from consumers.console.pages.jobs import offered
@@ -30,7 +30,7 @@ from schemas.pointillist_pb2 import Comparison, ServedModel, Slot
 def model_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/models", partial(_page, context)),
+        GuardedRoute("/models", partial(_page, context), reach=Reach.FLEET),
         GuardedRoute(
             "/models/differences/{begun_ms:int}/{boot:int}/{seq:int}/{site}/{camera}.jpg", partial(_picture, context)
         ),
@@ -74,7 +74,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         differing=differing,
         clean=clean,
         robust=robust,
-        **await offered(context),
+        **await offered(context, request),
     )
 
 

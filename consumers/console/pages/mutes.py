@@ -15,10 +15,12 @@ LENGTHS: Final = {"1h": "1 hour", "8h": "8 hours", "1d": "1 day", "7d": "7 days"
 """The lengths that the pages offer."""
 
 
-async def mute(context: ConsoleContext, who: str, subject: str, length: str, reason: str) -> str:
+async def mute(
+    context: ConsoleContext, who: str, subject: str, length: str, reason: str, site: str | None = None
+) -> str:
     """Mute a camera or an alert for a length such as `2h`, or end its mute, and log it in the audit log.
 
-    Return an error text, empty on success.
+    `site` is that of an alert. Return an error text, empty on success.
     """
     try:
         if length == END:
@@ -30,5 +32,5 @@ async def mute(context: ConsoleContext, who: str, subject: str, length: str, rea
             detail = f"{length}: {made.reason}"
     except UserError as error:
         return str(error)
-    await context.write(context.store.note, who, "mute", subject, detail, "done")
+    await context.note(who, "mute", subject, detail, "done", site)
     return ""

@@ -12,7 +12,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.conservation.result import read_result
 from consumers.console.access.gate import no
-from consumers.console.access.rights import GuardedRoute
+from consumers.console.access.rights import GuardedRoute, Reach
+from consumers.console.access.sight import ALL
+from consumers.console.access.sites import sight_of
 from consumers.console.context import ConsoleContext
 from consumers.console.data.roles import chain
 from consumers.console.data.sentences import system_sentence
@@ -28,13 +30,13 @@ FATES: Final = ("recorded", "dead_lettered", "shed", "pending", "lost", "unread"
 def system_routes(context: ConsoleContext, streams: Streams) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/system", partial(_system, context)),
-        GuardedRoute("/system/conservation", partial(_conservation, context)),
-        GuardedRoute("/system/history", partial(past, context)),
-        GuardedRoute("/system/live", partial(_live, context, streams)),
-        GuardedRoute("/rules", partial(_rules, context)),
-        GuardedRoute("/rules/graph", _rules_of_prometheus),
-        GuardedRoute("/runbooks", partial(_runbooks, context)),
+        GuardedRoute("/system", partial(_system, context), reach=Reach.FLEET),
+        GuardedRoute("/system/conservation", partial(_conservation, context), reach=Reach.FLEET),
+        GuardedRoute("/system/history", partial(past, context), reach=Reach.FLEET),
+        GuardedRoute("/system/live", partial(_live, context, streams), reach=Reach.FLEET),
+        GuardedRoute("/rules", partial(_rules, context), reach=Reach.PART),
+        GuardedRoute("/rules/graph", _rules_of_prometheus, reach=Reach.SAME),
+        GuardedRoute("/runbooks", partial(_runbooks, context), reach=Reach.SAME),
     ]
 
 
@@ -107,7 +109,7 @@ async def _live(context: ConsoleContext, streams: Streams, request: Request) -> 
 
 def changes_of_system(context: ConsoleContext) -> Callable[[], str]:
     """Return a function that renders the changed parts of the System page: header, roles and rules."""
-    header, shown = header_changes(context), ""
+    header, shown = header_changes(context, ALL), ""
 
     def changed() -> str:
         nonlocal shown
@@ -121,7 +123,8 @@ def changes_of_system(context: ConsoleContext) -> Callable[[], str]:
 
 
 async def _rules(context: ConsoleContext, request: Request) -> Response:
-    return context.page(request, "rules.html", **context.watch.document())
+    rules = context.watch.firing_rules(sight_of(request))
+    return context.page(request, "rules.html", **context.watch.document() | {"rules": rules})
 
 
 async def _rules_of_prometheus(_request: Request) -> Response:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import groupby
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.console.access.gate import form_of, no, session_of
-from consumers.console.access.rights import GuardedRoute, Right
+from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
+from consumers.console.access.sight import Sight, site_of
+from consumers.console.access.sites import may, require, sight_of
 from consumers.console.context import ConsoleContext
 from consumers.console.data.labelled_frames import LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
@@ -30,11 +33,11 @@ NONE: Final = "labels are missing: this console has no key to pictures, or no qu
 def teach_routes(context: ConsoleContext) -> list[GuardedRoute]:
     """Return the routes of the page."""
     return [
-        GuardedRoute("/teach", partial(_page, context)),
-        GuardedRoute("/teach/label", partial(_label, context), "POST", Right.OPERATOR),
-        GuardedRoute("/teach/cameras", partial(_cameras, context), "POST", Right.OPERATOR),
-        GuardedRoute("/teach/wrong", partial(_wrong, context), "POST", Right.OPERATOR),
-        GuardedRoute("/teach/train", partial(_train, context), "POST", Right.ADMIN),
+        GuardedRoute("/teach", partial(_page, context), reach=Reach.PART),
+        GuardedRoute("/teach/label", partial(_label, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute("/teach/cameras", partial(_cameras, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute("/teach/wrong", partial(_wrong, context), "POST", Right.OPERATOR, Reach.PART),
+        GuardedRoute("/teach/train", partial(_train, context), "POST", Right.ADMIN, Reach.FLEET),
         GuardedRoute("/teach/picture/{site}/{camera}/{frame}.jpg", partial(_picture, context)),
     ]
 
@@ -43,23 +46,27 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     labelled_frames = context.labelled_frames
     if labelled_frames is None:
         return context.page(request, "missing.html", 404, what=NONE.capitalize() + ".")
-    counts = await context.read(labelled_frames.counts)
+    sight = sight_of(request)
+    counts = await context.read(labelled_frames.counts, sight)
     labelled = request.query_params.get("show") == "labelled"
     shown = await (
-        context.read(labelled_frames.labelled, CHANGED) if labelled else context.read(labelled_frames.waiting, SHOWN)
+        context.read(labelled_frames.labelled, CHANGED, sight)
+        if labelled
+        else context.read(labelled_frames.waiting, SHOWN, sight)
     )
     return context.page(
         request,
         "teach.html",
         shown=shown,
         labelled=labelled,
-        last=await context.read(labelled_frames.labelled_last, session_of(request).name),
+        last=await context.read(labelled_frames.labelled_last, session_of(request).name, sight),
         counts=counts,
         ready=_ready(counts),
         enough=ENOUGH,
-        chosen=await context.read(labelled_frames.cameras),
-        cameras=sorted(card.name for card in context.fleet.cards()),
-        **await offered(context),
+        can_admin=may(request, Right.ADMIN, EVERYWHERE),
+        chosen=await context.read(labelled_frames.cameras, sight),
+        cameras=sorted(card.name for card in context.fleet.cards(sight)),
+        **await offered(context, request),
     )
 
 
@@ -69,6 +76,8 @@ async def _label(context: ConsoleContext, request: Request) -> Response:
     if labelled_frames is None:
         return no(409, NONE)
     names, label = fields.get("names", "").split(), fields.get("label", "").strip()
+    for name in names:
+        require(request, name)
     who = session_of(request).name
     try:
         if fields.get("discard"):
@@ -78,13 +87,16 @@ async def _label(context: ConsoleContext, request: Request) -> Response:
     except UserError as error:
         return no(400, str(error))
     detail = "discarded" if fields.get("discard") else label or "label removed"
-    await context.note(who, "label", names[0] if len(names) == 1 else f"{len(names)} frames", detail, "done")
-    return JSONResponse(await context.read(_state, labelled_frames))
+    for site, mine in groupby(sorted(names), site_of):
+        given = list(mine)
+        subject = given[0] if len(given) == 1 else f"{len(given)} frames"
+        await context.note(who, "label", subject, detail, "done", site)
+    return JSONResponse(await context.read(_state, labelled_frames, sight_of(request)))
 
 
-def _state(labelled_frames: LabelledFrames) -> dict[str, Any]:
-    counts = labelled_frames.counts()
-    waiting = [_document(each) for each in labelled_frames.waiting(SHOWN)]
+def _state(labelled_frames: LabelledFrames, sight: Sight) -> dict[str, Any]:
+    counts = labelled_frames.counts(sight)
+    waiting = [_document(each) for each in labelled_frames.waiting(SHOWN, sight)]
     return {"counts": counts, "ready": _ready(counts), "waiting": waiting}
 
 
@@ -101,6 +113,7 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
     if labelled_frames is None:
         return no(409, NONE)
     camera, wanted = fields.get("camera", ""), fields.get("wanted") == "yes"
+    require(request, camera)
     if wanted and context.fleet.card(camera) is None:
         return no(400, "camera: expected one of this fleet")
     who = session_of(request).name
@@ -112,6 +125,7 @@ async def _cameras(context: ConsoleContext, request: Request) -> Response:
 async def _wrong(context: ConsoleContext, request: Request) -> Response:
     """Keep the camera's picture whose verdict a user calls wrong."""
     labelled_frames, camera = context.labelled_frames, form_of(request).get("camera", "")
+    require(request, camera)
     picture = context.fleet.picture(camera)
     if labelled_frames is None or picture is None:
         return no(409, NONE if labelled_frames is None else "picture: expected one of this camera, it has none yet")
@@ -121,8 +135,10 @@ async def _wrong(context: ConsoleContext, request: Request) -> Response:
     return RedirectResponse("/teach", 303)
 
 
-async def _start(_context: ConsoleContext, jobs: Jobs, who: str, sent: dict[str, Any]) -> Job:
-    return await jobs.teach(who, text_of(sent, "name").strip(), thorough=text_of(sent, "thorough") == "yes")
+async def _start(_context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
+    return await jobs.teach(
+        session_of(request).name, text_of(sent, "name").strip(), thorough=text_of(sent, "thorough") == "yes"
+    )
 
 
 async def _train(context: ConsoleContext, request: Request) -> Response:

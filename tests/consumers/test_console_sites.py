@@ -1,0 +1,370 @@
+"""A person with a role at one site gets nothing of another site, at any route by any method, and changes nothing there.
+
+The routes are those of the application; a route that is not classified here fails the test.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx2
+import pytest
+import pytest_asyncio
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from consumers.console.access.cookies import COOKIE
+from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right, Roles
+from consumers.console.access.sight import ALL, Sight
+from consumers.console.api.routes import ROOT, document
+from consumers.console.data.store import Store
+from consumers.console.data.stream import Changed, Streams, message
+from consumers.console.web import make_app
+from tests.consumers.recorder_rig import Rig
+from tests.consumers.two_sites import MARKS, OURS, THEIRS, TwoSites
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+LISTS = {
+    "/": ("", "site=SOUTH", "state=online", "text=VAUL", "page=2"),
+    "/alerts": ("", "state=acknowledged", "state=closed", "camera=SOUTH/x"),
+    "/dead-letters": ("", "reason=bad_pixels"),
+    "/fleet/live": ("", "text=VAUL"),
+    "/live": ("",),
+    "/quarantine": ("",),
+    "/rules": ("",),
+    "/teach": ("", "show=labelled"),
+    f"{ROOT}/alerts": ("", "state=open", "camera=south/vault"),
+    f"{ROOT}/cameras": ("", "site=south", "text=vault", "state=online"),
+    f"{ROOT}/dead-letters": ("",),
+    f"{ROOT}/export/verdicts.csv": ("", "camera=south/vault"),
+    f"{ROOT}/export/verdicts.parquet": ("", "camera=south/vault"),
+    f"{ROOT}/jobs": ("",),
+    f"{ROOT}/operations": ("", "subject=south/vault"),
+}
+"""Routes that list what the person may see, with queries; in capitals for pages, which repeat the query."""
+OBJECTS = (
+    "/alerts/{alert_id}", "/alerts/{alert_id}.png", "/dead-letters/{topic}/{partition:int}/{offset:int}",
+    "/jobs/{job_id}", "/jobs/{job_id}/live", "/jobs/{job_id}/{name}.png", f"{ROOT}/jobs/{{job_id}}",
+)  # fmt: skip
+"""Routes of single objects, by an id that does not name the site."""
+SAME = ("/rules/graph", "/runbooks", f"{ROOT}/openapi.json")
+"""Routes without anything of cameras."""
+CAMERA = {"camera": THEIRS}
+FRAME = f"{THEIRS}/{1:016x}-8"
+FORMS: dict[str, list[dict[str, object]]] = {
+    "/alerts": [{"b2" * 16: "on", "state": "closed"}, {"a1" * 16: "on", "b2" * 16: "on", "mute": "1h", "reason": "x"}],
+    "/alerts/{alert_id}": [{"state": "closed", "text": "mine"}, {"mute": "1h", "reason": "x"}],
+    "/fleet/forget": [CAMERA],
+    "/teach/cameras": [CAMERA, CAMERA | {"wanted": "yes"}],
+    "/teach/label": [{"names": f"{THEIRS}/{1:016x}-7", "label": "x"}, {"names": FRAME, "discard": "1"}],
+    "/teach/wrong": [CAMERA],
+    "/teach/train": [{"name": "x"}],
+    "/dead-letters/replay": [{"reason": "bad_pixels"}],
+    "/jobs/repair": [CAMERA | {"bundle": "bundle-sick"}, {"camera": "", "bundle": "bundle-sick"}],
+    "/jobs/publish": [{"bundle": "bundle-sick"}],
+    "/jobs/rollback": [{}],
+    "/jobs/candidate": [{"bundle": "bundle-sick"}],
+    "/jobs/promote": [{}],
+    "/jobs/dismiss": [{}],
+    "/jobs/{job_id}/cancel": [{}],
+    "/jobs/{job_id}/continue": [{}],
+    "/camera/{site}/{camera}/clip": [{}],
+    "/camera/{site}/{camera}/command": [{"drop_ratio": "0.5"}, {"reset": "1"}],
+    "/camera/{site}/{camera}/certify": [{}],
+    "/camera/{site}/{camera}/mute": [{"mute": "1h", "reason": "x"}],
+    f"{ROOT}/alerts/{{alert_id}}": [{"state": "closed", "comment": "mine"}],
+    f"{ROOT}/alerts/{{alert_id}}/mute": [{"for": "1h", "reason": "x"}],
+    f"{ROOT}/cameras/{{site}}/{{camera}}/command": [{"drop_ratio": 0.5}],
+    f"{ROOT}/cameras/{{site}}/{{camera}}/certify": [{"frames": 2}],
+    f"{ROOT}/cameras/{{site}}/{{camera}}/forget": [{}],
+    f"{ROOT}/cameras/{{site}}/{{camera}}/mute": [{"for": "1h", "reason": "x"}],
+    f"{ROOT}/dead-letters/replay": [{"reason": "bad_pixels"}],
+    f"{ROOT}/jobs/repair": [CAMERA | {"bundle": "bundle-sick"}, {"camera": "", "bundle": "bundle-sick"}],
+    f"{ROOT}/jobs/publish": [{"bundle": "bundle-sick"}],
+    f"{ROOT}/jobs/rollback": [{}],
+    f"{ROOT}/jobs/candidate": [{"bundle": "bundle-sick"}],
+    f"{ROOT}/jobs/promote": [{}],
+    f"{ROOT}/jobs/dismiss": [{}],
+    f"{ROOT}/jobs/{{job_id}}/cancel": [{}],
+    f"{ROOT}/jobs/{{job_id}}/continue": [{}],
+}  # fmt: skip
+"""What is sent to change something of the other site."""
+
+
+def once(_streams: Streams, _request: Request, changed: Changed) -> Response:
+    """The first event of a stream, which would have no end."""
+
+    async def events() -> AsyncIterator[str]:
+        found = changed()
+        yield message(await found if isinstance(found, Awaitable) else found)
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@pytest_asyncio.fixture
+async def both(tmp_path: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TwoSites]:
+    monkeypatch.setattr(Streams, "answer", once)
+    made = TwoSites(tmp_path, recorder, monkeypatch)
+    yield made
+    await made.close()
+
+
+def routes_of(both: TwoSites) -> list[GuardedRoute]:
+    found = make_app(both.context).routes
+    return [route for route in found if isinstance(route, GuardedRoute) and route.needed is not None]
+
+
+def place_of(route: str, places: dict[str, str]) -> str:
+    """The path of a route to an object."""
+    names = places | {"name": "stamped" if route.startswith("/jobs/") else f"{1:016x}-7"}
+    made = re.sub(r"\{(\w+)(:\w+)?\}", lambda found: names[found[1]], route)
+    return f"{made}?at_ms=5" if route.endswith("/clip.mp4") else made
+
+
+def paths_of(route: GuardedRoute, places: dict[str, str]) -> list[str]:
+    path = place_of(route.path, places)
+    if route.method == "GET" and route.path in LISTS:
+        return [f"{path}?{query}" if query else path for query in LISTS[route.path]]
+    return [path]
+
+
+class Walk:
+    """One person's requests."""
+
+    def __init__(self, both: TwoSites, browser: httpx2.AsyncClient, roles: str) -> None:
+        self.both, self.browser = both, browser
+        token, self.csrf = both.session(roles)
+        browser.cookies.set(COOKIE, token, domain="127.0.0.1", path="/")
+
+    async def ask(self, method: str, path: str, fields: dict[str, object]) -> httpx2.Response:
+        if method in ("GET", "HEAD", "OPTIONS", "TRACE"):
+            return await self.browser.request(method, path)
+        if path.startswith(ROOT):
+            return await self.browser.request(method, path, json=fields)
+        form = urlencode({"csrf": self.csrf, **fields})
+        kind = {"content-type": "application/x-www-form-urlencoded"}
+        return await self.browser.request(method, path, content=form, headers=kind)
+
+    async def everything(self) -> AsyncIterator[tuple[GuardedRoute, str, str, dict[str, object], httpx2.Response]]:
+        """Each route by each method, with what leads to the other site."""
+        for route in routes_of(self.both):
+            for path in paths_of(route, self.both.places(THEIRS)):
+                for method in METHODS:
+                    for fields in FORMS[route.path] if route.method == "POST" else [{}]:
+                        yield route, method, path, fields, await self.ask(method, path, fields)
+
+
+@pytest_asyncio.fixture
+async def browser(both: TwoSites) -> AsyncIterator[httpx2.AsyncClient]:
+    async with both.rig.browser() as made:
+        yield made
+
+
+def test_every_route_is_classified(both: TwoSites) -> None:
+    routes = routes_of(both)
+    described = {(method.upper(), path) for path, each in document()["paths"].items() for method in each}
+    assert described <= {(route.method, route.path) for route in routes}
+    for route in routes:
+        name = f"{route.method} {route.path}"
+        if route.method == "POST":
+            assert route.path in FORMS, f"{name}: expected what it is sent in FORMS"
+        if "{site}" in route.path:
+            assert route.reach is Reach.SITE, name
+        elif route.method == "GET" and (route.path in LISTS or route.path in OBJECTS):
+            assert route.reach is Reach.PART, name
+        elif route.path in SAME:
+            assert route.reach is Reach.SAME, name
+        elif route.method == "GET":
+            assert route.reach is Reach.FLEET, f"{name}: expected it in LISTS, OBJECTS or SAME"
+        else:
+            assert route.reach in (Reach.PART, Reach.FLEET), name
+
+
+@pytest.mark.parametrize("right", Right)
+async def test_a_person_of_one_site_gets_nothing_of_another_and_changes_nothing_there(
+    both: TwoSites, browser: httpx2.AsyncClient, right: Right
+) -> None:
+    walk, before, asked = Walk(both, browser, f"north={right}"), both.theirs(), 0
+    async for route, method, path, fields, answer in walk.everything():
+        asked += 1
+        told = answer.content + str(answer.headers.raw).encode()
+        shown = f"{method} {path} {fields}: {answer.status_code}"
+        assert not [mark for mark in MARKS if mark in told], shown
+        if route.reach is Reach.SITE or route.path in OBJECTS:
+            assert answer.status_code in (403, 404, 405, 415), shown
+        if route.reach is Reach.FLEET and method == route.method:
+            assert answer.status_code == 403, shown
+        if method == METHODS[-1]:
+            assert both.theirs() == before, shown
+    assert asked > 700
+
+
+@pytest.mark.parametrize("right", Right)
+async def test_an_object_of_another_site_is_answered_like_one_that_does_not_exist(
+    both: TwoSites, browser: httpx2.AsyncClient, right: Right
+) -> None:
+    walk, unknown = Walk(both, browser, f"north={right}"), "nowhere/nothing"
+    for route in routes_of(both):
+        if route.reach is Reach.FLEET or (route.method == "GET" and route.path in LISTS):
+            continue
+        for fields in FORMS[route.path] if route.method == "POST" else [{}]:
+            answers = []
+            for camera in (THEIRS, unknown):
+                sent = {
+                    key.replace("b2" * 16, "f" * 32) if camera == unknown else key: value.replace(THEIRS, camera)
+                    if isinstance(value, str)
+                    else value
+                    for key, value in fields.items()
+                }
+                answer = await walk.ask(route.method, place_of(route.path, both.places(camera)), sent)
+                answers.append((answer.status_code, answer.content.replace(walk.csrf.encode(), b"")))
+            assert answers[0][0] == answers[1][0], (route.path, fields)
+            if "reason" not in fields:
+                assert re.sub(rb'data-now="\d+"', b"", answers[0][1]) == re.sub(rb'data-now="\d+"', b"", answers[1][1])
+
+
+async def test_the_same_requests_show_and_change_the_site_to_a_person_who_may(
+    both: TwoSites, browser: httpx2.AsyncClient
+) -> None:
+    """Otherwise the tests above would prove nothing."""
+    walk, shown, changed = Walk(both, browser, EVERYWHERE + "=admin"), set[str](), set[str]()
+    last = ("/fleet/forget", f"{ROOT}/cameras/{{site}}/{{camera}}/forget")
+    for route in sorted(routes_of(both), key=lambda each: (each.method, each.path in last)):
+        if "/jobs/" in route.path and route.method == "POST":
+            continue  # tests of jobs start them
+        for path in paths_of(route, both.places(THEIRS)):
+            for fields in FORMS[route.path] if route.method == "POST" else [{}]:
+                before = both.theirs()
+                answer = await walk.ask(route.method, path, fields)
+                if any(mark in answer.content for mark in MARKS) or (
+                    answer.status_code == 200 and answer.headers["content-type"].startswith(("image/", "video/"))
+                ):
+                    shown.add(f"{route.method} {route.path}")
+                if both.theirs() != before:
+                    changed.add(f"{route.method} {route.path}")
+    expected = {
+        f"GET {route.path}"
+        for route in routes_of(both)
+        if route.method == "GET" and (route.path in {*LISTS, *OBJECTS} or route.reach is Reach.SITE)
+    }
+    assert expected - shown <= NOTHING_TO_SHOW
+    assert {f"POST {path}" for path in FORMS if "/jobs/" not in path} - changed <= NOTHING_TO_CHANGE
+
+
+NOTHING_TO_SHOW = {
+    "GET /live",
+    "GET /jobs/{job_id}/{name}.png",
+    "GET /jobs/{job_id}/live",
+    "GET /picture/{site}/{camera}/{kind}.jpg",
+}
+"""Numbers alone, pictures and progress of jobs, and pictures as sent: none of these are here."""
+NOTHING_TO_CHANGE = {f"POST {ROOT}/cameras/{{site}}/{{camera}}/forget", "POST /teach/train"}
+"""The camera is gone by then, and a training is of no site."""
+
+
+async def test_a_person_of_one_site_gets_all_of_it(both: TwoSites, browser: httpx2.AsyncClient) -> None:
+    walk = Walk(both, browser, "north=viewer")
+    for path in LISTS:
+        if path != "/live":
+            query = "?reason=bad_pixels" if path == "/dead-letters" else "?show=labelled" if path == "/teach" else ""
+            answer = await walk.ask("GET", f"{path}{query}", {})
+            assert answer.status_code == 200, path
+            assert b"north" in answer.content, path
+    for route in routes_of(both):
+        if route.method == "GET" and (route.path in OBJECTS or route.reach is Reach.SITE):
+            answer = await walk.ask("GET", place_of(route.path, both.places(OURS)), {})
+            if f"GET {route.path}" not in NOTHING_TO_SHOW:
+                assert answer.status_code == 200, route.path
+    counted = (await walk.ask("GET", f"{ROOT}/cameras", {})).json()
+    assert (counted["found"], sum(counted["counts"].values())) == (1, 1)
+    header = (await walk.ask("GET", "/live", {})).text
+    assert "1 alert" in header
+    assert "2 alert" not in header
+
+
+async def test_roles_differ_by_site(both: TwoSites, browser: httpx2.AsyncClient) -> None:
+    walk = Walk(both, browser, "north=operator,south=viewer")
+    mute = {"for": "1h", "reason": "x"}
+    for camera, status in ((OURS, 200), (THEIRS, 403), ("nowhere/nothing", 404)):
+        places = both.places(camera)
+        for path in (f"{ROOT}/cameras/{{site}}/{{camera}}/mute", f"{ROOT}/alerts/{{alert_id}}/mute"):
+            assert (await walk.ask("POST", place_of(path, places), mute)).status_code == status, (path, camera)
+    both_sites = (await walk.ask("GET", f"{ROOT}/cameras", {})).json()
+    assert both_sites["found"] == 2
+    refused = await walk.ask("GET", "/system", {})
+    assert refused.json() == {
+        "error": "user: expected the right `viewer` on all sites, got `north=operator,south=viewer`"
+    }
+
+
+async def test_a_line_of_the_audit_log_belongs_to_the_site_of_its_subject(
+    both: TwoSites, browser: httpx2.AsyncClient
+) -> None:
+    store = both.context.store
+    store.note("root", "login", "192.0.2.1", "page", "logged in")
+    ours = store.noted(sight=Sight(frozenset({"north"})))
+    assert {each.site for each in ours} == {"north"}
+    assert "decision of north" in {each.detail for each in ours}
+    assert "login" in {each.what for each in store.noted(sight=ALL)}
+
+
+@pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgresql", marks=[pytest.mark.brokers, pytest.mark.xdist_group("postgresql")])]
+)
+def test_the_audit_log_of_an_earlier_release_gets_its_sites(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/first.sqlite"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgresql").create("first_operations")
+    store = Store(url)
+    store.prepare()
+    for subject in (THEIRS, f"{OURS}/{1:016x}-7", "b2" * 16, "no site/at all"):
+        store.note("root", "x", subject, "", "done", "")
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE console_operations DROP COLUMN site")
+    store.prepare()
+    store.prepare()
+    found = {each.subject: each.site for each in store.noted()}
+    store.close()
+    assert found == {THEIRS: "south", f"{OURS}/{1:016x}-7": "north", "b2" * 16: "", "no site/at all": ""}
+
+
+def test_a_route_without_a_reach_cannot_be_made() -> None:
+    async def answer(_request: Request) -> Response:
+        return Response()
+
+    with pytest.raises(ValueError, match="GET /x: expected a reach, got none"):
+        GuardedRoute("/x", answer)
+    with pytest.raises(ValueError, match=r"GET /x/\{site\}: expected no reach next to \{site\}"):
+        GuardedRoute("/x/{site}", answer, reach=Reach.SAME)
+
+
+@pytest.mark.parametrize("text", ["viewer", "north=operator", "north=operator,south=viewer", "viewer,north=admin"])
+def test_roles_are_written_as_they_are_read(text: str) -> None:
+    assert str(Roles.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "north", "north=", "north=boss", "=viewer", "North=viewer", "a/b=viewer", "viewer,"]
+)
+def test_other_texts_are_no_roles(text: str) -> None:
+    with pytest.raises(ValueError):
+        Roles.parse(text)
+
+
+def test_the_highest_role_for_a_site_applies() -> None:
+    roles = Roles.parse("viewer,north=viewer,north=operator,south=admin")
+    assert [roles.at(site) for site in ("north", "south", "west", "")] == [
+        Right.OPERATOR, Right.ADMIN, Right.VIEWER, Right.VIEWER,
+    ]  # fmt: skip
+    assert Roles.parse("north=admin").at("west") is None
+    assert Roles.parse("north=admin").at("") is None
+
+
+def test_names_that_only_begin_alike_are_of_another_site() -> None:
+    sight = Sight(frozenset({"north"}))
+    assert [sight.sees(each) for each in ("north/a", "northern/a", "north", "", "a/north")] == [True, *[False] * 4]

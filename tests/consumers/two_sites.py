@@ -1,0 +1,189 @@
+"""A console with everything that a site can have, at two sites, and all that a request could change."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert, inspect, text
+
+from consumers.cameras.camera import monotonic_ms
+from consumers.console.access.rights import Person, Right, Roles
+from consumers.console.access.users import write_user
+from consumers.console.data.kept_clips import ASKED, kept_clips
+from consumers.console.data.pictures import AS_SENT
+from consumers.console.data.rules import FiringRule, Rules
+from consumers.console.jobs import rows as job_rows
+from consumers.console.jobs.rows import Job, JobState, Kind
+from consumers.console.pages import dead_letters
+from consumers.console.replay import Letter, Replayed
+from consumers.database.comparisons import save_comparisons
+from consumers.database.mutes import change_mutes, new_mute, save_mute
+from consumers.database.tables import quarantine
+from schemas.identity import CameraId
+from schemas.messages.server_messages import seal_difference
+from schemas.pointillist_pb2 import Answer, Comparison
+from tests.consumers.console_rig import scene
+from tests.consumers.jobs_rig import JobsRig, lay_down
+from tests.consumers.recorder_rig import BOOT, KEYS, PNG, Rig, dead_letter, verdict
+from tests.consumers.test_console_pages import poll, raise_alert
+
+OURS, THEIRS = "north/gate", "south/vault"
+MARKS = (b"south", b"vault")
+"""Texts that only the other site's objects have."""
+_ALERTS = {OURS: "a1" * 16, THEIRS: "b2" * 16}
+_JOBS = {OURS: "a1" * 8, THEIRS: "b2" * 8}
+BEGUN_MS = 5
+
+
+class Recorded:
+    """Stands in for commands and views: records the cameras that they are about."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def send(self, camera: str, changes: dict[str, Any]) -> str:
+        """Record a command."""
+        self.calls.append(("command", f"{camera} {changes}"))
+        return "confirmed"
+
+    def reset(self, camera: str) -> str:
+        """Record a command."""
+        self.calls.append(("reset", camera))
+        return "confirmed"
+
+    def note(self, camera: str) -> None:
+        """Record an open page."""
+        self.calls.append(("view", camera))
+
+    def certify(self, camera: str, frames: int) -> None:
+        """Record a request."""
+        self.calls.append(("certify", f"{camera} {frames}"))
+
+    async def replay(self, _kafka: object, _topic: str, found: Sequence[Letter], recorded: int) -> Replayed:
+        """Record a replay."""
+        self.calls += [("replay", each.camera) for each in found]
+        return Replayed(len(found), recorded)
+
+
+class TwoSites:
+    """The console of both sites."""
+
+    def __init__(self, folder: Path, recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.recorder = folder, recorder
+        write_user(folder / "users", "root", Right.ADMIN, "a long password")
+        lay_down(folder / "jobs")
+        self.rig = JobsRig(folder, users=folder / "users")
+        self.context = self.rig.console.context
+        self.calls = Recorded()
+        self.context.commands = self.calls  # type: ignore[assignment]  # the two methods that pages call
+        self.context.views = self.calls  # type: ignore[assignment]  # the same
+        monkeypatch.setattr(dead_letters, "replay", self.calls.replay)
+        for camera in (OURS, THEIRS):
+            self._fill(camera)
+        self._rules()
+        poll(self.rig.console)
+        self.context.fleet.tick(monotonic_ms())
+
+    def _fill(self, camera: str) -> None:
+        recorder, store, site = self.recorder, self.context.store, camera.partition("/")[0]
+        made = [verdict(seq, class_name=f"class of {site}", evidence=b"") for seq in range(3)]
+        recorder.verdicts(made, camera)
+        self.rig.console.show([verdict(3, class_name=f"class of {site}", preview=scene(len(site)))], camera)
+        raise_alert(recorder, _ALERTS[camera], camera)
+        recorder.letter(dead_letter(9, verified=True, camera_id=camera, error=f"of {site}", payload=b"payload"))
+        name = f"{camera}/{1:016x}-7"
+        file = self.folder / "quarantine" / f"{name}.png"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(PNG)
+        live = Answer(class_id=1, class_name=f"live of {site}")
+        comparison = Comparison(boot_id=BOOT, seq=1, begun_ms=BEGUN_MS, live=live, picture=scene())
+        seal_difference(comparison, CameraId(camera), KEYS)
+        with recorder.engine.begin() as connection:
+            connection.execute(insert(quarantine), [{"name": name, "at_ms": 5, "bytes": len(PNG)}])
+            save_comparisons(connection, [(camera, comparison)], 1)
+        mute = new_mute(f"{site}/muted", "1h", f"reason of {site}", "root", time.time_ns() // 10**6)
+        change_mutes(recorder.url, lambda each: save_mute(each, mute))
+        store.comment(_ALERTS[camera], "root", f"comment of {site}")
+        store.note("root", "command", camera, f"detail of {site}", "done")
+        store.note("root", "alert", _ALERTS[camera], f"decision of {site}", "done", site)
+        job = Job(_JOBS[camera], Kind.REPAIR, "own", f"job of {site}", camera, "root", 5, 6, JobState.CANCELLED)
+        job_rows.begin(store.engine, job)
+        labels = self.context.labelled_frames
+        assert labels is not None
+        labels.keep((camera, 1, 7), scene(3), "new", f"seen of {site}", 0.9)
+        labels.keep((camera, 1, 8), scene(4), "new", f"seen of {site}", 0.9, f"label of {site}", "root")
+        labels.collect(camera, "root", wanted=True)
+        clips = self.context.clips
+        assert clips is not None
+        clips.want([(camera, 5)], ASKED, f"asked of {site}")
+        with store.engine.begin() as connection:
+            [wanted] = connection.execute(kept_clips.select().where(kept_clips.c.camera == camera))
+        clips.keep(wanted, b"film")
+
+    def _rules(self) -> None:
+        firing = [
+            FiringRule("PointillistSilent", "critical", each, f"{each} is silent", "", 5) for each in (OURS, THEIRS)
+        ]
+        self.context.watch.no_rules = ""
+        self.context.watch.rules = Rules(tuple(firing), ("PointillistQuiet",))
+
+    def places(self, camera: str) -> dict[str, str]:
+        """The parts of paths that lead to the objects of one camera."""
+        site, _, name = camera.partition("/")
+        known = camera in _ALERTS
+        return {
+            "site": site,
+            "camera": name,
+            "alert_id": _ALERTS[camera] if known else "f" * 32,
+            "job_id": _JOBS[camera] if known else "f" * 16,
+            "topic": self.recorder.settings.dead_letters_topic,
+            "partition": "0",
+            "offset": str((OURS, THEIRS).index(camera)) if known else "99",
+            "kind": AS_SENT,
+            "frame": f"{1:016x}-7",
+            "begun_ms": str(BEGUN_MS),
+            "boot": str(BOOT),
+            "seq": "1",
+        }
+
+    def session(self, roles: str) -> tuple[str, str]:
+        """The session's cookie and the token of its forms."""
+        token = self.context.sessions.begin(Person("eve", Roles.parse(roles)))
+        session = self.context.sessions.find(token)
+        assert session is not None
+        return token, session.csrf
+
+    def theirs(self) -> dict[str, list[str]]:
+        """All rows, files, calls and states that are about the other site, besides those that a console derives."""
+        found: dict[str, list[str]] = {"calls": [str(each) for each in self.calls.calls if _is_theirs(str(each))]}
+        for engine in (self.recorder.engine, self.context.store.engine):
+            found |= _rows(engine)
+        files = [str(each.relative_to(self.folder)) for each in self.folder.rglob("*") if each.is_file()]
+        found["files"] = sorted(each for each in files if _is_theirs(each))
+        card = self.context.fleet.card(THEIRS)
+        found["fleet"] = ["" if card is None else json.dumps([card.alert, card.acknowledged, card.muted_reason])]
+        found["jobs"] = [str(self.rig.jobs.running)]
+        return found
+
+    async def close(self) -> None:
+        """End."""
+        await self.rig.close()
+
+
+def _is_theirs(line: str) -> bool:
+    ids = (_ALERTS[THEIRS], _JOBS[THEIRS], *(mark.decode() for mark in MARKS))
+    return any(each in line for each in ids)
+
+
+def _rows(engine: Engine) -> dict[str, list[str]]:
+    found = {}
+    with engine.begin() as connection:
+        for table in inspect(connection).get_table_names():
+            lines = [str(tuple(row)) for row in connection.execute(text(f'SELECT * FROM "{table}"'))]
+            found[table] = sorted(line for line in lines if _is_theirs(line))
+    return found
