@@ -99,9 +99,18 @@ class Provider:
         access = secrets.token_urlsafe(16)
         return 200, {"access_token": access, "token_type": "Bearer", "id_token": self._id_token(asked["nonce"])}
 
+    def logout_token(self, typ: str | None = "logout+jwt", **claims: object) -> str:
+        """A token that ends the person's logins; `claims` replace the right ones, None leaves one out."""
+        events = {"http://schemas.openid.net/event/backchannel-logout": {}}
+        right = {"jti": secrets.token_hex(8), "events": events, "sub": self.person["sub"]}
+        return self._signed(right | claims, {} if typ is None else {"typ": typ})
+
     def _id_token(self, nonce: str) -> str:
+        return self._signed({"nonce": nonce, **self.person}, {})
+
+    def _signed(self, own: Mapping[str, Any], header: Mapping[str, str]) -> str:
         now_s = int(time.time())
-        claims = {"iss": self.url, "aud": CLIENT_ID, "iat": now_s, "exp": now_s + 300, "nonce": nonce, **self.person}
+        claims = {"iss": self.url, "aud": CLIENT_ID, "iat": now_s, "exp": now_s + 300, **own}
         claims = {name: value for name, value in (claims | self.claims).items() if value is not None}
         if self.signed_by == "none":
             parts = ({"alg": "none"}, claims)
@@ -110,9 +119,9 @@ class Provider:
         if self.signed_by == "secret":
             key = OctKey.import_key(CLIENT_SECRET, {"kid": "one"})
             registry = JWSRegistry(algorithms=["HS256"])
-            return jwt.encode({"alg": "HS256", "kid": "one"}, claims, key, registry=registry)
+            return jwt.encode({"alg": "HS256", "kid": "one", **header}, claims, key, registry=registry)
         return jwt.encode(
-            {"alg": "RS256", "kid": self.key_id}, claims, _FORGED if self.signed_by == "forged" else self.key
+            {"alg": "RS256", "kid": self.key_id, **header}, claims, _FORGED if self.signed_by == "forged" else self.key
         )
 
 

@@ -26,6 +26,7 @@ OPEN = {
     ("GET", "/login/link"),
     ("GET", "/login/openid"),
     ("GET", "/login/openid/done"),
+    ("POST", "/login/openid/logout"),
     ("POST", "/logout"),
     ("GET", "/health"),
 }

@@ -171,7 +171,7 @@ class Gate:
         if session is None and path != LOGIN:
             return None  # Strangers may send no other form: the routes reject the method, and the body stays unread.
         largest = LARGEST_LOGIN if path == LOGIN else LARGEST_FORM
-        fields = await _fields(request, largest)
+        fields = await read_form(request, largest)
         if fields is None:
             return no(400, f"body: expected a form of at most {largest} bytes")
         request.scope["state"]["form"] = fields
@@ -268,7 +268,7 @@ async def body_of(request: Request, largest: int = LARGEST_FORM) -> bytes | None
     return body
 
 
-async def _fields(request: Request, largest: int) -> dict[str, str] | None:
+async def read_form(request: Request, largest: int) -> dict[str, str] | None:
     """Return the fields of a form; None if it is larger than `largest` bytes or no form."""
     body = await body_of(request, largest)
     if body is None:

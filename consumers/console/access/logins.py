@@ -25,6 +25,7 @@ from consumers.console.access.users import User, Users
 
 PASSWORD: Final = "password"
 WAYS: Final = (PASSWORD, "openid", "proxy", "token", "link")
+NO_PROVIDER: Final = "openid is missing: this console has no identity provider"
 OUTCOMES: Final = ("accepted", "wrong", "refused", "logout")
 _WAY_OF: Final = {"page": PASSWORD, "HTTP Basic": PASSWORD, "OpenID Connect": "openid"}
 """The way in the metric, by that of the audit log where they differ."""
@@ -142,8 +143,21 @@ class Logins:
         except RefusedLoginError as refusal:
             await self._failed("refused", Attempt(address, ""), "OpenID Connect", f"rejected: {refusal}")
             raise
-        await self._accepted(found.person, Attempt(address, ""), "OpenID Connect", f", subject {found.subject}")
+        await self._accepted(found.person, Attempt(address, ""), "OpenID Connect", f", subject {found.subject[:80]}")
         return found
+
+    async def by_logout_token(self, text: str, address: str) -> None:
+        """End the sessions that the provider has ended. Raises RefusedLoginError."""
+        if self.ways.openid is None:
+            raise RefusedLoginError(NO_PROVIDER, 404)
+        try:
+            found = await self.ways.openid.logged_out(text, address)
+        except RefusedLoginError as refusal:
+            await self._failed("refused", Attempt(address, ""), "OpenID Connect", f"logout rejected: {refusal}")
+            raise
+        for session in self.sessions.end_of_provider(found.ends):
+            self.counts["openid", "logout"] += 1
+            await self._write(session.name, "logout", address, "OpenID Connect", "logged out by the provider")
 
     async def by_link(self, text: str, address: str) -> bool:
         """Return whether the owner's link is right."""

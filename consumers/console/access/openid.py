@@ -19,8 +19,10 @@ from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import JWKRegistry, Key, KeySet
 from joserfc.jws import JWSRegistry
+from joserfc.jwt import Token
 
 from consumers.console.access.login_settings import OpenIdSettings, is_protected, read_secret
+from consumers.console.access.openid_logout import LoggedOut, LogoutTokens
 from consumers.console.access.pending import PendingLogins
 from consumers.console.access.private_lines import NAME
 from consumers.console.access.provider_places import ProviderPlaces
@@ -30,6 +32,8 @@ from schemas.errors import ConfigError
 
 BEGIN: Final = "/login/openid"
 DONE: Final = "/login/openid/done"
+LOGOUT: Final = "/login/openid/logout"
+"""Path to which the provider sends logout tokens."""
 _KNOWN_S: Final = 3600.0
 """Seconds for which the provider's discovery document and keys are remembered."""
 _ANSWER_S: Final = 8.0
@@ -45,6 +49,8 @@ class LoggedIn:
     person: Person
     subject: str
     """The provider's unchangeable id of the person."""
+    sid: str
+    """The provider's id of this login; empty if it gives none."""
     id_token: str
     then: str
     """Path of the page that the visitor wanted."""
@@ -64,6 +70,7 @@ class OpenIdLogin:
         self._clock_s = clock_s
         self._now_s = now_s
         self._pending = PendingLogins(clock_s)
+        self._logouts = LogoutTokens(settings, now_s)
         self._places = ProviderPlaces(clock_s)
         self._metadata: dict[str, Any] = {}
         self._keys: KeySet | None = None
@@ -111,7 +118,21 @@ class OpenIdLogin:
                 raise RefusedLoginError(f"provider: expected a token, got {str(error.error)[:80]!r}") from None
             id_token = str(token.get("id_token", ""))
             claims = await self._claims(client, id_token, pending.nonce, token.get("access_token"))
-        return LoggedIn(self._person(claims), str(claims["sub"])[:80], id_token, pending.then)
+        sid = claims.get("sid")
+        known = sid if isinstance(sid, str) else ""
+        return LoggedIn(self._person(claims), str(claims["sub"]), known, id_token, pending.then)
+
+    async def logged_out(self, text: str, address: str) -> LoggedOut:
+        """Check a logout token, sent from `address`. Return the logins that it ends. Raises RefusedLoginError."""
+        issuer = self._settings.issuer
+        async with self._provider(address) as client:
+            await self._discovered(client)
+            try:
+                token = await self._decoded(client, text)
+                return self._logouts.use(token.header, token.claims)
+            except (JoseError, ValueError, TypeError) as error:
+                why = f"logout token: expected a valid one of {issuer}, got {error}"
+                raise RefusedLoginError(why, 400) from None
 
     def logout_url(self, id_token: str) -> str | None:
         """Return the URL that ends the login at the provider too, None if the provider has none."""
@@ -174,11 +195,7 @@ class OpenIdLogin:
     ) -> CodeIDToken:
         settings = self._settings
         try:
-            try:
-                token = jwt.decode(id_token, await self._key_set(client), registry=_registry())
-            except InvalidKeyIdError:  # the provider has new keys
-                self._keys = None
-                token = jwt.decode(id_token, await self._key_set(client), registry=_registry())
+            token = await self._decoded(client, id_token)
             claims = CodeIDToken(
                 token.claims,
                 token.header,
@@ -192,6 +209,14 @@ class OpenIdLogin:
         except (JoseError, ValueError, TypeError) as error:
             raise RefusedLoginError(f"ID token: expected a valid one of {settings.issuer}, got {error}") from None
         return claims
+
+    async def _decoded(self, client: AsyncOAuth2Client, text: str) -> Token:
+        """Return a token with a valid signature of the provider. Raises JoseError or ValueError."""
+        try:
+            return jwt.decode(text, await self._key_set(client), registry=_registry())
+        except InvalidKeyIdError:  # the provider has new keys
+            self._keys = None
+            return jwt.decode(text, await self._key_set(client), registry=_registry())
 
     async def _key_set(self, client: AsyncOAuth2Client) -> KeySet:
         if self._keys is None:

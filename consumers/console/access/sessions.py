@@ -37,6 +37,10 @@ class Session:
     is_current: IsCurrent = _always
     id_token: str = ""
     """The identity provider's token of this login, which its logout needs."""
+    subject: str = ""
+    """The identity provider's id of the person; empty for other logins."""
+    sid: str = ""
+    """The identity provider's id of this login; empty if it gives none."""
     endless: bool = False
     """Whether the session lasts as long as the process."""
     by_proxy: bool = False
@@ -74,10 +78,12 @@ class Sessions:
         self._owner_cookie = secrets.token_urlsafe(32)
         self._key = secrets.token_bytes(32)
 
-    def begin(self, person: Person, is_current: IsCurrent = _always, id_token: str = "") -> str:
+    def begin(
+        self, person: Person, is_current: IsCurrent = _always, *, id_token: str = "", subject: str = "", sid: str = ""
+    ) -> str:
         """Open a session and return its token."""
         token, made = secrets.token_urlsafe(32), self.passing(person, is_current)
-        made.id_token = id_token
+        made.id_token, made.subject, made.sid = id_token, subject, sid
         self._open[token] = made
         while len(self._open) > MOST:
             self._open.popitem(last=False)[1].ended = True
@@ -121,6 +127,11 @@ class Sessions:
         if session.ended or self._clock_s() - session.since_s >= (PROXIED_S if session.by_proxy else LONGEST_S):
             return False
         return session.is_current()
+
+    def end_of_provider(self, ends: Callable[[str, str], bool]) -> list[Session]:
+        """End the sessions of the identity provider's logins that `ends` selects by subject and sid. Return them."""
+        tokens = [token for token, each in self._open.items() if each.subject and ends(each.subject, each.sid)]
+        return [found for token in tokens if (found := self.end(token)) is not None]
 
     def end(self, token: str) -> Session | None:
         """End a session and the streams that it has opened. Return it, None if the token is unknown."""

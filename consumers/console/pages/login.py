@@ -12,15 +12,15 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consumers.console.access.browsers import COOKIE as BROWSER_COOKIE
 from consumers.console.access.cookies import OPENID_COOKIE, browser_cookie, cookie, cookie_name, openid_cookie
-from consumers.console.access.gate import LOGIN, address_of, form_of, gone_of, origin_of
+from consumers.console.access.gate import LARGEST_LOGIN, LOGIN, address_of, form_of, gone_of, no, origin_of, read_form
 from consumers.console.access.guesses import Attempt, TryLaterError
-from consumers.console.access.openid import BEGIN, DONE
+from consumers.console.access.logins import NO_PROVIDER
+from consumers.console.access.openid import BEGIN, DONE, LOGOUT
 from consumers.console.access.owner import LINK
 from consumers.console.access.refusal import RefusedLoginError
 from consumers.console.access.rights import GuardedRoute
 from consumers.console.context import ConsoleContext
 
-_NONE: Final = "openid is missing: this console has no identity provider"
 _OWN_PATH: Final = re.compile(r"/(?!/)[^\x00-\x1f\x7f\\]*")
 """A path of this host. Browsers remove tabs and line breaks from a URL, and read a backslash as a slash."""
 _URL_CHARACTERS: Final = ":/?#[]@!$&'()*+,;=%~"
@@ -35,6 +35,7 @@ def login_routes(context: ConsoleContext) -> list[GuardedRoute]:
         GuardedRoute(LINK, partial(_link, context), needed=None),
         GuardedRoute(BEGIN, partial(_begin, context), needed=None),
         GuardedRoute(DONE, partial(_done, context), needed=None),
+        GuardedRoute(LOGOUT, partial(_logged_out, context), "POST", needed=None),
         GuardedRoute("/logout", partial(_log_out, context), "POST", needed=None),
         GuardedRoute("/health", _health, needed=None),
     ]
@@ -107,7 +108,7 @@ async def _link(context: ConsoleContext, request: Request) -> Response:
 async def _begin(context: ConsoleContext, request: Request) -> Response:
     then, openid = request.query_params.get("then", "/"), context.logins.ways.openid
     if openid is None:
-        return _form(context, then, _NONE, 404)
+        return _form(context, then, NO_PROVIDER, 404)
     try:
         url, pending = await openid.begin(then, address_of(request))
     except RefusedLoginError as refused:
@@ -126,11 +127,21 @@ async def _done(context: ConsoleContext, request: Request) -> Response:
         answer = _form(context, "/", str(refused), refused.status)
     else:
         if found is None:
-            return _form(context, "/", _NONE, 404)
-        token = context.sessions.begin(found.person, id_token=found.id_token)
+            return _form(context, "/", NO_PROVIDER, 404)
+        token = context.sessions.begin(found.person, id_token=found.id_token, subject=found.subject, sid=found.sid)
         answer = _onward(context, request, _own_path(found.then), token)
     answer.headers.append("set-cookie", openid_cookie("", origin))
     return answer
+
+
+async def _logged_out(context: ConsoleContext, request: Request) -> Response:
+    """End the sessions that a logout token of the provider names. The token is the only credential."""
+    fields = await read_form(request, LARGEST_LOGIN)
+    try:
+        await context.logins.by_logout_token((fields or {}).get("logout_token", ""), address_of(request))
+    except RefusedLoginError as refused:
+        return no(refused.status, str(refused))
+    return JSONResponse({})
 
 
 async def _log_out(context: ConsoleContext, request: Request) -> Response:
