@@ -16,6 +16,7 @@ from infra.settings.roles import prefix_of
 
 _PASSWORD: Final = re.compile(r"://[^/@\s]*@")
 _WIDTH: Final = 110
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def toml(values: Mapping[str, Any]) -> str:
@@ -26,17 +27,24 @@ def toml(values: Mapping[str, Any]) -> str:
 def _lines(values: Mapping[str, Any], table: str = "") -> Iterator[str]:
     for name, value in values.items():
         if value is not None and not isinstance(value, Mapping):
-            yield f"{name} = {toml_value(value)}"
+            yield f"{_key(name)} = {toml_value(value)}"
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield f"\n[{table}{name}]"
-            yield from _lines(value, f"{table}{name}.")
+            yield f"\n[{table}{_key(name)}]"
+            yield from _lines(value, f"{table}{_key(name)}.")
+
+
+def _key(name: str) -> str:
+    """Return a key as TOML: a name that people choose may have any character."""
+    return name if _BARE.fullmatch(name) else toml_value(name)
 
 
 def toml_value(value: Any) -> str:
     """Return a value as TOML."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_key(name)} = {toml_value(each)}' for name, each in value.items())}}}"
     if isinstance(value, SecretStr):
         return toml_value(value.get_secret_value())
     if isinstance(value, bool | int | float):

@@ -34,6 +34,7 @@ CONTRARY: dict[str, tuple[str, ...]] = {
 }
 """Settings that exclude another one of their role."""
 EXAMPLES: dict[str, Any] = {
+    "sites": {"guards of the north": "north=operator"},
     "behind_proxy": "192.0.2.1",
     "prometheus": "http://127.0.0.1:9090",
     "alertmanager": "http://127.0.0.1:9093",
@@ -163,6 +164,17 @@ def test_the_listing_of_a_role_is_a_file_of_the_same_settings(tmp_path: Path, ro
     again = load(model_of(role), Given(role, file))
     assert again.model_dump() == first.model_dump()
     assert tomllib.loads(file.read_text())
+
+
+def test_a_name_that_people_choose_is_a_key_of_a_file(tmp_path: Path) -> None:
+    sites = {"cn=guards, ou=north": "north=viewer", "*": "lobby=viewer"}
+    tables = {"behind_proxy": "192.0.2.1", "proxy_login": {"sites": sites}}
+    file, again = tmp_path / "console.toml", tmp_path / "again.toml"
+    file.write_text(toml(tables))
+    first: Any = load(model_of("console"), Given("console", file, NEEDED.get("console", {})))
+    again.write_text(listing(first, "console"))
+    found: Any = load(model_of("console"), Given("console", again))
+    assert first.proxy_login.sites == found.proxy_login.sites == sites
 
 
 def test_an_option_precedes_the_environment_which_precedes_the_file(

@@ -61,7 +61,7 @@ class LogoutTokens:
         if "nonce" in claims:
             raise ValueError("a nonce, as ID tokens have")
         if not all(isinstance(each, str) for each in (subject, sid, token_id)) or not (subject or sid) or not token_id:
-            raise ValueError("neither sub nor sid")
+            raise ValueError("no text as jti, or none as sub and as sid")
         if claims["exp"] - claims["iat"] > _LONGEST_S:
             raise ValueError(f"more than {_LONGEST_S} s until it expires")
         self._use_up(token_id, claims["exp"] + settings.leeway_s, now_s)
