@@ -10,6 +10,8 @@ import httpx2
 import pytest
 
 from consumers.console.access.openid import LOGOUT
+from consumers.console.access.rights import Right
+from consumers.console.access.users import write_user
 from tests.consumers import openid_provider
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.openid_provider import Provider
@@ -130,6 +132,7 @@ def test_any_other_token_is_refused_and_ends_nothing(scene: Scene, made: Callabl
 
 
 def test_without_a_provider_there_is_no_logout(tmp_path: Path) -> None:
-    rig = ConsoleRig(tmp_path)
+    write_user(tmp_path / "users", "anna", Right.VIEWER, "a long password")
+    rig = ConsoleRig(tmp_path, users=tmp_path / "users")
     assert rig.visitor().post(LOGOUT, data={"logout_token": "x"}).status_code == 404
     rig.close()

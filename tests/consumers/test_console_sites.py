@@ -24,7 +24,7 @@ from consumers.console.data.store import Store
 from consumers.console.data.stream import Changed, Streams, message
 from consumers.console.web import make_app
 from tests.consumers.recorder_rig import Rig
-from tests.consumers.two_sites import MARKS, OURS, THEIRS, TwoSites
+from tests.consumers.two_sites import CLIP_MS, MARKS, OURS, THEIRS, TwoSites
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 LISTS = {
@@ -121,7 +121,7 @@ def place_of(route: str, places: dict[str, str]) -> str:
     """The path of a route to an object."""
     names = places | {"name": "stamped" if route.startswith("/jobs/") else f"{1:016x}-7"}
     made = re.sub(r"\{(\w+)(:\w+)?\}", lambda found: names[found[1]], route)
-    return f"{made}?at_ms=5" if route.endswith("/clip.mp4") else made
+    return f"{made}?at_ms={CLIP_MS}" if route.endswith("/clip.mp4") else made
 
 
 def paths_of(route: GuardedRoute, places: dict[str, str]) -> list[str]:

@@ -38,6 +38,8 @@ MARKS = (b"south", b"vault")
 _ALERTS = {OURS: "a1" * 16, THEIRS: "b2" * 16}
 _JOBS = {OURS: "a1" * 8, THEIRS: "b2" * 8}
 BEGUN_MS = 5
+CLIP_MS = time.time_ns() // 10**6 - 120_000
+"""Moment of the kept clips: recent, since old ones are purged."""
 
 
 class Recorded:
@@ -120,7 +122,7 @@ class TwoSites:
         labels.collect(camera, "root", wanted=True)
         clips = self.context.clips
         assert clips is not None
-        clips.want([(camera, 5)], ASKED, f"asked of {site}")
+        clips.want([(camera, CLIP_MS)], ASKED, f"asked of {site}")
         with store.engine.begin() as connection:
             [wanted] = connection.execute(kept_clips.select().where(kept_clips.c.camera == camera))
         clips.keep(wanted, b"film")
