@@ -101,7 +101,7 @@ class Provider:
 
     def logout_token(self, typ: str | None = "logout+jwt", **claims: object) -> str:
         """A token that ends the person's logins; `claims` replace the right ones, None leaves one out."""
-        events = {"http://schemas.openid.net/event/backchannel-logout": {}}
+        events: dict[str, Any] = {"http://schemas.openid.net/event/backchannel-logout": {}}
         right = {"jti": secrets.token_hex(8), "events": events, "sub": self.person["sub"]}
         return self._signed(right | claims, {} if typ is None else {"typ": typ})
 

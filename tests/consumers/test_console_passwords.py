@@ -12,12 +12,12 @@ import pytest
 from consumers.console.access import passwords
 from consumers.console.access.guesses import FORGET_S, Attempt, TryLaterError
 from consumers.console.access.passwords import MOST_WAITING, REMEMBERED_S, Passwords
-from consumers.console.access.rights import Right
+from consumers.console.access.rights import Right, Roles
 from consumers.console.access.users import User
 from tests.waiting import until
 
-ANNA = User("anna", Right.VIEWER, b"salt", b"digest")
-ROBOT = User("robot", Right.VIEWER, b"salt", b"digest")
+ANNA = User("anna", Roles.parse(Right.VIEWER), b"salt", b"digest")
+ROBOT = User("robot", Roles.parse(Right.VIEWER), b"salt", b"digest")
 RIGHT = "the right one"
 
 
@@ -180,7 +180,7 @@ async def test_a_programs_password_is_hashed_once_a_minute_and_again_when_the_us
     assert (await outcome(made, robot, RIGHT, remember=True), len(checked)) == ("robot", 1)
     clock.now_s += 1
     assert (await outcome(made, robot, RIGHT, remember=True), len(checked)) == ("robot", 2)
-    known["robot"] = User("robot", Right.ADMIN, b"salt", b"digest")
+    known["robot"] = User("robot", Roles.parse(Right.ADMIN), b"salt", b"digest")
     assert (await outcome(made, robot, RIGHT, remember=True), len(checked)) == ("robot", 3)
     del known["robot"]
     assert await outcome(made, robot, RIGHT, remember=True) == "wrong"

@@ -6,7 +6,7 @@ The routes are those of the application; a route that is not classified here fai
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -52,9 +52,9 @@ OBJECTS = (
 """Routes of single objects, by an id that does not name the site."""
 SAME = ("/rules/graph", "/runbooks", f"{ROOT}/openapi.json")
 """Routes without anything of cameras."""
-CAMERA = {"camera": THEIRS}
+CAMERA: dict[str, object] = {"camera": THEIRS}
 FRAME = f"{THEIRS}/{1:016x}-8"
-FORMS: dict[str, list[dict[str, object]]] = {
+FORMS: dict[str, Sequence[Mapping[str, object]]] = {
     "/alerts": [{"b2" * 16: "on", "state": "closed"}, {"a1" * 16: "on", "b2" * 16: "on", "mute": "1h", "reason": "x"}],
     "/alerts/{alert_id}": [{"state": "closed", "text": "mine"}, {"mute": "1h", "reason": "x"}],
     "/fleet/forget": [CAMERA],
@@ -139,7 +139,7 @@ class Walk:
         token, self.csrf = both.session(roles)
         browser.cookies.set(COOKIE, token, domain="127.0.0.1", path="/")
 
-    async def ask(self, method: str, path: str, fields: dict[str, object]) -> httpx2.Response:
+    async def ask(self, method: str, path: str, fields: Mapping[str, object]) -> httpx2.Response:
         if method in ("GET", "HEAD", "OPTIONS", "TRACE"):
             return await self.browser.request(method, path)
         if path.startswith(ROOT):
@@ -148,7 +148,7 @@ class Walk:
         kind = {"content-type": "application/x-www-form-urlencoded"}
         return await self.browser.request(method, path, content=form, headers=kind)
 
-    async def everything(self) -> AsyncIterator[tuple[GuardedRoute, str, str, dict[str, object], httpx2.Response]]:
+    async def everything(self) -> AsyncIterator[tuple[GuardedRoute, str, str, Mapping[str, object], httpx2.Response]]:
         """Each route by each method, with what leads to the other site."""
         for route in routes_of(self.both):
             for path in paths_of(route, self.both.places(THEIRS)):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, inspect, text
+from sqlalchemy import Engine, insert, inspect, select, text
 
 from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.rights import Person, Right, Roles
 from consumers.console.access.users import write_user
-from consumers.console.data.kept_clips import ASKED, kept_clips
+from consumers.console.data.kept_clips import ASKED, Wanted, kept_clips
 from consumers.console.data.pictures import AS_SENT
 from consumers.console.data.rules import FiringRule, Rules
 from consumers.console.jobs import rows as job_rows
@@ -124,8 +124,8 @@ class TwoSites:
         assert clips is not None
         clips.want([(camera, CLIP_MS)], ASKED, f"asked of {site}")
         with store.engine.begin() as connection:
-            [wanted] = connection.execute(kept_clips.select().where(kept_clips.c.camera == camera))
-        clips.keep(wanted, b"film")
+            [clip] = connection.scalars(select(kept_clips.c.name).where(kept_clips.c.camera == camera))
+        clips.keep(Wanted(clip, camera, CLIP_MS), b"film")
 
     def _rules(self) -> None:
         firing = [
