@@ -271,7 +271,7 @@ def _rename_lessons(connection: Connection) -> None:
 
 
 def _add_sites(connection: Connection) -> None:
-    """Add the sites to an audit log of an earlier release, as far as the subjects tell them."""
+    """Add the sites to an audit log of an earlier release, from the subjects that are cameras."""
     found = inspect(connection)
     if not found.has_table(operations.name) or "site" in {each["name"] for each in found.get_columns(operations.name)}:
         return
