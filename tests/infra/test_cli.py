@@ -508,7 +508,7 @@ def test_tokens_of_the_console_are_created_listed_and_revoked_and_noted(tmp_path
     assert text.startswith("pointillist_")
     found = Tokens(tmp_path / "tokens").find(text)
     assert found is not None
-    assert (found.name, found.right, found.created_by) == ("ci", Right.OPERATOR, owner_name())
+    assert (found.name, str(found.roles), found.created_by) == ("ci", "operator", owner_name())
     assert found.expires_s - found.created_s == 7 * 86_400
     listed = token("list").stdout
     assert listed.startswith(f"ci operator, by {owner_name()}, expires 20")
