@@ -78,8 +78,13 @@ clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka $(VENV)/.assets $(VENV)/.imagenet ## Install what a run needs
+	$(write-archive)
 
 setup-dev: $(VENV)/.packages-test $(VENV)/.dev $(VENV)/.kafka $(VENV)/.assets ## Install what the tests and checks need
+	$(write-archive)
+
+# A newer Java needs another archive; an existing one stays.
+write-archive = @$(PYTHON) -m infra.local.kafka_archive >/dev/null
 
 lock: | $(UV_FIRST) ## Resolve the hash-locked requirements again: make lock ARGS=--upgrade
 	$(call resolve,dev,--constraints requirements/constraints.txt)

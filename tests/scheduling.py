@@ -34,24 +34,29 @@ _file = pytest.StashKey[Path]()
 
 
 class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist's classes have no types
-    """Hands out whole groups, the chains first, then the largest; a test without a group is one by itself."""
+    """Hands out whole groups: the chains, those with slow tests, the largest. A test without a group is one by itself.
+
+    A slow test that began last would run alone while the other workers are idle.
+    """
 
     def __init__(self, config: pytest.Config, log: Producer, groups: Path) -> None:
         super().__init__(config, log)
         self._file = groups
         self._groups: dict[str, str] = {}
+        self._first: list[str] = []
 
     def schedule(self) -> None:
         """Begin, when all workers have collected; give out more later."""
         if self._file.exists():
-            self._groups = json.loads(self._file.read_text())
+            self._groups, slow = json.loads(self._file.read_text())
+            self._first = list(dict.fromkeys((*CHAINS, *map(self._split_scope, slow))))
             self._file.unlink()
         super().schedule()
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        for chain in reversed(CHAINS):
-            if chain in self.workqueue:
-                self.workqueue.move_to_end(chain, last=False)
+        for scope in reversed(self._first):
+            if scope in self.workqueue:
+                self.workqueue.move_to_end(scope, last=False)
         super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
@@ -84,6 +89,29 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupSc
     return GroupScheduling(config, log, config.stash[_file]) if config.getvalue("dist") == "loadgroup" else None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each worker collect the folders of tests in another order.
+
+    In a fresh clone, whichever worker comes to a file first compiles it, and the others load what it has compiled.
+    """
+    given = getattr(config, "workerinput", {})
+    if GROUPS in given and config.args == config.getini("testpaths"):
+        places = sorted(str(found) for path in config.args for found in Path(path).glob("*") if _has_tests(found))
+        first = int(given["workerid"].removeprefix("gw")) * len(places) // given["workercount"]
+        config.args = places[first:] + places[:first]
+
+
+def _has_tests(place: Path) -> bool:
+    return next(place.glob("test_*.py"), None) is not None if place.is_dir() else place.match("test_*.py")
+
+
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def sort_by_file(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give all workers one order, whatever they collected first."""
+    if GROUPS in getattr(config, "workerinput", {}):
+        items.sort(key=lambda item: item.path)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests of systems, group all tests, and in a worker write the groups down.
@@ -101,7 +129,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if GROUPS in given and given["workerid"] == "gw0":
         marks = {item.nodeid: item.get_closest_marker("xdist_group") for item in items}
         groups = {nodeid: mark.args[0] for nodeid, mark in marks.items() if mark is not None}
-        Path(given[GROUPS]).write_text(json.dumps(groups))
+        slow = [item.nodeid for item in items if item.get_closest_marker("slow")]
+        Path(given[GROUPS]).write_text(json.dumps([groups, slow]))
 
 
 def _order_systems(items: list[pytest.Item]) -> None:

@@ -63,6 +63,12 @@ def test_named(n):
 @pytest.mark.parametrize("n", range(20))
 def test_single(n):
     note(f"single-{{n}}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", range(2))
+def test_slow(n):
+    note(f"slow-{{n}}")
 """
 WITH_BROKERS = """
 import os
@@ -90,7 +96,7 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
     for module in SHARED_SYSTEMS:
         text = WITH_BROKERS.format(ran=str(ran), folder=module.removesuffix(".py"))
         (tmp_path / "system" / module).write_text(text)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = brokers\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    brokers\n    slow\n")
     options = ["--rootdir", str(tmp_path), "-p", "tests.scheduling", "-n", "3", "--dist", "loadgroup"]
     reverse = [str(tmp_path / "system" / module) for module in reversed(SHARED_SYSTEMS)]
     command = [sys.executable, "-m", "pytest", *options, *reverse, str(tmp_path)]
@@ -98,7 +104,7 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
     assert done.returncode == 0, done.stdout
     notes = {file.name: file.read_text().split() for file in ran.iterdir()}
     workers = {name: worker for name, (worker, _) in notes.items()}
-    assert len(workers) == 52 + 4 * len(SHARED_SYSTEMS)
+    assert len(workers) == 54 + 4 * len(SHARED_SYSTEMS)
     shared = [module.removesuffix(".py") for module in SHARED_SYSTEMS]
     for group in (("session", "own"), ("system", *shared), ("producers",), ("module",), ("named",)):
         found = {worker for name, worker in workers.items() if name.partition("-")[0] in group}
@@ -109,6 +115,13 @@ def test_tests_of_one_group_run_in_one_worker_and_the_others_in_all(tmp_path: Pa
     for worker in chains:
         first = min((int(begun), name) for name, (ran_by, begun) in notes.items() if ran_by == worker)[1]
         assert first.partition("-")[0] in {"system", "session", "own", "producers"}
+    # A worker runs its slow tests before its other ones.
+    for worker in chains:
+        own = sorted(
+            (int(begun), name.partition("-")[0]) for name, (ran_by, begun) in notes.items() if ran_by == worker
+        )
+        kinds = [kind for _, kind in own if kind in {"slow", "module", "named", "single"}]
+        assert "slow" not in kinds[kinds.count("slow") :]
     # The modules that share a system ran in their order, although the command line names them in reverse.
     begun = {name: int(at) for name, (_, at) in notes.items() if name.partition("-")[0] in {"system", *shared}}
     assert [name.partition("-")[0] for name in sorted(begun, key=begun.__getitem__)][::4] == ["system", *shared]

@@ -140,14 +140,15 @@ class Kafka(Service):
             self._format(jvm, *(self._quorum.format_options(self._number) if self._quorum is not None else ()))
         if self._quorum is not None:
             self._quorum.formatted(self._number)
-        if not self._archive.is_file():
+        # Without TLS, Kafka loads half as many classes: such an archive would be worth half as much to the others.
+        if self._pki is not None and not self._archive.is_file():
             jvm = [*jvm, f"-XX:ArchiveClassesAtExit={NEW_ARCHIVE}"]
         return [*jvm, "kafka.Kafka", "server.properties"]
 
     def _jvm(self) -> list[str]:
         java = java_binary()
         jars = kafka_jars()
-        self._archive = class_archive(java, jars, tls=self._pki is not None)
+        self._archive = class_archive(java, jars)
         native = [jar for jar in jars if "CorrettoCrypto" in jar.name]
         options: list[str] = []
         path = [jar for jar in jars if jar not in native]
@@ -179,7 +180,7 @@ class Kafka(Service):
             )
 
     def stop(self, deadline_s: float = 15.0) -> None:
-        """Stop it in good order; the first clean stop on a machine leaves the class archive for later starts.
+        """Stop it in good order; with TLS, the first clean stop on a machine leaves the class archive for later starts.
 
         Writing takes the time of one more start, once; each later start takes about half the CPU.
         """

@@ -135,16 +135,13 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def class_archive(java: str, jars: list[Path], *, tls: bool = False) -> Path:
-    """Return the path of the Java class archive for this Java and these jars, next to the jars' folder. A first clean
-    stop creates it.
-
-    Kafka with `tls` loads other classes, which are half of all that it loads at its start.
+def class_archive(java: str, jars: list[Path]) -> Path:
+    """Return the path of the Java class archive for this Java and these jars, next to the jars' folder. The first clean
+    stop of a Kafka with TLS creates it.
     """
     program = Path(java).resolve()
-    kind = "kafka-tls-classes" if tls else "kafka-classes"
     identity = f"{program}\n{program.stat().st_mtime_ns}\n" + "\n".join(str(jar) for jar in jars)
-    return jars[0].parent.parent / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
+    return jars[0].parent.parent / f"kafka-tls-classes-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.jsa"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from benchmarks.speed import gpu_report
 from benchmarks.speed.gpu_report import START_S, STEPS, STOP_S, in_process
 from tests.infra.command_line import parsed
 
+ROOT = Path(__file__).parents[2]
 PAGES = Path(gpu_report.__file__).parents[1] / "pages"
 
 
@@ -44,10 +45,18 @@ class StandIn:
         return {**dict.fromkeys(SHOWN, 0), "latency_s": {"p99": 0.1}}
 
 
+def passed(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    """Stand for a pytest on these files, which this run of the suite has itself."""
+    files = [word for word in command if word.startswith("tests/")]
+    assert files
+    assert all((ROOT / file).is_file() for file in files)
+    return subprocess.CompletedProcess(command, 0, "....\n== 4 passed in 0.10s ==\n")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_all_steps_run_on_a_cpu_and_fill_the_rows_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, steps = tmp_path / "gpu" / "report.json", [name for name in STEPS if name != "up"]
+    file, steps = tmp_path / "gpu" / "report.json", [name for name in STEPS if name not in {"up", "tests"}]
     command = [sys.executable, "-m", "benchmarks.speed.gpu_report", *steps]
     command += ["--device", "cpu", "--short", "--json", str(file)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=580)
@@ -58,6 +67,9 @@ def test_all_steps_run_on_a_cpu_and_fill_the_rows_of_the_pages(tmp_path: Path, m
     monkeypatch.setattr(gpu_report, "summary", lambda report, state: report)
     monkeypatch.setattr("benchmarks.speed.gpu_report.time.sleep", lambda seconds: None)
     document["results"]["up"] = gpu_report.up(short=True)
+    monkeypatch.setattr("benchmarks.speed.gpu_report.subprocess.run", passed)
+    document["results"]["tests"] = gpu_report.tests(short=False)
+    assert document["results"]["tests"] == gpu_report.tests(short=True) == {"summary": "4 passed in 0.10s"}
     # Without a GPU there is no roofline.
     fast = {"frames_per_second": 1.0, "roofline_share": 0.5}
     document["results"]["device"] |= {"small": fast, "large": fast}

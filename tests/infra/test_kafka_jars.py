@@ -9,9 +9,20 @@ from pathlib import Path
 import pytest
 
 from infra.local import kafka_jars
+from infra.local.kafka import Kafka
+from infra.local.kafka_archive import write_archive
 from schemas.errors import BrokerError
 
 ROOT = Path(__file__).parents[2]
+JAVA = """#!/bin/sh
+case "$*" in *StorageTool*) exit 0;; esac
+case "$*" in *ArchiveClassesAtExit=classes.jsa*) made=classes.jsa;; *) made=/dev/null;; esac
+trap 'printf classes > $made; exit 143' TERM
+echo "$@" >> {started}
+touch ready
+while :; do sleep 0.01; done
+"""
+"""A Java that writes its archive when it is stopped, if an option requests one."""
 
 
 def maven(folder: Path, *names: str) -> None:
@@ -76,6 +87,30 @@ def test_a_linked_folder_of_jars_is_filled_where_it_lies_and_shares_its_class_ar
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert kafka_jars.class_archive(sys.executable, kafka_jars.kafka_jars()) == archive
     assert archive.parent == real.parent
+
+
+def test_the_archive_is_written_once_and_a_kafka_without_tls_uses_it_too(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    java, started = tmp_path / "java" / "bin" / "java", tmp_path / "started"
+    java.parent.mkdir(parents=True)
+    java.write_text(JAVA.format(started=started))
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
+    monkeypatch.setattr(Kafka, "_answers", lambda self: (self.folder / "ready").is_file())
+    kafka = Kafka(tmp_path / "plain")
+    kafka.start()
+    kafka.stop()
+    archive = write_archive()
+    assert archive.read_text() == "classes"
+    assert write_archive() == archive
+    kafka.start()
+    kafka.stop()
+    first, second, later = started.read_text().splitlines()
+    assert "ArchiveClassesAtExit" not in first
+    assert "SharedArchiveFile" not in second
+    assert f"-XX:SharedArchiveFile={archive}" in later
+    assert "ArchiveClassesAtExit" not in later
 
 
 def test_these_tests_leave_the_users_choices_of_backend_alone() -> None:

@@ -22,6 +22,12 @@ CURES = "lab.experiments.codefend.cures"
 DEFENCES = "lab.experiments.super_iot.defences"
 
 
+@pytest.fixture(scope="module")
+def repository() -> Repository:
+    """This repository, whose files are parsed once for all tests."""
+    return Repository()
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The packages of this repository as they are, in a folder of their own."""
@@ -180,13 +186,12 @@ print("\\n".join(sorted(opened)))
 """
 
 
-def test_all_that_a_detection_opens_in_the_repository_is_in_what_it_was_made_from() -> None:
+def test_all_that_a_detection_opens_in_the_repository_is_in_what_it_was_made_from(repository: Repository) -> None:
     run = subprocess.run([sys.executable, "-c", OPENED], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     opened = {Path(line).resolve() for line in run.stdout.splitlines()}
     packages = [ROOT / name for name in PACKAGES]
     ours = {file for file in opened if any(file.is_relative_to(place) for place in packages) and file.is_file()}
-    repository = Repository()
     known = {place.file for place in repository.reached(DETECTION)} | set(repository.data(DETECTION))
     handed_over = ROOT / "lab" / "backdoor" / "models" / "mnist-a-1"
     missing = {file for file in ours - known if file.suffix != ".pyc" and not file.is_relative_to(handed_over)}
@@ -194,8 +199,7 @@ def test_all_that_a_detection_opens_in_the_repository_is_in_what_it_was_made_fro
     assert ROOT / "bundles" / "restorer" / "weights.safetensors" in ours
 
 
-def test_what_makes_rows_reaches_the_pipeline() -> None:
-    repository = Repository()
+def test_what_makes_rows_reaches_the_pipeline(repository: Repository) -> None:
     for module in (DETECTION, CURES, DEFENCES):
         files = {str(place.file.relative_to(ROOT)) for place in repository.reached(module)}
         assert {"processors/pipeline.py", "processors/stages/learned.py"} <= files
