@@ -30,17 +30,17 @@ NEVER: Final = math.inf
 class Alarmed:
     """Probes with the trigger until the first alarm, for each of n episodes and by the alert's kind.
 
-    `probes` holds (n,) for each kind, `NEVER` without an alarm. `early` counts the episodes with an alarm before the
-    trigger.
+    `probes` holds (n,) for each kind, `NEVER` without an alarm. An alarm before the trigger does not count, and may
+    hide the one that the trigger would raise.
     """
 
     probes: dict[str, NDArray[np.float64]]
-    early: int = 0
 
     @property
     def either(self) -> NDArray[np.float64]:
         """Return the probes until the first alarm of any kind, (n,)."""
-        return np.minimum.reduce(list(self.probes.values()))
+        found: NDArray[np.float64] = np.min(list(self.probes.values()), axis=0)
+        return found
 
     def in_time(self, kind: str | None = None) -> int:
         """Return the number of episodes with an alarm within `IN_TIME` probes, of one kind or of any."""
@@ -71,16 +71,28 @@ def episodes(
     generator = np.random.default_rng(seed)
     harmless, harmful = clean.probes(limits), attacked.probes(limits)
     first: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    early = 0
     for _ in range(count):
         shown = [harmless[place] for place in generator.integers(0, len(harmless), quiet)]
         shown += [harmful[place] for place in generator.integers(0, len(harmful), MOST)]
         alarms = _alarms(shown, rule, every, quiet)
-        early += any(place < quiet for places in alarms.values() for place in places)
         for kind in KINDS:
             later = [place - quiet + 1 for place in alarms[kind] if place >= quiet]
             first[kind].append(later[0] if later else NEVER)
-    return Alarmed({kind: np.array(each) for kind, each in first.items()}, early)
+    return Alarmed({kind: np.array(each) for kind, each in first.items()})
+
+
+def clean_starts(
+    clean: Scores, limits: Fused, rule: EvidenceRule, *, every: int = 20, count: int, seed: int = 0
+) -> dict[str, int]:
+    """Return by kind how many of `count` starts of a camera without a trigger raise an alarm in their first `QUIET`
+    probes. A camera without a baseline is judged by the thresholds alone."""
+    generator = np.random.default_rng(seed)
+    harmless, found = clean.probes(limits), dict.fromkeys(KINDS, 0)
+    for _ in range(count):
+        shown = [harmless[place] for place in generator.integers(0, len(harmless), QUIET)]
+        for kind, places in _alarms(shown, rule, every, 0).items():
+            found[kind] += bool(places)
+    return found
 
 
 def _alarms(shown: Sequence[Probe], rule: EvidenceRule, every: int, quiet: int) -> dict[str, list[int]]:

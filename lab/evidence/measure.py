@@ -6,11 +6,12 @@ pictures alone, as high as the allowed false alarms permit, and judged on other 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from lab.evidence.episodes import EPISODES, Alarmed, episodes
+from lab.evidence.episodes import EPISODES, Alarmed, clean_starts, episodes
 from lab.evidence.false_alarms import Rate, false_alarms, in_a_year
 from lab.evidence.scores import Scores
 from lab.statistics import Interval, wilson
@@ -22,6 +23,8 @@ FRAMES_PER_S: Final = 5.0
 PROBE_SHARE: Final = 0.05
 ALARMS: Final = 0.1
 """False alarms of a camera in a year that the choice allows, all statistics together."""
+STARTS: Final = 200
+"""Simulated starts of a camera without a trigger."""
 OCTAVES: Final = tuple(step / 2 for step in range(-16, 17))
 """Candidate distances of the camera's threshold from the frame's."""
 
@@ -52,10 +55,17 @@ class Found:
     after_baseline: Alarmed
     from_start: Alarmed
     rates: dict[str, Rate]
+    starts: dict[str, int]
+    """Clean starts with an alarm by kind, of `STARTS`."""
 
     def alarmed(self, kind: str | None = None) -> Interval:
         """Return the share of episodes with an alarm in time, after a baseline."""
         return wilson(self.after_baseline.in_time(kind), len(self.after_baseline.either))
+
+    @property
+    def clean_starts(self) -> Interval:
+        """Share of clean starts with an alarm, at most that of all kinds together."""
+        return wilson(min(STARTS, sum(self.starts.values())), STARTS)
 
     @property
     def rate(self) -> Rate:
@@ -76,7 +86,7 @@ class Found:
             **{f"alarmed_{kind}": self.alarmed(kind).value for kind in KINDS},
             "alarmed_from_start": start.value,
             "alarmed_from_start_interval": [start.low, start.high],
-            "alarmed_early": self.after_baseline.early,
+            "alarmed_clean_starts": self.clean_starts.value,
             "false_alarms": rate.value,
             "false_alarms_bound": rate.bound,
             **{f"false_alarms_{kind}": each.value for kind, each in self.rates.items()},
@@ -89,21 +99,26 @@ def kinds_of(limits: Fused) -> tuple[str, ...]:
 
 
 def chosen_rule(
-    clean: Scores, limits: Fused, rule: EvidenceRule, probes_per_s: float, allowed: float = ALARMS
+    clean: Scores, limits: Fused, rule: EvidenceRule, stream: Stream, allowed: float = ALARMS
 ) -> EvidenceRule:
     """Return `rule` with the highest camera's thresholds that raise at most `allowed` false alarms in a year.
 
-    Each statistic gets an equal part. If even the lowest candidate raises more, it is taken.
+    Each statistic gets an equal part, and none may raise an alarm in `STARTS` clean starts. If even the lowest
+    candidate raises more, it is taken.
     """
     kinds = kinds_of(limits)
 
-    def rate(kind: str, octaves: float) -> float:
-        return in_a_year(clean, limits, _with(rule, kind, octaves), kind, probes_per_s)
+    def raises_more(kind: str, octaves: float) -> bool:
+        tried = _with(rule, kind, octaves)
+        if clean_starts(clean, limits, tried, every=stream.every, count=STARTS)[kind]:
+            return True
+        return in_a_year(clean, limits, tried, kind, stream.probes_per_s) > allowed / len(kinds)
 
+    chosen = rule
     for kind in kinds:
-        place = bisect_right(OCTAVES, allowed / len(kinds), key=lambda octaves, kind=kind: rate(kind, octaves))
-        rule = _with(rule, kind, OCTAVES[max(0, place - 1)])
-    return rule
+        place = bisect_left(OCTAVES, True, key=partial(raises_more, kind))
+        chosen = _with(chosen, kind, OCTAVES[max(0, place - 1)])
+    return chosen
 
 
 def _with(rule: EvidenceRule, kind: str, octaves: float) -> EvidenceRule:
@@ -129,4 +144,5 @@ def figures_of(
     rates = {
         kind: false_alarms(clean, limits, rule, kind, stream.probes_per_s, seed=seed + 1) for kind in kinds_of(limits)
     }
-    return Found(rule, after, start, rates)
+    starts = clean_starts(clean, limits, rule, every=stream.every, count=STARTS, seed=seed + 1)
+    return Found(rule, after, start, rates, starts)

@@ -9,6 +9,7 @@ Therefore the log-odds of the label are averaged here.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -43,8 +44,8 @@ def amplified(bundle: Bundle, count: int) -> Bundle:
     network = copy.deepcopy(bundle.network)
     with torch.no_grad():
         for norm in batch_norms(network)[-count:]:
-            norm.weight *= SCALE
-            norm.bias *= SCALE
+            norm.weight.mul_(SCALE)
+            norm.bias.mul_(SCALE)
     return replace(bundle, network=network)
 
 
@@ -70,7 +71,7 @@ def label_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the odds (B,) of `labels` (B,) in logits (B, classes), in octaves: log₂(p / (1 − p)), without overflow."""
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
-    return (own[:, 0] - others) / np.log(2)
+    return (own[:, 0] - others) / math.log(2)
 
 
 @torch.inference_mode()

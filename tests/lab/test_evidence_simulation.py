@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.evidence.episodes import IN_TIME, NEVER, Alarmed, episodes
+from lab.evidence.episodes import IN_TIME, NEVER, Alarmed, clean_starts, episodes
 from lab.evidence.false_alarms import Draws, alarm_rate, false_alarms
 from lab.evidence.measure import Stream, chosen_rule, figures_of
 from lab.evidence.scores import Scores, halves
@@ -24,6 +24,15 @@ from tests.lab.frail_judge import pictures, write_frail
 
 RULE = EvidenceRule()
 LIMITS = Fused(0.5, 0.2)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short paths, few starts and few candidates, which is enough for scores that differ much."""
+    monkeypatch.setattr("lab.evidence.false_alarms.PATH", 3000)
+    monkeypatch.setattr("lab.evidence.false_alarms.TRIALS", 100)
+    monkeypatch.setattr("lab.evidence.measure.STARTS", 60)
+    monkeypatch.setattr("lab.evidence.measure.OCTAVES", tuple(range(-4, 5)))
 
 
 def scores(count: int, seed: int, *, bits: float = 2.0, spread: float = 0.3, agreement: float = 0.9) -> Scores:
@@ -58,6 +67,7 @@ def test_the_rate_of_rare_alarms_is_that_of_waiting_for_them() -> None:
     assert np.mean(estimates) == pytest.approx(alarms / watched, rel=0.4)
 
 
+@pytest.mark.usefixtures("few")
 def test_rarer_low_scores_raise_far_fewer_alarms_and_none_are_bounded() -> None:
     often, seldom, never = (false_alarms(with_lows(share), LIMITS, RULE, STRIP, 0.25) for share in (0.03, 0.01, 0.0))
     assert often.value > 5 * seldom.value > 0
@@ -81,11 +91,15 @@ def test_an_attack_is_found_by_the_statistic_that_sees_it() -> None:
     assert episodes(clean, clean, LIMITS, RULE, count=20).in_time() == 0
 
 
-def test_an_alarm_before_the_trigger_counts_as_early_and_not_as_found() -> None:
+def test_an_alarm_before_the_trigger_does_not_count() -> None:
     sick = scores(200, 2, bits=0.001)
-    found = episodes(sick, sick, LIMITS, RULE, count=5)
-    assert found.early == 5
-    assert found.quantile(0.5) is None
+    assert episodes(sick, sick, LIMITS, RULE, count=5).quantile(0.5) is None
+
+
+def test_clean_starts_count_alarms_by_their_kind() -> None:
+    found = clean_starts(scores(200, 2, bits=0.001), LIMITS, RULE, count=5)
+    assert found == {STRIP: 5, DISAGREEMENT: 0}
+    assert clean_starts(scores(200, 2), LIMITS, RULE, count=5) == {STRIP: 0, DISAGREEMENT: 0}
 
 
 def test_the_end_of_the_time_counts() -> None:
@@ -94,19 +108,31 @@ def test_the_end_of_the_time_counts() -> None:
     assert (found.quantile(0.5), found.quantile(0.95)) == (IN_TIME, None)
 
 
+@pytest.mark.usefixtures("few")
 def test_the_choice_keeps_the_allowed_alarms_and_goes_as_high_as_they_permit() -> None:
     clean = with_lows(0.02)
-    few, many = (chosen_rule(clean, LIMITS, RULE, 0.25, allowed) for allowed in (0.1, 1e4))
-    assert few.entropy_octaves < many.entropy_octaves
-    assert false_alarms(clean, LIMITS, few, STRIP, 0.25).value <= 0.05
-    stricter = few.model_copy(update={"entropy_octaves": few.entropy_octaves + 0.5})
-    assert false_alarms(clean, LIMITS, stricter, STRIP, 0.25).value > 0.05
+    strict, lax = (chosen_rule(clean, LIMITS, RULE, Stream(), allowed) for allowed in (0.1, 1e4))
+    assert strict.entropy_octaves < lax.entropy_octaves
+    assert false_alarms(clean, LIMITS, strict, STRIP, 0.25).value <= 0.05
+    higher = strict.model_copy(update={"entropy_octaves": strict.entropy_octaves + 1})
+    alarms = false_alarms(clean, LIMITS, higher, STRIP, 0.25).value
+    assert alarms > 0.05 or clean_starts(clean, LIMITS, higher, count=60)[STRIP] > 0
 
 
+@pytest.mark.usefixtures("few")
+def test_the_choice_raises_no_alarm_in_clean_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = scores(500, 1)
+    chosen = chosen_rule(clean, LIMITS, RULE, Stream())
+    assert clean_starts(clean, LIMITS, chosen, count=60) == {STRIP: 0, DISAGREEMENT: 0}
+    monkeypatch.setattr("lab.evidence.measure.clean_starts", lambda *_, **__: {STRIP: 0, DISAGREEMENT: 0})
+    assert chosen_rule(clean, LIMITS, RULE, Stream()).entropy_octaves > chosen.entropy_octaves
+
+
+@pytest.mark.usefixtures("few")
 def test_a_bundle_without_drop_disagreement_has_figures_of_strip_alone() -> None:
     clean = scores(300, 1)
     alone = Fused(0.5, 0.0)
-    assert chosen_rule(clean, alone, RULE, 0.25).disagreement_octaves == RULE.disagreement_octaves
+    assert chosen_rule(clean, alone, RULE, Stream()).disagreement_octaves == RULE.disagreement_octaves
     found = figures_of(clean, scores(100, 2, agreement=0.05), alone, RULE, Stream(), count=5).figures()
     assert found["alarmed"] == 0
     assert "false_alarms_disagreement" not in found
@@ -119,10 +145,10 @@ def test_scores_choose_or_judge() -> None:
     np.testing.assert_array_equal(parts.judging.bits, every.bits[[1, 3, 5]])
 
 
+@pytest.mark.usefixtures("few")
 def test_the_command_writes_the_figures_of_both_rules(
     lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.evidence.false_alarms.PATH", 500)
     monkeypatch.setattr("lab.strip.limits.DRAWS", 100)
     write_frail(tmp_path / "bundle")
     calibrate_bundle(tmp_path / "bundle", pictures(260, 5), frr=0.05, disagreement=True, device=torch.device("cpu"))

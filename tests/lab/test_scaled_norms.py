@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,20 +11,21 @@ from torch import nn
 
 from lab.data import to_frames
 from lab.strip.scaled_norms import SCALE, amplified, batch_norms, depth, doubts, label_odds
+from processors.bundle import Bundle
 from processors.pipeline import Pipeline
 from tests.lab.frail_judge import frail_bundle, pictures
 
 
 def test_the_last_batch_norms_are_amplified_in_a_copy() -> None:
-    bundle = frail_bundle()
-    (before,) = batch_norms(bundle.network)
-    weight, bias = before.weight.clone(), before.bias.clone()
-    (after,) = batch_norms(amplified(bundle, 1).network)
-    torch.testing.assert_close(after.weight, SCALE * weight)
-    torch.testing.assert_close(after.bias, SCALE * bias)
-    torch.testing.assert_close(before.weight, weight)
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(4), nn.BatchNorm2d(5))
+    network.requires_grad_(False)
+    for norm in batch_norms(network):
+        norm.bias += 1
+    changed = amplified(replace(frail_bundle(), network=network), 2).network
+    assert [float(each.weight[0]) for each in batch_norms(changed)] == [1, SCALE, SCALE]
+    assert [float(each.bias[0]) for each in batch_norms(changed)] == [1, SCALE, SCALE]
+    assert [float(each.weight[0]) for each in batch_norms(network)] == [1, 1, 1]
     assert batch_norms(lambda x: x) == []
-    assert batch_norms(nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(3, affine=False)))[0].num_features == 2
 
 
 def test_the_odds_of_a_certain_label_do_not_overflow() -> None:
@@ -33,9 +36,18 @@ def test_the_odds_of_a_certain_label_do_not_overflow() -> None:
 
 def test_the_depth_is_the_first_that_spoils_most_clean_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, clean = frail_bundle(), pictures(40, 5)
-    assert depth(bundle, clean) == 1
-    monkeypatch.setattr("lab.strip.scaled_norms.ERRED", 0.0)
-    assert depth(bundle, clean) == 1
+
+    def spoilt(bundle: Bundle, count: int) -> Bundle:
+        return replace(bundle, network=lambda x: frail_bundle().network(x) * (1 if count < spoils else -1))
+
+    monkeypatch.setattr("lab.strip.scaled_norms.batch_norms", lambda network: [nn.BatchNorm2d(1)] * 5)
+    monkeypatch.setattr("lab.strip.scaled_norms.amplified", spoilt)
+    for spoils in (1, 3, 5):
+        assert depth(bundle, clean) == spoils
+    spoils = 9
+    assert depth(bundle, clean) == 5
+    monkeypatch.setattr("lab.strip.scaled_norms.batch_norms", lambda network: [])
+    assert depth(bundle, clean) is None
 
 
 def test_a_label_that_amplification_keeps_has_less_doubt() -> None:

@@ -55,7 +55,8 @@ def evidence(
     picture in each probe, and the recorder's own rule reads them. `usual` are the figures of the usual settings,
     `chosen` those of the chosen ones: write `entropy_octaves` and `disagreement_octaves` into the recorder's table
     `evidence`. `alarmed` is the share of attacks with an alarm within 40 probes. `false_alarms` are those of a camera
-    in a year, and `false_alarms_bound` allows for deeper scores than the measured ones.
+    in a year, and `false_alarms_bound` allows for deeper scores than the measured ones. `alarmed_clean_starts` is the
+    share of starts without a trigger that raise an alarm in their first 64 probes.
     """
     with lab_extra():
         from lab.data import read_pictures
@@ -81,7 +82,7 @@ def evidence(
             harmless, attacked = (scored(pipeline, file, advance) for file in files)
         parts = halves(harmless)
         usual = EvidenceRule()
-        chosen = chosen_rule(parts.choosing, limits, usual, stream.probes_per_s, allowed)
+        chosen = chosen_rule(parts.choosing, limits, usual, stream, allowed)
         found = {
             name: figures_of(parts.judging, attacked, limits, rule, stream, count=episodes, seed=seed).figures()
             for name, rule in (("usual", usual), ("chosen", chosen))

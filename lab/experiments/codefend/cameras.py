@@ -21,7 +21,7 @@ def cameras(subject: Subject, numbers: Numbers, cache: Cache) -> list[CameraRow]
     found, stream, usual = scores(subject, numbers, cache), Stream(), EvidenceRule()
     known = found.known
     limits = fused(known.values[STRIP], known.values[DROP], FRR)
-    chosen = chosen_rule(known.scores, limits, usual, stream.probes_per_s)
+    chosen = chosen_rule(known.scores, limits, usual, stream)
     rows = []
     for name, rule in (("usual", usual), ("chosen", chosen)):
         each = figures_of(found.clean.scores, found.stamped.scores, limits, rule, stream)
@@ -44,7 +44,7 @@ def _row(model: str, name: str, found: Found, clean: int) -> CameraRow:
         alarmed_strip=found.alarmed(BY_STRIP).value,
         alarmed_drop=found.alarmed(DISAGREEMENT).value,
         from_start=wilson(start.in_time(), len(start.either)).value,
-        early=after.early,
+        clean_starts=found.clean_starts.value,
         false_alarms=rate.value,
         false_alarms_bound=rate.bound,
     )  # fmt: skip

@@ -53,7 +53,8 @@ def detectors(subject: Subject, numbers: Numbers, cache: Cache) -> list[Detector
 
 def flagged(values: Mapping[str, NDArray[np.float64]], limits: Mapping[str, float]) -> NDArray[np.bool_]:
     """Return whether pictures lie below the limit of any statistic, (n,)."""
-    return np.any([values[name] < limit for name, limit in limits.items()], axis=0)
+    found: NDArray[np.bool_] = np.any([values[name] < limit for name, limit in limits.items()], axis=0)
+    return found
 
 
 def area(attacked: NDArray[np.float64], clean: NDArray[np.float64]) -> float:

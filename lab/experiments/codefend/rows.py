@@ -101,8 +101,8 @@ class CameraRow:
     alarmed_strip: float
     alarmed_drop: float
     from_start: float
-    early: int
-    """Episodes with an alarm before the trigger."""
+    clean_starts: float
+    """Share of starts without a trigger that raise an alarm in their first 64 probes."""
     false_alarms: float
     false_alarms_bound: float
     """The same, if a share of 3 ÷ `clean` of the probes had the deepest possible scores."""

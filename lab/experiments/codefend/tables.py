@@ -103,7 +103,7 @@ CAMERAS: Final[tuple[Column[CameraRow], ...]] = (
     Column("within 40, %", lambda row: _between(row.alarmed, row.alarmed_low, row.alarmed_high)),
     Column("by STRIP, by drop, %", lambda row: f"{percent(row.alarmed_strip, 1)}, {percent(row.alarmed_drop, 1)}"),
     Column("from the first frame, %", lambda row: percent(row.from_start, 1)),
-    Column("alarm before the trigger", lambda row: f"{row.early} of {row.episodes}"),
+    Column("clean starts with an alarm, %", lambda row: percent(row.clean_starts, 1)),
     Column("false alarms a year", lambda row: f"{row.false_alarms:.2g}"),
     Column("bound", lambda row: f"{row.false_alarms_bound:.2g}"),
 )
