@@ -11,7 +11,9 @@ seconds from capture to record. At the end of the window it reads the memory of 
 
 Results are written to `rows.json` at once, and a cell in that file is not measured again. The table and the plots are
 made from that file; `--only-pages` does only this. All cells take a quarter of an hour. `--short` measures fewer cells
-for a shorter time. `--cameras 8,2000 --total 50` measures one custom sweep. Run nothing else on the machine meanwhile.
+for a shorter time. `--cameras 8,2000 --total 50` measures one custom sweep. With `--baseline CHECKOUT` another checkout
+then measures it too, and `over_baseline` has the CPU time per frame of all roles ÷ its, by the number of cameras.
+Run nothing else on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import Any, Final
 
 import psutil
 
+from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.system import RunningSystem, audit
 from benchmarks.pages.cost_pages import write_pages
@@ -170,6 +173,27 @@ def run(out: Path, wanted: Iterable[tuple[str, int, float]], warm_s: float, wind
         print(name, json.dumps({key: known[name][key] for key in ("held", "latency_s", "frames_lost", "cores_used")}))
 
 
+def compare(out: Path, checkout: Path, name: str, options: Sequence[object], command: str) -> None:
+    """Let another checkout measure the same cells, and add its cells and the ratios to the rows."""
+    file = out / "rows.json"
+    document = json.loads(file.read_text())
+    folder = out.resolve() / "baseline"
+    folder.mkdir(exist_ok=True)
+    cells = run_in_checkout(checkout, Path(__file__).name, "--out", folder, *options)["cells"]
+    document["command"] = command
+    document["baseline"] = cells
+    document["over_baseline"] = {
+        str(cell["cameras"]): {"baseline": name, "cpu": _cpu_ms(cell) / _cpu_ms(cells[key])}
+        for key, cell in document["cells"].items()
+        if key in cells
+    }
+    write_json(file, document)
+
+
+def _cpu_ms(cell: Cell) -> float:
+    return float(sum(cell["cpu_ms_per_frame"].values()))
+
+
 def main() -> None:
     """Measure, and write the pages."""
     arguments = command_line(
@@ -182,14 +206,31 @@ def main() -> None:
         only_pages=False,
         warm=Option(float, "Warm-up in seconds (default: 20, or 10 with --short)."),
         window=Option(float, "Measured seconds (default: 40, or 15 with --short)."),
+        baseline=Option(Path, "With --cameras: another checkout, whose packages this Python can run."),
+        baseline_name=Option("", "Its name in the tables, such as its commit."),
     )
+    if arguments.baseline and not arguments.cameras:
+        raise SystemExit("--baseline: expected --cameras as well, got none")
     arguments.out.mkdir(parents=True, exist_ok=True)
     warm_s = arguments.warm or (10.0 if arguments.short else 20.0)
     window_s = arguments.window or (15.0 if arguments.short else 40.0)
     if not arguments.only_pages:
         own = [int(cameras) for cameras in arguments.cameras.split(",")] if arguments.cameras else []
-        command = " ".join(("python -m benchmarks.scale.cost", *sys.argv[1:]))
+        given = ("CHECKOUT" if each == str(arguments.baseline) else each for each in sys.argv[1:])
+        command = " ".join(("python -m benchmarks.scale.cost", *given))
         run(arguments.out, cells(arguments.short, own, arguments.total), warm_s, window_s, command)
+        if arguments.baseline:
+            options = (
+                "--cameras",
+                arguments.cameras,
+                "--total",
+                arguments.total,
+                "--warm",
+                warm_s,
+                "--window",
+                window_s,
+            )
+            compare(arguments.out, arguments.baseline, arguments.baseline_name, options, command)
     write_pages(arguments.out)
     if arguments.json:
         arguments.json.write_text((arguments.out / "rows.json").read_text())

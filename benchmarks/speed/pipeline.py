@@ -10,11 +10,8 @@ this one ÷ its.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.harness.checkout import run_in_checkout
 from benchmarks.harness.command_line import Option, command_line
 from benchmarks.harness.document import machine, report
 from benchmarks.harness.system import RunningSystem
@@ -142,16 +140,8 @@ def receive_cost(messages: int = 20000) -> float:
 
 def of_checkout(checkout: Path, cameras: int, seconds: float) -> float:
     """Return the frames per second of another checkout, by its own benchmark and with its own default bundle."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "found.json"
-        options = ["--json", str(found), "--rounds", "1", "--cameras", str(cameras), "--seconds", str(seconds)]
-        subprocess.run(
-            [sys.executable, "-m", "benchmarks.speed.pipeline", *options],
-            cwd=checkout,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        return float(json.loads(found.read_text())["median"]["pipeline_frames_per_second"])
+    options = ("--rounds", 1, "--cameras", cameras, "--seconds", seconds)
+    return float(run_in_checkout(checkout, Path(__file__).name, *options)["median"]["pipeline_frames_per_second"])
 
 
 def main() -> None:

@@ -82,6 +82,8 @@ class DatabasePoller:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="poller")
         self._said_to_ms = 0
         self._saved_to_ms = 0
+        self._saved_before: dict[str, str] = {}
+        """The saved rows of the last poll, which the overlap reads again."""
         self._states_to_ms = 0
         health.set("database", False, "not read yet")
 
@@ -94,6 +96,7 @@ class DatabasePoller:
             except Exception as error:  # drivers use many errors for an absent or unfinished database
                 self._health.set("database", False, str(error)[:200] or type(error).__name__)
                 self._said_to_ms = self._saved_to_ms = self._states_to_ms = 0
+                self._saved_before = {}
             else:
                 self._health.set("database", True)
                 self.apply(seen)
@@ -140,13 +143,17 @@ class DatabasePoller:
     def _saved(self, connection: Connection) -> list[Camera]:
         since = camera_snapshots.c.heard_ms >= self._saved_to_ms - _OVERLAP_MS
         newest = select(camera_snapshots).where(since).order_by(camera_snapshots.c.heard_ms.desc()).limit(MAX_CAMERAS)
-        found = []
-        for name, heard_ms, state in connection.execute(newest.limit(MAX_CAMERAS)):
+        found, rows = [], {}
+        for name, heard_ms, state in connection.execute(newest):
             self._saved_to_ms = max(self._saved_to_ms, heard_ms)
+            rows[name] = state
+            if self._saved_before.get(name) == state:
+                continue
             try:
                 found.append(saved_camera(name, state))
             except StateError as error:  # a row of another release; the next frame replaces it
                 log.warning("camera_not_read", error=str(error))
+        self._saved_before = rows
         return found
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,21 @@ def test_a_camera_is_shown_in_the_state_that_the_recorder_has_saved_with_its_rea
     rig.context.fleet.judge([SavedState(CAMERA, Judged(State.PAUSED, "paused by a command"), 1, 10.0)])
     rig.tick(later_ms=60_000)
     assert rig.context.fleet.view(Query()).counts == {"paused": 1}
+
+
+def test_silence_is_noticed_in_turn_when_there_are_many_cameras(
+    rig: ConsoleRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.console.data.fleet._CHECKED_AT_ONCE", 2)
+    for number in range(5):
+        rig.show([verdict(0)], f"lab/cam-{number}")
+    silent = []
+    for second in range(4):
+        rig.tick(later_ms=60_000 + 1_000 * second)
+        silent.append(rig.context.fleet.view(Query()).counts.get("silent", 0))
+    assert silent[0] > 0
+    assert silent[-1] == 5
+    assert all(later - earlier <= 2 for earlier, later in pairwise([0, *silent]))
 
 
 def test_the_last_picture_has_an_address_of_its_own(rig: ConsoleRig) -> None:

@@ -225,3 +225,26 @@ def test_a_path_of_the_console_that_rules_runbooks_or_dashboards_name_is_a_page(
     assert not re.search(r"[${}]", path), path
     scope = {"type": "http", "method": "GET", "path": path.partition("?")[0], "root_path": ""}
     assert any(route.matches(scope)[0] is Match.FULL for route in make_app(rig.context).routes), path
+
+
+async def test_roles_are_read_seldom_until_a_page_asks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_watch, "ROLES_S", 0.001)
+    monkeypatch.setattr(system_watch, "_UNSEEN_S", 3_600.0)
+    reads: list[RoleState] = []
+
+    def read() -> list[RoleState]:
+        reads.append(WELL)
+        return [WELL]
+
+    rig = ConsoleRig(tmp_path, read_roles=read)
+    polling = asyncio.create_task(rig.context.watch.run())
+    await until(lambda: len(reads) == 1)
+    await asyncio.sleep(0.2)
+    assert len(reads) == 1
+    rig.context.watch.header()
+    await until(lambda: len(reads) > 20)
+    polling.cancel()
+    await asyncio.gather(polling, return_exceptions=True)
+    rig.close()

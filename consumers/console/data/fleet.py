@@ -21,8 +21,10 @@ from consumers.records.rows import CameraRow, FrameRow
 from consumers.settings import RecordsSettings
 from schemas.limits import MAX_CAMERAS
 
-_ALL_EVERY_MS: Final = 1_000
-"""Interval at which all cameras are checked: silence arrives without a message."""
+_CHECK_EVERY_MS: Final = 1_000
+"""Interval at which cameras are checked without a message from them: silence sends none."""
+_CHECKED_AT_ONCE: Final = 1_000
+"""Cameras that are then checked, in turn."""
 _VIEWS_KEPT: Final = 64
 
 
@@ -77,7 +79,9 @@ class Fleet:
         self._cards: dict[str, Card] = {}
         self._order: list[Card] = []
         self._touched: set[str] = set()
-        self._all_at_ms = 0
+        self._checked_at_ms = 0
+        self._unchecked: list[str] = []
+        """Cameras whose turn to be checked is still to come."""
         self._forgotten: dict[str, int] = {}
         """Unix time at which each camera was removed. Frames recorded before it do not bring it back."""
         most = self._bounds.preview_bytes
@@ -137,9 +141,10 @@ class Fleet:
     def judge(self, saved: Iterable[SavedState]) -> None:
         """Apply the states that the recorder has saved since the last call."""
         for each in saved:
-            self._states[each.camera] = each
+            if self._states.get(each.camera) != each:
+                self._states[each.camera] = each
+                self._touched.add(each.camera)
             self._states.move_to_end(each.camera)
-            self._touched.add(each.camera)
         while len(self._states) > MAX_CAMERAS + self._bounds.strangers:
             self._states.popitem(last=False)
 
@@ -174,11 +179,12 @@ class Fleet:
 
     def tick(self, now_ms: int) -> bool:
         """Bring the cards up to date. Return whether one has changed."""
-        if now_ms - self._all_at_ms >= _ALL_EVERY_MS:
-            self._all_at_ms = now_ms
-            names: Iterable[str] = list(self._watched)
-        else:
-            names = self._touched
+        names = self._touched
+        if now_ms - self._checked_at_ms >= _CHECK_EVERY_MS:
+            self._checked_at_ms = now_ms
+            self._unchecked = self._unchecked or list(self._watched)
+            names = names.union(self._unchecked[:_CHECKED_AT_ONCE])
+            del self._unchecked[:_CHECKED_AT_ONCE]
         changed, moved = False, len(self._order) != len(self._watched)
         for name in names:
             watched = self._watched.get(name)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +21,8 @@ from schemas.errors import BrokerError
 
 ROLES_S: Final = 1.0
 RULES_S: Final = 2.0
+_UNSEEN_S: Final = 10.0
+"""Interval of both, and the time after the last request for them, while nobody has a page open."""
 NO_RULES: Final = (
     "There are no rules: start the console with --prometheus. `pointillist up` starts Prometheus if the Debian package "
     "prometheus is installed."
@@ -63,6 +67,8 @@ class SystemWatch:
         self._prometheus = prometheus
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="system")
         self._rates = FrameRates()
+        self._asked = asyncio.Event()
+        self._asked_s = -math.inf
         self.roles: tuple[RoleState, ...] = ()
         self.rates: dict[str, float] = {}
         """Frames a second of each role that counts them."""
@@ -73,7 +79,7 @@ class SystemWatch:
         """The reason why the rules are unknown; empty if they are known."""
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until cancelled, seldom while nobody has a page open."""
         async with asyncio.TaskGroup() as tasks:
             if self._read is not None:
                 tasks.create_task(self._again(self.look_at_roles, ROLES_S))
@@ -88,6 +94,15 @@ class SystemWatch:
             if before != (self.roles, self.rates, self.rules, self.no_roles, self.no_rules):
                 self._fleet.stir()
             await asyncio.sleep(every_s)
+            if time.monotonic() - self._asked_s > _UNSEEN_S:
+                self._asked.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_UNSEEN_S):
+                        await self._asked.wait()
+
+    def _note_request(self) -> None:
+        self._asked_s = time.monotonic()
+        self._asked.set()
 
     def look_at_roles(self) -> None:
         """Read the roles. Blocks."""
@@ -135,6 +150,7 @@ class SystemWatch:
 
     def header(self) -> Header:
         """Return the current header."""
+        self._note_request()
         return Header(self.pill(), self._fleet.alerts()[0], self._fleet.totals.dead_letters)
 
     def _known(self, rule: FiringRule) -> bool:
@@ -152,6 +168,7 @@ class SystemWatch:
 
     def document(self) -> dict[str, Any]:
         """Return the context of the templates that show roles and rules."""
+        self._note_request()
         return {"roles": self.roles, "no_roles": self.no_roles, "rules": self.rules, "no_rules": self.no_rules}
 
     def close(self) -> None:
