@@ -67,7 +67,6 @@ def test_the_rate_of_rare_alarms_is_that_of_waiting_for_them() -> None:
     assert np.mean(estimates) == pytest.approx(alarms / watched, rel=0.4)
 
 
-@pytest.mark.usefixtures("few")
 def test_rarer_low_scores_raise_far_fewer_alarms_and_none_are_bounded() -> None:
     often, seldom, never = (false_alarms(with_lows(share), LIMITS, RULE, STRIP, 0.25) for share in (0.03, 0.01, 0.0))
     assert often.value > 2 * seldom.value > 0
