@@ -20,7 +20,7 @@ def test_the_last_batch_norms_are_amplified_in_a_copy() -> None:
     network = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(4), nn.BatchNorm2d(5))
     network.requires_grad_(False)
     for norm in batch_norms(network):
-        norm.bias += 1
+        norm.bias.add_(1)
     changed = amplified(replace(frail_bundle(), network=network), 2).network
     assert [float(each.weight[0]) for each in batch_norms(changed)] == [1, SCALE, SCALE]
     assert [float(each.bias[0]) for each in batch_norms(changed)] == [1, SCALE, SCALE]
