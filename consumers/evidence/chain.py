@@ -11,28 +11,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from consumers.records.rows import Window
+from schemas.evidence.alarms import STRIP, Found, advance_both
 from schemas.evidence.rule import EvidenceRule
-from schemas.evidence.track import Alarm, Classes, Probe, Track, advance
+from schemas.evidence.track import Classes, Probe, Track
 from schemas.pointillist_pb2 import Alert, Range
 from schemas.pointillist_pb2 import Window as SentWindow
 
-STRIP: Final = "strip"
-DISAGREEMENT: Final = "disagreement"
-KINDS: Final = (STRIP, DISAGREEMENT)
-"""The kinds of alerts that this evidence raises, by the statistic."""
-
 Probes = tuple[Probe, ...]
 """Checked frames in the order of their sequence numbers, each once."""
-
-
-class Found(NamedTuple):
-    """An alarm, and the kind of its alert."""
-
-    kind: str
-    alarm: Alarm
 
 
 class Chain(NamedTuple):
@@ -62,33 +51,15 @@ class Chain(NamedTuple):
         return len(self.track.history) < rule.baseline_probes
 
     def read(self, until: int, rule: EvidenceRule, classes: Classes) -> tuple[Chain, list[Found]]:
-        """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms.
-
-        Flips of the verdicts do not confirm an alarm of the agreements: a clean scene between two classes flips too.
-        """
+        """Apply the rule to the waiting frames before `until`. Return the new chain and the alarms."""
         track, drops, alarms = self.track, self.drops, list[Found]()
         for probe in self.waiting:
             if probe.seq >= until:
                 break
-            track, alarm = advance(track, probe.of_entropy, rule, classes)
-            if alarm is not None:
-                alarms.append(Found(STRIP, alarm))
-            if probe.agreement_threshold > 0:
-                drops, alarm = advance(
-                    drops, probe.of_agreement(rule.disagreement_octaves), rule.of_agreement, _no_classes
-                )
-                if alarm is not None:
-                    alarms.append(Found(DISAGREEMENT, alarm))
-            else:
-                # A bundle without the statistic can neither go on with an episode nor end it.
-                drops = Track()
+            track, drops, new = advance_both(track, drops, probe, rule, classes)
+            alarms += new
         left = tuple(each for each in self.waiting if each.seq >= until)
         return Chain(max(self.following, until), left, track, drops), alarms
-
-
-def _no_classes(first: int, last: int) -> tuple[int, ...]:
-    """Return no verdicts."""
-    return ()
 
 
 def alert_id(camera: str, boot: int, seq: int, kind: str = STRIP) -> str:

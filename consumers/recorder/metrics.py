@@ -14,12 +14,12 @@ from consumers.cameras.camera import Camera
 from consumers.cameras.state import State
 from consumers.database.damage import damaged_files
 from consumers.database.engine import database_url
-from consumers.evidence.chain import KINDS
 from consumers.records.rows import FrameRow
 from consumers.settings import RecorderSettings
 from consumers.written import Written
 from schemas import metrics
 from schemas.errors import BadPixelsError, BadSizeError, BadTagError, MalformedError, RevokedKeyError, TooManyBootsError
+from schemas.evidence.alarms import KINDS
 from schemas.messages.frame import Truth
 from schemas.pointillist_pb2 import Alert
 from schemas.runtime.disk import free_bytes

@@ -103,6 +103,7 @@ MODULES: Final = {
         for name in (
             "aigan",
             "certify",
+            "evidence",
             "evaluate",
             "golden",
             "harden",

@@ -47,6 +47,8 @@ class EvidenceRule(BaseModel):
     """The sum of STRIP's entropies."""
     disagreement: SumRule = SumRule(allowance=0.25, rise=2, fall=2, limit=12, spreads=1)
     """The sum of the odds of the agreements."""
+    entropy_octaves: float = 0.0
+    """Octaves above the frame's threshold from which entropies count; below 0 they lie deeper."""
     disagreement_octaves: float = 3.0
     """Octaves of the odds above the frame's threshold from which agreements count: evidence adds up over frames."""
     baseline_probes: int = Field(default=12, ge=1)

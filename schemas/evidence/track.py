@@ -40,10 +40,12 @@ class Probe(NamedTuple):
     """Agreement with its label behind random drops, 0 to 1, if `agreement_threshold` is not 0."""
     agreement_threshold: float = 0.0
 
-    @property
-    def of_entropy(self) -> Probe:
-        """The probe as STRIP alone judges it."""
-        return self._replace(flagged=self.entropy_bits < self.threshold_bits)
+    def of_entropy(self, octaves: float = 0.0) -> Probe:
+        """Return the probe as STRIP alone judges it. The camera's threshold lies `octaves` above the frame's."""
+        flagged = self.entropy_bits < self.threshold_bits
+        if not octaves:
+            return self._replace(flagged=flagged)
+        return self._replace(threshold_bits=c_float(self.threshold_bits * 2**octaves).value, flagged=flagged)
 
     def of_agreement(self, octaves: float) -> Probe:
         """Return the probe as drop disagreement judges it, with the odds of the agreement in place of the entropy.

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.evidence.chain import DISAGREEMENT, STRIP, Chain, Found, alert_id, raise_alert
+from consumers.evidence.chain import Chain, alert_id, raise_alert
+from schemas.evidence.alarms import DISAGREEMENT, STRIP, Found
 from schemas.evidence.rule import EvidenceRule
 from schemas.evidence.track import Alarm, Past, Probe, Track
 

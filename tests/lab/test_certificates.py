@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from lab.certificates import measure as certificates
 from lab.certificates.measure import FILLS, Fill, measure, patch_of
 from lab.data import to_frames
 from lab.experiments.certified.experiment import page
 from lab.experiments.certified.measure import Row
 from lab.hardening.stickers import hardest, window_masks
 from processors.pipeline import Pipeline
-from processors.stages.certify import windows
+from processors.stages.certify import Certificate, windows
 from tests.lab.conftest import Command
 from tests.lab.frail_judge import frail_bundle, pictures, write_frail
 
@@ -55,7 +57,7 @@ def test_the_command_writes_the_figures_of_the_first_patch_and_the_curve(lab: Co
 
     lab(
         "certify", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--json", file,
-        "--patch", "2", "--patch", "1x8", "--windows", 2, "--images", 6,
+        "--patch", "2", "--patch", "1x8", "--windows", 2, "--images", 6, "--runs", tmp_path / "runs",
     ).success()  # fmt: skip
 
     document = json.loads(file.read_text())
@@ -67,6 +69,40 @@ def test_the_command_writes_the_figures_of_the_first_patch_and_the_curve(lab: Co
     assert document["passes"] == expected.passes.mean()
     low, high = document["certified_interval"]
     assert low <= document["certified"] <= high
+
+
+def test_a_stopped_run_resumes_behind_the_last_part_and_ends_in_the_same_figures(
+    lab: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = pictures(25, 5)
+    write_frail(tmp_path / "bundle")
+    np.savez(tmp_path / "pictures.npz", images=known.images, labels=known.labels)
+    file, seen = tmp_path / "certified.json", list[int]()
+    options = (
+        "certify", "--bundle", tmp_path / "bundle", "--data", tmp_path / "pictures.npz", "--json", file,
+        "--patch", "2", "--windows", 2, "--runs", tmp_path / "runs",
+    )  # fmt: skip
+    expected = measure(Pipeline(frail_bundle()), known, (2, 2), across=2).figures()
+    certified = certificates.certificate
+    most = 13
+
+    def counted(pipeline: Pipeline, frame: Tensor, *rest: Any) -> Certificate:
+        if len(seen) == most:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return certified(pipeline, frame, *rest)
+
+    monkeypatch.setattr(certificates, "certificate", counted)
+    assert lab(*options).code != 0
+    assert not file.exists()
+    most = 1000
+    lab(*options).success()
+
+    assert len(seen) == 13 + 15
+    document = json.loads(file.read_text())
+    assert {name: document[name] for name in expected} == expected
+    lab(*options, "--windows", 1).success()
+    assert len(seen) == 13 + 15 + 25
 
 
 def test_a_patch_is_a_side_or_two() -> None:

@@ -11,6 +11,7 @@ from lab.backdoor.tasks import Task
 from lab.data import LabelledPictures
 from lab.experiments.codefend import experiment
 from lab.experiments.codefend.plan import Budget
+from lab.experiments.codefend.scores import Numbers
 from lab.experiments.codefend.subjects import Subject
 from lab.experiments.harness.plan import Plan, Workplace
 
@@ -35,16 +36,19 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plan:
 
 def test_a_model_has_its_own_row_and_one_for_each_detection_and_cure(plan: Plan) -> None:
     assert [cell.name for cell in plan.cells if cell.name.startswith("mnist-a-02")] == [
-        "mnist-a-02/model", "mnist-a-02/strip/whole", "mnist-a-02/disagreement/whole", "mnist-a-02/default/pure",
-        "mnist-a-02/fine-tuning/pure",
+        "mnist-a-02/model", "mnist-a-02/strip/whole", "mnist-a-02/detectors/whole", "mnist-a-02/cameras/whole",
+        "mnist-a-02/default/pure", "mnist-a-02/fine-tuning/pure",
     ]  # fmt: skip
 
 
 def test_strip_on_other_pictures_is_another_row(plan: Plan, tmp_path: Path) -> None:
-    other = experiment.plan(Workplace(tmp_path, tmp_path, tmp_path), Budget(models=SMALL.models, other_images=200))
+    other = experiment.plan(
+        Workplace(tmp_path, tmp_path, tmp_path), Budget(models=SMALL.models, other_images=200, scores=Numbers(50, 50))
+    )
     states = {cell.name: cell.input_state for cell in plan.cells}
     changed = {cell.name for cell in other.cells if cell.input_state != states[cell.name]}
-    assert changed == {f"mnist-a-{rate}/{what}/whole" for rate in ("02", "10") for what in ("strip", "disagreement")}
+    measured = ("strip", "detectors", "cameras")
+    assert changed == {f"mnist-a-{rate}/{what}/whole" for rate in ("02", "10") for what in measured}
 
 
 def test_a_trigger_that_strip_cannot_see_is_cured_from_frames_that_somebody_else_noticed() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lab.data import LabelledPictures
-from lab.experiments.codefend.disagreement import area
+from lab.experiments.codefend.detectors import area
 from lab.strip.disagreement import agreements, fused
 from lab.strip.table import calibrate_bundle
 from processors.bundle import load_bundle, read_settings

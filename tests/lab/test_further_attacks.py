@@ -102,4 +102,4 @@ def test_the_further_attacks_poison_a_tenth_and_are_cells_of_the_experiment(name
     images = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     assert (poisoning.trigger(images, np.arange(4)) != images).any((1, 2, 3)).all()
     names = {cell.name for cell in plan(Workplace(tmp_path, tmp_path, tmp_path)).cells}
-    assert {f"{name}/model", f"{name}/strip/whole", f"{name}/disagreement/whole"} <= names
+    assert {f"{name}/model", f"{name}/strip/whole", f"{name}/detectors/whole"} <= names

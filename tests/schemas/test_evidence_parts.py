@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from ctypes import c_float
 
 import pytest
 
+from schemas.evidence.alarms import STRIP, judged_by
 from schemas.evidence.rule import EvidenceRule, SumRule
 from schemas.evidence.track import LEAST_BITS, Alarm, Past, Probe, Track, advance, flips, gain, step
 
@@ -30,6 +32,16 @@ def test_entropies_are_judged_in_octaves_and_the_lowest_are_alike() -> None:
     assert (found.octaves, found.depth) == (-2.0, 1.0)
     assert Probe(0, 0.0, 0.0, True, 0).octaves == math.log2(LEAST_BITS) == -16
     assert Probe(0, 0.0, 0.0, True, 0).depth == 0.0
+
+
+def test_the_cameras_threshold_may_lie_above_or_below_the_frames() -> None:
+    found = Probe(0, 0.25, 0.125, True, 0)
+    assert found.of_entropy() == found._replace(flagged=False)
+    for octaves, depth in ((2.0, 1.0), (-1.0, -2.0)):
+        moved = judged_by(STRIP, found, EvidenceRule(entropy_octaves=octaves)).probe
+        assert (moved.depth, moved.flagged) == (depth, False)
+    # The database holds single precision.
+    assert found._replace(threshold_bits=0.1).of_entropy(1.0).threshold_bits == c_float(0.2).value
 
 
 def test_the_baseline_is_the_median_and_the_low_tail_of_the_settled_frames() -> None:

@@ -37,6 +37,9 @@ def certify(
     backend: Annotated[
         str, typer.Option(help="Runtime of the networks: torch, or auto as a processor chooses.")
     ] = "torch",
+    runs: Annotated[
+        Path, typer.Option(help="Folder of finished pictures, from which the same command resumes.")
+    ] = Path("runs/certify"),
     device: Device = "auto",
     allow_code: AllowCode = False,
 ) -> None:
@@ -44,13 +47,16 @@ def certify(
 
     `certified` is the share of pictures with the true label behind every pair of windows. `clean` is the accuracy of
     double masking, and `passes` the mean number of passes that a picture takes. Shares come with Wilson intervals of
-    95 %. The first --patch gives the figures, all together the curve.
+    95 %. The first --patch gives the figures, all together the curve. A killed run resumes where it stopped.
     """
     with lab_extra():
         import torch
 
-        from lab.certificates.measure import FILLS, Fill, measure, patch_of
+        from lab.cache import Cache, digest, source_digest
+        from lab.certificates.measure import FILLS, Fill, patch_of
+        from lab.certificates.parts import measure_in_parts
         from lab.data import read_pictures
+        from lab.provenance import made_by
         from processors.bundle import load_bundle
         from processors.device.backends.choose import Wish
         from processors.device.backends.engines import engines
@@ -60,13 +66,23 @@ def certify(
         way: Fill = chosen(fill, *FILLS, option="--fill")
         fast = chosen(backend, "torch", "auto", option="--backend") == "auto"
         sizes = [patch_of(each) for each in patch]
-        network = load_bundle(bundle_folder(bundle), torch_device(device))
+        folder = bundle_folder(bundle)
+        network = load_bundle(folder, torch_device(device))
         pictures = read_pictures(data, len(network.settings.classes), images)
-        pipeline = engines(network, Wish())[0] if fast and network.device.type == "cpu" else Pipeline(network)
+        if fast and network.device.type == "cpu":
+            pipeline, found_engines = engines(network, Wish())
+            runtime = repr(found_engines.runs)
+        else:
+            pipeline, runtime = Pipeline(network), network.device.type
+        cache = Cache(runs / folder.resolve().name)
+        made_from = digest(made_by("lab.certificates.parts"), source_digest(folder), runtime)
         curve = []
         with progress_bar("certify", len(pictures) * len(sizes)) as advance:
             for rows, columns in sizes:
-                found = measure(pipeline, pictures, (rows, columns), across=windows, fill=way, advance=advance)
+                found = measure_in_parts(
+                    pipeline, pictures, (rows, columns), cache, made_from,
+                    across=windows, fill=way, advance=advance,
+                )  # fmt: skip
                 curve.append({"patch": f"{rows}x{columns}", **found.figures()})
     settings = {
         "bundle": network.model_id, "data": str(data), "images": len(pictures), "windows": windows, "fill": way,

@@ -1,7 +1,6 @@
 """Certified accuracy on CIFAR-10's test pictures and on simulated scenes.
 
-Torch computes in float32. The pictures pass in parts that stay in the cache: a killed measurement goes on from the last
-part.
+Torch computes in float32. A killed measurement continues behind the last part that the cache holds.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ import torch
 
 from lab.backdoor.catalogue import MODELS
 from lab.backdoor.files import stamped_pictures
-from lab.cache import Arrays, Cache
-from lab.certificates.measure import Fill, measure
-from lab.data import LabelledPictures, read_cifar10_test
+from lab.cache import Cache, digest
+from lab.certificates.measure import Fill
+from lab.certificates.parts import measure_in_parts
+from lab.data import read_cifar10_test
 from lab.experiments.scale.measure import CONDITIONS, scenes
 from lab.statistics import wilson
 from processors.bundle import load_bundle
@@ -25,8 +25,6 @@ from processors.pipeline import Pipeline
 
 STAMPED: Final = "cifar10, stamped"
 """CIFAR-10's test pictures of other classes than the target's, with the trigger of a backdoored network."""
-PART: Final = 50
-"""Pictures whose outcome is stored together."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +83,12 @@ def certified(subject: Subject, bundle: Path, data: Path | None, cache: Cache, m
     else:
         width, height = map(int, subject.pictures.removeprefix("scenes-").split("x"))
         pictures = scenes(subject.count, (height, width), CONDITIONS["usual"])
-    parts: list[Arrays] = []
-    for start in range(0, len(pictures), PART):
-        some = pictures.take(np.arange(start, min(len(pictures), start + PART)))
-
-        def outcome(some: LabelledPictures = some) -> Arrays:
-            found = measure(pipeline, some, (subject.rows, subject.columns), across=subject.windows, fill=subject.fill)
-            return {
-                "certified": found.robust, "clean": found.clean, "passes": found.passes,
-                "label_passes": found.label_passes,
-            }  # fmt: skip
-
-        parts.append(cache.get(f"{subject.name.replace('/', '-')}-{start}", made_from, outcome))
-    every = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    shares = [wilson(int(every[name].sum()), len(pictures)) for name in ("certified", "clean")]
+    found = measure_in_parts(
+        pipeline, pictures, (subject.rows, subject.columns), cache, digest(made_from, subject.name),
+        across=subject.windows, fill=subject.fill,
+    )  # fmt: skip
+    shares = [wilson(int(right.sum()), len(right)) for right in (found.robust, found.clean)]
     return Row(
         subject.network, subject.pictures, subject.rows, subject.columns, subject.fill, subject.windows, len(pictures),
-        *shares[0], *shares[1], float(every["passes"].mean()), float(every["label_passes"].mean()),
+        *shares[0], *shares[1], float(found.passes.mean()), float(found.label_passes.mean()),
     )  # fmt: skip

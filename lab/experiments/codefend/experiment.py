@@ -15,20 +15,23 @@ from lab.backdoor.tasks import Task, load_task
 from lab.backdoor.train import CLEAN_RESNET20, clean_bundle, shipped_models, train
 from lab.cache import Arrays, digest
 from lab.experiments.codefend import plots, quarantines
+from lab.experiments.codefend.cameras import cameras
 from lab.experiments.codefend.cures import FINE_TUNING, METHODS, Quarantine, cure
 from lab.experiments.codefend.detection import Detection, measure
-from lab.experiments.codefend.disagreement import disagreement
+from lab.experiments.codefend.detectors import detectors
 from lab.experiments.codefend.outcome import Outcome, outcome
 from lab.experiments.codefend.plan import CATALOGUE, EVERY, FEW_CAMERAS, IMPURE, KINDS, PATCHES, REPEATS, Budget
 from lab.experiments.codefend.report import write_report
-from lab.experiments.codefend.rows import DetectionRow, DisagreementRow, ModelRow, RepairRow
+from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow
 from lab.experiments.codefend.subjects import CLEAN_OF, Subject, load_subject
 from lab.experiments.harness.cell import Cell, Tables
 from lab.experiments.harness.plan import Plan, Workplace
 from lab.provenance import made_by
 
 NAME: Final = "codefend"
-TABLES: Final = {"models": ModelRow, "detection": DetectionRow, "repair": RepairRow, "disagreement": DisagreementRow}
+TABLES: Final = {
+    "models": ModelRow, "detection": DetectionRow, "repair": RepairRow, "detectors": DetectorRow, "cameras": CameraRow,
+}  # fmt: skip
 _CODE: Final = "lab.experiments.codefend"
 _TRAINING_SECONDS: Final = 3600
 _CURE_SECONDS: Final = {"paper": 3600, "Neural Cleanse": 1200}
@@ -61,7 +64,8 @@ class Laboratory:
         return [
             self._model(name),
             *(self._detection(name, each) for each in self.budget.detections(name)),
-            self._disagreement(name),
+            self._detectors(name),
+            self._cameras(name),
             *(self._cure(name, method, kind) for method, kind in self.budget.cures(name)),
         ]
 
@@ -103,12 +107,20 @@ class Laboratory:
         key = f"strip/{detection.frames}{', sequential' if detection.sequential else ''}"
         return self._cell(name, key, (f"{_CODE}.detection:measure",), run, detection, 120)
 
-    def _disagreement(self, name: str) -> Cell:
+    def _detectors(self, name: str) -> Cell:
         def run() -> Tables:
-            return {"disagreement": [disagreement(self.subject(name), self.budget.other_images)]}
+            return {"detectors": detectors(self.subject(name), self.budget.scores, self.cache)}
 
-        code = (f"{_CODE}.disagreement:disagreement",)
-        return self._cell(name, "disagreement/whole", code, run, self.budget.other_images, 300)
+        code = (f"{_CODE}.detectors:detectors",)
+        return self._cell(name, "detectors/whole", code, run, self.budget.scores, 300)
+
+    def _cameras(self, name: str) -> Cell:
+        def run() -> Tables:
+            return {"cameras": cameras(self.subject(name), self.budget.scores, self.cache)}
+
+        # The scores are those of the detectors.
+        code = (f"{_CODE}.cameras:cameras",)
+        return self._cell(name, "cameras/whole", code, run, self.budget.scores, 60)
 
     def _cure(self, name: str, method: str, kind: str) -> Cell:
         def run() -> Tables:

@@ -9,6 +9,7 @@ from lab.backdoor.catalogue import MODELS
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.detection import Detection
 from lab.experiments.codefend.findings import PURE
+from lab.experiments.codefend.scores import NUMBERS, Numbers
 
 IMPURE: Final = {"10 % impure": 0.1, "30 % impure": 0.3}
 FEW_CAMERAS: Final = "four cameras"
@@ -42,7 +43,7 @@ CATALOGUE: Final = {
     "resnet20-all-to-all": "patch, all-to-all",
     "resnet20-input-aware": "input-aware",
 }
-"""Models of other attacks. STRIP and drop disagreement are measured on them, and the usual repair."""
+"""Models of other attacks. All statistics are measured on them, and the usual repair."""
 REPEATS: Final = tuple(name for name in MODELS if "-seed-" in name)
 """The headline models of STRIP with two more seeds: for detection alone."""
 POISONED_AGAIN: Final = "mnist-a-1"
@@ -60,6 +61,8 @@ class Budget:
     """Number of clean pictures, and of stamped ones, for the models with a patch at 1 %."""
     other_images: int = 1000
     """The same number for all other models, and for dropped and rebuilt frames."""
+    scores: Numbers = NUMBERS
+    """Test pictures for the other statistics and for cameras."""
     ratios: tuple[float, ...] = (0.25, 0.5)
     """Drop ratios of dropped and rebuilt frames."""
 

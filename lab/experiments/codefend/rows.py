@@ -52,25 +52,60 @@ class DetectionRow:
 
 
 @dataclass(frozen=True)
-class DisagreementRow:
-    """STRIP, drop disagreement and both together on one backdoored model, whole frames.
+class DetectorRow:
+    """A statistic, or several together, on one backdoored model, whole frames.
 
-    `detected` are shares of the stamped pictures that reach the target, `frr` of clean ones.
+    `frr` is the share of clean test pictures that are flagged, `detected` that of the stamped ones that reach the
+    target, both with intervals of 95 %.
     """
 
     model: str
-    ratio: float
-    drops: int
+    statistic: str
+    depth: int | None
+    """Scaled batch norms of the first network; None for other statistics."""
     clean: int
     poisoned: int
-    auc_strip: float
-    auc_drop: float
-    frr_strip: float
-    detected_strip: float
-    frr_drop: float
-    detected_drop: float
-    frr_fused: float
-    detected_fused: float
+    auc: float | None
+    """Area under the ROC curve; None for several statistics."""
+    frr: float
+    frr_low: float
+    frr_high: float
+    detected: float
+    detected_low: float
+    detected_high: float
+
+
+@dataclass(frozen=True)
+class CameraRow:
+    """A simulated camera that shows pictures of one backdoored model, under one choice of thresholds.
+
+    Episodes begin with clean probes, then the trigger is in every frame. `alarmed` is the share with an alarm within 40
+    probes; `from_start` is the same without clean probes. `false_alarms` are those in a year.
+    """
+
+    model: str
+    thresholds: str
+    """`usual`, those of the usual settings, or `chosen` on the defender's clean pictures."""
+    strip_octaves: float
+    """Octaves of the camera's threshold above the frame's."""
+    drop_octaves: float
+    clean: int
+    """Clean pictures that the camera shows."""
+    episodes: int
+    median_probes: float | None
+    """Probes until the alarm; None if that many episodes have none."""
+    p95_probes: float | None
+    alarmed: float
+    alarmed_low: float
+    alarmed_high: float
+    alarmed_strip: float
+    alarmed_drop: float
+    from_start: float
+    clean_starts: float
+    """Share of starts without a trigger that raise an alarm in their first 64 probes."""
+    false_alarms: float
+    false_alarms_bound: float
+    """The same, if a share of 3 ÷ `clean` of the probes had the deepest possible scores."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from lab.experiments.codefend.cures import FINE_TUNING
 from lab.experiments.codefend.findings import PURE, Finding
 from lab.experiments.codefend.published import SENTINET, TABLE_3, TABLE_4, TABLE_5
-from lab.experiments.codefend.rows import DetectionRow, DisagreementRow, ModelRow, RepairRow
-from lab.experiments.harness.page import cells
+from lab.experiments.codefend.rows import CameraRow, DetectionRow, DetectorRow, ModelRow, RepairRow
+from lab.experiments.harness.page import Column, cells
 from lab.results.markdown import markdown
 
 
@@ -75,21 +76,38 @@ def detection_table(rows: Sequence[DetectionRow]) -> str:
     return markdown(heads, lines)
 
 
-def disagreement_table(rows: Sequence[DisagreementRow]) -> str:
-    """Return the table of STRIP, drop disagreement and both."""
-    heads = ["model", "drops", "clean + effective", "AUC: STRIP", "drop"]
-    heads += [f"{name}: detected / false alarms, %" for name in ("STRIP", "drop", "both")]
-    lines = [
-        [
-            row.model, f"{row.drops} × r = {row.ratio:g}", f"{row.clean} + {row.poisoned}",
-            f"{row.auc_strip:.3f}", f"{row.auc_drop:.3f}",
-            f"{percent(row.detected_strip, 1)} / {percent(row.frr_strip)}",
-            f"{percent(row.detected_drop, 1)} / {percent(row.frr_drop)}",
-            f"{percent(row.detected_fused, 1)} / {percent(row.frr_fused)}",
-        ]
-        for row in rows
-    ]  # fmt: skip
-    return markdown(heads, lines)
+def _between(value: float, low: float, high: float) -> str:
+    return f"{percent(value, 1)} [{percent(low, 1)}, {percent(high, 1)}]"
+
+
+DETECTORS: Final[tuple[Column[DetectorRow], ...]] = (
+    Column("model", lambda row: row.model),
+    Column("statistic", lambda row: row.statistic + ("" if row.depth is None else f", from the last {row.depth}")),
+    Column("clean + effective", lambda row: f"{row.clean} + {row.poisoned}"),
+    Column("AUC", lambda row: "–" if row.auc is None else f"{row.auc:.3f}"),
+    Column("detected, %", lambda row: _between(row.detected, row.detected_low, row.detected_high)),
+    Column("false alarms, %", lambda row: _between(row.frr, row.frr_low, row.frr_high)),
+)
+"""The table of the statistics, alone and together."""
+
+
+def _probes(value: float | None) -> str:
+    return "never" if value is None else f"{value:.0f}"
+
+
+CAMERAS: Final[tuple[Column[CameraRow], ...]] = (
+    Column("model", lambda row: row.model),
+    Column("thresholds", lambda row: row.thresholds),
+    Column("octaves: STRIP, drop", lambda row: f"{row.strip_octaves:+g}, {row.drop_octaves:+g}"),
+    Column("probes: median, 95 %", lambda row: f"{_probes(row.median_probes)}, {_probes(row.p95_probes)}"),
+    Column("within 40, %", lambda row: _between(row.alarmed, row.alarmed_low, row.alarmed_high)),
+    Column("by STRIP, by drop, %", lambda row: f"{percent(row.alarmed_strip, 1)}, {percent(row.alarmed_drop, 1)}"),
+    Column("from the first frame, %", lambda row: percent(row.from_start, 1)),
+    Column("clean starts with an alarm, %", lambda row: percent(row.clean_starts, 1)),
+    Column("false alarms a year", lambda row: f"{row.false_alarms:.2g}"),
+    Column("bound", lambda row: f"{row.false_alarms_bound:.2g}"),
+)
+"""The table of simulated cameras."""
 
 
 def published_detection() -> str:

@@ -1,0 +1,97 @@
+"""`pointillist lab evidence`: thresholds of a camera's test, probes until its alarm, and its false alarms in a year."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from infra.cli.code import AllowCode
+from infra.cli.lab.evaluate import (
+    Device,
+    JsonFile,
+    Seed,
+    bundle_folder,
+    lab_app,
+    lab_extra,
+    print_figures,
+    progress_bar,
+    require_writable,
+    torch_device,
+    write_json,
+)
+from schemas.errors import ConfigError
+
+LEAST: Final = 100
+"""Fewest clean pictures: half of them choose, half of them judge."""
+
+
+@lab_app.command()
+def evidence(
+    bundle: Annotated[str, typer.Option(help="Model bundle: a folder with model.toml, or the name of a shipped one.")],
+    clean: Annotated[
+        Path,
+        typer.Option(help="npz with clean images (N, H, W, C) or (N, H, W) uint8 and labels (N,), not trained on."),
+    ],
+    poisoned: Annotated[Path, typer.Option(help="npz like --clean, with the trigger; labels are the true classes.")],
+    json: JsonFile,
+    images: Annotated[
+        int | None, typer.Option(help="Use only this many pictures of each file, the first ones.", min=1)
+    ] = None,
+    fps: Annotated[float, typer.Option(help="Frames per second of a camera.", min=0.001)] = 5.0,
+    probe_share: Annotated[float, typer.Option(help="Share of the frames that are probes.", min=0.001, max=1.0)] = 0.05,
+    allowed: Annotated[
+        float, typer.Option(help="False alarms of a camera in a year that the choice allows.", min=0.0)
+    ] = 0.1,
+    episodes: Annotated[int, typer.Option(help="Simulated attacks.", min=1)] = 200,
+    seed: Seed = 0,
+    device: Device = "auto",
+    allow_code: AllowCode = False,
+) -> None:
+    """Choose the thresholds of a camera's evidence on clean pictures, and simulate attacks and quiet years.
+
+    Every second clean picture takes part in the choice, and the others judge it. The simulated camera shows another
+    picture in each probe, and the recorder's own rule reads them. `usual` are the figures of the usual settings,
+    `chosen` those of the chosen ones: write `entropy_octaves` and `disagreement_octaves` into the recorder's table
+    `evidence`. `alarmed` is the share of attacks with an alarm within 40 probes. `false_alarms` are those of a camera
+    in a year, and `false_alarms_bound` allows for deeper scores than the measured ones. `alarmed_clean_starts` is the
+    share of starts without a trigger that raise an alarm in their first 64 probes.
+    """
+    with lab_extra():
+        from lab.data import read_pictures
+        from lab.evidence.measure import Stream, chosen_rule, figures_of
+        from lab.evidence.scores import halves, scored
+        from lab.strip.disagreement import Fused
+        from lab.strip.measure import threshold_for
+        from processors.bundle import load_bundle
+        from processors.pipeline import Pipeline
+        from schemas.evidence.rule import EvidenceRule
+
+        require_writable(json)
+        network = load_bundle(bundle_folder(bundle), torch_device(device))
+        pipeline, stream = Pipeline(network), Stream(fps, probe_share)
+        strip = threshold_for(pipeline, 0, 0.0)
+        drops = None if network.settings.strip is None else network.settings.strip.disagreement
+        limits = Fused(strip.threshold_bits, 0.0 if drops is None else drops.threshold)
+        files = [read_pictures(file, len(network.settings.classes), images) for file in (clean, poisoned)]
+        if len(files[0]) < LEAST:
+            raise ConfigError(f"--clean: expected at least {LEAST} pictures, got {len(files[0])}. Give more.")
+        passes = 1 if drops is None else 2
+        with progress_bar("evidence", passes * sum(map(len, files))) as advance:
+            harmless, attacked = (scored(pipeline, file, advance) for file in files)
+        parts = halves(harmless)
+        usual = EvidenceRule()
+        chosen = chosen_rule(parts.choosing, limits, usual, stream, allowed)
+        found = {
+            name: figures_of(parts.judging, attacked, limits, rule, stream, count=episodes, seed=seed).figures()
+            for name, rule in (("usual", usual), ("chosen", chosen))
+        }
+    settings = {
+        "bundle": network.model_id, "clean": str(clean), "poisoned": str(poisoned), "fps": fps,
+        "probe_share": probe_share, "allowed": allowed, "episodes": episodes, "seed": seed,
+        "clean_choosing": len(parts.choosing), "clean_judging": len(parts.judging), "attacked": len(attacked),
+    }  # fmt: skip
+    write_json(json, {**found, "settings": settings})
+    for name, each in found.items():
+        print_figures(f"{network.model_id}, {name}", each)

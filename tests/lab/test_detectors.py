@@ -1,0 +1,109 @@
+"""The scores of backdoored models, and the rows of statistics and simulated cameras that are made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lab.backdoor.tasks import Task
+from lab.cache import Cache
+from lab.experiments.codefend import cameras as cameras_module
+from lab.experiments.codefend import detectors as detectors_module
+from lab.experiments.codefend import scores as scores_module
+from lab.experiments.codefend.cameras import cameras
+from lab.experiments.codefend.detectors import detectors
+from lab.experiments.codefend.report import write_report
+from lab.experiments.codefend.rows import CameraRow, DetectorRow
+from lab.experiments.codefend.scores import DROP, NORMS, STRIP, Measured, Numbers, Part, scores
+from lab.experiments.codefend.subjects import Subject
+from lab.experiments.harness.store import Made, Row, Store, columns_of, values_of
+from lab.strip.table import calibrate_bundle
+from processors.bundle import load_bundle
+from tests.lab.frail_judge import CLASSES, pictures, write_frail
+
+NUMBERS = Numbers(20, 10)
+
+
+def part(count: int, seed: int, *, planted: str = "") -> Part:
+    """Scores of clean pictures, or of stamped ones that the statistic `planted` sees."""
+    chance = np.random.default_rng(seed)
+    values = {name: chance.gamma(9, 0.2, count) for name in (STRIP, NORMS)} | {DROP: chance.beta(9, 1, count)}
+    if planted:
+        values[planted] = values[planted] / 1000
+    return Part(values, np.full(count, 3), np.arange(count) % 3)
+
+
+def subject(name: str = "resnet20-source") -> Subject:
+    """A model that is not loaded."""
+    few = pictures(1, 0)
+    return Subject(name, Path(), Path(), Task(CLASSES, few, few, few))
+
+
+def test_each_statistic_is_judged_alone_and_together_within_the_same_false_alarms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stamped = part(300, 3, planted=NORMS)
+    stamped.verdict[200:] = 1
+    monkeypatch.setattr(Subject, "poisoning", Aims())
+    found = Measured(part(2000, 1), part(2000, 2), stamped, 7)
+    monkeypatch.setattr(detectors_module, "scores", lambda *_: found)
+    rows = {row.statistic: row for row in detectors(subject(), NUMBERS, Cache(Path()))}
+    assert list(rows) == [STRIP, DROP, NORMS, f"{STRIP} + {DROP}", f"{STRIP} + {DROP} + {NORMS}"]
+    assert all(row.poisoned == 200 and row.frr_high < 0.03 for row in rows.values())
+    assert [row.detected > 0.9 for row in rows.values()] == [False, False, True, False, True]
+    assert [row.depth for row in rows.values()] == [None, None, 7, None, 7]
+    assert rows[NORMS].auc == 1.0
+    # Each of several has a lower limit than alone.
+    assert rows[f"{STRIP} + {DROP}"].frr < rows[STRIP].frr + rows[DROP].frr
+
+
+class Aims:
+    """An attack whose target is class 3."""
+
+    def aims(self, labels: np.ndarray) -> np.ndarray:
+        return np.full_like(labels, 3)
+
+
+def test_a_camera_has_a_row_of_the_usual_and_of_the_chosen_thresholds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("lab.evidence.false_alarms.PATH", 2000)
+    monkeypatch.setattr("lab.evidence.measure.STARTS", 40)
+    monkeypatch.setattr("lab.evidence.measure.OCTAVES", tuple(range(-4, 5)))
+    found = Measured(part(900, 1), part(900, 2), part(300, 3, planted=STRIP), None)
+    monkeypatch.setattr(cameras_module, "scores", lambda *_: found)
+    usual, chosen = cameras(subject(), NUMBERS, Cache(Path()))
+    assert (usual.thresholds, usual.strip_octaves, usual.drop_octaves) == ("usual", 0.0, 3.0)
+    assert usual.alarmed == usual.alarmed_strip == 1 > usual.alarmed_drop
+    assert usual.median_probes is not None
+    assert chosen.strip_octaves > 0
+
+    store = Store(tmp_path)
+    tables = {"cameras": [values_of(usual), values_of(chosen)]}
+    store.put(Row("cell", Made(), tables), columns_of({"cameras": CameraRow, "detectors": DetectorRow}), ["cell"])
+    write_report(store)
+    assert "| resnet20-source | usual | +0, +3 |" in (tmp_path / "README.md").read_text()
+
+
+def test_scores_leave_the_overlays_out_and_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.strip.limits.DRAWS", 100)
+    write_frail(tmp_path / "bundle")
+    held_out = pictures(300, 5)
+    calibrate_bundle(tmp_path / "bundle", held_out, frr=0.05, device=torch.device("cpu"))
+    model = Subject("frail", tmp_path, tmp_path, Task(CLASSES, held_out, held_out, pictures(60, 6)))
+    vars(model).update(
+        bundle=load_bundle(tmp_path / "bundle", torch.device("cpu")), stamped=pictures(60, 7), state="state"
+    )
+    found = scores(model, NUMBERS, Cache(tmp_path))
+    assert [len(each.verdict) for each in (found.known, found.clean, found.stamped)] == [200, 20, 10]
+    assert found.depth == 1
+    assert set(found.clean.values) == {STRIP, DROP, NORMS}
+    np.testing.assert_array_equal(found.clean.scores.agreement, found.clean.values[DROP])
+    monkeypatch.setattr(scores_module, "check", None)
+    monkeypatch.setattr(scores_module, "agreements", None)
+    monkeypatch.setattr(scores_module, "doubts", None)
+    again = scores(model, NUMBERS, Cache(tmp_path))
+    np.testing.assert_array_equal(again.stamped.values[NORMS], found.stamped.values[NORMS])
