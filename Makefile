@@ -77,14 +77,9 @@ clean: ## Remove caches and what was built; keeps .venv, state folders and Kafka
 	rm -rf build dist mutants *.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
-setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka $(VENV)/.assets $(VENV)/.imagenet ## Install what a run needs
-	$(write-archive)
+setup: $(VENV)/.packages $(VENV)/.server $(VENV)/.kafka-archive $(VENV)/.assets $(VENV)/.imagenet ## Install what a run needs
 
-setup-dev: $(VENV)/.packages-test $(VENV)/.dev $(VENV)/.kafka $(VENV)/.assets ## Install what the tests and checks need
-	$(write-archive)
-
-# A newer Java needs another archive; an existing one stays.
-write-archive = @$(PYTHON) -m infra.local.kafka_archive >/dev/null
+setup-dev: $(VENV)/.packages-test $(VENV)/.dev $(VENV)/.kafka-archive $(VENV)/.assets ## Install what the tests and checks need
 
 lock: | $(UV_FIRST) ## Resolve the hash-locked requirements again: make lock ARGS=--upgrade
 	$(call resolve,dev,--constraints requirements/constraints.txt)
@@ -146,6 +141,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/pyvenv.cfg
 
 $(VENV)/.kafka: infra/kafka/pom.xml infra/kafka/jars.sha256 | $(VENV)/pyvenv.cfg
 	$(PYTHON) -m infra.local.kafka_jars
+	touch $@
+
+# It only saves time: without it, the first clean stop of a Kafka writes the archive.
+$(VENV)/.kafka-archive: $(VENV)/.kafka | $(VENV)/.packages
+	$(PYTHON) -m infra.local.kafka_archive || true
 	touch $@
 
 $(VENV)/.imagenet: infra/bundling/imagenet.py infra/bundling/imagenet_classes.txt infra/bundling/imagenet_groups.txt $(VENV)/.server

@@ -12,8 +12,8 @@ seconds from capture to record. At the end of the window it reads the memory of 
 Results are written to `rows.json` at once, and a cell in that file is not measured again. The table and the plots are
 made from that file; `--only-pages` does only this. All cells take a quarter of an hour. `--short` measures fewer cells
 for a shorter time. `--cameras 8,2000 --total 50` measures one custom sweep. With `--baseline CHECKOUT` another checkout
-then measures it too, and `over_baseline` has the CPU time per frame of all roles ÷ its, by the number of cameras.
-Run nothing else on the machine meanwhile.
+then measures it too, and `over_baseline` has the CPU time per frame of all roles ÷ its, by the number of cameras,
+for cells in which both record what is asked. Run nothing else on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def compare(out: Path, checkout: Path, name: str, options: Sequence[object], com
     document["over_baseline"] = {
         str(cell["cameras"]): {"baseline": name, "cpu": _cpu_ms(cell) / _cpu_ms(cells[key])}
         for key, cell in document["cells"].items()
-        if key in cells
+        if key in cells and all(HELD <= each["held"] <= 2 - HELD for each in (cell, cells[key]))
     }
     write_json(file, document)
 

@@ -82,8 +82,8 @@ class DatabasePoller:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="poller")
         self._said_to_ms = 0
         self._saved_to_ms = 0
-        self._saved_before: dict[str, str] = {}
-        """The saved rows of the last poll, which the overlap reads again."""
+        self._saved_before: dict[str, tuple[str, Camera]] = {}
+        """The saved rows of the last poll with their cameras: the overlap reads most of them again."""
         self._states_to_ms = 0
         health.set("database", False, "not read yet")
 
@@ -143,18 +143,18 @@ class DatabasePoller:
     def _saved(self, connection: Connection) -> list[Camera]:
         since = camera_snapshots.c.heard_ms >= self._saved_to_ms - _OVERLAP_MS
         newest = select(camera_snapshots).where(since).order_by(camera_snapshots.c.heard_ms.desc()).limit(MAX_CAMERAS)
-        found, rows = [], {}
+        rows: dict[str, tuple[str, Camera]] = {}
         for name, heard_ms, state in connection.execute(newest):
             self._saved_to_ms = max(self._saved_to_ms, heard_ms)
-            rows[name] = state
-            if self._saved_before.get(name) == state:
-                continue
+            before = self._saved_before.get(name)
             try:
-                found.append(saved_camera(name, state))
+                camera = before[1] if before is not None and before[0] == state else saved_camera(name, state)
             except StateError as error:  # a row of another release; the next frame replaces it
                 log.warning("camera_not_read", error=str(error))
+            else:
+                rows[name] = state, camera
         self._saved_before = rows
-        return found
+        return [camera for _, camera in rows.values()]
 
     def close(self) -> None:
         """Stop reading."""

@@ -140,7 +140,7 @@ class Kafka(Service):
             self._format(jvm, *(self._quorum.format_options(self._number) if self._quorum is not None else ()))
         if self._quorum is not None:
             self._quorum.formatted(self._number)
-        # Without TLS, Kafka loads half as many classes: such an archive would be worth half as much to the others.
+        # Without TLS, Kafka loads half as many classes: its archive would save the others half as much.
         if self._pki is not None and not self._archive.is_file():
             jvm = [*jvm, f"-XX:ArchiveClassesAtExit={NEW_ARCHIVE}"]
         return [*jvm, "kafka.Kafka", "server.properties"]

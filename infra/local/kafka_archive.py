@@ -18,11 +18,10 @@ WRITTEN_WITHIN_S = 120.0
 def write_archive() -> Path:
     """Start and stop a Kafka with TLS, in a folder of its own, if there is no archive; return the archive's path.
 
-    Raises BrokerError if Java or Kafka's jars are missing, or Kafka does not start.
+    Raises BrokerError if Java or Kafka's jars are missing, Kafka does not start, or it writes no archive.
     """
     archive = class_archive(java_binary(), kafka_jars())
     if not archive.is_file():
-        # Every `make up` comes here: an existing archive costs no imports.
         from infra.local.kafka import Kafka
         from infra.pki.authority import LOCAL_HOSTS, Authority
         from infra.pki.roles import Roles
@@ -34,6 +33,10 @@ def write_archive() -> Path:
             kafka = Kafka(layout.folder, pki=layout.pki)
             kafka.start()
             kafka.stop(WRITTEN_WITHIN_S)
+        if not archive.is_file():
+            raise BrokerError(
+                f"{archive}: expected Kafka to write its class archive, got none. Its starts take longer."
+            )
     return archive
 
 

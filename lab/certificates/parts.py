@@ -1,4 +1,4 @@
-"""Certified labels in parts that a cache keeps: the same measurement after a kill continues behind the last part."""
+"""Certified labels in parts that a cache keeps: the same measurement after a kill continues after the last part."""
 
 from __future__ import annotations
 

@@ -60,9 +60,9 @@ def halves(scores: Scores) -> Halves:
 def scored(
     pipeline: Pipeline, pictures: LabelledPictures, advance: Callable[[int], object] = lambda count: None
 ) -> Scores:
-    """Return the scores of whole pictures. STRIP uses every overlay, without the early stops of live probes."""
+    """Return the scores of whole pictures. STRIP stops early on clean ones, as it does live."""
     strip = pipeline.bundle.settings.strip
-    found = check(pipeline, pictures, advance=advance)
+    found = check(pipeline, pictures, sequential=True, advance=advance)
     has_drops = strip is not None and strip.disagreement is not None
     agreement = agreements(pipeline, pictures, advance=advance) if has_drops else np.zeros(len(pictures))
     return Scores(found.bits, agreement, found.verdict)

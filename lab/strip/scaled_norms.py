@@ -28,7 +28,7 @@ SCALE: Final = 1.5
 NETWORKS: Final = 5
 """Amplified networks: the last k, k + 1, … batch norms."""
 ERRED: Final = 0.6
-"""Share of wrong labels on clean pictures from which on a network is amplified enough, as in the paper."""
+"""Share of wrong labels on clean pictures at which a network is amplified enough, as in the paper."""
 _SHIFT: Final = 64.0
 """Octaves that keep the statistic of certain labels above the bounds of a threshold's fit."""
 

@@ -224,7 +224,7 @@ def test_a_users_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"open to others\. Run chmod 600"):
         read_users(file)
     file.chmod(0o600)
-    with pytest.raises(ConfigError, match=r"users, line 1: expected name:viewer\|operator\|admin:salt:hash"):
+    with pytest.raises(ConfigError, match=r"users, line 1: expected name:roles:salt:hash with roles like viewer"):
         read_users(file)
     for name, password in (("a b", "long enough"), ("anna", "short")):
         with pytest.raises(ConfigError, match="expected"):

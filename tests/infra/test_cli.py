@@ -514,7 +514,7 @@ def test_tokens_of_the_console_are_created_listed_and_revoked_and_noted(tmp_path
     assert listed.startswith(f"ci operator, by {owner_name()}, expires 20")
     assert text not in listed
     assert token("create", "ci").stderr.startswith("error: name: expected a new one, got ci")
-    assert token("create", "x", "--role", "king").stderr.startswith("error: --role: expected viewer, operator, admin")
+    assert token("create", "x", "--role", "king").stderr.startswith("error: role: expected viewer, operator or admin")
     assert token("revoke", "ci").returncode == 0
     assert token("list").stdout == ""
     store = Store(Layout(tmp_path).console_url)

@@ -75,6 +75,8 @@ class Roles:
             site = site if equals else EVERYWHERE
             if site != EVERYWHERE and not SITE_NAME.fullmatch(site):
                 raise ValueError(f"expected a site of a-z 0-9 _ . -, or *, got {site[:80]!r}")
+            if right not in list(Right):
+                raise ValueError(f"no role is named {right[:80]!r}")
             pairs.append((site, Right(right)))
         return cls.of(pairs)
 

@@ -299,7 +299,7 @@ OPERATIONS: Final = (
         "GET", "/system", "The status of the system, its roles and the rules that fire", _system,
         "`status`, the words of the header and their level, `good`, `warn` or `bad`; `roles`, each with `name`, "
         "`state`, `detail`, `backlog` and `restarts`; `rules`, those that fire; `no_roles` and "
-        "`no_rules`, the reasons if there are none.",
+        "`no_rules`, the reasons if there are none. After a pause without readers, states are up to 15 s old.",
         reach=Reach.FLEET,
     ),
     Operation(

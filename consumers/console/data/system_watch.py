@@ -18,12 +18,13 @@ from consumers.console.data.frame_rates import FrameRates
 from consumers.console.data.prometheus import read_roles
 from consumers.console.data.roles import ReadRoles, RoleState, unwell
 from consumers.console.data.rules import FiringRule, Rules, read_rules
+from consumers.console.data.stream import HEARTBEAT_S
 from schemas.errors import BrokerError
 
 ROLES_S: Final = 1.0
 RULES_S: Final = 2.0
-_UNSEEN_S: Final = 10.0
-"""Interval of both, and the time after the last request for them, while nobody has a page open."""
+_UNSEEN_S: Final = 1.5 * HEARTBEAT_S
+"""Interval of both while nobody has a page open, and the time since the last request that shows it."""
 NO_RULES: Final = (
     "There are no rules: start the console with --prometheus. `pointillist up` starts Prometheus if the Debian package "
     "prometheus is installed."
@@ -125,6 +126,7 @@ class SystemWatch:
 
     def pill(self, sight: Sight = ALL) -> Pill:
         """Return the current status, the worst first; for some sites, without the roles, which serve all of them."""
+        self._note_request()
         parts: list[tuple[str, str, str]] = []  # text, level, address
         roles = self.roles if sight == ALL else ()
         if down := unwell(roles):
@@ -152,7 +154,6 @@ class SystemWatch:
 
     def header(self, sight: Sight = ALL) -> Header:
         """Return the current header for a reader of these sites."""
-        self._note_request()
         return Header(self.pill(sight), self._fleet.alerts(sight)[0], self._fleet.dead_letters(sight))
 
     def firing_rules(self, sight: Sight) -> Rules:

@@ -1,6 +1,6 @@
 """Certified accuracy on CIFAR-10's test pictures and on simulated scenes.
 
-Torch computes in float32. A killed measurement continues behind the last part that the cache holds.
+Torch computes in float32. A killed measurement continues after the last part that the cache holds.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def detectors(subject: Subject, numbers: Numbers, cache: Cache) -> list[Detector
 
 
 def flagged(values: Mapping[str, NDArray[np.float64]], limits: Mapping[str, float]) -> NDArray[np.bool_]:
-    """Return whether pictures lie below the limit of any statistic, (n,)."""
+    """Return whether pictures lie below at least one statistic's limit, (n,)."""
     found: NDArray[np.bool_] = np.any([values[name] < limit for name, limit in limits.items()], axis=0)
     return found
 
