@@ -7,16 +7,20 @@ import io
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import event, update
 from starlette.routing import Route
 
 from consumers.console.access.rights import Right
+from consumers.console.access.sight import ALL, Sight
 from consumers.console.access.users import write_user
 from consumers.console.api.routes import ROOT, document
-from consumers.console.data.export import COLUMNS
+from consumers.console.data.export import COLUMNS, rows
 from consumers.console.web import make_app
+from consumers.database.tables import frames
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.recorder_rig import BOOT, CAMERA, Rig, verdict
 
@@ -94,6 +98,33 @@ def test_verdicts_are_taken_out_as_csv_and_as_parquet(console: ConsoleRig, recor
     assert [(row["boot"], row["seq"], row["true_class"]) for row in found] == [(f"{BOOT:016x}", n, 3) for n in (0, 1)]
     nothing = browser.get(f"{ROOT}/export/verdicts.parquet?since_ms=0&until_ms=1")
     assert pq.read_table(io.BytesIO(nothing.content)).num_rows == 0
+
+
+def test_an_export_of_some_cameras_reads_an_hour_at_most_in_one_query(recorder: Rig) -> None:
+    hour_ms = 3_600_000
+    recorder.verdicts([verdict(n) for n in range(3)], "north/gate")
+    recorder.verdicts([verdict(n) for n in range(3)], "south/vault")
+    with recorder.engine.begin() as connection:
+        for seq in range(3):
+            connection.execute(update(frames).where(frames.c.seq == seq).values(recorded_ms=(1 + 5 * seq) * hour_ms))
+    spans: list[int] = []
+
+    def sent(*each: Any) -> None:
+        values = each[3].values() if isinstance(each[3], dict) else each[3]
+        if times := [value for value in values if isinstance(value, int)]:
+            begin_ms, end_ms = sorted(times)
+            spans.append(end_ms - begin_ms)
+
+    event.listen(recorder.engine, "before_cursor_execute", sent)
+    north = Sight(frozenset({"north"}))
+    for sight, camera, count in ((north, None, 3), (ALL, "south/vault", 3), (Sight(frozenset({"west"})), None, 0)):
+        found = [row for part in rows(recorder.engine, 0, 12 * hour_ms, sight, camera) for row in part]
+        assert len(found) == count
+        assert max(spans) <= hour_ms
+    spans.clear()
+    assert len([row for part in rows(recorder.engine, 0, 12 * hour_ms, ALL) for row in part]) == 6
+    assert len(spans) == 7, "three reads, and a search before each and at the end"
+    event.remove(recorder.engine, "before_cursor_execute", sent)
 
 
 @pytest.mark.parametrize("asked", ["since_ms=x", "since_ms=5&until_ms=1", "since_ms=0", "camera=.."])

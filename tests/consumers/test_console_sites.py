@@ -13,15 +13,20 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 import pytest_asyncio
+from sqlalchemy import event
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from consumers.cameras.camera import monotonic_ms
 from consumers.console.access.cookies import COOKIE
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right, Roles
 from consumers.console.access.sight import ALL, Sight
 from consumers.console.api.routes import ROOT, document
 from consumers.console.data.store import Store
 from consumers.console.data.stream import Changed, Streams, message
+from consumers.console.jobs import rows as job_rows
+from consumers.console.jobs.jobs import KEPT
+from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.web import make_app
 from tests.consumers.recorder_rig import Rig
 from tests.consumers.two_sites import CLIP_MS, MARKS, OURS, THEIRS, TwoSites
@@ -322,15 +327,93 @@ def test_the_audit_log_of_an_earlier_release_gets_its_sites(
         url = request.getfixturevalue("postgresql").create("first_operations")
     store = Store(url)
     store.prepare()
-    for subject in (THEIRS, f"{OURS}/{1:016x}-7", "b2" * 16, "no site/at all"):
+    for subject in (
+        THEIRS,
+        f"{OURS}/{1:016x}-7",
+        "b2" * 16,
+        "no site/at all",
+        "/none",
+        "North/gate",
+        f"{'x' * 64}/long",
+    ):
         store.note("root", "x", subject, "", "done", "")
     with store.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE console_operations DROP COLUMN site")
+    sent: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *each: sent.append(each[2]))
     store.prepare()
     store.prepare()
+    assert len([each for each in sent if each.startswith("UPDATE")]) == 1
     found = {each.subject: each.site for each in store.noted()}
     store.close()
-    assert found == {THEIRS: "south", f"{OURS}/{1:016x}-7": "north", "b2" * 16: "", "no site/at all": ""}
+    assert {subject: site for subject, site in found.items() if site} == {
+        THEIRS: "south",
+        f"{OURS}/{1:016x}-7": "north",
+    }
+    assert len(found) == 7
+
+
+def test_each_site_keeps_its_newest_jobs(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/jobs.sqlite")
+    store.prepare()
+    for at_ms, camera in enumerate([THEIRS, "", *[OURS] * 4]):
+        job_rows.begin(store.engine, Job(f"job {at_ms}", Kind.REPAIR, "", "", camera, "", at_ms, state=JobState.DONE))
+    assert sorted(job_rows.forget_old(store.engine, 2)) == ["job 2", "job 3"]
+    assert [each.camera for each in job_rows.newest(store.engine, 9, ALL)] == [OURS, OURS, "", THEIRS]
+    store.close()
+
+
+async def test_the_bundles_that_a_repair_may_use_are_those_of_the_sites_of_its_user(
+    both: TwoSites, browser: httpx2.AsyncClient
+) -> None:
+    made = {camera: f"job-{both.repaired(camera)}" for camera in (OURS, THEIRS, "")}
+    walk = Walk(both, browser, "north=admin")
+    offer = (await walk.ask("GET", f"{ROOT}/jobs", {})).json()
+    assert [each["bundle"] for each in offer["bundles"]] == ["bundle-sick", "bundle-well", made[OURS]]
+    page = (await walk.ask("GET", "/quarantine", {})).text
+    assert [each in page for each in made.values()] == [True, False, False]
+    for camera, status in ((THEIRS, 400), ("", 400), (OURS, 202)):
+        fields = {"camera": OURS, "bundle": made[camera]}
+        assert (await walk.ask("POST", f"{ROOT}/jobs/repair", fields)).status_code == status, camera
+
+
+async def test_a_job_finds_its_bundle_behind_more_jobs_than_a_list_shows(both: TwoSites) -> None:
+    name = f"job-{both.repaired(OURS)}"
+    for number in range(KEPT):
+        job = Job(f"{number:016x}", Kind.REPAIR, "own", "", THEIRS, "root", 10 + number, 11, JobState.FAILED)
+        job_rows.begin(both.context.store.engine, job)
+    assert name in both.rig.jobs.choices()
+
+
+async def test_a_camera_outside_the_fleet_is_not_muted(both: TwoSites, browser: httpx2.AsyncClient) -> None:
+    walk = Walk(both, browser, "north=operator")
+    answer = await walk.ask("POST", f"{ROOT}/cameras/north/made-up/mute", {"for": "1h", "reason": "x"})
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "camera: expected one of this fleet, got north/made-up"},
+    )
+    ended = await walk.ask("POST", f"{ROOT}/cameras/north/muted/mute", {"for": "end"})
+    assert ended.status_code == 200, "the mute of a camera that is gone can be ended"
+
+
+async def test_the_header_of_a_site_selects_its_cameras_once(both: TwoSites, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    sees = Sight.sees
+
+    def counted(self: Sight, subject: str) -> bool:
+        asked.append(subject)
+        return sees(self, subject)
+
+    watch, sight = both.context.watch, Sight(frozenset({"north"}))
+    before = watch.header(sight)
+    monkeypatch.setattr(Sight, "sees", counted)
+    assert watch.header(sight) == before
+    letters = len(both.context.fleet.totals.dead_letters)
+    assert len(asked) == letters, "only the dead letters, which are a few names"
+    both.context.fleet.alert({})
+    both.context.fleet.tick(monotonic_ms())
+    assert before.alerts == 1
+    assert watch.header(sight).alerts == 0
 
 
 def test_a_route_without_a_reach_cannot_be_made() -> None:

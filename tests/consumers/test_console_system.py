@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from starlette.routing import Match
 
-from consumers.console.access.sight import ALL
+from consumers.console.access.sight import ALL, Sight
 from consumers.console.data import system_watch
 from consumers.console.data.prometheus import read_roles
 from consumers.console.data.roles import RoleState, unwell
-from consumers.console.data.rules import read_rules, rules_of
+from consumers.console.data.rules import MOST_FIRING, read_rules, rules_of
 from consumers.console.data.system_watch import Pill
 from consumers.console.pages.fleet import header_changes
 from consumers.console.pages.system import changes_of_system
@@ -181,6 +181,21 @@ def test_the_worst_and_newest_rule_is_first_and_a_rule_counts_once() -> None:
     found = rules_of(rules_json(mild, ALERT_JSON, later))
     assert [each.subject for each in found.firing] == ["bridge", "processor-1", "a/b"]
     assert (found.names, found.quiet) == (("PointillistRoleDown",), ("PointillistDiskFull",))
+
+
+def test_a_site_gets_its_rule_behind_more_rules_of_other_sites_than_one_reader_gets(rig: ConsoleRig) -> None:
+    others = [
+        {**ALERT_JSON, "labels": {"severity": "critical", "camera_id": f"south/cam-{n}"}} for n in range(MOST_FIRING)
+    ]
+    ours = {**ALERT_JSON, "labels": {"severity": "warning", "camera_id": "north/gate"}}
+    watch, north = rig.context.watch, Sight(frozenset({"north"}))
+    watch.rules = rules_of(rules_json(*others, ours))
+    assert [each.subject for each in watch.firing_rules(north).firing] == ["north/gate"]
+    assert len(watch.firing_rules(ALL).firing) == MOST_FIRING
+    assert watch.document()["rules"] is watch.firing_rules(ALL)
+    watch.rules = rules_of(rules_json(*others))
+    found = watch.firing_rules(north)
+    assert (found.firing, found.quiet) == ((), ("PointillistDiskFull", "PointillistRoleDown"))
 
 
 def test_alerts_and_rules_stand_together_and_what_is_acknowledged_is_amber(console: ConsoleRig, recorder: Rig) -> None:

@@ -219,6 +219,7 @@ def test_the_command_line_mutes_lists_and_ends(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.anyio
 async def test_a_mute_without_a_database_is_a_complaint(tmp_path: Path) -> None:
     rig = ConsoleRig(tmp_path)
+    rig.show([verdict(0)])
     assert "is missing" in await mute(rig.context, "anna", CAMERA, "1h", "repairs")
     assert rig.context.store.noted(CAMERA) == []
     rig.close()

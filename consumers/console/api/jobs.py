@@ -11,12 +11,12 @@ from starlette.responses import JSONResponse, Response
 
 from consumers.console.access.gate import no
 from consumers.console.access.rights import Reach, Right
-from consumers.console.access.sites import require, sight_of
+from consumers.console.access.sites import sight_of
 from consumers.console.api.operation import OBJECT, TEXT, Operation, fields, json_of
 from consumers.console.context import ConsoleContext
 from consumers.console.jobs.jobs import KEPT, Jobs
 from consumers.console.jobs.rows import Job, Kind
-from consumers.console.pages.jobs import CHANGES, NONE, STARTS, UNKNOWN, Act, acted, offered, start_reach
+from consumers.console.pages.jobs import CHANGES, NONE, STARTS, Act, acted, job_of, offered, start_reach
 
 
 def _json(jobs: Jobs, job: Job) -> dict[str, Any]:
@@ -41,11 +41,7 @@ async def _all(context: ConsoleContext, request: Request) -> Response:
 
 
 async def _one(context: ConsoleContext, request: Request) -> Response:
-    jobs = context.jobs
-    job = await context.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
-    require(request, None if job is None else job.camera, UNKNOWN)
-    assert jobs is not None
-    assert job is not None
+    jobs, job = await job_of(context, request)
     report = await context.read(jobs.report, job) if job.kind is Kind.REPAIR else None
     return JSONResponse(_json(jobs, job) | {"figures": report.figures if report is not None else None})
 

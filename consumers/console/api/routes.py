@@ -17,7 +17,7 @@ from consumers.cameras.episodes import STATES
 from consumers.cameras.state import State
 from consumers.console.access.gate import no, path_of, session_of
 from consumers.console.access.rights import GuardedRoute, Reach, Right
-from consumers.console.access.sight import site_of
+from consumers.console.access.sight import ALL, site_of
 from consumers.console.access.sites import sight_of
 from consumers.console.api.jobs import JOB_OPERATIONS
 from consumers.console.api.openapi import described
@@ -210,7 +210,7 @@ async def _models(context: ConsoleContext, _request: Request) -> Response:
 async def _system(context: ConsoleContext, _request: Request) -> Response:
     watch = context.watch
     roles = [{name: getattr(role, name) for name in _ROLE} for role in watch.roles]
-    firing = [asdict(each) for each in watch.rules.firing]
+    firing = [asdict(each) for each in watch.firing_rules(ALL).firing]
     status = {"text": watch.pill().text, "level": watch.pill().level}
     return JSONResponse(
         {"status": status, "roles": roles, "no_roles": watch.no_roles, "rules": firing, "no_rules": watch.no_rules}

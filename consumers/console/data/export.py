@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import Engine, func, select
 
-from consumers.console.access.sight import Sight
+from consumers.console.access.sight import ALL, Sight
 from consumers.console.long_answers import Places
 from consumers.database.tables import frames
 from schemas.messages.frame import Truth
@@ -24,6 +24,8 @@ MOST_EXPORTS: Final = 8
 MOST_OF_USER: Final = 2
 """Exports of one user at once. Without logins only `MOST_EXPORTS` applies."""
 _SPAN_MS: Final = 60_000
+_WINDOW_MS: Final = 3_600_000
+"""Time in which one query looks for the next frame of some cameras: others may have recorded millions in between."""
 _STRIP: Final = {CHECKED: "checked", SHED: "shed"}
 
 COLUMNS: Final = {
@@ -76,13 +78,16 @@ def rows(
     """Yield the verdicts recorded in that time at these sites in chunks, in recording order."""
     mine = (sight.where(frames.c.camera), *(() if camera is None else (frames.c.camera == camera,)))
     order = (frames.c.recorded_ms, frames.c.camera, frames.c.boot, frames.c.seq)
+    window_ms = LONGEST_MS if sight == ALL and camera is None else _WINDOW_MS
     at_ms = since_ms
     while at_ms < until_ms:
+        end_ms = min(until_ms, at_ms + window_ms)
         with engine.begin() as connection:
-            next_one = select(func.min(frames.c.recorded_ms)).where(frames.c.recorded_ms >= at_ms, *mine)
-            first_ms = connection.scalar(next_one)
-            if first_ms is None or first_ms >= until_ms:
-                return
+            when = (frames.c.recorded_ms >= at_ms, frames.c.recorded_ms < end_ms)
+            first_ms = connection.scalar(select(func.min(frames.c.recorded_ms)).where(*when, *mine))
+            if first_ms is None:
+                at_ms = end_ms
+                continue
             at_ms = min(until_ms, first_ms + _SPAN_MS)
             some = select(frames).where(frames.c.recorded_ms >= first_ms, frames.c.recorded_ms < at_ms, *mine)
             found = connection.execute(some.order_by(*order)).fetchall()

@@ -92,6 +92,8 @@ class Fleet:
             kind: Pictures(kind, share) for kind, share in ((REBUILT, most), (AS_SENT, most // 2), (WHOLE, most // 2))
         }
         self._views: dict[Query, View] = {}
+        self._by_sight: dict[Sight, Sequence[Card]] = {}
+        """Cards of readers of some sites, since the last change of a card."""
         self.totals = Totals()
         self.version = 0
         """Increased with every change that a page could show."""
@@ -207,6 +209,7 @@ class Fleet:
         else:
             self._order = [self._cards[card.name] for card in self._order]
         self._views.clear()
+        self._by_sight.clear()
         self.version += 1
         self.stir()
         return True
@@ -270,8 +273,15 @@ class Fleet:
             self.stir()
 
     def cards(self, sight: Sight = ALL) -> Sequence[Card]:
-        """Return the cards of these sites, the worst state first."""
-        return self._order if sight == ALL else [card for card in self._order if sight.sees(card.name)]
+        """Return the cards of these sites, the worst state first, selected once for all readers of them."""
+        if sight == ALL:
+            return self._order
+        found = self._by_sight.get(sight)
+        if found is None:
+            if len(self._by_sight) >= _VIEWS_KEPT:
+                self._by_sight.clear()
+            found = self._by_sight[sight] = tuple(card for card in self._order if sight.sees(card.name))
+        return found
 
     def card(self, name: str) -> Card | None:
         """Return the card of one camera; None if it is unknown."""

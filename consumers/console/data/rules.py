@@ -11,6 +11,7 @@ from schemas.errors import BrokerError
 
 _ORDER: Final = {"critical": 0, "warning": 1}
 MOST_FIRING: Final = 200
+"""Maximum number of firing rules that one reader gets."""
 _LONGEST: Final = 500
 
 
@@ -38,7 +39,7 @@ class Rules:
     """The state of all rules at one time."""
 
     firing: tuple[FiringRule, ...] = ()
-    """Firing rules, the worst first, then the newest, at most `MOST_FIRING`."""
+    """Firing rules, the worst first, then the newest."""
     quiet: tuple[str, ...] = ()
     """Names of the rules that do not fire."""
 
@@ -70,7 +71,7 @@ def rules_of(document: Any) -> Rules:
     firing.sort(key=lambda each: (_ORDER.get(each.severity, len(_ORDER)), -each.since_ms, each.name, each.subject))
     names = {each.name for each in firing}
     quiet = tuple(dict.fromkeys(str(rule["name"])[:_LONGEST] for rule in found if rule["name"] not in names))
-    return Rules(tuple(firing[:MOST_FIRING]), quiet)
+    return Rules(tuple(firing), quiet)
 
 
 def _firing(rule: Any, alert: Any) -> FiringRule:

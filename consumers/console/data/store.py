@@ -275,11 +275,15 @@ def _add_sites(connection: Connection) -> None:
     found = inspect(connection)
     if not found.has_table(operations.name) or "site" in {each["name"] for each in found.get_columns(operations.name)}:
         return
-    connection.exec_driver_sql("ALTER TABLE console_operations ADD COLUMN site TEXT DEFAULT '' NOT NULL")
-    subject = operations.c.subject
-    for text in connection.scalars(select(subject).where(subject.contains("/")).distinct()).all():
-        if SITE_NAME.fullmatch(site_of(text)):
-            connection.execute(update(operations).where(subject == text).values(site=site_of(text)))
+    subject, site = operations.c.subject, "site TEXT DEFAULT '' NOT NULL"
+    if connection.dialect.name == "postgresql":  # another console may add the column at the same time
+        connection.exec_driver_sql(f"ALTER TABLE console_operations ADD COLUMN IF NOT EXISTS {site}")
+        found_site = func.split_part(subject, "/", 1)
+    else:
+        connection.exec_driver_sql(f"ALTER TABLE console_operations ADD COLUMN {site}")
+        found_site = func.substr(subject, 1, func.instr(subject, "/") - 1)
+    named = subject.regexp_match(f"^{SITE_NAME.pattern}/")
+    connection.execute(update(operations).where(named).values(site=found_site))
 
 
 def recorded_reviews(url: str) -> dict[str, Review] | None:

@@ -17,7 +17,7 @@ from consumers.console.data.fleet import Fleet
 from consumers.console.data.frame_rates import FrameRates
 from consumers.console.data.prometheus import read_roles
 from consumers.console.data.roles import ReadRoles, RoleState, unwell
-from consumers.console.data.rules import FiringRule, Rules, read_rules
+from consumers.console.data.rules import MOST_FIRING, FiringRule, Rules, read_rules
 from consumers.console.data.stream import HEARTBEAT_S
 from schemas.errors import BrokerError
 
@@ -75,6 +75,9 @@ class SystemWatch:
         self.rates: dict[str, float] = {}
         """Frames a second of each role that counts them."""
         self.rules = Rules()
+        self._by_sight: dict[Sight, Rules] = {}
+        self._by_sight_of = self.rules
+        """The rules from which `_by_sight` was selected."""
         self.no_roles = NO_ROLES if read is None else "The roles have not been read yet."
         """The reason why there are no roles; empty if there are some."""
         self.no_rules = NO_RULES if prometheus is None else "The rules have not been read yet."
@@ -126,12 +129,14 @@ class SystemWatch:
 
     def pill(self, sight: Sight = ALL) -> Pill:
         """Return the current status, the worst first; for some sites, without the roles, which serve all of them."""
+        return self._pill(sight, *self._fleet.alerts(sight))
+
+    def _pill(self, sight: Sight, opened: int, acknowledged: int) -> Pill:
         self._note_request()
         parts: list[tuple[str, str, str]] = []  # text, level, address
         roles = self.roles if sight == ALL else ()
         if down := unwell(roles):
             parts.append((down, "bad", "/system"))
-        opened, acknowledged = self._fleet.alerts(sight)
         if opened:
             parts.append((_counted(opened, "alert"), "bad", "/alerts"))
         if acknowledged:
@@ -154,16 +159,25 @@ class SystemWatch:
 
     def header(self, sight: Sight = ALL) -> Header:
         """Return the current header for a reader of these sites."""
-        return Header(self.pill(sight), self._fleet.alerts(sight)[0], self._fleet.dead_letters(sight))
+        opened, acknowledged = self._fleet.alerts(sight)
+        return Header(self._pill(sight, opened, acknowledged), opened, self._fleet.dead_letters(sight))
 
     def firing_rules(self, sight: Sight) -> Rules:
-        """Return the rules; for some sites, only what fires for their cameras."""
+        """Return the rules, at most `MOST_FIRING` of them firing; for some sites, only what fires for their cameras."""
+        if self._by_sight_of is not self.rules:
+            self._by_sight, self._by_sight_of = {}, self.rules
+        found = self._by_sight.get(sight)
+        if found is None:
+            found = self._by_sight[sight] = self._firing_rules(sight)
+        return found
+
+    def _firing_rules(self, sight: Sight) -> Rules:
         if sight == ALL:
-            return self.rules
+            return Rules(self.rules.firing[:MOST_FIRING], self.rules.quiet)
         firing = tuple(each for each in self.rules.firing if sight.sees(each.subject))
         names = {each.name for each in firing}
         known = sorted({*self.rules.names, *self.rules.quiet})
-        return Rules(firing, tuple(name for name in known if name not in names))
+        return Rules(firing[:MOST_FIRING], tuple(name for name in known if name not in names))
 
     def _known(self, rule: FiringRule) -> bool:
         """Return whether a rule concerns a camera with an acknowledged alert.
@@ -181,7 +195,8 @@ class SystemWatch:
     def document(self) -> dict[str, Any]:
         """Return the context of the templates that show roles and rules."""
         self._note_request()
-        return {"roles": self.roles, "no_roles": self.no_roles, "rules": self.rules, "no_rules": self.no_rules}
+        rules = self.firing_rules(ALL)
+        return {"roles": self.roles, "no_roles": self.no_roles, "rules": rules, "no_rules": self.no_rules}
 
     def close(self) -> None:
         """Stop the threads."""

@@ -45,7 +45,7 @@ POLL_INTERVAL_S: Final = 0.5
 STOP_S: Final = 4.0
 """Seconds from the request to stop to the kill: less than a supervisor's stop timeout for the console."""
 KEPT: Final = 30
-"""Maximum number of stored jobs, with their folders."""
+"""Maximum number of stored jobs of each site, with their folders; as many jobs for the whole fleet."""
 SHOWN: Final = 10
 ID: Final = re.compile(r"[0-9a-f]{16}")
 AGAIN: Final = (JobState.CANCELLED, JobState.INTERRUPTED)
@@ -124,9 +124,12 @@ class Jobs:
         """The running job, None if there is none."""
         return self._running.job if self._running is not None else None
 
-    def choices(self) -> dict[str, Choice]:
-        """Return the bundles that a job may use, by id. Blocks."""
-        done = [job for job in self.newest(KEPT) if job.state is JobState.DONE]
+    def choices(self, sight: Sight = ALL) -> dict[str, Choice]:
+        """Return the bundles that a job may use, by id: those of the operator, and those that jobs of these sites made.
+
+        Blocks.
+        """
+        done = job_rows.with_bundles(self._engine, sight)
         made = repaired(
             (job.job_id, job.subject, self._place(job.job_id) / OUT) for job in done if job.kind is Kind.REPAIR
         )
@@ -174,14 +177,14 @@ class Jobs:
 
     # Actions
 
-    async def repair(self, who: str, choice_id: str, camera: str) -> Job:
+    async def repair(self, who: str, choice_id: str, camera: str, sight: Sight = ALL) -> Job:
         """Start the repair of a bundle with the quarantine of `camera` (empty: all cameras).
 
-        Raises StateError while another job runs.
+        `sight` limits the bundles, as for `choices`. Raises StateError while another job runs.
         """
         if not self.repairs:
             raise ConfigError(f"{CLEAN} is missing: put clean labelled pictures into the jobs folder")
-        return await self._begin(who, Kind.REPAIR, await self._chosen(choice_id), camera)
+        return await self._begin(who, Kind.REPAIR, await self._chosen(choice_id, sight), camera)
 
     async def teach(self, who: str, name: str, *, thorough: bool) -> Job:
         """Start the training of a classifier from all labels. Raises StateError while another job runs."""
@@ -242,8 +245,8 @@ class Jobs:
         if not self.publishes:
             raise ConfigError("jobs.signer is missing: set it to publish or roll back models")
 
-    async def _chosen(self, choice_id: str) -> Choice:
-        choice = (await self._aside(self.choices)).get(choice_id)
+    async def _chosen(self, choice_id: str, sight: Sight = ALL) -> Choice:
+        choice = (await self._aside(self.choices, sight)).get(choice_id)
         if choice is None:
             raise ConfigError("bundle: expected the id of a bundle in the jobs folder")
         return choice

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Engine, Table, Text, delete, select, update
 
-from consumers.console.access.sight import Sight
+from consumers.console.access.sight import Sight, site_of
 from consumers.console.data.store import metadata, now_ms
 
 
@@ -91,14 +92,26 @@ def newest(engine: Engine, limit: int, sight: Sight) -> list[Job]:
     return _of(engine, sight.where(jobs.c.camera))[:limit]
 
 
+def with_bundles(engine: Engine, sight: Sight) -> list[Job]:
+    """Return the finished jobs of these sites that make a bundle, the newest first."""
+    made = jobs.c.kind.in_((Kind.REPAIR, Kind.TEACH))
+    return _of(engine, made, jobs.c.state == JobState.DONE, sight.where(jobs.c.camera))
+
+
 def find(engine: Engine, job_id: str) -> Job | None:
     """Return one job; None if the id is unknown."""
     return next(iter(_of(engine, jobs.c.job_id == job_id)), None)
 
 
 def forget_old(engine: Engine, kept: int) -> list[str]:
-    """Delete all but the newest jobs. Return the ids of the deleted ones."""
-    old = [job.job_id for job in _of(engine)[kept:] if job.state is not JobState.RUNNING]
+    """Delete all but the newest jobs of each site. Return the ids of the deleted ones.
+
+    A site deletes nothing of another one. Jobs for the whole fleet are a group of their own.
+    """
+    by_site = defaultdict[str, list[Job]](list)
+    for job in _of(engine):
+        by_site[site_of(job.camera)].append(job)
+    old = [job.job_id for some in by_site.values() for job in some[kept:] if job.state is not JobState.RUNNING]
     with engine.begin() as connection:
         connection.execute(delete(jobs).where(jobs.c.job_id.in_(old)))
     return old

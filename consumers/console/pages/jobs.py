@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from consumers.console.access.gate import form_of, no, session_of
+from consumers.console.access.refusal import RefusedActionError
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sites import may, require, sight_of, visible_to
 from consumers.console.context import ConsoleContext
@@ -59,7 +60,7 @@ async def _repair(context: ConsoleContext, jobs: Jobs, request: Request, sent: d
     require(request, camera)
     if camera and camera not in await context.read(lambda: cameras_of(context.engine(), sight_of(request))):
         raise ConfigError("camera: expected one with frames in quarantine, or none")
-    return await jobs.repair(session_of(request).name, text_of(sent, "bundle"), camera)
+    return await jobs.repair(session_of(request).name, text_of(sent, "bundle"), camera, visible_to(request))
 
 
 async def _publish(_desk: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
@@ -92,21 +93,25 @@ def _candidate_of(context: ConsoleContext) -> str:
     return candidate.model_id
 
 
-async def _cancel(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
-    job = await _known(context, jobs, request, sent)
+async def _cancel(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
+    _, job = await job_of(context, request)
     await jobs.cancel(session_of(request).name, job)
     return job
 
 
-async def _again(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
-    return await jobs.again(session_of(request).name, await _known(context, jobs, request, sent))
+async def _again(context: ConsoleContext, jobs: Jobs, request: Request, _sent: dict[str, Any]) -> Job:
+    _, job = await job_of(context, request)
+    return await jobs.again(session_of(request).name, job)
 
 
-async def _known(context: ConsoleContext, jobs: Jobs, request: Request, sent: dict[str, Any]) -> Job:
-    job = await context.read(jobs.find, text_of(sent, "job_id"))
+async def job_of(context: ConsoleContext, request: Request) -> tuple[Jobs, Job]:
+    """Return the jobs, and the one that the request's path names. Raises RefusedActionError as `require` does."""
+    jobs = context.jobs
+    job = await context.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
     require(request, None if job is None else job.camera, UNKNOWN)
+    assert jobs is not None
     assert job is not None
-    return job
+    return jobs, job
 
 
 STARTS: dict[str, Act] = {
@@ -147,7 +152,7 @@ async def offered(context: ConsoleContext, request: Request) -> dict[str, Any]:
     jobs = context.jobs
     if jobs is None:
         return {"jobs": None, "newest": [], "choices": [], "publishable": [], "usual": ""}
-    choices = list((await context.read(jobs.choices)).values())
+    choices = list((await context.read(jobs.choices, visible_to(request))).values())
     live = context.models.live if context.models is not None else None
     same = [each.choice_id for each in choices if live and each.name and live.model_id.startswith(f"{each.name}+")]
     return {
@@ -180,27 +185,24 @@ async def _shown(context: ConsoleContext, jobs: Jobs, job: Job, request: Request
 
 
 async def _page(context: ConsoleContext, request: Request) -> Response:
-    job_id, jobs = request.path_params["job_id"], context.jobs
-    job = await context.read(jobs.find, job_id) if jobs is not None else None
-    if jobs is None or job is None or not sight_of(request).sees(job.camera):
+    try:
+        jobs, job = await job_of(context, request)
+    except RefusedActionError:
         return context.page(request, "missing.html", 404, what="This job does not exist.")
     shown = await _shown(context, jobs, job, request)
-    return context.page(request, "job.html", **shown, stream=f"/jobs/{job_id}/live")
+    return context.page(request, "job.html", **shown, stream=f"/jobs/{job.job_id}/live")
 
 
 async def _live(context: ConsoleContext, streams: Streams, request: Request) -> Response:
-    jobs, job_id = context.jobs, request.path_params["job_id"]
-    found = await context.read(jobs.find, job_id) if jobs is not None else None
-    require(request, None if found is None else found.camera, UNKNOWN)
-    assert jobs is not None
+    jobs, found = await job_of(context, request)
     header = header_changes(context, visible_to(request))
     shown: list[Progress | None] = []
 
     async def changed() -> str:
         parts = [header()]
-        now = jobs.progress(job_id)
+        now = jobs.progress(found.job_id)
         if shown != [now]:
-            job = await context.read(jobs.find, job_id)
+            job = await context.read(jobs.find, found.job_id)
             shown[:] = [now]
             if job is not None:
                 parts.append(context.render("job_now.html", **await _shown(context, jobs, job, request), pushed=True))
@@ -210,13 +212,9 @@ async def _live(context: ConsoleContext, streams: Streams, request: Request) -> 
 
 
 async def _picture(context: ConsoleContext, request: Request) -> Response:
-    jobs, name = context.jobs, request.path_params["name"]
-    job = await context.read(jobs.find, request.path_params["job_id"]) if jobs is not None else None
-    picture = (
-        await context.read(jobs.picture, job, name)
-        if jobs and job and name in PICTURES and sight_of(request).sees(job.camera)
-        else b""
-    )
+    jobs, job = await job_of(context, request)
+    name = request.path_params["name"]
+    picture = await context.read(jobs.picture, job, name) if name in PICTURES else b""
     if not picture:
         return no(404, "the picture is missing in this job's report")
     return Response(picture, media_type="image/png")

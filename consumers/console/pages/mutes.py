@@ -22,6 +22,8 @@ async def mute(
 
     `site` is that of an alert. Return an error text, empty on success.
     """
+    if length != END and "/" in subject and context.fleet.card(subject) is None:
+        return f"camera: expected one of this fleet, got {subject}"
     try:
         if length == END:
             await context.write(change_mutes, context.settings.database, lambda each: end_mute(each, subject))
