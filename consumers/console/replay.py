@@ -62,6 +62,9 @@ class Replayed:
     gone: int = 0
     """Frames too large for a letter and no longer in Kafka."""
 
+    def __add__(self, other: Replayed) -> Replayed:
+        return Replayed(self.sent + other.sent, self.recorded + other.recorded, self.gone + other.gone)
+
     def __str__(self) -> str:
         summary = f"{self.sent} sent again"
         summary += f", {self.recorded} recorded meanwhile" if self.recorded else ""

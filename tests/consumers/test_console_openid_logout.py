@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
-from consumers.console.access.openid import LOGOUT
+from consumers.console.access.cookies import COOKIE
+from consumers.console.access.openid import LOGOUT, MOST_LOGOUTS, OpenIdLogin
+from consumers.console.access.refusal import RefusedLoginError
 from consumers.console.access.rights import Right
 from consumers.console.access.users import write_user
 from tests.consumers import openid_provider
@@ -53,6 +57,92 @@ def test_only_the_login_of_the_sid_ends(scene: Scene) -> None:
     assert is_in(scene)
     assert send(scene, scene.provider.logout_token(sub=None, sid="first")).status_code == 200
     assert not is_in(scene)
+
+
+def test_a_token_with_subject_and_sid_ends_a_session_without_sid(scene: Scene) -> None:
+    del scene.provider.person["sid"]
+    scene.log_in()
+    assert send(scene, scene.provider.logout_token(sub="4712", sid="first")).status_code == 200
+    assert send(scene, scene.provider.logout_token(sub=None, sid="first")).status_code == 200
+    assert is_in(scene)
+    assert send(scene, scene.provider.logout_token(sid="first")).status_code == 200
+    assert not is_in(scene)
+
+
+def test_a_token_that_ends_nothing_is_logged(scene: Scene) -> None:
+    with capture_logs() as lines:
+        send(scene, scene.provider.logout_token(sub="4712", sid="second"))
+        send(scene, scene.provider.logout_token())
+    found = [(each["subject"], each["sid"]) for each in lines if each["event"] == "logout_matched_no_session"]
+    assert found == [("4712", "second")]
+
+
+def test_failed_logins_from_the_providers_network_delay_no_logout(scene: Scene) -> None:
+    neighbour = scene.rig.visitor("192.0.2.7")
+    scene.now_s += 4_000  # the provider is asked again
+    scene.provider.broken.add("/.well-known/openid-configuration")
+    assert [neighbour.get("/login/openid").status_code for _ in range(21)] == [503] * 20 + [429]
+    scene.provider.broken.clear()
+    assert send(scene, scene.provider.logout_token()).status_code == 200
+    assert not is_in(scene)
+
+
+async def test_tokens_that_arrive_together_all_count_up_to_a_bound(scene: Scene) -> None:
+    settings = scene.rig.context.settings.openid
+    assert settings is not None
+    login = OpenIdLogin(settings)
+
+    async def status() -> int:
+        try:
+            await login.logged_out(scene.provider.logout_token())
+        except RefusedLoginError as refusal:
+            return refusal.status
+        return 200
+
+    cold = await asyncio.gather(*(status() for _ in range(MOST_LOGOUTS + 3)))
+    assert cold == [200] * MOST_LOGOUTS + [503] * 3
+    assert scene.provider.requests.count("/keys") == 2, "once for the login of the scene, once for all tokens"
+    known = await asyncio.gather(*(status() for _ in range(MOST_LOGOUTS + 3)))
+    assert set(known) == {200}
+
+
+@pytest.mark.parametrize("claims", [{}, {"sid": "first"}, {"sub": None, "sid": "first"}])
+def test_a_logout_before_the_session_begins_is_not_lost(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, claims: dict[str, object]
+) -> None:
+    scene.visitor.cookies.clear()
+    logins, note = scene.rig.context.logins, scene.rig.context.note
+    token = scene.provider.logout_token(**claims)  # type: ignore[arg-type]  # claims of any form
+
+    async def slow(who: str, what: str, subject: str, detail: str, outcome: str) -> None:
+        await note(who, what, subject, detail, outcome)
+        if what == "login":
+            await logins.by_logout_token(token, "192.0.2.7")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(logins, "_note", slow)
+        done = scene.log_in()
+    assert (done.status_code, "the provider has ended it meanwhile" in done.text) == (401, True)
+    assert COOKIE not in scene.visitor.cookies
+    assert scene.log()[-1] == ("anna", "logout", "logged out by the provider")
+    assert scene.log_in().status_code == 200, "a login after the logout is another one"
+    assert is_in(scene)
+
+
+def test_an_unknown_key_costs_one_reading_of_keys_and_no_known_key(scene: Scene) -> None:
+    forged_key = openid_provider.make_key("two")
+    right_key, scene.provider.key, scene.provider.key_id = scene.provider.key, forged_key, "two"
+    tokens = [scene.provider.logout_token() for _ in range(4)]
+    scene.provider.key, scene.provider.key_id = right_key, "one"
+    scene.provider.broken.add("/keys")
+    assert [send(scene, token).status_code for token in tokens[:2]] == [503, 400]
+    assert scene.log_in().status_code == 200
+    scene.provider.broken.clear()
+    assert send(scene, tokens[2]).status_code == 400
+    assert scene.provider.requests.count("/keys") == 2
+    scene.now_s += 30
+    assert send(scene, tokens[3]).status_code == 400
+    assert scene.provider.requests.count("/keys") == 3
 
 
 def test_logins_by_password_and_other_people_stay(scene: Scene) -> None:

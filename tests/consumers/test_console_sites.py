@@ -28,7 +28,7 @@ from consumers.console.jobs import rows as job_rows
 from consumers.console.jobs.jobs import KEPT
 from consumers.console.jobs.rows import Job, JobState, Kind
 from consumers.console.web import make_app
-from tests.consumers.recorder_rig import Rig
+from tests.consumers.recorder_rig import Rig, dead_letter
 from tests.consumers.two_sites import CLIP_MS, MARKS, OURS, THEIRS, TwoSites
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -303,6 +303,44 @@ async def test_roles_differ_by_site(both: TwoSites, browser: httpx2.AsyncClient)
     assert refused.json() == {
         "error": "user: expected the right `viewer` on all sites, got `north=operator,south=viewer`"
     }
+
+
+async def test_frames_of_sites_without_the_right_to_label_have_no_controls(
+    both: TwoSites, browser: httpx2.AsyncClient
+) -> None:
+    walk = Walk(both, browser, "north=operator,south=viewer")
+    page = (await walk.ask("GET", "/teach", {})).text
+    figures = dict(re.findall(r'<figure data-name="([^"]+)"[^>]*?( role="button"[^>]*)?>', page))
+    assert {name: bool(role) for name, role in figures.items()} == {
+        f"{OURS}/{1:016x}-7": True, f"{THEIRS}/{1:016x}-7": False,
+    }  # fmt: skip
+    chosen = dict(re.findall(r"<span>([^<]+)</span>( <button>Stop</button>)?</form>", page))
+    assert chosen[OURS]
+    assert not chosen[THEIRS]
+    store = both.context.labelled_frames
+    assert store is not None
+    store.label([FRAME], "label of south", "eve")
+    assert 'data-last=""' in (await walk.ask("GET", "/teach", {})).text
+    answer = (await walk.ask("POST", "/teach/label", {"names": f"{OURS}/{1:016x}-8", "label": "mine"})).json()
+    assert answer["counts"] == {"label of south": 1, "mine": 1}
+    assert {each["name"]: each["may_label"] for each in answer["waiting"]} == {
+        f"{OURS}/{1:016x}-7": True, f"{THEIRS}/{1:016x}-7": False,
+    }  # fmt: skip
+
+
+async def test_a_replay_writes_its_own_number_to_the_log_of_each_site(
+    both: TwoSites, browser: httpx2.AsyncClient
+) -> None:
+    letter = dead_letter(10, verified=True, camera_id=OURS, payload=b"payload")
+    both.recorder.letter(letter)
+    walk = Walk(both, browser, "north=admin,south=admin,west=admin")
+    answer = await walk.ask("POST", f"{ROOT}/dead-letters/replay", {"reason": "bad_pixels"})
+    assert answer.json() == {"outcome": "3 sent again"}
+    lines = [(each.site, each.outcome) for each in both.context.store.noted() if each.what == "replay"]
+    assert sorted(lines) == [("north", "2 sent again"), ("south", "1 sent again")]
+    again = Walk(both, browser, "west=admin")
+    answer = await again.ask("POST", f"{ROOT}/dead-letters/replay", {"reason": "bad_pixels"})
+    assert answer.json() == {"outcome": "no frame to send again; 0 recorded meanwhile"}
 
 
 async def test_a_line_of_the_audit_log_belongs_to_the_site_of_its_subject(

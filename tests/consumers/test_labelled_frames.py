@@ -235,7 +235,8 @@ def test_labels_are_given_taken_back_and_noted(rig: ConsoleRig, labelled_frames:
     (found,) = labelled_frames.labelled(5)
     assert (found.label, found.who) == ("open", OWNER)
     answer = browser.post("/teach/label", data={"names": name, "label": ""}, headers=token)
-    assert answer.json() == {"counts": {}, "ready": False, "waiting": [{"name": name, "suggestion": ""}]}
+    waiting = [{"name": name, "suggestion": "", "may_label": True}]
+    assert answer.json() == {"counts": {}, "ready": False, "waiting": waiting}
     assert browser.post("/teach/label", data={"names": name, "label": "a/b"}, headers=token).status_code == 400
     assert browser.post("/teach/label", data={"names": name, "discard": "yes"}, headers=token).json()["waiting"] == []
     assert browser.get(f"/teach/picture/{name}.jpg").status_code == 404

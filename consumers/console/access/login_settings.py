@@ -19,7 +19,10 @@ EVERYBODY: Final = "*"
 
 
 class GroupRoles(SettingsTable):
-    """The roles of a person, from groups that others name. Of several roles for a site, the highest applies."""
+    """The roles of a person, from groups that others name.
+
+    If several roles cover a site, the highest applies. A role for all sites counts too.
+    """
 
     viewer: tuple[str, ...] = ()
     """Groups whose members are viewers of all sites; * is everybody who logs in."""

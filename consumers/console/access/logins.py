@@ -146,18 +146,35 @@ class Logins:
         await self._accepted(found.person, Attempt(address, ""), "OpenID Connect", f", subject {found.subject[:80]}")
         return found
 
+    async def begin_of_provider(self, found: LoggedIn, address: str) -> str:
+        """Begin the session of a login and return its token.
+
+        Raises RefusedLoginError if the provider has ended the login before its session began.
+        """
+        openid = self.ways.openid
+        if openid is not None and openid.has_ended(found):
+            await self._ended_by_provider(found.person.name, address)
+            raise RefusedLoginError("login: the provider has ended it meanwhile. Log in again.")
+        return self.sessions.begin(found.person, id_token=found.id_token, subject=found.subject, sid=found.sid)
+
     async def by_logout_token(self, text: str, address: str) -> None:
         """End the sessions that the provider has ended. Raises RefusedLoginError."""
         if self.ways.openid is None:
             raise RefusedLoginError(NO_PROVIDER, 404)
         try:
-            found = await self.ways.openid.logged_out(text, address)
+            found = await self.ways.openid.logged_out(text)
         except RefusedLoginError as refusal:
             await self._failed("refused", Attempt(address, ""), "OpenID Connect", f"logout rejected: {refusal}")
             raise
-        for session in self.sessions.end_of_provider(found.ends):
-            self.counts["openid", "logout"] += 1
-            await self._write(session.name, "logout", address, "OpenID Connect", "logged out by the provider")
+        ended = self.sessions.end_of_provider(found.ends)
+        if not ended:
+            log.info("logout_matched_no_session", subject=found.subject[:80], sid=found.sid[:80])
+        for session in ended:
+            await self._ended_by_provider(session.name, address)
+
+    async def _ended_by_provider(self, name: str, address: str) -> None:
+        self.counts["openid", "logout"] += 1
+        await self._write(name, "logout", address, "OpenID Connect", "logged out by the provider")
 
     async def by_link(self, text: str, address: str) -> bool:
         """Return whether the owner's link is right."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -36,6 +37,10 @@ LOGOUT: Final = "/login/openid/logout"
 """Path to which the provider sends logout tokens."""
 _KNOWN_S: Final = 3600.0
 """Seconds for which the provider's discovery document and keys are remembered."""
+_REFETCH_S: Final = 30.0
+"""Minimum seconds between two readings of the keys that tokens with an unknown key id cause."""
+MOST_LOGOUTS: Final = 64
+"""Maximum logout tokens that wait for the provider's keys."""
 _ANSWER_S: Final = 8.0
 """Seconds for all answers of the provider in one login."""
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
@@ -54,6 +59,8 @@ class LoggedIn:
     id_token: str
     then: str
     """Path of the page that the visitor wanted."""
+    logouts_before: int = 0
+    """Number of accepted logout tokens when the visitor came back from the provider."""
 
 
 class OpenIdLogin:
@@ -75,6 +82,10 @@ class OpenIdLogin:
         self._metadata: dict[str, Any] = {}
         self._keys: KeySet | None = None
         self._known_until_s = 0.0
+        self._refetch_from_s = -math.inf
+        self._reading_keys = asyncio.Lock()
+        self._logging_out = asyncio.Lock()
+        self._logouts_waiting = 0
         file = settings.client_secret_file
         self._secret = read_secret(file, "openid.client_secret_file") if file is not None else None
         try:
@@ -88,7 +99,7 @@ class OpenIdLogin:
         `address` is the visitor's.
         """
         pending, cookie = self._pending.begin(then)
-        async with self._provider(address) as client:
+        async with self._provider(self._places.held(address)) as client:
             metadata = await self._discovered(client)
             url, _ = client.create_authorization_url(
                 metadata["authorization_endpoint"],
@@ -100,6 +111,7 @@ class OpenIdLogin:
 
     async def finish(self, answer: Mapping[str, str], cookie: str, address: str) -> LoggedIn:
         """Check the provider's answer to the login that a cookie began. Raises RefusedLoginError."""
+        logouts_before = self._logouts.accepted
         pending = self._pending.find(cookie, answer.get("state", ""))
         if pending is None:
             raise RefusedLoginError("state: expected a login that this browser began a moment ago. Log in again.")
@@ -107,7 +119,7 @@ class OpenIdLogin:
             raise RefusedLoginError(f"iss: expected {self._settings.issuer}, got another provider")
         if "code" not in answer:
             raise RefusedLoginError(f"provider: expected a code, got {answer.get('error', 'none')[:80]!r}")
-        async with self._provider(address) as client:
+        async with self._provider(self._places.held(address)) as client:
             self._pending.use_up(pending)
             metadata = await self._discovered(client)
             try:
@@ -120,19 +132,53 @@ class OpenIdLogin:
             claims = await self._claims(client, id_token, pending.nonce, token.get("access_token"))
         sid = claims.get("sid")
         known = sid if isinstance(sid, str) else ""
-        return LoggedIn(self._person(claims), str(claims["sub"]), known, id_token, pending.then)
+        return LoggedIn(
+            self._person(claims), str(claims["sub"]), known, id_token, pending.then, logouts_before=logouts_before
+        )
 
-    async def logged_out(self, text: str, address: str) -> LoggedOut:
-        """Check a logout token, sent from `address`. Return the logins that it ends. Raises RefusedLoginError."""
-        issuer = self._settings.issuer
-        async with self._provider(address) as client:
-            await self._discovered(client)
-            try:
-                token = await self._decoded(client, text)
-                return self._logouts.use(token.header, token.claims)
-            except (JoseError, ValueError, TypeError) as error:
-                why = f"logout token: expected a valid one of {issuer}, got {error}"
-                raise RefusedLoginError(why, 400) from None
+    def has_ended(self, login: LoggedIn) -> bool:
+        """Return whether the provider has ended a login since the visitor came back from it."""
+        return self._logouts.has_ended(login.subject, login.sid, login.logouts_before)
+
+    async def logged_out(self, text: str) -> LoggedOut:
+        """Check a logout token. Return the logins that it ends. Raises RefusedLoginError.
+
+        Logouts take no places of `ProviderPlaces`: logins of strangers from the provider's network must not keep
+        sessions open. A token that known keys verify waits for nothing.
+        """
+        try:
+            token = self._decoded_at_once(text)
+            if token is None:
+                token = await self._decoded_in_turn(text)
+            return self._logouts.use(token.header, token.claims)
+        except (JoseError, ValueError, TypeError) as error:
+            raise self._invalid_logout(error) from None
+
+    def _invalid_logout(self, error: Exception) -> RefusedLoginError:
+        return RefusedLoginError(f"logout token: expected a valid one of {self._settings.issuer}, got {error}", 400)
+
+    def _decoded_at_once(self, text: str) -> Token | None:
+        """Return a token with a signature by a known key, None if its key is unknown. Raises JoseError, ValueError."""
+        if self._keys is None or not self._is_fresh:
+            return None
+        with suppress(InvalidKeyIdError):
+            return jwt.decode(text, self._keys, registry=_registry())
+        return None
+
+    async def _decoded_in_turn(self, text: str) -> Token:
+        """Return a logout token whose key may have to be read. One token at a time reads keys."""
+        if self._logouts_waiting >= MOST_LOGOUTS:
+            raise RefusedLoginError(f"logout: expected at most {MOST_LOGOUTS} waiting. Try again in some seconds.", 503)
+        self._logouts_waiting += 1
+        try:
+            async with self._logging_out, self._provider(nullcontext()) as client:
+                await self._discovered(client)
+                try:
+                    return await self._decoded(client, text)
+                except ValueError as error:  # of the token: the provider has answered
+                    raise self._invalid_logout(error) from None
+        finally:
+            self._logouts_waiting -= 1
 
     def logout_url(self, id_token: str) -> str | None:
         """Return the URL that ends the login at the provider too, None if the provider has none."""
@@ -144,8 +190,8 @@ class OpenIdLogin:
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(values)}"
 
     @asynccontextmanager
-    async def _provider(self, address: str) -> AsyncIterator[AsyncOAuth2Client]:
-        """Yield a client of the provider. Raises RefusedLoginError if the provider does not answer in time."""
+    async def _provider(self, place: AbstractContextManager[None]) -> AsyncIterator[AsyncOAuth2Client]:
+        """Yield a client of the provider, at a place. Raises RefusedLoginError if it does not answer in time."""
         settings = self._settings
         client = AsyncOAuth2Client(
             client_id=settings.client_id,
@@ -157,7 +203,7 @@ class OpenIdLogin:
             verify=self._tls,
         )
         try:
-            with self._places.held(address):
+            with place:
                 async with asyncio.timeout(_ANSWER_S), client:
                     yield client
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError) as error:  # ValueError: not JSON
@@ -166,8 +212,12 @@ class OpenIdLogin:
                 f"provider: expected an answer of {settings.issuer}, got {why}. Try again later.", 503
             ) from None
 
+    @property
+    def _is_fresh(self) -> bool:
+        return bool(self._metadata) and self._clock_s() < self._known_until_s
+
     async def _discovered(self, client: AsyncOAuth2Client) -> dict[str, Any]:
-        if self._metadata and self._clock_s() < self._known_until_s:
+        if self._is_fresh:
             return self._metadata
         issuer = self._settings.issuer
         found = await self._read(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
@@ -212,16 +262,31 @@ class OpenIdLogin:
 
     async def _decoded(self, client: AsyncOAuth2Client, text: str) -> Token:
         """Return a token with a valid signature of the provider. Raises JoseError or ValueError."""
+        keys = await self._key_set(client)
         try:
-            return jwt.decode(text, await self._key_set(client), registry=_registry())
-        except InvalidKeyIdError:  # the provider has new keys
-            self._keys = None
-            return jwt.decode(text, await self._key_set(client), registry=_registry())
+            return jwt.decode(text, keys, registry=_registry())
+        except InvalidKeyIdError:  # the provider may have new keys
+            return jwt.decode(text, await self._newer_keys(client, keys), registry=_registry())
 
     async def _key_set(self, client: AsyncOAuth2Client) -> KeySet:
-        if self._keys is None:
-            self._keys = _usable(await self._read(client, str(self._metadata["jwks_uri"])))
-        return self._keys
+        async with self._reading_keys:
+            if self._keys is None:
+                self._keys = await self._read_keys(client)
+            return self._keys
+
+    async def _newer_keys(self, client: AsyncOAuth2Client, known: KeySet) -> KeySet:
+        """Return the provider's present keys, read at most once in `_REFETCH_S`. A failure keeps the known ones."""
+        async with self._reading_keys:
+            now_s = self._clock_s()
+            if self._keys is None:
+                self._keys = await self._read_keys(client)
+            elif self._keys is known and now_s >= self._refetch_from_s:
+                self._refetch_from_s = now_s + _REFETCH_S
+                self._keys = await self._read_keys(client)
+            return self._keys
+
+    async def _read_keys(self, client: AsyncOAuth2Client) -> KeySet:
+        return _usable(await self._read(client, str(self._metadata["jwks_uri"])))
 
     def _person(self, claims: Mapping[str, Any]) -> Person:
         settings = self._settings

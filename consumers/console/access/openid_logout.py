@@ -15,12 +15,17 @@ EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _TYPES: Final = (None, "JWT", "logout+jwt")
 _LONGEST_S: Final = 3600
 """Seconds from issue to expiry: used tokens are remembered until they expire."""
+_SHORTEST_S: Final = 60
+"""Seconds for which a logout is remembered at least: a login under way may end in this time."""
 _MOST_USED: Final = 10_000
 
 
 @dataclass(frozen=True)
 class LoggedOut:
-    """The logins that the provider has ended: those of `sid`, or, without one, all of `subject`."""
+    """The logins that the provider has ended.
+
+    With `sid`: those of this session id, and those of `subject` without a session id. Otherwise all of `subject`.
+    """
 
     subject: str
     sid: str
@@ -29,7 +34,16 @@ class LoggedOut:
         """Return whether a login with this subject and this session id has ended."""
         if self.subject and subject != self.subject:
             return False
-        return sid == self.sid if self.sid else True
+        return not self.sid or sid == self.sid or (bool(self.subject) and not sid)
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """A logout token that has counted."""
+
+    until_s: float
+    number: int
+    ended: LoggedOut
 
 
 class LogoutTokens:
@@ -38,7 +52,9 @@ class LogoutTokens:
     def __init__(self, settings: OpenIdSettings, now_s: Callable[[], float]) -> None:
         self._settings = settings
         self._now_s = now_s
-        self._used: OrderedDict[str, float] = OrderedDict()
+        self._used: OrderedDict[str, _Used] = OrderedDict()
+        self.accepted = 0
+        """Number of logouts so far."""
 
     def use(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> LoggedOut:
         """Return the ended logins. Raises JoseError or ValueError for claims that are no logout of this console."""
@@ -60,17 +76,33 @@ class LogoutTokens:
             raise ValueError("no logout event")
         if "nonce" in claims:
             raise ValueError("a nonce, as ID tokens have")
-        if not all(isinstance(each, str) for each in (subject, sid, token_id)) or not (subject or sid) or not token_id:
-            raise ValueError("no text as jti, or none as sub and as sid")
+        for name, value in (("sub", subject), ("sid", sid), ("jti", token_id)):
+            if not isinstance(value, str):
+                raise ValueError(f"{name}: expected a text")
+        if not token_id:
+            raise ValueError("jti: expected a text, got an empty one")
+        if not (subject or sid):
+            raise ValueError("sub, sid: expected at least one")
         if claims["exp"] - claims["iat"] > _LONGEST_S:
             raise ValueError(f"more than {_LONGEST_S} s until it expires")
-        self._use_up(token_id, claims["exp"] + settings.leeway_s, now_s)
-        return LoggedOut(subject, sid)
+        ended = LoggedOut(subject, sid)
+        self._use_up(token_id, max(claims["exp"] + settings.leeway_s, now_s + _SHORTEST_S), now_s, ended)
+        return ended
 
-    def _use_up(self, token_id: str, until_s: float, now_s: float) -> None:
-        self._used = OrderedDict((each, end_s) for each, end_s in self._used.items() if end_s >= now_s)
+    def has_ended(self, subject: str, sid: str, before: int) -> bool:
+        """Return whether one of the logouts after the first `before` has ended a login."""
+        for used in reversed(self._used.values()):
+            if used.number <= before:
+                return False
+            if used.ended.ends(subject, sid):
+                return True
+        return False
+
+    def _use_up(self, token_id: str, until_s: float, now_s: float, ended: LoggedOut) -> None:
+        self._used = OrderedDict((each, used) for each, used in self._used.items() if used.until_s >= now_s)
         if token_id in self._used:
-            raise ValueError("a used one")
-        self._used[token_id] = until_s
+            raise ValueError("jti: expected a new one, got a used one")
+        self.accepted += 1
+        self._used[token_id] = _Used(until_s, self.accepted, ended)
         while len(self._used) > _MOST_USED:
             self._used.popitem(last=False)

@@ -28,7 +28,7 @@ class Right(StrEnum):
     OPERATOR = "operator"
     """Send commands to cameras, decide on alerts, remove cameras."""
     ADMIN = "admin"
-    """Publish models and replay dead letters."""
+    """Replay dead letters and repair models. With a role for all sites: also train and publish models."""
 
     def covers(self, needed: Right) -> bool:
         """Return whether this right includes the `needed` one."""

@@ -20,7 +20,7 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
         error = {"description": "An error message in one line", "content": {"application/json": {"schema": _ERROR}}}
         entry: dict[str, Any] = {
             "summary": each.summary,
-            "description": f"Needs the right `{each.needed}` for {each.reach or Reach.SITE}.",
+            "description": _NEEDS[each.reach or Reach.SITE].format(each.needed),
             "parameters": parameters,
             "responses": {"200": {"description": each.returns, "content": {each.gives: {}}}, "4XX": error},
         }
@@ -41,6 +41,14 @@ def described(root: str, operations: Iterable[Operation]) -> dict[str, Any]:
         "paths": paths,
     }
 
+
+_NEEDS: Final = {
+    Reach.SITE: "Needs the right `{}` at the camera's site.",
+    Reach.PART: "Needs the right `{}` at one site or more. Only cameras of these sites are included.",
+    Reach.FLEET: "Needs the right `{}` at all sites.",
+    Reach.SAME: "Needs the right `{}` at any site.",
+}
+"""The right that a route needs, by its reach."""
 
 _ERROR: Final[Schema] = {"type": "object", "properties": {"error": TEXT}, "required": ["error"]}
 

@@ -16,7 +16,7 @@ from consumers.console.access.rights import GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight
 from consumers.console.access.sites import may, sight_of
 from consumers.console.context import ConsoleContext
-from consumers.console.replay import letters, reasons, replay
+from consumers.console.replay import Replayed, letters, reasons, replay
 from consumers.database.tables import dead_letters
 from schemas.errors import UserError
 from schemas.pointillist_pb2 import Frame
@@ -118,15 +118,22 @@ async def _replay(context: ConsoleContext, request: Request) -> Response:
 
 
 async def replay_reason(context: ConsoleContext, request: Request, reason: str) -> str:
-    """Replay the dead letters of a reason at the person's sites and log it in the audit log. Return the outcome."""
-    sight, who = sight_of(request), session_of(request).name
-    try:
-        found, recorded = await context.read(lambda: letters(context.engine(), reason, sight))
-        if not found:
-            return f"no frame to send again; {recorded} recorded meanwhile"
-        outcome = str(await replay(context.settings.kafka, context.settings.frames_topic, found, recorded))
-    except UserError as error:
-        outcome = str(error)
-    for site in ("",) if sight.sites is None else sorted(sight.sites):
-        await context.note(who, "replay", reason, "", outcome, site)
-    return outcome
+    """Replay the dead letters of a reason at the person's sites. Return the outcome.
+
+    Each site is replayed by itself: the line in its audit log has its own numbers. A failure ends the replay.
+    """
+    sight, who, settings = sight_of(request), session_of(request).name, context.settings
+    sites = {"": sight} if sight.sites is None else {site: Sight(frozenset({site})) for site in sorted(sight.sites)}
+    total, is_done = Replayed(), False
+    for site, part in sites.items():
+        try:
+            found, recorded = await context.read(letters, context.engine(), reason, part)
+            outcome = await replay(settings.kafka, settings.frames_topic, found, recorded) if found else None
+        except UserError as error:
+            await context.note(who, "replay", reason, "", str(error), site)
+            return f"{total}. {error}" if is_done else str(error)
+        total += outcome or Replayed(recorded=recorded)
+        if outcome is not None:
+            is_done = True
+            await context.note(who, "replay", reason, "", str(outcome), site)
+    return str(total) if is_done else f"no frame to send again; {total.recorded} recorded meanwhile"

@@ -123,12 +123,12 @@ async def _done(context: ConsoleContext, request: Request) -> Response:
     pending = request.cookies.get(cookie_name(origin, OPENID_COOKIE), "")
     try:
         found = await context.logins.by_openid(request.query_params, pending, address_of(request))
+        if found is None:
+            return _form(context, "/", NO_PROVIDER, 404)
+        token = await context.logins.begin_of_provider(found, address_of(request))
     except RefusedLoginError as refused:
         answer = _form(context, "/", str(refused), refused.status)
     else:
-        if found is None:
-            return _form(context, "/", NO_PROVIDER, 404)
-        token = context.sessions.begin(found.person, id_token=found.id_token, subject=found.subject, sid=found.sid)
         answer = _onward(context, request, _own_path(found.then), token)
     answer.headers.append("set-cookie", openid_cookie("", origin))
     return answer

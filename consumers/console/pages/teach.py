@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any, Final
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from consumers.console.access.gate import form_of, no, session_of
 from consumers.console.access.rights import EVERYWHERE, GuardedRoute, Reach, Right
 from consumers.console.access.sight import Sight, site_of
-from consumers.console.access.sites import may, require, sight_of
+from consumers.console.access.sites import may, require, sight_of, visible_to
 from consumers.console.context import ConsoleContext
 from consumers.console.data.labelled_frames import LabelledFrame, LabelledFrames
 from consumers.console.jobs.jobs import Jobs
@@ -49,6 +49,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
     sight = sight_of(request)
     counts = await context.read(labelled_frames.counts, sight)
     labelled = request.query_params.get("show") == "labelled"
+    last = await context.read(labelled_frames.labelled_last, session_of(request).name, sight)
     shown = await (
         context.read(labelled_frames.labelled, CHANGED, sight)
         if labelled
@@ -59,7 +60,7 @@ async def _page(context: ConsoleContext, request: Request) -> Response:
         "teach.html",
         shown=shown,
         labelled=labelled,
-        last=await context.read(labelled_frames.labelled_last, session_of(request).name, sight),
+        last=[name for name in last if may(request, Right.OPERATOR, name)],
         counts=counts,
         ready=_ready(counts),
         enough=ENOUGH,
@@ -91,12 +92,14 @@ async def _label(context: ConsoleContext, request: Request) -> Response:
         given = list(mine)
         subject = given[0] if len(given) == 1 else f"{len(given)} frames"
         await context.note(who, "label", subject, detail, "done", site)
-    return JSONResponse(await context.read(_state, labelled_frames, sight_of(request)))
+    may_label = partial(may, request, Right.OPERATOR)
+    return JSONResponse(await context.read(_state, labelled_frames, visible_to(request), may_label))
 
 
-def _state(labelled_frames: LabelledFrames, sight: Sight) -> dict[str, Any]:
+def _state(labelled_frames: LabelledFrames, sight: Sight, may_label: Callable[[str], bool]) -> dict[str, Any]:
+    """Return the classes and the frames that wait, of the same sites as on the page."""
     counts = labelled_frames.counts(sight)
-    waiting = [_document(each) for each in labelled_frames.waiting(SHOWN, sight)]
+    waiting = [_document(each, may_label(each.camera)) for each in labelled_frames.waiting(SHOWN, sight)]
     return {"counts": counts, "ready": _ready(counts), "waiting": waiting}
 
 
@@ -104,8 +107,8 @@ def _ready(counts: Mapping[str, int]) -> bool:
     return sum(count >= ENOUGH for count in counts.values()) >= 2
 
 
-def _document(frame: LabelledFrame) -> dict[str, str]:
-    return {"name": frame.name, "suggestion": frame.suggestion}
+def _document(frame: LabelledFrame, may_label: bool) -> dict[str, str | bool]:
+    return {"name": frame.name, "suggestion": frame.suggestion, "may_label": may_label}
 
 
 async def _cameras(context: ConsoleContext, request: Request) -> Response:

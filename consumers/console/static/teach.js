@@ -11,7 +11,7 @@
   let busy = Promise.resolve();
   let pending = 0;
 
-  const all = () => [...frames.querySelectorAll("figure:not([hidden])")];
+  const all = () => [...frames.querySelectorAll("figure[role=button]:not([hidden])")]; // others are of cameras that the person may not operate
   const current = () => frames.querySelector("figure:focus") || all()[0];
   function chosen() {
     const several = all().filter((each) => each.getAttribute("aria-pressed") === "true");
@@ -38,7 +38,7 @@
     if (more) more.hidden = found.ready;
     if (changes) return;
     const suggestions = new Map(found.waiting.map((each) => [each.name, each.suggestion]));
-    for (const figure of all()) {
+    for (const figure of frames.querySelectorAll("figure:not([hidden])")) {
       const suggestion = suggestions.get(figure.dataset.name) ?? "";
       figure.dataset.suggestion = suggestion;
       figure.querySelector("strong").textContent = suggestion ? `${suggestion}?` : "";
@@ -55,7 +55,7 @@
       const found = await answer.json();
       show(found);
       // More frames wait than the page shows. A reload would cut off labels that are still on their way.
-      if (!changes && !all().length && pending === 1 && found.waiting.length) location.reload();
+      if (!changes && !all().length && pending === 1 && found.waiting.some((each) => each.may_label)) location.reload();
       return true;
     }).catch(() => { status.textContent = "The console does not respond. The last label may be missing."; return false; }).finally(() => { pending -= 1; });
     return busy;
