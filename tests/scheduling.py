@@ -89,29 +89,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupSc
     return GroupScheduling(config, log, config.stash[_file]) if config.getvalue("dist") == "loadgroup" else None
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Let each worker collect the folders of tests in another order.
-
-    In a fresh clone, whichever worker comes to a file first compiles it, and the others load what it has compiled.
-    """
-    given = getattr(config, "workerinput", {})
-    if GROUPS in given and config.args == config.getini("testpaths"):
-        places = sorted(str(found) for path in config.args for found in Path(path).glob("*") if _has_tests(found))
-        first = int(given["workerid"].removeprefix("gw")) * len(places) // given["workercount"]
-        config.args = places[first:] + places[:first]
-
-
-def _has_tests(place: Path) -> bool:
-    return next(place.glob("test_*.py"), None) is not None if place.is_dir() else place.match("test_*.py")
-
-
-@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
-def sort_by_file(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give all workers one order, whatever they collected first."""
-    if GROUPS in getattr(config, "workerinput", {}):
-        items.sort(key=lambda item: item.path)
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the tests of systems, group all tests, and in a worker write the groups down.
