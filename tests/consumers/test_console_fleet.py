@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.recorder_store import MadeRecord
-from consumers.cameras.camera import monotonic_ms
+from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.saved import SavedState
 from consumers.cameras.state import Judged, State
 from consumers.console.access.gate import POLICY
@@ -112,6 +112,18 @@ def test_silence_is_noticed_in_turn_when_there_are_many_cameras(
     assert silent[0] > 0
     assert silent[-1] == 5
     assert all(later - earlier <= 2 for earlier, later in pairwise([0, *silent]))
+
+
+def test_a_saved_camera_that_is_applied_again_still_has_its_own_probes(rig: ConsoleRig) -> None:
+    rig.show([verdict(0)])
+    fleet = rig.context.fleet
+    shown = fleet.camera(CAMERA)
+    assert shown is not None
+    saved = Camera(CAMERA, last=shown.last)
+    for _ in range(2):
+        fleet.correct(saved, 0, monotonic_ms())
+        assert list(shown.probes) == []
+        shown.probes.append(True)
 
 
 def test_the_last_picture_has_an_address_of_its_own(rig: ConsoleRig) -> None:

@@ -136,7 +136,8 @@ class Fleet:
         watched = self._watch(saved.name)
         mine, last = watched.camera, saved.last
         mine.frames, mine.level, mine.is_new, mine.boot = saved.frames, saved.level, saved.is_new, saved.boot
-        mine.entropy_bits, mine.probes = saved.entropy_bits, saved.probes
+        # The poller applies a saved camera again: later probes must not change it.
+        mine.entropy_bits, mine.probes = saved.entropy_bits, saved.probes.copy()
         if mine.last is None or (last.boot == mine.last.boot and last.seq > mine.last.seq):
             mine.last = last
             mine.heard_ms = max(mine.heard_ms, now_ms - age_ms)
