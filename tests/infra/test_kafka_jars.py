@@ -104,6 +104,7 @@ def test_the_archive_is_written_once_and_a_kafka_without_tls_uses_it_too(
     archive = write_archive()
     assert archive.read_text() == "classes"
     assert write_archive() == archive
+    (kafka.folder / "ready").unlink()
     kafka.start()
     kafka.stop()
     first, second, later = started.read_text().splitlines()
