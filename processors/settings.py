@@ -89,6 +89,9 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     """Probe frames that wait for STRIP. Frames that find the queue full are counted and not checked."""
     strip_queue_bytes: int = Field(default=32 * 2**20, ge=1)
     """Bytes of the frames that wait for STRIP."""
+    strip_wait_s: float = Field(default=2.0, gt=0)
+    """Seconds after its classification at which a frame that waits for STRIP goes on, counted and not checked. Checks
+    that come later than the other frames of their camera by the rule's `patience_s` would be no evidence."""
     strip_share: float = Field(default=0.25, gt=0, lt=1)
     """STRIP's share of the device time while frames wait for classification."""
     strip_slice_s: float = Field(default=0.1, gt=0)
@@ -104,6 +107,8 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     """Frames that wait for their certificate. Frames that find the queue full get a verdict without one."""
     certify_queue_bytes: int = Field(default=16 * 2**20, ge=1)
     """Bytes of the frames that wait for their certificate."""
+    certify_wait_s: float = Field(default=3.0, gt=0)
+    """Seconds after its classification at which a frame that STRIP has flagged goes on without a certificate."""
 
     comparison_queue: int = Field(default=32, ge=1)
     """Frames that wait for the second model of a rollout. Frames that find the queue full are counted and dropped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -197,6 +198,8 @@ class FrameJob:
     wanted: Wanted = Wanted.NOTHING
     model: ServingModel = field(init=False)
     scores: Scores = field(init=False)
+    classified_s: float = math.inf
+    """Monotonic time at which it was classified."""
     shown: Picture | None = None
     """(h, w, C) uint8 for people, if it is wanted; see `Pipeline.show`."""
     as_sent: Picture | None = None

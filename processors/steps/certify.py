@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 class Certify(Step):
     """The frames that wait for their certificate. A full queue sheds new ones: they get a verdict without one.
 
+    So do flagged probes that have waited for too long: late evidence does not count.
+
     `DeviceTurns` lets the oldest one go on when the device is free, a batch of passes at a time.
     """
 
@@ -32,6 +35,7 @@ class Certify(Step):
         self._tracker = tracker
         self._metrics = metrics
         self._arrived = arrived
+        self._wait_s = settings.certify_wait_s
         self._queue: StripQueue[FrameJob] = StripQueue(settings.certify_queue, settings.certify_queue_bytes)
         self._current: FrameJob | None = None
         self._shedding = self._running = False
@@ -53,6 +57,13 @@ class Certify(Step):
         else:
             self._shed(job)
 
+    def poll(self, now_s: float) -> None:
+        """Shed the flagged probes that have waited for too long."""
+        for job in self._queue.discard(lambda job: self._is_late(job, now_s)):
+            self._shed(job)
+        if not self._running:
+            self.pass_on()
+
     def discard(self, partition: int) -> Sequence[FrameJob]:
         """Remove and return the waiting frames of a partition."""
         return self._queue.discard(lambda job: job.partition == partition)
@@ -69,6 +80,9 @@ class Certify(Step):
             yield
         finally:
             self._shedding = False
+
+    def _is_late(self, job: FrameJob, now_s: float) -> bool:
+        return not job.certifies and now_s - job.classified_s > self._wait_s
 
     def _shed(self, job: FrameJob) -> None:
         self._metrics.certificates["shed"].inc()
@@ -96,7 +110,9 @@ class Certify(Step):
     def pass_on(self) -> None:
         """Pass on the frame if it has its certificate, or does not get one any more."""
         job = self._current
-        if job is None or (job.certified is None and not self._shedding):
+        if job is None:
+            return
+        if job.certified is None and not self._shedding and not self._is_late(job, time.monotonic()):
             return
         self._current, job.certification = None, None
         if job.certified is None:

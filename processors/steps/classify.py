@@ -132,7 +132,9 @@ class Classify(Step):
 
     def pass_on(self, batch: Sequence[FrameJob]) -> None:
         """Pass on a batch that has run."""
+        now_s = time.monotonic()
         for job in batch:
+            job.classified_s = now_s
             if self.candidate is not None and job.error is None and self.candidate.compares(job):
                 # With its decoded picture, which its verdict does not need any more.
                 job.second = copy(job)

@@ -15,7 +15,8 @@ from schemas.runtime import trace
 
 
 class Strip(Step):
-    """The probes that wait for STRIP. A full queue sheds new ones: they get a verdict without a finding.
+    """The probes that wait for STRIP. A full queue sheds new ones, and old ones are shed once they have waited for too
+    long: they get a verdict without a finding.
 
     `DeviceTurns` takes probes when the device is free, and lets them run.
     """
@@ -23,6 +24,7 @@ class Strip(Step):
     def __init__(self, settings: ProcessorSettings, tracker: PartitionTracker, metrics: ProcessorMetrics) -> None:
         self._tracker = tracker
         self._metrics = metrics
+        self._wait_s = settings.strip_wait_s
         self._queue: StripQueue[FrameJob] = StripQueue(settings.strip_queue, settings.strip_queue_bytes)
 
     def __len__(self) -> int:
@@ -40,7 +42,9 @@ class Strip(Step):
             self._shed(job)
 
     def poll(self, now_s: float) -> None:
-        """Update the gauge."""
+        """Shed the probes that have waited for too long, and update the gauge."""
+        for job in self._queue.discard(lambda job: now_s - job.classified_s > self._wait_s):
+            self._shed(job)
         self._metrics.strip_queue.set(len(self._queue))
 
     def discard(self, partition: int) -> Sequence[FrameJob]:

@@ -73,6 +73,9 @@ class Rig:
             "backend": "torch",
             "threads": 1,
             "batch_frames": 16,
+            # A busy machine must not cost checks.
+            "strip_wait_s": 1000,
+            "certify_wait_s": 1000,
         }
         topics: dict[str, object] = {
             "frames_topic": self.topic("frames"),

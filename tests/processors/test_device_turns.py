@@ -199,6 +199,24 @@ async def test_a_probe_counts_for_its_partition_until_it_waits_for_strip_and_a_f
     assert bench.registry.get_sample_value("pointillist_strip_frames_total", {"outcome": "checked"}) == 2
 
 
+async def test_probes_that_have_waited_for_too_long_are_shed_and_the_others_stay() -> None:
+    bench, now_s = Bench(), time.monotonic()
+    late, fresh = bench.probe(), bench.probe()
+    late.classified_s, fresh.classified_s = now_s - 2.1, now_s - 1.9
+    bench.strip.poll(now_s)
+    assert (bench.last.jobs, len(bench.strip)) == ([late], 1)
+    assert late.finding == StripFinding(None, 0.25)
+    assert bench.registry.get_sample_value("pointillist_strip_frames_total", {"outcome": "shed"}) == 1
+
+
+async def test_a_batch_that_passes_on_begins_the_wait_of_its_frames() -> None:
+    bench, before_s = Bench(LINGER_S), time.monotonic()
+    async with bench.running():
+        job = bench.submit(0)
+        await until(lambda: len(bench.last.jobs) == 1)
+    assert before_s <= job.classified_s <= time.monotonic()
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), SystemExit(3)])
 async def test_a_comparison_that_raises_costs_no_frame(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(LINGER_S)
@@ -256,6 +274,25 @@ async def test_flagged_probes_are_certified_and_frames_of_video_are_not() -> Non
     video.model, video.certifies, video.frame.profile = cast(LoadedModel, bench.device), True, VIDEO
     bench.certify.submit(video)
     assert (len(bench.certify), bench.last.jobs) == (1, [video])
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+async def test_a_flagged_probe_that_has_waited_for_too_long_gets_no_certificate_and_a_chosen_frame_waits(
+    chosen: bool,
+) -> None:
+    bench, now_s = Bench(), time.monotonic()
+    jobs = [bench.chosen(seq) for seq in range(2)]
+    for job in jobs:
+        job.certifies, job.finding, job.classified_s = chosen, StripFinding(0.1, 0.25), now_s - 2.9
+    await bench.certify.run()
+    bench.certify.poll(now_s)
+    assert (bench.last.jobs, len(bench.certify)) == ([], 2)
+    for job in jobs:
+        job.classified_s = now_s - 3.1
+    bench.certify.poll(now_s)
+    assert bench.last.jobs == ([] if chosen else jobs[::-1])
+    assert len(bench.certify) == (2 if chosen else 0)
+    assert bench.certificates("shed") == (0 if chosen else 2)
 
 
 async def test_a_certificate_that_fails_costs_no_frame() -> None:
