@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from socket import create_server
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,8 @@ import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError
 from pydantic import SecretStr
 
+from infra.cli import topics
+from infra.local import topics as local_topics
 from infra.local.mosquitto import _connect, answers_mqtt, mqtt_refusal
 from infra.local.ports import free_port
 from infra.pki import kafka_rights
@@ -152,10 +153,7 @@ async def test_earlier_rights_are_withdrawn_until_none_is_left_or_time_is_over(m
         await kafka_rights.withdraw("127.0.0.1:1", {"bridge": 1}, deadline_s=0.0)
 
 
-def test_topics_and_rights_are_made_by_one_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from infra.cli import access, topics
-    from infra.local import topics as local_topics
-
+def test_topics_and_rights_are_made_by_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
 
     def noted(name: str) -> Any:
@@ -165,7 +163,6 @@ def test_topics_and_rights_are_made_by_one_command(monkeypatch: pytest.MonkeyPat
         return call
 
     monkeypatch.setattr(topics, "require_brokers", lambda *_, **__: done.append("asked"))
-    monkeypatch.setattr(access, "require_brokers", lambda *_, **__: None)
     monkeypatch.setattr(local_topics, "create_topics", noted("topics"))
     monkeypatch.setattr(kafka_rights, "grant", noted("grant"))
     monkeypatch.setattr(kafka_rights, "withdraw", noted("withdraw"))

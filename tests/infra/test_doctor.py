@@ -1,4 +1,4 @@
-"""What `doctor` finds missing, and its exit status."""
+"""The missing parts that `doctor` names, and its exit status."""
 
 from __future__ import annotations
 

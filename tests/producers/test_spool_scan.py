@@ -10,7 +10,7 @@ import pytest
 
 from producers.spool import Spool, SpoolBoot, SpoolLimits, scan_spool
 from producers.spool import scan as scan_module
-from producers.spool.scan import SEGMENT_SUFFIX
+from producers.spool.segment import SUFFIX, read_segment
 from schemas.ranges import RangeSet
 from tests.producers.spool_rig import CAMERA, Clock, fill
 
@@ -111,14 +111,13 @@ def test_files_of_others_and_those_that_vanish_meanwhile_are_left_out(
 ) -> None:
     spool = Spool(tmp_path / "cam", CAMERA)
     boot_id = fill(spool, 3)
-    (tmp_path / "cam" / f"no-name{SEGMENT_SUFFIX}").write_bytes(b"x")
-    (tmp_path / "cam" / f"{boot_id:016x}-{9:016x}{SEGMENT_SUFFIX}").write_bytes(b"")
-    read = scan_module.read_segment
+    (tmp_path / "cam" / f"no-name{SUFFIX}").write_bytes(b"x")
+    (tmp_path / "cam" / f"{boot_id:016x}-{9:016x}{SUFFIX}").write_bytes(b"")
 
     def vanishing(path: Path) -> object:
         if path.name.startswith(f"{boot_id:016x}-{9:016x}"):
             raise FileNotFoundError
-        return read(path)
+        return read_segment(path)
 
     monkeypatch.setattr(scan_module, "read_segment", vanishing)
     [boot] = scan_spool(tmp_path)
