@@ -17,6 +17,7 @@ import numpy as np
 from schemas.errors import SourceError
 from schemas.messages.access_unit import Codec
 from schemas.pixels.planes import NEUTRAL, Plane, Planes, chroma_shape
+from schemas.runtime.priority import same_scheduling
 
 # SVT-AV1 writes lines to stderr, except errors.
 os.environ.setdefault("SVT_LOG", "1")
@@ -63,7 +64,10 @@ class FFmpegEncoder:
             context.time_base, context.framerate = Fraction(1, _TICKS), Fraction(rate).limit_denominator(1000)
             context.thread_count = 1
             context.options = {**options, "g": _ENDLESS}
-            context.open()
+            # Run by root, SVT-AV1 gives the whole process real-time priority: it would starve all others, and what it
+            # starts would inherit that.
+            with same_scheduling():
+                context.open()
         except (av.FFmpegError, ValueError, OSError) as error:
             raise SourceError(f"encoder {name}: {getattr(error, 'strerror', None) or error}") from None
         self._context: av.VideoCodecContext = context

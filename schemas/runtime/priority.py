@@ -1,9 +1,12 @@
-"""Lower priority of a process: `python -m schemas.runtime.priority NICENESS PROGRAM ...` runs a program with it."""
+"""The priority of a process. `python -m schemas.runtime.priority NICENESS PROGRAM ...` runs a program with a lower one."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +14,7 @@ NICENESS: Final = 19
 """The lowest priority."""
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 """The niceness of this session (`man 7 sched`, autogroup)."""
+_THREADS: Final = Path("/proc/self/task")
 
 
 def lower_priority(niceness: int = NICENESS) -> None:
@@ -22,6 +26,36 @@ def lower_priority(niceness: int = NICENESS) -> None:
     lowered = os.nice(max(0, niceness - os.nice(0)))
     if os.getsid(0) == os.getpid() and AUTOGROUP.exists():
         AUTOGROUP.write_text(str(lowered), encoding="ascii")
+
+
+@contextmanager
+def same_scheduling() -> Iterator[None]:
+    """Within the block, a library may change the scheduling of this process; at its end all threads have the old one.
+
+    Threads that begin in the block get the scheduling of the calling thread. Linux only; elsewhere nothing happens.
+    """
+    if not _THREADS.exists():
+        yield
+        return
+    before = _scheduling()
+    own = before[threading.get_native_id()]
+    try:
+        yield
+    finally:
+        for thread, found in _scheduling().items():
+            policy, priority = before.get(thread, own)
+            if found != (policy, priority):
+                with suppress(ProcessLookupError):
+                    os.sched_setscheduler(thread, policy, os.sched_param(priority))
+
+
+def _scheduling() -> dict[int, tuple[int, int]]:
+    """Return the policy and the real-time priority of each thread of this process."""
+    found = {}
+    for thread in (int(each.name) for each in _THREADS.iterdir()):
+        with suppress(ProcessLookupError):
+            found[thread] = os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority
+    return found
 
 
 if __name__ == "__main__":

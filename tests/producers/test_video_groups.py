@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import av
@@ -220,3 +223,14 @@ def test_missing_hardware_is_reported_and_software_takes_over() -> None:
 def test_supplemental_information_is_left_out() -> None:
     unit_ = b"\0\0\0\1\x67abc\0\0\0\1\x68de\0\0\1\x06remarks\0\0\1\x65picture\0\1"
     assert without_remarks(unit_) == b"\0\0\1\x67abc\0\0\1\x68de\0\0\1\x65picture\0\1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no policies for threads")
+def test_av1_gives_no_thread_of_the_process_real_time_priority() -> None:
+    """Only root could: run by another user, this test cannot fail."""
+    encoder = software_encoder(Codec.AV1, 64, 64, 10.0, 28)
+    try:
+        threads = Path("/proc/self/task").iterdir()
+        assert {os.sched_getscheduler(int(thread.name)) for thread in threads} == {os.SCHED_OTHER}
+    finally:
+        encoder.close()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from schemas.runtime.priority import AUTOGROUP
+from schemas.runtime.priority import AUTOGROUP, same_scheduling
 
 PROGRAM = """
 import os
@@ -24,3 +26,25 @@ def test_a_process_of_its_own_session_lowers_itself_and_the_session() -> None:
     command = [sys.executable, "-c", PROGRAM]
     lowered = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, start_new_session=True)
     assert lowered.stdout.split() == ["19", "nice", "19"]
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no policies for threads")
+def test_a_block_leaves_the_scheduling_of_old_and_new_threads_as_it_was() -> None:
+    end, own = threading.Event(), threading.get_native_id()
+    threads = [threading.Thread(target=end.wait) for _ in range(2)]
+
+    def policies() -> set[int]:
+        return {os.sched_getscheduler(each.native_id or 0) for each in threads if each.is_alive()}
+
+    before = os.sched_getscheduler(own)
+    threads[0].start()
+    try:
+        with same_scheduling():
+            os.sched_setscheduler(threads[0].native_id or 0, os.SCHED_BATCH, os.sched_param(0))
+            os.sched_setscheduler(own, os.SCHED_BATCH, os.sched_param(0))
+            threads[1].start()
+            assert policies() == {os.SCHED_BATCH}
+        assert policies() == {before}
+        assert os.sched_getscheduler(own) == before
+    finally:
+        end.set()
