@@ -227,13 +227,13 @@ class FrameSpans:
         way, stamps, (trace_id, span_id, _) = _WAYS[role], opened.stamps, opened.place
         if way.first not in stamps:
             return
-        complete, ended_ns = way.last in stamps, max(stamps.values())
-        spans = [Span(role, trace_id, span_id, opened.parent_id, stamps[way.first], ended_ns, frame, complete)]
+        # A capture's time, in milliseconds and by the source's clock, may be later than the next stamp.
+        began_ns, ended_ns = min(stamps.values()), max(stamps.values())
+        spans = [Span(role, trace_id, span_id, opened.parent_id, began_ns, ended_ns, frame, way.last in stamps)]
         for name, first, last in way.steps:
             if first in stamps and last in stamps:
-                # A camera's clock of captures may be ahead of this machine's.
-                ended = max(stamps[first], stamps[last])
-                spans.append(Span(name, trace_id, _new_span_id(), span_id, stamps[first], ended, frame, True))
+                began_ns, ended_ns = sorted((stamps[first], stamps[last]))
+                spans.append(Span(name, trace_id, _new_span_id(), span_id, began_ns, ended_ns, frame, True))
         self._export(spans)
 
 

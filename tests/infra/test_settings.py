@@ -37,6 +37,7 @@ EXAMPLES: dict[str, Any] = {
     "sites": {"guards of the north": "north=operator"},
     "behind_proxy": "192.0.2.1",
     "prometheus": "http://127.0.0.1:9090",
+    "tracing": "http://127.0.0.1:4318",
     "alertmanager": "http://127.0.0.1:9093",
     "console": "http://127.0.0.1:8080",
     "issuer": "https://login.example",
