@@ -61,7 +61,9 @@ def test_the_camera_begins_the_trace(collector: Collector) -> None:
     assert span.failed  # it was never confirmed
 
 
-def test_a_collector_that_is_away_is_one_line_and_ends_no_role(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collector_that_is_away_is_one_line_and_ends_no_role(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(spans_export, "_REQUEST_S", 0.2)
     exporter = SpansExport(f"http://127.0.0.1:{free_port()}", "bridge", "bridge")
     trace.begin_spans(exporter.export)
@@ -73,6 +75,7 @@ def test_a_collector_that_is_away_is_one_line_and_ends_no_role(monkeypatch: pyte
         trace.end_spans()
         exporter.close()
     assert [line["event"] for line in lines] == ["spans_dropped"]
+    assert caplog.records == []  # of the packages
 
 
 def test_without_the_option_nothing_of_opentelemetry_is_imported() -> None:
