@@ -86,6 +86,7 @@ lock: | $(UV_FIRST) ## Resolve the hash-locked requirements again: make lock ARG
 	$(call resolve,lab,--constraints requirements/dev.txt)
 	$(call resolve,server,--constraints requirements/dev.txt)
 	$(call resolve,edge,--constraints requirements/dev.txt)
+	$(call resolve,tracing,--constraints requirements/dev.txt)
 	$(resolve-file) requirements/assets.in -o requirements/assets.txt $(ARGS)
 	$(resolve-file) requirements/uv.in -o requirements/uv.txt $(ARGS)
 	$(resolve-file) requirements/sbom.in -o requirements/sbom.txt $(ARGS)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.evidence.rule import EvidenceRule
-from schemas.settings import KafkaSettings, RoleSettings, SettingsTable
+from schemas.settings import KafkaSettings, RoleSettings, SettingsTable, TracingSettings
 from schemas.topics import KafkaTopic
 
 DAY_S: Final = 86_400.0
@@ -95,7 +95,7 @@ class RecordsSettings(KafkaSettings):
     alerts_topic: ClassVar[str] = KafkaTopic.ALERTS.value
 
 
-class RecorderSettings(RoleSettings, RecordsSettings):
+class RecorderSettings(RoleSettings, RecordsSettings, TracingSettings):
     """Settings of `pointillist record`."""
 
     group: str | None = None

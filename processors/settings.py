@@ -11,14 +11,14 @@ from pydantic import Field
 
 from processors.stages.modes import DenoiseSettings, Mode
 from schemas.limits import USUAL_FRAME_PIXELS
-from schemas.settings import KafkaSettings, RoleSettings
+from schemas.settings import KafkaSettings, RoleSettings, TracingSettings
 from schemas.topics import PROCESSORS_GROUP, KafkaTopic
 
 KEPT_BYTES: Final = 32 * 2**20
 """Freed memory that a processor's process keeps for the next batches; see `schemas.runtime.memory.keep_freed`."""
 
 
-class ProcessorSettings(RoleSettings, KafkaSettings):
+class ProcessorSettings(RoleSettings, KafkaSettings, TracingSettings):
     """Settings of a processor: a member of a consumer group, with one device."""
 
     bundle: Path = Path("scene")

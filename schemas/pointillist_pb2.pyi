@@ -61,7 +61,7 @@ PROMOTED: Outcome
 FAILED: Outcome
 
 class Frame(_message.Message):
-    __slots__ = ("boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile", "key_generation", "truth", "key_distance", "place", "pixels", "tag", "moving")
+    __slots__ = ("boot_id", "seq", "captured_ms", "width", "height", "channels", "dropped_per_block", "whole", "profile", "key_generation", "truth", "key_distance", "place", "pixels", "tag", "moving", "traced")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class Frame(_message.Message):
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
     MOVING_FIELD_NUMBER: _ClassVar[int]
+    TRACED_FIELD_NUMBER: _ClassVar[int]
     boot_id: int
     seq: int
     captured_ms: int
@@ -94,7 +95,8 @@ class Frame(_message.Message):
     pixels: bytes
     tag: int
     moving: int
-    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., key_generation: _Optional[int] = ..., truth: _Optional[int] = ..., key_distance: _Optional[int] = ..., place: _Optional[int] = ..., pixels: _Optional[bytes] = ..., tag: _Optional[int] = ..., moving: _Optional[int] = ...) -> None: ...
+    traced: bool
+    def __init__(self, boot_id: _Optional[int] = ..., seq: _Optional[int] = ..., captured_ms: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., dropped_per_block: _Optional[int] = ..., whole: _Optional[bool] = ..., profile: _Optional[_Union[Profile, str]] = ..., key_generation: _Optional[int] = ..., truth: _Optional[int] = ..., key_distance: _Optional[int] = ..., place: _Optional[int] = ..., pixels: _Optional[bytes] = ..., tag: _Optional[int] = ..., moving: _Optional[int] = ..., traced: _Optional[bool] = ...) -> None: ...
 
 class Range(_message.Message):
     __slots__ = ("first", "last")

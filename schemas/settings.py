@@ -97,6 +97,22 @@ class RoleSettings(SettingsTable):
     """Seconds to wait at the start for a broker or a database; 0 waits without limit."""
 
 
+class TracingSettings(SettingsTable):
+    """Settings of a role on a frame's way: where it sends its spans of sampled frames."""
+
+    tracing: HttpUrl | None = None
+    """URL of an OpenTelemetry collector (OTLP over HTTP), such as http://localhost:4318; none records no spans. Needs
+    `pointillist[tracing]`. The variable POINTILLIST_TRACING sets it for all roles."""
+
+
+class SamplingSettings(TracingSettings):
+    """Settings of cameras, which decide whether a frame is traced."""
+
+    tracing_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of a camera's frames that are traced, if tracing is set: at most 10 frames a second of a camera and 100 of
+    a process. The variable POINTILLIST_TRACING_SHARE sets it for all cameras."""
+
+
 class KafkaSettings(SettingsTable):
     """Settings of a Kafka client."""
 

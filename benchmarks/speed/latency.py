@@ -34,7 +34,6 @@ from consumers.database.queries import open_records
 from infra.audit.report import share
 from infra.local.files import write_json, write_text
 from infra.state_folder import Layout
-from schemas.runtime.trace import STAMPS
 
 Result = dict[str, Any]
 
@@ -42,7 +41,9 @@ LOADS: Final = ("8x2", "32x8")
 """Loads: number of cameras × frames per second of each camera."""
 WARM_S: Final = 10.0
 STRETCHES: Final = {
-    "spooled": "drop, pack, sign, spool",
+    "taken": "to the camera's loop",
+    "sealed": "drop, pack, sign",
+    "spooled": "spool",
     "published": "to MQTT's socket",
     "received": "mosquitto, to the bridge, tag",
     "sent": "bridge's linger",
@@ -82,7 +83,7 @@ def stretches(frames: Iterable[Mapping[str, int]]) -> dict[str, list[float]]:
         if "committed" not in stamps or "captured" not in stamps:
             continue
         before = stamps["captured"]
-        for what in STAMPS[1:]:
+        for what in STRETCHES:
             if what in stamps:
                 found[what].append((stamps[what] - before) / 1e6)
                 before = stamps[what]
@@ -137,7 +138,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 def summary(runs: Sequence[Result]) -> Result:
     """Return the medians of the rounds of one side and load."""
-    what = [each for each in (*STAMPS, "whole way") if all(each in run["stretches_ms"] for run in runs)]
+    what = [each for each in (*STRETCHES, "whole way") if all(each in run["stretches_ms"] for run in runs)]
     roles = sorted(set.intersection(*(set(run["cpu_ms_per_frame"]) for run in runs)))
     cpu = {role: statistics.median(run["cpu_ms_per_frame"][role] for run in runs) for role in roles}
     return {

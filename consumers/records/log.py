@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 
 from aiokafka.errors import IllegalStateError, KafkaError
@@ -118,8 +118,7 @@ class Log:
             self._membership.check()
             if set(self._reader.assignment()) != self._next.keys():
                 raise LogRewoundError("topics: expected the same partitions as before, got others")
-            if trace.on():
-                trace.stamp("gathered", *(named(record) for some in found.values() for record in some))
+            stamp_gathered(record for some in found.values() for record in some)
             for partition, some in found.items():
                 if some[0].offset < self._next[partition]:
                     raise LogRewoundError(f"{partition}: expected offset {self._next[partition]}, got {some[0].offset}")
@@ -157,6 +156,16 @@ class Log:
         """Disconnect and leave the group."""
         self._next = {}
         await self._reader.close()
+
+
+def stamp_gathered(records: Iterable[Record]) -> None:
+    """Stamp records as gathered, and follow the verdicts among them whose frames are traced."""
+    for record in records:
+        name, header = record.headers[-1] if record.headers else ("", b"")
+        if name == trace.TRACEPARENT:
+            trace.follow("recorder", named(record), header)
+        if trace.on():
+            trace.stamp("gathered", named(record))
 
 
 def named(record: Record) -> str:

@@ -23,6 +23,7 @@ VARIABLES: Final = {
     "POINTILLIST_SHARE_FILE": "The name of the bridges' share.",
     "POINTILLIST_ALLOW_CODE, POINTILLIST_FACTORIES": "Code of bundles that may run.",
     "POINTILLIST_DATA": "Folder of the data sets.",
+    "POINTILLIST_TRACING, POINTILLIST_TRACING_SHARE": "Collector of spans of sampled frames; share of the frames.",
     "POINTILLIST_TRACE": "Folder for stamps of each frame's way.",
 }
 """Variables for secrets: every user can see arguments. `NAME(_FILE)` is also read from the file `NAME_FILE`."""

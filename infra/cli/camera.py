@@ -10,7 +10,7 @@ import typer
 from infra.cli import app
 from infra.cli.access import MQTT, mqtt_place, require_brokers
 from infra.cli.passwords import resolve
-from infra.cli.roles import COMMON
+from infra.cli.roles import COMMON, SAMPLING
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
 from schemas.messages.frame_size import over_size
@@ -23,9 +23,9 @@ app.add_typer(camera_app, name="camera")
 
 
 @role_command(
-    camera_app, "camera-attach", "name", "enrolment", "spool", *MQTT, *COMMON, "seconds", "drain_s", "camera.fps",
-    "camera.drop_ratio", "camera.profile", "camera.schedule.hours", "camera.source.login.file", "camera.source.rotate",
-    "camera.source.privacy", "camera.source.region", "camera.source.size", "camera.source.loop",
+    camera_app, "camera-attach", "name", "enrolment", "spool", *MQTT, *COMMON, *SAMPLING, "seconds", "drain_s",
+    "camera.fps", "camera.drop_ratio", "camera.profile", "camera.schedule.hours", "camera.source.login.file",
+    "camera.source.rotate", "camera.source.privacy", "camera.source.region", "camera.source.size", "camera.source.loop",
     strip=("camera.source", "camera"),
 )  # fmt: skip
 def attach(
@@ -91,6 +91,8 @@ def attach(
             CameraSpec(plan, known.key, link.address, link.tls, link.login), state=folder, registry=registry,
             health=health, stop=stop, ends_at_ms=until, drain_s=settings.drain_s,
         ),
+        tracing=settings.tracing,
+        tracing_share=settings.tracing_share,
     )  # fmt: skip
     if outcome.refused:
         typer.echo(f"{identity}: frames were refused: {outcome.refused}", err=True)

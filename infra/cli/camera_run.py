@@ -9,7 +9,7 @@ import typer
 
 from infra.cli.access import MQTT, mqtt_place, require_brokers
 from infra.cli.camera import camera_app
-from infra.cli.roles import COMMON
+from infra.cli.roles import COMMON, SAMPLING
 from infra.settings.command import role_command
 from schemas.errors import ConfigError
 
@@ -23,7 +23,7 @@ _END_S: Final = 15.0
 """Seconds beyond the time to drain, for closing a process."""
 
 
-@role_command(camera_app, ROLE, "spool", *MQTT, *COMMON, "processes", "share", "seconds", "drain_s")
+@role_command(camera_app, ROLE, "spool", *MQTT, *COMMON, *SAMPLING, "processes", "share", "seconds", "drain_s")
 def run(
     settings: CameraRunSettings,
     file: Annotated[
@@ -129,6 +129,8 @@ def _alone(settings: CameraRunSettings, listed: FileOfCameras, folder: Path, num
             listed, state=folder, registry=registry, health=health, stop=stop, ends_at_ms=until,
             drain_s=settings.drain_s, report=report,
         ),
+        tracing=settings.tracing,
+        tracing_share=settings.tracing_share,
     )  # fmt: skip
     return 0 if outcome.drained else FLEET_PENDING
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 COMMON: Final = ("state", "metrics", "connect_timeout_s")
 """Settings of every role that have an option."""
+TRACING: Final = ("tracing",)
+SAMPLING: Final = ("tracing", "tracing_share")
+"""Settings of roles on a frame's way, and of cameras."""
 Records = TypeVar("Records", "RecorderSettings", "ConsoleSettings")
 
 
@@ -57,7 +60,7 @@ def generations_file(state: Path | None) -> Path | None:
 
 
 @role_command(
-    app, "bridge", *MQTT, *KAFKA, *COMMON, "name", "max_backlog_bytes", "camera_messages_per_s",
+    app, "bridge", *MQTT, *KAFKA, *COMMON, *TRACING, "name", "max_backlog_bytes", "camera_messages_per_s",
     "camera_bytes_per_s", "camera_window_bytes", "camera_rates",
 )  # fmt: skip
 def bridge(settings: BridgeSettings) -> None:
@@ -82,12 +85,13 @@ def bridge(settings: BridgeSettings) -> None:
             keys,
             run_bridge(settings, keys, registry=registry, health=health, stop=stop),
         ),
+        tracing=settings.tracing,
     )
 
 
 @role_command(
-    app, "processor", "bundle", *KAFKA, *COMMON, "instance", "mode", "backend", "precision", "compile", "batch_frames",
-    "max_frame_pixels", "device", "threads", "model_cache", "trust",
+    app, "processor", "bundle", *KAFKA, *COMMON, *TRACING, "instance", "mode", "backend", "precision", "compile",
+    "batch_frames", "max_frame_pixels", "device", "threads", "model_cache", "trust",
 )  # fmt: skip
 def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
     """Rebuild, denoise, classify and check frames from Kafka."""
@@ -123,11 +127,12 @@ def process(settings: ProcessorSettings, allow_code: AllowCode = False) -> None:
             keys,
             run_processor(settings, keys, registry=registry, health=health, stop=stop),
         ),
+        tracing=settings.tracing,
     )
 
 
 @role_command(
-    app, "recorder", *KAFKA, *COMMON, "database", "group", "quarantine", "bounds.database_age_s",
+    app, "recorder", *KAFKA, *COMMON, *TRACING, "database", "group", "quarantine", "bounds.database_age_s",
     "bounds.database_bytes", strip="bounds",
 )  # fmt: skip
 def record(settings: RecorderSettings) -> None:
@@ -151,6 +156,7 @@ def record(settings: RecorderSettings) -> None:
             keys,
             run_recorder(settings, keys, registry=registry, health=health, stop=stop),
         ),
+        tracing=settings.tracing,
     )
 
 
@@ -171,7 +177,7 @@ def with_records(settings: Records) -> Records:
     )
 
 
-@role_command(app, "fleet", "scenario", "state", "mqtt", "metrics", "connect_timeout_s", "seconds", "drain_s", "resume")
+@role_command(app, "fleet", "scenario", *COMMON, "mqtt", *SAMPLING, "seconds", "drain_s", "resume")
 def fleet(settings: FleetSettings) -> None:
     """Run simulated cameras. Exit status 3 when spools still hold frames at the drain deadline."""
     from infra.process.role import run_role
@@ -204,5 +210,7 @@ def fleet(settings: FleetSettings) -> None:
             stop=stop, run_s=settings.seconds, drain_s=settings.drain_s, again=not settings.resume,
             patient=settings.resume,
         ),
+        tracing=settings.tracing,
+        tracing_share=settings.tracing_share,
     )  # fmt: skip
     raise typer.Exit(0 if outcome.drained else FLEET_PENDING)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "profile", "processor.mode", "processor.backend", "processor.precision", "processors",
     "bridges", "kafka_nodes", "processor.batch_frames", "processor.max_frame_pixels", "spool_bytes", "drain_s", "state",
     "report", "http", "http_tls", "http_plain", "behind_proxy", "listen", "allowed_host", "plain", "prometheus",
-    "receivers", strip="processor",
+    "receivers", "tracing", "tracing_share", strip="processor",
 )  # fmt: skip
 def up(
     settings: UpSettings,
@@ -35,12 +35,15 @@ def up(
 
     Exit status 0 when nothing is lost or pending, 1 when something is, 2 for what you can mend.
     """
+    from infra.process.tracing import require_exporter
     from infra.state_folder.environment import Environment
     from infra.up.run import run_up
     from infra.up.table import LiveTable
     from infra.up.terminal import own_foreground
 
     settings = settings.model_copy(update={"source": resolve(settings.source)})
+    if settings.tracing is not None:
+        require_exporter()
     console = Console(soft_wrap=True, stderr=json)
     with own_foreground():
         status, document = run_up(settings, Environment(), LiveTable(console))

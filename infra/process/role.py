@@ -15,9 +15,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from infra.process.log_lines import readable_line
-from infra.process.metrics_server import role_registry, serve
-from infra.state_folder.environment import Environment
-from schemas.errors import ConfigError
+from infra.process.metrics_server import role_of, role_registry, serve
+from infra.process.tracing import begin_trace, traced
 from schemas.runtime import trace
 from schemas.runtime.health import Health
 from schemas.runtime.memory import collect_seldom
@@ -58,10 +57,20 @@ def configure_logs() -> None:
     )
 
 
-def run_role(name: str, metrics: str | None, entry: Entry[Result]) -> Result:
-    """Run `entry` until it returns; SIGTERM and SIGINT set its stop event, once."""
+def run_role(
+    name: str,
+    metrics: str | None,
+    entry: Entry[Result],
+    *,
+    tracing: str | None = None,
+    tracing_share: float = 0.0,
+) -> Result:
+    """Run `entry` until it returns; SIGTERM and SIGINT set its stop event, once.
+
+    `tracing` is the URL of an OpenTelemetry collector; of its own cameras' frames, `tracing_share` are traced.
+    """
     configure_logs()
-    registry = role_registry(name.rpartition("-")[0] if name[-1].isdigit() else name)
+    registry = role_registry(role_of(name))
     health = Health()
     begin_trace(name)
     collect_seldom()
@@ -75,21 +84,10 @@ def run_role(name: str, metrics: str | None, entry: Entry[Result]) -> Result:
         return await entry(registry, health, stop)
 
     try:
-        return asyncio.run(body())
+        with traced(name, tracing, tracing_share):
+            return asyncio.run(body())
     finally:
         trace.end()
         if server is not None:
             server.shutdown()
             server.server_close()
-
-
-def begin_trace(name: str) -> None:
-    """Trace each frame's path if `POINTILLIST_TRACE` names a folder; `ConfigError` when that cannot be written."""
-    folder = Environment().trace
-    if folder is not None:
-        try:
-            trace.begin(folder, name)
-        except OSError as error:
-            raise ConfigError(
-                f"POINTILLIST_TRACE: expected a writable folder, got {folder}: {error.strerror}. Choose another folder."
-            ) from None

@@ -24,7 +24,7 @@ from infra.settings.roles import prefix_of
 from schemas.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
-SHARED: Final = ("kafka_tls", "kafka_login_file", "mqtt_tls", "mqtt_login_file")
+SHARED: Final = ("kafka_tls", "kafka_login_file", "mqtt_tls", "mqtt_login_file", "tracing", "tracing_share")
 """Settings that `POINTILLIST_NAME` sets for all roles. A role's own variable takes precedence."""
 _SHARED_PREFIX: Final = "POINTILLIST_"
 

@@ -31,6 +31,8 @@ FRAMES_REFUSED = 4
 """Exit status of an attached camera whose frames were refused."""
 
 
+ON_THE_WAY = frozenset(("bridge", "process", "record", "fleet", "camera run"))
+"""Commands of the roles on a frame's way, which are traced."""
 FOREIGN = (
     "POINTILLIST_FLEET_SECRET",
     "POINTILLIST_FLEET_SECRET_FILE",
@@ -178,7 +180,10 @@ class LocalRoles:
         log, file = self._layout.log(name), self._layout.role_settings(name)
         table = {} if given is None else given.model_dump(mode="json", exclude_unset=True)
         # Brokers come and go under a supervised role: it waits for them without a limit.
-        write_private(file, toml(table | dict(values) | {"metrics": metrics, "connect_timeout_s": 0}))
+        table |= dict(values)
+        if command in ON_THE_WAY:
+            table["tracing"] = self._settings.tracing
+        write_private(file, toml(table | {"metrics": metrics, "connect_timeout_s": 0}))
         process = RoleProcess([*command.split(), "--config", str(file)], log, environment)
         return Role(name, process, listen=lambda: listen, metrics=metrics, log=log)
 
@@ -270,6 +275,7 @@ class LocalRoles:
             "state": self._layout.folder,
             "drain_s": self._settings.drain_s,
             "seconds": self._settings.seconds,
+            "tracing_share": self._settings.tracing_share,
         }
         # The fleet gets its cameras' keys, and no secret.
         if (listed := self._settings.cameras_file) is not None:

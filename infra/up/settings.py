@@ -23,7 +23,7 @@ from producers.sources.settings import REAL_KINDS, SourceSettings
 from schemas.errors import BundleError, ConfigError, SourceError
 from schemas.identity import DEFAULT_SITE
 from schemas.limits import BLOCK_PIXELS, MAX_CAMERAS, MAX_DROPPED_PER_BLOCK
-from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, SettingsTable
+from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, SamplingSettings, TracingSettings
 
 GENERAL: Final = "imagenet"
 """Name of the bundle for real cameras; see `infra.bundling.imagenet`."""
@@ -61,14 +61,16 @@ SET_BY_UP: Final[dict[str, frozenset[str]]] = {
 """Settings of each role that `up` sets itself, besides those of its brokers and of every role."""
 _OF_SIMULATED: Final = frozenset(("cameras", "fps", "drop_ratio", "source", "scenario", "probe_share", "profile"))
 """Settings of simulated cameras, which a list of real cameras has of its own."""
-_SET_IN_ALL: Final = frozenset((*RoleSettings.model_fields, *KafkaSettings.model_fields, *MqttSettings.model_fields))
+_SET_IN_ALL: Final = frozenset(
+    name for each in (RoleSettings, KafkaSettings, MqttSettings, TracingSettings) for name in each.model_fields
+)
 
 
 def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-class UpSettings(SettingsTable):
+class UpSettings(SamplingSettings):
     """Settings of `pointillist up`: of the run, and in a table for each role the settings of that role."""
 
     cameras: int | None = Field(default=None, ge=1, le=MAX_CAMERAS)

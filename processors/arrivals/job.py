@@ -24,9 +24,8 @@ from schemas.messages.moving import Box
 from schemas.pixels.packing import Picture
 from schemas.pixels.planes import Planes
 from schemas.pointillist_pb2 import Frame
+from schemas.runtime import trace
 from schemas.transport.kafka.sender import Sendable
-
-TRACEPARENT: Final = "traceparent"
 
 
 class Record(Protocol):
@@ -179,6 +178,7 @@ class FrameJob:
     frame: Frame = field(init=False)
     shape: Shape = field(init=False)
     traceparent: bytes | None = None
+    """The frame's place in its trace, as a header: after this step, for its result."""
 
     # Deduplicate
     verdict: Sendable | None = None
@@ -244,10 +244,10 @@ class FrameJob:
             raise MalformedError("expected a record with a camera id as key and a frame as value")
         self.camera_id = _camera_of(record.key)
         frame, self.key = open_keyed_frame(self.camera_id, record.value, keys)
-        for name, value in record.headers:
-            if name == TRACEPARENT:
-                self.traceparent = value
         self.frame = frame
+        for name, value in record.headers:
+            if name == trace.TRACEPARENT:
+                self.traceparent = value
         self.shape = Shape(frame.height, frame.width, frame.channels)
         self.record = None
 

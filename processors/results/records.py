@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from processors.arrivals.job import TRACEPARENT, FrameJob
+from processors.arrivals.job import FrameJob
 from schemas.errors import WireError
 from schemas.keys.keys import KeyRing
 from schemas.messages.cloudevents import PROCESSORS, event_headers
@@ -27,6 +27,7 @@ from schemas.pointillist_pb2 import (
     ServedModel,
     Verdict,
 )
+from schemas.runtime import trace
 from schemas.transport.kafka.sender import Headers
 
 REFUSAL_CHARACTERS: Final = 200
@@ -99,7 +100,7 @@ def verdict_record(
         seal_pictures(verdict, job.camera_id, keys)
     headers = event_headers(PROCESSORS, Verdict, str(job.identity))
     if job.traceparent is not None:
-        headers.append((TRACEPARENT, job.traceparent))
+        headers.append((trace.TRACEPARENT, job.traceparent))
     value = sign_statement(keys, job.camera_id, verdict)
     return Outgoing(job.camera_id.encode(), value, headers, job, smaller)
 

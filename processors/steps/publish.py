@@ -125,8 +125,8 @@ class Publish(Step):
         if not job.concluded:
             record.value, record.smaller = record.smaller or record.value, None
             self._repeats.remember(job.identity, record)
-            if trace.on():
-                trace.stamp("delivered", job.identity)
+        if trace.on() and job.record is None:  # a record without a frame has no identity
+            trace.stamp("delivered", job.identity)
         self.next.submit(job)
 
 

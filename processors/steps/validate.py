@@ -33,6 +33,8 @@ class Validate(Step):
         self.next.submit(job)
 
     def _check(self, job: FrameJob) -> None:
+        if job.traceparent is not None:
+            job.traceparent = trace.follow("processor", job.identity, job.traceparent)
         if trace.on():
             trace.stamp("fetched", job.identity)
         shape = job.shape

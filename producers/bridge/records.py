@@ -23,6 +23,7 @@ from schemas.messages.frame import open_frame, open_message
 from schemas.messages.ledger import open_ledger
 from schemas.pointillist_pb2 import DeadLetter, Frame, Ledger, Meta, Status
 from schemas.runtime import trace
+from schemas.runtime.spans import root
 from schemas.topics import Channel, KafkaTopic, parse_mqtt_topic
 
 log = structlog.get_logger()
@@ -34,9 +35,6 @@ ROUTES: Final = 16_384
 are short, are cached."""
 MAX_ORIGIN_CHARACTERS: Final = 200
 """Maximum characters of a topic in a dead letter. Valid topics are shorter; an invalid one has up to 64 KiB."""
-
-_SPAN: Final = f"-{blake2b(b'bridge', digest_size=8).hexdigest()}-01"
-"""End of the header `traceparent`: one frame is one trace, in which the bridge is one span, marked as sampled."""
 
 Announcement = TypeVar("Announcement", Status, Meta)
 
@@ -134,9 +132,13 @@ class RecordFactory:
         frame = open_frame(camera_id, payload, self._keys)
         boot_id, seq = frame.boot_id, frame.seq
         event_id = f"{boot_id:016x}/{seq}"
-        trace = blake2b(f"{camera_id}/{event_id}".encode(), digest_size=16).hexdigest()
+        name = f"{camera_id}/{event_id}"
+        # One frame is one trace. Its camera has marked it as sampled, or not.
+        traceparent = root(name)._replace(sampled=frame.traced).header()
+        if frame.traced:
+            traceparent = trace.follow("bridge", name, traceparent) or traceparent
         headers = event_headers(route.source, Frame, event_id)
-        headers.append(("traceparent", f"00-{trace}{_SPAN}".encode()))
+        headers.append((trace.TRACEPARENT, traceparent))
         receipt = Receipt(camera_id, boot_id, frame.key_generation, seq)
         return Record(KafkaTopic.FRAMES, route.key, payload, headers, receipt, route.origin, route.channel)
 

@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 
 from producers.bridge.quota import WINDOW_BYTES
 from schemas.limits import MAX_MESSAGE_BYTES
-from schemas.settings import KafkaSettings, MqttSettings, RoleSettings
+from schemas.settings import KafkaSettings, MqttSettings, RoleSettings, TracingSettings
 from schemas.topics import PROCESSORS_GROUP
 
 KEPT_BYTES: Final = 32 * 2**20
 """Freed memory that a bridge's process keeps for the next batches; see `schemas.runtime.memory.keep_freed`."""
 
 
-class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings):
+class BridgeSettings(RoleSettings, MqttSettings, KafkaSettings, TracingSettings):
     """Settings of a bridge. Several bridges share the load when each has its own `name`."""
 
     name: str = Field(default="bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")

@@ -345,6 +345,7 @@ class Camera:
 
     async def _publish(self, reader: Reader, reading: Reading) -> None:
         captured, captured_ms = reading
+        taken_ns = time.time_ns()
         picture, ledger = captured.picture, self.spool.current
         shown = picture if captured.planes is None else captured.planes
         skipped = reader.take_skipped()
@@ -359,16 +360,20 @@ class Camera:
             self._source_gives()
             return
         self._sealing.request_key(self._control.key_wanted)
+        identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
+        traced = trace.sample(identity)
+        if trace.on():
+            trace.stamp("captured", identity, at_ns=captured_ms * 10**6)
+            trace.stamp("taken", identity, at_ns=taken_ns)
         try:
-            encoding = self._encoding(shown.shape)
+            encoding, moving = self._encoding(shown.shape), self._moving(picture)
             payload = self._sealing.seal(
-                shown, captured_ms, captured.position, encoding, captured.truth, self._moving(picture)
+                shown, captured_ms, captured.position, encoding, captured.truth, moving, traced=traced
             )
         except WireError as error:
             raise SourceError(f"the source of {self.settings.camera_id}: {error}") from None
         if trace.on():
-            identity = Identity(self.settings.camera_id, ledger.boot_id, ledger.next)
-            trace.stamp("captured", identity, at_ns=captured_ms * 10**6)
+            trace.stamp("sealed", identity)
         await self._append()
         if self.settings.measure_codec:
             self._compare(shown, ledger.next - 1, payload)

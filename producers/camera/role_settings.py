@@ -13,10 +13,10 @@ from producers.sources.settings import SourceSettings, StreamSettings
 from schemas.errors import ConfigError
 from schemas.identity import CameraId
 from schemas.limits import MAX_FRAMES_PER_SECOND
-from schemas.settings import MqttSettings, RoleSettings, SettingsTable
+from schemas.settings import MqttSettings, RoleSettings, SamplingSettings, SettingsTable
 
 
-class _CameraRole(RoleSettings, MqttSettings):
+class _CameraRole(RoleSettings, MqttSettings, SamplingSettings):
     """Settings of a process with real cameras."""
 
     spool: Path | None = None

@@ -57,6 +57,8 @@ class Sealing:
         encoding: Encoding,
         truth: Truth | None = None,
         moving: int = 0,
+        *,
+        traced: bool = False,
     ) -> bytes:
         """Seal a `picture` (H, W, C) uint8, or planes, for the next place, and return the message; nothing may wait.
 
@@ -69,11 +71,11 @@ class Sealing:
         ledger = self._spool.current
         place = ledger.boot_id, ledger.next, captured_ms
         if encoding.profile == VIDEO:
-            payload = self._groups.encode(picture, *place, encoding, truth, moving)
+            payload = self._groups.encode(picture, *place, encoding, truth, moving, traced=traced)
         else:
             self._groups.end()
             pixels = to_picture(picture) if isinstance(picture, Planes) else picture
-            payload = encode_frame(self._key, *place, pixels, encoding, truth, moving)
+            payload = encode_frame(self._key, *place, pixels, encoding, truth, moving, traced=traced)
         self._waiting = _Sealed(ledger.next, payload, position, captured_ms, picture.nbytes)
         return payload
 

@@ -281,6 +281,8 @@ class Publisher:
     def _on_confirm(self, confirm: Confirm) -> None:
         freed = self._spool.confirm(confirm.boot_id, [(part.first, part.last) for part in confirm.ranges])
         self._window.confirmed(freed, time.monotonic())
+        if trace.on():
+            trace.stamp("confirmed", *(Identity(self._key.camera_id, *key) for key in freed))
         self._freed.set()
         self._first_answer.heard()
         self._instruments.confirmed.inc(len(freed))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from schemas.settings import RoleSettings
+from schemas.settings import RoleSettings, SamplingSettings
 
 
-class FleetSettings(RoleSettings):
+class FleetSettings(RoleSettings, SamplingSettings):
     """Settings of `pointillist fleet`."""
 
     scenario: Path

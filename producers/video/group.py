@@ -104,6 +104,8 @@ class GroupEncoder:
         encoding: Encoding,
         truth: Truth | None = None,
         moving: int = 0,
+        *,
+        traced: bool = False,
     ) -> bytes:
         """Return the sealed and signed message of a picture: RGB or grey (H, W, C) uint8, or planes.
 
@@ -125,6 +127,7 @@ class GroupEncoder:
             profile=VIDEO,
             truth=truth.to_wire() if truth else 0,
             moving=moving,
+            traced=traced,
         )
         if self._key.is_probe(boot_id, seq, encoding.probe_share):
             from producers.video.encoder import encode_alone

@@ -126,10 +126,12 @@ def encode_frame(
     encoding: Encoding,
     truth: Truth | None = None,
     moving: int = 0,
+    *,
+    traced: bool = False,
 ) -> bytes:
     """Return the sealed and signed message of a `picture` (H, W, C) uint8: its kept pixels, or all in a probe.
 
-    `moving` is a box as `schemas.messages.moving` packs it.
+    `moving` is a box as `schemas.messages.moving` packs it. A `traced` frame is three bytes longer.
     """
     height, width, channels = picture.shape
     check_frame_size(height, width, channels)
@@ -147,6 +149,7 @@ def encode_frame(
         profile=encoding.profile,  # type: ignore[arg-type]  # checked in Encoding
         truth=truth.to_wire() if truth else 0,
         moving=moving,
+        traced=traced,
     )
     return seal_frame(key, message, packed(picture, kept, encoding.profile))
 

@@ -1,9 +1,11 @@
-"""Latency traces: time stamps of a frame on its way through the roles, written only on request.
+"""Latency traces: time stamps of a frame on its way through the roles, taken only on request.
 
 A process with a trace folder writes one line for each stamp to its own file: `nanoseconds since 1970 <TAB> stamp <TAB>
 frame`. The frame is its identity, `SITE/CAMERA/BOOT/SEQ`. On one machine, or on several with synchronised clocks, the
 lines of all roles together are the frame's way. Stamps are for measurement: they are written up to half a second late,
 and a kill loses those.
+
+A process with an exporter of spans makes spans of the same stamps, for sampled frames only (`schemas.runtime.spans`).
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from schemas.identity import Identity
+from schemas.runtime.spans import Export, FrameSpans, RoleName, parsed
 
 STAMPS: Final = (
     "captured",
+    "taken",
+    "sealed",
     "spooled",
     "published",
     "received",
@@ -34,12 +39,16 @@ STAMPS: Final = (
     "gathered",
     "recorded",
     "committed",
+    "confirmed",
 )
-"""In the order in which a frame gets them: read from the source; in the spool; written to MQTT's socket; verified by
-the
-bridge; on its way to Kafka; in Kafka. Received by a processor; on the device; classified; through STRIP, if it was a
-probe; its verdict on the way to Kafka; in Kafka. Received by the recorder; its transaction begins; is committed.
+"""In the order in which a frame gets them: read from the source; taken by the camera's loop; dropped, encoded and
+sealed; in the spool; written to MQTT's socket; verified by the bridge; on its way to Kafka; in Kafka. Received by a
+processor; on the device; classified; through STRIP, if it was a probe; its verdict on the way to Kafka; in Kafka.
+Received by the recorder; its transaction begins; is committed. The last one, at the camera, has no order with those
+behind the bridge: confirmed by the bridge.
 """
+TRACEPARENT: Final = "traceparent"
+"""The header of a Kafka record with the place of a frame in its trace."""
 WRITE_AFTER_S: Final = 0.5
 
 
@@ -68,6 +77,7 @@ class _Trace:
 
 
 _active: _Trace | None = None
+_spans: FrameSpans | None = None
 
 
 def begin(folder: Path, name: str) -> None:
@@ -87,15 +97,49 @@ def end() -> None:
     _active = None
 
 
+def begin_spans(export: Export, share: float = 0.0) -> None:
+    """Export the spans of sampled frames from now on; `share` of this process's own cameras' frames are sampled."""
+    global _spans
+    _spans = FrameSpans(export, share)
+
+
+def end_spans() -> None:
+    """Export the spans of the frames that the process still has, and none after them."""
+    global _spans
+    ended, _spans = _spans, None
+    if ended is not None:
+        ended.close()
+
+
+def sample(frame: Identity) -> bool:
+    """Return whether a new frame of a camera of this process is traced; call it before the frame's first stamp."""
+    return _spans is not None and _spans.sample(str(frame))
+
+
+def follow(role: RoleName, frame: Identity | str, header: bytes) -> bytes | None:
+    """Follow a frame from the role before into `role`, and return the header `traceparent` for the next role.
+
+    None if the header is malformed or of another trace. A frame that is not sampled has its header unchanged, and so
+    has every frame in a process without spans. Beyond the bound on frames a second, the flag `sampled` is removed.
+    """
+    before = parsed(header)
+    if before is None or not before.sampled or _spans is None:
+        return None if before is None else header
+    place = _spans.follow(role, str(frame), before)
+    return None if place is None else place.header()
+
+
 def on() -> bool:
-    """Return whether stamps are written: check it before a loop over a batch."""
-    return _active is not None
+    """Return whether a stamp would be taken: check it before a loop over a batch."""
+    return _active is not None or (_spans is not None and len(_spans) > 0)
 
 
 def stamp(what: str, *frames: Identity | str, at_ns: int | None = None) -> None:
     """Stamp frames, each an identity or its text, with `what`, one of `STAMPS`: now, or at a Unix time.
 
-    Does nothing unless `begin` was called.
+    Does nothing unless `begin` or `begin_spans` was called.
     """
     if _active is not None:
         _active.note(what, frames, at_ns)
+    if _spans is not None and len(_spans):
+        _spans.stamp(what, frames, time.time_ns() if at_ns is None else at_ns)

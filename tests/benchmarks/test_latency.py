@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.speed.latency import read_stamps, stretches
-from schemas.runtime.trace import STAMPS
+from benchmarks.speed.latency import STRETCHES, read_stamps, stretches
 
+WAY = ("captured", *STRETCHES)
 MS = 10**6
 
 
@@ -15,15 +15,15 @@ def test_the_first_of_a_frames_stamps_counts_whichever_file_holds_it(tmp_path: P
 
 
 def test_stretches_lead_from_stamp_to_stamp_and_add_up_to_the_whole_way() -> None:
-    probe = {what: number**2 * MS for number, what in enumerate(STAMPS)}
+    probe = {what: number**2 * MS for number, what in enumerate(WAY)}
     plain = {what: at_ns for what, at_ns in probe.items() if what != "checked"}
     lost = {"captured": 0, "spooled": MS}
     found = stretches([probe, plain, lost])
-    assert set(found) == {*STAMPS[1:], "whole way"}
+    assert set(found) == {*WAY[1:], "whole way"}
     assert len(found["checked"]) == 1
-    number = STAMPS.index("answered")
+    number = WAY.index("answered")
     assert found["answered"] == [number**2 - (number - 1) ** 2, number**2 - (number - 2) ** 2]
     ways = [sum(values[n] for values in found.values() if len(values) == 2) for n in (0, 1)]
-    whole = float((len(STAMPS) - 1) ** 2)
+    whole = float((len(WAY) - 1) ** 2)
     assert found["whole way"] == [whole, whole]
     assert ways == [2 * whole - found["checked"][0], 2 * whole]

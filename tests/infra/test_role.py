@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.process.log_lines import readable_line
-from infra.process.role import begin_trace
+from infra.process.tracing import begin_trace
 from schemas.errors import ConfigError
 from schemas.runtime import trace
 

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, Any] = {
     "sites": {"guards of the north": "north=operator"},
     "behind_proxy": "192.0.2.1",
     "prometheus": "http://127.0.0.1:9090",
+    "tracing": "http://127.0.0.1:4318",
     "alertmanager": "http://127.0.0.1:9093",
     "console": "http://127.0.0.1:8080",
     "issuer": "https://login.example",
@@ -279,6 +280,36 @@ def test_up_passes_each_role_its_settings_by_a_private_file(tmp_path: Path) -> N
     assert (bridge.name, bridge.linger_ms, bridge.kafka) == ("bridge-2", 3, "127.0.0.1:2")
     recorder: Any = load(model_of("recorder"), Given("recorder", Layout(tmp_path).role_settings("recorder")))
     assert recorder.bounds.strangers == 7
+    assert (bridge.tracing, recorder.tracing) == (None, None)
+
+
+def test_one_option_of_up_traces_all_roles_on_a_frames_way(tmp_path: Path) -> None:
+    settings = UpSettings(state=tmp_path, tracing="http://127.0.0.1:4318", tracing_share=0.5)
+    roles = LocalRoles(settings, Layout(tmp_path), Ports(tmp_path), "127.0.0.1:1", "127.0.0.1:2")
+    started = [*roles.bridges(), *roles.processors(), roles.recorder(), roles.console(), roles.monitor(), roles.fleet()]
+    found = {}
+    for role in started:
+        name = role.name.partition("-")[0]
+        settings_of_role = load(model_of(name), Given(name, Layout(tmp_path).role_settings(role.name)))
+        found[name] = getattr(settings_of_role, "tracing", None), getattr(settings_of_role, "tracing_share", None)
+    url = "http://127.0.0.1:4318"
+    assert found == {
+        "bridge": (url, None), "processor": (url, None), "recorder": (url, None), "fleet": (url, 0.5),
+        "console": (None, None), "monitor": (None, None),
+    }  # fmt: skip
+
+
+def test_a_variable_traces_all_roles_and_a_roles_own_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTILLIST_TRACING", "http://collector:4318")
+    bridge: Any = load(model_of("bridge"), Given("bridge"))
+    up: Any = load(model_of("up"), Given("up"))
+    assert (bridge.tracing, up.tracing) == ("http://collector:4318", "http://collector:4318")
+    monkeypatch.setenv(f"{prefix_of('bridge')}TRACING", "http://other:4318")
+    bridge = load(model_of("bridge"), Given("bridge"))
+    assert bridge.tracing == "http://other:4318"
+    monkeypatch.setenv("POINTILLIST_TRACING", "collector:4318")
+    with pytest.raises(ConfigError, match="POINTILLIST_TRACING"):
+        load(model_of("up"), Given("up"))
 
 
 def test_variables_of_the_roles_do_not_reach_the_roles_of_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from prometheus_client import CollectorRegistry
 
-from processors.arrivals.job import open_record
+from processors.arrivals.job import FrameJob, open_record
+from processors.arrivals.progress import PartitionProgress
+from processors.metrics import ProcessorMetrics
+from processors.settings import ProcessorSettings
+from processors.steps.step import Step
+from processors.steps.validate import Validate
 from schemas.identity import CameraId
 from schemas.keys.keys import CameraKey, KeyRing
 from schemas.messages.frame import Encoding, encode_frame
+from schemas.runtime import trace
+from schemas.runtime.spans import Span, parsed, root
 
 CAMERA = CameraId("site/door")
+SENT = root(f"{CAMERA}/0000000000000007/5")._replace(sampled=True)
+TRACE = SENT.header()
 
 
 @dataclass
@@ -19,7 +29,7 @@ class Record:
     partition: int = 3
     offset: int = 9
     key: bytes | None = CAMERA.encode()
-    headers: Sequence[tuple[str, bytes]] = (("ce_id", b"x"), ("traceparent", b"00-1-2-01"))
+    headers: Sequence[tuple[str, bytes]] = (("ce_id", b"x"), ("traceparent", TRACE))
 
 
 class CountingRing(KeyRing):
@@ -38,4 +48,40 @@ def test_a_record_is_opened_with_one_look_at_the_keys() -> None:
     assert keys.lookups == 1
     assert taken.key.export() == key.export()
     assert (taken.identity, taken.shape, taken.frame_bytes) == ((CAMERA, 7, 5), (8, 16, 3), len(payload))
-    assert (taken.partition, taken.offset, taken.traceparent) == (3, 9, b"00-1-2-01")
+    assert (taken.partition, taken.offset, taken.traceparent) == (3, 9, TRACE)
+
+
+class Passed(Step):
+    """The last step."""
+
+    def submit(self, job: FrameJob) -> None:
+        """Keep nothing."""
+
+
+def test_a_role_with_spans_follows_the_sampled_frame_and_puts_its_own_span_into_the_result() -> None:
+    keys, exported = KeyRing(b"a fleet secret of tests"), list[Span]()
+    payload = encode_frame(keys.key(CAMERA, 2), 7, 5, 1000, np.zeros((8, 16, 3), np.uint8), Encoding(16))
+    step = Validate(ProcessorSettings(), keys, ProcessorMetrics(CollectorRegistry()))
+    step.next = Passed()
+
+    def validated(header: bytes) -> FrameJob:
+        job = FrameJob.of(Record(payload, headers=[("traceparent", header)]), PartitionProgress(), 0.0)
+        step.submit(job)
+        assert job.error is None
+        return job
+
+    trace.begin_spans(exported.extend)
+    try:
+        taken = validated(TRACE)
+        open_record(Record(payload), keys)  # as a key frame is read again
+        trace.stamp("delivered", taken.identity)
+        unsampled = root(str(taken.identity)).header()
+        assert validated(unsampled).traceparent == unsampled
+        assert validated(root("site/other/0000000000000007/5")._replace(sampled=True).header()).traceparent is None
+        assert validated(b"00-1-2-01").traceparent is None
+    finally:
+        trace.end_spans()
+    (span,) = exported
+    assert (span.name, span.parent_id) == ("processor", SENT.span_id)
+    assert taken.traceparent is not None
+    assert parsed(taken.traceparent) == SENT._replace(span_id=span.span_id)

@@ -20,6 +20,8 @@ from schemas.keys.roots import Role, Roots
 from schemas.limits import DEAD_LETTER_PAYLOAD_BYTES
 from schemas.messages.frame import Encoding, encode_frame, sign_message
 from schemas.pointillist_pb2 import DeadLetter, Ledger, Meta, Range, State, Status
+from schemas.runtime import trace
+from schemas.runtime.spans import parsed, root
 from schemas.topics import Channel, KafkaTopic, mqtt_topic
 
 SECRET = b"a fleet secret of thirty-two byte"
@@ -56,14 +58,10 @@ def letter(record: Record) -> DeadLetter:
 def test_a_frame_goes_on_unchanged_under_its_camera_with_its_identity_in_the_headers() -> None:
     payload = frame(seq=5)
     record = RecordFactory("b1", BRIDGE_KEYS).accept(topic(Channel.FRAME), payload)
-    trace = blake2b(b"hall/door/000000000000b007/5", digest_size=16).hexdigest()
     assert (record.topic, record.key, record.value) == (KafkaTopic.FRAMES, b"hall/door", payload)
     assert record.receipt == Receipt(CAMERA, 0xB007, 0, 5)
     headers = dict(record.headers)
-    version, trace_id, span_id, flags = headers.pop("traceparent").decode().split("-")
-    assert (version, trace_id, flags) == ("00", trace, "01")
-    assert len(span_id) == 16
-    assert int(span_id, 16)
+    assert headers.pop("traceparent") == root("hall/door/000000000000b007/5").header()
     assert headers == {
         "ce_specversion": b"1.0",
         "ce_type": b"pointillist.v1.Frame",
@@ -71,6 +69,36 @@ def test_a_frame_goes_on_unchanged_under_its_camera_with_its_identity_in_the_hea
         "ce_id": b"000000000000b007/5",
         "content-type": b"application/protobuf",
     }
+
+
+def test_a_frame_that_its_camera_samples_has_the_flag_and_in_a_bridge_with_spans_its_span() -> None:
+    payload = encode_frame(KEYS.key(CAMERA, 0), 0xB007, 5, 1000, PICTURE, Encoding(16), traced=True)
+    accept = RecordFactory("b1", BRIDGE_KEYS).accept
+    sent = root("hall/door/000000000000b007/5")._replace(sampled=True)
+    assert dict(accept(topic(Channel.FRAME), payload).headers)["traceparent"] == sent.header()
+    trace.begin_spans(lambda _: None)
+    try:
+        own = parsed(dict(accept(topic(Channel.FRAME), payload).headers)["traceparent"])
+    finally:
+        trace.end_spans()
+    assert own is not None
+    assert (own.trace_id, own.sampled) == (sent.trace_id, True)
+    assert own.span_id != sent.span_id
+
+
+def test_a_camera_that_samples_every_frame_is_followed_in_few() -> None:
+    def flag(seq: int) -> bytes:
+        payload = encode_frame(KEYS.key(CAMERA, 0), 0xB007, seq, 1000, PICTURE, Encoding(16), traced=True)
+        return dict(accept(topic(Channel.FRAME), payload).headers)["traceparent"][-2:]
+
+    accept = RecordFactory("b1", BRIDGE_KEYS).accept
+    trace.begin_spans(lambda _: None)
+    try:
+        flags = [flag(seq) for seq in range(200)]
+    finally:
+        trace.end_spans()
+    assert flags[0] == b"01"
+    assert b"00" in flags
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,16 @@ def test_what_a_message_adds_to_its_pixels(height: int, width: int, seq: int, sh
     assert len(payload) - len(open_frame(CAMERA, payload, KEYS).pixels) <= limit
 
 
+def test_only_a_traced_frame_is_longer_for_it() -> None:
+    usual, traced = (
+        encode_frame(KEY, BOOT, 3, LATEST_MS, noise(16, 24, 3), Encoding(16), traced=traced) for traced in (False, True)
+    )
+    assert len(traced) == len(usual) + 3
+    assert [open_frame(CAMERA, payload, KEYS).traced for payload in (usual, traced)] == [False, True]
+    large = encode_frame(KEY, BOOT, 3, LATEST_MS, noise(300, 400, 3), Encoding(0), traced=True)
+    assert open_frame(CAMERA, large, KEYS).traced
+
+
 def test_the_largest_of_everything_stays_within_the_general_limit() -> None:
     key = KEYS.key(CAMERA, 2**16 - 1)
     picture = np.zeros((1440, 2560, 3), np.uint8)

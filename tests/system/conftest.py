@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.harness.collector import Collector
 from benchmarks.harness.system import RunningSystem
 from benchmarks.harness.webhook import Webhook
 from infra.local.ports import free_port
@@ -74,7 +75,8 @@ def system(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterat
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """The system of `test_observability` and `test_up`, which ends it: scraped until every rate has its samples.
 
-    STRIP checks one frame in five. One camera is attacked, by one grey level that no network minds.
+    STRIP checks one frame in five, and one in five is traced. One camera is attacked, by one grey level that no network
+    minds.
     """
     assert prometheus_binary(), "prometheus is missing: install the Debian package prometheus"
     folder = tmp_path_factory.mktemp("watched")
@@ -86,12 +88,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     attack = {"kind": "attack", "camera": "cam-1", "at_s": 1, "for_s": 3600, "generator": weak, "eps": 1 / 255}
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
-        options = options_of_fleet(folder, 0.25, attack)
+        collector = Collector()
+        options = (*options_of_fleet(folder, 0.25, attack), "--tracing", collector.url, "--tracing-share", 0.2)
         running = RunningSystem(folder / "state", *options)
-    with running:
+    with collector, running:
         for role in ("prometheus", "recorder", "fleet"):
             running.await_role(role)
-        run = Watched(running)
+        run = Watched(running, collector)
 
         def scraped() -> bool:
             assert running.process.poll() is None, running.output()

@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 
+from benchmarks.harness.collector import ReceivedSpan
 from infra.audit.report import attacked_by_camera
 from infra.state_folder import Layout
 from schemas import metrics as m
@@ -82,6 +83,47 @@ def test_frames_stand_beside_the_wrong_verdicts(watched: Watched) -> None:
         return
     wait_until(frames, "a frame", within_s=ANSWER_S, every_s=0.5)
     assert all(frame["camera_id"].startswith("local/cam-") for frame in frames())
+
+
+def test_a_sampled_frame_is_one_trace_from_the_camera_to_the_recorder(watched: Watched) -> None:
+    roles = ("camera", "bridge", "processor", "recorder")
+    steps = {
+        "camera": {"capture", "seal", "spool", "wait", "publish"},
+        "bridge": {"wait", "publish"},
+        "processor": {"wait", "classify", "strip", "publish"},
+        "recorder": {"wait", "store"},
+    }
+
+    def whole() -> list[ReceivedSpan]:
+        """The spans of a probe whose last role has reported."""
+        traces = watched.collector.traces().values()
+        return next((spans for spans in traces if {*roles, "strip"} <= {span.name for span in spans}), [])
+
+    wait_until(whole, "the trace of a probe", within_s=ANSWER_S, every_s=0.5)
+    spans = whole()
+    by_name = {span.name: span for span in spans if span.name in roles}
+    way = [by_name[role] for role in roles]
+    assert [span.parent_id for span in way] == ["", *(span.span_id for span in way[:-1])]
+    assert [span.service for span in way] == [
+        f"pointillist-{name}" for name in ("fleet", "bridge", "processor", "recorder")
+    ]
+    assert len({span.frame for span in spans}) == 1
+    assert len({span.span_id for span in spans}) == len(spans)
+    assert not any(span.failed for span in spans)
+    for role in roles:
+        own = by_name[role]
+        within = [span for span in spans if span.parent_id == own.span_id and span.name not in roles]
+        assert {span.name for span in within} == steps[role]
+        assert all(own.began_ns <= span.began_ns <= span.ended_ns <= own.ended_ns for span in within)
+    begun = [span.began_ns for span in way]
+    assert begun == sorted(begun)
+    assert way[0].frame.startswith("local/cam-")
+
+
+def test_about_the_share_of_the_frames_is_traced(watched: Watched) -> None:
+    recorded = sum(watched.values("sum(pointillist_recorded_frames_total{outcome='recorded'})"))
+    traced = sum(span.name == "recorder" for span in list(watched.collector.received))
+    assert 0 < traced < recorded / 2
 
 
 def test_what_every_alert_compares_is_a_number(watched: Watched) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.harness.collector import Collector
 from benchmarks.harness.system import RunningSystem
 from infra.grafana.build import FOLDER
 from tests.waiting import wait_until
@@ -46,8 +47,10 @@ def interpolated(expression: str, **values: str) -> str:
 class Watched:
     """The roles of a running fleet, and the Prometheus that scrapes them."""
 
-    def __init__(self, system: RunningSystem) -> None:
+    def __init__(self, system: RunningSystem, collector: Collector) -> None:
         self.system = system
+        self.collector = collector
+        """The receiver of its sampled frames' spans."""
         self.state = system.state
 
     def scraped(self) -> dict[str, str]:
