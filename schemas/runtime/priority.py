@@ -1,4 +1,4 @@
-"""The priority of a process. `python -m schemas.runtime.priority NICENESS PROGRAM ...` runs a program with a lower one."""
+"""A process's priority. `python -m schemas.runtime.priority NICENESS PROGRAM ...` runs a program with a lower one."""
 
 from __future__ import annotations
 
