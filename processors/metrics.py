@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry
 
-from processors.decoding.decoders import OUTCOMES
 from schemas import metrics as contract
 from schemas.errors import OverQuotaError, OverSizeError
 
 _STAGES = ("validate", "unpack", "reconstruct", "denoise", "preprocess", "classify", "preview", "strip", "certify")
+_VIDEO_OUTCOMES = ("decoded", "restored", "duplicate", "missing", "refused", "crashed", "hung", "reopened")
 _OPTIONAL = ("preprocess", "certify")
 """Stages that many processors never run: each has a duration from its first batch on."""
 
@@ -37,7 +37,7 @@ class ProcessorMetrics:
         self.key_frames = {name: key_frames.labels(name) for name in ("received", "recalled", "requested")}
         self.keyed_frames = {name: keyed_frames.labels(name) for name in ("with_key", "waited", "without_key")}
         units = contract.VIDEO_UNITS.on(registry)
-        self.video_units = {name: units.labels(name) for name in OUTCOMES}
+        self.video_units = {name: units.labels(name) for name in _VIDEO_OUTCOMES}
         self.video_held_bytes = contract.VIDEO_HELD_BYTES.on(registry)
         self.batch = contract.BATCH.on(registry)
         queue = contract.QUEUE.on(registry)

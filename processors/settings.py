@@ -9,7 +9,6 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
-from processors.decoding.decoders import DecodingSettings
 from processors.stages.modes import DenoiseSettings, Mode
 from schemas.limits import USUAL_FRAME_PIXELS
 from schemas.settings import KafkaSettings, RoleSettings
@@ -170,19 +169,6 @@ class ProcessorSettings(RoleSettings, KafkaSettings):
     events_topic: ClassVar[str] = KafkaTopic.EVENTS.value
     models_topic: ClassVar[str] = KafkaTopic.MODELS.value
     views_topic: ClassVar[str] = KafkaTopic.VIEWS.value
-
-    @property
-    def decoding(self) -> DecodingSettings:
-        """The limits of decoding."""
-        return DecodingSettings(
-            processes=self.decoding_processes,
-            most_pixels=self.max_frame_pixels,
-            timeout_s=self.decoding_timeout_s,
-            wait_s=self.group_wait_s,
-            wait_units=self.group_wait_frames,
-            held_bytes=self.group_bytes,
-            open_pixels=self.decoder_pixels,
-        )
 
     @property
     def name(self) -> str:

@@ -153,6 +153,12 @@ def summary(runs: Sequence[Result]) -> Result:
     }
 
 
+def over_baseline(this: Result, baseline: Result) -> dict[str, float]:
+    """Return the figures of this checkout ÷ those of the other one."""
+    keys = {"p50": "p50_s", "p99": "p99_s", "cpu": "cpu_ms_per_frame_of_all"}
+    return {name: share(this[key], baseline[key]) or 0.0 for name, key in keys.items()}
+
+
 def markdown(document: Result) -> str:
     """Return the tables of the results."""
     parts = [
@@ -171,11 +177,8 @@ def markdown(document: Result) -> str:
         parts.append(
             f"CPU time a frame: {ours['cpu_ms_per_frame_of_all']:.2f} ms ({cpu}). Lost: {ours['frames_lost']}."
         )
-        if "baseline" in sides:
-            ratios = ", ".join(
-                f"{name} {share(ours[key], sides['baseline'][key]) or 0:.2f}"
-                for name, key in (("p50", "p50_s"), ("p99", "p99_s"), ("CPU a frame", "cpu_ms_per_frame_of_all"))
-            )
+        if "over_baseline" in sides:
+            ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in sides["over_baseline"].items())
             parts.append(f"÷ the other checkout ({document['baseline']}), in turns: {ratios}.")
     return "\n\n".join(parts) + "\n"
 
@@ -245,6 +248,10 @@ def main() -> None:
                 write_json(file, document)
                 print(name, document["runs"][name]["p50_s"], document["runs"][name]["p99_s"], flush=True)
     document["summary"] = {load: {side: summary(_rounds(document, load, side)) for side in sides} for load in loads}
+    if "baseline" in sides:
+        for found in document["summary"].values():
+            found["over_baseline"] = over_baseline(found["this"], found["baseline"])
+            found["other"] = arguments.baseline_name
     write_json(file, document)
     write_text(arguments.folder / "latency.md", markdown(document))
     print(markdown(document))

@@ -2,14 +2,15 @@
 
 Both classify the same kind of frames with the same bundle on the same cores, in turn, in two rounds. `ratio` is the
 pipeline's frames per second ÷ the bare stages'. The bare stages are reconstruct, denoise and classify in one process,
-on frames in memory. `overhead_receives` is the pipeline's additional CPU time per frame ÷ the CPU time of one bare paho
-receive of the same payload. The additional CPU time covers all processes, brokers and supervisor included. With
-`--baseline CHECKOUT` the pipeline of another checkout takes turns too, and `over_baseline` is the frames per second of
-this one ÷ its.
+on frames in memory, with the backends and the threads that a processor would choose. `overhead_receives` is the
+pipeline's additional CPU time per frame ÷ the CPU time of one bare paho receive of the same payload. The additional CPU
+time covers all processes, brokers and supervisor included. With `--baseline CHECKOUT` the pipeline of another checkout
+takes turns too, and `over_baseline` is the frames per second of this one ÷ its.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import statistics
 import tempfile
@@ -29,6 +30,8 @@ from infra.local.mosquitto import Mosquitto
 from infra.state_folder import Layout
 from infra.up.settings import UpSettings, bundle_folder
 from processors.bundle import load_bundle
+from processors.device.backends.choose import Wish
+from processors.device.backends.engines import engines
 from producers.scene import SceneSimulator
 from schemas.identity import CameraId
 from schemas.keys.keys import derive_camera_key
@@ -50,10 +53,8 @@ def pictures(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def bare_stages(bundle: Path, seconds: float) -> dict[str, float]:
     """Return frames per second and CPU seconds per frame of the stages alone, over batches in memory."""
-    from processors.pipeline import Pipeline
-
-    loaded = load_bundle(bundle, torch.device("cpu"))
-    pipeline = Pipeline(loaded)
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
+    pipeline, _ = engines(load_bundle(bundle, torch.device("cpu")), Wish())
     key = derive_camera_key(SECRET, CameraId("bench/camera"))
     scenes = pictures(BATCH)
     kept = np.stack([kept_mask(key, 1, seq, 32, 32, DROPPED) for seq in range(BATCH)])[:, None]

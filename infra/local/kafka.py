@@ -175,8 +175,8 @@ class Kafka(Service):
         if done.returncode != 0:
             lines = (done.stdout + done.stderr).strip().splitlines()
             raise BrokerError(
-                f"Kafka's storage tool: expected it to format {self.data}, got {lines[-1][:300]}. Check the disk "
-                "of the state folder."
+                f"Kafka's storage tool: expected it to format {self.data}, got "
+                f"{lines[-1][:300] if lines else f'status {done.returncode}'}. Check the disk of the state folder."
             )
 
     def stop(self, deadline_s: float = 15.0) -> None:

@@ -379,7 +379,7 @@ def _input(place: str, passphrase: str | None) -> Iterator[tarfile.TarFile]:
             given = SealedInput(raw, cast(str, passphrase)) if sealed else raw
             with tarfile.open(fileobj=cast(IO[bytes], given), mode="r|", bufsize=_AT_ONCE) as tar:
                 yield tar
-    except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise _damaged(place, str(error)) from None
 
 

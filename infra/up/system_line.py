@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from consumers.console.data.roles import RoleState, unwell
@@ -22,9 +23,9 @@ _MOST_NAMED: Final = 3
 class SystemLine:
     """The roles of a state folder and the rules of its Prometheus, read in a thread: a hanging role blocks nothing."""
 
-    def __init__(self, layout: Layout, read: Callable[[Layout], list[RoleState]] = role_states) -> None:
+    def __init__(self, layout: Layout, read: Callable[[Layout], list[RoleState]] | None = None) -> None:
         self._layout = layout
-        self._read = read
+        self._read = read or partial(role_states, counted=False)
         self._line = ""
         self._started_s = time.monotonic()
         self._end = threading.Event()

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,14 +70,20 @@ class CameraState:
         return self.state.is_fault
 
 
-def role_states(layout: Layout) -> list[RoleState]:
-    """Return the roles that `up` has started; StateError when no system runs on the folder."""
+def role_states(layout: Layout, *, counted: bool = True) -> list[RoleState]:
+    """Return the roles that `up` has started; StateError if no system runs on the folder.
+
+    `counted` adds their frames and backlogs, which cost each role a page of metrics.
+    """
     entries = read_roles(layout.folder)
     if not entries:
         raise StateError(f"{layout.folder}: expected a running system, got none. Start it with `pointillist up`.")
     supervised = is_supervised(layout)
     with ThreadPoolExecutor(min(len(entries), _AT_ONCE)) as asking:
-        roles = list(asking.map(lambda name: _role(layout.folder, name, entries[name], supervised), entries))
+        asked = partial(_role, layout.folder, supervised=supervised, counted=counted)
+        roles = list(asking.map(asked, entries, entries.values()))
+    if not counted:
+        return roles
     return _with_group_lag(with_kafka(roles), entries.get("monitor", {}).get("metrics"))
 
 
@@ -99,7 +106,7 @@ def is_supervised(layout: Layout) -> bool:
     return supervisor(layout.folder) is not None
 
 
-def _role(folder: Path, name: str, entry: dict[str, Any], supervised: bool) -> RoleState:
+def _role(folder: Path, name: str, entry: dict[str, Any], *, supervised: bool, counted: bool) -> RoleState:
     listen, metrics, pid = entry.get("listen"), entry.get("metrics"), entry.get("pid")
     restarts, url = entry.get("restarts", 0), entry.get("url")
     if running(folder, name) is None:
@@ -114,7 +121,7 @@ def _role(folder: Path, name: str, entry: dict[str, Any], supervised: bool) -> R
     ready, conditions = answer
     missing = [f"{what}: {each.get('detail') or 'no'}" for what, each in conditions.items() if not each.get("ok")]
     detail = "" if ready else "; ".join(missing) or "it starts"
-    backlog, frames = _counted(metrics)
+    backlog, frames = _counted(metrics) if counted else (None, None)
     return RoleState(name, "up" if ready else "not ready", listen, pid, detail, backlog, restarts, url, frames)
 
 

@@ -42,9 +42,6 @@ YIELD_S: Final = 0.005
 """Longest wait of a suspect's unit for the units of usual cameras."""
 _KEPT: Final = 2
 """Most lanes at a time that are kept by one camera each: each of them is one more process."""
-OUTCOMES: Final = (
-    "decoded", "restored", "duplicate", "missing", "refused", "crashed", "hung", "reopened",
-)  # fmt: skip
 MOST_UNITS: Final = 4096
 """Units of a group: far more than a camera's settings allow."""
 _SHARE_OF_ONE: Final = 1 / 4
@@ -165,7 +162,7 @@ class VideoDecoders:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Units by outcome, one of `OUTCOMES`; and decoders that were reopened."""
+        """Units by outcome: decoded, restored, duplicate, missing, refused, crashed, hung; and reopened decoders."""
         with self._changing:
             return dict(self._counts)
 

@@ -31,7 +31,7 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 from processors.arrivals.partitions import PartitionTracker
-from processors.decoding.decoders import VideoDecoders
+from processors.decoding.decoders import DecodingSettings, VideoDecoders
 from processors.device.loaded_model import LoadedModel
 from processors.device.scheduler import DeviceScheduler
 from processors.metrics import ProcessorMetrics
@@ -67,7 +67,7 @@ def build_chain(
     """Build the steps in the order of a frame's way. `keys` verify frames and sign results."""
     repeats = Repeats()
     requests = KeyRequests(settings, emitter, metrics)
-    decoders = VideoDecoders(settings.decoding)
+    decoders = video_decoders(settings)
     steps: Sequence[Step] = (
         Validate(settings, keys, metrics),
         Deduplicate(repeats),
@@ -87,6 +87,21 @@ def build_chain(
     )
     device = DeviceTurns(classify, strip, certify, compare, scheduler, metrics)
     return Chain(steps, await_key_frame, decode, classify, strip, certify, compare, device, tracker, metrics)
+
+
+def video_decoders(settings: ProcessorSettings) -> VideoDecoders:
+    """Return the decoders of the profile `video`, with the limits of these settings."""
+    return VideoDecoders(
+        DecodingSettings(
+            processes=settings.decoding_processes,
+            most_pixels=settings.max_frame_pixels,
+            timeout_s=settings.decoding_timeout_s,
+            wait_s=settings.group_wait_s,
+            wait_units=settings.group_wait_frames,
+            held_bytes=settings.group_bytes,
+            open_pixels=settings.decoder_pixels,
+        )
+    )
 
 
 @dataclass(frozen=True, eq=False)

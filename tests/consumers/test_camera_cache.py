@@ -8,15 +8,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import delete
 
+from consumers.cameras import cache
 from consumers.cameras.cache import CameraCache
-from consumers.cameras.camera import Camera
+from consumers.cameras.camera import Camera, monotonic_ms
 from consumers.cameras.snapshots import Snapshots
 from consumers.cameras.state import State
 from consumers.database.tables import boots, frames
 from consumers.evidence.probe_shares import Seen
 from consumers.recorder.metrics import Meters, places_of
+from consumers.settings import Bounds
 from schemas.pointillist_pb2 import DEGRADED, OFFLINE, ONLINE, RAW, Meta, Status, Turn
-from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, Rig, signed, verdict
+from tests.consumers.recorder_rig import BOOT, CAMERA, PNG, MakeRig, Rig, signed, verdict
 
 SILENT_AFTER_S = 10.0
 HOUR_MS = 3_600_000
@@ -210,3 +212,37 @@ def test_the_plan_of_probes_hears_of_a_camera_when_it_begins_and_when_it_stops(r
     assert rig.cameras.stirred(clock()) == []
     clock.now_ms += 2_000
     assert rig.cameras.stirred(clock()) == [CAMERA]
+
+
+def test_the_series_of_a_camera_that_is_forgotten_are_removed(rig: Rig) -> None:
+    rig.verdicts([verdict(0)])
+    registry = CollectorRegistry()
+    meters = Meters(registry, places_of(rig.settings))
+    now_ms = monotonic_ms()
+
+    def ages() -> list[str]:
+        [family] = [each for each in registry.collect() if each.name == "pointillist_camera_age_seconds"]
+        return [sample.labels["camera_id"] for sample in family.samples]
+
+    meters.show_cameras(list(rig.cameras.all()), [], now_ms, 3600)
+    assert ages() == [CAMERA]
+    meters.show_cameras(list(rig.cameras.all()), [], now_ms + 2 * HOUR_MS, 3600)
+    assert ages() == []
+
+
+def test_a_camera_that_nobody_knows_is_neither_revoked_nor_judged(rig: Rig, clock: Clock) -> None:
+    rig.cameras.judge(clock(), 0)
+    rig.cameras.revoke({"lab/unknown": 9, CAMERA: 9})
+    assert rig.cameras.judge(clock(), 0) == []  # the camera has announced no generation, the other is unknown
+
+
+def test_cameras_beyond_the_bound_are_forgotten_by_the_age_of_their_last_frame(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MAX_CAMERAS", 2)
+    rig = make_rig(bounds=Bounds(strangers=1))
+    for number in range(4):
+        rig.verdicts([verdict(0)], f"lab/{number}")
+    assert sorted(camera.name for camera in rig.cameras.all()) == ["lab/2", "lab/3"]
+    rig.cameras.expire(2**62)
+    assert {saved.camera for saved, _ in rig.cameras.judge(2**62, 2**62)} <= {"lab/2", "lab/3"}

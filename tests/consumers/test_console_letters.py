@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from consumers.console import replay as replay_module
 from consumers.console.access.sight import ALL
 from consumers.console.pages.dead_letters import SHOWN, dumped, explained
-from consumers.console.replay import letters, replay
+from consumers.console.replay import Letter, letters, replay
 from infra.local.kafka import Kafka
+from schemas.errors import BrokerError
 from schemas.pointillist_pb2 import DeadLetter, Frame
 from tests.conftest import TopicFactory
 from tests.consumers.console_rig import ConsoleRig
@@ -107,3 +109,29 @@ def test_only_an_admin_sends_letters_once_more(console: ConsoleRig, recorder: Ri
     assert console.browser().post("/dead-letters/replay", data={"reason": "bad_pixels"}).status_code == 403
     answer = console.browser().post("/dead-letters/replay", data={"reason": "none", "csrf": console.csrf()})
     assert "no+frame+to+send" in answer.headers["location"]
+
+
+def kept(seq: int, payload: bytes, *, whole: bool) -> Letter:
+    """A letter as the database has it."""
+    length = len(payload) if whole else len(payload) + 1
+    return Letter(**dict.fromkeys(Letter.__dataclass_fields__, 0) | {  # type: ignore[arg-type]  # by name
+        "camera": CAMERA, "boot": BOOT, "seq": seq, "payload": payload, "payload_bytes": length,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("whole", "message"),
+    [(True, r"expected it to accept the frames within 0\.2 s, got "), (False, r"expected frames, got ")],
+)
+async def test_without_kafka_a_replay_is_one_line(monkeypatch: pytest.MonkeyPatch, whole: bool, message: str) -> None:
+    monkeypatch.setattr(replay_module, "_PATIENCE_S", 0.2)
+    with pytest.raises(BrokerError, match=rf"^Kafka: {message}\S"):
+        await replay("127.0.0.1:1", "frames", [kept(1, frame(1), whole=whole)], 0)
+
+
+def test_only_so_many_letters_are_replayed_at_once(recorder: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_module, "MOST", 2)
+    for seq in range(4):
+        recorder.letter(refused(seq, frame(seq)))
+    found, recorded = letters(recorder.engine, "bad_pixels", ALL)
+    assert ([each.seq for each in found], recorded) == ([0, 1], 0)

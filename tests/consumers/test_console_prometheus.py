@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from consumers.console.data import prometheus as prometheus_module
 from consumers.console.data.prometheus import ASKED, POINTS, drawn, rows_of
 from consumers.console.settings import ConsoleSettings
+from schemas.errors import BrokerError
 from tests.consumers.console_rig import ConsoleRig
 from tests.consumers.prometheus_stand_in import Answerer, answering
 from tests.consumers.recorder_rig import Rig, verdict
@@ -126,3 +127,20 @@ def test_only_the_busiest_roles_are_drawn_and_gaps_are_null() -> None:
 def test_an_address_that_is_none_is_refused(console: ConsoleRig, url: str) -> None:
     with pytest.raises(ValidationError):
         ConsoleSettings(**console.context.settings.model_dump() | {"prometheus": url})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [[], {"status": "error"}, {"status": "success", "data": {"resultType": "matrix", "result": []}}],
+)
+def test_an_answer_of_another_form_is_one_line(monkeypatch: pytest.MonkeyPatch, document: object) -> None:
+    monkeypatch.setattr(prometheus_module, "fetch", lambda _: document)
+    with pytest.raises(BrokerError, match=r"^Prometheus: expected a response of `query`, got another document$"):
+        prometheus_module._by_role("http://127.0.0.1:1", "up")
+
+
+def test_series_without_a_role_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = [{"metric": {"role": "bridge"}, "value": [1, "2.5"]}, {"metric": {}, "value": [1, "9"]}]
+    document = {"status": "success", "data": {"resultType": "vector", "result": series}}
+    monkeypatch.setattr(prometheus_module, "fetch", lambda _: document)
+    assert prometheus_module._by_role("http://127.0.0.1:1", "up") == {"bridge": 2.5}

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.database.archive import grown
+from consumers.database import archive as archive_module
+from consumers.database.archive import Archive, Kind, grown
 from consumers.database.tables import archived
 from consumers.records.batch import BootKey
 from schemas.ranges import RangeSet
@@ -63,3 +64,20 @@ def test_of_any_stream_each_frame_is_recorded_once_and_every_other_is_a_duplicat
     with rig.records() as records:
         assert records.duplicates() == came - frames
         assert records.recorded_by_boot() == {boot: RangeSet.of(seqs) for boot, seqs in known.items() if seqs}
+
+
+def test_the_ranges_of_the_boots_used_last_are_cached(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "MAX_CAMERAS", 2)
+    archive = Archive(rig.engine)
+    with rig.engine.begin() as connection:
+        archive.add(connection, Kind.FRAME, [])
+        assert archive.frames(connection, "lab/a", 1) == RangeSet()
+        archive.forget()
+        archive.add(connection, Kind.FRAME, [("lab/a", 1, 4), ("lab/b", 1, 5), ("lab/c", 1, 6)])
+        for camera, last in (("lab/a", 4), ("lab/b", 5), ("lab/a", 4), ("lab/c", 6)):
+            assert list(archive.frames(connection, camera, 1)) == [last]
+        assert list(archive._frames) == [("lab/a", 1), ("lab/c", 1)]
+        archive.add(connection, Kind.FRAME, [("lab/a", 1, 5), ("lab/a", 1, 3)])
+        assert list(archive.frames(connection, "lab/a", 1).ranges()) == [(3, 5)]
+        rows = connection.execute(archived.select().where(archived.c.camera == "lab/a")).all()
+        assert [(row.first, row.last) for row in rows] == [(3, 5)]

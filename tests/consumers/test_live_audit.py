@@ -11,11 +11,11 @@ from sqlalchemy import update
 
 from consumers.conservation.balance import BootAudit, Counts
 from consumers.conservation.ledgers import SignedLedgers
-from consumers.conservation.live import LiveAudit
+from consumers.conservation.live import OVERLAP_MS, LiveAudit
 from consumers.conservation.result import save_result
 from consumers.conservation.rounds import LogOffsets
 from consumers.console.api.routes import ROOT
-from consumers.database.tables import ledgers
+from consumers.database.tables import frames, ledgers
 from consumers.recorder.purge import purge
 from consumers.settings import Bounds
 from schemas.identity import CameraId
@@ -141,3 +141,26 @@ def test_the_console_shows_the_last_saved_result(console: ConsoleRig, recorder: 
         assert browser.get(f"{ROOT}/audit").json() == document
     live.close()
     assert "0</strong> are lost" in browser.get("/system").text
+
+
+def test_duplicates_before_its_start_count(rig: Rig) -> None:
+    for _ in range(3):
+        rig.verdicts([verdict(0), verdict(1)])
+    fresh = LiveAudit(rig.url, KEYS)
+    found = fresh.refresh(NOTHING)
+    fresh.close()
+    assert found["duplicates_removed"] == from_everything(rig)["duplicates_removed"] == 4
+
+
+def test_frames_that_another_recorder_has_written_by_an_earlier_clock_are_found_by_their_number(
+    rig: Rig, live: LiveAudit
+) -> None:
+    rig.verdicts([verdict(0)])
+    live.refresh(NOTHING)
+    rig.verdicts([verdict(1), verdict(2)])
+    with rig.engine.begin() as connection:
+        connection.execute(
+            update(frames).where(frames.c.seq == 1).values(recorded_ms=frames.c.recorded_ms - 2 * OVERLAP_MS)
+        )
+    found = live.refresh(NOTHING)
+    assert found["frames_recorded"] == from_everything(rig)["frames_recorded"] == 3

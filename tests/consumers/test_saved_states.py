@@ -8,12 +8,13 @@ import pytest
 
 from consumers.cameras.cache import CameraCache
 from consumers.cameras.camera import monotonic_ms
-from consumers.cameras.saved import CameraStates, read_states
+from consumers.cameras.saved import CameraStates, SavedState, read_states
 from consumers.cameras.snapshots import Snapshots
-from consumers.cameras.state import State
+from consumers.cameras.state import Judged, State
 from consumers.console.data.fleet import Fleet
 from consumers.console.data.recorded import Recorded
 from consumers.console.database_poller import DatabasePoller
+from consumers.database.tables import camera_states
 from consumers.homeassistant.reading import Reading
 from schemas.pointillist_pb2 import ENDED, ONLINE, PAUSED, Meta, Refusal, Status
 from schemas.runtime.health import Health
@@ -157,3 +158,39 @@ def test_a_recorder_that_hears_a_camera_no_more_does_not_call_it_silent_for_the_
     states.save(changed, 2)
     with recorder.engine.begin() as connection:
         assert [each.judged.state for each in read_states(connection)] == [State.ONLINE]
+
+
+def test_states_of_cameras_that_nothing_else_knows_are_purged_beyond_the_bound(recorder: Rig) -> None:
+    recorder.verdicts([verdict(0)])
+    housekeeping(recorder)
+    judged = Judged(State.OFFLINE, "gone")
+    states = CameraStates(recorder.engine, 3)
+    states.save([(SavedState(f"lab/{number}", judged, 1, 10.0), 0) for number in range(2)], 5)
+
+    def held() -> list[str]:
+        with recorder.engine.begin() as connection:
+            return sorted(each.camera for each in read_states(connection))
+
+    states.purge()
+    assert held() == ["lab/0", "lab/1", CAMERA]
+    states.save([(SavedState("lab/2", judged, 1, 10.0), 0)], 5)
+    states.purge()
+    assert held() == [CAMERA]
+
+
+def test_a_late_judge_does_not_call_a_camera_silent_that_another_has_heard_since(recorder: Rig) -> None:
+    recorder.verdicts([verdict(0)])
+    silent = SavedState(CAMERA, Judged(State.SILENT, "no frame"), 1, 10.0)
+    states = CameraStates(recorder.engine, 3)
+    states.save([(silent, 1)], 5)
+    with recorder.engine.begin() as connection:
+        assert [each for each in read_states(connection) if each.judged.state is State.SILENT] == []
+    states.save([(silent, 2**52)], 5)
+    with recorder.engine.begin() as connection:
+        assert [each.camera for each in read_states(connection) if each.judged.state is State.SILENT] == [CAMERA]
+
+
+def test_a_database_of_an_earlier_release_has_no_states(recorder: Rig) -> None:
+    with recorder.engine.begin() as connection:
+        camera_states.drop(connection)
+        assert read_states(connection) == []

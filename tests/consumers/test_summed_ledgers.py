@@ -109,3 +109,29 @@ def test_sums_fit_their_columns_whatever_a_camera_claims(make_rig: MakeRig) -> N
         rig.ledger(Ledger(boot_id=boot, revision=1, next=1, frames_skipped=2**63 - 1, bytes_resent=2**63 - 1))
     purged(rig, bounds)
     assert rig.count("ledgers") <= UNSETTLED_TIMES
+
+
+def test_later_sums_are_added_to_earlier_ones(make_rig: MakeRig) -> None:
+    bounds = Bounds(camera_ledgers=KEEP)
+    rig = make_rig(bounds=bounds)
+    live = LiveAudit(rig.url, KEYS)
+    for begin in (1, 21):
+        for boot in range(begin, begin + 20):
+            rig.ledger(
+                Ledger(
+                    boot_id=boot, revision=1, started_ms=1000 + boot, next=2, closed=True, confirmed_to=2,
+                    shed=[Range(first=0, last=1)], frames_skipped=boot,
+                )
+            )  # fmt: skip
+        before = counts(rig)
+        live.refresh(NOTHING)
+        purged(rig, bounds)
+        assert counts(rig) == before
+        after = live.refresh(NOTHING)
+        assert {name: after[name] for name in ("frames_shed", "frames_skipped")} == {
+            name: before[name] for name in ("frames_shed", "frames_skipped")
+        }
+    live.close()
+    with rig.records() as records:
+        [row] = records.summed_ledgers().values()
+    assert (row.ledgers, row.shed, row.started_ms) == (40 - rig.count("ledgers"), 2 * (40 - rig.count("ledgers")), 1001)

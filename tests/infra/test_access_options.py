@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 import typer
 
 import infra.cli
-from infra.pki.roles import role_folder
+from infra.cli.access import mqtt_place, share_of
+from infra.pki.authority import Authority
+from infra.pki.roles import role_folder, share_name
 from infra.state_folder import Layout
-from schemas.errors import BrokerError
-from schemas.transport.access import AUTHORITY_FILE
+from schemas.errors import BrokerError, ConfigError
+from schemas.transport.access import AUTHORITY_FILE, Tls
 from tests.infra.secure_kafka import PASSWORD, KafkaWithPasswords
 from tests.infra.test_model_command import bundle, init, run
 
@@ -85,3 +88,43 @@ def test_models_are_published_and_withdrawn_by_certificate_and_by_password(
         BrokerError, match=r"Kafka at .*: expected the topic pointillist\.models\.v1 and the right to read"
     ):
         run("list", *known)
+
+
+def test_the_name_of_the_bridges_share_comes_from_its_file_or_from_a_secure_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert share_of(None) is None
+    assert share_of(tmp_path) is None
+    authority = Authority.create(Layout(tmp_path).pki)
+    assert share_of(tmp_path) == share_name(authority.folder)
+    file = tmp_path / "share"
+    file.write_text("given\n")
+    monkeypatch.setenv("POINTILLIST_SHARE_FILE", str(file))
+    assert share_of(tmp_path) == "given"
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"share: expected a readable file with the name of the bridges' share, got"):
+        share_of(tmp_path)
+
+
+def test_a_login_may_come_by_standard_input_and_no_password_goes_without_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("bridge:se:cret\nmore\n"))
+    with pytest.raises(ConfigError, match="no password is sent without TLS"):
+        mqtt_place("127.0.0.1:1883", None, "bridge", login=Path("-"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("bridge:se:cret\n"))
+    found = mqtt_place("mqtts://127.0.0.1:8883", None, "bridge", login=Path("-"))
+    assert found.login is not None
+    assert (found.login.user, found.login.password.get_secret_value()) == ("bridge", "se:cret")
+    assert found.tls == Tls(None)
+    with pytest.raises(ConfigError, match=r"none: expected a readable login, got No such file"):
+        mqtt_place("mqtts://127.0.0.1:8883", None, "bridge", login=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("http://a:1", "^--mqtt: expected host:port .*got one with http://"), ("mqtt://a:x", "a:x")],
+)
+def test_an_address_of_another_form_is_one_line(address: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        mqtt_place(address, None, "bridge")

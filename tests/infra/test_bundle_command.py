@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from infra.bundling import check as check_module
+from infra.bundling import contact_sheet
 from infra.cli import app, bundle  # noqa: F401  # it registers its commands
 from infra.local.process import COMMAND
+from lab.statistics import Interval
 from processors.bundle import read_settings
 from schemas.errors import ConfigError
+from tests.infra.command_line import run
 from tests.infra.own_networks import write_names, write_onnx, write_pictures
 from tests.processors.tiny import picture, write_bundle
 
@@ -120,3 +125,31 @@ def test_up_follows_with_its_own_options_and_without_an_address_among_its_argume
 def test_options_that_do_not_go_together_are_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         app(["bundle", "create", "--out", str(tmp_path / "out"), *arguments], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("doubts", "code"), [((), 0), (("the order of the classes is another",), 1)])
+def test_people_read_what_a_check_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doubts: tuple[str, ...], code: int
+) -> None:
+    share = Interval(0.9, 0.8, 0.95)
+    settings = SimpleNamespace(input=SimpleNamespace(channels=1, height=8, width=9), classes=["a", "b"], strip=None)
+    found = SimpleNamespace(
+        bundle=SimpleNamespace(model_id="own@1", settings=settings), runs="torch", load_s=0.25,
+        one_ms=1.5, batch_ms=0.5,
+        pictures=20, agreement=share, judged=SimpleNamespace(doubts=doubts, accuracy=share), accuracy_dropped=share,
+        top=[("a", 12), ("b", 8)], shown=[],
+    )  # fmt: skip
+    drawn: list[Path] = []
+    monkeypatch.setattr(check_module, "check", lambda *_: found)
+    monkeypatch.setattr(contact_sheet, "write_sheet", lambda _, file: drawn.append(file))
+    sheet = tmp_path / "sheet.png"
+    done = run("bundle", "check", "scene", "--images", tmp_path, "--drop-ratio", "0.5", "--sheet", sheet)
+    assert (done.exit_code, drawn) == (code, [sheet])
+    for line in (
+        "own@1: 1×8×9, 2 classes", "loaded in 0.2 s; by torch 1.50 ms for a picture, 0.50 ms in a batch of 32",
+        "most often: a 12, b 8", "note: the network takes grey pictures: colours become luma", f"pictures: {sheet}",
+        *(f"doubt: {doubt}" for doubt in doubts),
+    ):  # fmt: skip
+        assert f"{line}\n" in done.output
+    assert "after 50% dropped and rebuilt: " in done.output
+    assert "note: no [strip] table" in done.output

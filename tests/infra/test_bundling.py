@@ -8,7 +8,7 @@ import pickle
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
+from PIL import Image
 
+from infra.bundling import create as create_module
 from infra.bundling.class_names import distinct, read_class_names
 from infra.bundling.create import Made, create
 from infra.bundling.gallery import picture_files
@@ -420,3 +422,32 @@ def test_timm_is_asked_for_no_weights_when_a_bundle_is_loaded(monkeypatch: pytes
     asked.clear()
     load_bundle(tmp_path / "out", CPU)
     assert asked == [{"name": "colours", "pretrained": False, "num_classes": 3, "in_chans": 3}]
+
+
+@pytest.mark.parametrize("text", ["a", "1,x,3", "1,2", ""])
+def test_a_normalisation_that_is_no_list_of_numbers_is_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--mean: expected one number, or three with commas between them, got '"):
+        normalisation(None, text, "1", None)
+
+
+def test_a_calibration_says_how_far_it_can_be_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made(tmp_path, write_onnx(tmp_path / "network.onnx"))
+    assert (found.summary.model_id, found.summary.strip) == (found.bundle.model_id, None)
+    assert (found.summary.channels, found.summary.classes, found.summary.doubts) == (3, 3, ())
+    pictures = tmp_path / "unnamed"
+    pictures.mkdir()
+    for number in range(LEAST_PICTURES):
+        Image.fromarray(picture(number % 3, number, (SIDE, SIDE))).save(pictures / f"{number}.png")
+    blind = SimpleNamespace(threshold_bits=0.0, frr=0.5)
+    monkeypatch.setattr(create_module, "calibrate_strip", lambda *_: (blind, 7))
+    lines: list[str] = []
+    again = create_module.calibrate(
+        tmp_path / "out", found.bundle, pictures, 1.0, lines.append, lambda *_: None, origin="ONNX"
+    )
+    assert lines == [f"reading {LEAST_PICTURES} pictures", "calibrating STRIP"]
+    notes = "\n".join(again.notes)
+    for words in ("have no classes", "STRIP's threshold is next to nothing", "calibrated from few pictures"):
+        assert words in notes
+    assert again.summary.strip == (
+        "suspect below 0.000 bits, 50.0% of clean frames or less, by 7 pictures under 0 overlays"
+    )

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import typer
@@ -108,3 +112,78 @@ def test_what_strangers_say_moves_no_cursor_and_makes_names_that_cameras_may_hav
     taken: set[str] = set()
     names = [camera_name(Described(answer), taken) for _ in range(2)]
     assert names == ["t-r-2j-..-x", "t-r-2j-..-x-10-0-0-1-80"]
+
+
+class Service:
+    """A service that has answered a probe."""
+
+    def __init__(self, scope: str, *places: str) -> None:
+        self._scope, self._places = scope, places
+
+    def getScopes(self) -> list[SimpleNamespace]:  # noqa: N802  # the library's name
+        return [SimpleNamespace(getValue=lambda: self._scope)]
+
+    def getXAddrs(self) -> tuple[str, ...]:  # noqa: N802  # the library's name
+        return self._places
+
+
+class Search:
+    """The library's search, with a network that these services are on."""
+
+    services: ClassVar[list[Service]] = []
+    error: ClassVar[OSError | None] = None
+
+    def __init__(self, **_: object) -> None:
+        self.stopped = False
+
+    def start(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def searchServices(self, **_: object) -> list[Service]:  # noqa: N802  # the library's name
+        return self.services
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_only_addresses_of_cameras_are_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsdiscovery.discovery.ThreadedWSDiscovery", Search)
+    name = "onvif://www.onvif.org/name/Front%20door"
+    monkeypatch.setattr(
+        Search,
+        "services",
+        [
+            Service("ldap:///printer", "http://192.0.2.1/print"),
+            Service(name, "ftp://192.0.2.2/", "http://", "https://192.0.2.4/onvif"),
+            Service(name, "http://192.0.2.3:8080/onvif", "http://192.0.2.3/onvif"),
+        ],
+    )
+    assert [(each.host, each.port, each.secure, each.name) for each in onvif.find(0.0)] == [
+        ("192.0.2.3", 80, False, "Front door"), ("192.0.2.3", 8080, False, "Front door"),
+        ("192.0.2.4", 443, True, "Front door"),
+    ]  # fmt: skip
+
+
+def test_a_network_without_multicast_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsdiscovery.discovery.ThreadedWSDiscovery", Search)
+    monkeypatch.setattr(Search, "error", OSError(19, "No such device"))
+    with pytest.raises(ConfigError, match=r"^network: expected one with multicast on UDP port 3702, got No such devi"):
+        onvif.find(0.0)
+
+
+def test_without_the_libraries_their_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wsdiscovery", None)
+    with pytest.raises(ConfigError, match=r"expected pointillist\[onvif\]\. Install it\."):
+        onvif.find(0.0)
+
+
+async def test_a_camera_that_never_answers_is_named_with_the_time_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> Described:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(onvif, "ANSWER_S", 0.05)
+    monkeypatch.setattr(onvif, "_ask", never)
+    (found,) = await onvif.describe_all([Answer("127.0.0.1", 9, False, "", "")], "", "")
+    assert found.problem == "has not answered for 0.05 s"

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from rich.console import Console
 
 from benchmarks.harness.rtsp import RtspServer, counted_number
-from infra.cli.camera_test import try_camera
+from infra.cli.camera_test import _rows, _save, _show, try_camera
 from infra.settings.load import Given, load
 from producers.camera.role_settings import CameraTestSettings
+from producers.sources.examine import Found
 from schemas.errors import ConfigError, SourceError, UserError
 
 LOGIN = "viewer:pass-word"
@@ -124,3 +126,46 @@ def test_a_picture_of_another_format_is_refused() -> None:
 def test_a_refused_login_is_said_as_the_camera_says_it(server: RtspServer) -> None:
     with pytest.raises(SourceError, match="401 Unauthorized"):
         examined(server.address("counted", "viewer:wrong"))
+
+
+def findings(**changed: Any) -> Found:
+    """The findings of a live camera, with these changes."""
+    usual: dict[str, Any] = {
+        "address": "rtsp://a/b", "codec": "h264", "profile": "High", "size": (160, 96), "announced_fps": None,
+        "live": True, "hardware": False, "others": [], "opened_s": 0.5,
+    }  # fmt: skip
+    return Found(**(usual | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "row"),
+    [
+        ({"sent_size": (96, 160)}, ("as sent", "96 x 160")),
+        ({"others": ["audio aac", "data"]}, ("other streams", "audio aac, data")),
+        ({"problem": "it closed the line"}, ("ended early", "it closed the line")),
+        ({"fps": 9.96, "announced_fps": 25.0}, ("frames/s", "10.0 measured, 25.0 announced")),
+        ({"fps": 9.96, "live": False}, ("frames/s", "10.0 recorded")),
+        ({}, ("frames/s", "too few to measure")),
+        ({"hardware": True}, ("codec", "h264 High by hardware")),
+        ({"skew_ms": -90_400}, ("clock", "its own is 90 s off ours: not believed, arrival counts. Set its NTP")),
+    ],
+)
+def test_each_finding_has_its_row(changed: dict[str, Any], row: tuple[str, str]) -> None:
+    assert row in _rows(findings(**changed))
+    usual = {"as sent", "other streams", "ended early"} - changed.keys() - {row[0]}
+    assert not usual & {name for name, _ in _rows(findings(**changed))}
+
+
+def test_without_a_picture_nothing_is_shown_or_saved_and_a_file_that_cannot_be_written_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _save(findings(), tmp_path / "none.png")
+    _show(Console(), findings())
+    assert not (tmp_path / "none.png").exists()
+    assert capsys.readouterr().out == ""
+    grey = findings(picture=np.zeros((2, 4, 1), np.uint8))
+    _save(grey, tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as saved:
+        assert saved.mode == "L"
+    with pytest.raises(ConfigError, match=r"^--picture: expected a writable file, got .*No such file or directory\."):
+        _save(grey, tmp_path / "nowhere" / "grey.png")

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.grafana import build
 from infra.grafana.build import FOLDER, rendered
 from tests.infra.promql_names import CONTRACT, family, named_metrics, strangers
 
@@ -95,3 +97,13 @@ def test_a_name_that_the_contract_lacks_is_noticed(expression: str, stranger: st
 def test_every_metric_of_the_contract_is_on_a_dashboard() -> None:
     shown = {family(name) for panel in SHOWN.values() for query in queries(panel) for name in named_metrics(query)}
     assert not {name for name, metric in CONTRACT.items() if metric not in shown}
+
+
+def test_the_command_writes_the_dashboards_and_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build, "FOLDER", tmp_path / "dashboards")
+    runpy.run_module("infra.grafana.__main__")
+    made = {file.name: file.read_text() for file in (tmp_path / "dashboards").iterdir()}
+    assert made == rendered()
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "dashboards" / name) for name in rendered()]

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from infra.bundling.external_data import take_in
+from infra.bundling.external_data import _announced, take_in
 from infra.bundling.onnx_graph import read_graph
 from schemas.errors import BundleError
 from tests.infra.own_networks import write_onnx
@@ -116,3 +116,24 @@ def test_tensors_inside_nodes_and_functions_are_taken_in_as_well(tmp_path: Path)
     assert take_in(model, tmp_path / "network.onnx") == ("w.bin",)
     assert b"w.bin" not in model.SerializeToString()
     assert model.SerializeToString().count(np.arange(4, dtype=np.float32).tobytes()) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "sides", "expected"),
+    [
+        (TensorProto.STRING, [2], "expected a tensor of numbers, got type 8"),
+        (TensorProto.UNDEFINED, [2], "expected a tensor of numbers, got type 0"),
+        (TensorProto.FLOAT, [2, -1], r"expected sides of 0 or more, got \[2, -1\]"),
+    ],
+)
+def test_a_tensor_whose_size_nobody_can_know_is_refused(kind: int, sides: list[int], expected: str) -> None:
+    with pytest.raises(BundleError, match=f"^weights: {expected}"):
+        _announced(TensorProto(data_type=kind, dims=sides), "weights")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sides", "size"),
+    [(TensorProto.FLOAT, [2, 3], 24), (TensorProto.INT4, [3], 2), (TensorProto.FLOAT, [0, 5], 0)],
+)
+def test_a_tensors_size_follows_from_its_shape_and_type(kind: int, sides: list[int], size: int) -> None:
+    assert _announced(TensorProto(data_type=kind, dims=sides), "weights") == size

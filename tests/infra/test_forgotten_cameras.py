@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from consumers.database.engine import open_engine
+from consumers.database.tables import boots
 from infra.cli import app, camera, camera_forget, status  # noqa: F401  # they register their commands
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout
@@ -118,3 +120,16 @@ def test_after_the_end_of_up_status_says_that_nothing_starts_its_roles_again(
     printed = capsys.readouterr().out
     assert f"nothing starts them again: pointillist up --state {state}" in printed
     assert "starts it again" not in printed
+
+
+def test_a_camera_that_still_sends_is_not_forgotten(tmp_path: Path) -> None:
+    layout, now_ms = Layout(tmp_path / "state"), time.time_ns() // 10**6
+    row = {"camera": "local/here", "boot": 7, "frames": 5, "duplicates": 0, "last_ms": now_ms}
+    write_database(layout, [said("local/here")._replace(state_ms=now_ms, seen_ms=now_ms)], {})
+    engine = open_engine(layout.database_url, writes=True)
+    with engine.begin() as connection:
+        connection.execute(boots.insert(), row)
+    engine.dispose()
+    with pytest.raises(ConfigError, match=r"^local/here: expected a camera that is gone, got one that is online\."):
+        forget("local/here", layout)
+    assert named(layout) == ["local/here"]

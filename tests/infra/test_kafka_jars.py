@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.local import kafka as kafka_module
 from infra.local import kafka_jars
 from infra.local.kafka import Kafka
 from infra.local.kafka_archive import write_archive
@@ -132,3 +133,41 @@ def test_the_command_refuses_without_a_traceback(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("error: mvn is missing: expected Maven")
+
+
+def test_the_command_prints_the_folder_of_the_jars(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kafka_jars.main([])
+    assert capsys.readouterr().out == f"{kafka_jars.jar_folder()}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exec sleep 60", r"^Maven: expected Kafka within 0\.2 s, got no end\. Check the network\.$"),
+        ("echo; echo no host >&2; exit 1", r"^Maven: expected Kafka, got no host\. Check the network\.$"),
+        ("exit 0", r"^Maven: expected Kafka, got no jars\. Check the network\.$"),
+    ],
+    ids=["slow", "failed", "empty"],
+)
+def test_a_maven_that_fetches_nothing_is_one_line(
+    listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
+) -> None:
+    (tmp_path / "locked" / "mvn").write_text(f"#!/bin/sh\n{script}\n")
+    monkeypatch.setattr(kafka_jars, "FETCH_S", 0.2 if "sleep" in script else 60.0)
+    with pytest.raises(BrokerError, match=message):
+        kafka_jars.kafka_jars()
+    assert not kafka_jars.jar_folder().exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "got"),
+    [("echo starts; echo no room >&2; exit 1", "no room"), ("exit 137", "status 137"), ("exec sleep 60", "no end")],
+)
+def test_a_storage_tool_that_does_not_format_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, got: str
+) -> None:
+    kafka = Kafka(tmp_path)
+    kafka.folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(kafka_module, "FORMAT_S", 0.2 if "sleep" in script else 60.0)
+    with pytest.raises(BrokerError, match=rf"^Kafka's storage tool: expected it to format .*got {got}\. Check"):
+        kafka._format(["/bin/sh", "-c", script])

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import socket
 from pathlib import Path
 
+import pytest
+
+from infra.local import ports
 from infra.local.ports import LOOPBACK, Ports, free_port, is_free
 
 
@@ -41,3 +46,24 @@ def test_ports_lie_outside_the_range_of_outgoing_connections() -> None:
 def test_a_damaged_memory_is_started_afresh(state_dir: Path) -> None:
     (state_dir / "ports.json").write_text('{"kafka": "no", "mosq')
     assert Ports(state_dir).take("kafka") > 0
+
+
+def test_two_names_never_get_one_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter((20_001, 20_001, 20_002))
+    monkeypatch.setattr(ports, "is_free", lambda _: True)
+    monkeypatch.setattr(ports, "free_port", lambda: next(drawn))
+    taken = Ports(tmp_path)
+    assert (taken.take("bridge"), taken.take("console")) == (20_001, 20_002)
+    assert (Ports(tmp_path).take("bridge"), Ports(tmp_path).take("console")) == (20_001, 20_002)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.ENOSPC, False), (errno.EACCES, True)])
+def test_a_full_disk_costs_only_the_memory_of_a_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(ports, "write_json", fail)
+    with pytest.raises(OSError, match="no") if raised else contextlib.nullcontext():
+        assert Ports(tmp_path).take("bridge") > 0

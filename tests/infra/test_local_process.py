@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.process import Child, ProcessId, bound_log, last_lines, terminate
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SLEEP = ["sleep", "600"]
@@ -158,3 +161,70 @@ def _wait_for(path: Path) -> None:
             return
         deadline.wait(0.01)
     raise AssertionError(f"{path} never came")
+
+
+def test_a_gone_process_gets_no_signal_and_is_not_waited_for(tmp_path: Path) -> None:
+    child = Child(["true"], tmp_path / "log")
+    gone = child.start()
+    assert child.wait(10) == 0
+    assert not gone.send(signal.SIGTERM)
+    assert gone.wait_gone(0)
+
+
+def test_a_process_that_ends_between_the_check_and_the_signal_counts_as_gone(
+    sleeper: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", ended)
+    assert not sleeper.identity.send(signal.SIGTERM)
+
+
+def test_a_stranger_that_ignores_sigterm_is_killed_after_the_deadline(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    child = Child(["sh", "-c", f"trap '' TERM; touch {ready}; while :; do sleep 0.05; done"], tmp_path / "log")
+    identity = child.start()
+    try:
+        wait_until(ready.exists)
+        assert not identity.wait_gone(0)
+        terminate(identity, 0.1)
+        assert child.wait(10) == -signal.SIGKILL
+    finally:
+        child.kill()
+
+
+def test_a_program_that_never_started_has_no_pid(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="expected a started program, sleep never was"):
+        Child(SLEEP, tmp_path / "log").pid  # noqa: B018
+
+
+def test_a_group_of_another_user_does_not_hide_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    child = Child(["sh", "-c", "exit 3"], tmp_path / "log")
+    child.start()
+    monkeypatch.setattr(os, "killpg", refuse)
+    assert child.wait(10) == 3
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.ENOSPC, False), (errno.EIO, True)])
+def test_a_log_that_cannot_be_cut_for_a_full_disk_stays_and_another_error_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: bool
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, "no")
+
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 100)
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(OSError, match="no") if raised else contextlib.nullcontext():
+        bound_log(log, 50, 10)
+    assert log.stat().st_size == 100
+
+
+def test_a_log_that_is_not_there_has_no_last_lines_and_is_not_cut(tmp_path: Path) -> None:
+    bound_log(tmp_path / "log")
+    assert last_lines(tmp_path / "log") == ""
+    assert not (tmp_path / "log").exists()

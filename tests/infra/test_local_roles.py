@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.local import role_table
 from infra.local.process import ProcessId
 from infra.local.role_table import RoleTable, read_roles
 from schemas.errors import StateError
@@ -102,3 +105,20 @@ def test_a_damaged_record_kills_nobody_and_stops_nobody(state_dir: Path, content
     (state_dir / "processes.json").write_text(content)
     with RoleTable(state_dir) as table:
         assert table.kill_leftovers() == []
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.ENOSPC, False), (errno.EIO, True)])
+def test_a_table_that_a_full_disk_delays_is_written_later_and_another_error_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "no")
+
+    with RoleTable(tmp_path) as table:
+        with monkeypatch.context() as broken:
+            broken.setattr(role_table, "write_json", fail)
+            with pytest.raises(OSError, match="no") if raised else contextlib.nullcontext():
+                table.record("bridge", ProcessId(1, 2), listen="127.0.0.1:9")
+        assert not (tmp_path / "roles.json").exists()
+        table.catch_up()
+        assert (tmp_path / "roles.json").exists() is not raised

@@ -4,7 +4,15 @@ import contextlib
 import socket
 import threading
 import urllib.request
+from http.client import HTTPConnection
+from importlib.metadata import PackageNotFoundError
+from typing import Any, cast
 
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumers.console.api import openapi
+from infra.process import metrics_server
 from infra.process.metrics_server import MAX_CONNECTIONS, role_registry, serve
 from schemas.runtime.health import Health
 
@@ -26,3 +34,42 @@ def test_half_open_requests_take_few_threads_and_keep_no_scrape_out() -> None:
                 assert answer.status == 200
         # Those that were closed for others are ending.
         assert threading.active_count() - before < 3 * MAX_CONNECTIONS
+
+
+def test_another_path_is_not_found_and_says_which_there_are() -> None:
+    server = serve(CollectorRegistry(), Health(), ("127.0.0.1", 0))
+    try:
+        link = HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
+        link.request("GET", "/admin")
+        answer = link.getresponse()
+        assert (answer.status, answer.read()) == (404, b"expected /metrics or /healthz\n")
+        link.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("error", "logged"), [(ConnectionResetError(), False), (ValueError("ours"), True)])
+def test_only_our_own_errors_are_logged_and_no_strangers_broken_connection(
+    capsys: pytest.CaptureFixture[str], error: Exception, logged: bool
+) -> None:
+    server = serve(CollectorRegistry(), Health(), ("127.0.0.1", 0))
+    try:
+        try:
+            raise error
+        except Exception:
+            server.handle_error(cast(Any, None), ("127.0.0.1", 1))
+        assert ("ValueError: ours" in capsys.readouterr().err) is logged
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_checkout_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> str:
+        raise PackageNotFoundError
+
+    assert metrics_server.software_version() != "unknown"
+    monkeypatch.setattr(metrics_server, "version", missing)
+    monkeypatch.setattr(openapi, "version", missing)
+    assert metrics_server.software_version() == openapi._version() == "unknown"

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from structlog.testing import capture_logs
 
 from infra.cli.access import kafka_place
 from infra.local.files import write_json
-from infra.pki.authority import LOCAL_HOSTS, Authority, good_for
+from infra.pki import generations
+from infra.pki.authority import LOCAL_HOSTS, Authority, certificate_hosts, general_name, good_for
 from infra.pki.enrolment import Enrolment, enroll
 from infra.pki.generations import following
 from infra.pki.refusals import refused
@@ -215,3 +217,73 @@ async def test_a_raised_generation_is_accepted_no_more_while_a_role_runs(tmp_pat
     await until(lambda: keys.current(CameraId("site/yard")).generation == 2)
     done.set()
     assert await role == "worked"
+
+
+def copied(fleet: Layout, to: Path) -> Path:
+    """A copy of the authority's own files."""
+    to.mkdir()
+    for name in ("ca.crt", "ca.key", "crl.pem"):
+        (to / name).write_bytes((fleet.pki / name).read_bytes())
+    return to
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ca.crt", r"expected ca\.crt and ca\.key in PEM, got another form\. Restore the files\."),
+        ("revoked.json", r"revoked\.json: expected JSON, got another form\. Restore the file\."),
+    ],
+)
+def test_a_damaged_file_of_the_authority_is_one_line(fleet: Layout, tmp_path: Path, name: str, message: str) -> None:
+    folder = copied(fleet, tmp_path / "pki")
+    (folder / name).write_text("{")
+    with pytest.raises(StateError, match=message):
+        Authority(folder).revoked()
+
+
+def test_an_authority_without_a_list_has_revoked_nobody(fleet: Layout, tmp_path: Path) -> None:
+    folder = copied(fleet, tmp_path / "pki")
+    (folder / "crl.pem").unlink()
+    assert Authority(folder).on_list() == set()
+    assert Authority(folder).revoked() == {}
+
+
+def test_a_certificate_of_another_authority_is_not_ours(fleet: Layout, tmp_path: Path) -> None:
+    other = Authority.create(tmp_path / "other")
+    theirs = x509.load_pem_x509_certificate(other.issue("bridge").certificate.encode())
+    assert other.issued(theirs)
+    assert not Authority(fleet.pki).issued(theirs)
+
+
+def test_a_file_without_a_certificate_has_no_hosts(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no certificate")
+    assert certificate_hosts(tmp_path / "text") == certificate_hosts(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(("host", "kind"), [("::1", x509.IPAddress), ("example.org", x509.DNSName)])
+def test_a_host_is_an_address_or_a_name(host: str, kind: type[x509.GeneralName]) -> None:
+    assert isinstance(general_name(host), kind)
+
+
+def test_a_host_that_is_neither_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^host: expected a name or an address, got 'bär'\. Correct it\.$"):
+        general_name("bär")
+
+
+async def test_a_damaged_file_of_generations_leaves_revocations_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generations, "POLL_S", 0.01)
+    file, keys = tmp_path / "generations.json", KeyRing(SECRET)
+    write_json(file, {DOOR: 3})
+    accepted: list[dict[CameraId, int]] = []
+    monkeypatch.setattr(keys, "accept_from", accepted.append)
+
+    async def work() -> None:
+        await until(lambda: accepted)
+        file.write_text("{damaged")
+        await until(lambda: any(each["event"] == "generations_not_read" for each in logs))
+
+    with capture_logs() as logs:
+        await following(file, keys, work())
+    assert accepted == [{DOOR: 3}]

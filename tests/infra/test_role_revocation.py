@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from cryptography import x509
 
+from infra.admission import role_revocation
 from infra.admission.role_revocation import revoke_role
 from infra.local.kafka import kafka_security
 from infra.pki import authority as authorities
@@ -250,3 +252,31 @@ async def test_another_generation_of_a_super_user_is_none(
     other = as_tls(authority, authority.issue("admin", generation=3), tmp_path / "other.pem")
     assert await is_super_user(secure_kafka.access("admin"))
     assert not await is_super_user(KafkaAccess(secure_kafka.listen, other))
+
+
+class Running:
+    """A process of a role that may ignore SIGTERM."""
+
+    def __init__(self, ends: bool) -> None:
+        self._ends = ends
+        self.signals: list[signal.Signals] = []
+
+    def send(self, signum: signal.Signals) -> bool:
+        self.signals.append(signum)
+        return True
+
+    def wait_gone(self, deadline_s: float) -> bool:
+        return self._ends
+
+
+def test_a_role_that_does_not_end_is_killed_and_one_that_is_not_started_again_is_named(
+    fleet: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = {"bridge-1": Running(ends=True), "bridge-2": Running(ends=False)}
+    monkeypatch.setattr(role_revocation, "running", lambda _, name: processes.get(name))
+    role_revocation._end_processes(fleet, ["bridge-1", "bridge-2", "bridge-3"])
+    assert [each.signals for each in processes.values()] == [[signal.SIGTERM], [signal.SIGTERM, signal.SIGKILL]]
+    role_revocation._await_restart(fleet, ["bridge-1", "bridge-2"])
+    monkeypatch.setattr(role_revocation, "RESTART_S", 0.0)
+    with pytest.raises(BrokerError, match=r"^bridge-3: expected a restart within 0 s, got none\. Start it, and run "):
+        role_revocation._await_restart(fleet, ["bridge-1", "bridge-3"])

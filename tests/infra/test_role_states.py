@@ -102,6 +102,12 @@ def test_what_waits_before_a_processor_that_hangs_is_what_the_monitor_measures(r
     assert roles.states()["processor-2"].backlog == 7
 
 
+def test_frames_are_counted_only_for_readers_that_show_them(roles: Roles) -> None:
+    roles.answers("processor-1", registry=counting(LAG.name, 42))
+    (role,) = role_states(roles.layout, counted=False)
+    assert (role.state, role.backlog) == ("up", None)
+
+
 def test_restarts_are_counted_in_the_table_of_roles(roles: Roles) -> None:
     for _ in range(3):
         roles.answers("bridge")

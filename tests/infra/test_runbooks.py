@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import re
+import runpy
+from pathlib import Path
+
+import pytest
 
 from infra.monitor.alert_notifier import ALERT_NAME
+from infra.prometheus import runbooks
 from infra.prometheus.runbooks import PAGE, SOURCE, rendered
 from tests.infra.alert_rules import ALERTS
 
@@ -28,3 +33,13 @@ def test_an_alerts_runbook_url_leads_to_its_heading() -> None:
 def test_the_page_leads_nowhere_that_prometheus_does_not_serve_and_is_no_template() -> None:
     assert not re.search(r'(href|src)="(?!https?:)', PAGE.read_text())
     assert "{{" not in PAGE.read_text()  # Prometheus would run it
+
+
+def test_the_command_writes_the_page_and_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "consoles" / "runbooks.html"
+    monkeypatch.setattr(runbooks, "PAGE", page)
+    runpy.run_module("infra.prometheus.__main__")
+    assert page.read_text() == PAGE.read_text()
+    assert capsys.readouterr().out == f"{page}\n"

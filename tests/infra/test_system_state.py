@@ -23,7 +23,9 @@ from consumers.records.rows import CameraRow
 from infra.cli import EPILOG, app, doctor, status  # noqa: F401  # they register their commands
 from infra.state_folder import Layout
 from infra.state_folder.environment import Environment
+from infra.up import system_state
 from infra.up.processes import Role
+from infra.up.scrape import Samples
 from infra.up.settings import UpSettings, scenario_document, usual_cameras
 from infra.up.system_state import CameraState, camera_states, page_addresses, role_states
 from infra.up.table import MOST_NAMED, LiveTable, broken_rows, figures
@@ -227,3 +229,36 @@ def test_logs_gives_the_end_of_a_roles_log_and_names_the_roles_that_have_one(
         app(["down", "--state", str(tmp_path / "nowhere")], standalone_mode=False)
     with pytest.raises(StateError, match="expected a running system"):
         app(["down", "--state", str(tmp_path)], standalone_mode=False)
+
+
+def test_a_scenario_of_another_release_names_no_camera(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.scenario.write_text("site: a\ncameras: 7\n")
+    assert camera_states(layout) == []
+
+
+def test_a_database_without_its_tables_is_one_line(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    engine = open_engine(layout.database_url, writes=True)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("create table other (x)")
+    engine.dispose()
+    with pytest.raises(
+        StateError, match=r"^the recorder's database: expected a response in .*, got OperationalError\."
+    ):
+        camera_states(layout)
+
+
+@pytest.mark.parametrize(("group", "backlog"), [("processors", 5), ("strangers", None)])
+def test_a_processor_that_does_not_answer_has_the_lag_that_the_others_leave(
+    monkeypatch: pytest.MonkeyPatch, group: str, backlog: int | None
+) -> None:
+    monkeypatch.setattr(system_state, "PROCESSORS_GROUP", "processors")
+    lags = SimpleNamespace(by=lambda *_: {group: 12.0})
+    monkeypatch.setattr(Samples, "scrape", lambda *_: lags)
+    roles = [
+        RoleState("processor-1", "up", None, 1, backlog=7), RoleState("processor-2", "not answering", None, 2),
+        RoleState("bridge", "up", None, 3),
+    ]  # fmt: skip
+    found = {role.name: role.backlog for role in system_state._with_group_lag(roles, "127.0.0.1:9")}
+    assert found == {"processor-1": 7, "processor-2": backlog, "bridge": None}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Timer
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from infra.state_folder import Layout
 from infra.up import run as up
 from infra.up.interrupts import INTERRUPTED, Interrupts
 from infra.up.settings import UpSettings
+from schemas.errors import ConfigError, StateError
 from schemas.identity import CameraId
 
 FAR_S = 60.0
@@ -84,3 +86,39 @@ def test_the_drain_ends_once_all_is_settled_and_only_the_runs_own_cameras_count(
     run._cameras = frozenset({CameraId("local/cam-0")})
     run.drain()
     assert looks == [(run._layout, 0, {"local/cam-0"})] * 3
+
+
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^--report: expected a writable file, got .*report\.json: .*\. Choose an"):
+        up.write_report(tmp_path / "file" / "report.json", {})
+    up.write_report(tmp_path / "new" / "report.json", {"frames_lost": 0})
+    assert (tmp_path / "new" / "report.json").read_text() == '{\n  "frames_lost": 0\n}\n'
+
+
+def test_a_database_that_is_away_for_a_moment_has_settled_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> int:
+        raise StateError("no database")
+
+    monkeypatch.setattr("infra.audit.audit.unsettled", away)
+    assert a_run(tmp_path, FAR_S, Interrupts(1))._unsettled() is None
+
+
+def test_a_second_interrupt_ends_a_fleet_that_does_not_stop(tmp_path: Path) -> None:
+    deadlines: list[float] = []
+    released = Event()
+
+    def stop(deadline_s: float) -> None:
+        deadlines.append(deadline_s)
+        if deadline_s:
+            released.wait(30)
+        released.set()
+
+    fleet: Any = SimpleNamespace(process=SimpleNamespace(stop=stop))
+    asked = Interrupts(1)
+    for _ in range(2):
+        Timer(0.1, interrupt, [asked]).start()
+    a_run(tmp_path, FAR_S, asked)._await_stopped(fleet)
+    assert deadlines == [FAR_S + up.STOP_S, 0]

@@ -8,11 +8,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 
 from infra.local.disk_space import DiskSpace
-from infra.local.ports import Ports
+from infra.local.ports import Ports, free_port
 from infra.local.process import Child, ProcessId
 from infra.local.role_table import RoleTable
 from infra.state_folder import Layout
@@ -20,6 +21,7 @@ from infra.up.processes import Role
 from infra.up.settings import UpSettings
 from infra.up.supervisor import MOST_FAILURES, RoleSupervisor
 from infra.up.watching import Watching
+from schemas.errors import BrokerError
 from tests.infra.grafana_stand_in import install_grafana
 from tests.waiting import wait_until
 
@@ -118,3 +120,83 @@ def test_a_role_that_others_can_do_without_ends_nothing(
         assert supervisor.restarts == {"grafana": MOST_FAILURES}
         supervisor.watch()
         supervisor.close()
+
+
+class Stub:
+    """A process of a role that a test starts, ends and breaks."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.failure: Exception | None = None
+        self.may_start, self.starts = Event(), 0
+        self.may_start.set()
+
+    def start(self) -> ProcessId:
+        self.may_start.wait(30)
+        self.starts += 1
+        if self.failure is not None:
+            raise self.failure
+        self.status = None
+        return ProcessId(1, 2)
+
+    def poll(self) -> int | None:
+        return self.status
+
+    def stop(self, deadline_s: float) -> None:
+        self.status = 0
+
+
+@pytest.fixture
+def supervisor(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RoleSupervisor]:
+    monkeypatch.setattr("infra.up.supervisor.FIRST_PAUSE_S", 0.01)
+    with RoleTable(state_dir) as table:
+        made = RoleSupervisor(table, DiskSpace(state_dir, least_bytes=1), lambda _: None)
+        yield made
+        made.close()
+
+
+def test_a_role_that_is_not_ready_in_time_is_named_with_the_last_line_of_its_log(
+    supervisor: RoleSupervisor, tmp_path: Path
+) -> None:
+    (tmp_path / "log").write_text("first\nno database\n\n")
+    role = Role("bridge", Stub(), metrics=f"127.0.0.1:{free_port()}", log=tmp_path / "log")
+    supervisor.start(role)
+    checks: list[None] = []
+    with pytest.raises(BrokerError, match=r"^bridge: expected readiness within 0 s, got none\. Last .*: no database$"):
+        supervisor.await_health([role], 0.0, lambda: checks.append(None))
+    assert len(checks) == 1
+    supervisor.await_health([Role("console", Stub())], 0.0, lambda: None)
+
+
+def test_a_restart_that_fails_by_an_error_of_ours_is_raised(supervisor: RoleSupervisor) -> None:
+    process = Stub()
+    supervisor.start(Role("bridge", process))
+    process.status, process.failure = 1, RuntimeError("a bug")
+
+    def raised() -> bool:
+        try:
+            supervisor.watch()
+        except RuntimeError as error:
+            return str(error) == "a bug"
+        return False
+
+    wait_until(raised, "the error of its start")
+
+
+def test_a_role_is_forgotten_only_when_its_start_has_ended(supervisor: RoleSupervisor) -> None:
+    process = Stub()
+    supervisor.start(Role("bridge", process))
+    process.may_start.clear()
+    process.status = 1
+
+    def restarting() -> bool:
+        supervisor.watch()
+        return bool(supervisor._starting)
+
+    wait_until(restarting, "the restart")
+    Timer(0.05, process.may_start.set).start()
+    supervisor.forget("bridge")
+    assert process.starts == 2
+    process.status = 1
+    supervisor.watch()
+    assert process.starts == 2

@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry
 from processors.arrivals.job import FrameJob
 from processors.arrivals.key_frames import read_span, write_note
 from processors.arrivals.partitions import PartitionTracker
-from processors.decoding.decoders import VideoDecoders
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.key_requests import KeyRequests
 from processors.results.records import Outgoing
 from processors.settings import ProcessorSettings
 from processors.steps.await_key_frame import AwaitKeyFrame
+from processors.steps.chain import video_decoders
 from schemas.errors import MalformedError, NoKeyFrameError, PointillistError
 from schemas.messages.frame import Encoding
 from schemas.pointillist_pb2 import LOSSLESS, RAW, KeyRequest
@@ -39,7 +39,7 @@ class Bench:
         self.last = Last()
         settings = ProcessorSettings.model_validate(plain | changes)
         metrics = ProcessorMetrics(self.registry)
-        self.decoders = VideoDecoders(settings.decoding)
+        self.decoders = video_decoders(settings)
         requests = KeyRequests(settings, cast(Emitter, self.posted), metrics)
         self.tracker = PartitionTracker(settings)
         self.step = AwaitKeyFrame(settings, KEYS, requests, self.decoders, self.tracker, metrics)

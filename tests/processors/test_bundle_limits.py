@@ -164,3 +164,25 @@ def test_files_and_settings_beyond_their_bounds_are_refused(tmp_path: Path, monk
         table.truncate(2**20 + 1)
     with pytest.raises(BundleError, match=r"model\.toml: expected at most 1048576 bytes"):
         read_settings(folder)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_each_version_of_a_header_is_held_to_the_bytes_that_it_announces(
+    tmp_path: Path, version: tuple[int, int]
+) -> None:
+    file = tmp_path / "pictures.npy"
+    with file.open("wb") as opened:
+        np.lib.format.write_array(opened, np.zeros((2, 3), np.float32), version=version)
+    check_npy(file)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"^pictures\.npy: expected the 24 bytes of float32 \(2, 3\), got 23\."):
+        check_npy(file)
+
+
+def test_arrays_that_this_does_not_know_are_left_to_their_loader(tmp_path: Path) -> None:
+    file = tmp_path / "pictures.npy"
+    with file.open("wb") as opened:
+        np.lib.format.write_array(opened, np.zeros((2, 3), np.float32), version=(3, 0))
+    check_npy(file)
+    np.save(file, np.array([{}]), allow_pickle=True)
+    check_npy(file)

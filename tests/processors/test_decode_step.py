@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry
 
 from processors.arrivals.job import FrameJob
 from processors.arrivals.partitions import PartitionTracker
-from processors.decoding.decoders import VideoDecoders
 from processors.device.decode import whole_picture
 from processors.metrics import ProcessorMetrics
 from processors.results.delivery import Emitter
 from processors.results.key_requests import KeyRequests
 from processors.results.records import Outgoing
 from processors.settings import ProcessorSettings
+from processors.steps.chain import video_decoders
 from processors.steps.decode import Decode
 from schemas.errors import BadPixelsError, MissingReferenceError
 from schemas.messages.frame import mask_seq
@@ -54,7 +54,7 @@ class Bench:
         self.tracker = PartitionTracker(SETTINGS)
         metrics = ProcessorMetrics(self.registry)
         requests = KeyRequests(SETTINGS, cast(Emitter, self.posted), metrics)
-        self.step = Decode(VideoDecoders(SETTINGS.decoding), self.tracker, requests, metrics)
+        self.step = Decode(video_decoders(SETTINGS), self.tracker, requests, metrics)
         self.step.next = self.last
 
     async def submit(self, *jobs: FrameJob, passed: int) -> list[FrameJob]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,3 +216,28 @@ def test_what_nobody_trusted_vouches_for_is_refused_before_the_store_is_asked_or
     ):
         with pytest.raises(UntrustedBundleError, match=f"^tiny@1\\+0: .*{says}$"):
             fetch_bundle(model, cache, TRUSTED)
+
+
+def test_a_file_that_cannot_be_read_and_a_store_that_refuses_are_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def refusing(file: Path, *given: Any, **more: Any) -> Any:
+        if file.name == "network.py":
+            raise PermissionError(13, "Permission denied")
+        return opened(file, *given, **more)
+
+    (tmp_path / "store").mkdir()
+    store = ModelStore(str(tmp_path / "store"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refusing)
+        with pytest.raises(BundleError, match=r"network\.py: expected a readable file, got Permission denied\."):
+            store.add(folder, "tiny@1")
+        assert not model_store._is_whole(folder, "0" * 64)
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "store").write_text("a file")
+    with pytest.raises(
+        BundleError, match=r"^the store: expected it to accept .*bundle, got \w+: .*\. Correct its addr"
+    ):
+        store.add(folder, "tiny@1")

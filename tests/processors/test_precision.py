@@ -3,15 +3,20 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 from torch import Tensor, nn
 
 from processors.bundle import Bundle
+from processors.device import precision as precision_module
 from processors.device.precision import _Switch, arithmetic, choose_precision, verdicts_hold
 from processors.pipeline import Pipeline
 from processors.stages.modes import DenoiseSettings
+from schemas.errors import ConfigError
 from tests.processors.tiny import tiny_bundle
 
 CPU = torch.device("cpu")
@@ -98,3 +103,41 @@ def test_tf32_is_put_back() -> None:
     with arithmetic(torch.device("cuda"), "tf32"):
         assert torch.backends.cuda.matmul.allow_tf32
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
+
+
+ON_GPU: Any = SimpleNamespace(bundle=SimpleNamespace(device=torch.device("cuda")))
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "holding", "chosen"),
+    [
+        (True, {"bf16", "tf32"}, "bf16"), (True, {"tf32"}, "tf32"), (True, set(), "float32"),
+        (False, {"bf16", "tf32"}, "tf32"),
+    ],
+)  # fmt: skip
+def test_a_gpu_takes_the_fastest_arithmetic_that_keeps_the_verdicts(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, holding: set[str], chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(precision_module, "verdicts_hold", lambda _, candidate: candidate in holding)
+    assert choose_precision(ON_GPU) == chosen
+
+
+def test_an_arithmetic_that_a_network_cannot_run_in_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verdicts_hold(_: object, candidate: str) -> bool:
+        if candidate == "bf16":
+            raise RuntimeError("not implemented for 'BFloat16'")
+        return True
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(precision_module, "verdicts_hold", verdicts_hold)
+    with capture_logs() as logs:
+        assert choose_precision(ON_GPU) == "tf32"
+    assert [(each["event"], each["precision"]) for each in logs] == [("precision_rejected", "bf16")]
+
+
+def test_a_gpu_computes_as_it_is_told_if_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert choose_precision(ON_GPU, "tf32") == "tf32"
+    with pytest.raises(ConfigError, match=r"^precision: expected float32, tf32 on this GPU, got bf16\."):
+        choose_precision(ON_GPU, "bf16")

@@ -14,8 +14,9 @@ from processors.stages.unpack import kept_masks, philox, place, scatter, unpack
 from schemas.errors import StageError
 from schemas.identity import CameraId
 from schemas.keys.keys import KeyRing
+from schemas.limits import BLOCK
 from schemas.messages.frame import Encoding, decode_picture, encode_frame, open_frame, opened_pixels
-from schemas.pixels.masks import kept_mask
+from schemas.pixels.masks import ROWS, kept_mask
 from schemas.pixels.philox import philox as reference
 from schemas.pointillist_pb2 import Frame
 from tests.processors.tiny import FakeRecord
@@ -153,3 +154,20 @@ def test_masks_of_large_frames_are_those_of_the_edge() -> None:
     masks = kept_masks(seeds, books.table, slots, 201, 333)[:, 0].numpy()
     np.testing.assert_array_equal(masks[0], kept_mask(key, 1, 2, 201, 333, 16))
     np.testing.assert_array_equal(masks[1], kept_mask(other, 1, 3, 201, 333, 16))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8), (13, 21), (40, 33)])
+def test_the_way_of_a_gpu_gives_what_the_way_of_the_host_gives(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int
+) -> None:
+    """On a GPU, and while torch compiles, other operations compute the same."""
+    drawn = torch.Generator().manual_seed(3)
+    seeds = torch.randint(0, 2**32, (3, 2), generator=drawn)
+    codebooks = torch.randint(0, 256, (2, ROWS, BLOCK), dtype=torch.uint8, generator=drawn)
+    book = torch.tensor([0, 1, 1])
+    masks = kept_masks(seeds, codebooks, book, height, width)
+    pixels = torch.randint(0, 256, (int(masks.count_nonzero()), 3), dtype=torch.uint8, generator=drawn)
+    frames = place(pixels, masks)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(kept_masks(seeds, codebooks, book, height, width), masks)
+    torch.testing.assert_close(place(pixels, masks), frames)

@@ -157,3 +157,11 @@ def test_no_message_repeats_an_address() -> None:
     with pytest.raises(ConfigError, match="got both") as caught:
         listed({"cameras": [{"name": "gate", "source": both}]})
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("document", [7, {"site": "yard", "cameras": ["door"]}, {"site": "yard", "cameras": 3}])
+def test_a_document_of_another_form_is_refused_in_one_line(document: Any) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_camera_file(document, Path(), "cameras.yaml")
+    assert str(refused.value).startswith("cameras.yaml")
+    assert "\n" not in str(refused.value)

@@ -83,3 +83,8 @@ def test_a_list_stands_for_its_hours_and_an_unknown_zone_is_refused() -> None:
         Schedule(hours=("07:00-08:00",), zone="Mars/Olympus")
     with pytest.raises(ValidationError, match="Europe/Berlin"):
         Schedule(hours=("07:00-08:00",), zone="../../etc/passwd")
+
+
+@pytest.mark.parametrize("given", ["mon-fri 07:00-19:00", ["mon-fri 07:00-19:00"], {"hours": ["mon-fri 07:00-19:00"]}])
+def test_hours_may_be_a_text_a_list_or_a_table(given: object) -> None:
+    assert Schedule.model_validate(given).hours == ("mon-fri 07:00-19:00",)

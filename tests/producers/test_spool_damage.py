@@ -20,6 +20,7 @@ from producers.spool import Spool, SpoolLimits
 from producers.spool.segment import HEADER_BYTES, read_segment
 from schemas.errors import StateError
 from schemas.ranges import RangeSet
+from schemas.runtime.atomic_file import UNFINISHED
 from tests.producers.spool_rig import (
     CAMERA,
     FRAMES,
@@ -333,4 +334,19 @@ def test_a_confirmed_file_behind_a_damaged_one_counts_as_far_as_the_damage_goes(
     again = Spool(tmp_path, CAMERA, ROOM)
     assert again.ledgers.of(boot_id).shed == shed
     assert again.ledgers.of(boot_id).to_message().shed[0].last == first_of(second) + 1
+    again.close()
+
+
+def test_what_an_interrupted_write_left_is_removed_and_a_file_of_another_name_stays(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, CAMERA)
+    boot_id = fill(spool, 3)
+    kill(spool)
+    unfinished, other = tmp_path / f".ledger.1.2{UNFINISHED}", tmp_path / "no-name.segment"
+    unfinished.touch()
+    other.write_bytes(b"x")
+    with capture_logs() as logs:
+        again = Spool(tmp_path, CAMERA)
+    assert [each["file"] for each in logs if each["event"] == "spool_file_unknown"] == [str(other)]
+    assert (unfinished.exists(), other.read_bytes()) == (False, b"x")
+    assert readable(again, boot_id) == RangeSet([(0, 2)])
     again.close()

@@ -10,6 +10,7 @@ import pytest
 
 from producers.spool import Spool, SpoolBoot, SpoolLimits, scan_spool
 from producers.spool import scan as scan_module
+from producers.spool.segment import SUFFIX, read_segment
 from schemas.ranges import RangeSet
 from tests.producers.spool_rig import CAMERA, Clock, fill
 
@@ -102,4 +103,23 @@ def test_a_boot_that_is_settled_meanwhile_is_read_as_it_was(tmp_path: Path, monk
     boots = {boot.boot_id: boot for boot in scan_while(monkeypatch, tmp_path, settle, nothing)}
     assert (boots[boot_id].next, boots[boot_id].closed, boots[boot_id].shed) == (2, True, RangeSet())
     assert boot_id not in {boot.boot_id for boot in scan_spool(tmp_path)}
+    spool.close()
+
+
+def test_files_of_others_and_those_that_vanish_meanwhile_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "cam", CAMERA)
+    boot_id = fill(spool, 3)
+    (tmp_path / "cam" / f"no-name{SUFFIX}").write_bytes(b"x")
+    (tmp_path / "cam" / f"{boot_id:016x}-{9:016x}{SUFFIX}").write_bytes(b"")
+
+    def vanishing(path: Path) -> object:
+        if path.name.startswith(f"{boot_id:016x}-{9:016x}"):
+            raise FileNotFoundError
+        return read_segment(path)
+
+    monkeypatch.setattr(scan_module, "read_segment", vanishing)
+    [boot] = scan_spool(tmp_path)
+    assert (boot.boot_id, boot.waiting) == (boot_id, RangeSet([(0, 2)]))
     spool.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, select
 
 from consumers.console.data.rollup import DAY_MS, HOUR_MS, MINUTE_MS, classes_of, spans
 from consumers.console.data.store import NO_ENTROPY, camera_hours, camera_minutes
@@ -32,11 +32,6 @@ class Outage:
 
     since_ms: int
     until_ms: int
-
-    @property
-    def seconds(self) -> int:
-        """Duration of the outage in seconds."""
-        return (self.until_ms - self.since_ms) // 1000
 
 
 def history(engine: Engine, camera: str, since_ms: int, until_ms: int) -> dict[str, Any]:
@@ -111,10 +106,3 @@ def alerts_of(engine: Engine, camera: str, since_ms: int) -> list[dict[str, Any]
     )
     with engine.begin() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def reaches_to(engine: Engine, camera: str) -> int | None:
-    """Return the capture time of the first counted frame, in Unix milliseconds; None without frames."""
-    with engine.begin() as connection:
-        found = connection.scalar(select(func.min(camera_hours.c.begin_ms)).where(camera_hours.c.camera == camera))
-    return None if found is None else int(found)

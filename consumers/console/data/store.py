@@ -257,11 +257,6 @@ class Store:
         with self.engine.begin() as connection:
             return {row.camera: row.at_ms for row in connection.execute(select(forgotten))}
 
-    def count(self, table: Table) -> int:
-        """Return the number of rows of one table."""
-        with self.engine.begin() as connection:
-            return connection.scalar(select(func.count()).select_from(table)) or 0
-
 
 def _rename_lessons(connection: Connection) -> None:
     """Give the table of labelled frames its name, if it has the one of release 0.1.0."""

@@ -1,0 +1,86 @@
+"""Parts of a recorder without Kafka: records that the database refuses, quarantine, thumbnails."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+from PIL import Image
+from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import IntegrityError
+
+from consumers.database.tables import quarantine
+from consumers.evidence import watch
+from consumers.evidence.quarantine import Quarantine, name_of
+from consumers.evidence.watch import _thumbnail
+from consumers.recorder.recorder import Recorder
+from consumers.records.batch import Batch
+from schemas.runtime.health import Health
+from tests.consumers.recorder_rig import BOOT, CAMERA, RECORDER_KEYS, Rig, picture, verdict
+
+ALARM = cast(Any, type("Alarm", (), {"run": [type("Probe", (), {"seq": 7, "flagged": True})()]})())
+
+
+@pytest.fixture
+async def recorder(rig: Rig) -> AsyncIterator[Recorder]:
+    """A recorder of the rig's database that never runs."""
+    made = Recorder(rig.settings, RECORDER_KEYS, CollectorRegistry(), Health(), asyncio.Event())
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("poisoned", [(2,), (0, 3)])
+async def test_a_record_that_the_database_refuses_becomes_a_dead_letter_and_all_others_are_recorded(
+    rig: Rig, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, poisoned: tuple[int, ...]
+) -> None:
+    write = recorder._store.write
+
+    def refusing(batch: Batch, before: Any) -> Any:
+        if {seq for _, _, seq in batch.verdicts} & set(poisoned):
+            raise IntegrityError("insert", {}, ValueError("out of range"))
+        return write(batch, before)
+
+    monkeypatch.setattr(recorder._store, "write", refusing)
+    await recorder._write(rig.verdict_records(verdict(seq) for seq in range(5)))
+    with rig.records() as records:
+        assert sorted(records.recorded(CAMERA, BOOT)) == [seq for seq in range(5) if seq not in poisoned]
+    assert rig.count("dead_letters") == len(poisoned)
+    assert recorder._offsets[rig.settings.verdicts_topic, 0] == 5
+
+
+def test_a_quarantine_without_a_picture_gives_none_and_forgets_it_all_the_same(rig: Rig) -> None:
+    held = Quarantine(str(rig.folder / "quarantine"), rig.engine)
+    key = (CAMERA, BOOT, 7)
+    assert held.read(key) == b""
+    with rig.engine.begin() as connection:
+        connection.execute(quarantine.insert(), {"name": name_of(key), "bytes": 9, "at_ms": 1})
+        assert held.bytes_held(connection) == 9
+        assert held.purge(connection, 0, 0, 10) == 1
+        assert held.bytes_held(connection) == 0
+
+
+class Pictures:
+    """A quarantine that has one picture."""
+
+    def __init__(self, picture: bytes) -> None:
+        self._picture = picture
+
+    def read(self, key: tuple[str, int, int]) -> bytes:
+        assert key == (CAMERA, BOOT, 7)
+        return self._picture
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"no picture", picture("PNG")[:40], picture("JPEG")])
+def test_an_alert_has_no_thumbnail_of_what_is_no_png(rubbish: bytes) -> None:
+    assert _thumbnail((CAMERA, BOOT), ALARM, cast(Any, Pictures(rubbish))) == b""
+
+
+def test_a_thumbnail_is_small_and_a_huge_file_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = cast(Any, Pictures(picture("PNG", 4 * watch.THUMBNAIL_SIDE)))
+    with Image.open(io.BytesIO(_thumbnail((CAMERA, BOOT), ALARM, large))) as small:
+        assert (small.format, small.size) == ("PNG", (watch.THUMBNAIL_SIDE, watch.THUMBNAIL_SIDE))
+    monkeypatch.setattr(watch, "_LARGEST_PNG", 10)
+    assert _thumbnail((CAMERA, BOOT), ALARM, large) == b""

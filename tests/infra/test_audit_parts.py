@@ -1,0 +1,110 @@
+"""Kafka's files as the audit reads them, and the audit's tables for people."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
+
+from consumers.records.rows import SummedRow
+from infra.audit.audit import Audit
+from infra.audit.kafka_files import fullest, read_partition
+from infra.cli.audit import _print_tables
+
+CONTROL_ATTRIBUTES = 0x30
+"""A control batch of a transaction."""
+
+
+def write_segment(folder: Path, *offsets: int, epoch: int = 0, attributes: int = 0) -> Path:
+    """Write a segment with one record in each batch, named by its first offset."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{offsets[0]:020d}.log"
+    content = b""
+    for offset in offsets:
+        builder = DefaultRecordBatchBuilder(2, 0, bool(attributes), -1, -1, -1, 2**20)
+        builder.append(0, 1000, b"key", b"%d" % offset, [])
+        built = bytearray(builder.build())
+        struct.pack_into(">q", built, 0, offset)
+        struct.pack_into(">i", built, 12, epoch)
+        if attributes:
+            struct.pack_into(">h", built, 21, attributes)
+            struct.pack_into(">I", built, 17, calc_crc32c(bytes(built[21:])))
+        content += built
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize(("error", "lines"), [(FileNotFoundError(2, "gone"), 0), (PermissionError(13, "no"), 1)])
+def test_a_segment_that_kafka_deletes_meanwhile_is_skipped_and_one_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, lines: int
+) -> None:
+    gone = write_segment(tmp_path / "topic-0", 0, 1)
+    write_segment(tmp_path / "topic-0", 2)
+    read = Path.read_bytes
+
+    def reading(file: Path) -> bytes:
+        if file == gone:
+            raise error
+        return read(file)
+
+    monkeypatch.setattr(Path, "read_bytes", reading)
+    unread: list[str] = []
+    assert [each.value for each in read_partition(gone.parent, 0, unread)] == [b"2"]
+    assert unread == [f"Kafka topic-0: {gone.name} cannot be read: no"] * lines
+
+
+def test_the_copy_with_the_latest_epoch_counts_and_a_segment_that_cannot_be_read_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = write_segment(tmp_path / "1" / "topic-0", 0, 1, 2, epoch=3).parent
+    later = write_segment(tmp_path / "2" / "topic-0", 0, 1, epoch=4).parent
+    assert fullest([longer, later]) == later
+    newest = write_segment(longer, 3, epoch=5)
+    assert fullest([longer, later]) == longer
+    read = Path.read_bytes
+
+    def reading(file: Path) -> bytes:
+        if file == newest:
+            raise PermissionError
+        return read(file)
+
+    monkeypatch.setattr(Path, "read_bytes", reading)
+    assert fullest([longer, later]) == later
+
+
+def test_the_marks_of_transactions_are_no_records(tmp_path: Path) -> None:
+    folder = write_segment(tmp_path / "topic-0", 0).parent
+    write_segment(folder, 1, attributes=CONTROL_ATTRIBUTES)
+    write_segment(folder, 2)
+    unread: list[str] = []
+    assert [each.value for each in read_partition(folder, 0, unread)] == [b"0", b"2"]
+    assert unread == []
+
+
+def test_bytes_behind_the_last_sound_batch_are_left_out(tmp_path: Path) -> None:
+    """Kafka may still be writing the last one, which then begins as a batch and has no end."""
+    whole = write_segment(tmp_path / "topic-0", 0)
+    cut = write_segment(tmp_path / "other", 1).read_bytes()
+    whole.write_bytes(whole.read_bytes() + cut[:-1])
+    unread: list[str] = []
+    assert [each.value for each in read_partition(whole.parent, 0, unread)] == [b"0"]
+    assert unread == []
+
+
+def test_people_read_how_often_an_attacked_camera_was_right_and_what_its_summed_boots_have_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    summed = SummedRow("site/cam", *(0,) * (len(SummedRow._fields) - 1))
+    found = Audit([], 0, 0, None, [], summed=(summed._replace(lost=4), summed._replace(camera="site/well")))
+    attacked: Any = {"site/cam": {"frames": 8, "accuracy": 0.5, "accuracy_clean": None}}
+    _print_tables(found, attacked)
+    out = capsys.readouterr().out
+    (row,) = (line for line in out.splitlines() if "site/cam " in line and "│" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == ["site/cam", "8", "50.0%", "-"]
+    assert "lost: site/cam: 4 frames of boots whose ledgers are summed\n" in out
+    assert "site/well" not in out

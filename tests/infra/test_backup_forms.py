@@ -1,0 +1,130 @@
+"""Backups of another form, files that change while they are saved, and mutes by the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.state_folder import Layout, backup
+from infra.state_folder.backup import CHECKSUMS, MANIFEST, restore_backup, write_backup
+from infra.up.interrupts import InterruptedStart, Interrupts
+from schemas.errors import StateError
+from tests.infra.command_line import refusal, run
+from tests.infra.test_backup import filled
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A backup without a passphrase."""
+    return Path(write_backup(filled(Layout(tmp_path / "state")), str(tmp_path / "to"), "1")[0])
+
+
+def rewritten(place: Path, name: str, change: Callable[[bytes], bytes | None]) -> None:
+    """Change one member, or leave it out."""
+    members = []
+    with tarfile.open(place) as tar:
+        for info in tar:
+            opened = tar.extractfile(info)
+            assert opened is not None
+            members.append((info, opened.read()))
+    with tarfile.open(place, "w", format=tarfile.PAX_FORMAT) as tar:
+        for info, data in members:
+            changed = change(data) if info.name == name else data
+            if changed is not None:
+                info.size = len(changed)
+                tar.addfile(info, io.BytesIO(changed))
+
+
+def restored(place: Path, folder: Path) -> str:
+    """The one line with which a restore is refused; nothing of the backup is in the folder then."""
+    folder.mkdir()
+    with pytest.raises(StateError) as refused:
+        restore_backup(Layout(folder), str(place))
+    assert list(folder.iterdir()) == []
+    (line,) = str(refused.value).splitlines()
+    return line
+
+
+def of_format(data: bytes) -> bytes:
+    return json.dumps(json.loads(data) | {"format": 2, "version": "9.0"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (MANIFEST, of_format, "the backup: expected format 1, got 2. Restore it with release 9.0."),
+        (MANIFEST, lambda data: b"{}", "got a damaged file (manifest.json: 'format')"),
+        (MANIFEST, lambda data: None, "got a damaged file (no manifest.json)"),
+        (CHECKSUMS, lambda data: None, "got a damaged file (the end is missing)"),
+        (CHECKSUMS, lambda data: b"{}", "got a damaged file (a wrong checksum)"),
+        (CHECKSUMS, lambda data: data[:-1], "got a damaged file ("),
+        ("state/settings/recorder.toml", lambda data: data + b"x", "got a damaged file (a wrong checksum)"),
+        ("state/settings/recorder.toml", lambda data: None, "got a damaged file (a wrong checksum)"),
+    ],
+)
+def test_a_backup_of_another_form_restores_nothing_and_is_one_line(
+    place: Path, tmp_path: Path, name: str, change: Callable[[bytes], bytes | None], words: str
+) -> None:
+    rewritten(place, name, change)
+    assert words in restored(place, tmp_path / "fresh")
+
+
+def test_a_member_outside_the_folder_is_refused(place: Path, tmp_path: Path) -> None:
+    with tarfile.open(place, "a") as tar:
+        tar.addfile(tarfile.TarInfo("state/../../outside"))
+    assert "a member 'state/../../outside'" in restored(place, tmp_path / "fresh")
+    assert not (tmp_path.parent / "outside").exists()
+
+
+def test_a_file_that_becomes_shorter_while_it_is_saved_leaves_no_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = filled(Layout(tmp_path / "state"))
+    read = backup._Hashed.read
+
+    def shortened(self: backup._Hashed, size: int = -1) -> bytes:
+        return read(self, size)[:-1]
+
+    monkeypatch.setattr(backup._Hashed, "read", shortened)
+    with pytest.raises(StateError, match=r"^--state: expected .* to keep its length, got a shorter one\. Try again\.$"):
+        write_backup(layout, str(tmp_path / "to"), "1")
+    assert not list((tmp_path / "to").glob("*.backup"))
+
+
+def test_a_disk_that_fails_while_a_file_is_saved_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = filled(Layout(tmp_path / "state"))
+
+    def failing(self: backup._Hashed, size: int = -1) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(backup._Hashed, "read", failing)
+    with pytest.raises(StateError, match=r"^--state: expected a readable .*, got .*Input/output error\. Check"):
+        write_backup(layout, str(tmp_path / "to"), "1")
+
+
+def test_mutes_are_made_listed_and_ended_by_the_command(tmp_path: Path) -> None:
+    layout = filled(Layout(tmp_path / "state"))
+    state = ("--state", layout.folder)
+    assert run("mute", *state).output == ""
+    made = run("mute", "site/cam", "door", "--for", "2h", "--reason", "paint", *state)
+    assert made.output == "site/cam is muted for 2h\nlocal/door is muted for 2h\n"
+    listed = run("mute", *state).output.splitlines()
+    assert sorted(line.partition(" until ")[0] for line in listed) == ["local/door", "site/cam"]
+    assert all(line.endswith(": paint") for line in listed)
+    assert run("mute", "site/cam", "--end", *state).output == "site/cam is no longer muted\n"
+    assert [line.partition(" ")[0] for line in run("mute", *state).output.splitlines()] == ["local/door"]
+    assert refusal(run("mute", "--end", *state)).startswith("--end: expected cameras or alerts to end the mutes of")
+    assert refusal(run("mute", "--state", tmp_path / "none")).startswith("--state: expected a state folder of")
+
+
+def test_a_start_ends_at_the_next_step_after_an_interrupt() -> None:
+    asked = Interrupts()
+    asked.stop_here()
+    asked(2, None)
+    with pytest.raises(InterruptedStart, match="stopped before the cameras started"):
+        asked.stop_here()

@@ -1,0 +1,56 @@
+"""The missing parts that `doctor` names, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from infra.cli import doctor
+from infra.local import alertmanager, grafana, kafka_jars, prometheus
+from tests.infra.command_line import run
+
+
+@pytest.fixture
+def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with Grafana and without Maven, Kafka, Prometheus, Alertmanager and much of a disk."""
+    monkeypatch.setattr(kafka_jars, "jar_folder", lambda: tmp_path / "jars")
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "mvn" else f"/bin/{name}")
+    monkeypatch.setattr(prometheus, "prometheus_binary", lambda: None)
+    monkeypatch.setattr(alertmanager, "alertmanager_binary", lambda: None)
+    monkeypatch.setattr(grafana, "grafana_binary", lambda: Path("/opt/grafana"))
+    monkeypatch.setattr(doctor, "FREE_DISK_BYTES", 2**60)
+    monkeypatch.setattr(doctor, "_torch", lambda: "torch")
+    monkeypatch.setattr(doctor, "_java", lambda: "java")
+    monkeypatch.setenv("POINTILLIST_DATA", str(tmp_path / "none"))
+    return tmp_path
+
+
+def test_missing_parts_are_named_and_only_those_that_up_needs_make_it_fail(bare_machine: Path) -> None:
+    done = run("doctor", "--state", bare_machine, "--json")
+    found = {part["what"]: (part["ok"], part["needed"], part["found"]) for part in json.loads(done.stdout)["parts"]}
+    assert done.exit_code == 2
+    assert found["Kafka"][:2] == (False, True)
+    assert "Debian package maven" in found["Kafka"][2]
+    assert found["disk"][:2] == (False, True)
+    assert found["disk"][2].startswith(f"expected 1073741824 GiB free in {bare_machine}, got ")
+    assert found["Prometheus"][:2] == found["Alertmanager"][:2] == (False, False)
+    assert found["Grafana"] == (True, False, "/opt/grafana")
+    assert found["data sets"][2] == f"POINTILLIST_DATA names {bare_machine / 'none'}, which is not a folder"
+
+
+def test_people_read_a_table_and_a_jar_folder_that_maven_can_fill_is_no_fault(
+    bare_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/bin/{name}")
+    done = run("doctor", "--state", bare_machine, COLUMNS="300")
+    words = {
+        cells[1]: cells[0]
+        for line in done.output.splitlines()
+        if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) == 3
+    }
+    assert done.exit_code == 2
+    assert (words["Kafka"], words["disk"], words["Prometheus"]) == ("ok", "MISSING", "absent")
+    assert "to be fetched by Maven at the first start" in done.output

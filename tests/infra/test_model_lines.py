@@ -1,0 +1,208 @@
+"""The lines of `pointillist model` for people, and its refusals, on a list of models without Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.cli.model import ModelsAccess, folder_of, initial
+from infra.local.files import write_json
+from infra.state_folder import Layout
+from processors.models.store import ModelStore
+from schemas.errors import BundleError
+from schemas.messages import models as listed
+from schemas.messages import rollout as rollouts
+from schemas.pointillist_pb2 import CANARY, PASSED, SHADOW, Assessment, Model, Models, Rollout, ServedModel
+from tests.infra.command_line import refusal, run
+from tests.processors.tiny import SIGNER, write_bundle
+
+SERVED_MS = 1_700_000_000_000
+DAY = "2023-11-14 22:13:20Z"
+
+
+class StandInTopic:
+    """The topic of models: a list, and the answers of processors."""
+
+    def __init__(self) -> None:
+        self.models = Models()
+        self.listed = self.models
+        self.served: dict[str, ServedModel] = {}
+        self.refused: Exception | None = None
+        self.assessment: Assessment | None = None
+        self.running_names: set[str] = set()
+        self.answers: tuple[set[str], dict[str, str], set[str]] = (set(), {}, set())
+
+    async def running(self) -> set[str]:
+        return self.running_names
+
+    async def require(self, topic: str) -> None:
+        pass
+
+    async def write(self, models: Models) -> None:
+        self.models = self.listed = models
+
+    async def wait(self, seconds: float) -> tuple[set[str], dict[str, str], set[str]]:
+        return self.answers
+
+    wait_for_candidate = wait
+
+
+@pytest.fixture
+def topic(monkeypatch: pytest.MonkeyPatch) -> StandInTopic:
+    made = StandInTopic()
+
+    def run_on(_: ModelsAccess, work: Callable[[Any], Awaitable[object]], signer: object = None) -> object:
+        async def body() -> object:
+            return await work(made)
+
+        return asyncio.run(body())
+
+    monkeypatch.setattr(ModelsAccess, "run", run_on)
+    return made
+
+
+def published(*names: str) -> Models:
+    """A list, newest first."""
+    return Models(
+        published=[
+            Model(model_id=name, digest=f"{number:064x}", published_ms=SERVED_MS, location=f"/store/{name}")
+            for number, name in enumerate(names, 1)
+        ]
+    )
+
+
+def shadow(name: str, **fields: Any) -> Rollout:
+    """A rollout of a candidate that is compared only."""
+    candidate = Model(model_id=name, digest="c" * 64)
+    return Rollout(candidate=candidate, begun_ms=5, slot=SHADOW, frames=0.5, cameras=1.0, **fields)
+
+
+def cells(output: str, first: str) -> list[str]:
+    """The row of a table that begins with this cell."""
+    (row,) = (
+        found
+        for line in output.splitlines()
+        if (found := [each.strip() for each in line.split("│")[1:-1]])[:1] == [first]
+    )
+    return row
+
+
+def test_without_a_published_model_each_processor_serves_its_own(topic: StandInTopic) -> None:
+    assert run("model", "list").output == "nothing is published: each processor serves its own bundle\n"
+    assert run("model", "status").output.startswith("live: each processor serves its own bundle\n")
+
+
+def test_published_models_are_listed_with_their_state_and_place(topic: StandInTopic) -> None:
+    topic.models = published("third", "second", "first")
+    topic.models.published[0].withdrawn_ms = SERVED_MS + 1
+    output = run("model", "list", COLUMNS="200").output
+    assert cells(output, "third") == ["third", "withdrawn", DAY, "/store/third"]
+    assert [cells(output, name)[1] for name in ("second", "first")] == ["live", "before"]
+
+
+def test_the_status_names_the_candidate_its_rules_and_what_each_processor_serves(topic: StandInTopic) -> None:
+    topic.models = topic.listed = rollouts.begin(published("now"), shadow("next"))
+    rule = '{"name": "agreement", "finding": "holds", "value": 0.99, "limit": 0.95}'
+    topic.assessment = Assessment(outcome=PASSED, report=f'{{"pairs": 9, "rules": [{rule}]}}')
+    topic.refused = ValueError("it is older")
+    topic.served = {
+        "p-1": ServedModel(model_id="now", digest=f"{1:064x}", runs="torch", since_ms=SERVED_MS),
+        "p-2": ServedModel(model_id="before", digest="0" * 64, runs="torch", since_ms=SERVED_MS, error="too large"),
+    }
+    topic.running_names = {"p-1"}
+    output = run("model", "status", COLUMNS="200").output
+    assert output.startswith("live: now\ncandidate: next, shadow, passed\n  agreement: holds (0.99, limit 0.95)\n")
+    assert "the newest list of models is refused: it is older\n" in output
+    assert cells(output, "p-1") == ["p-1", "yes", "now", "yes", "torch", DAY, ""]
+    assert cells(output, "p-2") == ["p-2", "no", "before", "no", "torch", DAY, "too large"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "words"),
+    [
+        ((set(), {}, set()), 0, "no processor runs: those that start serve it"),
+        (({"p-2", "p-1"}, {}, set()), 0, "by p-1, p-2"),
+        (({"p-1"}, {"p-2": "too large"}, set()), 1, "refused by p-2: too large"),
+        (({"p-1"}, {}, {"p-3"}), 1, "no answer for 60 s from p-3"),
+    ],
+)
+def test_a_change_ends_with_the_answers_of_processors(
+    topic: StandInTopic, tmp_path: Path, answers: tuple[set[str], dict[str, str], set[str]], code: int, words: str
+) -> None:
+    topic.models = topic.listed = rollouts.begin(published("now"), shadow("next"))
+    topic.answers = answers
+    Layout(tmp_path).signer()
+    done = run("model", "dismiss", "--state", tmp_path)
+    assert (done.exit_code, done.output.splitlines()[0]) == (code, "dismissed next")
+    assert done.output.splitlines()[-1].endswith(words)
+    assert not topic.models.HasField("rollout")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("dismiss",), "rollout"),
+        (("promote", "--force"), "rollout"),
+        (("promote", "--to", "shadow"), "--to: expected live or canary, got 'shadow'"),
+        (("candidate", "x", "--slot", "live"), "--slot: expected shadow or canary, got 'live'"),
+        (("candidate", "x", "--by-rule"), "--clean is missing: expected clean pictures"),
+    ],
+)
+def test_steps_that_cannot_be_are_one_line(
+    topic: StandInTopic, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    Layout(tmp_path).signer()
+    assert words in refusal(run("model", *arguments, "--state", tmp_path))
+    assert topic.models == Models()
+
+
+def test_a_candidate_becomes_a_canary_by_a_passed_gate_and_a_scan_or_by_force(
+    topic: StandInTopic, tmp_path: Path
+) -> None:
+    Layout(tmp_path).signer()
+    topic.models = topic.listed = rollouts.begin(published("now"), shadow("next"))
+    canary = ("model", "promote", "--to", "canary", "--state", tmp_path)
+    assert "expected an assessment with all rules passed" in refusal(run(*canary))
+    topic.assessment = Assessment(outcome=PASSED)
+    assert "expected a backdoor scan before a canary, got none" in refusal(run(*canary))
+    done = run(*canary, "--force")
+    assert done.output.splitlines()[0] == "next is a canary"
+    assert topic.models.rollout.slot == CANARY
+
+
+def test_a_published_bundle_pushes_the_oldest_out_of_list_and_store(
+    topic: StandInTopic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, folder = tmp_path / "state", write_bundle(tmp_path / "bundle")
+    Layout(state).signer()
+    store = ModelStore(str(Layout(state).models))
+    old = listed.sign(store.add(write_bundle(tmp_path / "old", overlays=2), "old"), SIGNER)
+    topic.models = topic.listed = Models(published=[old])
+    monkeypatch.setattr(listed, "publish", lambda _, model: Models(published=[model]))
+    done = run("model", "publish", folder, "--state", state, "--force")
+    assert (done.exit_code, done.output.split(" ")[0]) == (0, "published"), done.output
+    assert len(topic.models.published) == 1
+    assert not Path(old.location.removeprefix("file://")).exists()
+    assert Path(topic.models.published[0].location.removeprefix("file://")).is_dir()
+    again = run("model", "publish", folder, "--state", state)
+    assert again.output.splitlines()[0].endswith("is live already")
+
+
+def test_a_bundle_of_up_that_is_gone_is_not_the_model_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(tmp_path / "run.json", {"bundle": str(tmp_path / "gone")})
+    assert initial(tmp_path, ModelStore(str(tmp_path / "store")), SIGNER) == Models()
+    assert capsys.readouterr().err.startswith("not kept as the model before: ")
+    assert initial(None, ModelStore(str(tmp_path / "store")), SIGNER) == Models()
+
+
+def test_a_name_without_a_folder_is_a_shipped_bundle(tmp_path: Path) -> None:
+    assert folder_of(tmp_path) == tmp_path
+    assert (folder_of(Path("scene")) / "model.toml").is_file()
+    with pytest.raises(BundleError, match="got 'no-such-bundle'"):
+        folder_of(Path("no-such-bundle"))

@@ -1,0 +1,80 @@
+"""The lines of `pointillist cameras`, `logs` and `down` for people."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.cli import status  # it registers its commands
+from infra.local import role_table
+from infra.state_folder import Layout
+from tests.infra.command_line import run
+from tests.infra.test_system_state import said, write_database
+
+
+@pytest.mark.parametrize(("options", "line"), [((), "no camera yet\n"), (("--broken",), "no camera is broken\n")])
+def test_without_a_camera_one_line_is_printed(tmp_path: Path, options: tuple[str, ...], line: str) -> None:
+    done = run("cameras", "--state", tmp_path, *options)
+    assert (done.exit_code, done.output) == (0, line)
+
+
+def test_a_camera_has_its_age_its_size_and_its_rate(tmp_path: Path) -> None:
+    write_database(Layout(tmp_path), [said("a/door")], {"a/door": 1})
+    done = run("cameras", "--state", tmp_path, COLUMNS="200")
+    (row,) = (line for line in done.output.splitlines() if "a/door" in line)
+    cells = [cell.strip() for cell in row.split("│")[1:-1]]
+    assert cells[0] == "a/door"
+    assert cells[3].endswith(" s ago")
+    assert cells[4] == "64×48 2/s"
+
+
+def test_logs_follow_what_is_appended_and_a_log_that_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    log = tmp_path / "logs" / "recorder.log"
+    log.parent.mkdir()
+    log.write_text("first\n")
+    following = [(log, "first\nsecond\n"), (log, "cut\n")]
+
+    def write_next(_: float) -> None:
+        if not following:
+            raise KeyboardInterrupt
+        file, text = following.pop(0)
+        file.write_text(text)
+
+    monkeypatch.setattr(time, "sleep", write_next)
+    status.logs("recorder", tmp_path, lines=1, follow=True)
+    assert capfdbinary.readouterr().out == b"first\nsecond\ncut\n"
+
+
+class SlowSystem:
+    """A supervisor that does not end in time."""
+
+    pid = 7
+
+    def __init__(self) -> None:
+        self.signals: list[signal.Signals] = []
+
+    def send(self, signum: signal.Signals) -> bool:
+        self.signals.append(signum)
+        return True
+
+    def wait_gone(self, deadline_s: float) -> bool:
+        return deadline_s > 1
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "code", "line"), [(0.5, 1, "still stopping after 0.5 s, as pid 7"), (2, 0, "stopped")]
+)
+def test_down_waits_as_long_as_it_may_and_its_status_says_whether_the_system_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_s: float, code: int, line: str
+) -> None:
+    system: Any = SlowSystem()
+    monkeypatch.setattr(role_table, "supervisor", lambda _: system)
+    done = run("down", "--state", tmp_path, "--wait", wait_s)
+    assert (done.exit_code, done.output.splitlines()[-1]) == (code, line)
+    assert system.signals == [signal.SIGINT]

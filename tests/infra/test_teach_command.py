@@ -1,0 +1,132 @@
+"""`pointillist teach`: labels out of a console and in again, refusals before any training, and the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lab.teach.labelled
+import lab.teach.train
+from infra.bundling import taught as taught_module
+from infra.cli import teach
+from infra.state_folder import Layout
+from lab.teach.report import Held
+from tests.consumers.console_rig import scene
+from tests.infra.command_line import refusal, run
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    Layout(tmp_path / "state").fleet_secret()
+    return tmp_path / "state"
+
+
+def test_labels_are_imported_into_a_console_and_exported_again(state: Path, tmp_path: Path) -> None:
+    for name, numbers in (("car", (1, 2)), ("truck", (3,))):
+        (tmp_path / "given" / name).mkdir(parents=True)
+        for number in numbers:
+            (tmp_path / "given" / name / f"{number}.jpg").write_bytes(scene(number))
+    done = run("teach", "import", tmp_path / "given", "--state", state)
+    assert done.output.splitlines() == ["imported 3 labelled pictures", "car: 2", "truck: 1"]
+    assert (state / "quarantine" / "teach").is_dir()
+    done = run("teach", "export", tmp_path / "out", "--state", state)
+    first, *others = done.output.splitlines()
+    assert (first, sorted(others)) == ("exported 3 labelled pictures", ["car: 2", "truck: 1"])
+    assert {each.name: len(list(each.iterdir())) for each in (tmp_path / "out").iterdir()} == {"car": 2, "truck": 1}
+    elsewhere = ("--store", f"sqlite:///{tmp_path}/other.sqlite", "--kept-files", tmp_path / "kept")
+    assert run("teach", "export", tmp_path / "none", "--state", state, *elsewhere).output.startswith("exported 0 ")
+
+
+def test_a_folder_that_is_not_the_right_one_is_refused(state: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for place in ("full", "full/file"):
+        line = refusal(run("teach", "export", tmp_path / place, "--state", state))
+        assert line == f"{tmp_path / place}: expected an empty folder, or none. Choose another folder."
+    line = refusal(run("teach", "import", tmp_path / "full" / "file", "--state", state))
+    assert line.endswith("expected a folder with one sub-folder for each class. Correct the path.")
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A training that takes no time, whose network is right on three of four held-out labels."""
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.95, 0.05]])
+    held = Held(("car", "truck"), ("a", "b", "c", "d"), np.array([0, 0, 1, 1]), probabilities, 0.75)
+    made = SimpleNamespace(
+        held=held, thorough=True, seconds=3.2, choice=SimpleNamespace(words="ridge"), document=lambda: {"head": "ridge"}
+    )
+
+    def train(general: object, labelled: object, settings: object, progress: Any) -> object:
+        progress.phase("features", 4)
+        progress.advance(4)
+        return made
+
+    def write(_: object, general: object, labelled: object, folder: Path, **named: Any) -> object:
+        folder.mkdir(parents=True)
+        (folder / "model.toml").write_text("new")
+        return SimpleNamespace(model_id=f"{named['name']}@{named['version']}+1")
+
+    def read(folder: Path, skipped: Any) -> object:
+        skipped("broken.jpg", "no picture")
+        return object()
+
+    monkeypatch.setattr(teach, "_general", lambda _: object())
+    monkeypatch.setattr(lab.teach.train, "teach", train)
+    monkeypatch.setattr(lab.teach.labelled, "read_labelled", read)
+    monkeypatch.setattr(taught_module, "write_taught", write)
+    return made
+
+
+def test_the_report_says_what_is_right_what_reads_wrong_and_what_follows(taught: Any, tmp_path: Path) -> None:
+    out, report = tmp_path / "made", tmp_path / "report.json"
+    done = run("teach", "train", tmp_path, "--name", "desk", "--out", out, "--json", report, "--progress")
+    lines = done.stdout.splitlines()
+    assert [json.loads(line) for line in lines[:2]] == [
+        {"phase": "features", "step": 0, "steps": 4}, {"phase": "features", "step": 4, "steps": 4},
+    ]  # fmt: skip
+    assert lines[2] == "head: ridge; upper blocks trained"
+    assert lines[3].startswith("right on 4 held-out labels: 75.0% (")
+    assert lines[3].endswith("25.0% unsure below 0.75")
+    assert [line.split() for line in lines[4:7]] == [
+        ["|", "car", "truck", "unsure"], ["car", "|", "2", "0", "0"], ["truck", "|", "1", "0", "1"],
+    ]  # fmt: skip
+    assert lines[7] == "look at d: reads car, truck 5%"
+    assert lines[-3:] == ["trained in 3 s", f"desk@1+1 in {out}", f"next: pointillist up --bundle {out}"]
+    assert json.loads(report.read_text()) == {"head": "ridge", "bundle": "desk@1+1"}
+    assert "skipped broken.jpg: no picture" in done.stderr
+
+
+def test_an_earlier_bundle_is_replaced_only_when_that_is_said(
+    taught: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teach, "MADE", tmp_path / "bundles")
+    old = tmp_path / "bundles" / "desk"
+    old.mkdir(parents=True)
+    (old / "model.toml").write_text("old")
+    command = ("teach", "train", tmp_path, "--name", "desk")
+    assert "expected an empty folder, got an earlier bundle. Give --replace." in refusal(run(*command))
+    assert (old / "model.toml").read_text() == "old"
+    done = run(*command, "--replace")
+    assert done.output.splitlines()[-1] == "next: pointillist up --bundle desk"
+    assert (old / "model.toml").read_text() == "new"
+    assert [each.name for each in old.parent.iterdir()] == ["desk"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--name", "a b"), "name: expected letters, digits, `.`, `_` and `-`, got 'a b'"),
+        (("--name", "desk", "--drop-ratio", "0.9"), "drop"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_first(
+    taught: Any, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    line = refusal(run("teach", "train", tmp_path, "--out", tmp_path / "made", *options))
+    assert words in line
+    assert not (tmp_path / "made").exists()

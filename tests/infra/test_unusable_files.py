@@ -1,0 +1,99 @@
+"""Files that cannot be read or written: each command refuses them in one line that names the file and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+import infra.cli
+from infra.bundling.contact_sheet import write_sheet
+from infra.bundling.folder import appearing
+from infra.cli import signer
+from infra.cli.lab.evaluate import lab_extra, write_json
+from infra.pki.enrolment import Enrolment
+from infra.pki.role_generations import GENERATIONS_FILE, role_generations
+from infra.state_folder.environment import read_secret
+from processors.stages.preprocess.contract import Place
+from processors.stages.preprocess.dct_quantisation import read_table
+from processors.stages.preprocess.quantisation import read_parameters
+from producers.sources.login import LoginPlace
+from schemas.errors import UserError
+
+PLACE: Any = Place
+
+
+def _folder(out: Path) -> None:
+    with appearing(out):
+        pytest.fail("expected a refusal before any work")
+
+
+def _generations(file: Path) -> None:
+    file.rename(file.with_name(GENERATIONS_FILE))
+    role_generations(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda out: write_sheet([], out), "--sheet: expected a writable file, got "),
+        (_folder, "--out: expected a folder that can be made, got "),
+        (lambda out: signer.init("me", out), "--folder: expected a writable folder, got "),
+        (lambda out: write_json(out, {}), "--json: expected a writable file, got "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused(
+    tmp_path: Path, write: Callable[[Path], object], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as refused:
+        write(tmp_path / "file" / "out")
+    assert str(refused.value).startswith(message)
+    assert str(tmp_path / "file" / "out") in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (Enrolment.read, "{file}: expected an enrolment, got bytes that are no text."),
+        (_generations, f"{{folder}}/{GENERATIONS_FILE}: expected JSON, got something else."),
+        (read_table, "binary: expected a readable text file with a table of steps, got "),
+        (lambda file: read_parameters(file, PLACE), "binary: expected a safetensors file, got "),
+        (lambda file: LoginPlace(file=file).read(), "login: expected user:password in the file {file}: it is not text"),
+        (
+            lambda file: read_secret(None, file / "none", "the key", "KEY"),
+            "the key: expected a readable file, got {file}/none: Not a directory. Correct KEY_FILE.",
+        ),
+    ],
+)
+def test_a_file_of_another_form_is_refused(tmp_path: Path, read: Callable[[Path], object], message: str) -> None:
+    file = tmp_path / "binary"
+    file.write_bytes(b"\xff\xfe\x00" * 9)
+    with pytest.raises(UserError) as refused:
+        read(file)
+    assert str(refused.value).startswith(message.format(file=file, folder=tmp_path))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_secret_comes_from_its_variable_first() -> None:
+    assert read_secret(SecretStr(" given\n"), Path("none"), "the key", "KEY") == "given"
+
+
+@pytest.mark.parametrize(("name", "said"), [("openvino", True), ("schemas.gone", False), (None, False)])
+def test_a_missing_package_of_others_is_named_with_what_installs_it_and_one_of_ours_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str | None, said: bool
+) -> None:
+    def importing() -> None:
+        raise ModuleNotFoundError("none", name=name)
+
+    monkeypatch.setattr(infra.cli, "app", importing)
+    with pytest.raises(SystemExit if said else ModuleNotFoundError):
+        infra.cli._run()
+    line = "error: openvino is missing: this command needs it. Install pointillist[server].\n"
+    assert capsys.readouterr().err == (line if said else "")
+    with pytest.raises(UserError if said else ModuleNotFoundError), lab_extra():
+        importing()

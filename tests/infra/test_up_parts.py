@@ -1,0 +1,74 @@
+"""Small parts of `up`: its sources and bundles, work in the background, and the names of types in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.cameras.identity import _check_key, camera_named
+from infra.settings.described import kind_of
+from infra.state_folder import Layout
+from infra.up.background_task import BackgroundTask
+from infra.up.settings import UpSettings, bundle_folder, checks_for_triggers, source_entry
+from schemas.errors import BundleError, ConfigError, SecretError, SourceError
+from schemas.identity import CameraId
+from schemas.keys.keys import derive_camera_key
+from tests.processors.tiny import write_bundle
+
+DOOR = CameraId("site/door")
+
+
+def test_a_file_of_pictures_is_shared_out_and_any_other_file_is_a_video(tmp_path: Path) -> None:
+    for name in ("pictures.npz", "film.mp4"):
+        (tmp_path / name).touch()
+    pictures = source_entry(str(tmp_path / "pictures.npz"), 3, 2.0, None)
+    assert pictures == {"kind": "dataset", "file": str(tmp_path / "pictures.npz"), "stride": 3}
+    film = source_entry(str(tmp_path / "film.mp4"), 3, 2.0, None)
+    assert film == {"kind": "video", "file": str(tmp_path / "film.mp4")}
+    with pytest.raises(SourceError, match="expected scene, cifar10, a URL or an existing file"):
+        source_entry(str(tmp_path / "none.mp4"), 1, 2.0, None)
+    with pytest.raises(ConfigError, match=r"^--cameras: expected 1 with a URL or device, got 2"):
+        source_entry("rtsp://there/1", 2, 2.0, None)
+    with pytest.raises(SourceError, match="POINTILLIST_DATA is missing"):
+        source_entry("cifar10", 1, 2.0, None)
+
+
+def test_a_bundle_is_a_folder_or_a_shipped_name(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "own")
+    assert bundle_folder(UpSettings(bundle=folder)) == folder.resolve()
+    assert bundle_folder(UpSettings(bundle=Path("scene"))).name == "scene"
+    with pytest.raises(BundleError, match=r"^--bundle: expected a folder with model.toml or one of "):
+        bundle_folder(UpSettings(bundle=tmp_path))
+
+
+def test_a_bundle_that_cannot_be_read_is_left_to_its_loader(tmp_path: Path) -> None:
+    assert checks_for_triggers(write_bundle(tmp_path / "own"))
+    assert not checks_for_triggers(write_bundle(tmp_path / "plain", overlays=0))
+    assert checks_for_triggers(tmp_path / "none")
+    (tmp_path / "model.toml").write_text("= broken")
+    assert checks_for_triggers(tmp_path)
+
+
+def test_work_in_the_background_gives_its_result_or_its_error() -> None:
+    right, wrong = BackgroundTask(lambda: 7, "right"), BackgroundTask(lambda: 1 // 0, "wrong")
+    assert right.done(30)
+    assert right.result() == 7
+    assert wrong.done(30)
+    with pytest.raises(ZeroDivisionError):
+        wrong.result()
+
+
+def test_a_named_type_has_the_words_of_what_it_stands_for() -> None:
+    assert kind_of(CameraId) == kind_of(str) == "text"
+
+
+def test_a_camera_has_a_name_and_a_key_that_its_system_issued(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--name: expected SITE/CAMERA, got none"):
+        camera_named(None, None, None)
+    layout = Layout(tmp_path)
+    stranger = derive_camera_key(b"another secret of another fleet", DOOR)
+    _check_key(layout, stranger)  # without a fleet secret no key can be checked
+    _check_key(layout, derive_camera_key(layout.fleet_secret(), DOOR))
+    with pytest.raises(SecretError, match="expected the key of site/door issued by the system of"):
+        _check_key(layout, stranger)

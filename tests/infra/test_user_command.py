@@ -1,0 +1,52 @@
+"""Users and keys by commands in this process: a password from the terminal, and the files of all roles."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from consumers.console.access.users import read_users
+from infra.cli import user
+from infra.state_folder import Layout
+from schemas.errors import ConfigError
+from schemas.keys.roots import Role
+from tests.infra.command_line import refusal, run
+
+
+@pytest.mark.parametrize(("second", "added"), [("a long password", True), ("another password", False)])
+def test_a_password_from_the_terminal_is_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, added: bool
+) -> None:
+    given = {"password of anna: ": "a long password", "again: ": second}
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(user, "getpass", given.__getitem__)
+    file = tmp_path / "users"
+    if added:
+        user.add("anna", "operator", file)
+        assert {name: str(each.roles) for name, each in read_users(file).items()} == {"anna": "operator"}
+    else:
+        with pytest.raises(ConfigError, match=r"^password: expected the same text twice, got two texts"):
+            user.add("anna", "operator", file)
+        assert not file.exists()
+
+
+def test_the_secrets_of_all_roles_are_written_at_once_for_their_owner_only(tmp_path: Path) -> None:
+    Layout(tmp_path / "state").fleet_secret()
+    done = run("key", "--roles", tmp_path / "roles", "--state", tmp_path / "state")
+    assert done.exit_code == 0, done.output
+    files = [file for file in (tmp_path / "roles").rglob("*") if file.is_file()]
+    assert len(files) >= len(Role) - 1
+    assert {file.stat().st_mode & 0o077 for file in files} == {0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "expected SITE/CAMERA, --role, --roles or --scenario, got none"),
+        (("a/b", "--roles", "there"), "expected SITE/CAMERA or --role without --scenario and --roles, got both"),
+    ],
+)
+def test_a_key_of_two_kinds_or_none_is_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    assert words in refusal(run("key", *arguments, "--state", tmp_path))
