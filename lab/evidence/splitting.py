@@ -44,7 +44,8 @@ class Repetition(NamedTuple):
 
     def rate(self, levels: int) -> float:
         """Return the passages of the first `levels` levels for each probe."""
-        return math.prod(self.passages[:levels]) / max(1, self.probes) / TRIALS ** (levels - 1)
+        # The power of an int may be a float for mypy; here it is an int.
+        return math.prod(self.passages[:levels]) / max(1, self.probes) / TRIALS ** (levels - 1)  # type: ignore[no-any-return]
 
 
 class Estimate(NamedTuple):
